@@ -1,0 +1,3 @@
+//! The agent that keeps a node's containers running.
+
+pub mod runtime;

@@ -1,0 +1,1 @@
+//! The deploy body: parsed and checked completely.
