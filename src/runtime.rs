@@ -16,6 +16,8 @@ use state::spec::{ImagePull, Signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+pub mod containerd;
+
 /// A container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
     /// Looks at everything that bears our label, and names what does not.
