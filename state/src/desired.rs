@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, InstanceName};
+use crate::reason::Reason;
 use crate::spec::{Protocol, Spec};
 
 /// One container that was asked for, with all that was decided about it when it was accepted.
@@ -32,8 +33,10 @@ pub struct Record {
     pub priority: u8,
     /// It is to be stopped, taken away and forgotten.
     pub removing: bool,
-    /// How many restarts were asked for, ever. The one that is owed shows against [`crate::plan::Memory::restarts_done`].
-    pub restarts_requested: u64,
+    /// A restart was asked for and has not been done.
+    pub restart_pending: bool,
+    /// It ended and its restart policy leaves it so, until it is started, restarted or changed.
+    pub finished: Option<Finished>,
     /// Its place on the network.
     pub assignment: Assignment,
     /// What the image reference meant when it was resolved for this generation. `None`: not resolved yet.
@@ -48,6 +51,17 @@ impl Record {
     pub const fn instance(&self) -> InstanceName {
         InstanceName { id: self.id, generation: self.generation }
     }
+}
+
+/// How a container ended that is not to be started again. On disk, so that no restart of agent or node forgets it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finished {
+    /// The exit code.
+    pub code: u32,
+    /// Why it stays ended: `Completed`, `RetriesExhausted`, `Exited` or `OutOfMemory`.
+    pub reason: Reason,
+    /// When it ended, milliseconds since 1970. For showing.
+    pub at_ms: u64,
 }
 
 /// Who wrote a record, and so who may change it.
@@ -90,4 +104,34 @@ pub struct PortBinding {
     pub container: u16,
     /// Their protocol.
     pub protocol: Protocol,
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A record of a plain container, at generation 1, its image resolved.
+    pub(crate) fn record(name: &str, bits: u64) -> Record {
+        let deploy = crate::spec::parse::deploy(&json!({"name": name, "image": "nginx"})).unwrap();
+        Record {
+            id: ContainerId::from_bits(bits),
+            name: deploy.name,
+            spec_hash: deploy.spec.hash(),
+            spec: deploy.spec,
+            owner: Owner::Push,
+            generation: 1,
+            revision: None,
+            seq: 1,
+            run: RunState::Running,
+            priority: 50,
+            removing: false,
+            restart_pending: false,
+            finished: None,
+            assignment: Assignment { address: Ipv4Addr::new(10, 0, 0, 2), ports: Vec::new() },
+            image_digest: Some("sha256:00".to_owned()),
+            created_ms: 0,
+        }
+    }
 }

@@ -7,11 +7,15 @@
 //! What this crate does *not* know: containerd, HTTP, an executor, and the time. Nothing here reads a clock:
 //! whoever decides passes `now`. The only I/O is the store's.
 
+pub mod assign;
 pub mod id;
+pub mod memory;
 pub mod observed;
+pub mod plan;
 pub mod quantity;
 pub mod reason;
 pub mod reference;
 pub mod spec;
+pub mod status;
 
 pub mod desired;

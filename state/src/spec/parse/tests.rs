@@ -4,7 +4,7 @@ use super::*;
 use crate::spec::Signal;
 
 #[track_caller]
-fn check(body: Value, faults: &[(&str, &str)]) {
+fn check(body: &Value, faults: &[(&str, &str)]) {
     let mut whole = json!({"name": "web", "image": "nginx"});
     whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
     let found: Vec<_> = deploy(&whole).err().unwrap_or_default();
@@ -82,39 +82,39 @@ fn bodies_that_are_no_objects_and_empty_ones_are_refused() {
 
 #[test]
 fn each_rule_has_its_own_sentence() {
-    check(json!({"comand": ["x"]}), &[("comand", "did you mean \"command\"?")]);
-    check(json!({"update": {"strategy": "stop-first"}}), &[("update", "not supported yet")]);
-    check(json!({"on_disconnect": {"stop_after": null}}), &[("on_disconnect", "not supported yet")]);
-    check(json!({"exposed_ports": [{"container": 1}, {"container": 1}]}), &[("exposed_ports[1].container", "already listed")]);
+    check(&json!({"comand": ["x"]}), &[("comand", "did you mean \"command\"?")]);
+    check(&json!({"update": {"strategy": "stop-first"}}), &[("update", "not supported yet")]);
+    check(&json!({"on_disconnect": {"stop_after": null}}), &[("on_disconnect", "not supported yet")]);
+    check(&json!({"exposed_ports": [{"container": 1}, {"container": 1}]}), &[("exposed_ports[1].container", "already listed")]);
     check(
-        json!({"exposed_ports": [{"container": 1, "host": 5}, {"container": 2, "host": 5}]}),
+        &json!({"exposed_ports": [{"container": 1, "host": 5}, {"container": 2, "host": 5}]}),
         &[("exposed_ports[1].host", "already listed")],
     );
-    check(json!({"exposed_ports": [{"container": 1, "host_ip": "::1"}]}), &[("exposed_ports[0].host_ip", "IPv4")]);
-    check(json!({"resources": {"cpu": 0.001}}), &[("resources.cpu", "0.01")]);
-    check(json!({"resources": {"memory": "5m"}}), &[("resources.memory", "6m")]);
-    check(json!({"resources": {"pids": 0}}), &[("resources.pids", "1 to 4194304")]);
-    check(json!({"environment": {"A=B": "x"}}), &[("environment.A=B", "'='")]);
-    check(json!({"environment": {"A": 1}}), &[("environment", "quotes")]);
-    check(json!({"environment": {"A": "x".repeat(200_000)}}), &[("environment", "128 KiB")]);
-    check(json!({"command": []}), &[("command", "1 to 1000")]);
-    check(json!({"command": "nginx"}), &[("command", "array")]);
-    check(json!({"working_dir": "etc"}), &[("working_dir", "absolute")]);
-    check(json!({"user": "a:b:c"}), &[("user", "USER:GROUP")]);
-    check(json!({"labels": {"chas.io/id": "x"}}), &[("labels.chas.io/id", "chas.io/")]);
-    check(json!({"state": "paused"}), &[("state", "\"running\" or \"stopped\"")]);
-    check(json!({"priority": 101}), &[("priority", "0 to 100")]);
-    check(json!({"revision": -1}), &[("revision", "whole number")]);
-    check(json!({"restart": {"policy": "never", "max_retries": 3}}), &[("restart.max_retries", "never")]);
-    check(json!({"stop": {"signal": "SIGFOO"}}), &[("stop.signal", "SIGTERM")]);
-    check(json!({"stop": {"timeout": "2h"}}), &[("stop.timeout", "1h at most")]);
+    check(&json!({"exposed_ports": [{"container": 1, "host_ip": "::1"}]}), &[("exposed_ports[0].host_ip", "IPv4")]);
+    check(&json!({"resources": {"cpu": 0.001}}), &[("resources.cpu", "0.01")]);
+    check(&json!({"resources": {"memory": "5m"}}), &[("resources.memory", "6m")]);
+    check(&json!({"resources": {"pids": 0}}), &[("resources.pids", "1 to 4194304")]);
+    check(&json!({"environment": {"A=B": "x"}}), &[("environment.A=B", "'='")]);
+    check(&json!({"environment": {"A": 1}}), &[("environment", "quotes")]);
+    check(&json!({"environment": {"A": "x".repeat(200_000)}}), &[("environment", "128 KiB")]);
+    check(&json!({"command": []}), &[("command", "1 to 1000")]);
+    check(&json!({"command": "nginx"}), &[("command", "array")]);
+    check(&json!({"working_dir": "etc"}), &[("working_dir", "absolute")]);
+    check(&json!({"user": "a:b:c"}), &[("user", "USER:GROUP")]);
+    check(&json!({"labels": {"chas.io/id": "x"}}), &[("labels.chas.io/id", "chas.io/")]);
+    check(&json!({"state": "paused"}), &[("state", "\"running\" or \"stopped\"")]);
+    check(&json!({"priority": 101}), &[("priority", "0 to 100")]);
+    check(&json!({"revision": -1}), &[("revision", "whole number")]);
+    check(&json!({"restart": {"policy": "never", "max_retries": 3}}), &[("restart.max_retries", "never")]);
+    check(&json!({"stop": {"signal": "SIGFOO"}}), &[("stop.signal", "SIGTERM")]);
+    check(&json!({"stop": {"timeout": "2h"}}), &[("stop.timeout", "1h at most")]);
     check(
-        json!({"security": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
+        &json!({"security": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
         &[("security.capabilities.add[0]", "not supported yet")],
     );
-    check(json!({"security": {"capabilities": {"drop": ["x y"]}}}), &[("security.capabilities.drop[0]", "capability")]);
-    check(json!({"logs": {"max_size": "1k", "max_files": 0}}), &[("logs.max_size", "64k"), ("logs.max_files", "1 to 100")]);
-    check(json!({"image_pull": "sometimes"}), &[("image_pull", "\"always\"")]);
+    check(&json!({"security": {"capabilities": {"drop": ["x y"]}}}), &[("security.capabilities.drop[0]", "capability")]);
+    check(&json!({"logs": {"max_size": "1k", "max_files": 0}}), &[("logs.max_size", "64k"), ("logs.max_files", "1 to 100")]);
+    check(&json!({"image_pull": "sometimes"}), &[("image_pull", "\"always\"")]);
 }
 
 #[test]

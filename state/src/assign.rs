@@ -1,0 +1,202 @@
+//! Which address and which host ports a container gets. Pure: who listens on this host is asked through a closure.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use crate::desired::{Assignment, PortBinding, Record};
+use crate::id::{ContainerId, ContainerName};
+use crate::spec::{PortSpec, Protocol};
+
+/// What there is to give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Container addresses, first to last.
+    pub addresses: RangeInclusive<Ipv4Addr>,
+    /// Host ports for those who leave the choice to the agent.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// Why no place on the network could be given.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AssignError {
+    /// Another container publishes the host port.
+    #[error("host port {host}/{} is taken by container {by}", .protocol.as_str())]
+    TakenByContainer {
+        /// The host port asked for.
+        host: u16,
+        /// Its protocol.
+        protocol: Protocol,
+        /// Who has it.
+        by: ContainerName,
+    },
+    /// A process of the host listens on it.
+    #[error("host port {host}/{} is taken: a process on this host listens on it", .protocol.as_str())]
+    TakenByProcess {
+        /// The host port asked for.
+        host: u16,
+        /// Its protocol.
+        protocol: Protocol,
+    },
+    /// Every port of the agent's range is taken.
+    #[error("no free host port between {} and {}; widen network.port_range, or name a host port", .0.start(), .0.end())]
+    NoPort(RangeInclusive<u16>),
+    /// Every address of the subnet is taken.
+    #[error("no free container address between {} and {}; widen network.subnet", .0.start(), .0.end())]
+    NoAddress(RangeInclusive<Ipv4Addr>),
+}
+
+/// Gives `id` an address and host ports for `ports`. What it has already, it keeps where that still fits.
+///
+/// `listening` says whether a process of the host listens where a binding would go; it is asked only of ports that
+/// the container does not publish already.
+///
+/// # Errors
+/// The first port that cannot be had, or that there is nothing left to give.
+pub fn assign<'a>(
+    id: ContainerId,
+    ports: &[PortSpec],
+    records: impl Iterator<Item = &'a Record> + Clone,
+    pool: &Pool,
+    listening: impl Fn(&PortBinding) -> bool,
+) -> Result<Assignment, AssignError> {
+    let prior = records.clone().find(|record| record.id == id).map(|record| &record.assignment);
+    let others = records.filter(|record| record.id != id);
+    let address = match prior {
+        Some(prior) if pool.addresses.contains(&prior.address) => prior.address,
+        _ => free_address(others.clone(), pool)?,
+    };
+    let mut given: Vec<PortBinding> = Vec::new();
+    for port in ports {
+        let had = prior.and_then(|prior| prior.ports.iter().find(|had| continues(had, port)));
+        let binding = match (had, port.host) {
+            (Some(had), _) => had.clone(),
+            (None, Some(host)) => asked(port, host, others.clone(), &listening)?,
+            (None, None) => chosen(port, &given, ports, others.clone(), pool, &listening)?,
+        };
+        given.push(binding);
+    }
+    Ok(Assignment { address, ports: given })
+}
+
+/// The binding given earlier is still what is asked for.
+fn continues(had: &PortBinding, asked: &PortSpec) -> bool {
+    had.container == asked.container
+        && had.protocol == asked.protocol
+        && had.host_ip == asked.host_ip
+        && asked.host.is_none_or(|host| host == had.host)
+}
+
+fn bind(port: &PortSpec, host: u16) -> PortBinding {
+    PortBinding { host_ip: port.host_ip, host, container: port.container, protocol: port.protocol }
+}
+
+/// Two bindings would answer on the same address and port.
+fn collide(a: &PortBinding, b: &PortBinding) -> bool {
+    a.host == b.host && a.protocol == b.protocol && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
+}
+
+fn asked<'a>(
+    port: &PortSpec,
+    host: u16,
+    mut others: impl Iterator<Item = &'a Record>,
+    listening: impl Fn(&PortBinding) -> bool,
+) -> Result<PortBinding, AssignError> {
+    let binding = bind(port, host);
+    if let Some(other) = others.find(|other| other.assignment.ports.iter().any(|taken| collide(taken, &binding))) {
+        return Err(AssignError::TakenByContainer { host, protocol: port.protocol, by: other.name.clone() });
+    }
+    if listening(&binding) { Err(AssignError::TakenByProcess { host, protocol: port.protocol }) } else { Ok(binding) }
+}
+
+fn chosen<'a>(
+    port: &PortSpec,
+    given: &[PortBinding],
+    siblings: &[PortSpec],
+    others: impl Iterator<Item = &'a Record>,
+    pool: &Pool,
+    listening: impl Fn(&PortBinding) -> bool,
+) -> Result<PortBinding, AssignError> {
+    let named = siblings.iter().filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
+    let theirs = others.flat_map(|other| other.assignment.ports.iter()).chain(given);
+    let taken: BTreeSet<_> = theirs.map(|binding| (binding.protocol, binding.host)).chain(named).collect();
+    let free = pool.ports.clone().filter(|host| !taken.contains(&(port.protocol, *host)));
+    let mut bindings = free.map(|host| bind(port, host));
+    bindings.find(|binding| !listening(binding)).ok_or_else(|| AssignError::NoPort(pool.ports.clone()))
+}
+
+fn free_address<'a>(others: impl Iterator<Item = &'a Record>, pool: &Pool) -> Result<Ipv4Addr, AssignError> {
+    let taken: BTreeSet<u32> = others.map(|other| other.assignment.address.to_bits()).collect();
+    let mut range = pool.addresses.start().to_bits()..=pool.addresses.end().to_bits();
+    let free = range.find(|bits| !taken.contains(bits)).map(Ipv4Addr::from_bits);
+    free.ok_or_else(|| AssignError::NoAddress(pool.addresses.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::record;
+
+    fn pool() -> Pool {
+        Pool { addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4), ports: 100..=102 }
+    }
+
+    fn port(container: u16, host: Option<u16>, host_ip: Option<[u8; 4]>) -> PortSpec {
+        PortSpec { container, protocol: Protocol::Tcp, host, host_ip: host_ip.map(Ipv4Addr::from) }
+    }
+
+    fn with(name: &str, bits: u64, last: u8, ports: &[PortSpec]) -> Record {
+        let mut record = record(name, bits);
+        record.assignment.address = Ipv4Addr::new(10, 0, 0, last);
+        record.assignment.ports = ports.iter().map(|port| bind(port, port.host.unwrap())).collect();
+        record
+    }
+
+    #[track_caller]
+    fn give(records: &[Record], bits: u64, ports: &[PortSpec], listening: &[u16]) -> Result<(u8, Vec<u16>), AssignError> {
+        let id = ContainerId::from_bits(bits);
+        let assignment = assign(id, ports, records.iter(), &pool(), |binding| listening.contains(&binding.host))?;
+        Ok((assignment.address.octets()[3], assignment.ports.iter().map(|binding| binding.host).collect()))
+    }
+
+    #[test]
+    fn the_lowest_free_are_given_and_then_kept() {
+        let a = with("a", 1, 2, &[port(80, Some(100), None)]);
+        assert_eq!(give(&[], 1, &[port(80, None, None)], &[]), Ok((2, vec![100])));
+        assert_eq!(give(std::slice::from_ref(&a), 2, &[port(80, None, None)], &[]), Ok((3, vec![101])));
+        assert_eq!(
+            give(std::slice::from_ref(&a), 1, &[port(80, None, None), port(81, None, None)], &[100]),
+            Ok((2, vec![100, 101]))
+        );
+    }
+
+    #[test]
+    fn what_somebody_listens_on_is_passed_over_or_refused() {
+        assert_eq!(give(&[], 1, &[port(80, None, None)], &[100, 101]), Ok((2, vec![102])));
+        let taken = AssignError::TakenByProcess { host: 100, protocol: Protocol::Tcp };
+        assert_eq!(give(&[], 1, &[port(80, Some(100), None)], &[100]), Err(taken));
+    }
+
+    #[test]
+    fn another_containers_port_is_refused_by_name_unless_the_addresses_differ() {
+        let a = with("a", 1, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))]);
+        let a = std::slice::from_ref(&a);
+        let refused = give(a, 2, &[port(80, Some(8080), None)], &[]).unwrap_err();
+        assert_eq!(refused.to_string(), "host port 8080/tcp is taken by container a");
+        assert!(give(a, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))], &[]).is_err());
+        assert_eq!(give(a, 2, &[port(80, Some(8080), Some([10, 9, 9, 9]))], &[]), Ok((3, vec![8080])));
+    }
+
+    #[test]
+    fn a_chosen_port_avoids_one_that_a_sibling_names() {
+        assert_eq!(give(&[], 1, &[port(80, None, None), port(81, Some(100), None)], &[]), Ok((2, vec![101, 100])));
+    }
+
+    #[test]
+    fn an_exhausted_pool_says_what_to_widen() {
+        let all: Vec<_> =
+            (0..3).map(|n| with(&format!("c{n}"), u64::from(n), n + 2, &[port(80, Some(100 + u16::from(n)), None)])).collect();
+        assert!(give(&all, 9, &[], &[]).unwrap_err().to_string().contains("network.subnet"));
+        assert!(give(&all[..2], 9, &[port(80, None, None)], &[102]).unwrap_err().to_string().contains("network.port_range"));
+    }
+}

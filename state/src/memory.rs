@@ -1,0 +1,266 @@
+//! What happened to one container lately: how often it ended, what failed, and until when to wait for it.
+//!
+//! It is what turns facts into patience. Nothing here reads a clock or throws dice: the time and the length of a wait
+//! come in as arguments.
+
+use std::time::{Duration, SystemTime};
+
+use crate::desired::{Record, RunState};
+use crate::observed::{Exit, Seen, Task};
+use crate::reason::Reason;
+
+/// Time since the node's boot (`CLOCK_BOOTTIME`): no step of the wall clock moves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BootTime(pub Duration);
+
+impl BootTime {
+    /// The point `wait` later.
+    #[must_use]
+    pub const fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
+    }
+
+    /// How long after `earlier` this is; zero if it is not.
+    #[must_use]
+    pub const fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// A container that ran this long had a healthy life: what went wrong before it counts no more.
+pub const HEALTHY_AFTER: Duration = Duration::from_mins(10);
+
+/// This many ends in a row are a crash loop.
+pub const CRASH_LOOP_EXITS: u32 = 5;
+
+/// What is being waited out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The container's process ended by itself.
+    Exit,
+    /// Fetching the image or starting the container failed.
+    Start,
+    /// Stopping, removing or forgetting it failed.
+    End,
+}
+
+/// The last thing that went wrong, and until when nothing is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setback {
+    /// What kind of thing.
+    pub cause: Cause,
+    /// Its code.
+    pub reason: Reason,
+    /// What happened, in a sentence.
+    pub message: String,
+    /// When it is tried again.
+    pub until: BootTime,
+}
+
+/// What is remembered of one container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    generation: u64,
+    /// How often it was started again after it had ended.
+    pub restart_count: u32,
+    /// Ends in a row without a healthy life between them.
+    pub exits: u32,
+    /// Steps that failed in a row.
+    pub attempts: u32,
+    /// What went wrong last and is not yet overcome.
+    pub setback: Option<Setback>,
+    /// How its process ended, until it is started again.
+    pub ended: Option<Exit>,
+    /// The last end that was taken in, so that each counts once.
+    pub last_exit: Option<Exit>,
+    /// Since when it runs, as far as this agent saw.
+    pub started: Option<BootTime>,
+}
+
+impl Memory {
+    /// Takes in what a look found. `delay` answers how long to wait after so many ends in a row before this one.
+    pub fn look(&mut self, record: &Record, seen: &Seen, now: BootTime, delay: impl FnOnce(u32) -> Duration) {
+        if self.generation != record.generation {
+            *self = Self { generation: record.generation, ..Self::default() };
+        }
+        if record.run == RunState::Stopped || record.removing {
+            (self.exits, self.ended) = (0, None);
+            self.setback = self.setback.take().filter(|setback| setback.cause == Cause::End);
+        }
+        let task = seen.instances.get(&record.generation).map(|instance| &instance.task);
+        match task {
+            Some(Task::Running { .. }) => {
+                self.started.get_or_insert(now);
+            }
+            Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => self.end(record, exit.clone(), now, delay),
+            Some(Task::Absent) | None if self.started.is_some() => {
+                // Somebody killed the shim: containerd forgets the task, and its exit code with it.
+                let lost = Exit { code: 137, at: SystemTime::UNIX_EPOCH, out_of_memory: false };
+                self.end(record, lost, now, delay);
+            }
+            Some(Task::Stopped(_) | Task::Created { .. } | Task::Absent) | None => {}
+        }
+    }
+
+    fn end(&mut self, record: &Record, exit: Exit, now: BootTime, delay: impl FnOnce(u32) -> Duration) {
+        let lived = self.started.take().map_or(Duration::ZERO, |started| now.since(started));
+        self.last_exit = Some(exit.clone());
+        if record.run == RunState::Stopped || record.removing || record.restart_pending {
+            return;
+        }
+        if lived >= HEALTHY_AFTER {
+            self.exits = 0;
+        }
+        let wait = if self.exits == 0 { Duration::ZERO } else { delay(self.exits - 1) };
+        self.exits = self.exits.saturating_add(1);
+        let (reason, message) = explain(&exit, self.exits);
+        self.setback = Some(Setback { cause: Cause::Exit, reason, message, until: now.after(wait) });
+        self.ended = Some(exit);
+    }
+
+    /// Notes that a step failed and must not be tried again for `wait`.
+    pub fn failed(&mut self, cause: Cause, reason: Reason, message: String, now: BootTime, wait: Duration) {
+        self.attempts = self.attempts.saturating_add(1);
+        self.setback = Some(Setback { cause, reason, message, until: now.after(wait) });
+    }
+
+    /// Notes that the image is there.
+    pub fn pulled(&mut self) {
+        self.attempts = 0;
+        self.setback = self.setback.take().filter(|setback| setback.cause == Cause::Exit);
+    }
+
+    /// Notes that it was started.
+    pub fn launched(&mut self, now: BootTime) {
+        if self.ended.take().is_some() {
+            self.restart_count = self.restart_count.saturating_add(1);
+        }
+        (self.attempts, self.setback, self.started) = (0, None, Some(now));
+    }
+
+    /// Notes that its process was ended on purpose.
+    pub fn stopped(&mut self) {
+        (self.attempts, self.started, self.ended) = (0, None, None);
+    }
+
+    /// Whether what is remembered forbids a step of this kind now, and until when. A restart that a person asked for
+    /// does not wait out the ends before it.
+    #[must_use]
+    pub fn waits(&self, cause: Cause, restart_pending: bool, now: BootTime) -> Option<BootTime> {
+        let setback = self.setback.as_ref()?;
+        let applies = match setback.cause {
+            Cause::Exit => cause == Cause::Start && !restart_pending,
+            Cause::Start | Cause::End => cause == setback.cause,
+        };
+        (applies && now < setback.until).then_some(setback.until)
+    }
+}
+
+fn explain(exit: &Exit, exits: u32) -> (Reason, String) {
+    let how = match exit.code {
+        129..=192 => format!("ended by signal {}", exit.code - 128),
+        code => format!("ended with exit code {code}"),
+    };
+    if exit.out_of_memory {
+        (Reason::OutOfMemory, "used more memory than its limit, and the kernel killed it; raise resources.memory".to_owned())
+    } else if exits >= CRASH_LOOP_EXITS {
+        (Reason::CrashLoop, format!("{how}, for the {exits}th time in a row; its log says more"))
+    } else {
+        (Reason::Exited, how)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::record;
+    use crate::observed::Instance;
+
+    fn seen(task: Task) -> Seen {
+        Seen { instances: [(1, Instance { container: true, task })].into() }
+    }
+
+    fn exit(at: u64) -> Task {
+        Task::Stopped(Exit { code: 3, at: SystemTime::UNIX_EPOCH + Duration::from_secs(at), out_of_memory: false })
+    }
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime(Duration::from_secs(seconds))
+    }
+
+    fn doubling(n: u32) -> Duration {
+        Duration::from_secs(1 << n)
+    }
+
+    #[test]
+    fn the_first_restart_is_immediate_and_the_next_wait_longer_and_longer() {
+        let (record, mut memory) = (record("a", 1), Memory::default());
+        let mut waits = Vec::new();
+        for n in 0..4 {
+            memory.launched(at(100 * n));
+            memory.look(&record, &seen(exit(n)), at(100 * n + 1), doubling);
+            waits.push(memory.setback.clone().unwrap().until.since(at(100 * n + 1)).as_secs());
+        }
+        assert_eq!(waits, [0, 1, 2, 4]);
+        assert_eq!(memory.restart_count, 3);
+    }
+
+    #[test]
+    fn one_end_counts_once_however_often_it_is_seen() {
+        let (record, mut memory) = (record("a", 1), Memory::default());
+        for _ in 0..5 {
+            memory.look(&record, &seen(exit(1)), at(1), doubling);
+        }
+        assert_eq!(memory.exits, 1);
+    }
+
+    #[test]
+    fn a_healthy_life_forgets_what_was_before() {
+        let (record, mut memory) = (record("a", 1), Memory::default());
+        for n in 0..3 {
+            memory.launched(at(n));
+            memory.look(&record, &seen(exit(n)), at(n), doubling);
+        }
+        memory.launched(at(1000));
+        memory.look(&record, &seen(exit(99)), at(1600), doubling);
+        assert_eq!((memory.exits, memory.setback.unwrap().until), (1, at(1600)));
+    }
+
+    #[test]
+    fn the_end_of_what_was_to_end_is_no_setback() {
+        let (mut record, mut memory) = (record("a", 1), Memory::default());
+        memory.launched(at(1));
+        record.run = RunState::Stopped;
+        memory.look(&record, &seen(exit(1)), at(2), doubling);
+        assert_eq!((memory.exits, memory.setback), (0, None));
+    }
+
+    #[test]
+    fn a_task_that_vanished_counts_as_an_end() {
+        let (record, mut memory) = (record("a", 1), Memory::default());
+        memory.look(&record, &seen(Task::Running { pid: 1 }), at(1), doubling);
+        memory.look(&record, &seen(Task::Absent), at(2), doubling);
+        memory.look(&record, &seen(Task::Absent), at(3), doubling);
+        assert_eq!((memory.exits, memory.ended.map(|exit| exit.code)), (1, Some(137)));
+    }
+
+    #[test]
+    fn a_new_generation_starts_with_a_clean_slate() {
+        let (mut record, mut memory) = (record("a", 1), Memory::default());
+        memory.look(&record, &seen(exit(1)), at(1), doubling);
+        record.generation = 2;
+        memory.look(&record, &seen(exit(1)), at(2), doubling);
+        assert_eq!(memory, Memory { generation: 2, ..Memory::default() });
+    }
+
+    #[test]
+    fn a_setback_holds_up_only_steps_of_its_kind() {
+        let mut memory = Memory::default();
+        memory.failed(Cause::Start, Reason::CreateFailed, String::new(), at(1), Duration::from_secs(5));
+        assert_eq!(memory.waits(Cause::Start, true, at(5)), Some(at(6)));
+        assert_eq!(memory.waits(Cause::End, false, at(5)), None);
+        assert_eq!(memory.waits(Cause::Start, false, at(6)), None);
+        memory.setback.as_mut().unwrap().cause = Cause::Exit;
+        assert_eq!((memory.waits(Cause::Start, true, at(5)), memory.waits(Cause::Start, false, at(5))), (None, Some(at(6))));
+    }
+}
