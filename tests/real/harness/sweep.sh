@@ -23,8 +23,15 @@ $will"
 done
 eval "$will"
 
-found() { echo "$*" 2>/dev/null; }
-sockets=$(cat "$dir"/*/state/io.containerd.runtime.v2.task/*/*/address 2>/dev/null | sed 's|unix://||g')
+# Nobody may be there to listen any more.
+found() { echo "$*" 2>/dev/null || :; }
+# A shim listens on a socket named by the hash of containerd's socket, namespace and id; killed, it leaves it there.
+sockets=$(
+    for bundle in "$dir"/containerd*/state/io.containerd.runtime.v2.task/*/*/; do
+        id=${bundle%/}
+        printf %s "${bundle%%/state/*}/containerd.sock/${id#*/io.containerd.runtime.v2.task/}" | sha256sum | cut -c1-64
+    done
+)
 
 # Several rounds: who is killed may have just started another.
 for round in 1 2 3 4 5 6 7 8 9 10; do
@@ -59,6 +66,6 @@ for namespace in $namespaces; do
     fi
 done
 for socket in $sockets; do
-    [ -e "$socket" ] && found "shim socket $socket" && rm -f "$socket"
+    [ -e "/run/containerd/s/$socket" ] && found "shim socket $socket" && rm -f "/run/containerd/s/$socket"
 done
 rm -rf --one-file-system "$dir" || found "$dir cannot be removed"
