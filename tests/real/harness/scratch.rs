@@ -34,7 +34,7 @@ impl Scratch {
         assert!(rustix::process::geteuid().is_root(), "these tests run real containers: run them as root");
         let dir = tempfile::Builder::new().prefix("chas-").tempdir_in("/var/tmp").expect("a directory").keep();
         let sweeper = Command::new("sh")
-            .args(["-c", include_str!("sweep.sh"), "sweep"])
+            .args(["-c", include_str!("../../../contrib/sweep"), "sweep"])
             .arg(&dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
