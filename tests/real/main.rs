@@ -5,4 +5,7 @@
 mod harness;
 
 #[cfg(test)]
+mod pull;
+
+#[cfg(test)]
 mod testbed;

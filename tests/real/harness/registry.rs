@@ -36,7 +36,7 @@ pub(crate) struct Registry {
     push_address: String,
     authority: Option<PathBuf>,
     processes: Vec<Child>,
-    _tokens: Option<Server>,
+    tokens: Option<Server>,
 }
 
 impl Registry {
@@ -82,12 +82,17 @@ impl Registry {
         if push_address != address {
             processes.push(serve(&dir, &push_address, ""));
         }
-        Self { address, push_address, authority, processes, _tokens: tokens }
+        Self { address, push_address, authority, processes, tokens }
     }
 
     /// `host:port`, for image references.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// `host:port` of the token server, plain HTTP, if there is one.
+    pub(crate) fn token_address(&self) -> Option<String> {
+        self.tokens.as_ref().map(|server| server.address().to_string())
     }
 
     /// `host:port` of the open door, plain HTTP.
