@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use super::client::{CallError, Client, quick};
+use super::lease;
 use crate::runtime::RuntimeError;
 
 /// One write, or the check of all bytes at a commit or at the resumption of a large blob, may take this long; beyond it
@@ -125,7 +126,7 @@ pub(crate) async fn read(client: &Client, digest: &str, bytes_max: usize) -> Res
     }
     if hex(&hash.finalize()) != digest {
         tracing::warn!(digest, "a blob in containerd's content store is damaged; it is deleted, to be fetched again");
-        delete(client, digest).await?;
+        discard(client, digest).await?;
         return Ok(None);
     }
     Ok(Some(bytes.into()))
@@ -155,10 +156,11 @@ async fn each_piece(client: &Client, digest: &str, mut seen: impl FnMut(&[u8])) 
     }
 }
 
-/// Deletes a blob. That it is not there is no error.
-pub(crate) async fn delete(client: &Client, digest: &str) -> Result<(), RuntimeError> {
+/// Throws a damaged blob away, so that the next to write it starts from nothing.
+pub(crate) async fn discard(client: &Client, digest: &str) -> Result<(), RuntimeError> {
     match quick(client.content().delete(api::DeleteContentRequest { digest: digest.to_owned() })).await {
-        Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
+        // Until its file is collected, containerd takes a write of the same digest for done.
+        Ok(()) | Err(CallError::NotFound(_)) => lease::collect(client).await,
         Err(error) => Err(refused(error, "delete a blob")),
     }
 }

@@ -115,14 +115,14 @@ impl Registry {
     /// `None`: the registry does not say.
     ///
     /// # Errors
-    /// As of the registry.
+    /// When there is no answer at all.
     pub(crate) async fn resolve(&self, image: &ImageReference, tag: &str) -> Result<Option<String>, RegistryError> {
         let path = format!("/manifests/{tag}");
         let response = self.ask(&Method::HEAD, image, &path, (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))).await?;
-        if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        if !response.status().is_success() {
+            // A HEAD's error has no body; the GET that follows tells why.
             return Ok(None);
         }
-        let response = self.success(response, image, &format!("manifest of {image}")).await?;
         let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         Ok(digest.map(str::to_owned))
     }

@@ -112,7 +112,12 @@ async fn into_scratch(
         labels: HashMap::new(),
     };
     let reply = quick(client.snapshots().prepare(request)).await.map_err(|error| refused(error, "prepare a snapshot"))?;
-    let request = api::ApplyRequest { diff: Some(blob.to_wire()), mounts: reply.mounts, ..api::ApplyRequest::default() };
+    let mut wire = blob.to_wire();
+    if wire.media_type.ends_with(".tar.zstd") {
+        // containerd knows this packing by its OCI name only.
+        wire.media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
+    }
+    let request = api::ApplyRequest { diff: Some(wire), mounts: reply.mounts, ..api::ApplyRequest::default() };
     let mut diff = client.diff();
     let applied = match tokio::time::timeout(APPLY_TIMEOUT, diff.apply(request)).await {
         Ok(Ok(reply)) => reply.into_inner().applied.unwrap_or_default().digest,
@@ -145,7 +150,7 @@ async fn drop_damaged(client: &Client, blob: &Descriptor) -> Result<(), UnpackEr
         return Ok(());
     }
     tracing::warn!(digest = blob.digest, "a layer in containerd's content store is damaged; it is fetched again");
-    content::delete(client, &blob.digest).await?;
+    content::discard(client, &blob.digest).await?;
     Err(UnpackError::Damaged)
 }
 

@@ -13,6 +13,7 @@ const ATTEMPTS_IN_ALL_MAX: u32 = 256;
 #[derive(Debug)]
 pub(crate) struct Patience<'a> {
     config: &'a RegistryConfig,
+    advanced: bool,
     in_vain: u32,
     in_all: u32,
 }
@@ -20,12 +21,12 @@ pub(crate) struct Patience<'a> {
 impl<'a> Patience<'a> {
     /// All patience there is.
     pub(crate) fn new(config: &'a RegistryConfig) -> Self {
-        Self { config, in_vain: 0, in_all: 0 }
+        Self { config, advanced: false, in_vain: 0, in_all: 0 }
     }
 
     /// The last try brought something, although it failed.
     pub(crate) fn advanced(&mut self) {
-        self.in_vain = 0;
+        self.advanced = true;
     }
 
     /// Waits before another try.
@@ -34,7 +35,7 @@ impl<'a> Patience<'a> {
     /// The failure itself, when another try cannot help, or there were enough, or the registry wants to be left alone for
     /// longer than a pull waits.
     pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), RuntimeError> {
-        self.in_vain += 1;
+        self.in_vain = if std::mem::take(&mut self.advanced) { 0 } else { self.in_vain + 1 };
         self.in_all += 1;
         let asked = match &error {
             RegistryError::Lasting { .. } => return Err(error.into()),
@@ -44,7 +45,7 @@ impl<'a> Patience<'a> {
         if enough || asked > self.config.retry_max {
             return Err(error.into());
         }
-        let own = backoff::delay(self.config.retry_initial, self.config.retry_max, self.in_vain - 1);
+        let own = backoff::delay(self.config.retry_initial, self.config.retry_max, self.in_vain.saturating_sub(1));
         tracing::debug!(%error, wait = ?own.max(asked), "a request failed; it is tried again");
         tokio::time::sleep(own.max(asked)).await;
         Ok(())
@@ -72,7 +73,7 @@ mod tests {
             patience.wait_after(passing(None)).await.unwrap();
         }
         patience.advanced();
-        for _ in 1..config.attempts_max {
+        for _ in 0..config.attempts_max {
             patience.wait_after(passing(None)).await.unwrap();
         }
         assert!(patience.wait_after(passing(None)).await.is_err());

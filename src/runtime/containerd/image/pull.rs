@@ -119,6 +119,9 @@ async fn layers(
 }
 
 fn damaged(digest: &str) -> RuntimeError {
-    let message = format!("layer {digest} is damaged as soon as it is stored; check containerd's disk");
+    let message = format!(
+        "layer {digest} is damaged on containerd's disk and cannot be replaced; check the disk, and whether another \
+         containerd namespace holds the same blob"
+    );
     RuntimeError::failed(state::reason::Reason::DigestMismatch, message)
 }

@@ -75,7 +75,12 @@ impl RegistryError {
             }
             _ => {}
         }
-        let message = if error.is_connect() {
+        let message = if error.is_connect() && root.contains("handshake") {
+            format!(
+                "registry {authority} does not speak TLS properly ({root}); \
+                 if it speaks plain HTTP, list it under registry.insecure if you trust it"
+            )
+        } else if error.is_connect() {
             format!("registry {authority} cannot be reached: {root}")
         } else if error.is_timeout() {
             format!("registry {authority} sent nothing for {} s", stall.as_secs_f32())
