@@ -454,3 +454,27 @@ async fn a_pull_outlives_the_death_of_containerd() {
     assert!(proxy.requests(&pushed.layers[1])[1].range.is_some());
     runs(&bed, &image, "/www/index.html");
 }
+
+#[tokio::test]
+async fn a_full_disk_is_called_so_and_the_pull_goes_on_when_there_is_room() {
+    let bed = Testbed::with_private_containerd();
+    let registry = Registry::open(&bed);
+    let pushed = Image::busybox().big_layer(Packing::Gzip, 8 * MIB, 8).push(&registry, "big:1").await;
+    let image = format!("{}/big:1", registry.address());
+    let images = images(&bed, config(&[registry.address()]));
+    let store = bed.containerd.root().join("io.containerd.content.v1.content");
+    let path = store.to_str().expect("plain letters");
+    bed.scratch.at_end(&format!("umount -l {path} 2>/dev/null"));
+    // Below the mount and in it: newer versions make them once, at the first write.
+    let make = || ["ingest", "blobs/sha256"].map(|dir| std::fs::create_dir_all(store.join(dir)).expect("root may"));
+    make();
+    crate::harness::run("mount", ["-t", "tmpfs", "-o", "size=4m", "chas-test", path]).expect("root may");
+    make();
+    let full = pull(&images, &image).await;
+    // With it go the small blobs that containerd goes on taking for stored.
+    crate::harness::run("umount", ["-l", path]).expect("it is mounted");
+    let message = failed(full, Reason::DiskFull);
+    assert!(message.contains("free some space"), "{message}");
+    assert_eq!(pull(&images, &image).await.expect("there is room again"), pushed.digest);
+    runs(&bed, &image, "/www/index.html");
+}

@@ -122,6 +122,8 @@ pub(crate) async fn read(client: &Client, digest: &str, bytes_max: usize) -> Res
     })
     .await?;
     if !there {
+        // A record without its file would be taken for the blob when it is written again.
+        discard(client, digest).await?;
         return Ok(None);
     }
     if hex(&hash.finalize()) != digest {
@@ -156,11 +158,12 @@ async fn each_piece(client: &Client, digest: &str, mut seen: impl FnMut(&[u8])) 
     }
 }
 
-/// Throws a damaged blob away, so that the next to write it starts from nothing.
+/// Throws away a blob, or the record of one whose file is gone, so that the next to write it starts from nothing.
 pub(crate) async fn discard(client: &Client, digest: &str) -> Result<(), RuntimeError> {
     match quick(client.content().delete(api::DeleteContentRequest { digest: digest.to_owned() })).await {
         // Until its file is collected, containerd takes a write of the same digest for done.
-        Ok(()) | Err(CallError::NotFound(_)) => lease::collect(client).await,
+        Ok(()) => lease::collect(client).await,
+        Err(CallError::NotFound(_)) => Ok(()),
         Err(error) => Err(refused(error, "delete a blob")),
     }
 }

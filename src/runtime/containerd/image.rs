@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use state::reason::Reason;
 use state::reference::ImageReference;
@@ -34,6 +34,9 @@ mod sweep;
 
 /// Images remembered: more than a node runs. A forgotten one costs three small reads.
 const REMEMBERED_MAX: usize = 128;
+
+/// Digests asked for within a sweep's time of grace; beyond that a sweep may take one that has to be pulled again.
+const ASKED_MAX: usize = 4096;
 
 /// The images of one containerd namespace. Clones share everything.
 #[derive(Clone, Debug)]
@@ -248,13 +251,16 @@ impl Inner {
     fn note(&self, digest: &str) {
         let mut memory = self.memory();
         if memory.asked.len() >= REMEMBERED_MAX {
-            memory.asked.retain(|_, at| at.elapsed() < Duration::from_secs(600));
+            memory.asked.retain(|_, at| at.elapsed() < sweep::GRACE);
+        }
+        if memory.asked.len() >= ASKED_MAX {
+            memory.asked.clear();
         }
         memory.asked.insert(digest.to_owned(), Instant::now());
     }
 
-    fn recent(&self, digest: &str, grace: Duration) -> bool {
-        self.memory().asked.get(digest).is_some_and(|at| at.elapsed() < grace)
+    fn recent(&self, digest: &str) -> bool {
+        self.memory().asked.get(digest).is_some_and(|at| at.elapsed() < sweep::GRACE)
     }
 
     fn pulling(&self, tag: &str) -> bool {

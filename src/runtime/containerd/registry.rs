@@ -23,6 +23,8 @@ mod credentials;
 mod fault;
 mod grant;
 mod http;
+#[cfg(test)]
+mod tests;
 
 /// The largest manifest or index: what the distribution specification asks registries to accept at least.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;

@@ -10,7 +10,7 @@ use crate::runtime::RuntimeError;
 use crate::runtime::containerd::lease;
 
 /// An image pulled less long ago is kept: whoever wanted it may not have been among `wanted` yet.
-const GRACE: Duration = Duration::from_secs(600);
+pub(crate) const GRACE: Duration = Duration::from_secs(600);
 
 impl Images {
     /// Removes our image records that no reference and digest in `wanted` needs, and the leases of pulls that are over for
@@ -35,7 +35,7 @@ impl Images {
         for (name, digest) in record::ours(client).await? {
             // A pull under way is about to want it; and one that just ended may have a container that is not listed yet.
             let Some(_alone) = self.0.flights.try_enter(&super::pull_key(&name)) else { continue };
-            if !names.contains(&name) && !self.0.recent(&digest, GRACE) {
+            if !names.contains(&name) && !self.0.recent(&digest) {
                 record::delete(client, &name).await?;
                 self.forget(&digest);
                 removed.push(format!("image {name}"));
