@@ -1,0 +1,61 @@
+//! Lets one pull at a time do what several want, and the others find it done.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard};
+
+/// Entries of what is over are cleared away when there are this many; only what is under way remains.
+const ENTRIES_MAX: usize = 256;
+
+/// What is under way, by key. What is under way is itself bounded: by pulls and layers at once.
+#[derive(Debug, Default)]
+pub(crate) struct Flights {
+    under_way: Mutex<HashMap<String, Weak<Turnstile<()>>>>,
+}
+
+impl Flights {
+    /// Waits until nobody else is at `key`. Whoever comes second looks first whether there is still anything to do.
+    pub(crate) async fn enter(&self, key: &str) -> OwnedMutexGuard<()> {
+        let turnstile = self.turnstile(key);
+        turnstile.lock_owned().await
+    }
+
+    /// Enters only if nobody is at `key`.
+    pub(crate) fn try_enter(&self, key: &str) -> Option<OwnedMutexGuard<()>> {
+        self.turnstile(key).try_lock_owned().ok()
+    }
+
+    fn turnstile(&self, key: &str) -> Arc<Turnstile<()>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turnstile) = under_way.get(key).and_then(Weak::upgrade) {
+            return turnstile;
+        }
+        if under_way.len() >= ENTRIES_MAX {
+            under_way.retain(|_, entry| entry.strong_count() > 0);
+        }
+        let turnstile = Arc::new(Turnstile::new(()));
+        under_way.insert(key.to_owned(), Arc::downgrade(&turnstile));
+        turnstile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn one_at_a_time_for_a_key_and_no_memory_of_what_is_over() {
+        let flights = Flights::default();
+        let first = flights.enter("a").await;
+        assert!(flights.try_enter("a").is_none());
+        let _other = flights.enter("b").await;
+        drop(first);
+        assert!(flights.try_enter("a").is_some());
+        for n in 0..10 * ENTRIES_MAX {
+            drop(flights.enter(&n.to_string()).await);
+        }
+        assert!(flights.under_way.lock().unwrap().len() <= ENTRIES_MAX);
+        assert!(flights.try_enter("b").is_none());
+    }
+}

@@ -1,0 +1,94 @@
+//! An image as it is on the node, read without any network.
+
+use bytes::Bytes;
+use oci_spec::image::ImageConfiguration;
+use state::reason::Reason;
+
+use super::manifest::{self, Document, Manifest, is_digest};
+use super::platform::Platform;
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::client::Client;
+use crate::runtime::containerd::registry::MANIFEST_BYTES_MAX;
+use crate::runtime::containerd::{content, unpack};
+
+/// The largest configuration. Environment, labels and history of every build step lie in it: some 10 kB, with labels
+/// that hold whole documents some 100 kB. It is parsed in memory, so a registry must not choose its size.
+pub(crate) const CONFIG_BYTES_MAX: usize = 4 << 20;
+
+/// What a container is made from.
+#[derive(Clone, Debug)]
+pub struct LocalImage {
+    /// Of the manifest or index that the reference resolved to.
+    pub digest: String,
+    /// The snapshot with all layers: the parent of a container's own.
+    pub top_chain_id: String,
+    /// Entrypoint, command, environment, directory, user and stop signal, as the image's author set them.
+    pub config: ImageConfiguration,
+}
+
+/// An image's configuration, checked against its manifest and this machine.
+#[derive(Clone, Debug)]
+pub(crate) struct Configuration {
+    /// As it was parsed.
+    pub(crate) parsed: ImageConfiguration,
+    /// The digests of the unpacked layers, bottom up.
+    pub(crate) diff_ids: Vec<String>,
+}
+
+/// Reads and checks a configuration.
+///
+/// # Errors
+/// [`Reason::ImageInvalid`], or [`Reason::ImagePlatformMismatch`] when it is for another machine.
+pub(crate) fn configuration(bytes: &Bytes, manifest: &Manifest, host: &Platform) -> Result<Configuration, RuntimeError> {
+    let invalid = |fault: &dyn std::fmt::Display| {
+        RuntimeError::failed(Reason::ImageInvalid, format!("the image's configuration cannot be used: {fault}"))
+    };
+    let parsed = ImageConfiguration::from_reader(bytes.as_ref()).map_err(|error| invalid(&error))?;
+    let made_for = Platform { os: parsed.os().to_string(), architecture: parsed.architecture().to_string(), variant: None };
+    // The index chose the variant already; many configurations do not name it.
+    if host.os != made_for.os || host.architecture != made_for.architecture {
+        let message = format!("the image is made for {made_for}, and this machine is {host}");
+        return Err(RuntimeError::failed(Reason::ImagePlatformMismatch, message));
+    }
+    let diff_ids = parsed.rootfs().diff_ids().clone();
+    if diff_ids.len() != manifest.layers.len() {
+        let (layers, diffs) = (manifest.layers.len(), diff_ids.len());
+        return Err(invalid(&format_args!("it tells of {diffs} layers, and the manifest of {layers}")));
+    }
+    if let Some(wrong) = diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+        let shown: String = wrong.chars().take(80).collect();
+        return Err(invalid(&format_args!("{shown:?} is no sha256 digest")));
+    }
+    Ok(Configuration { parsed, diff_ids })
+}
+
+/// The image under a root digest, if manifest, configuration and unpacked layers are all there; else `None`.
+///
+/// # Errors
+/// When containerd does not answer, or the image is there and of no use on this machine.
+pub(crate) async fn look(client: &Client, digest: &str, host: &Platform) -> Result<Option<LocalImage>, RuntimeError> {
+    let Some(bytes) = content::read(client, digest, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
+    let manifest = match manifest::parse(&bytes, "")?.0 {
+        Document::Manifest(manifest) => manifest,
+        Document::Index(index) => {
+            let chosen = index.choose(host)?;
+            let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
+            match manifest::parse(&bytes, &chosen.media_type)?.0 {
+                Document::Manifest(manifest) => manifest,
+                Document::Index(_) => return Err(nested()),
+            }
+        }
+    };
+    let Some(bytes) = content::read(client, &manifest.config.digest, CONFIG_BYTES_MAX).await? else { return Ok(None) };
+    let configuration = configuration(&bytes, &manifest, host)?;
+    let top = unpack::chain_ids(&configuration.diff_ids).pop().unwrap_or_default();
+    if !unpack::exists(client, &top).await? {
+        return Ok(None);
+    }
+    Ok(Some(LocalImage { digest: digest.to_owned(), top_chain_id: top, config: configuration.parsed }))
+}
+
+/// The error for an index in an index, which no builder makes.
+pub(crate) fn nested() -> RuntimeError {
+    RuntimeError::failed(Reason::ImageInvalid, "the image's index leads to another index, which is not followed")
+}

@@ -1,0 +1,105 @@
+//! Which of an index's variants runs on this machine (OCI image specification, "Platform Variants").
+
+use serde::Deserialize;
+
+/// An operating system and a processor, in the words of the Go project that images use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Platform {
+    /// `linux`.
+    #[serde(default)]
+    pub(crate) os: String,
+    /// `amd64`, `arm64`, `arm`, …
+    #[serde(default)]
+    pub(crate) architecture: String,
+    /// `v7`, …; empty: the architecture's usual one.
+    #[serde(default)]
+    pub(crate) variant: Option<String>,
+}
+
+impl Platform {
+    /// This machine's.
+    pub(crate) fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", None),
+            "x86" => ("386", None),
+            "aarch64" => ("arm64", Some("v8")),
+            // What the agent itself was built for runs here.
+            "arm" if cfg!(target_feature = "v7") => ("arm", Some("v7")),
+            "arm" => ("arm", Some("v6")),
+            "powerpc64" if cfg!(target_endian = "little") => ("ppc64le", None),
+            "loongarch64" => ("loong64", None),
+            other => (other, None),
+        };
+        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+    }
+
+    /// How well an image of platform `offered` runs here: higher is better, `None`: not at all.
+    pub(crate) fn suits(&self, offered: &Self) -> Option<u32> {
+        if offered.os != self.os || offered.architecture != self.architecture {
+            return None;
+        }
+        let level = |platform: &Self| {
+            let variant = platform.variant.as_deref().filter(|variant| !variant.is_empty());
+            let usual = match self.architecture.as_str() {
+                "arm64" => "v8",
+                "arm" => "v7",
+                _ => "v1",
+            };
+            // `v8.2` and the like count as `v8`, which is what such an image is made from.
+            variant.unwrap_or(usual).strip_prefix('v')?.split('.').next()?.parse::<u32>().ok()
+        };
+        let (ours, theirs) = (level(self)?, level(offered)?);
+        let downwards = theirs <= ours && (self.architecture == "arm" || theirs == ours);
+        downwards.then_some(theirs)
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match self.variant.as_deref() {
+            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn platform(text: &str) -> Platform {
+        let mut parts = text.split('/').map(str::to_owned);
+        let mut next = || parts.next();
+        Platform { os: next().unwrap(), architecture: next().unwrap(), variant: next() }
+    }
+
+    #[track_caller]
+    fn best<'a>(host: &str, offered: &[&'a str]) -> Option<&'a str> {
+        let host = platform(host);
+        let ranked = offered.iter().filter_map(|text| Some((host.suits(&platform(text))?, *text)));
+        ranked.max_by_key(|(rank, _)| *rank).map(|(_, text)| text)
+    }
+
+    #[test]
+    fn the_best_variant_that_runs_is_chosen() {
+        for (host, offered, chosen) in [
+            ("linux/amd64", &["linux/arm64/v8", "linux/amd64", "unknown/unknown"][..], Some("linux/amd64")),
+            ("linux/amd64", &["linux/amd64/v3", "linux/amd64/v1"], Some("linux/amd64/v1")),
+            ("linux/amd64", &["linux/amd64/v3", "linux/386", "windows/amd64"], None),
+            ("linux/arm64/v8", &["linux/arm/v7", "linux/arm64"], Some("linux/arm64")),
+            ("linux/arm64/v8", &["linux/arm64/v8.2"], Some("linux/arm64/v8.2")),
+            ("linux/arm/v7", &["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"], Some("linux/arm/v7")),
+            ("linux/arm/v6", &["linux/arm/v5", "linux/arm/v7"], Some("linux/arm/v5")),
+            ("linux/riscv64", &["linux/riscv64"], Some("linux/riscv64")),
+            ("linux/amd64", &["linux/amd64/strange"], None),
+        ] {
+            assert_eq!(best(host, offered), chosen, "{host} of {offered:?}");
+        }
+    }
+
+    #[test]
+    fn this_machine_runs_its_own_images() {
+        assert!(Platform::host().suits(&Platform::host()).is_some());
+    }
+}

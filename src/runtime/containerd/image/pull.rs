@@ -1,0 +1,127 @@
+//! One pull from first to last: documents, layers (downloading the next while unpacking the last), then the records that
+//! make it an image.
+
+use std::collections::HashMap;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::fetch::{Fetch, Fetched};
+use super::local::{self, Configuration, LocalImage};
+use super::manifest::{Document, Manifest};
+use super::platform::Platform;
+use super::record;
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::durable::Durable;
+use crate::runtime::containerd::unpack::{self, SNAPSHOTTER, UnpackError};
+
+/// Makes the image under `version` (a tag or digest) complete on the node, and records it under the reference and under
+/// its digest.
+pub(crate) async fn run(
+    fetch: &Fetch<'_>,
+    durable: &Durable,
+    host: &Platform,
+    version: &str,
+) -> Result<LocalImage, RuntimeError> {
+    let root = fetch.document(version, "").await?;
+    if let Some(image) = local::look(&fetch.lease.client, &root.blob.digest, host).await? {
+        record(fetch, &root).await?;
+        return Ok(image);
+    }
+    let child = match &root.document {
+        Document::Manifest(_) => None,
+        Document::Index(index) => {
+            let chosen = index.choose(host)?;
+            Some(fetch.document(&chosen.digest, &chosen.media_type).await?)
+        }
+    };
+    let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else { return Err(local::nested()) };
+    let config_bytes = fetch.configuration(&manifest.config).await?;
+    let configuration = local::configuration(&config_bytes, manifest, host)?;
+
+    // Children before parents; the next try, perhaps without a network, then needs the layers only.
+    fetch.store(&manifest.config, &config_bytes, &HashMap::new()).await?;
+    let fetched = child.as_ref().unwrap_or(&root);
+    fetch.store(&fetched.blob, &fetched.bytes, &manifest_labels(manifest)).await?;
+    if let Some(child) = &child {
+        let labels = HashMap::from([("containerd.io/gc.ref.content.m.0".to_owned(), child.blob.digest.clone())]);
+        fetch.store(&root.blob, &root.bytes, &labels).await?;
+    }
+
+    let top = layers(fetch, durable, manifest, &configuration).await?;
+    let labels = HashMap::from([(format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"), top.clone())]);
+    fetch.store(&manifest.config, &config_bytes, &labels).await?;
+    record(fetch, &root).await?;
+    Ok(LocalImage { digest: root.blob.digest, top_chain_id: top, config: configuration.parsed })
+}
+
+async fn record(fetch: &Fetch<'_>, root: &Fetched) -> Result<(), RuntimeError> {
+    // The fixed name first: should the agent die between the two, nothing is lost.
+    record::put(&fetch.lease.client, &record::fixed_name(fetch.image, &root.blob.digest), &root.blob).await?;
+    record::put(&fetch.lease.client, &fetch.image.to_string(), &root.blob).await
+}
+
+fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
+    let config = ("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.clone());
+    let layers = manifest.layers.iter().enumerate();
+    let layers = layers.map(|(n, layer)| (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.clone()));
+    layers.chain([config]).collect()
+}
+
+/// Downloads several layers at once and unpacks each as soon as it and all below it are there. Answers the topmost
+/// snapshot's name.
+async fn layers(
+    fetch: &Fetch<'_>,
+    durable: &Durable,
+    manifest: &Manifest,
+    configuration: &Configuration,
+) -> Result<String, RuntimeError> {
+    let total = manifest.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+    fetch.progress.add_total(total);
+    // As many as there are layers: a download never waits for the unpacking.
+    let (done, mut next) = mpsc::channel(manifest.layers.len());
+    let download = async move {
+        let downloads = stream::iter(manifest.layers.iter().enumerate().map(|(n, layer)| async move {
+            fetch.layer(layer).await?;
+            Ok::<_, RuntimeError>(n)
+        }));
+        let mut downloads = downloads.buffered(fetch.config.layers_max.max(1));
+        while let Some(n) = downloads.try_next().await? {
+            done.send(n).await.ok();
+        }
+        Ok(())
+    };
+    let unpack = async {
+        let chain = unpack::chain_ids(&configuration.diff_ids);
+        let mut parent = String::new();
+        while let Some(n) = next.recv().await {
+            let _alone = fetch.flights.enter(&format!("chain {}", chain[n])).await;
+            let (blob, diff_id) = (&manifest.layers[n], &configuration.diff_ids[n]);
+            match unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]).await {
+                Ok(()) => {}
+                Err(UnpackError::Runtime(error)) => return Err(error),
+                Err(UnpackError::Damaged) => {
+                    fetch.progress.add_total(blob.size);
+                    fetch.layer(blob).await?;
+                    let again = unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]).await;
+                    again.map_err(|error| match error {
+                        UnpackError::Runtime(error) => error,
+                        UnpackError::Damaged => damaged(&blob.digest),
+                    })?;
+                }
+            }
+            parent.clone_from(&chain[n]);
+        }
+        Ok(parent)
+    };
+    let ((), top) = tokio::try_join!(download, unpack)?;
+    Ok(top)
+}
+
+fn damaged(digest: &str) -> RuntimeError {
+    let message = format!(
+        "layer {digest} is damaged on containerd's disk and cannot be replaced; check the disk, and whether another \
+         containerd namespace holds the same blob"
+    );
+    RuntimeError::failed(state::reason::Reason::DigestMismatch, message)
+}

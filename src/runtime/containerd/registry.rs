@@ -1,0 +1,276 @@
+//! Fetches manifests and blobs from registries by the OCI distribution specification. One request at a time: who tries
+//! again, and what becomes of the bytes, is left to the pull.
+//!
+//! Written on reqwest because oci-client 0.18 drops the headers of errors (`Retry-After`), reads manifests of any size,
+//! keeps the first credentials it is given, and turns a failed token request into a refusal of the image.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::{Method, Response, StatusCode};
+use state::reason::Reason;
+use state::reference::ImageReference;
+
+use self::credentials::Credentials;
+pub(crate) use self::fault::RegistryError;
+use self::grant::Grants;
+use self::http::Http;
+
+mod challenge;
+mod credentials;
+mod fault;
+mod grant;
+mod http;
+#[cfg(test)]
+mod tests;
+
+/// The largest manifest or index: what the distribution specification asks registries to accept at least.
+pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
+
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+     application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// How registries are spoken to.
+#[derive(Clone, Debug)]
+pub struct RegistryConfig {
+    /// `host[:port]`s spoken to over plain HTTP, written as in image references. Nothing else ever is.
+    pub insecure: Vec<String>,
+    /// Credentials in the format of docker's `config.json` (`auths` only); read again whenever it changed. `None`: none.
+    pub auth_file: Option<PathBuf>,
+    /// PEM certificates of authorities to trust besides the system's. `None`: only the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Layers of one pull that are downloaded at once: three fill a line without crowding out the rest.
+    pub layers_max: usize,
+    /// Pulls at once; further ones wait for their turn.
+    pub pulls_max: usize,
+    /// A connection that delivers nothing for this long is given up.
+    pub stall_timeout: Duration,
+    /// The first wait after a failed request within a pull; it doubles.
+    pub retry_initial: Duration,
+    /// The longest such wait. A `Retry-After` beyond it ends the pull, and its slot is free for others.
+    pub retry_max: Duration,
+    /// Tries without any progress (nothing came, or what came was wrong) before the pull gives up.
+    pub attempts_max: u32,
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self {
+            insecure: Vec::new(),
+            auth_file: None,
+            ca_file: None,
+            layers_max: 3,
+            pulls_max: 3,
+            stall_timeout: Duration::from_secs(30),
+            retry_initial: Duration::from_millis(250),
+            retry_max: Duration::from_secs(10),
+            attempts_max: 4,
+        }
+    }
+}
+
+/// Why a registry configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRegistryConfig {
+    /// The certificates cannot be read.
+    #[error("registry.ca_file {} cannot be used: {fault}", file.display())]
+    CaFile {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The TLS library refuses to start.
+    #[error("TLS cannot be set up")]
+    Tls(#[source] reqwest::Error),
+}
+
+/// The client of all registries.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    http: Http,
+    grants: Grants,
+}
+
+/// A manifest or index as the registry sent it. Its digest is over these bytes, and not checked yet.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    /// The exact bytes.
+    pub(crate) bytes: Bytes,
+    /// What the registry says they are.
+    pub(crate) media_type: String,
+}
+
+impl Registry {
+    /// A client; connects to nobody yet.
+    ///
+    /// # Errors
+    /// When the CA file cannot be used.
+    pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
+        let grants = Grants::new(Credentials::new(config.auth_file.clone()));
+        Ok(Self { http: Http::new(config)?, grants })
+    }
+
+    /// The digest a tag stands for now, by a request that does not count against Docker Hub's limit.
+    /// `None`: the registry does not say.
+    ///
+    /// # Errors
+    /// When there is no answer at all.
+    pub(crate) async fn resolve(&self, image: &ImageReference, tag: &str) -> Result<Option<String>, RegistryError> {
+        let path = format!("/manifests/{tag}");
+        let response = self.ask(&Method::HEAD, image, &path, (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))).await?;
+        if !response.status().is_success() {
+            // A HEAD's error has no body; the GET that follows tells why.
+            return Ok(None);
+        }
+        let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        Ok(digest.map(str::to_owned))
+    }
+
+    /// The manifest or index under a tag or digest.
+    ///
+    /// # Errors
+    /// As of the registry; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`].
+    pub(crate) async fn manifest(&self, image: &ImageReference, version: &str) -> Result<Sent, RegistryError> {
+        let path = format!("/manifests/{version}");
+        let response = self.ask(&Method::GET, image, &path, (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))).await?;
+        let response = self.success(response, image, &format!("manifest {version} of {image}")).await?;
+        let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let bytes = read(&self.http, response, MANIFEST_BYTES_MAX, "manifest").await?;
+        Ok(Sent { bytes, media_type })
+    }
+
+    /// A small blob, whole.
+    ///
+    /// # Errors
+    /// As of the registry; [`Reason::ImageInvalid`] when it is larger than `bytes_max`.
+    pub(crate) async fn small_blob(
+        &self,
+        image: &ImageReference,
+        digest: &str,
+        bytes_max: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let body = self.blob(image, digest, 0).await?;
+        read(&self.http, body.response, bytes_max, "image configuration").await
+    }
+
+    /// A blob from `offset` on.
+    ///
+    /// # Errors
+    /// As of the registry.
+    pub(crate) async fn blob(&self, image: &ImageReference, digest: &str, offset: u64) -> Result<Body<'_>, RegistryError> {
+        // Asking for a range from the very beginning finds out nothing and confuses some proxies.
+        let range = HeaderValue::from_str(&format!("bytes={offset}-")).ok().filter(|_| offset > 0);
+        let header = match range {
+            Some(range) => (RANGE, range),
+            None => (ACCEPT, HeaderValue::from_static("*/*")),
+        };
+        let response = self.ask(&Method::GET, image, &format!("/blobs/{digest}"), header).await?;
+        let response = self.success(response, image, &format!("blob {digest} of {image}")).await?;
+        let skip = match (response.status(), range_start(&response)) {
+            (StatusCode::PARTIAL_CONTENT, Some(start)) if start <= offset => offset - start,
+            (StatusCode::PARTIAL_CONTENT, _) => {
+                let message = format!("registry {} sent another part of {digest} than asked for", image.registry());
+                return Err(RegistryError::passing(Reason::RegistryError, message));
+            }
+            _ => offset,
+        };
+        Ok(Body { http: &self.http, response, skip })
+    }
+
+    async fn ask(
+        &self,
+        method: &Method,
+        image: &ImageReference,
+        path: &str,
+        header: (reqwest::header::HeaderName, HeaderValue),
+    ) -> Result<Response, RegistryError> {
+        let url = self.http.url(host(image.registry()), &format!("/v2/{}{path}", image.repository()))?;
+        let headers = HeaderMap::from_iter([header]);
+        let held = self.grants.held(image);
+        let response = self.http.send(method, &url, &headers, held.as_ref()).await?;
+        // Who was redirected to asks for nothing that we would give.
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != url.origin() {
+            return Ok(response);
+        }
+        let offers = response.headers().get_all(WWW_AUTHENTICATE);
+        let Some(challenge) = challenge::best(offers.iter().filter_map(|value| value.to_str().ok())) else {
+            return Ok(response);
+        };
+        drop(response);
+        let grant = self.grants.answer(&self.http, image, &challenge).await?;
+        self.http.send(method, &url, &headers, Some(&grant)).await
+    }
+
+    async fn success(&self, response: Response, image: &ImageReference, wanted: &str) -> Result<Response, RegistryError> {
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let authority = http::authority(response.url());
+        let elsewhere = authority != host(image.registry());
+        match status {
+            StatusCode::UNAUTHORIZED if !elsewhere => Err(self.grants.refused(image)),
+            // The signature of a redirect's URL has a life of its own; the next try gets a new one.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if elsewhere => {
+                let message = format!("{authority}, where registry {} keeps its blobs, refused ({status})", image.registry());
+                Err(RegistryError::passing(Reason::RegistryError, message))
+            }
+            _ => Err(RegistryError::status(response, &authority, wanted).await),
+        }
+    }
+}
+
+/// A blob's bytes as they come.
+#[derive(Debug)]
+pub(crate) struct Body<'a> {
+    http: &'a Http,
+    response: Response,
+    /// Bytes to drop: the server began earlier than asked.
+    skip: u64,
+}
+
+impl Body<'_> {
+    /// The next bytes; `None` at the end, which is not proof of completeness.
+    ///
+    /// # Errors
+    /// [`RegistryError::Passing`] when the connection broke or stalled.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
+        loop {
+            let chunk = self.response.chunk().await.map_err(|error| self.http.broken(&error, self.response.url()))?;
+            let Some(mut chunk) = chunk else { return Ok(None) };
+            let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            self.skip -= skip as u64;
+            let rest = chunk.split_off(skip);
+            if !rest.is_empty() {
+                return Ok(Some(rest));
+            }
+        }
+    }
+}
+
+/// Docker Hub's API is not where its images' names say.
+fn host(registry: &str) -> &str {
+    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
+}
+
+fn range_start(response: &Response) -> Option<u64> {
+    let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
+    text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+/// Reads a body that must be small.
+async fn read(http: &Http, mut response: Response, bytes_max: usize, what: &str) -> Result<Bytes, RegistryError> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| http.broken(&error, response.url()))? {
+        if bytes.len() + chunk.len() > bytes_max {
+            let message = format!("{} sent a {what} larger than {bytes_max} bytes", http::authority(response.url()));
+            return Err(RegistryError::lasting(Reason::ImageInvalid, message));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,216 @@
+//! What a registry's failure means to a pull, and the sentence a person reads about it.
+
+use std::error::Error;
+use std::io;
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use state::reason::Reason;
+
+use crate::runtime::RuntimeError;
+
+/// As much of an error's body is read for its message.
+const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// As much of a registry's own words is repeated.
+const WORDS_MAX: usize = 200;
+
+/// A longer wait is not believed: a registry's clock, or its mind, may be wrong.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// Why a registry did not give what it was asked for, cut by whether asking again within the same pull may help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    /// It may pass by itself.
+    #[error("{message}")]
+    Passing {
+        /// The code to show.
+        reason: Reason,
+        /// What happened, and what would help.
+        message: String,
+        /// The registry's wish; `None`: it has none.
+        retry_after: Option<Duration>,
+    },
+    /// It stays until somebody changes something.
+    #[error("{message}")]
+    Lasting {
+        /// The code to show.
+        reason: Reason,
+        /// What happened, and what would help.
+        message: String,
+    },
+}
+
+impl RegistryError {
+    /// A failure that may pass by itself.
+    pub(crate) fn passing(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Passing { reason, message: message.into(), retry_after: None }
+    }
+
+    /// A failure that stays until somebody changes something.
+    pub(crate) fn lasting(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Lasting { reason, message: message.into() }
+    }
+
+    /// What a broken connection, or one that never came to be, means.
+    pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
+        let root = root_cause(error);
+        match tls_fault(error) {
+            Some(rustls::Error::InvalidMessage(_)) => {
+                return Self::lasting(
+                    Reason::RegistryUnreachable,
+                    format!("registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"),
+                );
+            }
+            Some(rustls::Error::InvalidCertificate(fault)) => {
+                return Self::lasting(
+                    Reason::RegistryUnreachable,
+                    format!(
+                        "the certificate of registry {authority} is not trusted ({fault}); \
+                         if an authority of your own signed it, name that in registry.ca_file"
+                    ),
+                );
+            }
+            _ => {}
+        }
+        let message = if error.is_connect() && root.contains("handshake") {
+            format!(
+                "registry {authority} does not speak TLS properly ({root}); \
+                 if it speaks plain HTTP, list it under registry.insecure if you trust it"
+            )
+        } else if error.is_connect() {
+            format!("registry {authority} cannot be reached: {root}")
+        } else if error.is_timeout() {
+            format!("registry {authority} sent nothing for {} s", stall.as_secs_f32())
+        } else {
+            format!("the connection to registry {authority} broke: {root}")
+        };
+        Self::passing(Reason::RegistryUnreachable, message)
+    }
+
+    /// What a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
+    pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
+        let status = response.status();
+        let retry_after = retry_after(&response, SystemTime::now());
+        let words = words(response).await;
+        let said = |what: &str| match words.as_str() {
+            "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
+            words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
+        };
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                Self::lasting(Reason::RegistryUnauthorized, said("gives no access"))
+            }
+            StatusCode::NOT_FOUND => Self::lasting(Reason::ImageNotFound, format!("registry {authority} has no {wanted}")),
+            StatusCode::TOO_MANY_REQUESTS => {
+                Self::Passing { reason: Reason::RegistryError, message: said("asks for fewer requests"), retry_after }
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Self::passing(Reason::RegistryError, said("gave up")),
+            StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
+                Reason::RegistryUnreachable,
+                format!("registry {authority} speaks TLS; take it out of registry.insecure"),
+            ),
+            status if status.is_server_error() => {
+                Self::Passing { reason: Reason::RegistryError, message: said("failed"), retry_after }
+            }
+            _ => Self::lasting(Reason::RegistryError, said("refused")),
+        }
+    }
+}
+
+impl From<RegistryError> for RuntimeError {
+    /// When the pull has given up.
+    fn from(error: RegistryError) -> Self {
+        match error {
+            RegistryError::Passing { reason, message, retry_after } => Self::Failed { reason, message, retry_after },
+            RegistryError::Lasting { reason, message } => Self::failed(reason, message),
+        }
+    }
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| below(*error))
+}
+
+/// An [`io::Error`] hides what it wraps from `source`, which answers the wrapped one's own source.
+fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
+}
+
+fn tls_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
+    chain(error).find_map(|error| error.downcast_ref())
+}
+
+fn root_cause(error: &reqwest::Error) -> String {
+    chain(error).last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// `Retry-After` in either of its forms (RFC 9110 §10.2.3).
+fn retry_after(response: &Response, now: SystemTime) -> Option<Duration> {
+    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => http_date(text)?.duration_since(now).ok()?,
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the only form of a date that may still be sent (RFC 9110 §5.6.7).
+fn http_date(text: &str) -> Option<SystemTime> {
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let mut words = text.split_once(", ")?.1.strip_suffix(" GMT")?.split(' ');
+    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
+    let month = MONTHS.iter().position(|&name| name == month)? + 1;
+    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// What the registry says for itself (OCI distribution specification, "Error Codes"), fit for one line.
+async fn words(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(BODY_BYTES_MAX - body.len())]);
+        if body.len() == BODY_BYTES_MAX {
+            break;
+        }
+    }
+    let text = match serde_json::from_slice::<ErrorBody>(&body).ok().and_then(|body| body.errors.into_iter().next()) {
+        Some(entry) if entry.message.is_empty() => entry.code,
+        Some(entry) => entry.message,
+        // A page of HTML tells nobody anything.
+        None if body.trim_ascii_start().starts_with(b"<") => String::new(),
+        None => String::from_utf8_lossy(&body).into_owned(),
+    };
+    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_retry_after_are_understood() {
+        let then = humantime::parse_rfc3339("1994-11-06T08:49:37Z").unwrap();
+        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(then));
+        for text in ["", "soon", "Sun, 06 Nov 1994", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(http_date(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! Real parts for tests: containerd, registries, a faulty proxy, images, the agent's own binary, and a search for leaks.
+//!
+//! A test starts with [`Testbed::new`]: its own containerd namespace, bridge, subnet, ports and directory on a containerd
+//! that all tests share, so that tests run side by side, also with those of another run on the same machine. What a test
+//! starts ends with the value that stands for it.
+
+use std::ffi::OsStr;
+use std::fmt::Debug;
+use std::ops::Range;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+pub(crate) mod agent;
+pub(crate) mod containerd;
+pub(crate) mod http;
+pub(crate) mod image;
+pub(crate) mod leaks;
+pub(crate) mod proxy;
+pub(crate) mod registry;
+pub(crate) mod scratch;
+
+use containerd::Containerd;
+use scratch::Scratch;
+
+/// So many tests can run on one machine at once: 100 ports each, below the kernel's ephemeral ports (32768).
+const SLOTS_MAX: u16 = 110;
+/// A slot's ports: these for the agent, the rest for registries and the agent's own port.
+const AGENT_PORTS: u16 = 70;
+
+/// Counts the testbeds of this process: a name is never used again, even where a slot is.
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+static ANY_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// One test's share of the machine.
+#[derive(Debug)]
+pub(crate) struct Testbed {
+    /// containerd's namespace, as in `t12345n007`; nobody else on the machine has it.
+    pub(crate) namespace: String,
+    /// The bridge's name, if the test makes one.
+    pub(crate) bridge: String,
+    /// The bridge's subnet, as in `10.213.7.0/24`.
+    pub(crate) subnet: String,
+    /// Host ports that the agent may give out.
+    pub(crate) ports: Range<u16>,
+    /// The test's own directory.
+    pub(crate) dir: PathBuf,
+    /// The containerd that all tests share.
+    pub(crate) containerd: Arc<Containerd>,
+    pub(crate) scratch: Arc<Scratch>,
+    next_port: AtomicU16,
+    ports_end: u16,
+    slot: Option<UnixListener>,
+}
+
+impl Testbed {
+    /// A fresh one on the shared containerd.
+    pub(crate) fn new() -> Self {
+        Self::on(Containerd::shared())
+    }
+
+    /// A fresh one on a containerd of its own, to be killed, stopped and started again.
+    pub(crate) fn with_private_containerd() -> Self {
+        Self::on(Arc::new(Containerd::private()))
+    }
+
+    fn on(containerd: Arc<Containerd>) -> Self {
+        let scratch = Scratch::shared();
+        let (slot, number) = take_slot();
+        let namespace = format!("t{}n{:03}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let bridge = format!("c{namespace}");
+        let ports_start = 21_000 + 100 * number;
+        let dir = scratch.dir().join(&namespace);
+        std::fs::create_dir(&dir).expect("the name is new");
+        scratch.at_end(&format!("namespace {namespace}; {}", clean_network(&bridge)));
+        Self {
+            namespace,
+            bridge,
+            subnet: format!("10.213.{number}.0/24"),
+            ports: ports_start..ports_start + AGENT_PORTS,
+            dir,
+            containerd,
+            scratch,
+            next_port: AtomicU16::new(ports_start + AGENT_PORTS),
+            ports_end: ports_start + 100,
+            slot: Some(slot),
+        }
+    }
+
+    /// A TCP port of the test's own that nothing was given yet.
+    pub(crate) fn port(&self) -> u16 {
+        let port = self.next_port.fetch_add(1, Ordering::Relaxed);
+        assert!(port < self.ports_end, "the test used up its ports");
+        port
+    }
+
+    /// `ctr` on the test's containerd and in its namespace; its standard output. Panics if it fails.
+    pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
+        self.containerd.ctr(&self.namespace, arguments).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// As [`Self::ctr`], for what may fail; the error is the command with all that it said.
+    pub(crate) fn try_ctr(&self, arguments: &[&str]) -> Result<String, String> {
+        self.containerd.ctr(&self.namespace, arguments)
+    }
+}
+
+impl Drop for Testbed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            ANY_FAILED.store(true, Ordering::Relaxed);
+        }
+        self.containerd.empty(&self.namespace);
+        let _ = run("sh", ["-c", &clean_network(&self.bridge)]);
+        if std::thread::panicking() {
+            // The sweeper takes the rest, at the end; until then nobody else may have the subnet and the ports.
+            std::mem::forget(self.slot.take());
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
+            eprintln!("{}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// A test of this run has failed: what it leaves behind is not one more fault.
+fn any_failed() -> bool {
+    ANY_FAILED.load(Ordering::Relaxed)
+}
+
+/// Shell that takes away a test's bridge and the nftables tables that are named after it.
+fn clean_network(bridge: &str) -> String {
+    format!(
+        "ip link del {bridge} 2>/dev/null; nft list tables 2>/dev/null | grep -w {bridge} | while read -r table; do nft delete $table; done"
+    )
+}
+
+/// The lowest free slot. An abstract socket is the lock: the kernel lets go of it whatever happens to us.
+fn take_slot() -> (UnixListener, u16) {
+    for number in 0..SLOTS_MAX {
+        let name = SocketAddr::from_abstract_name(format!("chas-node-agent-test-{number}")).expect("a short name");
+        if let Ok(listener) = UnixListener::bind_addr(&name) {
+            return (listener, number);
+        }
+    }
+    panic!("{SLOTS_MAX} tests are running already");
+}
+
+/// Runs a command to its end; its standard output, or an error that shows the command and all that it said.
+pub(crate) fn run<S: AsRef<OsStr> + Debug>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String, String> {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    finish(&mut command)
+}
+
+/// As [`run`], for a command that is set up already.
+pub(crate) fn finish(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    Err(format!("{command:?}: {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}
+
+/// Waits until `condition` holds, and says so if it does not within `timeout`.
+#[track_caller]
+pub(crate) fn eventually(what: &str, timeout: Duration, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + timeout;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what}: not within {timeout:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,176 @@
+//! The agent's own binary, started, asked and killed as an operator would.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::containerd::{pid, search_path};
+use super::{Testbed, http};
+
+/// The bearer token that tests give the agent and use.
+const TOKEN: &str = "a-token-for-tests-0123456789abcdef";
+
+/// The agent on a testbed. It is ended (SIGTERM) with the value; its containers live on.
+#[derive(Debug)]
+pub(crate) struct Agent {
+    child: Option<Child>,
+    environment: BTreeMap<String, String>,
+    base: String,
+    client: reqwest::Client,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts it on the testbed and waits until it is alive.
+    pub(crate) async fn start(bed: &Testbed) -> Self {
+        Self::start_with(bed, &[]).await
+    }
+
+    /// As [`Self::start`], with more environment variables, or others than usual.
+    pub(crate) async fn start_with(bed: &Testbed, variables: &[(&str, &str)]) -> Self {
+        let port = bed.port();
+        let usual = [
+            ("CHAS_STATE_DIR", bed.dir.join("state").display().to_string()),
+            ("CHAS_RUN_DIR", bed.dir.join("run").display().to_string()),
+            ("CHAS_NAMESPACE", bed.namespace.clone()),
+            ("CHAS_BRIDGE", bed.bridge.clone()),
+            ("CHAS_SUBNET", bed.subnet.clone()),
+            ("CHAS_PORT_RANGE", format!("{}-{}", bed.ports.start, bed.ports.end - 1)),
+            ("CHAS_LISTEN", "127.0.0.1".to_owned()),
+            ("NODE_PORT", port.to_string()),
+            ("CONTAINERD_SOCKET", bed.containerd.socket().display().to_string()),
+            ("CHAS_TOKEN", TOKEN.to_owned()),
+            ("NODE_ID", bed.namespace.clone()),
+            ("LOG_LEVEL", "DEBUG".to_owned()),
+        ];
+        let mut environment: BTreeMap<_, _> = usual.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        environment.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        let base = format!("http://127.0.0.1:{port}");
+        let mut agent = Self { child: None, environment, base, client: http::client(), log: bed.dir.join("agent.log") };
+        agent.start_again().await;
+        agent
+    }
+
+    /// Starts it on the state that it left, and waits until it is alive.
+    pub(crate) async fn start_again(&mut self) {
+        assert!(self.child.is_none(), "the agent runs already");
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_chas-node-agent"));
+        command.env_clear().env("PATH", search_path()).envs(&self.environment).stdin(Stdio::null());
+        command.stdout(log.try_clone().expect("a descriptor")).stderr(log).process_group(0);
+        self.child = Some(command.spawn().expect("cargo built it"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.call("GET", "/livez", None).await.is_none_or(|(status, _)| status != 200) {
+            let ended = self.child.as_mut().expect("just started").try_wait().expect("it is our child");
+            assert!(ended.is_none(), "the agent ended ({ended:?}):\n{}", self.log());
+            assert!(Instant::now() < deadline, "the agent is not alive:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Kills it.
+    pub(crate) fn kill_9(&mut self) {
+        self.end(Signal::KILL);
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn terminate(&mut self) {
+        self.end(Signal::TERM);
+    }
+
+    fn end(&mut self, signal: Signal) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = kill_process(pid(&child), signal);
+        child.wait().expect("it is our child");
+    }
+
+    /// All that it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Asks it; the status and the body, as JSON or else as a string. `None` if it cannot be reached.
+    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
+        let method = method.parse().expect("a method");
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.timeout(Duration::from_secs(90)).send().await.ok()?;
+        let status = response.status().as_u16();
+        let text = response.text().await.ok()?;
+        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+    }
+
+    /// As [`Self::call`], and the agent must be there to answer.
+    pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.call(method, path, body).await.unwrap_or_else(|| panic!("{method} {path}: the agent does not answer"))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        self.ask("GET", path, None).await
+    }
+
+    /// Sends a deploy body.
+    pub(crate) async fn deploy(&self, body: &Value) -> (u16, Value) {
+        self.ask("POST", "/containers/deploy", Some(body)).await
+    }
+
+    /// Deploys, and waits until the container runs; its view.
+    pub(crate) async fn deploy_and_wait(&self, body: &Value) -> Value {
+        let (status, view) = self.deploy(body).await;
+        assert!(status == 202 || status == 200, "{body} is taken: {status} {view}");
+        let name = body["name"].as_str().expect("a name");
+        self.wait_status(name, "running", Duration::from_secs(60)).await
+    }
+
+    /// Waits until a container has the status; its view.
+    pub(crate) async fn wait_status(&self, name: &str, status: &str, timeout: Duration) -> Value {
+        let deadline = Instant::now() + timeout;
+        loop {
+            let (code, view) = self.get(&format!("/containers/{name}")).await;
+            if code == 200 && view["status"] == json!(status) {
+                return view;
+            }
+            assert!(Instant::now() < deadline, "{name} is not {status} within {timeout:?}: {code} {view:#}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Deletes a container, and waits until it is gone.
+    pub(crate) async fn delete_and_wait(&self, name: &str) {
+        let (status, body) = self.ask("DELETE", &format!("/containers/{name}"), None).await;
+        assert!(status == 202 || status == 200, "{name} is deleted: {status} {body}");
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while self.get(&format!("/containers/{name}")).await.0 != 404 {
+            assert!(Instant::now() < deadline, "{name} is not gone");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The container's log as text. `query` as in `tail=10`.
+    pub(crate) async fn logs(&self, name: &str, query: &str) -> String {
+        let url = format!("{}/containers/{name}/logs?{query}", self.base);
+        let response = self.client.get(url).bearer_auth(TOKEN).send().await.expect("the agent answers");
+        assert_eq!(response.status(), 200, "the logs of {name}");
+        response.text().await.expect("text")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.terminate();
+        if std::thread::panicking() {
+            let log = self.log();
+            let start = log.len().saturating_sub(16 << 10);
+            eprintln!("the agent's last words:\n{}", String::from_utf8_lossy(&log.as_bytes()[start..]));
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent on a real containerd, registry, network and kernel. Needs root and what `contrib/test` installs.
+
+#[cfg(test)]
+#[allow(dead_code, reason = "the harness also serves tests that are not written yet")]
+mod harness;
+
+#[cfg(test)]
+mod pull;
+
+#[cfg(test)]
+mod testbed;
