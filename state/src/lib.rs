@@ -13,5 +13,6 @@ pub mod quantity;
 pub mod reason;
 pub mod reference;
 pub mod spec;
+pub mod subnet;
 
 pub mod desired;
