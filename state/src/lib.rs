@@ -17,5 +17,6 @@ pub mod reason;
 pub mod reference;
 pub mod spec;
 pub mod status;
+pub mod subnet;
 
 pub mod desired;

@@ -5,6 +5,9 @@
 mod harness;
 
 #[cfg(test)]
+mod network;
+
+#[cfg(test)]
 mod pull;
 
 #[cfg(test)]

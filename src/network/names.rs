@@ -1,0 +1,183 @@
+//! The three files by which a container knows names: `resolv.conf`, `hosts` and `hostname`, bind-mounted into it.
+//!
+//! They are rewritten in place: a bind mount shows the file, not its path, and would go on showing a replaced one.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use state::id::ContainerName;
+
+/// Where the host says whom to ask; the second is what systemd-resolved knows behind its stub on 127.0.0.53.
+const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+
+/// The files of one instance.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    pub(super) dir: PathBuf,
+}
+
+impl Files {
+    pub(super) fn resolv_conf(&self) -> PathBuf {
+        self.dir.join("resolv.conf")
+    }
+
+    pub(super) fn hosts(&self) -> PathBuf {
+        self.dir.join("hosts")
+    }
+
+    pub(super) fn hostname(&self) -> PathBuf {
+        self.dir.join("hostname")
+    }
+
+    /// Writes all three, where they are not so already. Answers whether anything was written.
+    pub(super) fn write(&self, name: &ContainerName, address: Ipv4Addr, peers: &Peers, resolv_conf: &str) -> io::Result<bool> {
+        fs::create_dir_all(&self.dir)?;
+        let hostname = write_in_place(&self.hostname(), &format!("{name}\n"))?;
+        let hosts = write_in_place(&self.hosts(), &hosts(name, address, peers))?;
+        let resolv_conf = write_in_place(&self.resolv_conf(), resolv_conf)?;
+        Ok(hostname || hosts || resolv_conf)
+    }
+
+    /// Takes them away. Answers whether there were any.
+    pub(super) fn remove(&self) -> io::Result<bool> {
+        match fs::remove_dir_all(&self.dir) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Every container's name and address.
+pub(super) type Peers = BTreeMap<ContainerName, Ipv4Addr>;
+
+/// A container's `hosts` file (hosts(5)): itself, and all others by their names.
+fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
+    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let others = peers.iter().filter(|(name, _)| *name != own).map(|(name, address)| (name, *address));
+    for (name, address) in std::iter::once((own, address)).chain(others) {
+        writeln!(text, "{address}\t{name}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// The `resolv.conf` of every container, made from the host's as it is now.
+pub(super) fn host_resolv_conf() -> String {
+    let mut first = None;
+    for path in RESOLV_CONF {
+        let Ok(text) = fs::read_to_string(path) else { continue };
+        let made = resolv_conf(&text);
+        if made.servers > 0 {
+            return made.text;
+        }
+        first.get_or_insert(made.text);
+    }
+    tracing::debug!(
+        "the host has no name server that a container could reach; names of the outside do not resolve in containers"
+    );
+    first.unwrap_or_else(|| resolv_conf("").text)
+}
+
+struct ResolvConf {
+    text: String,
+    servers: usize,
+}
+
+/// A container's `resolv.conf` (resolv.conf(5)) from the host's.
+///
+/// Left out: servers on a loopback address (the container's own loopback is another), and IPv6 ones, which a container
+/// cannot reach. If none is left the list stays empty: the containers' questions go to nobody whom the host does not ask.
+fn resolv_conf(host: &str) -> ResolvConf {
+    let mut text = String::new();
+    let mut servers = 0;
+    for line in host.lines() {
+        let mut words = line.split_whitespace();
+        let keep = match words.next() {
+            Some("nameserver") => {
+                let usable = |address: IpAddr| address.is_ipv4() && !address.is_loopback() && !address.is_unspecified();
+                let keep = words.next().and_then(|word| word.parse().ok()).is_some_and(usable);
+                servers += usize::from(keep);
+                keep
+            }
+            Some("search" | "domain" | "options") => true,
+            _ => false,
+        };
+        if keep {
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+    }
+    if servers == 0 {
+        text.push_str("# The host has no name server that a container could reach.\n");
+    }
+    ResolvConf { text, servers }
+}
+
+/// Makes a file's content `text`, keeping the file itself; readable by all. Answers whether it was something else.
+///
+/// One write, then the cut: whoever reads meanwhile sees the new lines, and at worst old ones after them.
+fn write_in_place(path: &Path, text: &str) -> io::Result<bool> {
+    match fs::read(path) {
+        Ok(old) if old == text.as_bytes() => return Ok(false),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(_) | Err(_) => {}
+    }
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(u64::try_from(text.len()).expect("a text in memory is shorter than 2^64"))?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use super::*;
+
+    fn name(text: &str) -> ContainerName {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn hosts_lists_oneself_first_and_everybody_once() {
+        let address = |last| Ipv4Addr::new(10, 231, 0, last);
+        let peers = Peers::from([(name("a"), address(4)), (name("db"), address(3)), (name("web"), address(2))]);
+        let text = hosts(&name("web"), address(2), &peers);
+        let lines: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(lines, ["10.231.0.2\tweb", "10.231.0.4\ta", "10.231.0.3\tdb"]);
+        assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+    }
+
+    #[test]
+    fn only_name_servers_that_a_container_can_reach_are_kept() {
+        #[track_caller]
+        fn check(host: &str, servers: usize, expected: &str) {
+            let made = resolv_conf(host);
+            assert_eq!((made.servers, made.text.as_str()), (servers, expected));
+        }
+        const NONE: &str = "# The host has no name server that a container could reach.\n";
+        check("nameserver 10.0.0.53\n", 1, "nameserver 10.0.0.53\n");
+        check("# note\nnameserver 127.0.0.53\noptions edns0\nsearch lan\n", 0, &format!("options edns0\nsearch lan\n{NONE}"));
+        check("nameserver ::1\nnameserver fe80::1%eth0\nnameserver 8.8.8.8 \n", 1, "nameserver 8.8.8.8\n");
+        check("", 0, NONE);
+        check("nameserver\nnameserver x\nsortlist 1.2.3.4\n", 0, NONE);
+    }
+
+    #[test]
+    fn a_file_keeps_its_inode_when_its_content_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        assert!(write_in_place(&path, "a long first text\n").unwrap());
+        let inode = fs::metadata(&path).unwrap().ino();
+        assert!(write_in_place(&path, "short\n").unwrap());
+        assert!(!write_in_place(&path, "short\n").unwrap(), "nothing to do");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "short\n");
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+    }
+}

@@ -1,0 +1,95 @@
+//! The rule set as text, and read back.
+
+use super::*;
+
+fn published() -> Published {
+    let owner = "0123456789ab-7".parse().unwrap();
+    let to = |last, port| Publication { owner, address: Ipv4Addr::new(10, 231, 0, last), port };
+    let port = |host_ip, protocol, port| HostPort { host_ip, protocol, port };
+    Published::from([
+        (port(None, Protocol::Tcp, 18082), to(2, 80)),
+        (port(None, Protocol::Udp, 53), to(3, 53)),
+        (port(Some(Ipv4Addr::new(192, 0, 2, 9)), Protocol::Tcp, 443), to(2, 8443)),
+    ])
+}
+
+#[test]
+fn the_whole_table_replaces_itself_in_one_transaction() {
+    let text = whole("chas0", "10.231.0.0/16".parse().unwrap(), &published());
+    assert!(text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"), "{text}");
+    assert!(text.contains("      192.0.2.9 . tcp . 443 comment \"0123456789ab-7\" : 10.231.0.2 . 8443\n"), "{text}");
+    assert!(text.contains("      tcp . 18082 comment \"0123456789ab-7\" : 10.231.0.2 . 80,\n"), "{text}");
+    assert!(text.contains("iifname \"chas0\" ip saddr != 10.231.0.0/16 drop"), "{text}");
+    assert!(!text.contains("{  }"), "{text}");
+}
+
+#[test]
+fn an_empty_map_has_no_elements_line() {
+    let text = whole("chas0", "10.231.0.0/16".parse().unwrap(), &Published::new());
+    assert!(!text.contains("elements"), "{text}");
+}
+
+#[test]
+fn a_change_deletes_before_it_adds() {
+    let all = published();
+    let delete: Vec<_> = all.keys().copied().filter(|port| port.host_ip.is_some()).collect();
+    let add: Published = all.into_iter().filter(|(port, _)| port.port == 53).collect();
+    assert_eq!(
+        change("chas0", &delete, &add),
+        "delete element ip chas0 bound { 192.0.2.9 . tcp . 443 }\n\
+         add element ip chas0 ports { udp . 53 comment \"0123456789ab-7\" : 10.231.0.3 . 53 }\n"
+    );
+}
+
+/// As nft 1.0.6 prints it.
+fn json(handle: u32, elements: &str) -> String {
+    format!(
+        r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6", "json_schema_version": 1}}}},
+        {{"table": {{"family": "ip", "name": "chas0", "handle": {handle}}}}},
+        {{"map": {{"family": "ip", "name": "ports", "table": "chas0", "type": ["inet_proto", "inet_service"], "handle": {handle},
+          "map": "ipv4_addr . inet_service", "elem": [{elements}]}}}},
+        {{"map": {{"family": "ip", "name": "bound", "table": "chas0", "type": ["ipv4_addr", "inet_proto", "inet_service"],
+          "handle": 8, "map": "ipv4_addr . inet_service", "elem": [[
+          {{"elem": {{"val": {{"concat": ["192.0.2.9", "tcp", 443]}}, "comment": "0123456789ab-7"}}}},
+          {{"concat": ["10.231.0.2", 8443]}}]]}}}},
+        {{"chain": {{"family": "ip", "table": "chas0", "name": "output", "handle": 4, "type": "nat", "hook": "output",
+          "prio": -110, "policy": "accept"}}}}]}}"#
+    )
+}
+
+const ONE: &str =
+    r#"[{"elem": {"val": {"concat": ["tcp", 18082]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.2", 80]}]"#;
+const OTHER: &str =
+    r#"[{"elem": {"val": {"concat": ["udp", 53]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.3", 53]}]"#;
+
+#[test]
+fn a_listing_reads_back_what_was_published() {
+    let listing = read_listing(&json(1, &format!("{OTHER}, {ONE}"))).unwrap();
+    assert_eq!(listing.published, published());
+}
+
+#[test]
+fn handles_and_elements_do_not_belong_to_the_shape() {
+    let one = read_listing(&json(1, ONE)).unwrap();
+    assert_eq!(one.shape, read_listing(&json(99, OTHER)).unwrap().shape);
+    assert_ne!(one.shape, read_listing(&json(1, ONE).replace("-110", "-100")).unwrap().shape);
+}
+
+#[test]
+fn an_element_that_is_not_ours_makes_the_shape_differ() {
+    let clean = read_listing(&json(1, ONE)).unwrap();
+    for strange in [
+        r#"[{"concat": ["tcp", 1]}, {"concat": ["10.231.0.2", 80]}]"#,
+        r#"[{"elem": {"val": {"concat": ["tcp", 1]}, "comment": "mine"}}, {"concat": ["10.231.0.2", 80]}]"#,
+        r#"[{"elem": {"val": {"concat": ["sctp", 1]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.2", 80]}]"#,
+    ] {
+        let listing = read_listing(&json(1, &format!("{ONE}, {strange}"))).unwrap();
+        assert_eq!(listing.published, clean.published, "{strange}");
+        assert_ne!(listing.shape, clean.shape, "{strange}");
+    }
+}
+
+#[test]
+fn what_is_no_listing_is_an_error() {
+    assert!(matches!(read_listing("table ip chas0 {"), Err(NftError::Listing(_))));
+}

@@ -1,0 +1,130 @@
+//! The range of addresses that containers live in. Which of them a container gets is decided by who accepts it.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// An IPv4 subnet in CIDR notation (RFC 4632), as in `10.231.0.0/16`; prefixes from 8 to 29.
+///
+/// Its first address is the gateway's, its last the broadcast address; those between are the containers'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Ipv4Subnet {
+    network: u32,
+    prefix: u8,
+}
+
+/// Why a text is no subnet; the text says what would be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidSubnet(&'static str);
+
+impl Ipv4Subnet {
+    /// Bits of the network part, 8 to 29.
+    #[must_use]
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// The host's own address in it: the first.
+    #[must_use]
+    pub const fn gateway(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network + 1)
+    }
+
+    /// The address that means everybody: the last.
+    #[must_use]
+    pub const fn broadcast(self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.network | !self.mask())
+    }
+
+    /// The addresses containers may have, in ascending order.
+    pub fn container_addresses(self) -> impl DoubleEndedIterator<Item = Ipv4Addr> {
+        (self.network + 2..self.broadcast().to_bits()).map(Ipv4Addr::from_bits)
+    }
+
+    /// Whether a container may have this address.
+    #[must_use]
+    pub const fn is_container_address(self, address: Ipv4Addr) -> bool {
+        let bits = address.to_bits();
+        bits > self.network + 1 && bits < self.broadcast().to_bits()
+    }
+
+    const fn mask(self) -> u32 {
+        u32::MAX << (32 - self.prefix)
+    }
+}
+
+impl FromStr for Ipv4Subnet {
+    type Err = InvalidSubnet;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSubnet> {
+        const WRONG: InvalidSubnet = InvalidSubnet("must be an IPv4 subnet as in \"10.231.0.0/16\", with a prefix of 8 to 29");
+        let (address, prefix) = text.split_once('/').ok_or(WRONG)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| WRONG)?;
+        let prefix: u8 = prefix.parse().map_err(|_| WRONG)?;
+        if !(8..=29).contains(&prefix) {
+            return Err(WRONG);
+        }
+        let subnet = Self { network: address.to_bits(), prefix };
+        if subnet.network & !subnet.mask() != 0 {
+            return Err(InvalidSubnet(
+                "has bits set beyond its prefix: write the subnet's first address, as in \"10.231.0.0/16\"",
+            ));
+        }
+        if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
+            return Err(InvalidSubnet("must not be a loopback, multicast or unspecified range"));
+        }
+        Ok(subnet)
+    }
+}
+
+impl TryFrom<String> for Ipv4Subnet {
+    type Error = InvalidSubnet;
+
+    fn try_from(text: String) -> Result<Self, InvalidSubnet> {
+        text.parse()
+    }
+}
+
+impl From<Ipv4Subnet> for String {
+    fn from(subnet: Ipv4Subnet) -> Self {
+        subnet.to_string()
+    }
+}
+
+impl fmt::Display for Ipv4Subnet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from_bits(self.network), self.prefix)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subnet_reads_back_as_itself_and_knows_its_addresses() {
+        let subnet: Ipv4Subnet = "10.231.8.0/29".parse().unwrap();
+        assert_eq!(subnet.to_string(), "10.231.8.0/29");
+        assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 231, 8, 1));
+        assert_eq!(subnet.broadcast(), Ipv4Addr::new(10, 231, 8, 7));
+        let all: Vec<_> = subnet.container_addresses().map(|a| a.octets()[3]).collect();
+        assert_eq!(all, [2, 3, 4, 5, 6]);
+        for last in 0..=8 {
+            let address = Ipv4Addr::new(10, 231, 8, last);
+            assert_eq!(subnet.is_container_address(address), all.contains(&last), "{address}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_usable_subnet_is_refused() {
+        for bad in
+            ["", "10.0.0.0", "10.0.0.0/", "10.0.0.0/7", "10.0.0.0/30", "10.0.0.1/24", "127.0.0.0/8", "224.0.0.0/8", "::/64"]
+        {
+            assert!(bad.parse::<Ipv4Subnet>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! A host of one's own: a netns as the host, another as its neighbour on the network, and things that ask and answer.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use chas_node_agent::network::{Attached, Network, NetworkConfig, NetworkError};
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+use state::desired::{Assignment, PortBinding};
+use state::id::{ContainerId, ContainerName, InstanceName};
+use state::spec::Protocol;
+
+/// The host's address towards the outside.
+pub(crate) const HOST_LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+
+/// Another host's address.
+pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// How long an answer may take; what a rule drops is waited for as long. The kernel tells a bridge at most once a second
+/// that it has a carrier (`linkwatch`), and a lost ARP question is asked again after a second.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
+pub(crate) type Wanted = (InstanceName, ContainerName, Assignment);
+
+/// One private host.
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+    name: &'static str,
+    outside: Outside,
+}
+
+/// Runs `test` on a thread whose netns is a host with one link to one other host.
+pub(crate) fn on_a_private_host(name: &'static str, test: impl AsyncFnOnce(&Host) + Send) {
+    thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            unshare_network();
+            shell("ip link set lo up");
+            let outside = Outside::new();
+            let host = Host { dir: tempfile::tempdir().unwrap(), name, outside };
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(test(&host));
+        });
+        if let Err(panic) = host.join() {
+            std::panic::resume_unwind(panic);
+        }
+    });
+}
+
+#[allow(deprecated, reason = "the other form is `unsafe`")]
+fn unshare_network() {
+    rustix::thread::unshare(UnshareFlags::NEWNET).expect("needs root");
+}
+
+impl Host {
+    pub(crate) async fn network(&self) -> Network {
+        self.prepare(self.bridge(), self.subnet(), self.netns_dir()).await
+    }
+
+    /// A second agent's.
+    pub(crate) async fn another_network(&self) -> Network {
+        self.prepare(format!("u-{}", self.name), "10.98.0.0/16", self.dir.path().join("other/netns")).await
+    }
+
+    async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> Network {
+        let files_dir = netns_dir.with_file_name("files");
+        let network = Network::new(NetworkConfig { bridge, subnet: subnet.parse().unwrap(), netns_dir, files_dir });
+        network.prepare().await.unwrap();
+        network
+    }
+
+    pub(crate) fn bridge(&self) -> String {
+        format!("t-{}", self.name)
+    }
+
+    pub(crate) fn subnet(&self) -> &'static str {
+        "10.99.0.0/16"
+    }
+
+    pub(crate) fn netns_dir(&self) -> PathBuf {
+        self.dir.path().join("netns")
+    }
+
+    pub(crate) fn outside(&self) -> &Outside {
+        &self.outside
+    }
+
+    /// The address of that number in the subnet; 1 is the bridge's.
+    pub(crate) fn address(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 99, 0, last)
+    }
+
+    pub(crate) fn wanted(&self, n: u64, address: u8, ports: Vec<PortBinding>) -> Wanted {
+        (instance(n), format!("c{n}").parse().unwrap(), Assignment { address: self.address(address), ports })
+    }
+
+    pub(crate) async fn attach(
+        &self,
+        net: &Network,
+        n: u64,
+        address: u8,
+        ports: Vec<PortBinding>,
+    ) -> Result<Attached, NetworkError> {
+        let (instance, name, assignment) = self.wanted(n, address, ports);
+        net.attach(instance, &name, &assignment).await
+    }
+
+    /// What is published, as `nft` shows it.
+    pub(crate) fn table(&self) -> String {
+        let maps = ["ports", "bound"].map(|map| output(&format!("nft list map ip {} {map}", self.bridge())));
+        let lines = maps.iter().flat_map(|map| map.lines()).filter(|line| line.contains("comment"));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    /// The first of our links on the host.
+    pub(crate) fn veth(&self) -> String {
+        output("ip -br link").split(['@', ' ', '\n']).find(|word| word.starts_with("chv")).unwrap().to_owned()
+    }
+
+    /// Waits until there are `expected` of our links; the kernel takes its time to end a netns, under load seconds.
+    #[track_caller]
+    pub(crate) fn wait_for_veths(&self, expected: usize) {
+        let count = || output("ip -br link").lines().filter(|line| line.starts_with("chv")).count();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while count() != expected {
+            assert!(Instant::now() < deadline, "{} links, not {expected}", count());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) async fn settles_to_nothing(&self, net: &Network, wanted: &[Wanted]) {
+        assert_eq!(net.settle(wanted).await.unwrap(), Vec::<String>::new());
+    }
+}
+
+impl Drop for Host {
+    /// A failed test must not leave mounts behind either.
+    fn drop(&mut self) {
+        for dir in [self.netns_dir(), self.dir.path().join("other/netns")] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+                let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+}
+
+pub(crate) fn instance(n: u64) -> InstanceName {
+    InstanceName { id: ContainerId::from_bits(n), generation: 1 }
+}
+
+pub(crate) fn binding(protocol: Protocol, host: u16, container: u16) -> PortBinding {
+    PortBinding { host_ip: None, host, container, protocol }
+}
+
+pub(crate) fn bound(host_ip: Ipv4Addr, protocol: Protocol, host: u16, container: u16) -> PortBinding {
+    PortBinding { host_ip: Some(host_ip), host, container, protocol }
+}
+
+/// Runs a command line, which must succeed.
+#[track_caller]
+pub(crate) fn shell(line: &str) {
+    let done = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+}
+
+fn output(line: &str) -> String {
+    String::from_utf8(Command::new("sh").args(["-c", line]).output().unwrap().stdout).unwrap()
+}
+
+/// Runs `work` inside a netns.
+pub(crate) fn in_netns<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
+    in_open_netns(&File::open(netns).unwrap(), work)
+}
+
+fn in_open_netns<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            work()
+        });
+        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// The other host on the host's network. It knows nothing of containers' addresses.
+pub(crate) struct Outside {
+    netns: File,
+}
+
+impl Outside {
+    fn new() -> Self {
+        let netns = thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                unshare_network();
+                File::open("/proc/thread-self/ns/net").unwrap()
+            });
+            other.join().unwrap()
+        });
+        let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        shell(&format!("ip link add lan0 type veth peer name lan0 netns {path} && ip link set lan0 up"));
+        shell(&format!("ip address add {HOST_LAN}/24 dev lan0"));
+        let outside = Self { netns };
+        outside.shell(&format!("ip link set lo up && ip link set lan0 up && ip address add {OUTSIDE}/24 dev lan0"));
+        outside
+    }
+
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        in_open_netns(&self.netns, work)
+    }
+
+    pub(crate) fn shell(&self, line: &str) {
+        self.run(|| shell(line));
+    }
+
+    pub(crate) fn tcp(&self, port: u16) -> Server {
+        self.run(|| Server::here(&format!("0.0.0.0:{port}")))
+    }
+
+    pub(crate) fn udp(&self, port: u16) -> Server {
+        self.run(|| Server::udp_here(port))
+    }
+}
+
+/// Answers every client with the address it sees of it; over TCP it then repeats every line. Ends when dropped.
+pub(crate) struct Server {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(crate) fn tcp(netns: &Path, port: u16) -> Self {
+        in_netns(netns, || Self::here(&format!("0.0.0.0:{port}")))
+    }
+
+    pub(crate) fn udp(netns: &Path, port: u16) -> Self {
+        in_netns(netns, || Self::udp_here(port))
+    }
+
+    pub(crate) fn here(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self::start(move |stop| {
+            let mut talks = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                match listener.accept() {
+                    Ok((client, from)) => talks.push((client.try_clone().unwrap(), thread::spawn(move || answer(&client, from)))),
+                    Err(_) => thread::sleep(Duration::from_millis(2)),
+                }
+            }
+            for (client, talk) in talks {
+                let _ = client.shutdown(Shutdown::Both);
+                let _ = talk.join();
+            }
+        })
+    }
+
+    fn udp_here(port: u16) -> Self {
+        let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        Self::start(move |stop| {
+            let mut buffer = [0; 64];
+            while !stop.load(Ordering::Relaxed) {
+                if let Ok((_, from)) = socket.recv_from(&mut buffer) {
+                    let _ = socket.send_to(from.ip().to_string().as_bytes(), from);
+                }
+            }
+        })
+    }
+
+    fn start(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = stop.clone();
+        Self { stop, thread: Some(thread::spawn(move || work(&seen))) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+fn answer(client: &TcpStream, from: SocketAddr) {
+    client.set_nonblocking(false).unwrap();
+    let mut writer = client;
+    let _ = writeln!(writer, "{}", from.ip());
+    for line in BufReader::new(client).lines().map_while(Result::ok) {
+        let _ = writeln!(writer, "{line}");
+    }
+}
+
+/// The address that a TCP server sees of us.
+pub(crate) fn ask_tcp(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+    let talk = connect(address, port)?;
+    let mut line = String::new();
+    BufReader::new(&talk).read_line(&mut line)?;
+    line.trim().parse().map_err(io::Error::other)
+}
+
+fn connect(address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// The address that a UDP server sees of us.
+pub(crate) fn ask_udp(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+    UdpClient::to(address, port).ask()
+}
+
+/// A UDP client that keeps its port.
+pub(crate) struct UdpClient {
+    socket: UdpSocket,
+    to: (Ipv4Addr, u16),
+}
+
+impl UdpClient {
+    pub(crate) fn to(address: Ipv4Addr, port: u16) -> Self {
+        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { socket, to: (address, port) }
+    }
+
+    pub(crate) fn ask(&mut self) -> io::Result<IpAddr> {
+        let mut buffer = [0; 64];
+        self.socket.send_to(b"who am I?", self.to)?;
+        let (length, from) = self.socket.recv_from(&mut buffer)?;
+        assert_eq!(from, SocketAddr::from(self.to), "the answer comes from where the question went");
+        std::str::from_utf8(&buffer[..length]).unwrap().parse().map_err(io::Error::other)
+    }
+}
+
+/// A TCP connection that stays.
+pub(crate) struct Talk(TcpStream);
+
+impl Talk {
+    pub(crate) fn start(address: Ipv4Addr, port: u16) -> Self {
+        let stream = connect(address, port).unwrap();
+        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        Self(stream)
+    }
+
+    /// Says a word and hears it back.
+    pub(crate) fn once(&mut self, word: u32) {
+        writeln!(self.0, "{word}").unwrap();
+        let mut line = String::new();
+        BufReader::new(&self.0).read_line(&mut line).unwrap();
+        assert_eq!(line.trim(), word.to_string());
+    }
+}
