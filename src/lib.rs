@@ -1,3 +1,4 @@
 //! The agent that keeps a node's containers running.
 
+pub mod logs;
 pub mod runtime;
