@@ -34,7 +34,8 @@ pub const CONTAINER_VARIABLE: &str = "CONTAINER_ID";
 /// What is read at once: as much as a pipe holds.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The shim kills 12 s after it asked to end; what stands in the pipes is written by then.
+/// The shim kills 12 s after it asked to end. If the pipes are still open then, lines that have begun are written before it;
+/// but whoever else sent the signal must not end the container's output.
 const FAREWELL: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
 
 /// Between two attempts of a call that the system refuses.
@@ -142,7 +143,7 @@ impl Input {
     }
 }
 
-/// Carries what comes out of the pipes to the writer until both are closed, or nothing more comes after SIGTERM.
+/// Carries what comes out of the pipes to the writer until both are closed.
 pub(super) fn pump_pipes(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>, writer: &mut Writer, asked_to_end: &AtomicBool) {
     let mut inputs = vec![Input::new(stdout.into(), Stream::Stdout), Input::new(stderr.into(), Stream::Stderr)];
     let mut chunk = vec![0; CHUNK_BYTES];
@@ -150,7 +151,12 @@ pub(super) fn pump_pipes(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>,
         let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
         let mut polled: Vec<PollFd<'_>> = inputs.iter().map(|input| PollFd::new(&input.pipe, PollFlags::IN)).collect();
         match poll(&mut polled, farewell) {
-            Ok(0) => break,
+            Ok(0) => {
+                inputs.iter_mut().for_each(|input| input.finish(writer));
+                writer.flush();
+                asked_to_end.store(false, Ordering::Relaxed);
+                continue;
+            }
             Ok(_) => {}
             // A signal: perhaps the one that asks to end.
             Err(Errno::INTR) => continue,
@@ -171,10 +177,6 @@ pub(super) fn pump_pipes(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>,
         });
         writer.flush();
     }
-    for input in &mut inputs {
-        input.finish(writer);
-    }
-    writer.flush();
 }
 
 #[cfg(test)]
