@@ -1,4 +1,5 @@
 //! The agent that keeps a node's containers running.
 
+pub mod config;
 pub mod logs;
 pub mod runtime;
