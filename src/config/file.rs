@@ -79,7 +79,9 @@ impl Reader<'_> {
             Value::Sequence(items) if key.value.contains("[,") => {
                 items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|all| all.join(","))
             }
-            other => scalar(other),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+                scalar(value)
+            }
         };
         match text {
             Some(text) => drop(self.values.insert(key.name, (text, self.origin(line)))),

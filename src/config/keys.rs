@@ -1,5 +1,7 @@
 //! The one table of what can be configured: the parser, `--help`, `config check` and the documentation are made from it.
 
+use DefaultValue::{Computed, Text, Unset};
+
 /// What holds when nothing is said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DefaultValue {
@@ -45,8 +47,8 @@ impl Key {
     #[must_use]
     pub const fn default_text(&self) -> &'static str {
         match self.default {
-            DefaultValue::Text(text) | DefaultValue::Computed(text) => text,
-            DefaultValue::Unset => "none",
+            Text(text) | Computed(text) => text,
+            Unset => "none",
         }
     }
 }
@@ -67,8 +69,6 @@ const fn key(
 ) -> Key {
     Key { name, env, flag: Some(flag), value, default, doc }
 }
-
-use DefaultValue::{Computed, Text, Unset};
 
 /// Everything that can be configured, in the order in which it is shown.
 #[rustfmt::skip]

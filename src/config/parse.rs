@@ -16,10 +16,6 @@ pub(super) type Parsed<T> = Result<T, String>;
 /// Guessing a token must not pay.
 const TOKEN_CHARS_MIN: usize = 16;
 
-pub(super) fn text(text: &str) -> Parsed<String> {
-    Ok(text.to_owned())
-}
-
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T>
 where
     T: std::str::FromStr + PartialOrd + fmt::Display,
