@@ -1,5 +1,10 @@
 //! The agent that keeps a node's containers running.
 
+pub mod cli;
 pub mod config;
 pub mod logs;
+pub mod monitor;
+pub mod notify;
 pub mod runtime;
+pub mod shutdown;
+pub mod telemetry;
