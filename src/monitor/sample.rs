@@ -56,6 +56,8 @@ impl Sampler {
                 sent_bytes: data.total_transmitted(),
             })
             .collect();
+        // The system's order changes from look to look.
+        interfaces.iter_mut().for_each(|interface| interface.addresses.sort_unstable());
         interfaces.sort_by(|left, right| left.name.cmp(&right.name));
         interfaces
     }
