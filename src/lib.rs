@@ -2,4 +2,11 @@
 
 pub mod backoff;
 pub mod network;
+pub mod cli;
+pub mod config;
+pub mod logs;
+pub mod monitor;
+pub mod notify;
 pub mod runtime;
+pub mod shutdown;
+pub mod telemetry;

@@ -1,0 +1,194 @@
+//! Reads the configuration file into texts, each with its line. Knows YAML, and which keys there are; not what they mean.
+//!
+//! `serde_yaml` is no longer maintained (0.9.34 is its last release; no advisory). It is prescribed, reads a file that only
+//! root writes, and is named nowhere else, so that it can be replaced here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_yaml::Value;
+
+use super::keys::{self, KEYS};
+use super::origin::{Fault, Origin};
+
+/// A configuration has a few dozen lines; whatever is larger is another file.
+const FILE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Edits between a key and what it may have been meant to be.
+const TYPO_EDITS_MAX: usize = 3;
+
+/// What the file at `path` says, as text by key, and what is wrong with it.
+pub(super) fn read(path: &Path, text: &str) -> (BTreeMap<&'static str, (String, Origin)>, Vec<Fault>) {
+    let mut found = Reader { path, text, values: BTreeMap::new(), faults: Vec::new() };
+    if text.len() > FILE_BYTES_MAX {
+        found.fault(None, "", format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration"));
+        return (found.values, found.faults);
+    }
+    match serde_yaml::from_str(text) {
+        Ok(Value::Null) => {}
+        Ok(Value::Mapping(sections)) => sections.iter().for_each(|(name, section)| found.section(name, section)),
+        Ok(_) => found.fault(Some(1), "", "must be sections, such as \"api:\", with keys in them".to_owned()),
+        Err(error) => {
+            let line = error.location().map(|location| location.line());
+            found.fault(line, "", format!("not YAML: {error}"));
+        }
+    }
+    (found.values, found.faults)
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+    values: BTreeMap<&'static str, (String, Origin)>,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn section(&mut self, name: &Value, section: &Value) {
+        let name = scalar(name).unwrap_or_default();
+        let line = line_of(self.text, &name, None);
+        if !KEYS.iter().any(|key| key.section() == name) {
+            let near = nearest(&name, KEYS.iter().map(|key| key.section()));
+            return self.fault(line, &name, format!("unknown section{near}"));
+        }
+        match section {
+            Value::Null => {}
+            Value::Mapping(entries) => entries.iter().for_each(|(key, value)| self.entry(&name, key, value)),
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Tagged(_) => {
+                self.fault(line, &name, "is a section: its keys stand below it, indented".to_owned());
+            }
+        }
+    }
+
+    fn entry(&mut self, section: &str, key: &Value, value: &Value) {
+        let short = scalar(key).unwrap_or_default();
+        let name = format!("{section}.{short}");
+        let line = line_of(self.text, section, Some(&short));
+        let Some(key) = keys::find(&name) else {
+            let near = nearest(&name, KEYS.iter().filter(|key| !key.is_secret()).map(|key| key.name));
+            return self.fault(line, &name, format!("unknown key{near}"));
+        };
+        if key.is_secret() {
+            let message =
+                format!("a secret does not belong in this file: put it in a file of its own ({name}_file) or in {}", key.env);
+            return self.fault(line, &name, message);
+        }
+        let text = match value {
+            // A key without a value is as good as none.
+            Value::Null => return,
+            Value::Sequence(items) if key.value.contains("[,") => {
+                items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|all| all.join(","))
+            }
+            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
+                scalar(value)
+            }
+        };
+        match text {
+            Some(text) => drop(self.values.insert(key.name, (text, self.origin(line)))),
+            None => self.fault(line, &name, format!("must be one value: {}", key.value)),
+        }
+    }
+
+    fn origin(&self, line: Option<usize>) -> Origin {
+        Origin::File { path: self.path.to_owned(), line }
+    }
+
+    fn fault(&mut self, line: Option<usize>, key: &str, message: String) {
+        self.faults.push(Fault { origin: self.origin(line), key: key.to_owned(), message });
+    }
+}
+
+fn scalar(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(value) => Some(value.to_string()),
+        Value::Number(value) => Some(value.to_string()),
+        Value::String(value) => Some(value.clone()),
+        Value::Null | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => None,
+    }
+}
+
+/// The line, from 1, on which a section or a key of it is written. `serde_yaml` does not say; in a file written in another
+/// style than sections with indented keys, the section's line, or none, is the answer.
+fn line_of(text: &str, section: &str, key: Option<&str>) -> Option<usize> {
+    let names = |line: &str, name: &str| {
+        let line = line.trim_start().trim_start_matches(['"', '\'']);
+        line.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+    };
+    let mut lines = text.lines().zip(1..).skip_while(|(line, _)| line.starts_with(' ') || !names(line, section));
+    let (_, begins) = lines.next()?;
+    let Some(key) = key else { return Some(begins) };
+    let inside = lines.take_while(|(line, _)| line.is_empty() || line.starts_with([' ', '#', '\t']));
+    Some(inside.into_iter().find(|(line, _)| names(line, key)).map_or(begins, |(_, number)| number))
+}
+
+/// `; did you mean …?` with what is nearest to `name`, or nothing where nothing is near.
+fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> String {
+    // A key in the wrong section is as common as a misspelt one.
+    let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
+    let scored = candidates.map(|candidate| {
+        let elsewhere = if last(name) == last(candidate) { 1 } else { usize::MAX };
+        (edits(name, candidate).min(elsewhere), candidate)
+    });
+    match scored.min() {
+        Some((edits, candidate)) if edits <= TYPO_EDITS_MAX => format!("; did you mean {candidate}?"),
+        _ => String::new(),
+    }
+}
+
+/// The edit distance of Levenshtein: insertions, deletions and substitutions of a character.
+fn edits(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (number, left) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], number + 1);
+        for (column, right) in to.iter().enumerate() {
+            let substituted = diagonal + usize::from(left != *right);
+            diagonal = row[column + 1];
+            row[column + 1] = substituted.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_are_levenshteins() {
+        for (from, to, expected) in [("", "", 0), ("a", "", 1), ("prot", "port", 2), ("kitten", "sitting", 3), ("abc", "abc", 0)]
+        {
+            assert_eq!(edits(from, to), expected, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn every_value_knows_its_line_whatever_the_style() {
+        let text = "# c\napi:\n  # port: 1\n  port: 7\n\n  \"listen\" : 127.0.0.1\nnode: {id: x}\nregistry:\n  insecure:\n  - a:1\n  - b\n";
+        let (values, faults) = read(Path::new("f"), text);
+        assert_eq!(faults, []);
+        let line = |key: &str| values[key].1.to_string();
+        assert_eq!([line("api.port"), line("api.listen"), line("node.id")], ["f:4", "f:6", "f:7"]);
+        assert_eq!(values["registry.insecure"].0, "a:1,b");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_with_its_line_and_what_was_meant() {
+        let text = "api:\n  prot: 1\n  token: abc\n  chas_url: [a]\nnodes:\n  id: x\nlogging: 3\nstate:\n  level: INFO\n";
+        let said: Vec<String> = read(Path::new("f"), text).1.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "f:2: api.prot: unknown key; did you mean api.port?",
+                "f:3: api.token: a secret does not belong in this file: put it in a file of its own (api.token_file) or in CHAS_TOKEN",
+                "f:4: api.chas_url: must be one value: URL",
+                "f:5: nodes: unknown section; did you mean node?",
+                "f:7: logging: is a section: its keys stand below it, indented",
+                "f:9: state.level: unknown key; did you mean logging.level?",
+            ]
+        );
+        assert_eq!(read(Path::new("f"), "api: [").1.len(), 1);
+        assert_eq!(read(Path::new("f"), "api:\n  port: 1\n  port: 2\n").1.len(), 1);
+        assert_eq!(read(Path::new("f"), "").1, []);
+    }
+}

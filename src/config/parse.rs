@@ -1,0 +1,166 @@
+//! From a text to a value that cannot be wrong; each refusal says what would be right.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use super::{LogFormat, Secret, Subnet};
+
+/// A value, or a sentence that says what would be one.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// Guessing a token must not pay.
+const TOKEN_CHARS_MIN: usize = 16;
+
+pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T>
+where
+    T: std::str::FromStr + PartialOrd + fmt::Display,
+{
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("{text:?} is not a number from {} to {}", range.start(), range.end()))
+    }
+}
+
+pub(super) fn flag(text: &str) -> Parsed<bool> {
+    match text.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" | "1" => Ok(true),
+        "false" | "no" | "off" | "0" => Ok(false),
+        _ => Err(format!("{text:?} is neither true nor false")),
+    }
+}
+
+pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
+    move |text| {
+        // A bare number means seconds; humantime refuses it.
+        let parsed = text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok());
+        let parsed = parsed.ok_or_else(|| format!("{text:?} is not a duration: write seconds, or such as \"30s\" or \"5m\""))?;
+        if range.contains(&parsed) {
+            return Ok(parsed);
+        }
+        let [least, most] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+        Err(format!("{text:?} is not from {least} to {most}"))
+    }
+}
+
+pub(super) fn path(text: &str) -> Parsed<PathBuf> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+}
+
+pub(super) fn url(text: &str) -> Parsed<Url> {
+    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
+        return Err(format!("{text:?} is not an http or https URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("a URL with credentials would show in logs: use api.token_file".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(format!("{text:?} must end with its path: calls are appended to it"));
+    }
+    Ok(url)
+}
+
+pub(super) fn node_name(text: &str) -> Parsed<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let begins = text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if begins && text.len() <= 253 && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a node's name: 1 to 253 letters, digits, '.', '-' and '_', beginning with a letter or digit"))
+}
+
+/// An identifier as containerd has them (its package `identifiers`): what it refuses later is refused here.
+pub(super) fn namespace(text: &str) -> Parsed<String> {
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
+    if text.len() <= 76 && text.split(['.', '-', '_']).all(part) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a containerd namespace: at most 76 letters and digits, single '.', '-' and '_' between them"))
+}
+
+/// A network interface's name as the kernel has them (`dev_valid_name`), of characters that need no quoting anywhere.
+pub(super) fn interface(text: &str) -> Parsed<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if !matches!(text, "." | "..") && (1..=15).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('-') {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not a network interface's name: 1 to 15 letters, digits, '.', '-' and '_'"))
+}
+
+pub(super) fn subnet(text: &str) -> Parsed<Subnet> {
+    let wrong = || format!("{text:?} is not an IPv4 network: write one such as \"10.231.0.0/16\"");
+    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+    let (address, prefix) = (address.parse::<Ipv4Addr>().map_err(|_| wrong())?, prefix.parse::<u8>().map_err(|_| wrong())?);
+    if !(8..=29).contains(&prefix) {
+        return Err(format!("/{prefix} is not from /8 to /29"));
+    }
+    let network = Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - prefix)));
+    if network != address {
+        return Err(format!("{address} is an address within the network {network}/{prefix}: write that"));
+    }
+    let last = Ipv4Addr::from_bits(address.to_bits() | (u32::MAX >> prefix));
+    if !address.is_private() || !last.is_private() {
+        return Err(format!(
+            "{text} is not private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16): it would hide hosts of the Internet"
+        ));
+    }
+    Ok(Subnet { address, prefix })
+}
+
+pub(super) fn port_range(text: &str) -> Parsed<RangeInclusive<u16>> {
+    let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    match ends {
+        Some((first, last)) if 1024 <= first && first <= last => Ok(first..=last),
+        _ => Err(format!("{text:?} is not a range of ports from 1024 to 65535, such as \"20000-29999\"")),
+    }
+}
+
+pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
+    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
+    match hosts.iter().find(|host| !host.chars().all(fits)) {
+        Some(wrong) => Err(format!("{wrong:?} is not a registry: write host or host:port, without scheme and path")),
+        None => Ok(hosts),
+    }
+}
+
+pub(super) fn log_level(text: &str) -> Parsed<String> {
+    let level = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
+        "warning" => Some("warn".to_owned()),
+        "error" | "warn" | "info" | "debug" | "trace" | "off" => Some(word.trim().to_ascii_lowercase()),
+        _ => None,
+    };
+    // The filter takes any word for the name of a module, so a misspelt level would silently switch everything off.
+    let directive = |part: &str| level(part).or_else(|| part.contains('=').then(|| part.trim().to_owned()));
+    let directives: Option<Vec<String>> = text.split(',').map(directive).collect();
+    let directives = directives.map(|parts| parts.join(",")).filter(|text| text.parse::<tracing_subscriber::EnvFilter>().is_ok());
+    directives.ok_or_else(|| {
+        format!("{text:?} is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"")
+    })
+}
+
+pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
+    match text.to_ascii_lowercase().as_str() {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("{text:?} is neither text nor json")),
+    }
+}
+
+/// The refusal never quotes it.
+pub(super) fn token(text: &str) -> Parsed<Secret> {
+    let text = text.trim();
+    if text.chars().count() < TOKEN_CHARS_MIN {
+        return Err(format!("the token has fewer than {TOKEN_CHARS_MIN} characters"));
+    }
+    if !text.chars().all(|c| c.is_ascii_graphic()) {
+        return Err("the token has characters that no HTTP header takes: use printable ASCII without spaces".to_owned());
+    }
+    Ok(Secret::new(text))
+}

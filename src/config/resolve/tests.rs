@@ -1,0 +1,190 @@
+use super::*;
+
+const TOKEN: &str = "0123456789abcdef";
+
+struct Said {
+    flags: Flags,
+    environment: BTreeMap<&'static str, OsString>,
+    dir: tempfile::TempDir,
+}
+
+impl Said {
+    fn nothing() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { flags: Flags::default(), environment: BTreeMap::new(), dir }.file("")
+    }
+
+    fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.insert(name, value.into());
+        self
+    }
+
+    fn flag(mut self, key: &'static str, value: &str) -> Self {
+        self.flags.values.insert(key, value.to_owned());
+        self
+    }
+
+    fn file(mut self, text: &str) -> Self {
+        let path = self.dir.path().join("c.yaml");
+        std::fs::write(&path, text).unwrap();
+        self.flags.file = Some(path);
+        self
+    }
+
+    fn load(&self) -> Loaded {
+        load(&self.flags, &|name| self.environment.get(name).cloned())
+    }
+
+    fn config(&self) -> Config {
+        self.load().outcome.unwrap()
+    }
+
+    /// The faults, with the file's directory taken away.
+    fn faults(&self) -> Vec<String> {
+        let dir = format!("{}/", self.dir.path().display());
+        self.load().outcome.unwrap_err().0.iter().map(|fault| fault.to_string().replace(&dir, "")).collect()
+    }
+}
+
+#[test]
+fn with_nothing_said_the_table_holds() {
+    let config = Said::nothing().config();
+    assert_eq!(config.api.listen.to_string(), "127.0.0.1:9090");
+    assert!(config.api.chas_url.is_none() && config.api.token.is_none());
+    assert_eq!(config.monitoring.health_interval, Duration::from_secs(30));
+    assert_eq!(config.network.subnet.to_string(), "10.231.0.0/16");
+    assert_eq!(config.network.port_range, 20000..=29999);
+    assert_eq!(config.logging.level, "info");
+    assert_eq!(config.node.id, rustix::system::uname().nodename().to_str().unwrap());
+}
+
+#[test]
+fn the_example_of_the_specification_is_taken_as_it_is() {
+    let said = Said::nothing().file(
+        "api:\n  chas_url: \"http://chas-api:8080\"\n  port: 9090\n  \nnode:\n  id: \"worker-1\"\n  hostname: \"worker-1.local\"\n  \n\
+         containerd:\n  socket: \"/run/containerd/containerd.sock\"\n  namespace: \"chas\"\n  \n\
+         monitoring:\n  health_interval: 30\n  metrics_enabled: true\n  \nlogging:\n  level: \"INFO\"\n  file: \"/var/log/chas-node-agent.log\"\n",
+    );
+    let config = said.config();
+    assert_eq!(config.node.hostname, "worker-1.local");
+    assert_eq!(config.logging.file, Some("/var/log/chas-node-agent.log".into()));
+    assert_eq!(config.api.chas_url.unwrap().as_str(), "http://chas-api:8080/");
+}
+
+#[test]
+fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
+    let port = |said: &Said| {
+        let loaded = said.load();
+        let row = loaded.effective.iter().find(|row| row.key == "api.port").unwrap().clone();
+        assert_eq!(row.value.unwrap(), loaded.outcome.unwrap().api.listen.port().to_string());
+        row.origin.to_string().replace(&format!("{}/", said.dir.path().display()), "")
+    };
+    let said = Said::nothing();
+    assert_eq!(port(&said), "default");
+    let said = said.file("api:\n  port: 1001\n");
+    assert_eq!(port(&said), "c.yaml:2");
+    let said = said.env("NODE_PORT", "1002");
+    assert_eq!(port(&said), "environment NODE_PORT");
+    let said = said.flag("api.port", "1003");
+    assert_eq!(port(&said), "flag --port");
+}
+
+#[test]
+fn every_fault_is_told_at_once_with_where_it_is() {
+    let said = Said::nothing()
+        .file("api:\n  prot: 1\ncontainers:\n  max: 0\nmonitoring:\n  health_interval: 2h\n  metrics_enabled: maybe\n")
+        .env("NODE_PORT", "70000")
+        .env("LOG_LEVEL", "LOUD")
+        .flag("network.subnet", "10.231.0.1/16");
+    assert_eq!(
+        said.faults(),
+        [
+            "c.yaml:2: api.prot: unknown key; did you mean api.port?",
+            "environment NODE_PORT: api.port: \"70000\" is not a number from 1 to 65535",
+            "c.yaml:6: monitoring.health_interval: \"2h\" is not from 1s to 1h",
+            "c.yaml:7: monitoring.metrics_enabled: \"maybe\" is neither true nor false",
+            "environment LOG_LEVEL: logging.level: \"LOUD\" is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"",
+            "flag --subnet: network.subnet: 10.231.0.1 is an address within the network 10.231.0.0/16: write that",
+            "c.yaml:4: containers.max: \"0\" is not a number from 1 to 10000",
+        ]
+    );
+    let shown = report(&said.load());
+    assert!(shown.contains("\n7 wrong:\n") && shown.contains("containers.max"), "{shown}");
+}
+
+#[test]
+fn without_a_token_only_this_host_is_listened_to() {
+    let said = Said::nothing().env("CHAS_LISTEN", "0.0.0.0");
+    assert_eq!(said.faults().len(), 1);
+    assert!(said.faults()[0].starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 can be reached"));
+    assert!(Said::nothing().env("CHAS_LISTEN", "::1").load().outcome.is_ok());
+    let config = Said::nothing().env("CHAS_TOKEN", TOKEN).config();
+    assert_eq!(config.api.listen.to_string(), "0.0.0.0:9090");
+    assert_eq!(config.api.token.unwrap().expose(), TOKEN);
+}
+
+#[test]
+fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
+    let said = Said::nothing();
+    let path = said.dir.path().join("token");
+    std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    let said = said.env("CHAS_TOKEN_FILE", path.to_str().unwrap());
+    let config = said.config();
+    assert!(!format!("{config:?}").contains(TOKEN));
+    assert_eq!(config.api.token.unwrap().expose(), TOKEN);
+    let said = said.env("CHAS_TOKEN", TOKEN);
+    assert_eq!(said.faults(), ["environment CHAS_TOKEN_FILE: api.token_file: CHAS_TOKEN is set too: keep one of them"]);
+    assert!(!report(&said.load()).contains(TOKEN));
+    std::fs::write(&path, "short").unwrap();
+    assert!(!Said::nothing().env("CHAS_TOKEN", "short-secret").faults()[0].contains("short-secret"));
+    let said = Said::nothing().env("CHAS_TOKEN_FILE", path.to_str().unwrap());
+    assert!(said.faults()[0].ends_with("the token has fewer than 16 characters"), "{:?}", said.faults());
+}
+
+#[test]
+fn a_file_that_is_named_must_exist() {
+    for said in [Said::nothing(), Said::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml")] {
+        let mut said = said;
+        said.flags.file = said.environment.is_empty().then(|| "/nonexistent/c.yaml".into());
+        assert!(said.faults()[0].contains("cannot read /nonexistent/c.yaml: No such file"), "{:?}", said.faults());
+    }
+}
+
+#[test]
+fn values_are_refused_at_their_edges() {
+    let table: [(&'static str, &[&str], &[&str]); 11] = [
+        ("api.chas_url", &["http://h", "https://h:1/base"], &["h", "ftp://h", "http://", "http://u:p@h", "http://h?x"]),
+        ("api.port", &["1", "65535"], &["0", "65536", "-1", "x"]),
+        ("node.id", &["a", "Worker_1.local"], &["-a", "a/b", "a b", "ü"]),
+        ("containerd.namespace", &["chas", "a.b-c_d"], &["a..b", "-a", "a/b", "a-"]),
+        ("monitoring.health_interval", &["1", "1h", "1m 30s"], &["0", "999ms", "3601", "soon", "-5"]),
+        ("logging.level", &["WARNING", "info,hyper=debug", "off"], &["LOUD", "info,LOUD", "a=b=c"]),
+        ("network.bridge", &["chas0", "a23456789012345"], &["a234567890123456", "a/b", "..", "a b"]),
+        (
+            "network.subnet",
+            &["10.0.0.0/8", "192.168.1.0/29"],
+            &["10.0.0.0/7", "10.0.0.0/30", "8.8.8.0/24", "10.0.0.1/24", "172.16.0.0/8", "x"],
+        ),
+        ("network.port_range", &["1024-65535", "2000-2000"], &["1023-2000", "3-2", "2000", "2000-65536"]),
+        ("registry.insecure", &["a", "a:5000, 127.0.0.1", "[::1]:5000"], &["http://a", "a/b"]),
+        ("state.dir", &["/x"], &["x", "./x"]),
+    ];
+    for (key, good, bad) in table {
+        for text in good {
+            assert!(Said::nothing().flag(key, text).load().outcome.is_ok(), "{key} {text}");
+        }
+        for text in bad {
+            assert_eq!(Said::nothing().flag(key, text).faults().len(), 1, "{key} {text}");
+        }
+    }
+}
+
+#[test]
+fn names_flags_and_variables_are_each_used_once() {
+    let mut seen = std::collections::BTreeSet::new();
+    for key in KEYS {
+        assert!(seen.insert(key.name.to_owned()) && seen.insert(key.env.to_owned()), "{}", key.name);
+        assert!(key.flag.is_none_or(|flag| seen.insert(format!("--{flag}"))), "{}", key.name);
+        assert!(!key.doc.ends_with('.') && key.name.split('.').count() == 2, "{}", key.name);
+    }
+}

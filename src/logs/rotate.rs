@@ -1,0 +1,257 @@
+//! Writes records into a container's directory and keeps it within its limits. It never fails and never gives up: what
+//! cannot be written is counted, and a record says so once writing works again.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use state::spec::LogLimits;
+
+use super::record::{self, HEADER_BYTES, Header, LINE_BYTES_MAX, Stamp, Stream};
+
+/// Records are written when this many bytes of them have come together, or nothing more is to be read. Below the smallest
+/// `max_size` (64 KiB) even with one more record, so that a file never exceeds its limit.
+const BATCH_BYTES_MAX: usize = 32 * 1024;
+
+/// The last record of a file lies in so many bytes at its end.
+const LAST_RECORD_BYTES_MAX: usize = HEADER_BYTES + LINE_BYTES_MAX + 1;
+
+/// The path of a directory's file number `number`.
+pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:010}.log"))
+}
+
+/// The numbers of a directory's files, the one being written last.
+pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|digits| digits.parse().ok());
+        numbers.extend(number.filter(|number| file_path(dir, *number).file_name() == Some(&name)));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// The writing end of a container's directory. Two of them on one directory (the old generation's and the new one's) share
+/// its files: each batch is appended whole.
+#[derive(Debug)]
+pub struct Writer {
+    dir: PathBuf,
+    limits: LogLimits,
+    current: Option<Current>,
+    /// The highest number used so far: a reader's place must never lie ahead of the file being written.
+    newest: u64,
+    batch: Vec<u8>,
+    lost: Lost,
+    stamp: Stamp,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: File,
+    number: u64,
+    /// The last batch was cut short: the next begins with a newline.
+    torn: bool,
+}
+
+/// What could not be written since it last could.
+#[derive(Debug, Default)]
+struct Lost {
+    lines: u64,
+    bytes: u64,
+    /// The first fault.
+    because: Option<io::Error>,
+}
+
+impl Writer {
+    /// Opens the newest file of `dir`, or makes both. Where that fails it is tried again with each batch.
+    #[must_use]
+    pub fn open(dir: PathBuf, limits: LogLimits) -> Self {
+        let batch = Vec::with_capacity(BATCH_BYTES_MAX + LAST_RECORD_BYTES_MAX);
+        let mut writer = Self { dir, limits, current: None, newest: 1, batch, lost: Lost::default(), stamp: Stamp::after(None) };
+        // The first batch finds the same fault again and counts what is lost by it.
+        let _ = writer.reopen();
+        writer
+    }
+
+    /// Takes a line that was read at `now`; [`Writer::flush`] makes sure that it is written.
+    pub fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, line: &[u8]) {
+        if self.stamp.is_stepped_back(now) {
+            self.follow_the_clock(now);
+        }
+        self.stamp.advance(now);
+        record::encode(&mut self.batch, &self.stamp, stream, partial, line);
+        if self.batch.len() >= BATCH_BYTES_MAX {
+            self.flush();
+        }
+    }
+
+    /// Writes what was taken, or counts it as lost.
+    pub fn flush(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let notice = self.lost.notice(&self.stamp);
+        let batch = std::mem::take(&mut self.batch);
+        // What was written of a notice says nothing about the batch.
+        let written = self.append(&notice).map_err(|fault| Fault { written: 0, ..fault }).and_then(|()| {
+            self.lost = Lost::default();
+            self.append(&batch)
+        });
+        if let Err(fault) = written {
+            self.lost.add(&batch[fault.written..], fault.error);
+        }
+        self.batch = batch;
+        self.batch.clear();
+    }
+
+    /// Appends whole records to the newest file, after a rotation if they would not fit.
+    fn append(&mut self, records: &[u8]) -> Result<(), Fault> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let appended = match self.ready_for(records.len()) {
+            Ok(current) => current.append(records),
+            Err(error) => Err(Fault { error, written: 0 }),
+        };
+        if appended.is_err() {
+            // A disk that came back shows only in a file opened anew, which finds a torn end by itself.
+            self.current = None;
+        }
+        appended
+    }
+
+    /// The file that takes the next `bytes`.
+    fn ready_for(&mut self, bytes: usize) -> io::Result<&mut Current> {
+        let usable = match &self.current {
+            // Removed under us (by an operator): what would be written there nobody could read.
+            Some(current) if current.file.metadata()?.nlink() == 0 => {
+                self.newest = current.number + 1;
+                false
+            }
+            Some(_) => true,
+            None => false,
+        };
+        if !usable {
+            self.reopen()?;
+        }
+        let current = self.current.as_ref().expect("it was usable, or was opened just now");
+        // Another writer may have written to it, so the file's own size counts. One more byte: the end may be torn.
+        let size = current.file.metadata()?.len();
+        if size > 0 && size.saturating_add(bytes as u64 + 1) > self.limits.max_size.0 {
+            self.rotate(current.number + 1)?;
+        }
+        Ok(self.current.as_mut().expect("it was opened, and a rotation leaves one open"))
+    }
+
+    fn reopen(&mut self) -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.dir)?;
+        let number = file_numbers(&self.dir)?.last().copied().unwrap_or(1).max(self.newest);
+        let file = open_file(&self.dir, number)?;
+        let size = file.metadata()?.len();
+        let tail_bytes = size.min(LAST_RECORD_BYTES_MAX as u64);
+        let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(LAST_RECORD_BYTES_MAX)];
+        file.read_exact_at(&mut tail, size - tail_bytes)?;
+        let last = tail.rsplit(|byte| *byte == b'\n').find_map(Header::decode).map(|header| header.time);
+        if last.is_some_and(|last| last > self.stamp.time()) {
+            self.stamp = Stamp::after(last);
+        }
+        self.newest = number;
+        self.current = Some(Current { file, number, torn: tail.last().is_some_and(|byte| *byte != b'\n') });
+        Ok(())
+    }
+
+    /// Goes on in file `next`, and removes the oldest beyond the limit.
+    fn rotate(&mut self, next: u64) -> io::Result<()> {
+        let file = match open_file(&self.dir, next) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+                // One file less now rather than afterwards; never the newest, which holds the numbering.
+                self.prune((self.limits.max_files.saturating_sub(1)).max(1))?;
+                open_file(&self.dir, next)?
+            }
+            other => other?,
+        };
+        self.newest = next;
+        self.current = Some(Current { file, number: next, torn: false });
+        self.prune(self.limits.max_files.max(1))
+    }
+
+    fn prune(&self, keep: u32) -> io::Result<()> {
+        let numbers = file_numbers(&self.dir)?;
+        let surplus = numbers.len().saturating_sub(keep as usize);
+        for number in &numbers[..surplus] {
+            match fs::remove_file(file_path(&self.dir, *number)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Within a file time never goes back, so what comes after a far step of the clock begins a new one.
+    fn follow_the_clock(&mut self, now: SystemTime) {
+        self.flush();
+        if let Some(current) = &self.current {
+            let next = current.number + 1;
+            if self.rotate(next).is_err() {
+                return;
+            }
+        }
+        self.stamp = Stamp::after(Some(now));
+    }
+}
+
+impl Current {
+    fn append(&mut self, records: &[u8]) -> Result<(), Fault> {
+        if self.torn {
+            self.file.write_all(b"\n").map_err(|error| Fault { error, written: 0 })?;
+            self.torn = false;
+        }
+        let mut written = 0;
+        while written < records.len() {
+            match self.file.write(&records[written..]) {
+                Ok(0) => return Err(Fault { error: io::ErrorKind::WriteZero.into(), written }),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Fault { error, written }),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why records could not be appended, and how many bytes of them were.
+struct Fault {
+    error: io::Error,
+    written: usize,
+}
+
+impl Lost {
+    fn add(&mut self, records: &[u8], because: io::Error) {
+        let lines = records.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count() as u64;
+        self.lines += lines;
+        self.bytes += (records.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
+        self.because.get_or_insert(because);
+    }
+
+    /// The record that tells of it; empty if there is nothing to tell.
+    fn notice(&self, stamp: &Stamp) -> Vec<u8> {
+        let mut out = Vec::new();
+        if let Some(because) = &self.because {
+            let text = format!(
+                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: {because}]",
+                self.lines, self.bytes
+            );
+            record::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
+        }
+        out
+    }
+}
+
+fn open_file(dir: &Path, number: u64) -> io::Result<File> {
+    // Appending, so that two writers never overwrite each other; readable, to find the last record. Output may be secret.
+    OpenOptions::new().create(true).append(true).read(true).mode(0o640).open(file_path(dir, number))
+}

@@ -1,0 +1,172 @@
+//! Finds places in a container's log files without reading all of them: the end, the last lines, a point in time. Blocks.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use super::record::{HEADER_BYTES, Header, LINE_BYTES_MAX, STEP_BACK_MAX, Stream};
+use super::rotate::{file_numbers, file_path};
+
+/// What is read at once; more than one record.
+pub(super) const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Two writers may overlap and their clocks be read apart: within a file, time is in order up to this.
+const DISORDER_MAX: Duration = STEP_BACK_MAX;
+
+/// A place in the files of a directory; the beginning of a line, or the end of the last whole one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// The file's number.
+    pub(super) number: u64,
+    /// Bytes from its beginning.
+    pub(super) offset: u64,
+}
+
+/// Which records are wanted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) since: Option<SystemTime>,
+    pub(super) until: Option<SystemTime>,
+    pub(super) stream: Option<Stream>,
+}
+
+impl Wanted {
+    /// This one is.
+    pub(super) fn takes(&self, header: &Header) -> bool {
+        self.stream.is_none_or(|stream| stream == header.stream)
+            && self.since.is_none_or(|since| header.time >= since)
+            && self.until.is_none_or(|until| header.time <= until)
+    }
+
+    /// Neither this one is, nor any before it in its file.
+    pub(super) fn is_past(&self, time: SystemTime) -> bool {
+        self.since.is_some_and(|since| time + DISORDER_MAX < since)
+    }
+
+    /// Neither this one is, nor any after it in its file.
+    pub(super) fn is_over(&self, time: SystemTime) -> bool {
+        self.until.is_some_and(|until| until + DISORDER_MAX < time)
+    }
+}
+
+/// Where in `file` the wanted records begin at the earliest.
+pub(super) fn first_wanted(file: &File, wanted: &Wanted) -> io::Result<u64> {
+    let (mut low, mut high) = (0, file.metadata()?.len());
+    if wanted.since.is_none() {
+        return Ok(0);
+    }
+    while high.saturating_sub(low) > BLOCK_BYTES as u64 {
+        let middle = low + (high - low) / 2;
+        match first_line_from(file, middle)? {
+            Some((start, header)) if wanted.is_past(header.time) => low = start,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The first line that begins at `offset` or behind it and is a record. `None`: none is near.
+fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Header)>> {
+    let mut block = vec![0; BLOCK_BYTES];
+    let bytes = read_block(file, &mut block, offset - 1)?;
+    let newlines = block[..bytes].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let mut starts = newlines.map(|(at, _)| at + 1);
+    Ok(starts.find_map(|at| Some((offset - 1 + at as u64, Header::decode(&block[at..bytes])?))))
+}
+
+/// Where the last `lines` wanted lines begin: a line ends with a record that is not partial, or with the last one there is.
+///
+/// `None`: there are no files. Reads backwards and keeps nothing but places, so `lines` may be any number.
+pub(super) fn last_lines(dir: &Path, lines: usize, wanted: &Wanted) -> io::Result<Option<Place>> {
+    let mut count = Count { lines, found: 0, seen_any: false, from: None };
+    for number in file_numbers(dir)?.into_iter().rev() {
+        let file = match File::open(file_path(dir, number)) {
+            Ok(file) => file,
+            // The oldest was rotated away just now.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        };
+        if count.back_through(&file, number, wanted)? {
+            break;
+        }
+    }
+    Ok(count.from)
+}
+
+/// A count of lines from the end backwards.
+struct Count {
+    lines: usize,
+    found: usize,
+    seen_any: bool,
+    /// Everything from here on was counted.
+    from: Option<Place>,
+}
+
+impl Count {
+    /// Goes through one file; true: there are enough.
+    fn back_through(&mut self, file: &File, number: u64, wanted: &Wanted) -> io::Result<bool> {
+        let size = file.metadata()?.len();
+        let mut block = vec![0; BLOCK_BYTES + HEADER_BYTES];
+        let (mut end, mut whole) = (size, false);
+        // What stands behind the last newline is not whole and not counted.
+        self.from.get_or_insert(Place { number, offset: 0 });
+        while end > 0 {
+            let start = end.saturating_sub(BLOCK_BYTES as u64);
+            // A header that begins in this block may end in the next.
+            let bytes = read_block(file, &mut block, start)?;
+            let length = usize::try_from(end - start).unwrap_or(BLOCK_BYTES).min(bytes);
+            for at in (0..length).rev().filter(|at| block[*at] == b'\n') {
+                let place = Place { number, offset: start + at as u64 + 1 };
+                if !whole {
+                    whole = true;
+                    if !self.seen_any {
+                        self.from = Some(place);
+                    }
+                } else if self.is_enough(&block[at + 1..bytes], place, wanted) {
+                    return Ok(true);
+                }
+            }
+            if start == 0 && whole && self.is_enough(&block[..bytes], Place { number, offset: 0 }, wanted) {
+                return Ok(true);
+            }
+            end = start;
+        }
+        Ok(false)
+    }
+
+    fn is_enough(&mut self, line: &[u8], place: Place, wanted: &Wanted) -> bool {
+        let Some(header) = Header::decode(line) else { return false };
+        if wanted.is_past(header.time) {
+            return true;
+        }
+        if wanted.takes(&header) {
+            if !header.partial || !self.seen_any {
+                if self.found == self.lines {
+                    return true;
+                }
+                self.found += 1;
+            }
+            self.seen_any = true;
+            self.from = Some(place);
+        }
+        false
+    }
+}
+
+/// Fills as much of `block` as the file has from `offset` on.
+pub(super) fn read_block(file: &File, block: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match file.read_at(&mut block[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(bytes) => filled += bytes,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+const _: () = assert!(BLOCK_BYTES > 2 * (HEADER_BYTES + LINE_BYTES_MAX), "a block holds a whole record wherever it begins");

@@ -1,0 +1,232 @@
+//! The logging process that containerd's shim starts for each container: this binary, called `logger`.
+//!
+//! It lives as long as its container's pipes, not as long as the agent. It must neither block nor die: a container that
+//! prints blocks with the one, and gets SIGPIPE by the other. So it is one thread, a few fixed buffers, and no fault ends it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use state::id::InstanceName;
+use state::quantity::ByteCount;
+use state::spec::LogLimits;
+
+use super::record::Stream;
+use super::rotate::Writer;
+use super::split::Splitter;
+
+/// The binary's first argument that makes it the logging process.
+pub const ARGUMENT: &str = "logger";
+
+/// The environment variable in which the shim names the container.
+pub const CONTAINER_VARIABLE: &str = "CONTAINER_ID";
+
+/// What is read at once: as much as a pipe holds.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The shim kills 12 s after it asked to end. If the pipes are still open then, lines that have begun are written before it;
+/// but whoever else sent the signal must not end the container's output.
+const FAREWELL: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+
+/// Between two attempts of a call that the system refuses.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// sysexits' EX_USAGE.
+const EXIT_USAGE: u8 = 64;
+
+/// What containerd is given as a task's stdout and stderr so that its shim starts this binary as logging process.
+///
+/// `exe` is the binary's absolute path (it must exist at every start of the task), `dir` the container's directory. There is
+/// exactly one key: the shim hands the keys on in random order (containerd 1.6, `runtime/v2/runc`, `NewBinaryCmd`).
+#[must_use]
+pub fn uri(exe: &Path, dir: &Path, limits: LogLimits) -> String {
+    let value = [format!("{},{},", limits.max_size.0, limits.max_files).as_bytes(), dir.as_os_str().as_bytes()].concat();
+    format!("binary://{}?{ARGUMENT}={}", percent_encoded(exe.as_os_str().as_bytes()), percent_encoded(&value))
+}
+
+fn percent_encoded(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b',' => text.push(char::from(*byte)),
+            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
+        }
+    }
+    text
+}
+
+/// The logging process, from its first line to its last. Call it before anything else when the first argument is
+/// [`ARGUMENT`]: no runtime, no TLS, no parser, so that it stays small and begins at once.
+///
+/// `args` are the process' own, `container` the value of [`CONTAINER_VARIABLE`]. Ends with 64 if either is not what
+/// containerd's shim passes; there is nobody to tell more to.
+pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>) -> ExitCode {
+    let Some((dir, limits)) = args.into_iter().nth(2).and_then(parse_value) else { return ExitCode::from(EXIT_USAGE) };
+    if !container.is_some_and(|name| owns(&dir, &name)) {
+        return ExitCode::from(EXIT_USAGE);
+    }
+    // Asked to end it still drains its pipes: the shim closes them at the same moment.
+    let asked_to_end = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+        // It fails for forbidden signals only, and these are none.
+        let _ = signal_hook::flag::register(signal, Arc::clone(&asked_to_end));
+    }
+    // The last that should go when memory is short: without it its container fails too. Refused unless privileged.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
+    // The pipes' own numbers, which safe code cannot adopt: opened anew by name they are the same pipes.
+    let open = |number| File::open(format!("/proc/self/fd/{number}"));
+    let (Ok(stdout), Ok(stderr)) = (open(3), open(4)) else { return ExitCode::from(EXIT_USAGE) };
+    let mut writer = Writer::open(dir, limits);
+    // Creating the task waits for this byte.
+    let _ = OpenOptions::new().write(true).open("/proc/self/fd/5").and_then(|mut ready| ready.write_all(b"1"));
+    pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
+    ExitCode::SUCCESS
+}
+
+/// Reads what [`uri`] put into the value: `<max_size>,<max_files>,<absolute directory>`.
+fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
+    let bytes = value.into_vec();
+    let mut parts = bytes.splitn(3, |byte| *byte == b',');
+    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
+    let limits = LogLimits { max_size: ByteCount(number()?), max_files: u32::try_from(number()?).ok()? };
+    let dir = PathBuf::from(OsStr::from_bytes(parts.next()?));
+    dir.is_absolute().then_some((dir, limits))
+}
+
+/// The directory is that of the container named by the shim: never write into another's.
+fn owns(dir: &Path, container: &OsStr) -> bool {
+    let instance = container.to_str().and_then(|name| name.parse::<InstanceName>().ok());
+    instance.is_some_and(|instance| dir.file_name() == Some(OsStr::new(&instance.id.to_string())))
+}
+
+/// One pipe of the container.
+#[derive(Debug)]
+struct Input {
+    pipe: File,
+    stream: Stream,
+    splitter: Splitter,
+}
+
+impl Input {
+    fn new(pipe: OwnedFd, stream: Stream) -> Self {
+        Self { pipe: pipe.into(), stream, splitter: Splitter::default() }
+    }
+
+    /// Reads what is there. False: the pipe is closed at its other end.
+    fn take(&mut self, chunk: &mut [u8], writer: &mut Writer) -> bool {
+        let stream = self.stream;
+        match self.pipe.read(chunk) {
+            Ok(0) => {}
+            Ok(bytes) => {
+                let now = SystemTime::now();
+                self.splitter.push(&chunk[..bytes], |line, partial| writer.push(now, stream, partial, line));
+                return true;
+            }
+            Err(error) => return error.kind() == io::ErrorKind::Interrupted,
+        }
+        false
+    }
+
+    fn finish(&mut self, writer: &mut Writer) {
+        let (stream, now) = (self.stream, SystemTime::now());
+        self.splitter.finish(|line, partial| writer.push(now, stream, partial, line));
+    }
+}
+
+/// Carries what comes out of the pipes to the writer until both are closed.
+pub(super) fn pump_pipes(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>, writer: &mut Writer, asked_to_end: &AtomicBool) {
+    let mut inputs = vec![Input::new(stdout.into(), Stream::Stdout), Input::new(stderr.into(), Stream::Stderr)];
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while !inputs.is_empty() {
+        let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
+        let mut polled: Vec<PollFd<'_>> = inputs.iter().map(|input| PollFd::new(&input.pipe, PollFlags::IN)).collect();
+        match poll(&mut polled, farewell) {
+            Ok(0) => {
+                inputs.iter_mut().for_each(|input| input.finish(writer));
+                writer.flush();
+                asked_to_end.store(false, Ordering::Relaxed);
+                continue;
+            }
+            Ok(_) => {}
+            // A signal: perhaps the one that asks to end.
+            Err(Errno::INTR) => continue,
+            Err(_) => {
+                // The system has no memory for the call: it may have later.
+                std::thread::sleep(RETRY);
+                continue;
+            }
+        }
+        let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let mut ready = ready.into_iter();
+        inputs.retain_mut(|input| {
+            let open = !ready.next().unwrap_or(false) || input.take(&mut chunk, writer);
+            if !open {
+                input.finish(writer);
+            }
+            open
+        });
+        writer.flush();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::id::ContainerId;
+
+    use super::*;
+
+    const LIMITS: LogLimits = LogLimits { max_size: ByteCount(10 << 20), max_files: 5 };
+
+    #[test]
+    fn the_uri_has_one_key_and_its_value_comes_back() {
+        let dir = Path::new("/var/lib/a b&c=d?e#f%g+ü/000000000007");
+        let text = uri(Path::new("/usr/local/bin/chas-node-agent"), dir, LIMITS);
+        assert_eq!(
+            text,
+            "binary:///usr/local/bin/chas-node-agent?logger=10485760,5,/var/lib/a%20b%26c%3Dd%3Fe%23f%25g%2B%C3%BC/000000000007"
+        );
+        let value = text.split_once("logger=").unwrap().1;
+        let decoded = percent_decoded(value);
+        assert_eq!(parse_value(OsString::from_vec(decoded)), Some((dir.to_owned(), LIMITS)));
+    }
+
+    fn percent_decoded(text: &str) -> Vec<u8> {
+        let mut parts = text.split('%');
+        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
+        for part in parts {
+            bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+            bytes.extend_from_slice(&part.as_bytes()[2..]);
+        }
+        bytes
+    }
+
+    #[test]
+    fn what_the_shim_would_not_pass_is_refused() {
+        for value in ["", "1,2", "1,2,relative", "x,2,/d", "1,99999999999,/d", "-1,2,/d", "/d"] {
+            assert_eq!(parse_value(value.into()), None, "{value}");
+        }
+        let dir = Path::new("/logs").join(ContainerId::from_bits(7).to_string());
+        assert!(owns(&dir, OsStr::new("000000000007-12")));
+        for name in ["000000000008-1", "000000000007", "../000000000007-1", "", "000000000007-1/.."] {
+            assert!(!owns(&dir, OsStr::new(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn called_by_hand_it_ends_at_once() {
+        let failed = format!("{:?}", ExitCode::from(EXIT_USAGE));
+        for args in [&["agent", ARGUMENT][..], &["agent", ARGUMENT, "1,2,/d"]] {
+            assert_eq!(format!("{:?}", run(args.iter().map(OsString::from), None)), failed);
+        }
+    }
+}

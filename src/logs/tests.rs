@@ -1,0 +1,401 @@
+//! The whole room: what is pushed into pipes comes back out of the reader, whatever happens between.
+
+use std::io::{PipeWriter, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use futures_util::{FutureExt as _, StreamExt as _};
+use proptest::prelude::*;
+use state::quantity::ByteCount;
+use state::spec::LogLimits;
+use tempfile::TempDir;
+
+use super::read::{ReadOptions, Reading, read};
+use super::record::{Record, Stream};
+use super::rotate::{Writer, file_numbers, file_path};
+use super::*;
+
+const ROOMY: LogLimits = LogLimits { max_size: ByteCount(1 << 20), max_files: 100 };
+const TIGHT: LogLimits = LogLimits { max_size: ByteCount(64 << 10), max_files: 3 };
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
+}
+
+fn log_dir() -> (TempDir, PathBuf) {
+    let root = tempfile::tempdir().unwrap();
+    let dir = directory(root.path(), ContainerId::from_bits(7));
+    (root, dir)
+}
+
+/// Writes a line for each second of the range, as in `line 17`.
+fn write_lines(writer: &mut Writer, seconds: std::ops::Range<u64>) {
+    for second in seconds {
+        writer.push(at(second), Stream::Stdout, false, format!("line {second}").as_bytes());
+        writer.flush();
+    }
+}
+
+async fn all(dir: &Path, options: ReadOptions) -> Vec<Record> {
+    read(dir.to_owned(), options).map(Result::unwrap).collect().await
+}
+
+async fn lines(dir: &Path, options: ReadOptions) -> Vec<String> {
+    all(dir, options).await.into_iter().map(|record| String::from_utf8_lossy(&record.line).into_owned()).collect()
+}
+
+fn numbered(range: std::ops::Range<u64>) -> Vec<String> {
+    range.map(|second| format!("line {second}")).collect()
+}
+
+/// What a stream's records say, as it was printed.
+fn printed(records: &[Record], stream: Stream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for record in records.iter().filter(|record| record.stream == stream) {
+        bytes.extend_from_slice(&record.line);
+        if !record.partial {
+            bytes.push(b'\n');
+        }
+    }
+    bytes
+}
+
+#[tokio::test]
+async fn only_a_containers_directory_is_removed_and_twice_is_as_good_as_once() {
+    let root = tempfile::tempdir().unwrap();
+    let id = ContainerId::from_bits(7);
+    let dir = directory(root.path(), id);
+    std::fs::create_dir_all(dir.join("x")).unwrap();
+    std::fs::create_dir_all(root.path().join("other")).unwrap();
+    assert_eq!(stored(root.path()).unwrap(), [id]);
+    remove(&dir).await.unwrap();
+    remove(&dir).await.unwrap();
+    assert!(!dir.exists());
+    assert!(remove(&root.path().join("other")).await.is_err());
+    assert!(root.path().join("other").exists());
+    assert!(stored(&root.path().join("nowhere")).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), TIGHT);
+    let line = [b'x'; 1000];
+    for second in 0..1000 {
+        writer.push(at(second), Stream::Stdout, false, &[format!("{second} ").as_bytes(), &line].concat());
+        if second % 7 == 0 {
+            writer.flush();
+        }
+    }
+    writer.flush();
+    let numbers = file_numbers(&dir).unwrap();
+    assert_eq!(numbers.len(), 3);
+    for number in numbers {
+        assert!(std::fs::metadata(file_path(&dir, number)).unwrap().len() <= TIGHT.max_size.0);
+    }
+    let records = all(&dir, ReadOptions::default()).await;
+    let first: u64 = String::from_utf8_lossy(&records[0].line).split(' ').next().unwrap().parse().unwrap();
+    assert!(records.len() > 120, "two full files at least: {}", records.len());
+    for (record, second) in records.iter().zip(first..) {
+        assert!(record.line.starts_with(format!("{second} ").as_bytes()));
+        assert_eq!(record.time, at(second));
+    }
+    assert_eq!(first + records.len() as u64, 1000);
+}
+
+#[tokio::test]
+async fn one_file_is_enough_for_a_container_that_may_have_one() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), LogLimits { max_files: 1, ..TIGHT });
+    for second in 0..200 {
+        writer.push(at(second), Stream::Stdout, false, &[b'x'; 1000]);
+        writer.flush();
+        assert_eq!(file_numbers(&dir).unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_behind_a_torn_line() {
+    let (_root, dir) = log_dir();
+    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
+    let file = std::fs::OpenOptions::new().write(true).open(file_path(&dir, 1)).unwrap();
+    let size = file.metadata().unwrap().len();
+    for torn in [1, 3, 30, 44] {
+        file.set_len(size - torn).unwrap();
+        write_lines(&mut Writer::open(dir.clone(), ROOMY), 3..5);
+        let found = lines(&dir, ReadOptions::default()).await;
+        assert_eq!(found[..2], numbered(0..2));
+        assert_eq!(found[found.len() - 2..], numbered(3..5));
+        file.set_len(size - torn).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_full_disk_swallowed_is_counted_and_told() {
+    let (_root, dir) = log_dir();
+    std::fs::create_dir_all(&dir).unwrap();
+    std::os::unix::fs::symlink("/dev/full", file_path(&dir, 1)).unwrap();
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    write_lines(&mut writer, 0..5);
+    std::fs::remove_file(file_path(&dir, 1)).unwrap();
+    write_lines(&mut writer, 5..7);
+    let found = lines(&dir, ReadOptions::default()).await;
+    let told =
+        "[chas-node-agent: 5 lines (30 bytes) of this container's output were lost: No space left on device (os error 28)]";
+    assert_eq!(found, [told, "line 5", "line 6"]);
+}
+
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_yet_and_one_that_was_removed_stop_nothing() {
+    let (_root, dir) = log_dir();
+    std::fs::write(&dir, "in the way").unwrap();
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    write_lines(&mut writer, 0..2);
+    std::fs::remove_file(&dir).unwrap();
+    write_lines(&mut writer, 2..3);
+    assert_eq!(lines(&dir, ReadOptions::default()).await.len(), 2);
+    std::fs::remove_dir_all(&dir).unwrap();
+    write_lines(&mut writer, 3..4);
+    assert_eq!(lines(&dir, ReadOptions::default()).await, ["line 3"]);
+    assert_eq!(file_numbers(&dir).unwrap(), [2], "numbers only grow");
+}
+
+#[tokio::test]
+async fn a_clock_set_back_begins_a_new_file_and_a_restart_knows_the_last_time() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    for second in [5000, 4990, 1000, 1001] {
+        write_lines(&mut writer, second..second + 1);
+    }
+    assert_eq!(file_numbers(&dir).unwrap(), [1, 2]);
+    drop(writer);
+    write_lines(&mut Writer::open(dir.clone(), ROOMY), 990..991);
+    let times: Vec<_> = all(&dir, ReadOptions::default()).await.iter().map(|record| record.time).collect();
+    let nano = Duration::from_nanos(1);
+    assert_eq!(times, [at(5000), at(5000) + nano, at(1000) + nano, at(1001), at(1001) + nano]);
+    let since = ReadOptions { since: Some(at(1001)), until: Some(at(2000)), ..ReadOptions::default() };
+    assert_eq!(lines(&dir, since).await, ["line 1001", "line 990"]);
+}
+
+#[tokio::test]
+async fn tail_since_until_and_stream_each_leave_what_they_say() {
+    let (_root, dir) = log_dir();
+    // 6000 lines over several files, every third of them on stderr.
+    let mut writer = Writer::open(dir.clone(), LogLimits { max_size: ByteCount(64 << 10), max_files: 100 });
+    for second in 0..6000 {
+        let stream = if second % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
+        writer.push(at(second), stream, false, format!("line {second}").as_bytes());
+    }
+    writer.flush();
+    assert!(file_numbers(&dir).unwrap().len() > 4);
+    for tail in [0, 1, 2, 1000, 1500, 5999, 6000, 1_000_000] {
+        let options = ReadOptions { tail: Some(tail), ..ReadOptions::default() };
+        assert_eq!(lines(&dir, options).await, numbered(6000 - (tail as u64).min(6000)..6000), "{tail}");
+    }
+    let table =
+        [(Some(0), Some(6000), 0..6000), (Some(2500), Some(4200), 2500..4201), (Some(6000), None, 0..0), (None, Some(17), 0..18)];
+    for (since, until, expected) in table {
+        let options = ReadOptions { since: since.map(at), until: until.map(at), ..ReadOptions::default() };
+        assert_eq!(lines(&dir, options.clone()).await, numbered(expected.clone()), "{since:?} {until:?}");
+        let last = expected.end.saturating_sub(10).max(expected.start)..expected.end;
+        assert_eq!(lines(&dir, ReadOptions { tail: Some(10), ..options }).await, numbered(last), "{since:?} {until:?} tail");
+    }
+    let options = ReadOptions { tail: Some(2), stream: Some(Stream::Stderr), ..ReadOptions::default() };
+    assert_eq!(lines(&dir, options).await, ["line 5994", "line 5997"]);
+}
+
+#[tokio::test]
+async fn a_tail_counts_a_long_line_once() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    for (line, partial) in [("a", false), ("b1", true), ("b2", true), ("b3", false), ("c1", true), ("c2", true)] {
+        writer.push(at(0), Stream::Stdout, partial, line.as_bytes());
+    }
+    writer.flush();
+    let tail = |lines| ReadOptions { tail: Some(lines), ..ReadOptions::default() };
+    assert_eq!(lines(&dir, tail(1)).await, ["c1", "c2"]);
+    assert_eq!(lines(&dir, tail(2)).await, ["b1", "b2", "b3", "c1", "c2"]);
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_passed_over() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    write_lines(&mut writer, 0..1);
+    let path = file_path(&dir, 1);
+    let append = |bytes: &[u8]| std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes).unwrap();
+    append(&[0; 4096]);
+    append(b"\n\ngarbage\n");
+    write_lines(&mut writer, 1..2);
+    append(&[b'x'; 300_000]);
+    append(b"\n");
+    write_lines(&mut writer, 2..3);
+    append(b"2023-11-14T22:13:22.000000000Z stdout F not end");
+    assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..3));
+    for tail in 0..4 {
+        let options = ReadOptions { tail: Some(tail), ..ReadOptions::default() };
+        assert_eq!(lines(&dir, options).await, numbered(3 - (tail as u64).min(3)..3));
+    }
+}
+
+/// Everything that comes until nothing more does, in virtual time.
+async fn ready(reading: &mut Reading) -> Vec<String> {
+    let mut found = Vec::new();
+    while let Ok(Some(record)) = tokio::time::timeout(Duration::from_millis(700), reading.next()).await {
+        found.push(String::from_utf8_lossy(&record.unwrap().line).into_owned());
+    }
+    found
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_waits_goes_on_over_restarts_and_ends_with_the_directory() {
+    let (_root, dir) = log_dir();
+    let mut reading = read(dir.clone(), ReadOptions { follow: true, tail: Some(1), ..ReadOptions::default() });
+    assert!(ready(&mut reading).await.is_empty());
+    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..2);
+    assert_eq!(ready(&mut reading).await.last().unwrap(), "line 1");
+    let mut writer = Writer::open(dir.clone(), ROOMY);
+    write_lines(&mut writer, 2..4);
+    assert_eq!(ready(&mut reading).await, numbered(2..4));
+    writer.push(at(4), Stream::Stdout, false, b"last words");
+    writer.flush();
+    remove(&dir).await.unwrap();
+    assert_eq!(reading.next().await.unwrap().unwrap().line, Bytes::from("last words"));
+    assert!(reading.next().await.is_none());
+}
+
+#[tokio::test]
+async fn a_follower_of_a_past_time_ends_by_itself() {
+    let (_root, dir) = log_dir();
+    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..200);
+    assert_eq!(lines(&dir, ReadOptions { follow: true, until: Some(at(2)), ..ReadOptions::default() }).await, numbered(0..3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_is_overtaken_by_rotation_is_told() {
+    let (_root, dir) = log_dir();
+    let mut writer = Writer::open(dir.clone(), TIGHT);
+    write_lines(&mut writer, 0..1);
+    let mut reading = read(dir.clone(), ReadOptions { follow: true, ..ReadOptions::default() });
+    assert_eq!(ready(&mut reading).await, numbered(0..1));
+    for second in 1..1000 {
+        writer.push(at(second), Stream::Stdout, false, &[b'x'; 1000]);
+    }
+    writer.flush();
+    let gone = file_numbers(&dir).unwrap()[0] - 2;
+    let found = ready(&mut reading).await;
+    assert!(found.contains(&format!("[chas-node-agent: {gone} log files were rotated away before they were read]")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_loses_and_repeats_nothing_while_the_files_rotate() {
+    let (_root, dir) = log_dir();
+    let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
+    let count = 20_000;
+    let writing = std::thread::spawn({
+        let dir = dir.clone();
+        move || {
+            for part in 0..4 {
+                let mut writer = Writer::open(dir.clone(), limits);
+                for second in part * count / 4..(part + 1) * count / 4 {
+                    writer.push(at(second), Stream::Stdout, false, format!("line {second} {}", "x".repeat(60)).as_bytes());
+                    if second % 50 == 0 {
+                        writer.flush();
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                }
+                writer.flush();
+            }
+        }
+    });
+    let mut reading = read(dir.clone(), ReadOptions { follow: true, ..ReadOptions::default() });
+    for second in 0..count {
+        let record = reading.next().await.unwrap().unwrap();
+        assert!(record.line.starts_with(format!("line {second} ").as_bytes()), "{second}: {record:?}");
+    }
+    writing.join().unwrap();
+    assert!(reading.next().now_or_never().is_none());
+    assert!(file_numbers(&dir).unwrap().len() > 20);
+}
+
+/// Runs the pump on two pipes while `print` writes into their other ends.
+fn pumped(dir: &Path, limits: LogLimits, print: impl FnOnce(PipeWriter, PipeWriter) + Send + 'static) {
+    let (stdout, out) = io::pipe().unwrap();
+    let (stderr, err) = io::pipe().unwrap();
+    let printing = std::thread::spawn(move || print(out, err));
+    let mut writer = Writer::open(dir.to_owned(), limits);
+    shim::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
+    printing.join().unwrap();
+}
+
+#[tokio::test]
+async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
+    let (_root, dir) = log_dir();
+    pumped(&dir, ROOMY, |mut out, mut err| {
+        for number in 0..5000 {
+            writeln!(out, "out {number}").unwrap();
+            writeln!(err, "err {number}").unwrap();
+        }
+        drop(err);
+        write!(out, "no newline").unwrap();
+    });
+    let records = all(&dir, ReadOptions::default()).await;
+    for (stream, name, end) in [(Stream::Stdout, "out", "no newline"), (Stream::Stderr, "err", "")] {
+        let expected: String = (0..5000).map(|number| format!("{name} {number}\n")).collect();
+        assert_eq!(String::from_utf8(printed(&records, stream)).unwrap(), expected + end);
+    }
+}
+
+#[tokio::test]
+async fn asked_to_end_it_drains_the_pipes_first() {
+    let (_root, dir) = log_dir();
+    let (stdout, mut out) = io::pipe().unwrap();
+    let (stderr, err) = io::pipe().unwrap();
+    writeln!(out, "still here").unwrap();
+    drop((out, err));
+    shim::pump_pipes(stdout, stderr, &mut Writer::open(dir.clone(), ROOMY), &AtomicBool::new(true));
+    assert_eq!(lines(&dir, ReadOptions::default()).await, ["still here"]);
+}
+
+#[tokio::test]
+async fn a_file_cut_anywhere_gives_its_whole_lines_and_nothing_invented() {
+    let (_root, dir) = log_dir();
+    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
+    let whole = std::fs::read(file_path(&dir, 1)).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(file_path(&dir, 1)).unwrap();
+    for length in (0..whole.len() as u64).rev() {
+        file.set_len(length).unwrap();
+        let newlines = whole[..usize::try_from(length).unwrap()].iter().filter(|byte| **byte == b'\n').count() as u64;
+        assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..newlines));
+    }
+    file.write_all_at(&whole, 0).unwrap();
+    assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..3));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    #[test]
+    fn any_two_streams_come_back_over_rotation(
+        chunks in proptest::collection::vec(
+            (any::<bool>(), proptest::collection::vec(prop_oneof![1 => Just(b'\n'), 5 => any::<u8>()], 1..60), 1..1500usize), 0..12)
+    ) {
+        let chunks: Vec<(bool, Vec<u8>)> = chunks.into_iter().map(|(err, bytes, times)| (err, bytes.repeat(times))).collect();
+        let (_root, dir) = log_dir();
+        let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
+        let to_print = chunks.clone();
+        pumped(&dir, limits, move |mut out, mut err| {
+            for (to_err, bytes) in to_print {
+                if to_err { err.write_all(&bytes).unwrap() } else { out.write_all(&bytes).unwrap() }
+            }
+        });
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let records = runtime.block_on(all(&dir, ReadOptions::default()));
+        for (stream, to_err) in [(Stream::Stdout, false), (Stream::Stderr, true)] {
+            let expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
+            prop_assert_eq!(printed(&records, stream), expected);
+        }
+        prop_assert!(records.windows(2).all(|pair| pair[0].time < pair[1].time));
+    }
+}

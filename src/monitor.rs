@@ -1,0 +1,165 @@
+//! What the node has and how busy it is. Sampled in the background at a slow pace; asking for it costs nothing.
+//!
+//! It knows nothing of ours: not which containers there are, nor whether the node is healthy.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+mod sample;
+
+use sample::Sampler;
+
+/// CPU usage is the difference of two looks; the first needs a second one soon, but not within the kernel's tick.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+
+/// What the node has, and how much of it is used. Bytes are bytes, percentages 0 to 100.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// Logical processors.
+    pub cpu_cores: usize,
+    /// Of all processors together, between the last two samples.
+    pub cpu_usage_percent: f64,
+    /// What is not available, of the total.
+    pub memory_usage_percent: f64,
+    /// The node's memory.
+    pub memory_total_bytes: u64,
+    /// What a new process could have without swapping (`MemAvailable`).
+    pub memory_available_bytes: u64,
+    /// The size of the file system that holds the monitored path.
+    pub disk_total_bytes: u64,
+    /// What is free there for us (statvfs(3), `f_bavail`). 0 if it cannot be asked.
+    pub disk_available_bytes: u64,
+    /// Over 1, 5 and 15 minutes.
+    pub load_average: [f64; 3],
+    /// Since boot, suspension included.
+    pub uptime_seconds: u64,
+    /// The node's own network interfaces, by name; not those of containers.
+    pub interfaces: Vec<Interface>,
+}
+
+impl NodeFacts {
+    /// The free disk space as the specification writes it: `50GB`.
+    #[must_use]
+    pub fn disk_available(&self) -> String {
+        size_text(self.disk_available_bytes)
+    }
+}
+
+/// A network interface of the node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// It can carry packets (loopback and tunnels, which do not say, count as up).
+    pub up: bool,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Bytes received since it exists.
+    pub received_bytes: u64,
+    /// Bytes sent since it exists.
+    pub sent_bytes: u64,
+}
+
+/// The node cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+#[error("the node's resources cannot be read")]
+pub struct MonitorError(#[from] sysinfo::Error);
+
+/// Where the facts are; [`Monitor::run`] keeps them fresh.
+#[derive(Debug)]
+pub struct Monitor {
+    facts: watch::Sender<NodeFacts>,
+    sampler: std::sync::Mutex<Option<Sampler>>,
+}
+
+impl Monitor {
+    /// Takes a first sample. `disk` is a path on the file system that fills up with containers (it may not exist yet);
+    /// interfaces attached to `bridge` belong to containers. Blocks for some milliseconds.
+    ///
+    /// # Errors
+    /// `/proc` or `/sys` cannot be read.
+    pub fn new(disk: PathBuf, bridge: String) -> Result<Self, MonitorError> {
+        let mut sampler = Sampler::new(disk, bridge)?;
+        let facts = watch::Sender::new(sampler.sample());
+        Ok(Self { facts, sampler: std::sync::Mutex::new(Some(sampler)) })
+    }
+
+    /// The facts of the last sample, at most an interval old; the uptime is that of now.
+    #[must_use]
+    pub fn snapshot(&self) -> NodeFacts {
+        let mut facts = self.facts.borrow().clone();
+        facts.uptime_seconds = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0);
+        facts
+    }
+
+    /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second ends at once.
+    pub async fn run(&self, interval: Duration, cancel: CancellationToken) {
+        let taken = self.sampler.lock().ok().and_then(|mut sampler| sampler.take());
+        let Some(mut sampler) = taken else { return };
+        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_LOOK.min(interval), interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
+            // A file system that hangs must not take a worker of the runtime with it.
+            let sampled = tokio::task::spawn_blocking(move || {
+                let facts = sampler.sample();
+                (sampler, facts)
+            });
+            let Some(Ok((returned, facts))) = cancel.run_until_cancelled(sampled).await else { return };
+            sampler = returned;
+            self.facts.send_replace(facts);
+        }
+    }
+}
+
+/// A size as the specification writes it: `50GB`, or `512MB` below one. Powers of 1024, to the nearest.
+#[must_use]
+pub fn size_text(bytes: u64) -> String {
+    let (unit, name) = if bytes >= 1 << 30 { (1 << 30, "GB") } else { (1 << 20, "MB") };
+    format!("{}{name}", bytes.saturating_add(unit / 2) / unit)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_as_the_specification_writes_them() {
+        let table = [(0, "0MB"), (512 << 20, "512MB"), (1 << 30, "1GB"), (50 << 30, "50GB"), (8_250_000_000, "8GB")];
+        for (bytes, text) in table {
+            assert_eq!(size_text(bytes), text);
+        }
+        assert!(size_text(u64::MAX).ends_with("GB"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_facts_are_this_nodes_and_stay_fresh() {
+        let monitor = Arc::new(Monitor::new("/nonexistent/yet".into(), "chas-none".to_owned()).unwrap());
+        let facts = monitor.snapshot();
+        assert!(facts.cpu_cores > 0 && facts.uptime_seconds > 0);
+        assert!(facts.memory_available_bytes > 0 && facts.memory_available_bytes < facts.memory_total_bytes);
+        assert!(facts.disk_available_bytes > 0 && facts.disk_available_bytes <= facts.disk_total_bytes);
+        assert!((0.0..=100.0).contains(&facts.memory_usage_percent));
+        let lo = facts.interfaces.iter().find(|interface| interface.name == "lo").unwrap();
+        assert!(lo.addresses.contains(&IpAddr::from([127, 0, 0, 1])));
+
+        let cancel = CancellationToken::new();
+        let mut changes = monitor.facts.subscribe();
+        let running = monitor.run(Duration::from_secs(30), cancel.clone());
+        let watching = async {
+            for _ in 0..3 {
+                changes.changed().await.unwrap();
+                assert!((0.0..=100.0).contains(&changes.borrow().cpu_usage_percent));
+            }
+            cancel.cancel();
+        };
+        tokio::join!(running, watching);
+    }
+}

@@ -1,0 +1,92 @@
+//! What systemd is told (sd_notify(3)): ready, stopping, a line of status, and that the agent lives. Silent without systemd.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+/// `systemctl status` shows one line.
+const STATUS_CHARS_MAX: usize = 200;
+
+/// The agent serves: systemd starts what is ordered after it.
+pub fn ready() {
+    tell(&NotifyState::Ready);
+}
+
+/// The agent ends as it was asked to.
+pub fn stopping() {
+    tell(&NotifyState::Stopping);
+}
+
+/// A line for `systemctl status`, such as `12 of 12 containers settled`.
+pub fn status(line: &str) {
+    tell(&NotifyState::Status(&one_line(line)));
+}
+
+/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `is_alive` says so: when it does
+/// not for a whole interval, systemd starts the agent anew. Ends with `cancel`, or at once if systemd does not ask.
+pub async fn watchdog(is_alive: impl Fn() -> bool, cancel: CancellationToken) {
+    if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
+        beat(interval / 2, is_alive, || tell(&NotifyState::Watchdog), cancel).await;
+    }
+}
+
+async fn beat(interval: Duration, is_alive: impl Fn() -> bool, mut tell: impl FnMut(), cancel: CancellationToken) {
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = cancel.cancelled() => return,
+        }
+        if is_alive() {
+            tell();
+        } else {
+            tracing::error!("the agent makes no progress: systemd is not told that it lives, and will start it anew");
+        }
+    }
+}
+
+fn one_line(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(STATUS_CHARS_MAX).collect()
+}
+
+fn tell(state: &NotifyState<'_>) {
+    // Nothing is worse for it: systemd acts on what it does not hear.
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
+        tracing::warn!(%error, "systemd cannot be told: {state}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_beats_while_alive_and_only_then() {
+        let (alive, beats) = (Cell::new(true), Cell::new(0));
+        let cancel = CancellationToken::new();
+        let beating = beat(Duration::from_secs(5), || alive.get(), || beats.set(beats.get() + 1), cancel.clone());
+        let watching = async {
+            tokio::time::sleep(Duration::from_secs(21)).await;
+            assert_eq!(beats.get(), 5);
+            alive.set(false);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            assert_eq!(beats.get(), 5);
+            alive.set(true);
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            assert_eq!(beats.get(), 6);
+            cancel.cancel();
+        };
+        tokio::join!(beating, watching);
+    }
+
+    #[test]
+    fn a_status_is_one_bounded_line() {
+        assert_eq!(one_line("a\nREADY=1\n"), "a READY=1 ");
+        assert_eq!(one_line(&"ä".repeat(500)).chars().count(), STATUS_CHARS_MAX);
+    }
+}

@@ -1,0 +1,159 @@
+//! The agent's own log: to stderr, to the journal behind it, or to a file.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{Format, Full, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::config::{LogFormat, Logging};
+
+/// The environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
+pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
+
+/// The log cannot be begun.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The file cannot be opened for appending.
+    #[error("cannot open the log file {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directives are none; [`crate::config`] has looked at them.
+    #[error("the log level {level:?} is not understood")]
+    Level {
+        /// The directives.
+        level: String,
+        /// What the filter said.
+        source: tracing_subscriber::filter::ParseError,
+    },
+    /// The process has begun one already.
+    #[error("the process logs already")]
+    Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
+}
+
+/// Begins the process' log. `journal` is the value of [`JOURNAL_VARIABLE`].
+///
+/// # Errors
+/// The file cannot be opened, the level is none, or it is called twice.
+pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
+    let wrong = |source| TelemetryError::Level { level: logging.level.clone(), source };
+    let filter: EnvFilter = logging.level.parse().map_err(wrong)?;
+    match &logging.file {
+        Some(path) => subscribe(logging.format, filter, Arc::new(open(path)?), Medium::File),
+        None => {
+            let medium = if is_journal(journal) {
+                Medium::Journal
+            } else if io::stderr().is_terminal() {
+                Medium::Terminal
+            } else {
+                Medium::File
+            };
+            subscribe(logging.format, filter, io::stderr, medium)
+        }
+    }
+}
+
+/// What a line ends up in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Medium {
+    Terminal,
+    File,
+    Journal,
+}
+
+fn subscribe<W>(format: LogFormat, filter: EnvFilter, to: W, medium: Medium) -> Result<(), TelemetryError>
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to).with_ansi(medium == Medium::Terminal);
+    let begun = match (format, medium) {
+        (LogFormat::Json, _) => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
+        (LogFormat::Text, Medium::Journal) => {
+            let format = ForJournal(Format::default().without_time().with_level(false).with_ansi(false));
+            tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
+        }
+        (LogFormat::Text, Medium::Terminal | Medium::File) => tracing::subscriber::set_global_default(subscriber.finish()),
+    };
+    begun.map_err(TelemetryError::Twice)
+}
+
+/// The journal knows the time, and takes the level as a prefix (sd-daemon(3)), so that `journalctl -p err` works.
+struct ForJournal(Format<Full, ()>);
+
+impl<S, N> FormatEvent<S, N> for ForJournal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let level = *event.metadata().level();
+        writer.write_str(match level {
+            Level::ERROR => "<3>",
+            Level::WARN => "<4>",
+            Level::INFO => "<6>",
+            _ => "<7>",
+        })?;
+        self.0.format_event(context, writer, event)
+    }
+}
+
+/// Stderr is the journal, and not only inherited its variable: systemd.exec(5), `$JOURNAL_STREAM`.
+fn is_journal(journal: Option<&OsStr>) -> bool {
+    let named = journal.and_then(OsStr::to_str).and_then(|text| text.split_once(':'));
+    let named = named.and_then(|(device, inode)| Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?)));
+    rustix::fs::fstat(io::stderr()).is_ok_and(|stderr| named == Some((stderr.st_dev, stderr.st_ino)))
+}
+
+fn open(path: &Path) -> Result<File, TelemetryError> {
+    let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(path);
+    opened.map_err(|source| TelemetryError::File { path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Seek as _};
+
+    use super::*;
+
+    #[test]
+    fn the_journal_is_what_its_variable_names_and_nothing_else() {
+        let stderr = rustix::fs::fstat(io::stderr()).unwrap();
+        let named = format!("{}:{}", stderr.st_dev, stderr.st_ino);
+        assert!(is_journal(Some(OsStr::new(&named))));
+        for other in ["", "8:1", "x", &format!("{named}0")] {
+            assert!(!is_journal(Some(OsStr::new(other))), "{other}");
+        }
+        assert!(!is_journal(None));
+    }
+
+    #[test]
+    fn a_line_for_the_journal_begins_with_its_priority_and_bears_no_time() {
+        let mut file = tempfile::tempfile().unwrap();
+        let format = ForJournal(Format::default().without_time().with_level(false).with_ansi(false));
+        let to = Arc::new(file.try_clone().unwrap());
+        let subscriber = tracing_subscriber::fmt().with_writer(to).event_format(format).finish();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!(target: "t", container = "web", "slow"));
+        let mut text = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "<4>t: slow container=\"web\"\n");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_opened_is_named() {
+        let error = open(Path::new("/nonexistent/x.log")).unwrap_err();
+        assert_eq!(error.to_string(), "cannot open the log file /nonexistent/x.log");
+    }
+}
