@@ -17,6 +17,7 @@ pub mod reason;
 pub mod reference;
 pub mod spec;
 pub mod status;
+pub mod store;
 pub mod subnet;
 
 pub mod desired;

@@ -1,0 +1,305 @@
+//! Carries out what [`state::plan`] decides, for ever: one step, then another look.
+//!
+//! [`queue`] says *when* a container has its turn, the plan *what* is done in it, the [`Runtime`] *how*. Whoever wakes a
+//! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use state::id::ContainerId;
+use state::memory::{BootTime, Memory};
+use state::observed::Seen;
+use state::reason::Reason;
+use state::status::Activity;
+use state::store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::runtime::{Foreign, PullProgress, Runtime, RuntimeEvent};
+use queue::Queue;
+
+pub mod queue;
+mod turn;
+
+/// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
+const EVENTS_MAX: usize = 4096;
+/// Errors kept for `/health`.
+const ERRORS_MAX: usize = 20;
+/// How soon after a failed listing the next one is tried.
+const RELIST_AFTER: Duration = Duration::from_millis(500);
+
+/// Time since boot, from a clock that tests can stop: tokio's, from the moment the agent started.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    at_start: Duration,
+    start: Instant,
+}
+
+impl Clock {
+    /// A clock that shows `CLOCK_BOOTTIME` now and goes on from there.
+    #[must_use]
+    pub fn start() -> Self {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let at_start = Duration::try_from(time).unwrap_or_default();
+        Self { at_start, start: Instant::now() }
+    }
+
+    /// The time now.
+    #[must_use]
+    pub fn now(&self) -> BootTime {
+        BootTime(self.at_start + self.start.elapsed())
+    }
+
+    /// The wall time at `point`, for showing.
+    #[must_use]
+    pub fn wall(&self, point: BootTime) -> SystemTime {
+        let now = self.now();
+        SystemTime::now() + point.since(now) - now.since(point)
+    }
+}
+
+/// What is known of one container beyond its record.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// What the last look found.
+    pub seen: Seen,
+    /// What happened to it lately.
+    pub memory: Memory,
+    /// What is being done for it.
+    pub activity: Option<Activity>,
+    /// How far its pull is.
+    pub pull: Option<Arc<PullProgress>>,
+}
+
+/// Something that went wrong, for `/health`.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// When.
+    pub at: SystemTime,
+    /// Its code.
+    pub reason: Reason,
+    /// What happened, with the container's name.
+    pub message: String,
+}
+
+/// Whether the runtime answers, and since when it does or does not.
+#[derive(Clone, Debug)]
+pub struct Reachability {
+    /// It answers.
+    pub reachable: bool,
+    /// Since when that is so.
+    pub since: SystemTime,
+    /// What it said last when it did not.
+    pub error: Option<String>,
+}
+
+/// What the reconciler knows, shared with those who show it.
+#[derive(Debug)]
+pub struct Board {
+    known: Mutex<BTreeMap<ContainerId, Known>>,
+    foreign: Mutex<Vec<Foreign>>,
+    troubles: Mutex<VecDeque<Trouble>>,
+    reachability: Mutex<Reachability>,
+    changes: watch::Sender<u64>,
+    /// The time everything is measured in.
+    pub clock: Clock,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Board {
+    fn new(clock: Clock) -> Self {
+        let reachability = Reachability { reachable: false, since: SystemTime::now(), error: Some("not asked yet".to_owned()) };
+        Self {
+            known: Mutex::default(),
+            foreign: Mutex::default(),
+            troubles: Mutex::default(),
+            reachability: Mutex::new(reachability),
+            changes: watch::Sender::new(0),
+            clock,
+        }
+    }
+
+    /// What is known of one container; nothing, if it was never looked at.
+    #[must_use]
+    pub fn known(&self, id: ContainerId) -> Known {
+        lock(&self.known).get(&id).cloned().unwrap_or_default()
+    }
+
+    /// Containers in our namespace that are not ours.
+    #[must_use]
+    pub fn foreign(&self) -> Vec<Foreign> {
+        lock(&self.foreign).clone()
+    }
+
+    /// What went wrong lately, oldest first.
+    #[must_use]
+    pub fn troubles(&self) -> Vec<Trouble> {
+        lock(&self.troubles).iter().cloned().collect()
+    }
+
+    /// Whether the runtime answers.
+    #[must_use]
+    pub fn reachability(&self) -> Reachability {
+        lock(&self.reachability).clone()
+    }
+
+    /// A number that grows whenever anything on the board changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Tells those who watch that something changed.
+    pub fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn update<T>(&self, id: ContainerId, update: impl FnOnce(&mut Known) -> T) -> T {
+        let result = update(lock(&self.known).entry(id).or_default());
+        self.changed();
+        result
+    }
+
+    fn drop_known(&self, id: ContainerId) {
+        lock(&self.known).remove(&id);
+        self.changed();
+    }
+
+    fn trouble(&self, reason: Reason, message: String) {
+        let mut troubles = lock(&self.troubles);
+        if troubles.len() == ERRORS_MAX {
+            troubles.pop_front();
+        }
+        troubles.push_back(Trouble { at: SystemTime::now(), reason, message });
+    }
+
+    fn reached(&self, error: Option<String>) {
+        let mut now = lock(&self.reachability);
+        if now.reachable != error.is_none() {
+            match &error {
+                None => tracing::info!("containerd answers"),
+                Some(error) => tracing::warn!(%error, "containerd does not answer"),
+            }
+            now.since = SystemTime::now();
+        }
+        (now.reachable, now.error) = (error.is_none(), error);
+        drop(now);
+        self.changed();
+    }
+}
+
+/// The part of the reconciler that others hold: it wakes containers, and shows what is known.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+}
+
+impl Handle {
+    /// Gives the container a turn now; one that is pulling an image meanwhile gives up if it is no longer wanted.
+    pub fn wake(&self, id: ContainerId) {
+        self.queue.interrupt(id);
+        self.queue.wake(id);
+        self.board.changed();
+    }
+
+    /// What the reconciler knows.
+    #[must_use]
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+}
+
+/// The reconciler: everything it needs, and nothing of what it knows.
+#[derive(Debug)]
+pub struct Reconciler<R> {
+    runtime: Arc<R>,
+    store: Arc<Store>,
+    queue: Arc<Queue>,
+    board: Arc<Board>,
+    resync_interval: Duration,
+}
+
+impl<R: Runtime> Reconciler<R> {
+    /// A reconciler that has not begun. A whole look at everything is taken every `resync_interval`.
+    #[must_use]
+    pub fn new(runtime: Arc<R>, store: Arc<Store>, clock: Clock, resync_interval: Duration) -> Self {
+        Self { runtime, store, queue: Arc::default(), board: Arc::new(Board::new(clock)), resync_interval }
+    }
+
+    /// What others hold of it.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle { queue: Arc::clone(&self.queue), board: Arc::clone(&self.board) }
+    }
+
+    /// Reconciles until `stop`. Turns under way go on in `tracker`, which is what to wait for then.
+    pub async fn run(self, stop: CancellationToken, tracker: TaskTracker) {
+        let this = Arc::new(self);
+        let (events, mut hints) = mpsc::channel(EVENTS_MAX);
+        let follower = Arc::clone(&this);
+        let stopped = stop.clone();
+        tracker.spawn(async move {
+            tokio::select! {
+                () = follower.runtime.follow(events) => {}
+                () = stopped.cancelled() => {}
+            }
+        });
+        let mut resync = Box::pin(tokio::time::sleep(Duration::ZERO));
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = &mut resync => {
+                    let wait = if this.resync().await { this.resync_interval } else { RELIST_AFTER };
+                    resync.as_mut().reset(Instant::now() + wait);
+                }
+                Some(hint) = hints.recv() => match hint {
+                    RuntimeEvent::Changed(id) => this.queue.wake(id),
+                    RuntimeEvent::Connected => resync.as_mut().reset(Instant::now()),
+                    RuntimeEvent::Disconnected => this.board.reached(Some("the connection broke".to_owned())),
+                },
+                (id, interrupt) = this.queue.next() => {
+                    let turn = Arc::clone(&this);
+                    tracker.spawn(async move { turn.turn(id, interrupt).await });
+                }
+            }
+        }
+    }
+
+    /// Looks at everything; wakes what is not as wanted, and takes away what belongs to nobody. False if it could not.
+    async fn resync(&self) -> bool {
+        let listing = match self.runtime.list().await {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.board.reached(Some(error.to_string()));
+                return false;
+            }
+        };
+        self.board.reached(None);
+        *lock(&self.board.foreign) = listing.foreign;
+        // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
+        let desired = self.store.desired();
+        let mut wake: Vec<_> = desired.records().map(|record| (record.priority, record.id)).collect();
+        wake.extend(listing.ours.keys().filter(|id| desired.get(**id).is_none()).map(|id| (0, *id)));
+        wake.sort_by(|a, b| b.cmp(a));
+        for (_, id) in wake {
+            self.queue.wake(id);
+        }
+        let wanted: Vec<_> = desired.records().map(|record| (**record).clone()).collect();
+        match self.runtime.sweep(&wanted).await {
+            Ok(swept) => swept.removed.iter().for_each(|line| tracing::info!(what = %line, "swept")),
+            Err(error) => {
+                tracing::warn!(%error, "could not sweep");
+                self.board.trouble(Reason::RemoveFailed, format!("leftovers could not be taken away: {error}"));
+            }
+        }
+        self.board.changed();
+        true
+    }
+}

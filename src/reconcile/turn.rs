@@ -1,0 +1,248 @@
+//! One container's turn: look, decide, do one step, look again, until it is settled or has to wait.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::desired::Record;
+use state::id::ContainerId;
+use state::memory::{BootTime, Cause};
+use state::plan::{Step, step};
+use state::reason::Reason;
+use state::status::Activity;
+use state::store::StoreError;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Reconciler;
+use crate::backoff;
+use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
+
+/// Steps of one turn. The longest way, a change of two generations with a lost image, takes ten; more is a fault of ours
+/// and must not keep a processor busy.
+const STEPS_MAX: u32 = 20;
+/// How long a turn that ran out of steps, or found the runtime away, waits.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.
+fn restart_delay(exits: u32) -> Duration {
+    let ceiling = Duration::from_secs(1).saturating_mul(1 << exits.min(9)).min(Duration::from_mins(5));
+    ceiling / 2 + backoff::delay(ceiling / 2, ceiling / 2, 0)
+}
+
+/// Waits between attempts of a step that failed.
+fn attempt_delay(cause: Cause, reason: Reason, attempts: u32) -> Duration {
+    let pull = matches!(
+        reason,
+        Reason::ImageNotFound
+            | Reason::RegistryUnauthorized
+            | Reason::RegistryUnreachable
+            | Reason::RegistryError
+            | Reason::DigestMismatch
+            | Reason::ImagePlatformMismatch
+            | Reason::ImageInvalid
+            | Reason::ImageNotPresent
+    );
+    let first = match (cause, pull) {
+        (Cause::Start, true) => Duration::from_secs(10),
+        (Cause::Start | Cause::End | Cause::Exit, _) => Duration::from_secs(1),
+    };
+    let ceiling = first.saturating_mul(1 << attempts.min(9)).min(Duration::from_mins(5));
+    ceiling / 2 + backoff::delay(ceiling / 2, ceiling / 2, 0)
+}
+
+/// Why a step did not get done.
+enum Undone {
+    Runtime(RuntimeError),
+    Store(StoreError),
+}
+
+impl From<RuntimeError> for Undone {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+impl From<StoreError> for Undone {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// Gives the container back to the queue, also when its turn panics.
+struct Turn<'a, R: Runtime> {
+    reconciler: &'a Reconciler<R>,
+    id: ContainerId,
+}
+
+impl<R: Runtime> Drop for Turn<'_, R> {
+    fn drop(&mut self) {
+        self.reconciler.queue.done(self.id);
+    }
+}
+
+impl<R: Runtime> Reconciler<R> {
+    pub(super) async fn turn(&self, id: ContainerId, interrupt: CancellationToken) {
+        let _turn = Turn { reconciler: self, id };
+        for _ in 0..STEPS_MAX {
+            let record = self.store.desired().get(id).cloned();
+            let record = record.as_deref();
+            let seen = match self.runtime.observe(id).await {
+                Ok(seen) => seen,
+                Err(error) => {
+                    if matches!(error, RuntimeError::Unavailable(_)) {
+                        self.board.reached(Some(error.to_string()));
+                    }
+                    return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+                }
+            };
+            let now = self.board.clock.now();
+            let next = self.board.update(id, |known| {
+                if let Some(record) = record {
+                    known.memory.look(record, &seen, now, restart_delay);
+                }
+                known.seen = seen;
+                step(id, record, &known.seen, &known.memory, now)
+            });
+            match next {
+                Step::Settled if record.is_none() => return self.board.drop_known(id),
+                Step::Settled => return,
+                Step::Wait(until) => return self.queue.wake_at(id, Instant::now() + until.since(now)),
+                next => {
+                    if !self.carry_out(id, record, next, &interrupt).await {
+                        return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+                    }
+                }
+            }
+        }
+        tracing::error!(%id, "a turn did not come to an end; it goes on after a pause");
+        self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+    }
+
+    /// Does one step and remembers how it went. False: the runtime is away.
+    async fn carry_out(&self, id: ContainerId, record: Option<&Record>, next: Step, interrupt: &CancellationToken) -> bool {
+        let name = record.map_or_else(|| id.to_string(), |record| record.name.to_string());
+        let (cause, activity) = match &next {
+            Step::Pull => (Cause::Start, Some(Activity::Pulling)),
+            Step::Launch => (Cause::Start, Some(Activity::Creating)),
+            Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
+            Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
+        };
+        tracing::debug!(container = %name, step = ?next, "begins");
+        self.board.update(id, |known| known.activity = activity);
+        let began = Instant::now();
+        let result = self.execute(id, record, &next, interrupt).await;
+        let now = self.board.clock.now();
+        let spent = began.elapsed();
+        let undone = self.board.update(id, |known| {
+            known.activity = None;
+            match (&next, &result) {
+                (Step::Pull, Ok(())) => known.memory.pulled(),
+                (Step::Launch, Ok(())) => known.memory.launched(now),
+                (Step::Stop(_) | Step::Remove(_), Ok(())) => known.memory.stopped(),
+                (_, Ok(()) | Err(_)) => {}
+            }
+            result.err()
+        });
+        match undone {
+            None => {
+                if activity.is_some() {
+                    tracing::info!(container = %name, step = ?next, ms = spent.as_millis(), "done");
+                }
+                true
+            }
+            Some(undone) => self.remember(id, &name, cause, undone, now),
+        }
+    }
+
+    fn remember(&self, id: ContainerId, name: &str, cause: Cause, undone: Undone, now: BootTime) -> bool {
+        let (reason, message, retry_after) = match undone {
+            Undone::Runtime(RuntimeError::Unavailable(error)) => {
+                self.board.reached(Some(error));
+                return false;
+            }
+            // The record changed under it: the next look finds what is wanted now.
+            Undone::Runtime(RuntimeError::Cancelled) => return true,
+            Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
+            Undone::Runtime(RuntimeError::Failed { reason, message, retry_after }) => (reason, message, retry_after),
+            Undone::Store(StoreError::NotFound(_)) => return true,
+            Undone::Store(error) => (Reason::DiskFull, full_text(&error), None),
+        };
+        self.board.update(id, |known| {
+            let first_loss = reason == Reason::ImageLost && known.memory.attempts == 0;
+            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.memory.attempts) };
+            let wait = own.max(retry_after.unwrap_or_default());
+            tracing::warn!(container = %name, %reason, %message, again_in_ms = wait.as_millis(), "failed");
+            known.memory.failed(cause, reason, message.clone(), now, wait);
+        });
+        self.board.trouble(reason, format!("{name}: {message}"));
+        true
+    }
+
+    async fn execute(
+        &self,
+        id: ContainerId,
+        record: Option<&Record>,
+        next: &Step,
+        interrupt: &CancellationToken,
+    ) -> Result<(), Undone> {
+        let how = record.map_or(StopOrder { signal: None, grace: Duration::from_secs(10) }, |record| StopOrder {
+            signal: record.spec.stop.signal,
+            grace: record.spec.stop.timeout,
+        });
+        match (next, record) {
+            (Step::Stop(instance), _) => Ok(self.runtime.stop(*instance, &how).await?),
+            (Step::Remove(instance), _) => Ok(self.runtime.remove(*instance, &how).await?),
+            (Step::Pull, Some(record)) => self.pull(record, interrupt).await,
+            (Step::Launch, Some(record)) => self.launch(record).await,
+            (Step::Finish(finished), Some(record)) => {
+                let (generation, finished) = (record.generation, finished.clone());
+                self.write(move |store| store.finish(id, generation, finished)).await
+            }
+            (Step::Forget, Some(_)) => self.write(move |store| store.forget(id)).await,
+            (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
+        }
+    }
+
+    async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
+        let progress = Arc::new(PullProgress::default());
+        self.board.update(record.id, |known| known.pull = Some(Arc::clone(&progress)));
+        let pulled = self.runtime.ensure_image(&record.spec.image, record.spec.image_pull, &progress, interrupt).await;
+        self.board.update(record.id, |known| known.pull = None);
+        let (id, generation, digest) = (record.id, record.generation, pulled?);
+        self.write(move |store| store.set_image_digest(id, generation, Some(digest))).await
+    }
+
+    async fn launch(&self, record: &Record) -> Result<(), Undone> {
+        let (id, generation) = (record.id, record.generation);
+        let launched = self.runtime.launch(record).await;
+        if let Err(RuntimeError::ImageLost(_)) = launched {
+            self.write(move |store| store.set_image_digest(id, generation, None)).await?;
+        }
+        launched?;
+        if record.restart_pending {
+            self.write(move |store| store.change(id, |record| record.restart_pending = false).map(drop)).await?;
+        }
+        Ok(())
+    }
+
+    /// The store blocks for as long as the disk takes.
+    async fn write(
+        &self,
+        change: impl FnOnce(&state::store::Store) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), Undone> {
+        let store = Arc::clone(&self.store);
+        let written = tokio::task::spawn_blocking(move || change(&store)).await;
+        written.unwrap_or_else(|error| Err(StoreError::Disk(std::io::Error::other(error)))).map_err(Undone::Store)
+    }
+}
+
+/// An error and what caused it, once each.
+fn full_text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

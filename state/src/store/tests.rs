@@ -1,0 +1,103 @@
+use std::net::Ipv4Addr;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::reason::Reason;
+
+fn limits() -> Limits {
+    let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
+    Limits { pool: Pool { addresses, ports: 100..=109 }, containers_max: 3 }
+}
+
+fn open(path: &Path) -> Store {
+    Store::open(path, limits()).unwrap()
+}
+
+fn deploy(store: &Store, body: &Value) -> Result<Accepted, StoreError> {
+    store.deploy(crate::spec::parse::deploy(body).unwrap(), Owner::Push, false, 1, |_| false)
+}
+
+#[test]
+fn what_was_accepted_is_there_after_opening_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let first =
+        deploy(&open(directory.path()), &json!({"name": "a", "image": "x", "exposed_ports": [{"container": 80}]})).unwrap();
+    let store = open(directory.path());
+    assert_eq!(store.desired().records().cloned().collect::<Vec<_>>(), [first.record]);
+}
+
+#[test]
+fn the_same_again_changes_nothing_and_another_spec_is_the_next_generation() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let first = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
+    store.set_image_digest(first.record.id, 1, Some("sha256:1".to_owned())).unwrap();
+    let again = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
+    assert_eq!((again.changed, again.record.generation), (false, 1));
+    let other = deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
+    assert_eq!((other.changed, other.record.generation, &other.record.image_digest), (true, 2, &None));
+    assert_eq!((other.record.id, &other.record.assignment), (first.record.id, &first.record.assignment));
+}
+
+#[test]
+fn a_dry_run_stores_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let body = crate::spec::parse::deploy(&json!({"name": "a", "image": "x"})).unwrap();
+    assert!(store.deploy(body, Owner::Push, true, 1, |_| false).unwrap().changed);
+    assert_eq!(store.desired().records().count(), 0);
+}
+
+#[test]
+fn a_record_is_forgotten_only_while_it_is_to_be_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record.id;
+    store.forget(id).unwrap();
+    assert!(store.desired().get(id).is_some());
+    store.change(id, |record| record.removing = true).unwrap();
+    let revived = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record;
+    assert_eq!((revived.id, revived.generation, revived.removing), (id, 2, false));
+    store.change(id, |record| record.removing = true).unwrap();
+    store.forget(id).unwrap();
+    assert_eq!(open_again(store, directory.path()).desired().records().count(), 0);
+}
+
+fn open_again(store: Store, path: &Path) -> Store {
+    drop(store);
+    open(path)
+}
+
+#[test]
+fn a_note_about_an_older_generation_is_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let id = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record.id;
+    deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
+    store.set_image_digest(id, 1, Some("sha256:1".to_owned())).unwrap();
+    store.finish(id, 1, Finished { code: 0, reason: Reason::Completed, at_ms: 0 }).unwrap();
+    let desired = store.desired();
+    let record = desired.get(id).unwrap();
+    assert_eq!((&record.image_digest, &record.finished), (&None, &None));
+}
+
+#[test]
+fn the_limit_on_containers_and_the_owner_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    for name in ["a", "b", "c"] {
+        deploy(&store, &json!({"name": name, "image": "x"})).unwrap();
+    }
+    assert!(matches!(deploy(&store, &json!({"name": "d", "image": "x"})), Err(StoreError::TooMany(3))));
+    let id = store.desired().named(&"a".parse().unwrap()).unwrap().id;
+    store.change(id, |record| record.owner = Owner::Chas).unwrap();
+    assert!(matches!(deploy(&store, &json!({"name": "a", "image": "y"})), Err(StoreError::Owned(_, 1))));
+}
+
+#[test]
+fn a_second_agent_cannot_open_the_same_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let _first = open(directory.path());
+    assert!(matches!(Store::open(directory.path(), limits()), Err(StoreError::Disk(_))));
+}
