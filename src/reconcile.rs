@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use state::id::ContainerId;
 use state::memory::{BootTime, Memory};
 use state::observed::Seen;
+use state::plan::{Step, step};
 use state::reason::Reason;
 use state::status::Activity;
 use state::store::Store;
@@ -285,7 +286,14 @@ impl<R: Runtime> Reconciler<R> {
         *lock(&self.board.foreign) = listing.foreign;
         // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
         let desired = self.store.desired();
-        let mut wake: Vec<_> = desired.records().map(|record| (record.priority, record.id)).collect();
+        let now = self.board.clock.now();
+        let unsettled = desired.records().filter(|record| {
+            let seen = listing.ours.get(&record.id).cloned().unwrap_or_default();
+            let mut known = self.board.known(record.id);
+            known.memory.look(record, &seen, now, |_| Duration::ZERO);
+            known.seen != seen || step(record.id, Some(record), &seen, &known.memory, now) != Step::Settled
+        });
+        let mut wake: Vec<_> = unsettled.map(|record| (record.priority, record.id)).collect();
         wake.extend(listing.ours.keys().filter(|id| desired.get(**id).is_none()).map(|id| (0, *id)));
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {

@@ -107,7 +107,7 @@ impl<R: Runtime> Reconciler<R> {
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled => return,
                 Step::Wait(until) => return self.queue.wake_at(id, Instant::now() + until.since(now)),
-                next => {
+                next @ (Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget) => {
                     if !self.carry_out(id, record, next, &interrupt).await {
                         return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
                     }
