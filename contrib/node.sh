@@ -178,8 +178,10 @@ END
     launch registry "curl -fs http://$REGISTRY/v2/" docker-registry serve "$NODE/registry.yml"
 }
 
-# The nginx image of our own making, in the registry as nginx:latest.
+# The nginx image of our own making, in the registry as nginx:latest. It listens on port 80; with `-c /etc/nginx/PORT.conf`
+# on PORT, for each PORT given.
 push_nginx() {
+    local port
     if curl -fs -o /dev/null "http://$REGISTRY/v2/nginx/manifests/latest" -H 'Accept: application/vnd.oci.image.manifest.v1+json'; then
         say "nginx:latest is there already"
         return
@@ -190,6 +192,7 @@ push_nginx() {
         rm -rf "$NODE/nginx"
         "$REPOSITORY/contrib/nginx-rootfs" "$NODE/nginx" >>"$NODE/nginx.log" 2>&1
     fi
+    for port; do sed "s/listen 80;/listen $port;/; s|/run/nginx|&-$port|" "$NODE/nginx/etc/nginx/nginx.conf" >"$NODE/nginx/etc/nginx/$port.conf"; done
     say "$("$REPOSITORY/contrib/push-image" "$NODE/nginx" "$REGISTRY/nginx:latest" --port 80 -- nginx -g 'daemon off;')"
     rm -rf "$NODE/nginx"
 }
@@ -243,6 +246,7 @@ node_down() {
     for name in agent containerd registry; do stop "$name"; done
     sh "$REPOSITORY/contrib/sweep" "$NODE" <<END
 namespace $NAMESPACE
+namespace $NAMESPACE-ctr
 ip link del $BRIDGE 2>/dev/null
 nft list tables 2>/dev/null | grep -w $BRIDGE | while read -r table; do nft delete \$table; done
 END
