@@ -10,6 +10,8 @@ BRIDGE=qs$TAG
 # cargo's profile: `PROFILE=dev contrib/quickstart` compiles less, `PROFILE=release` more.
 PROFILE=${PROFILE:-quick}
 SOCKET=$NODE/containerd/containerd.sock
+# shellcheck source=contrib/packages.sh
+source "$REPOSITORY/contrib/packages.sh"
 BOLD='' RED='' PLAIN=''
 [[ ! -t 1 || ! -t 2 ]] || BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
 STEP='' STEP_LOG='' STEP_ADVICE='' STEP_BEGAN=0
@@ -50,23 +52,6 @@ explain_failure() {
 }
 
 need_root() { [[ $EUID -eq 0 ]] || fail "This makes network interfaces and containers: run it as root (sudo $0 $*)."; }
-
-# need_packages PROGRAM:PACKAGE...: installs the packages of those programs that are not there.
-need_packages() {
-    local missing=() pair
-    for pair; do
-        command -v "${pair%%:*}" >/dev/null || missing+=("${pair#*:}")
-    done
-    if [[ ${#missing[@]} -eq 0 ]]; then
-        say "all there"
-        return
-    fi
-    command -v apt-get >/dev/null || fail "This host has no apt-get; install what gives you: ${missing[*]}"
-    say "apt-get install ${missing[*]}"
-    local install=(env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}")
-    mkdir -p "$NODE"
-    "${install[@]}" >"$NODE/apt.log" 2>&1 || { apt-get update -q >>"$NODE/apt.log" 2>&1 && "${install[@]}" >>"$NODE/apt.log" 2>&1; }
-}
 
 # Builds the agent with cargo's own progress to be seen, as the clone's owner if that is who called sudo. Sets AGENT.
 build_agent() {
@@ -232,11 +217,13 @@ END
     launch agent "curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
 }
 
-# api METHOD PATH [BODY]: asks the agent. An error status is a failure, and its body, which says why, is shown.
+# api METHOD PATH [BODY]: asks the agent. An error status is a failure; the body, which says why, comes out in any case.
 api() {
-    local arguments=(-sS --fail-with-body -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")")
+    local arguments=(-sS -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")" -w '\n%{http_code}') answer
     [[ $# -lt 3 ]] || arguments+=(-H 'Content-Type: application/json' --data "$3")
-    curl "${arguments[@]}" "$API$2" || { printf '\n' && return 1; }
+    answer=$(curl "${arguments[@]}" "$API$2")
+    printf '%s\n' "${answer%$'\n'*}"
+    [[ ${answer##*$'\n'} == 2?? ]]
 }
 
 # Takes the node away, whatever there is of it. Says what it found.
