@@ -51,7 +51,16 @@ explain_failure() {
     [[ -z $STEP_ADVICE ]] || printf 'What to do: %s\n' "$STEP_ADVICE" >&2
 }
 
-need_root() { [[ $EUID -eq 0 ]] || fail "This makes network interfaces and containers: run it as root (sudo $0 $*)."; }
+need_root() { [[ $EUID -eq 0 ]] || fail "This makes network interfaces and containers: run it as root (sudo $0)."; }
+
+# What would otherwise end in a riddle minutes later.
+check_host() {
+    need_root
+    # The kernel takes 107 bytes for a socket's path; containerd adds `.ttrpc` to this one.
+    [[ ${#SOCKET} -le 100 ]] || fail "$SOCKET is too long for a socket's path: clone into a directory with a shorter name."
+    [[ $(stat -f -c %T "$REPOSITORY") != overlayfs ]] ||
+        fail "$REPOSITORY is on an overlay file system (are we in a container?), on which containerd cannot lay another: clone onto a disk."
+}
 
 # Builds the agent with cargo's own progress to be seen, as the clone's owner if that is who called sudo. Sets AGENT.
 build_agent() {
@@ -132,8 +141,6 @@ choose_subnet() {
 }
 
 start_containerd() {
-    # The kernel takes 107 bytes for a socket's path; containerd adds `.ttrpc` to this one.
-    [[ ${#SOCKET} -le 100 ]] || fail "$SOCKET is too long for a socket's path: clone into a directory with a shorter name."
     mkdir -p "$NODE/containerd"
     cat >"$NODE/containerd/config.toml" <<END
 version = 2
