@@ -241,8 +241,7 @@ node_down() {
     sh "$REPOSITORY/contrib/sweep" "$NODE" <<END
 namespace $NAMESPACE
 namespace $NAMESPACE-ctr
-ip link del $BRIDGE 2>/dev/null
-nft list tables 2>/dev/null | grep -w $BRIDGE | while read -r table; do nft delete \$table; done
+bridge $BRIDGE
 END
     [[ ! -e $NODE ]] || fail "$NODE cannot be removed; see what holds it: grep $NODE /proc/mounts; fuser -vm $NODE"
 }
