@@ -12,7 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -27,7 +27,7 @@ pub(crate) mod registry;
 pub(crate) mod scratch;
 
 use containerd::Containerd;
-use scratch::Scratch;
+use scratch::{Scratch, Sweeper};
 
 /// So many tests can run on one machine at once: 100 ports each, below the kernel's ephemeral ports (32768).
 const SLOTS_MAX: u16 = 110;
@@ -36,7 +36,6 @@ const AGENT_PORTS: u16 = 70;
 
 /// Counts the testbeds of this process: a name is never used again, even where a slot is.
 static NUMBER: AtomicU32 = AtomicU32::new(0);
-static ANY_FAILED: AtomicBool = AtomicBool::new(false);
 
 /// One test's share of the machine.
 #[derive(Debug)]
@@ -56,7 +55,7 @@ pub(crate) struct Testbed {
     pub(crate) scratch: Arc<Scratch>,
     next_port: AtomicU16,
     ports_end: u16,
-    slot: Option<UnixListener>,
+    _slot: UnixListener,
 }
 
 impl Testbed {
@@ -78,8 +77,7 @@ impl Testbed {
         let ports_start = 21_000 + 100 * number;
         let dir = scratch.dir().join(&namespace);
         std::fs::create_dir(&dir).expect("the name is new");
-        scratch.at_end(&format!("namespace {namespace}; {}", clean_network(&bridge)));
-        Self {
+        let bed = Self {
             namespace,
             bridge,
             subnet: format!("10.213.{number}.0/24"),
@@ -89,8 +87,15 @@ impl Testbed {
             scratch,
             next_port: AtomicU16::new(ports_start + AGENT_PORTS),
             ports_end: ports_start + 100,
-            slot: Some(slot),
-        }
+            _slot: slot,
+        };
+        bed.scratch.at_end(&bed.will());
+        bed
+    }
+
+    /// What is the test's own, as the sweeper is told it.
+    fn will(&self) -> String {
+        format!("namespace {}; bridge {}", self.namespace, self.bridge)
     }
 
     /// A TCP port of the test's own that nothing was given yet.
@@ -113,32 +118,11 @@ impl Testbed {
 
 impl Drop for Testbed {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            ANY_FAILED.store(true, Ordering::Relaxed);
-        }
         self.containerd.empty(&self.namespace);
-        let _ = run("sh", ["-c", &clean_network(&self.bridge)]);
-        if std::thread::panicking() {
-            // The sweeper takes the rest, at the end; until then nobody else may have the subnet and the ports.
-            std::mem::forget(self.slot.take());
-            return;
-        }
-        if let Err(error) = std::fs::remove_dir_all(&self.dir) {
-            eprintln!("{}: {error}", self.dir.display());
-        }
+        let mut sweeper = Sweeper::start(&self.dir);
+        sweeper.add(&self.will());
+        sweeper.sweep();
     }
-}
-
-/// A test of this run has failed: what it leaves behind is not one more fault.
-fn any_failed() -> bool {
-    ANY_FAILED.load(Ordering::Relaxed)
-}
-
-/// Shell that takes away a test's bridge and the nftables tables that are named after it.
-fn clean_network(bridge: &str) -> String {
-    format!(
-        "ip link del {bridge} 2>/dev/null; nft list tables 2>/dev/null | grep -w {bridge} | while read -r table; do nft delete $table; done"
-    )
 }
 
 /// The lowest free slot. An abstract socket is the lock: the kernel lets go of it whatever happens to us.

@@ -7,7 +7,8 @@ use std::time::Duration;
 use crate::harness::image::{Dialect, Image, Packing, architecture, push_index};
 use crate::harness::proxy::{Fault, Proxy};
 use crate::harness::registry::{Access, PASSWORD, Registry, USER};
-use crate::harness::{Testbed, eventually};
+use crate::harness::scratch::Sweeper;
+use crate::harness::{Testbed, eventually, run};
 
 #[tokio::test]
 async fn an_image_that_was_pushed_runs() {
@@ -38,6 +39,21 @@ async fn a_container_that_still_runs_counts_as_left() {
     bed.ctr(&["tasks", "rm", "-f", "one"]);
     bed.ctr(&["containers", "rm", "one"]);
     bed.assert_no_container_left();
+}
+
+#[test]
+fn the_sweeper_takes_what_is_left_and_says_so() {
+    let bed = Testbed::new();
+    let dir = bed.dir.join("left");
+    let (mount, file) = (dir.join("mount"), dir.join("file"));
+    fs::create_dir_all(&mount).expect("a directory");
+    fs::write(file, "no find: the directory goes in any case").expect("a file");
+    run("mount", ["-t".as_ref(), "tmpfs".as_ref(), "none".as_ref(), mount.as_os_str()]).expect("root mounts");
+    let mut sweeper = Sweeper::start(&dir);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sweeper.sweep()));
+    let message = *panicked.expect_err("something is left").downcast::<String>().expect("a message");
+    assert!(message.ends_with(&format!(":\nmount {}\n", mount.display())), "{message}");
+    assert!(!dir.exists());
 }
 
 #[tokio::test]

@@ -8,15 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 static CURRENT: Mutex<Weak<Scratch>> = Mutex::new(Weak::new());
 
-/// One directory under `/var/tmp` (a real disk: containerd's layers behave differently on a tmpfs).
-///
-/// A shell of its own process group holds the other end of a pipe. However the test binary ends (success, panic, `kill
-/// -9`, Ctrl-C), the pipe ends with it, and the shell takes away processes, mounts, cgroups and the directory. At an
-/// orderly end it must find nothing; what it finds then is a leak, and the last test fails for it.
+/// One directory under `/var/tmp` (a real disk: containerd's layers behave differently on a tmpfs), and its [`Sweeper`]: at
+/// an orderly end it must find nothing; what it finds then is a leak, and the last test fails for it.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     dir: PathBuf,
-    sweeper: Mutex<Child>,
+    sweeper: Mutex<Sweeper>,
 }
 
 impl Scratch {
@@ -33,48 +30,52 @@ impl Scratch {
     fn new() -> Self {
         assert!(rustix::process::geteuid().is_root(), "these tests run real containers: run them as root");
         let dir = tempfile::Builder::new().prefix("chas-").tempdir_in("/var/tmp").expect("a directory").keep();
-        let sweeper = Command::new("sh")
-            .args(["-c", include_str!("../../../contrib/sweep"), "sweep"])
-            .arg(&dir)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .current_dir("/")
-            .process_group(0)
-            .spawn()
-            .expect("sh starts");
-        Self { dir, sweeper: Mutex::new(sweeper) }
+        let sweeper = Mutex::new(Sweeper::start(&dir));
+        Self { dir, sweeper }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Adds a line of shell to what runs when the tests are over, however they end. The last one added runs first.
-    pub(crate) fn at_end(&self, command: &str) {
-        let mut sweeper = lock(&self.sweeper);
-        writeln!(sweeper.stdin.as_mut().expect("it is piped"), "{command}").expect("the sweeper reads");
-    }
-
-    fn sweep(&self) -> String {
-        let mut sweeper = lock(&self.sweeper);
-        drop(sweeper.stdin.take());
-        let mut found = String::new();
-        sweeper.stdout.take().expect("it is piped").read_to_string(&mut found).expect("the sweeper speaks");
-        sweeper.wait().expect("the sweeper ends");
-        found
+    /// Has this taken away too when the tests are over, however they end; see [`Sweeper::add`].
+    pub(crate) fn at_end(&self, what: &str) {
+        lock(&self.sweeper).add(what);
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let found = self.sweep();
-        if found.is_empty() {
-            return;
-        }
-        eprintln!("the tests left behind:\n{found}");
-        // After a failed test something is always left; that failure is the one to read.
-        assert!(std::thread::panicking() || super::any_failed(), "the tests left something behind");
+        lock(&self.sweeper).sweep();
+    }
+}
+
+/// `contrib/sweep`, waiting in a process group of its own for the end of a pipe. However the test binary ends (success,
+/// panic, `kill -9`, Ctrl-C), the pipe ends with it, and processes, mounts, cgroups and the directory are taken away.
+#[derive(Debug)]
+pub(crate) struct Sweeper(Child);
+
+impl Sweeper {
+    pub(crate) fn start(dir: &Path) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", include_str!("../../../contrib/sweep"), "sweep"]).arg(dir).current_dir("/").process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        Self(command.spawn().expect("sh starts"))
+    }
+
+    /// Adds a line: `namespace NAME` or `bridge NAME`.
+    pub(crate) fn add(&mut self, line: &str) {
+        writeln!(self.0.stdin.as_mut().expect("it is piped"), "{line}").expect("the sweeper reads");
+    }
+
+    /// Sweeps now. Panics if anything was found, unless a test is failing already: then something is always left, and that
+    /// failure is the one to read.
+    pub(crate) fn sweep(&mut self) {
+        drop(self.0.stdin.take());
+        let mut found = String::new();
+        self.0.stdout.take().expect("it is swept once").read_to_string(&mut found).expect("the sweeper speaks");
+        self.0.wait().expect("the sweeper ends");
+        assert!(found.is_empty() || std::thread::panicking(), "the tests left something behind:\n{found}");
     }
 }
 

@@ -1,0 +1,247 @@
+# shellcheck shell=bash
+# Sourced by quickstart and bench: a whole node (containerd, a registry, the agent) in one directory, and how it goes again.
+# It touches nothing of the host's containerd. NODE is the directory; everything else follows from it.
+
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# Names that another clone, or the agent installed on this host, does not use.
+TAG=$(printf %s "$NODE" | cksum | cut -d' ' -f1)
+NAMESPACE=quickstart-$TAG
+BRIDGE=qs$TAG
+# cargo's profile: `PROFILE=dev contrib/quickstart` compiles less, `PROFILE=release` more.
+PROFILE=${PROFILE:-quick}
+SOCKET=$NODE/containerd/containerd.sock
+# shellcheck source=contrib/packages.sh
+source "$REPOSITORY/contrib/packages.sh"
+BOLD='' RED='' PLAIN=''
+[[ ! -t 1 || ! -t 2 ]] || BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
+STEP='' STEP_LOG='' STEP_ADVICE='' STEP_BEGAN=0
+
+# step WHAT [LOG [ADVICE]]: ends the step before; if this one fails, the end of LOG and the ADVICE are shown.
+step() {
+    step_done
+    STEP=$1 STEP_LOG=${2:-} STEP_ADVICE=${3:-} STEP_BEGAN=${EPOCHREALTIME/[.,]/}
+    printf '\n%s== %s%s\n' "$BOLD" "$STEP" "$PLAIN"
+}
+
+step_done() {
+    [[ -n $STEP ]] || return 0
+    local took=$((${EPOCHREALTIME/[.,]/} - STEP_BEGAN))
+    printf '   done in %d.%d s\n' $((took / 1000000)) $((took / 100000 % 10))
+    STEP=''
+}
+
+say() { printf '   %s\n' "$*"; }
+
+indent() { sed 's/^/   /'; }
+
+fail() {
+    printf '\n%s%s%s\n' "$RED" "$*" "$PLAIN" >&2
+    exit 1
+}
+
+# For `trap … EXIT`: what failed, the end of its log, what to do.
+explain_failure() {
+    local status=$?
+    [[ $status -ne 0 && -n $STEP ]] || return 0
+    printf '\n%sFailed: %s%s\n' "$RED" "$STEP" "$PLAIN" >&2
+    if [[ -s $STEP_LOG ]]; then
+        printf 'The end of %s:\n' "$STEP_LOG" >&2
+        tail -n 20 "$STEP_LOG" | sed 's/^/   | /' >&2
+    fi
+    [[ -z $STEP_ADVICE ]] || printf 'What to do: %s\n' "$STEP_ADVICE" >&2
+}
+
+need_root() { [[ $EUID -eq 0 ]] || fail "This makes network interfaces and containers: run it as root (sudo $0)."; }
+
+# What would otherwise end in a riddle minutes later.
+check_host() {
+    need_root
+    # The kernel takes 107 bytes for a socket's path; containerd adds `.ttrpc` to this one.
+    [[ ${#SOCKET} -le 100 ]] || fail "$SOCKET is too long for a socket's path: clone into a directory with a shorter name."
+    [[ $(stat -f -c %T "$REPOSITORY") != overlayfs ]] ||
+        fail "$REPOSITORY is on an overlay file system (are we in a container?), on which containerd cannot lay another: clone onto a disk."
+}
+
+# Builds the agent with cargo's own progress to be seen, as the clone's owner if that is who called sudo. Sets AGENT.
+build_agent() {
+    local cargo=cargo as=()
+    if [[ -n ${SUDO_USER:-} && $(stat -c %U "$REPOSITORY") == "$SUDO_USER" ]]; then
+        as=(runuser -u "$SUDO_USER" -- env "HOME=$(getent passwd "$SUDO_USER" | cut -d: -f6)")
+        # shellcheck disable=SC2016 # the owner's HOME, not root's
+        cargo=$("${as[@]}" bash -lc 'PATH=$HOME/.cargo/bin:$PATH command -v cargo' || true)
+    else
+        cargo=$(PATH=$HOME/.cargo/bin:$PATH command -v cargo || true)
+    fi
+    [[ -n $cargo ]] || fail "There is no cargo. Install Rust first: https://rustup.rs"
+    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" --bin chas-node-agent)
+    local target
+    target=$(cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" metadata --format-version 1 --no-deps | jq -r .target_directory)
+    AGENT=$target/${PROFILE/#dev/debug}/chas-node-agent
+}
+
+# alive NAME: the process that `launch NAME` started is still that process.
+alive() {
+    local pid began
+    read -r pid began 2>/dev/null <"$NODE/$1.pid" || return 1
+    [[ $(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null) == "$began" && $(cut -d' ' -f3 "/proc/$pid/stat") != Z ]]
+}
+
+# launch NAME READY COMMAND...: starts it in the background unless it runs, and waits until the shell code READY succeeds.
+launch() {
+    local name=$1 ready=$2 attempt
+    shift 2
+    if alive "$name"; then
+        say "$name runs already"
+    else
+        setsid "$@" >>"$NODE/$name.log" 2>&1 </dev/null &
+        local pid=$!
+        echo "$pid $(cut -d' ' -f22 "/proc/$pid/stat")" >"$NODE/$name.pid"
+    fi
+    for attempt in {1..300}; do
+        eval "$ready" >/dev/null 2>&1 && return
+        alive "$name" || fail "$name ended at once."
+        sleep 0.1
+    done
+    fail "$name does not answer after ${attempt}00 ms."
+}
+
+# stop NAME: asks it to end, waits, kills.
+stop() {
+    local pid attempt
+    alive "$1" || return 0
+    read -r pid _ <"$NODE/$1.pid"
+    kill "$pid" 2>/dev/null || true
+    for attempt in {1..100}; do
+        alive "$1" || return 0
+        sleep 0.1
+    done
+    kill -9 "$pid" 2>/dev/null || true
+}
+
+# choose NAME FIRST: a TCP port that nobody listens on, from FIRST up; the same again as long as the node lives.
+choose_port() {
+    local file=$NODE/$1.port port=$2
+    if [[ ! -s $file ]]; then
+        while [[ -n $(ss -Hltn "sport = :$port") ]]; do port=$((port + 1)); done
+        echo "$port" >"$file"
+    fi
+    cat "$file"
+}
+
+# A /24 that no route of this host touches; the same again as long as the node lives.
+choose_subnet() {
+    local number
+    if [[ ! -s $NODE/subnet ]]; then
+        for number in {0..255}; do
+            ip -4 route | grep -q "10\.231\.$number\." || break
+        done
+        echo "10.231.$number.0/24" >"$NODE/subnet"
+    fi
+    cat "$NODE/subnet"
+}
+
+start_containerd() {
+    mkdir -p "$NODE/containerd"
+    cat >"$NODE/containerd/config.toml" <<END
+version = 2
+root = "$NODE/containerd/root"
+state = "$NODE/containerd/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime",
+    "io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
+    "io.containerd.snapshotter.v1.zfs", "io.containerd.tracing.processor.v1.otlp", "io.containerd.internal.v1.tracing"]
+[grpc]
+address = "$SOCKET"
+[ttrpc]
+address = "$SOCKET.ttrpc"
+END
+    launch containerd "ctr --address $SOCKET version" containerd --config "$NODE/containerd/config.toml"
+}
+
+start_registry() {
+    local port
+    port=$(choose_port registry 5000)
+    REGISTRY=127.0.0.1:$port
+    cat >"$NODE/registry.yml" <<END
+version: 0.1
+log: {level: warn}
+storage: {filesystem: {rootdirectory: $NODE/registry}}
+http: {addr: "$REGISTRY", secret: local}
+END
+    launch registry "curl -fs http://$REGISTRY/v2/" docker-registry serve "$NODE/registry.yml"
+}
+
+# The nginx image of our own making, in the registry as nginx:latest. It listens on port 80; with `-c /etc/nginx/PORT.conf`
+# on PORT, for each PORT given.
+push_nginx() {
+    local port
+    if curl -fs -o /dev/null "http://$REGISTRY/v2/nginx/manifests/latest" -H 'Accept: application/vnd.oci.image.manifest.v1+json'; then
+        say "nginx:latest is there already"
+        return
+    fi
+    rm -rf "$NODE/nginx"
+    if ! "$REPOSITORY/contrib/nginx-rootfs" "$NODE/nginx" >"$NODE/nginx.log" 2>&1; then
+        apt-get update -q >>"$NODE/nginx.log" 2>&1
+        rm -rf "$NODE/nginx"
+        "$REPOSITORY/contrib/nginx-rootfs" "$NODE/nginx" >>"$NODE/nginx.log" 2>&1
+    fi
+    for port; do sed "s/listen 80;/listen $port;/; s|/run/nginx|&-$port|" "$NODE/nginx/etc/nginx/nginx.conf" >"$NODE/nginx/etc/nginx/$port.conf"; done
+    say "$("$REPOSITORY/contrib/push-image" "$NODE/nginx" "$REGISTRY/nginx:latest" --port 80 -- nginx -g 'daemon off;')"
+    rm -rf "$NODE/nginx"
+}
+
+# Starts the agent on the state it left, or anew if it was built since. Sets API.
+start_agent() {
+    local port subnet first
+    port=$(choose_port agent 9090)
+    first=$(choose_port published 8080)
+    subnet=$(choose_subnet)
+    API=http://127.0.0.1:$port
+    [[ -s $NODE/token ]] || (umask 077 && head -c 24 /dev/urandom | base64 | tr -d '\n/+=' >"$NODE/token")
+    cat >"$NODE/node-agent.yaml" <<END
+api:
+  port: $port
+  listen: 127.0.0.1
+  token_file: $NODE/token
+node:
+  id: quickstart
+containerd:
+  socket: $SOCKET
+  namespace: $NAMESPACE
+state:
+  dir: $NODE/state
+  run_dir: $NODE/run
+network:
+  bridge: $BRIDGE
+  subnet: $subnet
+  port_range: $first-$((first + 99))
+registry:
+  insecure: [$REGISTRY]
+END
+    if alive agent && [[ $AGENT -nt $NODE/agent.pid ]]; then
+        say "it was built anew: the old one makes place, its containers run on"
+        stop agent
+    fi
+    launch agent "curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
+}
+
+# api METHOD PATH [BODY]: asks the agent. An error status is a failure; the body, which says why, comes out in any case.
+api() {
+    local arguments=(-sS -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")" -w '\n%{http_code}') answer
+    [[ $# -lt 3 ]] || arguments+=(-H 'Content-Type: application/json' --data "$3")
+    answer=$(curl "${arguments[@]}" "$API$2")
+    printf '%s\n' "${answer%$'\n'*}"
+    [[ ${answer##*$'\n'} == 2?? ]]
+}
+
+# Takes the node away, whatever there is of it. Says what it found.
+node_down() {
+    [[ -e $NODE ]] || return 0
+    local name
+    for name in agent containerd registry; do stop "$name"; done
+    sh "$REPOSITORY/contrib/sweep" "$NODE" <<END
+namespace $NAMESPACE
+namespace $NAMESPACE-ctr
+bridge $BRIDGE
+END
+    [[ ! -e $NODE ]] || fail "$NODE cannot be removed; see what holds it: grep $NODE /proc/mounts; fuser -vm $NODE"
+}
