@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod containerd;
+pub mod memory;
 
 /// A container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {

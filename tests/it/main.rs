@@ -1,0 +1,4 @@
+//! The reconciler, queue, plan and real store on the in-memory runtime, in virtual time.
+
+#[cfg(test)]
+mod reconcile;

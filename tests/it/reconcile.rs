@@ -1,0 +1,265 @@
+//! What is deployed comes to run and stays so, whatever fails on the way.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
+use chas_node_agent::runtime::RuntimeError;
+use chas_node_agent::runtime::memory::MemoryRuntime;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use state::assign::Pool;
+use state::desired::{Owner, RunState};
+use state::id::ContainerId;
+use state::reason::Reason;
+use state::status::{Condition, Status, condition};
+use state::store::{Limits, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+struct Node {
+    runtime: Arc<MemoryRuntime>,
+    store: Arc<Store>,
+    handle: Handle,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    fn start() -> Self {
+        Self::start_on(Arc::default(), tempfile::tempdir().unwrap())
+    }
+
+    fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
+        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
+        let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 50 };
+        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+        let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), Clock::start(), Duration::from_secs(30));
+        let (handle, stop, tracker) = (reconciler.handle(), CancellationToken::new(), TaskTracker::new());
+        tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
+        Self { runtime, store, handle, stop, tracker, directory }
+    }
+
+    /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
+    async fn restart(self) -> Self {
+        let Self { runtime, store, handle, stop, tracker, directory } = self;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        drop((store, handle));
+        Self::start_on(runtime, directory)
+    }
+
+    fn deploy(&self, body: &Value) -> ContainerId {
+        let deploy = state::spec::parse::deploy(body).unwrap();
+        let id = self.store.deploy(deploy, Owner::Push, false, 0, |_| false).unwrap().record.id;
+        self.handle.wake(id);
+        id
+    }
+
+    fn remove(&self, id: ContainerId) {
+        self.store.change(id, |record| record.removing = true).unwrap();
+        self.handle.wake(id);
+    }
+
+    fn condition(&self, id: ContainerId) -> Condition {
+        let known = self.handle.board().known(id);
+        condition(self.store.desired().get(id).unwrap(), &known.seen, &known.memory, known.activity)
+    }
+
+    fn settled(&self) -> bool {
+        let desired = self.store.desired();
+        let wanted = desired.records().filter(|r| r.run == RunState::Running && !r.removing).map(|r| r.instance());
+        desired.records().all(|r| !r.removing) && self.runtime.running() == wanted.collect()
+    }
+}
+
+/// The store writes on a thread of its own, which virtual time does not wait for: so time is let go in small pieces,
+/// with a breath of real time in between.
+async fn pass(time: Duration) {
+    let end = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::thread::sleep(Duration::from_micros(200));
+        tokio::task::yield_now().await;
+    }
+}
+
+fn web() -> Value {
+    json!({"name": "web", "image": "nginx"})
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deployed_runs_and_what_is_removed_leaves_nothing() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(node.condition(id).status, Status::Pulling);
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(node.condition(id).status, Status::Running);
+    node.remove(id);
+    pass(Duration::from_secs(5)).await;
+    assert!(node.runtime.instances().is_empty());
+    assert!(node.store.desired().get(id).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_replaces_the_old_generation_and_never_runs_both() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(5)).await;
+    node.deploy(&json!({"name": "web", "image": "nginx:2"}));
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(node.runtime.running().len(), 1, "the old one serves while the image is fetched");
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(node.runtime.running().iter().map(|name| name.generation).collect::<Vec<_>>(), [2]);
+    assert_eq!((node.runtime.launches(id), node.runtime.most_tasks_of_one()), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_agent_starts_nothing_anew() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(5)).await;
+    let node = node.restart().await;
+    pass(Duration::from_secs(60)).await;
+    assert_eq!((node.runtime.launches(id), node.condition(id).status), (1, Status::Running));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reboot_brings_everything_back() {
+    let node = Node::start();
+    node.deploy(&web());
+    node.deploy(&json!({"name": "resting", "image": "nginx", "state": "stopped"}));
+    pass(Duration::from_secs(5)).await;
+    node.runtime.reboot();
+    let node = node.restart().await;
+    pass(Duration::from_secs(5)).await;
+    assert!(node.settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_container_that_ends_is_restarted_at_once_and_then_ever_later() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(5)).await;
+    node.runtime.end(id, 1);
+    pass(Duration::from_millis(300)).await;
+    assert_eq!(node.runtime.launches(id), 2);
+    for _ in 0..4 {
+        node.runtime.end(id, 1);
+        pass(Duration::from_secs(20)).await;
+    }
+    node.runtime.end(id, 1);
+    pass(Duration::from_millis(500)).await;
+    let condition = node.condition(id);
+    assert_eq!((condition.status, condition.reason), (Status::Restarting, Some(Reason::CrashLoop)));
+    let wait = condition.next_attempt.unwrap().since(node.handle.board().clock.now());
+    assert!(wait > Duration::from_secs(7), "{wait:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_says_why_and_is_tried_again() {
+    let node = Node::start();
+    node.runtime.fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(3)).await;
+    let condition = node.condition(id);
+    assert_eq!(
+        (condition.status, condition.reason, condition.message.as_deref()),
+        (Status::Failed, Some(Reason::ImageNotFound), Some("no such tag"))
+    );
+    pass(Duration::from_secs(15)).await;
+    assert_eq!(node.condition(id).status, Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_does_not_wait_for_a_pull() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_millis(500)).await;
+    node.remove(id);
+    pass(Duration::from_millis(500)).await;
+    assert!(node.store.desired().get(id).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_image_is_fetched_again() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    node.runtime.fail_next([RuntimeError::ImageLost("gone".to_owned())]);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(node.condition(id).status, Status::Running);
+}
+
+#[derive(Clone, Debug)]
+enum Act {
+    Deploy(u8, u8),
+    Remove(u8),
+    Stop(u8),
+    End(u8),
+    Fail,
+    Lose,
+    Reboot,
+    Restart,
+    Pass(u16),
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        3 => (0..4_u8, 0..3_u8).prop_map(|(name, image)| Act::Deploy(name, image)),
+        1 => (0..4_u8).prop_map(Act::Remove),
+        1 => (0..4_u8).prop_map(Act::Stop),
+        2 => (0..4_u8).prop_map(Act::End),
+        1 => Just(Act::Fail),
+        1 => Just(Act::Lose),
+        1 => Just(Act::Reboot),
+        1 => Just(Act::Restart),
+        3 => (0..5000_u16).prop_map(Act::Pass),
+    ]
+}
+
+async fn history(acts: Vec<Act>) {
+    let mut node = Node::start();
+    for act in acts {
+        let id = |name: u8| node.store.desired().named(&format!("c{name}").parse().unwrap()).map(|record| record.id);
+        match act {
+            Act::Deploy(name, image) => drop(node.deploy(&json!({"name": format!("c{name}"), "image": format!("i{image}")}))),
+            Act::Remove(name) => id(name).into_iter().for_each(|id| node.remove(id)),
+            Act::Stop(name) => {
+                if let Some(id) = id(name) {
+                    node.store.change(id, |record| record.run = RunState::Stopped).unwrap();
+                    node.handle.wake(id);
+                }
+            }
+            Act::End(name) => id(name).into_iter().for_each(|id| node.runtime.end(id, 1)),
+            Act::Fail => node.runtime.fail_next([RuntimeError::failed(Reason::CreateFailed, "refused")]),
+            Act::Lose => node.runtime.fail_next([RuntimeError::Unavailable("away".to_owned())]),
+            Act::Reboot => node.runtime.reboot(),
+            Act::Restart => node = node.restart().await,
+            Act::Pass(ms) => pass(Duration::from_millis(ms.into())).await,
+        }
+    }
+    // Faults have stopped: the longest wait is five minutes and a half.
+    for _ in 0..50 {
+        if node.settled() {
+            break;
+        }
+        pass(Duration::from_secs(20)).await;
+    }
+    assert!(node.settled(), "{:?} {:?}", node.runtime.instances(), node.store.desired());
+    assert!(node.runtime.most_tasks_of_one() <= 1);
+    node.stop.cancel();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_history_converges_once_faults_stop(acts in proptest::collection::vec(act(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(history(acts));
+    }
+}
