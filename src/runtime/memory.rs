@@ -174,6 +174,6 @@ impl Runtime for MemoryRuntime {
 
     async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {
         self.world().events = Some(events);
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
