@@ -379,10 +379,11 @@ proptest! {
     #[test]
     fn any_two_streams_come_back_over_rotation(
         chunks in proptest::collection::vec(
-            (any::<bool>(), proptest::collection::vec(prop_oneof![1 => Just(b'\n'), 5 => any::<u8>()], 1..60), 1..1500usize), 0..12)
+            (any::<bool>(), proptest::collection::vec(prop_oneof![1 => Just(b'\n'), 5 => any::<u8>()], 1..60), 1..180usize), 0..12)
     ) {
         let chunks: Vec<(bool, Vec<u8>)> = chunks.into_iter().map(|(err, bytes, times)| (err, bytes.repeat(times))).collect();
         let (_root, dir) = log_dir();
+        // A line that is one newline takes 46 bytes on disk: 12 × 59 × 179 of them still fit, so nothing is rotated away.
         let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
         let to_print = chunks.clone();
         pumped(&dir, limits, move |mut out, mut err| {
@@ -394,7 +395,7 @@ proptest! {
         let records = runtime.block_on(all(&dir, ReadOptions::default()));
         for (stream, to_err) in [(Stream::Stdout, false), (Stream::Stderr, true)] {
             let expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
-            prop_assert_eq!(printed(&records, stream), expected);
+            prop_assert!(printed(&records, stream) == expected);
         }
         prop_assert!(records.windows(2).all(|pair| pair[0].time < pair[1].time));
     }
