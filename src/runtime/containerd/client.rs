@@ -55,7 +55,6 @@ pub struct Client {
 macro_rules! services {
     ($($(#[$doc:meta])* $name:ident: $client:ident in $($module:ident)::+;)+) => {
         $($(#[$doc])*
-        #[allow(dead_code, reason = "tasks and events land next")]
         pub(crate) fn $name(&self) -> $($module)::+::$client<Scoped> {
             let service = InterceptedService::new(self.channel.clone(), self.scope.clone());
             $($module)::+::$client::new(service).max_decoding_message_size(REPLY_BYTES_MAX)

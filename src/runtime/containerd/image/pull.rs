@@ -81,8 +81,8 @@ async fn layers(
     // As many as there are layers: a download never waits for the unpacking.
     let (done, mut next) = mpsc::channel(manifest.layers.len());
     let download = async move {
-        let downloads = stream::iter(manifest.layers.iter().enumerate().map(|(n, layer)| async move {
-            fetch.layer(layer).await?;
+        let downloads = stream::iter((0..manifest.layers.len()).map(|n| async move {
+            fetch.layer(&manifest.layers[n]).await?;
             Ok::<_, RuntimeError>(n)
         }));
         let mut downloads = downloads.buffered(fetch.config.layers_max.max(1));

@@ -1,0 +1,109 @@
+//! Looking: what containerd has of ours, as facts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use containerd_client::services::v1 as api;
+use containerd_client::services::v1::snapshots as snapshots_api;
+use containerd_client::types::v1::{Process, Status};
+use state::id::{ContainerId, InstanceName};
+use state::observed::{Exit, Instance, Seen, Task};
+
+use super::client::{CallError, quick};
+use super::unpack::SNAPSHOTTER;
+use super::{Containerd, labels};
+use crate::runtime::{Foreign, Listing, RuntimeError};
+
+/// The exit code of a process that SIGKILL ended: 128 + 9.
+const KILLED: u32 = 137;
+
+impl Containerd {
+    pub(super) async fn look(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
+        let filter = format!("{},labels.\"{}\"=={id}", labels::ours(), labels::ID);
+        let request = api::ListContainersRequest { filters: vec![filter] };
+        let found = quick(self.client.containers().list(request)).await?.containers;
+        let mut seen = Seen::default();
+        for instance in
+            found.iter().filter_map(|container| container.id.parse::<InstanceName>().ok()).filter(|name| name.id == id)
+        {
+            let task = self.task(instance).await?;
+            seen.instances.insert(instance.generation, Instance { container: true, task });
+        }
+        Ok(seen)
+    }
+
+    /// The state of an instance's task.
+    pub(super) async fn task(&self, instance: InstanceName) -> Result<Task, RuntimeError> {
+        let request = api::GetRequest { container_id: instance.to_string(), exec_id: String::new() };
+        match quick(self.client.tasks().get(request)).await {
+            Ok(reply) => reply.process.map_or(Ok(Task::Absent), |process| self.state(instance, &process)),
+            Err(CallError::NotFound(_)) => Ok(Task::Absent),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn state(&self, instance: InstanceName, process: &Process) -> Result<Task, RuntimeError> {
+        match process.status() {
+            Status::Created => Ok(Task::Created { pid: process.pid }),
+            Status::Running | Status::Paused | Status::Pausing => Ok(Task::Running { pid: process.pid }),
+            Status::Stopped => {
+                let kills = || self.host.cgroup.out_of_memory_kills(&self.cgroups_path(instance)).unwrap_or(0);
+                let out_of_memory = process.exit_status == KILLED && kills() > 0;
+                Ok(Task::Stopped(Exit { code: process.exit_status, at: time(process.exited_at.as_ref()), out_of_memory }))
+            }
+            // The shim did not answer containerd in time.
+            Status::Unknown => Err(RuntimeError::Unavailable(format!("the shim of {instance} does not answer"))),
+        }
+    }
+
+    pub(super) async fn listing(&self) -> Result<Listing, RuntimeError> {
+        let containers = quick(self.client.containers().list(api::ListContainersRequest::default())).await?.containers;
+        let processes = quick(self.client.tasks().list(api::ListTasksRequest::default())).await?.tasks;
+        let mut tasks: BTreeMap<&str, &Process> = processes.iter().map(|process| (process.id.as_str(), process)).collect();
+        let mut listing = Listing::default();
+        for container in &containers {
+            let process = tasks.remove(container.id.as_str());
+            let managed = container.labels.get(labels::MANAGED).is_some_and(|value| value == "1");
+            match container.id.parse::<InstanceName>() {
+                Ok(name) if managed => {
+                    let task = process.map_or(Ok(Task::Absent), |process| self.state(name, process))?;
+                    let instance = Instance { container: true, task };
+                    listing.ours.entry(name.id).or_default().instances.insert(name.generation, instance);
+                }
+                _ => listing.foreign.push(Foreign {
+                    id: container.id.clone(),
+                    image: container.image.clone(),
+                    running: process.is_some_and(|process| process.status() == Status::Running),
+                }),
+            }
+        }
+        let known: BTreeSet<&str> = containers.iter().map(|container| container.id.as_str()).collect();
+        let mut orphans: BTreeSet<InstanceName> = tasks.keys().filter_map(|id| id.parse().ok()).collect();
+        orphans.extend(
+            self.snapshots()
+                .await?
+                .iter()
+                .filter(|key| !known.contains(key.as_str()))
+                .filter_map(|key| key.parse::<InstanceName>().ok()),
+        );
+        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) = orphans.into_iter().collect();
+        Ok(listing)
+    }
+
+    async fn snapshots(&self) -> Result<Vec<String>, RuntimeError> {
+        let request = snapshots_api::ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
+        let mut stream = quick(self.client.snapshots().list(request)).await?;
+        let mut keys = Vec::new();
+        while let Some(page) = stream.message().await.map_err(CallError::from)? {
+            keys.extend(page.info.into_iter().map(|info| info.name));
+        }
+        Ok(keys)
+    }
+}
+
+/// containerd's timestamps; what did not happen is in the year 1.
+fn time(stamp: Option<&prost_types::Timestamp>) -> SystemTime {
+    let since = stamp.and_then(|stamp| Some(Duration::new(stamp.seconds.try_into().ok()?, stamp.nanos.try_into().ok()?)));
+    SystemTime::UNIX_EPOCH + since.unwrap_or_default()
+}

@@ -1,0 +1,254 @@
+//! Who a container's process runs as: `user[:group]`, by name or number, looked up in the image's own files.
+
+use std::io::{self, Read as _};
+use std::path::Path;
+use std::time::SystemTime;
+
+use containerd_client::services::v1::snapshots as snapshots_api;
+use containerd_client::types::Mount;
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::mount::{MountFlags, UnmountFlags};
+use state::reason::Reason;
+use uuid::Uuid;
+
+use super::client::{Client, quick};
+use super::lease::Lease;
+use super::unpack::{self, SNAPSHOTTER};
+use crate::runtime::RuntimeError;
+
+/// No real `/etc/passwd` is larger; a hostile one must not fill our memory.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The identity of a container's process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct User {
+    /// Its user id.
+    pub(crate) uid: u32,
+    /// Its group id.
+    pub(crate) gid: u32,
+    /// Its supplementary groups, sorted.
+    pub(crate) groups: Vec<u32>,
+    /// Its home directory, if `/etc/passwd` names one.
+    pub(crate) home: Option<String>,
+}
+
+/// The largest id that may be asked for, as in docker: above it the C library's -1 begins.
+const ID_MAX: u32 = i32::MAX.unsigned_abs();
+
+/// Whether `wanted` can only be resolved with the image's `/etc/passwd` and `/etc/group`.
+///
+/// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no look at the image.
+pub(crate) fn needs_files(wanted: &str) -> bool {
+    !matches!(wanted, "" | "0" | "root" | "0:0" | "root:root" | "0:root" | "root:0")
+}
+
+/// Resolves `user[:group]` by docker's rules.
+///
+/// A number without an entry is taken as it is, with group 0. Without `:group`, the group is the one of the user's
+/// entry, and the supplementary groups are those that list the user's name. Broken lines of the files are skipped.
+///
+/// # Errors
+/// [`Reason::UserNotFound`]: a name has no entry, or a number is above 2147483647.
+pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, RuntimeError> {
+    let (user, of_group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
+    let user = if user.is_empty() { "0" } else { user };
+    let number = id(user)?;
+    let mut entries = passwd.lines().filter_map(Entry::parse);
+    let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
+    let mut found = match (entry, number) {
+        (Some(entry), _) => User { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.map(str::to_owned) },
+        (None, Some(uid)) => User { uid, ..User::default() },
+        (None, None) => return Err(unknown("user", user, "/etc/passwd")),
+    };
+    match (of_group.filter(|name| !name.is_empty()), entry) {
+        (Some(name), _) => {
+            found.gid = match id(name)? {
+                Some(gid) => gid,
+                None => groups(group)
+                    .find(|(known, ..)| *known == name)
+                    .map(|(_, gid, _)| gid)
+                    .ok_or_else(|| unknown("group", name, "/etc/group"))?,
+            };
+        }
+        (None, Some(entry)) => {
+            let lists = |members: &str| members.split(',').any(|member| member.trim() == entry.name);
+            found.groups = groups(group).filter(|(.., members)| lists(members)).map(|(_, gid, _)| gid).collect();
+            found.groups.sort_unstable();
+            found.groups.dedup();
+        }
+        (None, None) => {}
+    }
+    Ok(found)
+}
+
+/// Finds out who `wanted` is in the image whose topmost snapshot is `parent`. `run_dir` is for a mount that lasts a moment.
+///
+/// # Errors
+/// [`Reason::UserNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
+pub(crate) async fn lookup(client: &Client, wanted: &str, parent: &str, run_dir: &Path) -> Result<User, RuntimeError> {
+    if !needs_files(wanted) {
+        return Ok(User::default());
+    }
+    // Without a lease, containerd's garbage collector may take the view while it is mounted.
+    let key = format!("chas-view-{}", Uuid::new_v4().simple());
+    let lease = Lease::open(client, &key, SystemTime::now()).await?;
+    let request = snapshots_api::ViewSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.clone(),
+        parent: parent.to_owned(),
+        ..snapshots_api::ViewSnapshotRequest::default()
+    };
+    let files = match quick(lease.client.snapshots().view(request)).await {
+        Ok(view) => {
+            let directory = run_dir.join(&key);
+            let read = tokio::task::spawn_blocking(move || files(&view.mounts, &directory)).await;
+            let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+            read.map_err(|error| RuntimeError::failed(Reason::CreateFailed, format!("the image's users cannot be read: {error}")))
+        }
+        Err(super::client::CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
+        Err(error) => Err(error.into()),
+    };
+    unpack::remove(client, &key).await;
+    lease.close().await?;
+    let (passwd, group) = files?;
+    resolve(wanted, &passwd, &group)
+}
+
+/// `/etc/passwd` and `/etc/group` of a snapshot, empty where they are missing.
+fn files(mounts: &[Mount], directory: &Path) -> io::Result<(String, String)> {
+    std::fs::create_dir_all(directory)?;
+    let read = mount(mounts, directory).and_then(|()| {
+        let files = read(directory, "etc/passwd").and_then(|passwd| Ok((passwd, read(directory, "etc/group")?)));
+        rustix::mount::unmount(directory, UnmountFlags::DETACH)?;
+        files
+    });
+    std::fs::remove_dir(directory)?;
+    read
+}
+
+fn mount(mounts: &[Mount], directory: &Path) -> io::Result<()> {
+    let [mount] = mounts else { return Err(io::Error::other("the snapshot has not exactly one mount")) };
+    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    if mount.r#type == "bind" {
+        flags |= MountFlags::BIND;
+    }
+    let flag_words = ["ro", "rw", "bind", "rbind"];
+    let data: Vec<_> = mount.options.iter().filter(|option| !flag_words.contains(&option.as_str())).cloned().collect();
+    let data = std::ffi::CString::new(data.join(",")).map_err(io::Error::other)?;
+    rustix::mount::mount(&mount.source, directory, &mount.r#type, flags, Some(data.as_c_str()))?;
+    Ok(())
+}
+
+/// Reads a file below `root`. The image's author may have made it a link to anywhere: it is followed as the container
+/// would, never out of the image.
+fn read(root: &Path, path: &str) -> io::Result<String> {
+    let root = std::fs::File::open(root)?;
+    let opened = rustix::fs::openat2(
+        &root,
+        path,
+        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
+        Mode::empty(),
+        ResolveFlags::IN_ROOT,
+    );
+    let file = match opened {
+        Ok(file) => std::fs::File::from(file),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(String::new()),
+        Err(error) => return Err(error.into()),
+    };
+    if !file.metadata()?.is_file() {
+        return Ok(String::new());
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+fn unknown(what: &str, name: &str, file: &str) -> RuntimeError {
+    let message = format!("the image's {file} has no {what} {name:?}; give one that it has, or a number");
+    RuntimeError::failed(Reason::UserNotFound, message)
+}
+
+/// The text as an id; `None` if it is a name.
+fn id(text: &str) -> Result<Option<u32>, RuntimeError> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(id) if id <= ID_MAX => Ok(Some(id)),
+        _ => Err(RuntimeError::failed(Reason::UserNotFound, format!("{text} is above the largest user or group id, {ID_MAX}"))),
+    }
+}
+
+/// A line of passwd(5).
+#[derive(Clone, Copy)]
+struct Entry<'a> {
+    name: &'a str,
+    uid: u32,
+    gid: u32,
+    home: Option<&'a str>,
+}
+
+impl<'a> Entry<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let mut fields = line.trim().split(':');
+        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
+        Some(Self { name, uid, gid, home: fields.nth(1).filter(|home| home.starts_with('/')) })
+    }
+}
+
+/// The lines of group(5): name, id, members.
+fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
+    text.lines().filter_map(|line| {
+        let mut fields = line.trim().split(':');
+        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let gid = fields.nth(1)?.parse().ok()?;
+        Some((name, gid, fields.next().unwrap_or_default()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\n# comment\nbroken\nweb:x:1000:1001:Web:/srv/web:/bin/sh\n\
+                          nohome:x:1002:1002:::/bin/sh\nhuge:x:99999999999:1::/:\n";
+    const GROUP: &str = "root:x:0:\nweb:x:1001:\nlogs:x:2000:web,other\nextra:x:1500:other, web\nbroken:x\nother:x:7:other\n";
+
+    #[track_caller]
+    fn check(wanted: &str, uid: u32, gid: u32, groups: &[u32], home: Option<&str>) {
+        let expected = User { uid, gid, groups: groups.to_vec(), home: home.map(str::to_owned) };
+        assert_eq!(resolve(wanted, PASSWD, GROUP).unwrap(), expected, "{wanted:?}");
+    }
+
+    #[test]
+    fn users_are_resolved_as_docker_does() {
+        check("", 0, 0, &[], Some("/root"));
+        check("root", 0, 0, &[], Some("/root"));
+        check("web", 1000, 1001, &[1500, 2000], Some("/srv/web"));
+        check("1000", 1000, 1001, &[1500, 2000], Some("/srv/web"));
+        check("web:", 1000, 1001, &[1500, 2000], Some("/srv/web"));
+        check("web:logs", 1000, 2000, &[], Some("/srv/web"));
+        check("1000:0", 1000, 0, &[], Some("/srv/web"));
+        check("4242", 4242, 0, &[], None);
+        check("4242:4343", 4242, 4343, &[], None);
+        check(":logs", 0, 2000, &[], Some("/root"));
+        check("nohome", 1002, 1002, &[], None);
+    }
+
+    #[test]
+    fn who_is_not_in_the_image_is_named() {
+        for (wanted, named) in [("nobody", "nobody"), ("web:nogroup", "nogroup"), ("4294967295", "4294967295"), ("huge", "huge")]
+        {
+            let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
+            assert!(matches!(error, RuntimeError::Failed { reason: Reason::UserNotFound, .. }), "{wanted}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn only_plain_root_needs_no_look_at_the_image() {
+        assert!(!needs_files("") && !needs_files("0:0") && !needs_files("root"));
+        assert!(needs_files("web") && needs_files("1000") && needs_files("root:web") && needs_files("0:5"));
+    }
+}
