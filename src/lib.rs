@@ -1,5 +1,7 @@
 //! The agent that keeps a node's containers running.
 
+pub mod agent;
+pub mod api;
 pub mod backoff;
 pub mod cli;
 pub mod config;

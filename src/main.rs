@@ -1,2 +1,66 @@
-//! The agent's entry point.
-fn main() {}
+//! The process: parse, log, run, and the exit code. Nothing else of the agent ends it.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use chas_node_agent::cli::{self, Invocation};
+use chas_node_agent::config::{self, Config, Flags};
+use chas_node_agent::{agent, logs, telemetry};
+
+/// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    // containerd's shim starts this binary as a container's logging process, with almost no environment. It must be up
+    // within milliseconds and stay small, so this comes before everything else.
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(logs::shim::ARGUMENT)) {
+        return logs::shim::run(std::env::args_os(), config::environment(logs::shim::CONTAINER_VARIABLE));
+    }
+    match cli::parse(std::env::args_os()) {
+        Ok(Invocation::Run(flags)) => run(&flags),
+        Ok(Invocation::ConfigCheck(flags)) => {
+            let loaded = config::load(&flags, &config::environment);
+            print(&config::report(&loaded));
+            if loaded.outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+        }
+        Ok(Invocation::Version) => print(&cli::version()),
+        Err(usage) if usage.asked_for => print(&usage.text),
+        Err(usage) => complain(&usage.text),
+    }
+}
+
+fn run(flags: &Flags) -> ExitCode {
+    let config = match config::load(flags, &config::environment).outcome {
+        Ok(config) => config,
+        Err(faults) => return complain(&format!("{faults}\n")),
+    };
+    let journal = config::environment(telemetry::JOURNAL_VARIABLE);
+    match telemetry::begin(&config.logging, journal.as_deref()).map_err(Into::into).and_then(|()| serve(config)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            complain(&format!("chas-node-agent: {error:#}\n"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    // reqwest is built without a provider of its own, and panics where none is installed.
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        anyhow::bail!("a TLS provider is installed already");
+    }
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(agent::run(config))
+}
+
+/// A reader that went away (`| head`) is no failure.
+fn print(text: &str) -> ExitCode {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    ExitCode::SUCCESS
+}
+
+fn complain(text: &str) -> ExitCode {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+    ExitCode::from(EXIT_USAGE)
+}

@@ -56,6 +56,9 @@ pub trait Runtime: Send + Sync + 'static {
     /// Ends the instance's task as `stop` does and takes away everything that bears the instance's name.
     fn remove(&self, instance: InstanceName, how: &StopOrder) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
+    /// Takes away what a container keeps over its generations: its logs. Only once no instance of it is left.
+    fn forget(&self, id: ContainerId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Takes away what belongs to no instance: snapshots, netns, leases, processes, log files, images nobody wants, and
     /// settles the network with what is assigned. `wanted` is everything desired, including what is being removed.
     fn sweep(&self, wanted: &[Record]) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;

@@ -198,7 +198,10 @@ impl<R: Runtime> Reconciler<R> {
                 let (generation, finished) = (record.generation, finished.clone());
                 self.write(move |store| store.finish(id, generation, finished)).await
             }
-            (Step::Forget, Some(_)) => self.write(move |store| store.forget(id)).await,
+            (Step::Forget, Some(_)) => {
+                self.runtime.forget(id).await?;
+                self.write(move |store| store.forget(id)).await
+            }
             (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
+use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::{Semaphore, mpsc};
@@ -124,6 +125,11 @@ impl Runtime for Containerd {
 
     async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
         self.take_away(instance, how).await
+    }
+
+    async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let removed = crate::logs::remove(&crate::logs::directory(&self.config.logs_dir, id)).await;
+        removed.map_err(|error| RuntimeError::failed(Reason::RemoveFailed, format!("its logs cannot be removed: {error}")))
     }
 
     async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {

@@ -168,6 +168,10 @@ impl Runtime for MemoryRuntime {
         Ok(())
     }
 
+    async fn forget(&self, _: ContainerId) -> Result<(), RuntimeError> {
+        self.fault()
+    }
+
     async fn sweep(&self, _: &[Record]) -> Result<Swept, RuntimeError> {
         Ok(Swept::default())
     }

@@ -5,6 +5,9 @@
 mod harness;
 
 #[cfg(test)]
+mod lifecycle;
+
+#[cfg(test)]
 mod network;
 
 #[cfg(test)]

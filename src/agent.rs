@@ -1,0 +1,140 @@
+//! The only wiring: builds every room, starts it, and stops it in order. Only this file knows everything.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use state::assign::Pool;
+use state::store::{Limits, Store};
+use state::subnet::Ipv4Subnet;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::monitor::Monitor;
+use crate::network::{Network, NetworkConfig};
+use crate::reconcile::{Clock, Reconciler};
+use crate::runtime::containerd::client::Client;
+use crate::runtime::containerd::image::Images;
+use crate::runtime::containerd::registry::RegistryConfig;
+use crate::runtime::containerd::{Containerd, ContainerdConfig};
+use crate::{api, notify, shutdown};
+
+mod node;
+
+/// How long turns and requests under way may take once the agent is to stop. Whatever is cut off is found by the next
+/// start's first look; systemd kills after 90 s.
+const DRAIN: Duration = Duration::from_secs(15);
+/// How soon the network is tried again where it could not be set up.
+const NETWORK_RETRY: Duration = Duration::from_secs(2);
+
+/// Runs the agent until it is told to stop. Stops no container.
+///
+/// # Errors
+/// What keeps it from starting: the store, the address to listen on, the host's facts.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let tracker = TaskTracker::new();
+    let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
+    let store = Arc::new(open_store(&config).await?);
+    let network = Arc::new(Network::new(NetworkConfig {
+        bridge: config.network.bridge.clone(),
+        subnet: subnet(&config)?,
+        netns_dir: config.state.run_dir.join("netns"),
+        files_dir: config.state.run_dir.join("files"),
+    }));
+    let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
+    let monitor = Arc::new(Monitor::new(config.state.dir.clone(), config.network.bridge.clone())?);
+    let clock = Clock::start();
+    let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), clock, config.reconcile.resync_interval);
+    let node = Arc::new(node::AgentNode::new(store, reconciler.handle(), Arc::clone(&monitor), logs_dir(&config), &tracker));
+    let listener =
+        TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
+    announce(&config);
+
+    tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
+    let sampling = (Arc::clone(&monitor), config.monitoring.health_interval, stop.clone());
+    tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
+    tracker.spawn(notify::watchdog(|| true, stop.clone()));
+    notify::ready();
+    let served = serve(listener, api::router(node, config.api.token.clone()), stop.clone()).await;
+    stop.cancel();
+    notify::stopping();
+    tracker.close();
+    if tokio::time::timeout(DRAIN, tracker.wait()).await.is_err() {
+        tracing::warn!("some work did not end in time and is left to the next start");
+    }
+    served
+}
+
+async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
+    let drained = stop.clone();
+    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    tokio::select! {
+        served = async { serving.await } => served.context("the API cannot be served"),
+        // Followers of logs would keep it up for ever.
+        () = async { drained.cancelled().await; tokio::time::sleep(DRAIN / 3).await } => Ok(()),
+    }
+}
+
+/// Sets up the network and reconciles. The network comes first, since a container cannot start without; as long as it
+/// cannot be had, the reason is said and containers that run are left alone.
+async fn begin(reconciler: Reconciler<Containerd>, network: Arc<Network>, stop: CancellationToken, tracker: TaskTracker) {
+    while let Err(error) = network.prepare().await {
+        tracing::error!(error = %crate::runtime::RuntimeError::from(error), "the network cannot be set up; trying again");
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(NETWORK_RETRY) => {}
+        }
+    }
+    reconciler.run(stop, tracker).await;
+}
+
+fn announce(config: &Config) {
+    tracing::info!(listen = %config.api.listen, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
+    if config.api.chas_url.is_none() {
+        tracing::info!(
+            "no api.chas_url (CHAS_API_URL) is configured: nothing is pulled or reported, containers come by push only"
+        );
+    }
+}
+
+fn logs_dir(config: &Config) -> PathBuf {
+    config.state.dir.join("logs")
+}
+
+fn subnet(config: &Config) -> anyhow::Result<Ipv4Subnet> {
+    config.network.subnet.to_string().parse().map_err(|error| anyhow::anyhow!("network.subnet: {error}"))
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let mut addresses = subnet(config)?.container_addresses();
+    let (first, last) = (addresses.next(), addresses.next_back());
+    let first = first.context("network.subnet has no address for a container")?;
+    let pool = Pool { addresses: first..=last.unwrap_or(first), ports: config.network.port_range.clone() };
+    let limits = Limits { pool, containers_max: usize::try_from(config.containers.max)? };
+    let path = config.state.dir.join("state");
+    let opened = tokio::task::spawn_blocking(move || Store::open(&path, limits)).await?;
+    opened.context("the stored state cannot be opened")
+}
+
+fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containerd> {
+    let client = Client::new(&config.containerd.socket, &config.containerd.namespace);
+    let registry = RegistryConfig {
+        insecure: config.registry.insecure.clone(),
+        auth_file: config.registry.auth_file.clone(),
+        ca_file: config.registry.ca_file.clone(),
+        stall_timeout: config.registry.stall_timeout,
+        ..RegistryConfig::default()
+    };
+    let images = Images::new(client.clone(), registry)?;
+    let executable = std::env::current_exe().context("the agent's own path is not known")?;
+    let settings = ContainerdConfig {
+        namespace: config.containerd.namespace.clone(),
+        logs_dir: logs_dir(config),
+        executable,
+        run_dir: config.state.run_dir.clone(),
+    };
+    Containerd::new(settings, client, network, images).context("the host's facts cannot be read")
+}

@@ -1,0 +1,182 @@
+//! What the API sees of the agent: the store for what is asked, the reconciler's board for what is known.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use state::desired::{Owner, PortBinding, Record, RunState};
+use state::id::ContainerId;
+use state::observed::{Seen, Task};
+use state::spec::parse::Deploy;
+use state::status::{Condition, Status, condition};
+use state::store::{Store, StoreError};
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::api::{Change, Deployed, Health, Node, Refusal, View};
+use crate::monitor::Monitor;
+use crate::network;
+use crate::reconcile::{Handle, Known};
+use crate::runtime::Foreign;
+
+/// The running agent, as the API sees it.
+#[derive(Debug)]
+pub(super) struct AgentNode {
+    store: Arc<Store>,
+    handle: Handle,
+    monitor: Arc<Monitor>,
+    logs_dir: PathBuf,
+    tracker: TaskTracker,
+}
+
+impl AgentNode {
+    pub(super) fn new(
+        store: Arc<Store>,
+        handle: Handle,
+        monitor: Arc<Monitor>,
+        logs_dir: PathBuf,
+        tracker: &TaskTracker,
+    ) -> Self {
+        Self { store, handle, monitor, logs_dir, tracker: tracker.clone() }
+    }
+
+    /// Runs a change of the store where it may block, and to its end even if the caller goes away.
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let store = Arc::clone(&self.store);
+        let written = self.tracker.spawn_blocking(move || change(&store)).await;
+        written.map_err(|error| Refusal::Unavailable(error.to_string()))?.map_err(refusal)
+    }
+
+    fn view(&self, record: &Arc<Record>) -> View {
+        let board = self.handle.board();
+        let known = board.known(record.id);
+        let condition = condition(record, &known.seen, &known.memory, known.activity);
+        let Known { seen, memory, pull, .. } = known;
+        let exit = memory.last_exit.as_ref();
+        let finished_ms = record.finished.as_ref().map(|finished| finished.at_ms);
+        View {
+            next_attempt: condition.next_attempt.map(|at| board.clock.wall(at)),
+            started: memory.started.map(|at| board.clock.wall(at)),
+            finished: exit.map(|exit| exit.at).or(finished_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))),
+            exit_code: exit.map(|exit| exit.code).or(record.finished.as_ref().map(|finished| finished.code)),
+            restart_count: memory.restart_count,
+            pull: pull.map(|progress| progress.get()),
+            applied_generation: applied(&seen),
+            condition,
+            record: Some(Arc::clone(record)),
+            foreign: None,
+        }
+    }
+}
+
+/// The newest generation that runs.
+fn applied(seen: &Seen) -> Option<u64> {
+    seen.instances
+        .iter()
+        .rev()
+        .find(|(_, instance)| matches!(instance.task, Task::Running { .. }))
+        .map(|(generation, _)| *generation)
+}
+
+fn unmanaged(foreign: Foreign) -> View {
+    let status = if foreign.running { Status::Running } else { Status::Stopped };
+    View {
+        record: None,
+        foreign: Some((foreign.id, foreign.image)),
+        condition: Condition { status, reason: None, message: None, next_attempt: None },
+        next_attempt: None,
+        started: None,
+        finished: None,
+        exit_code: None,
+        restart_count: 0,
+        pull: None,
+        applied_generation: None,
+    }
+}
+
+fn refusal(error: StoreError) -> Refusal {
+    let text = error.to_string();
+    match error {
+        StoreError::Assign(
+            state::assign::AssignError::TakenByContainer { .. } | state::assign::AssignError::TakenByProcess { .. },
+        )
+        | StoreError::Owned(..) => Refusal::Conflict(text),
+        StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
+        StoreError::NotFound(_) => Refusal::NotFound(text),
+        StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Refusal::Full(format!("{text}: {source}"))
+        }
+        StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
+        StoreError::Corrupt { .. } => Refusal::Unavailable(text),
+    }
+}
+
+/// Whether a process of this host listens there. Where that cannot be found out, starting the container will.
+fn listening(binding: &PortBinding) -> bool {
+    network::listener_on(binding).unwrap_or(false)
+}
+
+impl Node for AgentNode {
+    async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<Deployed, Refusal> {
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        let accepted = self.write(move |store| store.deploy(deploy, Owner::Push, dry_run, now_ms, listening)).await?;
+        if accepted.changed && !dry_run {
+            self.handle.wake(accepted.record.id);
+        }
+        Ok(Deployed { view: self.view(&accepted.record), changed: accepted.changed })
+    }
+
+    async fn change(&self, id: ContainerId, change: Change) -> Result<(), Refusal> {
+        self.write(move |store| {
+            store.change(id, |record| match change {
+                Change::Stop => record.run = RunState::Stopped,
+                Change::Start => (record.run, record.finished) = (RunState::Running, None),
+                Change::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
+                Change::Remove => record.removing = true,
+            })
+        })
+        .await?;
+        self.handle.wake(id);
+        Ok(())
+    }
+
+    fn containers(&self) -> Vec<View> {
+        let desired = self.store.desired();
+        let mut views: Vec<_> = desired.records().map(|record| self.view(record)).collect();
+        views.sort_by(|a, b| a.record.as_ref().map(|r| &r.name).cmp(&b.record.as_ref().map(|r| &r.name)));
+        views.extend(self.handle.board().foreign().into_iter().map(unmanaged));
+        views
+    }
+
+    fn container(&self, id: ContainerId) -> Option<View> {
+        self.store.desired().get(id).map(|record| self.view(record))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.handle.board().changes()
+    }
+
+    fn logs_dir(&self, id: ContainerId) -> PathBuf {
+        crate::logs::directory(&self.logs_dir, id)
+    }
+
+    fn health(&self) -> Health {
+        let board = self.handle.board();
+        let reachability = board.reachability();
+        let views = self.containers();
+        let ours = || views.iter().filter(|view| view.record.is_some());
+        Health {
+            facts: self.monitor.snapshot(),
+            running: ours().filter(|view| view.condition.status == Status::Running).count(),
+            unsettled: ours().filter(|view| !matches!(view.condition.status, Status::Running | Status::Stopped)).count(),
+            containerd: reachability.reachable,
+            containerd_since: reachability.since,
+            containerd_error: reachability.error,
+            errors: board.troubles().into_iter().map(|trouble| (trouble.at, trouble.reason, trouble.message)).collect(),
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The HTTP interface. It changes what is desired and shows what is known; it cannot start a container.
+//!
+//! [`Node`] is all it needs of the agent. Errors are RFC 9457 problems; [`error`] alone names status codes of failures.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use state::desired::Record;
+use state::id::ContainerId;
+use state::reason::Reason;
+use state::spec::parse::{Deploy, FieldError};
+use state::status::Condition;
+use tokio::sync::watch;
+
+use crate::config::Secret;
+use crate::monitor::NodeFacts;
+
+mod auth;
+mod containers;
+pub mod error;
+mod health;
+mod logs;
+mod query;
+mod wire;
+
+/// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What the API needs of the agent.
+pub trait Node: Send + Sync + 'static {
+    /// Takes in a deploy; on a dry run, only answers what it would come to. Durable when it answers.
+    fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send;
+
+    /// Changes what is desired of one container. Durable when it answers.
+    fn change(&self, id: ContainerId, change: Change) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Every container, by name; those that are not ours last.
+    fn containers(&self) -> Vec<View>;
+
+    /// One container.
+    fn container(&self, id: ContainerId) -> Option<View>;
+
+    /// A number that grows whenever a view may have changed.
+    fn changes(&self) -> watch::Receiver<u64>;
+
+    /// Where the container's log files are.
+    fn logs_dir(&self, id: ContainerId) -> PathBuf;
+
+    /// The node's health.
+    fn health(&self) -> Health;
+}
+
+/// What a deploy came to.
+#[derive(Clone, Debug)]
+pub struct Deployed {
+    /// The container as it is then (on a dry run: as it would be).
+    pub view: View,
+    /// It differs from what was stored.
+    pub changed: bool,
+}
+
+/// A change of what is desired of a container.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is to be stopped, and stay so.
+    Stop,
+    /// It is to run.
+    Start,
+    /// It is to be ended and started once.
+    Restart,
+    /// It is to be taken away.
+    Remove,
+}
+
+/// Why a change was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// It contradicts what is there: a name or host port that somebody else has.
+    Conflict(String),
+    /// There is no such container.
+    NotFound(String),
+    /// The body is not valid.
+    Invalid(Vec<FieldError>),
+    /// The node has no room for it.
+    Full(String),
+    /// The agent cannot take it now.
+    Unavailable(String),
+}
+
+/// A container as it is shown.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// What was asked; `None` for one that is not ours.
+    pub record: Option<Arc<Record>>,
+    /// The id and image of one that is not ours.
+    pub foreign: Option<(String, String)>,
+    /// Its status and why.
+    pub condition: Condition,
+    /// When the next attempt is made.
+    pub next_attempt: Option<SystemTime>,
+    /// Since when it runs.
+    pub started: Option<SystemTime>,
+    /// When it ended last.
+    pub finished: Option<SystemTime>,
+    /// How it ended last.
+    pub exit_code: Option<u32>,
+    /// How often it was started again.
+    pub restart_count: u32,
+    /// Bytes fetched of its image, and in all.
+    pub pull: Option<(u64, u64)>,
+    /// The generation that runs or last ran, if one does.
+    pub applied_generation: Option<u64>,
+}
+
+/// The node's health.
+#[derive(Clone, Debug)]
+pub struct Health {
+    /// The node's resources.
+    pub facts: NodeFacts,
+    /// Containers that run.
+    pub running: usize,
+    /// Containers that are not as desired.
+    pub unsettled: usize,
+    /// containerd answers.
+    pub containerd: bool,
+    /// Since when that is so.
+    pub containerd_since: SystemTime,
+    /// What it said last when it did not.
+    pub containerd_error: Option<String>,
+    /// What went wrong lately: when, the code, what.
+    pub errors: Vec<(SystemTime, Reason, String)>,
+}
+
+/// The whole interface. With a `token`, every call but the probes needs it.
+pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
+    let guarded = Router::new()
+        .route("/containers/deploy", post(containers::deploy::<N>))
+        .route("/containers", get(containers::list::<N>))
+        .route("/containers/{id}", get(containers::get::<N>).delete(containers::remove::<N>))
+        .route("/containers/{id}/stop", post(containers::stop::<N>))
+        .route("/containers/{id}/start", post(containers::start::<N>))
+        .route("/containers/{id}/restart", post(containers::restart::<N>))
+        .route("/containers/{id}/logs", get(logs::logs::<N>))
+        .route("/health", get(health::health::<N>))
+        .route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));
+    let open = Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(health::ready::<N>))
+        .route("/version", get(health::version));
+    let routes = guarded.merge(open).fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method);
+    routes
+        .layer(middleware::from_fn(error::access_log))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(error::panicked))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(node)
+}

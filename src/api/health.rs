@@ -1,0 +1,56 @@
+//! The node's health, for people, CHaS and load balancers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use serde_json::{Value, json};
+
+use super::{Node, wire};
+
+pub(super) async fn health<N: Node>(State(node): State<Arc<N>>) -> Json<Value> {
+    let health = node.health();
+    let facts = &health.facts;
+    let status = match (health.containerd, health.unsettled) {
+        (false, _) => "unhealthy",
+        (true, 0) => "healthy",
+        (true, _) => "degraded",
+    };
+    let interfaces: Vec<_> =
+        facts.interfaces.iter().map(|i| json!({"name": i.name, "up": i.up, "addresses": i.addresses})).collect();
+    let errors: Vec<_> = health
+        .errors
+        .iter()
+        .map(|(at, reason, message)| json!({"at": wire::time(*at), "reason": reason, "message": message}))
+        .collect();
+    let body = json!({
+        "status": status,
+        "resources": {
+            "cpu_usage": facts.cpu_usage_percent, "memory_usage": facts.memory_usage_percent,
+            "disk_available": facts.disk_available(), "container_count": health.running,
+            "memory_total_bytes": facts.memory_total_bytes, "memory_available_bytes": facts.memory_available_bytes,
+            "disk_total_bytes": facts.disk_total_bytes, "disk_available_bytes": facts.disk_available_bytes,
+        },
+        "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces, "unsettled": health.unsettled,
+        "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
+        "errors": errors,
+    });
+    std::future::ready(Json(body)).await
+}
+
+pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {
+    let answer = if node.health().containerd {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "containerd is away\n")
+    };
+    std::future::ready(answer).await
+}
+
+pub(super) async fn version() -> Json<Value> {
+    std::future::ready(Json(
+        json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "api": {"desired_state": 1}}),
+    ))
+    .await
+}

@@ -1,0 +1,76 @@
+//! A container's output: as text, or as an object a line.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use serde_json::json;
+
+use super::containers::find;
+use super::error::Problem;
+use super::query::Parameters;
+use super::{Node, wire};
+use crate::logs::read::{ReadOptions, read};
+use crate::logs::record::{Record, Stream};
+
+const TAIL_DEFAULT: usize = 100;
+
+pub(super) async fn logs<N: Node>(
+    State(node): State<Arc<N>>,
+    Path(name): Path<String>,
+    query: Query<BTreeMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::of(query, &["tail", "since", "until", "follow", "timestamps", "stream"])?;
+    let now = SystemTime::now();
+    let options = ReadOptions {
+        tail: match parameters.text("tail") {
+            Some("all") => None,
+            _ => Some(parameters.parsed("tail", "a number of lines, or \"all\"")?.unwrap_or(TAIL_DEFAULT)),
+        },
+        since: parameters.time("since", now)?,
+        until: parameters.time("until", now)?,
+        stream: match parameters.text("stream") {
+            None => None,
+            Some("stdout") => Some(Stream::Stdout),
+            Some("stderr") => Some(Stream::Stderr),
+            Some(other) => return Err(Problem::Request(format!("stream={other} is neither stdout nor stderr"))),
+        },
+        follow: parameters.flag("follow")?,
+    };
+    let timestamps = parameters.flag("timestamps")?;
+    let id = find(&*node, &name)?;
+    let json =
+        headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("ndjson"));
+    let ended = {
+        let (node, mut changes) = (Arc::clone(&node), node.changes());
+        async move { while node.container(id).is_some() && changes.changed().await.is_ok() {} }
+    };
+    let records = read(node.logs_dir(id), options).take_until(Box::pin(ended));
+    let lines = records.map(move |record| record.map(|record| line(&record, json, timestamps)));
+    let kind = if json { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
+    Ok(std::future::ready(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()).await)
+}
+
+fn line(record: &Record, json: bool, timestamps: bool) -> Bytes {
+    if json {
+        let stream = if record.stream == Stream::Stdout { "stdout" } else { "stderr" };
+        let text = String::from_utf8_lossy(&record.line);
+        return format!(
+            "{}\n",
+            json!({"time": wire::time(record.time), "stream": stream, "partial": record.partial, "line": text})
+        )
+        .into();
+    }
+    let mut text = if timestamps { format!("{} ", wire::time(record.time)).into_bytes() } else { Vec::new() };
+    text.extend_from_slice(&record.line);
+    if !record.partial {
+        text.push(b'\n');
+    }
+    text.into()
+}

@@ -1,0 +1,93 @@
+//! A container as JSON.
+
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+use state::desired::Record;
+use state::spec::{ImagePull, RestartPolicy, Spec};
+
+use super::View;
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(super) fn time(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// What the list shows.
+pub(super) fn short(view: &View) -> Value {
+    let condition = &view.condition;
+    let mut shown = match (&view.record, &view.foreign) {
+        (Some(record), _) => own(record),
+        (None, Some((id, image))) => json!({"id": id, "name": id, "image": image, "ports": [], "owner": "unmanaged"}),
+        (None, None) => json!({}),
+    };
+    shown["status"] = json!(condition.status);
+    shown["reason"] = json!(condition.reason);
+    shown["message"] = json!(condition.message);
+    shown["next_attempt"] = json!(view.next_attempt.map(time));
+    shown["restart_count"] = json!(view.restart_count);
+    shown["exit_code"] = json!(view.exit_code);
+    shown["started"] = json!(view.started.map(time));
+    shown["finished"] = json!(view.finished.map(time));
+    if let Some((fetched, total)) = view.pull {
+        shown["pull"] = json!({"fetched_bytes": fetched, "total_bytes": total});
+    }
+    shown
+}
+
+/// What a look at one container shows: the list's fields and the specification.
+pub(super) fn whole(view: &View) -> Value {
+    let mut shown = short(view);
+    if let Some(record) = &view.record {
+        shown["spec"] = spec(record);
+        shown["spec_hash"] = json!(record.spec_hash);
+        shown["applied_generation"] = json!(view.applied_generation);
+    }
+    shown
+}
+
+fn own(record: &Record) -> Value {
+    let ports: Vec<_> = record
+        .assignment
+        .ports
+        .iter()
+        .map(|port| json!({"host": port.host, "container": port.container, "protocol": port.protocol, "host_ip": port.host_ip}))
+        .collect();
+    json!({
+        "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "ports": ports, "owner": record.owner,
+        "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
+        "created": time(SystemTime::UNIX_EPOCH + Duration::from_millis(record.created_ms)),
+        "ip": record.assignment.address, "labels": record.spec.labels,
+    })
+}
+
+/// The specification in the words of the deploy body.
+fn spec(record: &Record) -> Value {
+    let Spec { resources, restart, stop, security, logs, .. } = &record.spec;
+    let spec = &record.spec;
+    let policy = match restart.policy {
+        RestartPolicy::Always => "always",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Never => "never",
+    };
+    let pull = match spec.image_pull {
+        ImagePull::IfNotPresent => "if-not-present",
+        ImagePull::Always => "always",
+        ImagePull::Never => "never",
+    };
+    let ports: Vec<_> = spec
+        .ports
+        .iter()
+        .map(|port| json!({"container": port.container, "protocol": port.protocol, "host": port.host, "host_ip": port.host_ip}))
+        .collect();
+    json!({
+        "name": record.name, "image": spec.image.to_string(), "exposed_ports": ports,
+        "resources": {"cpu": resources.cpu.map(|cpu| cpu.to_string()), "memory": resources.memory.map(|m| m.to_string()), "pids": resources.pids},
+        "environment": spec.environment, "command": spec.command, "args": spec.args, "working_dir": spec.working_dir, "user": spec.user,
+        "labels": spec.labels, "state": record.run, "priority": record.priority, "revision": record.revision,
+        "restart": {"policy": policy, "max_retries": restart.max_retries},
+        "stop": {"signal": stop.signal, "timeout": humantime::format_duration(stop.timeout).to_string()},
+        "security": {"read_only_rootfs": security.read_only_rootfs, "capabilities": {"add": security.capabilities.0, "drop": ["ALL"]}},
+        "logs": {"max_size": logs.max_size.to_string(), "max_files": logs.max_files}, "image_pull": pull,
+    })
+}
