@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
@@ -19,6 +19,9 @@ use crate::logs::read::{ReadOptions, read};
 use crate::logs::record::{Record, Stream};
 
 const TAIL_DEFAULT: usize = 100;
+/// A follower of a container that is gone ends by itself, once it has read what was left; one of a container that never
+/// printed waits for a directory that never comes, and is ended after this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs<N: Node>(
     State(node): State<Arc<N>>,
@@ -49,7 +52,10 @@ pub(super) async fn logs<N: Node>(
         headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("ndjson"));
     let ended = {
         let (node, mut changes) = (Arc::clone(&node), node.changes());
-        async move { while node.container(id).is_some() && changes.changed().await.is_ok() {} }
+        async move {
+            while node.container(id).is_some() && changes.changed().await.is_ok() {}
+            tokio::time::sleep(LAST_WORDS).await;
+        }
     };
     let records = read(node.logs_dir(id), options).take_until(Box::pin(ended));
     let lines = records.map(move |record| record.map(|record| line(&record, json, timestamps)));
