@@ -49,7 +49,7 @@ pub enum TelemetryError {
 /// The file cannot be opened, the level is none, or it is called twice.
 pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
     let wrong = |source| TelemetryError::Level { level: logging.level.clone(), source };
-    let filter: EnvFilter = logging.level.parse().map_err(wrong)?;
+    let filter: EnvFilter = directives(&logging.level).parse().map_err(wrong)?;
     match &logging.file {
         Some(path) => subscribe(logging.format, filter, Arc::new(open(path)?), Medium::File),
         None => {
@@ -71,6 +71,16 @@ enum Medium {
     Terminal,
     File,
     Journal,
+}
+
+/// A bare level is about the agent; of the libraries below it, whose debug lines are a flood, only warnings are kept.
+/// Whoever wants those writes directives, such as `debug,h2=info`.
+fn directives(level: &str) -> String {
+    if level.contains(['=', ',', '[']) {
+        return level.to_owned();
+    }
+    let quiet = ["error", "off"].into_iter().find(|quiet| level.eq_ignore_ascii_case(quiet));
+    format!("{},chas_node_agent={level},state={level}", quiet.unwrap_or("warn"))
 }
 
 fn subscribe<W>(format: LogFormat, filter: EnvFilter, to: W, medium: Medium) -> Result<(), TelemetryError>
