@@ -137,6 +137,26 @@ async fn killed_at_any_point_of_a_deploy_the_agent_converges_to_one_container() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn killed_while_it_creates_and_then_asked_to_remove_the_agent_leaves_no_shim() {
+    let mut stand = Stand::new().await;
+    // The image is there from now on, so that a kill meets the creation.
+    stand.agent.deploy_and_wait(&stand.web("first", &json!({}))).await;
+    for (n, after_ms) in [30, 45, 60, 75, 90, 105].into_iter().enumerate() {
+        let name = format!("web{n}");
+        stand.agent.deploy(&stand.web(&name, &json!({}))).await;
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        // Asked for while the creation is under way, so that the next start finds it to be removed and nothing else.
+        stand.agent.ask("DELETE", &format!("/containers/{name}"), None).await;
+        stand.agent.kill_9();
+        // The creation that was cut off comes to its end without anybody who waits for it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stand.agent.start_again().await;
+        stand.agent.delete_and_wait_if_there(&name).await;
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() {
     let stand = Stand::on(Testbed::with_private_containerd()).await;
     let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;

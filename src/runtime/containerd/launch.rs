@@ -131,8 +131,6 @@ impl Containerd {
         }
     }
 
-    /// Creates the task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
-    /// own, and no timeout.
     async fn create_task(&self, record: &Record, rootfs: Vec<Mount>) -> Result<(), RuntimeError> {
         let logs = logs::directory(&self.config.logs_dir, record.id);
         let output = logs::shim::uri(&self.config.executable, &logs, record.spec.logs);
@@ -143,15 +141,20 @@ impl Containerd {
             stderr: output,
             ..api::CreateTaskRequest::default()
         };
-        let _slot = self.shims.acquire().await;
-        let mut tasks = self.client.tasks();
-        let created = self.creations.spawn(async move { tasks.create(request).await }).await;
-        let created = created.map_err(|error| RuntimeError::Unavailable(error.to_string()))?;
-        match created.map_err(CallError::from) {
-            Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
+        match self.request_task(request).await {
+            Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => Err(refused(&message)),
         }
+    }
+
+    /// Asks for a task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
+    /// own, and no timeout.
+    pub(super) async fn request_task(&self, request: api::CreateTaskRequest) -> Result<(), CallError> {
+        let _slot = self.shims.acquire().await;
+        let mut tasks = self.client.tasks();
+        let created = self.creations.spawn(async move { tasks.create(request).await }).await;
+        created.map_err(|error| CallError::Unavailable(error.to_string()))?.map(drop).map_err(CallError::from)
     }
 
     async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {

@@ -108,6 +108,7 @@ impl Containerd {
             // A task is reached only through a record of its name; and without one there is no telling whether it has one.
             self.create_envelope(instance).await?;
         }
+        self.recover_shim(instance).await?;
         self.end_task(instance, how).await?;
         self.network.detach(instance).await?;
         let snapshot = snapshots_api::RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: instance.to_string() };
