@@ -52,7 +52,9 @@ impl AgentNode {
 
     fn view(&self, record: &Arc<Record>) -> View {
         let board = self.handle.board();
-        let known = board.known(record.id);
+        let mut known = board.known(record.id);
+        // The board is older than the record until the turn that the change woke has taken its first look.
+        known.memory = known.memory.of(record);
         let condition = condition(record, &known.seen, &known.memory, known.activity);
         let Known { seen, memory, pull, .. } = known;
         let exit = memory.last_exit.as_ref();
