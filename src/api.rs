@@ -26,12 +26,17 @@ pub mod error;
 mod health;
 mod logs;
 mod query;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 /// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the API needs of the agent.
+///
+/// A client that goes away drops the future of its request: what [`deploy`](Self::deploy) and [`change`](Self::change) began
+/// must come to its end, and be acted on, without being polled again.
 pub trait Node: Send + Sync + 'static {
     /// Takes in a deploy; on a dry run, only answers what it would come to. Durable when it answers.
     fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send;

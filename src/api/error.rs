@@ -4,7 +4,7 @@ use std::any::Any;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -76,7 +76,12 @@ impl IntoResponse for Problem {
             Self::Failed(reason, _) => body["reason"] = json!(reason),
             Self::Request(_) | Self::Unauthorized | Self::TooLarge | Self::Timeout(_) | Self::Refused(_) => {}
         }
-        problem(status, &body)
+        let mut response = problem(status, &body);
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, 15.5.2: a 401 says how to authenticate.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 

@@ -1,11 +1,10 @@
 //! A container's output: as text, or as an object a line.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
@@ -13,7 +12,7 @@ use serde_json::json;
 
 use super::containers::find;
 use super::error::Problem;
-use super::query::Parameters;
+use super::query::{Named, Parameters, RawQuery};
 use super::{Node, wire};
 use crate::logs::read::{ReadOptions, read};
 use crate::logs::record::{Record, Stream};
@@ -25,8 +24,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 pub(super) async fn logs<N: Node>(
     State(node): State<Arc<N>>,
-    Path(name): Path<String>,
-    query: Query<BTreeMap<String, String>>,
+    Named(name): Named,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["tail", "since", "until", "follow", "timestamps", "stream"])?;

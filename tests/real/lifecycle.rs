@@ -233,3 +233,17 @@ async fn what_is_not_ours_is_listed_and_never_touched() {
     stand.bed.ctr(&["containers", "delete", "stranger"]);
     stand.bed.assert_no_container_left();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fix_that_is_waited_for_is_not_blamed_for_what_it_fixes() {
+    let stand = Stand::new().await;
+    let broken = stand.script("app", "exit 3", &json!({}));
+    let (status, problem) = stand.agent.ask("POST", "/containers/deploy?wait=running&timeout=40s", Some(&broken)).await;
+    // It may be caught in the moment in which it ran.
+    assert!(status == 200 || problem["reason"] == "Exited", "{status} {problem}");
+    stand.agent.wait_status("app", "restarting", SOON).await;
+    let fixed = stand.script("app", "while :; do sleep 1; done", &json!({}));
+    let (status, view) = stand.agent.ask("POST", "/containers/deploy?wait=running&timeout=40s", Some(&fixed)).await;
+    assert_eq!((status, &view["generation"], &view["restart_count"]), (200, &json!(2), &json!(0)), "{view}");
+    stand.end().await;
+}
