@@ -14,6 +14,10 @@ pub(crate) const ID: &str = "chas.io/id";
 pub(crate) const STOP_SIGNAL: &str = "chas.io/stop-signal";
 /// The snapshot that its own is made from.
 pub(crate) const PARENT: &str = "chas.io/parent";
+/// The fingerprint of the spec that it was made of.
+const SPEC_HASH: &str = "chas.io/spec-hash";
+/// The image that it was made of.
+const IMAGE_DIGEST: &str = "chas.io/image-digest";
 /// A piece of the record, followed by its number.
 const RECORD: &str = "chas.io/record.";
 
@@ -25,13 +29,30 @@ pub(crate) fn ours() -> String {
     format!("labels.\"{MANAGED}\"==1")
 }
 
+/// Whether they are those of something of ours.
+pub(crate) fn are_ours(labels: &HashMap<String, String>) -> bool {
+    labels.get(MANAGED).is_some_and(|value| value == "1")
+}
+
+/// Whether a container with these labels was made of the record's spec, and of the image that the record names.
+pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool {
+    let same = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
+    same(SPEC_HASH, &record.spec_hash) && record.image_digest.as_deref().is_none_or(|digest| same(IMAGE_DIGEST, digest))
+}
+
+/// The record that a container was made of, without the environment's values. `None`: the labels do not hold one.
+pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
+    let pieces = (0..labels.len()).map_while(|n| labels.get(&format!("{RECORD}{n}")));
+    serde_json::from_str(&pieces.map(String::as_str).collect::<String>()).ok()
+}
+
 /// The labels of a container of `record`. The record is in it without the environment's values, which may be secret
 /// and stand in the container's OCI spec anyway.
 pub(crate) fn of(record: &Record, stop_signal: Option<Signal>, parent: &str) -> HashMap<String, String> {
     let mut labels = bare(record.instance());
     labels.insert("chas.io/name".to_owned(), record.name.to_string());
-    labels.insert("chas.io/spec-hash".to_owned(), record.spec_hash.clone());
-    labels.insert("chas.io/image-digest".to_owned(), record.image_digest.clone().unwrap_or_default());
+    labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
+    labels.insert(IMAGE_DIGEST.to_owned(), record.image_digest.clone().unwrap_or_default());
     labels.insert(PARENT.to_owned(), parent.to_owned());
     if let Some(signal) = stop_signal {
         labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
@@ -66,7 +87,36 @@ fn pieces(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::runtime::containerd::oci::tests::record as of_body;
+
+    #[test]
+    fn a_record_is_read_back_from_its_labels_without_secrets() {
+        let mut record = of_body(&json!({}));
+        record.spec.environment.insert("TOKEN".to_owned(), "secret".to_owned());
+        record.spec.labels.insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = of(&record, None, "sha256:parent");
+        assert!(labels.iter().all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret")));
+        record.spec.environment.insert("TOKEN".to_owned(), String::new());
+        assert_eq!(super::record(&labels), Some(record.clone()));
+        assert!(super::record(&bare(record.instance())).is_none());
+    }
+
+    #[test]
+    fn a_container_is_of_a_record_only_with_the_same_spec_and_image() {
+        let mut record = of_body(&json!({}));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = of(&record, None, "sha256:parent");
+        assert!(are_of(&labels, &record));
+        assert!(!are_of(&bare(record.instance()), &record), "what a removal left half done has no spec to run");
+        record.image_digest = None;
+        assert!(are_of(&labels, &record), "an image that is not resolved is no other one");
+        record.image_digest = Some("sha256:2".to_owned());
+        assert!(!are_of(&labels, &record));
+    }
 
     #[test]
     fn a_long_text_is_cut_into_pieces_that_fit_and_make_it_again() {

@@ -184,4 +184,4 @@ fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
