@@ -6,7 +6,7 @@ use state::desired::Record;
 use state::id::InstanceName;
 use state::spec::Signal;
 
-/// Marks what is ours. Nothing without it is ever touched.
+/// Marks what is ours, with [`ID`]. Nothing without both is ever touched.
 pub(crate) const MANAGED: &str = "chas.io/managed";
 /// The container's id.
 pub(crate) const ID: &str = "chas.io/id";
@@ -24,14 +24,17 @@ const RECORD: &str = "chas.io/record.";
 /// containerd's limit on key and value together is 4,096 bytes; a piece stays clear of it with any number behind its key.
 const PIECE_BYTES_MAX: usize = 4000;
 
-/// The filter that finds what is ours.
+/// The filter that finds what is ours, and may find more: see [`are_ours`].
 pub(crate) fn ours() -> String {
     format!("labels.\"{MANAGED}\"==1")
 }
 
-/// Whether they are those of something of ours.
+/// Whether they are those of a container or snapshot of ours.
+///
+/// [`MANAGED`] alone proves nothing: our image records bear it too, and containerd's clients (`ctr run`) copy an image's
+/// labels to whatever container they make of it. No image bears [`ID`].
 pub(crate) fn are_ours(labels: &HashMap<String, String>) -> bool {
-    labels.get(MANAGED).is_some_and(|value| value == "1")
+    labels.get(MANAGED).is_some_and(|value| value == "1") && labels.contains_key(ID)
 }
 
 /// Whether a container with these labels was made of the record's spec, and of the image that the record names.
@@ -116,6 +119,13 @@ mod tests {
         assert!(are_of(&labels, &record), "an image that is not resolved is no other one");
         record.image_digest = Some("sha256:2".to_owned());
         assert!(!are_of(&labels, &record));
+    }
+
+    #[test]
+    fn what_was_made_of_our_image_is_not_ours_for_that() {
+        let inherited = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
+        assert!(!are_ours(&inherited));
+        assert!(are_ours(&bare("000000000abc-1".parse().unwrap())));
     }
 
     #[test]

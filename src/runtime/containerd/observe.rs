@@ -63,7 +63,7 @@ impl Containerd {
         let request = api::ListContainersRequest { filters: vec![labels::ours()] };
         let found = quick(self.client.containers().list(request)).await?.containers;
         let named = |container: &api::Container| Some((container.id.parse().ok()?, labels::record(&container.labels)));
-        Ok(found.iter().filter_map(named).collect())
+        Ok(found.iter().filter(|container| labels::are_ours(&container.labels)).filter_map(named).collect())
     }
 
     pub(super) async fn listing(&self) -> Result<Listing, RuntimeError> {
