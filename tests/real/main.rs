@@ -20,6 +20,9 @@ mod pull;
 mod reasons;
 
 #[cfg(test)]
+mod repair;
+
+#[cfg(test)]
 mod stand;
 
 #[cfg(test)]

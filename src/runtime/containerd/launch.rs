@@ -22,6 +22,8 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 impl Containerd {
     pub(super) async fn bring_up(&self, record: &Record) -> Result<(), RuntimeError> {
         let instance = record.instance();
+        // The record first: what is not ours is not touched, whatever its task looks like.
+        let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(()),
             Task::Created { .. } => {
@@ -31,11 +33,16 @@ impl Containerd {
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        let parent = match self.container(instance).await? {
+        let parent = match container {
             // After a reboot its netns is gone; the paths in its spec are the same again.
-            Some(container) => {
+            Some(container) if labels::are_of(&container.labels, record) => {
                 self.connect(record).await?;
                 container.labels.get(labels::PARENT).cloned().unwrap_or_default()
+            }
+            Some(_) => {
+                tracing::info!(%instance, "its container was made of another image or spec; it is made anew");
+                self.discard(instance).await?;
+                self.create(record).await?
             }
             None => self.create(record).await?,
         };
@@ -53,20 +60,24 @@ impl Containerd {
     /// # Errors
     /// There is one that is not ours.
     pub(super) async fn container(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
-        let request = api::GetContainerRequest { id: instance.to_string() };
-        let found = match quick(self.client.containers().get(request)).await {
-            Ok(reply) => reply.container,
-            Err(CallError::NotFound(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match found {
-            Some(container) if container.labels.get(labels::MANAGED).is_none_or(|value| value != "1") => {
+        match self.find(instance).await? {
+            Some(container) if !labels::are_ours(&container.labels) => {
                 let message = format!(
                     "containerd has a container {instance} that is not the agent's; remove it with the tool that made it"
                 );
                 Err(RuntimeError::failed(Reason::CreateFailed, message))
             }
             found => Ok(found),
+        }
+    }
+
+    /// The container record of that name, whoever made it.
+    pub(super) async fn find(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
+        let request = api::GetContainerRequest { id: instance.to_string() };
+        match quick(self.client.containers().get(request)).await {
+            Ok(reply) => Ok(reply.container),
+            Err(CallError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -115,7 +126,7 @@ impl Containerd {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: key.clone(),
             parent: parent.to_owned(),
-            ..snapshots_api::PrepareSnapshotRequest::default()
+            labels: labels::bare(record.instance()),
         };
         match quick(self.client.snapshots().prepare(request)).await {
             Ok(reply) => Ok(reply.mounts),
@@ -165,6 +176,10 @@ impl Containerd {
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
+                // An earlier call may have started it whose answer was lost: what runs is not killed for that.
+                if matches!(self.task(instance).await?, Task::Running { .. }) {
+                    return Ok(());
+                }
                 // The task would stay as created, which a look takes for one that only has to be started.
                 self.kill(instance, state::spec::Signal::KILL, true).await?;
                 self.delete_task(instance).await?;

@@ -188,4 +188,4 @@ fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

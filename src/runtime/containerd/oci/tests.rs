@@ -6,7 +6,8 @@ use state::store::{Limits, Store};
 use super::host::Machine;
 use super::*;
 
-fn record(fields: &Value) -> Record {
+/// The record that a deploy body with these fields becomes.
+pub(crate) fn record(fields: &Value) -> Record {
     let mut body = json!({"name": "web", "image": "nginx"});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let directory = tempfile::tempdir().unwrap();
