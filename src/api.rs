@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use state::desired::Record;
 use state::id::ContainerId;
 use state::reason::Reason;
 use state::spec::parse::{Deploy, FieldError};
 use state::status::Condition;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
@@ -24,6 +24,7 @@ mod auth;
 mod containers;
 pub mod error;
 mod health;
+pub mod listener;
 mod logs;
 mod query;
 #[cfg(test)]
@@ -143,6 +144,7 @@ pub struct Health {
 
 /// The whole interface. With a `token`, every call but the probes needs it.
 pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
+    let followers = Arc::new(Semaphore::new(logs::FOLLOWERS_MAX));
     let guarded = Router::new()
         .route("/containers/deploy", post(containers::deploy::<N>))
         .route("/containers", get(containers::list::<N>))
@@ -150,7 +152,7 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
         .route("/containers/{id}/stop", post(containers::stop::<N>))
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))
-        .route("/containers/{id}/logs", get(logs::logs::<N>))
+        .route("/containers/{id}/logs", get(logs::logs::<N>).layer(Extension(followers)))
         .route("/health", get(health::health::<N>))
         .route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));
     let open = Router::new()

@@ -10,6 +10,7 @@ use serde_json::json;
 use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use state::status::Status;
+use tower::ServiceExt as _;
 
 use super::{Fake, get, named, problem, send, view};
 use crate::logs::record::Stream;
@@ -67,4 +68,26 @@ async fn a_follower_ends_when_the_container_is_removed() {
     };
     let (answer, ()) = tokio::join!(get(&node, "/containers/web/logs?follow=true"), later);
     assert_eq!((answer.status, answer.text.as_str()), (200, "line 0\nline 1\n"));
+}
+
+#[tokio::test]
+async fn the_sixty_fifth_follower_is_asked_to_come_later_and_one_that_leaves_makes_room() {
+    let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
+    let router = crate::api::router(Arc::clone(&node), None);
+    let follow = async || {
+        let request = Request::get("/containers/web/logs?follow=true").body(Body::empty()).unwrap();
+        router.clone().oneshot(request).await.unwrap()
+    };
+    let mut following = Vec::new();
+    for _ in 0..64 {
+        following.push(follow().await);
+    }
+    assert!(following.iter().all(|response| response.status() == 200));
+    let refused = follow().await;
+    assert_eq!(
+        (refused.status().as_u16(), &refused.headers()[header::RETRY_AFTER]),
+        (429, &header::HeaderValue::from_static("5"))
+    );
+    following.pop();
+    assert_eq!(follow().await.status(), 200);
 }
