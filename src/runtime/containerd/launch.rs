@@ -31,17 +31,22 @@ impl Containerd {
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        let parent = match self.container(instance).await? {
-            // After a reboot its netns is gone; the paths in its spec are the same again.
-            Some(container) => {
-                self.attach(record).await?;
-                container.labels.get(labels::PARENT).cloned().unwrap_or_default()
-            }
-            None => self.create(record).await?,
-        };
-        let mounts = self.snapshot(record, &parent).await?;
+        // Neither needs the other; the task needs both. Each takes milliseconds: nft here, containerd's database there.
+        let (attached, mounts) = tokio::join!(self.attach(record), self.root_filesystem(record));
+        let mounts = mounts?;
+        attached?;
         self.create_task(record, mounts).await?;
         self.start(instance).await
+    }
+
+    /// The mounts of its own snapshot, below a container record; both are made if they are not there.
+    async fn root_filesystem(&self, record: &Record) -> Result<Vec<Mount>, RuntimeError> {
+        let parent = match self.container(record.instance()).await? {
+            // After a reboot its netns is made anew; the paths in its spec are the same again.
+            Some(container) => container.labels.get(labels::PARENT).cloned().unwrap_or_default(),
+            None => self.create(record).await?,
+        };
+        self.snapshot(record, &parent).await
     }
 
     /// The instance's container record.
@@ -66,15 +71,17 @@ impl Containerd {
         }
     }
 
-    /// Attaches it to the network. What a failure leaves of it is taken away, since nothing else knows of it yet.
-    async fn attach(&self, record: &Record) -> Result<crate::network::Attached, RuntimeError> {
+    /// Attaches it to the network. What a failure leaves of it is taken away: nothing runs in it yet, and there may be no
+    /// container record that would tell of it.
+    async fn attach(&self, record: &Record) -> Result<(), RuntimeError> {
         let attached = self.network.attach(record.instance(), &record.name, &record.assignment).await;
         if attached.is_err()
             && let Err(error) = self.network.detach(record.instance()).await
         {
             tracing::debug!(instance = %record.instance(), %error, "left to the next comparison of the network");
         }
-        Ok(attached?)
+        attached?;
+        Ok(())
     }
 
     /// Creates the container record, and answers the snapshot that its own is to be made from.
@@ -84,8 +91,8 @@ impl Containerd {
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
         let user = user::lookup(&self.client, &wanted, &image.top_chain_id, &self.config.run_dir).await?;
-        let attached = self.attach(record).await?;
-        let spec = oci::spec(&image.config, record, &user, &attached, &self.host, &self.cgroups_path(instance))?;
+        let paths = self.network.paths(instance);
+        let spec = oci::spec(&image.config, record, &user, &paths, &self.host, &self.cgroups_path(instance))?;
         let container = api::Container {
             id: instance.to_string(),
             labels: labels::of(record, oci::stop_signal(&image.config), &image.top_chain_id),
