@@ -226,10 +226,11 @@ END
 
 # api METHOD PATH [BODY]: asks the agent. An error status is a failure; the body, which says why, comes out in any case.
 api() {
-    local arguments=(-sS -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")" -w '\n%{http_code}') answer
+    local arguments=(-sS -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")" -w '\n%{http_code}') answer body
     [[ $# -lt 3 ]] || arguments+=(-H 'Content-Type: application/json' --data "$3")
     answer=$(curl "${arguments[@]}" "$API$2")
-    printf '%s\n' "${answer%$'\n'*}"
+    body=${answer%$'\n'*}
+    printf '%s\n' "${body%$'\n'}"
     [[ ${answer##*$'\n'} == 2?? ]]
 }
 

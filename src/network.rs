@@ -231,13 +231,19 @@ impl Network {
         let (plugged, opened, written) =
             tokio::join!(self.plug(instance, hostname, assignment), self.open_forward(), self.write_names());
         plugged.and(opened).and(written)?;
+        Ok(self.paths(instance))
+    }
+
+    /// What [`Self::attach`] answers, known before there is anything at these paths.
+    #[must_use]
+    pub fn paths(&self, instance: InstanceName) -> Attached {
         let files = self.files(instance);
-        Ok(Attached {
+        Attached {
             netns: self.netns(instance),
             resolv_conf: files.resolv_conf(),
             hosts: files.hosts(),
             hostname: files.hostname(),
-        })
+        }
     }
 
     /// Takes an instance's host ports, netns and files away. Idempotent; the kernel ends the netns soon after.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
@@ -18,6 +19,9 @@ use crate::config::{LogFormat, Logging};
 
 /// The environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
 pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
+
+/// The crates that a bare level is for.
+const OWN_CRATES: [&str; 2] = [env!("CARGO_CRATE_NAME"), "state"];
 
 /// The log cannot be begun.
 #[derive(Debug, thiserror::Error)]
@@ -65,22 +69,29 @@ pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), Telemetry
     }
 }
 
+/// A level that names no crate is for the agent's own. What it is built on (h2 above all) speaks of each frame, and says
+/// from WARN on what an operator needs; who wants more of it names it, as in `info,h2=trace`.
+fn directives(level: &str) -> String {
+    let mut directives = Vec::from(["warn".to_owned()]);
+    for directive in level.split(',').map(str::trim) {
+        match directive.parse::<LevelFilter>() {
+            Ok(level) if !directive.is_empty() => {
+                // Who wants less than WARN of the agent wants no more than that of the others.
+                directives[0] = level.min(LevelFilter::WARN).to_string();
+                directives.extend(OWN_CRATES.map(|own| format!("{own}={level}")));
+            }
+            _ => directives.push(directive.to_owned()),
+        }
+    }
+    directives.join(",")
+}
+
 /// What a line ends up in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Medium {
     Terminal,
     File,
     Journal,
-}
-
-/// A bare level is about the agent; of the libraries below it, whose debug lines are a flood, only warnings are kept.
-/// Whoever wants those writes directives, such as `debug,h2=info`.
-fn directives(level: &str) -> String {
-    if level.contains(['=', ',', '[']) {
-        return level.to_owned();
-    }
-    let quiet = ["error", "off"].into_iter().find(|quiet| level.eq_ignore_ascii_case(quiet));
-    format!("{},chas_node_agent={level},state={level}", quiet.unwrap_or("warn"))
 }
 
 fn subscribe<W>(format: LogFormat, filter: EnvFilter, to: W, medium: Medium) -> Result<(), TelemetryError>
@@ -159,6 +170,21 @@ mod tests {
         file.rewind().unwrap();
         file.read_to_string(&mut text).unwrap();
         assert_eq!(text, "<4>t: slow container=\"web\"\n");
+    }
+
+    #[test]
+    fn a_bare_level_is_for_the_agent_and_the_others_stay_quiet() {
+        for (level, expected) in [
+            ("INFO", "warn,chas_node_agent=info,state=info"),
+            ("debug", "warn,chas_node_agent=debug,state=debug"),
+            ("OFF", "off,chas_node_agent=off,state=off"),
+            ("ERROR", "error,chas_node_agent=error,state=error"),
+            ("info, h2=trace", "warn,chas_node_agent=info,state=info,h2=trace"),
+            ("chas_node_agent::reconcile=debug", "warn,chas_node_agent::reconcile=debug"),
+        ] {
+            assert_eq!(directives(level), expected);
+            assert!(expected.parse::<EnvFilter>().is_ok());
+        }
     }
 
     #[test]

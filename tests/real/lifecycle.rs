@@ -24,11 +24,11 @@ async fn a_container_serves_survives_the_agent_and_leaves_nothing() {
 }
 
 /// The process id of the container's first process, as containerd has it.
-fn pid(stand: &Stand, shown: &Value) -> String {
+fn pid(stand: &Stand, shown: &Value) -> Option<String> {
     let tasks = stand.bed.ctr(&["tasks", "ls"]);
     let name = format!("{}-", shown["id"].as_str().unwrap());
-    let line = tasks.lines().find(|line| line.starts_with(&name)).unwrap_or_else(|| panic!("no task of {name} in {tasks}"));
-    line.split_whitespace().nth(1).unwrap().to_owned()
+    let line = tasks.lines().find(|line| line.starts_with(&name))?;
+    line.split_whitespace().nth(1).map(str::to_owned)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -36,6 +36,7 @@ async fn sigterm_stops_no_container_and_the_next_start_adopts_them() {
     let mut stand = Stand::new().await;
     let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
     let before = pid(&stand, &shown);
+    assert!(before.is_some());
     stand.agent.terminate();
     assert!(serves(&shown).await, "while the agent is down");
     stand.agent.start_again().await;
@@ -59,9 +60,10 @@ async fn stop_start_and_restart_keep_address_and_port() {
     let started = stand.agent.wait_status("web", "running", SOON).await;
     assert!(serves(&started).await);
     let before = pid(&stand, &shown);
+    assert!(before.is_some());
     stand.agent.ask("POST", "/containers/web/restart", None).await;
     let deadline = Instant::now() + SOON;
-    while stand.bed.ctr(&["tasks", "ls", "-q"]).trim().is_empty() || pid(&stand, &shown) == before {
+    while pid(&stand, &shown).is_none_or(|now| Some(now) == before) {
         assert!(Instant::now() < deadline, "it is not restarted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -85,7 +87,7 @@ async fn a_change_replaces_the_container_and_keeps_its_place() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_ended_container_is_back_within_300_ms_and_then_waits_ever_longer() {
+async fn an_ended_container_is_back_at_once_and_then_waits_ever_longer() {
     let stand = Stand::new().await;
     stand.agent.deploy(&stand.script("loop", "echo up; exit 3", &json!({}))).await;
     let deadline = Instant::now() + SOON;
@@ -161,6 +163,7 @@ async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() 
     let stand = Stand::on(Testbed::with_private_containerd()).await;
     let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
     let before = pid(&stand, &shown);
+    assert!(before.is_some());
     stand.bed.containerd.kill_9();
     let deadline = Instant::now() + SOON;
     while stand.agent.get("/health").await.1["containerd"]["reachable"] != json!(false) {

@@ -33,26 +33,42 @@ impl Containerd {
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        let parent = match container {
-            // After a reboot its netns is gone; the paths in its spec are the same again.
-            Some(container) if labels::are_of(&container.labels, record) => {
-                self.connect(record).await?;
-                container.labels.get(labels::PARENT).cloned().unwrap_or_default()
+        // Wires and record do not need each other: the paths in the spec are known before there is anything at them.
+        let connecting = self.network.connect(instance, &record.name, &record.assignment);
+        let (connected, laid_out) = tokio::join!(connecting, self.lay_out(record, container));
+        let mounts = match (connected, laid_out) {
+            (Ok(_), Ok(mounts)) => mounts,
+            (connected, laid_out) => {
+                // Without a record, nothing else knows of its wires.
+                if let Err(error) = self.network.detach(instance).await {
+                    tracing::debug!(%instance, %error, "left to the next comparison of the network");
+                }
+                connected?;
+                return laid_out.map(drop);
             }
-            Some(_) => {
-                tracing::info!(%instance, "its container was made of another image or spec; it is made anew");
-                self.discard(instance).await?;
-                self.create(record).await?
-            }
-            None => self.create(record).await?,
         };
-        let mounts = self.snapshot(record, &parent).await?;
         // Opening the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let opening = self.network.publish(instance, &record.assignment);
         let (created, opened) = tokio::join!(self.create_task(record, mounts), opening);
         created?;
         opened?;
         self.start(instance).await
+    }
+
+    /// Makes sure of the container record and the snapshot, and answers the snapshot's mounts.
+    async fn lay_out(&self, record: &Record, container: Option<api::Container>) -> Result<Vec<Mount>, RuntimeError> {
+        let parent = match container {
+            Some(container) if labels::are_of(&container.labels, record) => {
+                container.labels.get(labels::PARENT).cloned().unwrap_or_default()
+            }
+            Some(_) => {
+                tracing::info!(instance = %record.instance(), "its container was made of another image or spec; it is made anew");
+                self.discard(record.instance()).await?;
+                self.create(record).await?
+            }
+            None => self.create(record).await?,
+        };
+        self.snapshot(record, &parent).await
     }
 
     /// The instance's container record.
@@ -81,17 +97,6 @@ impl Containerd {
         }
     }
 
-    /// Connects it to the network. What a failure leaves of it is taken away, since nothing else knows of it yet.
-    async fn connect(&self, record: &Record) -> Result<crate::network::Attached, RuntimeError> {
-        let attached = self.network.connect(record.instance(), &record.name, &record.assignment).await;
-        if attached.is_err()
-            && let Err(error) = self.network.detach(record.instance()).await
-        {
-            tracing::debug!(instance = %record.instance(), %error, "left to the next comparison of the network");
-        }
-        Ok(attached?)
-    }
-
     /// Creates the container record, and answers the snapshot that its own is to be made from.
     async fn create(&self, record: &Record) -> Result<String, RuntimeError> {
         let instance = record.instance();
@@ -99,7 +104,7 @@ impl Containerd {
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
         let user = user::lookup(&self.client, &wanted, &image.top_chain_id, &self.config.run_dir).await?;
-        let attached = self.connect(record).await?;
+        let attached = self.network.paths(instance);
         let spec = oci::spec(&image.config, record, &user, &attached, &self.host, &self.cgroups_path(instance))?;
         let container = api::Container {
             id: instance.to_string(),
