@@ -57,6 +57,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
     let sampling = (Arc::clone(&monitor), config.monitoring.health_interval, stop.clone());
     tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
+    // That it has its turn among the others is the sign of life.
     tracker.spawn(notify::watchdog(|| true, stop.clone()));
     notify::ready();
     let served = serve(listener, api::router(node, config.api.token.clone()), stop.clone()).await;

@@ -14,7 +14,7 @@ use state::plan::{Step, step};
 use state::reason::Reason;
 use state::status::Activity;
 use state::store::Store;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -224,6 +224,8 @@ pub struct Reconciler<R> {
     store: Arc<Store>,
     queue: Arc<Queue>,
     board: Arc<Board>,
+    /// The runtime is (again) there: what happened before is unknown.
+    look_at_all: Notify,
     resync_interval: Duration,
 }
 
@@ -231,7 +233,8 @@ impl<R: Runtime> Reconciler<R> {
     /// A reconciler that has not begun. A whole look at everything is taken every `resync_interval`.
     #[must_use]
     pub fn new(runtime: Arc<R>, store: Arc<Store>, clock: Clock, resync_interval: Duration) -> Self {
-        Self { runtime, store, queue: Arc::default(), board: Arc::new(Board::new(clock)), resync_interval }
+        let board = Arc::new(Board::new(clock));
+        Self { runtime, store, queue: Arc::default(), board, look_at_all: Notify::new(), resync_interval }
     }
 
     /// What others hold of it.
@@ -252,23 +255,37 @@ impl<R: Runtime> Reconciler<R> {
                 () = stopped.cancelled() => {}
             }
         });
-        let mut resync = Box::pin(tokio::time::sleep(Duration::ZERO));
+        let (resyncing, stopped) = (Arc::clone(&this), stop.clone());
+        tracker.spawn(async move {
+            tokio::select! {
+                () = resyncing.resync_for_ever() => {}
+                () = stopped.cancelled() => {}
+            }
+        });
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = &mut resync => {
-                    let wait = if this.resync().await { this.resync_interval } else { RELIST_AFTER };
-                    resync.as_mut().reset(Instant::now() + wait);
-                }
+                // A pull may take minutes; what it has fetched is kept.
+                () = stop.cancelled() => return this.queue.interrupt_all(),
                 Some(hint) = hints.recv() => match hint {
                     RuntimeEvent::Changed(id) => this.queue.wake(id),
-                    RuntimeEvent::Connected => resync.as_mut().reset(Instant::now()),
+                    RuntimeEvent::Connected => this.look_at_all.notify_one(),
                     RuntimeEvent::Disconnected => this.board.reached(Some("the connection broke".to_owned())),
                 },
                 (id, interrupt) = this.queue.next() => {
                     let turn = Arc::clone(&this);
                     tracker.spawn(async move { turn.turn(id, interrupt).await });
                 }
+            }
+        }
+    }
+
+    /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
+    async fn resync_for_ever(&self) {
+        loop {
+            let wait = if self.resync().await { self.resync_interval } else { RELIST_AFTER };
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.look_at_all.notified() => {}
             }
         }
     }

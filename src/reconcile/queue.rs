@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// Tells every turn under way, since the agent is to end.
+    pub fn interrupt_all(&self) {
+        self.entries().values().filter_map(|entry| entry.busy.as_ref()).for_each(CancellationToken::cancel);
+    }
+
     /// Waits for the next turn that is due and begins it. Cancel safe.
     pub async fn next(&self) -> (ContainerId, CancellationToken) {
         loop {

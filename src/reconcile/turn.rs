@@ -50,6 +50,16 @@ fn attempt_delay(cause: Cause, reason: Reason, attempts: u32) -> Duration {
     ceiling / 2 + backoff::delay(ceiling / 2, ceiling / 2, 0)
 }
 
+/// What follows a step.
+enum After {
+    /// Another look.
+    Look,
+    /// The runtime is away: another turn, after a pause.
+    Pause,
+    /// The turn was interrupted. Whoever did that asked for another one, or the agent ends.
+    End,
+}
+
 /// Why a step did not get done.
 enum Undone {
     Runtime(RuntimeError),
@@ -108,8 +118,10 @@ impl<R: Runtime> Reconciler<R> {
                 Step::Settled => return,
                 Step::Wait(until) => return self.queue.wake_at(id, Instant::now() + until.since(now)),
                 next @ (Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget) => {
-                    if !self.carry_out(id, record, next, &interrupt).await {
-                        return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+                    match self.carry_out(id, record, next, &interrupt).await {
+                        After::Look => {}
+                        After::Pause => return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER),
+                        After::End => return,
                     }
                 }
             }
@@ -118,8 +130,8 @@ impl<R: Runtime> Reconciler<R> {
         self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
     }
 
-    /// Does one step and remembers how it went. False: the runtime is away.
-    async fn carry_out(&self, id: ContainerId, record: Option<&Record>, next: Step, interrupt: &CancellationToken) -> bool {
+    /// Does one step and remembers how it went.
+    async fn carry_out(&self, id: ContainerId, record: Option<&Record>, next: Step, interrupt: &CancellationToken) -> After {
         let name = record.map_or_else(|| id.to_string(), |record| record.name.to_string());
         let (cause, activity) = match &next {
             Step::Pull => (Cause::Start, Some(Activity::Pulling)),
@@ -148,23 +160,22 @@ impl<R: Runtime> Reconciler<R> {
                 if activity.is_some() {
                     tracing::info!(container = %name, step = %next, ms = spent.as_millis(), "done");
                 }
-                true
+                After::Look
             }
             Some(undone) => self.remember(id, &name, cause, undone, now),
         }
     }
 
-    fn remember(&self, id: ContainerId, name: &str, cause: Cause, undone: Undone, now: BootTime) -> bool {
+    fn remember(&self, id: ContainerId, name: &str, cause: Cause, undone: Undone, now: BootTime) -> After {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
                 self.board.reached(Some(error));
-                return false;
+                return After::Pause;
             }
-            // The record changed under it: the next look finds what is wanted now.
-            Undone::Runtime(RuntimeError::Cancelled) => return true,
+            Undone::Runtime(RuntimeError::Cancelled) => return After::End,
             Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
             Undone::Runtime(RuntimeError::Failed { reason, message, retry_after }) => (reason, message, retry_after),
-            Undone::Store(StoreError::NotFound(_)) => return true,
+            Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (Reason::DiskFull, full_text(&error), None),
         };
         self.board.update(id, |known| {
@@ -175,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
             known.memory.failed(cause, reason, message.clone(), now, wait);
         });
         self.board.trouble(reason, format!("{name}: {message}"));
-        true
+        After::Look
     }
 
     async fn execute(

@@ -186,6 +186,29 @@ async fn a_removal_does_not_wait_for_a_pull() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_during_a_pull_is_begun_at_once() {
+    let node = Node::start();
+    node.deploy(&web());
+    pass(Duration::from_secs(1)).await;
+    let id = node.deploy(&json!({"name": "web", "image": "nginx:2"}));
+    // A pull takes 2 s and a launch 0.1 s: one that began when the change came has ended by now.
+    pass(Duration::from_millis(2400)).await;
+    assert_eq!((node.condition(id).status, node.runtime.launches(id)), (Status::Running, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_is_to_end_does_not_wait_for_a_pull() {
+    let node = Node::start();
+    node.deploy(&web());
+    pass(Duration::from_millis(500)).await;
+    let began = tokio::time::Instant::now();
+    let node = node.restart().await;
+    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    pass(Duration::from_secs(5)).await;
+    assert!(node.settled());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_image_is_fetched_again() {
     let node = Node::start();
     let id = node.deploy(&web());
