@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::listener::BoundedListener;
 use crate::config::Config;
 use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
@@ -70,7 +71,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
 async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
     let drained = stop.clone();
-    let serving = axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await });
+    let serving =
+        axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(async move { stop.cancelled().await });
     tokio::select! {
         served = async { serving.await } => served.context("the API cannot be served"),
         // Followers of logs would keep it up for ever.

@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use state::desired::Record;
 use state::id::ContainerId;
 use state::reason::Reason;
 use state::spec::parse::{Deploy, FieldError};
 use state::status::Condition;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
@@ -24,14 +24,20 @@ mod auth;
 mod containers;
 pub mod error;
 mod health;
+pub mod listener;
 mod logs;
 mod query;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 /// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the API needs of the agent.
+///
+/// A client that goes away drops the future of its request: what [`deploy`](Self::deploy) and [`change`](Self::change) began
+/// must come to its end, and be acted on, without being polled again.
 pub trait Node: Send + Sync + 'static {
     /// Takes in a deploy; on a dry run, only answers what it would come to. Durable when it answers.
     fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send;
@@ -138,6 +144,7 @@ pub struct Health {
 
 /// The whole interface. With a `token`, every call but the probes needs it.
 pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
+    let followers = Arc::new(Semaphore::new(logs::FOLLOWERS_MAX));
     let guarded = Router::new()
         .route("/containers/deploy", post(containers::deploy::<N>))
         .route("/containers", get(containers::list::<N>))
@@ -145,7 +152,7 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
         .route("/containers/{id}/stop", post(containers::stop::<N>))
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))
-        .route("/containers/{id}/logs", get(logs::logs::<N>))
+        .route("/containers/{id}/logs", get(logs::logs::<N>).layer(Extension(followers)))
         .route("/health", get(health::health::<N>))
         .route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));
     let open = Router::new()

@@ -36,14 +36,18 @@ fn run(flags: &Flags) -> ExitCode {
         Err(faults) => return complain(&format!("{faults}\n")),
     };
     let journal = config::environment(telemetry::JOURNAL_VARIABLE);
-    match telemetry::begin(&config.logging, journal.as_deref()).map_err(Into::into).and_then(|()| serve(config)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            complain(&format!("chas-node-agent: {error:#}\n"));
-            ExitCode::FAILURE
-        }
+    if let Err(error) = telemetry::begin(&config.logging, journal.as_deref()) {
+        complain(&format!("chas-node-agent: {:#}\n", anyhow::Error::from(error)));
+        return ExitCode::FAILURE;
     }
+    let logs_to_file = config.logging.file.is_some();
+    let Err(error) = serve(config) else { return ExitCode::SUCCESS };
+    tracing::error!("{error:#}");
+    if logs_to_file {
+        // Whoever started it looks here first.
+        complain(&format!("chas-node-agent: {error:#}\n"));
+    }
+    ExitCode::FAILURE
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {

@@ -166,7 +166,7 @@ impl Network {
     /// # Errors
     /// [`NetworkError::Failed`].
     pub async fn prepare(&self) -> Result<(), NetworkError> {
-        check_bridge_name(&self.config.bridge)?;
+        bridge::check_name(&self.config.bridge)?;
         for dir in [&self.config.netns_dir, &self.config.files_dir] {
             std::fs::create_dir_all(dir)
                 .map_err(|error| NetworkError::failed(format!("cannot make {}", dir.display()), error))?;
@@ -188,23 +188,53 @@ impl Network {
         assignment: &Assignment,
     ) -> Result<Attached, NetworkError> {
         let _shared = self.gate.read().await;
+        let (published, connected) =
+            tokio::join!(self.open_ports(instance, assignment), self.connect_one(instance, hostname, assignment));
+        published.and(connected)
+    }
+
+    /// As [`Self::attach`], but for the host ports: they take the longest, and nothing needs them until the container runs.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`].
+    pub async fn connect(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> Result<Attached, NetworkError> {
+        let _shared = self.gate.read().await;
+        self.connect_one(instance, hostname, assignment).await
+    }
+
+    /// The rest of [`Self::attach`]: the host ports.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
+    pub async fn publish(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
+        let _shared = self.gate.read().await;
+        self.open_ports(instance, assignment).await
+    }
+
+    async fn connect_one(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> Result<Attached, NetworkError> {
         {
             let mut known = self.known();
             known.attached_at.insert(instance, Instant::now());
             known.peers.insert(instance, (hostname.clone(), assignment.address));
             known.peers_changes += 1;
         }
-        let (published, plugged, opened, written) = tokio::join!(
-            self.publish(instance, assignment),
-            self.plug(instance, hostname, assignment),
-            self.open_forward(),
-            self.write_names(),
-        );
-        published.and(plugged).and(opened).and(written)?;
+        let (plugged, opened, written) =
+            tokio::join!(self.plug(instance, hostname, assignment), self.open_forward(), self.write_names());
+        plugged.and(opened).and(written)?;
         Ok(self.paths(instance))
     }
 
-    /// What [`Network::attach`] answers, known before there is anything at these paths.
+    /// What [`Self::attach`] answers, known before there is anything at these paths.
     #[must_use]
     pub fn paths(&self, instance: InstanceName) -> Attached {
         let files = self.files(instance);
@@ -237,7 +267,7 @@ impl Network {
         withdrawn.and(unplugged).and(self.remove_names(instance).await)
     }
 
-    async fn publish(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
+    async fn open_ports(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
         self.ports.prepare().await?;
         self.ports.publish(instance, assignment).await?;
         if assignment.ports.iter().all(|binding| binding.protocol != Protocol::Udp) {
@@ -337,17 +367,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NetworkErr
     result.map_err(|error| NetworkError::failed("the thread for file work ended early", error))?
 }
 
-/// It becomes part of paths, of nft's text, and of a link's name.
-fn check_bridge_name(name: &str) -> Result<(), NetworkError> {
-    let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if letter_first && plain && name.len() <= 15 {
-        return Ok(());
-    }
-    let what = format!("{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it");
-    Err(NetworkError::failed(what, std::io::Error::from(std::io::ErrorKind::InvalidInput)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -364,15 +383,5 @@ mod tests {
         };
         assert_eq!(reason, Reason::PortTaken);
         assert!(message.starts_with("host port 8080/udp is in use"), "{message}");
-    }
-
-    #[test]
-    fn only_names_that_a_link_and_a_table_can_have_are_bridges() {
-        for good in ["chas0", "c", "br-test_1", "a23456789012345"] {
-            assert!(check_bridge_name(good).is_ok(), "{good}");
-        }
-        for bad in ["", "0a", "a/b", "a b", "a.b", "a\"", "a234567890123456", "-a"] {
-            assert!(check_bridge_name(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -40,7 +40,8 @@ impl AgentNode {
         Self { store, handle, monitor, logs_dir, tracker: tracker.clone() }
     }
 
-    /// Runs a change of the store where it may block, and to its end even if the caller goes away.
+    /// Runs a change of the store where it may block, and to its end even if the caller goes away: so the change itself
+    /// wakes whom it concerns, not the caller after it.
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -52,7 +53,9 @@ impl AgentNode {
 
     fn view(&self, record: &Arc<Record>) -> View {
         let board = self.handle.board();
-        let known = board.known(record.id);
+        let mut known = board.known(record.id);
+        // The board is older than the record until the turn that the change woke has taken its first look.
+        known.memory = known.memory.of(record);
         let condition = condition(record, &known.seen, &known.memory, known.activity);
         let Known { seen, memory, pull, .. } = known;
         let exit = memory.last_exit.as_ref();
@@ -123,25 +126,31 @@ impl Node for AgentNode {
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<Deployed, Refusal> {
         let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        let accepted = self.write(move |store| store.deploy(deploy, Owner::Push, dry_run, now_ms, listening)).await?;
-        if accepted.changed && !dry_run {
-            self.handle.wake(accepted.record.id);
-        }
+        let handle = self.handle.clone();
+        let taken = self.write(move |store| {
+            let accepted = store.deploy(deploy, Owner::Push, dry_run, now_ms, listening)?;
+            if accepted.changed && !dry_run {
+                handle.wake(accepted.record.id);
+            }
+            Ok(accepted)
+        });
+        let accepted = taken.await?;
         Ok(Deployed { view: self.view(&accepted.record), changed: accepted.changed })
     }
 
     async fn change(&self, id: ContainerId, change: Change) -> Result<(), Refusal> {
+        let handle = self.handle.clone();
         self.write(move |store| {
             store.change(id, |record| match change {
                 Change::Stop => record.run = RunState::Stopped,
                 Change::Start => (record.run, record.finished) = (RunState::Running, None),
                 Change::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
                 Change::Remove => record.removing = true,
-            })
+            })?;
+            handle.wake(id);
+            Ok(())
         })
-        .await?;
-        self.handle.wake(id);
-        Ok(())
+        .await
     }
 
     fn containers(&self) -> Vec<View> {

@@ -1,13 +1,12 @@
 //! Deploying, listing, changing and removing containers, and waiting for what comes of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
+use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -15,10 +14,20 @@ use state::id::ContainerId;
 use state::status::Status;
 
 use super::error::Problem;
-use super::query::Parameters;
+use super::query::{Named, Parameters, RawQuery};
 use super::{Change, Node, Refusal, View, wire};
 
-type RawQuery = Query<BTreeMap<String, String>>;
+const STATUSES: [Status; 9] = [
+    Status::Pending,
+    Status::Pulling,
+    Status::Creating,
+    Status::Running,
+    Status::Restarting,
+    Status::Stopping,
+    Status::Stopped,
+    Status::Failed,
+    Status::Removing,
+];
 
 pub(super) async fn deploy<N: Node>(
     State(node): State<Arc<N>>,
@@ -28,7 +37,10 @@ pub(super) async fn deploy<N: Node>(
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for(&parameters, "running")?;
-    let body = body.map_err(|_| Problem::TooLarge)?;
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
+        _ => Problem::Request(error.body_text()),
+    })?;
     let body: Value =
         serde_json::from_slice(&body).map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))?;
     let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
@@ -50,21 +62,28 @@ pub(super) async fn deploy<N: Node>(
 /// What came of a deploy that is waited for; `None`: not decided yet.
 fn outcome(view: View, generation: u64) -> Option<Result<View, Problem>> {
     let condition = &view.condition;
-    let current = view.record.as_ref().is_some_and(|record| record.generation == generation);
+    let newest = view.record.as_ref().map_or(generation, |record| record.generation);
+    if newest > generation {
+        let why = format!("generation {newest} took the place of {generation} before it ran");
+        return Some(Err(Problem::Refused(Refusal::Conflict(why))));
+    }
     match condition.status {
-        Status::Running if current && view.applied_generation == Some(generation) => Some(Ok(view)),
-        Status::Stopped if current => Some(Ok(view)),
+        Status::Running if view.applied_generation == Some(generation) => Some(Ok(view)),
+        Status::Stopped => Some(Ok(view)),
         Status::Failed | Status::Restarting => {
             let reason = condition.reason?;
             Some(Err(Problem::Failed(reason, condition.message.clone().unwrap_or_default())))
         }
         Status::Removing => Some(Err(Problem::Refused(Refusal::Conflict("it is being removed".to_owned())))),
-        Status::Pending | Status::Pulling | Status::Creating | Status::Running | Status::Stopping | Status::Stopped => None,
+        Status::Pending | Status::Pulling | Status::Creating | Status::Running | Status::Stopping => None,
     }
 }
 
 pub(super) async fn list<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["status", "label", "owner"])?;
+    let statuses = STATUSES.map(|status| json!(status).as_str().map(str::to_owned).unwrap_or_default());
+    parameters.word("status", &statuses.each_ref().map(String::as_str))?;
+    parameters.word("owner", &["push", "chas", "unmanaged"])?;
     let fits = |shown: &Value| {
         let is = |key: &str| parameters.text(key).is_none_or(|wanted| shown[key] == wanted);
         let label = parameters.text("label").is_none_or(|wanted| match wanted.split_once('=') {
@@ -79,7 +98,7 @@ pub(super) async fn list<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -
 
 pub(super) async fn get<N: Node>(
     State(node): State<Arc<N>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["wait", "generation", "timeout"])?;
@@ -87,17 +106,24 @@ pub(super) async fn get<N: Node>(
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
     let id = find(&*node, &name)?;
     if wait {
-        let applied =
-            |view: &View| generation.or(view.record.as_ref().map(|record| record.generation)) <= view.applied_generation;
-        until(&*node, timeout, || node.container(id).is_none_or(|view| applied(&view)).then_some(())).await?;
+        let is_applied = || node.container(id).is_none_or(|view| applied(&view, generation));
+        until(&*node, timeout, || is_applied().then_some(())).await?;
     }
     let view = node.container(id).ok_or_else(|| gone(id))?;
     Ok(Json(wire::whole(&view)))
 }
 
+/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs.
+fn applied(view: &View, generation: Option<u64>) -> bool {
+    let Some(newest) = view.record.as_ref().map(|record| record.generation) else { return false };
+    let wanted = generation.unwrap_or(newest);
+    let stopped = view.condition.status == Status::Stopped && newest >= wanted;
+    stopped || view.applied_generation.is_some_and(|applied| applied >= wanted)
+}
+
 pub(super) async fn remove<N: Node>(
     State(node): State<Arc<N>>,
-    Path(name): Path<String>,
+    Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
@@ -111,19 +137,24 @@ pub(super) async fn remove<N: Node>(
     Ok(Json(json!({"id": id, "status": "removed"})).into_response())
 }
 
-pub(super) async fn stop<N: Node>(State(node): State<Arc<N>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    change(&*node, &name, Change::Stop).await
+pub(super) async fn stop<N: Node>(State(node): State<Arc<N>>, Named(name): Named, query: RawQuery) -> Result<Response, Problem> {
+    change(&*node, &name, query, Change::Stop).await
 }
 
-pub(super) async fn start<N: Node>(State(node): State<Arc<N>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    change(&*node, &name, Change::Start).await
+pub(super) async fn start<N: Node>(State(node): State<Arc<N>>, Named(name): Named, query: RawQuery) -> Result<Response, Problem> {
+    change(&*node, &name, query, Change::Start).await
 }
 
-pub(super) async fn restart<N: Node>(State(node): State<Arc<N>>, Path(name): Path<String>) -> Result<Response, Problem> {
-    change(&*node, &name, Change::Restart).await
+pub(super) async fn restart<N: Node>(
+    State(node): State<Arc<N>>,
+    Named(name): Named,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    change(&*node, &name, query, Change::Restart).await
 }
 
-async fn change<N: Node>(node: &N, name: &str, change: Change) -> Result<Response, Problem> {
+async fn change<N: Node>(node: &N, name: &str, query: RawQuery, change: Change) -> Result<Response, Problem> {
+    Parameters::of(query, &[])?;
     let id = find(node, name)?;
     node.change(id, change).await?;
     let view = node.container(id).ok_or_else(|| gone(id))?;

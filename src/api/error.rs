@@ -4,7 +4,7 @@ use std::any::Any;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ pub enum Problem {
     Failed(Reason, String),
     /// Time is up while the caller waited; the work goes on: 504.
     Timeout(String),
+    /// As many do this already as may: 429.
+    Busy(String),
     /// The agent did not take it.
     Refused(Refusal),
 }
@@ -60,6 +62,7 @@ impl IntoResponse for Problem {
             }
             Self::Failed(reason, detail) => (StatusCode::UNPROCESSABLE_ENTITY, reason.meaning(), detail.clone()),
             Self::Timeout(detail) => (StatusCode::GATEWAY_TIMEOUT, "time is up; the work goes on", detail.clone()),
+            Self::Busy(detail) => (StatusCode::TOO_MANY_REQUESTS, "too many do this at once", detail.clone()),
             Self::Refused(Refusal::Conflict(detail)) => (StatusCode::CONFLICT, "it contradicts what is there", detail.clone()),
             Self::Refused(Refusal::NotFound(detail)) => (StatusCode::NOT_FOUND, "there is no such container", detail.clone()),
             Self::Refused(Refusal::Full(detail)) => {
@@ -74,9 +77,17 @@ impl IntoResponse for Problem {
         match &self {
             Self::Invalid(faults) => body["errors"] = json!(faults),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
-            Self::Request(_) | Self::Unauthorized | Self::TooLarge | Self::Timeout(_) | Self::Refused(_) => {}
+            Self::Request(_) | Self::Unauthorized | Self::TooLarge | Self::Timeout(_) | Self::Busy(_) | Self::Refused(_) => {}
         }
-        problem(status, &body)
+        let mut response = problem(status, &body);
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, 15.5.2: a 401 says how to authenticate.
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
     }
 }
 

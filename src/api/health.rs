@@ -7,9 +7,12 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
+use super::error::Problem;
+use super::query::{Parameters, RawQuery};
 use super::{Node, wire};
 
-pub(super) async fn health<N: Node>(State(node): State<Arc<N>>) -> Json<Value> {
+pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+    Parameters::of(query, &[])?;
     let health = node.health();
     let facts = &health.facts;
     let status = match (health.containerd, health.unsettled) {
@@ -36,7 +39,7 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>) -> Json<Value> {
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "errors": errors,
     });
-    std::future::ready(Json(body)).await
+    std::future::ready(Ok(Json(body))).await
 }
 
 pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {

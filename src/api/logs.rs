@@ -1,29 +1,37 @@
 //! A container's output: as text, or as an object a line.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::containers::find;
 use super::error::Problem;
-use super::query::Parameters;
+use super::query::{Named, Parameters, RawQuery};
 use super::{Node, wire};
 use crate::logs::read::{ReadOptions, read};
 use crate::logs::record::{Record, Stream};
 
 const TAIL_DEFAULT: usize = 100;
+/// A follower of a container that is gone ends by itself, once it has read what was left; one of a container that never
+/// printed waits for a directory that never comes, and is ended after this.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at 64, that is still little.
+pub(super) const FOLLOWERS_MAX: usize = 64;
 
 pub(super) async fn logs<N: Node>(
     State(node): State<Arc<N>>,
-    Path(name): Path<String>,
-    query: Query<BTreeMap<String, String>>,
+    Extension(followers): Extension<Arc<Semaphore>>,
+    Named(name): Named,
+    query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["tail", "since", "until", "follow", "timestamps", "stream"])?;
@@ -45,14 +53,22 @@ pub(super) async fn logs<N: Node>(
     };
     let timestamps = parameters.flag("timestamps")?;
     let id = find(&*node, &name)?;
+    let busy = || Problem::Busy(format!("{FOLLOWERS_MAX} requests follow logs already; end one of them"));
+    let permit = options.follow.then(|| followers.try_acquire_owned().map_err(|_| busy())).transpose()?;
     let json =
         headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("ndjson"));
     let ended = {
         let (node, mut changes) = (Arc::clone(&node), node.changes());
-        async move { while node.container(id).is_some() && changes.changed().await.is_ok() {} }
+        async move {
+            while node.container(id).is_some() && changes.changed().await.is_ok() {}
+            tokio::time::sleep(LAST_WORDS).await;
+        }
     };
     let records = read(node.logs_dir(id), options).take_until(Box::pin(ended));
-    let lines = records.map(move |record| record.map(|record| line(&record, json, timestamps)));
+    let lines = records.map(move |record| {
+        let _until_the_stream_ends = &permit;
+        record.map(|record| line(&record, json, timestamps))
+    });
     let kind = if json { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
     Ok(std::future::ready(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()).await)
 }

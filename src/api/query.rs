@@ -1,10 +1,13 @@
-//! Query parameters: each read once, and those that nobody knows are an error that names them.
+//! What a request's address says: the container it names, and query parameters. Each is read once, and those that nobody
+//! knows are an error that names them.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
-use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
 
 use super::error::Problem;
 
@@ -12,17 +15,52 @@ use super::error::Problem;
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
+/// A request's query as it came; pairs, so that one given twice is seen.
+pub(super) type RawQuery = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+/// The container that a path names: a name, an id or the beginning of one.
+pub(super) struct Named(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Named {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::from_request_parts(parts, state).await;
+        path.map(|Path(name)| Self(name)).map_err(|error| Problem::Request(error.body_text()))
+    }
+}
+
 /// The parameters of one request.
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
     /// Takes the parameters, all of which must be among `known`.
-    pub(super) fn of(query: Query<BTreeMap<String, String>>, known: &[&str]) -> Result<Self, Problem> {
-        let unknown: Vec<_> = query.0.keys().filter(|key| !known.contains(&key.as_str())).cloned().collect();
-        if unknown.is_empty() {
-            return Ok(Self(query.0));
+    pub(super) fn of(query: RawQuery, known: &[&str]) -> Result<Self, Problem> {
+        let Query(pairs) = query.map_err(|error| Problem::Request(error.body_text()))?;
+        let mut parameters = BTreeMap::new();
+        let mut unknown = Vec::new();
+        for (key, value) in pairs {
+            if !known.contains(&key.as_str()) {
+                unknown.push(key);
+            } else if parameters.insert(key.clone(), value).is_some() {
+                return Err(Problem::Request(format!("{key} is given twice")));
+            }
         }
-        Err(Problem::Request(format!("unknown parameter {}; known are {}", unknown.join(", "), known.join(", "))))
+        if unknown.is_empty() {
+            return Ok(Self(parameters));
+        }
+        let known = if known.is_empty() { "none is".to_owned() } else { format!("known are {}", known.join(", ")) };
+        Err(Problem::Request(format!("unknown parameter {}; {known}", unknown.join(", "))))
+    }
+
+    /// The parameter, which must be one of `words`.
+    pub(super) fn word(&self, key: &str, words: &[&str]) -> Result<Option<&str>, Problem> {
+        match self.text(key) {
+            Some(text) if !words.contains(&text) => {
+                Err(Problem::Request(format!("{key}={text} is not one of {}", words.join(", "))))
+            }
+            text => Ok(text),
+        }
     }
 
     /// The parameter as it came.

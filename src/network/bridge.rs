@@ -106,6 +106,17 @@ pub(super) fn our_ports(links: Vec<Link>, bridge: u32) -> impl Iterator<Item = L
     links.into_iter().filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(veth::PREFIX))
 }
 
+/// It becomes part of paths, of nft's text, and of a link's name.
+pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
+    let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if letter_first && plain && name.len() <= 15 {
+        return Ok(());
+    }
+    let what = format!("{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it");
+    Err(NetworkError::failed(what, io::Error::from(io::ErrorKind::InvalidInput)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +127,15 @@ mod tests {
         assert_eq!(one, [0x0a, 0x58, 10, 231, 0, 2]);
         assert_eq!(one[0] & 0b11, 0b10, "locally administered, to one receiver");
         assert_ne!(one, mac(Ipv4Addr::new(10, 231, 0, 3)));
+    }
+
+    #[test]
+    fn only_names_that_a_link_and_a_table_can_have_are_bridges() {
+        for good in ["chas0", "c", "br-test_1", "a23456789012345"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in ["", "0a", "a/b", "a b", "a.b", "a\"", "a234567890123456", "-a"] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -127,7 +127,7 @@ impl<R: Runtime> Reconciler<R> {
             Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
             Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
         };
-        tracing::debug!(container = %name, step = ?next, "begins");
+        tracing::debug!(container = %name, step = %next, "begins");
         self.board.update(id, |known| known.activity = activity);
         let began = Instant::now();
         let result = self.execute(id, record, &next, interrupt).await;
@@ -146,7 +146,7 @@ impl<R: Runtime> Reconciler<R> {
         match undone {
             None => {
                 if activity.is_some() {
-                    tracing::info!(container = %name, step = ?next, ms = spent.as_millis(), "done");
+                    tracing::info!(container = %name, step = %next, ms = spent.as_millis(), "done");
                 }
                 true
             }

@@ -36,6 +36,7 @@ mod oci;
 pub mod registry;
 mod runc;
 mod seccomp;
+mod shim;
 mod stop;
 mod sweep;
 mod unpack;

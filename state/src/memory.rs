@@ -78,11 +78,16 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// What is remembered of the record's own generation: nothing, until a look was taken at it. What went wrong with an
+    /// earlier one says nothing of this.
+    #[must_use]
+    pub fn of(self, record: &Record) -> Self {
+        if self.generation == record.generation { self } else { Self { generation: record.generation, ..Self::default() } }
+    }
+
     /// Takes in what a look found. `delay` answers how long to wait after so many ends in a row before this one.
     pub fn look(&mut self, record: &Record, seen: &Seen, now: BootTime, delay: impl FnOnce(u32) -> Duration) {
-        if self.generation != record.generation {
-            *self = Self { generation: record.generation, ..Self::default() };
-        }
+        *self = std::mem::take(self).of(record);
         if record.run == RunState::Stopped || record.removing {
             (self.exits, self.ended) = (0, None);
             self.setback = self.setback.take().filter(|setback| setback.cause == Cause::End);

@@ -31,6 +31,21 @@ pub enum Step {
     Forget,
 }
 
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Settled => f.write_str("nothing"),
+            Self::Wait(_) => f.write_str("wait"),
+            Self::Pull => f.write_str("pull"),
+            Self::Launch => f.write_str("launch"),
+            Self::Stop(instance) => write!(f, "stop {instance}"),
+            Self::Remove(instance) => write!(f, "remove {instance}"),
+            Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
+            Self::Forget => f.write_str("forget"),
+        }
+    }
+}
+
 /// The next step for the container with this id. `wanted` is its record, `None` if there is none.
 #[must_use]
 pub fn step(id: crate::id::ContainerId, wanted: Option<&Record>, seen: &Seen, memory: &Memory, now: BootTime) -> Step {

@@ -5,7 +5,8 @@
 //! (0.5 to 2 ms): not for an executor's threads.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -138,7 +139,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Disk`], also when another agent has it open; [`StoreError::Corrupt`] when a record cannot be read.
     pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(StoreError::Disk)?;
+        // Environment values may be secrets.
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::Disk)?;
         let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = config.open().map_err(disk)?;
         let tree = db.open_tree("desired").map_err(disk)?;

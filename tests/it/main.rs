@@ -1,4 +1,7 @@
 //! The reconciler, queue, plan and real store on the in-memory runtime, in virtual time.
 
 #[cfg(test)]
+mod command;
+
+#[cfg(test)]
 mod reconcile;

@@ -5,6 +5,9 @@
 mod harness;
 
 #[cfg(test)]
+mod inside;
+
+#[cfg(test)]
 mod lifecycle;
 
 #[cfg(test)]
@@ -12,6 +15,15 @@ mod network;
 
 #[cfg(test)]
 mod pull;
+
+#[cfg(test)]
+mod reasons;
+
+#[cfg(test)]
+mod repair;
+
+#[cfg(test)]
+mod stand;
 
 #[cfg(test)]
 mod testbed;

@@ -6,7 +6,7 @@ use state::desired::Record;
 use state::id::InstanceName;
 use state::spec::Signal;
 
-/// Marks what is ours. Nothing without it is ever touched.
+/// Marks what is ours, with [`ID`]. Nothing without both is ever touched.
 pub(crate) const MANAGED: &str = "chas.io/managed";
 /// The container's id.
 pub(crate) const ID: &str = "chas.io/id";
@@ -14,15 +14,39 @@ pub(crate) const ID: &str = "chas.io/id";
 pub(crate) const STOP_SIGNAL: &str = "chas.io/stop-signal";
 /// The snapshot that its own is made from.
 pub(crate) const PARENT: &str = "chas.io/parent";
+/// The fingerprint of the spec that it was made of.
+const SPEC_HASH: &str = "chas.io/spec-hash";
+/// The image that it was made of.
+const IMAGE_DIGEST: &str = "chas.io/image-digest";
 /// A piece of the record, followed by its number.
 const RECORD: &str = "chas.io/record.";
 
 /// containerd's limit on key and value together is 4,096 bytes; a piece stays clear of it with any number behind its key.
 const PIECE_BYTES_MAX: usize = 4000;
 
-/// The filter that finds what is ours.
+/// The filter that finds what is ours, and may find more: see [`are_ours`].
 pub(crate) fn ours() -> String {
     format!("labels.\"{MANAGED}\"==1")
+}
+
+/// Whether they are those of a container or snapshot of ours.
+///
+/// [`MANAGED`] alone proves nothing: our image records bear it too, and containerd's clients (`ctr run`) copy an image's
+/// labels to whatever container they make of it. No image bears [`ID`].
+pub(crate) fn are_ours(labels: &HashMap<String, String>) -> bool {
+    labels.get(MANAGED).is_some_and(|value| value == "1") && labels.contains_key(ID)
+}
+
+/// Whether a container with these labels was made of the record's spec, and of the image that the record names.
+pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool {
+    let same = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
+    same(SPEC_HASH, &record.spec_hash) && record.image_digest.as_deref().is_none_or(|digest| same(IMAGE_DIGEST, digest))
+}
+
+/// The record that a container was made of, without the environment's values. `None`: the labels do not hold one.
+pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
+    let pieces = (0..labels.len()).map_while(|n| labels.get(&format!("{RECORD}{n}")));
+    serde_json::from_str(&pieces.map(String::as_str).collect::<String>()).ok()
 }
 
 /// The labels of a container of `record`. The record is in it without the environment's values, which may be secret
@@ -30,8 +54,8 @@ pub(crate) fn ours() -> String {
 pub(crate) fn of(record: &Record, stop_signal: Option<Signal>, parent: &str) -> HashMap<String, String> {
     let mut labels = bare(record.instance());
     labels.insert("chas.io/name".to_owned(), record.name.to_string());
-    labels.insert("chas.io/spec-hash".to_owned(), record.spec_hash.clone());
-    labels.insert("chas.io/image-digest".to_owned(), record.image_digest.clone().unwrap_or_default());
+    labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
+    labels.insert(IMAGE_DIGEST.to_owned(), record.image_digest.clone().unwrap_or_default());
     labels.insert(PARENT.to_owned(), parent.to_owned());
     if let Some(signal) = stop_signal {
         labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
@@ -66,7 +90,43 @@ fn pieces(text: &str) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::runtime::containerd::oci::tests::record as of_body;
+
+    #[test]
+    fn a_record_is_read_back_from_its_labels_without_secrets() {
+        let mut record = of_body(&json!({}));
+        record.spec.environment.insert("TOKEN".to_owned(), "secret".to_owned());
+        record.spec.labels.insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = of(&record, None, "sha256:parent");
+        assert!(labels.iter().all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret")));
+        record.spec.environment.insert("TOKEN".to_owned(), String::new());
+        assert_eq!(super::record(&labels), Some(record.clone()));
+        assert!(super::record(&bare(record.instance())).is_none());
+    }
+
+    #[test]
+    fn a_container_is_of_a_record_only_with_the_same_spec_and_image() {
+        let mut record = of_body(&json!({}));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = of(&record, None, "sha256:parent");
+        assert!(are_of(&labels, &record));
+        assert!(!are_of(&bare(record.instance()), &record), "what a removal left half done has no spec to run");
+        record.image_digest = None;
+        assert!(are_of(&labels, &record), "an image that is not resolved is no other one");
+        record.image_digest = Some("sha256:2".to_owned());
+        assert!(!are_of(&labels, &record));
+    }
+
+    #[test]
+    fn what_was_made_of_our_image_is_not_ours_for_that() {
+        let inherited = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
+        assert!(!are_ours(&inherited));
+        assert!(are_ours(&bare("000000000abc-1".parse().unwrap())));
+    }
 
     #[test]
     fn a_long_text_is_cut_into_pieces_that_fit_and_make_it_again() {

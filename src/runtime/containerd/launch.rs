@@ -22,28 +22,50 @@ const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 impl Containerd {
     pub(super) async fn bring_up(&self, record: &Record) -> Result<(), RuntimeError> {
         let instance = record.instance();
+        // The record first: what is not ours is not touched, whatever its task looks like.
+        let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(()),
             Task::Created { .. } => {
-                self.attach(record).await?;
+                self.network.attach(instance, &record.name, &record.assignment).await?;
                 return self.start(instance).await;
             }
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        // Neither needs the other; the task needs both. Each takes milliseconds: nft here, containerd's database there.
-        let (attached, mounts) = tokio::join!(self.attach(record), self.root_filesystem(record));
-        let mounts = mounts?;
-        attached?;
-        self.create_task(record, mounts).await?;
+        // Wires and record do not need each other: the paths in the spec are known before there is anything at them.
+        let connecting = self.network.connect(instance, &record.name, &record.assignment);
+        let (connected, laid_out) = tokio::join!(connecting, self.lay_out(record, container));
+        let mounts = match (connected, laid_out) {
+            (Ok(_), Ok(mounts)) => mounts,
+            (connected, laid_out) => {
+                // Without a record, nothing else knows of its wires.
+                if let Err(error) = self.network.detach(instance).await {
+                    tracing::debug!(%instance, %error, "left to the next comparison of the network");
+                }
+                connected?;
+                return laid_out.map(drop);
+            }
+        };
+        // Opening the host ports costs some 10 ms, which the 80 of the task's creation hide.
+        let opening = self.network.publish(instance, &record.assignment);
+        let (created, opened) = tokio::join!(self.create_task(record, mounts), opening);
+        created?;
+        opened?;
         self.start(instance).await
     }
 
-    /// The mounts of its own snapshot, below a container record; both are made if they are not there.
-    async fn root_filesystem(&self, record: &Record) -> Result<Vec<Mount>, RuntimeError> {
-        let parent = match self.container(record.instance()).await? {
-            // After a reboot its netns is made anew; the paths in its spec are the same again.
-            Some(container) => container.labels.get(labels::PARENT).cloned().unwrap_or_default(),
+    /// Makes sure of the container record and the snapshot, and answers the snapshot's mounts.
+    async fn lay_out(&self, record: &Record, container: Option<api::Container>) -> Result<Vec<Mount>, RuntimeError> {
+        let parent = match container {
+            Some(container) if labels::are_of(&container.labels, record) => {
+                container.labels.get(labels::PARENT).cloned().unwrap_or_default()
+            }
+            Some(_) => {
+                tracing::info!(instance = %record.instance(), "its container was made of another image or spec; it is made anew");
+                self.discard(record.instance()).await?;
+                self.create(record).await?
+            }
             None => self.create(record).await?,
         };
         self.snapshot(record, &parent).await
@@ -54,14 +76,8 @@ impl Containerd {
     /// # Errors
     /// There is one that is not ours.
     pub(super) async fn container(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
-        let request = api::GetContainerRequest { id: instance.to_string() };
-        let found = match quick(self.client.containers().get(request)).await {
-            Ok(reply) => reply.container,
-            Err(CallError::NotFound(_)) => None,
-            Err(error) => return Err(error.into()),
-        };
-        match found {
-            Some(container) if container.labels.get(labels::MANAGED).is_none_or(|value| value != "1") => {
+        match self.find(instance).await? {
+            Some(container) if !labels::are_ours(&container.labels) => {
                 let message = format!(
                     "containerd has a container {instance} that is not the agent's; remove it with the tool that made it"
                 );
@@ -71,17 +87,14 @@ impl Containerd {
         }
     }
 
-    /// Attaches it to the network. What a failure leaves of it is taken away: nothing runs in it yet, and there may be no
-    /// container record that would tell of it.
-    async fn attach(&self, record: &Record) -> Result<(), RuntimeError> {
-        let attached = self.network.attach(record.instance(), &record.name, &record.assignment).await;
-        if attached.is_err()
-            && let Err(error) = self.network.detach(record.instance()).await
-        {
-            tracing::debug!(instance = %record.instance(), %error, "left to the next comparison of the network");
+    /// The container record of that name, whoever made it.
+    pub(super) async fn find(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
+        let request = api::GetContainerRequest { id: instance.to_string() };
+        match quick(self.client.containers().get(request)).await {
+            Ok(reply) => Ok(reply.container),
+            Err(CallError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        attached?;
-        Ok(())
     }
 
     /// Creates the container record, and answers the snapshot that its own is to be made from.
@@ -91,8 +104,8 @@ impl Containerd {
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
         let user = user::lookup(&self.client, &wanted, &image.top_chain_id, &self.config.run_dir).await?;
-        let paths = self.network.paths(instance);
-        let spec = oci::spec(&image.config, record, &user, &paths, &self.host, &self.cgroups_path(instance))?;
+        let attached = self.network.paths(instance);
+        let spec = oci::spec(&image.config, record, &user, &attached, &self.host, &self.cgroups_path(instance))?;
         let container = api::Container {
             id: instance.to_string(),
             labels: labels::of(record, oci::stop_signal(&image.config), &image.top_chain_id),
@@ -118,7 +131,7 @@ impl Containerd {
             snapshotter: SNAPSHOTTER.to_owned(),
             key: key.clone(),
             parent: parent.to_owned(),
-            ..snapshots_api::PrepareSnapshotRequest::default()
+            labels: labels::bare(record.instance()),
         };
         match quick(self.client.snapshots().prepare(request)).await {
             Ok(reply) => Ok(reply.mounts),
@@ -134,8 +147,6 @@ impl Containerd {
         }
     }
 
-    /// Creates the task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
-    /// own, and no timeout.
     async fn create_task(&self, record: &Record, rootfs: Vec<Mount>) -> Result<(), RuntimeError> {
         let logs = logs::directory(&self.config.logs_dir, record.id);
         let output = logs::shim::uri(&self.config.executable, &logs, record.spec.logs);
@@ -146,15 +157,20 @@ impl Containerd {
             stderr: output,
             ..api::CreateTaskRequest::default()
         };
-        let _slot = self.shims.acquire().await;
-        let mut tasks = self.client.tasks();
-        let created = self.creations.spawn(async move { tasks.create(request).await }).await;
-        let created = created.map_err(|error| RuntimeError::Unavailable(error.to_string()))?;
-        match created.map_err(CallError::from) {
-            Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
+        match self.request_task(request).await {
+            Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => Err(refused(&message)),
         }
+    }
+
+    /// Asks for a task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
+    /// own, and no timeout.
+    pub(super) async fn request_task(&self, request: api::CreateTaskRequest) -> Result<(), CallError> {
+        let _slot = self.shims.acquire().await;
+        let mut tasks = self.client.tasks();
+        let created = self.creations.spawn(async move { tasks.create(request).await }).await;
+        created.map_err(|error| CallError::Unavailable(error.to_string()))?.map(drop).map_err(CallError::from)
     }
 
     async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
@@ -165,6 +181,10 @@ impl Containerd {
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
+                // An earlier call may have started it whose answer was lost: what runs is not killed for that.
+                if matches!(self.task(instance).await?, Task::Running { .. }) {
+                    return Ok(());
+                }
                 // The task would stay as created, which a look takes for one that only has to be started.
                 self.kill(instance, state::spec::Signal::KILL, true).await?;
                 self.delete_task(instance).await?;

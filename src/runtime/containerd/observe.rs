@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::snapshots as snapshots_api;
 use containerd_client::types::v1::{Process, Status};
+use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Instance, Seen, Task};
 
@@ -57,6 +58,14 @@ impl Containerd {
         }
     }
 
+    /// Our containers as containerd has them, each with the record that it was made of, where its labels hold one.
+    pub(super) async fn existing(&self) -> Result<Vec<(InstanceName, Option<Record>)>, RuntimeError> {
+        let request = api::ListContainersRequest { filters: vec![labels::ours()] };
+        let found = quick(self.client.containers().list(request)).await?.containers;
+        let named = |container: &api::Container| Some((container.id.parse().ok()?, labels::record(&container.labels)));
+        Ok(found.iter().filter(|container| labels::are_ours(&container.labels)).filter_map(named).collect())
+    }
+
     pub(super) async fn listing(&self) -> Result<Listing, RuntimeError> {
         let containers = quick(self.client.containers().list(api::ListContainersRequest::default())).await?.containers;
         let processes = quick(self.client.tasks().list(api::ListTasksRequest::default())).await?.tasks;
@@ -64,7 +73,7 @@ impl Containerd {
         let mut listing = Listing::default();
         for container in &containers {
             let process = tasks.remove(container.id.as_str());
-            let managed = container.labels.get(labels::MANAGED).is_some_and(|value| value == "1");
+            let managed = labels::are_ours(&container.labels);
             match container.id.parse::<InstanceName>() {
                 Ok(name) if managed => {
                     let task = process.map_or(Ok(Task::Absent), |process| self.state(name, process))?;
@@ -91,12 +100,14 @@ impl Containerd {
         Ok(listing)
     }
 
+    /// The keys of the snapshots that are ours.
     async fn snapshots(&self) -> Result<Vec<String>, RuntimeError> {
         let request = snapshots_api::ListSnapshotsRequest { snapshotter: SNAPSHOTTER.to_owned(), filters: Vec::new() };
         let mut stream = quick(self.client.snapshots().list(request)).await?;
         let mut keys = Vec::new();
         while let Some(page) = stream.message().await.map_err(CallError::from)? {
-            keys.extend(page.info.into_iter().map(|info| info.name));
+            // Another's snapshot is not ours for being called as ours are.
+            keys.extend(page.info.into_iter().filter(|info| labels::are_ours(&info.labels)).map(|info| info.name));
         }
         Ok(keys)
     }

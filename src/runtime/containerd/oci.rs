@@ -24,10 +24,14 @@ pub(crate) mod host;
 const PATH_DEFAULT: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// The period of a CPU quota: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
+/// The kernel's bounds of `cpu.shares`, of which a core has 1024: runc refuses more, so above 256 cores all weigh the same.
+const CPU_SHARES_MIN: u64 = 2;
+const CPU_SHARES_MAX: u64 = 262_144;
 /// Files a process may open unless it asks for more: beyond it `select` breaks.
 const OPEN_FILES_SOFT: u64 = 1024;
 
-const MASKED: [&str; 11] = [
+/// What tells of the host, its other containers or its power draw (a side channel): not to be seen at all.
+const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -38,8 +42,10 @@ const MASKED: [&str; 11] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
+/// What may be seen, not changed: it is the host's.
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The user that is to run it, as asked or as the image says; to be resolved by [`super::user`].
@@ -81,7 +87,7 @@ pub(crate) fn spec(
             "rlimits": [{"type": "RLIMIT_NOFILE", "soft": OPEN_FILES_SOFT.min(host.open_files_max), "hard": host.open_files_max}],
             "oomScoreAdj": host.oom_score_min,
         },
-        "mounts": mounts(attached, host.cgroup),
+        "mounts": mounts(attached),
         "linux": {
             "namespaces": namespaces(&attached.netns, host.cgroup),
             "cgroupsPath": cgroups_path,
@@ -108,20 +114,23 @@ fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Runt
     };
     let args: Vec<_> = first.into_iter().chain(rest).collect();
     if args.first().is_none_or(String::is_empty) {
-        let message = "the image has neither an entrypoint nor a command; say what to run under \"command\"";
+        let message =
+            format!("the image {} has neither an entrypoint nor a command; say what to run under \"command\"", record.spec.image);
         return Err(RuntimeError::failed(Reason::CommandNotFound, message));
     }
     Ok(args)
 }
 
-/// The image's, then what it lacks, then what was asked for.
+/// The image's, then what it lacks, then what was asked for; sorted. An image's entry without a name or without `=` is
+/// dropped: newer runc refuse the whole container for it.
 fn environment(image: &ImageConfiguration, record: &Record, user: &User) -> Vec<String> {
     let own = image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
     let mut all: BTreeMap<String, String> = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
     if let Some(home) = &user.home {
         all.insert("HOME".to_owned(), home.clone());
     }
-    all.extend(own.iter().filter_map(|entry| entry.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
+    let named = own.iter().filter_map(|entry| entry.split_once('=')).filter(|(key, _)| !key.is_empty());
+    all.extend(named.map(|(key, value)| (key.to_owned(), value.to_owned())));
     all.insert("HOSTNAME".to_owned(), record.name.to_string());
     all.extend(record.spec.environment.clone());
     all.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
@@ -143,15 +152,9 @@ fn namespaces(netns: &Path, cgroup: Cgroup) -> Vec<Value> {
     namespaces
 }
 
-fn mounts(attached: &Attached, cgroup: Cgroup) -> Vec<Value> {
+fn mounts(attached: &Attached) -> Vec<Value> {
     let mount = |destination: &str, kind: &str, options: &[&str]| json!({"destination": destination, "type": kind, "source": kind, "options": options});
     let bind = |destination: &str, source: &Path| json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid", "nodev"]});
-    let cgroup_kind = match cgroup {
-        Cgroup::V1 { .. } => "cgroup",
-        Cgroup::V2 => "cgroup2",
-    };
-    let mut cgroups = mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]);
-    cgroups["source"] = json!(cgroup_kind);
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
@@ -159,7 +162,8 @@ fn mounts(attached: &Attached, cgroup: Cgroup) -> Vec<Value> {
         mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
-        cgroups,
+        // Of this type on version 2 as well: runc looks itself which it is.
+        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
         bind("/etc/resolv.conf", &attached.resolv_conf),
         bind("/etc/hosts", &attached.hosts),
         bind("/etc/hostname", &attached.hostname),
@@ -170,7 +174,7 @@ fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
     // Without this first rule every device of the host would be open on v1.
     let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": wanted.pids}});
     if let Some(cpu) = wanted.cpu {
-        let shares = (cpu.0 * 1024 / 1000).max(2);
+        let shares = (cpu.0 * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
         resources["cpu"] = json!({"period": CPU_PERIOD_US, "quota": cpu.0 * CPU_PERIOD_US / 1000, "shares": shares});
     }
     if let Some(memory) = wanted.memory {
@@ -184,4 +188,4 @@ fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -9,17 +9,23 @@ const TEXT_CHARS_MAX: usize = 500;
 pub(crate) fn refusal(text: &str) -> (Reason, String) {
     let lower = text.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
-    let program = has("exec: ") || has("exec ") || has("starting container process");
-    let reason = if has("no space left on device") {
-        Reason::DiskFull
+    // A mount that fails may name anything, `cgroup` or a program's path too: it is neither a limit nor the program.
+    let mounting = has("mounting ") || has("rootfs_linux.go");
+    let program = !mounting && (has("exec: ") || has("exec /"));
+    let limit = !mounting && (has("cgroup") || has("memory limit") || has("memory.limit") || has("rlimit"));
+    let reason = if has("executable file not found") {
+        Reason::CommandNotFound
     } else if has("exec format error") {
         Reason::ImagePlatformMismatch
-    } else if has("executable file not found")
-        || (program && (has("no such file or directory") || has("permission denied") || has("is a directory")))
+    } else if program
+        && ["no such file or directory", "permission denied", "is a directory", "not a directory"].into_iter().any(has)
     {
         Reason::CommandNotFound
-    } else if has("cgroup") || has("memory limit") || has("memory.limit") || has("cpu.cfs") || has("pids.max") || has("rlimit") {
+    } else if limit {
+        // Before the full disk: control groups, too, answer ENOSPC, and no freed byte would help.
         Reason::LimitRefused
+    } else if has("no space left on device") {
+        Reason::DiskFull
     } else {
         Reason::CreateFailed
     };
@@ -28,13 +34,15 @@ pub(crate) fn refusal(text: &str) -> (Reason, String) {
 
 /// Drops the chain of who called whom in front.
 fn tail(text: &str) -> String {
-    const CALLERS: [&str; 6] = [
+    const CALLERS: [&str; 8] = [
         "failed to create shim task: ",
         "failed to create shim: ",
         "failed to start task: ",
         "OCI runtime create failed: ",
         "runc create failed: ",
         "unable to start container process: ",
+        "starting container process caused: ",
+        "error during container init: ",
     ];
     let mut rest = text;
     while let Some(shorter) = CALLERS.iter().find_map(|caller| rest.strip_prefix(caller)) {
@@ -70,13 +78,43 @@ mod tests {
                 "unable to apply cgroup configuration: failed to write 1",
             ),
             (
-                "error mounting \"x\": no such file or directory: unknown",
+                "error during container init: error mounting \"x\" to rootfs at \"/x\": no such file or directory: unknown",
                 Reason::CreateFailed,
-                "error mounting \"x\": no such file or directory",
+                "error mounting \"x\" to rootfs at \"/x\": no such file or directory",
+            ),
+            (
+                "error mounting \"cgroup\" to rootfs at \"/sys/fs/cgroup\": permission denied: unknown",
+                Reason::CreateFailed,
+                "error mounting \"cgroup\" to rootfs at \"/sys/fs/cgroup\": permission denied",
+            ),
+            (
+                "exec: \"/cgroup.sh\": stat /cgroup.sh: no such file or directory: unknown",
+                Reason::CommandNotFound,
+                "exec: \"/cgroup.sh\": stat /cgroup.sh: no such file or directory",
+            ),
+            (
+                "exec /run.sh: no such file or directory: unknown",
+                Reason::CommandNotFound,
+                "exec /run.sh: no such file or directory",
+            ),
+            (
+                "mkdir /sys/fs/cgroup/memory/chas/x: no space left on device: unknown",
+                Reason::LimitRefused,
+                "mkdir /sys/fs/cgroup/memory/chas/x: no space left on device",
+            ),
+            (
+                "unable to set memory limit to 1048576 (current usage: 2420736, peak usage: 2531328): unknown",
+                Reason::LimitRefused,
+                "unable to set memory limit to 1048576 (current usage: 2420736, peak usage: 2531328)",
+            ),
+            (
+                "chdir to cwd (\"/x\"): permission denied: unknown",
+                Reason::CreateFailed,
+                "chdir to cwd (\"/x\"): permission denied",
             ),
             ("write /x: no space left on device: unknown", Reason::DiskFull, "write /x: no space left on device"),
         ] {
-            assert_eq!(refusal(&format!("{runc}{text}")), (reason, shown.to_owned()));
+            assert_eq!(refusal(&format!("{runc}{text}")), (reason, shown.to_owned()), "{text}");
         }
     }
 }

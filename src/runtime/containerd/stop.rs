@@ -24,12 +24,13 @@ const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Containerd {
     pub(super) async fn end_task(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        // The record first: what is not ours is not touched, whatever its task looks like.
+        let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Absent => return Ok(()),
             Task::Stopped(_) => {}
             Task::Created { .. } => self.kill_hard(instance).await?,
             Task::Running { .. } => {
-                let container = self.container(instance).await?;
                 let own =
                     container.and_then(|container| container.labels.get(labels::STOP_SIGNAL).and_then(|name| name.parse().ok()));
                 self.kill(instance, how.signal.or(own).unwrap_or(Signal::TERM), false).await?;
@@ -104,12 +105,21 @@ impl Containerd {
     }
 
     pub(super) async fn take_away(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
-        if self.container(instance).await?.is_none() {
+        match self.find(instance).await? {
+            Some(container) if labels::are_ours(&container.labels) => {}
+            // Nothing of that name is ours in containerd then, for the envelope outlives all else; only the network may be.
+            Some(_) => return Ok(self.network.detach(instance).await?),
             // A task is reached only through a record of its name; and without one there is no telling whether it has one.
-            self.create_envelope(instance).await?;
+            None => self.create_envelope(instance).await?,
         }
+        self.recover_shim(instance).await?;
         self.end_task(instance, how).await?;
         self.network.detach(instance).await?;
+        self.discard(instance).await
+    }
+
+    /// Takes its snapshot and its container record away. It has no task.
+    pub(super) async fn discard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         let snapshot = snapshots_api::RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: instance.to_string() };
         gone(quick(self.client.snapshots().remove(snapshot)).await)?;
         let request = api::DeleteContainerRequest { id: instance.to_string() };

@@ -155,6 +155,13 @@ impl Agent {
         }
     }
 
+    /// As [`Self::delete_and_wait`], where it may be gone already.
+    pub(crate) async fn delete_and_wait_if_there(&self, name: &str) {
+        if self.get(&format!("/containers/{name}")).await.0 != 404 {
+            self.ask("DELETE", &format!("/containers/{name}?wait=removed&timeout=60s"), None).await;
+        }
+    }
+
     /// The container's log as text. `query` as in `tail=10`.
     pub(crate) async fn logs(&self, name: &str, query: &str) -> String {
         let url = format!("{}/containers/{name}/logs?{query}", self.base);

@@ -6,7 +6,8 @@ use state::store::{Limits, Store};
 use super::host::Machine;
 use super::*;
 
-fn record(fields: &Value) -> Record {
+/// The record that a deploy body with these fields becomes.
+pub(crate) fn record(fields: &Value) -> Record {
     let mut body = json!({"name": "web", "image": "nginx"});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let directory = tempfile::tempdir().unwrap();
@@ -52,7 +53,7 @@ fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
 #[test]
 fn the_environment_is_the_images_then_ours_then_what_was_asked() {
     let user = User { home: Some("/srv".to_owned()), ..User::default() };
-    let config = json!({"Cmd": ["c"], "Env": ["PATH=/p", "A=1", "B=1"]});
+    let config = json!({"Cmd": ["c"], "Env": ["PATH=/p", "A=1", "B=1", "HOSTNAME=no", "=x", "C"]});
     let spec = build(&config, &json!({"environment": {"B": "2", "C": "x=y"}}), &user, Cgroup::V2).unwrap();
     assert_eq!(spec["process"]["env"], json!(["A=1", "B=2", "C=x=y", "HOME=/srv", "HOSTNAME=web", "PATH=/p"]));
     let bare = plain(&json!({"Cmd": ["c"]}), &json!({}));
@@ -68,6 +69,10 @@ fn limits_are_in_the_kernels_terms() {
     assert_eq!(resources["cpu"], json!({"period": 100_000, "quota": 50_000, "shares": 512}));
     assert_eq!(resources["memory"], json!({"limit": 536_870_912, "swap": 536_870_912}));
     assert_eq!(resources["pids"], json!({"limit": 64}));
+    let most = plain(&cmd, &json!({"resources": {"cpu": "1024"}}));
+    assert_eq!(most["linux"]["resources"]["cpu"]["shares"], json!(262_144));
+    let least = plain(&cmd, &json!({"resources": {"cpu": "0.01"}}));
+    assert_eq!(least["linux"]["resources"]["cpu"], json!({"period": 100_000, "quota": 1000, "shares": 10}));
     let unaccounted = build(&cmd, &wanted, &User::default(), Cgroup::V1 { swap: false }).unwrap();
     assert_eq!(unaccounted["linux"]["resources"]["memory"], json!({"limit": 536_870_912}));
     let unlimited = plain(&cmd, &json!({}));
@@ -101,4 +106,47 @@ fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
     assert_eq!(working_dir(&config, &record(&json!({}))), "/srv");
     assert_eq!(working_dir(&config, &record(&json!({"working_dir": "/x"}))), "/x");
     assert_eq!(stop_signal(&config), "SIGQUIT".parse().ok());
+}
+
+#[test]
+fn names_and_paths_are_its_own() {
+    let spec = plain(&json!({"Cmd": ["c"]}), &json!({}));
+    assert_eq!(spec["hostname"], json!("web"));
+    assert_eq!(spec["linux"]["cgroupsPath"], json!("/chas/x-1"));
+    assert_eq!(spec["linux"]["namespaces"][4], json!({"type": "network", "path": "/n"}));
+    let binds: Vec<_> = spec["mounts"].as_array().unwrap().iter().filter(|mount| mount["type"] == "bind").collect();
+    let pairs: Vec<_> = binds.iter().map(|mount| (&mount["source"], &mount["destination"])).collect();
+    let expected =
+        [(json!("/r"), json!("/etc/resolv.conf")), (json!("/h"), json!("/etc/hosts")), (json!("/hn"), json!("/etc/hostname"))];
+    assert_eq!(pairs, expected.iter().map(|(source, at)| (source, at)).collect::<Vec<_>>());
+    assert!(binds.iter().all(|mount| mount["options"] == json!(["rbind", "ro", "nosuid", "nodev"])));
+}
+
+#[test]
+fn open_files_stay_below_what_the_host_allows() {
+    let process = plain(&json!({"Cmd": ["c"]}), &json!({}))["process"].clone();
+    assert_eq!(process["rlimits"], json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}]));
+    assert_eq!(process["oomScoreAdj"], json!(0));
+}
+
+#[test]
+fn every_field_is_one_that_the_oci_schema_knows() {
+    let spec = plain(&json!({"Cmd": ["c"]}), &json!({"resources": {"cpu": "1", "memory": "64m"}}));
+    let typed: oci_spec::runtime::Spec = serde_json::from_value(spec.clone()).unwrap();
+    let back = serde_json::to_value(&typed).unwrap();
+    for field in [
+        "/process/args",
+        "/process/noNewPrivileges",
+        "/process/rlimits",
+        "/root",
+        "/mounts",
+        "/linux/cgroupsPath",
+        "/linux/namespaces",
+        "/linux/resources/cpu",
+        "/linux/resources/memory",
+        "/linux/sysctl",
+        "/linux/maskedPaths",
+    ] {
+        assert_eq!(back.pointer(field), spec.pointer(field), "{field}");
+    }
 }

@@ -1,0 +1,113 @@
+//! Deploying, changing, removing, and waiting for what comes of it.
+
+use std::time::Duration;
+
+use serde_json::json;
+use state::desired::{Record, RunState};
+use state::status::Status;
+
+use super::{Fake, ask, failed, get, named, nginx, problem, view};
+use crate::api::{Change, Node as _, Refusal};
+
+#[tokio::test]
+async fn a_deploy_is_202_when_it_changes_something_and_200_when_not() {
+    let node = Fake::new(Vec::new());
+    let dry = ask(&node, "POST", "/containers/deploy?dry_run=true", nginx()).await;
+    assert_eq!((dry.status, &dry.json()["changed"]), (200, &json!(true)));
+    assert!(node.containers().is_empty());
+    let first = ask(&node, "POST", "/containers/deploy", nginx()).await;
+    assert_eq!((first.status, &first.json()["id"]), (202, &json!("000000000abc")));
+    assert_eq!(ask(&node, "POST", "/containers/deploy", nginx()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_bad_body_is_400_413_or_422_with_every_fault() {
+    let node = Fake::new(Vec::new());
+    problem(&ask(&node, "POST", "/containers/deploy", "{").await, 400, "not JSON");
+    problem(&ask(&node, "POST", "/containers/deploy", " ".repeat((1 << 20) + 1)).await, 413, "1 MiB");
+    let body = json!({"name": "A b", "image": "nginx", "imagee": 1, "resources": {"memory": "x"}}).to_string();
+    let answer = ask(&node, "POST", "/containers/deploy", body).await;
+    problem(&answer, 422, "resources.memory");
+    let fields: Vec<_> = answer.json()["errors"].as_array().unwrap().iter().map(|error| error["field"].clone()).collect();
+    for field in ["name", "imagee", "resources.memory"] {
+        assert!(fields.contains(&json!(field)), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_refusal_has_its_status() {
+    let node = Fake::new(Vec::new());
+    for (refusal, status) in [
+        (Refusal::Conflict("taken".to_owned()), 409),
+        (Refusal::NotFound("taken".to_owned()), 404),
+        (Refusal::Full("taken".to_owned()), 507),
+        (Refusal::Unavailable("taken".to_owned()), 503),
+    ] {
+        *node.refusal.lock().unwrap() = Some(refusal);
+        problem(&ask(&node, "POST", "/containers/deploy", nginx()).await, status, "taken");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_that_is_waited_for_tells_how_it_ended() {
+    let record = named("web", 0xabc);
+    let second = Record { generation: 2, ..record.clone() };
+    for (shown, status, says) in [
+        (vec![view(&record, Status::Running)], 200, ""),
+        (vec![failed(&record, Status::Failed)], 422, "no such tag"),
+        (vec![failed(&record, Status::Restarting)], 422, "no such tag"),
+        (vec![view(&record, Status::Removing)], 409, "being removed"),
+        (vec![view(&second, Status::Running)], 409, "generation 2"),
+        (Vec::new(), 404, "removed"),
+        (vec![view(&record, Status::Pulling)], 504, "5s"),
+    ] {
+        let node = Fake::new(Vec::new());
+        let request = ask(&node, "POST", "/containers/deploy?wait=running&timeout=5", nginx());
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            node.show(shown);
+        };
+        let (answer, ()) = tokio::join!(request, later);
+        if status == 200 {
+            assert_eq!((answer.status, &answer.json()["status"]), (200, &json!("running")));
+        } else {
+            problem(&answer, status, says);
+            assert_eq!(answer.json().get("reason"), (status == 422).then_some(&json!("ImageNotFound")));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_is_waited_for_is_applied_or_time_is_up() {
+    let record = named("web", 0xabc);
+    let node = Fake::new(vec![view(&record, Status::Running)]);
+    assert_eq!(get(&node, "/containers/web?wait=applied&generation=1").await.status, 200);
+    problem(&get(&node, "/containers/web?wait=applied&generation=2&timeout=1s").await, 504, "1s");
+    // What is to be stopped never runs, and is as it should be.
+    node.show(vec![view(&Record { run: RunState::Stopped, generation: 2, ..record }, Status::Stopped)]);
+    assert_eq!(get(&node, "/containers/web?wait=applied&generation=2&timeout=1s").await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removal_is_202_or_200_once_it_is_gone() {
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running)]);
+    assert_eq!(ask(&node, "DELETE", "/containers/web", "").await.status, 202);
+    problem(&ask(&node, "DELETE", "/containers/web?wait=removed&timeout=1s", "").await, 504, "1s");
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        node.show(Vec::new());
+    };
+    let (answer, ()) = tokio::join!(ask(&node, "DELETE", "/containers/web?wait=removed", ""), later);
+    assert_eq!(answer.status, 200);
+    problem(&ask(&node, "DELETE", "/containers/web", "").await, 404, "web");
+}
+
+#[tokio::test]
+async fn stop_start_and_restart_ask_for_just_that() {
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running)]);
+    for call in ["stop", "start", "restart"] {
+        assert_eq!(ask(&node, "POST", &format!("/containers/web/{call}"), "").await.status, 202);
+    }
+    let asked: Vec<_> = node.changed.lock().unwrap().iter().map(|(_, change)| *change).collect();
+    assert_eq!(asked, [Change::Stop, Change::Start, Change::Restart]);
+}

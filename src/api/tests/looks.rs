@@ -1,0 +1,132 @@
+//! Finding and listing, health, who may call, and requests that mean nothing.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use serde_json::json;
+use state::status::Status;
+
+use super::{Fake, ask, get, named, nginx, problem, record, send, view};
+
+const TOKEN: &str = "0123456789abcdef";
+
+#[tokio::test]
+async fn a_container_is_found_by_name_id_and_unique_prefix() {
+    let views = vec![view(&named("web", 0xabc_0000_0001), Status::Running), view(&named("db", 0xabc_0000_0002), Status::Failed)];
+    let node = Fake::new(views);
+    for name in ["db", "0abc00000002"] {
+        assert_eq!(get(&node, &format!("/containers/{name}")).await.json()["name"], "db");
+    }
+    problem(&get(&node, "/containers/0abc").await, 400, "several");
+    problem(&get(&node, "/containers/ffff").await, 404, "ffff");
+    problem(&get(&node, "/containers/%ff").await, 400, "UTF-8");
+}
+
+#[tokio::test]
+async fn the_list_is_filtered_and_keeps_secrets() {
+    let mut foreign = view(&named("x", 1), Status::Running);
+    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
+    let node = Fake::new(vec![view(&named("db", 1), Status::Failed), view(&named("web", 2), Status::Running), foreign]);
+    for (query, names) in [
+        ("", &["db", "web", "k8s-1"][..]),
+        ("?status=running", &["web", "k8s-1"]),
+        ("?owner=unmanaged", &["k8s-1"]),
+        ("?label=team%3Ddb", &["db"]),
+        ("?label=team", &["db", "web"]),
+        ("?status=stopped", &[]),
+    ] {
+        let answer = get(&node, &format!("/containers{query}")).await;
+        let list = answer.json()["containers"].as_array().unwrap().clone();
+        assert_eq!(list.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(), names, "{query}");
+        assert!(!answer.text.contains("hunter2"));
+    }
+    problem(&get(&node, "/containers?status=runing").await, 400, "status=runing");
+    problem(&get(&node, "/containers?owner=me").await, 400, "owner=me");
+}
+
+#[tokio::test]
+async fn the_shown_spec_deployed_again_is_the_same_spec() {
+    let body = json!({
+        "name": "web", "image": "nginx:1.27", "exposed_ports": [{"container": 80, "host": 8080, "protocol": "udp"}],
+        "resources": {"cpu": "0.5", "memory": "512m"}, "environment": {"A": "b"}, "command": ["nginx"], "args": ["-g"],
+        "working_dir": "/srv", "user": "1000:1000", "labels": {"a": "b"}, "state": "stopped", "priority": 7, "revision": 9,
+        "restart": {"policy": "on-failure", "max_retries": 3}, "stop": {"signal": "SIGINT", "timeout": "1m"},
+        "security": {"read_only_rootfs": true, "capabilities": {"add": ["NET_BIND_SERVICE"], "drop": ["ALL"]}},
+        "logs": {"max_size": "1m", "max_files": 2}, "image_pull": "always",
+    });
+    for body in [body, json!({"name": "web", "image": "nginx"})] {
+        let deploy = state::spec::parse::deploy(&body).unwrap();
+        let node = Fake::new(vec![view(&record(deploy.clone(), 1), Status::Running)]);
+        let shown = get(&node, "/containers/web").await.json()["spec"].clone();
+        assert_eq!(state::spec::parse::deploy(&shown), Ok(deploy), "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn parameters_that_mean_nothing_are_named() {
+    let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
+    for (method, path, says) in [
+        ("POST", "/containers/deploy?wiat=running", "wiat"),
+        ("POST", "/containers/deploy?wait=removed", "wait=removed"),
+        ("POST", "/containers/deploy?timeout=11m", "timeout=11m"),
+        ("POST", "/containers/web/stop?now=1", "now"),
+        ("GET", "/health?x=1", "x"),
+        ("GET", "/containers?label=a&label=b", "label is given twice"),
+        ("GET", "/containers/web?wait=applied&generation=x", "generation=x"),
+        ("GET", "/containers/web/logs?tail=some", "tail=some"),
+        ("GET", "/containers/web/logs?since=yesterday", "since=yesterday"),
+        ("GET", "/containers/web/logs?stream=stdin", "stream=stdin"),
+        ("GET", "/containers/web/logs?follow=maybe", "follow=maybe"),
+    ] {
+        problem(&ask(&node, method, path, nginx()).await, 400, says);
+    }
+    assert!(node.changed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn all_but_the_probes_needs_the_token() {
+    let node = Fake::new(Vec::new());
+    let request = |path: &str, given: &str| Request::get(path).header("authorization", given).body(Body::empty()).unwrap();
+    for path in ["/containers", "/containers/x", "/containers/x/logs", "/health"] {
+        for given in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdee", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"] {
+            let answer = send(&node, Some(TOKEN), request(path, given)).await;
+            problem(&answer, 401, "Bearer");
+            assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer");
+        }
+    }
+    let huge = Request::post("/containers/deploy").body(Body::from(nginx())).unwrap();
+    problem(&send(&node, Some(TOKEN), huge).await, 401, "Bearer");
+    for given in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}")] {
+        assert_eq!(send(&node, Some(TOKEN), request("/containers", &given)).await.status, 200);
+    }
+    for path in ["/livez", "/readyz", "/version"] {
+        assert_eq!(send(&node, Some(TOKEN), request(path, "")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn health_has_the_specifications_fields_and_readiness_follows_containerd() {
+    let node = Fake::new(Vec::new());
+    let health = get(&node, "/health").await.json();
+    assert_eq!((&health["status"], &health["resources"]["container_count"]), (&json!("healthy"), &json!(3)));
+    for field in ["cpu_usage", "memory_usage", "disk_available", "memory_total_bytes", "disk_available_bytes"] {
+        assert!(!health["resources"][field].is_null(), "{field}");
+    }
+    for field in ["uptime", "load_average", "interfaces"] {
+        assert!(!health[field].is_null(), "{field}");
+    }
+    assert_eq!((&health["containerd"]["reachable"], &health["errors"][0]["reason"]), (&json!(true), &json!("PortTaken")));
+    let away = Arc::new(Fake { containerd: false, ..Fake::with(Vec::new()) });
+    assert_eq!(get(&away, "/health").await.json()["status"], "unhealthy");
+    assert_eq!((get(&away, "/readyz").await.status, get(&away, "/livez").await.status), (503, 200));
+}
+
+#[tokio::test]
+async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
+    let node = Fake::new(Vec::new());
+    problem(&get(&node, "/pods").await, 404, "/pods");
+    let answer = ask(&node, "PUT", "/containers", "").await;
+    problem(&answer, 405, "PUT");
+    assert!(answer.headers[header::ALLOW].to_str().unwrap().contains("GET"));
+}
