@@ -81,9 +81,9 @@ build_agent() {
 
 # alive NAME: the process that `launch NAME` started is still that process.
 alive() {
-    local pid began
+    local pid began now
     read -r pid began 2>/dev/null <"$NODE/$1.pid" || return 1
-    [[ $(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null) == "$began" && $(cut -d' ' -f3 "/proc/$pid/stat") != Z ]]
+    now=$(cut -d' ' -f3,22 "/proc/$pid/stat" 2>/dev/null) && [[ $now == *" $began" && $now != Z* ]]
 }
 
 # launch NAME READY COMMAND...: starts it in the background unless it runs, and waits until the shell code READY succeeds.
@@ -95,7 +95,8 @@ launch() {
     else
         setsid "$@" >>"$NODE/$name.log" 2>&1 </dev/null &
         local pid=$!
-        echo "$pid $(cut -d' ' -f22 "/proc/$pid/stat")" >"$NODE/$name.pid"
+        # Gone already? Then `alive` finds out.
+        echo "$pid $(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null)" >"$NODE/$name.pid"
     fi
     for attempt in {1..300}; do
         eval "$ready" >/dev/null 2>&1 && return

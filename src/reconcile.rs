@@ -182,7 +182,9 @@ impl Board {
 
     fn reached(&self, error: Option<String>) {
         let mut now = lock(&self.reachability);
-        if now.reachable != error.is_none() {
+        // Before the first answer or refusal it is neither: the first of either is news too.
+        let is_news = if error.is_none() { !now.reachable } else { now.error.is_none() };
+        if is_news {
             match &error {
                 None => tracing::info!("containerd answers"),
                 Some(error) => tracing::warn!(%error, "containerd does not answer"),
