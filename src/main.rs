@@ -11,6 +11,9 @@ use chas_node_agent::{agent, logs, telemetry};
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
+/// Threads that wait for the disk. Each costs memory for as long as it idles; more than the disk serves at once are of no use.
+const BLOCKING_THREADS_MAX: usize = 32;
+
 fn main() -> ExitCode {
     // containerd's shim starts this binary as a container's logging process, with almost no environment. It must be up
     // within milliseconds and stay small, so this comes before everything else.
@@ -55,7 +58,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         anyhow::bail!("a TLS provider is installed already");
     }
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(agent::run(config))
+    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()?;
+    runtime.block_on(agent::run(config))
 }
 
 /// A reader that went away (`| head`) is no failure.
