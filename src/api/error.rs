@@ -123,9 +123,9 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     if method == Method::GET {
-        tracing::debug!(%method, path, status, ms, "request");
+        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, "request");
     } else {
-        tracing::info!(%method, path, status, ms, "request");
+        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, "request");
     }
     response
 }

@@ -146,7 +146,7 @@ impl Runtime for MemoryRuntime {
         if matches!(instance.task, Task::Running { .. }) {
             return Ok(());
         }
-        *instance = Instance { container: true, task: Task::Running { pid: 1 } };
+        *instance = Instance { container: true, task: Task::Running { pid: 1, since: None } };
         *world.launches.entry(record.id).or_default() += 1;
         let tasks = world.instances.iter().filter(|(name, i)| name.id == record.id && i.task != Task::Absent).count();
         world.most_tasks_of_one = world.most_tasks_of_one.max(tasks);

@@ -94,8 +94,9 @@ impl Memory {
         }
         let task = seen.instances.get(&record.generation).map(|instance| &instance.task);
         match task {
-            Some(Task::Running { .. }) => {
-                self.started.get_or_insert(now);
+            // An agent that has just started learns it from the process itself.
+            Some(Task::Running { since, .. }) => {
+                self.started.get_or_insert(since.unwrap_or(now));
             }
             Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => self.end(record, exit.clone(), now, delay),
             Some(Task::Absent) | None if self.started.is_some() => {
@@ -232,6 +233,16 @@ mod tests {
     }
 
     #[test]
+    fn a_life_that_began_before_the_agent_counts_from_its_beginning() {
+        let (record, mut memory) = (record("a", 1), Memory::default().of(&record("a", 1)));
+        memory.exits = 3;
+        memory.look(&record, &seen(Task::Running { pid: 1, since: Some(at(10)) }), at(700), doubling);
+        assert_eq!(memory.started, Some(at(10)));
+        memory.look(&record, &seen(exit(1)), at(701), doubling);
+        assert_eq!(memory.exits, 1);
+    }
+
+    #[test]
     fn the_end_of_what_was_to_end_is_no_setback() {
         let (mut record, mut memory) = (record("a", 1), Memory::default());
         memory.launched(at(1));
@@ -243,7 +254,7 @@ mod tests {
     #[test]
     fn a_task_that_vanished_counts_as_an_end() {
         let (record, mut memory) = (record("a", 1), Memory::default());
-        memory.look(&record, &seen(Task::Running { pid: 1 }), at(1), doubling);
+        memory.look(&record, &seen(Task::Running { pid: 1, since: None }), at(1), doubling);
         memory.look(&record, &seen(Task::Absent), at(2), doubling);
         memory.look(&record, &seen(Task::Absent), at(3), doubling);
         assert_eq!((memory.exits, memory.ended.map(|exit| exit.code)), (1, Some(137)));

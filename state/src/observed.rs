@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use crate::memory::BootTime;
+
 /// Everything the runtime holds under one container's id, one entry a generation. Empty: nothing of it exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -34,6 +36,8 @@ pub enum Task {
     Running {
         /// Process id in the host's pid namespace.
         pid: u32,
+        /// When that process began; `None` where the kernel did not tell.
+        since: Option<BootTime>,
     },
     /// Its process has ended; the record of it is still there.
     Stopped(Exit),

@@ -140,7 +140,7 @@ mod tests {
     use crate::desired::tests::record;
     use crate::id::ContainerId;
 
-    const RUNNING: Task = Task::Running { pid: 7 };
+    const RUNNING: Task = Task::Running { pid: 7, since: None };
 
     fn seen(instances: &[(u64, Task)]) -> Seen {
         let instances =

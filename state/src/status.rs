@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(condition.reason.is_some(), condition.message.is_some());
     }
 
-    const RUNNING: Task = Task::Running { pid: 1 };
+    const RUNNING: Task = Task::Running { pid: 1, since: None };
 
     fn fail(memory: &mut Memory, cause: Cause, reason: Reason) {
         memory.failed(cause, reason, "why".to_owned(), BootTime::default(), Duration::from_secs(1));

@@ -15,10 +15,14 @@ async fn a_container_serves_survives_the_agent_and_leaves_nothing() {
     let shown = stand.agent.deploy_and_wait(&body).await;
     assert!(serves(&shown).await, "{shown}");
     stand.agent.kill_9();
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(serves(&shown).await, "without the agent");
     stand.agent.start_again().await;
     let again = stand.agent.wait_status("web", "running", SOON).await;
     assert_eq!((&again["id"], &again["restart_count"], &again["ports"]), (&shown["id"], &json!(0), &shown["ports"]));
+    let began = |shown: &Value| humantime::parse_rfc3339(shown["started"].as_str().unwrap()).unwrap();
+    let apart = began(&again).max(began(&shown)).duration_since(began(&again).min(began(&shown))).unwrap();
+    assert!(apart < Duration::from_secs(1), "it started when it did, not when the agent was: {again}");
     assert_eq!(stand.agent.deploy(&body).await.0, 200, "the same again changes nothing");
     stand.end().await;
 }

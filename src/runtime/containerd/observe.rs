@@ -9,6 +9,7 @@ use containerd_client::services::v1::snapshots as snapshots_api;
 use containerd_client::types::v1::{Process, Status};
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
+use state::memory::BootTime;
 use state::observed::{Exit, Instance, Seen, Task};
 
 use super::client::{CallError, quick};
@@ -47,7 +48,9 @@ impl Containerd {
     fn state(&self, instance: InstanceName, process: &Process) -> Result<Task, RuntimeError> {
         match process.status() {
             Status::Created => Ok(Task::Created { pid: process.pid }),
-            Status::Running | Status::Paused | Status::Pausing => Ok(Task::Running { pid: process.pid }),
+            Status::Running | Status::Paused | Status::Pausing => {
+                Ok(Task::Running { pid: process.pid, since: began(process.pid) })
+            }
             Status::Stopped => {
                 let kills = || self.host.cgroup.out_of_memory_kills(&self.cgroups_path(instance)).unwrap_or(0);
                 let out_of_memory = process.exit_status == KILLED && kills() > 0;
@@ -113,8 +116,31 @@ impl Containerd {
     }
 }
 
+/// When a process began, from the 22nd field of `/proc/<pid>/stat`: clock ticks since boot (proc(5)).
+fn began(pid: u32) -> Option<BootTime> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may hold anything.
+    let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Some(BootTime(Duration::from_millis(ticks.checked_mul(1000)? / per_second)))
+}
+
 /// containerd's timestamps; what did not happen is in the year 1.
 fn time(stamp: Option<&prost_types::Timestamp>) -> SystemTime {
     let since = stamp.and_then(|stamp| Some(Duration::new(stamp.seconds.try_into().ok()?, stamp.nanos.try_into().ok()?)));
     SystemTime::UNIX_EPOCH + since.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_s_beginning_is_read_from_the_kernel() {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let now = BootTime(Duration::try_from(now).unwrap());
+        let ours = began(std::process::id()).unwrap();
+        assert!(ours <= now && now.since(ours) < Duration::from_secs(3600), "{ours:?} {now:?}");
+        assert_eq!(began(u32::MAX), None);
+    }
 }
