@@ -7,7 +7,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use state::assign::Pool;
 use state::store::{Limits, Store};
-use state::subnet::Ipv4Subnet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,7 +40,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let store = Arc::new(open_store(&config).await?);
     let network = Arc::new(Network::new(NetworkConfig {
         bridge: config.network.bridge.clone(),
-        subnet: subnet(&config)?,
+        subnet: config.network.subnet,
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
     }));
@@ -107,12 +106,8 @@ fn logs_dir(config: &Config) -> PathBuf {
     config.state.dir.join("logs")
 }
 
-fn subnet(config: &Config) -> anyhow::Result<Ipv4Subnet> {
-    config.network.subnet.to_string().parse().map_err(|error| anyhow::anyhow!("network.subnet: {error}"))
-}
-
 async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let mut addresses = subnet(config)?.container_addresses();
+    let mut addresses = config.network.subnet.container_addresses();
     let (first, last) = (addresses.next(), addresses.next_back());
     let first = first.context("network.subnet has no address for a container")?;
     let pool = Pool { addresses: first..=last.unwrap_or(first), ports: config.network.port_range.clone() };

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
+use state::subnet::Ipv4Subnet;
 
 mod check;
 mod file;
@@ -123,24 +124,9 @@ pub struct Network {
     /// The bridge's name; the kernel takes it.
     pub bridge: String,
     /// The containers' addresses.
-    pub subnet: Subnet,
+    pub subnet: Ipv4Subnet,
     /// Host ports for containers that ask for any.
     pub port_range: RangeInclusive<u16>,
-}
-
-/// A private IPv4 network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Subnet {
-    /// Its first address; the host's bits are zero.
-    pub address: Ipv4Addr,
-    /// The length of its prefix, 8 to 29.
-    pub prefix: u8,
-}
-
-impl fmt::Display for Subnet {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
 }
 
 /// `registry`: how registries are spoken to.

@@ -1,15 +1,52 @@
-//! The agent that keeps a node's containers running.
+//! The agent that keeps a node's containers running: what should run is on disk, what runs is in containerd, and the
+//! agent takes the steps between, for ever.
+//!
+//! ```text
+//!  HTTP --push--> api --> state::Store --wake--> reconcile --step--> runtime::containerd --> containerd
+//!                  ^                               |   ^               |    |    |
+//!                  +----------- what is known -----+   +--- events ----+  network logs (the shim's child)
+//! ```
+//!
+//! # Who decides what
+//!
+//! [`state::plan`] says *what* the next step for a container is: a pure function of its record, one look and the time.
+//! [`reconcile::queue`] says *when* a container has its turn. [`runtime`] says *how* a step is done. Every step may be
+//! repeated, and every state that a crash can leave is one that a look can see; so there is no recovery, only another look.
+//!
+//! # What is not known where
+//!
+//! - [`api`] cannot start a container. It changes what is desired through [`api::Node`], and shows what is known.
+//! - [`reconcile`] knows no containerd: only the trait [`runtime::Runtime`]. It never reads why it was woken.
+//! - [`network`] and [`logs`] know no containerd, and not each other.
+//! - Nothing outside [`runtime::containerd`] names a gRPC type, nothing outside [`config`] reads the environment, nothing
+//!   outside [`api::error`] makes a failure into a status code, nothing but `main` ends the process.
+//! - No decision uses the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
+//! - Only [`agent`] knows everything: it builds the rooms, starts them, and stops them in order. No container is stopped
+//!   when the agent is.
+//!
+//! `tests/it/house_rules.rs` holds these directions.
+//!
+//! # What is written first
+//!
+//! Persist, then publish, then act, then answer: a deploy is synced to disk by [`state::store`] before the reconciler or
+//! the caller hears of it. In containerd, a container record is made before its snapshot and task, and deleted after them.
 
 pub mod agent;
-pub mod api;
-pub mod backoff;
-pub mod cli;
-pub mod config;
-pub mod logs;
-pub mod monitor;
-pub mod network;
-pub mod notify;
+
 pub mod reconcile;
 pub mod runtime;
+
+pub mod network;
+
+pub mod logs;
+
+pub mod api;
+
+pub mod cli;
+pub mod config;
+
+pub mod backoff;
+pub mod monitor;
+pub mod notify;
 pub mod shutdown;
 pub mod telemetry;

@@ -1,14 +1,14 @@
 //! From a text to a value that cannot be wrong; each refusal says what would be right.
 
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
+use state::subnet::Ipv4Subnet;
 
-use super::{LogFormat, Secret, Subnet};
+use super::{LogFormat, Secret};
 
 /// A value, or a sentence that says what would be one.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -93,24 +93,14 @@ pub(super) fn interface(text: &str) -> Parsed<String> {
     Err(format!("{text:?} is not a network interface's name: 1 to 15 letters, digits, '.', '-' and '_'"))
 }
 
-pub(super) fn subnet(text: &str) -> Parsed<Subnet> {
-    let wrong = || format!("{text:?} is not an IPv4 network: write one such as \"10.231.0.0/16\"");
-    let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
-    let (address, prefix) = (address.parse::<Ipv4Addr>().map_err(|_| wrong())?, prefix.parse::<u8>().map_err(|_| wrong())?);
-    if !(8..=29).contains(&prefix) {
-        return Err(format!("/{prefix} is not from /8 to /29"));
-    }
-    let network = Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (32 - prefix)));
-    if network != address {
-        return Err(format!("{address} is an address within the network {network}/{prefix}: write that"));
-    }
-    let last = Ipv4Addr::from_bits(address.to_bits() | (u32::MAX >> prefix));
-    if !address.is_private() || !last.is_private() {
+pub(super) fn subnet(text: &str) -> Parsed<Ipv4Subnet> {
+    let subnet: Ipv4Subnet = text.parse().map_err(|wrong: state::subnet::InvalidSubnet| format!("{text:?} {wrong}"))?;
+    if !subnet.gateway().is_private() || !subnet.broadcast().is_private() {
         return Err(format!(
             "{text} is not private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16): it would hide hosts of the Internet"
         ));
     }
-    Ok(Subnet { address, prefix })
+    Ok(subnet)
 }
 
 pub(super) fn port_range(text: &str) -> Parsed<RangeInclusive<u16>> {

@@ -4,4 +4,7 @@
 mod command;
 
 #[cfg(test)]
+mod house_rules;
+
+#[cfg(test)]
 mod reconcile;

@@ -104,7 +104,7 @@ fn every_fault_is_told_at_once_with_where_it_is() {
             "c.yaml:6: monitoring.health_interval: \"2h\" is not from 1s to 1h",
             "c.yaml:7: monitoring.metrics_enabled: \"maybe\" is neither true nor false",
             "environment LOG_LEVEL: logging.level: \"LOUD\" is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"",
-            "flag --subnet: network.subnet: 10.231.0.1 is an address within the network 10.231.0.0/16: write that",
+            "flag --subnet: network.subnet: \"10.231.0.1/16\" has bits set beyond its prefix: write the subnet's first address, as in \"10.231.0.0/16\"",
             "c.yaml:4: containers.max: \"0\" is not a number from 1 to 10000",
         ]
     );

@@ -1,0 +1,111 @@
+//! The rules of the house, held against the sources: who may know whom, and how large a room may be.
+
+use std::path::{Path, PathBuf};
+
+/// What each room at the top may use of the others. Whatever is not here may use nothing.
+const MAY_USE: [(&str, &[&str]); 9] = [
+    ("main", &["agent", "cli", "config", "logs", "telemetry"]),
+    ("agent", &["api", "config", "logs", "monitor", "network", "notify", "reconcile", "runtime", "shutdown"]),
+    ("api", &["config", "logs", "monitor"]),
+    ("cli", &["config"]),
+    ("telemetry", &["config"]),
+    ("reconcile", &["backoff", "runtime"]),
+    ("runtime", &["backoff", "logs", "network"]),
+    // Only to say what its failures mean to whoever called.
+    ("network", &["runtime"]),
+    ("config", &[]),
+];
+/// A file that has grown beyond this holds more than one thing.
+const LINES_MAX: usize = 400;
+/// Tables of tests are read a row at a time.
+const TEST_LINES_MAX: usize = 500;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn sources(directory: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut left = vec![root().join(directory)];
+    while let Some(directory) = left.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{directory} holds no sources");
+    found
+}
+
+/// The room at the top that a file below `src` belongs to.
+fn room(path: &Path) -> String {
+    let second = path.components().nth(1).unwrap().as_os_str().to_str().unwrap();
+    second.trim_end_matches(".rs").to_owned()
+}
+
+/// The rooms that a file names, as `crate::room` or, from the program, `chas_node_agent::room`.
+fn named(text: &str) -> Vec<String> {
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let mut rooms = Vec::new();
+    for prefix in ["crate::", "use chas_node_agent::"] {
+        for (at, _) in code.match_indices(prefix) {
+            let rest = &code[at + prefix.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => rooms.extend(group.split('}').next().unwrap().split(',').map(|word| word.trim().to_owned())),
+                None => rooms.push(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()),
+            }
+        }
+    }
+    rooms.into_iter().map(|room| room.split(':').next().unwrap().to_owned()).filter(|room| !room.is_empty()).collect()
+}
+
+#[test]
+fn each_room_knows_only_whom_it_may() {
+    for (path, text) in sources("src") {
+        let room = room(&path);
+        let allowed = MAY_USE.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, allowed)| *allowed);
+        for used in named(&text).iter().filter(|used| **used != room) {
+            assert!(allowed.contains(&used.as_str()), "{} uses {used}, which {room} may not know", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_rooms_for_it_name_a_foreign_thing() {
+    for (thing, homes) in [
+        ("containerd_client", &["src/runtime/containerd"][..]),
+        ("tonic::", &["src/runtime/containerd"]),
+        ("rtnetlink", &["src/network"]),
+        ("axum::", &["src/api", "src/agent.rs"]),
+        ("serde_yaml", &["src/config/file.rs"]),
+        ("sled::", &["state/src/store.rs"]),
+        ("::backoff", &["src/backoff.rs"]),
+        ("sysinfo::", &["src/monitor"]),
+        ("std::process::exit", &[]),
+    ] {
+        for (path, text) in sources("src").into_iter().chain(sources("state/src")) {
+            let home = homes.iter().any(|home| path.starts_with(home) || path == Path::new(&format!("{home}.rs")));
+            let uses = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(thing));
+            let own = thing == "::backoff" && text.contains("crate::backoff");
+            assert!(home || own || !uses, "{} names {thing}", path.display());
+        }
+    }
+}
+
+#[test]
+fn files_are_small_and_begin_with_what_they_are() {
+    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("tests")) {
+        let lines = text.lines().count();
+        let is_tests = path.ends_with("tests.rs") || path.starts_with("tests");
+        assert!(lines <= if is_tests { TEST_LINES_MAX } else { LINES_MAX }, "{} has {lines} lines", path.display());
+        assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", path.display());
+        assert!(path.ends_with("tests.rs") || text.starts_with("//! "), "{} does not say what it is", path.display());
+    }
+    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.lines().count() <= 200);
+}
