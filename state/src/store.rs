@@ -115,15 +115,23 @@ pub struct Limits {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
-    tree: sled::Tree,
-    db: sled::Db,
     limits: Limits,
-    writing: Mutex<()>,
+    /// Held by whoever writes. `None` after a write failed: sled then fails for ever, until it is opened anew.
+    disk: Mutex<Option<Disk>>,
     desired: RwLock<Arc<Desired>>,
 }
 
-fn disk(error: sled::Error) -> StoreError {
+/// The open files.
+#[derive(Debug)]
+struct Disk {
+    db: sled::Db,
+    tree: sled::Tree,
+}
+
+fn disk_error(error: sled::Error) -> StoreError {
     let source = match error {
+        // sled passes on a copy, whose text is a dump.
+        sled::Error::Io(source) if source.kind() != std::io::ErrorKind::Other => source.kind().into(),
         sled::Error::Io(source) => source,
         other @ (sled::Error::CollectionNotFound(_)
         | sled::Error::Unsupported(_)
@@ -141,14 +149,11 @@ impl Store {
     pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
         // Environment values may be secrets.
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::Disk)?;
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = config.open().map_err(disk)?;
-        let tree = db.open_tree("desired").map_err(disk)?;
-        let desired = load(path, &tree)?;
-        let store =
-            Self { path: path.to_owned(), tree, db, limits, writing: Mutex::new(()), desired: RwLock::new(Arc::new(desired)) };
-        store.settle_on_disk()?;
-        Ok(store)
+        let disk = Disk::open(path)?;
+        let desired = disk.load(path)?;
+        disk.sync(path)?;
+        let (disk, desired) = (Mutex::new(Some(disk)), RwLock::new(Arc::new(desired)));
+        Ok(Self { path: path.to_owned(), limits, disk, desired })
     }
 
     /// What is desired now.
@@ -171,7 +176,7 @@ impl Store {
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Accepted, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let desired = self.desired();
         let before = desired.named(&deploy.name).cloned();
         if let Some(before) = before.as_ref().filter(|before| before.owner != owner && owner == Owner::Push) {
@@ -185,7 +190,7 @@ impl Store {
             return Ok(Accepted { record: before, changed: false });
         }
         if !dry_run {
-            self.commit(&desired, record.clone())?;
+            self.commit(&mut disk, &desired, record.clone())?;
         }
         Ok(Accepted { record: Arc::new(record), changed: true })
     }
@@ -231,7 +236,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Disk`].
     pub fn change(&self, id: ContainerId, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>, StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let desired = self.desired();
         let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
         let mut record = Record::clone(before);
@@ -240,7 +245,7 @@ impl Store {
             return Ok(Arc::clone(before));
         }
         record.seq = desired.seq + 1;
-        self.commit(&desired, record.clone())?;
+        self.commit(&mut disk, &desired, record.clone())?;
         Ok(Arc::new(record))
     }
 
@@ -275,38 +280,71 @@ impl Store {
     /// # Errors
     /// [`StoreError::Disk`].
     pub fn forget(&self, id: ContainerId) -> Result<(), StoreError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
         let desired = self.desired();
         if desired.get(id).is_none_or(|record| !record.removing) {
             return Ok(());
         }
-        self.tree.remove(key(id)).map_err(disk)?;
-        self.settle_on_disk()?;
+        let mut batch = sled::Batch::default();
+        batch.remove(key(id));
+        self.write(&mut disk, &desired, batch)?;
         self.publish(desired.without(id));
         Ok(())
     }
 
-    fn commit(&self, desired: &Desired, record: Record) -> Result<(), StoreError> {
-        let json = serde_json::to_vec(&record).map_err(|error| StoreError::Disk(error.into()))?;
+    fn commit(&self, disk: &mut Option<Disk>, desired: &Desired, record: Record) -> Result<(), StoreError> {
         let mut batch = sled::Batch::default();
-        batch.insert(key(record.id), json);
+        batch.insert(key(record.id), json(&record)?);
         batch.insert(SEQ, &record.seq.to_be_bytes());
-        self.tree.apply_batch(batch).map_err(disk)?;
-        self.settle_on_disk()?;
+        self.write(disk, desired, batch)?;
         self.publish(desired.with(record));
         Ok(())
+    }
+
+    /// Writes and syncs a change. `desired` is what is on disk before it.
+    fn write(&self, disk: &mut Option<Disk>, desired: &Desired, batch: sled::Batch) -> Result<(), StoreError> {
+        let open = match disk.take() {
+            Some(open) => open,
+            None => self.open_anew(desired)?,
+        };
+        open.tree.apply_batch(batch).map_err(disk_error)?;
+        open.sync(&self.path)?;
+        *disk = Some(open);
+        Ok(())
+    }
+
+    /// Opens the files after a write failed, and makes them say what was acknowledged: no less, and no more.
+    fn open_anew(&self, desired: &Desired) -> Result<Disk, StoreError> {
+        let disk = Disk::open(&self.path)?;
+        let found = disk.load(&self.path)?;
+        let mut batch = sled::Batch::default();
+        found.records.keys().filter(|id| !desired.records.contains_key(id)).for_each(|id| batch.remove(key(*id)));
+        for record in desired.records.values().filter(|record| found.records.get(&record.id) != Some(record)) {
+            batch.insert(key(record.id), json(record)?);
+        }
+        disk.tree.apply_batch(batch).map_err(disk_error)?;
+        Ok(disk)
     }
 
     fn publish(&self, desired: Desired) {
         *self.desired.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desired);
     }
+}
+
+impl Disk {
+    fn open(path: &Path) -> Result<Self, StoreError> {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = config.open().map_err(disk_error)?;
+        let tree = db.open_tree("desired").map_err(disk_error)?;
+        Ok(Self { db, tree })
+    }
 
     /// sled's `flush` is only `sync_file_range` on Linux, which outlives a kill but not a power cut.
-    fn settle_on_disk(&self) -> Result<(), StoreError> {
-        self.db.flush().map_err(disk)?;
-        File::open(self.path.join("db")).and_then(|file| file.sync_data()).map_err(StoreError::Disk)?;
+    fn sync(&self, path: &Path) -> Result<(), StoreError> {
+        self.db.flush().map_err(disk_error)?;
+        File::open(path.join("db")).and_then(|file| file.sync_data()).map_err(StoreError::Disk)?;
         // Values too large for the log are files of their own.
-        let blobs = self.path.join("blobs");
+        let blobs = path.join("blobs");
         let large = std::fs::read_dir(&blobs).is_ok_and(|mut entries| entries.next().is_some());
         if large {
             let directory = File::open(&blobs).map_err(StoreError::Disk)?;
@@ -314,26 +352,31 @@ impl Store {
         }
         Ok(())
     }
+
+    fn load(&self, path: &Path) -> Result<Desired, StoreError> {
+        let corrupt = |fault: String| StoreError::Corrupt { path: path.to_owned(), fault };
+        let mut desired = Desired::default();
+        for entry in self.tree.scan_prefix([RECORD]) {
+            let (key, value) = entry.map_err(disk_error)?;
+            let record: Record = serde_json::from_slice(&value)
+                .map_err(|error| corrupt(format!("record {}: {error}", String::from_utf8_lossy(&key))))?;
+            desired = desired.with(record);
+        }
+        let seq = self.tree.get(SEQ).map_err(disk_error)?;
+        let seq = seq.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
+        desired.seq = desired.seq.max(seq);
+        Ok(desired)
+    }
+}
+
+fn json(record: &Record) -> Result<Vec<u8>, StoreError> {
+    serde_json::to_vec(record).map_err(|error| StoreError::Disk(error.into()))
 }
 
 fn key(id: ContainerId) -> Vec<u8> {
     let mut key = vec![RECORD];
     key.extend(id.to_string().bytes());
     key
-}
-
-fn load(path: &Path, tree: &sled::Tree) -> Result<Desired, StoreError> {
-    let corrupt = |fault: String| StoreError::Corrupt { path: path.to_owned(), fault };
-    let mut desired = Desired::default();
-    for entry in tree.scan_prefix([RECORD]) {
-        let (key, value) = entry.map_err(disk)?;
-        let record: Record = serde_json::from_slice(&value)
-            .map_err(|error| corrupt(format!("record {}: {error}", String::from_utf8_lossy(&key))))?;
-        desired = desired.with(record);
-    }
-    let seq = tree.get(SEQ).map_err(disk)?.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-    desired.seq = desired.seq.max(seq);
-    Ok(desired)
 }
 
 /// An id that nothing has. The kernel's random numbers are always there by the time a daemon runs.

@@ -101,3 +101,21 @@ fn a_second_agent_cannot_open_the_same_store() {
     let _first = open(directory.path());
     assert!(matches!(Store::open(directory.path(), limits()), Err(StoreError::Disk(_))));
 }
+
+#[test]
+fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let kept = deploy(&store, &json!({"name": "kept", "image": "x"})).unwrap().record;
+    let gone = deploy(&store, &json!({"name": "gone", "image": "x"})).unwrap().record;
+    // As a failed write leaves it: closed, and on disk neither all nor only what was acknowledged.
+    let disk = store.disk.lock().unwrap().take().unwrap();
+    disk.tree.remove(key(kept.id)).unwrap();
+    let stray = Record { name: "stray".parse().unwrap(), id: ContainerId::from_bits(7), ..Record::clone(&gone) };
+    disk.tree.insert(key(stray.id), json(&stray).unwrap()).unwrap();
+    drop(disk);
+    store.change(gone.id, |record| record.removing = true).unwrap();
+    store.forget(gone.id).unwrap();
+    let store = open_again(store, directory.path());
+    assert_eq!(store.desired().records().cloned().collect::<Vec<_>>(), [kept]);
+}
