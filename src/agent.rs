@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::listener::BoundedListener;
 use crate::config::Config;
+use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::{Clock, Reconciler};
@@ -48,7 +49,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let monitor = Arc::new(Monitor::new(config.state.dir.clone(), config.network.bridge.clone())?);
     let clock = Clock::start();
     let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), clock, config.reconcile.resync_interval);
-    let node = Arc::new(node::AgentNode::new(store, reconciler.handle(), Arc::clone(&monitor), logs_dir(&config), &tracker));
+    let metrics = Metrics::new();
+    let reconciler = reconciler.counting(metrics.clone());
+    let (logs, counted) = (logs_dir(&config), metrics.clone());
+    let node = Arc::new(node::AgentNode::new(store, reconciler.handle(), Arc::clone(&monitor), logs, &tracker, counted));
+    let router = api::router(node, config.api.token.clone(), config.monitoring.metrics_enabled.then_some(metrics));
     let listener =
         TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
     announce(&config);
@@ -59,7 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // That it has its turn among the others is the sign of life.
     tracker.spawn(notify::watchdog(|| true, stop.clone()));
     notify::ready();
-    let served = serve(listener, api::router(node, config.api.token.clone()), stop.clone()).await;
+    let served = serve(listener, router, stop.clone()).await;
     stop.cancel();
     notify::stopping();
     tracker.close();

@@ -18,6 +18,7 @@ use state::status::Condition;
 use tokio::sync::{Semaphore, watch};
 
 use crate::config::Secret;
+use crate::metrics::Metrics;
 use crate::monitor::NodeFacts;
 
 mod auth;
@@ -26,6 +27,7 @@ pub mod error;
 mod health;
 pub mod listener;
 mod logs;
+mod metrics;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -142,10 +144,12 @@ pub struct Health {
     pub errors: Vec<(SystemTime, Reason, String)>,
 }
 
-/// The whole interface. With a `token`, every call but the probes needs it.
-pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
+/// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`, there are none to see.
+pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
     let followers = Arc::new(Semaphore::new(logs::FOLLOWERS_MAX));
-    let guarded = Router::new()
+    let shown = metrics.clone().map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
+    let guarded = shown.map_or_else(Router::new, |shown| Router::new().route("/metrics", shown));
+    let guarded = guarded
         .route("/containers/deploy", post(containers::deploy::<N>))
         .route("/containers", get(containers::list::<N>))
         .route("/containers/{id}", get(containers::get::<N>).delete(containers::remove::<N>))
@@ -160,9 +164,14 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>) -> Router {
         .route("/readyz", get(health::ready::<N>))
         .route("/version", get(health::version));
     let routes = guarded.merge(open).fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method);
-    routes
-        .layer(middleware::from_fn(error::access_log))
-        .layer(tower_http::catch_panic::CatchPanicLayer::custom(error::panicked))
+    // The last one is the outermost: a panic is answered first, and then logged and counted as the answer it became.
+    let routes = routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(node)
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(error::panicked))
+        .layer(middleware::from_fn(error::access_log));
+    let routes = match metrics {
+        Some(metrics) => routes.layer(middleware::from_fn_with_state(metrics, metrics::count)),
+        None => routes,
+    };
+    routes.with_state(node)
 }

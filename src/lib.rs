@@ -21,6 +21,7 @@
 //! - Nothing outside [`runtime::containerd`] names a gRPC type, nothing outside [`config`] reads the environment, nothing
 //!   outside [`api::error`] makes a failure into a status code, nothing but `main` ends the process.
 //! - No decision uses the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
+//! - [`metrics`] knows nothing of ours: whoever counts names what it counted, in words of closed sets.
 //! - Only [`agent`] knows everything: it builds the rooms, starts them, and stops them in order. No container is stopped
 //!   when the agent is.
 //!
@@ -46,6 +47,7 @@ pub mod cli;
 pub mod config;
 
 pub mod backoff;
+pub mod metrics;
 pub mod monitor;
 pub mod notify;
 pub mod shutdown;

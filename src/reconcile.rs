@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::metrics::Metrics;
 use crate::runtime::{Foreign, PullProgress, Runtime, RuntimeEvent};
 use queue::Queue;
 
@@ -229,6 +230,7 @@ pub struct Reconciler<R> {
     /// The runtime is (again) there: what happened before is unknown.
     look_at_all: Notify,
     resync_interval: Duration,
+    metrics: Metrics,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -236,7 +238,14 @@ impl<R: Runtime> Reconciler<R> {
     #[must_use]
     pub fn new(runtime: Arc<R>, store: Arc<Store>, clock: Clock, resync_interval: Duration) -> Self {
         let board = Arc::new(Board::new(clock));
-        Self { runtime, store, queue: Arc::default(), board, look_at_all: Notify::new(), resync_interval }
+        let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
+        Self { runtime, store, queue, board, look_at_all, resync_interval, metrics }
+    }
+
+    /// Counts what it does in `metrics`.
+    #[must_use]
+    pub fn counting(self, metrics: Metrics) -> Self {
+        Self { metrics, ..self }
     }
 
     /// What others hold of it.

@@ -119,6 +119,7 @@ pub enum RuntimeEvent {
 pub struct PullProgress {
     fetched_bytes: AtomicU64,
     total_bytes: AtomicU64,
+    received_bytes: AtomicU64,
 }
 
 impl PullProgress {
@@ -130,6 +131,17 @@ impl PullProgress {
     /// That many more bytes are on the node.
     pub fn add_fetched(&self, bytes: u64) {
         self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// That many bytes came from the registry, whatever becomes of them.
+    pub fn add_received(&self, bytes: u64) {
+        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes that came from the registry, those of failed tries included.
+    #[must_use]
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes fetched and bytes to fetch in all. Both 0: not known yet.

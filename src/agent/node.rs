@@ -11,9 +11,11 @@ use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
 use state::store::{Store, StoreError};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use crate::api::{Change, Deployed, Health, Node, Refusal, View};
+use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
@@ -27,6 +29,7 @@ pub(super) struct AgentNode {
     monitor: Arc<Monitor>,
     logs_dir: PathBuf,
     tracker: TaskTracker,
+    metrics: Metrics,
 }
 
 impl AgentNode {
@@ -36,8 +39,9 @@ impl AgentNode {
         monitor: Arc<Monitor>,
         logs_dir: PathBuf,
         tracker: &TaskTracker,
+        metrics: Metrics,
     ) -> Self {
-        Self { store, handle, monitor, logs_dir, tracker: tracker.clone() }
+        Self { store, handle, monitor, logs_dir, tracker: tracker.clone(), metrics }
     }
 
     /// Runs a change of the store where it may block, and to its end even if the caller goes away: so the change itself
@@ -46,8 +50,14 @@ impl AgentNode {
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let store = Arc::clone(&self.store);
-        let written = self.tracker.spawn_blocking(move || change(&store)).await;
+        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
+        let written = self.tracker.spawn_blocking(move || {
+            let began = Instant::now();
+            let written = change(&store);
+            metrics.written(began.elapsed());
+            written
+        });
+        let written = written.await;
         written.map_err(|error| Refusal::Unavailable(error.to_string()))?.map_err(refusal)
     }
 

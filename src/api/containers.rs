@@ -17,18 +17,6 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Change, Node, Refusal, View, wire};
 
-const STATUSES: [Status; 9] = [
-    Status::Pending,
-    Status::Pulling,
-    Status::Creating,
-    Status::Running,
-    Status::Restarting,
-    Status::Stopping,
-    Status::Stopped,
-    Status::Failed,
-    Status::Removing,
-];
-
 pub(super) async fn deploy<N: Node>(
     State(node): State<Arc<N>>,
     query: RawQuery,
@@ -81,8 +69,7 @@ fn outcome(view: View, generation: u64) -> Option<Result<View, Problem>> {
 
 pub(super) async fn list<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["status", "label", "owner"])?;
-    let statuses = STATUSES.map(|status| json!(status).as_str().map(str::to_owned).unwrap_or_default());
-    parameters.word("status", &statuses.each_ref().map(String::as_str))?;
+    parameters.word("status", &Status::ALL.map(Status::word))?;
     parameters.word("owner", &["push", "chas", "unmanaged"])?;
     let fits = |shown: &Value| {
         let is = |key: &str| parameters.text(key).is_none_or(|wanted| shown[key] == wanted);

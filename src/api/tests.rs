@@ -24,6 +24,7 @@ use crate::monitor::NodeFacts;
 mod changes;
 mod logs;
 mod looks;
+mod metrics;
 
 /// Shows what it is told to show.
 struct Fake {
@@ -168,7 +169,7 @@ impl Answer {
 }
 
 async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> Answer {
-    let response = router(Arc::clone(node), token.map(Secret::new)).oneshot(request).await.unwrap();
+    let response = router(Arc::clone(node), token.map(Secret::new), None).oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
     Answer { status: parts.status.as_u16(), headers: parts.headers, text }

@@ -149,7 +149,13 @@ impl<R: Runtime> Reconciler<R> {
             known.activity = None;
             match (&next, &result) {
                 (Step::Pull, Ok(())) => known.memory.pulled(),
-                (Step::Launch, Ok(())) => known.memory.launched(now),
+                (Step::Launch, Ok(())) => {
+                    let before = known.memory.restart_count;
+                    known.memory.launched(now);
+                    if known.memory.restart_count > before {
+                        self.metrics.restarted();
+                    }
+                }
                 (Step::Stop(_) | Step::Remove(_), Ok(())) => known.memory.stopped(),
                 (_, Ok(()) | Err(_)) => {}
             }
@@ -160,15 +166,17 @@ impl<R: Runtime> Reconciler<R> {
                 if activity.is_some() {
                     tracing::info!(container = %name, step = %next, ms = spent.as_millis(), "done");
                 }
+                self.metrics.step_done(next.word(), spent);
                 After::Look
             }
-            Some(undone) => self.remember(id, &name, cause, undone, now),
+            Some(undone) => self.remember(id, &name, (&next, cause), undone, now),
         }
     }
 
-    fn remember(&self, id: ContainerId, name: &str, cause: Cause, undone: Undone, now: BootTime) -> After {
+    fn remember(&self, id: ContainerId, name: &str, (step, cause): (&Step, Cause), undone: Undone, now: BootTime) -> After {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
+                self.metrics.step_failed(step.word(), Reason::RuntimeUnavailable.code());
                 self.board.reached(Some(error));
                 return After::Pause;
             }
@@ -178,6 +186,7 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (Reason::DiskFull, full_text(&error), None),
         };
+        self.metrics.step_failed(step.word(), reason.code());
         self.board.update(id, |known| {
             let first_loss = reason == Reason::ImageLost && known.memory.attempts == 0;
             let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.memory.attempts) };
@@ -222,6 +231,7 @@ impl<R: Runtime> Reconciler<R> {
         self.board.update(record.id, |known| known.pull = Some(Arc::clone(&progress)));
         let pulled = self.runtime.ensure_image(&record.spec.image, record.spec.image_pull, &progress, interrupt).await;
         self.board.update(record.id, |known| known.pull = None);
+        self.metrics.pulled(progress.received_bytes());
         let (id, generation, digest) = (record.id, record.generation, pulled?);
         self.write(move |store| store.set_image_digest(id, generation, Some(digest))).await
     }
@@ -244,8 +254,14 @@ impl<R: Runtime> Reconciler<R> {
         &self,
         change: impl FnOnce(&state::store::Store) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<(), Undone> {
-        let store = Arc::clone(&self.store);
-        let written = tokio::task::spawn_blocking(move || change(&store)).await;
+        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
+            let written = change(&store);
+            metrics.written(began.elapsed());
+            written
+        });
+        let written = written.await;
         written.unwrap_or_else(|error| Err(StoreError::Disk(std::io::Error::other(error)))).map_err(Undone::Store)
     }
 }

@@ -31,17 +31,30 @@ pub enum Step {
     Forget,
 }
 
+impl Step {
+    /// What kind of step it is, in a word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Settled => "nothing",
+            Self::Wait(_) => "wait",
+            Self::Pull => "pull",
+            Self::Launch => "launch",
+            Self::Stop(_) => "stop",
+            Self::Remove(_) => "remove",
+            Self::Finish(_) => "finish",
+            Self::Forget => "forget",
+        }
+    }
+}
+
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = self.word();
         match self {
-            Self::Settled => f.write_str("nothing"),
-            Self::Wait(_) => f.write_str("wait"),
-            Self::Pull => f.write_str("pull"),
-            Self::Launch => f.write_str("launch"),
-            Self::Stop(instance) => write!(f, "stop {instance}"),
-            Self::Remove(instance) => write!(f, "remove {instance}"),
+            Self::Stop(instance) | Self::Remove(instance) => write!(f, "{word} {instance}"),
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
-            Self::Forget => f.write_str("forget"),
+            Self::Settled | Self::Wait(_) | Self::Pull | Self::Launch | Self::Forget => f.write_str(word),
         }
     }
 }

@@ -31,6 +31,37 @@ pub enum Status {
     Removing,
 }
 
+impl Status {
+    /// Every status, in the order in which a container usually goes through them.
+    pub const ALL: [Self; 9] = [
+        Self::Pending,
+        Self::Pulling,
+        Self::Creating,
+        Self::Running,
+        Self::Restarting,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Failed,
+        Self::Removing,
+    ];
+
+    /// The word, as it stands in JSON.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Pulling => "pulling",
+            Self::Creating => "creating",
+            Self::Running => "running",
+            Self::Restarting => "restarting",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+            Self::Removing => "removing",
+        }
+    }
+}
+
 /// What the reconciler is doing for a container at this moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activity {
@@ -137,6 +168,13 @@ mod tests {
 
     fn fail(memory: &mut Memory, cause: Cause, reason: Reason) {
         memory.failed(cause, reason, "why".to_owned(), BootTime::default(), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_word_is_the_one_in_json() {
+        for status in Status::ALL {
+            assert_eq!(serde_json::to_value(status).unwrap(), status.word());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chas_node_agent::metrics::Metrics;
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::RuntimeError;
 use chas_node_agent::runtime::memory::MemoryRuntime;
@@ -22,6 +23,7 @@ struct Node {
     runtime: Arc<MemoryRuntime>,
     store: Arc<Store>,
     handle: Handle,
+    metrics: Metrics,
     stop: CancellationToken,
     tracker: TaskTracker,
     directory: tempfile::TempDir,
@@ -37,14 +39,16 @@ impl Node {
         let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 50 };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), Clock::start(), Duration::from_secs(30));
+        let metrics = Metrics::new();
+        let reconciler = reconciler.counting(metrics.clone());
         let (handle, stop, tracker) = (reconciler.handle(), CancellationToken::new(), TaskTracker::new());
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
-        Self { runtime, store, handle, stop, tracker, directory }
+        Self { runtime, store, handle, metrics, stop, tracker, directory }
     }
 
     /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
     async fn restart(self) -> Self {
-        let Self { runtime, store, handle, stop, tracker, directory } = self;
+        let Self { runtime, store, handle, stop, tracker, directory, .. } = self;
         stop.cancel();
         tracker.close();
         tracker.wait().await;
@@ -173,6 +177,26 @@ async fn a_failure_says_why_and_is_tried_again() {
     );
     pass(Duration::from_secs(15)).await;
     assert_eq!(node.condition(id).status, Status::Running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_and_what_fails_is_counted() {
+    let node = Node::start();
+    node.runtime.fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(30)).await;
+    node.runtime.end(id, 1);
+    pass(Duration::from_secs(5)).await;
+    let text = node.metrics.text();
+    for line in [
+        "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
+        "chas_step_duration_seconds_count{step=\"pull\"} 1",
+        "chas_step_duration_seconds_count{step=\"launch\"} 2",
+        "chas_container_restarts_total 1",
+        "chas_store_write_duration_seconds_count 1",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

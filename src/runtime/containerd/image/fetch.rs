@@ -179,7 +179,10 @@ impl Fetch<'_> {
             let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
             let ended = loop {
                 match body.next().await {
-                    Ok(Some(chunk)) => buffer.extend_from_slice(&chunk),
+                    Ok(Some(chunk)) => {
+                        self.progress.add_received(chunk.len() as u64);
+                        buffer.extend_from_slice(&chunk);
+                    }
                     Ok(None) => break Ok(()),
                     Err(error) => break Err(error),
                 }

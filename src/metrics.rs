@@ -1,0 +1,229 @@
+//! What is counted of the agent, and the text of it for Prometheus (OpenMetrics 1.0). It knows nothing of ours: whoever
+//! counts says in a word what it counted.
+//!
+//! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels take words of closed sets,
+//! so the number of series is bounded whatever callers ask for; no label names a container.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// What [`Metrics::text`] is, for `Content-Type`.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStatus {
+    status: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfStep {
+    step: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFailure {
+    step: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfRoute {
+    method: &'static str,
+    route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAnswer {
+    method: &'static str,
+    route: String,
+    status: u16,
+}
+
+type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Every number there is. Clones count into the same.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    containers: Family<OfStatus, Gauge>,
+    restarts: Counter,
+    steps: Timings<OfStep>,
+    failures: Family<OfFailure, Counter>,
+    pulled: Counter,
+    requests: Family<OfAnswer, Counter>,
+    latency: Timings<OfRoute>,
+    writes: Histogram,
+    containerd: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut metrics = Self {
+            registry: Arc::default(),
+            containers: Family::default(),
+            restarts: Counter::default(),
+            // A launch takes a few tenths of a second, a pull up to minutes.
+            steps: Family::new_with_constructor(|| {
+                Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
+            }),
+            failures: Family::default(),
+            pulled: Counter::default(),
+            requests: Family::default(),
+            // A look takes less than a millisecond, a wait as long as its caller allows.
+            latency: Family::new_with_constructor(|| Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])),
+            // A good disk syncs in half a millisecond, a bad one in tens.
+            writes: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0]),
+            containerd: Gauge::default(),
+        };
+        metrics.registry = Arc::new(metrics.registered());
+        metrics
+    }
+
+    fn registered(&self) -> Registry {
+        let mut all = Registry::with_prefix("chas");
+        let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        all.register("agent_build", "The agent that runs", version);
+        all.register(
+            "containers",
+            "Containers this node is asked to run, by status, as GET /containers shows it",
+            self.containers.clone(),
+        );
+        all.register("container_restarts", "Containers started again after they had ended by themselves", self.restarts.clone());
+        all.register_with_unit(
+            "step_duration",
+            "How long the reconciler's steps took that were done; their count is how many were",
+            Unit::Seconds,
+            self.steps.clone(),
+        );
+        all.register(
+            "step_failures",
+            "Steps of the reconciler that failed and are tried again, by step and reason",
+            self.failures.clone(),
+        );
+        all.register_with_unit(
+            "image_received",
+            "Layers received from registries, failed tries included; counted when a pull ends",
+            Unit::Bytes,
+            self.pulled.clone(),
+        );
+        all.register("api_requests", "Requests answered, by route (\"none\": there is no such path)", self.requests.clone());
+        all.register_with_unit(
+            "api_request_duration",
+            "From a request's head to its answer's head; requests that wait for something are among them",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        all.register_with_unit(
+            "store_write_duration",
+            "How long changes of the desired state took until they were safe on the disk",
+            Unit::Seconds,
+            self.writes.clone(),
+        );
+        all.register("containerd_up", "1 while containerd answers, else 0", self.containerd.clone());
+        all
+    }
+
+    /// So many containers have this status now.
+    pub fn containers(&self, status: &'static str, count: usize) {
+        self.containers.get_or_create(&OfStatus { status }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether containerd answers now.
+    pub fn containerd(&self, up: bool) {
+        self.containerd.set(i64::from(up));
+    }
+
+    /// A container was started again after it had ended by itself.
+    pub fn restarted(&self) {
+        self.restarts.inc();
+    }
+
+    /// A step was done.
+    pub fn step_done(&self, step: &'static str, took: Duration) {
+        self.steps.get_or_create(&OfStep { step }).observe(took.as_secs_f64());
+    }
+
+    /// A step failed.
+    pub fn step_failed(&self, step: &'static str, reason: &'static str) {
+        self.failures.get_or_create(&OfFailure { step, reason }).inc();
+    }
+
+    /// That much came from a registry.
+    pub fn pulled(&self, bytes: u64) {
+        self.pulled.inc_by(bytes);
+    }
+
+    /// A request was answered. `route` is a pattern of the router, never a path as it came.
+    pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        let route = route.to_owned();
+        self.requests.get_or_create(&OfAnswer { method, route: route.clone(), status }).inc();
+        self.latency.get_or_create(&OfRoute { method, route }).observe(took.as_secs_f64());
+    }
+
+    /// A change of the desired state was written.
+    pub fn written(&self, took: Duration) {
+        self.writes.observe(took.as_secs_f64());
+    }
+
+    /// All of it, as [`CONTENT_TYPE`].
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_shown_under_its_name_with_its_help() {
+        let metrics = Metrics::new();
+        metrics.containers("running", 2);
+        metrics.containerd(true);
+        metrics.restarted();
+        metrics.step_done("launch", Duration::from_millis(150));
+        metrics.step_failed("pull", "ImageNotFound");
+        metrics.pulled(4096);
+        metrics.request("GET", "/containers/{id}", 404, Duration::from_millis(3));
+        metrics.clone().written(Duration::from_millis(1));
+        let text = metrics.text();
+        for line in [
+            "chas_containers{status=\"running\"} 2",
+            "chas_containerd_up 1",
+            "chas_container_restarts_total 1",
+            "chas_step_duration_seconds_count{step=\"launch\"} 1",
+            "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
+            "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
+            "chas_image_received_bytes_total 4096",
+            "chas_api_requests_total{method=\"GET\",route=\"/containers/{id}\",status=\"404\"} 1",
+            "chas_api_request_duration_seconds_bucket{le=\"0.005\",method=\"GET\",route=\"/containers/{id}\"} 1",
+            "chas_store_write_duration_seconds_count 1",
+            concat!("chas_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+        let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
+        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (10, 10), "{text}");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+    }
+}
