@@ -28,6 +28,7 @@ mod health;
 pub mod listener;
 mod logs;
 mod metrics;
+mod outcome;
 mod query;
 #[cfg(test)]
 mod tests;
@@ -123,6 +124,14 @@ pub struct View {
     pub pull: Option<(u64, u64)>,
     /// The generation that runs or last ran, if one does.
     pub applied_generation: Option<u64>,
+}
+
+impl View {
+    /// The id it goes by: ours, or containerd's where it is not ours.
+    fn id(&self) -> String {
+        let foreign = || self.foreign.as_ref().map(|(id, _)| id.clone()).unwrap_or_default();
+        self.record.as_ref().map_or_else(foreign, |record| record.id.to_string())
+    }
 }
 
 /// The node's health.

@@ -199,3 +199,6 @@ impl Node for AgentNode {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

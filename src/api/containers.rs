@@ -1,7 +1,7 @@
 //! Deploying, listing, changing and removing containers, and waiting for what comes of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::body::Bytes;
@@ -14,6 +14,7 @@ use state::id::ContainerId;
 use state::status::Status;
 
 use super::error::Problem;
+use super::outcome::Awaited;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Change, Node, Refusal, View, wire};
 
@@ -37,34 +38,14 @@ pub(super) async fn deploy<N: Node>(
         let answer = json!({"dry_run": true, "changed": deployed.changed, "container": wire::whole(&deployed.view)});
         return Ok(Json(answer).into_response());
     }
-    let Some(record) = deployed.view.record.as_ref().filter(|_| wait) else {
+    let deadline = SystemTime::now() + timeout;
+    let Some(awaited) = Awaited::after(&deployed, deadline).filter(|_| wait) else {
         let status = if deployed.changed { StatusCode::ACCEPTED } else { StatusCode::OK };
         return Ok((status, Json(wire::whole(&deployed.view))).into_response());
     };
-    let (id, generation) = (record.id, record.generation);
-    let view =
-        until(&*node, timeout, || node.container(id).map_or(Some(Err(gone(id))), |view| outcome(view, generation))).await??;
+    let id = own(&deployed.view)?;
+    let view = until(&*node, timeout, || node.container(id).map_or(Some(Err(gone(id))), |view| awaited.outcome(view))).await??;
     Ok(Json(wire::whole(&view)).into_response())
-}
-
-/// What came of a deploy that is waited for; `None`: not decided yet.
-fn outcome(view: View, generation: u64) -> Option<Result<View, Problem>> {
-    let condition = &view.condition;
-    let newest = view.record.as_ref().map_or(generation, |record| record.generation);
-    if newest > generation {
-        let why = format!("generation {newest} took the place of {generation} before it ran");
-        return Some(Err(Problem::Refused(Refusal::Conflict(why))));
-    }
-    match condition.status {
-        Status::Running if view.applied_generation == Some(generation) => Some(Ok(view)),
-        Status::Stopped => Some(Ok(view)),
-        Status::Failed | Status::Restarting => {
-            let reason = condition.reason?;
-            Some(Err(Problem::Failed(reason, condition.message.clone().unwrap_or_default())))
-        }
-        Status::Removing => Some(Err(Problem::Refused(Refusal::Conflict("it is being removed".to_owned())))),
-        Status::Pending | Status::Pulling | Status::Creating | Status::Running | Status::Stopping => None,
-    }
 }
 
 pub(super) async fn list<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
@@ -91,7 +72,8 @@ pub(super) async fn get<N: Node>(
     let parameters = Parameters::of(query, &["wait", "generation", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
-    let id = find(&*node, &name)?;
+    let found = find(&*node, &name)?;
+    let Ok(id) = own(&found) else { return Ok(Json(wire::whole(&found))) };
     if wait {
         let is_applied = || node.container(id).is_none_or(|view| applied(&view, generation));
         until(&*node, timeout, || is_applied().then_some(())).await?;
@@ -115,7 +97,7 @@ pub(super) async fn remove<N: Node>(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "removed")?, parameters.timeout()?);
-    let id = find(&*node, &name)?;
+    let id = find_own(&*node, &name)?;
     node.change(id, Change::Remove).await?;
     if !wait {
         return Ok((StatusCode::ACCEPTED, Json(json!({"id": id, "status": "removing"}))).into_response());
@@ -142,26 +124,39 @@ pub(super) async fn restart<N: Node>(
 
 async fn change<N: Node>(node: &N, name: &str, query: RawQuery, change: Change) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
-    let id = find(node, name)?;
+    let id = find_own(node, name)?;
     node.change(id, change).await?;
     let view = node.container(id).ok_or_else(|| gone(id))?;
     Ok((StatusCode::ACCEPTED, Json(wire::whole(&view))).into_response())
 }
 
-/// The container that a path names: by name, by id, or by the beginning of an id that only one has.
-pub(super) fn find<N: Node>(node: &N, name: &str) -> Result<ContainerId, Problem> {
-    let records: Vec<_> = node.containers().into_iter().filter_map(|view| view.record).collect();
-    if let Some(record) = records.iter().find(|record| record.name.as_str() == name) {
-        return Ok(record.id);
+/// The container that a path names: by id, by name, or by the beginning of an id that only one has. An id comes before a
+/// name, so that nobody can take another container's calls by naming his own so.
+fn find<N: Node>(node: &N, name: &str) -> Result<View, Problem> {
+    let views = node.containers();
+    let is_id = |view: &&View| view.id() == name;
+    let is_name = |view: &&View| view.record.as_ref().is_some_and(|record| record.name.as_str() == name);
+    if let Some(view) = views.iter().find(is_id).or_else(|| views.iter().find(is_name)) {
+        return Ok(view.clone());
     }
-    let mut fitting = records.iter().filter(|record| !name.is_empty() && record.id.to_string().starts_with(name));
+    let mut fitting = views.iter().filter(|view| !name.is_empty() && view.id().starts_with(name));
     match (fitting.next(), fitting.next()) {
-        (Some(record), None) => Ok(record.id),
+        (Some(view), None) => Ok(view.clone()),
         (Some(_), Some(_)) => Err(Problem::Request(format!("several ids begin with {name}"))),
         (None, _) => {
             Err(Problem::Refused(Refusal::NotFound(format!("no container is named {name}, or has an id that begins so"))))
         }
     }
+}
+
+/// The same, where it must be ours.
+pub(super) fn find_own<N: Node>(node: &N, name: &str) -> Result<ContainerId, Problem> {
+    own(&find(node, name)?)
+}
+
+fn own(view: &View) -> Result<ContainerId, Problem> {
+    let foreign = || format!("{} is not the agent's, which only shows it", view.id());
+    view.record.as_ref().map(|record| record.id).ok_or_else(|| Problem::Refused(Refusal::Conflict(foreign())))
 }
 
 fn gone(id: ContainerId) -> Problem {

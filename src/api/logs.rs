@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::containers::find;
+use super::containers::find_own;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Node, wire};
@@ -52,7 +52,7 @@ pub(super) async fn logs<N: Node>(
         follow: parameters.flag("follow")?,
     };
     let timestamps = parameters.flag("timestamps")?;
-    let id = find(&*node, &name)?;
+    let id = find_own(&*node, &name)?;
     let busy = || Problem::Busy(format!("{FOLLOWERS_MAX} requests follow logs already; end one of them"));
     let permit = options.follow.then(|| followers.try_acquire_owned().map_err(|_| busy())).transpose()?;
     let json =

@@ -1,13 +1,16 @@
 //! Deploying, changing, removing, and waiting for what comes of it.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use axum::body::Body;
 use serde_json::json;
 use state::desired::{Record, RunState};
+use state::memory::BootTime;
 use state::status::Status;
+use tokio::time::Instant;
 
 use super::{Fake, ask, failed, get, named, nginx, problem, view};
-use crate::api::{Change, Node as _, Refusal};
+use crate::api::{Change, Node as _, Refusal, View};
 
 #[tokio::test]
 async fn a_deploy_is_202_when_it_changes_something_and_200_when_not() {
@@ -75,6 +78,82 @@ async fn a_deploy_that_is_waited_for_tells_how_it_ended() {
             assert_eq!(answer.json().get("reason"), (status == 422).then_some(&json!("ImageNotFound")));
         }
     }
+}
+
+/// Redeploys what is there and does not run, and shows `then` after two seconds.
+async fn redeploy(now: View, then: View) -> super::Answer {
+    let node = Fake::new(vec![now]);
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        node.show(vec![then]);
+    };
+    let deploy = ask(&node, "POST", "/containers/deploy?wait=running&timeout=10s", nginx());
+    tokio::join!(deploy, later).0
+}
+
+fn waiting_out(record: &Record, attempt: u64, wait: Duration) -> View {
+    let mut view = failed(record, Status::Failed);
+    view.condition.next_attempt = Some(BootTime(Duration::from_secs(attempt)));
+    view.next_attempt = Some(SystemTime::now() + wait);
+    view
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_from_before_an_identical_deploy_is_not_held_against_it_unless_nothing_is_tried_in_time() {
+    let record = named("web", 0xabc);
+    let began = Instant::now();
+    let (soon, late) = (Duration::from_secs(1), Duration::from_mins(5));
+    let answer = redeploy(waiting_out(&record, 1, soon), view(&record, Status::Running)).await;
+    assert_eq!((answer.status, answer.json()["status"].clone()), (200, json!("running")));
+    problem(&redeploy(waiting_out(&record, 1, soon), waiting_out(&record, 2, soon)).await, 422, "no such tag");
+    assert_eq!(began.elapsed().as_secs(), 4);
+    let node = Fake::new(vec![waiting_out(&record, 1, late)]);
+    problem(&ask(&node, "POST", "/containers/deploy?wait=running&timeout=10s", nginx()).await, 422, "no such tag");
+    // One whose restart policy has given it up is never tried again.
+    let node = Fake::new(vec![failed(&record, Status::Failed)]);
+    problem(&ask(&node, "POST", "/containers/deploy?wait=running&timeout=10s", nginx()).await, 422, "no such tag");
+    assert_eq!(began.elapsed().as_secs(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_that_somebody_else_stops_does_not_count_as_running() {
+    let record = named("web", 0xabc);
+    let stopped = Record { run: RunState::Stopped, ..record.clone() };
+    let answer = redeploy(view(&record, Status::Pulling), view(&stopped, Status::Stopped)).await;
+    problem(&answer, 409, "asked to be stopped");
+    // Asked for stopped, it is as it should be; and what ran to its end has run.
+    assert_eq!(redeploy(view(&stopped, Status::Stopping), view(&stopped, Status::Stopped)).await.status, 200);
+    assert_eq!(redeploy(view(&record, Status::Pulling), view(&record, Status::Stopped)).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_is_not_ours_is_shown_and_never_touched() {
+    let mut foreign = view(&named("x", 1), Status::Running);
+    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running), foreign]);
+    for path in ["/containers/k8s-1", "/containers/k8s", "/containers/k8s-1?wait=applied"] {
+        let answer = get(&node, path).await;
+        assert_eq!((answer.status, &answer.json()["owner"]), (200, &json!("unmanaged")), "{path}");
+    }
+    for (method, path) in [
+        ("DELETE", "/containers/k8s-1"),
+        ("POST", "/containers/k8s-1/stop"),
+        ("POST", "/containers/k8s-1/start"),
+        ("POST", "/containers/k8s-1/restart"),
+        ("GET", "/containers/k8s-1/logs"),
+    ] {
+        problem(&ask(&node, method, path, "").await, 409, "k8s-1 is not the agent's");
+    }
+    assert!(node.changed.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_say_how_long_it_is_is_bounded_too() {
+    let node = Fake::new(Vec::new());
+    let endless = futures_util::stream::repeat_with(|| Ok::<_, std::io::Error>(vec![b' '; 1000]));
+    problem(&ask(&node, "POST", "/containers/deploy", Body::from_stream(endless)).await, 413, "1 MiB");
+    let torn = futures_util::stream::iter([Ok(vec![b'{']), Err(std::io::Error::other("torn"))]);
+    problem(&ask(&node, "POST", "/containers/deploy", Body::from_stream(torn)).await, 400, "");
 }
 
 #[tokio::test(start_paused = true)]

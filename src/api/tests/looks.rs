@@ -18,6 +18,15 @@ async fn a_container_is_found_by_name_id_and_unique_prefix() {
     for name in ["db", "0abc00000002"] {
         assert_eq!(get(&node, &format!("/containers/{name}")).await.json()["name"], "db");
     }
+    // An id comes before a name that looks like it.
+    let node =
+        Fake::new(vec![view(&named("0abc00000002", 1), Status::Running), view(&named("db", 0xabc_0000_0002), Status::Failed)]);
+    assert_eq!(get(&node, "/containers/0abc00000002").await.json()["name"], "db");
+    assert_eq!(get(&node, "/containers/000").await.json()["name"], "0abc00000002");
+    let node = Fake::new(vec![
+        view(&named("web", 0xabc_0000_0001), Status::Running),
+        view(&named("db", 0xabc_0000_0002), Status::Failed),
+    ]);
     problem(&get(&node, "/containers/0abc").await, 400, "several");
     problem(&get(&node, "/containers/ffff").await, 404, "ffff");
     problem(&get(&node, "/containers/%ff").await, 400, "UTF-8");
