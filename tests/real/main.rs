@@ -14,6 +14,9 @@ mod inside;
 mod lifecycle;
 
 #[cfg(test)]
+mod metrics;
+
+#[cfg(test)]
 mod network;
 
 #[cfg(test)]
