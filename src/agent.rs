@@ -134,6 +134,7 @@ fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containe
     let images = Images::new(client.clone(), registry)?;
     let executable = std::env::current_exe().context("the agent's own path is not known")?;
     let settings = ContainerdConfig {
+        socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
         logs_dir: logs_dir(config),
         executable,

@@ -48,6 +48,8 @@ const SHIMS_PER_CORE: usize = 2;
 /// Where this containerd is, and where what is ours lies.
 #[derive(Clone, Debug)]
 pub struct ContainerdConfig {
+    /// The socket that it listens on, which its shims have among their arguments.
+    pub socket: PathBuf,
     /// Its namespace for us; also the directory of our control groups.
     pub namespace: String,
     /// The containers' logs, a directory each.

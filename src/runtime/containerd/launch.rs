@@ -175,8 +175,13 @@ impl Containerd {
 
     async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         let request = api::StartRequest { container_id: instance.to_string(), exec_id: String::new() };
-        let _slot = self.shims.acquire().await;
-        match quick(self.client.tasks().start(request)).await {
+        // The slot is given back before a refused task is deleted, which takes one itself: with all of them held by refused
+        // starts, each would wait for another for ever.
+        let started = {
+            let _slot = self.shims.acquire().await;
+            quick(self.client.tasks().start(request)).await
+        };
+        match started {
             Ok(_) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::AlreadyExists) => Ok(()),

@@ -117,7 +117,7 @@ impl Containerd {
 }
 
 /// When a process began, from the 22nd field of `/proc/<pid>/stat`: clock ticks since boot (proc(5)).
-fn began(pid: u32) -> Option<BootTime> {
+pub(super) fn began(pid: u32) -> Option<BootTime> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, and may hold anything.
     let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;

@@ -1,18 +1,25 @@
 //! Shims that containerd lost: whoever asked for a task went away while it was created, and nobody took it over.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::snapshots as snapshots_api;
+use state::desired::Record;
 use state::id::InstanceName;
+use state::memory::BootTime;
 use state::observed::Task;
 
-use super::Containerd;
 use super::client::{CallError, quick};
 use super::unpack::SNAPSHOTTER;
+use super::{Containerd, observe};
 use crate::runtime::RuntimeError;
+
+/// A shim this old is not on its way any more: a task's creation takes a tenth of a second, seconds on a busy node.
+const LOST_AFTER: Duration = Duration::from_secs(120);
 
 impl Containerd {
     /// Makes containerd know the shim of an instance again, if one runs that it has forgotten, so that it can be ended.
@@ -22,9 +29,7 @@ impl Containerd {
         if !matches!(self.task(instance).await?, Task::Absent) {
             return Ok(());
         }
-        let namespace = self.config.namespace.clone();
-        let runs = tokio::task::spawn_blocking(move || runs(Path::new("/proc"), &namespace, &instance.to_string())).await;
-        if !runs.unwrap_or(false) {
+        if self.running_shims().await.iter().all(|shim| shim.id != instance.to_string()) {
             return Ok(());
         }
         tracing::warn!(%instance, "containerd lost its shim; taking it over to end it");
@@ -41,32 +46,113 @@ impl Containerd {
             Err(error @ CallError::Unavailable(_)) => Err(error.into()),
         }
     }
+
+    /// The instances that nobody wants, of which containerd has neither record nor task, and of which a shim runs still.
+    pub(super) async fn lost_shims(&self, wanted: &[Record]) -> Result<Vec<InstanceName>, RuntimeError> {
+        // Before the lists: what is created meanwhile is in them.
+        let shims = self.running_shims().await;
+        let containers = quick(self.client.containers().list(api::ListContainersRequest::default())).await?.containers;
+        let tasks = quick(self.client.tasks().list(api::ListTasksRequest::default())).await?.tasks;
+        let known = containers.into_iter().map(|container| container.id).chain(tasks.into_iter().map(|task| task.id)).collect();
+        Ok(forgotten(&shims, &known, &wanted.iter().map(Record::instance).collect()))
+    }
+
+    async fn running_shims(&self) -> Vec<Shim> {
+        let (namespace, socket) = (self.config.namespace.clone(), self.config.socket.clone());
+        let found = tokio::task::spawn_blocking(move || shims(Path::new("/proc"), &namespace, &socket)).await;
+        found.unwrap_or_default()
+    }
 }
 
-/// Whether a process is the shim of `id` in `namespace`, by its arguments.
-fn runs(proc: &Path, namespace: &str, id: &str) -> bool {
-    let Ok(entries) = std::fs::read_dir(proc) else { return false };
-    let processes = entries.flatten().filter(|entry| entry.file_name().as_bytes().iter().all(u8::is_ascii_digit));
-    processes.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok()).any(|line| is_shim(&line, namespace, id))
+/// A shim of our containerd and namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shim {
+    /// The container that it was started for.
+    id: String,
+    /// How long it has run; `None` if that cannot be told.
+    age: Option<Duration>,
 }
 
-fn is_shim(line: &[u8], namespace: &str, id: &str) -> bool {
+/// The shims in `proc` that a containerd listening on `socket` started for containers of `namespace`.
+fn shims(proc: &Path, namespace: &str, socket: &Path) -> Vec<Shim> {
+    let Ok(entries) = std::fs::read_dir(proc) else { return Vec::new() };
+    let now = Duration::try_from(rustix::time::clock_gettime(rustix::time::ClockId::Boottime)).ok().map(BootTime);
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let found = pids.filter_map(|pid| {
+        let line = std::fs::read(proc.join(pid.to_string()).join("cmdline")).ok()?;
+        let id = shim_of(&line, namespace, socket)?;
+        let age = now.zip(observe::began(pid)).map(|(now, began)| now.since(began));
+        Some(Shim { id, age })
+    });
+    found.collect()
+}
+
+/// The container that a process is the shim of, by its arguments; `None` if it is none of ours.
+fn shim_of(line: &[u8], namespace: &str, socket: &Path) -> Option<String> {
     let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
     let program = words.first().and_then(|path| Path::new(OsStr::from_bytes(path)).file_name());
-    let follows =
-        |flag: &str, value: &str| words.windows(2).any(|pair| pair[0] == flag.as_bytes() && pair[1] == value.as_bytes());
-    program == Some(OsStr::new("containerd-shim-runc-v2")) && follows("-namespace", namespace) && follows("-id", id)
+    let after = |flag: &str| words.windows(2).find(|pair| pair[0] == flag.as_bytes()).map(|pair| pair[1]);
+    let address = after("-address").map(|bytes| Path::new(OsStr::from_bytes(bytes)));
+    let ours = program == Some(OsStr::new("containerd-shim-runc-v2"))
+        && after("-namespace") == Some(namespace.as_bytes())
+        && address.is_some_and(|address| is_same_file(address, socket));
+    after("-id").filter(|_| ours).map(|id| String::from_utf8_lossy(id).into_owned())
+}
+
+/// `/var/run` is a link to `/run`, and either may stand in the configuration.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    one == other || one.canonicalize().ok().is_some_and(|one| other.canonicalize().ok() == Some(one))
+}
+
+/// Which of the shims nobody knows: `known` are the ids that containerd has a record or a task of, `wanted` those that a
+/// launch may be about to take over.
+fn forgotten(shims: &[Shim], known: &BTreeSet<String>, wanted: &BTreeSet<InstanceName>) -> Vec<InstanceName> {
+    let old = shims.iter().filter(|shim| shim.age.is_some_and(|age| age >= LOST_AFTER) && !known.contains(&shim.id));
+    let names: BTreeSet<InstanceName> = old.filter_map(|shim| shim.id.parse().ok()).collect();
+    names.difference(wanted).copied().collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const LINE: &[u8] = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0chas\0-id\0x-1\0-address\0/nowhere/c.sock\0";
+
     #[test]
-    fn a_shim_is_known_by_program_namespace_and_id() {
-        let line = b"/usr/bin/containerd-shim-runc-v2\0-namespace\0chas\0-id\0x-1\0-address\0/run/c.sock\0";
-        assert!(is_shim(line, "chas", "x-1"));
-        assert!(!is_shim(line, "chas", "x-11") && !is_shim(line, "other", "x-1"));
-        assert!(!is_shim(b"/usr/bin/vim\0-namespace\0chas\0-id\0x-1\0", "chas", "x-1"));
+    fn a_shim_is_known_by_program_namespace_and_socket() {
+        let socket = Path::new("/nowhere/c.sock");
+        assert_eq!(shim_of(LINE, "chas", socket).as_deref(), Some("x-1"));
+        assert_eq!(shim_of(LINE, "other", socket), None);
+        assert_eq!(shim_of(LINE, "chas", Path::new("/nowhere/other.sock")), None, "another containerd's");
+        assert_eq!(shim_of(&LINE[b"/usr/bin/containerd-".len()..], "chas", socket), None);
+        assert_eq!(shim_of(b"", "chas", socket), None);
+    }
+
+    #[test]
+    fn a_socket_is_the_same_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("run")).unwrap();
+        std::fs::write(dir.path().join("run/c.sock"), "").unwrap();
+        std::os::unix::fs::symlink("run", dir.path().join("link")).unwrap();
+        assert!(is_same_file(&dir.path().join("link/c.sock"), &dir.path().join("run/c.sock")));
+        assert!(!is_same_file(&dir.path().join("none"), &dir.path().join("other")), "what is not there is not the same");
+    }
+
+    #[test]
+    fn only_an_old_shim_that_nobody_knows_or_wants_is_forgotten() {
+        let id = "000000000abc-1";
+        let shim = |id: &str, age: Option<Duration>| Shim { id: id.to_owned(), age };
+        let check = |shim: Shim, known: &[&str], wanted: &[&str]| {
+            let known = known.iter().map(|id| (*id).to_owned()).collect();
+            let wanted = wanted.iter().map(|id| id.parse().unwrap()).collect();
+            !forgotten(&[shim], &known, &wanted).is_empty()
+        };
+        assert!(check(shim(id, Some(LOST_AFTER)), &[], &[]));
+        assert!(check(shim(id, Some(LOST_AFTER)), &[], &["000000000abc-2"]), "a generation before");
+        assert!(!check(shim(id, Some(LOST_AFTER)), &[id], &[]));
+        assert!(!check(shim(id, Some(LOST_AFTER)), &[], &[id]));
+        assert!(!check(shim(id, Some(LOST_AFTER / 2)), &[], &[]), "it may be on its way");
+        assert!(!check(shim(id, None), &[], &[]));
+        assert!(!check(shim("stranger", Some(LOST_AFTER)), &[], &[]));
     }
 }

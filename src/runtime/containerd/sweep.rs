@@ -23,12 +23,13 @@ impl Containerd {
         let existing = self.existing().await?;
         let mut swept = Swept::default();
         let orphans = self.clear_orphans(wanted, &mut swept).await;
+        let shims = self.clear_shims(wanted, &mut swept).await;
         let network = self.network.settle(&in_network(wanted, &existing)).await;
         let network = network.map(|lines| swept.removed.extend(lines)).map_err(RuntimeError::from);
         let images = self.images.sweep(&images_of(wanted, &existing)).await;
         let images = images.map(|lines| swept.removed.extend(lines));
         self.sweep_logs(wanted, &mut swept).await;
-        match orphans.and(network).and(images) {
+        match orphans.and(shims).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {
                 swept.removed.iter().for_each(|line| tracing::info!(what = %line, "swept"));
@@ -43,6 +44,17 @@ impl Containerd {
         for orphan in orphans.into_iter().filter(|orphan| wanted.iter().all(|record| record.id != orphan.id)) {
             match self.take_away(orphan, &StopOrder { signal: None, grace: Duration::ZERO }).await {
                 Ok(()) => drop(swept.removed.insert(format!("what was left of {orphan}"))),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    async fn clear_shims(&self, wanted: &[Record], swept: &mut Swept) -> Result<(), RuntimeError> {
+        let mut first = Ok(());
+        for lost in self.lost_shims(wanted).await? {
+            match self.take_away(lost, &StopOrder { signal: None, grace: Duration::ZERO }).await {
+                Ok(()) => drop(swept.removed.insert(format!("the lost shim of {lost}"))),
                 Err(error) => first = first.and(Err(error)),
             }
         }
