@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use crate::harness::image::{Image, Packing};
+use crate::harness::{Testbed, run};
 use crate::stand::{SOON, Stand, page, serves};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,6 +48,38 @@ async fn a_container_whose_snapshot_and_image_were_lost_is_made_anew_from_what_t
     assert_eq!(page(&again).await.as_deref(), Some("newer\n"), "what runs is the image that is reported: {again}");
     assert_eq!((&again["ip"], &again["generation"]), (&shown["ip"], &shown["generation"]));
     assert_ne!(again["image_digest"], shown["image_digest"]);
+    stand.end().await;
+}
+
+/// What a creation cut off in the middle leaves at times: the shim and its container live, and containerd knows no task.
+fn forget_task(stand: &Stand, instance: &str) {
+    stand.bed.containerd.kill_9();
+    let state = stand.bed.containerd.socket().with_file_name("state/io.containerd.runtime.v2.task");
+    let bundle = state.join(&stand.bed.namespace).join(instance);
+    run("umount", ["--lazy", bundle.join("rootfs").to_str().unwrap()]).unwrap();
+    std::fs::remove_dir_all(&bundle).unwrap();
+    stand.bed.containerd.start();
+    assert!(!stand.bed.ctr(&["tasks", "ls", "-q"]).contains(instance), "containerd has forgotten it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_containerd_lost_is_ended_and_a_new_one_runs_the_container() {
+    let mut stand = Stand::on(Testbed::with_private_containerd()).await;
+    let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
+    let instance = format!("{}-1", shown["id"].as_str().unwrap());
+    stand.agent.kill_9();
+    forget_task(&stand, &instance);
+    stand.agent.start_again().await;
+    let again = stand.agent.wait_status("web", "running", SOON).await;
+    assert!(serves(&again).await, "{again}");
+    assert_eq!(run("pgrep", ["--full", "--count", &format!("containerd-shim-runc-v2 .*{instance}")]).unwrap().trim(), "1");
+
+    stand.agent.kill_9();
+    forget_task(&stand, &instance);
+    stand.agent.start_again().await;
+    // Also one that is to go at once.
+    stand.agent.ask("DELETE", "/containers/web", None).await;
+    stand.agent.delete_and_wait_if_there("web").await;
     stand.end().await;
 }
 

@@ -160,7 +160,11 @@ impl Containerd {
         match self.request_task(request).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
-            Err(CallError::NotFound(message) | CallError::Refused(message)) => Err(refused(&message)),
+            Err(CallError::NotFound(message) | CallError::Refused(message)) => {
+                // A shim that containerd has lost would answer the next try as well.
+                self.end_lost_shim(record.instance()).await?;
+                Err(refused(&message))
+            }
         }
     }
 

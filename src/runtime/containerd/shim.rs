@@ -8,31 +8,43 @@ use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::snapshots as snapshots_api;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use state::desired::Record;
 use state::id::InstanceName;
 use state::memory::BootTime;
 use state::observed::Task;
+use state::reason::Reason;
 
 use super::client::{CallError, quick};
 use super::unpack::SNAPSHOTTER;
 use super::{Containerd, observe};
-use crate::runtime::RuntimeError;
+use crate::runtime::{RuntimeError, StopOrder};
 
 /// A shim this old is not on its way any more: a task's creation takes a tenth of a second, seconds on a busy node.
 const LOST_AFTER: Duration = Duration::from_secs(120);
 
+/// How long a shim may take to end by SIGTERM.
+const SHIM_GRACE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
 impl Containerd {
-    /// Makes containerd know the shim of an instance again, if one runs that it has forgotten, so that it can be ended.
-    ///
-    /// Creating the task once more finds the shim alive and takes it over.
-    pub(super) async fn recover_shim(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+    /// Ends the shim of an instance that containerd has forgotten, if one runs, and what it started.
+    pub(super) async fn end_lost_shim(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         if !matches!(self.task(instance).await?, Task::Absent) {
             return Ok(());
         }
-        if self.running_shims().await.iter().all(|shim| shim.id != instance.to_string()) {
+        let Some(shim) = self.running_shims().await.into_iter().find(|shim| shim.id == instance.to_string()) else {
             return Ok(());
+        };
+        tracing::warn!(%instance, pid = shim.pid, "containerd lost its shim; ending it");
+        let (namespace, socket) = (self.config.namespace.clone(), self.config.socket.clone());
+        let ended = tokio::task::spawn_blocking(move || end(&shim, Path::new("/proc"), &namespace, &socket)).await;
+        if let Ok(Err(error)) = ended {
+            return Err(RuntimeError::failed(Reason::RemoveFailed, format!("the shim of {instance} does not end: {error}")));
         }
-        tracing::warn!(%instance, "containerd lost its shim; taking it over to end it");
+        // What it started lives on without it. A new shim finds it in runc's records and is refused, and containerd cleans
+        // up after a task that could not be created: all of its processes, the bundle, and the new shim.
         let mounts = snapshots_api::MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key: instance.to_string() };
         let rootfs = match quick(self.client.snapshots().mounts(mounts)).await {
             Ok(reply) => reply.mounts,
@@ -41,8 +53,8 @@ impl Containerd {
         };
         let request = api::CreateTaskRequest { container_id: instance.to_string(), rootfs, ..api::CreateTaskRequest::default() };
         match self.request_task(request).await {
-            // A refusal ends the shim as well: containerd cleans up after a task that could not be created.
-            Ok(()) | Err(CallError::AlreadyExists | CallError::NotFound(_) | CallError::Refused(_)) => Ok(()),
+            Ok(()) => self.end_task(instance, &StopOrder { signal: None, grace: Duration::ZERO }).await,
+            Err(CallError::AlreadyExists | CallError::NotFound(_) | CallError::Refused(_)) => Ok(()),
             Err(error @ CallError::Unavailable(_)) => Err(error.into()),
         }
     }
@@ -67,6 +79,7 @@ impl Containerd {
 /// A shim of our containerd and namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Shim {
+    pid: u32,
     /// The container that it was started for.
     id: String,
     /// How long it has run; `None` if that cannot be told.
@@ -82,7 +95,7 @@ fn shims(proc: &Path, namespace: &str, socket: &Path) -> Vec<Shim> {
         let line = std::fs::read(proc.join(pid.to_string()).join("cmdline")).ok()?;
         let id = shim_of(&line, namespace, socket)?;
         let age = now.zip(observe::began(pid)).map(|(now, began)| now.since(began));
-        Some(Shim { id, age })
+        Some(Shim { pid, id, age })
     });
     found.collect()
 }
@@ -97,6 +110,29 @@ fn shim_of(line: &[u8], namespace: &str, socket: &Path) -> Option<String> {
         && after("-namespace") == Some(namespace.as_bytes())
         && address.is_some_and(|address| is_same_file(address, socket));
     after("-id").filter(|_| ours).map(|id| String::from_utf8_lossy(id).into_owned())
+}
+
+/// Ends a shim and waits until it has. The process is looked at again once it is held: its number may be another's by now.
+fn end(shim: &Shim, proc: &Path, namespace: &str, socket: &Path) -> std::io::Result<()> {
+    let Some(pid) = i32::try_from(shim.pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let process = match pidfd_open(pid, PidfdFlags::empty()) {
+        Err(Errno::SRCH) => return Ok(()),
+        opened => opened?,
+    };
+    let line = std::fs::read(proc.join(shim.pid.to_string()).join("cmdline")).unwrap_or_default();
+    if shim_of(&line, namespace, socket).as_deref() != Some(&shim.id) {
+        return Ok(());
+    }
+    for signal in [Signal::TERM, Signal::KILL] {
+        match pidfd_send_signal(&process, signal) {
+            Err(Errno::SRCH) => return Ok(()),
+            sent => sent?,
+        }
+        if poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&SHIM_GRACE))? > 0 {
+            return Ok(());
+        }
+    }
+    Err(std::io::Error::other("it hangs in the kernel, SIGKILL does not end it"))
 }
 
 /// `/var/run` is a link to `/run`, and either may stand in the configuration.
@@ -141,7 +177,7 @@ mod tests {
     #[test]
     fn only_an_old_shim_that_nobody_knows_or_wants_is_forgotten() {
         let id = "000000000abc-1";
-        let shim = |id: &str, age: Option<Duration>| Shim { id: id.to_owned(), age };
+        let shim = |id: &str, age: Option<Duration>| Shim { pid: 1, id: id.to_owned(), age };
         let check = |shim: Shim, known: &[&str], wanted: &[&str]| {
             let known = known.iter().map(|id| (*id).to_owned()).collect();
             let wanted = wanted.iter().map(|id| id.parse().unwrap()).collect();

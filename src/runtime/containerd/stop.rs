@@ -112,7 +112,7 @@ impl Containerd {
             // A task is reached only through a record of its name; and without one there is no telling whether it has one.
             None => self.create_envelope(instance).await?,
         }
-        self.recover_shim(instance).await?;
+        self.end_lost_shim(instance).await?;
         self.end_task(instance, how).await?;
         self.network.detach(instance).await?;
         self.discard(instance).await
