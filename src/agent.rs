@@ -21,6 +21,7 @@ use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::registry::RegistryConfig;
 use crate::runtime::containerd::{Containerd, ContainerdConfig};
+use crate::writer::Writer;
 use crate::{api, notify, shutdown};
 
 mod node;
@@ -48,17 +49,18 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
     let monitor = Arc::new(Monitor::new(config.state.dir.clone(), config.network.bridge.clone())?);
     let clock = Clock::start();
-    let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), clock, config.reconcile.resync_interval);
     let metrics = Metrics::new();
+    let writer = Writer::new(store, metrics.clone(), tracker.clone());
+    let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), clock, config.reconcile.resync_interval);
     let reconciler = reconciler.counting(metrics.clone());
-    let (logs, counted) = (logs_dir(&config), metrics.clone());
-    let node = Arc::new(node::AgentNode::new(store, reconciler.handle(), Arc::clone(&monitor), logs, &tracker, counted));
+    let node = Arc::new(node::AgentNode::new(writer.clone(), reconciler.handle(), Arc::clone(&monitor), logs_dir(&config)));
     let router = api::router(node, config.api.token.clone(), config.monitoring.metrics_enabled.then_some(metrics));
     let listener =
         TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
     announce(&config);
 
     tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
+    tracker.spawn(writer.keep_copies(stop.clone()));
     let sampling = (Arc::clone(&monitor), config.monitoring.health_interval, stop.clone());
     tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
     // That it has its turn among the others is the sign of life.
@@ -116,10 +118,11 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let (first, last) = (addresses.next(), addresses.next_back());
     let first = first.context("network.subnet has no address for a container")?;
     let pool = Pool { addresses: first..=last.unwrap_or(first), ports: config.network.port_range.clone() };
-    let limits = Limits { pool, containers_max: usize::try_from(config.containers.max)? };
-    let path = config.state.dir.join("state");
-    let opened = tokio::task::spawn_blocking(move || Store::open(&path, limits)).await?;
-    opened.context("the stored state cannot be opened")
+    let limits = Limits { pool, containers_max: usize::try_from(config.containers.max)?, random: state::store::random };
+    let directory = config.state.dir.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
+    store.losses().iter().for_each(|loss| tracing::error!(%loss, "the stored state is not as it was left"));
+    Ok(store)
 }
 
 fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containerd> {

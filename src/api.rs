@@ -149,6 +149,10 @@ pub struct Health {
     pub containerd_since: SystemTime,
     /// What it said last when it did not.
     pub containerd_error: Option<String>,
+    /// Changes can be stored.
+    pub writable: bool,
+    /// What the start found lost or damaged of the stored state, in sentences.
+    pub losses: Vec<String>,
     /// What went wrong lately: when, the code, what.
     pub errors: Vec<(SystemTime, Reason, String)>,
 }

@@ -52,3 +52,4 @@ pub mod monitor;
 pub mod notify;
 pub mod shutdown;
 pub mod telemetry;
+pub mod writer;

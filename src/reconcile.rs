@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use state::desired::Record;
 use state::id::ContainerId;
 use state::memory::{BootTime, Memory};
 use state::observed::Seen;
 use state::plan::{Step, step};
 use state::reason::Reason;
 use state::status::Activity;
-use state::store::Store;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::metrics::Metrics;
 use crate::runtime::{Foreign, PullProgress, Runtime, RuntimeEvent};
+use crate::writer::Writer;
 use queue::Queue;
 
 pub mod queue;
@@ -38,6 +39,7 @@ const RELIST_AFTER: Duration = Duration::from_millis(500);
 pub struct Clock {
     at_start: Duration,
     start: Instant,
+    boot_id: u128,
 }
 
 impl Clock {
@@ -45,8 +47,21 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let at_start = Duration::try_from(time).unwrap_or_default();
-        Self { at_start, start: Instant::now() }
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id = u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).unwrap_or_default();
+        Self::at(Duration::try_from(time).unwrap_or_default(), boot_id)
+    }
+
+    /// A clock that shows `at_start` now, in the boot with this id.
+    #[must_use]
+    pub fn at(at_start: Duration, boot_id: u128) -> Self {
+        Self { at_start, start: Instant::now(), boot_id }
+    }
+
+    /// Which boot of the node its times are of.
+    #[must_use]
+    pub fn boot_id(&self) -> String {
+        format!("{:032x}", self.boot_id)
     }
 
     /// The time now.
@@ -224,7 +239,7 @@ impl Handle {
 #[derive(Debug)]
 pub struct Reconciler<R> {
     runtime: Arc<R>,
-    store: Arc<Store>,
+    writer: Writer,
     queue: Arc<Queue>,
     board: Arc<Board>,
     /// The runtime is (again) there: what happened before is unknown.
@@ -236,10 +251,13 @@ pub struct Reconciler<R> {
 impl<R: Runtime> Reconciler<R> {
     /// A reconciler that has not begun. A whole look at everything is taken every `resync_interval`.
     #[must_use]
-    pub fn new(runtime: Arc<R>, store: Arc<Store>, clock: Clock, resync_interval: Duration) -> Self {
+    pub fn new(runtime: Arc<R>, writer: Writer, clock: Clock, resync_interval: Duration) -> Self {
         let board = Arc::new(Board::new(clock));
+        for (id, memory) in writer.store().memories(&clock.boot_id()) {
+            board.update(id, |known| known.memory = memory);
+        }
         let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
-        Self { runtime, store, queue, board, look_at_all, resync_interval, metrics }
+        Self { runtime, writer, queue, board, look_at_all, resync_interval, metrics }
     }
 
     /// Counts what it does in `metrics`.
@@ -275,6 +293,8 @@ impl<R: Runtime> Reconciler<R> {
         });
         loop {
             tokio::select! {
+                // In this order, so that the same happenings have the same consequences.
+                biased;
                 // A pull may take minutes; what it has fetched is kept.
                 () = stop.cancelled() => return this.queue.interrupt_all(),
                 Some(hint) = hints.recv() => match hint {
@@ -295,6 +315,7 @@ impl<R: Runtime> Reconciler<R> {
         loop {
             let wait = if self.resync().await { self.resync_interval } else { RELIST_AFTER };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.look_at_all.notified() => {}
             }
@@ -312,8 +333,11 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.board.reached(None);
         *lock(&self.board.foreign) = listing.foreign;
+        if self.writer.store().desired().adoption().is_some() && !self.adopt().await {
+            return false;
+        }
         // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
-        let desired = self.store.desired();
+        let desired = self.writer.store().desired();
         let now = self.board.clock.now();
         let unsettled = desired.records().filter(|record| {
             let seen = listing.ours.get(&record.id).cloned().unwrap_or_default();
@@ -322,12 +346,46 @@ impl<R: Runtime> Reconciler<R> {
             known.seen != seen || step(record.id, Some(record), &seen, &known.memory, now) != Step::Settled
         });
         let mut wake: Vec<_> = unsettled.map(|record| (record.priority, record.id)).collect();
-        wake.extend(listing.ours.keys().filter(|id| desired.get(**id).is_none()).map(|id| (0, *id)));
+        let is_orphan = |id: &&ContainerId| desired.get(**id).is_none() && !desired.holds(**id);
+        wake.extend(listing.ours.keys().filter(is_orphan).map(|id| (0, *id)));
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {
             self.queue.wake(id);
         }
-        let wanted: Vec<_> = desired.records().map(|record| (**record).clone()).collect();
+        self.board.changed();
+        // What a record asks for that is not understood cannot be told from a leftover.
+        if desired.opaque_count() == 0 {
+            self.sweep(desired.records().map(|record| (**record).clone()).collect()).await;
+        }
+        true
+    }
+
+    /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt. False if that could not be.
+    async fn adopt(&self) -> bool {
+        let copies = match self.runtime.salvage().await {
+            Ok(copies) => copies,
+            Err(error) => {
+                tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");
+                return false;
+            }
+        };
+        match self.writer.write(move |store| store.adopt(&copies)).await {
+            Ok(taken) => {
+                for line in taken {
+                    tracing::warn!(%line, "the state was rebuilt");
+                    self.board.trouble(Reason::StateLost, line);
+                }
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the state cannot be rebuilt yet");
+                self.board.trouble(Reason::DiskFull, error.to_string());
+                false
+            }
+        }
+    }
+
+    async fn sweep(&self, wanted: Vec<Record>) {
         match self.runtime.sweep(&wanted).await {
             Ok(swept) => swept.removed.iter().for_each(|line| tracing::info!(what = %line, "swept")),
             Err(error) => {
@@ -335,7 +393,5 @@ impl<R: Runtime> Reconciler<R> {
                 self.board.trouble(Reason::RemoveFailed, format!("leftovers could not be taken away: {error}"));
             }
         }
-        self.board.changed();
-        true
     }
 }

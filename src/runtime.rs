@@ -7,6 +7,7 @@ use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
@@ -25,6 +26,10 @@ pub trait Runtime: Send + Sync + 'static {
     ///
     /// A listing is whole or an error: nothing may be concluded from a part of one.
     fn list(&self) -> impl Future<Output = Result<Listing, RuntimeError>> + Send;
+
+    /// The copies of records that the runtime holds: for each of our containers, the record that its newest generation was
+    /// made of, as JSON; `Null` where there is none to read.
+    fn salvage(&self) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
 
     /// Looks at one container, every generation of it.
     fn observe(&self, id: ContainerId) -> impl Future<Output = Result<Seen, RuntimeError>> + Send;

@@ -11,54 +11,34 @@ use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
 use state::store::{Store, StoreError};
 use tokio::sync::watch;
-use tokio::time::Instant;
-use tokio_util::task::TaskTracker;
 
 use crate::api::{Change, Deployed, Health, Node, Refusal, View};
-use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
 use crate::runtime::Foreign;
+use crate::writer::Writer;
 
 /// The running agent, as the API sees it.
 #[derive(Debug)]
 pub(super) struct AgentNode {
-    store: Arc<Store>,
+    writer: Writer,
     handle: Handle,
     monitor: Arc<Monitor>,
     logs_dir: PathBuf,
-    tracker: TaskTracker,
-    metrics: Metrics,
 }
 
 impl AgentNode {
-    pub(super) fn new(
-        store: Arc<Store>,
-        handle: Handle,
-        monitor: Arc<Monitor>,
-        logs_dir: PathBuf,
-        tracker: &TaskTracker,
-        metrics: Metrics,
-    ) -> Self {
-        Self { store, handle, monitor, logs_dir, tracker: tracker.clone(), metrics }
+    pub(super) const fn new(writer: Writer, handle: Handle, monitor: Arc<Monitor>, logs_dir: PathBuf) -> Self {
+        Self { writer, handle, monitor, logs_dir }
     }
 
-    /// Runs a change of the store where it may block, and to its end even if the caller goes away: so the change itself
-    /// wakes whom it concerns, not the caller after it.
+    /// To its end even if the caller goes away: so the change itself wakes whom it concerns, not the caller after it.
     async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-        let written = self.tracker.spawn_blocking(move || {
-            let began = Instant::now();
-            let written = change(&store);
-            metrics.written(began.elapsed());
-            written
-        });
-        let written = written.await;
-        written.map_err(|error| Refusal::Unavailable(error.to_string()))?.map_err(refusal)
+        self.writer.write(change).await.map_err(refusal)
     }
 
     fn view(&self, record: &Arc<Record>) -> View {
@@ -116,14 +96,15 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Assign(
             state::assign::AssignError::TakenByContainer { .. } | state::assign::AssignError::TakenByProcess { .. },
         )
-        | StoreError::Owned(..) => Refusal::Conflict(text),
+        | StoreError::Owned(..)
+        | StoreError::Held(_) => Refusal::Conflict(text),
         StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
         StoreError::NotFound(_) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }
         StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
-        StoreError::Corrupt { .. } => Refusal::Unavailable(text),
+        StoreError::Rebuilding | StoreError::InUse(_) => Refusal::Unavailable(text),
     }
 }
 
@@ -164,7 +145,7 @@ impl Node for AgentNode {
     }
 
     fn containers(&self) -> Vec<View> {
-        let desired = self.store.desired();
+        let desired = self.writer.store().desired();
         let mut views: Vec<_> = desired.records().map(|record| self.view(record)).collect();
         views.sort_by(|a, b| a.record.as_ref().map(|r| &r.name).cmp(&b.record.as_ref().map(|r| &r.name)));
         views.extend(self.handle.board().foreign().into_iter().map(unmanaged));
@@ -172,7 +153,7 @@ impl Node for AgentNode {
     }
 
     fn container(&self, id: ContainerId) -> Option<View> {
-        self.store.desired().get(id).map(|record| self.view(record))
+        self.writer.store().desired().get(id).map(|record| self.view(record))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -195,6 +176,8 @@ impl Node for AgentNode {
             containerd: reachability.reachable,
             containerd_since: reachability.since,
             containerd_error: reachability.error,
+            writable: self.writer.store().is_writable(),
+            losses: self.writer.store().losses().to_vec(),
             errors: board.troubles().into_iter().map(|trouble| (trouble.at, trouble.reason, trouble.message)).collect(),
         }
     }

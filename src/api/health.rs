@@ -15,10 +15,10 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery)
     Parameters::of(query, &[])?;
     let health = node.health();
     let facts = &health.facts;
-    let status = match (health.containerd, health.unsettled) {
-        (false, _) => "unhealthy",
-        (true, 0) => "healthy",
-        (true, _) => "degraded",
+    let status = match (health.containerd, health.writable, health.unsettled) {
+        (false, ..) => "unhealthy",
+        (true, true, 0) => "healthy",
+        (true, ..) => "degraded",
     };
     let interfaces: Vec<_> =
         facts.interfaces.iter().map(|i| json!({"name": i.name, "up": i.up, "addresses": i.addresses})).collect();
@@ -37,6 +37,7 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery)
         },
         "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces, "unsettled": health.unsettled,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
+        "state": {"writable": health.writable, "losses": health.losses},
         "errors": errors,
     });
     std::future::ready(Ok(Json(body))).await

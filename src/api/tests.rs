@@ -97,6 +97,8 @@ impl Node for Fake {
 
     fn health(&self) -> Health {
         Health {
+            writable: true,
+            losses: Vec::new(),
             facts: NodeFacts::default(),
             running: 3,
             unsettled: 0,

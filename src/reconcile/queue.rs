@@ -74,7 +74,7 @@ impl Queue {
                 }
             };
             match earliest {
-                Some(due) => tokio::select! { () = changed => {} () = tokio::time::sleep_until(due) => {} },
+                Some(due) => tokio::select! { biased; () = changed => {} () = tokio::time::sleep_until(due) => {} },
                 None => changed.await,
             }
         }

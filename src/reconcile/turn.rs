@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use state::desired::Record;
 use state::id::ContainerId;
-use state::memory::{BootTime, Cause};
+use state::memory::{BootTime, Cause, Remembered};
 use state::plan::{Step, step};
 use state::reason::Reason;
 use state::status::Activity;
@@ -93,8 +93,23 @@ impl<R: Runtime> Drop for Turn<'_, R> {
 impl<R: Runtime> Reconciler<R> {
     pub(super) async fn turn(&self, id: ContainerId, interrupt: CancellationToken) {
         let _turn = Turn { reconciler: self, id };
+        let before = self.board.known(id).memory;
+        self.steps(id, interrupt).await;
+        let memory = self.board.known(id).memory;
+        if memory != before && self.writer.store().desired().get(id).is_some() {
+            let remembered = Remembered { boot_id: self.board.clock.boot_id(), memory };
+            self.writer.remember(id, remembered).await;
+        }
+    }
+
+    async fn steps(&self, id: ContainerId, interrupt: CancellationToken) {
         for _ in 0..STEPS_MAX {
-            let record = self.store.desired().get(id).cloned();
+            let desired = self.writer.store().desired();
+            let record = desired.get(id).cloned();
+            // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.
+            if desired.holds(id) || desired.adoption().is_some_and(|adoption| adoption.is_new || record.is_none()) {
+                return;
+            }
             let record = record.as_deref();
             let seen = match self.runtime.observe(id).await {
                 Ok(seen) => seen,
@@ -216,11 +231,11 @@ impl<R: Runtime> Reconciler<R> {
             (Step::Launch, Some(record)) => self.launch(record).await,
             (Step::Finish(finished), Some(record)) => {
                 let (generation, finished) = (record.generation, finished.clone());
-                self.write(move |store| store.finish(id, generation, finished)).await
+                Ok(self.writer.write(move |store| store.finish(id, generation, finished)).await?)
             }
             (Step::Forget, Some(_)) => {
                 self.runtime.forget(id).await?;
-                self.write(move |store| store.forget(id)).await
+                Ok(self.writer.write(move |store| store.forget(id)).await?)
             }
             (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
         }
@@ -233,36 +248,20 @@ impl<R: Runtime> Reconciler<R> {
         self.board.update(record.id, |known| known.pull = None);
         self.metrics.pulled(progress.received_bytes());
         let (id, generation, digest) = (record.id, record.generation, pulled?);
-        self.write(move |store| store.set_image_digest(id, generation, Some(digest))).await
+        Ok(self.writer.write(move |store| store.set_image_digest(id, generation, Some(digest))).await?)
     }
 
     async fn launch(&self, record: &Record) -> Result<(), Undone> {
         let (id, generation) = (record.id, record.generation);
         let launched = self.runtime.launch(record).await;
         if let Err(RuntimeError::ImageLost(_)) = launched {
-            self.write(move |store| store.set_image_digest(id, generation, None)).await?;
+            self.writer.write(move |store| store.set_image_digest(id, generation, None)).await?;
         }
         launched?;
         if record.restart_pending {
-            self.write(move |store| store.change(id, |record| record.restart_pending = false).map(drop)).await?;
+            self.writer.write(move |store| store.change(id, |record| record.restart_pending = false).map(drop)).await?;
         }
         Ok(())
-    }
-
-    /// The store blocks for as long as the disk takes.
-    async fn write(
-        &self,
-        change: impl FnOnce(&state::store::Store) -> Result<(), StoreError> + Send + 'static,
-    ) -> Result<(), Undone> {
-        let (store, metrics) = (Arc::clone(&self.store), self.metrics.clone());
-        let written = tokio::task::spawn_blocking(move || {
-            let began = Instant::now();
-            let written = change(&store);
-            metrics.written(began.elapsed());
-            written
-        });
-        let written = written.await;
-        written.unwrap_or_else(|error| Err(StoreError::Disk(std::io::Error::other(error)))).map_err(Undone::Store)
     }
 }
 

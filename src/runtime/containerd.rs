@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
@@ -102,6 +103,10 @@ impl Containerd {
 impl Runtime for Containerd {
     async fn list(&self) -> Result<Listing, RuntimeError> {
         self.listing().await
+    }
+
+    async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        self.copies().await
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Instance, Seen, Task};
@@ -23,6 +24,8 @@ const LAUNCH: Duration = Duration::from_millis(100);
 struct World {
     instances: BTreeMap<InstanceName, Instance>,
     images: BTreeSet<String>,
+    /// The record that each instance was made of.
+    labels: BTreeMap<InstanceName, Value>,
     /// Failures to hand out, one a call that changes something.
     faults: Vec<RuntimeError>,
     launches: BTreeMap<ContainerId, u32>,
@@ -113,6 +116,12 @@ impl Runtime for MemoryRuntime {
         Ok(Listing { ours: ids.into_iter().map(|id| (id, seen(&world, id))).collect(), foreign: Vec::new() })
     }
 
+    async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        let world = self.world();
+        let newest: BTreeMap<_, _> = world.labels.iter().map(|(name, copy)| (name.id, copy.clone())).collect();
+        Ok(newest.into_iter().collect())
+    }
+
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
         Ok(seen(&self.world(), id))
     }
@@ -147,6 +156,7 @@ impl Runtime for MemoryRuntime {
             return Ok(());
         }
         *instance = Instance { container: true, task: Task::Running { pid: 1, since: None } };
+        world.labels.insert(record.instance(), serde_json::to_value(record).unwrap_or_default());
         *world.launches.entry(record.id).or_default() += 1;
         let tasks = world.instances.iter().filter(|(name, i)| name.id == record.id && i.task != Task::Absent).count();
         world.most_tasks_of_one = world.most_tasks_of_one.max(tasks);
@@ -164,7 +174,9 @@ impl Runtime for MemoryRuntime {
 
     async fn remove(&self, instance: InstanceName, _: &StopOrder) -> Result<(), RuntimeError> {
         self.fault()?;
-        self.world().instances.remove(&instance);
+        let mut world = self.world();
+        world.instances.remove(&instance);
+        world.labels.remove(&instance);
         Ok(())
     }
 

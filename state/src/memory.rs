@@ -5,12 +5,14 @@
 
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
+
 use crate::desired::{Record, RunState};
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 
 /// Time since the node's boot (`CLOCK_BOOTTIME`): no step of the wall clock moves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct BootTime(pub Duration);
 
 impl BootTime {
@@ -34,7 +36,8 @@ pub const HEALTHY_AFTER: Duration = Duration::from_mins(10);
 pub const CRASH_LOOP_EXITS: u32 = 5;
 
 /// What is being waited out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Cause {
     /// The container's process ended by itself.
     Exit,
@@ -45,7 +48,7 @@ pub enum Cause {
 }
 
 /// The last thing that went wrong, and until when nothing is tried.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Setback {
     /// What kind of thing.
     pub cause: Cause,
@@ -58,7 +61,7 @@ pub struct Setback {
 }
 
 /// What is remembered of one container.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     generation: u64,
     /// How often it was started again after it had ended.
@@ -159,6 +162,30 @@ impl Memory {
             Cause::Start | Cause::End => cause == setback.cause,
         };
         (applies && now < setback.until).then_some(setback.until)
+    }
+}
+
+/// What is remembered, as it is kept over a restart of the agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remembered {
+    /// The boot that its times are of (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+    /// What is remembered.
+    pub memory: Memory,
+}
+
+impl Remembered {
+    /// As it is true in this boot: another one ended every process, and every wait with it.
+    #[must_use]
+    pub fn in_boot(self, boot_id: &str) -> Memory {
+        let mut memory = self.memory;
+        if self.boot_id != boot_id {
+            memory.started = None;
+            if let Some(setback) = &mut memory.setback {
+                setback.until = BootTime::default();
+            }
+        }
+        memory
     }
 }
 

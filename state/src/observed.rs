@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
+use serde::{Deserialize, Serialize};
+
 use crate::memory::BootTime;
 
 /// Everything the runtime holds under one container's id, one entry a generation. Empty: nothing of it exists.
@@ -44,7 +46,7 @@ pub enum Task {
 }
 
 /// How a task ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
     /// The exit code; 128 + signal when a signal ended it.
     pub code: u32,

@@ -76,6 +76,8 @@ reasons! {
     StopRequested,
     /// The disk is full.
     DiskFull,
+    /// The stored state was damaged; this was found in containerd's labels instead.
+    StateLost,
 }
 
 impl std::fmt::Display for Reason {

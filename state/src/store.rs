@@ -1,69 +1,32 @@
-//! The desired state on disk: sled, behind this one file, because 0.34 is no longer kept up.
+//! The desired state on disk, in copies: sled, two checksummed files ([`copy`]), and, outside of this crate, the labels of
+//! what the runtime holds.
 //!
 //! There is one writer at a time. A change is decided on what is in memory, written in one transaction, synced to the
 //! disk, and only then shown to anybody. Every call that changes something blocks for as long as the disk takes
 //! (0.5 to 2 ms): not for an executor's threads.
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use serde_json::Value;
 
 use crate::assign::{AssignError, Pool, assign};
+use crate::desired::set::{Change, Desired};
 use crate::desired::{Finished, Owner, PortBinding, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
+use crate::memory::{Memory, Remembered};
 use crate::spec::parse::Deploy;
+use files::Files;
 
-/// sled's page cache. The desired state of a thousand containers is some 2 MB.
-const CACHE_BYTES: u64 = 4 << 20;
-/// sled's own flusher, which also does the true fsync of what lies beside the log.
-const FLUSH_EVERY_MS: u64 = 500;
-const SEQ: &[u8] = b"seq";
-const RECORD: u8 = b'r';
-
-/// Everything desired, at one moment.
-#[derive(Clone, Debug, Default)]
-pub struct Desired {
-    records: BTreeMap<ContainerId, Arc<Record>>,
-    names: BTreeMap<ContainerName, ContainerId>,
-    seq: u64,
-}
-
-impl Desired {
-    /// The record with this id.
-    #[must_use]
-    pub fn get(&self, id: ContainerId) -> Option<&Arc<Record>> {
-        self.records.get(&id)
-    }
-
-    /// The record with this name.
-    #[must_use]
-    pub fn named(&self, name: &ContainerName) -> Option<&Arc<Record>> {
-        self.names.get(name).and_then(|id| self.records.get(id))
-    }
-
-    /// Every record, by id.
-    pub fn records(&self) -> impl Iterator<Item = &Arc<Record>> + Clone {
-        self.records.values()
-    }
-
-    fn with(&self, record: Record) -> Self {
-        let mut next = self.clone();
-        next.seq = next.seq.max(record.seq);
-        next.names.insert(record.name.clone(), record.id);
-        next.records.insert(record.id, Arc::new(record));
-        next
-    }
-
-    fn without(&self, id: ContainerId) -> Self {
-        let mut next = self.clone();
-        if let Some(record) = next.records.remove(&id) {
-            next.names.remove(&record.name);
-        }
-        next
-    }
-}
+mod adopt;
+mod copy;
+mod disk;
+mod files;
+mod quarantine;
+mod recover;
 
 /// Why a change was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -83,14 +46,15 @@ pub enum StoreError {
     /// The disk did not take it; nothing was changed.
     #[error("the state on disk cannot be written")]
     Disk(#[source] std::io::Error),
-    /// What is on disk cannot be read.
-    #[error("the state in {path} cannot be read: {fault}")]
-    Corrupt {
-        /// The store's directory.
-        path: PathBuf,
-        /// What is wrong with it.
-        fault: String,
-    },
+    /// The name is in a record that this version does not understand.
+    #[error("{0} is desired already, in a record that a newer version of the agent wrote; it is left alone")]
+    Held(ContainerName),
+    /// Which addresses and ports are taken is not known yet.
+    #[error("the stored state was damaged and is being rebuilt from what containerd holds; try again once it answers")]
+    Rebuilding,
+    /// Another agent has the directory.
+    #[error("another agent runs with the state in {}; stop it first", .0.display())]
+    InUse(PathBuf),
 }
 
 /// What a deploy came to.
@@ -109,57 +73,77 @@ pub struct Limits {
     pub pool: Pool,
     /// Containers at once.
     pub containers_max: usize,
+    /// Where new ids come from. [`random`], but for simulations.
+    pub random: fn() -> u64,
 }
 
 /// The store. Readers take a snapshot of what is desired; it never changes under them.
 #[derive(Debug)]
 pub struct Store {
-    path: PathBuf,
+    directory: PathBuf,
     limits: Limits,
-    /// Held by whoever writes. `None` after a write failed: sled then fails for ever, until it is opened anew.
-    disk: Mutex<Option<Disk>>,
+    /// Held by whoever writes.
+    files: Mutex<Files>,
+    /// How far each of the two files is; `None`: not known, or not whole. Held by whoever writes one.
+    copied: Mutex<[Option<u64>; 2]>,
     desired: RwLock<Arc<Desired>>,
+    losses: Vec<String>,
+    /// For those who may not wait for a writer.
+    writable: AtomicBool,
+    /// Locked as long as this value lives, so that no second agent writes here.
+    _lock: Option<File>,
 }
 
-/// The open files.
-#[derive(Debug)]
-struct Disk {
-    db: sled::Db,
-    tree: sled::Tree,
-}
-
-fn disk_error(error: sled::Error) -> StoreError {
-    let source = match error {
-        // sled passes on a copy, whose text is a dump.
-        sled::Error::Io(source) if source.kind() != std::io::ErrorKind::Other => source.kind().into(),
-        sled::Error::Io(source) => source,
-        other @ (sled::Error::CollectionNotFound(_)
-        | sled::Error::Unsupported(_)
-        | sled::Error::ReportableBug(_)
-        | sled::Error::Corruption { .. }) => std::io::Error::other(other),
-    };
-    StoreError::Disk(source)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Store {
-    /// Opens the store in the directory `path`, making it if it is not there.
+    /// Opens the store in `directory`, making it if it is not there. Damaged files are moved aside and rebuilt from the
+    /// newest copy that is whole, and files that cannot be written are waited for: see [`losses`](Self::losses).
     ///
     /// # Errors
-    /// [`StoreError::Disk`], also when another agent has it open; [`StoreError::Corrupt`] when a record cannot be read.
-    pub fn open(path: &Path, limits: Limits) -> Result<Self, StoreError> {
-        // Environment values may be secrets.
-        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::Disk)?;
-        let disk = Disk::open(path)?;
-        let desired = disk.load(path)?;
-        disk.sync(path)?;
-        let (disk, desired) = (Mutex::new(Some(disk)), RwLock::new(Arc::new(desired)));
-        Ok(Self { path: path.to_owned(), limits, disk, desired })
+    /// [`StoreError::InUse`], and no other.
+    pub fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
+        // Where it cannot be made, nothing is stored until it can.
+        let _made = files::make(directory);
+        let lock = File::open(directory).ok();
+        if let Some(directory_file) = &lock {
+            rustix::fs::flock(directory_file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+                .map_err(|_| StoreError::InUse(directory.to_owned()))?;
+        }
+        let recover::Recovered { disk, desired, losses } = recover::recover(directory);
+        let writable = AtomicBool::new(disk.is_some());
+        let files = disk.map_or(Files::Unread, |disk| Files::Open(Box::new(disk)));
+        let store = Self {
+            directory: directory.to_owned(),
+            limits,
+            files: Mutex::new(files),
+            copied: Mutex::default(),
+            desired: RwLock::new(Arc::new(desired)),
+            losses,
+            writable,
+            _lock: lock,
+        };
+        Ok(store)
     }
 
     /// What is desired now.
     #[must_use]
     pub fn desired(&self) -> Arc<Desired> {
         Arc::clone(&self.desired.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What the start found lost, damaged or not understood, in sentences. Empty after a good one.
+    #[must_use]
+    pub fn losses(&self) -> &[String] {
+        &self.losses
+    }
+
+    /// Whether changes can be written, as far as the last one tells.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
     }
 
     /// Takes in a deploy. On a `dry_run`, answers what it would come to and stores nothing.
@@ -176,23 +160,27 @@ impl Store {
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Accepted, StoreError> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let desired = self.desired();
-        let before = desired.named(&deploy.name).cloned();
-        if let Some(before) = before.as_ref().filter(|before| before.owner != owner && owner == Owner::Push) {
-            return Err(StoreError::Owned(before.name.clone(), before.generation));
-        }
-        if before.is_none() && desired.records.len() >= self.limits.containers_max {
-            return Err(StoreError::TooMany(self.limits.containers_max));
-        }
-        let record = self.decide(&desired, before.as_deref(), deploy, owner, now_ms, listening)?;
-        if let Some(before) = before.filter(|before| Record { seq: before.seq, ..record.clone() } == **before) {
-            return Ok(Accepted { record: before, changed: false });
-        }
-        if !dry_run {
-            self.commit(&mut disk, &desired, record.clone())?;
-        }
-        Ok(Accepted { record: Arc::new(record), changed: true })
+        self.transact(|desired| {
+            let before = desired.named(&deploy.name).cloned();
+            if let Some(before) = before.as_ref().filter(|before| before.owner != owner && owner == Owner::Push) {
+                return Err(StoreError::Owned(before.name.clone(), before.generation));
+            }
+            if desired.holds_name(&deploy.name) {
+                return Err(StoreError::Held(deploy.name));
+            }
+            if desired.adoption().is_some_and(|adoption| !adoption.is_new) {
+                return Err(StoreError::Rebuilding);
+            }
+            if before.is_none() && desired.records().count() >= self.limits.containers_max {
+                return Err(StoreError::TooMany(self.limits.containers_max));
+            }
+            let record = self.decide(desired, before.as_deref(), deploy, owner, now_ms, listening)?;
+            if let Some(before) = before.filter(|before| Record { seq: before.seq, ..record.clone() } == **before) {
+                return Ok((Vec::new(), Accepted { record: before, changed: false }));
+            }
+            let changes = if dry_run { Vec::new() } else { vec![Change::Put(Box::new(record.clone()))] };
+            Ok((changes, Accepted { record: Arc::new(record), changed: true }))
+        })
     }
 
     fn decide(
@@ -204,8 +192,8 @@ impl Store {
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Record, StoreError> {
-        let id = before.map_or_else(|| new_id(desired), |before| before.id);
-        let records = desired.records.values().map(AsRef::as_ref);
+        let id = before.map_or_else(|| self.new_id(desired), |before| before.id);
+        let records = desired.records().map(AsRef::as_ref);
         let assignment = assign(id, &deploy.spec.ports, records, &self.limits.pool, listening)?;
         let spec_hash = deploy.spec.hash();
         // What is being taken away is not taken back: its successor is a generation of its own.
@@ -219,7 +207,7 @@ impl Store {
             owner,
             generation: same.map_or_else(|| before.map_or(1, |before| before.generation + 1), |same| same.generation),
             revision: deploy.revision,
-            seq: desired.seq + 1,
+            seq: desired.seq() + 1,
             run: deploy.run,
             priority: deploy.priority,
             removing: false,
@@ -236,17 +224,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Disk`].
     pub fn change(&self, id: ContainerId, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>, StoreError> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
-        let desired = self.desired();
-        let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
-        let mut record = Record::clone(before);
-        change(&mut record);
-        if record == **before {
-            return Ok(Arc::clone(before));
-        }
-        record.seq = desired.seq + 1;
-        self.commit(&mut disk, &desired, record.clone())?;
-        Ok(Arc::new(record))
+        self.transact(|desired| {
+            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            let mut record = Record::clone(before);
+            change(&mut record);
+            if record == **before {
+                return Ok((Vec::new(), Arc::clone(before)));
+            }
+            record.seq = desired.seq() + 1;
+            Ok((vec![Change::Put(Box::new(record.clone()))], Arc::new(record)))
+        })
     }
 
     /// Notes what the image of this generation resolved to, or that it is not known (any more).
@@ -280,117 +267,117 @@ impl Store {
     /// # Errors
     /// [`StoreError::Disk`].
     pub fn forget(&self, id: ContainerId) -> Result<(), StoreError> {
-        let mut disk = self.disk.lock().unwrap_or_else(PoisonError::into_inner);
+        self.transact(|desired| {
+            let gone = desired.get(id).is_some_and(|record| record.removing);
+            Ok((if gone { vec![Change::Forget(id)] } else { Vec::new() }, ()))
+        })?;
+        self.remember(id, None);
+        Ok(())
+    }
+
+    /// Takes in the copies of records that the runtime holds, after the state was rebuilt: those that are newer than what it
+    /// was rebuilt from. Answers what was taken, in sentences.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn adopt(&self, copies: &[(ContainerId, Value)]) -> Result<Vec<String>, StoreError> {
+        self.transact(|desired| {
+            let Some(adoption) = desired.adoption() else { return Ok((Vec::new(), Vec::new())) };
+            let (mut changes, told) = adopt::taken(desired, adoption, copies);
+            changes.push(Change::Adopt(None));
+            Ok((changes, told))
+        })
+    }
+
+    /// Decides on a change and makes it, in one transaction.
+    fn transact<T>(&self, decide: impl FnOnce(&Desired) -> Result<(Vec<Change>, T), StoreError>) -> Result<T, StoreError> {
+        let mut files = lock(&self.files);
+        // Before the decision, for what is in memory may turn out to be older than the files.
+        let opened = files.open(&self.directory, &self.desired());
+        self.writable.store(opened.is_ok(), Ordering::Relaxed);
+        let unopened = opened.map(|better| better.into_iter().for_each(|desired| self.publish(desired))).err();
         let desired = self.desired();
-        if desired.get(id).is_none_or(|record| !record.removing) {
-            return Ok(());
+        let (changes, answer) = decide(&desired)?;
+        if changes.is_empty() {
+            return Ok(answer);
         }
-        let mut batch = sled::Batch::default();
-        batch.remove(key(id));
-        self.write(&mut disk, &desired, batch)?;
-        self.publish(desired.without(id));
-        Ok(())
-    }
-
-    fn commit(&self, disk: &mut Option<Disk>, desired: &Desired, record: Record) -> Result<(), StoreError> {
-        let mut batch = sled::Batch::default();
-        batch.insert(key(record.id), json(&record)?);
-        batch.insert(SEQ, &record.seq.to_be_bytes());
-        self.write(disk, desired, batch)?;
-        self.publish(desired.with(record));
-        Ok(())
-    }
-
-    /// Writes and syncs a change. `desired` is what is on disk before it.
-    fn write(&self, disk: &mut Option<Disk>, desired: &Desired, batch: sled::Batch) -> Result<(), StoreError> {
-        let open = match disk.take() {
-            Some(open) => open,
-            None => self.open_anew(desired)?,
-        };
-        open.tree.apply_batch(batch).map_err(disk_error)?;
-        open.sync(&self.path)?;
-        *disk = Some(open);
-        Ok(())
-    }
-
-    /// Opens the files after a write failed, and makes them say what was acknowledged: no less, and no more.
-    fn open_anew(&self, desired: &Desired) -> Result<Disk, StoreError> {
-        let disk = Disk::open(&self.path)?;
-        let found = disk.load(&self.path)?;
-        let mut batch = sled::Batch::default();
-        found.records.keys().filter(|id| !desired.records.contains_key(id)).for_each(|id| batch.remove(key(*id)));
-        for record in desired.records.values().filter(|record| found.records.get(&record.id) != Some(record)) {
-            batch.insert(key(record.id), json(record)?);
+        if let Some(error) = unopened {
+            return Err(StoreError::Disk(error));
         }
-        disk.tree.apply_batch(batch).map_err(disk_error)?;
-        Ok(disk)
+        let next = desired.with(&changes);
+        let mut entries: Vec<_> = changes.iter().map(Change::entry).collect();
+        entries.push(next.seq_entry());
+        if let Err(error) = files.write(&self.directory, &entries) {
+            self.writable.store(false, Ordering::Relaxed);
+            return Err(StoreError::Disk(error));
+        }
+        self.publish(next);
+        Ok(answer)
     }
 
     fn publish(&self, desired: Desired) {
         *self.desired.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desired);
     }
-}
 
-impl Disk {
-    fn open(path: &Path) -> Result<Self, StoreError> {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = config.open().map_err(disk_error)?;
-        let tree = db.open_tree("desired").map_err(disk_error)?;
-        Ok(Self { db, tree })
-    }
-
-    /// sled's `flush` is only `sync_file_range` on Linux, which outlives a kill but not a power cut.
-    fn sync(&self, path: &Path) -> Result<(), StoreError> {
-        self.db.flush().map_err(disk_error)?;
-        File::open(path.join("db")).and_then(|file| file.sync_data()).map_err(StoreError::Disk)?;
-        // Values too large for the log are files of their own.
-        let blobs = path.join("blobs");
-        let large = std::fs::read_dir(&blobs).is_ok_and(|mut entries| entries.next().is_some());
-        if large {
-            let directory = File::open(&blobs).map_err(StoreError::Disk)?;
-            rustix::fs::syncfs(&directory).map_err(|error| StoreError::Disk(error.into()))?;
-        }
-        Ok(())
-    }
-
-    fn load(&self, path: &Path) -> Result<Desired, StoreError> {
-        let corrupt = |fault: String| StoreError::Corrupt { path: path.to_owned(), fault };
-        let mut desired = Desired::default();
-        for entry in self.tree.scan_prefix([RECORD]) {
-            let (key, value) = entry.map_err(disk_error)?;
-            let record: Record = serde_json::from_slice(&value)
-                .map_err(|error| corrupt(format!("record {}: {error}", String::from_utf8_lossy(&key))))?;
-            desired = desired.with(record);
-        }
-        let seq = self.tree.get(SEQ).map_err(disk_error)?;
-        let seq = seq.and_then(|bytes| bytes.as_ref().try_into().ok()).map_or(0, u64::from_be_bytes);
-        desired.seq = desired.seq.max(seq);
-        Ok(desired)
-    }
-}
-
-fn json(record: &Record) -> Result<Vec<u8>, StoreError> {
-    serde_json::to_vec(record).map_err(|error| StoreError::Disk(error.into()))
-}
-
-fn key(id: ContainerId) -> Vec<u8> {
-    let mut key = vec![RECORD];
-    key.extend(id.to_string().bytes());
-    key
-}
-
-/// An id that nothing has. The kernel's random numbers are always there by the time a daemon runs.
-fn new_id(desired: &Desired) -> ContainerId {
-    loop {
-        let mut bits = [0; 8];
-        if rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()) != Ok(bits.len()) {
-            continue;
-        }
-        let id = ContainerId::from_bits(u64::from_be_bytes(bits));
-        if !desired.records.contains_key(&id) {
-            return id;
+    /// Brings the two files beside sled up to date, of which one at a time is written. Costs two fsyncs where something
+    /// changed, and nothing else.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn copy(&self) -> std::io::Result<()> {
+        let mut copied = lock(&self.copied);
+        loop {
+            let desired = self.desired();
+            let older = usize::from(copied[0] > copied[1]);
+            let newest = copied[1 - older];
+            // A file that is not whole is made so even if nothing changed.
+            if copied[older].is_some() && newest == Some(desired.seq()) {
+                return Ok(());
+            }
+            copy::write(&self.directory.join(copy::NAMES[older]), &desired)?;
+            copied[older] = Some(desired.seq());
         }
     }
+
+    /// Keeps what is remembered of a container (`None`: nothing any more) over a restart of the agent. It is no promise: it
+    /// reaches the disk within half a second, and is lost with the files.
+    pub fn remember(&self, id: ContainerId, memory: Option<&Remembered>) {
+        let value = memory.map(serde_json::to_vec).and_then(Result::ok);
+        if let Files::Open(disk) = &*lock(&self.files)
+            && let Err(fault) = disk.remember(&id.to_string(), value)
+        {
+            tracing::debug!(%id, ?fault, "what is remembered of it is not kept");
+        }
+    }
+
+    /// What was remembered when the agent ended, as it is true in the boot with this id.
+    #[must_use]
+    pub fn memories(&self, boot_id: &str) -> BTreeMap<ContainerId, Memory> {
+        let Files::Open(disk) = &*lock(&self.files) else { return BTreeMap::new() };
+        let read = |(key, value): (String, Vec<u8>)| {
+            let remembered: Remembered = serde_json::from_slice(&value).ok()?;
+            Some((key.parse().ok()?, remembered.in_boot(boot_id)))
+        };
+        disk.remembered().into_iter().filter_map(read).collect()
+    }
+
+    /// An id that nothing has.
+    fn new_id(&self, desired: &Desired) -> ContainerId {
+        loop {
+            let id = ContainerId::from_bits((self.limits.random)());
+            if desired.get(id).is_none() && !desired.holds(id) {
+                return id;
+            }
+        }
+    }
+}
+
+/// A number that nobody can guess. The kernel's are always there by the time a daemon runs.
+#[must_use]
+pub fn random() -> u64 {
+    let mut bits = [0; 8];
+    while rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()) != Ok(bits.len()) {}
+    u64::from_be_bytes(bits)
 }
 
 #[cfg(test)]

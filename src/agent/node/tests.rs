@@ -8,8 +8,10 @@ use state::assign::Pool;
 use state::store::Limits;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::memory::MemoryRuntime;
 
@@ -30,12 +32,13 @@ impl Drop for Agent {
 async fn agent() -> Agent {
     let directory = tempfile::tempdir().unwrap();
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
-    let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 2 };
-    let store = Arc::new(Store::open(&directory.path().join("state"), limits).unwrap());
+    let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 2, random: state::store::random };
+    let store = Arc::new(Store::open(directory.path(), limits).unwrap());
     let (runtime, tracker, stop) = (Arc::new(MemoryRuntime::default()), TaskTracker::new(), CancellationToken::new());
-    let reconciler = Reconciler::new(Arc::clone(&runtime), Arc::clone(&store), Clock::start(), Duration::from_hours(1));
+    let writer = Writer::new(store, Metrics::new(), tracker.clone());
+    let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), Clock::start(), Duration::from_hours(1));
     let monitor = Arc::new(Monitor::new(directory.path().to_owned(), "none".to_owned()).unwrap());
-    let node = AgentNode::new(store, reconciler.handle(), monitor, directory.path().join("logs"), &tracker, Metrics::new());
+    let node = AgentNode::new(writer, reconciler.handle(), monitor, directory.path().join("logs"));
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;

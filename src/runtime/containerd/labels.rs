@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use state::desired::Record;
 use state::id::InstanceName;
 use state::spec::Signal;
@@ -43,10 +44,32 @@ pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool 
     same(SPEC_HASH, &record.spec_hash) && record.image_digest.as_deref().is_none_or(|digest| same(IMAGE_DIGEST, digest))
 }
 
+/// The record that a container was made of, as JSON, its environment's values taken from its OCI spec. `Null`: the labels
+/// hold none.
+pub(crate) fn copy(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
+    let mut record: Value = serde_json::from_str(&record_text(labels)).unwrap_or_default();
+    let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
+    let variables: HashMap<&str, &str> = spec["process"]["env"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|variable| variable.as_str()?.split_once('='))
+        .collect();
+    if let Some(environment) = record.pointer_mut("/spec/environment").and_then(Value::as_object_mut) {
+        for (key, value) in environment {
+            *value = Value::from(variables.get(key.as_str()).copied().unwrap_or_default());
+        }
+    }
+    record
+}
+
+fn record_text(labels: &HashMap<String, String>) -> String {
+    (0..labels.len()).map_while(|n| labels.get(&format!("{RECORD}{n}"))).map(String::as_str).collect()
+}
+
 /// The record that a container was made of, without the environment's values. `None`: the labels do not hold one.
 pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
-    let pieces = (0..labels.len()).map_while(|n| labels.get(&format!("{RECORD}{n}")));
-    serde_json::from_str(&pieces.map(String::as_str).collect::<String>()).ok()
+    serde_json::from_str(&record_text(labels)).ok()
 }
 
 /// The labels of a container of `record`. The record is in it without the environment's values, which may be secret
@@ -105,6 +128,9 @@ mod tests {
         assert!(labels.iter().all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret")));
         record.spec.environment.insert("TOKEN".to_owned(), String::new());
         assert_eq!(super::record(&labels), Some(record.clone()));
+        let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
+        let whole: Record = serde_json::from_value(copy(&labels, spec.as_bytes())).unwrap();
+        assert_eq!(whole.spec.environment["TOKEN"], "secret=1");
         assert!(super::record(&bare(record.instance())).is_none());
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::snapshots as snapshots_api;
 use containerd_client::types::v1::{Process, Status};
+use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::memory::BootTime;
@@ -67,6 +68,21 @@ impl Containerd {
         let found = quick(self.client.containers().list(request)).await?.containers;
         let named = |container: &api::Container| Some((container.id.parse().ok()?, labels::record(&container.labels)));
         Ok(found.iter().filter(|container| labels::are_ours(&container.labels)).filter_map(named).collect())
+    }
+
+    /// The record of each of our containers, of its newest generation, its environment filled in from the OCI spec.
+    pub(super) async fn copies(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        let request = api::ListContainersRequest { filters: vec![labels::ours()] };
+        let found = quick(self.client.containers().list(request)).await?.containers;
+        let mut newest: BTreeMap<ContainerId, (u64, Value)> = BTreeMap::new();
+        for container in found.iter().filter(|container| labels::are_ours(&container.labels)) {
+            let Ok(name) = container.id.parse::<InstanceName>() else { continue };
+            if newest.get(&name.id).is_none_or(|(generation, _)| *generation < name.generation) {
+                let spec = container.spec.as_ref().map(|spec| spec.value.as_slice()).unwrap_or_default();
+                newest.insert(name.id, (name.generation, labels::copy(&container.labels, spec)));
+            }
+        }
+        Ok(newest.into_iter().map(|(id, (_, copy))| (id, copy)).collect())
     }
 
     pub(super) async fn listing(&self) -> Result<Listing, RuntimeError> {

@@ -1,3 +1,5 @@
+mod damage;
+
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
@@ -7,7 +9,7 @@ use crate::reason::Reason;
 
 fn limits() -> Limits {
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
-    Limits { pool: Pool { addresses, ports: 100..=109 }, containers_max: 3 }
+    Limits { pool: Pool { addresses, ports: 100..=109 }, containers_max: 3, random }
 }
 
 fn open(path: &Path) -> Store {
@@ -99,7 +101,7 @@ fn the_limit_on_containers_and_the_owner_are_kept() {
 fn a_second_agent_cannot_open_the_same_store() {
     let directory = tempfile::tempdir().unwrap();
     let _first = open(directory.path());
-    assert!(matches!(Store::open(directory.path(), limits()), Err(StoreError::Disk(_))));
+    assert!(matches!(Store::open(directory.path(), limits()), Err(StoreError::InUse(_))));
 }
 
 #[test]
@@ -109,11 +111,12 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
     let kept = deploy(&store, &json!({"name": "kept", "image": "x"})).unwrap().record;
     let gone = deploy(&store, &json!({"name": "gone", "image": "x"})).unwrap().record;
     // As a failed write leaves it: closed, and on disk neither all nor only what was acknowledged.
-    let disk = store.disk.lock().unwrap().take().unwrap();
-    disk.tree.remove(key(kept.id)).unwrap();
+    let mut files = lock(&store.files);
+    let Files::Open(mut disk) = std::mem::replace(&mut *files, Files::Failed) else { panic!("the files are open") };
     let stray = Record { name: "stray".parse().unwrap(), id: ContainerId::from_bits(7), ..Record::clone(&gone) };
-    disk.tree.insert(key(stray.id), json(&stray).unwrap()).unwrap();
-    drop(disk);
+    let entries = [(Change::Forget(kept.id)).entry(), Change::Put(Box::new(stray)).entry()];
+    disk.write(&directory.path().join("state"), &entries).unwrap();
+    drop((disk, files));
     store.change(gone.id, |record| record.removing = true).unwrap();
     store.forget(gone.id).unwrap();
     let store = open_again(store, directory.path());

@@ -12,7 +12,7 @@ pub(crate) fn record(fields: &Value) -> Record {
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     let directory = tempfile::tempdir().unwrap();
     let addresses = std::net::Ipv4Addr::new(10, 0, 0, 2)..=std::net::Ipv4Addr::new(10, 0, 0, 2);
-    let limits = Limits { pool: Pool { addresses, ports: 1..=1 }, containers_max: 1 };
+    let limits = Limits { pool: Pool { addresses, ports: 1..=1 }, containers_max: 1, random: state::store::random };
     let store = Store::open(directory.path(), limits).unwrap();
     let deploy = state::spec::parse::deploy(&body).unwrap();
     Record::clone(&store.deploy(deploy, Owner::Push, true, 0, |_| false).unwrap().record)

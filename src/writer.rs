@@ -1,0 +1,118 @@
+//! The one way to the store for whoever may not block: each change on a thread of its own, to its end even if the caller goes
+//! away, and the copies beside it brought up to date soon after.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::id::ContainerId;
+use state::memory::Remembered;
+use state::store::{Store, StoreError};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::metrics::Metrics;
+
+/// Copies are written at most this often: a hundred deploys in a second cost ten of them.
+const COPY_SPACING: Duration = Duration::from_millis(100);
+/// A disk that did not take a copy is asked again.
+const COPY_RETRY: Duration = Duration::from_secs(5);
+
+/// Where the store's blocking is done.
+#[derive(Clone, Debug)]
+enum Place {
+    /// On a thread, for whose end the tracker waits.
+    Thread(TaskTracker),
+    /// Here, with a pause before and after: a disk in a simulation, in which nothing happens by chance.
+    Here(fn() -> Duration),
+}
+
+/// The store, as those have it who change it.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    store: Arc<Store>,
+    metrics: Metrics,
+    place: Place,
+    copy_due: Arc<Notify>,
+}
+
+impl Writer {
+    /// A writer whose changes `tracker` waits for.
+    #[must_use]
+    pub fn new(store: Arc<Store>, metrics: Metrics, tracker: TaskTracker) -> Self {
+        Self { store, metrics, place: Place::Thread(tracker), copy_due: Arc::default() }
+    }
+
+    /// A writer for simulations: it writes on the caller's thread, and every change takes two `pause`s.
+    #[must_use]
+    pub fn simulated(store: Arc<Store>, pause: fn() -> Duration) -> Self {
+        Self { store, metrics: Metrics::new(), place: Place::Here(pause), copy_due: Arc::default() }
+    }
+
+    /// The store, to look at.
+    #[must_use]
+    pub const fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Changes the store. Whoever has to be told of the change is told inside of it, since the caller may be gone by then.
+    ///
+    /// # Errors
+    /// The change's own.
+    pub async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (metrics, copy_due) = (self.metrics.clone(), Arc::clone(&self.copy_due));
+        let timed = move |store: &Store| {
+            let began = Instant::now();
+            let written = change(store);
+            metrics.written(began.elapsed());
+            copy_due.notify_one();
+            written
+        };
+        self.run(timed).await.unwrap_or_else(|error| Err(StoreError::Disk(error)))
+    }
+
+    /// Keeps what is remembered of a container over a restart of the agent. It is no promise, and costs no sync.
+    pub async fn remember(&self, id: ContainerId, remembered: Remembered) {
+        let _lost_with_the_thread = self.run(move |store| store.remember(id, Some(&remembered))).await;
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> std::io::Result<T> {
+        match &self.place {
+            Place::Thread(tracker) => {
+                let store = Arc::clone(&self.store);
+                tracker.spawn_blocking(move || work(&store)).await.map_err(std::io::Error::other)
+            }
+            Place::Here(pause) => {
+                tokio::time::sleep(pause()).await;
+                let done = work(&self.store);
+                tokio::time::sleep(pause()).await;
+                Ok(done)
+            }
+        }
+    }
+
+    /// Keeps the copies beside the store up to date until `stop`, and then once more.
+    pub async fn keep_copies(self, stop: CancellationToken) {
+        loop {
+            let wait = match self.run(Store::copy).await.flatten() {
+                Ok(()) => COPY_SPACING,
+                Err(error) => {
+                    tracing::warn!(%error, "the copy of the desired state cannot be written");
+                    self.copy_due.notify_one();
+                    COPY_RETRY
+                }
+            };
+            if stop.is_cancelled() {
+                return;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = async { tokio::time::sleep(wait).await; self.copy_due.notified().await } => {}
+            }
+        }
+    }
+}

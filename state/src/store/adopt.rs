@@ -1,0 +1,95 @@
+//! What is taken from the runtime's copies of records after the state was rebuilt. Pure.
+
+use serde_json::Value;
+
+use crate::desired::Record;
+use crate::desired::set::{Adoption, Change, Desired};
+use crate::id::ContainerId;
+
+/// The changes that take in what is newer than the state, and what to tell a person of each.
+pub(super) fn taken(desired: &Desired, adoption: Adoption, copies: &[(ContainerId, Value)]) -> (Vec<Change>, Vec<String>) {
+    let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    for (id, copy) in copies {
+        // Without a record it is what a removal left half done.
+        if desired.holds(*id) || copy.is_null() {
+            continue;
+        }
+        match serde_json::from_value::<Record>(copy.clone()).ok().filter(|record| record.id == *id) {
+            Some(record) => records.push(record),
+            // Whatever it is, it is not known to be unwanted.
+            None if desired.get(*id).is_none() => {
+                changes.push(Change::Hold(*id, copy.clone()));
+                told.push(format!("container {id} is left alone: the record in its labels is not understood"));
+            }
+            None => {}
+        }
+    }
+    // Of two with one name or address, the newer counts. The other is nobody's then, and is taken away.
+    records.sort_by_key(|record| std::cmp::Reverse(record.seq));
+    let mut known = Desired::clone(desired);
+    for record in records {
+        let is_newer = record.seq > adoption.above && known.get(record.id).is_none_or(|known| known.seq < record.seq);
+        if is_newer && !known.records().any(|other| collides(other, &record)) {
+            told.push(format!("{} ({}, change {}) was taken from containerd's labels", record.name, record.id, record.seq));
+            let change = Change::Put(Box::new(record));
+            known = known.with(std::slice::from_ref(&change));
+            changes.push(change);
+        }
+    }
+    (changes, told)
+}
+
+/// Two records that cannot both be.
+fn collides(other: &Record, record: &Record) -> bool {
+    other.id != record.id && (other.name == record.name || other.assignment.address == record.assignment.address)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::desired::tests::record;
+
+    fn copy(name: &str, bits: u64, seq: u64) -> (ContainerId, Value) {
+        let mut record = record(name, bits);
+        (record.seq, record.assignment.address) = (seq, Ipv4Addr::new(10, 0, 1, u8::try_from(bits).unwrap()));
+        (record.id, serde_json::to_value(record).unwrap())
+    }
+
+    #[track_caller]
+    fn check(known: &[(ContainerId, Value)], copies: &[(ContainerId, Value)], expected: &[&str]) {
+        let adoption = Adoption { above: 5, is_new: false };
+        let known: Vec<_> = known.iter().map(|(_, copy)| serde_json::from_value(copy.clone()).unwrap()).collect();
+        let desired = Desired::default().with(&known.into_iter().map(|r| Change::Put(Box::new(r))).collect::<Vec<_>>());
+        let (changes, told) = taken(&desired, adoption, copies);
+        let after = desired.with(&changes);
+        let names: Vec<_> = after.records().map(|record| format!("{}@{}", record.name, record.seq)).collect();
+        assert_eq!(names, expected);
+        assert_eq!(told.len(), changes.len());
+    }
+
+    #[test]
+    fn only_what_is_newer_is_taken() {
+        check(&[], &[copy("a", 1, 6)], &["a@6"]);
+        check(&[], &[copy("a", 1, 5)], &[]);
+        check(&[copy("a", 1, 3)], &[copy("a", 1, 6)], &["a@6"]);
+        check(&[copy("a", 1, 7)], &[copy("a", 1, 6)], &["a@7"]);
+    }
+
+    #[test]
+    fn of_two_that_cannot_both_be_the_newer_is_taken() {
+        check(&[], &[copy("a", 1, 6), copy("a", 2, 7)], &["a@7"]);
+        check(&[copy("a", 1, 3)], &[copy("a", 2, 7)], &["a@3"]);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_held() {
+        let id = ContainerId::from_bits(9);
+        let (changes, told) = taken(&Desired::default(), Adoption { above: 0, is_new: true }, &[(id, json!({"id": "another"}))]);
+        assert!(Desired::default().with(&changes).holds(id));
+        assert_eq!(told.len(), 1);
+    }
+}
