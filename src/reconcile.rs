@@ -333,8 +333,8 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.board.reached(None);
         *lock(&self.board.foreign) = listing.foreign;
-        if self.writer.store().desired().adoption().is_some() && !self.adopt().await {
-            return false;
+        if self.writer.store().desired().adoption().is_some() {
+            self.adopt().await;
         }
         // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
         let desired = self.writer.store().desired();
@@ -347,26 +347,27 @@ impl<R: Runtime> Reconciler<R> {
         });
         let mut wake: Vec<_> = unsettled.map(|record| (record.priority, record.id)).collect();
         let is_orphan = |id: &&ContainerId| desired.get(**id).is_none() && !desired.holds(**id);
-        wake.extend(listing.ours.keys().filter(is_orphan).map(|id| (0, *id)));
+        // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
+        let is_whole = desired.adoption().is_none();
+        wake.extend(listing.ours.keys().filter(|id| is_whole && is_orphan(id)).map(|id| (0, *id)));
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {
             self.queue.wake(id);
         }
         self.board.changed();
         // What a record asks for that is not understood cannot be told from a leftover.
-        if desired.opaque_count() == 0 {
+        if is_whole && desired.opaque_count() == 0 {
             self.sweep(desired.records().map(|record| (**record).clone()).collect()).await;
         }
         true
     }
 
-    /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt. False if that could not be.
-    async fn adopt(&self) -> bool {
+    /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt.
+    async fn adopt(&self) {
         let copies = match self.runtime.salvage().await {
             Ok(copies) => copies,
             Err(error) => {
-                tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");
-                return false;
+                return tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");
             }
         };
         match self.writer.write(move |store| store.adopt(&copies)).await {
@@ -375,12 +376,11 @@ impl<R: Runtime> Reconciler<R> {
                     tracing::warn!(%line, "the state was rebuilt");
                     self.board.trouble(Reason::StateLost, line);
                 }
-                true
             }
             Err(error) => {
+                let error = turn::full_text(&error);
                 tracing::warn!(%error, "the state cannot be rebuilt yet");
-                self.board.trouble(Reason::DiskFull, error.to_string());
-                false
+                self.board.trouble(Reason::DiskFull, error);
             }
         }
     }

@@ -97,11 +97,17 @@ impl Writer {
 
     /// Keeps the copies beside the store up to date until `stop`, and then once more.
     pub async fn keep_copies(self, stop: CancellationToken) {
+        let mut failed = false;
         loop {
             let wait = match self.run(Store::copy).await.flatten() {
-                Ok(()) => COPY_SPACING,
+                Ok(()) => {
+                    failed = false;
+                    COPY_SPACING
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "the copy of the desired state cannot be written");
+                    if !std::mem::replace(&mut failed, true) {
+                        tracing::warn!(%error, "the copy of the desired state cannot be written; it is tried again");
+                    }
                     self.copy_due.notify_one();
                     COPY_RETRY
                 }

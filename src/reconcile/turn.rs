@@ -266,7 +266,7 @@ impl<R: Runtime> Reconciler<R> {
 }
 
 /// An error and what caused it, once each.
-fn full_text(error: &dyn std::error::Error) -> String {
+pub(super) fn full_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

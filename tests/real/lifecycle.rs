@@ -27,25 +27,17 @@ async fn a_container_serves_survives_the_agent_and_leaves_nothing() {
     stand.end().await;
 }
 
-/// The process id of the container's first process, as containerd has it.
-fn pid(stand: &Stand, shown: &Value) -> Option<String> {
-    let tasks = stand.bed.ctr(&["tasks", "ls"]);
-    let name = format!("{}-", shown["id"].as_str().unwrap());
-    let line = tasks.lines().find(|line| line.starts_with(&name))?;
-    line.split_whitespace().nth(1).map(str::to_owned)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_stops_no_container_and_the_next_start_adopts_them() {
     let mut stand = Stand::new().await;
     let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
-    let before = pid(&stand, &shown);
+    let before = stand.pid(&shown);
     assert!(before.is_some());
     stand.agent.terminate();
     assert!(serves(&shown).await, "while the agent is down");
     stand.agent.start_again().await;
     stand.agent.wait_status("web", "running", SOON).await;
-    assert_eq!(pid(&stand, &shown), before);
+    assert_eq!(stand.pid(&shown), before);
     stand.end().await;
 }
 
@@ -63,11 +55,11 @@ async fn stop_start_and_restart_keep_address_and_port() {
     stand.agent.ask("POST", "/containers/web/start", None).await;
     let started = stand.agent.wait_status("web", "running", SOON).await;
     assert!(serves(&started).await);
-    let before = pid(&stand, &shown);
+    let before = stand.pid(&shown);
     assert!(before.is_some());
     stand.agent.ask("POST", "/containers/web/restart", None).await;
     let deadline = Instant::now() + SOON;
-    while pid(&stand, &shown).is_none_or(|now| Some(now) == before) {
+    while stand.pid(&shown).is_none_or(|now| Some(now) == before) {
         assert!(Instant::now() < deadline, "it is not restarted");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -166,7 +158,7 @@ async fn killed_while_it_creates_and_then_asked_to_remove_the_agent_leaves_no_sh
 async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() {
     let stand = Stand::on(Testbed::with_private_containerd()).await;
     let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
-    let before = pid(&stand, &shown);
+    let before = stand.pid(&shown);
     assert!(before.is_some());
     stand.bed.containerd.kill_9();
     let deadline = Instant::now() + SOON;
@@ -184,7 +176,7 @@ async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() 
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     stand.agent.wait_status("later", "running", SOON).await;
-    assert_eq!(pid(&stand, &shown), before);
+    assert_eq!(stand.pid(&shown), before);
     stand.end().await;
 }
 

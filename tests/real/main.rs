@@ -32,4 +32,7 @@ mod repair;
 mod stand;
 
 #[cfg(test)]
+mod state;
+
+#[cfg(test)]
 mod testbed;

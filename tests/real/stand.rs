@@ -24,10 +24,16 @@ impl Stand {
     }
 
     pub(crate) async fn on(bed: Testbed) -> Self {
+        Self::with(bed, &[]).await
+    }
+
+    /// With more environment variables for the agent.
+    pub(crate) async fn with(bed: Testbed, variables: &[(&str, &str)]) -> Self {
         let registry = Registry::open(&bed);
         Image::web().push(&registry, "web:1").await;
         Image::busybox().push(&registry, "box:1").await;
-        let agent = Agent::start_with(&bed, &[("CHAS_REGISTRY_INSECURE", registry.address())]).await;
+        let insecure = [("CHAS_REGISTRY_INSECURE", registry.address())];
+        let agent = Agent::start_with(&bed, &[variables, &insecure].concat()).await;
         Self { agent, registry, bed }
     }
 
@@ -51,6 +57,14 @@ impl Stand {
             json!({"name": name, "image": self.image("web:1"), "exposed_ports": [{"container": 80}], "stop": {"timeout": "0s"}});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
+    }
+
+    /// The process id of a container's first process, as containerd has it.
+    pub(crate) fn pid(&self, shown: &Value) -> Option<String> {
+        let tasks = self.bed.ctr(&["tasks", "ls"]);
+        let name = format!("{}-", shown["id"].as_str().unwrap());
+        let line = tasks.lines().find(|line| line.starts_with(&name))?;
+        line.split_whitespace().nth(1).map(str::to_owned)
     }
 
     /// Removes every container, and proves that nothing of them is left.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -73,6 +73,16 @@ impl Agent {
             assert!(Instant::now() < deadline, "the agent is not alive:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    /// Gives its next start another value of a variable.
+    pub(crate) fn set(&mut self, variable: &str, value: &str) {
+        self.environment.insert(variable.to_owned(), value.to_owned());
+    }
+
+    /// What kills it, for whoever does not hold it.
+    pub(crate) fn killer(&self) -> Killer {
+        Killer(pid(self.child.as_ref().expect("the agent runs")))
     }
 
     /// Kills it.
@@ -168,6 +178,16 @@ impl Agent {
         let response = self.client.get(url).bearer_auth(TOKEN).send().await.expect("the agent answers");
         assert_eq!(response.status(), 200, "the logs of {name}");
         response.text().await.expect("text")
+    }
+}
+
+/// Kills an agent once, while its child is still waited for by somebody else.
+#[derive(Debug)]
+pub(crate) struct Killer(Pid);
+
+impl Killer {
+    pub(crate) fn kill_9(self) {
+        let _ = kill_process(self.0, Signal::KILL);
     }
 }
 
