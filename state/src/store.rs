@@ -108,9 +108,8 @@ impl Store {
         // Where it cannot be made, nothing is stored until it can.
         let _made = files::make(directory);
         let lock = File::open(directory).ok();
-        if let Some(directory_file) = &lock {
-            rustix::fs::flock(directory_file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-                .map_err(|_| StoreError::InUse(directory.to_owned()))?;
+        if let Some(opened) = &lock {
+            files::take_lock(opened).map_err(|_| StoreError::InUse(directory.to_owned()))?;
         }
         let recover::Recovered { disk, desired, losses } = recover::recover(directory);
         let writable = AtomicBool::new(disk.is_some());

@@ -1,10 +1,12 @@
 //! sled's files over their ups and downs: open, failed, or not to be had yet.
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde_json::Value;
 
 use super::disk::{Disk, Fault};
@@ -14,6 +16,10 @@ use crate::desired::set::Desired;
 
 /// How long sled may take to let go of files that failed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often, and how far apart, a state directory that another agent has is tried: a second in all.
+const LOCK_TRIES: u32 = 50;
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// sled's files.
 #[derive(Debug)]
@@ -65,6 +71,17 @@ impl Files {
 /// Makes the state directory. Environment values in it may be secrets.
 pub(super) fn make(directory: &Path) -> std::io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)
+}
+
+/// An agent that was killed while it started a program left its files, for a moment, to what was to become that program.
+pub(super) fn take_lock(directory: &File) -> rustix::io::Result<()> {
+    for _ in 1..LOCK_TRIES {
+        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
+            taken => return taken,
+        }
+    }
+    rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)
 }
 
 fn io_error(fault: Fault) -> std::io::Error {

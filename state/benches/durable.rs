@@ -1,0 +1,78 @@
+//! One durable deploy beside one bare fsync, on the same disk in the same run: `cargo bench -p state`.
+//!
+//! The directory is made in the one that `TMPDIR` names; a tmpfs, which syncs nothing, says nothing.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark has nobody to tell")]
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+
+use divan::Bencher;
+use serde_json::json;
+use state::assign::Pool;
+use state::desired::Owner;
+use state::spec::parse::{self, Deploy};
+use state::store::{Limits, Store, random};
+
+fn main() {
+    divan::main();
+}
+
+fn store(directory: &tempfile::TempDir) -> Store {
+    let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 3, 254);
+    let limits = Limits { pool: Pool { addresses, ports: 20000..=29999 }, containers_max: 1000, random };
+    let store = Store::open(directory.path(), limits).unwrap();
+    store.adopt(&[]).unwrap();
+    store
+}
+
+fn deploy(name: usize, number: u64) -> Deploy {
+    let body = json!({"name": format!("web-{name}"), "image": "nginx", "resources": {"cpu": "0.5", "memory": "512m"},
+        "exposed_ports": [{"container": 80}], "environment": {"N": number.to_string()}});
+    parse::deploy(&body).unwrap()
+}
+
+/// What a disk takes for a kilobyte appended and synced, with nothing around it.
+#[divan::bench(sample_count = 300, sample_size = 1)]
+fn bare_fsync(bencher: Bencher<'_, '_>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = File::create(directory.path().join("file")).unwrap();
+    bencher.bench_local(|| {
+        file.write_all(&[7; 1024]).unwrap();
+        file.sync_all().unwrap();
+    });
+}
+
+/// A changed body taken in by a store of that many containers, up to where it is answered.
+#[divan::bench(args = [1, 100, 1000], sample_count = 300, sample_size = 1)]
+fn durable_deploy(bencher: Bencher<'_, '_>, containers: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    for name in 0..containers {
+        store.deploy(deploy(name, 0), Owner::Push, false, 0, |_| false).unwrap();
+    }
+    let mut number = 0;
+    bencher.bench_local(|| {
+        number += 1;
+        store.deploy(deploy(0, number), Owner::Push, false, 0, |_| false).unwrap()
+    });
+}
+
+/// What is written beside it, at most ten times a second and not before the answer: a copy of everything.
+#[divan::bench(args = [1, 100, 1000], sample_count = 100, sample_size = 1)]
+fn copy(bencher: Bencher<'_, '_>, containers: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory);
+    for name in 0..containers {
+        store.deploy(deploy(name, 0), Owner::Push, false, 0, |_| false).unwrap();
+    }
+    store.copy().unwrap();
+    let mut number = 0;
+    bencher
+        .with_inputs(|| {
+            number += 1;
+            store.deploy(deploy(0, number), Owner::Push, false, 0, |_| false).unwrap();
+        })
+        .bench_local_values(|()| store.copy().unwrap());
+}
