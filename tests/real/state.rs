@@ -150,9 +150,8 @@ async fn with_all_of_its_files_gone_the_agent_takes_over_what_runs() {
     stand.end().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn restart_counts_and_waits_outlive_the_agent() {
-    let mut stand = Stand::new().await;
+/// Deploys a container that ends at once, and waits until it waits out at least the fourth restart; its view.
+async fn crashing(stand: &Stand) -> Value {
     stand.agent.deploy(&stand.script("crash", "exit 3", &json!({}))).await;
     let waits_long = |shown: &Value| shown["restart_count"].as_u64().unwrap() >= 4 && shown["status"] == "restarting";
     let deadline = Instant::now() + SOON;
@@ -166,6 +165,48 @@ async fn restart_counts_and_waits_outlive_the_agent() {
     };
     // What is remembered reaches the disk within half a second.
     tokio::time::sleep(Duration::from_millis(800)).await;
+    before
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_ten_years_off_changes_no_decision() {
+    let library = ["x86_64", "aarch64"].map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"));
+    let library = library.iter().find(|path| Path::new(path).exists()).expect("the package faketime is installed");
+    let mut stand = Stand::new().await;
+    let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
+    let crash = crashing(&stand).await;
+    let due = humantime::parse_rfc3339(crash["next_attempt"].as_str().unwrap()).unwrap();
+    let (before, count) = (stand.pid(&shown), crash["restart_count"].as_u64().unwrap());
+    stand.agent.kill_9();
+    stand.agent.set("LD_PRELOAD", library);
+    stand.agent.set("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    stand.agent.set("FAKETIME", "+3650d");
+    stand.agent.start_again().await;
+    ready(&stand, "ten years ahead").await;
+    while stand.agent.get("/containers/crash").await.1["restart_count"] == json!(count) {
+        let late = std::time::SystemTime::now().duration_since(due).unwrap_or_default();
+        assert!(late < Duration::from_secs(5), "ten years ahead, it waits too long");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let now = std::time::SystemTime::now();
+    assert!(now + Duration::from_millis(300) > due, "ten years ahead, it does not wait");
+    let (_, web) = stand.agent.get("/containers/web").await;
+    let started = humantime::parse_rfc3339(web["started"].as_str().unwrap()).unwrap();
+    assert!(started > now + Duration::from_hours(24 * 3000), "the agent's clock is not ahead: {web}");
+    stand.agent.kill_9();
+    stand.agent.set("FAKETIME", "-3650d");
+    stand.agent.start_again().await;
+    ready(&stand, "ten years behind").await;
+    let after = stand.agent.deploy_and_wait(&stand.web("later", &json!({}))).await;
+    assert!(serves(&after).await);
+    assert_eq!(stand.pid(&shown), before);
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn restart_counts_and_waits_outlive_the_agent() {
+    let mut stand = Stand::new().await;
+    let before = crashing(&stand).await;
     stand.agent.kill_9();
     stand.agent.start_again().await;
     ready(&stand, "a start").await;
