@@ -63,6 +63,8 @@ pub struct Metrics {
     latency: Timings<OfRoute>,
     writes: Histogram,
     containerd: Gauge,
+    writable: Gauge,
+    losses: Gauge,
 }
 
 impl Default for Metrics {
@@ -91,6 +93,8 @@ impl Metrics {
             // A good disk syncs in half a millisecond, a bad one in tens.
             writes: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0]),
             containerd: Gauge::default(),
+            writable: Gauge::default(),
+            losses: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
         metrics
@@ -137,12 +141,21 @@ impl Metrics {
             self.writes.clone(),
         );
         all.register("containerd_up", "1 while containerd answers, else 0", self.containerd.clone());
+        all.register("store_writable", "1 while changes of the desired state can be stored, else 0", self.writable.clone());
+        let losses = "What the last start found lost or damaged of the stored state; /health names it";
+        all.register("store_losses", losses, self.losses.clone());
         all
     }
 
     /// So many containers have this status now.
     pub fn containers(&self, status: &'static str, count: usize) {
         self.containers.get_or_create(&OfStatus { status }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether changes can be stored now, and how much the start found lost.
+    pub fn store(&self, writable: bool, losses: usize) {
+        self.writable.set(i64::from(writable));
+        self.losses.set(i64::try_from(losses).unwrap_or(i64::MAX));
     }
 
     /// Whether containerd answers now.
@@ -200,6 +213,7 @@ mod tests {
         let metrics = Metrics::new();
         metrics.containers("running", 2);
         metrics.containerd(true);
+        metrics.store(true, 2);
         metrics.restarted();
         metrics.step_done("launch", Duration::from_millis(150));
         metrics.step_failed("pull", "ImageNotFound");
@@ -210,6 +224,8 @@ mod tests {
         for line in [
             "chas_containers{status=\"running\"} 2",
             "chas_containerd_up 1",
+            "chas_store_writable 1",
+            "chas_store_losses 2",
             "chas_container_restarts_total 1",
             "chas_step_duration_seconds_count{step=\"launch\"} 1",
             "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
@@ -223,7 +239,7 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
         let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (10, 10), "{text}");
+        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (12, 12), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -27,7 +27,9 @@ pub(super) async fn metrics<N: Node>(
         let of_status = views.iter().filter(|view| view.record.is_some() && view.condition.status == status);
         metrics.containers(status.word(), of_status.count());
     }
-    metrics.containerd(node.health().containerd);
+    let health = node.health();
+    metrics.containerd(health.containerd);
+    metrics.store(health.writable, health.losses.len());
     Ok(std::future::ready(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response()).await)
 }
 
