@@ -151,6 +151,8 @@ pub struct Health {
     pub containerd_error: Option<String>,
     /// Changes can be stored.
     pub writable: bool,
+    /// The stored state was damaged, and what of it only containerd has is not taken in yet.
+    pub rebuilding: bool,
     /// What the start found lost or damaged of the stored state, in sentences.
     pub losses: Vec<String>,
     /// What went wrong lately: when, the code, what.

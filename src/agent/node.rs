@@ -177,6 +177,7 @@ impl Node for AgentNode {
             containerd_since: reachability.since,
             containerd_error: reachability.error,
             writable: self.writer.store().is_writable(),
+            rebuilding: self.writer.store().desired().adoption().is_some_and(|adoption| !adoption.is_new),
             losses: self.writer.store().losses().to_vec(),
             errors: board.troubles().into_iter().map(|trouble| (trouble.at, trouble.reason, trouble.message)).collect(),
         }

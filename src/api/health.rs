@@ -15,7 +15,7 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery)
     Parameters::of(query, &[])?;
     let health = node.health();
     let facts = &health.facts;
-    let status = match (health.containerd, health.writable, health.unsettled) {
+    let status = match (health.containerd, health.writable && !health.rebuilding, health.unsettled) {
         (false, ..) => "unhealthy",
         (true, true, 0) => "healthy",
         (true, ..) => "degraded",
@@ -37,17 +37,18 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery)
         },
         "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces, "unsettled": health.unsettled,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
-        "state": {"writable": health.writable, "losses": health.losses},
+        "state": {"writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
         "errors": errors,
     });
     std::future::ready(Ok(Json(body))).await
 }
 
 pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {
-    let answer = if node.health().containerd {
-        (StatusCode::OK, "ready\n")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "containerd is away\n")
+    let health = node.health();
+    let answer = match (health.containerd, health.rebuilding) {
+        (true, false) => (StatusCode::OK, "ready\n"),
+        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "the stored state is being rebuilt\n"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "containerd is away\n"),
     };
     std::future::ready(answer).await
 }

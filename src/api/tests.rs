@@ -98,6 +98,7 @@ impl Node for Fake {
     fn health(&self) -> Health {
         Health {
             writable: true,
+            rebuilding: false,
             losses: Vec::new(),
             facts: NodeFacts::default(),
             running: 3,

@@ -73,6 +73,13 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
     for body in &bodies {
         shown.push(stand.agent.deploy_and_wait(body).await);
     }
+    // A state with a past: many changes of what never ran.
+    for n in 0..40 {
+        let filler = json!({"name": "filler", "image": "never.example/x", "state": "stopped",
+            "environment": {"N": n.to_string(), "LONG": "x".repeat(3000)}});
+        assert_eq!(stand.agent.deploy(&filler).await.0, 202);
+    }
+    stand.agent.delete_and_wait("filler").await;
     // What was resolved is noted after the start, and copied a moment later.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let (state, whole) = (stand.bed.dir.join("state"), stand.bed.dir.join("whole"));
@@ -118,6 +125,7 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
             number += 1;
         }
     }
+    eprintln!("{number} blocks, {named} losses named");
     assert!(number >= 8 && named >= 4, "{number} blocks, {named} losses named");
     put_back(&whole, &state);
     stand.agent.start_again().await;
