@@ -145,6 +145,7 @@ impl Memory {
     /// Notes that its process was ended on purpose.
     pub fn stopped(&mut self) {
         (self.attempts, self.started, self.ended) = (0, None, None);
+        self.setback = self.setback.take().filter(|setback| setback.cause != Cause::End);
     }
 
     /// Whether what is remembered forbids a step of this kind now, and until when. A restart that a person asked for
@@ -252,7 +253,12 @@ mod tests {
         memory.launched(at(1));
         record.run = RunState::Stopped;
         memory.look(&record, &seen(exit(1)), at(2), doubling);
-        assert_eq!((memory.exits, memory.setback), (0, None));
+        assert_eq!((memory.exits, &memory.setback), (0, &None));
+        memory.failed(Cause::End, Reason::StopFailed, String::new(), at(3), Duration::from_secs(1));
+        memory.look(&record, &seen(exit(1)), at(4), doubling);
+        assert!(memory.setback.is_some());
+        memory.stopped();
+        assert_eq!(memory.setback, None, "it has stopped after all");
     }
 
     #[test]
