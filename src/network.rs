@@ -12,20 +12,17 @@
 //! Containers have IPv4 only; published ports answer on the host's IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use state::desired::{Assignment, PortBinding};
+use state::desired::Assignment;
 use state::id::{ContainerName, InstanceName};
-use state::reason::Reason;
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::RwLock;
 use tokio::time::Instant;
 
-use crate::runtime::RuntimeError;
 use bridge::Bridge;
 use names::{Files, Peers};
 use ports::Ports;
@@ -34,6 +31,7 @@ use veth::Cable;
 mod bridge;
 mod conntrack;
 mod directory;
+mod fault;
 mod forward;
 mod links;
 mod names;
@@ -43,6 +41,7 @@ mod ports;
 mod settle;
 mod veth;
 
+pub use fault::{NetworkError, Part};
 pub use ports::listener_on;
 
 /// An instance attached by this process within this time is left alone by [`Network::settle`] although it is not wanted:
@@ -74,48 +73,6 @@ pub struct Attached {
     pub hosts: PathBuf,
     /// To be mounted on `/etc/hostname`.
     pub hostname: PathBuf,
-}
-
-/// Why the network is not as asked, cut by what the caller does next.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// Somebody else has the host port: wait until it is free, or for a spec with another one.
-    #[error("host port {}/{} is in use by another process or container of this host", binding.host, binding.protocol.as_str())]
-    PortTaken {
-        /// The one of the assignment's ports that is taken.
-        binding: PortBinding,
-    },
-    /// The kernel, `nft` or the file system refused: try again later.
-    #[error("{what}")]
-    Failed {
-        /// What was tried.
-        what: String,
-        /// What came of it.
-        source: Box<dyn Error + Send + Sync>,
-    },
-}
-
-impl NetworkError {
-    fn failed(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Failed { what: what.into(), source: source.into() }
-    }
-}
-
-impl From<NetworkError> for RuntimeError {
-    fn from(error: NetworkError) -> Self {
-        let reason = match &error {
-            NetworkError::PortTaken { .. } => Reason::PortTaken,
-            NetworkError::Failed { .. } => Reason::NetworkError,
-        };
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::failed(reason, message)
-    }
 }
 
 /// The network of one agent. Shared by `Arc`; calls for different instances run side by side.
@@ -229,7 +186,7 @@ impl Network {
             known.peers_changes += 1;
         }
         let (plugged, opened, written) =
-            tokio::join!(self.plug(instance, hostname, assignment), self.open_forward(), self.write_names());
+            tokio::join!(self.plug(instance, hostname, assignment), self.open_forward(), self.write_names(instance));
         plugged.and(opened).and(written)?;
         Ok(self.paths(instance))
     }
@@ -293,8 +250,7 @@ impl Network {
             None => self.ensure_bridge().await?.0,
         };
         let mut cable = self.cable(instance, hostname, assignment, known);
-        let others =
-            netns::instances_in(&self.config.netns_dir).map_err(|error| NetworkError::failed("cannot list the netns", error))?;
+        let others = netns::instances_in(&self.config.netns_dir).map_err(|error| netns_failed("cannot list the netns", error))?;
         let earlier = others.into_iter().filter(|other| other.id == instance.id && other.generation < instance.generation);
         cable.rivals = earlier.map(|other| veth::name(&self.config.bridge, other)).collect();
         let Err(error) = plug(cable.clone()).await else { return Ok(()) };
@@ -311,14 +267,15 @@ impl Network {
                 links::drive(connection, bridge::ensure(&host, &bridge, subnet)).await
             })
         })
-        .await?;
+        .await
+        .map_err(|error| error.of(Part::Bridge))?;
         self.known().bridge = Some(bridge.clone());
         Ok((bridge, done))
     }
 
     async fn open_forward(&self) -> Result<(), NetworkError> {
         if !self.known().forward_open {
-            forward::settle(&self.config.bridge, true).await?;
+            forward::settle(&self.config.bridge, true).await.map_err(|error| error.of(Part::Firewall))?;
             self.known().forward_open = true;
         }
         Ok(())
@@ -357,6 +314,10 @@ impl Network {
     }
 }
 
+fn netns_failed(what: impl Into<String>, source: std::io::Error) -> NetworkError {
+    NetworkError::failed(what, source).of(Part::Netns)
+}
+
 async fn plug(cable: Cable) -> Result<(), NetworkError> {
     netns::on_own_thread("netns", move || veth::plug(&cable)).await
 }
@@ -365,23 +326,4 @@ async fn plug(cable: Cable) -> Result<(), NetworkError> {
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static) -> Result<T, NetworkError> {
     let result = tokio::task::spawn_blocking(work).await;
     result.map_err(|error| NetworkError::failed("the thread for file work ended early", error))?
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_tells_the_whole_chain_and_its_reason() {
-        let error = NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
-        let RuntimeError::Failed { reason, message, .. } = RuntimeError::from(error) else { panic!("not a failure") };
-        assert_eq!((reason, message.as_str()), (Reason::NetworkError, "cannot do it: the kernel is tired"));
-
-        let binding = PortBinding { host_ip: None, host: 8080, container: 80, protocol: Protocol::Udp };
-        let RuntimeError::Failed { reason, message, .. } = NetworkError::PortTaken { binding }.into() else {
-            panic!("not a failure")
-        };
-        assert_eq!(reason, Reason::PortTaken);
-        assert!(message.starts_with("host port 8080/udp is in use"), "{message}");
-    }
 }

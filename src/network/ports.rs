@@ -12,8 +12,8 @@ use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
-use super::NetworkError;
 use super::nftables::{self, HostPort, Listing, NftError, Publication, Published};
+use super::{NetworkError, Part};
 
 /// The published ports of one agent. All changes of its table pass through here, one after another.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl Ports {
 }
 
 fn failed(error: NftError) -> NetworkError {
-    NetworkError::failed("cannot read or write the table of host ports", error)
+    NetworkError::failed("cannot read or write the table of host ports", error).of(Part::Firewall)
 }
 
 fn differences(table: &str, found: Option<&Listing>, wanted: &Published, shape: Option<&str>) -> Vec<String> {

@@ -8,7 +8,7 @@ use state::id::{ContainerName, InstanceName};
 use super::bridge::{self, Bridge};
 use super::links::{self, Link};
 use super::veth::{self, Cable};
-use super::{Network, NetworkError, forward, netns, plug, ports};
+use super::{Network, NetworkError, forward, netns, netns_failed, plug, ports};
 
 /// What was found and done so far, and the first thing that did not work; what comes after it is tried all the same.
 #[derive(Debug, Default)]
@@ -74,8 +74,9 @@ impl Network {
             known.peers.retain(|instance, _| spared.contains(instance));
             known.peers.extend(live.iter().map(|(instance, name, to)| (*instance, (name.clone(), to.address))));
         }
-        let names = self.rewrite_names(&mut *self.names_written.lock().await).await;
-        repairs.note(names.map(|written| written.into_iter().map(|instance| format!("names of {instance}"))));
+        let rewritten = self.rewrite_names(&mut *self.names_written.lock().await).await?;
+        repairs.note(Ok(rewritten.changed.into_iter().map(|instance| format!("names of {instance}"))));
+        rewritten.failed.into_iter().for_each(|(_, error)| repairs.note(Err::<Option<String>, _>(error)));
         repairs.finish()
     }
 
@@ -121,7 +122,7 @@ impl Network {
         let mut live = Vec::new();
         for entry in wanted {
             let file = self.netns(entry.0);
-            if netns::exists(&file).map_err(|error| NetworkError::failed(format!("cannot look at {}", file.display()), error))? {
+            if netns::exists(&file).map_err(|error| netns_failed(format!("cannot look at {}", file.display()), error))? {
                 live.push(entry.clone());
             }
         }
@@ -137,7 +138,7 @@ impl Network {
         };
         for instance in look(&self.config.netns_dir)? {
             let file = self.netns(instance);
-            netns::remove(&file).map_err(|error| NetworkError::failed(format!("cannot remove {}", file.display()), error))?;
+            netns::remove(&file).map_err(|error| netns_failed(format!("cannot remove {}", file.display()), error))?;
             lines.push(format!("netns {instance}"));
         }
         for instance in look(&self.config.files_dir)? {

@@ -10,7 +10,7 @@ use state::id::{ContainerName, InstanceName};
 
 use super::bridge::{Bridge, mac, set_switch};
 use super::links::{self, Links, VethEnd};
-use super::{NetworkError, netns};
+use super::{NetworkError, Part, netns, netns_failed};
 
 /// How the host's ends are called, before the fingerprint.
 pub(super) const PREFIX: &str = "chv";
@@ -55,14 +55,14 @@ pub(super) fn plug(cable: &Cable) -> Result<(), NetworkError> {
     netns::block_on(async {
         // The socket stays in the netns it was opened in: this one speaks for the host for as long as it lives.
         let (host, host_connection) = links::open()?;
-        netns::enter(&cable.netns).map_err(|error| NetworkError::failed(entering(&cable.netns), error))?;
+        netns::enter(&cable.netns).map_err(|error| netns_failed(entering(&cable.netns), error))?;
         // What comes into being here from now on has no IPv6: half of it (no address, no route) would be worse than none.
         set_switch("net/ipv6/conf/default/disable_ipv6", "1")?;
         let (inside, inside_connection) = links::open()?;
         let connections = async {
             tokio::select! { () = host_connection => {}, () = inside_connection => {} }
         };
-        links::drive(connections, connect(&host, &inside, cable)).await
+        links::drive(connections, connect(&host, &inside, cable)).await.map_err(|error| error.of(Part::Bridge))
     })
 }
 
@@ -75,7 +75,7 @@ pub(super) fn unplug(netns: &Path, link: &str) -> Result<(), NetworkError> {
         let (host, connection) = links::open()?;
         links::drive(connection, host.mute_port(link)).await
     });
-    let removed = netns::remove(netns).map_err(|error| NetworkError::failed(format!("cannot remove {}", netns.display()), error));
+    let removed = netns::remove(netns).map_err(|error| netns_failed(format!("cannot remove {}", netns.display()), error));
     muted.and(removed.map(drop))
 }
 

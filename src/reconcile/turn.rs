@@ -1,5 +1,6 @@
 //! One container's turn: look, decide, do one step, look again, until it is settled or has to wait.
 
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use state::desired::Record;
 use state::id::ContainerId;
 use state::memory::{BootTime, Cause, Remembered};
 use state::plan::{Step, step};
-use state::reason::Reason;
+use state::reason::{Kind, Reason};
 use state::status::Activity;
 use state::store::StoreError;
 use tokio::time::Instant;
@@ -31,19 +32,9 @@ fn restart_delay(exits: u32) -> Duration {
 
 /// Waits between attempts of a step that failed.
 fn attempt_delay(cause: Cause, reason: Reason, attempts: u32) -> Duration {
-    let pull = matches!(
-        reason,
-        Reason::ImageNotFound
-            | Reason::RegistryUnauthorized
-            | Reason::RegistryUnreachable
-            | Reason::RegistryError
-            | Reason::DigestMismatch
-            | Reason::ImagePlatformMismatch
-            | Reason::ImageInvalid
-            | Reason::ImageNotPresent
-    );
-    let first = match (cause, pull) {
-        (Cause::Start, true) => Duration::from_secs(10),
+    // What a registry refused is somebody else's to mend, and asking again costs them something.
+    let first = match (cause, reason.kind()) {
+        (Cause::Start, Kind::Image) => Duration::from_secs(10),
         (Cause::Start | Cause::End | Cause::Exit, _) => Duration::from_secs(1),
     };
     let ceiling = first.saturating_mul(1 << attempts.min(9)).min(Duration::from_mins(5));
@@ -199,7 +190,7 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
             Undone::Runtime(RuntimeError::Failed { reason, message, retry_after }) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
-            Undone::Store(error) => (Reason::DiskFull, full_text(&error), None),
+            Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
         self.metrics.step_failed(step.word(), reason.code());
         self.board.update(id, |known| {
@@ -265,6 +256,12 @@ impl<R: Runtime> Reconciler<R> {
     }
 }
 
+/// What a change that could not be stored is called.
+fn reason_of(error: &StoreError) -> Reason {
+    let full = |source: &io::Error| matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    if matches!(error, StoreError::Disk(source) if full(source)) { Reason::DiskFull } else { Reason::StateUnwritable }
+}
+
 /// An error and what caused it, once each.
 pub(super) fn full_text(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -274,4 +271,22 @@ pub(super) fn full_text(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_that_cannot_be_written_is_a_full_disk_or_a_broken_one() {
+        for (kind, reason) in [
+            (ErrorKind::StorageFull, Reason::DiskFull),
+            (ErrorKind::QuotaExceeded, Reason::DiskFull),
+            (ErrorKind::ReadOnlyFilesystem, Reason::StateUnwritable),
+            (ErrorKind::PermissionDenied, Reason::StateUnwritable),
+            (ErrorKind::Other, Reason::StateUnwritable),
+        ] {
+            assert_eq!(reason_of(&StoreError::Disk(kind.into())), reason, "{kind}");
+        }
+    }
 }

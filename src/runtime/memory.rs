@@ -11,6 +11,7 @@ use state::observed::{Exit, Instance, Seen, Task};
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept};
@@ -19,6 +20,21 @@ use crate::runtime::{Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent,
 const PULL: Duration = Duration::from_secs(2);
 const LAUNCH: Duration = Duration::from_millis(100);
 
+/// A call that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// [`Runtime::ensure_image`].
+    EnsureImage,
+    /// [`Runtime::launch`].
+    Launch,
+    /// [`Runtime::stop`].
+    Stop,
+    /// [`Runtime::remove`].
+    Remove,
+    /// [`Runtime::forget`].
+    Forget,
+}
+
 /// Everything such a runtime holds.
 #[derive(Debug, Default)]
 struct World {
@@ -26,8 +42,10 @@ struct World {
     images: BTreeSet<String>,
     /// The record that each instance was made of.
     labels: BTreeMap<InstanceName, Value>,
-    /// Failures to hand out, one a call that changes something.
-    faults: Vec<RuntimeError>,
+    /// Failures to hand out, one a call that changes something; where a call is named, to that one only.
+    faults: Vec<(Option<Call>, RuntimeError)>,
+    /// Each call that changes something, and when it began.
+    calls: Vec<(Call, Instant)>,
     launches: BTreeMap<ContainerId, u32>,
     most_tasks_of_one: usize,
     exits: u64,
@@ -45,19 +63,42 @@ impl MemoryRuntime {
 
     /// The next calls that change something fail with these, the last one first.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = RuntimeError>) {
-        self.world().faults.extend(faults);
+        self.world().faults.extend(faults.into_iter().map(|fault| (None, fault)));
+    }
+
+    /// As [`Self::fail_next`], but only calls of one kind.
+    pub fn fail_next_of(&self, call: Call, faults: impl IntoIterator<Item = RuntimeError>) {
+        self.world().faults.extend(faults.into_iter().map(|fault| (Some(call), fault)));
+    }
+
+    /// The calls of one kind so far: when each began.
+    #[must_use]
+    pub fn began(&self, call: Call) -> Vec<Instant> {
+        self.world().calls.iter().filter(|(known, _)| *known == call).map(|(_, at)| *at).collect()
     }
 
     /// The container's process ends by itself. Says nothing when none runs.
     pub fn end(&self, id: ContainerId, code: u32) {
+        self.end_as(id, code, false);
+    }
+
+    /// As [`Self::end`]; it may be the kernel that ended it, for want of memory.
+    pub fn end_as(&self, id: ContainerId, code: u32, out_of_memory: bool) {
         let mut world = self.world();
         world.exits += 1;
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(world.exits);
         for (_, instance) in world.instances.iter_mut().filter(|(name, _)| name.id == id) {
             if matches!(instance.task, Task::Running { .. }) {
-                instance.task = Task::Stopped(Exit { code, at, out_of_memory: false });
+                instance.task = Task::Stopped(Exit { code, at, out_of_memory });
             }
         }
+        tell(&world, id);
+    }
+
+    /// Somebody kills the container's shim: its task is gone, and nobody knows how it ended.
+    pub fn lose(&self, id: ContainerId) {
+        let mut world = self.world();
+        world.instances.iter_mut().filter(|(name, _)| name.id == id).for_each(|(_, instance)| instance.task = Task::Absent);
         tell(&world, id);
     }
 
@@ -92,8 +133,14 @@ impl MemoryRuntime {
         self.world().most_tasks_of_one
     }
 
-    fn fault(&self) -> Result<(), RuntimeError> {
-        self.world().faults.pop().map_or(Ok(()), Err)
+    fn begin(&self, call: Call) {
+        self.world().calls.push((call, Instant::now()));
+    }
+
+    fn fault(&self, call: Call) -> Result<(), RuntimeError> {
+        let faults = &mut self.world().faults;
+        let next = faults.iter().rposition(|(of, _)| of.is_none_or(|of| of == call));
+        next.map_or(Ok(()), |at| Err(faults.remove(at).1))
     }
 }
 
@@ -133,19 +180,21 @@ impl Runtime for MemoryRuntime {
         _: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
+        self.begin(Call::EnsureImage);
         tokio::select! {
             () = tokio::time::sleep(PULL) => {}
             () = cancel.cancelled() => return Err(RuntimeError::Cancelled),
         }
-        self.fault()?;
+        self.fault(Call::EnsureImage)?;
         let digest = format!("digest of {reference}");
         self.world().images.insert(digest.clone());
         Ok(digest)
     }
 
     async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
+        self.begin(Call::Launch);
         tokio::time::sleep(LAUNCH).await;
-        self.fault()?;
+        self.fault(Call::Launch)?;
         let mut world = self.world();
         let digest = record.image_digest.clone().unwrap_or_default();
         if !world.images.contains(&digest) {
@@ -165,7 +214,8 @@ impl Runtime for MemoryRuntime {
     }
 
     async fn stop(&self, instance: InstanceName, _: &StopOrder) -> Result<(), RuntimeError> {
-        self.fault()?;
+        self.begin(Call::Stop);
+        self.fault(Call::Stop)?;
         if let Some(instance) = self.world().instances.get_mut(&instance) {
             instance.task = Task::Absent;
         }
@@ -173,7 +223,8 @@ impl Runtime for MemoryRuntime {
     }
 
     async fn remove(&self, instance: InstanceName, _: &StopOrder) -> Result<(), RuntimeError> {
-        self.fault()?;
+        self.begin(Call::Remove);
+        self.fault(Call::Remove)?;
         let mut world = self.world();
         world.instances.remove(&instance);
         world.labels.remove(&instance);
@@ -181,7 +232,8 @@ impl Runtime for MemoryRuntime {
     }
 
     async fn forget(&self, _: ContainerId) -> Result<(), RuntimeError> {
-        self.fault()
+        self.begin(Call::Forget);
+        self.fault(Call::Forget)
     }
 
     async fn sweep(&self, _: &[Record]) -> Result<Swept, RuntimeError> {

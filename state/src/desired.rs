@@ -60,7 +60,7 @@ impl Record {
 pub struct Finished {
     /// The exit code.
     pub code: u32,
-    /// Why it stays ended: `Completed`, `RetriesExhausted`, `Exited` or `OutOfMemory`.
+    /// Why it stays ended: `Completed`, `RetriesExhausted`, or what [`crate::observed::Exit::reason`] calls it.
     pub reason: Reason,
     /// When it ended, milliseconds since 1970. For showing.
     pub at_ms: u64,

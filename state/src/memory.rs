@@ -3,7 +3,7 @@
 //! It is what turns facts into patience. Nothing here reads a clock or throws dice: the time and the length of a wait
 //! come in as arguments.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -103,9 +103,7 @@ impl Memory {
             }
             Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => self.end(record, exit.clone(), now, delay),
             Some(Task::Absent) | None if self.started.is_some() => {
-                // Somebody killed the shim: containerd forgets the task, and its exit code with it.
-                let lost = Exit { code: 137, at: SystemTime::UNIX_EPOCH, out_of_memory: false };
-                self.end(record, lost, now, delay);
+                self.end(record, Exit::LOST, now, delay);
             }
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Absent) | None => {}
         }
@@ -150,6 +148,7 @@ impl Memory {
     /// Notes that its process was ended on purpose.
     pub fn stopped(&mut self) {
         (self.attempts, self.started, self.ended) = (0, None, None);
+        self.setback = self.setback.take().filter(|setback| setback.cause != Cause::End);
     }
 
     /// Whether what is remembered forbids a step of this kind now, and until when. A restart that a person asked for
@@ -190,21 +189,27 @@ impl Remembered {
 }
 
 fn explain(exit: &Exit, exits: u32) -> (Reason, String) {
-    let how = match exit.code {
-        129..=192 => format!("ended by signal {}", exit.code - 128),
-        code => format!("ended with exit code {code}"),
+    let reason = exit.reason();
+    let how = match (reason, exit.signal()) {
+        (Reason::OutOfMemory, _) => {
+            let message = "used more memory than its limit, and the kernel killed it; raise resources.memory";
+            return (reason, message.to_owned());
+        }
+        (Reason::ShimLost, _) => "was lost together with its containerd-shim-runc-v2, which somebody ended".to_owned(),
+        (_, Some(signal)) => format!("ended by signal {signal}"),
+        (_, None) => format!("ended with exit code {}", exit.code),
     };
-    if exit.out_of_memory {
-        (Reason::OutOfMemory, "used more memory than its limit, and the kernel killed it; raise resources.memory".to_owned())
-    } else if exits >= CRASH_LOOP_EXITS {
+    if exits >= CRASH_LOOP_EXITS {
         (Reason::CrashLoop, format!("{how}, for the {exits}th time in a row; its log says more"))
     } else {
-        (Reason::Exited, how)
+        (reason, how)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::desired::tests::record;
     use crate::observed::Instance;
@@ -275,7 +280,12 @@ mod tests {
         memory.launched(at(1));
         record.run = RunState::Stopped;
         memory.look(&record, &seen(exit(1)), at(2), doubling);
-        assert_eq!((memory.exits, memory.setback), (0, None));
+        assert_eq!((memory.exits, &memory.setback), (0, &None));
+        memory.failed(Cause::End, Reason::StopFailed, String::new(), at(3), Duration::from_secs(1));
+        memory.look(&record, &seen(exit(1)), at(4), doubling);
+        assert!(memory.setback.is_some());
+        memory.stopped();
+        assert_eq!(memory.setback, None, "it has stopped after all");
     }
 
     #[test]
@@ -285,6 +295,23 @@ mod tests {
         memory.look(&record, &seen(Task::Absent), at(2), doubling);
         memory.look(&record, &seen(Task::Absent), at(3), doubling);
         assert_eq!((memory.exits, memory.ended.map(|exit| exit.code)), (1, Some(137)));
+    }
+
+    #[test]
+    fn each_way_to_end_has_its_reason_until_it_is_a_crash_loop() {
+        let exit = |code, out_of_memory| Exit { code, at: SystemTime::UNIX_EPOCH + Duration::from_secs(1), out_of_memory };
+        for (exit, reason) in [
+            (exit(1, false), Reason::Exited),
+            (exit(0, false), Reason::ExitedCleanly),
+            (exit(139, false), Reason::Signaled),
+            (exit(255, false), Reason::Exited),
+            (exit(137, true), Reason::OutOfMemory),
+            (Exit::LOST, Reason::ShimLost),
+        ] {
+            assert_eq!(explain(&exit, 1).0, reason, "{exit:?}");
+            let loops = if reason == Reason::OutOfMemory { reason } else { Reason::CrashLoop };
+            assert_eq!(explain(&exit, CRASH_LOOP_EXITS).0, loops, "{exit:?}");
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::memory::BootTime;
+use crate::reason::Reason;
 
 /// Everything the runtime holds under one container's id, one entry a generation. Empty: nothing of it exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,4 +55,31 @@ pub struct Exit {
     pub at: SystemTime,
     /// The kernel killed it for using more memory than its limit.
     pub out_of_memory: bool,
+}
+
+impl Exit {
+    /// What a task counts as that vanished without a word: somebody killed the shim, and containerd forgets the task with
+    /// its exit code. The kernel ends what the shim had started.
+    pub const LOST: Self = Self { code: 137, at: SystemTime::UNIX_EPOCH, out_of_memory: false };
+
+    /// The signal that ended it, as far as an exit code can tell: a shell passes its child's on in the same way.
+    #[must_use]
+    pub const fn signal(&self) -> Option<u32> {
+        match self.code {
+            129..=192 => Some(self.code - 128),
+            _ => None,
+        }
+    }
+
+    /// What the end by itself is called, whatever happened before.
+    #[must_use]
+    pub fn reason(&self) -> Reason {
+        match (self, self.signal()) {
+            (lost, _) if *lost == Self::LOST => Reason::ShimLost,
+            (Self { out_of_memory: true, .. }, _) => Reason::OutOfMemory,
+            (_, Some(_)) => Reason::Signaled,
+            (Self { code: 0, .. }, None) => Reason::ExitedCleanly,
+            (_, None) => Reason::Exited,
+        }
+    }
 }

@@ -136,8 +136,7 @@ fn finish(record: &Record, memory: &Memory, exit: &Exit) -> Option<Finished> {
     let exhausted = policy.max_retries.is_some_and(|max| memory.exits > max);
     let reason = match (leave, exit) {
         (true, Exit { code: 0, .. }) => Reason::Completed,
-        (true, Exit { out_of_memory: true, .. }) => Reason::OutOfMemory,
-        (true, _) => Reason::Exited,
+        (true, exit) => exit.reason(),
         (false, _) if exhausted => Reason::RetriesExhausted,
         (false, _) => return None,
     };
@@ -229,6 +228,7 @@ mod tests {
             (OnFailure, 1, Step::Launch),
             (Never, 0, finished(0, Reason::Completed)),
             (Never, 1, finished(1, Reason::Exited)),
+            (Never, 143, finished(143, Reason::Signaled)),
         ] {
             check(|r| r.spec.restart.policy = policy, &[(1, stopped(code))], &expected);
         }

@@ -7,4 +7,10 @@ mod command;
 mod house_rules;
 
 #[cfg(test)]
+mod node;
+
+#[cfg(test)]
+mod reasons;
+
+#[cfg(test)]
 mod reconcile;

@@ -1,101 +1,15 @@
 //! What is deployed comes to run and stays so, whatever fails on the way.
 
-use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use chas_node_agent::metrics::Metrics;
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::RuntimeError;
-use chas_node_agent::runtime::memory::MemoryRuntime;
-use chas_node_agent::writer::Writer;
 use proptest::prelude::*;
-use serde_json::{Value, json};
-use state::assign::Pool;
-use state::desired::{Owner, RunState};
-use state::id::ContainerId;
+use serde_json::json;
+use state::desired::RunState;
 use state::reason::Reason;
-use state::status::{Condition, Status, condition};
-use state::store::{Limits, Store};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use state::status::Status;
 
-struct Node {
-    runtime: Arc<MemoryRuntime>,
-    store: Arc<Store>,
-    handle: Handle,
-    metrics: Metrics,
-    stop: CancellationToken,
-    tracker: TaskTracker,
-    directory: tempfile::TempDir,
-}
-
-impl Node {
-    fn start() -> Self {
-        Self::start_on(Arc::default(), tempfile::tempdir().unwrap())
-    }
-
-    fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
-        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
-        let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 50, random: state::store::random };
-        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
-        let (metrics, tracker) = (Metrics::new(), TaskTracker::new());
-        let writer = Writer::new(Arc::clone(&store), metrics.clone(), tracker.clone());
-        let reconciler = Reconciler::new(Arc::clone(&runtime), writer, Clock::start(), Duration::from_secs(30));
-        let reconciler = reconciler.counting(metrics.clone());
-        let (handle, stop) = (reconciler.handle(), CancellationToken::new());
-        tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
-        Self { runtime, store, handle, metrics, stop, tracker, directory }
-    }
-
-    /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
-    async fn restart(self) -> Self {
-        let Self { runtime, store, handle, stop, tracker, directory, .. } = self;
-        stop.cancel();
-        tracker.close();
-        tracker.wait().await;
-        drop((store, handle));
-        Self::start_on(runtime, directory)
-    }
-
-    fn deploy(&self, body: &Value) -> ContainerId {
-        let deploy = state::spec::parse::deploy(body).unwrap();
-        let id = self.store.deploy(deploy, Owner::Push, false, 0, |_| false).unwrap().record.id;
-        self.handle.wake(id);
-        id
-    }
-
-    fn remove(&self, id: ContainerId) {
-        self.store.change(id, |record| record.removing = true).unwrap();
-        self.handle.wake(id);
-    }
-
-    fn condition(&self, id: ContainerId) -> Condition {
-        let known = self.handle.board().known(id);
-        condition(self.store.desired().get(id).unwrap(), &known.seen, &known.memory, known.activity)
-    }
-
-    fn settled(&self) -> bool {
-        let desired = self.store.desired();
-        let wanted = desired.records().filter(|r| r.run == RunState::Running && !r.removing).map(|r| r.instance());
-        desired.records().all(|r| !r.removing) && self.runtime.running() == wanted.collect()
-    }
-}
-
-/// The store writes on a thread of its own, which virtual time does not wait for: so time is let go in small pieces,
-/// with a breath of real time in between.
-async fn pass(time: Duration) {
-    let end = tokio::time::Instant::now() + time;
-    while tokio::time::Instant::now() < end {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        std::thread::sleep(Duration::from_micros(200));
-        tokio::task::yield_now().await;
-    }
-}
-
-fn web() -> Value {
-    json!({"name": "web", "image": "nginx"})
-}
+use crate::node::{Node, pass, web};
 
 #[tokio::test(start_paused = true)]
 async fn what_is_deployed_runs_and_what_is_removed_leaves_nothing() {

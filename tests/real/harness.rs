@@ -69,7 +69,8 @@ impl Testbed {
         Self::on(Arc::new(Containerd::private()))
     }
 
-    fn on(containerd: Arc<Containerd>) -> Self {
+    /// A fresh one on a containerd that the caller has set up.
+    pub(crate) fn on(containerd: Arc<Containerd>) -> Self {
         let scratch = Scratch::shared();
         let (slot, number) = take_slot();
         let namespace = format!("t{}n{:03}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));

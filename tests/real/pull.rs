@@ -347,16 +347,16 @@ async fn a_password_is_shown_when_asked_for_and_may_change() {
     let message = failed(pull(&images, &image).await, Reason::RegistryUnauthorized);
     assert!(message.contains("auth.json"), "{message}");
     std::fs::write(&auth_file, entry("wrong")).expect("a file");
-    failed(pull(&images, &image).await, Reason::RegistryUnauthorized);
+    failed(pull(&images, &image).await, Reason::RegistryCredentialsRefused);
     std::fs::write(&auth_file, entry(PASSWORD)).expect("a file");
     assert_eq!(pull(&images, &image).await.expect("a pull"), digest);
 
     let distrusting = super::pull::images(&bed, RegistryConfig { ca_file: None, ..setting.clone() });
-    let message = failed(ensure(&distrusting, &image, ImagePull::Always).await, Reason::RegistryUnreachable);
+    let message = failed(ensure(&distrusting, &image, ImagePull::Always).await, Reason::RegistryCertificateInvalid);
     assert!(message.contains("registry.ca_file"), "{message}");
     let insecure = vec![registry.address().to_owned()];
     let in_the_clear = super::pull::images(&bed, RegistryConfig { insecure, ..setting });
-    let message = failed(ensure(&in_the_clear, &image, ImagePull::Always).await, Reason::RegistryUnreachable);
+    let message = failed(ensure(&in_the_clear, &image, ImagePull::Always).await, Reason::RegistryNotInsecure);
     assert!(message.contains("take it out of registry.insecure"), "{message}");
 }
 
@@ -376,7 +376,7 @@ async fn a_token_is_fetched_and_renewed_when_it_ends_in_a_pull() {
     let anonymous = images(&bed, RegistryConfig { auth_file: None, ..setting.clone() });
     failed(pull(&anonymous, &image).await, Reason::RegistryUnauthorized);
     let unlisted = images(&bed, RegistryConfig { insecure: vec![proxy.address()], ..setting.clone() });
-    let message = failed(pull(&unlisted, &image).await, Reason::RegistryError);
+    let message = failed(pull(&unlisted, &image).await, Reason::RegistryRedirectRefused);
     assert!(message.contains(&tokens), "{message}");
 
     proxy.inject(&pushed.layers[1], 1, Fault::Slow { bytes_per_s: 600_000 });
@@ -399,7 +399,7 @@ async fn what_cannot_be_pulled_says_why_and_what_would_help() {
     let message = failed(pull(&listed, "127.0.0.1:1/web:1").await, Reason::RegistryUnreachable);
     assert!(message.contains("127.0.0.1:1") && message.contains("refused"), "{message}");
     for plain in [registry.address(), &proxy.address()] {
-        let message = failed(pull(&images(&bed, config(&[])), &format!("{plain}/web:1")).await, Reason::RegistryUnreachable);
+        let message = failed(pull(&images(&bed, config(&[])), &format!("{plain}/web:1")).await, Reason::RegistryNotTls);
         assert!(message.contains("list it under registry.insecure"), "{message}");
     }
 

@@ -96,7 +96,7 @@ async fn a_strangers_container_is_not_touched_even_where_it_has_the_name_that_ou
     let deadline = Instant::now() + SOON;
     let refused = loop {
         let (_, shown) = stand.agent.get("/containers/web").await;
-        if shown["reason"] == "CreateFailed" {
+        if shown["reason"] == "NameTaken" {
             break shown;
         }
         assert!(Instant::now() < deadline, "{shown}");

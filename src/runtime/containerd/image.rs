@@ -187,7 +187,7 @@ impl Inner {
         if !moves && let Some(target) = self.recorded(fetch.image, None).await? {
             // Half of it is there: completed as what it was, even if the tag has moved on meanwhile.
             match run(target.digest).await {
-                Err(RuntimeError::Failed { reason: Reason::ImageNotFound, .. }) => {}
+                Err(RuntimeError::Failed { reason: Reason::ImageNotFound | Reason::ImageBlobMissing, .. }) => {}
                 other => return other,
             }
         }

@@ -10,7 +10,7 @@ use state::observed::Task;
 use state::reason::Reason;
 
 use super::client::{CallError, quick};
-use super::unpack::SNAPSHOTTER;
+use super::unpack::{self, SNAPSHOTTER};
 use super::{Containerd, labels, oci, runc, user};
 use crate::logs;
 use crate::runtime::RuntimeError;
@@ -81,7 +81,7 @@ impl Containerd {
                 let message = format!(
                     "containerd has a container {instance} that is not the agent's; remove it with the tool that made it"
                 );
-                Err(RuntimeError::failed(Reason::CreateFailed, message))
+                Err(RuntimeError::failed(Reason::NameTaken, message))
             }
             found => Ok(found),
         }
@@ -137,13 +137,14 @@ impl Containerd {
             Ok(reply) => Ok(reply.mounts),
             Err(CallError::AlreadyExists) => {
                 let request = snapshots_api::MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key };
-                Ok(quick(self.client.snapshots().mounts(request)).await?.mounts)
+                let reply = quick(self.client.snapshots().mounts(request)).await;
+                Ok(reply.map_err(|error| unpack::refused(error, "mount a snapshot"))?.mounts)
             }
             Err(CallError::NotFound(message)) => {
                 self.images.forget(record.image_digest.as_deref().unwrap_or_default());
                 Err(RuntimeError::ImageLost(message))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(unpack::refused(error, "prepare a snapshot")),
         }
     }
 

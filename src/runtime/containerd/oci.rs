@@ -62,7 +62,7 @@ pub(crate) fn stop_signal(image: &ImageConfiguration) -> Option<Signal> {
 /// The runtime spec as JSON.
 ///
 /// # Errors
-/// [`Reason::CommandNotFound`]: neither the image nor the record says what to run.
+/// [`Reason::NoCommand`]: neither the image nor the record says what to run.
 pub(crate) fn spec(
     image: &ImageConfiguration,
     record: &Record,
@@ -116,7 +116,7 @@ fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Runt
     if args.first().is_none_or(String::is_empty) {
         let message =
             format!("the image {} has neither an entrypoint nor a command; say what to run under \"command\"", record.spec.image);
-        return Err(RuntimeError::failed(Reason::CommandNotFound, message));
+        return Err(RuntimeError::failed(Reason::NoCommand, message));
     }
     Ok(args)
 }

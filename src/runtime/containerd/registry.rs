@@ -169,7 +169,8 @@ impl Registry {
             None => (ACCEPT, HeaderValue::from_static("*/*")),
         };
         let response = self.ask(&Method::GET, image, &format!("/blobs/{digest}"), header).await?;
-        let response = self.success(response, image, &format!("blob {digest} of {image}")).await?;
+        let response = self.success(response, image, &format!("blob {digest} of {image}")).await;
+        let response = response.map_err(|error| error.renamed(Reason::ImageNotFound, Reason::ImageBlobMissing))?;
         let skip = match (response.status(), range_start(&response)) {
             (StatusCode::PARTIAL_CONTENT, Some(start)) if start <= offset => offset - start,
             (StatusCode::PARTIAL_CONTENT, _) => {

@@ -41,7 +41,7 @@ impl Containerd {
         let (namespace, socket) = (self.config.namespace.clone(), self.config.socket.clone());
         let ended = tokio::task::spawn_blocking(move || end(&shim, Path::new("/proc"), &namespace, &socket)).await;
         if let Ok(Err(error)) = ended {
-            return Err(RuntimeError::failed(Reason::RemoveFailed, format!("the shim of {instance} does not end: {error}")));
+            return Err(RuntimeError::failed(Reason::ProcessStuck, format!("the shim of {instance} does not end: {error}")));
         }
         // What it started lives on without it. A new shim finds it in runc's records and is refused, and containerd cleans
         // up after a task that could not be created: all of its processes, the bundle, and the new shim.

@@ -51,7 +51,7 @@ impl Containerd {
         let message = format!(
             "its process does not end even by SIGKILL; it hangs in the kernel (a lost disk or network file system?): {instance}"
         );
-        Err(RuntimeError::failed(Reason::RemoveFailed, message))
+        Err(RuntimeError::failed(Reason::ProcessStuck, message))
     }
 
     /// Sends a signal to the task's first process, or to `all`. One that has ended is no error.
@@ -66,7 +66,7 @@ impl Containerd {
             {
                 Ok(())
             }
-            Err(error) => Err(remove_failed(error)),
+            Err(error) => Err(failed(Reason::StopFailed, error)),
         }
     }
 
@@ -81,7 +81,7 @@ impl Containerd {
                     CallError::NotFound(_) => return Ok(true),
                     CallError::Unavailable(_) if Instant::now() < deadline => tokio::time::sleep(LOOK_AGAIN).await,
                     error @ (CallError::Unavailable(_) | CallError::AlreadyExists | CallError::Refused(_)) => {
-                        return Err(remove_failed(error));
+                        return Err(failed(Reason::StopFailed, error));
                     }
                 },
                 Err(_) => return Ok(matches!(self.task(instance).await?, Task::Absent | Task::Stopped(_))),
@@ -96,7 +96,7 @@ impl Containerd {
         let mut tasks = self.client.tasks();
         match tokio::time::timeout(DELETE_TIMEOUT, tasks.delete(request)).await.map(|reply| reply.map_err(CallError::from)) {
             Ok(Ok(_) | Err(CallError::NotFound(_))) => Ok(()),
-            Ok(Err(error)) => Err(remove_failed(error)),
+            Ok(Err(error)) => Err(failed(Reason::StopFailed, error)),
             Err(_) => Err(RuntimeError::Unavailable(format!(
                 "the task of {instance} is not deleted within {} s",
                 DELETE_TIMEOUT.as_secs()
@@ -140,7 +140,7 @@ impl Containerd {
         };
         match quick(self.client.containers().create(api::CreateContainerRequest { container: Some(container) })).await {
             Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
-            Err(error) => Err(remove_failed(error)),
+            Err(error) => Err(failed(Reason::RemoveFailed, error)),
         }
     }
 }
@@ -149,16 +149,16 @@ impl Containerd {
 fn gone<T>(result: Result<T, CallError>) -> Result<(), RuntimeError> {
     match result {
         Ok(_) | Err(CallError::NotFound(_)) => Ok(()),
-        Err(error) => Err(remove_failed(error)),
+        Err(error) => Err(failed(Reason::RemoveFailed, error)),
     }
 }
 
-fn remove_failed(error: CallError) -> RuntimeError {
+fn failed(reason: Reason, error: CallError) -> RuntimeError {
     match error {
         CallError::Unavailable(message) => RuntimeError::Unavailable(message),
         CallError::NotFound(message) | CallError::Refused(message) => {
-            RuntimeError::failed(Reason::RemoveFailed, format!("containerd: {message}"))
+            RuntimeError::failed(reason, format!("containerd: {message}"))
         }
-        CallError::AlreadyExists => RuntimeError::failed(Reason::RemoveFailed, "containerd: it exists already"),
+        CallError::AlreadyExists => RuntimeError::failed(reason, "containerd: it exists already"),
     }
 }

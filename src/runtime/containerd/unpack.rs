@@ -10,7 +10,7 @@ use state::reason::Reason;
 use uuid::Uuid;
 
 use super::client::{CallError, Client, quick};
-use super::content::{self, Descriptor, digest, refused};
+use super::content::{self, Descriptor, digest};
 use super::durable::Durable;
 use super::lease::Lease;
 use crate::runtime::RuntimeError;
@@ -57,6 +57,15 @@ pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool, RuntimeE
         Err(CallError::NotFound(_)) => Ok(false),
         Err(error) => Err(refused(error, "look for a snapshot")),
     }
+}
+
+/// What it means that the snapshotter refused.
+pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
+    let mut refused = content::refused(error, doing);
+    if let RuntimeError::Failed { reason: reason @ Reason::CreateFailed, .. } = &mut refused {
+        *reason = Reason::SnapshotFailed;
+    }
+    refused
 }
 
 /// Removes a snapshot if it is there; what cannot be removed is left to the lease's end.
@@ -137,11 +146,11 @@ async fn into_scratch(
 
 /// A layer that cannot be unpacked is either damaged on this disk, or was made so.
 async fn explain(client: &Client, blob: &Descriptor, error: CallError) -> UnpackError {
-    let error = refused(error, "unpack a layer");
+    let error = content::refused(error, "unpack a layer");
     let RuntimeError::Failed { reason: Reason::CreateFailed, message, .. } = error else { return error.into() };
     match drop_damaged(client, blob).await {
         Err(error) => error,
-        Ok(()) => RuntimeError::failed(Reason::ImageInvalid, format!("layer {} is no good: {message}", blob.digest)).into(),
+        Ok(()) => RuntimeError::failed(Reason::ImageLayerInvalid, format!("layer {} is no good: {message}", blob.digest)).into(),
     }
 }
 

@@ -48,26 +48,26 @@ pub(crate) fn needs_files(wanted: &str) -> bool {
 /// entry, and the supplementary groups are those that list the user's name. Broken lines of the files are skipped.
 ///
 /// # Errors
-/// [`Reason::UserNotFound`]: a name has no entry, or a number is above 2147483647.
+/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above 2147483647.
 pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, RuntimeError> {
     let (user, of_group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
-    let number = id(user)?;
+    let number = id(Named::User, user)?;
     let mut entries = passwd.lines().filter_map(Entry::parse);
     let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
     let mut found = match (entry, number) {
         (Some(entry), _) => User { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.map(str::to_owned) },
         (None, Some(uid)) => User { uid, ..User::default() },
-        (None, None) => return Err(unknown("user", user, "/etc/passwd")),
+        (None, None) => return Err(unknown(Named::User, user)),
     };
     match (of_group.filter(|name| !name.is_empty()), entry) {
         (Some(name), _) => {
-            found.gid = match id(name)? {
+            found.gid = match id(Named::Group, name)? {
                 Some(gid) => gid,
                 None => groups(group)
                     .find(|(known, ..)| *known == name)
                     .map(|(_, gid, _)| gid)
-                    .ok_or_else(|| unknown("group", name, "/etc/group"))?,
+                    .ok_or_else(|| unknown(Named::Group, name))?,
             };
         }
         (None, Some(entry)) => {
@@ -84,7 +84,7 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, R
 /// Finds out who `wanted` is in the image whose topmost snapshot is `parent`. `run_dir` is for a mount that lasts a moment.
 ///
 /// # Errors
-/// [`Reason::UserNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
+/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
 pub(crate) async fn lookup(client: &Client, wanted: &str, parent: &str, run_dir: &Path) -> Result<User, RuntimeError> {
     if !needs_files(wanted) {
         return Ok(User::default());
@@ -163,19 +163,38 @@ fn read(root: &Path, path: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-fn unknown(what: &str, name: &str, file: &str) -> RuntimeError {
-    let message = format!("the image's {file} has no {what} {name:?}; give one that it has, or a number");
-    RuntimeError::failed(Reason::UserNotFound, message)
+/// What a name or number is of.
+#[derive(Clone, Copy)]
+enum Named {
+    User,
+    Group,
+}
+
+impl Named {
+    const fn reason(self) -> Reason {
+        match self {
+            Self::User => Reason::UserNotFound,
+            Self::Group => Reason::GroupNotFound,
+        }
+    }
+}
+
+fn unknown(what: Named, name: &str) -> RuntimeError {
+    let (word, file) = match what {
+        Named::User => ("user", "/etc/passwd"),
+        Named::Group => ("group", "/etc/group"),
+    };
+    RuntimeError::failed(what.reason(), format!("the image's {file} has no {word} {name:?}; give one that it has, or a number"))
 }
 
 /// The text as an id; `None` if it is a name.
-fn id(text: &str) -> Result<Option<u32>, RuntimeError> {
+fn id(what: Named, text: &str) -> Result<Option<u32>, RuntimeError> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }
     match text.parse() {
         Ok(id) if id <= ID_MAX => Ok(Some(id)),
-        _ => Err(RuntimeError::failed(Reason::UserNotFound, format!("{text} is above the largest user or group id, {ID_MAX}"))),
+        _ => Err(RuntimeError::failed(what.reason(), format!("{text} is above the largest user or group id, {ID_MAX}"))),
     }
 }
 
@@ -238,10 +257,15 @@ mod tests {
 
     #[test]
     fn who_is_not_in_the_image_is_named() {
-        for (wanted, named) in [("nobody", "nobody"), ("web:nogroup", "nogroup"), ("4294967295", "4294967295"), ("huge", "huge")]
-        {
+        for (wanted, named, expected) in [
+            ("nobody", "nobody", Reason::UserNotFound),
+            ("web:nogroup", "nogroup", Reason::GroupNotFound),
+            ("4294967295", "4294967295", Reason::UserNotFound),
+            ("0:4294967295", "4294967295", Reason::GroupNotFound),
+            ("huge", "huge", Reason::UserNotFound),
+        ] {
             let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
-            assert!(matches!(error, RuntimeError::Failed { reason: Reason::UserNotFound, .. }), "{wanted}");
+            assert!(matches!(error, RuntimeError::Failed { reason, .. } if reason == expected), "{wanted}");
             assert!(error.to_string().contains(named), "{error}");
         }
     }

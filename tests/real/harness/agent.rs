@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -17,10 +17,14 @@ use super::{Testbed, http};
 /// The bearer token that tests give the agent and use.
 const TOKEN: &str = "a-token-for-tests-0123456789abcdef";
 
+/// The agent's own binary.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_chas-node-agent");
+
 /// The agent on a testbed. It is ended (SIGTERM) with the value; its containers live on.
 #[derive(Debug)]
 pub(crate) struct Agent {
     child: Option<Child>,
+    program: PathBuf,
     environment: BTreeMap<String, String>,
     base: String,
     client: reqwest::Client,
@@ -35,6 +39,11 @@ impl Agent {
 
     /// As [`Self::start`], with more environment variables, or others than usual.
     pub(crate) async fn start_with(bed: &Testbed, variables: &[(&str, &str)]) -> Self {
+        Self::start_program(bed, Path::new(PROGRAM), variables).await
+    }
+
+    /// As [`Self::start_with`], from a copy of the program.
+    pub(crate) async fn start_program(bed: &Testbed, program: &Path, variables: &[(&str, &str)]) -> Self {
         let port = bed.port();
         let usual = [
             ("CHAS_STATE_DIR", bed.dir.join("state").display().to_string()),
@@ -53,7 +62,8 @@ impl Agent {
         let mut environment: BTreeMap<_, _> = usual.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         environment.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let base = format!("http://127.0.0.1:{port}");
-        let mut agent = Self { child: None, environment, base, client: http::client(), log: bed.dir.join("agent.log") };
+        let program = program.to_owned();
+        let mut agent = Self { child: None, program, environment, base, client: http::client(), log: bed.dir.join("agent.log") };
         agent.start_again().await;
         agent
     }
@@ -62,7 +72,7 @@ impl Agent {
     pub(crate) async fn start_again(&mut self) {
         assert!(self.child.is_none(), "the agent runs already");
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_chas-node-agent"));
+        let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", search_path()).envs(&self.environment).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log).process_group(0);
         self.child = Some(command.spawn().expect("cargo built it"));

@@ -26,6 +26,8 @@ const BINARIES: &str = "CHAS_TEST_CONTAINERD_BIN";
 pub(crate) struct Containerd {
     dir: PathBuf,
     child: Mutex<Option<Child>>,
+    /// Where it looks for `runc` and the shim; `None`: where everybody does.
+    path: Option<PathBuf>,
     _scratch: Arc<Scratch>,
 }
 
@@ -42,11 +44,20 @@ impl Containerd {
 
     /// One for a test that kills, stops or starts it.
     pub(crate) fn private() -> Self {
+        Self::private_with(None)
+    }
+
+    /// As [`Self::private`], looking for `runc` and the shim in one directory only.
+    pub(crate) fn private_with_path(path: &Path) -> Self {
+        Self::private_with(Some(path.to_owned()))
+    }
+
+    fn private_with(path: Option<PathBuf>) -> Self {
         let scratch = Scratch::shared();
         let dir = scratch.dir().join(format!("containerd{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&dir).expect("the number is new");
         fs::write(dir.join("config.toml"), config(&dir)).expect("the disk takes it");
-        let containerd = Self { dir, child: Mutex::new(None), _scratch: scratch };
+        let containerd = Self { dir, child: Mutex::new(None), path, _scratch: scratch };
         containerd.start();
         containerd
     }
@@ -72,6 +83,9 @@ impl Containerd {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log file");
         let mut command = command("containerd");
         command.arg("-c").arg(self.dir.join("config.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        if let Some(path) = &self.path {
+            command.env("PATH", path);
+        }
         let mut started = command.process_group(0).spawn().expect("containerd is installed");
         eventually("containerd answers", Duration::from_secs(30), || {
             let ended = started.try_wait().expect("it is our child");

@@ -35,6 +35,8 @@ pub(crate) struct Image {
     config: BTreeMap<&'static str, Value>,
     architecture: String,
     dialect: Dialect,
+    layer_type: Option<&'static str>,
+    claimed_layers: usize,
 }
 
 /// A pushed image, by digests as in `sha256:…`.
@@ -55,7 +57,8 @@ impl Image {
     pub(crate) fn busybox() -> Self {
         let config = BTreeMap::from([("Env", json!(["PATH=/bin"])), ("Cmd", json!(["sh"]))]);
         let layers = vec![(Packing::Gzip, busybox_layer().0.clone())];
-        Self { layers, config, architecture: architecture().to_owned(), dialect: Dialect::Oci }
+        let architecture = architecture().to_owned();
+        Self { layers, config, architecture, dialect: Dialect::Oci, layer_type: None, claimed_layers: 0 }
     }
 
     /// As [`Self::busybox`], serving `/www` on port 80 as its entrypoint.
@@ -94,6 +97,24 @@ impl Image {
         self.layer(packing, &[("/big", &noise)])
     }
 
+    /// One more layer, which is no archive.
+    pub(crate) fn no_archive(mut self) -> Self {
+        self.layers.push((Packing::Gzip, b"this is no archive ".repeat(100)));
+        self
+    }
+
+    /// Its layers are of this media type, whatever they are.
+    pub(crate) fn layer_type(mut self, media_type: &'static str) -> Self {
+        self.layer_type = Some(media_type);
+        self
+    }
+
+    /// Its configuration tells of so many more layers than its manifest.
+    pub(crate) fn claims_layers(mut self, more: usize) -> Self {
+        self.claimed_layers = more;
+        self
+    }
+
     /// Says it was built for another machine than this one, as in `arm64`.
     pub(crate) fn architecture(mut self, architecture: &str) -> Self {
         architecture.clone_into(&mut self.architecture);
@@ -114,12 +135,13 @@ impl Image {
         for (packing, tar) in &self.layers {
             let (first, first_packed) = busybox_layer();
             let packed = if tar == first { first_packed.clone() } else { pack(*packing, tar) };
-            let media_type = layer_media_type(*packing, docker);
+            let media_type = self.layer_type.map_or_else(|| layer_media_type(*packing, docker), str::to_owned);
             described.push(json!({"mediaType": media_type, "digest": digest(&packed), "size": packed.len()}));
             diff_ids.push(digest(tar));
             layers.push(digest(&packed));
             push_blob(&base, packed).await;
         }
+        diff_ids.extend((0..self.claimed_layers).map(|n| digest(&n.to_le_bytes())));
         let config = json!({
             "architecture": self.architecture, "os": "linux", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},

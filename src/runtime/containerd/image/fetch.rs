@@ -201,7 +201,7 @@ impl Fetch<'_> {
             ended?;
             if writer.offset() < blob.size {
                 let message = format!("registry {} ended layer {} early", self.image.registry(), blob.digest);
-                return Err(RegistryError::passing(Reason::RegistryUnreachable, message).into());
+                return Err(RegistryError::passing(Reason::ImageDownloadInterrupted, message).into());
             }
         }
         Ok(writer.commit(HashMap::new()).await?)

@@ -90,5 +90,5 @@ pub(crate) async fn look(client: &Client, digest: &str, host: &Platform) -> Resu
 
 /// The error for an index in an index, which no builder makes.
 pub(crate) fn nested() -> RuntimeError {
-    RuntimeError::failed(Reason::ImageInvalid, "the image's index leads to another index, which is not followed")
+    RuntimeError::failed(Reason::ImageFormatUnsupported, "the image's index leads to another index, which is not followed")
 }

@@ -101,24 +101,30 @@ fn invalid(fault: impl std::fmt::Display) -> RuntimeError {
     RuntimeError::failed(Reason::ImageInvalid, format!("the image's manifest cannot be used: {fault}"))
 }
 
+fn unsupported(fault: impl std::fmt::Display) -> RuntimeError {
+    RuntimeError::failed(Reason::ImageFormatUnsupported, format!("the image cannot be run: {fault}"))
+}
+
 /// Reads a manifest or index, and says its media type. `declared` is what the registry calls it: some manifests do not
 /// say so themselves.
 ///
 /// # Errors
-/// [`Reason::ImageInvalid`] with what is wrong with it.
+/// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or [`Reason::RegistryAnswerInvalid`], with what is wrong.
 pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), RuntimeError> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(|error| match bytes.trim_ascii_start().first() {
         Some(b'{') => invalid(error),
         _ => RuntimeError::failed(
-            Reason::RegistryError,
+            Reason::RegistryAnswerInvalid,
             format!("the registry sent something that is no manifest ({declared:?}); is there a proxy or login page before it?"),
         ),
     })?;
     if wire.schema_version == 1 || declared.starts_with(DOCKER_SCHEMA_1) {
-        return Err(invalid("it is of schema 1, which docker itself no longer pulls; push the image again with a current tool"));
+        return Err(unsupported(
+            "it is of schema 1, which docker itself no longer pulls; push the image again with a current tool",
+        ));
     }
     if wire.schema_version != 2 {
-        return Err(invalid(format_args!("it is of schema {}", wire.schema_version)));
+        return Err(unsupported(format_args!("it is of schema {}", wire.schema_version)));
     }
     let named = if wire.media_type.is_empty() { declared } else { &wire.media_type };
     let docker = named.starts_with("application/vnd.docker.");
@@ -133,7 +139,7 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
         }
         // Read one way here and the other way by somebody else, the same digest would be two images (CVE-2021-41190).
         (Some(_), ..) => Err(invalid("it claims to be an index and a manifest at once")),
-        _ => Err(invalid(format_args!("a document of type {named:?} is no image"))),
+        _ => Err(unsupported(format_args!("a document of type {named:?} is no image"))),
     }
 }
 
@@ -147,7 +153,7 @@ fn index(variants: Vec<WireDescriptor>) -> Result<Index, RuntimeError> {
 fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, RuntimeError> {
     let (config, _) = config.check()?;
     if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
-        return Err(invalid(format_args!("it is not a container image but holds {:?}", config.media_type)));
+        return Err(unsupported(format_args!("it is not a container image but holds {:?}", config.media_type)));
     }
     if layers.is_empty() || layers.len() > LAYERS_MAX {
         return Err(invalid(format_args!("it has {} layers; 1 to {LAYERS_MAX} can be run", layers.len())));
@@ -155,7 +161,7 @@ fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manif
     let layers = layers.into_iter().map(|layer| layer.check().map(|(layer, _)| layer)).collect::<Result<Vec<_>, _>>()?;
     match layers.iter().find(|layer| !LAYERS.contains(&layer.media_type.as_str())) {
         Some(layer) => {
-            Err(invalid(format_args!("its layer {} is of type {:?}, which is not known", layer.digest, layer.media_type)))
+            Err(unsupported(format_args!("its layer {} is of type {:?}, which is not known", layer.digest, layer.media_type)))
         }
         None => Ok(Manifest { config, layers }),
     }
@@ -246,11 +252,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_is_refused_by_its_name() {
-        let invalid = Reason::ImageInvalid;
-        refused(read(&json!({"schemaVersion": 1, "fsLayers": []}), ""), invalid, "schema 1");
-        refused(read(&json!({"schemaVersion": 3}), ""), invalid, "schema 3");
-        refused(read(&image(None, "application/vnd.cncf.helm.config.v1+json", LAYERS[0], 1), ""), invalid, "helm");
-        refused(read(&image(None, OCI_CONFIG, "application/x-encrypted", 1), ""), invalid, "x-encrypted");
+        let (invalid, unsupported) = (Reason::ImageInvalid, Reason::ImageFormatUnsupported);
+        refused(read(&json!({"schemaVersion": 1, "fsLayers": []}), ""), unsupported, "schema 1");
+        refused(read(&json!({"schemaVersion": 3}), ""), unsupported, "schema 3");
+        refused(read(&image(None, "application/vnd.cncf.helm.config.v1+json", LAYERS[0], 1), ""), unsupported, "helm");
+        refused(read(&image(None, OCI_CONFIG, "application/x-encrypted", 1), ""), unsupported, "x-encrypted");
         refused(read(&image(None, OCI_CONFIG, LAYERS[0], 0), ""), invalid, "0 layers");
         refused(read(&image(None, OCI_CONFIG, LAYERS[0], LAYERS_MAX + 1), ""), invalid, "129 layers");
         refused(read(&json!({"schemaVersion": 2, "manifests": vec![variant(None); VARIANTS_MAX + 1]}), ""), invalid, "513");
@@ -258,14 +264,14 @@ mod tests {
         both["manifests"] = json!([]);
         refused(read(&both, ""), invalid, "at once");
         let mut disguised = image(Some(OCI_INDEX), OCI_CONFIG, LAYERS[0], 1);
-        refused(read(&disguised, OCI_MANIFEST), invalid, "is no image");
+        refused(read(&disguised, OCI_MANIFEST), unsupported, "is no image");
         for digest in ["sha256:0", "md5:00", "sha256:../../../../etc/passwd", ""] {
             disguised = image(None, OCI_CONFIG, LAYERS[0], 1);
             disguised["layers"][0]["digest"] = digest.into();
             refused(read(&disguised, ""), invalid, "no sha256 digest");
         }
-        refused(parse(b"<html>log in</html>", "text/html"), Reason::RegistryError, "login page");
-        refused(parse(b"", ""), Reason::RegistryError, "proxy");
+        refused(parse(b"<html>log in</html>", "text/html"), Reason::RegistryAnswerInvalid, "login page");
+        refused(parse(b"", ""), Reason::RegistryAnswerInvalid, "proxy");
     }
 
     #[test]

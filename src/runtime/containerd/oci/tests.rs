@@ -47,7 +47,7 @@ fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
         assert_eq!(plain(&both, &fields)["process"]["args"], json!(args));
     }
     let nothing = build(&json!({}), &json!({}), &User::default(), Cgroup::V2).unwrap_err();
-    assert!(matches!(nothing, RuntimeError::Failed { reason: Reason::CommandNotFound, .. }));
+    assert!(matches!(nothing, RuntimeError::Failed { reason: Reason::NoCommand, .. }));
 }
 
 #[test]

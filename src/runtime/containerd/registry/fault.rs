@@ -54,19 +54,36 @@ impl RegistryError {
         Self::Lasting { reason, message: message.into() }
     }
 
+    /// The same failure under another code, where it had the code `from`.
+    #[must_use]
+    pub(crate) fn renamed(self, from: Reason, to: Reason) -> Self {
+        match self {
+            Self::Passing { reason, message, retry_after } if reason == from => {
+                Self::Passing { reason: to, message, retry_after }
+            }
+            Self::Lasting { reason, message } if reason == from => Self::Lasting { reason: to, message },
+            other @ (Self::Passing { .. } | Self::Lasting { .. }) => other,
+        }
+    }
+
     /// What a broken connection, or one that never came to be, means.
     pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
         let root = root_cause(error);
+        let not_tls = |said: &str| {
+            format!(
+                "registry {authority} {said}; if it speaks plain HTTP, list it under registry.insecure if you trust the network"
+            )
+        };
         match tls_fault(error) {
             Some(rustls::Error::InvalidMessage(_)) => {
                 return Self::lasting(
-                    Reason::RegistryUnreachable,
+                    Reason::RegistryNotTls,
                     format!("registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"),
                 );
             }
             Some(rustls::Error::InvalidCertificate(fault)) => {
                 return Self::lasting(
-                    Reason::RegistryUnreachable,
+                    Reason::RegistryCertificateInvalid,
                     format!(
                         "the certificate of registry {authority} is not trusted ({fault}); \
                          if an authority of your own signed it, name that in registry.ca_file"
@@ -75,19 +92,22 @@ impl RegistryError {
             }
             _ => {}
         }
-        let message = if error.is_connect() && root.contains("handshake") {
-            format!(
-                "registry {authority} does not speak TLS properly ({root}); \
-                 if it speaks plain HTTP, list it under registry.insecure if you trust it"
-            )
-        } else if error.is_connect() {
-            format!("registry {authority} cannot be reached: {root}")
+        let (reason, message) = if is_unresolved(error) {
+            (Reason::RegistryNameUnknown, format!("the name of registry {authority} cannot be resolved: {root}"))
+        } else if error.is_timeout() && error.is_connect() {
+            (Reason::RegistryTimeout, format!("registry {authority} cannot be connected to in time"))
         } else if error.is_timeout() {
-            format!("registry {authority} sent nothing for {} s", stall.as_secs_f32())
+            (Reason::RegistryTimeout, format!("registry {authority} sent nothing for {} s", stall.as_secs_f32()))
+        } else if error.is_connect() && root.contains("handshake") {
+            (Reason::RegistryNotTls, not_tls(&format!("does not speak TLS properly ({root})")))
+        } else if error.is_connect() {
+            (Reason::RegistryUnreachable, format!("registry {authority} cannot be reached: {root}"))
+        } else if error.is_body() || error.is_decode() {
+            (Reason::ImageDownloadInterrupted, format!("the connection to registry {authority} broke: {root}"))
         } else {
-            format!("the connection to registry {authority} broke: {root}")
+            (Reason::RegistryUnreachable, format!("registry {authority} closed the connection without an answer: {root}"))
         };
-        Self::passing(Reason::RegistryUnreachable, message)
+        Self::passing(reason, message)
     }
 
     /// What a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
@@ -100,16 +120,15 @@ impl RegistryError {
             words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
         };
         match status {
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                Self::lasting(Reason::RegistryUnauthorized, said("gives no access"))
-            }
+            StatusCode::UNAUTHORIZED => Self::lasting(Reason::RegistryUnauthorized, said("gives no access")),
+            StatusCode::FORBIDDEN => Self::lasting(Reason::RegistryForbidden, said("gives no access")),
             StatusCode::NOT_FOUND => Self::lasting(Reason::ImageNotFound, format!("registry {authority} has no {wanted}")),
             StatusCode::TOO_MANY_REQUESTS => {
-                Self::Passing { reason: Reason::RegistryError, message: said("asks for fewer requests"), retry_after }
+                Self::Passing { reason: Reason::RegistryRateLimited, message: said("asks for fewer requests"), retry_after }
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Self::passing(Reason::RegistryError, said("gave up")),
             StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
-                Reason::RegistryUnreachable,
+                Reason::RegistryNotInsecure,
                 format!("registry {authority} speaks TLS; take it out of registry.insecure"),
             ),
             status if status.is_server_error() => {
@@ -144,6 +163,11 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 
 fn tls_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
     chain(error).find_map(|error| error.downcast_ref())
+}
+
+/// The resolver's failure comes wrapped in an error of hyper's that only says so.
+fn is_unresolved(error: &reqwest::Error) -> bool {
+    chain(error).any(|error| error.to_string() == "dns error")
 }
 
 fn root_cause(error: &reqwest::Error) -> String {

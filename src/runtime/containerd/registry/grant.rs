@@ -70,7 +70,8 @@ impl Grants {
     /// Does what a challenge asks for.
     ///
     /// # Errors
-    /// [`Reason::RegistryUnauthorized`] when that takes credentials and there are none, or they are refused.
+    /// [`Reason::RegistryUnauthorized`] when that takes credentials and there are none, and
+    /// [`Reason::RegistryCredentialsRefused`] when they are refused.
     pub(crate) async fn answer(
         &self,
         http: &Http,
@@ -122,7 +123,8 @@ fn unauthorized(image: &ImageReference, known: &Known) -> RegistryError {
              add some for {registry} to registry.auth_file"
         ),
     };
-    RegistryError::lasting(Reason::RegistryUnauthorized, message)
+    let reason = if known.basic.is_some() { Reason::RegistryCredentialsRefused } else { Reason::RegistryUnauthorized };
+    RegistryError::lasting(reason, message)
 }
 
 fn token_url(realm: &str, service: Option<&str>, scope: Option<&str>, image: &ImageReference) -> Result<Url, RegistryError> {
@@ -147,7 +149,7 @@ async fn fetch(http: &Http, url: &Url, image: &ImageReference, known: &Known) ->
     let body = read(http, response, TOKEN_BYTES_MAX, "token").await?;
     let strange = || {
         let message = format!("{authority}, where registry {} sends for tokens, answered without one", image.registry());
-        RegistryError::passing(Reason::RegistryError, message)
+        RegistryError::passing(Reason::RegistryTokenFailed, message)
     };
     let body: TokenBody = serde_json::from_slice(&body).map_err(|_| strange())?;
     let token = if body.token.is_empty() { body.access_token } else { body.token };
@@ -163,7 +165,7 @@ async fn token_failure(response: Response, authority: &str, image: &ImageReferen
     let error = RegistryError::status(response, authority, &format!("token for {}", image.repository())).await;
     match error {
         // No token service there is not the same as no image.
-        RegistryError::Lasting { message, .. } => RegistryError::lasting(Reason::RegistryError, message),
-        passing @ RegistryError::Passing { .. } => passing,
+        RegistryError::Lasting { message, .. } => RegistryError::lasting(Reason::RegistryTokenFailed, message),
+        passing @ RegistryError::Passing { .. } => passing.renamed(Reason::RegistryError, Reason::RegistryTokenFailed),
     }
 }

@@ -86,7 +86,7 @@ impl Http {
             }
         }
         let message = format!("registry {} redirects more than {REDIRECTS_MAX} times", authority(url));
-        Err(RegistryError::lasting(Reason::RegistryError, message))
+        Err(RegistryError::lasting(Reason::RegistryRedirectRefused, message))
     }
 
     /// What an error on the way to or from `url` means.
@@ -101,7 +101,7 @@ impl Http {
             "https" => Ok(()),
             "http" if listed() => Ok(()),
             _ => Err(RegistryError::lasting(
-                Reason::RegistryError,
+                Reason::RegistryRedirectRefused,
                 format!(
                     "the registry leads to {}://{authority}, which is not TLS; list {authority} under registry.insecure if you trust it",
                     url.scheme()
@@ -123,7 +123,8 @@ pub(crate) fn authority(url: &Url) -> String {
 /// [`RegistryError::Lasting`] when it is none.
 pub(crate) fn parse(text: &str) -> Result<Url, RegistryError> {
     let shown: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    Url::parse(text).map_err(|error| RegistryError::lasting(Reason::RegistryError, format!("{shown:?} is no URL: {error}")))
+    Url::parse(text)
+        .map_err(|error| RegistryError::lasting(Reason::RegistryAnswerInvalid, format!("{shown:?} is no URL: {error}")))
 }
 
 /// Where a redirect leads; `None`: the response is none.
@@ -132,7 +133,7 @@ fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
         return None;
     }
     let target = response.headers().get(LOCATION)?.to_str().ok()?;
-    let wrong = |_| RegistryError::lasting(Reason::RegistryError, "the registry redirects to something that is no URL");
+    let wrong = |_| RegistryError::lasting(Reason::RegistryRedirectRefused, "the registry redirects to something that is no URL");
     Some(response.url().join(target).map_err(wrong))
 }
 

@@ -1,0 +1,115 @@
+//! What a failure of the network means to whoever called.
+
+use std::error::Error;
+
+use state::desired::PortBinding;
+use state::reason::Reason;
+
+use crate::runtime::RuntimeError;
+
+/// Why the network is not as asked, cut by what the caller does next.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// Somebody else has the host port: wait until it is free, or for a spec with another one.
+    #[error("host port {}/{} is in use by another process or container of this host", binding.host, binding.protocol.as_str())]
+    PortTaken {
+        /// The one of the assignment's ports that is taken.
+        binding: PortBinding,
+    },
+    /// The kernel, `nft` or the file system refused: try again later.
+    #[error("{what}")]
+    Failed {
+        /// Whose failure it is.
+        part: Part,
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+/// What of the network failed: where a person has to look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// A netns, or the file that names it.
+    Netns,
+    /// The bridge, or the way from a container to it.
+    Bridge,
+    /// The table of host ports, or the rules for forwarding.
+    Firewall,
+    /// The files by which containers know names.
+    Names,
+    /// None of these alone: threads, sockets.
+    Whole,
+}
+
+impl NetworkError {
+    pub(super) fn failed(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Failed { part: Part::Whole, what: what.into(), source: source.into() }
+    }
+
+    /// The same failure, as one of `part` unless it is known to be another's.
+    #[must_use]
+    pub(super) fn of(self, part: Part) -> Self {
+        match self {
+            Self::Failed { part: Part::Whole, what, source } => Self::Failed { part, what, source },
+            other @ (Self::Failed { .. } | Self::PortTaken { .. }) => other,
+        }
+    }
+
+    const fn reason(&self) -> Reason {
+        match self {
+            Self::PortTaken { .. } => Reason::PortTaken,
+            Self::Failed { part: Part::Netns, .. } => Reason::NetnsFailed,
+            Self::Failed { part: Part::Bridge, .. } => Reason::BridgeFailed,
+            Self::Failed { part: Part::Firewall, .. } => Reason::FirewallFailed,
+            Self::Failed { part: Part::Names, .. } => Reason::NameFilesFailed,
+            Self::Failed { part: Part::Whole, .. } => Reason::NetworkError,
+        }
+    }
+}
+
+impl From<NetworkError> for RuntimeError {
+    fn from(error: NetworkError) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        Self::failed(error.reason(), message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::spec::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn an_error_tells_the_whole_chain_and_its_reason() {
+        let error = NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
+        let RuntimeError::Failed { reason, message, .. } = RuntimeError::from(error) else { panic!("not a failure") };
+        assert_eq!((reason, message.as_str()), (Reason::NetworkError, "cannot do it: the kernel is tired"));
+
+        for (part, expected) in [
+            (Part::Netns, Reason::NetnsFailed),
+            (Part::Bridge, Reason::BridgeFailed),
+            (Part::Firewall, Reason::FirewallFailed),
+            (Part::Names, Reason::NameFilesFailed),
+            (Part::Whole, Reason::NetworkError),
+        ] {
+            let error = NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired")).of(part);
+            assert_eq!(error.of(Part::Bridge).reason(), if part == Part::Whole { Reason::BridgeFailed } else { expected });
+        }
+
+        let binding = PortBinding { host_ip: None, host: 8080, container: 80, protocol: Protocol::Udp };
+        let RuntimeError::Failed { reason, message, .. } = NetworkError::PortTaken { binding }.into() else {
+            panic!("not a failure")
+        };
+        assert_eq!(reason, Reason::PortTaken);
+        assert!(message.starts_with("host port 8080/udp is in use"), "{message}");
+    }
+}

@@ -1,0 +1,95 @@
+//! A node in memory: reconciler, queue, plan and real store on the in-memory runtime.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chas_node_agent::metrics::Metrics;
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
+use chas_node_agent::runtime::memory::MemoryRuntime;
+use chas_node_agent::writer::Writer;
+use serde_json::{Value, json};
+use state::assign::Pool;
+use state::desired::{Owner, RunState};
+use state::id::ContainerId;
+use state::status::{Condition, condition};
+use state::store::{Limits, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub(crate) struct Node {
+    pub(crate) runtime: Arc<MemoryRuntime>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) handle: Handle,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
+    tracker: TaskTracker,
+    directory: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) fn start() -> Self {
+        Self::start_on(Arc::default(), tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
+        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
+        let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 50, random: state::store::random };
+        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+        let (metrics, tracker) = (Metrics::new(), TaskTracker::new());
+        let writer = Writer::new(Arc::clone(&store), metrics.clone(), tracker.clone());
+        let reconciler = Reconciler::new(Arc::clone(&runtime), writer, Clock::start(), Duration::from_secs(30));
+        let reconciler = reconciler.counting(metrics.clone());
+        let (handle, stop) = (reconciler.handle(), CancellationToken::new());
+        tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
+        Self { runtime, store, handle, metrics, stop, tracker, directory }
+    }
+
+    /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { runtime, store, handle, stop, tracker, directory, .. } = self;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        drop((store, handle));
+        Self::start_on(runtime, directory)
+    }
+
+    pub(crate) fn deploy(&self, body: &Value) -> ContainerId {
+        let deploy = state::spec::parse::deploy(body).unwrap();
+        let id = self.store.deploy(deploy, Owner::Push, false, 0, |_| false).unwrap().record.id;
+        self.handle.wake(id);
+        id
+    }
+
+    pub(crate) fn remove(&self, id: ContainerId) {
+        self.store.change(id, |record| record.removing = true).unwrap();
+        self.handle.wake(id);
+    }
+
+    pub(crate) fn condition(&self, id: ContainerId) -> Condition {
+        let known = self.handle.board().known(id);
+        condition(self.store.desired().get(id).unwrap(), &known.seen, &known.memory, known.activity)
+    }
+
+    pub(crate) fn settled(&self) -> bool {
+        let desired = self.store.desired();
+        let wanted = desired.records().filter(|r| r.run == RunState::Running && !r.removing).map(|r| r.instance());
+        desired.records().all(|r| !r.removing) && self.runtime.running() == wanted.collect()
+    }
+}
+
+/// The store writes on a thread of its own, which virtual time does not wait for: so time is let go in small pieces,
+/// with a breath of real time in between.
+pub(crate) async fn pass(time: Duration) {
+    let end = tokio::time::Instant::now() + time;
+    while tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        std::thread::sleep(Duration::from_micros(200));
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) fn web() -> Value {
+    json!({"name": "web", "image": "nginx"})
+}
