@@ -243,7 +243,6 @@ async fn a_state_directory_that_turns_read_only_refuses_changes_and_touches_noth
     // Also a start on it.
     stand.agent.kill_9();
     stand.agent.start_again().await;
-    ready(&stand, "on a read-only directory").await;
     let (status, problem) = stand.agent.deploy(&stand.web("other", &json!({}))).await;
     assert_eq!(status, 503, "{problem}");
     let again = stand.agent.wait_status("web", "running", SOON).await;
