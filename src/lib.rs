@@ -30,7 +30,15 @@
 //! # What is written first
 //!
 //! Persist, then publish, then act, then answer: a deploy is synced to disk by [`state::store`] before the reconciler or
-//! the caller hears of it. In containerd, a container record is made before its snapshot and task, and deleted after them.
+//! the caller hears of it. [`writer`] is the only way there for async code. In containerd, a container record is made before
+//! its snapshot and task, and deleted after them.
+//!
+//! # What is written three times
+//!
+//! sled holds the desired state; two checksummed files beside it hold it again, a tenth of a second later; and the labels of
+//! each container in containerd hold its record a third time. A start takes the newest copy that is whole, moves the rest
+//! aside, and says what it lost. As long as something may be missing ([`state::desired::set::Adoption`]) nothing counts as
+//! unwanted, so no loss of the agent's files stops a container.
 
 pub mod agent;
 
