@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::backoff;
 use crate::metrics::Metrics;
 use crate::runtime::{Foreign, PullProgress, Runtime, RuntimeEvent};
 use crate::writer::Writer;
@@ -148,6 +149,12 @@ impl Board {
         lock(&self.known).get(&id).cloned().unwrap_or_default()
     }
 
+    /// Of how many containers anything is known.
+    #[must_use]
+    pub fn known_count(&self) -> usize {
+        lock(&self.known).len()
+    }
+
     /// Containers in our namespace that are not ours.
     #[must_use]
     pub fn foreign(&self) -> Vec<Foreign> {
@@ -233,6 +240,12 @@ impl Handle {
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
+
+    /// How many containers have a turn or wait for one.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.queue.len()
+    }
 }
 
 /// The reconciler: everything it needs, and nothing of what it knows.
@@ -246,6 +259,8 @@ pub struct Reconciler<R> {
     look_at_all: Notify,
     resync_interval: Duration,
     metrics: Metrics,
+    /// Draws a wait between nothing and the one given.
+    draw: fn(Duration) -> Duration,
 }
 
 impl<R: Runtime> Reconciler<R> {
@@ -257,7 +272,14 @@ impl<R: Runtime> Reconciler<R> {
             board.update(id, |known| known.memory = memory);
         }
         let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
-        Self { runtime, writer, queue, board, look_at_all, resync_interval, metrics }
+        let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
+        Self { runtime, writer, queue, board, look_at_all, resync_interval, metrics, draw }
+    }
+
+    /// Takes what is random in its waits from `draw`, for simulations.
+    #[must_use]
+    pub fn drawing(self, draw: fn(Duration) -> Duration) -> Self {
+        Self { draw, ..self }
     }
 
     /// Counts what it does in `metrics`.
@@ -280,6 +302,7 @@ impl<R: Runtime> Reconciler<R> {
         let stopped = stop.clone();
         tracker.spawn(async move {
             tokio::select! {
+                biased;
                 () = follower.runtime.follow(events) => {}
                 () = stopped.cancelled() => {}
             }
@@ -287,6 +310,7 @@ impl<R: Runtime> Reconciler<R> {
         let (resyncing, stopped) = (Arc::clone(&this), stop.clone());
         tracker.spawn(async move {
             tokio::select! {
+                biased;
                 () = resyncing.resync_for_ever() => {}
                 () = stopped.cancelled() => {}
             }

@@ -119,6 +119,7 @@ impl Writer {
                 return;
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => {}
                 () = async { tokio::time::sleep(wait).await; self.copy_due.notified().await } => {}
             }

@@ -80,6 +80,16 @@ impl Queue {
         }
     }
 
+    /// How many have a turn or wait for one.
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Nobody has or wants a turn.
+    pub fn is_empty(&self) -> bool {
+        self.entries().is_empty()
+    }
+
     /// Ends a turn.
     pub fn done(&self, id: ContainerId) {
         let mut entries = self.entries();

@@ -15,7 +15,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use crate::backoff;
 use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
 
 /// Steps of one turn. The longest way, a change of two generations with a lost image, takes ten; more is a fault of ours
@@ -25,20 +24,20 @@ const STEPS_MAX: u32 = 20;
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.
-fn restart_delay(exits: u32) -> Duration {
+fn restart_delay(exits: u32, draw: fn(Duration) -> Duration) -> Duration {
     let ceiling = Duration::from_secs(1).saturating_mul(1 << exits.min(9)).min(Duration::from_mins(5));
-    ceiling / 2 + backoff::delay(ceiling / 2, ceiling / 2, 0)
+    ceiling / 2 + draw(ceiling / 2)
 }
 
 /// Waits between attempts of a step that failed.
-fn attempt_delay(cause: Cause, reason: Reason, attempts: u32) -> Duration {
+fn attempt_delay(cause: Cause, reason: Reason, attempts: u32, draw: fn(Duration) -> Duration) -> Duration {
     // What a registry refused is somebody else's to mend, and asking again costs them something.
     let first = match (cause, reason.kind()) {
         (Cause::Start, Kind::Image) => Duration::from_secs(10),
         (Cause::Start | Cause::End | Cause::Exit, _) => Duration::from_secs(1),
     };
     let ceiling = first.saturating_mul(1 << attempts.min(9)).min(Duration::from_mins(5));
-    ceiling / 2 + backoff::delay(ceiling / 2, ceiling / 2, 0)
+    ceiling / 2 + draw(ceiling / 2)
 }
 
 /// What follows a step.
@@ -114,7 +113,7 @@ impl<R: Runtime> Reconciler<R> {
             let now = self.board.clock.now();
             let next = self.board.update(id, |known| {
                 if let Some(record) = record {
-                    known.memory.look(record, &seen, now, restart_delay);
+                    known.memory.look(record, &seen, now, |exits| restart_delay(exits, self.draw));
                 }
                 known.seen = seen;
                 step(id, record, &known.seen, &known.memory, now)
@@ -195,7 +194,7 @@ impl<R: Runtime> Reconciler<R> {
         self.metrics.step_failed(step.word(), reason.code());
         self.board.update(id, |known| {
             let first_loss = reason == Reason::ImageLost && known.memory.attempts == 0;
-            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.memory.attempts) };
+            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.memory.attempts, self.draw) };
             let wait = own.max(retry_after.unwrap_or_default());
             tracing::warn!(container = %name, %reason, %message, again_in_ms = wait.as_millis(), "failed");
             known.memory.failed(cause, reason, message.clone(), now, wait);
