@@ -149,10 +149,10 @@ impl Board {
         lock(&self.known).get(&id).cloned().unwrap_or_default()
     }
 
-    /// Of how many containers anything is known.
+    /// The containers of which anything is known.
     #[must_use]
-    pub fn known_count(&self) -> usize {
-        lock(&self.known).len()
+    pub fn known_ids(&self) -> Vec<ContainerId> {
+        lock(&self.known).keys().copied().collect()
     }
 
     /// Containers in our namespace that are not ours.

@@ -98,6 +98,9 @@ impl<R: Runtime> Reconciler<R> {
             let record = desired.get(id).cloned();
             // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.
             if desired.holds(id) || desired.adoption().is_some_and(|adoption| adoption.is_new || record.is_none()) {
+                if record.is_none() {
+                    self.board.drop_known(id);
+                }
                 return;
             }
             let record = record.as_deref();

@@ -338,6 +338,13 @@ impl Store {
         }
     }
 
+    /// Brings to the disk what is [remembered](Self::remember) as well. An orderly end does so by itself.
+    pub fn flush(&self) {
+        if let Files::Open(disk) = &*lock(&self.files) {
+            disk.flush();
+        }
+    }
+
     /// Keeps what is remembered of a container (`None`: nothing any more) over a restart of the agent. It is no promise: it
     /// reaches the disk within half a second, and is lost with the files.
     pub fn remember(&self, id: ContainerId, memory: Option<&Remembered>) {
@@ -349,7 +356,7 @@ impl Store {
         }
     }
 
-    /// What was remembered when the agent ended, as it is true in the boot with this id.
+    /// What was remembered when the agent ended of what is desired, as it is true in the boot with this id.
     #[must_use]
     pub fn memories(&self, boot_id: &str) -> BTreeMap<ContainerId, Memory> {
         let Files::Open(disk) = &*lock(&self.files) else { return BTreeMap::new() };
@@ -357,7 +364,9 @@ impl Store {
             let remembered: Remembered = serde_json::from_slice(&value).ok()?;
             Some((key.parse().ok()?, remembered.in_boot(boot_id)))
         };
-        disk.remembered().into_iter().filter_map(read).collect()
+        // A kill may have come between the end of a record and that of its memory.
+        let desired = self.desired();
+        disk.remembered().into_iter().filter_map(read).filter(|(id, _)| desired.get(*id).is_some()).collect()
     }
 
     /// An id that nothing has.

@@ -15,7 +15,8 @@ pub(super) fn taken(desired: &Desired, adoption: Adoption, copies: &[(ContainerI
             continue;
         }
         match serde_json::from_value::<Record>(copy.clone()).ok().filter(|record| record.id == *id) {
-            Some(record) => records.push(record),
+            // What was noted when it was made has been done since.
+            Some(record) => records.push(Record { restart_pending: false, finished: None, ..record }),
             // Whatever it is, it is not known to be unwanted.
             None if desired.get(*id).is_none() => {
                 changes.push(Change::Hold(*id, copy.clone()));

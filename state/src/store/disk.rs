@@ -150,6 +150,11 @@ impl Disk {
         Ok(())
     }
 
+    /// Gives the log to the kernel. What is lost by a failure here is only memory.
+    pub(super) fn flush(&self) {
+        let _lost = catch_unwind(AssertUnwindSafe(|| self.db.flush()));
+    }
+
     /// Notes what is remembered under `key`, `None`: nothing more. It reaches the disk within [`FLUSH_EVERY_MS`].
     pub(super) fn remember(&self, key: &str, value: Option<Vec<u8>>) -> Result<(), Fault> {
         let noted = catch_unwind(AssertUnwindSafe(|| match value {

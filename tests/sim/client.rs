@@ -1,0 +1,151 @@
+//! Those who ask the agent for something, and remember what they were told.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use chas_node_agent::reconcile::Handle;
+use chas_node_agent::writer::Writer;
+use serde_json::json;
+use state::desired::{Owner, Record, RunState};
+use state::store::{Store, StoreError};
+
+use crate::dice;
+use crate::world::World;
+
+const NAMES: [&str; 4] = ["a", "b", "c", "d"];
+
+/// What one container is asked to be: which body, and whether it runs. `None`: it is not to be.
+type Wanted = Option<(u64, RunState)>;
+
+#[derive(Debug, Default)]
+struct Told {
+    acknowledged: Wanted,
+    /// What was asked and not answered yet: either may be.
+    asked: Option<Wanted>,
+}
+
+/// What the callers know.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clients(Arc<Mutex<BTreeMap<&'static str, Told>>>);
+
+#[derive(Clone, Copy, Debug)]
+enum Ask {
+    Deploy(u64, RunState),
+    Remove,
+    Stop,
+    Start,
+    Restart,
+}
+
+fn ask() -> Ask {
+    match dice::below(12) {
+        0..6 => Ask::Deploy(dice::below(3), if dice::chance(90) { RunState::Running } else { RunState::Stopped }),
+        6..8 => Ask::Remove,
+        8 => Ask::Stop,
+        9..11 => Ask::Start,
+        _ => Ask::Restart,
+    }
+}
+
+impl Ask {
+    fn after(self, before: Wanted) -> Wanted {
+        match self {
+            Self::Deploy(body, run) => Some((body, run)),
+            Self::Remove => None,
+            Self::Stop => before.map(|(body, _)| (body, RunState::Stopped)),
+            Self::Start | Self::Restart => before.map(|(body, _)| (body, RunState::Running)),
+        }
+    }
+
+    /// As the API does it.
+    fn change(self, store: &Store, name: &str, handle: &Handle) -> Result<(), StoreError> {
+        if let Self::Deploy(body, run) = self {
+            let policy = ["always", "always", "always", "on-failure", "never"][usize::try_from(body).unwrap() % 5];
+            let body = json!({"name": name, "image": format!("image{body}"), "state": run, "environment": {"BODY": body.to_string()},
+                "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
+            let deploy = state::spec::parse::deploy(&body).unwrap();
+            let accepted = store.deploy(deploy, Owner::Push, false, 0, |_| false)?;
+            handle.wake(accepted.record.id);
+            return Ok(());
+        }
+        let Some(id) = store.desired().named(&name.parse().unwrap()).map(|record| record.id) else { return Ok(()) };
+        store.change(id, |record| match self {
+            Self::Stop => record.run = RunState::Stopped,
+            Self::Start => (record.run, record.finished) = (RunState::Running, None),
+            Self::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
+            Self::Remove | Self::Deploy(..) => record.removing = true,
+        })?;
+        handle.wake(id);
+        Ok(())
+    }
+}
+
+fn actual(record: Option<&Arc<Record>>) -> Wanted {
+    let record = record.filter(|record| !record.removing)?;
+    Some((record.spec.environment["BODY"].parse().unwrap(), record.run))
+}
+
+impl Clients {
+    fn told(&self) -> MutexGuard<'_, BTreeMap<&'static str, Told>> {
+        self.0.lock().unwrap()
+    }
+
+    /// Somebody asks for something; nobody asks twice for one name before the answer.
+    pub(crate) async fn ask(self, world: World, writer: Writer, handle: Handle) {
+        let (name, ask) = (NAMES[dice::index(NAMES.len())], ask());
+        {
+            let mut all = self.told();
+            let told = all.entry(name).or_default();
+            let removing = matches!(ask, Ask::Deploy(..)) || told.acknowledged.is_some();
+            if told.asked.is_some() || !removing {
+                return;
+            }
+            told.asked = Some(ask.after(told.acknowledged));
+        }
+        world.inner().judge.trace(|| format!("ask {name} {ask:?}"));
+        let looking = world.clone();
+        let asked = writer.write(move |store| {
+            let changed = ask.change(store, name, &handle);
+            let mut inner = looking.inner();
+            let names: Vec<_> = inner.instances.keys().copied().collect();
+            let id = store.desired().named(&name.parse().unwrap()).map(|record| record.id);
+            for instance in names.iter().filter(|instance| Some(instance.id) == id) {
+                inner.judge.forget_exits(*instance);
+                inner.judge.protected.remove(instance);
+            }
+            inner.judge.look(names.into_iter());
+            changed
+        });
+        let answer = asked.await;
+        world.inner().judge.trace(|| format!("told {name} {answer:?}"));
+        let mut all = self.told();
+        let told = all.entry(name).or_default();
+        if let Some(asked) = told.asked.take()
+            && answer.is_ok()
+        {
+            told.acknowledged = asked;
+        }
+    }
+
+    /// Holds what is stored against what was told. After a crash either of what was asked may be; from then on it is.
+    pub(crate) fn check(&self, store: &Store, settle: bool) -> Result<(), String> {
+        for (name, told) in self.told().iter_mut() {
+            let is = actual(store.desired().named(&name.parse().unwrap()));
+            if is != told.acknowledged && Some(is) != told.asked {
+                return Err(format!("{name} is {is:?}; acknowledged: {:?}, asked: {:?}", told.acknowledged, told.asked));
+            }
+            if settle {
+                (told.acknowledged, told.asked) = (is, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// All of the agent's files were lost: what is there now is what there is.
+    pub(crate) fn take_as_it_is(&self, store: &Store) {
+        for name in NAMES {
+            let is = actual(store.desired().named(&name.parse().unwrap()));
+            self.told().insert(name, Told { acknowledged: is, asked: None });
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The agent's files: where they are, and what is done to them while it is down.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::dice;
+
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+/// A state directory, and where it goes next. Gone with the value.
+#[derive(Debug)]
+pub(crate) struct Files {
+    root: PathBuf,
+    life: u32,
+}
+
+/// What became of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// Nothing that matters: nothing may be lost.
+    Whole,
+    /// sled's are damaged: nothing that was acknowledged may be lost, but what is only remembered is.
+    Damaged,
+    /// All are gone: what runs must go on, and is all that is known.
+    Gone,
+}
+
+impl Files {
+    /// On a disk of memory where there is one, for speed: what syncing is worth, a power cut shows, not this.
+    pub(crate) fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let root = parent.join(format!("chas-sim-{}-{number}", std::process::id()));
+        let _left_by_another = fs::remove_dir_all(&root);
+        fs::create_dir(&root).unwrap();
+        Self { root, life: 0 }
+    }
+
+    pub(crate) fn now(&self) -> PathBuf {
+        self.root.join(self.life.to_string())
+    }
+
+    /// As they are at this moment, for the next life: whatever the agent that is dropped still writes is not in them.
+    pub(crate) fn crash(&mut self) {
+        let from = self.now();
+        self.life += 1;
+        copy(&from, &self.now());
+    }
+
+    pub(crate) fn damage(&self) -> Fate {
+        let directory = self.now();
+        match dice::below(20) {
+            0..9 => Fate::Whole,
+            9 => {
+                fs::remove_dir_all(&directory).unwrap();
+                Fate::Gone
+            }
+            10 => {
+                fs::remove_dir_all(directory.join("state")).unwrap();
+                Fate::Damaged
+            }
+            11 => {
+                let _not_written_yet = fs::remove_file(directory.join(["desired.json.a", "desired.json.b"][dice::index(2)]));
+                Fate::Whole
+            }
+            12..18 => {
+                // Where in its log a thing stands hangs on sled's own threads: damage to parts is not for a history that can
+                // be repeated. The tests of the store damage every block.
+                let path = directory.join("state/db");
+                let length = fs::read(&path).map_or(0, |bytes| bytes.len());
+                fs::write(&path, vec![[0_u8, 0xff][dice::index(2)]; length]).unwrap();
+                Fate::Damaged
+            }
+            _ => {
+                damage(&directory.join(["desired.json.a", "desired.json.b"][dice::index(2)]));
+                Fate::Whole
+            }
+        }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _next_time = fs::remove_dir_all(&self.root);
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy(&path, &to);
+        } else {
+            fs::copy(path, to).unwrap();
+        }
+    }
+}
+
+/// A few blocks turned over or made zero, or the file cut.
+fn damage(path: &Path) {
+    let Ok(mut bytes) = fs::read(path) else { return };
+    for _ in 0..=dice::below(3) {
+        let block = dice::index(bytes.len().div_ceil(512));
+        let (start, end) = (block * 512, (block * 512 + 512).min(bytes.len()));
+        match dice::below(3) {
+            0 => bytes[start..end].iter_mut().for_each(|byte| *byte = !*byte),
+            1 => bytes[start..end].fill(0),
+            _ => bytes.truncate(start),
+        }
+    }
+    fs::write(path, bytes).unwrap();
+}

@@ -1,0 +1,264 @@
+//! One history: a few lives of the agent on one node, with all that goes wrong in and between them, and a peaceful end.
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
+use chas_node_agent::runtime::RuntimeEvent;
+use chas_node_agent::writer::Writer;
+use state::assign::Pool;
+use state::id::InstanceName;
+use state::store::{Limits, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::client::Clients;
+use crate::dice;
+use crate::files::{Fate, Files};
+use crate::world::World;
+
+/// As the agent's own default.
+const RESYNC: Duration = Duration::from_secs(30);
+/// The longest wait is five minutes; a few of them may follow each other.
+const CONVERGED_WITHIN: Duration = Duration::from_mins(30);
+/// A look at a container costs three calls: more than this, in the time and for the reasons there were, is a spin.
+const LOOKS_MAX: u64 = 4000;
+
+/// How a life ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// As by `kill -9`: at whatever await each task is.
+    Crash,
+    /// As by SIGTERM.
+    Orderly,
+}
+
+/// What outlives the agent.
+struct Node {
+    world: World,
+    clients: Clients,
+    files: Files,
+    boot_time: Duration,
+    boots: u128,
+    fate: Fate,
+    /// What ran and was wanted when the last life ended.
+    healthy: Vec<InstanceName>,
+}
+
+/// One life of the agent.
+struct Life {
+    world: World,
+    clients: Clients,
+    store: Arc<Store>,
+    writer: Writer,
+    handle: Handle,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    fate: Fate,
+}
+
+/// Runs the history of a seed.
+///
+/// # Errors
+/// What must not have happened, and did.
+pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
+    dice::seed(seed);
+    let files = Files::new();
+    let (world, clients) = (World::default(), Clients::default());
+    if verbose {
+        world.inner().judge.verbose();
+    }
+    let mut node = Node { world, clients, files, boot_time: Duration::from_secs(60), boots: 1, fate: Fate::Whole, healthy: Vec::new() };
+    let lives = dice::below(4);
+    for life in 0..=lives {
+        node.live(life == lives)?;
+        node.world.inner().judge.verdict()?;
+    }
+    Ok(node.world.inner().judge.hash())
+}
+
+impl Node {
+    fn live(&mut self, is_last: bool) -> Result<(), String> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let (world, began) = (self.world.clone(), self.boot_time);
+        world.new_life();
+        let result = runtime.block_on(async {
+            world.inner().judge.begin_life();
+            let clock = Clock::at(began, self.boots);
+            let life = self.begin(clock)?;
+            let lived = life.pass(is_last).await;
+            let lived = match lived {
+                Ok(()) if is_last => life.converge().await,
+                other => other,
+            };
+            let end = if dice::chance(60) { End::Crash } else { End::Orderly };
+            world.inner().judge.trace(|| format!("the agent's end: {end:?}"));
+            if end == End::Orderly {
+                life.stop.cancel();
+                life.tracker.close();
+                life.tracker.wait().await;
+            }
+            self.boot_time = clock.now().0;
+            let running = world.running();
+            self.healthy = world.inner().judge.wanted(running);
+            // Before damage is done, a tenth of a second has passed: the copies are current. And what is remembered is
+            // flushed, so that a history does not hang on real time.
+            let fate_follows = life.store.copy().map_err(|error| error.to_string());
+            life.store.flush();
+            self.files.crash();
+            world.inner().judge.end_life();
+            lived.and(fate_follows).map(|()| end)
+        });
+        // What the tasks hold goes with them.
+        drop(runtime);
+        self.between(result?);
+        Ok(())
+    }
+
+    fn begin(&self, clock: Clock) -> Result<Life, String> {
+        let pool = Pool { addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99), ports: 100..=199 };
+        let limits = Limits { pool, containers_max: 50, random: dice::random };
+        let store = Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
+        self.world.set_store(&store);
+        if self.fate != Fate::Gone {
+            self.clients.check(&store, true)?;
+        }
+        let writer = Writer::simulated(Arc::clone(&store), dice::disk_pause);
+        let reconciler = Reconciler::new(Arc::new(self.world.clone()), writer.clone(), clock, RESYNC).drawing(dice::draw);
+        let (handle, stop, tracker) = (reconciler.handle(), CancellationToken::new(), TaskTracker::new());
+        tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
+        tracker.spawn(writer.clone().keep_copies(stop.clone()));
+        let (world, clients) = (self.world.clone(), self.clients.clone());
+        Ok(Life { world, clients, store, writer, handle, stop, tracker, fate: self.fate })
+    }
+
+    /// While the agent is down.
+    fn between(&mut self, end: End) {
+        // What a turn had seen and not kept yet is lost with a crash.
+        if end == End::Crash {
+            self.world.inner().judge.forget_all_exits();
+        }
+        let names: Vec<_> = self.world.inner().instances.keys().copied().collect();
+        let reboot = dice::chance(20);
+        for name in names {
+            if reboot || dice::chance(5) {
+                self.world.lose_task(name);
+            } else if dice::chance(15) {
+                self.world.exit(name);
+                self.world.inner().judge.forget_exits(name);
+            }
+        }
+        let down = dice::millis(400_000);
+        self.world.inner().judge.passes(down);
+        if reboot {
+            (self.boots, self.boot_time) = (self.boots + 1, dice::millis(5000));
+        } else {
+            self.boot_time += down;
+        }
+        self.fate = self.files.damage();
+        if self.fate != Fate::Whole {
+            self.world.inner().judge.forget_all_exits();
+        }
+        if self.fate == Fate::Gone {
+            let running = self.world.running();
+            self.world.inner().judge.protected = self.healthy.iter().copied().filter(|name| running.contains(name)).collect();
+        }
+        let fate = self.fate;
+        self.world.inner().judge.trace(|| format!("between: reboot {reboot}, files {fate:?}"));
+    }
+}
+
+impl Life {
+    /// All that goes wrong, and all that is asked for.
+    async fn pass(&self, is_last: bool) -> Result<(), String> {
+        if self.fate == Fate::Gone {
+            self.settle_into_the_loss().await?;
+        }
+        let acts = 3 + dice::below(if is_last { 15 } else { 25 });
+        for _ in 0..acts {
+            self.act();
+            tokio::time::sleep(match dice::below(10) {
+                0..5 => dice::millis(300),
+                5..9 => dice::millis(5000),
+                _ => dice::millis(400_000),
+            })
+            .await;
+            self.look()?;
+        }
+        Ok(())
+    }
+
+    /// Until what runs is taken over, nothing is asked of the agent: what was told before says nothing any more.
+    async fn settle_into_the_loss(&self) -> Result<(), String> {
+        for _ in 0..2000 {
+            if self.store.desired().adoption().is_none() {
+                self.clients.take_as_it_is(&self.store);
+                return self.world.inner().judge.verdict();
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        Err("what the runtime holds was never taken over".to_owned())
+    }
+
+    fn act(&self) {
+        let running: Vec<_> = self.world.running().into_iter().collect();
+        let one = (!running.is_empty()).then(|| running[dice::index(running.len())]);
+        match (dice::below(20), one) {
+            (0..9, _) => {
+                let asking = self.clients.clone().ask(self.world.clone(), self.writer.clone(), self.handle.clone());
+                self.tracker.spawn(asking);
+            }
+            (9..14, Some(name)) => self.world.exit(name),
+            (14, Some(name)) => self.world.lose_task(name),
+            (15, _) => self.world.lose_images(),
+            (16, _) => {
+                self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
+                self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
+            }
+            (17, Some(name)) => self.world.hint(Duration::ZERO, RuntimeEvent::Changed(name.id)),
+            _ => {}
+        }
+    }
+
+    fn look(&self) -> Result<(), String> {
+        self.clients.check(&self.store, false)?;
+        let inner = self.world.inner();
+        inner.judge.verdict()?;
+        let ids = inner.instances.len() + self.store.desired().records().count();
+        let waiting = self.handle.waiting();
+        // What was removed a moment ago may have one turn to come.
+        if waiting > ids + 4 {
+            return Err(format!("{waiting} wait for a turn, of {ids}"));
+        }
+        if inner.looks > LOOKS_MAX { Err(format!("{} looks at single containers", inner.looks)) } else { Ok(()) }
+    }
+
+    /// Nothing goes wrong any more: all comes to be as it is wanted, and then nothing is done.
+    async fn converge(&self) -> Result<(), String> {
+        dice::calm(true);
+        self.world.inner().judge.trace(|| "from now on all goes well".to_owned());
+        let step = Duration::from_secs(5);
+        let mut left = CONVERGED_WITHIN;
+        while let Some(why) = self.world.unsettled(&self.store) {
+            if left.is_zero() {
+                return Err(format!("not settled when all had gone well for {CONVERGED_WITHIN:?}: {why}"));
+            }
+            left = left.saturating_sub(step);
+            tokio::time::sleep(step).await;
+            self.look()?;
+        }
+        self.clients.check(&self.store, false)?;
+        // Whoever is settled is left alone, after one more whole look for what was settled a moment ago.
+        tokio::time::sleep(RESYNC * 2).await;
+        let looks = self.world.inner().looks;
+        tokio::time::sleep(RESYNC * 4).await;
+        let more = self.world.inner().looks - looks;
+        let (waiting, mut gone) = (self.handle.waiting(), self.handle.board().known_ids());
+        gone.retain(|id| self.store.desired().get(*id).is_none());
+        match (more, waiting, gone.is_empty()) {
+            (0, 0, true) => self.world.inner().judge.verdict(),
+            _ => Err(format!("settled, and yet {more} looks, {waiting} waiting, and something is known of {gone:?}")),
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! What must never happen, whatever goes wrong: watched at each call that the agent makes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Weak;
+use std::time::Duration;
+
+use state::desired::{Record, RunState};
+use state::id::InstanceName;
+use state::store::Store;
+use tokio::time::Instant;
+
+/// A decision may be this much older than the call that it leads to: a look in between takes up to two long pauses.
+const DECISION: Duration = Duration::from_secs(7);
+/// A life this long makes up for the ends before it.
+const HEALTHY: Duration = Duration::from_secs(600);
+
+/// Ends of one generation in a row, as far as the agent must have seen them.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    count: u32,
+    last: Duration,
+    began: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Judge {
+    pub(crate) store: Option<Weak<Store>>,
+    /// Time since the history began: what was before this life, and when this life began.
+    before: Duration,
+    life: Option<Instant>,
+    /// When each instance was last seen not to be wanted as it runs.
+    unwanted: BTreeMap<InstanceName, Duration>,
+    ends: BTreeMap<InstanceName, Ends>,
+    /// What ran and was wanted when all of the agent's files were lost: nobody asked for its end since.
+    pub(crate) protected: BTreeSet<InstanceName>,
+    first: Option<String>,
+    hash: u64,
+    verbose: bool,
+}
+
+impl Judge {
+    pub(crate) fn verbose(&mut self) {
+        self.verbose = true;
+    }
+
+    pub(crate) fn begin_life(&mut self) {
+        self.before = self.now();
+        self.life = Some(Instant::now());
+    }
+
+    /// The life's runtime is gone, and with it the clock.
+    pub(crate) fn end_life(&mut self) {
+        self.before = self.now();
+        self.life = None;
+    }
+
+    /// Time passes without an agent.
+    pub(crate) fn passes(&mut self, time: Duration) {
+        self.before += time;
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.before + self.life.map_or(Duration::ZERO, |life| life.elapsed())
+    }
+
+    /// The first thing that must not have happened.
+    pub(crate) fn verdict(&self) -> Result<(), String> {
+        self.first.clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn broken(&mut self, what: String) {
+        self.trace(|| format!("BROKEN: {what}"));
+        self.first.get_or_insert(what);
+    }
+
+    /// A fingerprint of all that happened.
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
+
+    pub(crate) fn trace(&mut self, line: impl FnOnce() -> String) {
+        let line = line();
+        let mut hasher = DefaultHasher::new();
+        (self.hash, self.now(), &line).hash(&mut hasher);
+        self.hash = hasher.finish();
+        if self.verbose {
+            eprintln!("{:>12.3} {line}", self.now().as_secs_f64());
+        }
+    }
+
+    /// It is wanted just as it runs.
+    fn is_wanted(&self, name: InstanceName) -> bool {
+        let store = self.store.as_ref().and_then(Weak::upgrade);
+        let record = store.and_then(|store| store.desired().get(name.id).cloned());
+        record.is_some_and(|record| {
+            record.generation == name.generation
+                && record.run == RunState::Running
+                && !record.removing
+                && !record.restart_pending
+                && record.finished.is_none()
+        })
+    }
+
+    /// Those of them that are wanted just as they run.
+    pub(crate) fn wanted(&self, running: BTreeSet<InstanceName>) -> Vec<InstanceName> {
+        running.into_iter().filter(|name| self.is_wanted(*name)).collect()
+    }
+
+    /// To be called whenever what is desired has changed.
+    pub(crate) fn look(&mut self, instances: impl Iterator<Item = InstanceName>) {
+        let now = self.now();
+        for name in instances {
+            if !self.is_wanted(name) {
+                self.unwanted.insert(name, now);
+            }
+        }
+    }
+
+    /// The agent ends a process that runs.
+    pub(crate) fn ends(&mut self, name: InstanceName, how: &str) {
+        let unwanted = self.unwanted.get(&name).is_some_and(|at| self.now() < *at + DECISION);
+        if self.is_wanted(name) && !unwanted {
+            self.broken(format!("{name} was {how}, though it is wanted and ran"));
+        }
+        if self.protected.contains(&name) {
+            self.broken(format!("{name} was {how}, though only the agent's files were lost"));
+        }
+    }
+
+    pub(crate) fn removes(&mut self, name: InstanceName) {
+        if self.protected.contains(&name) {
+            self.broken(format!("{name} was removed, though only the agent's files were lost"));
+        }
+    }
+
+    pub(crate) fn exited(&mut self, name: InstanceName) {
+        let now = self.now();
+        if !self.is_wanted(name) {
+            // The end of what was to end, or to be started anew, is held against nobody.
+            self.ends.remove(&name);
+            return;
+        }
+        let ends = self.ends.entry(name).or_insert(Ends { count: 0, last: now, began: now });
+        if now.saturating_sub(ends.began) >= HEALTHY {
+            ends.count = 0;
+        }
+        ends.count += 1;
+        ends.last = now;
+    }
+
+    /// Whatever was counted may not be known to the agent, or was forgiven.
+    pub(crate) fn forget_exits(&mut self, name: InstanceName) {
+        self.ends.remove(&name);
+    }
+
+    pub(crate) fn forget_all_exits(&mut self) {
+        self.ends.clear();
+    }
+
+    /// The agent starts it: not before the wait is over that so many ends ask for.
+    pub(crate) fn launches(&mut self, record: &Record) {
+        let (name, now) = (record.instance(), self.now());
+        let Some(ends) = self.ends.get(&name).filter(|ends| ends.count >= 2 && !record.restart_pending) else { return };
+        let least = Duration::from_millis(500) * (1 << (ends.count - 2).min(8));
+        if now < ends.last + least.min(Duration::from_secs(150)) {
+            let waited = now.saturating_sub(ends.last);
+            self.broken(format!("{name} was started {waited:?} after its end number {}, before {least:?}", ends.count));
+        }
+    }
+
+    pub(crate) fn launched(&mut self, name: InstanceName) {
+        let now = self.now();
+        if let Some(ends) = self.ends.get_mut(&name) {
+            ends.began = now;
+        }
+    }
+}

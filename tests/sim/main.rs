@@ -1,0 +1,104 @@
+//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
+//! that can go wrong drawn from a seed. `contrib/simulate --help`.
+
+#![allow(clippy::unwrap_used, reason = "a simulation has nobody to tell but whoever runs it")]
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+mod client;
+mod dice;
+mod files;
+mod history;
+mod judge;
+mod world;
+
+/// Where nothing else is asked: some seconds on two cores.
+const SEEDS: u64 = 300;
+/// Every so many, a history is run twice, and must be the same.
+const TWICE_EVERY: u64 = 50;
+
+struct Asked {
+    first: u64,
+    seeds: u64,
+    one: Option<u64>,
+}
+
+fn asked() -> Option<Asked> {
+    let mut asked = Asked { first: 1, seeds: SEEDS, one: None };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let number: u64 = words.next()?.parse().ok()?;
+        match word.as_str() {
+            "--first" => asked.first = number,
+            "--seeds" => asked.seeds = number,
+            "--seed" => asked.one = Some(number),
+            _ => return None,
+        }
+    }
+    Some(asked)
+}
+
+/// What becomes of one seed; a panic is a fault like any other.
+fn one(seed: u64) -> Result<(), String> {
+    let run = || std::panic::catch_unwind(|| history::run(seed, false)).unwrap_or_else(|_| Err("it panicked".to_owned()));
+    let hash = run()?;
+    if seed.is_multiple_of(TWICE_EVERY) && run() != Ok(hash) {
+        return Err("the same seed had another history".to_owned());
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let Some(asked) = asked() else {
+        eprintln!("usage: [--seeds N] [--first N] | --seed N");
+        return ExitCode::from(2);
+    };
+    if let Some(seed) = asked.one {
+        return match history::run(seed, true) {
+            Ok(hash) => {
+                println!("seed {seed}: well, {hash:016x}");
+                ExitCode::SUCCESS
+            }
+            Err(why) => {
+                println!("seed {seed}: {why}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let (next, done, failed) = (AtomicU64::new(asked.first), AtomicU64::new(0), Mutex::new(None));
+    let end = asked.first + asked.seeds;
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= end || failed.lock().unwrap().is_some() {
+                return;
+            }
+            if let Err(why) = one(seed) {
+                failed.lock().unwrap().get_or_insert((seed, why));
+            }
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            if done.is_multiple_of(1000) {
+                print!("{done} of {} histories\r", asked.seeds);
+                let _nobody_looks = std::io::stdout().flush();
+            }
+        }
+    };
+    std::thread::scope(|threads| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, std::num::NonZero::get) {
+            threads.spawn(work);
+        }
+    });
+    match failed.into_inner().unwrap() {
+        None => {
+            println!("{} histories from seed {} on: every invariant held", asked.seeds, asked.first);
+            ExitCode::SUCCESS
+        }
+        Some((seed, why)) => {
+            println!("seed {seed}: {why}\nagain, with all that happened: contrib/simulate --seed {seed}");
+            ExitCode::FAILURE
+        }
+    }
+}
