@@ -74,17 +74,7 @@ pub struct Deployed {
 }
 
 /// A change of what is desired of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It is to be stopped, and stay so.
-    Stop,
-    /// It is to run.
-    Start,
-    /// It is to be ended and started once.
-    Restart,
-    /// It is to be taken away.
-    Remove,
-}
+pub use state::ownership::Order as Change;
 
 /// Why a change was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +85,8 @@ pub enum Refusal {
     NotFound(String),
     /// The body is not valid.
     Invalid(Vec<FieldError>),
+    /// The request's `Idempotency-Key` was used for another one.
+    Reused(String),
     /// The node has no room for it.
     Full(String),
     /// The agent cannot take it now.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use state::desired::{Owner, PortBinding, Record, RunState};
+use state::desired::{Owner, PortBinding, Record};
 use state::id::ContainerId;
 use state::observed::{Seen, Task};
 use state::spec::parse::Deploy;
@@ -97,7 +97,15 @@ fn refusal(error: StoreError) -> Refusal {
             state::assign::AssignError::TakenByContainer { .. } | state::assign::AssignError::TakenByProcess { .. },
         )
         | StoreError::Owned(..)
+        | StoreError::Unmatched(_)
         | StoreError::Held(_) => Refusal::Conflict(text),
+        StoreError::KeyReused => Refusal::Reused(text),
+        // One that cannot be had as things are weighs more than one that there is no room for.
+        StoreError::Several(refused) => {
+            let mut kinds = refused.into_iter().map(|(_, error)| refusal(error));
+            let is_full = kinds.all(|kind| matches!(kind, Refusal::Full(_)));
+            if is_full { Refusal::Full(text) } else { Refusal::Conflict(text) }
+        }
         StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
         StoreError::NotFound(_) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
@@ -132,12 +140,7 @@ impl Node for AgentNode {
     async fn change(&self, id: ContainerId, change: Change) -> Result<(), Refusal> {
         let handle = self.handle.clone();
         self.write(move |store| {
-            store.change(id, |record| match change {
-                Change::Stop => record.run = RunState::Stopped,
-                Change::Start => (record.run, record.finished) = (RunState::Running, None),
-                Change::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
-                Change::Remove => record.removing = true,
-            })?;
+            store.order(id, change)?;
             handle.wake(id);
             Ok(())
         })
