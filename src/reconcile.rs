@@ -24,6 +24,7 @@ use crate::runtime::{Foreign, PullProgress, Runtime, RuntimeEvent};
 use crate::writer::Writer;
 use queue::Queue;
 
+mod leftovers;
 pub mod queue;
 mod turn;
 
