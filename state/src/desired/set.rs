@@ -143,16 +143,19 @@ impl Desired {
     pub fn with(&self, changes: &[Change]) -> Self {
         let mut next = self.clone();
         next.seq += 1;
-        for change in changes {
-            match change {
-                Change::Put(record) => next.put(Record::clone(record)),
-                Change::Forget(id) => next.forget(*id),
-                Change::Hold(id, value) => drop(next.opaque.insert(record_key(*id), value.clone())),
-                Change::Adopt(adoption) => next.adoption = *adoption,
-                Change::Mark(mark) => next.marks.apply(mark),
-            }
-        }
+        changes.iter().for_each(|change| next.apply(change));
         next
+    }
+
+    /// One part of a change.
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put(record) => self.put(Record::clone(record)),
+            Change::Forget(id) => self.forget(*id),
+            Change::Hold(id, value) => drop(self.opaque.insert(record_key(*id), value.clone())),
+            Change::Adopt(adoption) => self.adoption = *adoption,
+            Change::Mark(mark) => self.marks.apply(mark),
+        }
     }
 
     fn put(&mut self, record: Record) {

@@ -42,7 +42,7 @@ impl<'a> Batch<'a> {
 
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
-            self.desired = self.desired.with(std::slice::from_ref(&change));
+            self.desired.apply(&change);
             self.changes.push(change);
         }
     }
