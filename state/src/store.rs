@@ -1,4 +1,4 @@
-//! The desired state on disk, in copies: sled, two checksummed files ([`copy`]), and, outside of this crate, the labels of
+//! The desired state on disk, in copies: sled, two checksummed files (`copy`), and, outside of this crate, the labels of
 //! what the runtime holds.
 //!
 //! There is one writer at a time. A change is decided on what is in memory, written in one transaction, synced to the
