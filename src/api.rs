@@ -12,6 +12,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use state::desired::Record;
 use state::id::ContainerId;
+use state::ownership::answers::Key;
 use state::reason::Reason;
 use state::spec::parse::{Deploy, FieldError};
 use state::status::Condition;
@@ -23,11 +24,14 @@ use crate::monitor::NodeFacts;
 
 mod auth;
 mod containers;
+mod declared;
 pub mod error;
+mod explain;
 mod health;
 pub mod listener;
 mod logs;
 mod metrics;
+mod once;
 mod outcome;
 mod query;
 #[cfg(test)]
@@ -39,11 +43,31 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// What the API needs of the agent.
 ///
-/// A client that goes away drops the future of its request: what [`deploy`](Self::deploy) and [`change`](Self::change) began
-/// must come to its end, and be acted on, without being polled again.
+/// A client that goes away drops the future of its request: what the calls that change something began must come to its end,
+/// and be acted on, without being polled again.
 pub trait Node: Send + Sync + 'static {
     /// Takes in a deploy; on a dry run, only answers what it would come to. Durable when it answers.
     fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send;
+
+    /// Takes in a deploy that bears a key, once. `request` is a fingerprint of all that it asks for.
+    fn deploy_once(
+        &self,
+        deploy: Deploy,
+        key: Key,
+        request: String,
+    ) -> impl Future<Output = Result<Once<Deployed>, Refusal>> + Send;
+
+    /// The set owned by push.
+    fn declared(&self) -> Declared;
+
+    /// Makes the set owned by push what is asked, all of it or nothing. Durable when it answers.
+    fn replace(&self, replace: Replace) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send;
+
+    /// What would be done now.
+    fn plan(&self) -> Plan;
+
+    /// Why a container is where it is.
+    fn explain(&self, id: ContainerId) -> Option<Explanation>;
 
     /// Changes what is desired of one container. Durable when it answers.
     fn change(&self, id: ContainerId, change: Change) -> impl Future<Output = Result<(), Refusal>> + Send;
@@ -71,20 +95,16 @@ pub struct Deployed {
     pub view: View,
     /// It differs from what was stored.
     pub changed: bool,
+    /// What will be (on a dry run: would be) done for it.
+    pub plan: Vec<Action>,
 }
 
+mod shown;
+
+pub use shown::{Action, Course, Declared, Explanation, Once, Plan, Replace, Replaced};
+
 /// A change of what is desired of a container.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Change {
-    /// It is to be stopped, and stay so.
-    Stop,
-    /// It is to run.
-    Start,
-    /// It is to be ended and started once.
-    Restart,
-    /// It is to be taken away.
-    Remove,
-}
+pub use state::ownership::Order as Change;
 
 /// Why a change was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,6 +115,8 @@ pub enum Refusal {
     NotFound(String),
     /// The body is not valid.
     Invalid(Vec<FieldError>),
+    /// The request's `Idempotency-Key` was used for another one.
+    Reused(String),
     /// The node has no room for it.
     Full(String),
     /// The agent cannot take it now.
@@ -172,6 +194,9 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metr
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))
         .route("/containers/{id}/logs", get(logs::logs::<N>).layer(Extension(followers)))
+        .route("/containers/{id}/explain", get(explain::explain::<N>))
+        .route("/desired-state", get(declared::get::<N>).put(declared::put::<N>))
+        .route("/plan", get(explain::plan::<N>))
         .route("/health", get(health::health::<N>))
         .route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));
     let open = Router::new()

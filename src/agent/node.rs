@@ -4,20 +4,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use state::desired::{Owner, PortBinding, Record, RunState};
+use state::desired::{Owner, PortBinding, Record};
 use state::id::ContainerId;
 use state::observed::{Seen, Task};
+use state::ownership;
+use state::ownership::answers::{Key, Keyed};
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
-use state::store::{Store, StoreError};
+use state::store::{Accepted, Replacing, Store, StoreError};
 use tokio::sync::watch;
 
-use crate::api::{Change, Deployed, Health, Node, Refusal, View};
+use crate::api::{Change, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced, View};
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
 use crate::runtime::Foreign;
 use crate::writer::Writer;
+
+mod plan;
 
 /// The running agent, as the API sees it.
 #[derive(Debug)]
@@ -39,6 +43,16 @@ impl AgentNode {
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
         self.writer.write(change).await.map_err(refusal)
+    }
+
+    fn keyed(&self, key: Key, request: String) -> Keyed {
+        let clock = &self.handle.board().clock;
+        Keyed { key, request, boot_id: clock.boot_id(), now: clock.now() }
+    }
+
+    fn deployed(&self, accepted: &Accepted) -> Deployed {
+        let plan = self.course(&accepted.record).steps;
+        Deployed { view: self.view(&accepted.record), changed: accepted.changed, plan }
     }
 
     fn view(&self, record: &Arc<Record>) -> View {
@@ -97,7 +111,15 @@ fn refusal(error: StoreError) -> Refusal {
             state::assign::AssignError::TakenByContainer { .. } | state::assign::AssignError::TakenByProcess { .. },
         )
         | StoreError::Owned(..)
+        | StoreError::Unmatched(_)
         | StoreError::Held(_) => Refusal::Conflict(text),
+        StoreError::KeyReused => Refusal::Reused(text),
+        // One that cannot be had as things are weighs more than one that there is no room for.
+        StoreError::Several(refused) => {
+            let mut kinds = refused.into_iter().map(|(_, error)| refusal(error));
+            let is_full = kinds.all(|kind| matches!(kind, Refusal::Full(_)));
+            if is_full { Refusal::Full(text) } else { Refusal::Conflict(text) }
+        }
         StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
         StoreError::NotFound(_) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
@@ -108,6 +130,12 @@ fn refusal(error: StoreError) -> Refusal {
     }
 }
 
+/// Milliseconds since 1970, for showing.
+fn wall_ms() -> u64 {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Whether a process of this host listens there. Where that cannot be found out, starting the container will.
 fn listening(binding: &PortBinding) -> bool {
     network::listener_on(binding).unwrap_or(false)
@@ -115,29 +143,72 @@ fn listening(binding: &PortBinding) -> bool {
 
 impl Node for AgentNode {
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<Deployed, Refusal> {
-        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let accepted = store.deploy(deploy, Owner::Push, dry_run, now_ms, listening)?;
+            let accepted = store.deploy(deploy, Owner::Push, dry_run, wall_ms(), listening)?;
             if accepted.changed && !dry_run {
                 handle.wake(accepted.record.id);
             }
             Ok(accepted)
         });
-        let accepted = taken.await?;
-        Ok(Deployed { view: self.view(&accepted.record), changed: accepted.changed })
+        Ok(self.deployed(&taken.await?))
+    }
+
+    async fn deploy_once(&self, deploy: Deploy, key: Key, request: String) -> Result<Once<Deployed>, Refusal> {
+        let (handle, keyed) = (self.handle.clone(), self.keyed(key, request));
+        let taken = self.write(move |store| {
+            let answered = store.deploy_once(deploy, &keyed, wall_ms(), listening)?;
+            if let Once::Now(accepted) = &answered
+                && accepted.changed
+            {
+                handle.wake(accepted.record.id);
+            }
+            Ok(answered)
+        });
+        Ok(match taken.await? {
+            Once::Now(accepted) => Once::Now(self.deployed(&accepted)),
+            Once::Before(answer) => Once::Before(answer),
+        })
+    }
+
+    fn declared(&self) -> Declared {
+        let desired = self.writer.store().desired();
+        let records = ownership::push_set(&desired).into_iter().cloned().collect();
+        Declared { records, etag: ownership::etag(&desired) }
+    }
+
+    async fn replace(&self, replace: Replace) -> Result<Once<Replaced>, Refusal> {
+        let Replace { wanted, if_match, key, dry_run } = replace;
+        let keyed = key.map(|(key, request)| self.keyed(key, request));
+        let handle = self.handle.clone();
+        let taken = self.write(move |store| {
+            let answered = store.replace(Replacing { wanted, if_match, keyed, dry_run }, wall_ms(), listening)?;
+            if let (Once::Now(replaced), false) = (&answered, dry_run) {
+                replaced.changed.iter().for_each(|record| handle.wake(record.id));
+            }
+            Ok(answered)
+        });
+        Ok(match taken.await? {
+            Once::Now(replaced) => {
+                let plan = replaced.changed.iter().map(|record| self.course(record)).collect();
+                Once::Now(Replaced { etag: replaced.etag, plan })
+            }
+            Once::Before(answer) => Once::Before(answer),
+        })
+    }
+
+    fn plan(&self) -> Plan {
+        self.whole_plan()
+    }
+
+    fn explain(&self, id: ContainerId) -> Option<Explanation> {
+        self.explanation(id)
     }
 
     async fn change(&self, id: ContainerId, change: Change) -> Result<(), Refusal> {
         let handle = self.handle.clone();
         self.write(move |store| {
-            store.change(id, |record| match change {
-                Change::Stop => record.run = RunState::Stopped,
-                Change::Start => (record.run, record.finished) = (RunState::Running, None),
-                Change::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
-                Change::Remove => record.removing = true,
-            })?;
+            store.order(id, change)?;
             handle.wake(id);
             Ok(())
         })

@@ -7,45 +7,68 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::id::ContainerId;
+use state::ownership::answers::{Answer, Outcome};
 use state::status::Status;
 
 use super::error::Problem;
+use super::once::{self, fingerprint};
 use super::outcome::Awaited;
 use super::query::{Named, Parameters, RawQuery};
-use super::{Change, Node, Refusal, View, wire};
+use super::{Change, Deployed, Node, Once, Refusal, View, wire};
 
 pub(super) async fn deploy<N: Node>(
     State(node): State<Arc<N>>,
     query: RawQuery,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for(&parameters, "running")?;
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
-        _ => Problem::Request(error.body_text()),
-    })?;
-    let body: Value =
-        serde_json::from_slice(&body).map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))?;
+    let key = once::key(&headers)?;
+    let body = wire::body(body)?;
     let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
-    let deployed = node.deploy(deploy, dry_run).await?;
+    let deployed = match key.filter(|_| !dry_run) {
+        None => node.deploy(deploy, dry_run).await?,
+        Some(key) => match node.deploy_once(deploy, key, fingerprint("POST /containers/deploy", &body)).await? {
+            Once::Now(deployed) => deployed,
+            Once::Before(answer) => return replay(&*node, &answer, wait.then_some(timeout)).await,
+        },
+    };
     if dry_run {
-        let answer = json!({"dry_run": true, "changed": deployed.changed, "container": wire::whole(&deployed.view)});
+        let plan: Vec<_> = deployed.plan.iter().map(wire::action).collect();
+        let container = wire::whole(&deployed.view);
+        let answer = json!({"dry_run": true, "changed": deployed.changed, "container": container, "plan": plan});
         return Ok(Json(answer).into_response());
     }
+    if wait {
+        return Ok(Json(awaited(&*node, &deployed, timeout).await?).into_response());
+    }
+    let status = if deployed.changed { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, Json(wire::whole(&deployed.view))).into_response())
+}
+
+/// Waits for what comes of a deploy.
+async fn awaited<N: Node>(node: &N, deployed: &Deployed, timeout: Duration) -> Result<Value, Problem> {
     let deadline = SystemTime::now() + timeout;
-    let Some(awaited) = Awaited::after(&deployed, deadline).filter(|_| wait) else {
-        let status = if deployed.changed { StatusCode::ACCEPTED } else { StatusCode::OK };
-        return Ok((status, Json(wire::whole(&deployed.view))).into_response());
-    };
+    let Some(awaited) = Awaited::after(deployed, deadline) else { return Ok(wire::whole(&deployed.view)) };
     let id = own(&deployed.view)?;
-    let view = until(&*node, timeout, || node.container(id).map_or(Some(Err(gone(id))), |view| awaited.outcome(view))).await??;
-    Ok(Json(wire::whole(&view)).into_response())
+    let view = until(node, timeout, || node.container(id).map_or(Some(Err(gone(id))), |view| awaited.outcome(view))).await??;
+    Ok(wire::whole(&view))
+}
+
+/// The answer to a deploy that was taken before. Whoever waited then may wait again, if it is still there.
+async fn replay<N: Node>(node: &N, answer: &Answer, wait: Option<Duration>) -> Result<Response, Problem> {
+    let Outcome::Container { id, generation, .. } = answer.outcome else { return Ok(once::replayed(answer)) };
+    let is_there = |view: &View| view.record.as_ref().is_some_and(|r| r.generation == generation && !r.removing);
+    let (Some(timeout), Some(view)) = (wait, node.container(id).filter(is_there)) else { return Ok(once::replayed(answer)) };
+    let mut shown = awaited(node, &Deployed { view, changed: false, plan: Vec::new() }, timeout).await?;
+    shown["replayed"] = json!(true);
+    Ok(Json(shown).into_response())
 }
 
 pub(super) async fn list<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
@@ -82,11 +105,13 @@ pub(super) async fn get<N: Node>(
     Ok(Json(wire::whole(&view)))
 }
 
-/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs.
+/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs, for one
+/// that ended and stays so, that it did.
 fn applied(view: &View, generation: Option<u64>) -> bool {
-    let Some(newest) = view.record.as_ref().map(|record| record.generation) else { return false };
-    let wanted = generation.unwrap_or(newest);
-    let stopped = view.condition.status == Status::Stopped && newest >= wanted;
+    let Some(record) = &view.record else { return false };
+    let wanted = generation.unwrap_or(record.generation);
+    let ended = record.finished.is_some() && matches!(view.condition.status, Status::Stopped | Status::Failed);
+    let stopped = (ended || view.condition.status == Status::Stopped) && record.generation >= wanted;
     stopped || view.applied_generation.is_some_and(|applied| applied >= wanted)
 }
 
@@ -159,7 +184,7 @@ fn own(view: &View) -> Result<ContainerId, Problem> {
     view.record.as_ref().map(|record| record.id).ok_or_else(|| Problem::Refused(Refusal::Conflict(foreign())))
 }
 
-fn gone(id: ContainerId) -> Problem {
+pub(super) fn gone(id: ContainerId) -> Problem {
     Problem::Refused(Refusal::NotFound(format!("{id} has been removed")))
 }
 

@@ -39,9 +39,11 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Invalid(faults) => Self::Invalid(faults),
-            other @ (Refusal::Conflict(_) | Refusal::NotFound(_) | Refusal::Full(_) | Refusal::Unavailable(_)) => {
-                Self::Refused(other)
-            }
+            other @ (Refusal::Conflict(_)
+            | Refusal::NotFound(_)
+            | Refusal::Reused(_)
+            | Refusal::Full(_)
+            | Refusal::Unavailable(_)) => Self::Refused(other),
         }
     }
 }
@@ -65,6 +67,10 @@ impl IntoResponse for Problem {
             Self::Busy(detail) => (StatusCode::TOO_MANY_REQUESTS, "too many do this at once", detail.clone()),
             Self::Refused(Refusal::Conflict(detail)) => (StatusCode::CONFLICT, "it contradicts what is there", detail.clone()),
             Self::Refused(Refusal::NotFound(detail)) => (StatusCode::NOT_FOUND, "there is no such container", detail.clone()),
+            // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
+            Self::Refused(Refusal::Reused(detail)) => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "the Idempotency-Key was used already", detail.clone())
+            }
             Self::Refused(Refusal::Full(detail)) => {
                 (StatusCode::INSUFFICIENT_STORAGE, "the node has no room for it", detail.clone())
             }

@@ -11,17 +11,22 @@ use axum::http::{HeaderMap, Request, header};
 use serde_json::{Value, json};
 use state::desired::{Assignment, Owner, Record};
 use state::id::ContainerId;
+use state::ownership::answers::{self, Key};
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{Change, Deployed, Health, Node, Refusal, View, router};
+use super::{
+    Action, Change, Course, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced, View, router,
+};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 
 mod changes;
+mod declared;
+mod explain;
 mod logs;
 mod looks;
 mod metrics;
@@ -34,6 +39,10 @@ struct Fake {
     changes: watch::Sender<u64>,
     containerd: bool,
     logs: PathBuf,
+    /// What the next request with a key is answered, as one that came before.
+    before: Mutex<Option<answers::Answer>>,
+    keys: Mutex<Vec<(Key, String)>>,
+    replaced: Mutex<Vec<Replace>>,
 }
 
 impl Fake {
@@ -44,7 +53,9 @@ impl Fake {
     fn with(views: Vec<View>) -> Self {
         let (changes, _) = watch::channel(0);
         let (views, refusal, changed) = (Mutex::new(views), Mutex::default(), Mutex::default());
-        Self { views, refusal, changed, changes, containerd: true, logs: PathBuf::from("/nonexistent") }
+        let (before, keys, replaced) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let logs = PathBuf::from("/nonexistent");
+        Self { views, refusal, changed, changes, containerd: true, logs, before, keys, replaced }
     }
 
     fn show(&self, views: Vec<View>) {
@@ -56,13 +67,20 @@ impl Fake {
         let mut views = self.views.lock().unwrap();
         let named = |view: &&View| view.record.as_ref().is_some_and(|record| record.name == deploy.name);
         if let Some(view) = views.iter().find(named) {
-            return Deployed { view: view.clone(), changed: false };
+            return Deployed { view: view.clone(), changed: false, plan: Vec::new() };
         }
         let view = view(&record(deploy, 0xabc), Status::Pending);
         if !dry_run {
             views.push(view.clone());
         }
-        Deployed { view, changed: true }
+        Deployed { view, changed: true, plan: vec![pulls()] }
+    }
+
+    /// Takes a key, unless it came before.
+    fn once<T>(&self, key: Option<(Key, String)>, now: impl FnOnce() -> T) -> Once<T> {
+        let before = key.as_ref().and_then(|_| self.before.lock().unwrap().clone());
+        self.keys.lock().unwrap().extend(key);
+        before.map_or_else(|| Once::Now(now()), Once::Before)
     }
 
     fn refused(&self) -> Result<(), Refusal> {
@@ -73,6 +91,46 @@ impl Fake {
 impl Node for Fake {
     fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send {
         ready(self.refused().map(|()| self.take(deploy, dry_run)))
+    }
+
+    fn deploy_once(
+        &self,
+        deploy: Deploy,
+        key: Key,
+        request: String,
+    ) -> impl Future<Output = Result<Once<Deployed>, Refusal>> + Send {
+        ready(self.refused().map(|()| self.once(Some((key, request)), || self.take(deploy, false))))
+    }
+
+    fn declared(&self) -> Declared {
+        let records = self.views.lock().unwrap().iter().filter_map(|view| view.record.as_deref().cloned()).collect();
+        Declared { records, etag: "0a1b".to_owned() }
+    }
+
+    fn replace(&self, replace: Replace) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send {
+        let courses = replace.wanted.iter().map(|deploy| Course {
+            id: ContainerId::from_bits(0xabc),
+            name: Some(deploy.name.clone()),
+            steps: vec![pulls()],
+        });
+        let replaced = Replaced { etag: "2c3d".to_owned(), plan: courses.collect() };
+        let answer = self.refused().map(|()| self.once(replace.key.clone(), || replaced));
+        self.replaced.lock().unwrap().push(replace);
+        ready(answer)
+    }
+
+    fn plan(&self) -> Plan {
+        let course = |view: &View| {
+            let record = view.record.as_ref()?;
+            let steps = if view.condition.status == Status::Running { Vec::new() } else { vec![pulls()] };
+            Some(Course { id: record.id, name: Some(record.name.clone()), steps })
+        };
+        let containers = self.views.lock().unwrap().iter().filter_map(course).collect();
+        Plan { containers, leftovers: Vec::new(), blocked: (!self.containerd).then(|| "containerd is away".to_owned()) }
+    }
+
+    fn explain(&self, id: ContainerId) -> Option<Explanation> {
+        Some(explain::explanation(self.container(id)?))
     }
 
     fn change(&self, id: ContainerId, change: Change) -> impl Future<Output = Result<(), Refusal>> + Send {
@@ -109,6 +167,11 @@ impl Node for Fake {
             errors: vec![(SystemTime::UNIX_EPOCH, Reason::PortTaken, "8080".to_owned())],
         }
     }
+}
+
+/// The step that everything begins with.
+fn pulls() -> Action {
+    Action { word: "pull", instance: Some("000000000abc-1".parse().unwrap()), why: "it is not resolved".to_owned(), until: None }
 }
 
 fn record(deploy: Deploy, bits: u64) -> Record {

@@ -1,16 +1,44 @@
-//! A container as JSON.
+//! Containers and plans as JSON, and JSON from a body.
 
 use std::time::{Duration, SystemTime};
 
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
 use state::desired::Record;
 use state::spec::{ImagePull, RestartPolicy, Spec};
 
-use super::View;
+use super::error::Problem;
+use super::{Action, Course, View};
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
+}
+
+/// A request's body.
+pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
+    let body = body.map_err(|error| match error.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
+        _ => Problem::Request(error.body_text()),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))
+}
+
+/// What would be done for one container.
+pub(super) fn course(course: &Course) -> Value {
+    json!({"id": course.id, "name": course.name, "steps": course.steps.iter().map(action).collect::<Vec<Value>>()})
+}
+
+/// One step that would be done.
+pub(super) fn action(action: &Action) -> Value {
+    let instance = action.instance.map(|instance| instance.to_string());
+    let mut shown = json!({"action": action.word, "instance": instance, "why": action.why});
+    if let Some(until) = action.until {
+        shown["until"] = json!(time(until));
+    }
+    shown
 }
 
 /// What the list shows.
@@ -62,7 +90,7 @@ fn own(record: &Record) -> Value {
 }
 
 /// The specification in the words of the deploy body.
-fn spec(record: &Record) -> Value {
+pub(super) fn spec(record: &Record) -> Value {
     let Spec { resources, restart, stop, security, logs, .. } = &record.spec;
     let spec = &record.spec;
     let policy = match restart.policy {

@@ -252,7 +252,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         launched?;
         if record.restart_pending {
-            self.writer.write(move |store| store.change(id, |record| record.restart_pending = false).map(drop)).await?;
+            self.writer.write(move |store| store.note(id, generation, |record| record.restart_pending = false)).await?;
         }
         Ok(())
     }

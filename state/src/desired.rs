@@ -8,6 +8,7 @@ use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::spec::{Protocol, Spec};
 
+pub mod marks;
 pub mod set;
 
 /// One container that was asked for, with all that was decided about it when it was accepted.

@@ -1,8 +1,8 @@
 //! What should run on a node, what was seen running, and the step between them.
 //!
 //! In reading order: [`spec`] says what one container is asked to be, [`desired`] what the node is asked to
-//! run, [`observed`] what one look at the runtime found, [`plan`] the next step from the one to the other,
-//! and [`store`] keeps the desired state on disk.
+//! run, [`ownership`] who may change that, [`observed`] what one look at the runtime found, [`plan`] the next step from the
+//! one to the other, and [`store`] keeps the desired state on disk.
 //!
 //! What this crate does *not* know: containerd, HTTP, an executor, and the time. Nothing here reads a clock:
 //! whoever decides passes `now`. The only I/O is the store's.
@@ -11,6 +11,7 @@ pub mod assign;
 pub mod id;
 pub mod memory;
 pub mod observed;
+pub mod ownership;
 pub mod plan;
 pub mod quantity;
 pub mod reason;

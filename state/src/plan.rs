@@ -10,6 +10,10 @@ use crate::observed::{Exit, Instance, Seen, Task};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
 
+mod ahead;
+
+pub use ahead::{Planned, plan};
+
 /// One step towards what is wanted. Each may be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {

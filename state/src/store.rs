@@ -13,20 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::assign::{AssignError, Pool, assign};
+use crate::assign::{AssignError, Pool};
 use crate::desired::set::{Change, Desired};
-use crate::desired::{Finished, Owner, PortBinding, Record, RunState};
+use crate::desired::{Finished, Record};
 use crate::id::{ContainerId, ContainerName};
 use crate::memory::{Memory, Remembered};
-use crate::spec::parse::Deploy;
 use files::Files;
 
 mod adopt;
+mod batch;
 mod copy;
 mod disk;
 mod files;
+mod pull;
+mod push;
 mod quarantine;
 mod recover;
+
+pub use push::{Answered, Replaced, Replacing};
 
 /// Why a change was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +41,15 @@ pub enum StoreError {
     /// The name belongs to the control plane.
     #[error("{0} is owned by CHaS (generation {1}); change it there")]
     Owned(ContainerName, u64),
+    /// Containers of a set that cannot be had so; not empty.
+    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; "))]
+    Several(Vec<(ContainerName, StoreError)>),
+    /// The set is not the one that the caller took it for.
+    #[error("the set is another one by now: its ETag is \"{0}\"")]
+    Unmatched(String),
+    /// The `Idempotency-Key` came with another request before.
+    #[error("the Idempotency-Key was used for another request; take another key")]
+    KeyReused,
     /// Nothing has this id.
     #[error("no container has the id {0}")]
     NotFound(ContainerId),
@@ -145,79 +158,6 @@ impl Store {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Takes in a deploy. On a `dry_run`, answers what it would come to and stores nothing.
-    ///
-    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall time, for showing.
-    ///
-    /// # Errors
-    /// As [`StoreError`] has them; nothing is stored then.
-    pub fn deploy(
-        &self,
-        deploy: Deploy,
-        owner: Owner,
-        dry_run: bool,
-        now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
-    ) -> Result<Accepted, StoreError> {
-        self.transact(|desired| {
-            let before = desired.named(&deploy.name).cloned();
-            if let Some(before) = before.as_ref().filter(|before| before.owner != owner && owner == Owner::Push) {
-                return Err(StoreError::Owned(before.name.clone(), before.generation));
-            }
-            if desired.holds_name(&deploy.name) {
-                return Err(StoreError::Held(deploy.name));
-            }
-            if desired.adoption().is_some_and(|adoption| !adoption.is_new) {
-                return Err(StoreError::Rebuilding);
-            }
-            if before.is_none() && desired.records().count() >= self.limits.containers_max {
-                return Err(StoreError::TooMany(self.limits.containers_max));
-            }
-            let record = self.decide(desired, before.as_deref(), deploy, owner, now_ms, listening)?;
-            if let Some(before) = before.filter(|before| Record { seq: before.seq, ..record.clone() } == **before) {
-                return Ok((Vec::new(), Accepted { record: before, changed: false }));
-            }
-            let changes = if dry_run { Vec::new() } else { vec![Change::Put(Box::new(record.clone()))] };
-            Ok((changes, Accepted { record: Arc::new(record), changed: true }))
-        })
-    }
-
-    fn decide(
-        &self,
-        desired: &Desired,
-        before: Option<&Record>,
-        deploy: Deploy,
-        owner: Owner,
-        now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
-    ) -> Result<Record, StoreError> {
-        let id = before.map_or_else(|| self.new_id(desired), |before| before.id);
-        let records = desired.records().map(AsRef::as_ref);
-        let assignment = assign(id, &deploy.spec.ports, records, &self.limits.pool, listening)?;
-        let spec_hash = deploy.spec.hash();
-        // What is being taken away is not taken back: its successor is a generation of its own.
-        let same = before.filter(|before| before.spec_hash == spec_hash && !before.removing && before.assignment == assignment);
-        let started = deploy.run == RunState::Running && before.is_some_and(|before| before.run == RunState::Stopped);
-        Ok(Record {
-            id,
-            name: deploy.name,
-            spec: deploy.spec,
-            spec_hash,
-            owner,
-            generation: same.map_or_else(|| before.map_or(1, |before| before.generation + 1), |same| same.generation),
-            revision: deploy.revision,
-            seq: desired.seq() + 1,
-            run: deploy.run,
-            priority: deploy.priority,
-            removing: false,
-            restart_pending: same.is_some_and(|same| same.restart_pending),
-            finished: same.filter(|_| !started).and_then(|same| same.finished.clone()),
-            assignment,
-            image_digest: same.and_then(|same| same.image_digest.clone()),
-            created_ms: before.filter(|before| !before.removing).map_or(now_ms, |before| before.created_ms),
-        })
-    }
-
     /// Changes one record. Answers it as it is stored now; a change that changes nothing costs nothing.
     ///
     /// # Errors
@@ -238,27 +178,34 @@ impl Store {
     /// Notes what the image of this generation resolved to, or that it is not known (any more).
     ///
     /// # Errors
-    /// As [`Store::change`]. A record that has moved on to another generation is left alone.
+    /// As [`Store::note`].
     pub fn set_image_digest(&self, id: ContainerId, generation: u64, digest: Option<String>) -> Result<(), StoreError> {
-        self.change(id, |record| {
-            if record.generation == generation {
-                record.image_digest = digest;
-            }
-        })?;
-        Ok(())
+        self.note(id, generation, |record| record.image_digest = digest)
     }
 
     /// Notes that this generation ended and is to stay so.
     ///
     /// # Errors
-    /// As [`Store::set_image_digest`].
+    /// As [`Store::note`].
     pub fn finish(&self, id: ContainerId, generation: u64, finished: Finished) -> Result<(), StoreError> {
-        self.change(id, |record| {
+        self.note(id, generation, |record| record.finished = Some(finished))
+    }
+
+    /// Notes something of this generation that nobody asked for: it is no change of what is desired, and so not younger than
+    /// a request that was sent after the last one.
+    ///
+    /// # Errors
+    /// As [`Store::change`]. A record that has moved on to another generation is left alone.
+    pub fn note(&self, id: ContainerId, generation: u64, note: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+        self.transact(|desired| {
+            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            let mut record = Record::clone(before);
             if record.generation == generation {
-                record.finished = Some(finished);
+                note(&mut record);
             }
-        })?;
-        Ok(())
+            let is_news = record != **before;
+            Ok((if is_news { vec![Change::Put(Box::new(record))] } else { Vec::new() }, ()))
+        })
     }
 
     /// Drops a record that is to be removed, once nothing of it is left. One that was deployed again meanwhile stays.

@@ -69,7 +69,8 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     if verbose {
         world.inner().judge.verbose();
     }
-    let mut node = Node { world, clients, files, boot_time: Duration::from_secs(60), boots: 1, fate: Fate::Whole, healthy: Vec::new() };
+    let mut node =
+        Node { world, clients, files, boot_time: Duration::from_secs(60), boots: 1, fate: Fate::Whole, healthy: Vec::new() };
     let lives = dice::below(4);
     for life in 0..=lives {
         node.live(life == lives)?;
@@ -142,6 +143,10 @@ impl Node {
         let names: Vec<_> = self.world.inner().instances.keys().copied().collect();
         let reboot = dice::chance(20);
         for name in names {
+            if !self.world.running().contains(&name) {
+                // How long it had run, the next agent cannot know exactly.
+                self.world.inner().judge.forget_exits(name);
+            }
             if reboot || dice::chance(5) {
                 self.world.lose_task(name);
             } else if dice::chance(15) {

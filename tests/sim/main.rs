@@ -1,7 +1,12 @@
 //! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
 //! that can go wrong drawn from a seed. `contrib/simulate --help`.
 
-#![allow(clippy::unwrap_used, reason = "a simulation has nobody to tell but whoever runs it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a simulation has nobody to tell but whoever runs it"
+)]
 
 use std::io::Write as _;
 use std::process::ExitCode;

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use chas_node_agent::runtime::{
-    Foreign, Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
-};
+use chas_node_agent::runtime::{Foreign, Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept};
 use serde_json::Value;
 use state::desired::{Record, RunState};
 use state::id::{ContainerId, InstanceName};
@@ -167,9 +165,7 @@ impl World {
         let inner = self.inner();
         let of = inner.instances.iter().filter(|(name, _)| name.id == id);
         Seen {
-            instances: of
-                .map(|(name, made)| (name.generation, Instance { container: true, task: made.task.clone() }))
-                .collect(),
+            instances: of.map(|(name, made)| (name.generation, Instance { container: true, task: made.task.clone() })).collect(),
         }
     }
 
@@ -229,8 +225,8 @@ impl Runtime for World {
             () = tokio::time::sleep(dice::millis(4000)) => {}
         }
         part().await.map_err(|error| match error {
-            RuntimeError::Unavailable(_) => error,
-            _ => RuntimeError::failed(Reason::ImageNotFound, "no such tag"),
+            RuntimeError::Unavailable(_) | RuntimeError::ImageLost(_) | RuntimeError::Cancelled => error,
+            RuntimeError::Failed { .. } => RuntimeError::failed(Reason::ImageNotFound, "no such tag"),
         })?;
         let digest = format!("digest of {reference}");
         // Now and then it says that it is there, and it is not.

@@ -3,7 +3,7 @@ use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::task::Poll;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use state::assign::Pool;
 use state::store::Limits;
 use tempfile::TempDir;
@@ -138,4 +138,93 @@ async fn refusals_keep_their_kind() {
     assert!(matches!(node.deploy(deploy("c", "nginx"), false).await, Err(Refusal::Full(_))));
     let nobody = ContainerId::from_bits(1);
     assert!(matches!(node.change(nobody, Change::Stop).await, Err(Refusal::NotFound(_))));
+}
+
+fn replace(bodies: &[Value]) -> Replace {
+    let wanted = state::spec::parse::set(&json!({"containers": bodies})).unwrap();
+    Replace { wanted, if_match: None, key: None, dry_run: false }
+}
+
+fn body(name: &str, image: &str) -> Value {
+    json!({"name": name, "image": image})
+}
+
+#[track_caller]
+fn now<T: std::fmt::Debug>(taken: Result<Once<T>, Refusal>) -> T {
+    match taken.unwrap() {
+        Once::Now(taken) => taken,
+        Once::Before(answer) => panic!("it did not come before: {answer:?}"),
+    }
+}
+
+fn words(course: &crate::api::Course) -> Vec<&'static str> {
+    course.steps.iter().map(|step| step.word).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
+    let agent = agent().await;
+    let node = &agent.node;
+    let dry = now(node.replace(Replace { dry_run: true, ..replace(&[body("a", "x"), body("b", "x")]) }).await);
+    assert_eq!(dry.plan.iter().map(words).collect::<Vec<_>>(), [["pull", "launch"], ["pull", "launch"]]);
+    assert!(node.containers().is_empty());
+    let first = now(node.replace(replace(&[body("a", "x"), body("b", "x")])).await);
+    assert_eq!((&first.etag, node.declared().records.len()), (&dry.etag, 2));
+    for course in &first.plan {
+        until(node, course.id, runs(1)).await;
+    }
+    let plan = node.plan();
+    assert!(plan.blocked.is_none() && plan.containers.len() == 2 && plan.containers.iter().all(|c| c.steps.is_empty()));
+    assert!(now(node.replace(replace(&[body("a", "x"), body("b", "x")])).await).plan.is_empty());
+    let second = now(node.replace(replace(&[body("a", "y")])).await);
+    let planned: Vec<_> = second.plan.iter().map(|course| (course.name.clone().unwrap().to_string(), words(course))).collect();
+    let expected = [("b", vec!["remove", "forget"]), ("a", vec!["pull", "remove", "launch"])];
+    assert_eq!(planned, expected.map(|(name, words)| (name.to_owned(), words)));
+    until(node, second.plan[0].id, |view| view.is_none()).await;
+    until(node, second.plan[1].id, runs(2)).await;
+    let stale = node.replace(Replace { if_match: Some(vec![first.etag]), ..replace(&[]) }).await;
+    assert!(matches!(stale, Err(Refusal::Conflict(text)) if text.contains(&second.etag)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_had_of_a_set_is_refused_by_its_kind() {
+    let agent = agent().await;
+    let node = &agent.node;
+    let full = node.replace(replace(&[body("a", "x"), body("b", "x"), body("c", "x")])).await;
+    assert!(matches!(full, Err(Refusal::Full(text)) if text.starts_with("c: ")));
+    let port = |name: &str| json!({"name": name, "image": "x", "exposed_ports": [{"container": 1, "host": 7}]});
+    let taken = node.replace(replace(&[port("a"), port("b")])).await;
+    assert!(matches!(taken, Err(Refusal::Conflict(text)) if text == "b: host port 7/tcp is taken by container a"));
+    assert!(node.containers().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deploy_that_comes_twice_brings_nothing_back() {
+    let agent = agent().await;
+    let node = &agent.node;
+    let key: Key = "k".parse().unwrap();
+    let push = |request: &str| node.deploy_once(deploy("web", "nginx"), key.clone(), request.to_owned());
+    let id = now(push("r").await).view.record.unwrap().id;
+    until(node, id, runs(1)).await;
+    node.change(id, Change::Remove).await.unwrap();
+    until(node, id, |view| view.is_none()).await;
+    assert!(matches!(push("r").await, Ok(Once::Before(_))));
+    assert!(matches!(push("other").await, Err(Refusal::Reused(_))));
+    assert!(node.containers().is_empty() && agent.runtime.instances().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_is_explained_with_what_is_waited_for() {
+    let agent = agent().await;
+    let node = &agent.node;
+    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(state::reason::Reason::ImageNotFound, "no such tag")]);
+    let id = node.deploy(deploy("web", "nginx"), false).await.unwrap().view.record.unwrap().id;
+    until(node, id, |view| view.unwrap().condition.status == Status::Failed).await;
+    let explanation = node.explain(id).unwrap();
+    let next = explanation.next.as_ref().unwrap();
+    assert_eq!((next.word, next.why.as_str()), ("wait", "ImageNotFound: no such tag"));
+    assert!(next.until.is_some() && explanation.view.next_attempt.is_some() && explanation.memory.attempts == 1);
+    until(node, id, runs(1)).await;
+    assert!(node.explain(id).unwrap().next.is_none());
+    assert!(node.explain(ContainerId::from_bits(1)).is_none());
 }

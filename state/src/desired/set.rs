@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Record;
+use super::marks::{Mark, Marks};
 use crate::id::{ContainerId, ContainerName};
 
 /// What is on disk, as names and JSON: what every copy of the desired state holds, whatever its form.
@@ -27,6 +28,7 @@ pub struct Desired {
     names: BTreeMap<ContainerName, ContainerId>,
     seq: u64,
     adoption: Option<Adoption>,
+    marks: Marks,
     opaque: Entries,
 }
 
@@ -51,6 +53,8 @@ pub enum Change {
     Hold(ContainerId, Value),
     /// The runtime's copies are to be taken in; `None`: they have been.
     Adopt(Option<Adoption>),
+    /// Something is noted beside the records.
+    Mark(Mark),
 }
 
 impl Change {
@@ -62,6 +66,7 @@ impl Change {
             Self::Forget(id) => (record_key(*id), None),
             Self::Hold(id, value) => (record_key(*id), Some(value.clone())),
             Self::Adopt(adoption) => (ADOPTION.to_owned(), adoption.map(adoption_value)),
+            Self::Mark(mark) => mark.entry(),
         }
     }
 }
@@ -109,6 +114,12 @@ impl Desired {
         self.adoption
     }
 
+    /// What is noted beside the records.
+    #[must_use]
+    pub const fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
     /// There is a record with this id that this version does not understand. Its container is to be left alone.
     #[must_use]
     pub fn holds(&self, id: ContainerId) -> bool {
@@ -132,15 +143,19 @@ impl Desired {
     pub fn with(&self, changes: &[Change]) -> Self {
         let mut next = self.clone();
         next.seq += 1;
-        for change in changes {
-            match change {
-                Change::Put(record) => next.put(Record::clone(record)),
-                Change::Forget(id) => next.forget(*id),
-                Change::Hold(id, value) => drop(next.opaque.insert(record_key(*id), value.clone())),
-                Change::Adopt(adoption) => next.adoption = *adoption,
-            }
-        }
+        changes.iter().for_each(|change| next.apply(change));
         next
+    }
+
+    /// One part of a change.
+    pub(crate) fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Put(record) => self.put(Record::clone(record)),
+            Change::Forget(id) => self.forget(*id),
+            Change::Hold(id, value) => drop(self.opaque.insert(record_key(*id), value.clone())),
+            Change::Adopt(adoption) => self.adoption = *adoption,
+            Change::Mark(mark) => self.marks.apply(mark),
+        }
     }
 
     fn put(&mut self, record: Record) {
@@ -162,6 +177,7 @@ impl Desired {
     pub fn entries(&self) -> Entries {
         let mut entries = self.opaque.clone();
         entries.extend(self.records.values().map(|record| (record_key(record.id), record_value(record))));
+        entries.extend(self.marks.entries());
         entries.insert(SEQ.to_owned(), Value::from(self.seq));
         entries.extend(self.adoption.map(|adoption| (ADOPTION.to_owned(), adoption_value(adoption))));
         entries.entry(FORMAT_KEY.to_owned()).or_insert(Value::from(FORMAT));
@@ -188,7 +204,10 @@ impl Desired {
                 (_, _, Some(record)) if record_key(record.id) == key && !desired.names.contains_key(&record.name) => {
                     desired.put(record);
                 }
-                _ => drop(desired.opaque.insert(key, value)),
+                _ => match Marks::read(&key, &value) {
+                    Some(mark) => desired.marks.apply(&mark),
+                    None => drop(desired.opaque.insert(key, value)),
+                },
             }
         }
         desired

@@ -16,6 +16,9 @@ use crate::spec::{
 };
 
 mod fields;
+mod set;
+
+pub use set::set;
 
 /// Ports a container may publish. More than any service needs; it bounds the rule set and the check for listeners.
 const PORTS_MAX: usize = 128;
@@ -59,15 +62,15 @@ pub struct FieldError {
 /// Every fault in it, in the order of the fields. Never empty.
 pub fn deploy(body: &Value) -> Result<Deploy, Vec<FieldError>> {
     let mut faults = Vec::new();
-    let deploy = read(body, &mut faults);
+    let deploy = read(body, "", &mut faults);
     match deploy {
         Some(deploy) if faults.is_empty() => Ok(deploy),
         _ => Err(faults),
     }
 }
 
-fn read(body: &Value, faults: &mut Vec<FieldError>) -> Option<Deploy> {
-    let mut top = Fields::of(body, "", faults)?;
+fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Option<Deploy> {
+    let mut top = Fields::of(body, path, faults)?;
     let name = top.required("name", parsed::<ContainerName>);
     let image = top.required("image", parsed);
     let ports = top.read("exposed_ports", |v| list(v, PORTS_MAX)).map(|items| ports(&mut top, items));

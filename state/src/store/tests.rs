@@ -1,10 +1,13 @@
 mod damage;
+mod declared;
+mod owners;
 
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::desired::Owner;
 use crate::reason::Reason;
 
 fn limits() -> Limits {
@@ -67,8 +70,19 @@ fn a_record_is_forgotten_only_while_it_is_to_be_removed() {
 }
 
 fn open_again(store: Store, path: &Path) -> Store {
+    reopened(store, path, &limits())
+}
+
+/// Within one process, sled may still hold its files for a moment after it was dropped.
+fn reopened(store: Store, path: &Path, limits: &Limits) -> Store {
     drop(store);
-    open(path)
+    loop {
+        let store = Store::open(path, limits.clone()).unwrap();
+        if store.is_writable() {
+            return store;
+        }
+        std::thread::yield_now();
+    }
 }
 
 #[test]

@@ -129,6 +129,29 @@ impl Agent {
         Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
+    /// Asks it with headers; the status, the answer's `ETag` and its body.
+    pub(crate) async fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> (u16, String, Value) {
+        let method = method.parse().expect("a method");
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.timeout(Duration::from_secs(90)).send().await.expect("the agent answers");
+        let etag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("text");
+        (status, etag, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
     /// As [`Self::call`], and the agent must be there to answer.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         self.call(method, path, body).await.unwrap_or_else(|| panic!("{method} {path}: the agent does not answer"))

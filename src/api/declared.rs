@@ -1,0 +1,82 @@
+//! The set owned by push as a whole: shown, replaced, and told apart by its `ETag` (RFC 9110, 8.8.3).
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+
+use super::error::Problem;
+use super::once::{self, fingerprint};
+use super::query::{Parameters, RawQuery};
+use super::{Node, Once, Replace, wire};
+
+pub(super) async fn get<N: Node>(State(node): State<Arc<N>>, query: RawQuery, headers: HeaderMap) -> Result<Response, Problem> {
+    Parameters::of(query, &[])?;
+    let declared = node.declared();
+    let tag = [(header::ETAG, format!("\"{}\"", declared.etag))];
+    // `*` is any set, and there always is one; a weak tag of it serves for showing (RFC 9110, 13.1.2).
+    let known = tags(&headers, &header::IF_NONE_MATCH, true)?;
+    let is_known = match known {
+        Some(tags) => tags.contains(&declared.etag),
+        None => headers.contains_key(header::IF_NONE_MATCH),
+    };
+    let answer = if is_known {
+        (StatusCode::NOT_MODIFIED, tag).into_response()
+    } else {
+        let containers: Vec<_> = declared.records.iter().map(wire::spec).collect();
+        (tag, Json(json!({"containers": containers}))).into_response()
+    };
+    Ok(std::future::ready(answer).await)
+}
+
+pub(super) async fn put<N: Node>(
+    State(node): State<Arc<N>>,
+    query: RawQuery,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Problem> {
+    let dry_run = Parameters::of(query, &["dry_run"])?.flag("dry_run")?;
+    let (if_match, key) = (tags(&headers, &header::IF_MATCH, false)?, once::key(&headers)?);
+    let body = wire::body(body)?;
+    let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
+    let key = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
+    let replaced = match node.replace(Replace { wanted, if_match, key, dry_run }).await? {
+        Once::Now(replaced) => replaced,
+        Once::Before(answer) => return Ok(once::replayed(&answer)),
+    };
+    let changed = !replaced.plan.is_empty();
+    let mut answer = json!({
+        "etag": format!("\"{}\"", replaced.etag), "changed": changed,
+        "plan": replaced.plan.iter().map(wire::course).collect::<Vec<Value>>(),
+    });
+    if dry_run {
+        answer["dry_run"] = json!(true);
+        return Ok(Json(answer).into_response());
+    }
+    let status = if changed { StatusCode::ACCEPTED } else { StatusCode::OK };
+    Ok((status, [(header::ETAG, format!("\"{}\"", replaced.etag))], Json(answer)).into_response())
+}
+
+/// The tags that a condition names, without their quotes. `None`: there is no condition, or it is `*`. A weak tag is one
+/// only where `weak` ones serve.
+fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Vec<String>>, Problem> {
+    let mut tags = Vec::new();
+    for value in headers.get_all(name) {
+        let wrong = || Problem::Request(format!("{name}: {value:?} is neither * nor a list of tags such as \"0a1b\""));
+        for part in value.to_str().map_err(|_| wrong())?.split(',').map(str::trim) {
+            if part == "*" {
+                return Ok(None);
+            }
+            let (is_weak, quoted) = part.strip_prefix("W/").map_or((false, part), |quoted| (true, quoted));
+            let tag = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(wrong)?;
+            // One that cannot match is still a condition.
+            tags.push(if is_weak && !weak { String::new() } else { tag.to_owned() });
+        }
+    }
+    Ok(headers.contains_key(name).then_some(tags))
+}

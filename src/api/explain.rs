@@ -1,0 +1,99 @@
+//! What the reconciler would do now, and why a container is where it is.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+use state::memory::{BootTime, Cause, Setback};
+use state::observed::{Exit, Instance, Task};
+use state::reason::Reason;
+use state::status::Activity;
+
+use super::containers::{find_own, gone};
+use super::error::Problem;
+use super::query::{Named, Parameters, RawQuery};
+use super::{Explanation, Node, wire};
+
+pub(super) async fn plan<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+    Parameters::of(query, &[])?;
+    let plan = node.plan();
+    let settled = plan.containers.iter().chain(&plan.leftovers).all(|course| course.steps.is_empty());
+    let containers: Vec<_> = plan.containers.iter().map(wire::course).collect();
+    let leftovers: Vec<_> = plan.leftovers.iter().map(wire::course).collect();
+    let shown = json!({"settled": settled, "blocked": plan.blocked, "containers": containers, "leftovers": leftovers});
+    std::future::ready(Ok(Json(shown))).await
+}
+
+pub(super) async fn explain<N: Node>(
+    State(node): State<Arc<N>>,
+    Named(name): Named,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
+    Parameters::of(query, &[])?;
+    let id = find_own(&*node, &name)?;
+    let explanation = node.explain(id).ok_or_else(|| gone(id))?;
+    std::future::ready(Ok(Json(shown(&explanation)))).await
+}
+
+fn shown(explanation: &Explanation) -> Value {
+    let Explanation { view, seen, memory, activity, next, blocked, suppressed, .. } = explanation;
+    let wall = |point: BootTime| wire::time(explanation.wall(point));
+    let condition = &view.condition;
+    let instances: Vec<_> = seen.instances.iter().map(|(generation, found)| instance(*generation, found, &wall)).collect();
+    let setback = memory.setback.as_ref().map(|Setback { cause, reason, message, until }| {
+        json!({"cause": cause, "reason": reason, "message": message, "until": wall(*until)})
+    });
+    let waits = |cause, pending| memory.waits(cause, pending, explanation.now.0).map(wall);
+    let restart_pending = view.record.as_ref().is_some_and(|record| record.restart_pending);
+    json!({
+        "id": view.id(), "name": view.record.as_ref().map(|record| &record.name), "status": condition.status,
+        "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
+        "attempts": memory.attempts.max(memory.exits), "next_attempt": view.next_attempt.map(wire::time),
+        "unblock": blocked.as_deref().or(condition.reason.map(Reason::remedy)), "blocked": blocked,
+        "desired": view.record.as_ref().map(|record| json!({
+            "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
+            "seq": record.seq, "image": record.spec.image.to_string(), "image_digest": record.image_digest,
+            "removing": record.removing, "restart_pending": record.restart_pending, "finished": record.finished,
+            "kept_by_operator": suppressed,
+        })),
+        "observed": {"instances": instances, "activity": activity.map(word)},
+        "decision": {
+            "step": next.as_ref().map_or_else(
+                || json!({"action": "nothing", "why": "it is as wanted"}),
+                wire::action,
+            ),
+            "inputs": {
+                "exits": memory.exits, "attempts": memory.attempts, "restarts": memory.restart_count, "setback": setback,
+                "ended": memory.ended.as_ref().map(exit), "last_exit": memory.last_exit.as_ref().map(exit),
+                "running_since": memory.started.map(wall),
+                "start_waits_until": waits(Cause::Start, restart_pending), "end_waits_until": waits(Cause::End, false),
+            },
+        },
+    })
+}
+
+const fn word(activity: Activity) -> &'static str {
+    match activity {
+        Activity::Pulling => "pulling",
+        Activity::Creating => "creating",
+        Activity::Stopping => "stopping",
+    }
+}
+
+fn exit(exit: &Exit) -> Value {
+    // A task that was lost ended at no known time.
+    let at = (exit.at > SystemTime::UNIX_EPOCH).then(|| wire::time(exit.at));
+    json!({"exit_code": exit.code, "at": at, "out_of_memory": exit.out_of_memory})
+}
+
+fn instance(generation: u64, found: &Instance, wall: &impl Fn(BootTime) -> String) -> Value {
+    let (task, pid, since, ended) = match &found.task {
+        Task::Absent => ("none", None, None, None),
+        Task::Created { pid } => ("created", Some(*pid), None, None),
+        Task::Running { pid, since } => ("running", Some(*pid), since.map(wall), None),
+        Task::Stopped(ended) => ("stopped", None, None, Some(exit(ended))),
+    };
+    json!({"generation": generation, "container": found.container, "task": task, "pid": pid, "since": since, "ended": ended})
+}

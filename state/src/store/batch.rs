@@ -1,0 +1,121 @@
+//! Several records decided on in one transaction, each of them seeing those before it.
+
+use std::sync::Arc;
+
+use super::{Accepted, Store, StoreError};
+use crate::assign::{AssignError, assign};
+use crate::desired::set::{Change, Desired};
+use crate::desired::{Owner, PortBinding, Record, RunState};
+use crate::id::ContainerName;
+use crate::spec::parse::Deploy;
+
+/// What is decided so far.
+pub(super) struct Batch<'a> {
+    store: &'a Store,
+    listening: &'a dyn Fn(&PortBinding) -> bool,
+    now_ms: u64,
+    /// The number of the one change that all of this is.
+    pub(super) seq: u64,
+    /// What is desired after what is decided so far.
+    pub(super) desired: Desired,
+    pub(super) changes: Vec<Change>,
+}
+
+impl<'a> Batch<'a> {
+    /// Nothing decided yet. `listening` says whether a process of this host listens on a binding; `now_ms` is the wall time,
+    /// for showing.
+    ///
+    /// # Errors
+    /// [`StoreError::Rebuilding`].
+    pub(super) fn new(
+        store: &'a Store,
+        desired: &Desired,
+        now_ms: u64,
+        listening: &'a dyn Fn(&PortBinding) -> bool,
+    ) -> Result<Self, StoreError> {
+        if desired.adoption().is_some_and(|adoption| !adoption.is_new) {
+            return Err(StoreError::Rebuilding);
+        }
+        let (seq, desired) = (desired.seq() + 1, desired.clone());
+        Ok(Self { store, listening, now_ms, seq, desired, changes: Vec::new() })
+    }
+
+    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+        for change in changes {
+            self.desired.apply(&change);
+            self.changes.push(change);
+        }
+    }
+
+    /// The name is what `deploy` asks for, and `owner`'s.
+    pub(super) fn take(&mut self, deploy: Deploy, owner: Owner) -> Result<Accepted, StoreError> {
+        if self.desired.holds_name(&deploy.name) {
+            return Err(StoreError::Held(deploy.name));
+        }
+        let before = self.desired.named(&deploy.name).cloned();
+        let containers_max = self.store.limits.containers_max;
+        if before.is_none() && self.desired.records().count() >= containers_max {
+            return Err(StoreError::TooMany(containers_max));
+        }
+        let record = self.decide(before.as_deref(), deploy, owner)?;
+        if let Some(before) = before.filter(|before| Record { seq: before.seq, ..record.clone() } == **before) {
+            return Ok(Accepted { record: before, changed: false });
+        }
+        self.apply([Change::Put(Box::new(record.clone()))]);
+        Ok(Accepted { record: Arc::new(record), changed: true })
+    }
+
+    /// As [`take`](Self::take), for each. What cannot be had is answered apart; one that another gives its port to has it.
+    pub(super) fn take_all(
+        &mut self,
+        mut wanted: Vec<Deploy>,
+        owner: Owner,
+    ) -> (Vec<Accepted>, Vec<(ContainerName, StoreError)>) {
+        // A port that is named is not given to who has no wish.
+        wanted.sort_by_key(|deploy| deploy.spec.ports.iter().all(|port| port.host.is_none()));
+        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        loop {
+            let (tried, mut later) = (wanted.len(), Vec::new());
+            for deploy in wanted {
+                match self.take(deploy.clone(), owner) {
+                    Ok(accepted) => taken.push(accepted),
+                    Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => later.push((deploy, error)),
+                    Err(error) => refused.push((deploy.name, error)),
+                }
+            }
+            if later.is_empty() || later.len() == tried {
+                refused.extend(later.into_iter().map(|(deploy, error)| (deploy.name, error)));
+                return (taken, refused);
+            }
+            wanted = later.into_iter().map(|(deploy, _)| deploy).collect();
+        }
+    }
+
+    fn decide(&self, before: Option<&Record>, deploy: Deploy, owner: Owner) -> Result<Record, StoreError> {
+        let id = before.map_or_else(|| self.store.new_id(&self.desired), |before| before.id);
+        let records = self.desired.records().map(AsRef::as_ref);
+        let assignment = assign(id, &deploy.spec.ports, records, &self.store.limits.pool, self.listening)?;
+        let spec_hash = deploy.spec.hash();
+        // What is being taken away is not taken back: its successor is a generation of its own.
+        let same = before.filter(|before| before.spec_hash == spec_hash && !before.removing && before.assignment == assignment);
+        let started = deploy.run == RunState::Running && before.is_some_and(|before| before.run == RunState::Stopped);
+        Ok(Record {
+            id,
+            name: deploy.name,
+            spec: deploy.spec,
+            spec_hash,
+            owner,
+            generation: same.map_or_else(|| before.map_or(1, |before| before.generation + 1), |same| same.generation),
+            revision: deploy.revision,
+            seq: self.seq,
+            run: deploy.run,
+            priority: deploy.priority,
+            removing: false,
+            restart_pending: same.is_some_and(|same| same.restart_pending),
+            finished: same.filter(|_| !started).and_then(|same| same.finished.clone()),
+            assignment,
+            image_digest: same.and_then(|same| same.image_digest.clone()),
+            created_ms: before.filter(|before| !before.removing).map_or(self.now_ms, |before| before.created_ms),
+        })
+    }
+}
