@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 /// A decision may be this much older than the call that it leads to: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
-/// A life this long makes up for the ends before it.
-const HEALTHY: Duration = Duration::from_secs(600);
+/// A life this long may make up for the ends before it: ten minutes, less what the agent may be late to see an end.
+const HEALTHY: Duration = Duration::from_secs(500);
 
 /// Ends of one generation in a row, as far as the agent must have seen them.
 #[derive(Clone, Copy, Debug)]
