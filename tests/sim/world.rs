@@ -272,6 +272,7 @@ impl Runtime for World {
     async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
         let _busy = self.begin(instance.id);
         self.trace(|| format!("stop {instance}"));
+        self.inner().judge.look(std::iter::once(instance));
         part().await?;
         self.end_task(instance, how, "stopped").await?;
         part().await
@@ -280,6 +281,7 @@ impl Runtime for World {
     async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
         let _busy = self.begin(instance.id);
         self.trace(|| format!("remove {instance}"));
+        self.inner().judge.look(std::iter::once(instance));
         self.inner().judge.removes(instance);
         part().await?;
         self.end_task(instance, how, "removed").await?;
