@@ -51,7 +51,7 @@ impl AgentNode {
     }
 
     fn deployed(&self, accepted: &Accepted) -> Deployed {
-        let plan = self.course(&accepted.record).steps;
+        let plan = plan::course(self.handle.board(), &accepted.record).steps;
         Deployed { view: self.view(&accepted.record), changed: accepted.changed, plan }
     }
 
@@ -183,18 +183,19 @@ impl Node for AgentNode {
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
             let answered = store.replace(Replacing { wanted, if_match, keyed, dry_run }, wall_ms(), listening)?;
-            if let (Once::Now(replaced), false) = (&answered, dry_run) {
-                replaced.changed.iter().for_each(|record| handle.wake(record.id));
-            }
-            Ok(answered)
+            Ok(match answered {
+                Once::Now(replaced) => {
+                    // Before anybody is woken: what is shown is the whole of it.
+                    let plan = replaced.changed.iter().map(|record| plan::course(handle.board(), record)).collect();
+                    if !dry_run {
+                        replaced.changed.iter().for_each(|record| handle.wake(record.id));
+                    }
+                    Once::Now(Replaced { etag: replaced.etag, plan })
+                }
+                Once::Before(answer) => Once::Before(answer),
+            })
         });
-        Ok(match taken.await? {
-            Once::Now(replaced) => {
-                let plan = replaced.changed.iter().map(|record| self.course(record)).collect();
-                Once::Now(Replaced { etag: replaced.etag, plan })
-            }
-            Once::Before(answer) => Once::Before(answer),
-        })
+        taken.await
     }
 
     fn plan(&self) -> Plan {

@@ -9,30 +9,27 @@ use state::reason::Reason;
 
 use super::AgentNode;
 use crate::api::{Action, Course, Explanation, Plan};
-use crate::reconcile::Known;
+use crate::reconcile::{Board, Known};
+
+/// What would be done for a record, which may not be stored yet.
+pub(super) fn course(board: &Board, record: &Record) -> Course {
+    let Known { seen, memory, .. } = board.known(record.id);
+    let planned = plan(record.id, Some(record), &seen, &memory, board.clock.now());
+    Course { id: record.id, name: Some(record.name.clone()), steps: actions(board, planned) }
+}
+
+fn actions(board: &Board, planned: Vec<Planned>) -> Vec<Action> {
+    let action = |Planned { step, instance, why }| {
+        let until = match step {
+            Step::Wait(until) => Some(board.clock.wall(until)),
+            Step::Settled | Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget => None,
+        };
+        Action { word: step.word(), instance, why, until }
+    };
+    planned.into_iter().map(action).collect()
+}
 
 impl AgentNode {
-    /// What would be done for a record, which may not be stored yet.
-    pub(super) fn course(&self, record: &Record) -> Course {
-        let Known { seen, memory, .. } = self.handle.board().known(record.id);
-        let planned = plan(record.id, Some(record), &seen, &memory, self.handle.board().clock.now());
-        Course { id: record.id, name: Some(record.name.clone()), steps: self.actions(planned) }
-    }
-
-    fn actions(&self, planned: Vec<Planned>) -> Vec<Action> {
-        let clock = self.handle.board().clock;
-        let action = |Planned { step, instance, why }| {
-            let until = match step {
-                Step::Wait(until) => Some(clock.wall(until)),
-                Step::Settled | Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget => {
-                    None
-                }
-            };
-            Action { word: step.word(), instance, why, until }
-        };
-        planned.into_iter().map(action).collect()
-    }
-
     /// Why the reconciler does nothing at the moment.
     fn blocked(&self) -> Option<String> {
         let reachability = self.handle.board().reachability();
@@ -46,11 +43,11 @@ impl AgentNode {
 
     pub(super) fn whole_plan(&self) -> Plan {
         let desired = self.writer.store().desired();
-        let mut containers: Vec<_> = desired.records().map(|record| self.course(record)).collect();
-        containers.sort_by(|a, b| a.name.cmp(&b.name));
         let board = self.handle.board();
+        let mut containers: Vec<_> = desired.records().map(|record| course(board, record)).collect();
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
         let leftovers = board.leftovers(&desired).into_iter().map(|(id, seen)| {
-            let steps = self.actions(plan(id, None, &seen, &board.known(id).memory, board.clock.now()));
+            let steps = actions(board, plan(id, None, &seen, &board.known(id).memory, board.clock.now()));
             Course { id, name: None, steps }
         });
         Plan { containers, leftovers: leftovers.collect(), blocked: self.blocked() }
@@ -62,7 +59,7 @@ impl AgentNode {
         let Known { seen, memory, activity, .. } = self.handle.board().known(id);
         Some(Explanation {
             view: self.view(record),
-            next: self.course(record).steps.into_iter().next(),
+            next: course(self.handle.board(), record).steps.into_iter().next(),
             seen,
             memory: memory.of(record),
             activity,
