@@ -1,5 +1,10 @@
 //! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
 //! that can go wrong drawn from a seed. `contrib/simulate --help`.
+//!
+//! That it finds faults has to be shown anew whenever it is changed. Planted one at a time, and found by seed: a turn begun
+//! while another runs (2); a removal that is not done (2); the backoff reset at each whole look (3); a change acknowledged and
+//! not written (3); a record forgotten though it was deployed again (49); a task that was only created taken for running (1);
+//! what is remembered not read at a start (64); the older of the two copies taken (1).
 
 #![allow(
     clippy::unwrap_used,
