@@ -127,4 +127,7 @@ fn files_are_small_and_begin_with_what_they_are() {
     }
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 200);
+    for reason in state::reason::Reason::ALL {
+        assert!(readme.contains(&format!("`{reason}`")), "README.md does not name {reason}");
+    }
 }
