@@ -240,6 +240,7 @@ impl Runtime for World {
     async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.trace(|| format!("launch {name}"));
+        self.inner().judge.look(std::iter::once(name));
         self.inner().judge.launches(record);
         part().await?;
         // A stopped task is taken away first.
