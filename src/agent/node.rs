@@ -112,6 +112,8 @@ fn refusal(error: StoreError) -> Refusal {
         )
         | StoreError::Owned(..)
         | StoreError::Unmatched(_)
+        | StoreError::NothingHeld
+        | StoreError::OtherHeld(_)
         | StoreError::Held(_) => Refusal::Conflict(text),
         StoreError::KeyReused => Refusal::Reused(text),
         // One that cannot be had as things are weighs more than one that there is no room for.

@@ -189,6 +189,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         removing: false,
         restart_pending: false,
         finished: None,
+        cordoned: false,
         assignment: Assignment { address: Ipv4Addr::new(10, 0, 0, 2), ports: Vec::new() },
         image_digest: None,
         created_ms: 0,

@@ -9,6 +9,7 @@ use crate::reason::Reason;
 use crate::spec::{Protocol, Spec};
 
 pub mod marks;
+pub mod pulled;
 pub mod set;
 
 /// One container that was asked for, with all that was decided about it when it was accepted.
@@ -42,6 +43,9 @@ pub struct Record {
     pub finished: Option<Finished>,
     /// Its place on the network.
     pub assignment: Assignment,
+    /// It came to the node while that took nothing new, and is not started until it does again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cordoned: bool,
     /// What the image reference meant when it was resolved for this generation. `None`: not resolved yet.
     pub image_digest: Option<String>,
     /// When the name was first deployed, milliseconds since 1970. For showing.
@@ -132,6 +136,7 @@ pub(crate) mod tests {
             removing: false,
             restart_pending: false,
             finished: None,
+            cordoned: false,
             assignment: Assignment { address: Ipv4Addr::new(10, 0, 0, 2), ports: Vec::new() },
             image_digest: Some("sha256:00".to_owned()),
             created_ms: 0,

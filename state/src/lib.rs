@@ -8,6 +8,7 @@
 //! whoever decides passes `now`. The only I/O is the store's.
 
 pub mod assign;
+pub mod guard;
 pub mod id;
 pub mod memory;
 pub mod observed;

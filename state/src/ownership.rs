@@ -17,7 +17,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::desired::marks::{Mark, Pulled, Suppressed, Tombstone, Version};
+use crate::desired::marks::{Mark, Suppressed, Tombstone};
+use crate::desired::pulled::{Conflict, Held, Pulled, Rejected, Version};
 use crate::desired::set::{Change, Desired};
 use crate::desired::{Owner, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
@@ -29,7 +30,7 @@ pub mod answers;
 pub const TOMBSTONES_MAX: usize = 1024;
 
 /// What CHaS lists for the node, whole and parsed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct PulledSet {
     /// See [`Version::epoch`].
     pub epoch: String,
@@ -39,8 +40,14 @@ pub struct PulledSet {
     pub etag: Option<String>,
     /// What is to run.
     pub containers: Vec<Deploy>,
-    /// What is named as not to run any more. Leaving it out says the same.
+    /// What is named as not to run any more. Leaving it out says the same, but may be held (see [`crate::guard`]).
     pub remove: BTreeSet<ContainerName>,
+    /// Entries that are not understood. What bears their names is left alone.
+    pub rejected: Vec<Rejected>,
+    /// What this generation leaves out is meant to be left out.
+    pub prune_confirm: Option<u64>,
+    /// The node is to take nothing new.
+    pub cordon: bool,
     /// [`Desired::seq`] when the request was sent.
     pub sent_after: u64,
 }
@@ -51,6 +58,14 @@ impl PulledSet {
     pub fn version(&self) -> Version {
         Version { epoch: self.epoch.clone(), generation: self.generation }
     }
+
+    /// Names that are not left out: those listed, and those of what is not understood. `None`: it cannot be told, since an
+    /// entry has no name.
+    #[must_use]
+    pub fn names(&self) -> Option<BTreeSet<ContainerName>> {
+        let rejected = self.rejected.iter().map(|rejected| rejected.name.as_ref()?.parse().ok());
+        self.containers.iter().map(|deploy| Some(deploy.name.clone())).chain(rejected).collect()
+    }
 }
 
 /// How a listed version stands to the one that was pulled last.
@@ -58,7 +73,7 @@ impl PulledSet {
 pub enum Age {
     /// It is of another epoch, or of a higher generation.
     Newer,
-    /// It is the same, of which not everything could be taken.
+    /// It is the same, of which not everything was taken.
     Again,
     /// It is older, or the same and taken: it changes nothing.
     Old,
@@ -70,22 +85,11 @@ pub fn age(pulled: Option<&Pulled>, version: &Version) -> Age {
     match pulled {
         Some(pulled) if pulled.version.epoch == version.epoch => match version.generation.cmp(&pulled.version.generation) {
             std::cmp::Ordering::Greater => Age::Newer,
-            std::cmp::Ordering::Equal if !pulled.whole => Age::Again,
+            std::cmp::Ordering::Equal if !pulled.whole || pulled.held.is_some() => Age::Again,
             std::cmp::Ordering::Equal | std::cmp::Ordering::Less => Age::Old,
         },
         Some(_) | None => Age::Newer,
     }
-}
-
-/// Two words about one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conflict {
-    /// The name.
-    pub name: ContainerName,
-    /// Whose word counts.
-    pub winner: Owner,
-    /// Why.
-    pub why: &'static str,
 }
 
 /// What becomes of a container that CHaS lists.
@@ -153,14 +157,19 @@ pub fn pushed(before: Option<&Record>, deploy: &Deploy) -> Pushed {
 #[must_use]
 pub fn unsettled(desired: &Desired) -> Option<Change> {
     let pulled = desired.marks().pulled().filter(|pulled| pulled.whole)?;
-    Some(Change::Mark(Mark::Pulled(Pulled { etag: None, whole: false, ..pulled.clone() })))
+    Some(Change::Mark(Mark::Pulled(Pulled { whole: false, ..pulled.clone() })))
 }
 
 /// Rule 1: what CHaS owns and does not list any more.
 #[must_use]
-pub fn pruned(desired: &Desired, names: &BTreeSet<ContainerName>) -> Vec<Record> {
-    let owned = desired.records().filter(|record| record.owner == Owner::Chas && !record.removing);
-    owned.filter(|record| !names.contains(&record.name)).map(|record| Record::clone(record)).collect()
+pub fn pruned(desired: &Desired, set: &PulledSet) -> Vec<Record> {
+    let names = set.names();
+    let goes = |record: &&Record| match &names {
+        Some(names) => !names.contains(&record.name),
+        None => set.remove.contains(&record.name) && set.containers.iter().all(|listed| listed.name != record.name),
+    };
+    let owned = desired.records().map(AsRef::as_ref).filter(|record| record.owner == Owner::Chas && !record.removing);
+    owned.filter(goes).cloned().collect()
 }
 
 /// The marks of rule 5 once this set is taken: a newer set ends them, but for those whose own set is not known any more.
@@ -270,7 +279,9 @@ pub struct PullOutcome {
     /// Names about which push and pull differed.
     pub conflicts: Vec<Conflict>,
     /// What could not be taken, and why. It stays as it is.
-    pub rejected: Vec<(ContainerName, String)>,
+    pub rejected: Vec<Rejected>,
+    /// What waits for a confirmation.
+    pub held: Option<Held>,
 }
 
 #[cfg(test)]

@@ -109,6 +109,9 @@ fn towards_stopped(record: &Record, seen: &Seen) -> Step {
 fn towards_running(record: &Record, seen: &Seen, memory: &Memory) -> Step {
     let current = seen.instances.get(&record.generation);
     let task = current.map_or(&Task::Absent, |instance| &instance.task);
+    if record.cordoned && seen.instances.is_empty() {
+        return Step::Settled;
+    }
     // The image comes first: the generation before goes on running until it is there.
     if record.image_digest.is_none() && matches!(task, Task::Absent) {
         return Step::Pull;
@@ -192,6 +195,14 @@ mod tests {
         check(|_| (), &[(1, Task::Created { pid: 1 })], &Step::Launch);
         check(|_| (), &[(1, RUNNING)], &Step::Settled);
         check(|r| r.image_digest = None, &[(1, RUNNING)], &Step::Settled);
+    }
+
+    #[test]
+    fn what_came_to_a_cordoned_node_is_not_started_and_what_is_there_goes_on() {
+        check(|r| r.cordoned = true, &[], &Step::Settled);
+        check(|r| (r.cordoned, r.image_digest) = (true, None), &[], &Step::Settled);
+        check(|r| r.cordoned = true, &[(1, Task::Absent)], &Step::Launch);
+        check(|r| (r.cordoned, r.removing) = (true, true), &[], &Step::Forget);
     }
 
     #[test]

@@ -177,6 +177,8 @@ reasons! {
     RuntimeUnavailable: Node, "start containerd";
     /// The stored state was damaged; this was found in containerd's labels instead.
     StateLost: Node, "nothing; look what damaged the files, which are under quarantine/ in state.dir";
+    /// It came while the node was cordoned, which takes nothing new.
+    NodeCordoned: Node, "lift the cordon in CHaS, or run it on another node";
     /// It was asked to be stopped.
     StopRequested: Node, "nothing; start it to run it again";
 }

@@ -128,6 +128,9 @@ pub fn condition(record: &Record, seen: &Seen, memory: &Memory, activity: Option
             (false, false) => Condition::plain(Status::Stopping),
         };
     }
+    if record.cordoned && seen.instances.is_empty() {
+        return Condition::because(Status::Pending, Reason::NodeCordoned, "the node is cordoned, and takes nothing new");
+    }
     match (activity, memory.setback.as_ref().map(|setback| setback.cause)) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
         (_, None) if running => Condition::plain(Status::Running),
@@ -202,6 +205,13 @@ mod tests {
         };
         check(finish(0), Task::Absent, None, (Status::Stopped, Some(Reason::Completed)));
         check(finish(2), Task::Absent, None, (Status::Failed, Some(Reason::Completed)));
+    }
+
+    #[test]
+    fn what_a_cordoned_node_does_not_start_says_so() {
+        let (record, memory) = (Record { cordoned: true, ..record("a", 1) }, Memory::default());
+        let condition = condition(&record, &Seen::default(), &memory, None);
+        assert_eq!((condition.status, condition.reason), (Status::Pending, Some(Reason::NodeCordoned)));
     }
 
     #[test]

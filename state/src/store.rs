@@ -50,6 +50,12 @@ pub enum StoreError {
     /// The `Idempotency-Key` came with another request before.
     #[error("the Idempotency-Key was used for another request; take another key")]
     KeyReused,
+    /// Nothing of what CHaS lists waits for a confirmation.
+    #[error("nothing waits for a confirmation")]
+    NothingHeld,
+    /// Another generation's changes wait than the one that was confirmed.
+    #[error("what waits for a confirmation is of generation {0}; look at it again")]
+    OtherHeld(u64),
     /// Nothing has this id.
     #[error("no container has the id {0}")]
     NotFound(ContainerId),

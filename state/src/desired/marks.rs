@@ -8,34 +8,27 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::RunState;
+use super::pulled::{Pulled, Version};
 use super::set::Entries;
 use crate::id::{ContainerId, ContainerName};
 use crate::ownership::answers::Answer;
 
 const PULLED: &str = "pulled";
+const CORDONED: &str = "cordoned";
+const LINK: &str = "link";
 const SUPPRESSED: &str = "suppressed/";
 const TOMBSTONE: &str = "tombstone/";
 const ANSWERED: &str = "answered/";
 
-/// A version of what CHaS lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// Which life of CHaS's database it is of. Two of different epochs cannot be compared.
-    pub epoch: String,
-    /// Counts within the epoch.
-    pub generation: u64,
-}
-
-/// The set that was pulled last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pulled {
-    /// Its version.
-    #[serde(flatten)]
-    pub version: Version,
-    /// To ask for what differs from it. `None` as long as it is not [`whole`](Self::whole), so that it is sent again.
-    pub etag: Option<String>,
-    /// All that it lists is as it lists it, but for what is suppressed. While it is not, the same version is taken again.
-    pub whole: bool,
+/// What this node is to CHaS, over restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// Made once, with the state directory: tells two nodes of one name apart.
+    pub instance_uuid: String,
+    /// The boot in which CHaS answered last.
+    pub boot_id: String,
+    /// Nodes of the cluster, as CHaS said last. 0: it has not.
+    pub cluster_size: u64,
 }
 
 /// An operator stopped, started or deleted what CHaS owns: it stays so until a newer set lists it.
@@ -61,6 +54,10 @@ pub struct Tombstone {
 pub enum Mark {
     /// The set pulled last.
     Pulled(Pulled),
+    /// The node takes nothing new (any more).
+    Cordoned(bool),
+    /// What this node is to CHaS.
+    Link(Link),
     /// A name that an operator keeps otherwise than CHaS lists it.
     Suppressed(ContainerName, Option<Suppressed>),
     /// A name that was deleted.
@@ -74,6 +71,8 @@ impl Mark {
     pub(super) fn entry(&self) -> (String, Option<Value>) {
         match self {
             Self::Pulled(pulled) => (PULLED.to_owned(), Some(value(pulled))),
+            Self::Cordoned(cordoned) => (CORDONED.to_owned(), cordoned.then_some(Value::Bool(true))),
+            Self::Link(link) => (LINK.to_owned(), Some(value(link))),
             Self::Suppressed(name, mark) => (format!("{SUPPRESSED}{name}"), mark.as_ref().map(value)),
             Self::Tombstone(name, mark) => (format!("{TOMBSTONE}{name}"), mark.as_ref().map(value)),
             Self::Answer(key, mark) => (format!("{ANSWERED}{key}"), mark.as_ref().map(|mark| value(&**mark))),
@@ -90,6 +89,8 @@ fn value(mark: &impl Serialize) -> Value {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
     pulled: Option<Pulled>,
+    cordoned: bool,
+    link: Option<Link>,
     suppressed: BTreeMap<ContainerName, Suppressed>,
     tombstones: BTreeMap<ContainerName, Tombstone>,
     // Shared, for there may be thousands, and most changes leave them as they are.
@@ -101,6 +102,18 @@ impl Marks {
     #[must_use]
     pub const fn pulled(&self) -> Option<&Pulled> {
         self.pulled.as_ref()
+    }
+
+    /// The node takes nothing new.
+    #[must_use]
+    pub const fn cordoned(&self) -> bool {
+        self.cordoned
+    }
+
+    /// What this node is to CHaS. `None`: it never asked.
+    #[must_use]
+    pub const fn link(&self) -> Option<&Link> {
+        self.link.as_ref()
     }
 
     /// Names that an operator keeps otherwise than CHaS lists them.
@@ -124,6 +137,8 @@ impl Marks {
     pub(super) fn apply(&mut self, mark: &Mark) {
         match mark {
             Mark::Pulled(pulled) => self.pulled = Some(pulled.clone()),
+            Mark::Cordoned(cordoned) => self.cordoned = *cordoned,
+            Mark::Link(link) => self.link = Some(link.clone()),
             Mark::Suppressed(name, mark) => set(&mut self.suppressed, name, mark.as_ref()),
             Mark::Tombstone(name, mark) => set(&mut self.tombstones, name, mark.as_ref()),
             Mark::Answer(key, mark) => set(Arc::make_mut(&mut self.answers), key, mark.as_ref()),
@@ -132,10 +147,12 @@ impl Marks {
 
     pub(super) fn entries(&self) -> Entries {
         let pulled = self.pulled.iter().cloned().map(Mark::Pulled);
+        let link = self.link.iter().cloned().map(Mark::Link);
+        let single = pulled.chain(link).chain([Mark::Cordoned(self.cordoned)]);
         let suppressed = self.suppressed.iter().map(|(name, mark)| Mark::Suppressed(name.clone(), Some(mark.clone())));
         let tombstones = self.tombstones.iter().map(|(name, mark)| Mark::Tombstone(name.clone(), Some(*mark)));
         let answers = self.answers.iter().map(|(key, mark)| Mark::Answer(key.clone(), Some(Arc::clone(mark))));
-        let entries = pulled.chain(suppressed).chain(tombstones).chain(answers).map(|mark| mark.entry());
+        let entries = single.chain(suppressed).chain(tombstones).chain(answers).map(|mark| mark.entry());
         entries.filter_map(|(key, value)| Some((key, value?))).collect()
     }
 
@@ -144,6 +161,12 @@ impl Marks {
         let value = value.clone();
         if key == PULLED {
             return serde_json::from_value(value).ok().map(Mark::Pulled);
+        }
+        if key == LINK {
+            return serde_json::from_value(value).ok().map(Mark::Link);
+        }
+        if key == CORDONED {
+            return value.as_bool().map(Mark::Cordoned);
         }
         if let Some(name) = key.strip_prefix(SUPPRESSED) {
             return Some(Mark::Suppressed(name.parse().ok()?, Some(serde_json::from_value(value).ok()?)));

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::desired::marks::Link;
 use crate::desired::tests::record;
 
 fn deploy(more: &Value) -> Deploy {
@@ -14,7 +15,14 @@ fn version(epoch: &str, generation: u64) -> Version {
 }
 
 fn pulled(whole: bool) -> Pulled {
-    Pulled { version: version("e", 5), etag: whole.then(|| "t".to_owned()), whole }
+    Pulled {
+        version: version("e", 5),
+        etag: Some("t".to_owned()),
+        whole,
+        held: None,
+        conflicts: Vec::new(),
+        rejected: Vec::new(),
+    }
 }
 
 /// A record named `a`, changed at 10.
@@ -122,8 +130,14 @@ fn rule_1_only_what_chas_owns_and_does_not_list_is_pruned() {
         ((Owner::Chas, true), false, 0),
     ] {
         let desired = desired(&existing(|r| (r.owner, r.removing) = change), None);
-        let names = if listed { ["a".parse().unwrap()].into() } else { BTreeSet::new() };
-        assert_eq!(pruned(&desired, &names).len(), expected, "{change:?} {listed}");
+        let containers = if listed { vec![deploy(&json!({}))] } else { Vec::new() };
+        let set = PulledSet { containers, ..PulledSet::default() };
+        assert_eq!(pruned(&desired, &set).len(), expected, "{change:?} {listed}");
+        // What is not understood is not left out; and who knows whose name is not to be read.
+        for name in [Some("a".to_owned()), None] {
+            let rejected = vec![Rejected { name, index: Some(0), errors: Vec::new() }];
+            assert!(pruned(&desired, &PulledSet { rejected, ..set.clone() }).is_empty());
+        }
     }
 }
 
@@ -197,11 +211,16 @@ fn what_is_noted_is_written_and_read_again() {
         now: crate::memory::BootTime::default(),
     };
     let desired = desired.with(&answers::kept(&desired, &keyed, true, answers::Outcome::Set { etag: "e".to_owned() }));
+    let desired = desired
+        .with(&[Change::Mark(Mark::Cordoned(true)), Change::Mark(Mark::Link(Link { cluster_size: 3, ..Link::default() }))]);
     let entries = desired.entries();
-    for key in ["pulled", "suppressed/a", "tombstone/b", "answered/k/1"] {
+    for key in ["pulled", "cordoned", "link", "suppressed/a", "tombstone/b", "answered/k/1"] {
         assert!(entries.contains_key(key), "{key}");
     }
-    assert_eq!(entries["pulled"], json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true}));
+    assert_eq!(
+        entries["pulled"],
+        json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true, "held": null, "conflicts": [], "rejected": []})
+    );
     assert_eq!(Desired::from_entries(entries.clone()), desired);
     // What a newer version wrote in its place is kept as it is.
     let mut newer = entries;

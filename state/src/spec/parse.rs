@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::desired::RunState;
@@ -48,7 +48,7 @@ pub struct Deploy {
 }
 
 /// One fault of a deploy body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
     /// The field, as in `exposed_ports[0].container`. Empty: the body as a whole.
     pub field: String,

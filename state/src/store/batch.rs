@@ -112,6 +112,7 @@ impl<'a> Batch<'a> {
             priority: deploy.priority,
             removing: false,
             restart_pending: same.is_some_and(|same| same.restart_pending),
+            cordoned: before.filter(|before| !before.removing).map_or(self.desired.marks().cordoned(), |before| before.cordoned),
             finished: same.filter(|_| !started).and_then(|same| same.finished.clone()),
             assignment,
             image_digest: same.and_then(|same| same.image_digest.clone()),

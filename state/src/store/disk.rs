@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::files::{LOCK_RETRY, LOCK_TRIES};
 use crate::desired::set::Entries;
 
 /// sled's page cache. The desired state of a thousand containers is some 2 MB.
@@ -77,12 +78,23 @@ impl Disk {
         // On a thread of its own, for it may not come back; then that thread is lost, and its files are moved aside.
         let opener = std::thread::Builder::new().name("sled-open".to_owned());
         let open = move || {
-            let result = catch_unwind(AssertUnwindSafe(|| Self::open_unguarded(&path)));
+            let result = catch_unwind(AssertUnwindSafe(|| Self::open_unlocked(&path)));
             let _nobody_waits = answer.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
         };
         opener.spawn(open).map_err(Fault::Io)?;
         let late = || Fault::Broken(format!("opening it did not end within {} s", OPEN_TIMEOUT.as_secs()));
         opened.recv_timeout(OPEN_TIMEOUT).map_err(|_| late())?
+    }
+
+    /// A program that this process was starting when the files were closed has them, and their lock, for a moment.
+    fn open_unlocked(path: &Path) -> Result<(Self, Entries), Fault> {
+        for _ in 1..LOCK_TRIES {
+            match Self::open_unguarded(path) {
+                Err(Fault::Io(error)) if error.to_string().contains("lock") => std::thread::sleep(LOCK_RETRY),
+                opened => return opened,
+            }
+        }
+        Self::open_unguarded(path)
     }
 
     fn open_unguarded(path: &Path) -> Result<(Self, Entries), Fault> {

@@ -18,8 +18,8 @@ use crate::desired::set::Desired;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often, and how far apart, a state directory that another agent has is tried: a second in all.
-const LOCK_TRIES: u32 = 50;
-const LOCK_RETRY: Duration = Duration::from_millis(20);
+pub(super) const LOCK_TRIES: u32 = 50;
+pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// sled's files.
 #[derive(Debug)]

@@ -1,20 +1,22 @@
-//! What is pulled from CHaS, carried out as [`crate::ownership`] has it.
+//! What is pulled from CHaS, carried out as [`crate::ownership`] and [`crate::guard`] have it.
 
 use std::collections::BTreeSet;
 
 use super::batch::Batch;
 use super::{Store, StoreError};
-use crate::desired::marks::{Mark, Pulled};
+use crate::desired::marks::{Link, Mark};
+use crate::desired::pulled::{Conflict, Held, Pulled, Rejected};
 use crate::desired::set::{Change, Desired};
-use crate::desired::{Owner, PortBinding, Record};
-use crate::id::ContainerName;
-use crate::ownership::{self, Age, Conflict, Listed, PullOutcome, PulledSet};
+use crate::desired::{Owner, PortBinding, Record, RunState};
+use crate::guard::{self, Ends};
+use crate::id::ContainerId;
+use crate::ownership::{self, Age, Listed, PullOutcome, PulledSet};
 use crate::spec::parse::Deploy;
 
 impl Store {
     /// Takes in a set that was pulled, in one transaction: what CHaS owns is as it lists it then, but for what an operator
-    /// stopped or deleted since that version, what was pushed later, and what cannot be had. One that is not newer changes
-    /// nothing, unless not everything of it could be taken.
+    /// stopped or deleted since that version, what was pushed later, what cannot be had, and what is held. One that is not
+    /// newer changes nothing, unless not everything of it was taken; but the cordon is as its newest copy says.
     ///
     /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall time, for showing.
     ///
@@ -27,24 +29,56 @@ impl Store {
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<PullOutcome, StoreError> {
         self.transact(|desired| {
-            let (version, age) = (set.version(), ownership::age(desired.marks().pulled(), &set.version()));
-            if age == Age::Old {
-                return Ok((Vec::new(), PullOutcome { stale: true, ..PullOutcome::default() }));
-            }
+            let (before, version) = (desired.marks().pulled(), set.version());
+            let age = ownership::age(before, &version);
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
-            batch.apply(ownership::lifted(desired, &version));
-            let mut outcome = PullOutcome::default();
-            prune(&mut batch, set, &mut outcome);
-            let wanted = judge(&batch.desired, set, &mut outcome);
-            let (taken, failed) = batch.take_all(wanted, Owner::Chas);
-            outcome.changed.extend(taken.iter().filter(|accepted| accepted.changed).map(|accepted| accepted.record.id));
-            outcome.rejected.extend(failed.into_iter().map(|(name, error)| (name, error.to_string())));
-            let whole = outcome.rejected.is_empty() && outcome.conflicts.iter().all(|lost| lost.winner == Owner::Chas);
-            let pulled = Pulled { version, etag: set.etag.clone().filter(|_| whole), whole };
-            if desired.marks().pulled() != Some(&pulled) {
-                batch.apply([Change::Mark(Mark::Pulled(pulled))]);
+            let mut outcome = PullOutcome { stale: age == Age::Old, ..PullOutcome::default() };
+            if let Some(before) = before.filter(|_| outcome.stale) {
+                if before.version == version {
+                    cordon(&mut batch, set.cordon, &mut outcome);
+                    note(&mut batch, Pulled { etag: set.etag.clone(), ..before.clone() });
+                }
+                return Ok((batch.changes, outcome));
             }
+            batch.apply(ownership::lifted(desired, &version));
+            cordon(&mut batch, set.cordon, &mut outcome);
+            let wanted = judge(&batch.desired, set, &mut outcome);
+            let wanted = guarded(&mut batch, set, wanted, &mut outcome);
+            let (taken, failed) = batch.take_all(wanted, Owner::Chas);
+            // What is wrong with the set itself is so the next time, too.
+            let whole = failed.is_empty() && outcome.conflicts.iter().all(|conflict| conflict.winner == Owner::Chas);
+            outcome.changed.extend(taken.iter().filter(|accepted| accepted.changed).map(|accepted| accepted.record.id));
+            outcome.rejected.extend(failed.into_iter().map(|(name, error)| Rejected::because(&name, error.to_string())));
+            outcome.rejected.extend(set.rejected.iter().cloned());
+            let (held, conflicts, rejected) = (outcome.held.clone(), outcome.conflicts.clone(), outcome.rejected.clone());
+            note(&mut batch, Pulled { version, etag: set.etag.clone(), whole, held, conflicts, rejected });
             Ok((batch.changes, outcome))
+        })
+    }
+
+    /// An operator confirms what is held (of this generation, if one is given). What was left out is taken away now; what was
+    /// listed otherwise is changed when CHaS is asked next. Answers what is not as before.
+    ///
+    /// # Errors
+    /// [`StoreError::NothingHeld`], [`StoreError::OtherHeld`], [`StoreError::Disk`].
+    pub fn confirm(&self, generation: Option<u64>) -> Result<Vec<ContainerId>, StoreError> {
+        self.transact(|desired| {
+            let pulled = desired.marks().pulled();
+            let (pulled, held) =
+                pulled.and_then(|pulled| Some((pulled, pulled.held.as_ref()?))).ok_or(StoreError::NothingHeld)?;
+            let is_generation = pulled.version.generation;
+            if generation.is_some_and(|generation| generation != is_generation) {
+                return Err(StoreError::OtherHeld(is_generation));
+            }
+            let goes = |record: &&Record| record.owner == Owner::Chas && !record.removing && held.omitted.contains(&record.name);
+            let goes: Vec<_> = desired.records().map(AsRef::as_ref).filter(goes).cloned().collect();
+            let ids = goes.iter().map(|record| record.id).collect();
+            let seq = desired.seq() + 1;
+            let gone = goes.into_iter().map(|record| Change::Put(Box::new(Record { removing: true, seq, ..record })));
+            let rest = Held { omitted: BTreeSet::new(), confirmed: true, ..held.clone() };
+            let is_done = rest.changed.is_empty();
+            let pulled = Pulled { held: (!is_done).then_some(rest), whole: pulled.whole && is_done, ..pulled.clone() };
+            Ok((gone.chain([Change::Mark(Mark::Pulled(pulled))]).collect(), ids))
         })
     }
 
@@ -55,15 +89,64 @@ impl Store {
     pub fn report_acknowledged(&self, up_to_seq: u64) -> Result<(), StoreError> {
         self.transact(|desired| Ok((ownership::acknowledged(desired, up_to_seq), ())))
     }
+
+    /// Changes what this node is to CHaS. One that changes nothing costs nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn link(&self, change: impl FnOnce(&mut Link)) -> Result<(), StoreError> {
+        self.transact(|desired| {
+            let before = desired.marks().link();
+            let mut link = before.cloned().unwrap_or_default();
+            change(&mut link);
+            let changes = if before == Some(&link) { Vec::new() } else { vec![Change::Mark(Mark::Link(link))] };
+            Ok((changes, ()))
+        })
+    }
 }
 
-/// Takes away what CHaS owns and does not list, or names as to be removed.
-fn prune(batch: &mut Batch<'_>, set: &PulledSet, outcome: &mut PullOutcome) {
-    let names: BTreeSet<ContainerName> = set.containers.iter().map(|deploy| deploy.name.clone()).collect();
-    for record in ownership::pruned(&batch.desired, &names) {
+fn note(batch: &mut Batch<'_>, pulled: Pulled) {
+    if batch.desired.marks().pulled() != Some(&pulled) {
+        batch.apply([Change::Mark(Mark::Pulled(pulled))]);
+    }
+}
+
+/// Cordons the node, or lifts the cordon from it and from what came meanwhile.
+fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut PullOutcome) {
+    if batch.desired.marks().cordoned() == cordon {
+        return;
+    }
+    batch.apply([Change::Mark(Mark::Cordoned(cordon))]);
+    if cordon {
+        return;
+    }
+    let freed: Vec<_> = batch.desired.records().filter(|record| record.cordoned).map(|record| Record::clone(record)).collect();
+    outcome.changed.extend(freed.iter().map(|record| record.id));
+    batch.apply(freed.into_iter().map(|record| Change::Put(Box::new(Record { cordoned: false, ..record }))));
+}
+
+/// Takes away what CHaS owns and does not list, or names as to be removed; but for what is held. Answers what of the rest is
+/// to be taken.
+fn guarded(batch: &mut Batch<'_>, set: &PulledSet, wanted: Vec<Deploy>, outcome: &mut PullOutcome) -> Vec<Deploy> {
+    let pruned = ownership::pruned(&batch.desired, set);
+    let unnamed = pruned.iter().filter(|record| !set.remove.contains(&record.name));
+    let changes = |deploy: &&Deploy| {
+        let before = batch.desired.named(&deploy.name).filter(|before| guard::runs(before));
+        before.is_some_and(|before| deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash)
+    };
+    let ends = Ends {
+        omitted: unnamed.map(|record| record.name.clone()).collect(),
+        changed: wanted.iter().filter(changes).map(|deploy| deploy.name.clone()).collect(),
+    };
+    let restored = guard::is_restored(&batch.desired, set);
+    let is_free = guard::is_confirmed(batch.desired.marks(), set);
+    outcome.held = if is_free { None } else { guard::held(&batch.desired, ends, restored) };
+    let held = outcome.held.clone().unwrap_or_default();
+    for record in pruned.into_iter().filter(|record| !held.omitted.contains(&record.name)) {
         outcome.changed.push(record.id);
         batch.apply([Change::Put(Box::new(Record { removing: true, seq: batch.seq, ..record }))]);
     }
+    wanted.into_iter().filter(|deploy| !held.changed.contains(&deploy.name)).collect()
 }
 
 /// What of the set is to be taken.
@@ -73,14 +156,14 @@ fn judge(desired: &Desired, set: &PulledSet, outcome: &mut PullOutcome) -> Vec<D
         let name = &deploy.name;
         if set.remove.contains(name) || !names.insert(name) {
             let why = if set.remove.contains(name) { "it is listed, and named under remove too" } else { "it is listed twice" };
-            outcome.rejected.push((name.clone(), why.to_owned()));
+            outcome.rejected.push(Rejected::because(name, why));
             continue;
         }
         if desired.marks().suppressed().contains_key(name) {
             continue;
         }
         let (before, tombstone) = (desired.named(name), desired.marks().tombstones().get(name));
-        let conflict = |winner, why| Conflict { name: name.clone(), winner, why };
+        let conflict = |winner, why: &str| Conflict { name: name.clone(), winner, why: why.to_owned() };
         match ownership::listed(before.map(AsRef::as_ref), tombstone.copied(), deploy, set.sent_after) {
             Listed::Take => wanted.push(deploy.clone()),
             Listed::Overrule(why) => {

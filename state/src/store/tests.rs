@@ -1,5 +1,6 @@
 mod damage;
 mod declared;
+mod held;
 mod owners;
 
 use std::net::Ipv4Addr;
@@ -8,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::desired::Owner;
+use crate::guard;
 use crate::reason::Reason;
 
 fn limits() -> Limits {

@@ -35,10 +35,9 @@ fn pull(store: &Store, generation: u64, containers: &[Value]) {
     let set = PulledSet {
         epoch: "e".to_owned(),
         generation,
-        etag: None,
         containers: bodies(containers),
-        remove: std::collections::BTreeSet::new(),
         sent_after: store.desired().seq(),
+        ..PulledSet::default()
     };
     store.pull(&set, 1, |_| false).unwrap();
 }
