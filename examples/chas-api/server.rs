@@ -1,0 +1,9 @@
+//! An example of the CHaS API server, in one process and without TLS. It knows nothing of the agent but the deploy body.
+//!
+//! Tests include this file by `#[path]`. Such a file's own modules are looked for beside it, those of a `mod server;` below
+//! `server/`: their paths are spelt out, so that both find them.
+
+#[path = "server/problem.rs"]
+mod problem;
+#[path = "server/schema.rs"]
+mod schema;
