@@ -3,6 +3,8 @@
 //! Tests include this file by `#[path]`. Such a file's own modules are looked for beside it, those of a `mod server;` below
 //! `server/`: their paths are spelt out, so that both find them.
 
+#[path = "server/disk.rs"]
+mod disk;
 #[path = "server/nodes.rs"]
 mod nodes;
 #[path = "server/problem.rs"]
@@ -11,3 +13,5 @@ mod problem;
 mod schema;
 #[path = "server/sets.rs"]
 mod sets;
+#[path = "server/tokens.rs"]
+mod tokens;
