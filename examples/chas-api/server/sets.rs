@@ -55,6 +55,11 @@ impl Set {
         Self { hash: fingerprint(&[&fields]), fields: fields.into() }
     }
 
+    /// The tag of the document.
+    pub(super) fn tag(&self) -> String {
+        format!("\"{}\"", self.hash)
+    }
+
     /// It as an operator writes it.
     pub(super) fn document(&self) -> Vec<u8> {
         [b"{".as_slice(), &self.fields, b"}"].concat()
