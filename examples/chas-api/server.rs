@@ -9,22 +9,38 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+#[path = "server/body.rs"]
+mod body;
 #[path = "server/changes.rs"]
 mod changes;
+#[path = "server/counts.rs"]
+mod counts;
 #[path = "server/disk.rs"]
 mod disk;
 #[path = "server/etag.rs"]
 mod etag;
+#[path = "server/files.rs"]
+mod files;
+#[path = "server/node_calls.rs"]
+mod node_calls;
 #[path = "server/nodes.rs"]
 mod nodes;
+#[path = "server/operator.rs"]
+mod operator;
+#[path = "server/poll.rs"]
+mod poll;
 #[path = "server/problem.rs"]
 mod problem;
+#[path = "server/routes.rs"]
+mod routes;
+#[path = "server/run.rs"]
+mod run;
 #[path = "server/schema.rs"]
 mod schema;
 #[path = "server/sets.rs"]
@@ -33,6 +49,7 @@ mod sets;
 mod tokens;
 
 pub(crate) use problem::Problem;
+pub(crate) use run::serve;
 pub(crate) use schema::OPENAPI;
 pub(crate) use sets::DEFAULT;
 
@@ -85,6 +102,9 @@ pub(crate) struct Server {
     changing: Mutex<BTreeSet<String>>,
     /// Wakes the polls that are held: something changed. `true`: the server stops.
     wake: watch::Sender<bool>,
+    counts: counts::Counts,
+    /// Polls that are held.
+    held: AtomicUsize,
     /// A registration is not on the disk.
     unsaved: AtomicBool,
     /// Nothing but reports is not on the disk.
@@ -114,6 +134,8 @@ impl Server {
             nodes: RwLock::new(nodes),
             changing: Mutex::default(),
             wake: watch::Sender::new(false),
+            counts: counts::Counts::default(),
+            held: AtomicUsize::new(0),
             unsaved: AtomicBool::new(false),
             unsaved_reports: AtomicBool::new(false),
         }))
