@@ -48,10 +48,7 @@ mod sets;
 #[path = "server/tokens.rs"]
 mod tokens;
 
-pub(crate) use problem::Problem;
 pub(crate) use run::serve;
-pub(crate) use schema::OPENAPI;
-pub(crate) use sets::DEFAULT;
 
 /// What can be asked of the time.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;

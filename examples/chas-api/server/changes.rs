@@ -32,6 +32,7 @@ impl Server {
     ///
     /// # Errors
     /// The set is not valid, is kept in a file, or cannot be stored.
+    #[allow(dead_code, reason = "only for those who run the server in their own process")]
     pub(crate) async fn put_set(self: &Arc<Self>, name: &str, body: &Value, force: bool) -> Result<Changed, Problem> {
         let set = Set::of(body, force).map_err(Problem::Invalid)?;
         self.change(name, Change::Put(Arc::new(set)), Condition::default()).await

@@ -12,9 +12,12 @@ use axum::response::{IntoResponse as _, Response};
 
 use super::Server;
 
-/// Requests by method, route and status.
+/// Method, route and status of a request.
+type Key = (String, Option<String>, u16);
+
+/// How many requests there were of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<BTreeMap<(String, Option<String>, u16), u64>>);
+pub(super) struct Counts(Mutex<BTreeMap<Key, u64>>);
 
 /// Counts a request once it is answered. The route is a pattern, so there are only as many as the document has.
 pub(super) async fn count(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {

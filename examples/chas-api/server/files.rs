@@ -22,6 +22,10 @@ use super::sets::{Change, DEFAULT, Set};
 /// Device, inode, length and time of the last change: another one, another content.
 type Signature = (u64, u64, u64, i64, i64);
 
+/// What is in a directory: its device and inode, and its files by name. One that is there and cannot be looked at has no
+/// signature.
+type Listing = ((u64, u64), BTreeMap<String, Option<Signature>>);
+
 #[derive(Debug, Default)]
 struct Seen {
     /// What was read last, good or not.
@@ -83,8 +87,7 @@ impl Files {
         self.seen.retain(|name, seen| found.contains_key(name) || seen.stays(name, server));
     }
 
-    /// The directory's identity, and its files. One that is there and cannot be looked at has no signature.
-    fn list(&mut self) -> io::Result<((u64, u64), BTreeMap<String, Option<Signature>>)> {
+    fn list(&mut self) -> io::Result<Listing> {
         let identity = fs::metadata(&self.directory)?;
         let mut found = BTreeMap::new();
         for file in fs::read_dir(&self.directory)? {

@@ -10,7 +10,8 @@ use axum::routing::{get, post, put};
 
 use super::body::{BODY_BYTES_MAX, SET_BYTES_MAX, answer};
 use super::problem::Problem;
-use super::{OPENAPI, Server, counts, node_calls, operator, poll};
+use super::schema::OPENAPI;
+use super::{Server, counts, node_calls, operator, poll};
 
 pub(super) fn router(server: Arc<Server>) -> Router {
     let sets = get(operator::set).put(operator::put_set).delete(operator::delete_set);

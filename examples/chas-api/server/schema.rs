@@ -66,10 +66,8 @@ fn join(at: &str, name: &str) -> String {
 
 /// Why the value itself, whatever is in it, is not one of the schema.
 fn mismatch(schema: &Value, value: &Value) -> Option<String> {
-    let types: Vec<_> = match &schema["type"] {
-        Value::Array(types) => types.iter().filter_map(Value::as_str).collect(),
-        one => one.as_str().into_iter().collect(),
-    };
+    let (one, several) = (schema["type"].as_str(), schema["type"].as_array());
+    let types: Vec<_> = one.into_iter().chain(several.into_iter().flatten().filter_map(Value::as_str)).collect();
     if !types.is_empty() && !types.iter().any(|name| is(name, value)) {
         return Some(format!("must be {}", types.join(" or ")));
     }
