@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde_json::Value;
+use state::spec::parse::FieldError;
 use tokio::sync::watch;
 
 #[path = "server/body.rs"]
@@ -50,6 +52,12 @@ mod tokens;
 
 pub(crate) use run::serve;
 
+/// Every fault of `body` (of a hundred), as what the document calls `name`.
+#[allow(dead_code, reason = "only for those who run the server in their own process")]
+pub(crate) fn body_faults(name: &str, body: &Value) -> Vec<FieldError> {
+    schema::faults(name, body)
+}
+
 /// What can be asked of the time.
 pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
@@ -60,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) state: Option<PathBuf>,
     /// Where sets are read from files. `None`: they come over HTTP only.
     pub(crate) sets: Option<PathBuf>,
+    /// How often they are looked at.
+    pub(crate) look_after: Duration,
     /// What nodes register with. `None`: nodes need no token at all.
     pub(crate) join_token: Option<String>,
     /// What operators show. `None`: nothing.
@@ -77,6 +87,7 @@ impl Default for Settings {
         Self {
             state: None,
             sets: None,
+            look_after: Duration::from_secs(1),
             join_token: None,
             admin_token: None,
             poll_after: Duration::from_secs(15),

@@ -104,7 +104,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
 
 #[test]
 fn what_may_panic_or_is_unfinished_stands_only_in_tests() {
-    for (path, text) in sources("src").into_iter().chain(sources("state/src")) {
+    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("examples")) {
         if path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs"))) {
             continue;
         }
@@ -118,7 +118,8 @@ fn what_may_panic_or_is_unfinished_stands_only_in_tests() {
 
 #[test]
 fn files_are_small_and_begin_with_what_they_are() {
-    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("tests")) {
+    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("tests")).chain(sources("examples"))
+    {
         let lines = text.lines().count();
         let is_tests = path.ends_with("tests.rs") || path.starts_with("tests");
         assert!(lines <= if is_tests { TEST_LINES_MAX } else { LINES_MAX }, "{} has {lines} lines", path.display());

@@ -1,7 +1,13 @@
-//! The reconciler, queue, plan and real store on the in-memory runtime, in virtual time.
+//! The reconciler, queue, plan and real store on the in-memory runtime, in virtual time; and the example of a CHaS API.
+
+#[cfg(test)]
+mod chas_api;
 
 #[cfg(test)]
 mod command;
+
+#[cfg(test)]
+mod contract;
 
 #[cfg(test)]
 mod house_rules;

@@ -20,8 +20,6 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const SAVE_REPORTS_AFTER: Duration = Duration::from_secs(10);
 /// Of the time, so much at most is spent on saving: one part in ten.
 const SAVE_REST: u32 = 10;
-/// Files with sets are looked at that often.
-const LOOK_AFTER: Duration = Duration::from_secs(1);
 /// What is under way when the server is to stop has so long. Polls that are held end at once.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -94,7 +92,7 @@ async fn look(mut files: Files, server: &Arc<Server>) -> io::Result<Files> {
 }
 
 async fn follow(mut files: Files, server: Arc<Server>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(LOOK_AFTER)).await.is_some() {
+    while stop.run_until_cancelled(tokio::time::sleep(server.settings.look_after)).await.is_some() {
         files = match look(files, &server).await {
             Ok(files) => files,
             // The runtime ends, or a look panicked, which is a fault of this program.
