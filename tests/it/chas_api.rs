@@ -188,6 +188,16 @@ fn report(seq: u64) -> Value {
     })
 }
 
+/// A heartbeat after it.
+fn heartbeat(seq: u64) -> Value {
+    let mut beat = report(seq);
+    let kept = ["status", "resources", "uptime", "load_average", "boot_id", "seq", "desired"];
+    beat.as_object_mut().unwrap().retain(|name, _| kept.contains(&name.as_str()));
+    beat["unchanged"] = json!(true);
+    beat["uptime"] = json!(86400 + seq);
+    beat
+}
+
 /// A set of one container each.
 fn set(names: &[&str]) -> Value {
     let containers: Vec<_> = names.iter().map(|name| json!({"name": name, "image": "nginx:1.29"})).collect();

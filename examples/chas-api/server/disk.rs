@@ -106,7 +106,14 @@ impl Disk {
                 Some(Arc::new(Report { summary: serde_json::from_value(report).ok()?, sent }))
             });
             let token = kept.token_sha256.and_then(|hex| tokens::from_hex(&hex));
-            Node { registration: Arc::new(kept.registration), token, heard_ms: kept.heard_ms, report }
+            Node {
+                registration: Arc::new(kept.registration),
+                token,
+                heard_ms: kept.heard_ms,
+                report,
+                heartbeat: None,
+                is_acknowledged: false,
+            }
         };
         Ok(kept.into_iter().map(node).collect())
     }

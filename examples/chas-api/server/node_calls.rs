@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use state::spec::parse::FieldError;
 
 use super::body::{BODY_BYTES_MAX, NodeId, answer, json, name_fault};
-use super::nodes::{Registration, Report};
+use super::nodes::{Heard, Registration, Report};
 use super::problem::Problem;
 use super::tokens::{self, Registering};
 use super::{Server, schema};
@@ -39,6 +39,7 @@ pub(super) async fn register(
         "poll_after_s": server.settings.poll_after.as_secs(),
         "health_after_s": server.settings.health_after.as_secs(),
         "cluster_size": size,
+        "report_changes": true,
     });
     if let Some(token) = token {
         welcome["token"] = json!(token);
@@ -54,12 +55,24 @@ pub(super) async fn report(
 ) -> Result<Response, Problem> {
     server.doors.acting(&headers, &server.nodes(), &id)?;
     let (sent, body) = json(request, BODY_BYTES_MAX).await?;
-    let report = Arc::new(Report { summary: read("Report", &body)?, sent });
     let now_ms = server.now_ms();
-    server.nodes_mut().report(&id, report, now_ms)?;
+    let heard = if body.get("unchanged").is_some() {
+        let heartbeat = read("Heartbeat", &body)?;
+        server.nodes_mut().heartbeat(&id, heartbeat, now_ms)?
+    } else {
+        let report = Arc::new(Report { summary: read("Report", &body)?, sent });
+        server.nodes_mut().report(&id, report, now_ms)?;
+        Heard::Known
+    };
     server.unsaved_reports.store(true, Ordering::Relaxed);
-    let wish = server.wanted().wish(&id);
-    Ok(answer(wish.map_or_else(|| "{}".to_owned(), |wish| format!("{{\"desired_generation\":{}}}", wish.generation))))
+    let mut told = serde_json::Map::new();
+    if let Some(wish) = server.wanted().wish(&id) {
+        told.insert("desired_generation".to_owned(), json!(wish.generation));
+    }
+    if heard == Heard::Unknown {
+        told.insert("send_all".to_owned(), json!(true));
+    }
+    Ok(answer(Value::Object(told).to_string()))
 }
 
 /// Reads what the document calls `name`, or tells every fault.

@@ -56,6 +56,33 @@ pub(super) struct Report {
     pub(super) sent: Bytes,
 }
 
+/// What a heartbeat says besides that nothing changed.
+#[derive(Debug, Deserialize)]
+pub(super) struct Heartbeat {
+    pub(super) boot_id: String,
+    pub(super) seq: u64,
+    /// As it was sent.
+    #[serde(flatten)]
+    pub(super) vitals: BTreeMap<String, Value>,
+}
+
+impl Heartbeat {
+    /// What of the report is otherwise by now.
+    pub(super) fn told(&self) -> impl Iterator<Item = (String, Value)> {
+        let vitals = self.vitals.iter().filter(|(name, _)| *name != "unchanged");
+        vitals.map(|(name, value)| (name.clone(), value.clone())).chain([("seq".to_owned(), self.seq.into())])
+    }
+}
+
+/// What a report came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// It is known, or something newer is.
+    Known,
+    /// What it refers to is not.
+    Unknown,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
@@ -65,6 +92,17 @@ pub(super) struct Node {
     /// When it registered or reported last, in milliseconds since 1970.
     pub(super) heard_ms: u64,
     pub(super) report: Option<Arc<Report>>,
+    /// The last one since the report.
+    pub(super) heartbeat: Option<Arc<Heartbeat>>,
+    /// The report is the one that was acknowledged last: it did not come from the disk, where a newer one may be missing.
+    pub(super) is_acknowledged: bool,
+}
+
+impl Node {
+    fn seq(&self) -> Option<u64> {
+        let report = self.report.as_ref().map(|report| report.summary.seq);
+        self.heartbeat.as_ref().map(|heartbeat| heartbeat.seq).or(report)
+    }
 }
 
 /// All nodes.
@@ -112,9 +150,11 @@ impl Nodes {
             return Err(Problem::Full(format!("this server knows {NODES_MAX} nodes and takes no more")));
         }
         // What another instance reported says nothing of this one.
-        let report = known.filter(|_| !is_other).and_then(|node| node.report.clone());
+        let same = known.filter(|_| !is_other);
+        let (report, heartbeat) = same.map(|node| (node.report.clone(), node.heartbeat.clone())).unwrap_or_default();
+        let is_acknowledged = same.is_some_and(|node| node.is_acknowledged);
         let token = token.or_else(|| known.and_then(|node| node.token));
-        self.insert(Node { registration: Arc::new(registration), token, heard_ms: now_ms, report });
+        self.insert(Node { registration: Arc::new(registration), token, heard_ms: now_ms, report, heartbeat, is_acknowledged });
         Ok(self.by_id.len())
     }
 
@@ -139,11 +179,25 @@ impl Nodes {
             return Err(conflict(node_id, &node.registration));
         }
         node.heard_ms = now_ms;
-        let kept = node.report.as_ref().map(|report| &report.summary);
-        if kept.is_none_or(|kept| kept.boot_id != new.boot_id || kept.seq <= new.seq) {
-            node.report = Some(report);
+        let is_of_this_boot = node.report.as_ref().is_some_and(|report| report.summary.boot_id == new.boot_id);
+        if !is_of_this_boot || node.seq() <= Some(new.seq) {
+            (node.report, node.heartbeat, node.is_acknowledged) = (Some(report), None, true);
         }
         Ok(())
+    }
+
+    /// Takes in that nothing changed since the report that was acknowledged last.
+    pub(super) fn heartbeat(&mut self, node_id: &str, heartbeat: Heartbeat, now_ms: u64) -> Result<Heard, Problem> {
+        let node = self.by_id.get_mut(node_id).ok_or_else(|| unknown(node_id))?;
+        node.heard_ms = now_ms;
+        let report = node.report.as_ref().filter(|_| node.is_acknowledged);
+        if report.is_none_or(|report| report.summary.boot_id != heartbeat.boot_id) {
+            return Ok(Heard::Unknown);
+        }
+        if node.seq() <= Some(heartbeat.seq) {
+            node.heartbeat = Some(Arc::new(heartbeat));
+        }
+        Ok(Heard::Known)
     }
 
     /// Forgets a node and its token.

@@ -9,7 +9,7 @@ use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Server;
 use super::body::{NodeId, SET_BYTES_MAX, SetName, answer, json as read_json};
@@ -45,7 +45,11 @@ pub(super) async fn get(State(server): State<Arc<Server>>, NodeId(id): NodeId) -
     let wanted = server.wanted().wish(&id).map(|wish| wish.generation);
     let mut shown = line(&server, &node, wanted);
     shown["registration"] = json!(*node.registration);
-    shown["report"] = node.report.and_then(|report| serde_json::from_slice(&report.sent).ok()).unwrap_or_default();
+    let report = node.report.and_then(|report| serde_json::from_slice::<Map<String, Value>>(&report.sent).ok());
+    shown["report"] = json!(report.map(|mut report| {
+        report.extend(node.heartbeat.iter().flat_map(|heartbeat| heartbeat.told()));
+        report
+    }));
     std::future::ready(Ok(answer(shown.to_string()))).await
 }
 

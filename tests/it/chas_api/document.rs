@@ -43,7 +43,7 @@ fn keywords(schema: &Value, found: &mut BTreeSet<String>) {
 #[test]
 fn what_the_document_asks_of_a_body_is_what_the_server_can_check() {
     let mut found = BTreeSet::new();
-    for name in ["Registration", "Report", "Set"] {
+    for name in ["Registration", "Report", "Heartbeat", "Set"] {
         keywords(&OPENAPI["components"]["schemas"][name], &mut found);
     }
     // A node's name is checked by itself.
@@ -106,7 +106,9 @@ fn variants(value: &Value) -> Vec<Value> {
 
 #[test]
 fn the_server_refuses_what_the_document_refuses_and_nothing_else() {
-    for (name, body) in [("Registration", registration("n1", "a")), ("Report", report(1)), ("Set", set(&["a", "b"]))] {
+    for (name, body) in
+        [("Registration", registration("n1", "a")), ("Report", report(1)), ("Heartbeat", heartbeat(2)), ("Set", set(&["a", "b"]))]
+    {
         let schema = json!({"$ref": format!("#/components/schemas/{name}")});
         assert_eq!(faults(&schema, &body), Vec::<String>::new());
         let variants = variants(&body);

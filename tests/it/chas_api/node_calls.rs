@@ -108,6 +108,40 @@ async fn a_report_that_was_overtaken_is_acknowledged_and_not_kept() {
 }
 
 #[tokio::test]
+async fn a_heartbeat_stands_for_the_report_that_was_acknowledged_last() {
+    let state = tempfile::tempdir().unwrap();
+    let api = Running::start_on(state.path()).await;
+    let token = api.join("n1").await;
+    let beat = async |api: &Running, body: Value| {
+        let answer = api.call("PUT", "/nodes/n1/health", &token, Some(&body)).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body
+    };
+    let shown = async |api: &Running| {
+        let report = api.operate("GET", "/nodes/n1", None).await["report"].clone();
+        (report["seq"].clone(), report["uptime"].clone(), report["containers"].as_array().map_or(0, Vec::len))
+    };
+    let send_all = json!({"send_all": true});
+    assert_eq!(beat(&api, heartbeat(1)).await, send_all, "there is none");
+    assert_eq!(beat(&api, report(2)).await, json!({}));
+    assert_eq!(beat(&api, heartbeat(4)).await, json!({}));
+    assert_eq!(shown(&api).await, (json!(4), json!(86404), 1));
+    // Both were overtaken.
+    assert_eq!((beat(&api, heartbeat(3)).await, beat(&api, report(3)).await), (json!({}), json!({})));
+    assert_eq!(shown(&api).await, (json!(4), json!(86404), 1));
+    let mut after_boot = heartbeat(5);
+    after_boot["boot_id"] = json!("another");
+    assert_eq!(beat(&api, after_boot).await, send_all);
+    api.stop().await;
+    // Whether the report on the disk is the last one, nobody knows after a crash.
+    let api = Running::start_on(state.path()).await;
+    assert_eq!(beat(&api, heartbeat(6)).await, send_all);
+    assert_eq!((beat(&api, report(7)).await, beat(&api, heartbeat(8)).await), (json!({}), json!({})));
+    assert_eq!(shown(&api).await, (json!(8), json!(86408), 1));
+    api.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_is_not_known_is_told_so_whatever_its_token() {
     let api = Running::start().await;
     let unknown = (404, "node_unknown");
