@@ -91,8 +91,8 @@ pub trait Calls: Send + Sync + 'static {
     /// Registers the node.
     fn register(&self, registration: &wire::Registration) -> impl Future<Output = Result<wire::Welcome, Fault>> + Send;
 
-    /// Reports how the node is.
-    fn report(&self, report: &wire::Report) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
+    /// Reports how the node is; all of it, or (unless `whole`) that nothing but its vitals changed.
+    fn report(&self, report: &wire::Report, whole: bool) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
 
     /// Asks what should run, and whether it is still what `etag` stands for.
     fn poll(&self, etag: Option<&str>, sent_after: u64) -> impl Future<Output = Result<Polled, Fault>> + Send;

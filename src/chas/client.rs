@@ -4,7 +4,6 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Calls;
@@ -207,7 +206,7 @@ impl Client {
 impl Calls for Client {
     /// Registers the node, and keeps the token that it is given.
     async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
-        let request = json(self.request(Method::POST, "nodes/register").await?, registration);
+        let request = self.request(Method::POST, "nodes/register").await?.json(registration);
         let response = self.answer(request, self.timeouts.answer).await?;
         let welcome: Welcome = parsed(&self.body(response, ANSWER_BYTES_MAX).await?)?;
         if let Some(token) = welcome.token.clone() {
@@ -218,8 +217,9 @@ impl Calls for Client {
     }
 
     /// Reports how the node is.
-    async fn report(&self, report: &Report) -> Result<Acknowledgement, Fault> {
-        let request = json(self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?, report);
+    async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+        let request = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
+        let request = if whole { request.json(report) } else { request.json(&report.heartbeat()) };
         let response = self.answer(request, self.timeouts.answer).await?;
         parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
@@ -249,10 +249,6 @@ impl Calls for Client {
         let tokens = std::sync::Arc::clone(&self.credentials.tokens);
         tokio::task::spawn_blocking(move || tokens.has_another()).await.unwrap_or(false)
     }
-}
-
-fn json(request: RequestBuilder, body: &impl Serialize) -> RequestBuilder {
-    request.json(body)
 }
 
 /// What an answer says that may be empty.

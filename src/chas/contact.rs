@@ -32,6 +32,7 @@ struct State {
     fresh_at: Option<Instant>,
     poll_after: Option<Duration>,
     health_after: Option<Duration>,
+    report_changes: bool,
 }
 
 /// Where the link's standing is kept.
@@ -57,7 +58,7 @@ impl Default for Contact {
             identity_conflict: false,
             freshness,
         };
-        let state = State { standing, fresh_at: None, poll_after: None, health_after: None };
+        let state = State { standing, fresh_at: None, poll_after: None, health_after: None, report_changes: false };
         Self {
             state: Mutex::new(state),
             asked: watch::Sender::default(),
@@ -94,6 +95,10 @@ impl Contact {
         self.lock().health_after
     }
 
+    pub(super) fn report_changes(&self) -> bool {
+        self.lock().report_changes
+    }
+
     pub(super) fn poll_after(&self) -> Option<Duration> {
         self.lock().poll_after
     }
@@ -109,6 +114,7 @@ impl Contact {
             let mut state = self.lock();
             state.poll_after = welcome.poll_after();
             state.health_after = welcome.health_after();
+            state.report_changes = welcome.report_changes;
             (state.standing.registered, state.standing.identity_conflict) = (true, false);
         }
         tracing::info!(cluster_size = welcome.cluster_size, "CHaS took the node's registration");

@@ -24,17 +24,21 @@ struct Occasions {
 impl<N: Node, C: Calls> Link<N, C> {
     /// Reports until CHaS does not know the node any more.
     pub(super) async fn report_for_ever(&self) {
-        let mut attempts = 0;
+        let (mut attempts, mut known) = (0, None);
         let mut calls = Occasions { changes: self.node.changes(), wanted: self.contact.wanted.subscribe() };
         loop {
             calls.changes.mark_unchanged();
             calls.wanted.mark_unchanged();
             let (report, sent) = (self.node.report(), Instant::now());
-            let result = self.client.report(&report).await;
+            // To the letter, with what is only said aside.
+            let said = serde_json::to_string(&report.content).ok();
+            let whole = !self.contact.report_changes() || said.is_none() || known != said;
+            let result = self.client.report(&report, whole).await;
             self.metrics.reported(result.as_ref().map_or_else(|fault| fault.kind.word(), |_| "taken"));
             match result {
                 Ok(answer) => {
                     attempts = 0;
+                    known = said.filter(|_| !answer.send_all);
                     self.contact.answered();
                     match answer.desired_generation.cmp(&report.content.observed_generation) {
                         Ordering::Greater => self.contact.ask_now(),
@@ -43,9 +47,13 @@ impl<N: Node, C: Calls> Link<N, C> {
                     }
                     self.contact.reports.send_modify(|count| *count += 1);
                     self.node.acknowledged(report.up_to_seq).await;
+                    if answer.send_all && !whole {
+                        self.contact.report_now();
+                    }
                     self.until_due(sent, &report.content, &mut calls).await;
                 }
                 Err(fault) => {
+                    known = None;
                     self.contact.failed("report", &fault);
                     if fault.kind == FaultKind::Unknown {
                         return;

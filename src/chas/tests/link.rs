@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::ready;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ struct Server {
     holds: bool,
     changed: Notify,
     cluster_size: Option<u64>,
+    /// It keeps what it was told.
+    keeps: bool,
+    forgets: AtomicBool,
 }
 
 impl Server {
@@ -72,12 +75,13 @@ struct Line(Arc<Server>);
 impl Calls for Line {
     async fn register(&self, _: &Registration) -> Result<Welcome, Fault> {
         self.0.called("register")?;
-        Ok(Welcome { cluster_size: self.0.cluster_size, ..Welcome::default() })
+        Ok(Welcome { cluster_size: self.0.cluster_size, report_changes: self.0.keeps, ..Welcome::default() })
     }
 
-    async fn report(&self, _: &Report) -> Result<Acknowledgement, Fault> {
-        self.0.called("report")?;
-        Ok(Acknowledgement { desired_generation: Some(self.0.generation.load(Ordering::Relaxed)) })
+    async fn report(&self, _: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+        self.0.called(if whole { "report" } else { "heartbeat" })?;
+        let send_all = self.0.forgets.swap(false, Ordering::Relaxed);
+        Ok(Acknowledgement { desired_generation: Some(self.0.generation.load(Ordering::Relaxed)), send_all })
     }
 
     async fn poll(&self, etag: Option<&str>, _: u64) -> Result<Polled, Fault> {
@@ -283,6 +287,31 @@ async fn changes_are_reported_within_a_second_joined_and_two_seconds_apart() {
     running.node.changes.send_modify(|count| *count += 1);
     pass(5).await;
     assert_eq!(running.server.heard(), Vec::<&str>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_keeps_what_it_was_told_hears_only_what_changes() {
+    let running = start(Server { holds: true, keeps: true, ..Server::default() });
+    pass(5).await;
+    running.server.heard();
+    pass(100).await;
+    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (0, 3));
+    // It forgot, or is another one: all of it, soon.
+    running.server.forgets.store(true, Ordering::Relaxed);
+    pass(30).await;
+    running.server.heard();
+    pass(3).await;
+    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (0, 0));
+    *running.node.status.lock().unwrap() = "degraded";
+    running.node.changes.send_modify(|count| *count += 1);
+    pass(2).await;
+    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (1, 0));
+    running.server.fail("all", FaultKind::Away);
+    pass(40).await;
+    running.server.heard();
+    running.server.recover();
+    pass(60).await;
+    assert_eq!(running.server.heard()[0], "report", "what it knows is not known");
 }
 
 #[tokio::test(start_paused = true)]
