@@ -12,6 +12,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::listener::BoundedListener;
+use crate::chas::credentials::{Credentials, Tokens, Transport};
+use crate::chas::{Contact, Link};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -22,9 +24,11 @@ use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::registry::RegistryConfig;
 use crate::runtime::containerd::{Containerd, ContainerdConfig};
 use crate::writer::Writer;
-use crate::{api, notify, shutdown};
+use crate::{api, chas, notify, shutdown};
 
 mod node;
+
+use node::link::AgentLink;
 
 /// How long turns and requests under way may take once the agent is to stop. Whatever is cut off is found by the next
 /// start's first look; systemd kills after 90 s.
@@ -53,7 +57,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let writer = Writer::new(store, metrics.clone(), tracker.clone());
     let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), clock, config.reconcile.resync_interval);
     let reconciler = reconciler.counting(metrics.clone());
-    let node = Arc::new(node::AgentNode::new(writer.clone(), reconciler.handle(), Arc::clone(&monitor), logs_dir(&config)));
+    let contact = config.chas.as_ref().map(|_| Arc::new(Contact::default()));
+    let (handle, logs) = (reconciler.handle(), logs_dir(&config));
+    let node = Arc::new(node::AgentNode::new(writer.clone(), handle, Arc::clone(&monitor), logs, contact.clone()));
+    let link = contact.and_then(|contact| link(&config, &node, contact, &metrics));
     let router = api::router(node, config.api.token.clone(), config.monitoring.metrics_enabled.then_some(metrics));
     let listener =
         TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
@@ -61,6 +68,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 
     tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
     tracker.spawn(writer.keep_copies(stop.clone()));
+    if let Some((link, this)) = link {
+        let stop = stop.clone();
+        tracker.spawn(async move {
+            this.prepare().await;
+            link.run(stop).await;
+        });
+    }
     let sampling = (Arc::clone(&monitor), config.monitoring.health_interval, stop.clone());
     tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
     // That it has its turn among the others is the sign of life.
@@ -102,11 +116,31 @@ async fn begin(reconciler: Reconciler<Containerd>, network: Arc<Network>, stop: 
 
 fn announce(config: &Config) {
     tracing::info!(listen = %config.api.listen, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
-    if config.api.chas_url.is_none() {
-        tracing::info!(
+    match &config.chas {
+        None => tracing::info!(
             "no api.chas_url (CHAS_API_URL) is configured: nothing is pulled or reported, containers come by push only"
-        );
+        ),
+        Some(chas) if chas.url.scheme() == "http" && (chas.token.is_some() || chas.token_file.is_some()) => {
+            tracing::warn!(url = %chas.url, "the token for CHaS goes over plain HTTP: whoever is on the way can read it");
+        }
+        Some(_) => {}
     }
+}
+
+fn link(
+    config: &Config,
+    node: &Arc<node::AgentNode>,
+    contact: Arc<Contact>,
+    metrics: &Metrics,
+) -> Option<(Link<AgentLink>, Arc<AgentLink>)> {
+    let chas = config.chas.as_ref()?;
+    let this = Arc::new(AgentLink::new(Arc::clone(node), Arc::clone(&contact), config.clone()));
+    let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
+    let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens: Arc::new(tokens) };
+    let client = chas::client::Client::new(chas.url.clone(), config.node.id.clone(), credentials);
+    let settings =
+        chas::Settings { boot_id: chas::Node::registration(&*this).boot_id, health_interval: config.monitoring.health_interval };
+    Some((Link::new(Arc::clone(&this), client, settings, contact, metrics.clone()), this))
 }
 
 fn logs_dir(config: &Config) -> PathBuf {

@@ -63,6 +63,9 @@ pub trait Node: Send + Sync + 'static {
     /// Makes the set owned by push what is asked, all of it or nothing. Durable when it answers.
     fn replace(&self, replace: Replace) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send;
 
+    /// Confirms what is held of the set that CHaS lists (of this generation, if one is given). Answers how many end.
+    fn confirm(&self, generation: Option<u64>) -> impl Future<Output = Result<usize, Refusal>> + Send;
+
     /// What would be done now.
     fn plan(&self) -> Plan;
 
@@ -101,7 +104,7 @@ pub struct Deployed {
 
 mod shown;
 
-pub use shown::{Action, Course, Declared, Explanation, Once, Plan, Replace, Replaced};
+pub use shown::{Action, Course, Declared, Explanation, Link, Once, Plan, Replace, Replaced};
 
 /// A change of what is desired of a container.
 pub use state::ownership::Order as Change;
@@ -179,6 +182,21 @@ pub struct Health {
     pub losses: Vec<String>,
     /// What went wrong lately: when, the code, what.
     pub errors: Vec<(SystemTime, Reason, String)>,
+    /// The link to CHaS. `None`: none is configured.
+    pub link: Option<Link>,
+}
+
+impl Health {
+    /// In a word. CHaS being away is no fault of the node.
+    #[must_use]
+    pub fn status(&self) -> &'static str {
+        let is_itself = self.link.as_ref().is_none_or(|link| !link.identity_conflict);
+        match (self.containerd, self.writable && !self.rebuilding && is_itself, self.unsettled) {
+            (false, ..) => "unhealthy",
+            (true, true, 0) => "healthy",
+            (true, ..) => "degraded",
+        }
+    }
 }
 
 /// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`, there are none to see.
@@ -196,6 +214,7 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metr
         .route("/containers/{id}/logs", get(logs::logs::<N>).layer(Extension(followers)))
         .route("/containers/{id}/explain", get(explain::explain::<N>))
         .route("/desired-state", get(declared::get::<N>).put(declared::put::<N>))
+        .route("/desired-state/confirm", post(declared::confirm::<N>))
         .route("/plan", get(explain::plan::<N>))
         .route("/health", get(health::health::<N>))
         .route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));

@@ -1,6 +1,7 @@
-//! How long to wait before another try: doubling, with full jitter. The only place that knows the crate `backoff`.
+//! How long to wait before another try: doubling, with full jitter; or what a server asks for. The only place that knows the
+//! crate `backoff`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use backoff::ExponentialBackoffBuilder;
 use backoff::backoff::Backoff;
@@ -21,9 +22,33 @@ pub fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
     draw.next_backoff().unwrap_or(ceiling).min(ceiling)
 }
 
+/// What a `Retry-After` asks for, in either of its forms (RFC 9110, 10.2.3). `None`: it is neither.
+#[must_use]
+pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
+    match header.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => Some(httpdate::parse_http_date(header.trim()).ok()?.duration_since(now).unwrap_or_default()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_may_ask_for_seconds_or_until_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        for (header, expected) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:07 GMT", Some(30)),
+            ("Sun, 06 Nov 1994 08:49:07 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after(header, now), expected.map(Duration::from_secs), "{header}");
+        }
+    }
 
     #[test]
     fn a_delay_doubles_up_to_its_maximum_and_uses_the_whole_range() {

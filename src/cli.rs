@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::PathBufValueParser;
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::{KEYS, Key};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
@@ -16,6 +16,12 @@ A flag wins over its environment variable, that over the file, that over the def
 
 Exit codes: 0 ended as asked to; 1 failed; 64 the command line or the configuration is wrong.";
 
+const CONFIRM_HELP: &str = "\
+A set that CHaS lists and that leaves out more than two and more than 30 % of what runs for it, or that is of another epoch
+(its database was restored), is held as far as it would end something. This asks the agent that runs on this host what waits,
+shows it, and confirms just that. Exit codes: 0 done, or nothing waits; 1 the agent cannot be asked; 64 the command line is
+wrong.";
+
 /// What the process was asked to do.
 #[derive(Clone, Debug)]
 pub enum Invocation {
@@ -23,6 +29,13 @@ pub enum Invocation {
     Run(Flags),
     /// Show the configuration and its faults.
     ConfigCheck(Flags),
+    /// Confirm what of the set that CHaS lists is held, or only show it.
+    Confirm {
+        /// Where the agent is.
+        flags: Flags,
+        /// Only show it.
+        only_list: bool,
+    },
     /// Show the version.
     Version,
 }
@@ -48,6 +61,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
         Some(("version", _)) => Invocation::Version,
         // `check` is the only thing that can be done with `config`, and clap insists on one.
         Some(("config", below)) => Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below))),
+        Some(("confirm", below)) => Invocation::Confirm { flags: flags(below), only_list: below.get_flag("list") },
         Some((_, below)) => Invocation::Run(flags(below)),
         None => Invocation::Run(flags(&matches)),
     })
@@ -63,6 +77,11 @@ pub fn version() -> String {
 pub fn command() -> Command {
     let check = Command::new("check").about("Shows every value, where it came from, and everything that is wrong; exits 0 or 64");
     let config = Command::new("config").about("Looks at the configuration").subcommand_required(true).subcommand(check);
+    let list = Arg::new("list").long("list").action(ArgAction::SetTrue).help("Only shows what waits");
+    let confirm = Command::new("confirm")
+        .about("Lets CHaS end what it no longer lists, where that was too much at once to be believed")
+        .after_help(CONFIRM_HELP)
+        .arg(list);
     Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps the containers of a CHaS node running on containerd")
@@ -71,6 +90,7 @@ pub fn command() -> Command {
         .arg(file_argument())
         .subcommand(Command::new("run").about("Runs the agent; what happens without a subcommand, too"))
         .subcommand(config)
+        .subcommand(confirm)
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
@@ -122,6 +142,7 @@ mod tests {
         assert_eq!(flags.values["api.port"], "-1");
         assert!(matches!(parsed("agent"), Ok(Invocation::Run(flags)) if flags.values.is_empty()));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
+        assert!(matches!(parsed("agent confirm --port 7 --list"), Ok(Invocation::Confirm { only_list: true, .. })));
     }
 
     #[test]

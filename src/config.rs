@@ -29,8 +29,10 @@ pub const DEFAULT_FILE: &str = "/etc/chas/node-agent.yaml";
 /// Everything that can be configured, grouped as the file is.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The two interfaces.
+    /// The agent's own interface.
     pub api: Api,
+    /// CHaS. `None`: the node runs only what is pushed to it.
+    pub chas: Option<Chas>,
     /// This node.
     pub node: Node,
     /// Where containerd is.
@@ -51,15 +53,28 @@ pub struct Config {
     pub reconcile: Reconcile,
 }
 
-/// `api`: the two interfaces.
+/// `api`: what the agent serves.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// The CHaS API server. `None`: the node runs only what is pushed to it.
-    pub chas_url: Option<Url>,
     /// Where the agent's own API listens; loopback if there is no token.
     pub listen: SocketAddr,
-    /// What callers of the agent present, and the agent to CHaS. `None`: nothing is asked of callers, who are local.
+    /// What callers of the agent present. `None`: nothing is asked of callers, who are local.
     pub token: Option<Secret>,
+}
+
+/// `api.chas_url` and `chas`: the CHaS API server.
+#[derive(Clone, Debug)]
+pub struct Chas {
+    /// Where it is; ends with a slash, so that paths can be joined to it.
+    pub url: Url,
+    /// What the agent presents to it, unless CHaS gave it another.
+    pub token: Option<Secret>,
+    /// A file with it, instead. It need not exist yet.
+    pub token_file: Option<PathBuf>,
+    /// Certificates to trust instead of the system's, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The agent's own certificate and its key, PEM.
+    pub identity: Option<(PathBuf, PathBuf)>,
 }
 
 /// `node`: this node.
@@ -69,6 +84,10 @@ pub struct Node {
     pub id: String,
     /// The hostname it registers with.
     pub hostname: String,
+    /// The address it registers with. `None`: that of the default route.
+    pub address: Option<IpAddr>,
+    /// What it registers with for schedulers.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// `containerd`: where it is.

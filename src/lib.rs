@@ -51,13 +51,17 @@ pub mod logs;
 
 pub mod api;
 
+pub mod chas;
+
 pub mod cli;
 pub mod config;
 
 pub mod backoff;
+pub mod cause;
 pub mod metrics;
 pub mod monitor;
 pub mod notify;
+pub mod operator;
 pub mod shutdown;
 pub mod telemetry;
 pub mod writer;

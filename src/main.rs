@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags};
-use chas_node_agent::{agent, logs, telemetry};
+use chas_node_agent::{agent, logs, operator, telemetry};
 
 /// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             print(&config::report(&loaded));
             if loaded.outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
         }
+        Ok(Invocation::Confirm { flags, only_list }) => confirm(&flags, only_list),
         Ok(Invocation::Version) => print(&cli::version()),
         Err(usage) if usage.asked_for => print(&usage.text),
         Err(usage) => complain(&usage.text),
@@ -53,11 +54,32 @@ fn run(flags: &Flags) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
-    // reqwest is built without a provider of its own, and panics where none is installed.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        anyhow::bail!("a TLS provider is installed already");
+fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
+    let config = match config::load(flags, &config::environment).outcome {
+        Ok(config) => config,
+        Err(faults) => return complain(&format!("{faults}\n")),
+    };
+    let asked = provide_tls().and_then(|()| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(operator::confirm(&config.api, only_list))
+    });
+    match asked {
+        Ok(text) => print(&text),
+        Err(error) => {
+            complain(&format!("chas-node-agent: {error:#}\n"));
+            ExitCode::FAILURE
+        }
     }
+}
+
+/// reqwest is built without a provider of its own, and panics where none is installed.
+fn provide_tls() -> anyhow::Result<()> {
+    let installed = rustls::crypto::ring::default_provider().install_default();
+    installed.map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))
+}
+
+fn serve(config: Config) -> anyhow::Result<()> {
+    provide_tls()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()?;
     runtime.block_on(agent::run(config))
 }

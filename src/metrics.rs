@@ -25,6 +25,11 @@ struct OfStatus {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfResult {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStep {
     step: &'static str,
 }
@@ -65,6 +70,11 @@ pub struct Metrics {
     containerd: Gauge,
     writable: Gauge,
     losses: Gauge,
+    polls: Family<OfResult, Counter>,
+    reports: Family<OfResult, Counter>,
+    chas: Gauge,
+    held: Gauge,
+    cordoned: Gauge,
 }
 
 impl Default for Metrics {
@@ -95,6 +105,11 @@ impl Metrics {
             containerd: Gauge::default(),
             writable: Gauge::default(),
             losses: Gauge::default(),
+            polls: Family::default(),
+            reports: Family::default(),
+            chas: Gauge::default(),
+            held: Gauge::default(),
+            cordoned: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
         metrics
@@ -144,7 +159,35 @@ impl Metrics {
         all.register("store_writable", "1 while changes of the desired state can be stored, else 0", self.writable.clone());
         let losses = "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
+        self.register_link(&mut all);
         all
+    }
+
+    fn register_link(&self, all: &mut Registry) {
+        let polls = "Times that CHaS was asked what should run, by what came of it";
+        all.register("link_polls", polls, self.polls.clone());
+        all.register("link_reports", "Reports to CHaS, by what came of them", self.reports.clone());
+        all.register("link_up", "1 while CHaS answers, else 0; 0 where none is configured", self.chas.clone());
+        let held = "Containers that CHaS no longer lists, or lists otherwise, and that wait for a confirmation";
+        all.register("link_pending_prune", held, self.held.clone());
+        all.register("cordoned", "1 while the node takes no new containers, else 0", self.cordoned.clone());
+    }
+
+    /// CHaS was asked what should run.
+    pub fn polled(&self, result: &'static str) {
+        self.polls.get_or_create(&OfResult { result }).inc();
+    }
+
+    /// The node reported to CHaS.
+    pub fn reported(&self, result: &'static str) {
+        self.reports.get_or_create(&OfResult { result }).inc();
+    }
+
+    /// Whether CHaS answers now, how much waits for a confirmation, and whether the node takes new containers.
+    pub fn link(&self, up: bool, held: usize, cordoned: bool) {
+        self.chas.set(i64::from(up));
+        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.cordoned.set(i64::from(cordoned));
     }
 
     /// So many containers have this status now.
@@ -214,6 +257,9 @@ mod tests {
         metrics.containers("running", 2);
         metrics.containerd(true);
         metrics.store(true, 2);
+        metrics.polled("taken");
+        metrics.reported("away");
+        metrics.link(true, 3, false);
         metrics.restarted();
         metrics.step_done("launch", Duration::from_millis(150));
         metrics.step_failed("pull", "ImageNotFound");
@@ -226,6 +272,11 @@ mod tests {
             "chas_containerd_up 1",
             "chas_store_writable 1",
             "chas_store_losses 2",
+            "chas_link_polls_total{result=\"taken\"} 1",
+            "chas_link_reports_total{result=\"away\"} 1",
+            "chas_link_up 1",
+            "chas_link_pending_prune 3",
+            "chas_cordoned 0",
             "chas_container_restarts_total 1",
             "chas_step_duration_seconds_count{step=\"launch\"} 1",
             "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
@@ -239,7 +290,7 @@ mod tests {
             assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
         }
         let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (12, 12), "{text}");
+        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (17, 17), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

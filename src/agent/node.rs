@@ -15,12 +15,14 @@ use state::store::{Accepted, Replacing, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::api::{Change, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced, View};
+use crate::chas::Contact;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
 use crate::runtime::Foreign;
 use crate::writer::Writer;
 
+pub(super) mod link;
 mod plan;
 
 /// The running agent, as the API sees it.
@@ -30,11 +32,19 @@ pub(super) struct AgentNode {
     handle: Handle,
     monitor: Arc<Monitor>,
     logs_dir: PathBuf,
+    /// `None`: no CHaS is configured.
+    contact: Option<Arc<Contact>>,
 }
 
 impl AgentNode {
-    pub(super) const fn new(writer: Writer, handle: Handle, monitor: Arc<Monitor>, logs_dir: PathBuf) -> Self {
-        Self { writer, handle, monitor, logs_dir }
+    pub(super) const fn new(
+        writer: Writer,
+        handle: Handle,
+        monitor: Arc<Monitor>,
+        logs_dir: PathBuf,
+        contact: Option<Arc<Contact>>,
+    ) -> Self {
+        Self { writer, handle, monitor, logs_dir, contact }
     }
 
     /// To its end even if the caller goes away: so the change itself wakes whom it concerns, not the caller after it.
@@ -200,6 +210,18 @@ impl Node for AgentNode {
         taken.await
     }
 
+    async fn confirm(&self, generation: Option<u64>) -> Result<usize, Refusal> {
+        let (handle, contact) = (self.handle.clone(), self.contact.clone());
+        self.write(move |store| {
+            let ended = store.confirm(generation)?;
+            ended.iter().for_each(|&id| handle.wake(id));
+            handle.board().changed();
+            contact.iter().for_each(|contact| contact.ask_now());
+            Ok(ended.len())
+        })
+        .await
+    }
+
     fn plan(&self) -> Plan {
         self.whole_plan()
     }
@@ -253,6 +275,7 @@ impl Node for AgentNode {
             writable: self.writer.store().is_writable(),
             rebuilding: self.writer.store().desired().adoption().is_some_and(|adoption| !adoption.is_new),
             losses: self.writer.store().losses().to_vec(),
+            link: self.link_shown(),
             errors: board.troubles().into_iter().map(|trouble| (trouble.at, trouble.reason, trouble.message)).collect(),
         }
     }

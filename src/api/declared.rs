@@ -34,6 +34,13 @@ pub(super) async fn get<N: Node>(State(node): State<Arc<N>>, query: RawQuery, he
     Ok(std::future::ready(answer).await)
 }
 
+/// Confirms what of the set that CHaS lists is held.
+pub(super) async fn confirm<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+    let generation = Parameters::of(query, &["generation"])?.parsed("generation", "a number")?;
+    let ended = node.confirm(generation).await?;
+    Ok(Json(json!({"confirmed": true, "ended": ended})))
+}
+
 pub(super) async fn put<N: Node>(
     State(node): State<Arc<N>>,
     query: RawQuery,

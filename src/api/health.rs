@@ -9,17 +9,13 @@ use serde_json::{Value, json};
 
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use super::{Node, wire};
+use super::{Link, Node, wire};
 
 pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
     let health = node.health();
     let facts = &health.facts;
-    let status = match (health.containerd, health.writable && !health.rebuilding, health.unsettled) {
-        (false, ..) => "unhealthy",
-        (true, true, 0) => "healthy",
-        (true, ..) => "degraded",
-    };
+    let status = health.status();
     let interfaces: Vec<_> =
         facts.interfaces.iter().map(|i| json!({"name": i.name, "up": i.up, "addresses": i.addresses})).collect();
     let errors: Vec<_> = health
@@ -38,9 +34,18 @@ pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery)
         "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces, "unsettled": health.unsettled,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "state": {"writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
-        "errors": errors,
+        "errors": errors, "chas": health.link.as_ref().map(link),
     });
     std::future::ready(Ok(Json(body))).await
+}
+
+fn link(link: &Link) -> Value {
+    json!({
+        "reachable": link.reachable, "since": wire::time(link.since), "error": link.error, "registered": link.registered,
+        "identity_conflict": link.identity_conflict, "generation": link.generation, "containers": link.owned,
+        "desired": {"stale": link.stale, "age_s": link.age_s, "fault": link.fault}, "cordoned": link.cordoned,
+        "pending_prune": link.pending_prune, "conflicts": link.conflicts, "rejected": link.rejected,
+    })
 }
 
 pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {

@@ -30,6 +30,9 @@ pub(super) async fn metrics<N: Node>(
     let health = node.health();
     metrics.containerd(health.containerd);
     metrics.store(health.writable, health.losses.len());
+    let link = health.link.as_ref();
+    let held = link.map_or(0, |link| link.pending_prune.len());
+    metrics.link(link.is_some_and(|link| link.reachable), held, link.is_some_and(|link| link.cordoned));
     Ok(std::future::ready(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response()).await)
 }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use state::desired::RunState;
 use state::memory::BootTime;
+use state::reason::Reason;
 use state::status::Status;
 
 use super::error::Problem;
@@ -51,6 +52,10 @@ impl Awaited {
                 }
                 let reason = condition.reason?;
                 Some(Err(Problem::Failed(reason, condition.message.clone().unwrap_or_default())))
+            }
+            // Waiting for a person may take longer than anybody waits.
+            Status::Pending if condition.reason == Some(Reason::NodeCordoned) => {
+                Some(Err(Problem::Failed(Reason::NodeCordoned, condition.message.clone().unwrap_or_default())))
             }
             Status::Pending | Status::Pulling | Status::Creating | Status::Running | Status::Stopping => None,
         }

@@ -47,6 +47,39 @@ pub struct Replaced {
     pub plan: Vec<Course>,
 }
 
+/// The link to CHaS.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// CHaS answers.
+    pub reachable: bool,
+    /// Since when that is so.
+    pub since: SystemTime,
+    /// What it said last, or what went wrong, when a call failed.
+    pub error: Option<String>,
+    /// It took the node's registration.
+    pub registered: bool,
+    /// Another node has this node's id.
+    pub identity_conflict: bool,
+    /// It did not say, when it was asked last, that what is stored is what it lists.
+    pub stale: bool,
+    /// How long ago it said so. `None`: not since the agent started.
+    pub age_s: Option<u64>,
+    /// What was wrong with what it listed.
+    pub fault: Option<String>,
+    /// The generation that is stored.
+    pub generation: Option<u64>,
+    /// Containers that it owns.
+    pub owned: usize,
+    /// Names that wait for a confirmation before they end.
+    pub pending_prune: Vec<String>,
+    /// The node takes nothing new.
+    pub cordoned: bool,
+    /// Names about which push and pull differed.
+    pub conflicts: usize,
+    /// Entries that could not be taken.
+    pub rejected: usize,
+}
+
 /// One step that would be done.
 #[derive(Clone, Debug)]
 pub struct Action {

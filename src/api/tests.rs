@@ -119,6 +119,10 @@ impl Node for Fake {
         ready(answer)
     }
 
+    fn confirm(&self, _: Option<u64>) -> impl Future<Output = Result<usize, Refusal>> + Send {
+        ready(self.refused().map(|()| 3))
+    }
+
     fn plan(&self) -> Plan {
         let course = |view: &View| {
             let record = view.record.as_ref()?;
@@ -164,6 +168,7 @@ impl Node for Fake {
             containerd: self.containerd,
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,
+            link: None,
             errors: vec![(SystemTime::UNIX_EPOCH, Reason::PortTaken, "8080".to_owned())],
         }
     }

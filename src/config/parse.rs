@@ -1,6 +1,8 @@
 //! From a text to a value that cannot be wrong; each refusal says what would be right.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,6 +17,9 @@ pub(super) type Parsed<T> = Result<T, String>;
 
 /// Guessing a token must not pay.
 const TOKEN_CHARS_MIN: usize = 16;
+
+/// Labels go along with every registration.
+const LABELS_MAX: usize = 64;
 
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T>
 where
@@ -52,16 +57,38 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
 }
 
+pub(super) fn address(text: &str) -> Parsed<IpAddr> {
+    text.parse().map_err(|_| format!("{text:?} is not an IP address, such as 127.0.0.1 or ::"))
+}
+
+/// A list of labels; at most so many that they fit into a request many times over.
+pub(super) fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
+    let fits = |text: &str, least: usize| (least..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    let label = |part: &str| {
+        let (key, value) = part.split_once('=').filter(|(key, value)| fits(key, 1) && fits(value, 0))?;
+        Some((key.to_owned(), value.to_owned()))
+    };
+    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    if parts.len() > LABELS_MAX {
+        return Err(format!("{} labels are more than {LABELS_MAX}", parts.len()));
+    }
+    let labels = parts.iter().map(|part| label(part).ok_or_else(|| format!("{part:?} is not a label, such as zone=a")));
+    labels.collect()
+}
+
 pub(super) fn url(text: &str) -> Parsed<Url> {
-    let url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    let mut url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
         return Err(format!("{text:?} is not an http or https URL"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL with credentials would show in logs: use api.token_file".to_owned());
+        return Err("a URL with credentials would show in logs: use chas.token_file".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!("{text:?} must end with its path: calls are appended to it"));
+    }
+    if !url.path().ends_with('/') {
+        url.set_path(&format!("{}/", url.path()));
     }
     Ok(url)
 }

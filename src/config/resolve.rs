@@ -138,9 +138,12 @@ impl Layers {
         let pulls = parse::duration(SECOND..=TEN_MINUTES);
         Config {
             api: self.api(),
+            chas: self.chas(),
             node: Node {
                 id: self.computed("node.id", hostname.clone(), parse::node_name).unwrap_or_default(),
                 hostname: self.computed("node.hostname", hostname, parse::node_name).unwrap_or_default(),
+                address: self.optional("node.address", parse::address),
+                labels: self.optional("node.labels", parse::labels).unwrap_or_default(),
             },
             containerd: Containerd {
                 socket: self.value("containerd.socket", parse::path),
@@ -177,14 +180,36 @@ impl Layers {
         let token = self.token();
         let token_is_wrong = self.faults.len() > faults_before;
         let default = if token.is_some() || token_is_wrong { Ipv4Addr::UNSPECIFIED } else { Ipv4Addr::LOCALHOST };
-        let address = |text: &str| text.parse().map_err(|_| format!("{text:?} is not an IP address, such as 127.0.0.1 or ::"));
-        let listen = self.computed("api.listen", default.to_string(), address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        let listen = self.computed("api.listen", default.to_string(), parse::address).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         if token.is_none() && !token_is_wrong && !listen.is_loopback() {
             let why = "can be reached from other hosts, and without a token anybody there could run containers as root here";
             self.fault("api.listen", format!("{listen} {why}: set api.token_file, or listen on 127.0.0.1"));
         }
         let port = self.value("api.port", parse::number(1..=u16::MAX));
-        Api { chas_url: self.optional("api.chas_url", parse::url), listen: SocketAddr::new(listen, port), token }
+        Api { listen: SocketAddr::new(listen, port), token }
+    }
+
+    fn chas(&mut self) -> Option<Chas> {
+        let url = self.optional("api.chas_url", parse::url);
+        let token = self.optional("chas.token", parse::token);
+        // The files are read when they are needed: CHaS is on no way to a start.
+        let [token_file, ca_file, cert_file, key_file] =
+            ["chas.token_file", "chas.ca_file", "chas.cert_file", "chas.key_file"].map(|name| self.optional(name, parse::path));
+        if token.is_some() && token_file.is_some() {
+            self.fault("chas.token_file", "CHAS_API_TOKEN is set too: keep one of them".to_owned());
+        }
+        for (one, other, is_alone) in [
+            ("chas.cert_file", "chas.key_file", cert_file.is_some() && key_file.is_none()),
+            ("chas.key_file", "chas.cert_file", cert_file.is_none() && key_file.is_some()),
+        ] {
+            if is_alone {
+                self.fault(one, format!("is of no use without {other}"));
+            }
+        }
+        if url.as_ref().is_some_and(|url| url.scheme() == "http") && (ca_file.is_some() || cert_file.is_some()) {
+            self.fault("api.chas_url", "chas.ca_file and chas.cert_file are for an https URL".to_owned());
+        }
+        Some(Chas { url: url?, token, token_file, ca_file, identity: cert_file.zip(key_file) })
     }
 
     fn token(&mut self) -> Option<Secret> {

@@ -111,16 +111,12 @@ mod tests {
         let ends = || Ends { omitted: (0..4).map(name).collect(), ..Ends::default() };
         assert!(held(&node(4, |_, _| ()), ends(), false).is_some());
         for change in [|r: &mut Record| r.run = RunState::Stopped, |r: &mut Record| r.owner = Owner::Push] {
-            assert_eq!(
-                held(
-                    &node(4, |number, record| if number < 2 {
-                        change(record)
-                    }),
-                    ends(),
-                    false
-                ),
-                None
-            );
+            let node = node(4, |number, record| {
+                if number < 2 {
+                    change(record);
+                }
+            });
+            assert_eq!(held(&node, ends(), false), None);
         }
     }
 

@@ -3,18 +3,34 @@
 use std::path::{Path, PathBuf};
 
 /// What each room at the top may use of the others. Whatever is not here may use nothing.
-const MAY_USE: [(&str, &[&str]); 10] = [
-    ("main", &["agent", "cli", "config", "logs", "telemetry"]),
+const MAY_USE: [(&str, &[&str]); 12] = [
+    ("main", &["agent", "cli", "config", "logs", "operator", "telemetry"]),
+    ("operator", &["cause", "config"]),
     (
         "agent",
-        &["api", "config", "logs", "metrics", "monitor", "network", "notify", "reconcile", "runtime", "shutdown", "writer"],
+        &[
+            "api",
+            "cause",
+            "chas",
+            "config",
+            "logs",
+            "metrics",
+            "monitor",
+            "network",
+            "notify",
+            "reconcile",
+            "runtime",
+            "shutdown",
+            "writer",
+        ],
     ),
     ("api", &["config", "logs", "metrics", "monitor"]),
+    ("chas", &["backoff", "cause", "config", "metrics"]),
     ("cli", &["config"]),
     ("telemetry", &["config"]),
     ("reconcile", &["backoff", "metrics", "runtime", "writer"]),
     ("writer", &["metrics"]),
-    ("runtime", &["backoff", "logs", "network"]),
+    ("runtime", &["backoff", "cause", "logs", "network"]),
     // Only to say what its failures mean to whoever called.
     ("network", &["runtime"]),
     ("config", &[]),
@@ -89,6 +105,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("serde_yaml", &["src/config/file.rs"]),
         ("sled::", &["state/src/store/disk.rs"]),
         ("::backoff", &["src/backoff.rs"]),
+        ("httpdate::", &["src/backoff.rs"]),
         ("sysinfo::", &["src/monitor"]),
         ("prometheus_client", &["src/metrics.rs"]),
         ("std::process::exit", &[]),
@@ -121,7 +138,7 @@ fn files_are_small_and_begin_with_what_they_are() {
     for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("tests")).chain(sources("examples"))
     {
         let lines = text.lines().count();
-        let is_tests = path.ends_with("tests.rs") || path.starts_with("tests");
+        let is_tests = path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
         assert!(lines <= if is_tests { TEST_LINES_MAX } else { LINES_MAX }, "{} has {lines} lines", path.display());
         assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", path.display());
         assert!(path.ends_with("tests.rs") || text.starts_with("//! "), "{} does not say what it is", path.display());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use state::desired::RunState;
 use state::id::ContainerId;
 use state::memory::{BootTime, CRASH_LOOP_EXITS};
+use state::ownership::PulledSet;
 use state::reason::{Kind, Reason};
 use state::status::Condition;
 use tokio::time::Instant;
@@ -21,10 +22,11 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 5] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 6] = [
     (Reason::RuntimeUnavailable, "held against no container: it is asked again every second"),
     (Reason::Completed, "nothing more is to be done"),
     (Reason::RetriesExhausted, "nothing more is to be done"),
+    (Reason::NodeCordoned, "it starts when the cordon is lifted"),
     (Reason::StateLost, "of the node, not of a container"),
     (Reason::StopRequested, "nothing more is to be done"),
 ];
@@ -182,6 +184,26 @@ async fn what_is_not_tried_again_announces_nothing() {
         pass(Duration::from_secs(30)).await;
         assert_eq!(node.runtime.launches(id), launches, "{reason}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_to_a_cordoned_node_starts_when_the_cordon_is_lifted() {
+    let node = Node::start();
+    let set = |generation, cordon| {
+        let containers = vec![state::spec::parse::deploy(&web()).unwrap()];
+        PulledSet { epoch: "e".to_owned(), generation, containers, cordon, sent_after: u64::MAX, ..PulledSet::default() }
+    };
+    let pull = |set| {
+        let changed = node.store.pull(&set, 0, |_| false).unwrap().changed;
+        changed.iter().for_each(|&id| node.handle.wake(id));
+        changed
+    };
+    let id = pull(set(1, true))[0];
+    pass(Duration::from_secs(40)).await;
+    let condition = node.condition(id);
+    assert_eq!((condition.reason, condition.next_attempt, node.runtime.launches(id)), (Some(Reason::NodeCordoned), None, 0));
+    assert_eq!(pull(set(1, false)), [id]);
+    eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
 }
 
 #[tokio::test(start_paused = true)]

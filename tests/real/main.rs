@@ -5,6 +5,9 @@
 mod harness;
 
 #[cfg(test)]
+mod chas;
+
+#[cfg(test)]
 mod declared;
 
 #[cfg(test)]

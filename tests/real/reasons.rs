@@ -23,11 +23,12 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 5] = [
+const UNINDUCED: [(Reason, &str); 6] = [
     (Reason::MemoryLimitTooSmall, "needs a runc that takes more than the 6 MiB that may be asked for: runc's text, in runc.rs"),
     (Reason::NetworkError, "the kernel out of threads or netlink sockets: the typed error, in network/fault.rs"),
     (Reason::StateUnwritable, "a disk that breaks under the open database: the typed error, in reconcile/turn.rs"),
     (Reason::StateLost, "of the node, not of a container: with_all_of_its_files_gone… in state.rs"),
+    (Reason::NodeCordoned, "of a node that CHaS cordons: a_cordoned_node_… in chas.rs"),
     (Reason::RuntimeUnavailable, "held against no container: lifecycle.rs, and tests/it/reasons.rs"),
 ];
 

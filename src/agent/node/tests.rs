@@ -38,7 +38,7 @@ async fn agent() -> Agent {
     let writer = Writer::new(store, Metrics::new(), tracker.clone());
     let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), Clock::start(), Duration::from_hours(1));
     let monitor = Arc::new(Monitor::new(directory.path().to_owned(), "none".to_owned()).unwrap());
-    let node = AgentNode::new(writer, reconciler.handle(), monitor, directory.path().join("logs"));
+    let node = AgentNode::new(writer, reconciler.handle(), monitor, directory.path().join("logs"), None);
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;

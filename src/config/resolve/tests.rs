@@ -50,7 +50,7 @@ impl Said {
 fn with_nothing_said_the_table_holds() {
     let config = Said::nothing().config();
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:9090");
-    assert!(config.api.chas_url.is_none() && config.api.token.is_none());
+    assert!(config.chas.is_none() && config.api.token.is_none());
     assert_eq!(config.monitoring.health_interval, Duration::from_secs(30));
     assert_eq!(config.network.subnet.to_string(), "10.231.0.0/16");
     assert_eq!(config.network.port_range, 20000..=29999);
@@ -68,7 +68,7 @@ fn the_example_of_the_specification_is_taken_as_it_is() {
     let config = said.config();
     assert_eq!(config.node.hostname, "worker-1.local");
     assert_eq!(config.logging.file, Some("/var/log/chas-node-agent.log".into()));
-    assert_eq!(config.api.chas_url.unwrap().as_str(), "http://chas-api:8080/");
+    assert_eq!(config.chas.unwrap().url.as_str(), "http://chas-api:8080/");
 }
 
 #[test]
@@ -142,6 +142,23 @@ fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
 }
 
 #[test]
+fn what_chas_is_spoken_to_with_is_found_wrong_at_once_and_read_later() {
+    let said = Said::nothing().env("CHAS_API_URL", "https://chas:1/base").env("CHAS_API_TOKEN", TOKEN);
+    let chas = said.env("CHAS_API_CA_FILE", "/none").config().chas.unwrap();
+    assert_eq!((chas.url.as_str(), chas.token.as_ref().map(Secret::expose)), ("https://chas:1/base/", Some(TOKEN)));
+    let wrong = Said::nothing()
+        .env("CHAS_API_URL", "http://chas")
+        .env("CHAS_API_TOKEN", TOKEN)
+        .env("CHAS_API_TOKEN_FILE", "/none")
+        .env("CHAS_API_CERT_FILE", "/none");
+    let faults = wrong.faults();
+    for part in ["keep one of them", "of no use without chas.key_file", "are for an https URL"] {
+        assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:?}");
+    }
+    assert_eq!(Said::nothing().env("CHAS_API_TOKEN", "short").faults().len(), 1);
+}
+
+#[test]
 fn a_file_that_is_named_must_exist() {
     for said in [Said::nothing(), Said::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml")] {
         let mut said = said;
@@ -152,7 +169,10 @@ fn a_file_that_is_named_must_exist() {
 
 #[test]
 fn values_are_refused_at_their_edges() {
-    let table: [(&'static str, &[&str], &[&str]); 11] = [
+    let table: [(&'static str, &[&str], &[&str]); 14] = [
+        ("node.address", &["10.0.0.1", "::1"], &["h", "10.0.0.1:80", "10.0.0.0/8"]),
+        ("node.labels", &["a=b", "a=b, c=", "zone=eu-1,disk=ssd"], &["a", "=b", "a=b c=d", "a b=c"]),
+        ("chas.token_file", &["/t"], &["t"]),
         ("api.chas_url", &["http://h", "https://h:1/base"], &["h", "ftp://h", "http://", "http://u:p@h", "http://h?x"]),
         ("api.port", &["1", "65535"], &["0", "65536", "-1", "x"]),
         ("node.id", &["a", "Worker_1.local"], &["-a", "a/b", "a b", "ü"]),

@@ -90,6 +90,11 @@ impl Agent {
         self.environment.insert(variable.to_owned(), value.to_owned());
     }
 
+    /// What it is started with.
+    pub(crate) fn environment(&self) -> &BTreeMap<String, String> {
+        &self.environment
+    }
+
     /// What kills it, for whoever does not hold it.
     pub(crate) fn killer(&self) -> Killer {
         Killer(pid(self.child.as_ref().expect("the agent runs")))

@@ -1,7 +1,5 @@
 //! What a registry's failure means to a pull, and the sentence a person reads about it.
 
-use std::error::Error;
-use std::io;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
@@ -10,6 +8,7 @@ use serde::Deserialize;
 use state::reason::Reason;
 
 use crate::runtime::RuntimeError;
+use crate::{backoff, cause};
 
 /// As much of an error's body is read for its message.
 const BODY_BYTES_MAX: usize = 16 << 10;
@@ -68,7 +67,7 @@ impl RegistryError {
 
     /// What a broken connection, or one that never came to be, means.
     pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
-        let root = root_cause(error);
+        let root = cause::root(error);
         let not_tls = |said: &str| {
             format!(
                 "registry {authority} {said}; if it speaks plain HTTP, list it under registry.insecure if you trust the network"
@@ -113,7 +112,7 @@ impl RegistryError {
     /// What a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
     pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
         let status = response.status();
-        let retry_after = retry_after(&response, SystemTime::now());
+        let retry_after = asked_for(&response);
         let words = words(response).await;
         let said = |what: &str| match words.as_str() {
             "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
@@ -149,48 +148,18 @@ impl From<RegistryError> for RuntimeError {
     }
 }
 
-fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error| below(*error))
-}
-
-/// An [`io::Error`] hides what it wraps from `source`, which answers the wrapped one's own source.
-fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-        Some(wrapped) => Some(wrapped),
-        None => error.source(),
-    }
+fn asked_for(response: &Response) -> Option<Duration> {
+    let wait = backoff::retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
+    Some(wait.min(RETRY_AFTER_MAX))
 }
 
 fn tls_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
-    chain(error).find_map(|error| error.downcast_ref())
+    cause::chain(error).find_map(|error| error.downcast_ref())
 }
 
 /// The resolver's failure comes wrapped in an error of hyper's that only says so.
 fn is_unresolved(error: &reqwest::Error) -> bool {
-    chain(error).any(|error| error.to_string() == "dns error")
-}
-
-fn root_cause(error: &reqwest::Error) -> String {
-    chain(error).last().map(ToString::to_string).unwrap_or_default()
-}
-
-/// `Retry-After` in either of its forms (RFC 9110 §10.2.3).
-fn retry_after(response: &Response, now: SystemTime) -> Option<Duration> {
-    let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => http_date(text)?.duration_since(now).ok()?,
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, the only form of a date that may still be sent (RFC 9110 §5.6.7).
-fn http_date(text: &str) -> Option<SystemTime> {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    let mut words = text.split_once(", ")?.1.strip_suffix(" GMT")?.split(' ');
-    let (day, month, year, time) = (words.next()?, words.next()?, words.next()?, words.next()?);
-    let month = MONTHS.iter().position(|&name| name == month)? + 1;
-    humantime::parse_rfc3339(&format!("{year}-{month:02}-{day}T{time}Z")).ok()
+    cause::chain(error).any(|error| error.to_string() == "dns error")
 }
 
 #[derive(Deserialize)]
@@ -223,18 +192,4 @@ async fn words(mut response: Response) -> String {
         None => String::from_utf8_lossy(&body).into_owned(),
     };
     text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_retry_after_are_understood() {
-        let then = humantime::parse_rfc3339("1994-11-06T08:49:37Z").unwrap();
-        assert_eq!(http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(then));
-        for text in ["", "soon", "Sun, 06 Nov 1994", "Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 99 Nov 1994 08:49:37 GMT"] {
-            assert_eq!(http_date(text), None, "{text}");
-        }
-    }
 }

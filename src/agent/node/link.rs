@@ -1,0 +1,274 @@
+//! What the link to CHaS sees of the agent: the store for what is pulled, the board for what is reported.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use state::desired::marks;
+use state::desired::pulled::Held;
+use state::desired::{Owner, Record};
+use state::ownership::{PullOutcome, PulledSet};
+use state::plan::{Step, step};
+use state::status::Status;
+use tokio::sync::watch;
+
+use super::{AgentNode, listening, wall_ms};
+use crate::api::{self, View};
+use crate::chas::wire::{Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks, Vitals};
+use crate::chas::{self, Asking, Contact};
+use crate::config::Config;
+use crate::monitor::size_text;
+use crate::reconcile::Known;
+
+/// Of what went wrong lately, so much goes into a report.
+const ERRORS_MAX: usize = 5;
+
+/// The running agent, as its link to CHaS sees it.
+#[derive(Debug)]
+pub(in crate::agent) struct AgentLink {
+    node: Arc<AgentNode>,
+    contact: Arc<Contact>,
+    config: Config,
+    /// As long as none is stored.
+    new_uuid: String,
+    /// The newest generation that the node was seen to be as it lists.
+    applied: Mutex<Option<u64>>,
+}
+
+impl AgentLink {
+    pub(in crate::agent) fn new(node: Arc<AgentNode>, contact: Arc<Contact>, config: Config) -> Self {
+        let new_uuid = uuid::Uuid::new_v4().simple().to_string();
+        Self { node, contact, config, new_uuid, applied: Mutex::default() }
+    }
+
+    /// Keeps what tells this node apart before CHaS hears of it.
+    pub(in crate::agent) async fn prepare(&self) {
+        let uuid = self.new_uuid.clone();
+        self.note(move |link| {
+            if link.instance_uuid.is_empty() {
+                link.instance_uuid = uuid;
+            }
+        })
+        .await;
+    }
+
+    async fn note(&self, change: impl FnOnce(&mut marks::Link) + Send + 'static) {
+        if let Err(error) = self.node.writer.write(move |store| store.link(change)).await {
+            tracing::warn!(%error, "what this node is to CHaS cannot be kept");
+        }
+    }
+
+    fn instance_uuid(&self) -> String {
+        let stored = self.node.writer.store().desired().marks().link().map(|link| link.instance_uuid.clone());
+        stored.filter(|uuid| !uuid.is_empty()).unwrap_or_else(|| self.new_uuid.clone())
+    }
+
+    fn content(&self, health: &api::Health) -> Content {
+        let desired = self.node.writer.store().desired();
+        let pulled = desired.marks().pulled();
+        let observed_generation = pulled.map(|pulled| pulled.version.generation);
+        let converged = self.node.converged();
+        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        if converged {
+            *applied = observed_generation;
+        }
+        let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
+        let error = |(_, reason, message): &(_, state::reason::Reason, String)| format!("{reason}: {message}");
+        Content {
+            status: health.status(),
+            boot_id: self.node.handle.board().clock.boot_id(),
+            instance_uuid: self.instance_uuid(),
+            observed_generation,
+            applied_generation: *applied,
+            converged,
+            pending_prune: pending(pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation)))),
+            cordoned: desired.marks().cordoned(),
+            containers: api::Node::containers(&*self.node).iter().filter_map(reported).collect(),
+            conflicts: pulled.map(|pulled| pulled.conflicts.clone()).unwrap_or_default(),
+            rejected: pulled.map(|pulled| pulled.rejected.clone()).unwrap_or_default(),
+            losses: health.losses.clone(),
+            errors: health.errors.iter().skip(skipped).map(error).collect(),
+        }
+    }
+}
+
+fn pending(held: Option<(&Held, u64)>) -> Option<PendingPrune> {
+    let (held, generation) = held?;
+    let names: Vec<_> = held.names().map(ToString::to_string).collect();
+    Some(PendingPrune { count: names.len(), names, generation })
+}
+
+fn reported(view: &View) -> Option<Reported> {
+    let record: &Record = view.record.as_ref()?;
+    let condition = &view.condition;
+    Some(Reported {
+        id: record.id.to_string(),
+        name: record.name.to_string(),
+        owner: record.owner,
+        revision: record.revision,
+        generation: record.generation,
+        spec_hash: record.spec_hash.clone(),
+        status: condition.status.word(),
+        ready: condition.status == Status::Running && view.applied_generation == Some(record.generation),
+        reason: condition.reason.map(state::reason::Reason::code),
+        message: condition.message.clone(),
+        restart_count: view.restart_count,
+        exit_code: view.exit_code,
+        next_attempt: Aside(view.next_attempt.map(|at| humantime::format_rfc3339_seconds(at).to_string())),
+        image_digest: record.image_digest.clone(),
+        ports: record.assignment.ports.clone(),
+    })
+}
+
+/// The address that this host speaks to others from. No packet is sent.
+fn own_address(towards: Option<IpAddr>) -> Option<IpAddr> {
+    // Where CHaS's own address is not known, any that is not this host's serves: this one is of documents (RFC 5737).
+    let towards = towards.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+    let any = if towards.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect((towards, 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn tenths(percent: f64) -> f64 {
+    (percent * 10.0).round() / 10.0
+}
+
+impl chas::Node for AgentLink {
+    fn registration(&self) -> Registration {
+        let facts = self.node.monitor.snapshot();
+        let url = self.config.chas.as_ref().and_then(|chas| chas.url.host_str());
+        let towards = url.and_then(|host| host.trim_matches(['[', ']']).parse().ok());
+        let first = || facts.interfaces.iter().filter(|i| i.up).flat_map(|i| &i.addresses).find(|a| !a.is_loopback()).copied();
+        Registration {
+            node_id: self.config.node.id.clone(),
+            hostname: self.config.node.hostname.clone(),
+            ip_address: self.config.node.address.or_else(|| own_address(towards)).or_else(first),
+            port: self.config.api.listen.port(),
+            resources: Capacity {
+                cpu_cores: facts.cpu_cores,
+                memory_total: size_text(facts.memory_total_bytes),
+                disk_total: size_text(facts.disk_total_bytes),
+            },
+            instance_uuid: self.instance_uuid(),
+            boot_id: self.node.handle.board().clock.boot_id(),
+            agent_version: env!("CARGO_PKG_VERSION"),
+            api: Speaks::default(),
+            labels: self.config.node.labels.clone(),
+        }
+    }
+
+    fn report(&self) -> Report {
+        // Before anything else is looked at: what changes from now on is not in it.
+        let up_to_seq = self.node.writer.store().desired().seq();
+        let health = api::Node::health(&*self.node);
+        let facts = &health.facts;
+        let since_boot = self.node.handle.board().clock.now().0.as_millis();
+        let vitals = Vitals {
+            seq: u64::try_from(since_boot).unwrap_or(u64::MAX),
+            resources: Resources {
+                cpu_usage: tenths(facts.cpu_usage_percent),
+                memory_usage: tenths(facts.memory_usage_percent),
+                disk_available: facts.disk_available(),
+                container_count: health.running,
+            },
+            uptime: facts.uptime_seconds,
+            load_average: facts.load_average,
+            desired: self.contact.standing().freshness,
+        };
+        Report { vitals, content: self.content(&health), up_to_seq }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.node.handle.board().changes()
+    }
+
+    fn asking(&self) -> Asking {
+        let desired = self.node.writer.store().desired();
+        let pulled = desired.marks().pulled();
+        Asking {
+            etag: pulled.and_then(|pulled| pulled.etag.clone()),
+            generation: pulled.map(|pulled| pulled.version.generation),
+            whole: pulled.is_none_or(|pulled| pulled.whole),
+            seq: desired.seq(),
+        }
+    }
+
+    async fn pull(&self, set: PulledSet) -> Result<PullOutcome, String> {
+        let handle = self.node.handle.clone();
+        let pulled = self.node.writer.write(move |store| {
+            let outcome = store.pull(&set, wall_ms(), listening)?;
+            outcome.changed.iter().for_each(|&id| handle.wake(id));
+            handle.board().changed();
+            Ok(outcome)
+        });
+        pulled.await.map_err(|error| crate::cause::all(&error))
+    }
+
+    async fn acknowledged(&self, up_to_seq: u64) {
+        if self.node.writer.store().desired().marks().tombstones().is_empty() {
+            return;
+        }
+        let written = self.node.writer.write(move |store| store.report_acknowledged(up_to_seq)).await;
+        if let Err(error) = written {
+            tracing::debug!(%error, "what CHaS knows of cannot be noted; it is with the next report");
+        }
+    }
+
+    fn link(&self) -> marks::Link {
+        self.node.writer.store().desired().marks().link().cloned().unwrap_or_default()
+    }
+
+    async fn met(&self, cluster_size: Option<u64>) {
+        let boot_id = self.node.handle.board().clock.boot_id();
+        self.note(move |link| {
+            link.boot_id = boot_id;
+            link.cluster_size = cluster_size.unwrap_or(link.cluster_size);
+        })
+        .await;
+    }
+}
+
+impl AgentNode {
+    /// All is as asked, and a look at everything would say so.
+    fn converged(&self) -> bool {
+        let (board, desired) = (self.handle.board(), self.writer.store().desired());
+        let now = board.clock.now();
+        let as_asked = |record: &Arc<Record>| {
+            let Known { seen, memory, activity, .. } = board.known(record.id);
+            let memory = memory.of(record);
+            let next = step(record.id, Some(record), &seen, &memory, now);
+            activity.is_none() && next == Step::Settled && !(record.cordoned && seen.instances.is_empty())
+        };
+        let pulled = desired.marks().pulled();
+        board.reachability().reachable
+            && desired.adoption().is_none()
+            && pulled.is_none_or(|pulled| pulled.whole && pulled.held.is_none())
+            && desired.records().all(as_asked)
+            && board.leftovers(&desired).is_empty()
+    }
+
+    /// The link to CHaS, for `/health`.
+    pub(super) fn link_shown(&self) -> Option<api::Link> {
+        let standing = self.contact.as_ref()?.standing();
+        let desired = self.writer.store().desired();
+        let pulled = desired.marks().pulled();
+        let held = pulled.and_then(|pulled| pulled.held.as_ref());
+        let owned = desired.records().filter(|record| record.owner == Owner::Chas && !record.removing).count();
+        Some(api::Link {
+            reachable: standing.reachable,
+            since: standing.since,
+            error: standing.error,
+            registered: standing.registered,
+            identity_conflict: standing.identity_conflict,
+            stale: standing.freshness.stale,
+            age_s: standing.freshness.age_s,
+            fault: standing.freshness.fault.map(|fault| fault.message),
+            generation: pulled.map(|pulled| pulled.version.generation),
+            owned,
+            pending_prune: held.map(|held| held.names().map(ToString::to_string).collect()).unwrap_or_default(),
+            cordoned: desired.marks().cordoned(),
+            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
+            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
+        })
+    }
+}

@@ -1,0 +1,275 @@
+//! One call to the CHaS API at a time: bounded in time and size, and its faults cut by what is to be done next.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
+use serde::de::DeserializeOwned;
+
+use super::Calls;
+use super::credentials::{Credentials, CredentialsError};
+use super::wire::{self, Acknowledgement, Listing, Registration, Report, Welcome};
+use crate::{backoff, cause};
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    /// CHaS is asked to hold a poll so long in which nothing is new.
+    pub hold: Duration,
+    /// From the request to the answer's head, besides what it may be held.
+    pub answer: Duration,
+    /// For the answer's body.
+    pub body: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self { hold: Duration::from_secs(55), answer: Duration::from_secs(20), body: Duration::from_secs(30) }
+    }
+}
+
+/// A set: two thousand containers of two kilobytes.
+const SET_BYTES_MAX: usize = 4 << 20;
+/// Any other answer.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Of what a server says about an error.
+const WORDS_MAX: usize = 200;
+/// The longest wait that a server may ask for.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// What a fault asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// No answer, or one that promises a better one: again, soon.
+    Away,
+    /// The token or certificate is refused.
+    Unauthorized,
+    /// CHaS does not know the node: register.
+    Unknown,
+    /// Another node has this node's id.
+    Conflict,
+    /// The server has no such call: again, much later.
+    NotOffered,
+    /// The request is refused for another reason.
+    Refused,
+    /// The answer is not what it should be.
+    Bad,
+}
+
+impl FaultKind {
+    /// The kind in a word, for counting.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Away => "away",
+            Self::Unauthorized => "unauthorized",
+            Self::Unknown => "unknown",
+            Self::Conflict => "conflict",
+            Self::NotOffered => "not_offered",
+            Self::Refused => "refused",
+            Self::Bad => "bad",
+        }
+    }
+}
+
+/// A call that failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// What it asks for.
+    pub kind: FaultKind,
+    /// What happened, for a person.
+    pub message: String,
+    /// CHaS asks to wait so long.
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+}
+
+impl From<CredentialsError> for Fault {
+    fn from(error: CredentialsError) -> Self {
+        Self::new(FaultKind::Unauthorized, error.to_string())
+    }
+}
+
+/// What a poll came to.
+#[derive(Debug)]
+pub enum Polled {
+    /// What is stored is what CHaS lists.
+    Unchanged {
+        /// CHaS holds polls in which nothing is new.
+        held: bool,
+    },
+    /// What it lists.
+    Listing {
+        /// The set.
+        listing: Box<Listing>,
+        /// As above.
+        held: bool,
+    },
+}
+
+/// Speaks to the CHaS API for one node.
+#[derive(Debug)]
+pub struct Client {
+    url: Url,
+    node_id: String,
+    credentials: Credentials,
+    timeouts: Timeouts,
+}
+
+impl Client {
+    /// A client for the node at the server whose paths begin with `url`, which ends with a slash.
+    #[must_use]
+    pub fn new(url: Url, node_id: String, credentials: Credentials) -> Self {
+        Self { url, node_id, credentials, timeouts: Timeouts::default() }
+    }
+
+    /// With other timeouts than usual.
+    #[must_use]
+    pub const fn timing(mut self, timeouts: Timeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Fault> {
+        let credentials = self.credentials.clone();
+        let read = move || Ok::<_, CredentialsError>((credentials.transport.client()?, credentials.tokens.current()?));
+        let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
+        let (client, token) = tokio::task::spawn_blocking(read).await.map_err(ended)??;
+        let url = self.url.join(path).map_err(|error| Fault::new(FaultKind::Refused, format!("{path}: {error}")))?;
+        let request = client.request(method, url);
+        Ok(match token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        })
+    }
+
+    /// Sends a request; an answer that is no success is a fault.
+    async fn answer(&self, request: RequestBuilder, timeout: Duration) -> Result<Response, Fault> {
+        let away = |message: String| Fault::new(FaultKind::Away, message);
+        let sent = tokio::time::timeout(timeout, request.send()).await;
+        let response = sent
+            .map_err(|_| away(format!("no answer within {} s", timeout.as_secs())))?
+            .map_err(|error| away(cause::root(&error)))?;
+        let status = response.status();
+        // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
+        if status == StatusCode::OK || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+            return Ok(response);
+        }
+        let retry_after = retry_after(response.headers());
+        let words = self.body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
+        let (code, words) = said(&words);
+        let kind = self.judge(status, &code);
+        Err(Fault { kind, message: format!("{status}{words}"), retry_after })
+    }
+
+    /// A whole body, as far as it is small enough and comes in time.
+    async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
+        let bad = |message: String| Fault::new(FaultKind::Bad, message);
+        let read = async {
+            let mut bytes = Vec::new();
+            while let Some(chunk) =
+                response.chunk().await.map_err(|error| bad(format!("the answer broke off: {}", cause::root(&error))))?
+            {
+                if bytes.len() + chunk.len() > bytes_max {
+                    return Err(bad(format!("the answer is larger than {bytes_max} bytes")));
+                }
+                bytes.extend_from_slice(&chunk);
+            }
+            Ok(bytes)
+        };
+        let late = |_| bad(format!("the answer did not come within {} s", self.timeouts.body.as_secs()));
+        tokio::time::timeout(self.timeouts.body, read).await.map_err(late)?
+    }
+
+    fn judge(&self, status: StatusCode, code: &str) -> FaultKind {
+        match status {
+            // What CHaS issued may be worth nothing any more (its state was lost); then the operator's is.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.credentials.tokens.refused() => FaultKind::Unknown,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FaultKind::Unauthorized,
+            StatusCode::NOT_FOUND if code == "node_unknown" => FaultKind::Unknown,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => FaultKind::NotOffered,
+            StatusCode::CONFLICT => FaultKind::Conflict,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FaultKind::Away,
+            status if status.is_server_error() => FaultKind::Away,
+            status if status.is_client_error() => FaultKind::Refused,
+            _ => FaultKind::Bad,
+        }
+    }
+}
+
+impl Calls for Client {
+    /// Registers the node, and keeps the token that it is given.
+    async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
+        let request = self.request(Method::POST, "nodes/register").await?.json(registration);
+        let response = self.answer(request, self.timeouts.answer).await?;
+        let welcome: Welcome = parsed(&self.body(response, ANSWER_BYTES_MAX).await?)?;
+        if let Some(token) = welcome.token.clone() {
+            let tokens = std::sync::Arc::clone(&self.credentials.tokens);
+            let _kept = tokio::task::spawn_blocking(move || tokens.issue(&token)).await;
+        }
+        Ok(welcome)
+    }
+
+    /// Reports how the node is.
+    async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+        let request = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
+        let request = if whole { request.json(report) } else { request.json(&report.heartbeat()) };
+        let response = self.answer(request, self.timeouts.answer).await?;
+        parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
+    }
+
+    /// Asks what should run, and whether it is still what `etag` stands for.
+    async fn poll(&self, etag: Option<&str>, sent_after: u64) -> Result<Polled, Fault> {
+        let path = format!("nodes/{}/desired-state", self.node_id);
+        let request = self.request(Method::GET, &path).await?;
+        let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", self.timeouts.hold.as_secs()));
+        let request = match etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
+            Some(etag) => request.header(IF_NONE_MATCH, etag),
+            None => request,
+        };
+        let response = self.answer(request, self.timeouts.hold + self.timeouts.answer).await?;
+        let held = response.headers().get("preference-applied").is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
+        if response.status() == StatusCode::NOT_MODIFIED {
+            return Ok(Polled::Unchanged { held });
+        }
+        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let body = self.body(response, SET_BYTES_MAX).await?;
+        let listing = wire::listing(&body, &self.node_id, etag, sent_after).map_err(|why| Fault::new(FaultKind::Bad, why))?;
+        Ok(Polled::Listing { listing: Box::new(listing), held })
+    }
+
+    /// Whether another token would be shown than in the last call.
+    async fn has_another_token(&self) -> bool {
+        let tokens = std::sync::Arc::clone(&self.credentials.tokens);
+        tokio::task::spawn_blocking(move || tokens.has_another()).await.unwrap_or(false)
+    }
+}
+
+/// What an answer says that may be empty.
+fn parsed<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
+    if body.trim_ascii().is_empty() {
+        return Ok(T::default());
+    }
+    serde_json::from_slice(body).map_err(|error| Fault::new(FaultKind::Bad, format!("the answer is not as expected: {error}")))
+}
+
+/// The code of an error and a few words of it (RFC 9457, or whatever it is).
+fn said(body: &[u8]) -> (String, String) {
+    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let field = |name: &str| problem[name].as_str().map(str::to_owned);
+    let code = field("code").or_else(|| field("error")).unwrap_or_default();
+    let words = field("detail").or_else(|| field("title")).or_else(|| field("message")).unwrap_or_default();
+    let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
+    (code, if words.is_empty() { words } else { format!(": {words}") })
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let wait = backoff::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
+    Some(wait.min(RETRY_AFTER_MAX))
+}

@@ -1,0 +1,89 @@
+//! When the node reports: every interval, soon after something changed, and first of all when CHaS is there again.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::client::FaultKind;
+use super::wire::Content;
+use super::{Calls, Link, Node};
+
+/// Changes that come together make one report.
+const JOIN: Duration = Duration::from_millis(300);
+/// Two reports are at least so far apart.
+const SPACING: Duration = Duration::from_secs(2);
+
+/// What a report is made for before its time.
+struct Occasions {
+    changes: watch::Receiver<u64>,
+    wanted: watch::Receiver<()>,
+}
+
+impl<N: Node, C: Calls> Link<N, C> {
+    /// Reports until CHaS does not know the node any more.
+    pub(super) async fn report_for_ever(&self) {
+        let (mut attempts, mut known) = (0, None);
+        let mut calls = Occasions { changes: self.node.changes(), wanted: self.contact.wanted.subscribe() };
+        loop {
+            calls.changes.mark_unchanged();
+            calls.wanted.mark_unchanged();
+            let (report, sent) = (self.node.report(), Instant::now());
+            // To the letter, with what is only said aside.
+            let said = serde_json::to_string(&report.content).ok();
+            let whole = !self.contact.report_changes() || said.is_none() || known != said;
+            let result = self.client.report(&report, whole).await;
+            self.metrics.reported(result.as_ref().map_or_else(|fault| fault.kind.word(), |_| "taken"));
+            match result {
+                Ok(answer) => {
+                    attempts = 0;
+                    known = said.filter(|_| !answer.send_all);
+                    self.contact.answered();
+                    match answer.desired_generation.cmp(&report.content.observed_generation) {
+                        Ordering::Greater => self.contact.ask_now(),
+                        Ordering::Equal if answer.desired_generation.is_some() => self.contact.up_to_date(),
+                        Ordering::Equal | Ordering::Less => {}
+                    }
+                    self.contact.reports.send_modify(|count| *count += 1);
+                    self.node.acknowledged(report.up_to_seq).await;
+                    if answer.send_all && !whole {
+                        self.contact.report_now();
+                    }
+                    self.until_due(sent, &report.content, &mut calls).await;
+                }
+                Err(fault) => {
+                    known = None;
+                    self.contact.failed("report", &fault);
+                    if fault.kind == FaultKind::Unknown {
+                        return;
+                    }
+                    if fault.kind != FaultKind::Away {
+                        // It is there, and so may be asked.
+                        self.contact.reports.send_modify(|count| *count += 1);
+                    }
+                    self.pause(&fault, &mut attempts).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to report.
+    async fn until_due(&self, sent: Instant, reported: &Content, calls: &mut Occasions) {
+        let due = sent + self.contact.health_after().unwrap_or(self.settings.health_interval);
+        let soonest = due.min(sent + SPACING);
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(due) => return,
+                Ok(()) = calls.wanted.changed() => return tokio::time::sleep_until(soonest).await,
+                Ok(()) = calls.changes.changed() => {
+                    tokio::time::sleep(JOIN).await;
+                    calls.changes.mark_unchanged();
+                    if self.node.report().content != *reported {
+                        return tokio::time::sleep_until(soonest).await;
+                    }
+                }
+            }
+        }
+    }
+}

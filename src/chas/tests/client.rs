@@ -1,0 +1,200 @@
+//! The client over real sockets: what each answer means, and that nothing it sends is believed, waited for or kept beyond bounds.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::chas::Calls as _;
+use crate::chas::client::{Client, FaultKind, Polled, Timeouts};
+use crate::chas::credentials::{Credentials, Tokens, Transport};
+use crate::config::{Chas, Secret};
+
+/// What is sent in answer to each request, in turn; the last one again and again.
+#[derive(Clone)]
+enum Answer {
+    /// This, and then the connection is closed.
+    Whole(Vec<u8>),
+    /// This, over and over, with a pause in between.
+    Drip(Vec<u8>, Duration),
+    /// Nothing.
+    Silence,
+}
+
+struct Door {
+    chas: Chas,
+    asked: Arc<Mutex<Vec<String>>>,
+    _open: AbortOnDropHandle<()>,
+}
+
+async fn door(answers: Vec<Answer>) -> Door {
+    // Other tests of this process may have.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/base/", listener.local_addr().unwrap()).parse().unwrap();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let open = tokio_util::task::TaskTracker::new().spawn(async move {
+        let mut next = 0;
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut head = vec![0; 16 << 10];
+            let length = socket.read(&mut head).await.unwrap();
+            log.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into_owned());
+            let answer = answers[next.min(answers.len() - 1)].clone();
+            next += 1;
+            match answer {
+                Answer::Whole(bytes) => drop(socket.write_all(&bytes).await),
+                Answer::Drip(bytes, pause) => {
+                    while socket.write_all(&bytes).await.is_ok() {
+                        tokio::time::sleep(pause).await;
+                    }
+                }
+                Answer::Silence => tokio::time::sleep(Duration::from_secs(3600)).await,
+            }
+        }
+    });
+    let chas = Chas { url, token: None, token_file: None, ca_file: None, identity: None };
+    Door { chas, asked, _open: AbortOnDropHandle::new(open) }
+}
+
+fn client(chas: &Chas, issued: Option<&Path>) -> Client {
+    let tokens = Arc::new(Tokens::new(chas, issued.map(Path::to_owned)));
+    let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens };
+    let [hold, answer, body] = [100, 300, 300].map(Duration::from_millis);
+    Client::new(chas.url.clone(), "n".to_owned(), credentials).timing(Timeouts { hold, answer, body })
+}
+
+fn http(head: &str, body: &str) -> Answer {
+    let length = if head.contains("ength") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    Answer::Whole(format!("HTTP/1.1 {head}{length}Connection: close\r\n\r\n{body}").into_bytes())
+}
+
+const SET: &str = r#"{"node_id":"n","epoch":"e","generation":3,"complete":true,"containers":[]}"#;
+
+#[tokio::test]
+async fn each_answer_to_a_poll_means_one_thing() {
+    let set = |head: &str| http(head, SET);
+    for (answer, expected, part) in [
+        (http("200 OK\r\n", ""), FaultKind::Bad, "empty"),
+        (http("204 No Content\r\n", ""), FaultKind::Bad, "empty"),
+        (http("200 OK\r\nContent-Length: 500\r\n", &SET[..20]), FaultKind::Bad, "broke off"),
+        (http("200 OK\r\nContent-Type: text/html\r\n", "<html>"), FaultKind::Bad, "not JSON"),
+        (set("206 Partial\r\n"), FaultKind::Bad, "206"),
+        (http("302 Found\r\nLocation: http://portal/\r\n", ""), FaultKind::Bad, "302"),
+        (http("200 OK\r\n", &SET.replace("\"n\"", "\"m\"")), FaultKind::Bad, "\"m\""),
+        (http("401 No\r\n", r#"{"title":"no token"}"#), FaultKind::Unauthorized, "no token"),
+        (http("403 No\r\n", "<html>"), FaultKind::Unauthorized, "403"),
+        (http("404 No\r\n", r#"{"code":"node_unknown"}"#), FaultKind::Unknown, "404"),
+        (http("404 No\r\n", "not here"), FaultKind::NotOffered, "404"),
+        (http("405 No\r\n", ""), FaultKind::NotOffered, "405"),
+        (http("501 No\r\n", ""), FaultKind::NotOffered, "501"),
+        (http("409 No\r\n", r#"{"code":"identity_conflict"}"#), FaultKind::Conflict, "409"),
+        (http("400 No\r\n", ""), FaultKind::Refused, "400"),
+        (http("500 No\r\n", r#"{"detail":"it broke"}"#), FaultKind::Away, "it broke"),
+        (http("503 No\r\n", ""), FaultKind::Away, "503"),
+        (http("429 No\r\n", ""), FaultKind::Away, "429"),
+        (Answer::Whole(b"SSH-2.0-OpenSSH\r\n".to_vec()), FaultKind::Away, ""),
+        (Answer::Whole(Vec::new()), FaultKind::Away, ""),
+        (Answer::Silence, FaultKind::Away, "no answer within"),
+    ] {
+        let door = door(vec![answer]).await;
+        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        assert_eq!(fault.kind, expected, "{fault}");
+        assert!(fault.message.contains(part), "{part:?} is not in {fault}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_too_slow_is_given_up() {
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n".to_vec();
+    let large = Answer::Whole([head.clone(), vec![b' '; 10_000_000]].concat());
+    let slow = Answer::Drip(head, Duration::from_millis(50));
+    for (answer, part) in [(large, "larger than 4194304 bytes"), (slow, "did not come within")] {
+        let door = door(vec![answer]).await;
+        let began = Instant::now();
+        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        assert!(fault.kind == FaultKind::Bad && fault.message.contains(part), "{fault}");
+        assert!(began.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[tokio::test]
+async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
+    let first = http("200 OK\r\nETag: \"t1\"\r\nPreference-Applied: wait=1\r\n", SET);
+    let door = door(vec![first, http("304 Same\r\n", "")]).await;
+    let client = client(&door.chas, None);
+    let Polled::Listing { listing, held: true } = client.poll(None, 7).await.unwrap() else { panic!() };
+    assert_eq!((listing.set.generation, listing.set.etag.as_deref(), listing.set.sent_after), (3, Some("\"t1\""), 7));
+    assert!(matches!(client.poll(listing.set.etag.as_deref(), 7).await, Ok(Polled::Unchanged { held: false })));
+    let asked = door.asked.lock().unwrap();
+    assert!(asked[0].starts_with("GET /base/nodes/n/desired-state HTTP/1.1\r\n") && !asked[0].contains("if-none-match"));
+    assert!(asked[1].contains("if-none-match: \"t1\"\r\n") && asked[1].contains("prefer: wait=0\r\n"), "{}", asked[1]);
+}
+
+#[tokio::test]
+async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
+    for (header, expected) in [("7", 7), ("999999999", 3600), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)] {
+        let door = door(vec![http(&format!("503 No\r\nRetry-After: {header}\r\n"), "")]).await;
+        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        assert_eq!(fault.retry_after, Some(Duration::from_secs(expected)), "{header}");
+    }
+}
+
+/// What was shown in each request so far.
+fn shown(door: &Door) -> Vec<String> {
+    let asked = door.asked.lock().unwrap();
+    let token = |head: &String| {
+        let line = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+        line.unwrap_or("nothing").to_owned()
+    };
+    asked.iter().map(token).collect()
+}
+
+#[tokio::test]
+async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
+    let mut door = door(vec![http("304 Same\r\n", "")]).await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("t");
+    door.chas.token_file = Some(path.clone());
+    let client = client(&door.chas, None);
+    let fault = client.poll(None, 0).await.unwrap_err();
+    assert!(fault.kind == FaultKind::Unauthorized && fault.message.contains("cannot read"), "{fault}");
+    for token in ["one", "two"] {
+        std::fs::write(&path, format!("{token}\n")).unwrap();
+        assert!(client.has_another_token().await);
+        client.poll(None, 0).await.unwrap();
+        assert!(!client.has_another_token().await);
+    }
+    assert_eq!(shown(&door), ["one", "two"]);
+}
+
+#[tokio::test]
+async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
+    let welcome = http("200 OK\r\n", r#"{"token":"issued"}"#);
+    let same = || http("304 Same\r\n", "");
+    let refused = http("401 No\r\n", "");
+    let answers = vec![welcome, same(), same(), refused.clone(), same(), refused];
+    let mut door = door(answers).await;
+    door.chas.token = Some(Secret::new("given"));
+    let directory = tempfile::tempdir().unwrap();
+    let kept = directory.path().join("token");
+    let first = client(&door.chas, Some(&kept));
+    let registration = super::link::registration();
+    assert!(first.register(&registration).await.is_ok());
+    first.poll(None, 0).await.unwrap();
+    // Over a restart, too.
+    let client = client(&door.chas, Some(&kept));
+    client.poll(None, 0).await.unwrap();
+    // CHaS does not know it any more: the node is to register with what it was given.
+    assert_eq!(client.poll(None, 0).await.unwrap_err().kind, FaultKind::Unknown);
+    client.poll(None, 0).await.unwrap();
+    assert_eq!(client.poll(None, 0).await.unwrap_err().kind, FaultKind::Unauthorized);
+    assert_eq!(shown(&door), ["given", "issued", "issued", "issued", "given", "given"]);
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+}
