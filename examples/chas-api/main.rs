@@ -42,7 +42,8 @@ nothing; writing an empty one does. What a node finds too much to stop at once i
 A set that comes from a file of --sets is changed in the file. A file that is not valid is logged with every fault, and the
 set stays as it was. A file that is deleted while the server runs takes its set along.
 
-Tokens: CHAS_JOIN_TOKEN and CHAS_ADMIN_TOKEN, or the files. A file wins.
+Tokens: CHAS_JOIN_TOKEN and CHAS_ADMIN_TOKEN, or the files. A file wins. Agents take none of fewer than 16 characters; they
+are given the join token as CHAS_API_TOKEN.
 
 What a real one must add: TLS; a database and more than one server, where this one has a directory and a lock; operators
 with names, roles and an audit log; tokens that expire, and join tokens for one node each; limits on how often anybody asks;
