@@ -1,0 +1,113 @@
+//! What a node is to run: `GET /nodes/{node_id}/desired-state`, held while nothing is new.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde_json::json;
+
+use super::body::NodeId;
+use super::etag::Condition;
+use super::problem::Problem;
+use super::sets::{Wish, fingerprint};
+use super::{Server, changes, nodes};
+
+/// However long a node asks for. Proxies give up on what is silent for longer.
+const WAIT_MAX: Duration = Duration::from_secs(120);
+/// Polls held at once: each is a few kilobytes. Beyond it, they are answered at once, as RFC 7240 lets any server do.
+const HELD_MAX: usize = 50_000;
+
+/// One poll that is held.
+struct Held<'a>(&'a AtomicUsize);
+
+impl<'a> Held<'a> {
+    fn begin(count: &'a AtomicUsize) -> Option<Self> {
+        let held = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < HELD_MAX).then_some(held)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(super) async fn desired_state(
+    State(server): State<Arc<Server>>,
+    NodeId(id): NodeId,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    server.doors.acting(&headers, &server.nodes(), &id)?;
+    let (condition, wait) = (Condition::of(&headers), wait(&headers));
+    // Before the first look: a change right after it must not be missed.
+    let mut wake = server.wake.subscribe();
+    let (mut wish, mut tag) = look(&server, &id)?;
+    let held = wait.filter(|_| condition.is_current(&tag)).and_then(|wait| Some((Held::begin(&server.held)?, wait)));
+    let Some((_held, wait)) = held else { return Ok(answer(&server, &id, &wish, &tag, &condition, None)) };
+    let until = tokio::time::sleep(wait);
+    tokio::pin!(until);
+    while condition.is_current(&tag) && !*wake.borrow_and_update() {
+        tokio::select! {
+            () = &mut until => break,
+            changed = wake.changed() => changed.expect("the server that is looked at is there"),
+        }
+        (wish, tag) = look(&server, &id)?;
+    }
+    Ok(answer(&server, &id, &wish, &tag, &condition, Some(wait)))
+}
+
+/// What the node is to have now, and the tag of all that is said about it.
+fn look(server: &Server, id: &str) -> Result<(Wish, String), Problem> {
+    if server.nodes().get(id).is_none() {
+        return Err(nodes::unknown(id));
+    }
+    let wish = server.wanted().wish(id).ok_or_else(|| changes::none_for(id))?;
+    let Wish { set, generation, is_confirmed } = &wish;
+    let rest = format!("{generation} {is_confirmed} {}", server.settings.poll_after.as_secs());
+    let tag = format!("\"{}\"", fingerprint(&[server.disk.epoch(), &set.hash, &rest]));
+    Ok((wish, tag))
+}
+
+fn answer(server: &Server, id: &str, wish: &Wish, tag: &str, condition: &Condition, held: Option<Duration>) -> Response {
+    let mut response = if condition.is_current(tag) { StatusCode::NOT_MODIFIED.into_response() } else { whole(server, id, wish) };
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, HeaderValue::from_str(tag).expect("a tag is hex digits in quotes"));
+    if let Some(held) = held {
+        let applied = HeaderValue::from_str(&format!("wait={}", held.as_secs())).expect("a number is visible ASCII");
+        headers.insert(HeaderName::from_static("preference-applied"), applied);
+    }
+    response
+}
+
+/// The containers are shared by all answers, and are not copied into any.
+fn whole(server: &Server, id: &str, wish: &Wish) -> Response {
+    let Wish { set, generation, is_confirmed } = wish;
+    let head = json!({
+        "schema": 1, "node_id": id, "epoch": server.disk.epoch(), "generation": generation, "complete": true,
+        "poll_after_s": server.settings.poll_after.as_secs(), "prune_confirm": is_confirmed.then_some(generation),
+    });
+    let head = format!("{},", head.to_string().trim_end_matches('}'));
+    let length = head.len() + set.fields.len() + 1;
+    let parts = [Bytes::from(head), set.fields.clone(), Bytes::from_static(b"}")];
+    let body = Body::from_stream(tokio_stream::iter(parts.map(Ok::<_, Infallible>)));
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::CONTENT_LENGTH, length.into())];
+    (headers, body).into_response()
+}
+
+/// How long the caller would have the answer held (RFC 7240, 4.3). Of several, the first counts.
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let preferences = values.flat_map(|value| value.split(','));
+    let asked = preferences.filter_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())
+    });
+    let seconds: u64 = asked.flatten().next()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds).min(WAIT_MAX))
+}
