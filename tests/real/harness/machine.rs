@@ -11,7 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::containerd::pid;
-use super::scratch::lock;
+use super::scratch::{Scratch, lock};
 use super::{finish, run};
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -51,6 +51,7 @@ pub(crate) struct Machine {
     /// Plugged in, also over a reboot.
     plugged: AtomicBool,
     boot: Mutex<Option<Boot>>,
+    _scratch: Arc<Scratch>,
 }
 
 /// From a power-on to the next power-off.
@@ -65,8 +66,10 @@ impl Machine {
     /// Boots one with an address in a network of 254, on a bridge of this computer.
     pub(crate) fn boot_on(bridge: &str, gateway: Ipv4Addr, address: Ipv4Addr) -> Self {
         let cable = format!("v{}m{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let scratch = Scratch::shared();
+        scratch.at_end(&format!("link {cable}"));
         let (plugged, boot) = (AtomicBool::new(true), Mutex::new(None));
-        let machine = Self { cable, bridge: bridge.to_owned(), address, gateway, plugged, boot };
+        let machine = Self { cable, bridge: bridge.to_owned(), address, gateway, plugged, boot, _scratch: scratch };
         machine.boot();
         machine
     }
@@ -92,8 +95,6 @@ impl Machine {
     }
 
     fn lay_cable(&self, init: Pid) -> Result<(), String> {
-        // The kernel takes that of the last boot away in its own time.
-        let _ = run("ip", ["link", "del", &self.cable]);
         let init = init.as_raw_nonzero().to_string();
         run("ip", ["link", "add", &self.cable, "type", "veth", "peer", "name", "eth0", "netns", &init])?;
         run("ip", ["link", "set", &self.cable, "master", &self.bridge])?;
@@ -110,6 +111,8 @@ impl Machine {
             let _ = kill_process(boot.init, Signal::KILL);
             // The first process of a pid namespace is gone only after all others are.
             let _ = boot.child.wait();
+            // The kernel would take it away in its own time.
+            let _ = run("ip", ["link", "del", &self.cable]);
         }
     }
 
