@@ -5,12 +5,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::harness::Testbed;
 use crate::harness::agent::PROGRAM;
 use crate::harness::chas::{Answer, Chas};
-use crate::stand::{SOON, Stand};
+use crate::stand::{SOON, Stand, eventually};
 
 /// A node of CHaS.
 struct Central {
@@ -62,14 +61,6 @@ impl Central {
         // What CHaS lists would be listed again.
         self.chas.answer(Answer::Status("503 No", &[], String::new()));
         self.stand.end().await;
-    }
-}
-
-async fn eventually(what: &str, mut is: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + SOON;
-    while !is().await {
-        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
-        tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }
 

@@ -23,6 +23,7 @@ pub(crate) mod containerd;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod leaks;
+pub(crate) mod machine;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod scratch;

@@ -5,6 +5,11 @@
 mod harness;
 
 #[cfg(test)]
+#[allow(dead_code, reason = "a process of its own uses more of it")]
+#[path = "../../examples/chas-api/server.rs"]
+mod chas_api;
+
+#[cfg(test)]
 mod chas;
 
 #[cfg(test)]
@@ -24,6 +29,9 @@ mod metrics;
 
 #[cfg(test)]
 mod network;
+
+#[cfg(test)]
+mod nodes;
 
 #[cfg(test)]
 mod pull;

@@ -103,3 +103,12 @@ pub(crate) async fn page(shown: &Value) -> Option<String> {
 pub(crate) async fn serves(shown: &Value) -> bool {
     page(shown).await.is_some_and(|page| page.contains("hello"))
 }
+
+/// Waits until `is` holds.
+pub(crate) async fn eventually(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !is().await {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {SOON:?}");
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+}

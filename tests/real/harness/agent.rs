@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -12,6 +14,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::containerd::{pid, search_path};
+use super::machine::{Machine, only_child};
+use super::proxy::Proxy;
 use super::{Testbed, http};
 
 /// The bearer token that tests give the agent and use.
@@ -26,13 +30,15 @@ pub(crate) struct Agent {
     child: Option<Child>,
     program: PathBuf,
     environment: BTreeMap<String, String>,
+    /// Where it runs, and what leads to it there; `None`: on this computer.
+    machine: Option<(Arc<Machine>, Proxy)>,
     base: String,
     client: reqwest::Client,
     log: PathBuf,
 }
 
 impl Agent {
-    /// Starts it on the testbed and waits until it is alive.
+    /// Starts it on the testbed, where its containerd runs, and waits until it is alive.
     pub(crate) async fn start(bed: &Testbed) -> Self {
         Self::start_with(bed, &[]).await
     }
@@ -61,9 +67,14 @@ impl Agent {
         ];
         let mut environment: BTreeMap<_, _> = usual.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         environment.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-        let base = format!("http://127.0.0.1:{port}");
-        let program = program.to_owned();
-        let mut agent = Self { child: None, program, environment, base, client: http::client(), log: bed.dir.join("agent.log") };
+        let machine = bed.containerd.machine().map(|machine| {
+            let console = Arc::clone(machine);
+            (Arc::clone(machine), Proxy::between(Ipv4Addr::LOCALHOST, move || console.connect(port)))
+        });
+        let base = machine.as_ref().map_or_else(|| format!("127.0.0.1:{port}"), |(_, console)| console.address());
+        let (base, log) = (format!("http://{base}"), bed.dir.join("agent.log"));
+        let mut agent =
+            Self { child: None, program: program.to_owned(), environment, machine, base, client: http::client(), log };
         agent.start_again().await;
         agent
     }
@@ -72,7 +83,10 @@ impl Agent {
     pub(crate) async fn start_again(&mut self) {
         assert!(self.child.is_none(), "the agent runs already");
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.machine {
+            Some((machine, _)) => machine.command(&self.program),
+            None => Command::new(&self.program),
+        };
         command.env_clear().env("PATH", search_path()).envs(&self.environment).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log).process_group(0);
         self.child = Some(command.spawn().expect("cargo built it"));
@@ -97,7 +111,11 @@ impl Agent {
 
     /// What kills it, for whoever does not hold it.
     pub(crate) fn killer(&self) -> Killer {
-        Killer(pid(self.child.as_ref().expect("the agent runs")))
+        Killer(self.child.as_ref().and_then(|child| self.process(child)).expect("the agent runs"))
+    }
+
+    fn process(&self, child: &Child) -> Option<Pid> {
+        if self.machine.is_some() { only_child(pid(child)) } else { Some(pid(child)) }
     }
 
     /// Kills it.
@@ -112,7 +130,9 @@ impl Agent {
 
     fn end(&mut self, signal: Signal) {
         let Some(mut child) = self.child.take() else { return };
-        let _ = kill_process(pid(&child), signal);
+        if let Some(process) = self.process(&child) {
+            let _ = kill_process(process, signal);
+        }
         child.wait().expect("it is our child");
     }
 

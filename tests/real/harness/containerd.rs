@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use super::machine::{Machine, only_child};
 use super::scratch::{Scratch, lock};
 use super::{eventually, finish};
 
@@ -28,6 +29,8 @@ pub(crate) struct Containerd {
     child: Mutex<Option<Child>>,
     /// Where it looks for `runc` and the shim; `None`: where everybody does.
     path: Option<PathBuf>,
+    /// Where it runs; `None`: on this computer.
+    machine: Option<Arc<Machine>>,
     _scratch: Arc<Scratch>,
 }
 
@@ -44,20 +47,26 @@ impl Containerd {
 
     /// One for a test that kills, stops or starts it.
     pub(crate) fn private() -> Self {
-        Self::private_with(None)
+        Self::private_with(None, None)
+    }
+
+    /// As [`Self::private`], on a machine. Its socket can be reached from everywhere.
+    pub(crate) fn private_on(machine: Arc<Machine>) -> Self {
+        Self::private_with(None, Some(machine))
     }
 
     /// As [`Self::private`], looking for `runc` and the shim in one directory only.
     pub(crate) fn private_with_path(path: &Path) -> Self {
-        Self::private_with(Some(path.to_owned()))
+        Self::private_with(Some(path.to_owned()), None)
     }
 
-    fn private_with(path: Option<PathBuf>) -> Self {
+    fn private_with(path: Option<PathBuf>, machine: Option<Arc<Machine>>) -> Self {
         let scratch = Scratch::shared();
         let dir = scratch.dir().join(format!("containerd{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir(&dir).expect("the number is new");
-        fs::write(dir.join("config.toml"), config(&dir)).expect("the disk takes it");
-        let containerd = Self { dir, child: Mutex::new(None), path, _scratch: scratch };
+        let state = if machine.is_some() { PathBuf::from("/run/containerd") } else { dir.join("state") };
+        fs::write(dir.join("config.toml"), config(&dir, &state)).expect("the disk takes it");
+        let containerd = Self { dir, child: Mutex::new(None), path, machine, _scratch: scratch };
         containerd.start();
         containerd
     }
@@ -71,6 +80,11 @@ impl Containerd {
         self.dir.join("root")
     }
 
+    /// Where it runs; `None`: on this computer.
+    pub(crate) fn machine(&self) -> Option<&Arc<Machine>> {
+        self.machine.as_ref()
+    }
+
     /// All that it has said so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
@@ -81,7 +95,11 @@ impl Containerd {
         let mut child = lock(&self.child);
         assert!(child.is_none(), "containerd runs already");
         let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log file");
-        let mut command = command("containerd");
+        let mut command = match &self.machine {
+            Some(machine) => machine.command(program("containerd")),
+            None => Command::new(program("containerd")),
+        };
+        command.env("PATH", search_path());
         command.arg("-c").arg(self.dir.join("config.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         if let Some(path) = &self.path {
             command.env("PATH", path);
@@ -107,7 +125,9 @@ impl Containerd {
 
     fn end(&self, signal: Signal) {
         let Some(mut child) = lock(&self.child).take() else { return };
-        let _ = kill_process(pid(&child), signal);
+        if let Some(process) = self.machine.as_ref().map_or_else(|| Some(pid(&child)), |_| only_child(pid(&child))) {
+            let _ = kill_process(process, signal);
+        }
         child.wait().expect("it is our child");
     }
 
@@ -120,6 +140,9 @@ impl Containerd {
 
     /// Takes everything out of a namespace, by force, and the namespace with it.
     pub(crate) fn empty(&self, namespace: &str) {
+        if lock(&self.child).is_none() {
+            return;
+        }
         let lines = |arguments: &[&str]| -> Vec<String> {
             let listed = self.ctr(namespace, arguments).unwrap_or_default();
             listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
@@ -168,13 +191,15 @@ impl Drop for Containerd {
 }
 
 /// A program of containerd's, from the directory under test if one is named. The shim finds `runc` on `PATH` only.
-pub(crate) fn command(program: &str) -> Command {
-    let mut command = Command::new(program);
-    if let Some(binaries) = std::env::var_os(BINARIES) {
-        command = Command::new(Path::new(&binaries).join(program));
-        command.env("PATH", search_path());
-    }
+pub(crate) fn command(name: &str) -> Command {
+    let mut command = Command::new(program(name));
+    command.env("PATH", search_path());
     command
+}
+
+/// Where such a program is.
+fn program(name: &str) -> PathBuf {
+    std::env::var_os(BINARIES).map_or_else(|| PathBuf::from(name), |binaries| Path::new(&binaries).join(name))
 }
 
 /// `PATH` with the directory under test, if there is one, in front.
@@ -190,8 +215,8 @@ pub(crate) fn pid(child: &Child) -> Pid {
 }
 
 /// Version 2 is what every containerd from 1.6 to 2.1 takes. CRI and the snapshotters that nobody asks for stay out.
-fn config(dir: &Path) -> String {
-    let dir = dir.display();
+fn config(dir: &Path, state: &Path) -> String {
+    let (dir, state) = (dir.display(), state.display());
     let disabled = [
         "io.containerd.grpc.v1.cri",
         "io.containerd.cri.v1.images",
@@ -203,7 +228,7 @@ fn config(dir: &Path) -> String {
         "io.containerd.tracing.processor.v1.otlp",
         "io.containerd.internal.v1.tracing",
     ];
-    let mut config = format!("version = 2\nroot = \"{dir}/root\"\nstate = \"{dir}/state\"\ndisabled_plugins = {disabled:?}\n");
+    let mut config = format!("version = 2\nroot = \"{dir}/root\"\nstate = \"{state}\"\ndisabled_plugins = {disabled:?}\n");
     let _ = writeln!(config, "[grpc]\naddress = \"{dir}/containerd.sock\"");
     let _ = writeln!(config, "[ttrpc]\naddress = \"{dir}/containerd.sock.ttrpc\"");
     config

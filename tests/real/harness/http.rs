@@ -71,7 +71,7 @@ pub(crate) fn answer(stream: &mut impl Write, status: &str, headers: &[(&str, &s
     stream.write_all(body.as_bytes())
 }
 
-/// A server on a free port of 127.0.0.1. Ends with the value.
+/// A server on a free port. Ends with the value.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
@@ -80,9 +80,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Calls `serve` for each request, with the connection after the request's head.
+    /// Calls `serve` for each request to a port of 127.0.0.1, with the connection after the request's head.
     pub(crate) fn start(serve: impl Fn(Head, BufReader<TcpStream>) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        Self::start_on(Ipv4Addr::LOCALHOST, serve)
+    }
+
+    /// As [`Self::start`], on another address of this computer.
+    pub(crate) fn start_on(
+        address: Ipv4Addr,
+        serve: impl Fn(Head, BufReader<TcpStream>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((address, 0)).expect("a free port");
         let address = listener.local_addr().expect("it is bound");
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, serve) = (Arc::clone(&stopping), Arc::new(serve));

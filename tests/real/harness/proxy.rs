@@ -1,7 +1,7 @@
-//! A faulty HTTP proxy in front of a registry, and a record of who asked for what.
+//! A faulty HTTP proxy in front of a server, and a record of who asked for what.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     Reset { after_bytes: u64 },
     /// Nothing more comes, and the connection stays open.
     Stall { after_bytes: u64 },
-    /// The registry is not asked; this status comes back.
+    /// The server is not asked; this status comes back.
     Status { code: u16, retry_after_s: Option<u32> },
     /// One byte is another.
     Corrupt { at_byte: u64 },
@@ -65,9 +65,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// One that passes everything on to `upstream` (`host:port`, plain HTTP) until told otherwise.
     pub(crate) fn before(upstream: &str) -> Self {
+        let upstream = upstream.to_owned();
+        Self::between(Ipv4Addr::LOCALHOST, move || TcpStream::connect(&upstream))
+    }
+
+    /// As [`Self::before`], listening on another address of this computer, for a server that is reached in another way.
+    pub(crate) fn between(address: Ipv4Addr, connect: impl Fn() -> io::Result<TcpStream> + Send + Sync + 'static) -> Self {
         let shared = Arc::new(Shared::default());
-        let (upstream, seen) = (upstream.to_owned(), Arc::clone(&shared));
-        let server = Server::start(move |head, stream| seen.pass(&upstream, head, stream));
+        let seen = Arc::clone(&shared);
+        let server = Server::start_on(address, move |head, stream| seen.pass(&connect, head, stream));
         Self { server, shared }
     }
 
@@ -88,13 +94,22 @@ impl Proxy {
 
     /// The GET requests so far whose target contains `part`, in the order they came.
     pub(crate) fn requests(&self, part: &str) -> Vec<Request> {
-        let all = lock(&self.shared.requests);
-        all.iter().filter(|request| request.method == "GET" && request.target.contains(part)).cloned().collect()
+        self.all_requests().into_iter().filter(|request| request.method == "GET" && request.target.contains(part)).collect()
+    }
+
+    /// The requests so far, of every method, in the order they came.
+    pub(crate) fn all_requests(&self) -> Vec<Request> {
+        lock(&self.shared.requests).clone()
     }
 }
 
 impl Shared {
-    fn pass(&self, upstream: &str, mut head: Head, mut client: BufReader<TcpStream>) -> io::Result<()> {
+    fn pass(
+        &self,
+        connect: &impl Fn() -> io::Result<TcpStream>,
+        mut head: Head,
+        mut client: BufReader<TcpStream>,
+    ) -> io::Result<()> {
         let fault = self.fault_for(&head);
         let number = self.note(&head, fault.is_some());
         if let Some(Fault::Status { code, retry_after_s }) = fault {
@@ -103,15 +118,15 @@ impl Shared {
             let headers: Vec<_> = seconds.iter().map(|seconds| ("Retry-After", seconds.as_str())).collect();
             return answer(client.get_mut(), &format!("{code} Played"), &headers, "");
         }
-        let mut registry = TcpStream::connect(upstream)?;
+        let mut upstream = connect()?;
         head.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("expect"));
-        head.write(&mut registry)?;
-        io::copy(&mut client.by_ref().take(head.body_bytes()), &mut registry)?;
-        let mut registry = BufReader::new(registry);
-        let reply = Head::read(&mut registry)?;
+        head.write(&mut upstream)?;
+        io::copy(&mut client.by_ref().take(head.body_bytes()), &mut upstream)?;
+        let mut upstream = BufReader::new(upstream);
+        let reply = Head::read(&mut upstream)?;
         self.answered(number, reply.second().parse().unwrap_or(0));
         reply.write(client.get_mut())?;
-        self.body(number, &mut registry, client.get_mut(), fault)
+        self.body(number, &mut upstream, client.get_mut(), fault)
     }
 
     fn body(&self, number: usize, from: &mut impl Read, to: &mut TcpStream, fault: Option<Fault>) -> io::Result<()> {

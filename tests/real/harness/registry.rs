@@ -1,8 +1,8 @@
-//! Debian's `docker-registry` on loopback: open, behind a password, behind a token, with or without TLS.
+//! Debian's `docker-registry`, mostly on loopback: open, behind a password, behind a token, with or without TLS.
 
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -45,10 +45,19 @@ impl Registry {
         Self::start(bed, Access::Open, false)
     }
 
+    /// As [`Self::open`], on another address of this computer.
+    pub(crate) fn open_on(bed: &Testbed, host: Ipv4Addr) -> Self {
+        Self::start_on(bed, host, Access::Open, false)
+    }
+
     /// One that asks for `access`, over TLS with a certificate of its own authority if `tls`.
     ///
     /// Tests push to it through a second, open door onto the same images ([`Self::push_address`]).
     pub(crate) fn start(bed: &Testbed, access: Access, tls: bool) -> Self {
+        Self::start_on(bed, Ipv4Addr::LOCALHOST, access, tls)
+    }
+
+    fn start_on(bed: &Testbed, host: Ipv4Addr, access: Access, tls: bool) -> Self {
         let port = bed.port();
         let dir = bed.dir.join(format!("registry{port}"));
         fs::create_dir(&dir).expect("the port is new");
@@ -76,7 +85,7 @@ impl Registry {
                 tokens = Some(server);
             }
         }
-        let address = format!("127.0.0.1:{port}");
+        let address = format!("{host}:{port}");
         let mut processes = vec![serve(&dir, &address, &extra)];
         let push_address = if extra.is_empty() { address.clone() } else { format!("127.0.0.1:{}", bed.port()) };
         if push_address != address {

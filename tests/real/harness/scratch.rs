@@ -63,7 +63,7 @@ impl Sweeper {
         Self(command.spawn().expect("sh starts"))
     }
 
-    /// Adds a line: `namespace NAME` or `bridge NAME`.
+    /// Adds a line: `namespace NAME`, `bridge NAME` or `link NAME`.
     pub(crate) fn add(&mut self, line: &str) {
         writeln!(self.0.stdin.as_mut().expect("it is piped"), "{line}").expect("the sweeper reads");
     }
