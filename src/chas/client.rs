@@ -108,8 +108,6 @@ pub enum Polled {
     Listing {
         /// The set.
         listing: Box<Listing>,
-        /// As above.
-        held: bool,
     },
 }
 
@@ -241,7 +239,7 @@ impl Calls for Client {
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = self.body(response, SET_BYTES_MAX).await?;
         let listing = wire::listing(&body, &self.node_id, etag, sent_after).map_err(|why| Fault::new(FaultKind::Bad, why))?;
-        Ok(Polled::Listing { listing: Box::new(listing), held })
+        Ok(Polled::Listing { listing: Box::new(listing) })
     }
 
     /// Whether another token would be shown than in the last call.

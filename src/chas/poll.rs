@@ -79,10 +79,10 @@ impl<N: Node, C: Calls> Link<N, C> {
                     self.metrics.polled("unchanged");
                     if held { Next::Held } else { Next::Paced }
                 }
-                Ok(Polled::Listing { listing, held }) => {
+                Ok(Polled::Listing { listing }) => {
                     self.contact.answered();
-                    let news = self.take(*listing).await;
-                    if held && news { Next::Held } else { Next::Paced }
+                    // Whether CHaS holds polls shows when it is asked with the new tag.
+                    if self.take(*listing).await { Next::Held } else { Next::Paced }
                 }
                 Err(fault) => {
                     self.metrics.polled(if fault.kind == FaultKind::Bad { "bad_desired_state" } else { fault.kind.word() });

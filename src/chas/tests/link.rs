@@ -103,7 +103,7 @@ impl Calls for Line {
         }
         let generation = self.0.generation.load(Ordering::Relaxed);
         let set = PulledSet { epoch: "e".to_owned(), generation, etag: Some(tag()), ..PulledSet::default() };
-        Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }), held: self.0.holds })
+        Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }) })
     }
 
     fn has_another_token(&self) -> impl Future<Output = bool> + Send {

@@ -1,0 +1,202 @@
+//! A node without containers: the agent's own link and client, with a store that is a variable.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use chas_node_agent::chas::client::{Client, Fault, FaultKind, Polled};
+use chas_node_agent::chas::credentials::{Credentials, Tokens, Transport};
+use chas_node_agent::chas::wire::{
+    Acknowledgement, Capacity, Content, Freshness, Registration, Report, Resources, Speaks, Vitals, Welcome,
+};
+use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
+use chas_node_agent::config::{Chas, Secret};
+use chas_node_agent::metrics::Metrics;
+use state::desired::marks;
+use state::ownership::{PullOutcome, PulledSet};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::control::JOIN_TOKEN;
+use crate::tally::{Call, Tally};
+
+struct Bare {
+    number: usize,
+    asking: Mutex<Asking>,
+    changes: watch::Sender<u64>,
+    contact: Arc<Contact>,
+    begun: Instant,
+    cluster_size: u64,
+    tally: Arc<Tally>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bare {
+    fn uuid(&self) -> String {
+        format!("{:032x}", self.number + 1)
+    }
+}
+
+impl Node for Bare {
+    fn registration(&self) -> Registration {
+        let name = name(self.number);
+        Registration {
+            node_id: name.clone(),
+            hostname: name,
+            ip_address: Some([10, 0, 0, 1].into()),
+            port: 9090,
+            resources: Capacity { cpu_cores: 4, memory_total: "8GB".to_owned(), disk_total: "100GB".to_owned() },
+            instance_uuid: self.uuid(),
+            boot_id: self.uuid(),
+            agent_version: env!("CARGO_PKG_VERSION"),
+            api: Speaks::default(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    fn report(&self) -> Report {
+        let generation = lock(&self.asking).generation;
+        let resources = Resources { cpu_usage: 12.3, memory_usage: 45.6, disk_available: "50GB".to_owned(), container_count: 0 };
+        let content = Content {
+            status: "healthy",
+            boot_id: self.uuid(),
+            instance_uuid: self.uuid(),
+            observed_generation: generation,
+            applied_generation: generation,
+            converged: true,
+            pending_prune: None,
+            cordoned: false,
+            containers: Vec::new(),
+            conflicts: Vec::new(),
+            rejected: Vec::new(),
+            losses: Vec::new(),
+            errors: Vec::new(),
+        };
+        let vitals = Vitals {
+            seq: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+            resources,
+            uptime: 86400 + self.begun.elapsed().as_secs(),
+            load_average: [0.12, 0.34, 0.56],
+            desired: Freshness { ..self.contact.standing().freshness },
+        };
+        Report { vitals, content, up_to_seq: 0 }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn asking(&self) -> Asking {
+        lock(&self.asking).clone()
+    }
+
+    fn pull(&self, set: PulledSet) -> impl Future<Output = Result<PullOutcome, String>> + Send {
+        let mut asking = lock(&self.asking);
+        let stale = asking.generation >= Some(set.generation);
+        if !stale {
+            (asking.generation, asking.etag) = (Some(set.generation), set.etag);
+            self.tally.has(set.generation);
+            self.changes.send_modify(|count| *count += 1);
+        }
+        ready(Ok(PullOutcome { stale, ..PullOutcome::default() }))
+    }
+
+    fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
+        self.tally.answered(self.number, Instant::now());
+        ready(())
+    }
+
+    fn link(&self) -> marks::Link {
+        // It met CHaS before it was booted.
+        marks::Link { cluster_size: self.cluster_size, ..marks::Link::default() }
+    }
+
+    fn met(&self, _: Option<u64>) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+}
+
+/// The agent's client, counted: what did not reach the server is no call.
+struct Counted {
+    client: Client,
+    tally: Arc<Tally>,
+}
+
+impl Counted {
+    fn count<T>(&self, call: Call, at: Instant, result: &Result<T, Fault>) {
+        if result.as_ref().err().is_none_or(|fault| fault.kind != FaultKind::Away) {
+            self.tally.called(call, at);
+        }
+    }
+}
+
+impl Calls for Counted {
+    async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
+        let at = Instant::now();
+        let result = self.client.register(registration).await;
+        self.count(Call::Register, at, &result);
+        result
+    }
+
+    async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+        let at = Instant::now();
+        let result = self.client.report(report, whole).await;
+        self.count(Call::Report, at, &result);
+        result
+    }
+
+    async fn poll(&self, etag: Option<&str>, sent_after: u64) -> Result<Polled, Fault> {
+        let at = Instant::now();
+        let result = self.client.poll(etag, sent_after).await;
+        self.count(Call::Poll, at, &result);
+        result
+    }
+
+    async fn has_another_token(&self) -> bool {
+        self.client.has_another_token().await
+    }
+}
+
+fn name(number: usize) -> String {
+    format!("worker-{number:05}")
+}
+
+/// Starts all nodes' links. They share the HTTP client, as they share the process: its connections are theirs.
+pub(crate) fn start_all(
+    nodes: usize,
+    url: &str,
+    health_interval: Duration,
+    tally: &Arc<Tally>,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let url = format!("{url}/").parse().context("the server's own address")?;
+    let token = Some(Secret::new(JOIN_TOKEN));
+    let chas = Chas { url, token, token_file: None, ca_file: None, identity: None };
+    let transport = Arc::new(Transport::new(&chas));
+    for number in 0..nodes {
+        let credentials = Credentials { transport: Arc::clone(&transport), tokens: Arc::new(Tokens::new(&chas, None)) };
+        let client = Client::new(chas.url.clone(), name(number), credentials);
+        let contact = Arc::new(Contact::default());
+        let node = Arc::new(Bare {
+            number,
+            asking: Mutex::new(Asking { whole: true, ..Asking::default() }),
+            changes: watch::Sender::new(0),
+            contact: Arc::clone(&contact),
+            begun: Instant::now(),
+            cluster_size: nodes as u64,
+            tally: Arc::clone(tally),
+        });
+        let settings = Settings { boot_id: node.uuid(), health_interval };
+        let counted = Counted { client, tally: Arc::clone(tally) };
+        tracker.spawn(Link::new(node, counted, settings, contact, Metrics::new()).run(stop.clone()));
+    }
+    Ok(())
+}

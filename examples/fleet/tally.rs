@@ -1,0 +1,135 @@
+//! Who called when, and how far a change has come.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A change that has not reached all nodes by then will not.
+const REACHED_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A kind of call.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Call {
+    Register,
+    Report,
+    Poll,
+}
+
+/// Calls of a while.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Calls {
+    pub(crate) reports: u64,
+    pub(crate) polls: u64,
+    pub(crate) total: u64,
+}
+
+/// What all nodes count into.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    nodes: u64,
+    begun: Instant,
+    /// Calls that came to the server, by second since the beginning: registrations, reports, polls.
+    seconds: Mutex<Vec<[u32; 3]>>,
+    /// Nodes that have a generation, and when the last of them got it.
+    generations: Mutex<BTreeMap<u64, (u64, Instant)>>,
+    progress: Notify,
+    /// When each node was answered first, since [`Tally::forget`].
+    first: Mutex<Vec<Option<Instant>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Tally {
+    pub(crate) fn new(nodes: usize) -> Arc<Self> {
+        Arc::new(Self {
+            nodes: nodes as u64,
+            begun: Instant::now(),
+            seconds: Mutex::default(),
+            generations: Mutex::default(),
+            progress: Notify::new(),
+            first: Mutex::new(vec![None; nodes]),
+        })
+    }
+
+    /// A call came to the server at this moment.
+    pub(crate) fn called(&self, call: Call, at: Instant) {
+        let second = usize::try_from(at.duration_since(self.begun).as_secs()).unwrap_or(usize::MAX);
+        let mut seconds = lock(&self.seconds);
+        if seconds.len() <= second {
+            seconds.resize(second + 1, [0; 3]);
+        }
+        seconds[second][call as usize] += 1;
+    }
+
+    /// A node's report was answered.
+    pub(crate) fn answered(&self, node: usize, at: Instant) {
+        lock(&self.first)[node].get_or_insert(at);
+    }
+
+    /// From now on, it counts again which nodes were answered.
+    pub(crate) fn forget(&self) {
+        lock(&self.first).fill(None);
+    }
+
+    /// A node has this generation.
+    pub(crate) fn has(&self, generation: u64) {
+        let mut generations = lock(&self.generations);
+        let entry = generations.entry(generation).or_insert((0, Instant::now()));
+        *entry = (entry.0 + 1, Instant::now());
+        if entry.0 == self.nodes {
+            self.progress.notify_waiters();
+        }
+    }
+
+    /// Waits until all nodes have this generation; how long after `since` that was.
+    pub(crate) async fn reached(&self, generation: u64, since: Instant) -> anyhow::Result<Duration> {
+        let all = async {
+            loop {
+                let progress = self.progress.notified();
+                if let Some((count, last)) = lock(&self.generations).get(&generation).copied()
+                    && count == self.nodes
+                {
+                    return last.duration_since(since);
+                }
+                progress.await;
+            }
+        };
+        let had = || lock(&self.generations).get(&generation).map_or(0, |(count, _)| *count);
+        tokio::time::timeout(REACHED_TIMEOUT, all)
+            .await
+            .with_context(|| format!("generation {generation} reached {} of {} nodes", had(), self.nodes))
+    }
+
+    fn window(&self, from: Instant, length: Duration) -> Vec<[u32; 3]> {
+        let first = usize::try_from(from.duration_since(self.begun).as_secs()).unwrap_or(usize::MAX);
+        let count = usize::try_from(length.as_secs()).unwrap_or(usize::MAX);
+        lock(&self.seconds).iter().skip(first).take(count).copied().collect()
+    }
+
+    pub(crate) fn calls(&self, from: Instant, length: Duration) -> Calls {
+        let mut calls = Calls::default();
+        for [registers, reports, polls] in self.window(from, length) {
+            calls.reports += u64::from(reports);
+            calls.polls += u64::from(polls);
+            calls.total += u64::from(registers + reports + polls);
+        }
+        calls
+    }
+
+    /// The most calls in one second.
+    pub(crate) fn peak(&self, from: Instant, length: Duration) -> u32 {
+        self.window(from, length).iter().map(|counts| counts.iter().sum()).max().unwrap_or(0)
+    }
+
+    /// How long after `since` the last node was answered. `None`: one was not.
+    pub(crate) fn all_back(&self, since: Instant) -> Option<Duration> {
+        let first: Option<Vec<Instant>> = lock(&self.first).iter().copied().collect();
+        first?.into_iter().max().map(|last| last.duration_since(since))
+    }
+}
