@@ -63,6 +63,7 @@ check_host() {
 }
 
 # Builds the agent with cargo's own progress to be seen, as the clone's owner if that is who called sudo. Sets AGENT.
+# build_agent [MORE...]: sets AGENT. What more cargo is to build besides it, as in `--example chas-api`.
 build_agent() {
     local cargo=cargo as=()
     if [[ -n ${SUDO_USER:-} && $(stat -c %U "$REPOSITORY") == "$SUDO_USER" ]]; then
@@ -73,7 +74,7 @@ build_agent() {
         cargo=$(PATH=$HOME/.cargo/bin:$PATH command -v cargo || true)
     fi
     [[ -n $cargo ]] || fail "There is no cargo. Install Rust first: https://rustup.rs"
-    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" --bin chas-node-agent)
+    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" --bin chas-node-agent "$@")
     local target
     target=$(cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" metadata --format-version 1 --no-deps | jq -r .target_directory)
     AGENT=$target/${PROFILE/#dev/debug}/chas-node-agent
@@ -190,6 +191,22 @@ push_nginx() {
     rm -rf "$NODE/nginx"
 }
 
+# Starts the example of a CHaS API server; what a node is to run, it reads from $NODE/sets. Sets CHAS.
+start_chas() {
+    local port
+    port=$(choose_port chas 8780)
+    CHAS=http://127.0.0.1:$port
+    mkdir -p "$NODE/sets"
+    launch chas "curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
+        "$(dirname "$AGENT")/examples/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
+}
+
+# secret NAME: a token that is made once and kept.
+secret() {
+    [[ -s $NODE/$1 ]] || (umask 077 && head -c 24 /dev/urandom | base64 | tr -d '\n/+=' >"$NODE/$1")
+    cat "$NODE/$1"
+}
+
 # Starts the agent on the state it left, or anew if it was built since. Sets API.
 start_agent() {
     local port subnet first
@@ -197,12 +214,15 @@ start_agent() {
     first=$(choose_port published 8080)
     subnet=$(choose_subnet)
     API=http://127.0.0.1:$port
-    [[ -s $NODE/token ]] || (umask 077 && head -c 24 /dev/urandom | base64 | tr -d '\n/+=' >"$NODE/token")
+    secret token >/dev/null
     cat >"$NODE/node-agent.yaml" <<END
 api:
   port: $port
   listen: 127.0.0.1
-  token_file: $NODE/token
+  token_file: $NODE/token${CHAS:+
+  chas_url: $CHAS
+chas:
+  token_file: $NODE/join-token}
 node:
   id: quickstart
 containerd:
@@ -239,7 +259,7 @@ api() {
 node_down() {
     [[ -e $NODE ]] || return 0
     local name
-    for name in agent containerd registry; do stop "$name"; done
+    for name in agent chas containerd registry; do stop "$name"; done
     sh "$REPOSITORY/contrib/sweep" "$NODE" <<END
 namespace $NAMESPACE
 namespace $NAMESPACE-ctr

@@ -2,9 +2,11 @@
 //! agent takes the steps between, for ever.
 //!
 //! ```text
-//!  HTTP --push--> api --> state::Store --wake--> reconcile --step--> runtime::containerd --> containerd
-//!                  ^                               |   ^               |    |    |
-//!                  +----------- what is known -----+   +--- events ----+  network logs (the shim's child)
+//!  CHaS <--pull, report-- chas --+
+//!                          ^     v
+//!  HTTP --push--> api --> | state::Store --wake--> reconcile --step--> runtime::containerd --> containerd
+//!                  ^      |                         |   ^               |    |    |
+//!                  +------+---- what is known ------+   +--- events ----+  network logs (the shim's child)
 //! ```
 //!
 //! # Who decides what
@@ -16,6 +18,8 @@
 //! # What is not known where
 //!
 //! - [`api`] cannot start a container. It changes what is desired through [`api::Node`], and shows what is known.
+//! - [`chas`] cannot either: it is to CHaS what [`api`] is to whoever pushes, and on no way of the reconciler. What of a set is
+//!   held back is [`state::guard`]'s.
 //! - [`reconcile`] knows no containerd: only the trait [`runtime::Runtime`]. It never reads why it was woken.
 //! - [`network`] and [`logs`] know no containerd, and not each other.
 //! - Nothing outside [`runtime::containerd`] names a gRPC type, nothing outside [`config`] reads the environment, nothing

@@ -20,8 +20,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What could not be had is asked for again, though it is the same: after this, doubling up to that.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
+/// After a set, the next poll is not to meet those of all others that got theirs.
+const NEWS_SPREAD: Duration = Duration::from_millis(500);
+
 /// What a poll asks for next.
 enum Next {
+    /// Another one, soon: whether CHaS holds polls shows when it is asked with the new tag.
+    News,
     /// Another one; CHaS holds it as long as nothing is new.
     Held,
     /// Another one after a pause.
@@ -81,8 +86,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                 }
                 Ok(Polled::Listing { listing }) => {
                     self.contact.answered();
-                    // Whether CHaS holds polls shows when it is asked with the new tag.
-                    if self.take(*listing).await { Next::Held } else { Next::Paced }
+                    if self.take(*listing).await { Next::News } else { Next::Paced }
                 }
                 Err(fault) => {
                     self.metrics.polled(if fault.kind == FaultKind::Bad { "bad_desired_state" } else { fault.kind.word() });
@@ -121,6 +125,7 @@ impl<N: Node, C: Calls> Link<N, C> {
         let floor = began + SPACING;
         let wait = match next {
             Next::Held => Duration::ZERO,
+            Next::News => began.elapsed() + jitter(NEWS_SPREAD),
             Next::Paced => {
                 let after = self.contact.poll_after().unwrap_or(AFTER);
                 after / 2 + jitter(after)

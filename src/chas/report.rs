@@ -8,10 +8,11 @@ use tokio::time::Instant;
 
 use super::client::FaultKind;
 use super::wire::Content;
-use super::{Calls, Link, Node};
+use super::{Calls, Link, Node, jitter};
 
-/// Changes that come together make one report.
-const JOIN: Duration = Duration::from_millis(300);
+/// Changes that come together make one report; and nodes that were told the same at once do not all answer at once.
+const JOIN: Duration = Duration::from_millis(200);
+const JOIN_SPREAD: Duration = Duration::from_millis(600);
 /// Two reports are at least so far apart.
 const SPACING: Duration = Duration::from_secs(2);
 
@@ -77,7 +78,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                 () = tokio::time::sleep_until(due) => return,
                 Ok(()) = calls.wanted.changed() => return tokio::time::sleep_until(soonest).await,
                 Ok(()) = calls.changes.changed() => {
-                    tokio::time::sleep(JOIN).await;
+                    tokio::time::sleep(JOIN + jitter(JOIN_SPREAD)).await;
                     calls.changes.mark_unchanged();
                     if self.node.report().content != *reported {
                         return tokio::time::sleep_until(soonest).await;
