@@ -94,8 +94,9 @@ pub trait Calls: Send + Sync + 'static {
     /// Reports how the node is; all of it, or (unless `whole`) that nothing but its vitals changed.
     fn report(&self, report: &wire::Report, whole: bool) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
 
-    /// Asks what should run, and whether it is still what `etag` stands for.
-    fn poll(&self, etag: Option<&str>, sent_after: u64) -> impl Future<Output = Result<Polled, Fault>> + Send;
+    /// Asks what should run, and whether it is still what `etag` stands for; CHaS may hold the answer so long, in whole
+    /// seconds, while it is.
+    fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> impl Future<Output = Result<Polled, Fault>> + Send;
 
     /// Whether another token would be shown than in the last call.
     fn has_another_token(&self) -> impl Future<Output = bool> + Send;

@@ -152,9 +152,9 @@ impl Calls for Counted {
         result
     }
 
-    async fn poll(&self, etag: Option<&str>, sent_after: u64) -> Result<Polled, Fault> {
+    async fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> Result<Polled, Fault> {
         let at = Instant::now();
-        let result = self.client.poll(etag, sent_after).await;
+        let result = self.client.poll(etag, sent_after, hold).await;
         self.count(Call::Poll, at, &result);
         result
     }

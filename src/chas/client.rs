@@ -14,8 +14,6 @@ use crate::{backoff, cause};
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
-    /// CHaS is asked to hold a poll so long in which nothing is new.
-    pub hold: Duration,
     /// From the request to the answer's head, besides what it may be held.
     pub answer: Duration,
     /// For the answer's body.
@@ -24,7 +22,7 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { hold: Duration::from_secs(55), answer: Duration::from_secs(20), body: Duration::from_secs(30) }
+        Self { answer: Duration::from_secs(20), body: Duration::from_secs(30) }
     }
 }
 
@@ -223,15 +221,15 @@ impl Calls for Client {
     }
 
     /// Asks what should run, and whether it is still what `etag` stands for.
-    async fn poll(&self, etag: Option<&str>, sent_after: u64) -> Result<Polled, Fault> {
+    async fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> Result<Polled, Fault> {
         let path = format!("nodes/{}/desired-state", self.node_id);
         let request = self.request(Method::GET, &path).await?;
-        let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", self.timeouts.hold.as_secs()));
+        let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", hold.as_secs()));
         let request = match etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
             Some(etag) => request.header(IF_NONE_MATCH, etag),
             None => request,
         };
-        let response = self.answer(request, self.timeouts.hold + self.timeouts.answer).await?;
+        let response = self.answer(request, hold + self.timeouts.answer).await?;
         let held = response.headers().get("preference-applied").is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
         if response.status() == StatusCode::NOT_MODIFIED {
             return Ok(Polled::Unchanged { held });

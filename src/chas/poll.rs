@@ -20,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What could not be had is asked for again, though it is the same: after this, doubling up to that.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
+/// How long CHaS is asked to hold a poll: less than the minute after which proxies give up on what is silent, and a little
+/// more or less, so that polls that met once part again.
+const HOLD: Duration = Duration::from_secs(55);
+const HOLD_SPREAD: Duration = Duration::from_secs(5);
+/// After a set that many nodes got at once, the first poll ends at any time from this on.
+const HOLD_LEAST: Duration = Duration::from_secs(5);
 /// After a set, the next poll is not to meet those of all others that got theirs.
 const NEWS_SPREAD: Duration = Duration::from_millis(500);
 
@@ -61,7 +67,7 @@ impl Again {
 impl<N: Node, C: Calls> Link<N, C> {
     /// Polls until CHaS does not know the node any more; first when more than so many reports were answered.
     pub(super) async fn poll_for_ever(&self, reports: u64) {
-        let (mut again, mut attempts) = (Again::default(), 0);
+        let (mut again, mut attempts, mut hold_spread) = (Again::default(), 0, HOLD_SPREAD);
         let mut answered = self.contact.reports.subscribe();
         drop(answered.wait_for(|count| *count > reports).await);
         let mut asked = self.contact.asked.subscribe();
@@ -71,7 +77,7 @@ impl<N: Node, C: Calls> Link<N, C> {
             let (began, seq) = (Instant::now(), asking.seq);
             let tag = again.tag(asking);
             let polled = tokio::select! {
-                polled = self.client.poll(tag.as_deref(), seq) => polled,
+                polled = self.client.poll(tag.as_deref(), seq, HOLD - jitter(hold_spread)) => polled,
                 () = heard(&mut asked) => {
                     tokio::time::sleep_until(began + SPACING).await;
                     continue;
@@ -109,6 +115,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                 }
             };
             attempts = 0;
+            hold_spread = if matches!(next, Next::News) { HOLD - HOLD_LEAST } else { HOLD_SPREAD };
             self.until_next(&next, began, &mut asked).await;
         }
     }

@@ -25,7 +25,7 @@ struct Occasions {
 impl<N: Node, C: Calls> Link<N, C> {
     /// Reports until CHaS does not know the node any more.
     pub(super) async fn report_for_ever(&self) {
-        let (mut attempts, mut known) = (0, None);
+        let (mut attempts, mut known, mut due) = (0, None, Instant::now());
         let mut calls = Occasions { changes: self.node.changes(), wanted: self.contact.wanted.subscribe() };
         loop {
             calls.changes.mark_unchanged();
@@ -51,7 +51,12 @@ impl<N: Node, C: Calls> Link<N, C> {
                     if answer.send_all && !whole {
                         self.contact.report_now();
                     }
-                    self.until_due(sent, &report.content, &mut calls).await;
+                    // What is told before its time does not put off the rest: nodes that were told something at once would
+                    // report together from then on.
+                    if due <= sent + SPACING {
+                        due = due.max(sent) + self.contact.health_after().unwrap_or(self.settings.health_interval);
+                    }
+                    self.until_due(sent, due, &report.content, &mut calls).await;
                 }
                 Err(fault) => {
                     known = None;
@@ -70,8 +75,7 @@ impl<N: Node, C: Calls> Link<N, C> {
     }
 
     /// Waits until there is something to report.
-    async fn until_due(&self, sent: Instant, reported: &Content, calls: &mut Occasions) {
-        let due = sent + self.contact.health_after().unwrap_or(self.settings.health_interval);
+    async fn until_due(&self, sent: Instant, due: Instant, reported: &Content, calls: &mut Occasions) {
         let soonest = due.min(sent + SPACING);
         loop {
             tokio::select! {

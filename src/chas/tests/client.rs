@@ -65,8 +65,8 @@ async fn door(answers: Vec<Answer>) -> Door {
 fn client(chas: &Chas, issued: Option<&Path>) -> Client {
     let tokens = Arc::new(Tokens::new(chas, issued.map(Path::to_owned)));
     let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens };
-    let [hold, answer, body] = [100, 300, 300].map(Duration::from_millis);
-    Client::new(chas.url.clone(), "n".to_owned(), credentials).timing(Timeouts { hold, answer, body })
+    let [answer, body] = [300, 300].map(Duration::from_millis);
+    Client::new(chas.url.clone(), "n".to_owned(), credentials).timing(Timeouts { answer, body })
 }
 
 fn http(head: &str, body: &str) -> Answer {
@@ -103,7 +103,7 @@ async fn each_answer_to_a_poll_means_one_thing() {
         (Answer::Silence, FaultKind::Away, "no answer within"),
     ] {
         let door = door(vec![answer]).await;
-        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
         assert_eq!(fault.kind, expected, "{fault}");
         assert!(fault.message.contains(part), "{part:?} is not in {fault}");
     }
@@ -117,7 +117,7 @@ async fn what_is_too_large_or_too_slow_is_given_up() {
     for (answer, part) in [(large, "larger than 4194304 bytes"), (slow, "did not come within")] {
         let door = door(vec![answer]).await;
         let began = Instant::now();
-        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
         assert!(fault.kind == FaultKind::Bad && fault.message.contains(part), "{fault}");
         assert!(began.elapsed() < Duration::from_secs(20));
     }
@@ -128,9 +128,9 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
     let first = http("200 OK\r\nETag: \"t1\"\r\nPreference-Applied: wait=1\r\n", SET);
     let door = door(vec![first, http("304 Same\r\n", "")]).await;
     let client = client(&door.chas, None);
-    let Polled::Listing { listing } = client.poll(None, 7).await.unwrap() else { panic!() };
+    let Polled::Listing { listing } = client.poll(None, 7, Duration::ZERO).await.unwrap() else { panic!() };
     assert_eq!((listing.set.generation, listing.set.etag.as_deref(), listing.set.sent_after), (3, Some("\"t1\""), 7));
-    assert!(matches!(client.poll(listing.set.etag.as_deref(), 7).await, Ok(Polled::Unchanged { held: false })));
+    assert!(matches!(client.poll(listing.set.etag.as_deref(), 7, Duration::ZERO).await, Ok(Polled::Unchanged { held: false })));
     let asked = door.asked.lock().unwrap();
     assert!(asked[0].starts_with("GET /base/nodes/n/desired-state HTTP/1.1\r\n") && !asked[0].contains("if-none-match"));
     assert!(asked[1].contains("if-none-match: \"t1\"\r\n") && asked[1].contains("prefer: wait=0\r\n"), "{}", asked[1]);
@@ -140,7 +140,7 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
 async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
     for (header, expected) in [("7", 7), ("999999999", 3600), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)] {
         let door = door(vec![http(&format!("503 No\r\nRetry-After: {header}\r\n"), "")]).await;
-        let fault = client(&door.chas, None).poll(None, 0).await.unwrap_err();
+        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
         assert_eq!(fault.retry_after, Some(Duration::from_secs(expected)), "{header}");
     }
 }
@@ -162,12 +162,12 @@ async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
     let path = directory.path().join("t");
     door.chas.token_file = Some(path.clone());
     let client = client(&door.chas, None);
-    let fault = client.poll(None, 0).await.unwrap_err();
+    let fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
     assert!(fault.kind == FaultKind::Unauthorized && fault.message.contains("cannot read"), "{fault}");
     for token in ["one", "two"] {
         std::fs::write(&path, format!("{token}\n")).unwrap();
         assert!(client.has_another_token().await);
-        client.poll(None, 0).await.unwrap();
+        client.poll(None, 0, Duration::ZERO).await.unwrap();
         assert!(!client.has_another_token().await);
     }
     assert_eq!(shown(&door), ["one", "two"]);
@@ -186,14 +186,14 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     let first = client(&door.chas, Some(&kept));
     let registration = super::link::registration();
     assert!(first.register(&registration).await.is_ok());
-    first.poll(None, 0).await.unwrap();
+    first.poll(None, 0, Duration::ZERO).await.unwrap();
     // Over a restart, too.
     let client = client(&door.chas, Some(&kept));
-    client.poll(None, 0).await.unwrap();
+    client.poll(None, 0, Duration::ZERO).await.unwrap();
     // CHaS does not know it any more: the node is to register with what it was given.
-    assert_eq!(client.poll(None, 0).await.unwrap_err().kind, FaultKind::Unknown);
-    client.poll(None, 0).await.unwrap();
-    assert_eq!(client.poll(None, 0).await.unwrap_err().kind, FaultKind::Unauthorized);
+    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unknown);
+    client.poll(None, 0, Duration::ZERO).await.unwrap();
+    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unauthorized);
     assert_eq!(shown(&door), ["given", "issued", "issued", "issued", "given", "given"]);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
