@@ -197,6 +197,8 @@ start_chas() {
     port=$(choose_port chas 8780)
     CHAS=http://127.0.0.1:$port
     mkdir -p "$NODE/sets"
+    # Nodes for which nothing is listed at all ask but every ten minutes.
+    [[ -e $NODE/sets/quickstart.yaml ]] || echo 'containers: []' >"$NODE/sets/quickstart.yaml"
     launch chas "curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
         "$(dirname "$AGENT")/examples/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
 }
