@@ -52,7 +52,8 @@ pub(super) async fn desired_state(
     let Some((_held, wait)) = held else { return Ok(answer(&server, &id, &wish, &tag, &condition, None)) };
     let until = tokio::time::sleep(wait);
     tokio::pin!(until);
-    while condition.is_current(&tag) && !*wake.borrow_and_update() {
+    // `borrow` marks nothing as seen: a change since the last look still wakes.
+    while condition.is_current(&tag) && !*wake.borrow() {
         tokio::select! {
             () = &mut until => break,
             changed = wake.changed() => changed.expect("the server that is looked at is there"),
