@@ -3,8 +3,9 @@
 //! `epoch` is made once: losing the directory makes another one. `sets/` has a file for each name, written before a change
 //! is answered. `nodes.json` is written every now and then: whatever is lost of it comes again with the next registration.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -47,7 +48,8 @@ impl Disk {
     pub(super) fn open(directory: Option<&Path>) -> io::Result<Self> {
         let Some(directory) = directory else { return Ok(Self { epoch: new_epoch(), kept: None }) };
         let failed = |error| at(directory, &error);
-        fs::create_dir_all(directory.join("sets")).map_err(failed)?;
+        // Environment values in sets may be secrets.
+        DirBuilder::new().recursive(true).mode(0o700).create(directory.join("sets")).map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
         lock.try_lock().map_err(|_| at(directory, &io::Error::other("another server has this directory")))?;
         let epoch = match fs::read_to_string(directory.join("epoch")) {
@@ -159,7 +161,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
 fn write(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let written = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, directory.join(name))?;
