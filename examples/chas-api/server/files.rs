@@ -55,8 +55,8 @@ impl Files {
         Self { directory, identity: None, seen: BTreeMap::new(), odd: BTreeSet::new(), is_readable: true }
     }
 
-    /// Looks at the directory, and takes in what is new. The first look takes what it finds; from then on, what two looks
-    /// in a row find: whoever writes a file does not do so at once.
+    /// Looks at the directory, and takes in what is new and two looks in a row found: whoever writes a file does not do so at
+    /// once, and half of one may be a valid set that stops the other half.
     pub(super) fn look(&mut self, server: &Server) {
         let (identity, found) = match self.list() {
             Ok(found) => found,
@@ -68,7 +68,6 @@ impl Files {
                 return;
             }
         };
-        let is_first = self.identity.is_none();
         if self.identity.is_some_and(|old| old != identity) {
             let names: Vec<_> = self.seen.keys().collect();
             tracing::warn!(?names, "this is another directory than before; what is not in it stays as it was");
@@ -77,7 +76,7 @@ impl Files {
         (self.identity, self.is_readable) = (Some(identity), true);
         for (name, signature) in &found {
             let seen = self.seen.entry(name.clone()).or_default();
-            let is_settled = is_first || seen.found == *signature;
+            let is_settled = seen.found == *signature;
             (seen.found, seen.is_missing) = (*signature, false);
             if signature.is_some() && seen.read != *signature && is_settled {
                 let path = self.directory.join(format!("{name}.yaml"));

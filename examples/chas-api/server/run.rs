@@ -32,7 +32,10 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, stop: Canc
     let tracker = TaskTracker::new();
     if let Some(directory) = server.settings.sets.clone() {
         // Before the first node asks: it is not to hear that there is no set, just because it was not read yet.
+        // Twice, since only what stays as it is from look to look is taken.
         let files = look(Files::new(directory), &server).await?;
+        tokio::time::sleep(server.settings.look_after).await;
+        let files = look(files, &server).await?;
         tracker.spawn(follow(files, Arc::clone(&server), stop.clone()));
     }
     tracker.spawn(save_now_and_then(Arc::clone(&server), stop.clone()));
