@@ -126,7 +126,7 @@ impl Server {
     /// It cannot be read, or another server has it.
     pub(crate) fn open(settings: Settings) -> io::Result<Arc<Self>> {
         let disk = disk::Disk::open(settings.state.as_deref())?;
-        let (mut wanted, mut nodes) = (sets::Wanted::default(), nodes::Nodes::default());
+        let (mut wanted, mut nodes) = (sets::Wanted::default(), nodes::Nodes::since(ms((settings.clock)())));
         for (name, entry) in disk.entries()? {
             wanted.insert(&name, entry);
         }
@@ -162,8 +162,7 @@ impl Server {
     }
 
     fn now_ms(&self) -> u64 {
-        let now = (self.settings.clock)().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+        ms((self.settings.clock)())
     }
 
     /// After so long without a word, a node is offline.
@@ -178,4 +177,9 @@ impl Server {
         let nodes = self.nodes().all();
         self.disk.keep_nodes(&nodes).inspect_err(|_| self.unsaved.store(true, Ordering::Relaxed))
     }
+}
+
+/// Milliseconds since 1970.
+fn ms(time: SystemTime) -> u64 {
+    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }

@@ -76,9 +76,14 @@ impl Running {
     }
 
     async fn start_as(settings: Settings) -> Self {
+        Self::start_later(settings, Duration::ZERO).await
+    }
+
+    /// Where the time is so much ahead from the start.
+    async fn start_later(settings: Settings, ahead: Duration) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap_or_default());
-        let ahead_ms = Arc::new(AtomicU64::new(0));
+        let ahead_ms = Arc::new(AtomicU64::new(u64::try_from(ahead.as_millis()).unwrap()));
         let ahead = Arc::clone(&ahead_ms);
         let clock = Arc::new(move || SystemTime::now() + Duration::from_millis(ahead.load(Ordering::Relaxed)));
         let server = Server::open(Settings { clock, ..settings }).unwrap();

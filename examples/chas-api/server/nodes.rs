@@ -111,9 +111,15 @@ pub(super) struct Nodes {
     by_id: BTreeMap<String, Node>,
     /// Whose a token is. A lookup by hash tells nothing of a token by the time it takes.
     owners: HashMap<TokenHash, String>,
+    /// Since when they could be heard: while the server was away, none was silent.
+    listening_ms: u64,
 }
 
 impl Nodes {
+    pub(super) fn since(listening_ms: u64) -> Self {
+        Self { listening_ms, ..Self::default() }
+    }
+
     pub(super) fn get(&self, node_id: &str) -> Option<&Node> {
         self.by_id.get(node_id)
     }
@@ -143,7 +149,8 @@ impl Nodes {
         let id = registration.node_id.clone();
         let known = self.by_id.get(&id);
         let is_other = known.is_some_and(|node| node.registration.instance_uuid != registration.instance_uuid);
-        if let Some(node) = known.filter(|node| is_other && now_ms.saturating_sub(node.heard_ms) <= silence_ms) {
+        let silent_ms = |node: &Node| now_ms.saturating_sub(node.heard_ms.max(self.listening_ms));
+        if let Some(node) = known.filter(|node| is_other && silent_ms(node) <= silence_ms) {
             return Err(conflict(&id, &node.registration));
         }
         if known.is_none() && self.by_id.len() >= NODES_MAX {

@@ -1,5 +1,7 @@
 //! What operators do, and what of it survives a restart.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use super::*;
 
 async fn generation(api: &Running, node_id: &str, token: &str) -> u64 {
@@ -149,6 +151,10 @@ async fn a_restart_forgets_nothing_and_a_lost_state_is_another_epoch() {
     assert_eq!(api.operate("PUT", "/nodes/_default/set", Some(&set(&["c"]))).await["generation"], 2);
     assert_eq!(generation(&api, "n1", &token).await, 4);
     api.stop().await;
+    for (name, mode) in [("sets", 0o700), ("sets/n1.json", 0o600), ("nodes.json", 0o600)] {
+        let kept = std::fs::metadata(state.path().join(name)).unwrap();
+        assert_eq!(kept.permissions().mode() & 0o777, mode, "environment values may be secrets: {name}");
+    }
     let kept = std::fs::read_to_string(state.path().join("nodes.json")).unwrap();
     assert!(kept.contains("token_sha256") && !kept.contains(&token), "the token itself is nowhere");
 
@@ -178,4 +184,24 @@ async fn a_change_that_cannot_be_stored_does_not_happen() {
     std::fs::write(sets.join("n1.json"), "{").unwrap();
     let refused = Server::open(Settings { state: Some(state.path().to_owned()), ..Settings::default() });
     assert!(refused.err().unwrap().to_string().contains("n1.json"));
+}
+
+#[tokio::test]
+async fn while_the_server_is_away_no_node_is_silent() {
+    let state = tempfile::tempdir().unwrap();
+    let api = Running::start_on(state.path()).await;
+    api.join("n1").await;
+    api.stop().await;
+    let settings = Settings {
+        join_token: Some(JOIN.to_owned()),
+        admin_token: Some(ADMIN.to_owned()),
+        state: Some(state.path().to_owned()),
+        ..Settings::default()
+    };
+    let api = Running::start_later(settings, Duration::from_hours(1)).await;
+    let other = registration("n1", "b");
+    assert_eq!(api.call("POST", "/nodes/register", JOIN, Some(&other)).await.kind(), (409, "identity_conflict"));
+    api.pass(Duration::from_secs(91));
+    assert_eq!(api.call("POST", "/nodes/register", JOIN, Some(&other)).await.status, 200);
+    api.stop().await;
 }
