@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let contact = config.chas.as_ref().map(|_| Arc::new(Contact::default()));
     let (handle, logs) = (reconciler.handle(), logs_dir(&config));
     let node = Arc::new(node::AgentNode::new(writer.clone(), handle, Arc::clone(&monitor), logs, contact.clone()));
-    let link = contact.and_then(|contact| link(&config, &node, contact, &metrics));
+    let link = contact.and_then(|contact| link(&config, &node, contact, &metrics, clock.boot_id()));
     let router = api::router(node, config.api.token.clone(), config.monitoring.metrics_enabled.then_some(metrics));
     let listener =
         TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
@@ -132,14 +132,14 @@ fn link(
     node: &Arc<node::AgentNode>,
     contact: Arc<Contact>,
     metrics: &Metrics,
+    boot_id: String,
 ) -> Option<(Link<AgentLink>, Arc<AgentLink>)> {
     let chas = config.chas.as_ref()?;
     let this = Arc::new(AgentLink::new(Arc::clone(node), Arc::clone(&contact), config.clone()));
     let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
     let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens: Arc::new(tokens) };
     let client = chas::client::Client::new(chas.url.clone(), config.node.id.clone(), credentials);
-    let settings =
-        chas::Settings { boot_id: chas::Node::registration(&*this).boot_id, health_interval: config.monitoring.health_interval };
+    let settings = chas::Settings { boot_id, health_interval: config.monitoring.health_interval };
     Some((Link::new(Arc::clone(&this), client, settings, contact, metrics.clone()), this))
 }
 

@@ -8,9 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chas_node_agent::chas::client::{Client, Fault, FaultKind, Polled};
 use chas_node_agent::chas::credentials::{Credentials, Tokens, Transport};
-use chas_node_agent::chas::wire::{
-    Acknowledgement, Capacity, Content, Freshness, Registration, Report, Resources, Speaks, Vitals, Welcome,
-};
+use chas_node_agent::chas::wire::{Acknowledgement, Capacity, Content, Registration, Report, Resources, Speaks, Vitals, Welcome};
 use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
 use chas_node_agent::config::{Chas, Secret};
 use chas_node_agent::metrics::Metrics;
@@ -84,7 +82,7 @@ impl Node for Bare {
             resources,
             uptime: 86400 + self.begun.elapsed().as_secs(),
             load_average: [0.12, 0.34, 0.56],
-            desired: Freshness { ..self.contact.standing().freshness },
+            desired: self.contact.standing().freshness,
         };
         Report { vitals, content, up_to_seq: 0 }
     }

@@ -9,7 +9,6 @@ use tokio::time::Instant;
 use super::client::{FaultKind, Polled};
 use super::wire::Listing;
 use super::{Asking, Calls, Link, Node, jitter};
-use crate::backoff;
 
 /// Between polls where CHaS neither holds them nor says how often to come.
 const AFTER: Duration = Duration::from_secs(15);
@@ -174,7 +173,7 @@ impl<N: Node, C: Calls> Link<N, C> {
             Err(why) => {
                 self.metrics.polled("not_stored");
                 self.bad_set("not_stored", &why);
-                tokio::time::sleep(backoff::delay(AFTER, AFTER, 0)).await;
+                tokio::time::sleep(jitter(AFTER)).await;
                 false
             }
         }
