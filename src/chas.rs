@@ -43,8 +43,8 @@ const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
 /// What the server does not offer is asked for again.
 const NOT_OFFERED: Duration = Duration::from_secs(600);
-/// How often it is looked whether the token in a file is another one by now.
-const TOKEN_LOOK: Duration = Duration::from_secs(2);
+/// How often it is looked whether the token or the certificates in files are others by now.
+const FILES_LOOK: Duration = Duration::from_secs(2);
 
 /// What is asked with.
 #[derive(Clone, Debug, Default)]
@@ -98,8 +98,8 @@ pub trait Calls: Send + Sync + 'static {
     /// seconds, while it is.
     fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> impl Future<Output = Result<Polled, Fault>> + Send;
 
-    /// Whether another token would be shown than in the last call.
-    fn has_another_token(&self) -> impl Future<Output = bool> + Send;
+    /// Whether another token or other certificates would be used than in the last call.
+    fn has_other_credentials(&self) -> impl Future<Output = bool> + Send;
 }
 
 /// What can be set.
@@ -188,7 +188,7 @@ impl<N: Node, C: Calls> Link<N, C> {
     /// Waits before another try.
     async fn pause(&self, fault: &Fault, attempts: &mut u32) {
         let (first, most) = match fault.kind {
-            FaultKind::Away | FaultKind::Bad => AWAY,
+            FaultKind::Away | FaultKind::Untrusted | FaultKind::Bad => AWAY,
             FaultKind::Unauthorized | FaultKind::Conflict | FaultKind::Refused | FaultKind::Unknown => REFUSED,
             FaultKind::NotOffered => (NOT_OFFERED, NOT_OFFERED),
         };
@@ -200,9 +200,10 @@ impl<N: Node, C: Calls> Link<N, C> {
         };
         *attempts = attempts.saturating_add(1);
         let until = Instant::now() + wait;
-        while fault.kind == FaultKind::Unauthorized && Instant::now() + TOKEN_LOOK < until {
-            tokio::time::sleep(TOKEN_LOOK).await;
-            if self.client.has_another_token().await {
+        let follows_files = matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Untrusted);
+        while follows_files && Instant::now() + FILES_LOOK < until {
+            tokio::time::sleep(FILES_LOOK).await;
+            if self.client.has_other_credentials().await {
                 return;
             }
         }

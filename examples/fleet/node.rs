@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chas_node_agent::chas::client::{Client, Fault, FaultKind, Polled};
+use chas_node_agent::chas::client::{Client, Fault, Polled};
 use chas_node_agent::chas::credentials::{Credentials, Tokens, Transport};
 use chas_node_agent::chas::wire::{Acknowledgement, Capacity, Content, Registration, Report, Resources, Speaks, Vitals, Welcome};
 use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
@@ -129,7 +129,7 @@ struct Counted {
 
 impl Counted {
     fn count<T>(&self, call: Call, at: Instant, result: &Result<T, Fault>) {
-        if result.as_ref().err().is_none_or(|fault| fault.kind != FaultKind::Away) {
+        if result.as_ref().err().is_none_or(|fault| !fault.kind.is_silence()) {
             self.tally.called(call, at);
         }
     }
@@ -157,8 +157,8 @@ impl Calls for Counted {
         result
     }
 
-    async fn has_another_token(&self) -> bool {
-        self.client.has_another_token().await
+    async fn has_other_credentials(&self) -> bool {
+        self.client.has_other_credentials().await
     }
 }
 

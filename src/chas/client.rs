@@ -40,7 +40,10 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub enum FaultKind {
     /// No answer, or one that promises a better one: again, soon.
     Away,
-    /// The token or certificate is refused.
+    /// No answer, because a certificate is refused or what is to be shown cannot be had: again, soon, and at once when the
+    /// files are others.
+    Untrusted,
+    /// The token is refused, or what it may do.
     Unauthorized,
     /// CHaS does not know the node: register.
     Unknown,
@@ -55,11 +58,18 @@ pub enum FaultKind {
 }
 
 impl FaultKind {
+    /// CHaS was not spoken to.
+    #[must_use]
+    pub const fn is_silence(self) -> bool {
+        matches!(self, Self::Away | Self::Untrusted)
+    }
+
     /// The kind in a word, for counting.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
             Self::Away => "away",
+            Self::Untrusted => "untrusted",
             Self::Unauthorized => "unauthorized",
             Self::Unknown => "unknown",
             Self::Conflict => "conflict",
@@ -90,7 +100,7 @@ impl Fault {
 
 impl From<CredentialsError> for Fault {
     fn from(error: CredentialsError) -> Self {
-        Self::new(FaultKind::Unauthorized, error.to_string())
+        Self::new(FaultKind::Untrusted, error.to_string())
     }
 }
 
@@ -149,9 +159,14 @@ impl Client {
     async fn answer(&self, request: RequestBuilder, timeout: Duration) -> Result<Response, Fault> {
         let away = |message: String| Fault::new(FaultKind::Away, message);
         let sent = tokio::time::timeout(timeout, request.send()).await;
-        let response = sent
-            .map_err(|_| away(format!("no answer within {} s", timeout.as_secs())))?
-            .map_err(|error| away(cause::root(&error)))?;
+        let response = sent.map_err(|_| away(format!("no answer within {} s", timeout.as_secs())))?.map_err(|error| {
+            let root = cause::root(&error);
+            if cause::chain(&error).any(|cause| cause.is::<rustls::Error>()) {
+                let advice = "chas.ca_file says whom to trust, chas.cert_file and chas.key_file are what is shown";
+                return Fault::new(FaultKind::Untrusted, format!("TLS: {root} ({advice})"));
+            }
+            away(root)
+        })?;
         let status = response.status();
         // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
         if status == StatusCode::OK || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
@@ -240,10 +255,10 @@ impl Calls for Client {
         Ok(Polled::Listing { listing: Box::new(listing) })
     }
 
-    /// Whether another token would be shown than in the last call.
-    async fn has_another_token(&self) -> bool {
-        let tokens = std::sync::Arc::clone(&self.credentials.tokens);
-        tokio::task::spawn_blocking(move || tokens.has_another()).await.unwrap_or(false)
+    /// Whether another token or other certificates would be used than in the last call.
+    async fn has_other_credentials(&self) -> bool {
+        let Credentials { transport, tokens } = self.credentials.clone();
+        tokio::task::spawn_blocking(move || transport.has_others() || tokens.has_another()).await.unwrap_or(false)
     }
 }
 

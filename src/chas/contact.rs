@@ -171,7 +171,7 @@ impl Contact {
     fn reach(&self, failed: Option<(&'static str, &Fault)>) {
         let mut state = self.lock();
         let standing = &mut state.standing;
-        let reachable = failed.is_none_or(|(_, fault)| fault.kind != FaultKind::Away);
+        let reachable = failed.is_none_or(|(_, fault)| !fault.kind.is_silence());
         let error = failed.map(|(call, fault)| format!("{call}: {}", fault.message));
         let changes = standing.reachable != reachable || standing.error.is_some() != error.is_some();
         if standing.reachable != reachable {

@@ -47,7 +47,8 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
 pub struct Transport {
     ca_file: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
-    made: Mutex<Option<(Pem, reqwest::Client)>>,
+    /// `None` for the client: nothing can be made of the files.
+    made: Mutex<Option<(Pem, Option<reqwest::Client>)>>,
 }
 
 /// What stands in the files: of the authorities, and of the agent itself with its key.
@@ -69,6 +70,26 @@ impl Transport {
     /// # Errors
     /// What cannot be read or used.
     pub fn client(&self) -> Result<reqwest::Client, CredentialsError> {
+        let pem = self.read()?;
+        let mut made = lock(&self.made);
+        if let Some((before, Some(client))) = &*made
+            && *before == pem
+        {
+            return Ok(client.clone());
+        }
+        let built = self.build(&pem);
+        *made = Some((pem, built.as_ref().ok().cloned()));
+        built.map_err(CredentialsError::Tls)
+    }
+
+    /// Whether something else is in the files than at the last call. Blocks.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        let Ok(pem) = self.read() else { return false };
+        lock(&self.made).as_ref().is_none_or(|(before, _)| *before != pem)
+    }
+
+    fn read(&self) -> Result<Pem, CredentialsError> {
         let mut pem = Pem::default();
         if let Some(path) = &self.ca_file {
             pem.authorities = read(path)?;
@@ -76,13 +97,7 @@ impl Transport {
         if let Some((certificate, key)) = &self.identity {
             pem.identity = [read(certificate)?, b"\n".to_vec(), read(key)?].concat();
         }
-        let mut made = lock(&self.made);
-        if let Some((_, client)) = made.as_ref().filter(|(before, _)| *before == pem) {
-            return Ok(client.clone());
-        }
-        let client = self.build(&pem).map_err(CredentialsError::Tls)?;
-        *made = Some((pem, client.clone()));
-        Ok(client)
+        Ok(pem)
     }
 
     fn build(&self, pem: &Pem) -> reqwest::Result<reqwest::Client> {

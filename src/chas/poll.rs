@@ -107,7 +107,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                         // A server that has nothing to poll may have by now.
                         Ok(()) = asked.changed(), if fault.kind == FaultKind::NotOffered => {}
                     }
-                    if fault.kind == FaultKind::Away {
+                    if fault.kind.is_silence() {
                         self.after_a_report().await;
                     }
                     continue;

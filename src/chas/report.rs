@@ -64,7 +64,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                     if fault.kind == FaultKind::Unknown {
                         return;
                     }
-                    if fault.kind != FaultKind::Away {
+                    if !fault.kind.is_silence() {
                         // It is there, and so may be asked.
                         self.contact.reports.send_modify(|count| *count += 1);
                     }

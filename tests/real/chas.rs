@@ -11,6 +11,8 @@ use crate::harness::agent::PROGRAM;
 use crate::harness::chas::{Answer, Chas};
 use crate::stand::{SOON, Stand, eventually};
 
+mod tls;
+
 /// A node of CHaS.
 struct Central {
     stand: Stand,

@@ -18,6 +18,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub(crate) mod agent;
+pub(crate) mod certificates;
 pub(crate) mod chas;
 pub(crate) mod containerd;
 pub(crate) mod http;

@@ -163,12 +163,12 @@ async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
     door.chas.token_file = Some(path.clone());
     let client = client(&door.chas, None);
     let fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
-    assert!(fault.kind == FaultKind::Unauthorized && fault.message.contains("cannot read"), "{fault}");
+    assert!(fault.kind == FaultKind::Untrusted && fault.message.contains("cannot read"), "{fault}");
     for token in ["one", "two"] {
         std::fs::write(&path, format!("{token}\n")).unwrap();
-        assert!(client.has_another_token().await);
+        assert!(client.has_other_credentials().await);
         client.poll(None, 0, Duration::ZERO).await.unwrap();
-        assert!(!client.has_another_token().await);
+        assert!(!client.has_other_credentials().await);
     }
     assert_eq!(shown(&door), ["one", "two"]);
 }

@@ -106,7 +106,7 @@ impl Calls for Line {
         Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }) })
     }
 
-    fn has_another_token(&self) -> impl Future<Output = bool> + Send {
+    fn has_other_credentials(&self) -> impl Future<Output = bool> + Send {
         ready(false)
     }
 }

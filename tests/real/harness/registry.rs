@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use super::certificates::{Authority, Certificate};
 use super::http::{Head, Server, answer};
 use super::{Testbed, eventually, run};
 
@@ -64,8 +65,10 @@ impl Registry {
         let mut extra = String::new();
         let mut authority = None;
         if tls {
-            authority = Some(make_certificate(&dir));
-            extra += &format!("  tls: {{certificate: {0}/server.crt, key: {0}/server.key}}\n", dir.display());
+            let signing = Authority::new(dir.join("authority"));
+            let Certificate { certificate, key } = signing.issue("server", "DNS:localhost,IP:127.0.0.1");
+            extra += &format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display());
+            authority = Some(signing.certificate());
         }
         let mut tokens = None;
         match access {
@@ -142,20 +145,6 @@ fn serve(dir: &Path, address: &str, extra: &str) -> Child {
         TcpStream::connect(address).is_ok()
     });
     process
-}
-
-/// A private authority and a certificate of it for 127.0.0.1 and localhost; the authority's certificate.
-fn make_certificate(dir: &Path) -> PathBuf {
-    let script = r#"
-        cd "$0"
-        ec="-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
-        openssl req -x509 $ec -days 2 -keyout ca.key -out ca.crt -subj "/CN=a test's authority"
-        openssl req $ec -keyout server.key -out server.csr -subj /CN=localhost
-        printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nbasicConstraints=CA:FALSE\n' >server.ext
-        openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out server.crt -extfile server.ext
-    "#;
-    run("sh", ["-ec".as_ref(), script.as_ref(), dir.as_os_str()]).expect("openssl is installed");
-    dir.join("ca.crt")
 }
 
 /// Hands out tokens as the distribution project's token specification says: whoever shows the password gets what is
