@@ -172,12 +172,15 @@ pub fn pruned(desired: &Desired, set: &PulledSet) -> Vec<Record> {
     owned.filter(goes).cloned().collect()
 }
 
-/// The marks of rule 5 once this set is taken: a newer set ends them, but for those whose own set is not known any more.
+/// The marks of rule 5 once this set is taken: a newer set ends them, but for those whose own set is not known any more, and
+/// for the first set of a restored database, which may be older.
 #[must_use]
-pub fn lifted(desired: &Desired, version: &Version) -> Vec<Change> {
+pub fn lifted(desired: &Desired, version: &Version, restored: bool) -> Vec<Change> {
     let marks = desired.marks().suppressed().iter().filter(|(_, mark)| mark.at.as_ref() != Some(version));
     let lifted = marks.map(|(name, mark)| {
-        let adopted = mark.at.is_none().then(|| Suppressed { at: Some(version.clone()), ..mark.clone() });
+        let is_of = |at: &Version| at.epoch == version.epoch;
+        let stays = !mark.at.as_ref().is_some_and(is_of) && (restored || mark.at.is_none());
+        let adopted = stays.then(|| Suppressed { at: Some(version.clone()), ..mark.clone() });
         Change::Mark(Mark::Suppressed(name.clone(), adopted))
     });
     lifted.collect()

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use state::desired::marks;
 use state::desired::pulled::Held;
@@ -21,6 +22,8 @@ use crate::reconcile::Known;
 
 /// Of what went wrong lately, so much goes into a report.
 const ERRORS_MAX: usize = 5;
+/// How long a set waits for the first look at containerd, before it is asked for again.
+const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running agent, as its link to CHaS sees it.
 #[derive(Debug)]
@@ -42,16 +45,18 @@ impl AgentLink {
 
     /// Keeps what tells this node apart before CHaS hears of it.
     pub(in crate::agent) async fn prepare(&self) {
-        let uuid = self.new_uuid.clone();
-        self.note(move |link| {
-            if link.instance_uuid.is_empty() {
-                link.instance_uuid = uuid;
-            }
-        })
-        .await;
+        let node_id = self.config.node.id.clone();
+        self.note(move |link| link.node_id = node_id).await;
     }
 
     async fn note(&self, change: impl FnOnce(&mut marks::Link) + Send + 'static) {
+        let uuid = self.new_uuid.clone();
+        let change = move |link: &mut marks::Link| {
+            if link.instance_uuid.is_empty() {
+                link.instance_uuid = uuid;
+            }
+            change(link);
+        };
         if let Err(error) = self.node.writer.write(move |store| store.link(change)).await {
             tracing::warn!(%error, "what this node is to CHaS cannot be kept");
         }
@@ -195,6 +200,13 @@ impl chas::Node for AgentLink {
 
     async fn pull(&self, set: PulledSet) -> Result<PullOutcome, String> {
         let handle = self.node.handle.clone();
+        // What is to be taken over from containerd is not known yet, so nor is what the set would end. On a new node that is
+        // nothing, and nothing is started before it is known either.
+        let is_adopted = || self.node.writer.store().desired().adoption().is_none();
+        let mut changes = self.changes();
+        if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted())).await.is_err() {
+            return Err("containerd has not shown yet what runs here".to_owned());
+        }
         let pulled = self.node.writer.write(move |store| {
             let outcome = store.pull(&set, wall_ms(), listening)?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));

@@ -25,6 +25,9 @@ const ANSWERED: &str = "answered/";
 pub struct Link {
     /// Made once, with the state directory: tells two nodes of one name apart.
     pub instance_uuid: String,
+    /// The node's name to CHaS, by which its sets are counted.
+    #[serde(default)]
+    pub node_id: String,
     /// The boot in which CHaS answered last.
     pub boot_id: String,
     /// Nodes of the cluster, as CHaS said last. 0: it has not.

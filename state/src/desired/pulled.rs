@@ -10,7 +10,7 @@ use crate::id::ContainerName;
 use crate::spec::parse::FieldError;
 
 /// A version of what CHaS lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
     /// Which life of CHaS's database it is of. Two of different epochs cannot be compared.
     pub epoch: String,
@@ -19,7 +19,7 @@ pub struct Version {
 }
 
 /// The set that was pulled last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulled {
     /// Its version.
     #[serde(flatten)]
@@ -29,6 +29,10 @@ pub struct Pulled {
     /// All that it lists could be had, but for what is suppressed, held, or not understood. While it could not, the same
     /// version is taken again.
     pub whole: bool,
+    /// Its epoch is another one than that of what runs here, and nothing but its own word speaks for it: the guard is up for
+    /// whatever it would end or change, until a set of it was taken of which nothing was held and all was understood.
+    #[serde(default)]
+    pub restored: bool,
     /// What of it waits for a confirmation.
     #[serde(default)]
     pub held: Option<Held>,
@@ -47,8 +51,12 @@ pub struct Held {
     pub omitted: BTreeSet<ContainerName>,
     /// What it lists otherwise than it runs. Only of a database that was restored.
     pub changed: BTreeSet<ContainerName>,
-    /// It is of another epoch than the one before: the guard stays up until nothing is held.
-    pub restored: bool,
+    /// What of the omitted it named under `remove` from the beginning: a word from before the database was restored.
+    #[serde(default)]
+    pub named: BTreeSet<ContainerName>,
+    /// What it said under `prune_confirm` from the beginning, for the same reason no confirmation.
+    #[serde(default)]
+    pub said: Option<u64>,
     /// An operator has confirmed it; what is listed is still to be asked for again.
     pub confirmed: bool,
 }

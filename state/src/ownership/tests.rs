@@ -15,14 +15,7 @@ fn version(epoch: &str, generation: u64) -> Version {
 }
 
 fn pulled(whole: bool) -> Pulled {
-    Pulled {
-        version: version("e", 5),
-        etag: Some("t".to_owned()),
-        whole,
-        held: None,
-        conflicts: Vec::new(),
-        rejected: Vec::new(),
-    }
+    Pulled { version: version("e", 5), etag: Some("t".to_owned()), whole, ..Pulled::default() }
 }
 
 /// A record named `a`, changed at 10.
@@ -159,9 +152,13 @@ fn rule_5_an_order_about_what_chas_owns_is_noted_until_it_is_as_listed_again() {
     assert_eq!(ordered(&after, &stopped, Order::Stop).1, [], "it is so already");
     let again = after.with(&ordered(&after, &stopped, Order::Start).1);
     assert_eq!(again.marks().suppressed().len(), 0);
-    // A newer set ends it, also another epoch's; the same one does not.
-    for (next, left) in [(version("e", 6), 0), (version("f", 1), 0), (version("e", 5), 1)] {
-        assert_eq!(after.with(&lifted(&after, &next)).marks().suppressed().len(), left, "{next:?}");
+    // A newer set ends it; the same one does not, and nor does the first one of another epoch, which may be older.
+    for (next, restored, left) in [(version("e", 6), false, 0), (version("f", 1), true, 1), (version("e", 5), false, 1)] {
+        let then = after.with(&lifted(&after, &next, restored));
+        assert_eq!(then.marks().suppressed().len(), left, "{next:?}");
+        assert_eq!(lifted(&then, &next, restored), []);
+        let newer = Version { generation: 99, ..next };
+        assert_eq!(then.with(&lifted(&then, &newer, restored)).marks().suppressed().len(), 0);
     }
 }
 
@@ -170,9 +167,9 @@ fn rule_5_where_the_set_is_not_known_any_more_the_next_one_is_taken_for_it() {
     let chas = existing(|r| r.owner = Owner::Chas);
     let desired = desired(&chas, None);
     let after = desired.with(&ordered(&desired, &chas, Order::Stop).1);
-    let first = after.with(&lifted(&after, &version("e", 5)));
+    let first = after.with(&lifted(&after, &version("e", 5), false));
     assert_eq!(first.marks().suppressed()[&chas.name].at, Some(version("e", 5)));
-    assert_eq!(first.with(&lifted(&first, &version("e", 6))).marks().suppressed().len(), 0);
+    assert_eq!(first.with(&lifted(&first, &version("e", 6), false)).marks().suppressed().len(), 0);
 }
 
 #[test]
@@ -219,7 +216,8 @@ fn what_is_noted_is_written_and_read_again() {
     }
     assert_eq!(
         entries["pulled"],
-        json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true, "held": null, "conflicts": [], "rejected": []})
+        json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true, "restored": false, "held": null, "conflicts": [],
+            "rejected": []})
     );
     assert_eq!(Desired::from_entries(entries.clone()), desired);
     // What a newer version wrote in its place is kept as it is.

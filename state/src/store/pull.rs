@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::batch::Batch;
 use super::{Store, StoreError};
 use crate::desired::marks::{Link, Mark};
-use crate::desired::pulled::{Conflict, Held, Pulled, Rejected};
+use crate::desired::pulled::{Conflict, Held, Pulled, Rejected, Version};
 use crate::desired::set::{Change, Desired};
 use crate::desired::{Owner, PortBinding, Record, RunState};
 use crate::guard::{self, Ends};
@@ -40,7 +40,8 @@ impl Store {
                 }
                 return Ok((batch.changes, outcome));
             }
-            batch.apply(ownership::lifted(desired, &version));
+            let restored = guard::is_restored(desired, set);
+            batch.apply(ownership::lifted(desired, &version, restored));
             cordon(&mut batch, set.cordon, &mut outcome);
             let wanted = judge(&batch.desired, set, &mut outcome);
             let wanted = guarded(&mut batch, set, wanted, &mut outcome);
@@ -51,7 +52,8 @@ impl Store {
             outcome.rejected.extend(failed.into_iter().map(|(name, error)| Rejected::because(&name, error.to_string())));
             outcome.rejected.extend(set.rejected.iter().cloned());
             let (held, conflicts, rejected) = (outcome.held.clone(), outcome.conflicts.clone(), outcome.rejected.clone());
-            note(&mut batch, Pulled { version, etag: set.etag.clone(), whole, held, conflicts, rejected });
+            let restored = restored && (held.is_some() || !set.rejected.is_empty());
+            note(&mut batch, Pulled { version, etag: set.etag.clone(), whole, restored, held, conflicts, rejected });
             Ok((batch.changes, outcome))
         })
     }
@@ -90,7 +92,8 @@ impl Store {
         self.transact(|desired| Ok((ownership::acknowledged(desired, up_to_seq), ())))
     }
 
-    /// Changes what this node is to CHaS. One that changes nothing costs nothing.
+    /// Changes what this node is to CHaS. One that changes nothing costs nothing. Where it is another node by name, what was
+    /// pulled is of another count than what will be.
     ///
     /// # Errors
     /// [`StoreError::Disk`].
@@ -99,8 +102,14 @@ impl Store {
             let before = desired.marks().link();
             let mut link = before.cloned().unwrap_or_default();
             change(&mut link);
-            let changes = if before == Some(&link) { Vec::new() } else { vec![Change::Mark(Mark::Link(link))] };
-            Ok((changes, ()))
+            if before == Some(&link) {
+                return Ok((Vec::new(), ()));
+            }
+            let is_renamed = before.is_some_and(|before| before.node_id != link.node_id && !before.node_id.is_empty());
+            let pulled = desired.marks().pulled().filter(|_| is_renamed).cloned();
+            let of_no_epoch = pulled.map(|pulled| Pulled { version: Version::default(), etag: None, ..pulled });
+            let marks = std::iter::once(Mark::Link(link)).chain(of_no_epoch.map(Mark::Pulled));
+            Ok((marks.map(Change::Mark).collect(), ()))
         })
     }
 }
@@ -129,18 +138,15 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut PullOutcome) {
 /// to be taken.
 fn guarded(batch: &mut Batch<'_>, set: &PulledSet, wanted: Vec<Deploy>, outcome: &mut PullOutcome) -> Vec<Deploy> {
     let pruned = ownership::pruned(&batch.desired, set);
-    let unnamed = pruned.iter().filter(|record| !set.remove.contains(&record.name));
     let changes = |deploy: &&Deploy| {
         let before = batch.desired.named(&deploy.name).filter(|before| guard::runs(before));
         before.is_some_and(|before| deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash)
     };
     let ends = Ends {
-        omitted: unnamed.map(|record| record.name.clone()).collect(),
+        omitted: pruned.iter().map(|record| record.name.clone()).collect(),
         changed: wanted.iter().filter(changes).map(|deploy| deploy.name.clone()).collect(),
     };
-    let restored = guard::is_restored(&batch.desired, set);
-    let is_free = guard::is_confirmed(batch.desired.marks(), set);
-    outcome.held = if is_free { None } else { guard::held(&batch.desired, ends, restored) };
+    outcome.held = guard::held(&batch.desired, set, &ends);
     let held = outcome.held.clone().unwrap_or_default();
     for record in pruned.into_iter().filter(|record| !held.omitted.contains(&record.name)) {
         outcome.changed.push(record.id);

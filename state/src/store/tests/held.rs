@@ -116,6 +116,58 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
 }
 
 #[test]
+fn what_a_restored_database_said_before_is_no_word_of_today() {
+    let named = |names: &[usize]| names.iter().map(|name| format!("c{name}").parse().unwrap()).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 3);
+    // Both were said in last week's generation 9.
+    let old = PulledSet { remove: named(&[0]), prune_confirm: Some(9), ..set("f", 9, &listing(2..3)) };
+    for _ in 0..3 {
+        assert_eq!(pull(&store, &old).held.unwrap().omitted.len(), 2);
+        assert_eq!(staying(&store), 3);
+    }
+    // It is kept with the rest, and said again with what is new.
+    let next = PulledSet { generation: 10, ..old.clone() };
+    assert_eq!(pull(&store, &next).held.unwrap().omitted.len(), 2);
+    // What is named only now is meant, and so is a confirmation of what was held, though it counts as another generation.
+    assert_eq!(pull(&store, &PulledSet { generation: 11, remove: named(&[0, 1]), ..old.clone() }).changed.len(), 1);
+    let confirmed = PulledSet { generation: 12, prune_confirm: Some(11), ..old };
+    assert_eq!((pull(&store, &confirmed).held, staying(&store)), (None, 1));
+    // From then on, it is an epoch like any other.
+    assert_eq!(pull(&store, &PulledSet { remove: named(&[2]), ..set("f", 13, &[]) }).changed.len(), 1);
+}
+
+#[test]
+fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
+    let bad = |name: Option<&str>| Rejected { name: name.map(str::to_owned), index: Some(0), errors: Vec::new() };
+    for name in [None, Some("c0")] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = node(directory.path(), 3);
+        let half = PulledSet { rejected: vec![bad(name)], ..set("f", 1, &listing(1..3)) };
+        assert_eq!((pull(&store, &half).held, staying(&store)), (None, 3), "{name:?}");
+        let store = reopened(store, directory.path(), &Limits { containers_max: 50, ..limits() });
+        let changed = json!({"name": "c1", "image": "x:0"});
+        let outcome = pull(&store, &set("f", 2, &[changed, body(2)]));
+        assert_eq!(outcome.held.unwrap().names().count(), 2, "{name:?}");
+        assert_eq!((staying(&store), outcome.changed.len()), (3, 0));
+        assert_eq!(pull(&store, &set("f", 3, &listing(0..3))).held, None);
+        assert_eq!(pull(&store, &set("f", 4, &listing(0..2))).changed.len(), 1, "it is an epoch like any other now");
+    }
+}
+
+#[test]
+fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 2);
+    let rename = |name: &'static str| store.link(move |link| link.node_id = name.to_owned()).unwrap();
+    rename("one");
+    assert!(pull(&store, &set("e", 1, &[])).stale, "a name that was not noted is none that was changed");
+    rename("two");
+    assert_eq!(pull(&store, &set("e", 1, &listing(1..2))).held.map(|held| held.omitted.len()), Some(1));
+    assert_eq!(staying(&store), 2);
+}
+
+#[test]
 fn what_was_pulled_by_an_agent_whose_memory_of_it_is_lost_is_guarded() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
