@@ -7,7 +7,7 @@
 //! - [`wire`] is what goes over the line, and what of it is believed.
 //! - [`client`] does one call; its faults are cut by what is to be done next.
 //! - [`Link`] is when calls are made: it registers, then reports and polls side by side until CHaS does not know the node any
-//!   more. After a loss of contact, a report comes first and then a poll.
+//!   more, or another one by its name. After a loss of contact, a report comes first and then a poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +25,7 @@ use client::{Client, Fault, FaultKind, Polled};
 pub mod client;
 mod contact;
 pub mod credentials;
+mod hold;
 mod poll;
 mod report;
 pub mod wire;
@@ -41,7 +42,7 @@ const SPREAD_MAX: Duration = Duration::from_secs(30);
 const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Where it answered that it does not want us so: a person has to do something.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-/// What the server does not offer is asked for again.
+/// What the server does not offer is asked for again, after half of it at least.
 const NOT_OFFERED: Duration = Duration::from_secs(600);
 /// How often it is looked whether the token or the certificates in files are others by now.
 const FILES_LOOK: Duration = Duration::from_secs(2);
@@ -53,6 +54,8 @@ pub struct Asking {
     pub etag: Option<String>,
     /// Its generation.
     pub generation: Option<u64>,
+    /// Its epoch.
+    pub epoch: Option<String>,
     /// Everything of it could be had.
     pub whole: bool,
     /// The store's counter.
@@ -98,8 +101,8 @@ pub trait Calls: Send + Sync + 'static {
     /// seconds, while it is.
     fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> impl Future<Output = Result<Polled, Fault>> + Send;
 
-    /// Whether another token or other certificates would be used than in the last call.
-    fn has_other_credentials(&self) -> impl Future<Output = bool> + Send;
+    /// Whether another token or other certificates would be shown than those ([`Fault::shown`]).
+    fn has_other_credentials(&self, than: u64) -> impl Future<Output = bool> + Send;
 }
 
 /// What can be set.
@@ -139,12 +142,13 @@ impl<N: Node, C: Calls> Link<N, C> {
             self.spread().await;
             let mut attempts = 0;
             loop {
-                self.register().await;
-                let (began, reports) = (Instant::now(), *self.contact.reports.borrow());
-                // Each ends only when CHaS does not know the node any more.
+                let is_registered = self.register().await;
+                let (began, reports) = (Instant::now(), self.contact.reports.borrow().answered);
+                // Each ends only when the node is to register again.
                 tokio::select! {
                     () = self.report_for_ever() => {}
                     () = self.poll_for_ever(reports) => {}
+                    () = tokio::time::sleep(NOT_OFFERED / 2 + jitter(NOT_OFFERED)), if !is_registered => {}
                 }
                 // One that takes a registration and forgets it is not to be asked for ever without a pause.
                 attempts = if began.elapsed() < REFUSED.1 { attempts + 1 } else { 0 };
@@ -160,23 +164,31 @@ impl<N: Node, C: Calls> Link<N, C> {
     async fn spread(&self) {
         let link = self.node.link();
         if link.boot_id != self.settings.boot_id {
-            let size = u32::try_from(link.cluster_size).unwrap_or(u32::MAX);
-            tokio::time::sleep(jitter(SPREAD_PER_NODE.saturating_mul(size).min(SPREAD_MAX))).await;
+            tokio::time::sleep(jitter(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX))).await;
         }
     }
 
-    /// Registers the node, however long it takes.
-    async fn register(&self) {
+    /// What all nodes of the cluster do because of the same thing, each does at a time of its own within this one.
+    fn spread_over(&self, per_node: Duration, most: Duration) -> Duration {
+        let size = u32::try_from(self.node.link().cluster_size).unwrap_or(u32::MAX);
+        per_node.saturating_mul(size).min(most)
+    }
+
+    /// Registers the node, however long it takes. `false`: the server has no registration, for now.
+    async fn register(&self) -> bool {
         let mut attempts = 0;
         loop {
             match self.client.register(&self.node.registration()).await {
                 Ok(welcome) => {
                     self.contact.registered(&welcome);
                     self.node.met(welcome.cluster_size).await;
-                    return;
+                    return true;
                 }
                 // A server without registration may still have something for us.
-                Err(fault) if fault.kind == FaultKind::NotOffered => return self.contact.failed("register", &fault),
+                Err(fault) if fault.kind == FaultKind::NotOffered => {
+                    self.contact.failed("register", &fault);
+                    return false;
+                }
                 Err(fault) => {
                     self.contact.failed("register", &fault);
                     self.pause(&fault, &mut attempts).await;
@@ -188,22 +200,22 @@ impl<N: Node, C: Calls> Link<N, C> {
     /// Waits before another try.
     async fn pause(&self, fault: &Fault, attempts: &mut u32) {
         let (first, most) = match fault.kind {
-            FaultKind::Away | FaultKind::Untrusted | FaultKind::Bad => AWAY,
+            // What one node lost, all may have lost at the same moment.
+            FaultKind::Away => (AWAY.0.max(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX)), AWAY.1),
+            FaultKind::Untrusted | FaultKind::Bad | FaultKind::NotOffered => AWAY,
             FaultKind::Unauthorized | FaultKind::Conflict | FaultKind::Refused | FaultKind::Unknown => REFUSED,
-            FaultKind::NotOffered => (NOT_OFFERED, NOT_OFFERED),
         };
-        let wait = match (fault.retry_after, fault.kind) {
+        let wait = match fault.retry_after {
             // Whoever was told the same is not to come at the same moment.
-            (Some(least), _) => least + jitter(least.clamp(AWAY.0, AWAY.1)),
-            (None, FaultKind::NotOffered) => NOT_OFFERED / 2 + jitter(NOT_OFFERED),
-            (None, _) => backoff::delay(first, most, *attempts),
+            Some(least) => least + jitter(least.clamp(AWAY.0, AWAY.1)),
+            None => backoff::delay(first, most, *attempts),
         };
         *attempts = attempts.saturating_add(1);
         let until = Instant::now() + wait;
         let follows_files = matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Untrusted);
         while follows_files && Instant::now() + FILES_LOOK < until {
             tokio::time::sleep(FILES_LOOK).await;
-            if self.client.has_other_credentials().await {
+            if self.client.has_other_credentials(fault.shown).await {
                 return;
             }
         }

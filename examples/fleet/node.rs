@@ -60,22 +60,17 @@ impl Node for Bare {
     }
 
     fn report(&self) -> Report {
-        let generation = lock(&self.asking).generation;
+        let Asking { generation, epoch, .. } = lock(&self.asking).clone();
         let resources = Resources { cpu_usage: 12.3, memory_usage: 45.6, disk_available: "50GB".to_owned(), container_count: 0 };
         let content = Content {
             status: "healthy",
             boot_id: self.uuid(),
             instance_uuid: self.uuid(),
             observed_generation: generation,
+            observed_epoch: epoch,
             applied_generation: generation,
             converged: true,
-            pending_prune: None,
-            cordoned: false,
-            containers: Vec::new(),
-            conflicts: Vec::new(),
-            rejected: Vec::new(),
-            losses: Vec::new(),
-            errors: Vec::new(),
+            ..Content::default()
         };
         let vitals = Vitals {
             seq: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -99,7 +94,7 @@ impl Node for Bare {
         let mut asking = lock(&self.asking);
         let stale = asking.generation >= Some(set.generation);
         if !stale {
-            (asking.generation, asking.etag) = (Some(set.generation), set.etag);
+            (asking.generation, asking.epoch, asking.etag) = (Some(set.generation), Some(set.epoch), set.etag);
             self.tally.has(set.generation);
             self.changes.send_modify(|count| *count += 1);
         }
@@ -157,8 +152,8 @@ impl Calls for Counted {
         result
     }
 
-    async fn has_other_credentials(&self) -> bool {
-        self.client.has_other_credentials().await
+    async fn has_other_credentials(&self, than: u64) -> bool {
+        self.client.has_other_credentials(than).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! One call to the CHaS API at a time: bounded in time and size, and its faults cut by what is to be done next.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER};
@@ -7,8 +8,9 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use super::Calls;
-use super::credentials::{Credentials, CredentialsError};
+use super::credentials::Credentials;
 use super::wire::{self, Acknowledgement, Listing, Registration, Report, Welcome};
+use crate::config::Secret;
 use crate::{backoff, cause};
 
 /// How long a call may take.
@@ -30,9 +32,12 @@ impl Default for Timeouts {
 const SET_BYTES_MAX: usize = 4 << 20;
 /// Any other answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Refusals in a row after which the node registers again.
+const REFUSALS_MAX: u32 = 3;
 /// Of what a server says about an error.
 const WORDS_MAX: usize = 200;
-/// The longest wait that a server may ask for.
+/// The shortest and the longest wait that a server may ask for.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// What a fault asks for.
@@ -90,17 +95,30 @@ pub struct Fault {
     pub message: String,
     /// CHaS asks to wait so long.
     pub retry_after: Option<Duration>,
+    /// CHaS, or something in its place, answered.
+    pub is_answer: bool,
+    /// Which credentials were shown; see [`Calls::has_other_credentials`].
+    pub shown: u64,
 }
 
 impl Fault {
     fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None }
+        Self { kind, message: message.into(), retry_after: None, is_answer: false, shown: 0 }
     }
-}
 
-impl From<CredentialsError> for Fault {
-    fn from(error: CredentialsError) -> Self {
-        Self::new(FaultKind::Untrusted, error.to_string())
+    /// CHaS does not know the node, or knows another one by its name; or it has refused it so often that the registration may
+    /// be what is wrong.
+    pub(super) const fn is_to_register_again(&self, attempts: u32) -> bool {
+        match self.kind {
+            FaultKind::Unknown | FaultKind::Conflict => true,
+            FaultKind::Unauthorized => attempts >= REFUSALS_MAX,
+            FaultKind::Away | FaultKind::Untrusted | FaultKind::NotOffered | FaultKind::Refused | FaultKind::Bad => false,
+        }
+    }
+
+    /// The answer is not what it should be.
+    fn bad(message: impl Into<String>) -> Self {
+        Self { is_answer: true, ..Self::new(FaultKind::Bad, message) }
     }
 }
 
@@ -142,66 +160,71 @@ impl Client {
         self
     }
 
-    async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder, Fault> {
+    async fn request(&self, method: Method, path: &str) -> Result<Asking, Fault> {
         let credentials = self.credentials.clone();
-        let read = move || Ok::<_, CredentialsError>((credentials.transport.client()?, credentials.tokens.current()?));
-        let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
-        let (client, token) = tokio::task::spawn_blocking(read).await.map_err(ended)??;
+        let (shown, current) = if credentials.reads_files() {
+            let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
+            tokio::task::spawn_blocking(move || credentials.current()).await.map_err(ended)?
+        } else {
+            credentials.current()
+        };
+        let (client, token) = current.map_err(|e| Fault { shown, ..Fault::new(FaultKind::Untrusted, e.to_string()) })?;
         let url = self.url.join(path).map_err(|error| Fault::new(FaultKind::Refused, format!("{path}: {error}")))?;
         let request = client.request(method, url);
-        Ok(match token {
+        let request = match &token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
-        })
+        };
+        Ok(Asking { request, token, shown })
     }
 
     /// Sends a request; an answer that is no success is a fault.
-    async fn answer(&self, request: RequestBuilder, timeout: Duration) -> Result<Response, Fault> {
-        let away = |message: String| Fault::new(FaultKind::Away, message);
+    async fn answer(&self, asking: Asking, timeout: Duration, is_success: fn(StatusCode) -> bool) -> Result<Response, Fault> {
+        let Asking { request, token, shown } = asking;
+        let silence = |kind, message: String| Fault { shown, ..Fault::new(kind, message) };
         let sent = tokio::time::timeout(timeout, request.send()).await;
-        let response = sent.map_err(|_| away(format!("no answer within {} s", timeout.as_secs())))?.map_err(|error| {
+        let late = |_| silence(FaultKind::Away, format!("no answer within {} s", timeout.as_secs()));
+        let response = sent.map_err(late)?.map_err(|error| {
             let root = cause::root(&error);
             if cause::chain(&error).any(|cause| cause.is::<rustls::Error>()) {
                 let advice = "chas.ca_file says whom to trust, chas.cert_file and chas.key_file are what is shown";
-                return Fault::new(FaultKind::Untrusted, format!("TLS: {root} ({advice})"));
+                return silence(FaultKind::Untrusted, format!("TLS: {root} ({advice})"));
             }
-            away(root)
+            silence(FaultKind::Away, root)
         })?;
         let status = response.status();
-        // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
-        if status == StatusCode::OK || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED {
+        if is_success(status) {
             return Ok(response);
         }
         let retry_after = retry_after(response.headers());
         let words = self.body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
         let (code, words) = said(&words);
-        let kind = self.judge(status, &code);
-        Err(Fault { kind, message: format!("{status}{words}"), retry_after })
+        let kind = self.judge(status, &code, token.as_ref());
+        Err(Fault { kind, message: format!("{status}{words}"), retry_after, is_answer: true, shown })
     }
 
     /// A whole body, as far as it is small enough and comes in time.
     async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
-        let bad = |message: String| Fault::new(FaultKind::Bad, message);
         let read = async {
             let mut bytes = Vec::new();
             while let Some(chunk) =
-                response.chunk().await.map_err(|error| bad(format!("the answer broke off: {}", cause::root(&error))))?
+                response.chunk().await.map_err(|error| Fault::bad(format!("the answer broke off: {}", cause::root(&error))))?
             {
                 if bytes.len() + chunk.len() > bytes_max {
-                    return Err(bad(format!("the answer is larger than {bytes_max} bytes")));
+                    return Err(Fault::bad(format!("the answer is larger than {bytes_max} bytes")));
                 }
                 bytes.extend_from_slice(&chunk);
             }
             Ok(bytes)
         };
-        let late = |_| bad(format!("the answer did not come within {} s", self.timeouts.body.as_secs()));
+        let late = |_| Fault::bad(format!("the answer did not come within {} s", self.timeouts.body.as_secs()));
         tokio::time::timeout(self.timeouts.body, read).await.map_err(late)?
     }
 
-    fn judge(&self, status: StatusCode, code: &str) -> FaultKind {
+    fn judge(&self, status: StatusCode, code: &str, token: Option<&Secret>) -> FaultKind {
         match status {
-            // What CHaS issued may be worth nothing any more (its state was lost); then the operator's is.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if self.credentials.tokens.refused() => FaultKind::Unknown,
+            // What CHaS issued may be worth nothing any more (its state was lost): the node registers anew, with the operator's.
+            StatusCode::UNAUTHORIZED if self.credentials.tokens.refused(token) => FaultKind::Unknown,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FaultKind::Unauthorized,
             StatusCode::NOT_FOUND if code == "node_unknown" => FaultKind::Unknown,
             StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => FaultKind::NotOffered,
@@ -214,14 +237,34 @@ impl Client {
     }
 }
 
+/// A request, and what it shows.
+#[derive(Debug)]
+struct Asking {
+    request: RequestBuilder,
+    token: Option<Secret>,
+    shown: u64,
+}
+
+impl Asking {
+    fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
+        Self { request: change(self.request), ..self }
+    }
+}
+
 impl Calls for Client {
     /// Registers the node, and keeps the token that it is given.
     async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
-        let request = self.request(Method::POST, "nodes/register").await?.json(registration);
-        let response = self.answer(request, self.timeouts.answer).await?;
+        let asking = self.request(Method::POST, "nodes/register").await?.with(|request| request.json(registration));
+        let token = asking.token.clone();
+        let response = self.answer(asking, self.timeouts.answer, |status| status.is_success()).await.inspect_err(|fault| {
+            // A server that says 403 of a token that it does not know is to be shown the other one, too.
+            if fault.kind == FaultKind::Unauthorized {
+                _ = self.credentials.tokens.refused(token.as_ref());
+            }
+        })?;
         let welcome: Welcome = parsed(&self.body(response, ANSWER_BYTES_MAX).await?)?;
         if let Some(token) = welcome.token.clone() {
-            let tokens = std::sync::Arc::clone(&self.credentials.tokens);
+            let tokens = Arc::clone(&self.credentials.tokens);
             let _kept = tokio::task::spawn_blocking(move || tokens.issue(&token)).await;
         }
         Ok(welcome)
@@ -229,45 +272,60 @@ impl Calls for Client {
 
     /// Reports how the node is.
     async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
-        let request = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
-        let request = if whole { request.json(report) } else { request.json(&report.heartbeat()) };
-        let response = self.answer(request, self.timeouts.answer).await?;
+        let asking = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
+        let asking = asking.with(|request| if whole { request.json(report) } else { request.json(&report.heartbeat()) });
+        let response = self.answer(asking, self.timeouts.answer, |status| status.is_success()).await?;
         parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
 
     /// Asks what should run, and whether it is still what `etag` stands for.
     async fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> Result<Polled, Fault> {
         let path = format!("nodes/{}/desired-state", self.node_id);
-        let request = self.request(Method::GET, &path).await?;
-        let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", hold.as_secs()));
-        let request = match etag.and_then(|etag| HeaderValue::from_str(etag).ok()) {
-            Some(etag) => request.header(IF_NONE_MATCH, etag),
-            None => request,
-        };
-        let response = self.answer(request, hold + self.timeouts.answer).await?;
+        let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
+        let is_conditional = etag.is_some();
+        let asking = self.request(Method::GET, &path).await?.with(|request| {
+            let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", hold.as_secs()));
+            match etag {
+                Some(etag) => request.header(IF_NONE_MATCH, etag),
+                None => request,
+            }
+        });
+        // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
+        let is_success = |status| matches!(status, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let response = self.answer(asking, hold + self.timeouts.answer, is_success).await?;
         let held = response.headers().get("preference-applied").is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
         if response.status() == StatusCode::NOT_MODIFIED {
-            return Ok(Polled::Unchanged { held });
+            let unasked = || Fault::bad("it answers that nothing has changed, and was not asked whether it has");
+            return is_conditional.then_some(Polled::Unchanged { held }).ok_or_else(unasked);
         }
         let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
         let body = self.body(response, SET_BYTES_MAX).await?;
-        let listing = wire::listing(&body, &self.node_id, etag, sent_after).map_err(|why| Fault::new(FaultKind::Bad, why))?;
+        let node_id = self.node_id.clone();
+        let read = move || wire::listing(&body, &node_id, etag, sent_after).map_err(Fault::bad);
+        // A large set takes a while, and others use this thread, too.
+        let read = tokio::task::spawn_blocking(read).await;
+        let listing = read.map_err(|_| Fault::new(FaultKind::Away, "the agent is ending"))??;
         Ok(Polled::Listing { listing: Box::new(listing) })
     }
 
-    /// Whether another token or other certificates would be used than in the last call.
-    async fn has_other_credentials(&self) -> bool {
-        let Credentials { transport, tokens } = self.credentials.clone();
-        tokio::task::spawn_blocking(move || transport.has_others() || tokens.has_another()).await.unwrap_or(false)
+    /// Whether other credentials would be shown than those.
+    async fn has_other_credentials(&self, than: u64) -> bool {
+        let credentials = self.credentials.clone();
+        tokio::task::spawn_blocking(move || credentials.current().0 != than).await.unwrap_or(false)
     }
 }
 
-/// What an answer says that may be empty.
+/// What an answer says that may be empty. It may hold a token, which is not to be told to anybody.
 fn parsed<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    serde_json::from_slice(body).map_err(|error| Fault::new(FaultKind::Bad, format!("the answer is not as expected: {error}")))
+    let bad = |error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        let what = if error.is_data() { "not what it should be" } else { "not JSON" };
+        Fault::bad(format!("the answer is {what}, from line {line} column {column} on"))
+    };
+    serde_json::from_slice(body).map_err(bad)
 }
 
 /// The code of an error and a few words of it (RFC 9457, or whatever it is).
@@ -280,7 +338,8 @@ fn said(body: &[u8]) -> (String, String) {
     (code, if words.is_empty() { words } else { format!(": {words}") })
 }
 
+/// How long CHaS asks to be left alone. No time at all is no such wish.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let wait = backoff::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
-    Some(wait.min(RETRY_AFTER_MAX))
+    (wait >= RETRY_AFTER_MIN).then(|| wait.min(RETRY_AFTER_MAX))
 }

@@ -43,8 +43,17 @@ pub struct Contact {
     pub(super) asked: watch::Sender<()>,
     /// A report is to be made at once.
     pub(super) wanted: watch::Sender<()>,
-    /// Counts reports that were answered.
-    pub(super) reports: watch::Sender<u64>,
+    /// Counts reports.
+    pub(super) reports: watch::Sender<Reports>,
+}
+
+/// Reports so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Reports {
+    /// Those that were answered, however.
+    pub(super) answered: u64,
+    /// Those that came to an end.
+    pub(super) tried: u64,
 }
 
 impl Default for Contact {
@@ -63,7 +72,7 @@ impl Default for Contact {
             state: Mutex::new(state),
             asked: watch::Sender::default(),
             wanted: watch::Sender::default(),
-            reports: watch::Sender::new(0),
+            reports: watch::Sender::default(),
         }
     }
 }
@@ -85,6 +94,14 @@ impl Contact {
     /// Something that CHaS lists waits to be asked for again.
     pub fn ask_now(&self) {
         self.asked.send_modify(|()| ());
+    }
+
+    /// A report came to an end.
+    pub(super) fn reported(&self, is_answer: bool) {
+        self.reports.send_modify(|reports| {
+            reports.tried += 1;
+            reports.answered += u64::from(is_answer);
+        });
     }
 
     pub(super) fn report_now(&self) {

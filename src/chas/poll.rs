@@ -6,9 +6,10 @@ use state::ownership::PullOutcome;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{FaultKind, Polled};
+use super::client::{Fault, FaultKind, Polled};
+use super::hold::Hold;
 use super::wire::Listing;
-use super::{Asking, Calls, Link, Node, jitter};
+use super::{Asking, Calls, Link, NOT_OFFERED, Node, jitter};
 
 /// Between polls where CHaS neither holds them nor says how often to come.
 const AFTER: Duration = Duration::from_secs(15);
@@ -19,14 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// What could not be had is asked for again, though it is the same: after this, doubling up to that.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
-/// How long CHaS is asked to hold a poll: less than the minute after which proxies give up on what is silent, and a little
-/// more or less, so that polls that met once part again.
-const HOLD: Duration = Duration::from_secs(55);
-const HOLD_SPREAD: Duration = Duration::from_secs(5);
-/// After a set that many nodes got at once, the first poll ends at any time from this on.
-const HOLD_LEAST: Duration = Duration::from_secs(5);
-/// After a set, the next poll is not to meet those of all others that got theirs.
-const NEWS_SPREAD: Duration = Duration::from_millis(500);
+/// After a set, the next poll is not to meet those of all others that got theirs: for each node of the cluster, and at most.
+const NEWS_SPREAD: (Duration, Duration) = (Duration::from_micros(300), Duration::from_secs(3));
+/// So long, about, CHaS is not asked because it does not hear how the node is: that call alone may be what does not work.
+const REPORT_PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a poll asks for next.
 enum Next {
@@ -41,97 +38,137 @@ enum Next {
 /// When the same set is taken again, of which not all could be had.
 #[derive(Default)]
 struct Again {
+    of: Option<(Option<String>, Option<u64>)>,
     attempts: u32,
     at: Option<Instant>,
 }
 
 impl Again {
-    /// The tag to ask with. Without one, the set is sent again.
-    fn tag(&mut self, asking: Asking) -> Option<String> {
+    /// The tag to ask with, and when it is to be asked next at the latest. Without a tag, the set is sent again.
+    fn tag(&mut self, asking: &Asking) -> (Option<String>, Option<Instant>) {
+        let of = Some((asking.epoch.clone(), asking.generation));
+        if asking.whole || self.of != of {
+            *self = Self { of, ..Self::default() };
+        }
         if asking.whole {
-            *self = Self::default();
-            return asking.etag;
+            return (asking.etag.clone(), None);
         }
         let at = *self.at.get_or_insert_with(Instant::now);
         if Instant::now() < at {
-            return asking.etag;
+            return (asking.etag.clone(), Some(at));
         }
         let (first, most) = AGAIN;
-        self.at = Some(Instant::now() + first.saturating_mul(1 << self.attempts.min(5)).min(most));
-        self.attempts += 1;
-        None
+        let next = Instant::now() + first.saturating_mul(1 << self.attempts.min(5)).min(most);
+        (self.at, self.attempts) = (Some(next), self.attempts + 1);
+        (None, Some(next))
     }
 }
 
 impl<N: Node, C: Calls> Link<N, C> {
-    /// Polls until CHaS does not know the node any more; first when more than so many reports were answered.
+    /// Polls until the node is to register again; first when more than so many reports were answered.
     pub(super) async fn poll_for_ever(&self, reports: u64) {
-        let (mut again, mut attempts, mut hold_spread) = (Again::default(), 0, HOLD_SPREAD);
-        let mut answered = self.contact.reports.subscribe();
-        drop(answered.wait_for(|count| *count > reports).await);
+        let (mut again, mut attempts, mut hold) = (Again::default(), 0, Hold::default());
+        let (mut is_news, mut is_hurried) = (false, false);
+        self.after_a_report(reports).await;
         let mut asked = self.contact.asked.subscribe();
         loop {
             asked.mark_unchanged();
             let asking = self.node.asking();
-            let (began, seq) = (Instant::now(), asking.seq);
-            let tag = again.tag(asking);
+            let (tag, latest) = again.tag(&asking);
+            let began = Instant::now();
+            let until_latest = latest.map_or(Duration::MAX, |latest| latest - began);
+            let held_for = if is_hurried { Duration::ZERO } else { hold.next(is_news).min(until_latest) };
             let polled = tokio::select! {
-                polled = self.client.poll(tag.as_deref(), seq, HOLD - jitter(hold_spread)) => polled,
-                () = heard(&mut asked) => {
+                polled = self.client.poll(tag.as_deref(), asking.seq, held_for) => polled,
+                // Cut off once, it is not cut off again: an answer that takes its time is still one.
+                () = heard(&mut asked), if !is_hurried => {
+                    is_hurried = true;
                     tokio::time::sleep_until(began + SPACING).await;
                     continue;
                 }
             };
+            is_hurried = false;
             let next = match polled {
-                Ok(Polled::Unchanged { held }) => {
+                Ok(polled) => {
+                    hold.answered();
                     self.contact.answered();
-                    self.contact.fresh();
-                    self.metrics.polled("unchanged");
-                    if held { Next::Held } else { Next::Paced }
-                }
-                Ok(Polled::Listing { listing }) => {
-                    self.contact.answered();
-                    if self.take(*listing).await { Next::News } else { Next::Paced }
+                    self.answered(polled, &asking).await
                 }
                 Err(fault) => {
-                    self.metrics.polled(if fault.kind == FaultKind::Bad { "bad_desired_state" } else { fault.kind.word() });
-                    if fault.kind == FaultKind::Bad {
-                        self.bad_set("bad_desired_state", &fault.message);
+                    if fault.kind == FaultKind::Away {
+                        hold.cut(began.elapsed());
                     }
-                    self.contact.failed("poll", &fault);
-                    if fault.kind == FaultKind::Unknown {
-                        return;
+                    if self.failed(&fault, &mut attempts, &mut asked).await {
+                        continue;
                     }
-                    tokio::select! {
-                        () = self.pause(&fault, &mut attempts) => {}
-                        // A server that has nothing to poll may have by now.
-                        Ok(()) = asked.changed(), if fault.kind == FaultKind::NotOffered => {}
-                    }
-                    if fault.kind.is_silence() {
-                        self.after_a_report().await;
-                    }
-                    continue;
+                    return;
                 }
             };
             attempts = 0;
-            hold_spread = if matches!(next, Next::News) { HOLD - HOLD_LEAST } else { HOLD_SPREAD };
+            is_news = matches!(next, Next::News);
             self.until_next(&next, began, &mut asked).await;
         }
     }
 
-    /// CHaS hears first how the node is, and is asked then.
-    async fn after_a_report(&self) {
+    /// What follows from an answer.
+    async fn answered(&self, polled: Polled, asking: &Asking) -> Next {
+        match polled {
+            Polled::Unchanged { held } => {
+                self.contact.fresh();
+                self.metrics.polled("unchanged");
+                if held { Next::Held } else { Next::Paced }
+            }
+            Polled::Listing { listing } => {
+                // Whether CHaS holds polls shows only when it is asked with the tag that it gave.
+                let is_news = listing.set.etag.is_some() && listing.set.etag != asking.etag;
+                if self.take(*listing, asking.generation).await && is_news { Next::News } else { Next::Paced }
+            }
+        }
+    }
+
+    /// Waits before another try. `false`: the node is to register again.
+    async fn failed(&self, fault: &Fault, attempts: &mut u32, asked: &mut watch::Receiver<()>) -> bool {
+        self.metrics.polled(if fault.kind == FaultKind::Bad { "bad_desired_state" } else { fault.kind.word() });
+        if fault.kind == FaultKind::Bad {
+            self.bad_set("bad_desired_state", &fault.message);
+        }
+        self.contact.failed("poll", fault);
+        if fault.kind == FaultKind::Unknown {
+            return false;
+        }
+        if fault.kind == FaultKind::NotOffered {
+            tokio::select! {
+                () = tokio::time::sleep(NOT_OFFERED / 2 + jitter(NOT_OFFERED)) => {}
+                // A server that had nothing to poll may have by now.
+                Ok(()) = asked.changed() => {}
+            }
+            return true;
+        }
+        self.pause(fault, attempts).await;
+        if fault.kind.is_silence() {
+            let answered = self.contact.reports.borrow().answered;
+            self.contact.report_now();
+            self.after_a_report(answered).await;
+        }
+        true
+    }
+
+    /// CHaS hears first how the node is, and is asked then: when more than so many reports were answered. If it answers none,
+    /// it may still be asked, right after one that it did not answer.
+    async fn after_a_report(&self, answered: u64) {
         let mut reports = self.contact.reports.subscribe();
-        reports.mark_unchanged();
-        self.contact.report_now();
-        let _never_ends = reports.changed().await;
+        let heard = reports.wait_for(|reports| reports.answered > answered);
+        if tokio::time::timeout(REPORT_PATIENCE, heard).await.is_err() {
+            let tried = reports.borrow().tried;
+            drop(reports.wait_for(|reports| reports.tried > tried).await);
+        }
     }
 
     async fn until_next(&self, next: &Next, began: Instant, asked: &mut watch::Receiver<()>) {
         let floor = began + SPACING;
         let wait = match next {
             Next::Held => Duration::ZERO,
-            Next::News => began.elapsed() + jitter(NEWS_SPREAD),
+            Next::News => began.elapsed() + jitter(self.spread_over(NEWS_SPREAD.0, NEWS_SPREAD.1)),
             Next::Paced => {
                 let after = self.contact.poll_after().unwrap_or(AFTER);
                 after / 2 + jitter(after)
@@ -144,25 +181,22 @@ impl<N: Node, C: Calls> Link<N, C> {
         tokio::time::sleep_until(floor).await;
     }
 
-    /// Takes in what CHaS lists. `true`: it is news, or what is stored.
-    async fn take(&self, listing: Listing) -> bool {
+    /// Takes in what CHaS lists. `known` is the generation that was stored when it was asked. `false`: it could not.
+    async fn take(&self, listing: Listing, known: Option<u64>) -> bool {
         self.contact.set_poll_after(listing.poll_after);
         let Listing { set, .. } = listing;
-        let (version, known) = (set.version(), self.node.asking().generation);
+        let version = set.version();
         match self.node.pull(set).await {
-            Ok(PullOutcome { stale: true, .. }) => {
-                if known > Some(version.generation) {
-                    self.metrics.polled("stale_generation");
-                    tracing::warn!(
-                        generation = version.generation,
-                        ?known,
-                        "CHaS answered with an older generation; it is ignored"
-                    );
-                } else {
-                    self.metrics.polled("unchanged");
-                    self.contact.fresh();
-                }
+            Ok(PullOutcome { stale: true, .. }) if known > Some(version.generation) => {
+                self.metrics.polled("stale_generation");
+                let known = known.unwrap_or_default();
+                self.bad_set("stale_generation", &format!("it lists generation {}, and {known} before", version.generation));
                 false
+            }
+            Ok(PullOutcome { stale: true, .. }) => {
+                self.metrics.polled("unchanged");
+                self.contact.fresh();
+                true
             }
             Ok(outcome) => {
                 self.metrics.polled("taken");

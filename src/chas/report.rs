@@ -1,12 +1,10 @@
 //! When the node reports: every interval, soon after something changed, and first of all when CHaS is there again.
 
-use std::cmp::Ordering;
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::FaultKind;
 use super::wire::Content;
 use super::{Calls, Link, Node, jitter};
 
@@ -41,12 +39,12 @@ impl<N: Node, C: Calls> Link<N, C> {
                     attempts = 0;
                     known = said.filter(|_| !answer.send_all);
                     self.contact.answered();
-                    match answer.desired_generation.cmp(&report.content.observed_generation) {
-                        Ordering::Greater => self.contact.ask_now(),
-                        Ordering::Equal if answer.desired_generation.is_some() => self.contact.up_to_date(),
-                        Ordering::Equal | Ordering::Less => {}
+                    match answer.lists(&report.content) {
+                        Some(true) => self.contact.up_to_date(),
+                        Some(false) => self.contact.ask_now(),
+                        None => {}
                     }
-                    self.contact.reports.send_modify(|count| *count += 1);
+                    self.contact.reported(true);
                     self.node.acknowledged(report.up_to_seq).await;
                     if answer.send_all && !whole {
                         self.contact.report_now();
@@ -61,14 +59,17 @@ impl<N: Node, C: Calls> Link<N, C> {
                 Err(fault) => {
                     known = None;
                     self.contact.failed("report", &fault);
-                    if fault.kind == FaultKind::Unknown {
+                    if fault.is_to_register_again(attempts) {
                         return;
                     }
-                    if !fault.kind.is_silence() {
-                        // It is there, and so may be asked.
-                        self.contact.reports.send_modify(|count| *count += 1);
+                    // One that answers is there, and so may be asked.
+                    self.contact.reported(fault.is_answer);
+                    let is_pressed = fault.is_answer && fault.retry_after.is_none();
+                    tokio::select! {
+                        () = self.pause(&fault, &mut attempts) => {}
+                        // Something waits for it that is more than another of its kind.
+                        Ok(()) = calls.wanted.changed(), if is_pressed => tokio::time::sleep_until(sent + SPACING).await,
                     }
-                    self.pause(&fault, &mut attempts).await;
                 }
             }
         }

@@ -2,4 +2,7 @@
 
 mod answers;
 mod client;
+mod fake;
+mod faults;
+mod fleet;
 mod link;

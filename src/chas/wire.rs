@@ -15,6 +15,8 @@ use state::spec::parse::{self, FieldError};
 const SCHEMA: u64 = 1;
 /// What CHaS may wish for as a pace.
 const PACE: std::ops::RangeInclusive<u64> = 1..=3600;
+/// Containers that are listed for one node: beyond what any can run.
+const ENTRIES_MAX: usize = 10_000;
 /// Entries that are not understood of which each is told apart.
 const REJECTED_MAX: usize = 256;
 /// Faults told of one entry.
@@ -170,7 +172,7 @@ pub struct Resources {
 }
 
 /// The part of a report that is worth one of its own when it changes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Content {
     /// `healthy`, `degraded` or `unhealthy`.
     pub status: &'static str,
@@ -180,6 +182,8 @@ pub struct Content {
     pub instance_uuid: String,
     /// The generation that is stored. `None`: none yet.
     pub observed_generation: Option<u64>,
+    /// The epoch that it is of.
+    pub observed_epoch: Option<String>,
     /// The newest that the node was seen to be as it lists. `None`: none since the agent started.
     pub applied_generation: Option<u64>,
     /// All is as asked.
@@ -284,13 +288,25 @@ pub struct SetFault {
 }
 
 /// CHaS's answer to a report. It may be empty.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Acknowledgement {
     /// The generation that CHaS lists now.
     pub desired_generation: Option<u64>,
+    /// The epoch that it is of. `None`: that of the node's.
+    pub desired_epoch: Option<String>,
     /// It does not know what the report left out.
     pub send_all: bool,
+}
+
+impl Acknowledgement {
+    /// Whether CHaS lists what the node has. `None`: it does not say.
+    #[must_use]
+    pub fn lists(&self, reported: &Content) -> Option<bool> {
+        let same_epoch = self.desired_epoch.is_none() || self.desired_epoch == reported.observed_epoch;
+        let generation = self.desired_generation?;
+        Some(same_epoch && Some(generation) == reported.observed_generation)
+    }
 }
 
 /// What CHaS lists.
@@ -328,6 +344,9 @@ pub fn listing(body: &[u8], node_id: &str, etag: Option<String>, sent_after: u64
     let epoch = text("epoch").ok_or("it has no epoch")?.to_owned();
     let generation = body["generation"].as_u64().ok_or("it has no generation")?;
     let entries = body["containers"].as_array().ok_or("it has no list of containers")?;
+    if entries.len() > ENTRIES_MAX {
+        return Err(format!("it lists {} containers, and a node takes {ENTRIES_MAX} at most", entries.len()));
+    }
     let (containers, rejected) = read(entries);
     let named = |entry: &Value| entry["name"].as_str().or(entry.as_str()).and_then(|name| name.parse().ok());
     let remove = body["remove"].as_array().into_iter().flatten().filter_map(named).collect();

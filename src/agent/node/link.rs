@@ -83,6 +83,7 @@ impl AgentLink {
             boot_id: self.node.handle.board().clock.boot_id(),
             instance_uuid: self.instance_uuid(),
             observed_generation,
+            observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
             applied_generation: *applied,
             converged,
             pending_prune: pending(pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation)))),
@@ -193,6 +194,7 @@ impl chas::Node for AgentLink {
         Asking {
             etag: pulled.and_then(|pulled| pulled.etag.clone()),
             generation: pulled.map(|pulled| pulled.version.generation),
+            epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
             whole: pulled.is_none_or(|pulled| pulled.whole),
             seq: desired.seq(),
         }

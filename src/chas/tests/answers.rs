@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use state::ownership::PulledSet;
 
-use crate::chas::wire::{self, Welcome};
+use crate::chas::wire::{self, Acknowledgement, Content, Welcome};
 
 fn set() -> Value {
     json!({"schema": 1, "node_id": "n", "epoch": "e", "generation": 42, "complete": true, "poll_after_s": 7,
@@ -59,6 +59,7 @@ fn what_is_not_whole_or_not_for_this_node_is_no_set() {
         (with("generation", json!("42")), "no generation"),
         (with("containers", json!({})), "no list of containers"),
         (with("containers", Value::Null), "no list of containers"),
+        (with("containers", json!(vec![0; 10_001])), "10000 at most"),
     ] {
         let why = read(&body).unwrap_err();
         assert!(why.contains(part), "{part:?} is not in {why:?}");
@@ -90,4 +91,26 @@ fn a_welcome_may_be_empty_and_its_paces_are_bounded() {
     };
     assert_eq!(seconds(json!({"poll_after_s": 0, "health_after_s": 1_000_000})), (Some(1), Some(3600)));
     assert_eq!(seconds(json!({"poll_after_s": 15, "health_after_s": 30, "more": {}})), (Some(15), Some(30)));
+}
+
+#[test]
+fn an_acknowledgement_says_whether_the_node_has_what_is_listed() {
+    let observed = |generation, epoch: Option<&str>| Content {
+        observed_generation: generation,
+        observed_epoch: epoch.map(str::to_owned),
+        ..Content::default()
+    };
+    let says = |body: Value| serde_json::from_value::<Acknowledgement>(body).unwrap();
+    for (body, expected) in [
+        (json!({}), None),
+        (json!({"desired_generation": 7}), Some(true)),
+        (json!({"desired_generation": 8}), Some(false)),
+        // Its database was lost, and counts anew.
+        (json!({"desired_generation": 6}), Some(false)),
+        (json!({"desired_generation": 7, "desired_epoch": "e"}), Some(true)),
+        (json!({"desired_generation": 7, "desired_epoch": "f"}), Some(false)),
+    ] {
+        assert_eq!(says(body.clone()).lists(&observed(Some(7), Some("e"))), expected, "{body}");
+    }
+    assert_eq!(says(json!({"desired_generation": 1, "desired_epoch": "e"})).lists(&observed(None, None)), Some(false));
 }

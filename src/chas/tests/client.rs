@@ -81,6 +81,7 @@ async fn each_answer_to_a_poll_means_one_thing() {
     let set = |head: &str| http(head, SET);
     for (answer, expected, part) in [
         (http("200 OK\r\n", ""), FaultKind::Bad, "empty"),
+        (http("304 Same\r\n", ""), FaultKind::Bad, "not asked"),
         (http("204 No Content\r\n", ""), FaultKind::Bad, "empty"),
         (http("200 OK\r\nContent-Length: 500\r\n", &SET[..20]), FaultKind::Bad, "broke off"),
         (http("200 OK\r\nContent-Type: text/html\r\n", "<html>"), FaultKind::Bad, "not JSON"),
@@ -138,10 +139,12 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
 
 #[tokio::test]
 async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
-    for (header, expected) in [("7", 7), ("999999999", 3600), ("Thu, 01 Jan 1970 00:00:00 GMT", 0)] {
+    for (header, expected) in
+        [("7", Some(7)), ("999999999", Some(3600)), ("Thu, 01 Jan 1970 00:00:00 GMT", None), ("0", None), ("soon", None)]
+    {
         let door = door(vec![http(&format!("503 No\r\nRetry-After: {header}\r\n"), "")]).await;
         let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
-        assert_eq!(fault.retry_after, Some(Duration::from_secs(expected)), "{header}");
+        assert_eq!(fault.retry_after, expected.map(Duration::from_secs), "{header}");
     }
 }
 
@@ -157,44 +160,80 @@ fn shown(door: &Door) -> Vec<String> {
 
 #[tokio::test]
 async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
-    let mut door = door(vec![http("304 Same\r\n", "")]).await;
+    let mut door = door(vec![http("401 No\r\n", "")]).await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("t");
     door.chas.token_file = Some(path.clone());
     let client = client(&door.chas, None);
-    let fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
+    let mut fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
     assert!(fault.kind == FaultKind::Untrusted && fault.message.contains("cannot read"), "{fault}");
-    for token in ["one", "two"] {
-        std::fs::write(&path, format!("{token}\n")).unwrap();
-        assert!(client.has_other_credentials().await);
-        client.poll(None, 0, Duration::ZERO).await.unwrap();
-        assert!(!client.has_other_credentials().await);
+    for (text, kind) in [("one\n", FaultKind::Unauthorized), ("", FaultKind::Untrusted), ("two", FaultKind::Unauthorized)] {
+        std::fs::write(&path, text).unwrap();
+        // Both of a link's loops find out, whichever asks first.
+        let before = fault.shown;
+        fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
+        assert_eq!(fault.kind, kind, "{fault}");
+        assert!(client.has_other_credentials(before).await && !client.has_other_credentials(fault.shown).await, "{text:?}");
     }
     assert_eq!(shown(&door), ["one", "two"]);
 }
 
-#[tokio::test]
-async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
-    let welcome = http("200 OK\r\n", r#"{"token":"issued"}"#);
-    let same = || http("304 Same\r\n", "");
-    let refused = http("401 No\r\n", "");
-    let answers = vec![welcome, same(), same(), refused.clone(), same(), refused];
-    let mut door = door(answers).await;
+fn given_and_kept(door: &mut Door) -> (tempfile::TempDir, std::path::PathBuf) {
     door.chas.token = Some(Secret::new("given"));
     let directory = tempfile::tempdir().unwrap();
     let kept = directory.path().join("token");
+    (directory, kept)
+}
+
+#[tokio::test]
+async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
+    let welcome = http("201 Created\r\n", r#"{"token":"issued"}"#);
+    let same = || http("304 Same\r\n", "");
+    let refused = http("401 No\r\n", "");
+    let mut door = door(vec![welcome, same(), same(), refused.clone(), refused.clone(), same(), http("403 No\r\n", "")]).await;
+    let (_directory, kept) = given_and_kept(&mut door);
+    let poll = async |client: &Client| client.poll(Some("\"t\""), 0, Duration::ZERO).await.map_err(|fault| fault.kind);
     let first = client(&door.chas, Some(&kept));
-    let registration = super::link::registration();
+    let registration = super::fake::registration();
     assert!(first.register(&registration).await.is_ok());
-    first.poll(None, 0, Duration::ZERO).await.unwrap();
+    poll(&first).await.unwrap();
     // Over a restart, too.
-    let client = client(&door.chas, Some(&kept));
-    client.poll(None, 0, Duration::ZERO).await.unwrap();
-    // CHaS does not know it any more: the node is to register with what it was given.
-    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unknown);
-    client.poll(None, 0, Duration::ZERO).await.unwrap();
-    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unauthorized);
-    assert_eq!(shown(&door), ["given", "issued", "issued", "issued", "given", "given"]);
+    let again = client(&door.chas, Some(&kept));
+    poll(&again).await.unwrap();
+    // CHaS does not know it any more: the node is to register with what it was given. Where that is worth nothing either, the
+    // first answer may have been a mistake.
+    assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unknown);
+    assert_eq!(again.register(&registration).await.unwrap_err().kind, FaultKind::Unauthorized);
+    poll(&again).await.unwrap();
+    // That it may not do something is no word on the token.
+    for _ in 0..2 {
+        assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unauthorized);
+    }
+    assert_eq!(shown(&door), ["given", "issued", "issued", "issued", "given", "issued", "issued", "issued"]);
     let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn what_chas_issued_is_shown_to_it_alone_and_until_the_operator_gives_another() {
+    let mut first = door(vec![http("200 OK\r\n", r#"{"token":"issued"}"#)]).await;
+    let (_directory, kept) = given_and_kept(&mut first);
+    let registration = super::fake::registration();
+    assert!(client(&first.chas, Some(&kept)).register(&registration).await.is_ok());
+    let mut other = door(vec![http("401 No\r\n", "")]).await;
+    other.chas.token.clone_from(&first.chas.token);
+    assert!(client(&other.chas, Some(&kept)).register(&registration).await.is_err());
+    assert_eq!(shown(&other), ["given"]);
+    first.chas.token = Some(Secret::new("another"));
+    assert!(client(&first.chas, Some(&kept)).register(&registration).await.is_ok());
+    assert_eq!(shown(&first), ["given", "another"]);
+}
+
+#[tokio::test]
+async fn a_server_without_tokens_that_refuses_its_own_is_registered_with_again() {
+    let door = door(vec![http("200 OK\r\n", r#"{"token":"issued"}"#), http("401 No\r\n", "")]).await;
+    let client = client(&door.chas, None);
+    assert!(client.register(&super::fake::registration()).await.is_ok());
+    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unknown);
+    assert_eq!(shown(&door), ["nothing", "issued"]);
 }

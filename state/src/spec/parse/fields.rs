@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::spec::parse::FieldError;
 
+/// Faults that are told. Whoever sends another kind of document needs not hear of it ten thousand times.
+pub(super) const FAULTS_MAX: usize = 1_000;
+
 /// The members of one JSON object, each read once; what nobody read is unknown.
 pub(super) struct Fields<'a> {
     path: String,
@@ -33,10 +36,12 @@ impl<'a> Fields<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    /// Notes a fault of the member `key`.
+    /// Notes a fault of the member `key`. Of a body that is nothing but faults, the first ones.
     pub(super) fn fault(&mut self, key: &str, message: &str) {
-        let field = self.join(key);
-        self.faults.push(FieldError { field, message: message.to_owned() });
+        if self.faults.len() < FAULTS_MAX {
+            let field = self.join(key);
+            self.faults.push(FieldError { field, message: message.to_owned() });
+        }
     }
 
     /// The member, if it is there; `null` says the same as leaving it out.
@@ -110,7 +115,7 @@ impl<'a> Fields<'a> {
 
     fn unknown(&mut self) {
         let strangers: Vec<_> = self.map.keys().filter(|key| !self.known.contains(&key.as_str())).collect();
-        for key in strangers {
+        for key in strangers.into_iter().take(FAULTS_MAX) {
             let score = |known: &str| strsim::jaro_winkler(key, known);
             let nearest = self.known.iter().copied().max_by(|a, b| score(a).total_cmp(&score(b)));
             let message = match nearest.filter(|known| score(known) > 0.75) {

@@ -4,13 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Fields, list};
+use super::fields::{FAULTS_MAX, Fields, list};
 use super::{Deploy, FieldError, read};
 
 /// Bodies in a set. What fits into a request of 1 MiB at all, with some 100 bytes each.
 const CONTAINERS_MAX: usize = 10_000;
-/// Faults that are told. Whoever sends another kind of document needs not hear of it ten thousand times.
-const FAULTS_MAX: usize = 1_000;
 
 /// Reads a set of deploy bodies; no name twice.
 ///
@@ -32,8 +30,7 @@ pub fn set(body: &Value) -> Result<Vec<Deploy>, Vec<FieldError>> {
             faults.push(FieldError { field: format!("{path}.name"), message });
         }
         deploys.extend(read(item, &path, &mut faults));
-        if faults.len() > FAULTS_MAX {
-            faults.truncate(FAULTS_MAX);
+        if faults.len() >= FAULTS_MAX {
             break;
         }
     }

@@ -1,0 +1,232 @@
+//! What the link is tried with: a server and nodes that only play their part, in virtual time.
+
+use std::collections::BTreeMap;
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use state::desired::marks;
+use state::ownership::{PullOutcome, PulledSet};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::chas::client::{Fault, FaultKind, Polled};
+use crate::chas::wire::{
+    Acknowledgement, Capacity, Content, Freshness, Listing, Registration, Report, Resources, Speaks, Vitals, Welcome,
+};
+use crate::chas::{Asking, Calls, Contact, Link, Node, Settings};
+use crate::metrics::Metrics;
+
+/// A server that answers as it is told to, and writes down who called when.
+#[derive(Default)]
+pub(super) struct Server {
+    pub(super) calls: Mutex<Vec<(Instant, &'static str)>>,
+    /// By call; none: it answers well.
+    pub(super) faults: Mutex<BTreeMap<&'static str, (FaultKind, Option<Duration>)>>,
+    pub(super) generation: AtomicU64,
+    /// It holds polls.
+    pub(super) holds: bool,
+    pub(super) changed: Notify,
+    pub(super) cluster_size: Option<u64>,
+    /// It keeps what it was told.
+    pub(super) keeps: bool,
+    pub(super) forgets: AtomicBool,
+    /// An answer to a poll takes so long.
+    pub(super) poll_takes: Duration,
+    /// Its sets have no tag.
+    pub(super) tagless: bool,
+}
+
+impl Server {
+    pub(super) fn called(&self, call: &'static str) -> Result<(), Fault> {
+        self.calls.lock().unwrap().push((Instant::now(), call));
+        let faults = self.faults.lock().unwrap();
+        match faults.get(call).or(faults.get("all")) {
+            Some(&(kind, retry_after)) => Err(fault(kind, retry_after)),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn fail(&self, call: &'static str, kind: FaultKind) {
+        self.faults.lock().unwrap().insert(call, (kind, None));
+    }
+
+    pub(super) fn recover(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    pub(super) fn list(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Relaxed);
+        self.changed.notify_waiters();
+    }
+
+    /// The calls since the last time, without their times.
+    pub(super) fn heard(&self) -> Vec<&'static str> {
+        self.calls.lock().unwrap().drain(..).map(|(_, call)| call).collect()
+    }
+
+    pub(super) fn count(&self, call: &str) -> usize {
+        self.calls.lock().unwrap().iter().filter(|(_, called)| *called == call).count()
+    }
+}
+
+pub(super) fn fault(kind: FaultKind, retry_after: Option<Duration>) -> Fault {
+    Fault { kind, message: "as told".to_owned(), retry_after, is_answer: !kind.is_silence(), shown: 0 }
+}
+
+/// One node's calls to it.
+pub(super) struct Line(pub(super) Arc<Server>);
+
+impl Calls for Line {
+    async fn register(&self, _: &Registration) -> Result<Welcome, Fault> {
+        self.0.called("register")?;
+        Ok(Welcome { cluster_size: self.0.cluster_size, report_changes: self.0.keeps, ..Welcome::default() })
+    }
+
+    async fn report(&self, _: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+        self.0.called(if whole { "report" } else { "heartbeat" })?;
+        let send_all = self.0.forgets.swap(false, Ordering::Relaxed);
+        let desired_generation = Some(self.0.generation.load(Ordering::Relaxed));
+        Ok(Acknowledgement { desired_generation, desired_epoch: None, send_all })
+    }
+
+    async fn poll(&self, etag: Option<&str>, _: u64, hold: Duration) -> Result<Polled, Fault> {
+        self.0.called("poll")?;
+        let tag = || self.0.generation.load(Ordering::Relaxed).to_string();
+        if self.0.holds && etag == Some(&tag()) {
+            let changed = self.0.changed.notified();
+            let _either = tokio::time::timeout(hold, changed).await;
+            // What broke off meanwhile did so for those who waited, too.
+            self.0.faults.lock().unwrap().get("all").map_or(Ok(()), |&(kind, retry_after)| Err(fault(kind, retry_after)))?;
+        }
+        if etag == Some(&tag()) {
+            return Ok(Polled::Unchanged { held: self.0.holds });
+        }
+        tokio::time::sleep(self.0.poll_takes).await;
+        let generation = self.0.generation.load(Ordering::Relaxed);
+        let etag = (!self.0.tagless).then(tag);
+        let set = PulledSet { epoch: "e".to_owned(), generation, etag, ..PulledSet::default() };
+        Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }) })
+    }
+
+    fn has_other_credentials(&self, _: u64) -> impl Future<Output = bool> + Send {
+        ready(false)
+    }
+}
+
+/// What a small node says of itself.
+pub(super) fn registration() -> Registration {
+    let resources = Capacity { cpu_cores: 1, memory_total: "1GB".to_owned(), disk_total: "1GB".to_owned() };
+    let (node_id, hostname) = ("n".to_owned(), "n".to_owned());
+    let (instance_uuid, boot_id, labels) = (String::new(), String::new(), BTreeMap::new());
+    let (api, agent_version) = (Speaks::default(), "0");
+    Registration { node_id, hostname, ip_address: None, port: 1, resources, instance_uuid, boot_id, agent_version, api, labels }
+}
+
+/// A node without containers.
+pub(super) struct Bare {
+    pub(super) asking: Mutex<Asking>,
+    pub(super) link: Mutex<marks::Link>,
+    pub(super) changes: watch::Sender<u64>,
+    pub(super) status: Mutex<&'static str>,
+    pub(super) stores: Mutex<bool>,
+}
+
+impl Default for Bare {
+    fn default() -> Self {
+        let asking = Mutex::new(Asking { whole: true, ..Asking::default() });
+        let (changes, link) = (watch::Sender::new(0), Mutex::new(marks::Link::default()));
+        Self { asking, link, changes, status: Mutex::new("healthy"), stores: Mutex::new(true) }
+    }
+}
+
+impl Node for Bare {
+    fn registration(&self) -> Registration {
+        registration()
+    }
+
+    fn report(&self) -> Report {
+        let observed_generation = self.asking.lock().unwrap().generation;
+        let resources = Resources { cpu_usage: 0.0, memory_usage: 0.0, disk_available: "1GB".to_owned(), container_count: 0 };
+        let desired = Freshness { source: "chas", age_s: None, stale: false, fault: None };
+        let content = Content {
+            status: *self.status.lock().unwrap(),
+            observed_generation,
+            applied_generation: observed_generation,
+            converged: true,
+            ..Content::default()
+        };
+        Report { vitals: Vitals { seq: 0, resources, uptime: 0, load_average: [0.0; 3], desired }, content, up_to_seq: 0 }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn asking(&self) -> Asking {
+        self.asking.lock().unwrap().clone()
+    }
+
+    fn pull(&self, set: PulledSet) -> impl Future<Output = Result<PullOutcome, String>> + Send {
+        if !*self.stores.lock().unwrap() {
+            return ready(Err("the disk is full".to_owned()));
+        }
+        let mut asking = self.asking.lock().unwrap();
+        let stale = asking.generation >= Some(set.generation);
+        if !stale {
+            (asking.generation, asking.etag) = (Some(set.generation), set.etag);
+            self.changes.send_modify(|count| *count += 1);
+        }
+        ready(Ok(PullOutcome { stale, ..PullOutcome::default() }))
+    }
+
+    fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+
+    fn link(&self) -> marks::Link {
+        self.link.lock().unwrap().clone()
+    }
+
+    fn met(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send {
+        let mut link = self.link.lock().unwrap();
+        (link.boot_id, link.cluster_size) = ("b".to_owned(), cluster_size.unwrap_or_default());
+        ready(())
+    }
+}
+
+pub(super) struct Running {
+    pub(super) node: Arc<Bare>,
+    pub(super) server: Arc<Server>,
+    pub(super) contact: Arc<Contact>,
+    pub(super) stop: CancellationToken,
+    pub(super) tracker: TaskTracker,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(super) fn join(server: &Arc<Server>, node: &Arc<Bare>, stop: &CancellationToken, tracker: &TaskTracker) -> Arc<Contact> {
+    let contact = Arc::new(Contact::default());
+    let settings = Settings { boot_id: "b".to_owned(), health_interval: Duration::from_secs(30) };
+    let link = Link::new(Arc::clone(node), Line(Arc::clone(server)), settings, Arc::clone(&contact), Metrics::new());
+    tracker.spawn(link.run(stop.clone()));
+    contact
+}
+
+pub(super) fn start(server: Server) -> Running {
+    let (node, server, stop, tracker) = (Arc::default(), Arc::new(server), CancellationToken::new(), TaskTracker::new());
+    server.generation.store(1, Ordering::Relaxed);
+    let contact = join(&server, &node, &stop, &tracker);
+    Running { node, server, contact, stop, tracker }
+}
+
+pub(super) async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
