@@ -37,16 +37,22 @@ speak to it; each set is a list of the deploy bodies that the agent's own API ta
 
 const AFTER_HELP: &str = "\
 A node has its own set, or else the one named _default, or else none: then it keeps what it runs. So taking a set away stops
-nothing; writing an empty one does. What a node finds too much to stop at once it holds until POST /nodes/{id}/confirm.
+nothing; writing an empty one does. What a node finds too much to stop at once it holds until
+POST /nodes/{id}/confirm?generation=N, where N is what GET /nodes/{id} shows under pending_prune.
 
-A set that comes from a file of --sets is changed in the file. A file that is not valid is logged with every fault, and the
-set stays as it was. A file that is deleted while the server runs takes its set along.
+A set that comes from a file of --sets is changed in the file. Write it elsewhere and mv it there: a file that nobody writes to
+for a second counts as whole. One that is not valid is logged with every fault, and the set stays as it was. A file that is
+deleted while the server runs takes its set along.
+
+Who sets --state back to a backup deletes the file epoch in it: nodes then hold back what the old sets would stop or change,
+instead of taking new generations for ones that they have seen.
 
 Tokens: CHAS_JOIN_TOKEN and CHAS_ADMIN_TOKEN, or the files. A file wins. Agents take none of fewer than 16 characters; they
 are given the join token as CHAS_API_TOKEN.
 
 What a real one must add: TLS; a database and more than one server, where this one has a directory and a lock; operators
-with names, roles and an audit log; tokens that expire, and join tokens for one node each; limits on how often anybody asks;
+with names, roles and an audit log; tokens that expire, and join tokens for one node each (here, who has the join token may
+pass for a node that is offline); limits on how often anybody asks, and how many connections there are;
 and something that decides what is to run where, instead of whoever writes the sets.
 
 Exit codes: 0 ended as asked to; 1 failed; 2 the command line is wrong.";

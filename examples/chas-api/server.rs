@@ -52,10 +52,10 @@ mod tokens;
 
 pub(crate) use run::serve;
 
-/// Every fault of `body` (of a hundred), as what the document calls `name`.
+/// Every fault of `body` (of a hundred), as what the document calls `name`; with `closed`, also fields that it does not know.
 #[allow(dead_code, reason = "only for those who run the server in their own process")]
-pub(crate) fn body_faults(name: &str, body: &Value) -> Vec<FieldError> {
-    schema::faults(name, body)
+pub(crate) fn body_faults(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
+    schema::faults(name, body, closed)
 }
 
 /// What can be asked of the time.

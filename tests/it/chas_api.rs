@@ -184,7 +184,7 @@ fn report(seq: u64) -> Value {
     json!({
         "status": "healthy", "resources": {"cpu_usage": 12.5, "memory_usage": 40, "disk_available": "50GB", "container_count": 1},
         "uptime": 86400, "load_average": [0.1, 0.2, 0.3], "boot_id": "boot", "instance_uuid": "a", "seq": seq,
-        "observed_generation": 1, "applied_generation": 1, "converged": true,
+        "observed_generation": 1, "observed_epoch": null, "applied_generation": 1, "converged": true,
         "desired": {"source": "chas", "age_s": 5, "stale": false, "fault": {"code": "not_stored", "message": "full", "count": 1}},
         "pending_prune": {"count": 1, "names": ["old"], "generation": 1}, "cordoned": false, "containers": [container],
         "conflicts": [{"name": "web", "winner": "push", "why": "it is newer"}],

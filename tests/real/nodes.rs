@@ -214,7 +214,8 @@ impl Node {
     /// Removes every container on CHaS's word, and proves that nothing of them is left.
     async fn end(self, center: &Center) {
         center.list(self.id, &[]).await;
-        center.ask("POST", &format!("/nodes/{}/confirm", self.id), None).await;
+        let generation = &center.ask("GET", &format!("/nodes/{}", self.id), None).await["generation"]["wanted"];
+        center.ask("POST", &format!("/nodes/{}/confirm?generation={generation}", self.id), None).await;
         center.converged(self.id).await;
         self.bed.assert_no_container_left();
         let links = self.machine.run("ip", &["-brief", "link"]).unwrap();

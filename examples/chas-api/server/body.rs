@@ -50,8 +50,12 @@ impl<S: Send + Sync> FromRequestParts<S> for SetName {
 pub(super) fn name_fault(name: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
-    (!begins || name.len() > NAME_BYTES_MAX || !name.chars().all(fits))
-        .then(|| format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '.', '-' and '_', beginning with a letter or digit"))
+    if !begins || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
+        let how = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '.', '-' and '_', beginning with a letter or digit");
+        return Some(how);
+    }
+    // Its path is that of a call.
+    (name == "register").then(|| "must not be \"register\"".to_owned())
 }
 
 /// The body of a request, as it is and as JSON. The route's limit is `bytes_max`.

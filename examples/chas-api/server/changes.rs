@@ -59,10 +59,14 @@ impl Server {
                 (By::Caller(condition), Change::Put(_) | Change::Delete)
                     if !condition.allows(set.as_ref().map(|set| set.tag()).as_deref()) =>
                 {
-                    return Err(Problem::Precondition);
+                    return Err(Problem::Precondition("look at it again, and then change it".to_owned()));
                 }
-                (_, Change::Confirm) if set.is_none() && (name == DEFAULT || wanted.wish(name).is_none()) => {
+                (_, Change::Confirm(_)) if set.is_none() && (name == DEFAULT || wanted.wish(name).is_none()) => {
                     return Err(none_for(name));
+                }
+                (_, Change::Confirm(generation)) if *generation != wanted.generation(name) => {
+                    let now = wanted.generation(name);
+                    return Err(Problem::Precondition(format!("it is generation {now} by now: look at what that removes")));
                 }
                 _ => {}
             }
@@ -85,6 +89,14 @@ impl Server {
         let generation = if is_changed { self.wanted().generation(name) } else { generation };
         tracing::info!(name, generation, is_changed, "what is wanted");
         Ok(Changed { generation, is_changed })
+    }
+}
+
+impl Server {
+    /// What is wanted of these is not in files any more; it stays as it is, and callers may change it.
+    pub(super) fn release(&self, names: impl Iterator<Item = String>) {
+        let mut in_files = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        names.for_each(|name| _ = in_files.remove(&name));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What survives a restart, as files that a person can read. Everything here blocks.
 //!
-//! `epoch` is made once: losing the directory makes another one. `sets/` has a file for each name, written before a change
+//! `epoch` is made once: losing the directory makes another one, and whoever sets the rest back to a backup deletes it. `sets/` has a file for each name, written before a change
 //! is answered. `nodes.json` is written every now and then: whatever is lost of it comes again with the next registration.
 
 use std::fs::{self, DirBuilder, File};

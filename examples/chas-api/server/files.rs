@@ -5,8 +5,8 @@
 //! that stays takes its set with it, and only if that was seen: what was deleted before the start is not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, Metadata};
-use std::io;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,16 +71,15 @@ impl Files {
         if self.identity.is_some_and(|old| old != identity) {
             let names: Vec<_> = self.seen.keys().collect();
             tracing::warn!(?names, "this is another directory than before; what is not in it stays as it was");
-            self.seen.clear();
+            server.release(std::mem::take(&mut self.seen).into_keys());
         }
         (self.identity, self.is_readable) = (Some(identity), true);
         for (name, signature) in &found {
             let seen = self.seen.entry(name.clone()).or_default();
             let is_settled = seen.found == *signature;
             (seen.found, seen.is_missing) = (*signature, false);
-            if signature.is_some() && seen.read != *signature && is_settled {
-                let path = self.directory.join(format!("{name}.yaml"));
-                seen.take(name, &path, *signature, server);
+            if let Some(signature) = signature.filter(|_| seen.read != *signature && is_settled) {
+                seen.take(name, &self.directory.join(format!("{name}.yaml")), signature, server);
             }
         }
         self.seen.retain(|name, seen| found.contains_key(name) || seen.stays(name, server));
@@ -94,7 +93,8 @@ impl Files {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
             if is_yaml && (stem == DEFAULT || name_fault(stem).is_none()) {
-                found.insert(stem.to_owned(), fs::metadata(&path).ok().as_ref().map(signature));
+                let file = fs::metadata(&path).ok().filter(Metadata::is_file);
+                found.insert(stem.to_owned(), file.as_ref().map(signature));
             } else if !stem.starts_with('.') && self.odd.insert(path.clone()) {
                 tracing::warn!(path = %path.display(), "is no <node_id>.yaml, and means nothing here");
             }
@@ -105,12 +105,18 @@ impl Files {
 
 impl Seen {
     /// Reads the file, and makes its set the node's.
-    fn take(&mut self, name: &str, path: &Path, signature: Option<Signature>, server: &Server) {
+    fn take(&mut self, name: &str, path: &Path, signature: Signature, server: &Server) {
         let file = path.display();
-        let set = match read(path) {
+        let text = match read(path, signature) {
+            Ok(Some(text)) => text,
+            // It is being written after all: the next looks will see.
+            Ok(None) => return,
+            Err(error) => return tracing::error!(%file, %error, "a set cannot be read; tried again"),
+        };
+        let set = match set(&text) {
             Ok(set) => set,
             Err(faults) => {
-                self.read = signature;
+                self.read = Some(signature);
                 for FieldError { field, message } in faults {
                     tracing::error!(%file, field, message, "a set is not valid; the last one stays");
                 }
@@ -118,7 +124,7 @@ impl Seen {
             }
         };
         match server.change_now(name, &Change::Put(Arc::new(set)), &By::File) {
-            Ok(_) => (self.read, self.is_wanted) = (signature, true),
+            Ok(_) => (self.read, self.is_wanted) = (Some(signature), true),
             // Not read, as far as the next look is concerned.
             Err(problem) => tracing::error!(%file, ?problem, "a set cannot be taken; tried again"),
         }
@@ -141,14 +147,21 @@ fn signature(file: &Metadata) -> Signature {
     (file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec())
 }
 
-fn read(path: &Path) -> Result<Set, Vec<FieldError>> {
+/// What is in the file, if it is the one with this signature, and still is when all was read.
+fn read(path: &Path, signature_before: Signature) -> io::Result<Option<Vec<u8>>> {
+    let file = File::open(path)?;
+    let mut text = Vec::new();
+    (&file).take(SET_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+    Ok((signature(&file.metadata()?) == signature_before).then_some(text))
+}
+
+fn set(text: &[u8]) -> Result<Set, Vec<FieldError>> {
     let fault = |message: String| vec![FieldError { field: String::new(), message }];
-    let text = fs::read(path).map_err(|error| fault(error.to_string()))?;
     if text.len() > SET_BYTES_MAX {
         return Err(fault(format!("is larger than {SET_BYTES_MAX} bytes")));
     }
     // By way of YAML's own value: it refuses a key that is there twice.
-    let yaml: serde_yaml::Value = serde_yaml::from_slice(&text).map_err(|error| fault(error.to_string()))?;
+    let yaml: serde_yaml::Value = serde_yaml::from_slice(text).map_err(|error| fault(error.to_string()))?;
     let body: Value = serde_json::to_value(yaml).map_err(|error| fault(error.to_string()))?;
     Set::of(&body, false)
 }

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use state::spec::parse::FieldError;
 
 use super::body::{BODY_BYTES_MAX, NodeId, answer, json, name_fault};
@@ -60,24 +61,34 @@ pub(super) async fn report(
         let heartbeat = read("Heartbeat", &body)?;
         server.nodes_mut().heartbeat(&id, heartbeat, now_ms)?
     } else {
-        let report = Arc::new(Report { summary: read("Report", &body)?, sent });
+        // Kept apart from the buffer that it came in, which is larger.
+        let report = Arc::new(Report { summary: read("Report", &body)?, sent: Bytes::copy_from_slice(&sent) });
         server.nodes_mut().report(&id, report, now_ms)?;
         Heard::Known
     };
     server.unsaved_reports.store(true, Ordering::Relaxed);
-    let mut told = serde_json::Map::new();
-    if let Some(wish) = server.wanted().wish(&id) {
-        told.insert("desired_generation".to_owned(), json!(wish.generation));
+    let told = told(&server, &id, heard);
+    Ok(if told.is_empty() { StatusCode::NO_CONTENT.into_response() } else { answer(Value::Object(told).to_string()) })
+}
+
+/// What the node is to hear; mostly nothing.
+fn told(server: &Server, id: &str, heard: Heard) -> Map<String, Value> {
+    let mut told = Map::new();
+    if let Some(generation) = server.wanted().wish(id).map(|wish| wish.generation)
+        && !server.nodes().get(id).is_some_and(|node| node.has(server.disk.epoch(), generation))
+    {
+        told.insert("desired_generation".to_owned(), json!(generation));
+        told.insert("desired_epoch".to_owned(), json!(server.disk.epoch()));
     }
     if heard == Heard::Unknown {
         told.insert("send_all".to_owned(), json!(true));
     }
-    Ok(answer(Value::Object(told).to_string()))
+    told
 }
 
 /// Reads what the document calls `name`, or tells every fault.
 fn read<T: DeserializeOwned>(name: &str, body: &Value) -> Result<T, Problem> {
-    let faults = schema::faults(name, body);
+    let faults = schema::faults(name, body, false);
     if faults.is_empty() {
         T::deserialize(body).map_err(|error| Problem::fault("", error.to_string()))
     } else {
@@ -86,7 +97,7 @@ fn read<T: DeserializeOwned>(name: &str, body: &Value) -> Result<T, Problem> {
 }
 
 fn registration(body: &Value) -> Result<Registration, Problem> {
-    let mut faults = schema::faults("Registration", body);
+    let mut faults = schema::faults("Registration", body, false);
     let mut fault = |field: &str, message: String| {
         if faults.iter().all(|fault: &FieldError| fault.field != field) {
             faults.push(FieldError { field: field.to_owned(), message });

@@ -41,6 +41,8 @@ pub(super) struct Summary {
     pub(super) instance_uuid: String,
     pub(super) seq: u64,
     pub(super) observed_generation: Option<u64>,
+    #[serde(default)]
+    pub(super) observed_epoch: Option<String>,
     pub(super) applied_generation: Option<u64>,
     pub(super) converged: bool,
     pub(super) pending_prune: Option<Value>,
@@ -99,6 +101,14 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// It reported that it has stored just this.
+    pub(super) fn has(&self, epoch: &str, generation: u64) -> bool {
+        self.report.as_ref().is_some_and(|report| {
+            let Summary { observed_generation, observed_epoch, .. } = &report.summary;
+            *observed_generation == Some(generation) && observed_epoch.as_deref().is_none_or(|observed| observed == epoch)
+        })
+    }
+
     fn seq(&self) -> Option<u64> {
         let report = self.report.as_ref().map(|report| report.summary.seq);
         self.heartbeat.as_ref().map(|heartbeat| heartbeat.seq).or(report)
@@ -122,6 +132,11 @@ impl Nodes {
 
     pub(super) fn get(&self, node_id: &str) -> Option<&Node> {
         self.by_id.get(node_id)
+    }
+
+    /// The node has a token of its own.
+    pub(super) fn has_token(&self, node_id: &str) -> bool {
+        self.get(node_id).is_some_and(|node| node.token.is_some())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -223,6 +238,6 @@ pub(super) fn unknown(node_id: &str) -> Problem {
 }
 
 fn conflict(node_id: &str, holder: &Registration) -> Problem {
-    let Registration { hostname, instance_uuid, .. } = holder;
-    Problem::IdentityConflict(format!("{node_id} is the instance {instance_uuid} on {hostname}"))
+    // Whoever knows its instance may take its place: that is not told.
+    Problem::IdentityConflict(format!("{node_id} is another instance, on {}", holder.hostname))
 }

@@ -70,7 +70,7 @@ fn line(server: &Server, node: &Node, wanted: Option<u64>) -> Value {
     });
     let report = node.report.as_ref().map(|report| &report.summary);
     let observed = report.and_then(|report| report.observed_generation);
-    let is_of_wanted = wanted.is_none_or(|wanted| observed == Some(wanted));
+    let is_of_wanted = wanted.is_none_or(|wanted| node.has(server.disk.epoch(), wanted));
     json!({
         "id": registration.node_id, "hostname": registration.hostname, "address": address,
         "last_heard": humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(node.heard_ms)).to_string(),
@@ -105,7 +105,9 @@ pub(super) async fn put_set(
         Some(_) => return Err(Problem::fault("force", "is the only parameter, and is true or false")),
     };
     let (_, body) = read_json(request, SET_BYTES_MAX).await?;
-    let set = Arc::new(Set::of(&body, force).map_err(Problem::Invalid)?);
+    // A large set takes a while, and others use this thread, too.
+    let read = tokio::task::spawn_blocking(move || Set::of(&body, force)).await;
+    let set = Arc::new(read.map_err(|error| Problem::NotStored(error.to_string()))?.map_err(Problem::Invalid)?);
     let changed = server.change(&name, Change::Put(Arc::clone(&set)), Condition::of(&headers)).await?;
     Ok(tagged(shown(changed), &set))
 }
@@ -118,8 +120,15 @@ pub(super) async fn delete_set(
     Ok(shown(server.change(&name, Change::Delete, Condition::of(&headers)).await?))
 }
 
-pub(super) async fn confirm(State(server): State<Arc<Server>>, SetName(name): SetName) -> Result<Response, Problem> {
-    Ok(shown(server.change(&name, Change::Confirm, Condition::default()).await?))
+pub(super) async fn confirm(
+    State(server): State<Arc<Server>>,
+    SetName(name): SetName,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let asked = query.as_deref().and_then(|query| query.strip_prefix("generation=")?.parse().ok());
+    let how = "is the only parameter, and is needed: the generation whose removals are meant, as pending_prune has it";
+    let generation = asked.ok_or_else(|| Problem::fault("generation", how))?;
+    Ok(shown(server.change(&name, Change::Confirm(generation), Condition::default()).await?))
 }
 
 fn shown(changed: Changed) -> Response {

@@ -47,7 +47,8 @@ pub(super) async fn desired_state(
     let (condition, wait) = (Condition::of(&headers), wait(&headers));
     // Before the first look: a change right after it must not be missed.
     let mut wake = server.wake.subscribe();
-    let (mut wish, mut tag) = look(&server, &id)?;
+    let mut wish = look(&server, &id)?;
+    let mut tag = tag_of(&server, &wish);
     let held = wait.filter(|_| condition.is_current(&tag)).and_then(|wait| Some((Held::begin(&server.held)?, wait)));
     let Some((_held, wait)) = held else { return Ok(answer(&server, &id, &wish, &tag, &condition, None)) };
     let until = tokio::time::sleep(wait);
@@ -58,21 +59,28 @@ pub(super) async fn desired_state(
             () = &mut until => break,
             changed = wake.changed() => changed.expect("the server that is looked at is there"),
         }
-        (wish, tag) = look(&server, &id)?;
+        let now = look(&server, &id)?;
+        // Most changes are some other node's.
+        if (now.generation, now.is_confirmed) != (wish.generation, wish.is_confirmed) {
+            tag = tag_of(&server, &now);
+            wish = now;
+        }
     }
     Ok(answer(&server, &id, &wish, &tag, &condition, Some(wait)))
 }
 
-/// What the node is to have now, and the tag of all that is said about it.
-fn look(server: &Server, id: &str) -> Result<(Wish, String), Problem> {
+/// What the node is to have now.
+fn look(server: &Server, id: &str) -> Result<Wish, Problem> {
     if server.nodes().get(id).is_none() {
         return Err(nodes::unknown(id));
     }
-    let wish = server.wanted().wish(id).ok_or_else(|| changes::none_for(id))?;
-    let Wish { set, generation, is_confirmed } = &wish;
+    server.wanted().wish(id).ok_or_else(|| changes::none_for(id))
+}
+
+/// The tag of all that is said about it.
+fn tag_of(server: &Server, Wish { set, generation, is_confirmed }: &Wish) -> String {
     let rest = format!("{generation} {is_confirmed} {}", server.settings.poll_after.as_secs());
-    let tag = format!("\"{}\"", fingerprint(&[server.disk.epoch(), &set.hash, &rest]));
-    Ok((wish, tag))
+    format!("\"{}\"", fingerprint(&[server.disk.epoch(), &set.hash, &rest]))
 }
 
 fn answer(server: &Server, id: &str, wish: &Wish, tag: &str, condition: &Condition, held: Option<Duration>) -> Response {

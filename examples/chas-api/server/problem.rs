@@ -26,8 +26,8 @@ pub(crate) enum Problem {
     IdentityConflict(String),
     /// The set is kept in a file, and changed there: 409.
     SetInFile(String),
-    /// It is not as the caller believes (`If-Match`, `If-None-Match`): 412.
-    Precondition,
+    /// It is not as the caller believes (`If-Match`, `If-None-Match`, `generation`): 412.
+    Precondition(String),
     /// The body is larger than so many bytes: 413.
     TooLarge(usize),
     /// The body is not valid: 422, with every fault.
@@ -56,7 +56,7 @@ impl Problem {
             Self::NoSuchMethod => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is not done here"),
             Self::IdentityConflict(_) => (StatusCode::CONFLICT, "identity_conflict", "another node has this name"),
             Self::SetInFile(_) => (StatusCode::CONFLICT, "set_in_file", "the set is kept in a file"),
-            Self::Precondition => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "it is not as you believe"),
+            Self::Precondition(_) => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "it is not as you believe"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too large"),
             Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the body is not valid"),
             Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_stored", "the change cannot be stored"),
@@ -73,11 +73,11 @@ impl Problem {
             | Self::NoSuchPath(detail)
             | Self::IdentityConflict(detail)
             | Self::SetInFile(detail)
+            | Self::Precondition(detail)
             | Self::NotStored(detail)
             | Self::Full(detail) => detail.clone(),
             Self::Unauthorized => "send a valid token as \"Authorization: Bearer …\"".to_owned(),
             Self::NoSuchMethod => "openapi.json lists what there is".to_owned(),
-            Self::Precondition => "look at it again, and then change it".to_owned(),
             Self::TooLarge(bytes_max) => format!("a body is {bytes_max} bytes at most"),
             Self::Invalid(faults) => {
                 let faults: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
+use rustix::net::sockopt;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ const SAVE_AFTER: Duration = Duration::from_secs(1);
 const SAVE_REPORTS_AFTER: Duration = Duration::from_secs(10);
 /// Of the time, so much at most is spent on saving: one part in ten.
 const SAVE_REST: u32 = 10;
+/// Longer than anything is held: a connection that is silent for so long may have nobody at its other end.
+const VANISHED_AFTER: Duration = Duration::from_secs(150);
 /// What is under way when the server is to stop has so long. Polls that are held end at once.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -47,10 +50,15 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, stop: Canc
             server.wake.send_replace(true);
         }
     };
-    // Answers are small and wait for nothing: Nagle's algorithm would only delay them.
     let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps Nagle's algorithm");
+        // Answers are small and wait for nothing: Nagle's algorithm would only delay them. A node that vanished without a word
+        // would keep its connection for ever.
+        let set = stream.set_nodelay(true).and_then(|()| {
+            sockopt::set_socket_keepalive(&*stream, true)?;
+            Ok(sockopt::set_tcp_keepidle(&*stream, VANISHED_AFTER)?)
+        });
+        if let Err(error) = set {
+            tracing::debug!(%error, "a connection stays as it came");
         }
     });
     let serving = axum::serve(listener, routes::router(Arc::clone(&server))).with_graceful_shutdown(asked);

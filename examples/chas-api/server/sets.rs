@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use state::spec::parse::{self, FieldError};
 
+use super::body::SET_BYTES_MAX;
 use super::schema;
 
 /// The name of the set that holds for every node that has none of its own. No node can be called so.
@@ -30,7 +31,7 @@ impl Set {
     /// # Errors
     /// Every fault in it, each with its place.
     pub(super) fn of(body: &Value, force: bool) -> Result<Self, Vec<FieldError>> {
-        let mut faults = schema::faults("Set", body);
+        let mut faults = schema::faults("Set", body, false);
         let containers = body["containers"].as_array();
         if !force {
             let mut names = BTreeSet::new();
@@ -44,7 +45,16 @@ impl Set {
                 }
             }
         }
-        if faults.is_empty() { Ok(Self::stored(body)) } else { Err(faults) }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let set = Self::stored(body);
+        // A few anchors of YAML may stand for more than was read.
+        if set.fields.len() > SET_BYTES_MAX {
+            let message = format!("is {} bytes of JSON, and agents read {SET_BYTES_MAX} at most", set.fields.len());
+            return Err(vec![FieldError { field: "containers".to_owned(), message }]);
+        }
+        Ok(set)
     }
 
     /// A set that was read before.
@@ -113,8 +123,8 @@ pub(super) enum Change {
     Put(Arc<Set>),
     /// There is no set.
     Delete,
-    /// What the current generation removes is meant.
-    Confirm,
+    /// What this generation removes is meant. It has to be the current one.
+    Confirm(u64),
 }
 
 /// What is wanted of all nodes.
@@ -169,8 +179,8 @@ impl Wanted {
             Change::Delete if entry.set.is_none() => None,
             Change::Delete if name == DEFAULT => Some(Entry { set: None, count: next, confirmed: None }),
             Change::Delete => Some(Entry { set: None, count: next - self.default.count, confirmed: None }),
-            Change::Confirm if entry.confirmed == Some(generation) => None,
-            Change::Confirm => Some(Entry { confirmed: Some(generation), ..entry }),
+            Change::Confirm(_) if entry.confirmed == Some(generation) => None,
+            Change::Confirm(_) => Some(Entry { confirmed: Some(generation), ..entry }),
         }
     }
 

@@ -23,6 +23,13 @@ fn names(answer: &Answer) -> Vec<&str> {
     answer.body["containers"].as_array().into_iter().flatten().map(|container| container["name"].as_str().unwrap()).collect()
 }
 
+/// Little to read, and more than an agent takes.
+fn large() -> String {
+    let first = format!("containers:\n- {{name: c0, image: nginx, environment: &e {{A: {}}}}}\n", "x".repeat(10_000));
+    let rest = (1..450).map(|number| format!("- {{name: c{number}, image: nginx, environment: *e}}\n"));
+    first + &rest.collect::<String>()
+}
+
 /// Holds a poll until what the node is to run is another.
 async fn changed(api: &Running, token: &str, old: &Answer) -> Answer {
     let answer = api.poll("n1", token, &[("if-none-match", &old.etag()), ("prefer", "wait=10")]).await;
@@ -47,10 +54,8 @@ async fn a_file_is_followed_and_a_broken_one_keeps_the_last_good_set() {
         assert_eq!(api.call("DELETE", path, ADMIN, None).await.kind(), (409, "set_in_file"));
     }
     let twice = "containers: []\ncontainers: []\n";
-    for (index, broken) in ["", "containers: [", "containers: [{name: B, image: nginx}]", "[]", "containers: []\nx: 1\n", twice]
-        .into_iter()
-        .enumerate()
-    {
+    let broken = ["", "containers: [", "containers: [{name: B, image: nginx}]", "[]", "containers: []\nx: 1\n", twice, &large()];
+    for (index, broken) in broken.into_iter().enumerate() {
         write(&own, broken);
         // Names are taken in their order: once this one is read, the broken one was.
         write(&sets.path().join("z.yaml"), &format!("containers: [{{name: a, image: 'nginx:{index}'}}]\n"));
@@ -59,7 +64,7 @@ async fn a_file_is_followed_and_a_broken_one_keeps_the_last_good_set() {
             tokio::task::yield_now().await;
         }
         let kept = api.poll("n1", &token, &[]).await;
-        assert_eq!((kept.etag(), names(&kept)), (second.etag(), vec!["b"]), "{broken:?}");
+        assert_eq!((kept.etag(), names(&kept)), (second.etag(), vec!["b"]), "{:?}", &broken[..broken.len().min(80)]);
     }
     write(&own, "containers: []\n");
     let third = changed(&api, &token, &second).await;
@@ -88,6 +93,9 @@ async fn a_directory_that_is_gone_or_another_one_changes_nothing() {
     // As a mount that is missing.
     fs::create_dir(&sets).unwrap();
     unchanged().await;
+    assert_eq!(api.call("DELETE", "/nodes/n1/set", ADMIN, None).await.status, 200, "it is nobody's file now");
+    assert_eq!(api.call("PUT", "/nodes/n1/set", ADMIN, Some(&set(&["b"]))).await.status, 200);
+    let first = api.poll("n1", &token, &[]).await;
     fs::remove_dir(&sets).unwrap();
     fs::rename(&away, &sets).unwrap();
     write(&sets.join("n1.yaml"), "containers: [{name: c, image: nginx}]\n");

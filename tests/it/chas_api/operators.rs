@@ -39,15 +39,23 @@ async fn a_confirmation_is_for_one_generation() {
     let api = Running::start().await;
     let (first, second) = (api.join("n1").await, api.join("n2").await);
     let confirmed = async |id: &str, token: &str| api.poll(id, token, &[]).await.body["prune_confirm"].clone();
-    assert_eq!(api.call("POST", "/nodes/n1/confirm", ADMIN, None).await.kind(), (404, "no_set"));
+    assert_eq!(api.call("POST", "/nodes/n1/confirm?generation=0", ADMIN, None).await.kind(), (404, "no_set"));
     api.operate("PUT", "/nodes/_default/set", Some(&set(&["a"]))).await;
-    let answer = api.operate("POST", "/nodes/n1/confirm", None).await;
+    for wrong in ["", "?generation=", "?generation=x", "?force=true"] {
+        let refused = api.call("POST", &format!("/nodes/n1/confirm{wrong}"), ADMIN, None).await;
+        assert_eq!(refused.kind(), (422, "invalid"), "{wrong}");
+    }
+    for other in [0, 2] {
+        let refused = api.call("POST", &format!("/nodes/n1/confirm?generation={other}"), ADMIN, None).await;
+        assert_eq!(refused.kind(), (412, "precondition_failed"), "whoever confirms has seen another set");
+    }
+    let answer = api.operate("POST", "/nodes/n1/confirm?generation=1", None).await;
     assert_eq!(answer, json!({"generation": 1, "changed": true}), "it is no change of the set");
     assert_eq!((confirmed("n1", &first).await, confirmed("n2", &second).await), (json!(1), json!(null)));
     api.operate("PUT", "/nodes/_default/set", Some(&set(&["b"]))).await;
     assert_eq!(confirmed("n1", &first).await, json!(null));
     api.operate("PUT", "/nodes/n2/set", Some(&set(&["c"]))).await;
-    api.operate("POST", "/nodes/_default/confirm", None).await;
+    api.operate("POST", "/nodes/_default/confirm?generation=2", None).await;
     assert_eq!((confirmed("n1", &first).await, confirmed("n2", &second).await), (json!(2), json!(null)));
     api.operate("PUT", "/nodes/_default/set", Some(&set(&["c"]))).await;
     assert_eq!(confirmed("n1", &first).await, json!(null));
@@ -75,7 +83,7 @@ async fn a_set_is_refused_with_every_fault_unless_it_is_forced() {
     {
         assert_eq!(api.call("PUT", "/nodes/n1/set?force=true", ADMIN, Some(&wrong)).await.kind(), (422, "invalid"), "{wrong}");
     }
-    for path in ["/nodes/-/set", "/nodes/_other/set", "/nodes/a%2Fb/set", "/nodes/n1/set?forse=true"] {
+    for path in ["/nodes/-/set", "/nodes/_other/set", "/nodes/a%2Fb/set", "/nodes/n1/set?forse=true", "/nodes/register/set"] {
         assert_eq!(api.call("PUT", path, ADMIN, Some(&set(&[]))).await.kind(), (422, "invalid"), "{path}");
     }
     api.stop().await;
@@ -114,7 +122,7 @@ async fn the_list_says_who_is_there_and_how_far() {
     let token = api.join("n2").await;
     api.join("n1").await;
     api.operate("PUT", "/nodes/n2/set", Some(&set(&["a"]))).await;
-    assert_eq!(api.call("PUT", "/nodes/n2/health", &token, Some(&report(1))).await.status, 200);
+    assert_eq!(api.call("PUT", "/nodes/n2/health", &token, Some(&report(1))).await.status, 204);
     let list = api.operate("GET", "/nodes", None).await;
     let [first, second] = list["nodes"].as_array().unwrap().as_slice() else { panic!("{list}") };
     assert_eq!((&first["id"], &first["status"], &first["converged"]), (&json!("n1"), &json!(null), &json!(false)));
@@ -133,11 +141,11 @@ async fn a_restart_forgets_nothing_and_a_lost_state_is_another_epoch() {
     let (state, lost) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let api = Running::start_on(state.path()).await;
     let token = api.join("n1").await;
-    assert_eq!(api.call("PUT", "/nodes/n1/health", &token, Some(&report(5))).await.status, 200);
+    assert_eq!(api.call("PUT", "/nodes/n1/health", &token, Some(&report(5))).await.status, 204);
     api.operate("PUT", "/nodes/_default/set", Some(&set(&["a"]))).await;
     api.operate("PUT", "/nodes/n1/set", Some(&set(&["b"]))).await;
     api.operate("DELETE", "/nodes/n1/set", None).await;
-    api.operate("POST", "/nodes/n1/confirm", None).await;
+    api.operate("POST", "/nodes/n1/confirm?generation=3", None).await;
     let before = api.poll("n1", &token, &[]).await;
     assert_eq!((&before.body["generation"], &before.body["prune_confirm"]), (&json!(3), &json!(3)));
     let node = api.operate("GET", "/nodes/n1", None).await;

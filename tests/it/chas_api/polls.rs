@@ -34,7 +34,7 @@ async fn the_tag_stands_for_all_of_the_answer() {
     }
     assert_eq!(api.poll("n1", &token, &[("if-none-match", "\"x\"")]).await.status, 200);
     let mut tags = vec![etag];
-    api.operate("POST", "/nodes/n1/confirm", None).await;
+    api.operate("POST", "/nodes/n1/confirm?generation=1", None).await;
     tags.push(api.poll("n1", &token, &[]).await.etag());
     for change in [json!({"cordon": false}), json!({"remove": []}), json!({"containers": []})] {
         let mut body = body.clone();

@@ -38,6 +38,14 @@ struct State {
     polls: usize,
     /// What was asked, in order: `register`, `report` and `poll`.
     calls: Vec<&'static str>,
+    /// What of it is not as the document of the interface has it.
+    undocumented: Vec<String>,
+}
+
+/// All that is not as the document has it, fields that it does not know among it.
+fn undocumented(name: &str, body: &Value) -> Vec<String> {
+    let faults = crate::chas_api::body_faults(name, body, true);
+    faults.into_iter().map(|fault| format!("{name} {}: {}", fault.field, fault.message)).collect()
 }
 
 /// The server. It ends with the value.
@@ -62,6 +70,7 @@ impl Chas {
             reports: Vec::new(),
             polls: 0,
             calls: Vec::new(),
+            undocumented: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
@@ -128,6 +137,7 @@ impl Chas {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             let newest = self.lock().reports.last().cloned().unwrap_or_default();
+            assert_eq!(self.lock().undocumented, Vec::<String>::new(), "the agent sends what the document knows");
             if wanted(&newest) {
                 return newest;
             }
@@ -145,14 +155,18 @@ fn serve(state: &Mutex<State>, head: &Head, body: &[u8], mut stream: TcpStream) 
     match (head.method(), head.second()) {
         ("POST", "/nodes/register") => {
             state.calls.push("register");
-            state.registrations.push(sent());
+            let registration = sent();
+            state.undocumented.extend(undocumented("Registration", &registration));
+            state.registrations.push(registration);
             let (status, body) = state.register.clone();
             drop(state);
             http::answer(&mut stream, status, &[], &body.to_string())
         }
         ("PUT", path) if path == health => {
             state.calls.push("report");
-            state.reports.push(sent());
+            let report = sent();
+            state.undocumented.extend(undocumented("Report", &report));
+            state.reports.push(report);
             let body = json!({"desired_generation": state.set["generation"]}).to_string();
             let body = if state.announces { body } else { String::new() };
             drop(state);
