@@ -280,6 +280,27 @@ async fn a_database_that_was_restored_stops_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_state_keeps_what_chas_lists() {
+    let mut central = Central::new().await;
+    let first = central.list(&central.sleepers(&["a", "b", "c"])).await;
+    let before = central.running().await;
+    central.stand.agent.kill_9();
+    std::fs::remove_dir_all(central.stand.bed.dir.join("state")).unwrap();
+    central.stand.agent.start_again().await;
+    // It asks without a tag, and what it is told is what runs.
+    let settled = |report: &Value| {
+        let theirs = |container: &Value| container["owner"] == "chas" && container["status"] == "running";
+        let containers = report["containers"].as_array().unwrap();
+        let is_anew = report["instance_uuid"] != first["instance_uuid"];
+        is_anew && report["applied_generation"] == first["applied_generation"] && containers.iter().all(theirs)
+    };
+    let report = central.chas.report("it has taken over what runs", settled).await;
+    assert_eq!((&report["pending_prune"], &report["converged"]), (&Value::Null, &json!(true)), "{report:#}");
+    assert_eq!((report["containers"].as_array().unwrap().len(), central.running().await), (3, before));
+    central.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cordoned_node_takes_nothing_new_and_one_entry_that_is_wrong_is_told() {
     let central = Central::new().await;
     central.list(&central.sleepers(&["a"])).await;

@@ -22,6 +22,8 @@ use crate::harness::registry::Registry;
 use crate::harness::{Testbed, http, run};
 use crate::stand::SOON;
 
+mod cut_off;
+
 const JOIN_TOKEN: &str = "a-token-to-join-with-0123456789";
 const ADMIN_TOKEN: &str = "a-token-to-operate-with-0123456789";
 /// A node reports so often; three times that without a word, and CHaS counts it as offline.
@@ -63,6 +65,12 @@ impl Center {
         let server = Server::open(settings).unwrap();
         TaskTracker::new().spawn(serve(listener, server, stop.clone()));
         Self { registry, client: http::client(), api, _stop: stop.drop_guard(), gateway, bed }
+    }
+
+    /// A machine on its network.
+    fn machine(&self, host: u8) -> Arc<Machine> {
+        let [a, b, c, _] = self.gateway.octets();
+        Arc::new(Machine::boot_on(&self.bed.bridge, self.gateway, Ipv4Addr::new(a, b, c, host)))
     }
 
     /// What an operator asks of CHaS; its answer.
@@ -123,9 +131,7 @@ struct Node {
 
 impl Node {
     async fn start(center: &Center, id: &'static str, host: u8) -> Self {
-        let [a, b, c, _] = center.gateway.octets();
-        let address = Ipv4Addr::new(a, b, c, host);
-        let machine = Arc::new(Machine::boot_on(&center.bed.bridge, center.gateway, address));
+        let machine = center.machine(host);
         let bed = Testbed::on(Arc::new(Containerd::private_on(Arc::clone(&machine))));
         let api = center.api.clone();
         let recorder = Proxy::between(center.gateway, move || TcpStream::connect(&api));

@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::{Ipv4Addr, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -142,14 +142,26 @@ impl Machine {
 
     /// Connects to a port of its loopback address, whether the cable is plugged in or not: its console.
     pub(crate) fn connect(&self, port: u16) -> io::Result<TcpStream> {
+        self.socket(move || TcpStream::connect((Ipv4Addr::LOCALHOST, port)))
+    }
+
+    /// Gives it a name server that hears everything and answers nothing, as long as the value lives.
+    pub(crate) fn set_silent_name_server(&self) -> UdpSocket {
+        let script = "echo 'nameserver 127.0.0.1' >/run/resolv.conf; mount --bind /run/resolv.conf /etc/resolv.conf";
+        self.run("sh", &["-ec", script]).unwrap_or_else(|error| panic!("{error}"));
+        self.socket(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))).expect("nobody else is there")
+    }
+
+    /// Makes a socket in it.
+    fn socket<T: Send + 'static>(&self, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
         let init = self.init().ok_or(io::ErrorKind::HostUnreachable)?.as_raw_nonzero();
         let network = File::open(format!("/proc/{init}/ns/net"))?;
         // A socket stays in the namespace that it was made in; the thread that was there goes.
-        let connecting = thread::spawn(move || {
+        let making = thread::spawn(move || {
             move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+            make()
         });
-        connecting.join().expect("it does not panic")
+        making.join().expect("it does not panic")
     }
 }
 
