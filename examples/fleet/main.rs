@@ -74,7 +74,7 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
     let begun = Instant::now();
     node::start_all(nodes, control.url(), health_interval, &tally, &tracker, &stop)?;
-    let took = tally.reached(1, begun).await?;
+    let (_, took) = tally.reached(1, begun).await?;
     let peak = tally.peak(begun, took);
     say(&format!(
         "boot: {nodes} nodes register, report and poll within {:.1} s; at most {peak} calls in one second",
@@ -88,8 +88,10 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         control.list(json!([{"name": "web", "image": format!("nginx:{change}")}])).await?;
         changes.push(tally.reached(u64::from(change) + 2, asked).await?);
     }
-    let shown: Vec<_> = changes.iter().map(|took| format!("{:.2}", took.as_secs_f64())).collect();
-    say(&format!("change: from the operator's request until all {nodes} nodes have it: {} s", shown.join(", ")));
+    let shown = |all: Vec<Duration>| all.iter().map(|took| format!("{:.2}", took.as_secs_f64())).collect::<Vec<_>>().join(", ");
+    let (half, all) = changes.into_iter().unzip();
+    say(&format!("change: from the operator's request until all {nodes} nodes have it: {} s", shown(all)));
+    say(&format!("change: until half of them have it: {} s", shown(half)));
 
     tokio::time::sleep(health_interval + CALM).await;
     let (before, from) = (wire_bytes::now()?, Instant::now());

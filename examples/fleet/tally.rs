@@ -30,12 +30,12 @@ pub(crate) struct Calls {
 /// What all nodes count into.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    nodes: u64,
+    nodes: usize,
     begun: Instant,
     /// Calls that came to the server, by second since the beginning: registrations, reports, polls.
     seconds: Mutex<Vec<[u32; 3]>>,
-    /// Nodes that have a generation, and when the last of them got it.
-    generations: Mutex<BTreeMap<u64, (u64, Instant)>>,
+    /// When nodes got a generation, in the order in which they did.
+    generations: Mutex<BTreeMap<u64, Vec<Instant>>>,
     progress: Notify,
     /// When each node was answered first, since [`Tally::forget`].
     first: Mutex<Vec<Option<Instant>>>,
@@ -48,7 +48,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Tally {
     pub(crate) fn new(nodes: usize) -> Arc<Self> {
         Arc::new(Self {
-            nodes: nodes as u64,
+            nodes,
             begun: Instant::now(),
             seconds: Mutex::default(),
             generations: Mutex::default(),
@@ -80,27 +80,28 @@ impl Tally {
     /// A node has this generation.
     pub(crate) fn has(&self, generation: u64) {
         let mut generations = lock(&self.generations);
-        let entry = generations.entry(generation).or_insert((0, Instant::now()));
-        *entry = (entry.0 + 1, Instant::now());
-        if entry.0 == self.nodes {
+        let reached = generations.entry(generation).or_default();
+        reached.push(Instant::now());
+        if reached.len() == self.nodes {
             self.progress.notify_waiters();
         }
     }
 
-    /// Waits until all nodes have this generation; how long after `since` that was.
-    pub(crate) async fn reached(&self, generation: u64, since: Instant) -> anyhow::Result<Duration> {
+    /// Waits until all nodes have this generation; how long after `since` half of them had it, and all.
+    pub(crate) async fn reached(&self, generation: u64, since: Instant) -> anyhow::Result<(Duration, Duration)> {
         let all = async {
             loop {
                 let progress = self.progress.notified();
-                if let Some((count, last)) = lock(&self.generations).get(&generation).copied()
-                    && count == self.nodes
+                if let Some(reached) = lock(&self.generations).get(&generation)
+                    && let [.., last] = reached[..]
+                    && reached.len() == self.nodes
                 {
-                    return last.duration_since(since);
+                    return (reached[self.nodes / 2].duration_since(since), last.duration_since(since));
                 }
                 progress.await;
             }
         };
-        let had = || lock(&self.generations).get(&generation).map_or(0, |(count, _)| *count);
+        let had = || lock(&self.generations).get(&generation).map_or(0, Vec::len);
         tokio::time::timeout(REACHED_TIMEOUT, all)
             .await
             .with_context(|| format!("generation {generation} reached {} of {} nodes", had(), self.nodes))

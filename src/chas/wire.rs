@@ -273,6 +273,7 @@ pub struct Freshness {
     /// CHaS did not say so when it was asked last.
     pub stale: bool,
     /// What was wrong with what it answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub fault: Option<SetFault>,
 }
 

@@ -75,7 +75,6 @@ impl Transport {
 
     fn build(&self, pem: &Pem) -> reqwest::Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
-            .user_agent(concat!("chas-node-agent/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             // A redirect is a captive portal's answer, or would take the token elsewhere.
