@@ -257,15 +257,11 @@ api() {
     [[ ${answer##*$'\n'} == 2?? ]]
 }
 
-# Takes the node away, whatever there is of it. Says what it found.
+# node_down [MORE...]: takes the node away, whatever there is of it, with more lines for `sweep`. Says what it found.
 node_down() {
     [[ -e $NODE ]] || return 0
     local name
     for name in agent chas containerd registry; do stop "$name"; done
-    sh "$REPOSITORY/contrib/sweep" "$NODE" <<END
-namespace $NAMESPACE
-namespace $NAMESPACE-ctr
-bridge $BRIDGE
-END
+    printf '%s\n' "namespace $NAMESPACE" "namespace $NAMESPACE-ctr" "bridge $BRIDGE" "$@" | sh "$REPOSITORY/contrib/sweep" "$NODE"
     [[ ! -e $NODE ]] || fail "$NODE cannot be removed; see what holds it: grep $NODE /proc/mounts; fuser -vm $NODE"
 }

@@ -101,7 +101,7 @@ pub trait Calls: Send + Sync + 'static {
     /// seconds, while it is.
     fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> impl Future<Output = Result<Polled, Fault>> + Send;
 
-    /// Whether another token or other certificates would be shown than those ([`Fault::shown`]).
+    /// Whether the operator gives another token or other certificates than those ([`Fault::shown`]).
     fn has_other_credentials(&self, than: u64) -> impl Future<Output = bool> + Send;
 }
 
@@ -129,6 +129,11 @@ fn jitter(ceiling: Duration) -> Duration {
     backoff::delay(ceiling, ceiling, 0)
 }
 
+/// When what the server does not offer is asked for again.
+fn not_offered(fault: &Fault) -> Duration {
+    fault.retry_after.unwrap_or_default().max(NOT_OFFERED / 2) + jitter(NOT_OFFERED)
+}
+
 impl<N: Node, C: Calls> Link<N, C> {
     /// A link that has not begun.
     #[must_use]
@@ -142,13 +147,13 @@ impl<N: Node, C: Calls> Link<N, C> {
             self.spread().await;
             let mut attempts = 0;
             loop {
-                let is_registered = self.register().await;
+                let again = self.register().await;
                 let (began, reports) = (Instant::now(), self.contact.reports.borrow().answered);
                 // Each ends only when the node is to register again.
                 tokio::select! {
                     () = self.report_for_ever() => {}
                     () = self.poll_for_ever(reports) => {}
-                    () = tokio::time::sleep(NOT_OFFERED / 2 + jitter(NOT_OFFERED)), if !is_registered => {}
+                    () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 }
                 // One that takes a registration and forgets it is not to be asked for ever without a pause.
                 attempts = if began.elapsed() < REFUSED.1 { attempts + 1 } else { 0 };
@@ -174,20 +179,20 @@ impl<N: Node, C: Calls> Link<N, C> {
         per_node.saturating_mul(size).min(most)
     }
 
-    /// Registers the node, however long it takes. `false`: the server has no registration, for now.
-    async fn register(&self) -> bool {
+    /// Registers the node, however long it takes. `Some`: the server has no registration, and is to be asked again then.
+    async fn register(&self) -> Option<Duration> {
         let mut attempts = 0;
         loop {
             match self.client.register(&self.node.registration()).await {
                 Ok(welcome) => {
                     self.contact.registered(&welcome);
                     self.node.met(welcome.cluster_size).await;
-                    return true;
+                    return None;
                 }
                 // A server without registration may still have something for us.
                 Err(fault) if fault.kind == FaultKind::NotOffered => {
                     self.contact.failed("register", &fault);
-                    return false;
+                    return Some(not_offered(&fault));
                 }
                 Err(fault) => {
                     self.contact.failed("register", &fault);
@@ -212,7 +217,7 @@ impl<N: Node, C: Calls> Link<N, C> {
         };
         *attempts = attempts.saturating_add(1);
         let until = Instant::now() + wait;
-        let follows_files = matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Untrusted);
+        let follows_files = matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Unknown | FaultKind::Untrusted);
         while follows_files && Instant::now() + FILES_LOOK < until {
             tokio::time::sleep(FILES_LOOK).await;
             if self.client.has_other_credentials(fault.shown).await {

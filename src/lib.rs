@@ -62,6 +62,7 @@ pub mod config;
 
 pub mod backoff;
 pub mod cause;
+pub mod lookup;
 pub mod metrics;
 pub mod monitor;
 pub mod notify;

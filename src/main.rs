@@ -3,6 +3,7 @@
 use std::ffi::OsStr;
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags};
@@ -81,7 +82,10 @@ fn provide_tls() -> anyhow::Result<()> {
 fn serve(config: Config) -> anyhow::Result<()> {
     provide_tls()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()?;
-    runtime.block_on(agent::run(config))
+    let ended = runtime.block_on(agent::run(config));
+    // What is still under way had its time; a disk that hangs is not waited for.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
 }
 
 /// A reader that went away (`| head`) is no failure.

@@ -19,7 +19,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// The agent cannot be asked, or refuses.
 pub async fn confirm(api: &Api, only_list: bool) -> anyhow::Result<String> {
-    let agent = Agent { client: Client::builder().no_proxy().timeout(TIMEOUT).build()?, api };
+    let agent = Agent { client: Client::builder().no_proxy().tls_certs_only([]).timeout(TIMEOUT).build()?, api };
     let health = agent.ask(Method::GET, "health").await?;
     let link = &health["chas"];
     if link.is_null() {

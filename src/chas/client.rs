@@ -99,13 +99,15 @@ pub struct Fault {
     pub retry_after: Option<Duration>,
     /// CHaS, or something in its place, answered.
     pub is_answer: bool,
+    /// The connection stood, and broke off before there was an answer.
+    pub is_cut: bool,
     /// Which credentials were shown; see [`Calls::has_other_credentials`].
     pub shown: u64,
 }
 
 impl Fault {
     fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, is_answer: false, shown: 0 }
+        Self { kind, message: message.into(), retry_after: None, is_answer: false, is_cut: false, shown: 0 }
     }
 
     /// CHaS does not know the node, or knows another one by its name; or it has refused it so often that the registration may
@@ -192,7 +194,7 @@ impl Client {
                 let advice = "chas.ca_file says whom to trust, chas.cert_file and chas.key_file are what is shown";
                 return silence(FaultKind::Untrusted, format!("TLS: {root} ({advice})"));
             }
-            silence(FaultKind::Away, root)
+            Fault { is_cut: !error.is_connect() && !error.is_timeout(), ..silence(FaultKind::Away, root) }
         })?;
         let status = response.status();
         if is_success(status) {
@@ -202,7 +204,7 @@ impl Client {
         let words = self.body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
         let (code, words) = said(&words);
         let kind = self.judge(status, &code, token.as_ref());
-        Err(Fault { kind, message: format!("{status}{words}"), retry_after, is_answer: true, shown })
+        Err(Fault { kind, message: format!("{status}{words}"), retry_after, is_answer: true, is_cut: false, shown })
     }
 
     /// A whole body, as far as it is small enough and comes in time.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::cause;
 use crate::config::Secret;
 
 mod tokens;
@@ -31,8 +32,8 @@ pub enum CredentialsError {
         /// Which.
         path: PathBuf,
     },
-    /// What is in the files cannot be used.
-    #[error("chas.ca_file, chas.cert_file or chas.key_file cannot be used: {0}")]
+    /// What is in the files, or among the system's authorities, cannot be used.
+    #[error("chas.ca_file, chas.cert_file and chas.key_file, or without the first this system's authorities, cannot be used: {}", cause::root(.0))]
     Tls(reqwest::Error),
 }
 
@@ -52,7 +53,7 @@ impl Credentials {
         self.transport.reads_files() || self.tokens.reads_files()
     }
 
-    /// What is to be asked with now, and a number that is another one whenever that is. Blocks.
+    /// What is to be asked with now, and a number that is another one whenever the operator's part of it is. Blocks.
     pub fn current(&self) -> (u64, Result<(reqwest::Client, Option<Secret>), CredentialsError>) {
         let (transport, client) = self.transport.client();
         let (token_version, token) = self.tokens.current();

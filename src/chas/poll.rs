@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::client::{Fault, FaultKind, Polled};
 use super::hold::Hold;
 use super::wire::Listing;
-use super::{Asking, Calls, Link, NOT_OFFERED, Node, jitter};
+use super::{Asking, Calls, Link, Node, jitter, not_offered};
 
 /// Between polls where CHaS neither holds them nor says how often to come.
 const AFTER: Duration = Duration::from_secs(15);
@@ -24,6 +24,8 @@ const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_sec
 const NEWS_SPREAD: (Duration, Duration) = (Duration::from_micros(300), Duration::from_secs(3));
 /// So long, about, CHaS is not asked because it does not hear how the node is: that call alone may be what does not work.
 const REPORT_PATIENCE: Duration = Duration::from_secs(300);
+/// Within that, a report was tried, unless CHaS asked to be left alone with reports.
+const REPORT_TRIED: Duration = Duration::from_secs(90);
 
 /// What a poll asks for next.
 enum Next {
@@ -92,10 +94,10 @@ impl<N: Node, C: Calls> Link<N, C> {
                 Ok(polled) => {
                     hold.answered();
                     self.contact.answered();
-                    self.answered(polled, &asking).await
+                    self.answered(polled, &asking, is_news).await
                 }
                 Err(fault) => {
-                    if fault.kind == FaultKind::Away {
+                    if fault.kind == FaultKind::Away && (fault.is_cut || fault.is_answer) {
                         hold.cut(began.elapsed());
                     }
                     if self.failed(&fault, &mut attempts, &mut asked).await {
@@ -110,8 +112,8 @@ impl<N: Node, C: Calls> Link<N, C> {
         }
     }
 
-    /// What follows from an answer.
-    async fn answered(&self, polled: Polled, asking: &Asking) -> Next {
+    /// What follows from an answer; `was_news`: so was the one before.
+    async fn answered(&self, polled: Polled, asking: &Asking, was_news: bool) -> Next {
         match polled {
             Polled::Unchanged { held } => {
                 self.contact.fresh();
@@ -119,8 +121,12 @@ impl<N: Node, C: Calls> Link<N, C> {
                 if held { Next::Held } else { Next::Paced }
             }
             Polled::Listing { listing } => {
-                // Whether CHaS holds polls shows only when it is asked with the tag that it gave.
-                let is_news = listing.set.etag.is_some() && listing.set.etag != asking.etag;
+                // Whether CHaS holds polls shows only when it is asked with the tag that it gave. Where that is another one each
+                // time, it never shows.
+                let is_other =
+                    (Some(listing.set.generation), Some(&listing.set.epoch)) != (asking.generation, asking.epoch.as_ref());
+                let is_tagged = listing.set.etag.is_some() && listing.set.etag != asking.etag;
+                let is_news = is_tagged && (is_other || !was_news);
                 if self.take(*listing, asking.generation).await && is_news { Next::News } else { Next::Paced }
             }
         }
@@ -133,12 +139,12 @@ impl<N: Node, C: Calls> Link<N, C> {
             self.bad_set("bad_desired_state", &fault.message);
         }
         self.contact.failed("poll", fault);
-        if fault.kind == FaultKind::Unknown {
+        if matches!(fault.kind, FaultKind::Unknown | FaultKind::Conflict) {
             return false;
         }
         if fault.kind == FaultKind::NotOffered {
             tokio::select! {
-                () = tokio::time::sleep(NOT_OFFERED / 2 + jitter(NOT_OFFERED)) => {}
+                () = tokio::time::sleep(not_offered(fault)) => {}
                 // A server that had nothing to poll may have by now.
                 Ok(()) = asked.changed() => {}
             }
@@ -160,7 +166,7 @@ impl<N: Node, C: Calls> Link<N, C> {
         let heard = reports.wait_for(|reports| reports.answered > answered);
         if tokio::time::timeout(REPORT_PATIENCE, heard).await.is_err() {
             let tried = reports.borrow().tried;
-            drop(reports.wait_for(|reports| reports.tried > tried).await);
+            drop(tokio::time::timeout(REPORT_TRIED, reports.wait_for(|reports| reports.tried > tried)).await);
         }
     }
 

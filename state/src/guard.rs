@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::pulled::{Held, Pulled};
+use crate::desired::pulled::{Held, Restored};
 use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
@@ -33,66 +33,67 @@ pub struct Ends {
     pub changed: BTreeSet<ContainerName>,
 }
 
-/// The set is of a database that was restored or replaced: what it does not know may be what is newer than it.
+/// What is in doubt about the set: it is of a database that was restored or replaced, and what it does not know may be what is
+/// newer than it. `None`: nothing.
 #[must_use]
-pub fn is_restored(desired: &Desired, set: &PulledSet) -> bool {
+pub fn doubts(desired: &Desired, set: &PulledSet) -> Option<Restored> {
+    let first = || Restored { said: set.prune_confirm, named: set.remove.clone() };
     match desired.marks().pulled() {
-        Some(pulled) if pulled.version.epoch == set.epoch => pulled.restored,
-        Some(_) => true,
+        Some(pulled) if pulled.version.epoch == set.epoch => pulled.restored.clone(),
+        Some(_) => Some(first()),
         // The agent's own memory of what it pulled is lost, and its containers are not.
-        None => desired.records().any(|record| record.owner == Owner::Chas && !record.removing),
+        None => desired.records().any(|record| record.owner == Owner::Chas && !record.removing).then(first),
     }
 }
 
-/// The set of the same epoch that was pulled before.
-fn earlier<'a>(desired: &'a Desired, set: &PulledSet) -> Option<&'a Pulled> {
-    desired.marks().pulled().filter(|pulled| pulled.version.epoch == set.epoch)
+/// The set says of this generation that what it leaves out is meant.
+fn confirms(set: &PulledSet, doubts: Option<&Restored>, generation: u64) -> bool {
+    set.prune_confirm == Some(generation) && doubts.is_none_or(|doubts| doubts.said != set.prune_confirm)
+}
+
+/// The set may do all that it asks for: it says so itself, or an operator did.
+#[must_use]
+pub fn is_confirmed(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> bool {
+    let before = desired.marks().pulled().filter(|pulled| pulled.version == set.version());
+    let by_operator = before.and_then(|pulled| pulled.held.as_ref()).is_some_and(|held| held.confirmed);
+    by_operator || confirms(set, doubts, set.generation)
 }
 
 /// What the set says twice, and so means: that it omits something and that it is to be removed; or that it omits it, and that
-/// all which is held of it, or was of an earlier one, is confirmed. What a restored database says from the beginning was said
-/// before it was restored, and counts for nothing.
-fn meant(desired: &Desired, set: &PulledSet, ends: &Ends) -> BTreeSet<ContainerName> {
-    let earlier = earlier(desired, set);
-    if earlier.is_none() && is_restored(desired, set) {
-        return BTreeSet::new();
-    }
-    let nothing = Held::default();
-    let held = earlier.and_then(|pulled| pulled.held.as_ref()).unwrap_or(&nothing);
-    let mut meant: BTreeSet<_> = set.remove.difference(&held.named).cloned().collect();
-    let version = earlier.map(|pulled| &pulled.version);
-    let is_confirmed = |generation| set.prune_confirm == Some(generation) && held.said != set.prune_confirm;
-    if is_confirmed(set.generation) || held.confirmed && version == Some(&set.version()) {
-        meant.extend(ends.omitted.union(&ends.changed).cloned());
-    } else if version.is_some_and(|version| is_confirmed(version.generation)) {
-        meant.extend(held.names().cloned());
-    }
+/// all which is held of an earlier one is confirmed.
+fn meant(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> BTreeSet<ContainerName> {
+    let is_old = |name: &&ContainerName| doubts.is_some_and(|doubts| doubts.named.contains(*name));
+    let mut meant: BTreeSet<_> = set.remove.iter().filter(|name| !is_old(name)).cloned().collect();
+    let earlier = desired.marks().pulled().filter(|pulled| pulled.version.epoch == set.epoch);
+    let held = earlier.filter(|pulled| confirms(set, doubts, pulled.version.generation)).and_then(|pulled| pulled.held.as_ref());
+    meant.extend(held.into_iter().flat_map(Held::names).cloned());
     meant
 }
 
 /// What of the set is held. `desired` is as it is before the set.
 #[must_use]
-pub fn held(desired: &Desired, set: &PulledSet, ends: &Ends) -> Option<Held> {
-    let meant = meant(desired, set, ends);
+pub fn held(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>, ends: &Ends) -> Option<Held> {
+    if is_confirmed(desired, set, doubts) {
+        return None;
+    }
+    let meant = meant(desired, set, doubts);
     let omitted: BTreeSet<_> = ends.omitted.difference(&meant).cloned().collect();
-    if !is_restored(desired, set) {
+    if doubts.is_none() {
         let running = || desired.records().filter(|record| record.owner == Owner::Chas && runs(record));
         let (all, ended) = (running().count(), running().filter(|record| omitted.contains(&record.name)).count());
         let is_many = ended > OMITTED_ALWAYS && ended * 100 > all * OMITTED_PERCENT;
         return is_many.then(|| Held { omitted, ..Held::default() });
     }
     let changed: BTreeSet<_> = ends.changed.difference(&meant).cloned().collect();
-    let said = earlier(desired, set).and_then(|pulled| pulled.held.as_ref()).map_or(set.prune_confirm, |held| held.said);
-    let named = omitted.intersection(&set.remove).cloned().collect();
     let is_any = !omitted.is_empty() || !changed.is_empty();
-    is_any.then_some(Held { omitted, changed, named, said, confirmed: false })
+    is_any.then_some(Held { omitted, changed, confirmed: false })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::desired::marks::Mark;
-    use crate::desired::pulled::Version;
+    use crate::desired::pulled::{Pulled, Version};
     use crate::desired::set::Change;
     use crate::desired::tests::record;
 
@@ -110,8 +111,10 @@ mod tests {
         Desired::default().with(&records.chain([Change::Mark(Mark::Pulled(pulled))]).collect::<Vec<_>>())
     }
 
-    fn set(epoch: &str) -> PulledSet {
-        PulledSet { epoch: epoch.to_owned(), generation: 2, ..PulledSet::default() }
+    /// What is held of a set of this epoch.
+    fn of(node: &Desired, epoch: &str, ends: &Ends) -> Option<Held> {
+        let set = PulledSet { epoch: epoch.to_owned(), generation: 2, ..PulledSet::default() };
+        held(node, &set, doubts(node, &set).as_ref(), ends)
     }
 
     #[test]
@@ -130,7 +133,7 @@ mod tests {
             (100, 100, true),
         ] {
             let ends = Ends { omitted: (0..omitted).map(name).collect(), ..Ends::default() };
-            let held = held(&node(running, |_, _| ()), &set("e"), &ends);
+            let held = of(&node(running, |_, _| ()), "e", &ends);
             assert_eq!(held.as_ref().map(|held| held.names().count() as u64), expected.then_some(omitted), "{omitted}/{running}");
         }
     }
@@ -138,23 +141,23 @@ mod tests {
     #[test]
     fn what_does_not_run_or_is_not_theirs_does_not_count() {
         let ends = || Ends { omitted: (0..4).map(name).collect(), ..Ends::default() };
-        assert!(held(&node(4, |_, _| ()), &set("e"), &ends()).is_some());
+        assert!(of(&node(4, |_, _| ()), "e", &ends()).is_some());
         for change in [|r: &mut Record| r.run = RunState::Stopped, |r: &mut Record| r.owner = Owner::Push] {
             let node = node(4, |number, record| {
                 if number < 2 {
                     change(record);
                 }
             });
-            assert_eq!(held(&node, &set("e"), &ends()), None);
+            assert_eq!(of(&node, "e", &ends()), None);
         }
     }
 
     #[test]
     fn a_restored_database_ends_nothing_at_all() {
         let one = || [name(0)].into();
-        assert_eq!(held(&node(9, |_, _| ()), &set("f"), &Ends::default()), None);
+        assert_eq!(of(&node(9, |_, _| ()), "f", &Ends::default()), None);
         for ends in [Ends { omitted: one(), ..Ends::default() }, Ends { changed: one(), ..Ends::default() }] {
-            assert!(held(&node(9, |_, _| ()), &set("f"), &ends).unwrap().names().eq([&name(0)]));
+            assert!(of(&node(9, |_, _| ()), "f", &ends).unwrap().names().eq([&name(0)]));
         }
     }
 }

@@ -127,6 +127,12 @@ pub fn listed(before: Option<&Record>, tombstone: Option<Tombstone>, deploy: &De
     }
 }
 
+/// No push stands against what CHaS lists.
+#[must_use]
+pub fn is_agreed(conflicts: &[Conflict]) -> bool {
+    conflicts.iter().all(|conflict| conflict.winner == Owner::Chas)
+}
+
 /// What becomes of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -215,19 +221,24 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
     record.seq = desired.seq() + 1;
     let marks = match before.owner {
         _ if before.removing => Vec::new(),
-        Owner::Chas => suppression(desired, before, &record).into_iter().collect(),
+        Owner::Chas => suppression(desired, before, &record),
         Owner::Push if record.removing => buried(desired, &record),
         Owner::Push => Vec::new(),
     };
     (record.clone(), std::iter::once(Change::Put(Box::new(record))).chain(marks).collect())
 }
 
-fn suppression(desired: &Desired, before: &Record, record: &Record) -> Option<Change> {
+fn suppression(desired: &Desired, before: &Record, record: &Record) -> Vec<Change> {
     let marked = desired.marks().suppressed().get(&before.name);
     let listed = marked.map_or(before.run, |mark| mark.listed);
     let at = desired.marks().pulled().map(|pulled| pulled.version.clone());
     let mark = (record.removing || record.run != listed).then_some(Suppressed { at, listed });
-    (marked != mark.as_ref()).then(|| Change::Mark(Mark::Suppressed(before.name.clone(), mark)))
+    if marked == mark.as_ref() {
+        return Vec::new();
+    }
+    // It runs or not as it was listed once. What is listed by now was not looked at as long as the mark stood.
+    let unsettled = if mark.is_none() { unsettled(desired) } else { None };
+    unsettled.into_iter().chain([Change::Mark(Mark::Suppressed(before.name.clone(), mark))]).collect()
 }
 
 /// The tombstone of a record that was pushed and is deleted, as it is then; the oldest makes room for it.

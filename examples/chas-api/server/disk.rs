@@ -31,6 +31,8 @@ struct KeptEntry {
     set: Option<Value>,
     count: i64,
     confirmed: Option<u64>,
+    /// In which the confirmation was given: in another one it is last week's word.
+    confirmed_epoch: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -79,7 +81,8 @@ impl Disk {
             if path.extension().is_some_and(|extension| extension == "json") {
                 let kept: KeptEntry = read(&path)?;
                 let set = kept.set.as_ref().map(|set| Arc::new(Set::stored(set)));
-                entries.push((kept.name, Entry { set, count: kept.count, confirmed: kept.confirmed }));
+                let confirmed = kept.confirmed.filter(|_| kept.confirmed_epoch.as_ref() == Some(&self.epoch));
+                entries.push((kept.name, Entry { set, count: kept.count, confirmed }));
             }
         }
         Ok(entries)
@@ -89,7 +92,9 @@ impl Disk {
     pub(super) fn keep(&self, name: &str, entry: &Entry) -> io::Result<()> {
         let Some((directory, _)) = &self.kept else { return Ok(()) };
         let set: Option<Vec<u8>> = entry.set.as_ref().map(|set| set.document());
-        let head = json!({"count": entry.count, "confirmed": entry.confirmed, "name": name}).to_string();
+        let head = json!({
+            "count": entry.count, "confirmed": entry.confirmed, "confirmed_epoch": entry.confirmed.map(|_| &self.epoch), "name": name,
+        }).to_string();
         let mut text = head.trim_end_matches('}').as_bytes().to_vec();
         text.extend_from_slice(b",\"set\":");
         text.extend_from_slice(set.as_deref().unwrap_or(b"null"));

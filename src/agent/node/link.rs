@@ -209,7 +209,10 @@ impl chas::Node for AgentLink {
         if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted())).await.is_err() {
             return Err("containerd has not shown yet what runs here".to_owned());
         }
+        let node_id = self.config.node.id.clone();
         let pulled = self.node.writer.write(move |store| {
+            // The disk may have taken no writes when the agent started. This costs nothing where it is so already.
+            store.link(|link| link.node_id = node_id)?;
             let outcome = store.pull(&set, wall_ms(), listening)?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();

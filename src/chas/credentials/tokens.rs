@@ -29,7 +29,7 @@ struct State {
     issued: Option<Issued>,
     /// The server refused what it had issued; until it is known to be right again, the operator's is shown.
     is_refused: bool,
-    shown: Latest<Option<Secret>>,
+    given: Latest<Option<Secret>>,
 }
 
 /// What CHaS issued, to whom.
@@ -71,11 +71,13 @@ impl Tokens {
         secret(&read(path)?).map(Some).ok_or_else(|| CredentialsError::NoToken { path: path.clone() })
     }
 
-    /// What is to be shown now, and its version: what CHaS issued, unless it refused that, or the operator gave another since.
-    /// Blocks. The operator's file matters only where there is no other.
+    /// What is to be shown now: what CHaS issued, unless it refused that, or the operator gave another since. And the version
+    /// of what the operator gave, which is what may help where both are refused. Blocks. The operator's file matters only where
+    /// there is no other.
     pub(super) fn current(&self) -> (u64, Result<Option<Secret>, CredentialsError>) {
         let given = self.given();
         let mut state = lock(&self.state);
+        let version = state.given.is(given.as_ref().ok().cloned());
         if let (Ok(given), Some(issued)) = (&given, &state.issued)
             && fingerprint(given.as_ref()) != issued.given
         {
@@ -85,7 +87,6 @@ impl Tokens {
             Some(issued) if !state.is_refused => Ok(Some(issued.token.clone())),
             Some(_) | None => given,
         };
-        let version = state.shown.is(token.as_ref().ok().cloned());
         (version, token)
     }
 

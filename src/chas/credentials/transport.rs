@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{CredentialsError, Latest, lock, read};
 use crate::config::Chas;
+use crate::lookup::Lookup;
 
 /// Name servers and hosts that do not answer.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -15,6 +16,7 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 /// The HTTP client: made anew when the certificates' files change. Many links may share one.
 #[derive(Debug, Default)]
 pub struct Transport {
+    is_tls: bool,
     ca_file: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
     made: Mutex<Made>,
@@ -39,7 +41,8 @@ impl Transport {
     /// A client for this server.
     #[must_use]
     pub fn new(chas: &Chas) -> Self {
-        Self { ca_file: chas.ca_file.clone(), identity: chas.identity.clone(), made: Mutex::default() }
+        let is_tls = chas.url.scheme() == "https";
+        Self { is_tls, ca_file: chas.ca_file.clone(), identity: chas.identity.clone(), made: Mutex::default() }
     }
 
     pub(super) const fn reads_files(&self) -> bool {
@@ -75,6 +78,7 @@ impl Transport {
 
     fn build(&self, pem: &Pem) -> reqwest::Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
+            .dns_resolver(Lookup::default())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             // A redirect is a captive portal's answer, or would take the token elsewhere.
@@ -83,6 +87,9 @@ impl Transport {
             .http1_only();
         if self.ca_file.is_some() {
             builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem.authorities)?);
+        } else if !self.is_tls {
+            // The system's are not needed, and a node may have none.
+            builder = builder.tls_certs_only([]);
         }
         if self.identity.is_some() {
             builder = builder.identity(reqwest::Identity::from_pem(&pem.identity)?);

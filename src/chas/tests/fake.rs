@@ -38,6 +38,8 @@ pub(super) struct Server {
     pub(super) poll_takes: Duration,
     /// Its sets have no tag.
     pub(super) tagless: bool,
+    /// Its sets have another tag each time.
+    pub(super) fickle: bool,
 }
 
 impl Server {
@@ -74,7 +76,14 @@ impl Server {
 }
 
 pub(super) fn fault(kind: FaultKind, retry_after: Option<Duration>) -> Fault {
-    Fault { kind, message: "as told".to_owned(), retry_after, is_answer: !kind.is_silence(), shown: 0 }
+    Fault {
+        kind,
+        message: "as told".to_owned(),
+        retry_after,
+        is_answer: !kind.is_silence(),
+        is_cut: kind == FaultKind::Away,
+        shown: 0,
+    }
 }
 
 /// One node's calls to it.
@@ -107,7 +116,8 @@ impl Calls for Line {
         }
         tokio::time::sleep(self.0.poll_takes).await;
         let generation = self.0.generation.load(Ordering::Relaxed);
-        let etag = (!self.0.tagless).then(tag);
+        let tag = if self.0.fickle { format!("{:?}", Instant::now()) } else { tag() };
+        let etag = (!self.0.tagless).then_some(tag);
         let set = PulledSet { epoch: "e".to_owned(), generation, etag, ..PulledSet::default() };
         Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }) })
     }
@@ -176,8 +186,11 @@ impl Node for Bare {
         }
         let mut asking = self.asking.lock().unwrap();
         let stale = asking.generation >= Some(set.generation);
+        if asking.generation <= Some(set.generation) {
+            asking.etag = set.etag;
+        }
         if !stale {
-            (asking.generation, asking.etag) = (Some(set.generation), set.etag);
+            (asking.generation, asking.epoch) = (Some(set.generation), Some(set.epoch));
             self.changes.send_modify(|count| *count += 1);
         }
         ready(Ok(PullOutcome { stale, ..PullOutcome::default() }))

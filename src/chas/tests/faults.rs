@@ -31,7 +31,6 @@ async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to
 async fn each_fault_has_its_own_pace_and_consequence() {
     for (kind, polls, registers) in [
         (FaultKind::Unauthorized, 4..=40, 0),
-        (FaultKind::Conflict, 4..=40, 0),
         (FaultKind::Refused, 4..=40, 0),
         (FaultKind::Bad, 20..=90, 0),
         (FaultKind::Away, 20..=90, 0),
@@ -98,7 +97,7 @@ async fn an_older_generation_changes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn where_only_reports_do_not_work_what_is_listed_is_there_all_the_same() {
-    for (kind, soon) in [(FaultKind::Away, 800), (FaultKind::Bad, 30), (FaultKind::NotOffered, 30), (FaultKind::Refused, 30)] {
+    for (kind, soon) in [(FaultKind::Away, 800), (FaultKind::Bad, 90), (FaultKind::NotOffered, 90), (FaultKind::Refused, 90)] {
         let running = start(Server { holds: true, ..Server::default() });
         running.server.fail("report", kind);
         pass(soon).await;
@@ -131,10 +130,12 @@ async fn a_door_that_leads_nowhere_for_a_moment_silences_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_registers_again() {
-    for (kind, polls) in [(FaultKind::Conflict, 0), (FaultKind::Unauthorized, 3)] {
+    for (call, kind, polls) in
+        [("report", FaultKind::Conflict, 0), ("poll", FaultKind::Conflict, 1), ("report", FaultKind::Unauthorized, 3)]
+    {
         let running = start(Server { holds: true, ..Server::default() });
         pass(10).await;
-        running.server.fail("report", kind);
+        running.server.fail(call, kind);
         running.server.list(2);
         pass(40).await;
         running.server.heard();
@@ -162,13 +163,31 @@ async fn an_answer_that_takes_its_time_is_not_cut_off_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_without_tags_is_not_asked_for_ever_without_a_pause() {
-    let running = start(Server { tagless: true, ..Server::default() });
-    for whole in [true, false] {
-        running.node.asking.lock().unwrap().whole = whole;
-        running.server.heard();
-        pass(600).await;
-        let polls = running.server.count("poll");
-        assert!((20..=90).contains(&polls), "{whole} {polls}");
+async fn a_server_without_tags_or_with_another_each_time_is_not_asked_for_ever_without_a_pause() {
+    for server in [Server { tagless: true, ..Server::default() }, Server { fickle: true, holds: true, ..Server::default() }] {
+        let running = start(server);
+        for whole in [true, false] {
+            running.node.asking.lock().unwrap().whole = whole;
+            running.server.heard();
+            pass(600).await;
+            let polls = running.server.count("poll");
+            assert!((20..=110).contains(&polls), "{whole} {polls}");
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_server_asks_for_with_reports_does_not_keep_it_from_being_polled() {
+    let running = start(Server { holds: true, ..Server::default() });
+    pass(10).await;
+    let retry_after = Some(Duration::from_secs(3600));
+    running.server.faults.lock().unwrap().insert("report", (FaultKind::Away, retry_after));
+    pass(60).await;
+    running.server.fail("poll", FaultKind::Away);
+    running.server.changed.notify_waiters();
+    pass(5).await;
+    running.server.faults.lock().unwrap().remove("poll");
+    running.server.list(2);
+    pass(700).await;
+    assert_eq!(running.node.asking().generation, Some(2));
 }

@@ -29,10 +29,9 @@ pub struct Pulled {
     /// All that it lists could be had, but for what is suppressed, held, or not understood. While it could not, the same
     /// version is taken again.
     pub whole: bool,
-    /// Its epoch is another one than that of what runs here, and nothing but its own word speaks for it: the guard is up for
-    /// whatever it would end or change, until a set of it was taken of which nothing was held and all was understood.
+    /// Its database was restored or replaced, and that is still in doubt. `None`: it is like any other.
     #[serde(default)]
-    pub restored: bool,
+    pub restored: Option<Restored>,
     /// What of it waits for a confirmation.
     #[serde(default)]
     pub held: Option<Held>,
@@ -44,6 +43,19 @@ pub struct Pulled {
     pub rejected: Vec<Rejected>,
 }
 
+/// A set of another epoch than that of what runs here: nothing but its own word speaks for it. The guard is up for whatever it
+/// would end or change, until all that is held is confirmed, or a set of the epoch was taken of which nothing was held, all was
+/// understood, and neither a push nor an operator stood against it.
+///
+/// What the epoch's first set said was said before the database was restored, and so counts for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restored {
+    /// What it said under `prune_confirm`.
+    pub said: Option<u64>,
+    /// What it named under `remove`.
+    pub named: BTreeSet<ContainerName>,
+}
+
 /// What would stop more than a set may without a confirmation (see [`crate::guard`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
@@ -51,12 +63,6 @@ pub struct Held {
     pub omitted: BTreeSet<ContainerName>,
     /// What it lists otherwise than it runs. Only of a database that was restored.
     pub changed: BTreeSet<ContainerName>,
-    /// What of the omitted it named under `remove` from the beginning: a word from before the database was restored.
-    #[serde(default)]
-    pub named: BTreeSet<ContainerName>,
-    /// What it said under `prune_confirm` from the beginning, for the same reason no confirmation.
-    #[serde(default)]
-    pub said: Option<u64>,
     /// An operator has confirmed it; what is listed is still to be asked for again.
     pub confirmed: bool,
 }

@@ -216,7 +216,7 @@ fn what_is_noted_is_written_and_read_again() {
     }
     assert_eq!(
         entries["pulled"],
-        json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true, "restored": false, "held": null, "conflicts": [],
+        json!({"epoch": "e", "generation": 5, "etag": "t", "whole": true, "restored": null, "held": null, "conflicts": [],
             "rejected": []})
     );
     assert_eq!(Desired::from_entries(entries.clone()), desired);

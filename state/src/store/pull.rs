@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::batch::Batch;
 use super::{Store, StoreError};
 use crate::desired::marks::{Link, Mark};
-use crate::desired::pulled::{Conflict, Held, Pulled, Rejected, Version};
+use crate::desired::pulled::{Conflict, Held, Pulled, Rejected, Restored, Version};
 use crate::desired::set::{Change, Desired};
 use crate::desired::{Owner, PortBinding, Record, RunState};
 use crate::guard::{self, Ends};
@@ -40,19 +40,24 @@ impl Store {
                 }
                 return Ok((batch.changes, outcome));
             }
-            let restored = guard::is_restored(desired, set);
-            batch.apply(ownership::lifted(desired, &version, restored));
+            let doubts = guard::doubts(desired, set);
+            batch.apply(ownership::lifted(desired, &version, doubts.is_some()));
             cordon(&mut batch, set.cordon, &mut outcome);
             let wanted = judge(&batch.desired, set, &mut outcome);
-            let wanted = guarded(&mut batch, set, wanted, &mut outcome);
+            let wanted = guarded(&mut batch, set, doubts.as_ref(), wanted, &mut outcome);
             let (taken, failed) = batch.take_all(wanted, Owner::Chas);
             // What is wrong with the set itself is so the next time, too.
-            let whole = failed.is_empty() && outcome.conflicts.iter().all(|conflict| conflict.winner == Owner::Chas);
+            let whole = failed.is_empty() && ownership::is_agreed(&outcome.conflicts);
             outcome.changed.extend(taken.iter().filter(|accepted| accepted.changed).map(|accepted| accepted.record.id));
             outcome.rejected.extend(failed.into_iter().map(|(name, error)| Rejected::because(&name, error.to_string())));
             outcome.rejected.extend(set.rejected.iter().cloned());
             let (held, conflicts, rejected) = (outcome.held.clone(), outcome.conflicts.clone(), outcome.rejected.clone());
-            let restored = restored && (held.is_some() || !set.rejected.is_empty());
+            // What was not understood, what was pushed and what an operator keeps otherwise was not looked at: nobody knows yet
+            // what the set would do to that.
+            let is_unseen = !set.rejected.is_empty() || !batch.desired.marks().suppressed().is_empty();
+            let is_open = held.is_some() || is_unseen || !ownership::is_agreed(&conflicts);
+            let is_over = !is_open || guard::is_confirmed(desired, set, doubts.as_ref());
+            let restored = doubts.filter(|_| !is_over);
             note(&mut batch, Pulled { version, etag: set.etag.clone(), whole, restored, held, conflicts, rejected });
             Ok((batch.changes, outcome))
         })
@@ -79,7 +84,9 @@ impl Store {
             let gone = goes.into_iter().map(|record| Change::Put(Box::new(Record { removing: true, seq, ..record })));
             let rest = Held { omitted: BTreeSet::new(), confirmed: true, ..held.clone() };
             let is_done = rest.changed.is_empty();
-            let pulled = Pulled { held: (!is_done).then_some(rest), whole: pulled.whole && is_done, ..pulled.clone() };
+            let (held, restored) = ((!is_done).then_some(rest), pulled.restored.clone().filter(|_| !is_done));
+            let etag = pulled.etag.clone().filter(|_| is_done);
+            let pulled = Pulled { held, restored, etag, whole: pulled.whole && is_done, ..pulled.clone() };
             Ok((gone.chain([Change::Mark(Mark::Pulled(pulled))]).collect(), ids))
         })
     }
@@ -136,7 +143,13 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut PullOutcome) {
 
 /// Takes away what CHaS owns and does not list, or names as to be removed; but for what is held. Answers what of the rest is
 /// to be taken.
-fn guarded(batch: &mut Batch<'_>, set: &PulledSet, wanted: Vec<Deploy>, outcome: &mut PullOutcome) -> Vec<Deploy> {
+fn guarded(
+    batch: &mut Batch<'_>,
+    set: &PulledSet,
+    doubts: Option<&Restored>,
+    wanted: Vec<Deploy>,
+    outcome: &mut PullOutcome,
+) -> Vec<Deploy> {
     let pruned = ownership::pruned(&batch.desired, set);
     let changes = |deploy: &&Deploy| {
         let before = batch.desired.named(&deploy.name).filter(|before| guard::runs(before));
@@ -146,7 +159,7 @@ fn guarded(batch: &mut Batch<'_>, set: &PulledSet, wanted: Vec<Deploy>, outcome:
         omitted: pruned.iter().map(|record| record.name.clone()).collect(),
         changed: wanted.iter().filter(changes).map(|deploy| deploy.name.clone()).collect(),
     };
-    outcome.held = guard::held(&batch.desired, set, &ends);
+    outcome.held = guard::held(&batch.desired, set, doubts, &ends);
     let held = outcome.held.clone().unwrap_or_default();
     for record in pruned.into_iter().filter(|record| !held.omitted.contains(&record.name)) {
         outcome.changed.push(record.id);

@@ -10,6 +10,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url};
 use state::reason::Reason;
 
 use super::{InvalidRegistryConfig, RegistryConfig, RegistryError};
+use crate::lookup::Lookup;
 
 /// A name lookup, TCP and TLS together may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +39,7 @@ impl Http {
             Client::builder()
                 .user_agent(concat!("chas-node-agent/", env!("CARGO_PKG_VERSION")))
                 .redirect(Policy::none())
+                .dns_resolver(Lookup::default())
                 .connect_timeout(CONNECT_TIMEOUT)
                 .read_timeout(config.stall_timeout)
                 .pool_idle_timeout(Duration::from_secs(30))

@@ -108,7 +108,8 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     assert!(pull(&store, &next).held.is_some());
     assert_eq!(store.confirm(Some(11)).unwrap().len(), 1);
     assert_eq!(runs(&store), 4);
-    assert!(!store.desired().marks().pulled().unwrap().whole, "so that it is asked for again");
+    let pulled = store.desired().marks().pulled().cloned().unwrap();
+    assert!(!pulled.whole && pulled.etag.is_none(), "so that it is asked for again, at once");
     assert_eq!(pull(&store, &next).held, None);
     assert_eq!(runs(&store), 2);
     // From then on it is an epoch like any other.
@@ -153,6 +154,33 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
         assert_eq!(pull(&store, &set("f", 3, &listing(0..3))).held, None);
         assert_eq!(pull(&store, &set("f", 4, &listing(0..2))).changed.len(), 1, "it is an epoch like any other now");
     }
+}
+
+#[test]
+fn what_is_pushed_while_a_restored_database_is_asked_is_not_overruled_without_asking() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 1);
+    let sent_after = store.desired().seq();
+    let pushed = deploy(&store, &json!({"name": "c5", "image": "x:today"})).unwrap().record;
+    let old = [body(0), json!({"name": "c5", "image": "x:last-week"})];
+    let outcome = pull(&store, &PulledSet { sent_after, ..set("f", 1, &old) });
+    assert_eq!((outcome.conflicts[0].winner, outcome.held), (Owner::Push, None));
+    // It is sent again, asked for after the push.
+    assert_eq!(pull(&store, &set("f", 1, &old)).held.map(|held| held.changed.len()), Some(1));
+    assert_eq!(store.desired().get(pushed.id).unwrap().generation, pushed.generation);
+}
+
+#[test]
+fn an_operators_word_makes_a_restored_database_one_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 4);
+    let bad = Rejected { name: Some("never".to_owned()), index: Some(0), errors: Vec::new() };
+    let first = PulledSet { rejected: vec![bad], ..set("f", 1, &listing(0..3)) };
+    assert!(pull(&store, &first).held.is_some());
+    assert_eq!(store.confirm(Some(1)).unwrap().len(), 1);
+    assert!(pull(&store, &first).stale);
+    assert_eq!(pull(&store, &set("f", 2, &listing(0..2))).held, None);
+    assert_eq!(staying(&store), 2);
 }
 
 #[test]
