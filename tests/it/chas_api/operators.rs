@@ -158,6 +158,7 @@ async fn a_restart_forgets_nothing_and_a_lost_state_is_another_epoch() {
     assert_eq!(api.operate("GET", "/nodes/n1", None).await, node);
     assert_eq!(api.operate("PUT", "/nodes/_default/set", Some(&set(&["c"]))).await["generation"], 2);
     assert_eq!(generation(&api, "n1", &token).await, 4);
+    api.operate("POST", "/nodes/n1/confirm?generation=4", None).await;
     api.stop().await;
     for (name, mode) in [("sets", 0o700), ("sets/n1.json", 0o600), ("nodes.json", 0o600)] {
         let kept = std::fs::metadata(state.path().join(name)).unwrap();
@@ -165,6 +166,17 @@ async fn a_restart_forgets_nothing_and_a_lost_state_is_another_epoch() {
     }
     let kept = std::fs::read_to_string(state.path().join("nodes.json")).unwrap();
     assert!(kept.contains("token_sha256") && !kept.contains(&token), "the token itself is nowhere");
+
+    // Set back to a backup, as --help says: another epoch, and no word of before counts for it.
+    std::fs::remove_file(state.path().join("epoch")).unwrap();
+    for (confirmed, changed) in [(Value::Null, json!(true)), (json!(4), json!(false))] {
+        let api = Running::start_on(state.path()).await;
+        let restored = api.poll("n1", &token, &[]).await.body;
+        assert_ne!(restored["epoch"], before.body["epoch"]);
+        assert_eq!((&restored["generation"], &restored["prune_confirm"]), (&json!(4), &confirmed));
+        assert_eq!(api.operate("POST", "/nodes/n1/confirm?generation=4", None).await["changed"], changed);
+        api.stop().await;
+    }
 
     let api = Running::start_on(lost.path()).await;
     assert_eq!(api.poll("n1", &token, &[]).await.kind(), (404, "node_unknown"), "and not 401: it is to register again");
