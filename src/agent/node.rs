@@ -9,6 +9,7 @@ use state::id::ContainerId;
 use state::observed::{Seen, Task};
 use state::ownership;
 use state::ownership::answers::{Key, Keyed};
+use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
 use state::store::{Accepted, Replacing, Store, StoreError};
@@ -70,7 +71,14 @@ impl AgentNode {
         let mut known = board.known(record.id);
         // The board is older than the record until the turn that the change woke has taken its first look.
         known.memory = known.memory.of(record);
-        let condition = condition(record, &known.seen, &known.memory, known.activity);
+        let mut condition = condition(record, &known.seen, &known.memory, known.activity);
+        // Nothing of it has failed: nothing can be tried.
+        if condition.status == Status::Pending
+            && condition.reason.is_none()
+            && let Some(away) = self.away()
+        {
+            (condition.reason, condition.message) = (Some(Reason::RuntimeUnavailable), Some(away));
+        }
         let Known { seen, memory, pull, .. } = known;
         let exit = memory.last_exit.as_ref();
         let finished_ms = record.finished.as_ref().map(|finished| finished.at_ms);

@@ -29,7 +29,7 @@ const REPORT_TRIED: Duration = Duration::from_secs(90);
 
 /// What a poll asks for next.
 enum Next {
-    /// Another one, soon: whether CHaS holds polls shows when it is asked with the new tag.
+    /// Another one, soon: whether CHaS holds polls shows when it is asked to, with the new tag.
     News,
     /// Another one; CHaS holds it as long as nothing is new.
     Held,
@@ -70,7 +70,8 @@ impl<N: Node, C: Calls> Link<N, C> {
     /// Polls until the node is to register again; first when more than so many reports were answered.
     pub(super) async fn poll_for_ever(&self, reports: u64) {
         let (mut again, mut attempts, mut hold) = (Again::default(), 0, Hold::default());
-        let (mut is_news, mut is_hurried) = (false, false);
+        // What is stored may be what CHaS lists: it says so at once, if it is not asked to hold that back.
+        let (mut is_news, mut is_hurried) = (false, true);
         self.after_a_report(reports).await;
         let mut asked = self.contact.asked.subscribe();
         loop {
@@ -94,7 +95,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                 Ok(polled) => {
                     hold.answered();
                     self.contact.answered();
-                    self.answered(polled, &asking, is_news).await
+                    self.answered(polled, &asking, is_news, held_for.is_zero()).await
                 }
                 Err(fault) => {
                     if fault.kind == FaultKind::Away && (fault.is_cut || fault.is_answer) {
@@ -112,13 +113,17 @@ impl<N: Node, C: Calls> Link<N, C> {
         }
     }
 
-    /// What follows from an answer; `was_news`: so was the one before.
-    async fn answered(&self, polled: Polled, asking: &Asking, was_news: bool) -> Next {
+    /// What follows from an answer. `was_news`: so was the one before; `at_once`: it was not to be held.
+    async fn answered(&self, polled: Polled, asking: &Asking, was_news: bool, at_once: bool) -> Next {
         match polled {
             Polled::Unchanged { held } => {
                 self.contact.fresh();
                 self.metrics.polled("unchanged");
-                if held { Next::Held } else { Next::Paced }
+                match held {
+                    true => Next::Held,
+                    false if at_once => Next::News,
+                    false => Next::Paced,
+                }
             }
             Polled::Listing { listing } => {
                 // Whether CHaS holds polls shows only when it is asked with the tag that it gave. Where that is another one each

@@ -168,6 +168,7 @@ async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() 
     }
     let (status, body) = stand.agent.deploy(&stand.web("later", &json!({}))).await;
     assert_eq!(status, 202, "what is asked meanwhile is stored: {body}");
+    assert_eq!((&body["status"], &body["reason"]), (&json!("pending"), &json!("RuntimeUnavailable")), "{body}");
     assert!(serves(&shown).await);
     stand.bed.containerd.start();
     let started = Instant::now();

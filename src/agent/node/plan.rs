@@ -30,15 +30,18 @@ fn actions(board: &Board, planned: Vec<Planned>) -> Vec<Action> {
 }
 
 impl AgentNode {
+    /// containerd does not answer, and why.
+    pub(super) fn away(&self) -> Option<String> {
+        let reachability = self.handle.board().reachability();
+        let error = reachability.error.unwrap_or_default();
+        (!reachability.reachable).then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
+    }
+
     /// Why the reconciler does nothing at the moment.
     fn blocked(&self) -> Option<String> {
-        let reachability = self.handle.board().reachability();
-        if !reachability.reachable {
-            let error = reachability.error.unwrap_or_default();
-            return Some(format!("{} ({error})", Reason::RuntimeUnavailable.meaning()));
-        }
-        let adopting = self.writer.store().desired().adoption().is_some();
-        adopting.then(|| "the desired state is being rebuilt from what containerd holds".to_owned())
+        let is_adopting = self.writer.store().desired().adoption().is_some();
+        let adopting = || is_adopting.then(|| "the desired state is being rebuilt from what containerd holds".to_owned());
+        self.away().or_else(adopting)
     }
 
     pub(super) fn whole_plan(&self) -> Plan {

@@ -119,7 +119,7 @@ async fn changes_come_to_what_they_say() {
 async fn what_failed_with_one_generation_is_not_said_of_the_next() {
     let agent = agent().await;
     let node = &agent.node;
-    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(state::reason::Reason::ImageNotFound, "no such tag")]);
+    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
     let id = node.deploy(deploy("web", "nginx:no"), false).await.unwrap().view.record.unwrap().id;
     until(node, id, |view| view.unwrap().condition.status == Status::Failed).await;
     let next = node.deploy(deploy("web", "nginx"), false).await.unwrap().view;
@@ -217,7 +217,7 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
 async fn what_fails_is_explained_with_what_is_waited_for() {
     let agent = agent().await;
     let node = &agent.node;
-    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(state::reason::Reason::ImageNotFound, "no such tag")]);
+    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
     let id = node.deploy(deploy("web", "nginx"), false).await.unwrap().view.record.unwrap().id;
     until(node, id, |view| view.unwrap().condition.status == Status::Failed).await;
     let explanation = node.explain(id).unwrap();

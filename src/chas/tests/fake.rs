@@ -105,14 +105,15 @@ impl Calls for Line {
     async fn poll(&self, etag: Option<&str>, _: u64, hold: Duration) -> Result<Polled, Fault> {
         self.0.called("poll")?;
         let tag = || self.0.generation.load(Ordering::Relaxed).to_string();
-        if self.0.holds && etag == Some(&tag()) {
+        let holds = self.0.holds && !hold.is_zero();
+        if holds && etag == Some(&tag()) {
             let changed = self.0.changed.notified();
             let _either = tokio::time::timeout(hold, changed).await;
             // What broke off meanwhile did so for those who waited, too.
             self.0.faults.lock().unwrap().get("all").map_or(Ok(()), |&(kind, retry_after)| Err(fault(kind, retry_after)))?;
         }
         if etag == Some(&tag()) {
-            return Ok(Polled::Unchanged { held: self.0.holds });
+            return Ok(Polled::Unchanged { held: holds });
         }
         tokio::time::sleep(self.0.poll_takes).await;
         let generation = self.0.generation.load(Ordering::Relaxed);

@@ -26,6 +26,21 @@ async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_stored_from_before_is_known_to_be_fresh_at_once() {
+    for holds in [true, false] {
+        let running = start(Server { holds, ..Server::default() });
+        let tag = Some("1".to_owned());
+        (running.node.asking.lock().unwrap().generation, running.node.asking.lock().unwrap().etag) = (Some(1), tag);
+        pass(2).await;
+        assert!(!running.contact.standing().freshness.stale);
+        running.server.heard();
+        pass(600).await;
+        let polls = running.server.count("poll");
+        assert!(if holds { (10..=13).contains(&polls) } else { (27..=81).contains(&polls) }, "{holds} {polls}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_change_is_there_at_once_by_a_held_poll_and_by_a_report_where_polls_are_not_held() {
     for holds in [true, false] {
         let running = start(Server { holds, ..Server::default() });
