@@ -217,15 +217,21 @@ impl Agent {
         let (status, body) = self.ask("DELETE", &format!("/containers/{name}"), None).await;
         assert!(status == 202 || status == 200, "{name} is deleted: {status} {body}");
         let deadline = Instant::now() + Duration::from_secs(60);
-        while self.get(&format!("/containers/{name}")).await.0 != 404 {
+        while self.has(name).await {
             assert!(Instant::now() < deadline, "{name} is not gone");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
+    /// A container has this name. `c`, say, may be the beginning of another one's id, too.
+    async fn has(&self, name: &str) -> bool {
+        let (status, view) = self.get(&format!("/containers/{name}")).await;
+        status != 404 && view["name"] == name
+    }
+
     /// As [`Self::delete_and_wait`], where it may be gone already.
     pub(crate) async fn delete_and_wait_if_there(&self, name: &str) {
-        if self.get(&format!("/containers/{name}")).await.0 != 404 {
+        if self.has(name).await {
             self.ask("DELETE", &format!("/containers/{name}?wait=removed&timeout=60s"), None).await;
         }
     }
