@@ -164,7 +164,7 @@ impl Client {
         self
     }
 
-    async fn request(&self, method: Method, path: &str) -> Result<Asking, Fault> {
+    async fn request(&self, method: Method, path: &str) -> Result<Prepared, Fault> {
         let credentials = self.credentials.clone();
         let (shown, current) = if credentials.reads_files() {
             let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
@@ -179,12 +179,12 @@ impl Client {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
         };
-        Ok(Asking { request, token, shown })
+        Ok(Prepared { request, token, shown })
     }
 
     /// Sends a request; an answer that is no success is a fault.
-    async fn answer(&self, asking: Asking, timeout: Duration, is_success: fn(StatusCode) -> bool) -> Result<Response, Fault> {
-        let Asking { request, token, shown } = asking;
+    async fn answer(&self, prepared: Prepared, timeout: Duration, is_success: fn(StatusCode) -> bool) -> Result<Response, Fault> {
+        let Prepared { request, token, shown } = prepared;
         let silence = |kind, message: String| Fault { shown, ..Fault::new(kind, message) };
         let sent = tokio::time::timeout(timeout, request.send()).await;
         let late = |_| silence(FaultKind::Away, format!("no answer within {} s", timeout.as_secs()));
@@ -243,13 +243,13 @@ impl Client {
 
 /// A request, and what it shows.
 #[derive(Debug)]
-struct Asking {
+struct Prepared {
     request: RequestBuilder,
     token: Option<Secret>,
     shown: u64,
 }
 
-impl Asking {
+impl Prepared {
     fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
         Self { request: change(self.request), ..self }
     }
@@ -260,10 +260,10 @@ impl Calls for Client {
     async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
         // Said once: with each report and poll of a large fleet it would be a twentieth of what an idle node costs.
         let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
-        let asking = self.request(Method::POST, "nodes/register").await?;
-        let asking = asking.with(|request| request.header(USER_AGENT, agent).json(registration));
-        let token = asking.token.clone();
-        let response = self.answer(asking, self.timeouts.answer, |status| status.is_success()).await.inspect_err(|fault| {
+        let prepared = self.request(Method::POST, "nodes/register").await?;
+        let prepared = prepared.with(|request| request.header(USER_AGENT, agent).json(registration));
+        let token = prepared.token.clone();
+        let response = self.answer(prepared, self.timeouts.answer, |status| status.is_success()).await.inspect_err(|fault| {
             // A server that says 403 of a token that it does not know is to be shown the other one, too.
             if fault.kind == FaultKind::Unauthorized {
                 _ = self.credentials.tokens.refused(token.as_ref());
@@ -279,9 +279,9 @@ impl Calls for Client {
 
     /// Reports how the node is.
     async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
-        let asking = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
-        let asking = asking.with(|request| if whole { request.json(report) } else { request.json(&report.heartbeat()) });
-        let response = self.answer(asking, self.timeouts.answer, |status| status.is_success()).await?;
+        let prepared = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
+        let prepared = prepared.with(|request| if whole { request.json(report) } else { request.json(&report.heartbeat()) });
+        let response = self.answer(prepared, self.timeouts.answer, |status| status.is_success()).await?;
         parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
 
@@ -290,7 +290,7 @@ impl Calls for Client {
         let path = format!("nodes/{}/desired-state", self.node_id);
         let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
         let is_conditional = etag.is_some();
-        let asking = self.request(Method::GET, &path).await?.with(|request| {
+        let prepared = self.request(Method::GET, &path).await?.with(|request| {
             let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", hold.as_secs()));
             match etag {
                 Some(etag) => request.header(IF_NONE_MATCH, etag),
@@ -299,7 +299,7 @@ impl Calls for Client {
         });
         // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
         let is_success = |status| matches!(status, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let response = self.answer(asking, hold + self.timeouts.answer, is_success).await?;
+        let response = self.answer(prepared, hold + self.timeouts.answer, is_success).await?;
         let held = response.headers().get("preference-applied").is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
         if response.status() == StatusCode::NOT_MODIFIED {
             let unasked = || Fault::bad("it answers that nothing has changed, and was not asked whether it has");
