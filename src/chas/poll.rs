@@ -19,7 +19,6 @@ const SPACING: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What could not be had is asked for again, though it is the same: after this, doubling up to that.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
-
 /// After a set, the next poll is not to meet those of all others that got theirs: for each node of the cluster, and at most.
 const NEWS_SPREAD: (Duration, Duration) = (Duration::from_micros(300), Duration::from_secs(3));
 /// So long, about, CHaS is not asked because it does not hear how the node is: that call alone may be what does not work.
@@ -40,7 +39,8 @@ enum Next {
 /// When the same set is taken again, of which not all could be had.
 #[derive(Default)]
 struct Again {
-    of: Option<(Option<String>, Option<u64>)>,
+    /// Epoch and generation.
+    of: (Option<String>, Option<u64>),
     attempts: u32,
     at: Option<Instant>,
 }
@@ -48,7 +48,7 @@ struct Again {
 impl Again {
     /// The tag to ask with, and when it is to be asked next at the latest. Without a tag, the set is sent again.
     fn tag(&mut self, asking: &Asking) -> (Option<String>, Option<Instant>) {
-        let of = Some((asking.epoch.clone(), asking.generation));
+        let of = (asking.epoch.clone(), asking.generation);
         if asking.whole || self.of != of {
             *self = Self { of, ..Self::default() };
         }

@@ -90,9 +90,7 @@ impl Server {
         tracing::info!(name, generation, is_changed, "what is wanted");
         Ok(Changed { generation, is_changed })
     }
-}
 
-impl Server {
     /// What is wanted of these is not in files any more; it stays as it is, and callers may change it.
     pub(super) fn release(&self, names: impl Iterator<Item = String>) {
         let mut in_files = self.changing.lock().unwrap_or_else(PoisonError::into_inner);

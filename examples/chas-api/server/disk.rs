@@ -1,7 +1,8 @@
 //! What survives a restart, as files that a person can read. Everything here blocks.
 //!
-//! `epoch` is made once: losing the directory makes another one, and whoever sets the rest back to a backup deletes it. `sets/` has a file for each name, written before a change
-//! is answered. `nodes.json` is written every now and then: whatever is lost of it comes again with the next registration.
+//! `epoch` is made once: losing the directory makes another one, and whoever sets the rest back to a backup deletes it.
+//! `sets/` has a file for each name, written before a change is answered. `nodes.json` is written every now and then:
+//! whatever is lost of it comes again with the next registration.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -92,9 +93,11 @@ impl Disk {
     pub(super) fn keep(&self, name: &str, entry: &Entry) -> io::Result<()> {
         let Some((directory, _)) = &self.kept else { return Ok(()) };
         let set: Option<Vec<u8>> = entry.set.as_ref().map(|set| set.document());
+        let confirmed_epoch = entry.confirmed.map(|_| &self.epoch);
         let head = json!({
-            "count": entry.count, "confirmed": entry.confirmed, "confirmed_epoch": entry.confirmed.map(|_| &self.epoch), "name": name,
-        }).to_string();
+            "count": entry.count, "confirmed": entry.confirmed, "confirmed_epoch": confirmed_epoch, "name": name,
+        });
+        let head = head.to_string();
         let mut text = head.trim_end_matches('}').as_bytes().to_vec();
         text.extend_from_slice(b",\"set\":");
         text.extend_from_slice(set.as_deref().unwrap_or(b"null"));
