@@ -51,19 +51,38 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         files_dir: config.state.run_dir.join("files"),
     }));
     let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
-    let monitor = Arc::new(Monitor::new(config.state.dir.clone(), config.network.bridge.clone())?);
+    let monitor = Arc::new(Monitor::new(
+        config.state.dir.clone(),
+        config.network.bridge.clone(),
+    )?);
     let clock = Clock::start();
     let metrics = Metrics::new();
     let writer = Writer::new(store, metrics.clone(), tracker.clone());
-    let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), clock, config.reconcile.resync_interval);
+    let reconciler = Reconciler::new(
+        Arc::clone(&runtime),
+        writer.clone(),
+        clock,
+        config.reconcile.resync_interval,
+    );
     let reconciler = reconciler.counting(metrics.clone());
     let contact = config.chas.as_ref().map(|_| Arc::new(Contact::default()));
     let (handle, logs) = (reconciler.handle(), logs_dir(&config));
-    let node = Arc::new(node::AgentNode::new(writer.clone(), handle, Arc::clone(&monitor), logs, contact.clone()));
+    let node = Arc::new(node::AgentNode::new(
+        writer.clone(),
+        handle,
+        Arc::clone(&monitor),
+        logs,
+        contact.clone(),
+    ));
     let link = contact.and_then(|contact| link(&config, &node, contact, &metrics, clock.boot_id()));
-    let router = api::router(node, config.api.token.clone(), config.monitoring.metrics_enabled.then_some(metrics));
-    let listener =
-        TcpListener::bind(config.api.listen).await.with_context(|| format!("cannot listen on {}", config.api.listen))?;
+    let router = api::router(
+        node,
+        config.api.token.clone(),
+        config.monitoring.metrics_enabled.then_some(metrics),
+    );
+    let listener = TcpListener::bind(config.api.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", config.api.listen))?;
     announce(&config);
 
     tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
@@ -75,7 +94,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
             link.run(stop).await;
         });
     }
-    let sampling = (Arc::clone(&monitor), config.monitoring.health_interval, stop.clone());
+    let sampling = (
+        Arc::clone(&monitor),
+        config.monitoring.health_interval,
+        stop.clone(),
+    );
     tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
     // That it has its turn among the others is the sign of life.
     tracker.spawn(notify::watchdog(|| true, stop.clone()));
@@ -90,10 +113,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     served
 }
 
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) -> anyhow::Result<()> {
+async fn serve(
+    listener: TcpListener,
+    router: axum::Router,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
     let drained = stop.clone();
-    let serving =
-        axum::serve(BoundedListener::new(listener), router).with_graceful_shutdown(async move { stop.cancelled().await });
+    let serving = axum::serve(BoundedListener::new(listener), router)
+        .with_graceful_shutdown(async move { stop.cancelled().await });
     tokio::select! {
         served = async { serving.await } => served.context("the API cannot be served"),
         // Followers of logs would keep it up for ever.
@@ -103,7 +130,12 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
 
 /// Sets up the network and reconciles. The network comes first, since a container cannot start without; as long as it
 /// cannot be had, the reason is said and containers that run are left alone.
-async fn begin(reconciler: Reconciler<Containerd>, network: Arc<Network>, stop: CancellationToken, tracker: TaskTracker) {
+async fn begin(
+    reconciler: Reconciler<Containerd>,
+    network: Arc<Network>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+) {
     while let Err(error) = network.prepare().await {
         tracing::error!(error = %crate::runtime::RuntimeError::from(error), "the network cannot be set up; trying again");
         tokio::select! {
@@ -120,7 +152,10 @@ fn announce(config: &Config) {
         None => tracing::info!(
             "no api.chas_url (CHAS_API_URL) is configured: nothing is pulled or reported, containers come by push only"
         ),
-        Some(chas) if chas.url.scheme() == "http" && (chas.token.is_some() || chas.token_file.is_some()) => {
+        Some(chas)
+            if chas.url.scheme() == "http"
+                && (chas.token.is_some() || chas.token_file.is_some()) =>
+        {
             tracing::warn!(url = %chas.url, "the token for CHaS goes over plain HTTP: whoever is on the way can read it");
         }
         Some(_) => {}
@@ -135,12 +170,31 @@ fn link(
     boot_id: String,
 ) -> Option<(Link<AgentLink>, Arc<AgentLink>)> {
     let chas = config.chas.as_ref()?;
-    let this = Arc::new(AgentLink::new(Arc::clone(node), Arc::clone(&contact), config.clone()));
+    let this = Arc::new(AgentLink::new(
+        Arc::clone(node),
+        Arc::clone(&contact),
+        config.clone(),
+    ));
     let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
-    let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens: Arc::new(tokens) };
+    let credentials = Credentials {
+        transport: Arc::new(Transport::new(chas)),
+        tokens: Arc::new(tokens),
+    };
     let client = chas::client::Client::new(chas.url.clone(), config.node.id.clone(), credentials);
-    let settings = chas::Settings { boot_id, health_interval: config.monitoring.health_interval };
-    Some((Link::new(Arc::clone(&this), client, settings, contact, metrics.clone()), this))
+    let settings = chas::Settings {
+        boot_id,
+        health_interval: config.monitoring.health_interval,
+    };
+    Some((
+        Link::new(
+            Arc::clone(&this),
+            client,
+            settings,
+            contact,
+            metrics.clone(),
+        ),
+        this,
+    ))
 }
 
 fn logs_dir(config: &Config) -> PathBuf {
@@ -151,11 +205,21 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     let mut addresses = config.network.subnet.container_addresses();
     let (first, last) = (addresses.next(), addresses.next_back());
     let first = first.context("network.subnet has no address for a container")?;
-    let pool = Pool { addresses: first..=last.unwrap_or(first), ports: config.network.port_range.clone() };
-    let limits = Limits { pool, containers_max: usize::try_from(config.containers.max)?, random: state::store::random };
+    let pool = Pool {
+        addresses: first..=last.unwrap_or(first),
+        ports: config.network.port_range.clone(),
+    };
+    let limits = Limits {
+        pool,
+        containers_max: usize::try_from(config.containers.max)?,
+        random: state::store::random,
+    };
     let directory = config.state.dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
-    store.losses().iter().for_each(|loss| tracing::error!(%loss, "the stored state is not as it was left"));
+    store
+        .losses()
+        .iter()
+        .for_each(|loss| tracing::error!(%loss, "the stored state is not as it was left"));
     Ok(store)
 }
 

@@ -47,7 +47,11 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// and be acted on, without being polled again.
 pub trait Node: Send + Sync + 'static {
     /// Takes in a deploy; on a dry run, only answers what it would come to. Durable when it answers.
-    fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send;
+    fn deploy(
+        &self,
+        deploy: Deploy,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Deployed, Refusal>> + Send;
 
     /// Takes in a deploy that bears a key, once. `request` is a fingerprint of all that it asks for.
     fn deploy_once(
@@ -61,10 +65,16 @@ pub trait Node: Send + Sync + 'static {
     fn declared(&self) -> Declared;
 
     /// Makes the set owned by push what is asked, all of it or nothing. Durable when it answers.
-    fn replace(&self, replace: Replace) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send;
+    fn replace(
+        &self,
+        replace: Replace,
+    ) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send;
 
     /// Confirms what is held of the set that CHaS lists (of this generation, if one is given). Answers how many end.
-    fn confirm(&self, generation: Option<u64>) -> impl Future<Output = Result<usize, Refusal>> + Send;
+    fn confirm(
+        &self,
+        generation: Option<u64>,
+    ) -> impl Future<Output = Result<usize, Refusal>> + Send;
 
     /// What would be done now.
     fn plan(&self) -> Plan;
@@ -73,7 +83,11 @@ pub trait Node: Send + Sync + 'static {
     fn explain(&self, id: ContainerId) -> Option<Explanation>;
 
     /// Changes what is desired of one container. Durable when it answers.
-    fn change(&self, id: ContainerId, change: Change) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn change(
+        &self,
+        id: ContainerId,
+        change: Change,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Every container, by name; those that are not ours last.
     fn containers(&self) -> Vec<View>;
@@ -154,8 +168,15 @@ pub struct View {
 impl View {
     /// The id it goes by: ours, or containerd's where it is not ours.
     fn id(&self) -> String {
-        let foreign = || self.foreign.as_ref().map(|(id, _)| id.clone()).unwrap_or_default();
-        self.record.as_ref().map_or_else(foreign, |record| record.id.to_string())
+        let foreign = || {
+            self.foreign
+                .as_ref()
+                .map(|(id, _)| id.clone())
+                .unwrap_or_default()
+        };
+        self.record
+            .as_ref()
+            .map_or_else(foreign, |record| record.id.to_string())
     }
 }
 
@@ -190,8 +211,15 @@ impl Health {
     /// In a word. CHaS being away is no fault of the node.
     #[must_use]
     pub fn status(&self) -> &'static str {
-        let is_itself = self.link.as_ref().is_none_or(|link| !link.identity_conflict);
-        match (self.containerd, self.writable && !self.rebuilding && is_itself, self.unsettled) {
+        let is_itself = self
+            .link
+            .as_ref()
+            .is_none_or(|link| !link.identity_conflict);
+        match (
+            self.containerd,
+            self.writable && !self.rebuilding && is_itself,
+            self.unsettled,
+        ) {
             (false, ..) => "unhealthy",
             (true, true, 0) => "healthy",
             (true, ..) => "degraded",
@@ -202,18 +230,29 @@ impl Health {
 /// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`, there are none to see.
 pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
     let followers = Arc::new(Semaphore::new(logs::FOLLOWERS_MAX));
-    let shown = metrics.clone().map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
+    let shown = metrics
+        .clone()
+        .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
     let guarded = shown.map_or_else(Router::new, |shown| Router::new().route("/metrics", shown));
     let guarded = guarded
         .route("/containers/deploy", post(containers::deploy::<N>))
         .route("/containers", get(containers::list::<N>))
-        .route("/containers/{id}", get(containers::get::<N>).delete(containers::remove::<N>))
+        .route(
+            "/containers/{id}",
+            get(containers::get::<N>).delete(containers::remove::<N>),
+        )
         .route("/containers/{id}/stop", post(containers::stop::<N>))
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))
-        .route("/containers/{id}/logs", get(logs::logs::<N>).layer(Extension(followers)))
+        .route(
+            "/containers/{id}/logs",
+            get(logs::logs::<N>).layer(Extension(followers)),
+        )
         .route("/containers/{id}/explain", get(explain::explain::<N>))
-        .route("/desired-state", get(declared::get::<N>).put(declared::put::<N>))
+        .route(
+            "/desired-state",
+            get(declared::get::<N>).put(declared::put::<N>),
+        )
         .route("/desired-state/confirm", post(declared::confirm::<N>))
         .route("/plan", get(explain::plan::<N>))
         .route("/health", get(health::health::<N>))
@@ -222,11 +261,16 @@ pub fn router<N: Node>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metr
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(health::ready::<N>))
         .route("/version", get(health::version));
-    let routes = guarded.merge(open).fallback(error::no_such_path).method_not_allowed_fallback(error::no_such_method);
+    let routes = guarded
+        .merge(open)
+        .fallback(error::no_such_path)
+        .method_not_allowed_fallback(error::no_such_method);
     // The last one is the outermost: a panic is answered first, and then logged and counted as the answer it became.
     let routes = routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(tower_http::catch_panic::CatchPanicLayer::custom(error::panicked))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(
+            error::panicked,
+        ))
         .layer(middleware::from_fn(error::access_log));
     let routes = match metrics {
         Some(metrics) => routes.layer(middleware::from_fn_with_state(metrics, metrics::count)),

@@ -92,14 +92,26 @@ pub trait Node: Send + Sync + 'static {
 /// The calls that a link makes. [`Client`] makes them over HTTP.
 pub trait Calls: Send + Sync + 'static {
     /// Registers the node.
-    fn register(&self, registration: &wire::Registration) -> impl Future<Output = Result<wire::Welcome, Fault>> + Send;
+    fn register(
+        &self,
+        registration: &wire::Registration,
+    ) -> impl Future<Output = Result<wire::Welcome, Fault>> + Send;
 
     /// Reports how the node is; all of it, or (unless `whole`) that nothing but its vitals changed.
-    fn report(&self, report: &wire::Report, whole: bool) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
+    fn report(
+        &self,
+        report: &wire::Report,
+        whole: bool,
+    ) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
 
     /// Asks what should run, and whether it is still what `etag` stands for; CHaS may hold the answer so long, in whole
     /// seconds, while it is.
-    fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> impl Future<Output = Result<Polled, Fault>> + Send;
+    fn poll(
+        &self,
+        etag: Option<&str>,
+        sent_after: u64,
+        hold: Duration,
+    ) -> impl Future<Output = Result<Polled, Fault>> + Send;
 
     /// Whether the operator gives another token or other certificates than those ([`Fault::shown`]).
     fn has_other_credentials(&self, than: u64) -> impl Future<Output = bool> + Send;
@@ -137,8 +149,20 @@ fn not_offered(fault: &Fault) -> Duration {
 impl<N: Node, C: Calls> Link<N, C> {
     /// A link that has not begun.
     #[must_use]
-    pub const fn new(node: Arc<N>, client: C, settings: Settings, contact: Arc<Contact>, metrics: Metrics) -> Self {
-        Self { node, client, settings, contact, metrics }
+    pub const fn new(
+        node: Arc<N>,
+        client: C,
+        settings: Settings,
+        contact: Arc<Contact>,
+        metrics: Metrics,
+    ) -> Self {
+        Self {
+            node,
+            client,
+            settings,
+            contact,
+            metrics,
+        }
     }
 
     /// Keeps the link until `stop`. A call under way is cut off then.
@@ -156,7 +180,11 @@ impl<N: Node, C: Calls> Link<N, C> {
                     () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
                 }
                 // One that takes a registration and forgets it is not to be asked for ever without a pause.
-                attempts = if began.elapsed() < REFUSED.1 { attempts + 1 } else { 0 };
+                attempts = if began.elapsed() < REFUSED.1 {
+                    attempts + 1
+                } else {
+                    0
+                };
                 if attempts > 1 {
                     tokio::time::sleep(backoff::delay(REFUSED.0, REFUSED.1, attempts)).await;
                 }
@@ -206,9 +234,15 @@ impl<N: Node, C: Calls> Link<N, C> {
     async fn pause(&self, fault: &Fault, attempts: &mut u32) {
         let (first, most) = match fault.kind {
             // What one node lost, all may have lost at the same moment.
-            FaultKind::Away => (AWAY.0.max(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX)), AWAY.1),
+            FaultKind::Away => (
+                AWAY.0.max(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX)),
+                AWAY.1,
+            ),
             FaultKind::Untrusted | FaultKind::Bad | FaultKind::NotOffered => AWAY,
-            FaultKind::Unauthorized | FaultKind::Conflict | FaultKind::Refused | FaultKind::Unknown => REFUSED,
+            FaultKind::Unauthorized
+            | FaultKind::Conflict
+            | FaultKind::Refused
+            | FaultKind::Unknown => REFUSED,
         };
         let wait = match fault.retry_after {
             // Whoever was told the same is not to come at the same moment.
@@ -217,7 +251,10 @@ impl<N: Node, C: Calls> Link<N, C> {
         };
         *attempts = attempts.saturating_add(1);
         let until = Instant::now() + wait;
-        let follows_files = matches!(fault.kind, FaultKind::Unauthorized | FaultKind::Unknown | FaultKind::Untrusted);
+        let follows_files = matches!(
+            fault.kind,
+            FaultKind::Unauthorized | FaultKind::Unknown | FaultKind::Untrusted
+        );
         while follows_files && Instant::now() + FILES_LOOK < until {
             tokio::time::sleep(FILES_LOOK).await;
             if self.client.has_other_credentials(fault.shown).await {

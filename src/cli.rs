@@ -56,12 +56,20 @@ pub struct Usage {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usage> {
     let matches = command()
         .try_get_matches_from(args)
-        .map_err(|error| Usage { text: error.render().to_string(), asked_for: !error.use_stderr() })?;
+        .map_err(|error| Usage {
+            text: error.render().to_string(),
+            asked_for: !error.use_stderr(),
+        })?;
     Ok(match matches.subcommand() {
         Some(("version", _)) => Invocation::Version,
         // `check` is the only thing that can be done with `config`, and clap insists on one.
-        Some(("config", below)) => Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below))),
-        Some(("confirm", below)) => Invocation::Confirm { flags: flags(below), only_list: below.get_flag("list") },
+        Some(("config", below)) => {
+            Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below)))
+        }
+        Some(("confirm", below)) => Invocation::Confirm {
+            flags: flags(below),
+            only_list: below.get_flag("list"),
+        },
         Some((_, below)) => Invocation::Run(flags(below)),
         None => Invocation::Run(flags(&matches)),
     })
@@ -75,11 +83,21 @@ pub fn version() -> String {
 
 /// The whole command, also for making manual pages and completions.
 pub fn command() -> Command {
-    let check = Command::new("check").about("Shows every value, where it came from, and everything that is wrong; exits 0 or 64");
-    let config = Command::new("config").about("Looks at the configuration").subcommand_required(true).subcommand(check);
-    let list = Arg::new("list").long("list").action(ArgAction::SetTrue).help("Only shows what waits");
+    let check = Command::new("check").about(
+        "Shows every value, where it came from, and everything that is wrong; exits 0 or 64",
+    );
+    let config = Command::new("config")
+        .about("Looks at the configuration")
+        .subcommand_required(true)
+        .subcommand(check);
+    let list = Arg::new("list")
+        .long("list")
+        .action(ArgAction::SetTrue)
+        .help("Only shows what waits");
     let confirm = Command::new("confirm")
-        .about("Lets CHaS end what it no longer lists, where that was too much at once to be believed")
+        .about(
+            "Lets CHaS end what it no longer lists, where that was too much at once to be believed",
+        )
         .after_help(CONFIRM_HELP)
         .arg(list);
     Command::new(env!("CARGO_PKG_NAME"))
@@ -88,27 +106,56 @@ pub fn command() -> Command {
         .after_help(AFTER_HELP)
         .args(KEYS.iter().filter_map(argument))
         .arg(file_argument())
-        .subcommand(Command::new("run").about("Runs the agent; what happens without a subcommand, too"))
+        .subcommand(
+            Command::new("run").about("Runs the agent; what happens without a subcommand, too"),
+        )
         .subcommand(config)
         .subcommand(confirm)
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
 fn file_argument() -> Arg {
-    let help = format!("The configuration file; if named, it must exist [env: {FILE_VARIABLE}] [default: {DEFAULT_FILE}]");
-    Arg::new("config").long("config").value_name("PATH").value_parser(PathBufValueParser::new()).help(help).global(true)
+    let help = format!(
+        "The configuration file; if named, it must exist [env: {FILE_VARIABLE}] [default: {DEFAULT_FILE}]"
+    );
+    Arg::new("config")
+        .long("config")
+        .value_name("PATH")
+        .value_parser(PathBufValueParser::new())
+        .help(help)
+        .global(true)
 }
 
 fn argument(key: &'static Key) -> Option<Arg> {
-    let help = format!("{} [env: {}] [file: {}] [default: {}]", key.doc, key.env, key.name, key.default_text());
+    let help = format!(
+        "{} [env: {}] [file: {}] [default: {}]",
+        key.doc,
+        key.env,
+        key.name,
+        key.default_text()
+    );
     // A value such as -1 is for us to refuse, with the reason.
-    Some(Arg::new(key.name).long(key.flag?).value_name(key.value).help(help).global(true).allow_hyphen_values(true))
+    Some(
+        Arg::new(key.name)
+            .long(key.flag?)
+            .value_name(key.value)
+            .help(help)
+            .global(true)
+            .allow_hyphen_values(true),
+    )
 }
 
 fn flags(matches: &ArgMatches) -> Flags {
     let given = |key: &'static Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
-    let values: BTreeMap<_, _> = KEYS.iter().filter(|key| key.flag.is_some()).filter_map(given).collect();
-    Flags { file: matches.get_one::<PathBuf>("config").cloned(), values }
+    let values: BTreeMap<_, _> = KEYS
+        .iter()
+        .filter(|key| key.flag.is_some())
+        .filter_map(given)
+        .collect();
+    Flags {
+        file: matches.get_one::<PathBuf>("config").cloned(),
+        values,
+    }
 }
 
 #[cfg(test)]
@@ -133,23 +180,52 @@ mod tests {
 
     #[test]
     fn flags_may_stand_before_and_behind_the_subcommand() {
-        for line in ["agent --port 1 --config /c", "agent run --port 1 --config /c", "agent --port 1 run --config=/c"] {
-            let Ok(Invocation::Run(flags)) = parsed(line) else { panic!("{line}") };
-            assert_eq!(flags.values, BTreeMap::from([("api.port", "1".to_owned())]), "{line}");
+        for line in [
+            "agent --port 1 --config /c",
+            "agent run --port 1 --config /c",
+            "agent --port 1 run --config=/c",
+        ] {
+            let Ok(Invocation::Run(flags)) = parsed(line) else {
+                panic!("{line}")
+            };
+            assert_eq!(
+                flags.values,
+                BTreeMap::from([("api.port", "1".to_owned())]),
+                "{line}"
+            );
             assert_eq!(flags.file, Some("/c".into()), "{line}");
         }
-        let Ok(Invocation::ConfigCheck(flags)) = parsed("agent config check --port -1") else { panic!() };
+        let Ok(Invocation::ConfigCheck(flags)) = parsed("agent config check --port -1") else {
+            panic!()
+        };
         assert_eq!(flags.values["api.port"], "-1");
         assert!(matches!(parsed("agent"), Ok(Invocation::Run(flags)) if flags.values.is_empty()));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
-        assert!(matches!(parsed("agent confirm --port 7 --list"), Ok(Invocation::Confirm { only_list: true, .. })));
+        assert!(matches!(
+            parsed("agent confirm --port 7 --list"),
+            Ok(Invocation::Confirm {
+                only_list: true,
+                ..
+            })
+        ));
     }
 
     #[test]
     fn what_is_no_command_line_is_refused_with_what_was_meant() {
-        for line in ["agent --prot 1", "agent confg check", "agent config", "agent --token x", "agent --port"] {
+        for line in [
+            "agent --prot 1",
+            "agent confg check",
+            "agent config",
+            "agent --token x",
+            "agent --port",
+        ] {
             assert!(!parsed(line).unwrap_err().asked_for, "{line}");
         }
-        assert!(parsed("agent --prot 1").unwrap_err().text.contains("--port"));
+        assert!(
+            parsed("agent --prot 1")
+                .unwrap_err()
+                .text
+                .contains("--port")
+        );
     }
 }

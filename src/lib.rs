@@ -44,6 +44,14 @@
 //! aside, and says what it lost. As long as something may be missing ([`state::desired::set::Adoption`]) nothing counts as
 //! unwanted, so no loss of the agent's files stops a container.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::too_many_lines,
+        reason = "a row of a table stands over several lines"
+    )
+)]
+
 pub mod agent;
 
 pub mod reconcile;

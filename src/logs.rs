@@ -37,7 +37,12 @@ pub fn stored(logs: &Path) -> io::Result<Vec<ContainerId>> {
     };
     let mut ids = Vec::new();
     for entry in entries {
-        ids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<ContainerId>().ok()));
+        ids.extend(
+            entry?
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse::<ContainerId>().ok()),
+        );
     }
     Ok(ids)
 }
@@ -47,9 +52,15 @@ pub fn stored(logs: &Path) -> io::Result<Vec<ContainerId>> {
 /// # Errors
 /// `dir` does not bear a container's id (nothing is touched then), or the system refuses.
 pub async fn remove(dir: &Path) -> io::Result<()> {
-    let named = dir.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.parse::<ContainerId>().is_ok());
+    let named = dir
+        .file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.parse::<ContainerId>().is_ok());
     if !named {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a container's log directory"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "not a container's log directory",
+        ));
     }
     match tokio::fs::remove_dir_all(dir).await {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -27,7 +27,10 @@ impl Default for Lookup {
 
 impl Lookup {
     fn by(ask: fn(&str) -> io::Result<Vec<SocketAddr>>) -> Self {
-        Self { permits: Arc::new(Semaphore::new(LOOKUPS_MAX)), ask }
+        Self {
+            permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            ask,
+        }
     }
 }
 
@@ -38,10 +41,12 @@ impl Resolve for Lookup {
             let permit = permits.acquire_owned().await?;
             let (answer, answered) = oneshot::channel();
             // It may outlive whoever waits for it, and then still holds its place.
-            thread::Builder::new().name("lookup".to_owned()).spawn(move || {
-                let _nobody_waits_any_more = answer.send(ask(name.as_str()));
-                drop(permit);
-            })?;
+            thread::Builder::new()
+                .name("lookup".to_owned())
+                .spawn(move || {
+                    let _nobody_waits_any_more = answer.send(ask(name.as_str()));
+                    drop(permit);
+                })?;
             let addresses = answered.await??;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
@@ -64,7 +69,11 @@ mod tests {
             return Err(io::ErrorKind::NotFound.into());
         }
         if name == "silent" {
-            drop(SPEAKS.wait_while(SILENT.lock().unwrap(), |silent| *silent).unwrap());
+            drop(
+                SPEAKS
+                    .wait_while(SILENT.lock().unwrap(), |silent| *silent)
+                    .unwrap(),
+            );
         }
         Ok(vec![SocketAddr::from(([10, 0, 0, 1], 0))])
     }
@@ -74,16 +83,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_nobody_answers_for_hold_up_so_many_lookups_of_one_client_and_nothing_else() {
+    async fn names_that_nobody_answers_for_hold_up_so_many_lookups_of_one_client_and_nothing_else()
+    {
         let (first, second) = (Lookup::by(ask), Lookup::by(ask));
-        let mut waiting: Vec<_> = (0..LOOKUPS_MAX).map(|_| resolve(&first, "silent")).collect();
+        let mut waiting: Vec<_> = (0..LOOKUPS_MAX)
+            .map(|_| resolve(&first, "silent"))
+            .collect();
         for one in &mut waiting {
             assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err());
         }
         // Whoever gives up leaves the thread behind, and its place taken.
         drop(waiting.pop());
         let mut next = resolve(&first, "quick");
-        assert!(tokio::time::timeout(Duration::ZERO, &mut next).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::ZERO, &mut next)
+                .await
+                .is_err()
+        );
         assert_eq!(resolve(&second, "quick").await.unwrap().count(), 1);
         assert!(resolve(&second, "unknown").await.is_err());
         *SILENT.lock().unwrap() = false;

@@ -19,14 +19,21 @@ fn main() -> ExitCode {
     // containerd's shim starts this binary as a container's logging process, with almost no environment. It must be up
     // within milliseconds and stay small, so this comes before everything else.
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(logs::shim::ARGUMENT)) {
-        return logs::shim::run(std::env::args_os(), config::environment(logs::shim::CONTAINER_VARIABLE));
+        return logs::shim::run(
+            std::env::args_os(),
+            config::environment(logs::shim::CONTAINER_VARIABLE),
+        );
     }
     match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(flags)) => run(&flags),
         Ok(Invocation::ConfigCheck(flags)) => {
             let loaded = config::load(&flags, &config::environment);
             print(&config::report(&loaded));
-            if loaded.outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(EXIT_USAGE) }
+            if loaded.outcome.is_ok() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::from(EXIT_USAGE)
+            }
         }
         Ok(Invocation::Confirm { flags, only_list }) => confirm(&flags, only_list),
         Ok(Invocation::Version) => print(&cli::version()),
@@ -42,11 +49,16 @@ fn run(flags: &Flags) -> ExitCode {
     };
     let journal = config::environment(telemetry::JOURNAL_VARIABLE);
     if let Err(error) = telemetry::begin(&config.logging, journal.as_deref()) {
-        complain(&format!("chas-node-agent: {:#}\n", anyhow::Error::from(error)));
+        complain(&format!(
+            "chas-node-agent: {:#}\n",
+            anyhow::Error::from(error)
+        ));
         return ExitCode::FAILURE;
     }
     let logs_to_file = config.logging.file.is_some();
-    let Err(error) = serve(config) else { return ExitCode::SUCCESS };
+    let Err(error) = serve(config) else {
+        return ExitCode::SUCCESS;
+    };
     tracing::error!("{error:#}");
     if logs_to_file {
         // Whoever started it looks here first.
@@ -61,7 +73,9 @@ fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
         Err(faults) => return complain(&format!("{faults}\n")),
     };
     let asked = provide_tls().and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(operator::confirm(&config.api, only_list))
     });
     match asked {
@@ -81,7 +95,10 @@ fn provide_tls() -> anyhow::Result<()> {
 
 fn serve(config: Config) -> anyhow::Result<()> {
     provide_tls()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().max_blocking_threads(BLOCKING_THREADS_MAX).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()?;
     let ended = runtime.block_on(agent::run(config));
     // What is still under way had its time; a disk that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));

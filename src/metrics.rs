@@ -99,7 +99,9 @@ impl Metrics {
             pulled: Counter::default(),
             requests: Family::default(),
             // A look takes less than a millisecond, a wait as long as its caller allows.
-            latency: Family::new_with_constructor(|| Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])),
+            latency: Family::new_with_constructor(|| {
+                Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
+            }),
             // A good disk syncs in half a millisecond, a bad one in tens.
             writes: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0]),
             containerd: Gauge::default(),
@@ -124,7 +126,11 @@ impl Metrics {
             "Containers this node is asked to run, by status, as GET /containers shows it",
             self.containers.clone(),
         );
-        all.register("container_restarts", "Containers started again after they had ended by themselves", self.restarts.clone());
+        all.register(
+            "container_restarts",
+            "Containers started again after they had ended by themselves",
+            self.restarts.clone(),
+        );
         all.register_with_unit(
             "step_duration",
             "How long the reconciler's steps took that were done; their count is how many were",
@@ -142,7 +148,11 @@ impl Metrics {
             Unit::Bytes,
             self.pulled.clone(),
         );
-        all.register("api_requests", "Requests answered, by route (\"none\": there is no such path)", self.requests.clone());
+        all.register(
+            "api_requests",
+            "Requests answered, by route (\"none\": there is no such path)",
+            self.requests.clone(),
+        );
         all.register_with_unit(
             "api_request_duration",
             "From a request's head to its answer's head; requests that wait for something are among them",
@@ -155,9 +165,18 @@ impl Metrics {
             Unit::Seconds,
             self.writes.clone(),
         );
-        all.register("containerd_up", "1 while containerd answers, else 0", self.containerd.clone());
-        all.register("store_writable", "1 while changes of the desired state can be stored, else 0", self.writable.clone());
-        let losses = "What the last start found lost or damaged of the stored state; /health names it";
+        all.register(
+            "containerd_up",
+            "1 while containerd answers, else 0",
+            self.containerd.clone(),
+        );
+        all.register(
+            "store_writable",
+            "1 while changes of the desired state can be stored, else 0",
+            self.writable.clone(),
+        );
+        let losses =
+            "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
         self.register_link(&mut all);
         all
@@ -166,11 +185,23 @@ impl Metrics {
     fn register_link(&self, all: &mut Registry) {
         let polls = "Times that CHaS was asked what should run, by what came of it";
         all.register("link_polls", polls, self.polls.clone());
-        all.register("link_reports", "Reports to CHaS, by what came of them", self.reports.clone());
-        all.register("link_up", "1 while CHaS answers, else 0; 0 where none is configured", self.chas.clone());
+        all.register(
+            "link_reports",
+            "Reports to CHaS, by what came of them",
+            self.reports.clone(),
+        );
+        all.register(
+            "link_up",
+            "1 while CHaS answers, else 0; 0 where none is configured",
+            self.chas.clone(),
+        );
         let held = "Containers that CHaS no longer lists, or lists otherwise, and that wait for a confirmation";
         all.register("link_pending_prune", held, self.held.clone());
-        all.register("cordoned", "1 while the node takes no new containers, else 0", self.cordoned.clone());
+        all.register(
+            "cordoned",
+            "1 while the node takes no new containers, else 0",
+            self.cordoned.clone(),
+        );
     }
 
     /// CHaS was asked what should run.
@@ -192,7 +223,9 @@ impl Metrics {
 
     /// So many containers have this status now.
     pub fn containers(&self, status: &'static str, count: usize) {
-        self.containers.get_or_create(&OfStatus { status }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.containers
+            .get_or_create(&OfStatus { status })
+            .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether changes can be stored now, and how much the start found lost.
@@ -213,12 +246,16 @@ impl Metrics {
 
     /// A step was done.
     pub fn step_done(&self, step: &'static str, took: Duration) {
-        self.steps.get_or_create(&OfStep { step }).observe(took.as_secs_f64());
+        self.steps
+            .get_or_create(&OfStep { step })
+            .observe(took.as_secs_f64());
     }
 
     /// A step failed.
     pub fn step_failed(&self, step: &'static str, reason: &'static str) {
-        self.failures.get_or_create(&OfFailure { step, reason }).inc();
+        self.failures
+            .get_or_create(&OfFailure { step, reason })
+            .inc();
     }
 
     /// That much came from a registry.
@@ -229,8 +266,16 @@ impl Metrics {
     /// A request was answered. `route` is a pattern of the router, never a path as it came.
     pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let route = route.to_owned();
-        self.requests.get_or_create(&OfAnswer { method, route: route.clone(), status }).inc();
-        self.latency.get_or_create(&OfRoute { method, route }).observe(took.as_secs_f64());
+        self.requests
+            .get_or_create(&OfAnswer {
+                method,
+                route: route.clone(),
+                status,
+            })
+            .inc();
+        self.latency
+            .get_or_create(&OfRoute { method, route })
+            .observe(took.as_secs_f64());
     }
 
     /// A change of the desired state was written.
@@ -285,9 +330,16 @@ mod tests {
             "chas_api_requests_total{method=\"GET\",route=\"/containers/{id}\",status=\"404\"} 1",
             "chas_api_request_duration_seconds_bucket{le=\"0.005\",method=\"GET\",route=\"/containers/{id}\"} 1",
             "chas_store_write_duration_seconds_count 1",
-            concat!("chas_agent_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+            concat!(
+                "chas_agent_build_info{version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
         ] {
-            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+            assert!(
+                text.lines().any(|shown| shown == line),
+                "{line} is not in\n{text}"
+            );
         }
         let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
         assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (17, 17), "{text}");

@@ -87,7 +87,10 @@ impl Monitor {
     pub fn new(disk: PathBuf, bridge: String) -> Result<Self, MonitorError> {
         let mut sampler = Sampler::new(disk, bridge)?;
         let facts = watch::Sender::new(sampler.sample());
-        Ok(Self { facts, sampler: std::sync::Mutex::new(Some(sampler)) })
+        Ok(Self {
+            facts,
+            sampler: std::sync::Mutex::new(Some(sampler)),
+        })
     }
 
     /// The facts of the last sample, at most an interval old; the uptime is that of now.
@@ -100,9 +103,16 @@ impl Monitor {
 
     /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second ends at once.
     pub async fn run(&self, interval: Duration, cancel: CancellationToken) {
-        let taken = self.sampler.lock().ok().and_then(|mut sampler| sampler.take());
+        let taken = self
+            .sampler
+            .lock()
+            .ok()
+            .and_then(|mut sampler| sampler.take());
         let Some(mut sampler) = taken else { return };
-        let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + FIRST_LOOK.min(interval), interval);
+        let mut ticks = tokio::time::interval_at(
+            tokio::time::Instant::now() + FIRST_LOOK.min(interval),
+            interval,
+        );
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while cancel.run_until_cancelled(ticks.tick()).await.is_some() {
             // A file system that hangs must not take a worker of the runtime with it.
@@ -110,7 +120,9 @@ impl Monitor {
                 let facts = sampler.sample();
                 (sampler, facts)
             });
-            let Some(Ok((returned, facts))) = cancel.run_until_cancelled(sampled).await else { return };
+            let Some(Ok((returned, facts))) = cancel.run_until_cancelled(sampled).await else {
+                return;
+            };
             sampler = returned;
             self.facts.send_replace(facts);
         }
@@ -120,7 +132,11 @@ impl Monitor {
 /// A size as the specification writes it: `50GB`, or `512MB` below one. Powers of 1024, to the nearest.
 #[must_use]
 pub fn size_text(bytes: u64) -> String {
-    let (unit, name) = if bytes >= 1 << 30 { (1 << 30, "GB") } else { (1 << 20, "MB") };
+    let (unit, name) = if bytes >= 1 << 30 {
+        (1 << 30, "GB")
+    } else {
+        (1 << 20, "MB")
+    };
     format!("{}{name}", bytes.saturating_add(unit / 2) / unit)
 }
 
@@ -132,7 +148,13 @@ mod tests {
 
     #[test]
     fn sizes_are_as_the_specification_writes_them() {
-        let table = [(0, "0MB"), (512 << 20, "512MB"), (1 << 30, "1GB"), (50 << 30, "50GB"), (8_250_000_000, "8GB")];
+        let table = [
+            (0, "0MB"),
+            (512 << 20, "512MB"),
+            (1 << 30, "1GB"),
+            (50 << 30, "50GB"),
+            (8_250_000_000, "8GB"),
+        ];
         for (bytes, text) in table {
             assert_eq!(size_text(bytes), text);
         }
@@ -141,13 +163,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_facts_are_this_nodes_and_stay_fresh() {
-        let monitor = Arc::new(Monitor::new("/nonexistent/yet".into(), "chas-none".to_owned()).unwrap());
+        let monitor =
+            Arc::new(Monitor::new("/nonexistent/yet".into(), "chas-none".to_owned()).unwrap());
         let facts = monitor.snapshot();
         assert!(facts.cpu_cores > 0 && facts.uptime_seconds > 0);
-        assert!(facts.memory_available_bytes > 0 && facts.memory_available_bytes < facts.memory_total_bytes);
-        assert!(facts.disk_available_bytes > 0 && facts.disk_available_bytes <= facts.disk_total_bytes);
+        assert!(
+            facts.memory_available_bytes > 0
+                && facts.memory_available_bytes < facts.memory_total_bytes
+        );
+        assert!(
+            facts.disk_available_bytes > 0 && facts.disk_available_bytes <= facts.disk_total_bytes
+        );
         assert!((0.0..=100.0).contains(&facts.memory_usage_percent));
-        let lo = facts.interfaces.iter().find(|interface| interface.name == "lo").unwrap();
+        let lo = facts
+            .interfaces
+            .iter()
+            .find(|interface| interface.name == "lo")
+            .unwrap();
         assert!(lo.addresses.contains(&IpAddr::from([127, 0, 0, 1])));
 
         let cancel = CancellationToken::new();

@@ -113,7 +113,13 @@ impl Network {
     #[must_use]
     pub fn new(config: NetworkConfig) -> Self {
         let ports = Ports::new(config.bridge.clone(), config.subnet);
-        Self { config, ports, gate: RwLock::default(), known: Mutex::default(), names_written: tokio::sync::Mutex::default() }
+        Self {
+            config,
+            ports,
+            gate: RwLock::default(),
+            known: Mutex::default(),
+            names_written: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes what all containers share: directories, bridge, the kernel's switches, the table of host ports. Idempotent.
@@ -125,8 +131,9 @@ impl Network {
     pub async fn prepare(&self) -> Result<(), NetworkError> {
         bridge::check_name(&self.config.bridge)?;
         for dir in [&self.config.netns_dir, &self.config.files_dir] {
-            std::fs::create_dir_all(dir)
-                .map_err(|error| NetworkError::failed(format!("cannot make {}", dir.display()), error))?;
+            std::fs::create_dir_all(dir).map_err(|error| {
+                NetworkError::failed(format!("cannot make {}", dir.display()), error)
+            })?;
         }
         self.ensure_bridge().await?;
         self.ports.prepare().await?;
@@ -145,8 +152,10 @@ impl Network {
         assignment: &Assignment,
     ) -> Result<Attached, NetworkError> {
         let _shared = self.gate.read().await;
-        let (published, connected) =
-            tokio::join!(self.open_ports(instance, assignment), self.connect_one(instance, hostname, assignment));
+        let (published, connected) = tokio::join!(
+            self.open_ports(instance, assignment),
+            self.connect_one(instance, hostname, assignment)
+        );
         published.and(connected)
     }
 
@@ -168,7 +177,11 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
-    pub async fn publish(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
+    pub async fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
         let _shared = self.gate.read().await;
         self.open_ports(instance, assignment).await
     }
@@ -182,11 +195,16 @@ impl Network {
         {
             let mut known = self.known();
             known.attached_at.insert(instance, Instant::now());
-            known.peers.insert(instance, (hostname.clone(), assignment.address));
+            known
+                .peers
+                .insert(instance, (hostname.clone(), assignment.address));
             known.peers_changes += 1;
         }
-        let (plugged, opened, written) =
-            tokio::join!(self.plug(instance, hostname, assignment), self.open_forward(), self.write_names(instance));
+        let (plugged, opened, written) = tokio::join!(
+            self.plug(instance, hostname, assignment),
+            self.open_forward(),
+            self.write_names(instance)
+        );
         plugged.and(opened).and(written)?;
         Ok(self.paths(instance))
     }
@@ -221,13 +239,23 @@ impl Network {
         let link = veth::name(&self.config.bridge, instance);
         let unplugged = netns::on_own_thread("netns", move || veth::unplug(&netns, &link));
         let (withdrawn, unplugged) = tokio::join!(self.ports.withdraw(instance), unplugged);
-        withdrawn.and(unplugged).and(self.remove_names(instance).await)
+        withdrawn
+            .and(unplugged)
+            .and(self.remove_names(instance).await)
     }
 
-    async fn open_ports(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
+    async fn open_ports(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
         self.ports.prepare().await?;
         self.ports.publish(instance, assignment).await?;
-        if assignment.ports.iter().all(|binding| binding.protocol != Protocol::Udp) {
+        if assignment
+            .ports
+            .iter()
+            .all(|binding| binding.protocol != Protocol::Udp)
+        {
             return Ok(());
         }
         let published = ports::publications(instance, assignment);
@@ -243,20 +271,36 @@ impl Network {
         .await
     }
 
-    async fn plug(&self, instance: InstanceName, hostname: &ContainerName, assignment: &Assignment) -> Result<(), NetworkError> {
+    async fn plug(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
         let bridge = self.known().bridge.clone();
         let known = match bridge {
             Some(bridge) => bridge,
             None => self.ensure_bridge().await?.0,
         };
         let mut cable = self.cable(instance, hostname, assignment, known);
-        let others = netns::instances_in(&self.config.netns_dir).map_err(|error| netns_failed("cannot list the netns", error))?;
-        let earlier = others.into_iter().filter(|other| other.id == instance.id && other.generation < instance.generation);
-        cable.rivals = earlier.map(|other| veth::name(&self.config.bridge, other)).collect();
-        let Err(error) = plug(cable.clone()).await else { return Ok(()) };
+        let others = netns::instances_in(&self.config.netns_dir)
+            .map_err(|error| netns_failed("cannot list the netns", error))?;
+        let earlier = others
+            .into_iter()
+            .filter(|other| other.id == instance.id && other.generation < instance.generation);
+        cable.rivals = earlier
+            .map(|other| veth::name(&self.config.bridge, other))
+            .collect();
+        let Err(error) = plug(cable.clone()).await else {
+            return Ok(());
+        };
         // Somebody may have deleted the bridge since. If it is the same one, the error stands.
         let bridge = self.ensure_bridge().await?.0;
-        if bridge.index == cable.bridge.index { Err(error) } else { plug(Cable { bridge, ..cable }).await }
+        if bridge.index == cable.bridge.index {
+            Err(error)
+        } else {
+            plug(Cable { bridge, ..cable }).await
+        }
     }
 
     async fn ensure_bridge(&self) -> Result<(Bridge, Vec<String>), NetworkError> {
@@ -275,13 +319,21 @@ impl Network {
 
     async fn open_forward(&self) -> Result<(), NetworkError> {
         if !self.known().forward_open {
-            forward::settle(&self.config.bridge, true).await.map_err(|error| error.of(Part::Firewall))?;
+            forward::settle(&self.config.bridge, true)
+                .await
+                .map_err(|error| error.of(Part::Firewall))?;
             self.known().forward_open = true;
         }
         Ok(())
     }
 
-    fn cable(&self, instance: InstanceName, hostname: &ContainerName, assignment: &Assignment, bridge: Bridge) -> Cable {
+    fn cable(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+        bridge: Bridge,
+    ) -> Cable {
         Cable {
             netns: self.netns(instance),
             name: veth::name(&self.config.bridge, instance),
@@ -299,18 +351,27 @@ impl Network {
     }
 
     fn files(&self, instance: InstanceName) -> Files {
-        Files { dir: self.config.files_dir.join(instance.to_string()) }
+        Files {
+            dir: self.config.files_dir.join(instance.to_string()),
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().expect("nothing panics while it holds the lock")
+        self.known
+            .lock()
+            .expect("nothing panics while it holds the lock")
     }
 
     /// The instances that are not wanted, but may be younger than the list that does not name them.
     fn spared(&self, wanted: &BTreeSet<InstanceName>) -> BTreeSet<InstanceName> {
         let mut known = self.known();
         known.attached_at.retain(|_, at| at.elapsed() < SPARED_FOR);
-        known.attached_at.keys().filter(|instance| !wanted.contains(instance)).copied().collect()
+        known
+            .attached_at
+            .keys()
+            .filter(|instance| !wanted.contains(instance))
+            .copied()
+            .collect()
     }
 }
 
@@ -323,7 +384,9 @@ async fn plug(cable: Cable) -> Result<(), NetworkError> {
 }
 
 /// Runs file work where it may wait for the disk.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static) -> Result<T, NetworkError> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
+) -> Result<T, NetworkError> {
     let result = tokio::task::spawn_blocking(work).await;
     result.map_err(|error| NetworkError::failed("the thread for file work ended early", error))?
 }

@@ -28,11 +28,22 @@ pub fn status(line: &str) {
 /// not for a whole interval, systemd starts the agent anew. Ends with `cancel`, or at once if systemd does not ask.
 pub async fn watchdog(is_alive: impl Fn() -> bool, cancel: CancellationToken) {
     if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
-        beat(interval / 2, is_alive, || tell(&NotifyState::Watchdog), cancel).await;
+        beat(
+            interval / 2,
+            is_alive,
+            || tell(&NotifyState::Watchdog),
+            cancel,
+        )
+        .await;
     }
 }
 
-async fn beat(interval: Duration, is_alive: impl Fn() -> bool, mut tell: impl FnMut(), cancel: CancellationToken) {
+async fn beat(
+    interval: Duration,
+    is_alive: impl Fn() -> bool,
+    mut tell: impl FnMut(),
+    cancel: CancellationToken,
+) {
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -43,13 +54,18 @@ async fn beat(interval: Duration, is_alive: impl Fn() -> bool, mut tell: impl Fn
         if is_alive() {
             tell();
         } else {
-            tracing::error!("the agent makes no progress: systemd is not told that it lives, and will start it anew");
+            tracing::error!(
+                "the agent makes no progress: systemd is not told that it lives, and will start it anew"
+            );
         }
     }
 }
 
 fn one_line(line: &str) -> String {
-    line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(STATUS_CHARS_MAX).collect()
+    line.chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(STATUS_CHARS_MAX)
+        .collect()
 }
 
 fn tell(state: &NotifyState<'_>) {
@@ -69,7 +85,12 @@ mod tests {
     async fn it_beats_while_alive_and_only_then() {
         let (alive, beats) = (Cell::new(true), Cell::new(0));
         let cancel = CancellationToken::new();
-        let beating = beat(Duration::from_secs(5), || alive.get(), || beats.set(beats.get() + 1), cancel.clone());
+        let beating = beat(
+            Duration::from_secs(5),
+            || alive.get(),
+            || beats.set(beats.get() + 1),
+            cancel.clone(),
+        );
         let watching = async {
             tokio::time::sleep(Duration::from_secs(21)).await;
             assert_eq!(beats.get(), 5);

@@ -19,23 +19,45 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 /// # Errors
 /// The agent cannot be asked, or refuses.
 pub async fn confirm(api: &Api, only_list: bool) -> anyhow::Result<String> {
-    let agent = Agent { client: Client::builder().no_proxy().tls_certs_only([]).timeout(TIMEOUT).build()?, api };
+    let agent = Agent {
+        client: Client::builder()
+            .no_proxy()
+            .tls_certs_only([])
+            .timeout(TIMEOUT)
+            .build()?,
+        api,
+    };
     let health = agent.ask(Method::GET, "health").await?;
     let link = &health["chas"];
     if link.is_null() {
-        bail!("no CHaS is configured on this node (api.chas_url): nothing is pulled, so nothing waits");
+        bail!(
+            "no CHaS is configured on this node (api.chas_url): nothing is pulled, so nothing waits"
+        );
     }
-    let names: Vec<&str> = link["pending_prune"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let names: Vec<&str> = link["pending_prune"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
     if names.is_empty() {
         return Ok("Nothing waits for a confirmation.\n".to_owned());
     }
     let generation = &link["generation"];
-    let mut text = format!("CHaS, by generation {generation}, would end or change {}:\n", names.len());
+    let mut text = format!(
+        "CHaS, by generation {generation}, would end or change {}:\n",
+        names.len()
+    );
     for name in names {
         writeln!(text, "  {name}")?;
     }
     if !only_list {
-        agent.ask(Method::POST, &format!("desired-state/confirm?generation={generation}")).await?;
+        agent
+            .ask(
+                Method::POST,
+                &format!("desired-state/confirm?generation={generation}"),
+            )
+            .await?;
         text.push_str("Confirmed: they end now; what is only changed, with CHaS's next answer.\n");
     }
     Ok(text)
@@ -49,18 +71,30 @@ struct Agent<'a> {
 impl Agent<'_> {
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
         let address = reachable(self.api.listen);
-        let mut request = self.client.request(method, format!("http://{address}/{path}"));
+        let mut request = self
+            .client
+            .request(method, format!("http://{address}/{path}"));
         if let Some(token) = &self.api.token {
             request = request.bearer_auth(token.expose());
         }
-        let unreachable = |error: reqwest::Error| anyhow::anyhow!("no agent answers at {address}: {}", cause::root(&error));
+        let unreachable = |error: reqwest::Error| {
+            anyhow::anyhow!("no agent answers at {address}: {}", cause::root(&error))
+        };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        let body: Value = response.json().await.with_context(|| format!("what answers at {address} is no agent"))?;
+        let body: Value = response
+            .json()
+            .await
+            .with_context(|| format!("what answers at {address} is no agent"))?;
         match status {
             status if status.is_success() => Ok(body),
-            StatusCode::UNAUTHORIZED => bail!("the agent at {address} wants a token: CHAS_TOKEN, or api.token_file"),
-            status => bail!("the agent refuses ({status}): {}", body["detail"].as_str().unwrap_or("without a reason")),
+            StatusCode::UNAUTHORIZED => {
+                bail!("the agent at {address} wants a token: CHAS_TOKEN, or api.token_file")
+            }
+            status => bail!(
+                "the agent refuses ({status}): {}",
+                body["detail"].as_str().unwrap_or("without a reason")
+            ),
         }
     }
 }

@@ -85,7 +85,16 @@ impl<R: Runtime> Reconciler<R> {
         }
         let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
         let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
-        Self { runtime, writer, queue, board, look_at_all, resync_interval, metrics, draw }
+        Self {
+            runtime,
+            writer,
+            queue,
+            board,
+            look_at_all,
+            resync_interval,
+            metrics,
+            draw,
+        }
     }
 
     /// Takes what is random in its waits from `draw`, for simulations.
@@ -103,7 +112,10 @@ impl<R: Runtime> Reconciler<R> {
     /// What others hold of it.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle { queue: Arc::clone(&self.queue), board: Arc::clone(&self.board) }
+        Handle {
+            queue: Arc::clone(&self.queue),
+            board: Arc::clone(&self.board),
+        }
     }
 
     /// Reconciles until `stop`. Turns under way go on in `tracker`, which is what to wait for then.
@@ -149,7 +161,11 @@ impl<R: Runtime> Reconciler<R> {
     /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
     async fn resync_for_ever(&self) {
         loop {
-            let wait = if self.resync().await { self.resync_interval } else { RELIST_AFTER };
+            let wait = if self.resync().await {
+                self.resync_interval
+            } else {
+                RELIST_AFTER
+            };
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(wait) => {}
@@ -179,13 +195,22 @@ impl<R: Runtime> Reconciler<R> {
             let seen = listing.ours.get(&record.id).cloned().unwrap_or_default();
             let mut known = self.board.known(record.id);
             known.memory.look(record, &seen, now, |_| Duration::ZERO);
-            known.seen != seen || step(record.id, Some(record), &seen, &known.memory, now) != Step::Settled
+            known.seen != seen
+                || step(record.id, Some(record), &seen, &known.memory, now) != Step::Settled
         });
-        let mut wake: Vec<_> = unsettled.map(|record| (record.priority, record.id)).collect();
+        let mut wake: Vec<_> = unsettled
+            .map(|record| (record.priority, record.id))
+            .collect();
         let is_orphan = |id: &&ContainerId| desired.get(**id).is_none() && !desired.holds(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
         let is_whole = desired.adoption().is_none();
-        wake.extend(listing.ours.keys().filter(|id| is_whole && is_orphan(id)).map(|id| (0, *id)));
+        wake.extend(
+            listing
+                .ours
+                .keys()
+                .filter(|id| is_whole && is_orphan(id))
+                .map(|id| (0, *id)),
+        );
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {
             self.queue.wake(id);
@@ -193,7 +218,8 @@ impl<R: Runtime> Reconciler<R> {
         self.board.changed();
         // What a record asks for that is not understood cannot be told from a leftover.
         if is_whole && desired.opaque_count() == 0 {
-            self.sweep(desired.records().map(|record| (**record).clone()).collect()).await;
+            self.sweep(desired.records().map(|record| (**record).clone()).collect())
+                .await;
         }
         true
     }
@@ -223,10 +249,16 @@ impl<R: Runtime> Reconciler<R> {
 
     async fn sweep(&self, wanted: Vec<Record>) {
         match self.runtime.sweep(&wanted).await {
-            Ok(swept) => swept.removed.iter().for_each(|line| tracing::info!(what = %line, "swept")),
+            Ok(swept) => swept
+                .removed
+                .iter()
+                .for_each(|line| tracing::info!(what = %line, "swept")),
             Err(error) => {
                 tracing::warn!(%error, "could not sweep");
-                self.board.trouble(Reason::RemoveFailed, format!("leftovers could not be taken away: {error}"));
+                self.board.trouble(
+                    Reason::RemoveFailed,
+                    format!("leftovers could not be taken away: {error}"),
+                );
             }
         }
     }

@@ -29,7 +29,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// The copies of records that the runtime holds: for each of our containers, the record that its newest generation was
     /// made of, as JSON; `Null` where there is none to read.
-    fn salvage(&self) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
+    fn salvage(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
 
     /// Looks at one container, every generation of it.
     fn observe(&self, id: ContainerId) -> impl Future<Output = Result<Seen, RuntimeError>> + Send;
@@ -56,10 +58,18 @@ pub trait Runtime: Send + Sync + 'static {
     fn launch(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
-    fn stop(&self, instance: InstanceName, how: &StopOrder) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Ends the instance's task as `stop` does and takes away everything that bears the instance's name.
-    fn remove(&self, instance: InstanceName, how: &StopOrder) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn remove(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Takes away what a container keeps over its generations: its logs. Only once no instance of it is left.
     fn forget(&self, id: ContainerId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
@@ -152,7 +162,10 @@ impl PullProgress {
     /// Bytes fetched and bytes to fetch in all. Both 0: not known yet.
     #[must_use]
     pub fn get(&self) -> (u64, u64) {
-        (self.fetched_bytes.load(Ordering::Relaxed), self.total_bytes.load(Ordering::Relaxed))
+        (
+            self.fetched_bytes.load(Ordering::Relaxed),
+            self.total_bytes.load(Ordering::Relaxed),
+        )
     }
 }
 
@@ -183,6 +196,10 @@ pub enum RuntimeError {
 impl RuntimeError {
     /// A failure of the container's own, with nothing known about when to try again.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed { reason, message: message.into(), retry_after: None }
+        Self::Failed {
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 }

@@ -23,7 +23,10 @@ pub fn on_signal(tracker: &TaskTracker) -> io::Result<CancellationToken> {
         signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
         signal_hook::flag::register(number, Arc::clone(&asked))?;
     }
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
     let token = CancellationToken::new();
     let cancelled = token.clone();
     tracker.spawn(async move {
@@ -51,7 +54,8 @@ mod tests {
         tracker.wait().await;
         tracker.reopen();
         let by_signal = on_signal(&tracker).unwrap();
-        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+        rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM)
+            .unwrap();
         by_signal.cancelled().await;
         tracker.close();
         tracker.wait().await;

@@ -52,7 +52,10 @@ pub enum TelemetryError {
 /// # Errors
 /// The file cannot be opened, the level is none, or it is called twice.
 pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
-    let wrong = |source| TelemetryError::Level { level: logging.level.clone(), source };
+    let wrong = |source| TelemetryError::Level {
+        level: logging.level.clone(),
+        source,
+    };
     let filter: EnvFilter = directives(&logging.level).parse().map_err(wrong)?;
     match &logging.file {
         Some(path) => subscribe(logging.format, filter, Arc::new(open(path)?), Medium::File),
@@ -94,18 +97,35 @@ enum Medium {
     Journal,
 }
 
-fn subscribe<W>(format: LogFormat, filter: EnvFilter, to: W, medium: Medium) -> Result<(), TelemetryError>
+fn subscribe<W>(
+    format: LogFormat,
+    filter: EnvFilter,
+    to: W,
+    medium: Medium,
+) -> Result<(), TelemetryError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(to).with_ansi(medium == Medium::Terminal);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(to)
+        .with_ansi(medium == Medium::Terminal);
     let begun = match (format, medium) {
-        (LogFormat::Json, _) => tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish()),
+        (LogFormat::Json, _) => {
+            tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
+        }
         (LogFormat::Text, Medium::Journal) => {
-            let format = ForJournal(Format::default().without_time().with_level(false).with_ansi(false));
+            let format = ForJournal(
+                Format::default()
+                    .without_time()
+                    .with_level(false)
+                    .with_ansi(false),
+            );
             tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
         }
-        (LogFormat::Text, Medium::Terminal | Medium::File) => tracing::subscriber::set_global_default(subscriber.finish()),
+        (LogFormat::Text, Medium::Terminal | Medium::File) => {
+            tracing::subscriber::set_global_default(subscriber.finish())
+        }
     };
     begun.map_err(TelemetryError::Twice)
 }
@@ -118,7 +138,12 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
 {
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
         let level = *event.metadata().level();
         writer.write_str(match level {
             Level::ERROR => "<3>",
@@ -132,14 +157,26 @@ where
 
 /// Stderr is the journal, and not only inherited its variable: systemd.exec(5), `$JOURNAL_STREAM`.
 fn is_journal(journal: Option<&OsStr>) -> bool {
-    let named = journal.and_then(OsStr::to_str).and_then(|text| text.split_once(':'));
-    let named = named.and_then(|(device, inode)| Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?)));
-    rustix::fs::fstat(io::stderr()).is_ok_and(|stderr| named == Some((stderr.st_dev, stderr.st_ino)))
+    let named = journal
+        .and_then(OsStr::to_str)
+        .and_then(|text| text.split_once(':'));
+    let named = named.and_then(|(device, inode)| {
+        Some((device.parse::<u64>().ok()?, inode.parse::<u64>().ok()?))
+    });
+    rustix::fs::fstat(io::stderr())
+        .is_ok_and(|stderr| named == Some((stderr.st_dev, stderr.st_ino)))
 }
 
 fn open(path: &Path) -> Result<File, TelemetryError> {
-    let opened = OpenOptions::new().create(true).append(true).mode(0o640).open(path);
-    opened.map_err(|source| TelemetryError::File { path: path.to_owned(), source })
+    let opened = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o640)
+        .open(path);
+    opened.map_err(|source| TelemetryError::File {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -162,10 +199,21 @@ mod tests {
     #[test]
     fn a_line_for_the_journal_begins_with_its_priority_and_bears_no_time() {
         let mut file = tempfile::tempfile().unwrap();
-        let format = ForJournal(Format::default().without_time().with_level(false).with_ansi(false));
+        let format = ForJournal(
+            Format::default()
+                .without_time()
+                .with_level(false)
+                .with_ansi(false),
+        );
         let to = Arc::new(file.try_clone().unwrap());
-        let subscriber = tracing_subscriber::fmt().with_writer(to).event_format(format).finish();
-        tracing::subscriber::with_default(subscriber, || tracing::warn!(target: "t", container = "web", "slow"));
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(to)
+            .event_format(format)
+            .finish();
+        tracing::subscriber::with_default(
+            subscriber,
+            || tracing::warn!(target: "t", container = "web", "slow"),
+        );
         let mut text = String::new();
         file.rewind().unwrap();
         file.read_to_string(&mut text).unwrap();
@@ -179,8 +227,14 @@ mod tests {
             ("debug", "warn,chas_node_agent=debug,state=debug"),
             ("OFF", "off,chas_node_agent=off,state=off"),
             ("ERROR", "error,chas_node_agent=error,state=error"),
-            ("info, h2=trace", "warn,chas_node_agent=info,state=info,h2=trace"),
-            ("chas_node_agent::reconcile=debug", "warn,chas_node_agent::reconcile=debug"),
+            (
+                "info, h2=trace",
+                "warn,chas_node_agent=info,state=info,h2=trace",
+            ),
+            (
+                "chas_node_agent::reconcile=debug",
+                "warn,chas_node_agent::reconcile=debug",
+            ),
         ] {
             assert_eq!(directives(level), expected);
             assert!(expected.parse::<EnvFilter>().is_ok());
@@ -190,6 +244,9 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_named() {
         let error = open(Path::new("/nonexistent/x.log")).unwrap_err();
-        assert_eq!(error.to_string(), "cannot open the log file /nonexistent/x.log");
+        assert_eq!(
+            error.to_string(),
+            "cannot open the log file /nonexistent/x.log"
+        );
     }
 }

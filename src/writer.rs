@@ -43,13 +43,23 @@ impl Writer {
     /// A writer whose changes `tracker` waits for.
     #[must_use]
     pub fn new(store: Arc<Store>, metrics: Metrics, tracker: TaskTracker) -> Self {
-        Self { store, metrics, place: Place::Thread(tracker), copy_due: Arc::default() }
+        Self {
+            store,
+            metrics,
+            place: Place::Thread(tracker),
+            copy_due: Arc::default(),
+        }
     }
 
     /// A writer for simulations: it writes on the caller's thread, and every change takes two `pause`s.
     #[must_use]
     pub fn simulated(store: Arc<Store>, pause: fn() -> Duration) -> Self {
-        Self { store, metrics: Metrics::new(), place: Place::Here(pause), copy_due: Arc::default() }
+        Self {
+            store,
+            metrics: Metrics::new(),
+            place: Place::Here(pause),
+            copy_due: Arc::default(),
+        }
     }
 
     /// The store, to look at.
@@ -74,19 +84,29 @@ impl Writer {
             copy_due.notify_one();
             written
         };
-        self.run(timed).await.unwrap_or_else(|error| Err(StoreError::Disk(error)))
+        self.run(timed)
+            .await
+            .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
     /// Keeps what is remembered of a container over a restart of the agent. It is no promise, and costs no sync.
     pub async fn remember(&self, id: ContainerId, remembered: Remembered) {
-        let _lost_with_the_thread = self.run(move |store| store.remember(id, Some(&remembered))).await;
+        let _lost_with_the_thread = self
+            .run(move |store| store.remember(id, Some(&remembered)))
+            .await;
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Store) -> T + Send + 'static) -> std::io::Result<T> {
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> std::io::Result<T> {
         match &self.place {
             Place::Thread(tracker) => {
                 let store = Arc::clone(&self.store);
-                tracker.spawn_blocking(move || work(&store)).await.map_err(std::io::Error::other)
+                tracker
+                    .spawn_blocking(move || work(&store))
+                    .await
+                    .map_err(std::io::Error::other)
             }
             Place::Here(pause) => {
                 tokio::time::sleep(pause()).await;

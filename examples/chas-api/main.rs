@@ -89,7 +89,8 @@ struct Arguments {
 fn seconds(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let fits = time.subsec_nanos() == 0 && (1..=3600).contains(&time.as_secs());
-    fits.then_some(time).ok_or_else(|| "must be whole seconds, from 1s to 1h".to_owned())
+    fits.then_some(time)
+        .ok_or_else(|| "must be whole seconds, from 1s to 1h".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -121,17 +122,27 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     };
     let is_open = settings.join_token.is_none() || settings.admin_token.is_none();
     if is_open && !arguments.listen.ip().is_loopback() && !arguments.insecure {
-        bail!("{} can be reached by others: set both tokens, or say --insecure", arguments.listen);
+        bail!(
+            "{} can be reached by others: set both tokens, or say --insecure",
+            arguments.listen
+        );
     }
     if is_open {
-        tracing::warn!("there is no token for nodes, for operators, or for both: whoever gets here may do anything");
+        tracing::warn!(
+            "there is no token for nodes, for operators, or for both: whoever gets here may do anything"
+        );
     }
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         let listener = listen(arguments.listen).with_context(|| arguments.listen.to_string())?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
         let asked = stop.clone();
         tracker.spawn(async move {
             tokio::select! {
@@ -151,7 +162,14 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 fn token(file: Option<PathBuf>, variable: &str) -> anyhow::Result<Option<String>> {
     let Some(path) = file else {
         let value = std::env::var_os(variable).filter(|value| !value.is_empty());
-        return value.map(|value| value.into_string().ok().with_context(|| format!("{variable} is not text"))).transpose();
+        return value
+            .map(|value| {
+                value
+                    .into_string()
+                    .ok()
+                    .with_context(|| format!("{variable} is not text"))
+            })
+            .transpose();
     };
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let token = text.trim();
@@ -160,7 +178,11 @@ fn token(file: Option<PathBuf>, variable: &str) -> anyhow::Result<Option<String>
 }
 
 fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)

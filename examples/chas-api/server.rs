@@ -53,7 +53,10 @@ mod tokens;
 pub(crate) use run::serve;
 
 /// Every fault of `body` (of a hundred), as what the document calls `name`; with `closed`, also fields that it does not know.
-#[allow(dead_code, reason = "only for those who run the server in their own process")]
+#[allow(
+    dead_code,
+    reason = "only for those who run the server in their own process"
+)]
 pub(crate) fn body_faults(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
     schema::faults(name, body, closed)
 }
@@ -126,16 +129,26 @@ impl Server {
     /// It cannot be read, or another server has it.
     pub(crate) fn open(settings: Settings) -> io::Result<Arc<Self>> {
         let disk = disk::Disk::open(settings.state.as_deref())?;
-        let (mut wanted, mut nodes) = (sets::Wanted::default(), nodes::Nodes::since(ms((settings.clock)())));
+        let (mut wanted, mut nodes) = (
+            sets::Wanted::default(),
+            nodes::Nodes::since(ms((settings.clock)())),
+        );
         for (name, entry) in disk.entries()? {
             wanted.insert(&name, entry);
         }
         for node in disk.nodes()? {
             nodes.insert(node);
         }
-        tracing::info!(epoch = disk.epoch(), nodes = nodes.len(), "the state is read");
+        tracing::info!(
+            epoch = disk.epoch(),
+            nodes = nodes.len(),
+            "the state is read"
+        );
         Ok(Arc::new(Self {
-            doors: tokens::Doors::new(settings.join_token.as_deref(), settings.admin_token.as_deref()),
+            doors: tokens::Doors::new(
+                settings.join_token.as_deref(),
+                settings.admin_token.as_deref(),
+            ),
             settings,
             disk,
             wanted: RwLock::new(wanted),
@@ -167,7 +180,8 @@ impl Server {
 
     /// After so long without a word, a node is offline.
     fn silence_ms(&self) -> u64 {
-        u64::try_from((self.settings.health_after * nodes::SILENT_INTERVALS).as_millis()).unwrap_or(u64::MAX)
+        u64::try_from((self.settings.health_after * nodes::SILENT_INTERVALS).as_millis())
+            .unwrap_or(u64::MAX)
     }
 
     /// Writes the nodes to the disk. Blocks.
@@ -175,11 +189,18 @@ impl Server {
         self.unsaved.store(false, Ordering::Relaxed);
         self.unsaved_reports.store(false, Ordering::Relaxed);
         let nodes = self.nodes().all();
-        self.disk.keep_nodes(&nodes).inspect_err(|_| self.unsaved.store(true, Ordering::Relaxed))
+        self.disk
+            .keep_nodes(&nodes)
+            .inspect_err(|_| self.unsaved.store(true, Ordering::Relaxed))
     }
 }
 
 /// Milliseconds since 1970.
 fn ms(time: SystemTime) -> u64 {
-    u64::try_from(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(
+        time.duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_millis(),
+    )
+    .unwrap_or(u64::MAX)
 }

@@ -49,14 +49,37 @@ impl Control {
     pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
         let program = std::env::current_exe()?.with_file_name("chas-api");
         let mut command = Command::new(&program);
-        command.arg("--listen").arg(self.address.to_string()).arg("--state").arg(self.state.path());
-        command.arg("--health-after").arg(humantime::format_duration(self.health_interval).to_string());
-        command.env("CHAS_JOIN_TOKEN", JOIN_TOKEN).env("CHAS_ADMIN_TOKEN", ADMIN_TOKEN).env("RUST_LOG", "error");
+        command
+            .arg("--listen")
+            .arg(self.address.to_string())
+            .arg("--state")
+            .arg(self.state.path());
+        command
+            .arg("--health-after")
+            .arg(humantime::format_duration(self.health_interval).to_string());
+        command
+            .env("CHAS_JOIN_TOKEN", JOIN_TOKEN)
+            .env("CHAS_ADMIN_TOKEN", ADMIN_TOKEN)
+            .env("RUST_LOG", "error");
         command.stdin(Stdio::null()).stdout(Stdio::null());
-        self.running = Some(command.spawn().with_context(|| format!("cannot run {}", program.display()))?);
+        self.running = Some(
+            command
+                .spawn()
+                .with_context(|| format!("cannot run {}", program.display()))?,
+        );
         let deadline = Instant::now() + START_TIMEOUT;
-        while self.operator.get(format!("{}/livez", self.url)).send().await.is_err() {
-            ensure!(Instant::now() < deadline, "the server does not answer within {} s", START_TIMEOUT.as_secs());
+        while self
+            .operator
+            .get(format!("{}/livez", self.url))
+            .send()
+            .await
+            .is_err()
+        {
+            ensure!(
+                Instant::now() < deadline,
+                "the server does not answer within {} s",
+                START_TIMEOUT.as_secs()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
@@ -72,11 +95,21 @@ impl Control {
 
     /// Lists these containers for every node.
     pub(crate) async fn list(&self, containers: Value) -> anyhow::Result<()> {
-        let request = self.operator.put(format!("{}/nodes/_default/set", self.url)).bearer_auth(ADMIN_TOKEN);
-        let response = request.json(&json!({"containers": containers})).send().await.context("the server does not answer")?;
+        let request = self
+            .operator
+            .put(format!("{}/nodes/_default/set", self.url))
+            .bearer_auth(ADMIN_TOKEN);
+        let response = request
+            .json(&json!({"containers": containers}))
+            .send()
+            .await
+            .context("the server does not answer")?;
         let status = response.status();
         let body = response.text().await.unwrap_or_default();
-        ensure!(status.is_success(), "the server refuses the set: {status} {body}");
+        ensure!(
+            status.is_success(),
+            "the server refuses the set: {status} {body}"
+        );
         Ok(())
     }
 }

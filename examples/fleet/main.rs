@@ -48,8 +48,14 @@ struct Arguments {
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     room_for(arguments.nodes)?;
-    rustls::crypto::ring::default_provider().install_default().ok().context("a TLS provider is installed already")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("a TLS provider is installed already")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(measure(arguments))
 }
 
@@ -57,8 +63,17 @@ fn main() -> anyhow::Result<()> {
 fn room_for(nodes: usize) -> anyhow::Result<()> {
     let needed = u64::try_from(nodes + nodes / 2 + 200)?;
     let limit = getrlimit(Resource::Nofile);
-    ensure!(limit.maximum.is_none_or(|most| most >= needed), "{nodes} nodes need {needed} open files: ulimit -n {needed}");
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    ensure!(
+        limit.maximum.is_none_or(|most| most >= needed),
+        "{nodes} nodes need {needed} open files: ulimit -n {needed}"
+    );
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: limit.maximum,
+            maximum: limit.maximum,
+        },
+    )?;
     Ok(())
 }
 
@@ -67,13 +82,28 @@ fn say(line: &str) {
 }
 
 async fn measure(arguments: Arguments) -> anyhow::Result<()> {
-    let Arguments { nodes, steady, away, health_interval } = arguments;
+    let Arguments {
+        nodes,
+        steady,
+        away,
+        health_interval,
+    } = arguments;
     let mut control = Control::start(health_interval).await?;
     control.list(json!([])).await?;
     let tally = Tally::new(nodes);
-    let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+    let (tracker, stop) = (
+        tokio_util::task::TaskTracker::new(),
+        tokio_util::sync::CancellationToken::new(),
+    );
     let begun = Instant::now();
-    node::start_all(nodes, control.url(), health_interval, &tally, &tracker, &stop)?;
+    node::start_all(
+        nodes,
+        control.url(),
+        health_interval,
+        &tally,
+        &tracker,
+        &stop,
+    )?;
     let (_, took) = tally.reached(1, begun).await?;
     let peak = tally.peak(begun, took);
     say(&format!(
@@ -81,19 +111,49 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         took.as_secs_f64()
     ));
 
+    changes(&mut control, &tally).await?;
+    tokio::time::sleep(health_interval + CALM).await;
+    let mean = idle(&tally, steady).await?;
+    if away > Duration::ZERO {
+        outage(&mut control, &tally, away, mean).await?;
+    }
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    Ok(())
+}
+
+/// Changes what is listed for everybody, several times.
+async fn changes(control: &mut Control, tally: &Arc<Tally>) -> anyhow::Result<()> {
     let mut changes = Vec::new();
     for change in 0..CHANGES {
         tokio::time::sleep(CALM).await;
         let asked = Instant::now();
-        control.list(json!([{"name": "web", "image": format!("nginx:{change}")}])).await?;
+        control
+            .list(json!([{"name": "web", "image": format!("nginx:{change}")}]))
+            .await?;
         changes.push(tally.reached(u64::from(change) + 2, asked).await?);
     }
-    let shown = |all: Vec<Duration>| all.iter().map(|took| format!("{:.2}", took.as_secs_f64())).collect::<Vec<_>>().join(", ");
+    let shown = |all: Vec<Duration>| {
+        all.iter()
+            .map(|took| format!("{:.2}", took.as_secs_f64()))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     let (half, all) = changes.into_iter().unzip();
-    say(&format!("change: from the operator's request until all {nodes} nodes have it: {} s", shown(all)));
-    say(&format!("change: until half of them have it: {} s", shown(half)));
+    say(&format!(
+        "change: from the operator's request until all nodes have it: {} s",
+        shown(all)
+    ));
+    say(&format!(
+        "change: until half of them have it: {} s",
+        shown(half)
+    ));
+    Ok(())
+}
 
-    tokio::time::sleep(health_interval + CALM).await;
+/// Counts what a fleet costs in which nothing happens. Answers the calls a second.
+async fn idle(tally: &Arc<Tally>, steady: Duration) -> anyhow::Result<f64> {
     let (before, from) = (wire_bytes::now()?, Instant::now());
     tokio::time::sleep(steady).await;
     let bytes = wire_bytes::now()?.since(before);
@@ -101,7 +161,7 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     tokio::time::sleep(POLL).await;
     let calls = tally.calls(from, steady);
     let minutes = steady.as_secs_f64() / 60.0;
-    let each = |count: u64| count as f64 / nodes as f64 / minutes;
+    let each = |count: u64| count as f64 / tally.nodes as f64 / minutes;
     let mean = calls.total as f64 / steady.as_secs_f64();
     say(&format!(
         "idle: a node makes {:.2} reports and {:.2} polls a minute, {:.0} an hour in all",
@@ -115,18 +175,20 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
         each(bytes.ip),
         each(bytes.http) * 60.0 / 1024.0
     ));
-    say(&format!("idle: the server has {mean:.0} calls a second, at most {}", tally.peak(from, steady)));
-    if away > Duration::ZERO {
-        outage(&mut control, &tally, away, mean).await?;
-    }
-    stop.cancel();
-    tracker.close();
-    tracker.wait().await;
-    Ok(())
+    say(&format!(
+        "idle: the server has {mean:.0} calls a second, at most {}",
+        tally.peak(from, steady)
+    ));
+    Ok(mean)
 }
 
 /// Takes the server away, as if its power were cut, and back.
-async fn outage(control: &mut Control, tally: &Arc<Tally>, away: Duration, mean: f64) -> anyhow::Result<()> {
+async fn outage(
+    control: &mut Control,
+    tally: &Arc<Tally>,
+    away: Duration,
+    mean: f64,
+) -> anyhow::Result<()> {
     control.cut();
     tokio::time::sleep(away).await;
     tally.forget();
@@ -135,7 +197,10 @@ async fn outage(control: &mut Control, tally: &Arc<Tally>, away: Duration, mean:
     tokio::time::sleep(BACK + POLL).await;
     let peak = tally.peak(back, BACK);
     let ratio = f64::from(peak) / mean;
-    let all = tally.all_back(back).context("a node did not come back")?.as_secs_f64();
+    let all = tally
+        .all_back(back)
+        .context("a node did not come back")?
+        .as_secs_f64();
     say(&format!(
         "back after {}: at most {peak} calls in one second, {ratio:.2} times the idle mean; the last node is there after {all:.0} s",
         humantime::format_duration(away)
@@ -143,7 +208,12 @@ async fn outage(control: &mut Control, tally: &Arc<Tally>, away: Duration, mean:
     for ten in 0..BACK.as_secs() / 10 {
         let from = back + Duration::from_secs(ten * 10);
         let calls = tally.calls(from, Duration::from_secs(10));
-        say(&format!("  {:>3} to {:>3} s: {:>6.0} calls a second", ten * 10, ten * 10 + 10, calls.total as f64 / 10.0));
+        say(&format!(
+            "  {:>3} to {:>3} s: {:>6.0} calls a second",
+            ten * 10,
+            ten * 10 + 10,
+            calls.total as f64 / 10.0
+        ));
     }
     Ok(())
 }

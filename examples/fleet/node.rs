@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use chas_node_agent::chas::client::{Client, Fault, Polled};
 use chas_node_agent::chas::credentials::{Credentials, Tokens, Transport};
-use chas_node_agent::chas::wire::{Acknowledgement, Capacity, Content, Registration, Report, Resources, Speaks, Vitals, Welcome};
+use chas_node_agent::chas::wire::{
+    Acknowledgement, Capacity, Content, Registration, Report, Resources, Speaks, Vitals, Welcome,
+};
 use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
 use chas_node_agent::config::{Chas, Secret};
 use chas_node_agent::metrics::Metrics;
@@ -50,7 +52,11 @@ impl Node for Bare {
             hostname: name,
             ip_address: Some([10, 0, 0, 1].into()),
             port: 9090,
-            resources: Capacity { cpu_cores: 4, memory_total: "8GB".to_owned(), disk_total: "100GB".to_owned() },
+            resources: Capacity {
+                cpu_cores: 4,
+                memory_total: "8GB".to_owned(),
+                disk_total: "100GB".to_owned(),
+            },
             instance_uuid: self.uuid(),
             boot_id: self.uuid(),
             agent_version: env!("CARGO_PKG_VERSION"),
@@ -60,8 +66,15 @@ impl Node for Bare {
     }
 
     fn report(&self) -> Report {
-        let Asking { generation, epoch, .. } = lock(&self.asking).clone();
-        let resources = Resources { cpu_usage: 12.3, memory_usage: 45.6, disk_available: "50GB".to_owned(), container_count: 0 };
+        let Asking {
+            generation, epoch, ..
+        } = lock(&self.asking).clone();
+        let resources = Resources {
+            cpu_usage: 12.3,
+            memory_usage: 45.6,
+            disk_available: "50GB".to_owned(),
+            container_count: 0,
+        };
         let content = Content {
             status: "healthy",
             boot_id: self.uuid(),
@@ -79,7 +92,11 @@ impl Node for Bare {
             load_average: [0.12, 0.34, 0.56],
             desired: self.contact.standing().freshness,
         };
-        Report { vitals, content, up_to_seq: 0 }
+        Report {
+            vitals,
+            content,
+            up_to_seq: 0,
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -94,11 +111,15 @@ impl Node for Bare {
         let mut asking = lock(&self.asking);
         let stale = asking.generation >= Some(set.generation);
         if !stale {
-            (asking.generation, asking.epoch, asking.etag) = (Some(set.generation), Some(set.epoch), set.etag);
+            (asking.generation, asking.epoch, asking.etag) =
+                (Some(set.generation), Some(set.epoch), set.etag);
             self.tally.has(set.generation);
             self.changes.send_modify(|count| *count += 1);
         }
-        ready(Ok(PullOutcome { stale, ..PullOutcome::default() }))
+        ready(Ok(PullOutcome {
+            stale,
+            ..PullOutcome::default()
+        }))
     }
 
     fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
@@ -108,7 +129,10 @@ impl Node for Bare {
 
     fn link(&self) -> marks::Link {
         // It met CHaS before it was booted.
-        marks::Link { cluster_size: self.cluster_size, ..marks::Link::default() }
+        marks::Link {
+            cluster_size: self.cluster_size,
+            ..marks::Link::default()
+        }
     }
 
     fn met(&self, _: Option<u64>) -> impl Future<Output = ()> + Send {
@@ -124,7 +148,11 @@ struct Counted {
 
 impl Counted {
     fn count<T>(&self, call: Call, at: Instant, result: &Result<T, Fault>) {
-        if result.as_ref().err().is_none_or(|fault| !fault.kind.is_silence()) {
+        if result
+            .as_ref()
+            .err()
+            .is_none_or(|fault| !fault.kind.is_silence())
+        {
             self.tally.called(call, at);
         }
     }
@@ -145,7 +173,12 @@ impl Calls for Counted {
         result
     }
 
-    async fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> Result<Polled, Fault> {
+    async fn poll(
+        &self,
+        etag: Option<&str>,
+        sent_after: u64,
+        hold: Duration,
+    ) -> Result<Polled, Fault> {
         let at = Instant::now();
         let result = self.client.poll(etag, sent_after, hold).await;
         self.count(Call::Poll, at, &result);
@@ -170,26 +203,47 @@ pub(crate) fn start_all(
     tracker: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let url = format!("{url}/").parse().context("the server's own address")?;
+    let url = format!("{url}/")
+        .parse()
+        .context("the server's own address")?;
     let token = Some(Secret::new(JOIN_TOKEN));
-    let chas = Chas { url, token, token_file: None, ca_file: None, identity: None };
+    let chas = Chas {
+        url,
+        token,
+        token_file: None,
+        ca_file: None,
+        identity: None,
+    };
     let transport = Arc::new(Transport::new(&chas));
     for number in 0..nodes {
-        let credentials = Credentials { transport: Arc::clone(&transport), tokens: Arc::new(Tokens::new(&chas, None)) };
+        let credentials = Credentials {
+            transport: Arc::clone(&transport),
+            tokens: Arc::new(Tokens::new(&chas, None)),
+        };
         let client = Client::new(chas.url.clone(), name(number), credentials);
         let contact = Arc::new(Contact::default());
         let node = Arc::new(Bare {
             number,
-            asking: Mutex::new(Asking { whole: true, ..Asking::default() }),
+            asking: Mutex::new(Asking {
+                whole: true,
+                ..Asking::default()
+            }),
             changes: watch::Sender::new(0),
             contact: Arc::clone(&contact),
             begun: Instant::now(),
             cluster_size: nodes as u64,
             tally: Arc::clone(tally),
         });
-        let settings = Settings { boot_id: node.uuid(), health_interval };
-        let counted = Counted { client, tally: Arc::clone(tally) };
-        tracker.spawn(Link::new(node, counted, settings, contact, Metrics::new()).run(stop.clone()));
+        let settings = Settings {
+            boot_id: node.uuid(),
+            health_interval,
+        };
+        let counted = Counted {
+            client,
+            tally: Arc::clone(tally),
+        };
+        tracker
+            .spawn(Link::new(node, counted, settings, contact, Metrics::new()).run(stop.clone()));
     }
     Ok(())
 }

@@ -30,7 +30,7 @@ pub(crate) struct Calls {
 /// What all nodes count into.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    nodes: usize,
+    pub(crate) nodes: usize,
     begun: Instant,
     /// Calls that came to the server, by second since the beginning: registrations, reports, polls.
     seconds: Mutex<Vec<[u32; 3]>>,
@@ -88,7 +88,11 @@ impl Tally {
     }
 
     /// Waits until all nodes have this generation; how long after `since` half of them had it, and all.
-    pub(crate) async fn reached(&self, generation: u64, since: Instant) -> anyhow::Result<(Duration, Duration)> {
+    pub(crate) async fn reached(
+        &self,
+        generation: u64,
+        since: Instant,
+    ) -> anyhow::Result<(Duration, Duration)> {
         let all = async {
             loop {
                 let progress = self.progress.notified();
@@ -96,7 +100,10 @@ impl Tally {
                     && let [.., last] = reached[..]
                     && reached.len() == self.nodes
                 {
-                    return (reached[self.nodes / 2].duration_since(since), last.duration_since(since));
+                    return (
+                        reached[self.nodes / 2].duration_since(since),
+                        last.duration_since(since),
+                    );
                 }
                 progress.await;
             }
@@ -104,13 +111,25 @@ impl Tally {
         let had = || lock(&self.generations).get(&generation).map_or(0, Vec::len);
         tokio::time::timeout(REACHED_TIMEOUT, all)
             .await
-            .with_context(|| format!("generation {generation} reached {} of {} nodes", had(), self.nodes))
+            .with_context(|| {
+                format!(
+                    "generation {generation} reached {} of {} nodes",
+                    had(),
+                    self.nodes
+                )
+            })
     }
 
     fn window(&self, from: Instant, length: Duration) -> Vec<[u32; 3]> {
-        let first = usize::try_from(from.duration_since(self.begun).as_secs()).unwrap_or(usize::MAX);
+        let first =
+            usize::try_from(from.duration_since(self.begun).as_secs()).unwrap_or(usize::MAX);
         let count = usize::try_from(length.as_secs()).unwrap_or(usize::MAX);
-        lock(&self.seconds).iter().skip(first).take(count).copied().collect()
+        lock(&self.seconds)
+            .iter()
+            .skip(first)
+            .take(count)
+            .copied()
+            .collect()
     }
 
     pub(crate) fn calls(&self, from: Instant, length: Duration) -> Calls {
@@ -125,12 +144,19 @@ impl Tally {
 
     /// The most calls in one second.
     pub(crate) fn peak(&self, from: Instant, length: Duration) -> u32 {
-        self.window(from, length).iter().map(|counts| counts.iter().sum()).max().unwrap_or(0)
+        self.window(from, length)
+            .iter()
+            .map(|counts| counts.iter().sum())
+            .max()
+            .unwrap_or(0)
     }
 
     /// How long after `since` the last node was answered. `None`: one was not.
     pub(crate) fn all_back(&self, since: Instant) -> Option<Duration> {
         let first: Option<Vec<Instant>> = lock(&self.first).iter().copied().collect();
-        first?.into_iter().max().map(|last| last.duration_since(since))
+        first?
+            .into_iter()
+            .max()
+            .map(|last| last.duration_since(since))
     }
 }

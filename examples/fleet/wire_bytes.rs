@@ -18,7 +18,10 @@ pub(crate) struct Bytes {
 
 impl Bytes {
     pub(crate) const fn since(self, before: Self) -> Self {
-        Self { ip: self.ip - before.ip, http: self.http.saturating_sub(before.http) }
+        Self {
+            ip: self.ip - before.ip,
+            http: self.http.saturating_sub(before.http),
+        }
     }
 }
 
@@ -26,14 +29,25 @@ impl Bytes {
 pub(crate) fn now() -> anyhow::Result<Bytes> {
     let ip = counter("/proc/net/netstat", "IpExt:", "OutOctets")?;
     let packets = counter("/proc/net/snmp", "Tcp:", "OutSegs")?;
-    Ok(Bytes { ip, http: ip.saturating_sub(packets * HEADERS) })
+    Ok(Bytes {
+        ip,
+        http: ip.saturating_sub(packets * HEADERS),
+    })
 }
 
 /// A number of a table that has its names in one line and its values in the next.
 fn counter(file: &str, table: &str, name: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
     let mut lines = text.lines().filter(|line| line.starts_with(table));
-    let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-    let value = names.split_whitespace().zip(values.split_whitespace()).find(|(found, _)| *found == name);
-    value.and_then(|(_, value)| value.parse().ok()).with_context(|| format!("{file} has no {table} {name}"))
+    let (names, values) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
+    let value = names
+        .split_whitespace()
+        .zip(values.split_whitespace())
+        .find(|(found, _)| *found == name);
+    value
+        .and_then(|(_, value)| value.parse().ok())
+        .with_context(|| format!("{file} has no {table} {name}"))
 }

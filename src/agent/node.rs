@@ -15,7 +15,10 @@ use state::status::{Condition, Status, condition};
 use state::store::{Accepted, Replacing, Store, StoreError};
 use tokio::sync::watch;
 
-use crate::api::{Change, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced, View};
+use crate::api::{
+    Change, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced,
+    View,
+};
 use crate::chas::Contact;
 use crate::monitor::Monitor;
 use crate::network;
@@ -45,7 +48,13 @@ impl AgentNode {
         logs_dir: PathBuf,
         contact: Option<Arc<Contact>>,
     ) -> Self {
-        Self { writer, handle, monitor, logs_dir, contact }
+        Self {
+            writer,
+            handle,
+            monitor,
+            logs_dir,
+            contact,
+        }
     }
 
     /// To its end even if the caller goes away: so the change itself wakes whom it concerns, not the caller after it.
@@ -58,12 +67,21 @@ impl AgentNode {
 
     fn keyed(&self, key: Key, request: String) -> Keyed {
         let clock = &self.handle.board().clock;
-        Keyed { key, request, boot_id: clock.boot_id(), now: clock.now() }
+        Keyed {
+            key,
+            request,
+            boot_id: clock.boot_id(),
+            now: clock.now(),
+        }
     }
 
     fn deployed(&self, accepted: &Accepted) -> Deployed {
         let plan = plan::course(self.handle.board(), &accepted.record).steps;
-        Deployed { view: self.view(&accepted.record), changed: accepted.changed, plan }
+        Deployed {
+            view: self.view(&accepted.record),
+            changed: accepted.changed,
+            plan,
+        }
     }
 
     fn view(&self, record: &Arc<Record>) -> View {
@@ -79,14 +97,20 @@ impl AgentNode {
         {
             (condition.reason, condition.message) = (Some(Reason::RuntimeUnavailable), Some(away));
         }
-        let Known { seen, memory, pull, .. } = known;
+        let Known {
+            seen, memory, pull, ..
+        } = known;
         let exit = memory.last_exit.as_ref();
         let finished_ms = record.finished.as_ref().map(|finished| finished.at_ms);
         View {
             next_attempt: condition.next_attempt.map(|at| board.clock.wall(at)),
             started: memory.started.map(|at| board.clock.wall(at)),
-            finished: exit.map(|exit| exit.at).or(finished_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))),
-            exit_code: exit.map(|exit| exit.code).or(record.finished.as_ref().map(|finished| finished.code)),
+            finished: exit
+                .map(|exit| exit.at)
+                .or(finished_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))),
+            exit_code: exit
+                .map(|exit| exit.code)
+                .or(record.finished.as_ref().map(|finished| finished.code)),
             restart_count: memory.restart_count,
             pull: pull.map(|progress| progress.get()),
             applied_generation: applied(&seen),
@@ -107,11 +131,20 @@ fn applied(seen: &Seen) -> Option<u64> {
 }
 
 fn unmanaged(foreign: Foreign) -> View {
-    let status = if foreign.running { Status::Running } else { Status::Stopped };
+    let status = if foreign.running {
+        Status::Running
+    } else {
+        Status::Stopped
+    };
     View {
         record: None,
         foreign: Some((foreign.id, foreign.image)),
-        condition: Condition { status, reason: None, message: None, next_attempt: None },
+        condition: Condition {
+            status,
+            reason: None,
+            message: None,
+            next_attempt: None,
+        },
         next_attempt: None,
         started: None,
         finished: None,
@@ -126,7 +159,8 @@ fn refusal(error: StoreError) -> Refusal {
     let text = error.to_string();
     match error {
         StoreError::Assign(
-            state::assign::AssignError::TakenByContainer { .. } | state::assign::AssignError::TakenByProcess { .. },
+            state::assign::AssignError::TakenByContainer { .. }
+            | state::assign::AssignError::TakenByProcess { .. },
         )
         | StoreError::Owned(..)
         | StoreError::Unmatched(_)
@@ -138,7 +172,11 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Several(refused) => {
             let mut kinds = refused.into_iter().map(|(_, error)| refusal(error));
             let is_full = kinds.all(|kind| matches!(kind, Refusal::Full(_)));
-            if is_full { Refusal::Full(text) } else { Refusal::Conflict(text) }
+            if is_full {
+                Refusal::Full(text)
+            } else {
+                Refusal::Conflict(text)
+            }
         }
         StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
         StoreError::NotFound(_) => Refusal::NotFound(text),
@@ -152,7 +190,9 @@ fn refusal(error: StoreError) -> Refusal {
 
 /// Milliseconds since 1970, for showing.
 fn wall_ms() -> u64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -174,7 +214,12 @@ impl Node for AgentNode {
         Ok(self.deployed(&taken.await?))
     }
 
-    async fn deploy_once(&self, deploy: Deploy, key: Key, request: String) -> Result<Once<Deployed>, Refusal> {
+    async fn deploy_once(
+        &self,
+        deploy: Deploy,
+        key: Key,
+        request: String,
+    ) -> Result<Once<Deployed>, Refusal> {
         let (handle, keyed) = (self.handle.clone(), self.keyed(key, request));
         let taken = self.write(move |store| {
             let answered = store.deploy_once(deploy, &keyed, wall_ms(), listening)?;
@@ -194,23 +239,50 @@ impl Node for AgentNode {
     fn declared(&self) -> Declared {
         let desired = self.writer.store().desired();
         let records = ownership::push_set(&desired).into_iter().cloned().collect();
-        Declared { records, etag: ownership::etag(&desired) }
+        Declared {
+            records,
+            etag: ownership::etag(&desired),
+        }
     }
 
     async fn replace(&self, replace: Replace) -> Result<Once<Replaced>, Refusal> {
-        let Replace { wanted, if_match, key, dry_run } = replace;
+        let Replace {
+            wanted,
+            if_match,
+            key,
+            dry_run,
+        } = replace;
         let keyed = key.map(|(key, request)| self.keyed(key, request));
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let answered = store.replace(Replacing { wanted, if_match, keyed, dry_run }, wall_ms(), listening)?;
+            let answered = store.replace(
+                Replacing {
+                    wanted,
+                    if_match,
+                    keyed,
+                    dry_run,
+                },
+                wall_ms(),
+                listening,
+            )?;
             Ok(match answered {
                 Once::Now(replaced) => {
                     // Before anybody is woken: what is shown is the whole of it.
-                    let plan = replaced.changed.iter().map(|record| plan::course(handle.board(), record)).collect();
+                    let plan = replaced
+                        .changed
+                        .iter()
+                        .map(|record| plan::course(handle.board(), record))
+                        .collect();
                     if !dry_run {
-                        replaced.changed.iter().for_each(|record| handle.wake(record.id));
+                        replaced
+                            .changed
+                            .iter()
+                            .for_each(|record| handle.wake(record.id));
                     }
-                    Once::Now(Replaced { etag: replaced.etag, plan })
+                    Once::Now(Replaced {
+                        etag: replaced.etag,
+                        plan,
+                    })
                 }
                 Once::Before(answer) => Once::Before(answer),
             })
@@ -251,13 +323,22 @@ impl Node for AgentNode {
     fn containers(&self) -> Vec<View> {
         let desired = self.writer.store().desired();
         let mut views: Vec<_> = desired.records().map(|record| self.view(record)).collect();
-        views.sort_by(|a, b| a.record.as_ref().map(|r| &r.name).cmp(&b.record.as_ref().map(|r| &r.name)));
+        views.sort_by(|a, b| {
+            a.record
+                .as_ref()
+                .map(|r| &r.name)
+                .cmp(&b.record.as_ref().map(|r| &r.name))
+        });
         views.extend(self.handle.board().foreign().into_iter().map(unmanaged));
         views
     }
 
     fn container(&self, id: ContainerId) -> Option<View> {
-        self.writer.store().desired().get(id).map(|record| self.view(record))
+        self.writer
+            .store()
+            .desired()
+            .get(id)
+            .map(|record| self.view(record))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -275,16 +356,29 @@ impl Node for AgentNode {
         let ours = || views.iter().filter(|view| view.record.is_some());
         Health {
             facts: self.monitor.snapshot(),
-            running: ours().filter(|view| view.condition.status == Status::Running).count(),
-            unsettled: ours().filter(|view| !matches!(view.condition.status, Status::Running | Status::Stopped)).count(),
+            running: ours()
+                .filter(|view| view.condition.status == Status::Running)
+                .count(),
+            unsettled: ours()
+                .filter(|view| !matches!(view.condition.status, Status::Running | Status::Stopped))
+                .count(),
             containerd: reachability.reachable,
             containerd_since: reachability.since,
             containerd_error: reachability.error,
             writable: self.writer.store().is_writable(),
-            rebuilding: self.writer.store().desired().adoption().is_some_and(|adoption| !adoption.is_new),
+            rebuilding: self
+                .writer
+                .store()
+                .desired()
+                .adoption()
+                .is_some_and(|adoption| !adoption.is_new),
             losses: self.writer.store().losses().to_vec(),
             link: self.link_shown(),
-            errors: board.troubles().into_iter().map(|trouble| (trouble.at, trouble.reason, trouble.message)).collect(),
+            errors: board
+                .troubles()
+                .into_iter()
+                .map(|trouble| (trouble.at, trouble.reason, trouble.message))
+                .collect(),
         }
     }
 }

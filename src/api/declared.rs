@@ -15,7 +15,11 @@ use super::once::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
 use super::{Node, Once, Replace, wire};
 
-pub(super) async fn get<N: Node>(State(node): State<Arc<N>>, query: RawQuery, headers: HeaderMap) -> Result<Response, Problem> {
+pub(super) async fn get<N: Node>(
+    State(node): State<Arc<N>>,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
     let declared = node.declared();
     let tag = [(header::ETAG, format!("\"{}\"", declared.etag))];
@@ -35,7 +39,10 @@ pub(super) async fn get<N: Node>(State(node): State<Arc<N>>, query: RawQuery, he
 }
 
 /// Confirms what of the set that CHaS lists is held.
-pub(super) async fn confirm<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+pub(super) async fn confirm<N: Node>(
+    State(node): State<Arc<N>>,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
     let generation = Parameters::of(query, &["generation"])?.parsed("generation", "a number")?;
     let ended = node.confirm(generation).await?;
     Ok(Json(json!({"confirmed": true, "ended": ended})))
@@ -48,11 +55,22 @@ pub(super) async fn put<N: Node>(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Problem> {
     let dry_run = Parameters::of(query, &["dry_run"])?.flag("dry_run")?;
-    let (if_match, key) = (tags(&headers, &header::IF_MATCH, false)?, once::key(&headers)?);
+    let (if_match, key) = (
+        tags(&headers, &header::IF_MATCH, false)?,
+        once::key(&headers)?,
+    );
     let body = wire::body(body)?;
     let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
     let key = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
-    let replaced = match node.replace(Replace { wanted, if_match, key, dry_run }).await? {
+    let replaced = match node
+        .replace(Replace {
+            wanted,
+            if_match,
+            key,
+            dry_run,
+        })
+        .await?
+    {
         Once::Now(replaced) => replaced,
         Once::Before(answer) => return Ok(once::replayed(&answer)),
     };
@@ -65,24 +83,55 @@ pub(super) async fn put<N: Node>(
         answer["dry_run"] = json!(true);
         return Ok(Json(answer).into_response());
     }
-    let status = if changed { StatusCode::ACCEPTED } else { StatusCode::OK };
-    Ok((status, [(header::ETAG, format!("\"{}\"", replaced.etag))], Json(answer)).into_response())
+    let status = if changed {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    Ok((
+        status,
+        [(header::ETAG, format!("\"{}\"", replaced.etag))],
+        Json(answer),
+    )
+        .into_response())
 }
 
 /// The tags that a condition names, without their quotes. `None`: there is no condition, or it is `*`. A weak tag is one
 /// only where `weak` ones serve.
-fn tags(headers: &HeaderMap, name: &HeaderName, weak: bool) -> Result<Option<Vec<String>>, Problem> {
+fn tags(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    weak: bool,
+) -> Result<Option<Vec<String>>, Problem> {
     let mut tags = Vec::new();
     for value in headers.get_all(name) {
-        let wrong = || Problem::Request(format!("{name}: {value:?} is neither * nor a list of tags such as \"0a1b\""));
-        for part in value.to_str().map_err(|_| wrong())?.split(',').map(str::trim) {
+        let wrong = || {
+            Problem::Request(format!(
+                "{name}: {value:?} is neither * nor a list of tags such as \"0a1b\""
+            ))
+        };
+        for part in value
+            .to_str()
+            .map_err(|_| wrong())?
+            .split(',')
+            .map(str::trim)
+        {
             if part == "*" {
                 return Ok(None);
             }
-            let (is_weak, quoted) = part.strip_prefix("W/").map_or((false, part), |quoted| (true, quoted));
-            let tag = quoted.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).ok_or_else(wrong)?;
+            let (is_weak, quoted) = part
+                .strip_prefix("W/")
+                .map_or((false, part), |quoted| (true, quoted));
+            let tag = quoted
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .ok_or_else(wrong)?;
             // One that cannot match is still a condition.
-            tags.push(if is_weak && !weak { String::new() } else { tag.to_owned() });
+            tags.push(if is_weak && !weak {
+                String::new()
+            } else {
+                tag.to_owned()
+            });
         }
     }
     Ok(headers.contains_key(name).then_some(tags))

@@ -16,10 +16,17 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Explanation, Node, wire};
 
-pub(super) async fn plan<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+pub(super) async fn plan<N: Node>(
+    State(node): State<Arc<N>>,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
     let plan = node.plan();
-    let settled = plan.containers.iter().chain(&plan.leftovers).all(|course| course.steps.is_empty());
+    let settled = plan
+        .containers
+        .iter()
+        .chain(&plan.leftovers)
+        .all(|course| course.steps.is_empty());
     let containers: Vec<_> = plan.containers.iter().map(wire::course).collect();
     let leftovers: Vec<_> = plan.leftovers.iter().map(wire::course).collect();
     let shown = json!({"settled": settled, "blocked": plan.blocked, "containers": containers, "leftovers": leftovers});
@@ -38,15 +45,38 @@ pub(super) async fn explain<N: Node>(
 }
 
 fn shown(explanation: &Explanation) -> Value {
-    let Explanation { view, seen, memory, activity, next, blocked, suppressed, .. } = explanation;
+    let Explanation {
+        view,
+        seen,
+        memory,
+        activity,
+        next,
+        blocked,
+        suppressed,
+        ..
+    } = explanation;
     let wall = |point: BootTime| wire::time(explanation.wall(point));
     let condition = &view.condition;
-    let instances: Vec<_> = seen.instances.iter().map(|(generation, found)| instance(*generation, found, &wall)).collect();
-    let setback = memory.setback.as_ref().map(|Setback { cause, reason, message, until }| {
-        json!({"cause": cause, "reason": reason, "message": message, "until": wall(*until)})
-    });
+    let instances: Vec<_> = seen
+        .instances
+        .iter()
+        .map(|(generation, found)| instance(*generation, found, &wall))
+        .collect();
+    let setback = memory.setback.as_ref().map(
+        |Setback {
+             cause,
+             reason,
+             message,
+             until,
+         }| {
+            json!({"cause": cause, "reason": reason, "message": message, "until": wall(*until)})
+        },
+    );
     let waits = |cause, pending| memory.waits(cause, pending, explanation.now.0).map(wall);
-    let restart_pending = view.record.as_ref().is_some_and(|record| record.restart_pending);
+    let restart_pending = view
+        .record
+        .as_ref()
+        .is_some_and(|record| record.restart_pending);
     json!({
         "id": view.id(), "name": view.record.as_ref().map(|record| &record.name), "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),

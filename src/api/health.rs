@@ -11,13 +11,19 @@ use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{Link, Node, wire};
 
-pub(super) async fn health<N: Node>(State(node): State<Arc<N>>, query: RawQuery) -> Result<Json<Value>, Problem> {
+pub(super) async fn health<N: Node>(
+    State(node): State<Arc<N>>,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
     let health = node.health();
     let facts = &health.facts;
     let status = health.status();
-    let interfaces: Vec<_> =
-        facts.interfaces.iter().map(|i| json!({"name": i.name, "up": i.up, "addresses": i.addresses})).collect();
+    let interfaces: Vec<_> = facts
+        .interfaces
+        .iter()
+        .map(|i| json!({"name": i.name, "up": i.up, "addresses": i.addresses}))
+        .collect();
     let errors: Vec<_> = health
         .errors
         .iter()
@@ -52,7 +58,10 @@ pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &
     let health = node.health();
     let answer = match (health.containerd, health.rebuilding) {
         (true, false) => (StatusCode::OK, "ready\n"),
-        (true, true) => (StatusCode::SERVICE_UNAVAILABLE, "the stored state is being rebuilt\n"),
+        (true, true) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the stored state is being rebuilt\n",
+        ),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "containerd is away\n"),
     };
     std::future::ready(answer).await

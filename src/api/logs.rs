@@ -34,12 +34,19 @@ pub(super) async fn logs<N: Node>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["tail", "since", "until", "follow", "timestamps", "stream"])?;
+    let parameters = Parameters::of(
+        query,
+        &["tail", "since", "until", "follow", "timestamps", "stream"],
+    )?;
     let now = SystemTime::now();
     let options = ReadOptions {
         tail: match parameters.text("tail") {
             Some("all") => None,
-            _ => Some(parameters.parsed("tail", "a number of lines, or \"all\"")?.unwrap_or(TAIL_DEFAULT)),
+            _ => Some(
+                parameters
+                    .parsed("tail", "a number of lines, or \"all\"")?
+                    .unwrap_or(TAIL_DEFAULT),
+            ),
         },
         since: parameters.time("since", now)?,
         until: parameters.time("until", now)?,
@@ -47,16 +54,29 @@ pub(super) async fn logs<N: Node>(
             None => None,
             Some("stdout") => Some(Stream::Stdout),
             Some("stderr") => Some(Stream::Stderr),
-            Some(other) => return Err(Problem::Request(format!("stream={other} is neither stdout nor stderr"))),
+            Some(other) => {
+                return Err(Problem::Request(format!(
+                    "stream={other} is neither stdout nor stderr"
+                )));
+            }
         },
         follow: parameters.flag("follow")?,
     };
     let timestamps = parameters.flag("timestamps")?;
     let id = find_own(&*node, &name)?;
-    let busy = || Problem::Busy(format!("{FOLLOWERS_MAX} requests follow logs already; end one of them"));
-    let permit = options.follow.then(|| followers.try_acquire_owned().map_err(|_| busy())).transpose()?;
-    let json =
-        headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).is_some_and(|accept| accept.contains("ndjson"));
+    let busy = || {
+        Problem::Busy(format!(
+            "{FOLLOWERS_MAX} requests follow logs already; end one of them"
+        ))
+    };
+    let permit = options
+        .follow
+        .then(|| followers.try_acquire_owned().map_err(|_| busy()))
+        .transpose()?;
+    let json = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("ndjson"));
     let ended = {
         let (node, mut changes) = (Arc::clone(&node), node.changes());
         async move {
@@ -69,13 +89,24 @@ pub(super) async fn logs<N: Node>(
         let _until_the_stream_ends = &permit;
         record.map(|record| line(&record, json, timestamps))
     });
-    let kind = if json { "application/x-ndjson" } else { "text/plain; charset=utf-8" };
-    Ok(std::future::ready(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response()).await)
+    let kind = if json {
+        "application/x-ndjson"
+    } else {
+        "text/plain; charset=utf-8"
+    };
+    Ok(std::future::ready(
+        ([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response(),
+    )
+    .await)
 }
 
 fn line(record: &Record, json: bool, timestamps: bool) -> Bytes {
     if json {
-        let stream = if record.stream == Stream::Stdout { "stdout" } else { "stderr" };
+        let stream = if record.stream == Stream::Stdout {
+            "stdout"
+        } else {
+            "stderr"
+        };
         let text = String::from_utf8_lossy(&record.line);
         return format!(
             "{}\n",
@@ -83,7 +114,11 @@ fn line(record: &Record, json: bool, timestamps: bool) -> Bytes {
         )
         .into();
     }
-    let mut text = if timestamps { format!("{} ", wire::time(record.time)).into_bytes() } else { Vec::new() };
+    let mut text = if timestamps {
+        format!("{} ", wire::time(record.time)).into_bytes()
+    } else {
+        Vec::new()
+    };
     text.extend_from_slice(&record.line);
     if !record.partial {
         text.push(b'\n');

@@ -24,7 +24,9 @@ pub(super) async fn metrics<N: Node>(
     Parameters::of(query, &[])?;
     let views = node.containers();
     for status in Status::ALL {
-        let of_status = views.iter().filter(|view| view.record.is_some() && view.condition.status == status);
+        let of_status = views
+            .iter()
+            .filter(|view| view.record.is_some() && view.condition.status == status);
         metrics.containers(status.word(), of_status.count());
     }
     let health = node.health();
@@ -32,15 +34,33 @@ pub(super) async fn metrics<N: Node>(
     metrics.store(health.writable, health.losses.len());
     let link = health.link.as_ref();
     let held = link.map_or(0, |link| link.pending_prune.len());
-    metrics.link(link.is_some_and(|link| link.reachable), held, link.is_some_and(|link| link.cordoned));
-    Ok(std::future::ready(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response()).await)
+    metrics.link(
+        link.is_some_and(|link| link.reachable),
+        held,
+        link.is_some_and(|link| link.cordoned),
+    );
+    Ok(
+        std::future::ready(
+            ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response(),
+        )
+        .await,
+    )
 }
 
-pub(super) async fn count(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+pub(super) async fn count(
+    State(metrics): State<Metrics>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (method, began) = (method(request.method()), Instant::now());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
-    metrics.request(method, route.as_ref().map_or("none", MatchedPath::as_str), response.status().as_u16(), began.elapsed());
+    metrics.request(
+        method,
+        route.as_ref().map_or("none", MatchedPath::as_str),
+        response.status().as_u16(),
+        began.elapsed(),
+    );
     response
 }
 

@@ -14,19 +14,32 @@ const HEADER: &str = "idempotency-key";
 /// The request's key, if it has one.
 pub(super) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
     let mut values = headers.get_all(HEADER).iter();
-    let (Some(value), second) = (values.next(), values.next()) else { return Ok(None) };
+    let (Some(value), second) = (values.next(), values.next()) else {
+        return Ok(None);
+    };
     if second.is_some() {
-        return Err(Problem::Request("Idempotency-Key is given twice".to_owned()));
+        return Err(Problem::Request(
+            "Idempotency-Key is given twice".to_owned(),
+        ));
     }
-    let key = value.to_str().map_err(|error| error.to_string()).and_then(str::parse);
-    key.map(Some).map_err(|_| Problem::Request("Idempotency-Key must be 1 to 255 visible ASCII characters".to_owned()))
+    let key = value
+        .to_str()
+        .map_err(|error| error.to_string())
+        .and_then(str::parse);
+    key.map(Some).map_err(|_| {
+        Problem::Request("Idempotency-Key must be 1 to 255 visible ASCII characters".to_owned())
+    })
 }
 
 /// A fingerprint of a call and its body, whose members may come in any order.
 pub(super) fn fingerprint(call: &str, body: &Value) -> String {
     use std::fmt::Write as _;
 
-    let digest = Sha256::new().chain_update(call).chain_update([0]).chain_update(body.to_string()).finalize();
+    let digest = Sha256::new()
+        .chain_update(call)
+        .chain_update([0])
+        .chain_update(body.to_string())
+        .finalize();
     digest.iter().fold(String::new(), |mut text, byte| {
         let _infallible = write!(text, "{byte:02x}");
         text
@@ -36,15 +49,25 @@ pub(super) fn fingerprint(call: &str, body: &Value) -> String {
 /// What came of a request that came before, as it was then.
 pub(super) fn shown(answer: &Answer) -> Value {
     match &answer.outcome {
-        Outcome::Container { id, name, generation } => {
+        Outcome::Container {
+            id,
+            name,
+            generation,
+        } => {
             json!({"id": id, "name": name, "generation": generation, "changed": answer.changed, "replayed": true})
         }
-        Outcome::Set { etag } => json!({"etag": format!("\"{etag}\""), "changed": answer.changed, "replayed": true}),
+        Outcome::Set { etag } => {
+            json!({"etag": format!("\"{etag}\""), "changed": answer.changed, "replayed": true})
+        }
     }
 }
 
 /// The answer to a request that came before.
 pub(super) fn replayed(answer: &Answer) -> Response {
-    let status = if answer.changed { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if answer.changed {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
     (status, Json(shown(answer))).into_response()
 }

@@ -25,18 +25,36 @@ impl Awaited {
     pub(super) fn after(deployed: &Deployed, deadline: SystemTime) -> Option<Self> {
         let record = deployed.view.record.as_ref()?;
         // Where something changed, whatever failed is the change's, however soon it did.
-        let old_setback = deployed.view.condition.next_attempt.filter(|_| !deployed.changed);
-        Some(Self { generation: record.generation, run: record.run, old_setback, deadline })
+        let old_setback = deployed
+            .view
+            .condition
+            .next_attempt
+            .filter(|_| !deployed.changed);
+        Some(Self {
+            generation: record.generation,
+            run: record.run,
+            old_setback,
+            deadline,
+        })
     }
 
     /// How it ended; `None`: not decided yet.
     pub(super) fn outcome(&self, view: View) -> Option<Result<View, Problem>> {
         let condition = &view.condition;
-        let newest = view.record.as_ref().map_or(self.generation, |record| record.generation);
+        let newest = view
+            .record
+            .as_ref()
+            .map_or(self.generation, |record| record.generation);
         if newest > self.generation {
-            return conflict(format!("generation {newest} took the place of {} before it ran", self.generation));
+            return conflict(format!(
+                "generation {newest} took the place of {} before it ran",
+                self.generation
+            ));
         }
-        let stopped = view.record.as_ref().is_some_and(|record| record.run == RunState::Stopped);
+        let stopped = view
+            .record
+            .as_ref()
+            .is_some_and(|record| record.run == RunState::Stopped);
         match condition.status {
             Status::Removing => conflict("it is being removed".to_owned()),
             Status::Stopping | Status::Stopped if stopped && self.run == RunState::Running => {
@@ -45,19 +63,30 @@ impl Awaited {
             Status::Running if view.applied_generation == Some(self.generation) => Some(Ok(view)),
             Status::Stopped => Some(Ok(view)),
             Status::Failed | Status::Restarting => {
-                let old = condition.next_attempt.is_some() && condition.next_attempt == self.old_setback;
+                let old =
+                    condition.next_attempt.is_some() && condition.next_attempt == self.old_setback;
                 let tried_in_time = view.next_attempt.is_some_and(|at| at < self.deadline);
                 if old && tried_in_time {
                     return None;
                 }
                 let reason = condition.reason?;
-                Some(Err(Problem::Failed(reason, condition.message.clone().unwrap_or_default())))
+                Some(Err(Problem::Failed(
+                    reason,
+                    condition.message.clone().unwrap_or_default(),
+                )))
             }
             // Waiting for a person may take longer than anybody waits.
             Status::Pending if condition.reason == Some(Reason::NodeCordoned) => {
-                Some(Err(Problem::Failed(Reason::NodeCordoned, condition.message.clone().unwrap_or_default())))
+                Some(Err(Problem::Failed(
+                    Reason::NodeCordoned,
+                    condition.message.clone().unwrap_or_default(),
+                )))
             }
-            Status::Pending | Status::Pulling | Status::Creating | Status::Running | Status::Stopping => None,
+            Status::Pending
+            | Status::Pulling
+            | Status::Creating
+            | Status::Running
+            | Status::Stopping => None,
         }
     }
 }

@@ -26,7 +26,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(name)| Self(name)).map_err(|error| Problem::Request(error.body_text()))
+        path.map(|Path(name)| Self(name))
+            .map_err(|error| Problem::Request(error.body_text()))
     }
 }
 
@@ -49,16 +50,24 @@ impl Parameters {
         if unknown.is_empty() {
             return Ok(Self(parameters));
         }
-        let known = if known.is_empty() { "none is".to_owned() } else { format!("known are {}", known.join(", ")) };
-        Err(Problem::Request(format!("unknown parameter {}; {known}", unknown.join(", "))))
+        let known = if known.is_empty() {
+            "none is".to_owned()
+        } else {
+            format!("known are {}", known.join(", "))
+        };
+        Err(Problem::Request(format!(
+            "unknown parameter {}; {known}",
+            unknown.join(", ")
+        )))
     }
 
     /// The parameter, which must be one of `words`.
     pub(super) fn word(&self, key: &str, words: &[&str]) -> Result<Option<&str>, Problem> {
         match self.text(key) {
-            Some(text) if !words.contains(&text) => {
-                Err(Problem::Request(format!("{key}={text} is not one of {}", words.join(", "))))
-            }
+            Some(text) if !words.contains(&text) => Err(Problem::Request(format!(
+                "{key}={text} is not one of {}",
+                words.join(", ")
+            ))),
             text => Ok(text),
         }
     }
@@ -71,7 +80,9 @@ impl Parameters {
     /// The parameter as a value.
     pub(super) fn parsed<T: FromStr>(&self, key: &str, what: &str) -> Result<Option<T>, Problem> {
         let wrong = |text: &str| Problem::Request(format!("{key}={text} is not {what}"));
-        self.text(key).map(|text| text.parse().map_err(|_| wrong(text))).transpose()
+        self.text(key)
+            .map(|text| text.parse().map_err(|_| wrong(text)))
+            .transpose()
     }
 
     /// True for `true` and for the bare name.
@@ -79,21 +90,33 @@ impl Parameters {
         match self.text(key) {
             None | Some("false") => Ok(false),
             Some("true" | "") => Ok(true),
-            Some(other) => Err(Problem::Request(format!("{key}={other} is neither true nor false"))),
+            Some(other) => Err(Problem::Request(format!(
+                "{key}={other} is neither true nor false"
+            ))),
         }
     }
 
     /// How long to wait: `timeout`, 30 s where it is not given.
     pub(super) fn timeout(&self) -> Result<Duration, Problem> {
-        let Some(text) = self.text("timeout") else { return Ok(TIMEOUT_DEFAULT) };
+        let Some(text) = self.text("timeout") else {
+            return Ok(TIMEOUT_DEFAULT);
+        };
         let timeout = duration(text).filter(|timeout| *timeout <= TIMEOUT_MAX);
-        timeout.ok_or_else(|| Problem::Request(format!("timeout={text} is not a duration of 10m at most, such as 30s")))
+        timeout.ok_or_else(|| {
+            Problem::Request(format!(
+                "timeout={text} is not a duration of 10m at most, such as 30s"
+            ))
+        })
     }
 
     /// A point in time: RFC 3339, or how long ago.
     pub(super) fn time(&self, key: &str, now: SystemTime) -> Result<Option<SystemTime>, Problem> {
-        let Some(text) = self.text(key) else { return Ok(None) };
-        let point = humantime::parse_rfc3339_weak(text).ok().or_else(|| duration(text).and_then(|ago| now.checked_sub(ago)));
+        let Some(text) = self.text(key) else {
+            return Ok(None);
+        };
+        let point = humantime::parse_rfc3339_weak(text)
+            .ok()
+            .or_else(|| duration(text).and_then(|ago| now.checked_sub(ago)));
         point.map(Some).ok_or_else(|| {
             Problem::Request(format!("{key}={text} is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 10m"))
         })
@@ -101,5 +124,8 @@ impl Parameters {
 }
 
 fn duration(text: &str) -> Option<Duration> {
-    text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok())
+    text.parse()
+        .map(Duration::from_secs)
+        .ok()
+        .or_else(|| humantime::parse_duration(text).ok())
 }

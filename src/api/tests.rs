@@ -19,7 +19,8 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::{
-    Action, Change, Course, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced, View, router,
+    Action, Change, Course, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal,
+    Replace, Replaced, View, router,
 };
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
@@ -55,7 +56,17 @@ impl Fake {
         let (views, refusal, changed) = (Mutex::new(views), Mutex::default(), Mutex::default());
         let (before, keys, replaced) = (Mutex::default(), Mutex::default(), Mutex::default());
         let logs = PathBuf::from("/nonexistent");
-        Self { views, refusal, changed, changes, containerd: true, logs, before, keys, replaced }
+        Self {
+            views,
+            refusal,
+            changed,
+            changes,
+            containerd: true,
+            logs,
+            before,
+            keys,
+            replaced,
+        }
     }
 
     fn show(&self, views: Vec<View>) {
@@ -65,20 +76,34 @@ impl Fake {
 
     fn take(&self, deploy: Deploy, dry_run: bool) -> Deployed {
         let mut views = self.views.lock().unwrap();
-        let named = |view: &&View| view.record.as_ref().is_some_and(|record| record.name == deploy.name);
+        let named = |view: &&View| {
+            view.record
+                .as_ref()
+                .is_some_and(|record| record.name == deploy.name)
+        };
         if let Some(view) = views.iter().find(named) {
-            return Deployed { view: view.clone(), changed: false, plan: Vec::new() };
+            return Deployed {
+                view: view.clone(),
+                changed: false,
+                plan: Vec::new(),
+            };
         }
         let view = view(&record(deploy, 0xabc), Status::Pending);
         if !dry_run {
             views.push(view.clone());
         }
-        Deployed { view, changed: true, plan: vec![pulls()] }
+        Deployed {
+            view,
+            changed: true,
+            plan: vec![pulls()],
+        }
     }
 
     /// Takes a key, unless it came before.
     fn once<T>(&self, key: Option<(Key, String)>, now: impl FnOnce() -> T) -> Once<T> {
-        let before = key.as_ref().and_then(|_| self.before.lock().unwrap().clone());
+        let before = key
+            .as_ref()
+            .and_then(|_| self.before.lock().unwrap().clone());
         self.keys.lock().unwrap().extend(key);
         before.map_or_else(|| Once::Now(now()), Once::Before)
     }
@@ -89,7 +114,11 @@ impl Fake {
 }
 
 impl Node for Fake {
-    fn deploy(&self, deploy: Deploy, dry_run: bool) -> impl Future<Output = Result<Deployed, Refusal>> + Send {
+    fn deploy(
+        &self,
+        deploy: Deploy,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Deployed, Refusal>> + Send {
         ready(self.refused().map(|()| self.take(deploy, dry_run)))
     }
 
@@ -99,22 +128,42 @@ impl Node for Fake {
         key: Key,
         request: String,
     ) -> impl Future<Output = Result<Once<Deployed>, Refusal>> + Send {
-        ready(self.refused().map(|()| self.once(Some((key, request)), || self.take(deploy, false))))
+        ready(
+            self.refused()
+                .map(|()| self.once(Some((key, request)), || self.take(deploy, false))),
+        )
     }
 
     fn declared(&self) -> Declared {
-        let records = self.views.lock().unwrap().iter().filter_map(|view| view.record.as_deref().cloned()).collect();
-        Declared { records, etag: "0a1b".to_owned() }
+        let records = self
+            .views
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(|view| view.record.as_deref().cloned())
+            .collect();
+        Declared {
+            records,
+            etag: "0a1b".to_owned(),
+        }
     }
 
-    fn replace(&self, replace: Replace) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send {
+    fn replace(
+        &self,
+        replace: Replace,
+    ) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send {
         let courses = replace.wanted.iter().map(|deploy| Course {
             id: ContainerId::from_bits(0xabc),
             name: Some(deploy.name.clone()),
             steps: vec![pulls()],
         });
-        let replaced = Replaced { etag: "2c3d".to_owned(), plan: courses.collect() };
-        let answer = self.refused().map(|()| self.once(replace.key.clone(), || replaced));
+        let replaced = Replaced {
+            etag: "2c3d".to_owned(),
+            plan: courses.collect(),
+        };
+        let answer = self
+            .refused()
+            .map(|()| self.once(replace.key.clone(), || replaced));
         self.replaced.lock().unwrap().push(replace);
         ready(answer)
     }
@@ -126,19 +175,44 @@ impl Node for Fake {
     fn plan(&self) -> Plan {
         let course = |view: &View| {
             let record = view.record.as_ref()?;
-            let steps = if view.condition.status == Status::Running { Vec::new() } else { vec![pulls()] };
-            Some(Course { id: record.id, name: Some(record.name.clone()), steps })
+            let steps = if view.condition.status == Status::Running {
+                Vec::new()
+            } else {
+                vec![pulls()]
+            };
+            Some(Course {
+                id: record.id,
+                name: Some(record.name.clone()),
+                steps,
+            })
         };
-        let containers = self.views.lock().unwrap().iter().filter_map(course).collect();
-        Plan { containers, leftovers: Vec::new(), blocked: (!self.containerd).then(|| "containerd is away".to_owned()) }
+        let containers = self
+            .views
+            .lock()
+            .unwrap()
+            .iter()
+            .filter_map(course)
+            .collect();
+        Plan {
+            containers,
+            leftovers: Vec::new(),
+            blocked: (!self.containerd).then(|| "containerd is away".to_owned()),
+        }
     }
 
     fn explain(&self, id: ContainerId) -> Option<Explanation> {
         Some(explain::explanation(self.container(id)?))
     }
 
-    fn change(&self, id: ContainerId, change: Change) -> impl Future<Output = Result<(), Refusal>> + Send {
-        ready(self.refused().map(|()| self.changed.lock().unwrap().push((id, change))))
+    fn change(
+        &self,
+        id: ContainerId,
+        change: Change,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send {
+        ready(
+            self.refused()
+                .map(|()| self.changed.lock().unwrap().push((id, change))),
+        )
     }
 
     fn containers(&self) -> Vec<View> {
@@ -146,7 +220,9 @@ impl Node for Fake {
     }
 
     fn container(&self, id: ContainerId) -> Option<View> {
-        self.containers().into_iter().find(|view| view.record.as_ref().is_some_and(|record| record.id == id))
+        self.containers()
+            .into_iter()
+            .find(|view| view.record.as_ref().is_some_and(|record| record.id == id))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -176,7 +252,12 @@ impl Node for Fake {
 
 /// The step that everything begins with.
 fn pulls() -> Action {
-    Action { word: "pull", instance: Some("000000000abc-1".parse().unwrap()), why: "it is not resolved".to_owned(), until: None }
+    Action {
+        word: "pull",
+        instance: Some("000000000abc-1".parse().unwrap()),
+        why: "it is not resolved".to_owned(),
+        until: None,
+    }
 }
 
 fn record(deploy: Deploy, bits: u64) -> Record {
@@ -195,7 +276,10 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         restart_pending: false,
         finished: None,
         cordoned: false,
-        assignment: Assignment { address: Ipv4Addr::new(10, 0, 0, 2), ports: Vec::new() },
+        assignment: Assignment {
+            address: Ipv4Addr::new(10, 0, 0, 2),
+            ports: Vec::new(),
+        },
         image_digest: None,
         created_ms: 0,
     }
@@ -210,7 +294,12 @@ fn view(record: &Record, status: Status) -> View {
     View {
         record: Some(Arc::new(record.clone())),
         foreign: None,
-        condition: Condition { status, reason: None, message: None, next_attempt: None },
+        condition: Condition {
+            status,
+            reason: None,
+            message: None,
+            next_attempt: None,
+        },
         next_attempt: None,
         started: None,
         finished: None,
@@ -241,14 +330,30 @@ impl Answer {
 }
 
 async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> Answer {
-    let response = router(Arc::clone(node), token.map(Secret::new), None).oneshot(request).await.unwrap();
+    let response = router(Arc::clone(node), token.map(Secret::new), None)
+        .oneshot(request)
+        .await
+        .unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
-    Answer { status: parts.status.as_u16(), headers: parts.headers, text }
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        text,
+    }
 }
 
 async fn ask(node: &Arc<Fake>, method: &str, path: &str, body: impl Into<Body>) -> Answer {
-    send(node, None, Request::builder().method(method).uri(path).body(body.into()).unwrap()).await
+    send(
+        node,
+        None,
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .body(body.into())
+            .unwrap(),
+    )
+    .await
 }
 
 async fn get(node: &Arc<Fake>, path: &str) -> Answer {
@@ -262,9 +367,15 @@ fn nginx() -> String {
 /// A problem of RFC 9457 with this status, that says this.
 #[track_caller]
 fn problem(answer: &Answer, status: u16, says: &str) {
-    assert_eq!((answer.status, &answer.headers[header::CONTENT_TYPE]), (status, &"application/problem+json".parse().unwrap()));
+    assert_eq!(
+        (answer.status, &answer.headers[header::CONTENT_TYPE]),
+        (status, &"application/problem+json".parse().unwrap())
+    );
     let body = answer.json();
     assert_eq!(body["status"], status);
-    assert!(body["title"].is_string() && body["type"].is_string(), "{body}");
+    assert!(
+        body["title"].is_string() && body["type"].is_string(),
+        "{body}"
+    );
     assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
 }

@@ -23,7 +23,8 @@ pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem
         StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
         _ => Problem::Request(error.body_text()),
     })?;
-    serde_json::from_slice(&body).map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))
+    serde_json::from_slice(&body)
+        .map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))
 }
 
 /// What would be done for one container.
@@ -46,7 +47,9 @@ pub(super) fn short(view: &View) -> Value {
     let condition = &view.condition;
     let mut shown = match (&view.record, &view.foreign) {
         (Some(record), _) => own(record),
-        (None, Some((id, image))) => json!({"id": id, "name": id, "image": image, "ports": [], "owner": "unmanaged"}),
+        (None, Some((id, image))) => {
+            json!({"id": id, "name": id, "image": image, "ports": [], "owner": "unmanaged"})
+        }
         (None, None) => json!({}),
     };
     shown["status"] = json!(condition.status);
@@ -91,7 +94,14 @@ fn own(record: &Record) -> Value {
 
 /// The specification in the words of the deploy body.
 pub(super) fn spec(record: &Record) -> Value {
-    let Spec { resources, restart, stop, security, logs, .. } = &record.spec;
+    let Spec {
+        resources,
+        restart,
+        stop,
+        security,
+        logs,
+        ..
+    } = &record.spec;
     let spec = &record.spec;
     let policy = match restart.policy {
         RestartPolicy::Always => "always",

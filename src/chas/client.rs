@@ -1,17 +1,22 @@
 //! One call to the CHaS API at a time: bounded in time and size, and its faults cut by what is to be done next.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{ETAG, HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, RETRY_AFTER, USER_AGENT};
+use reqwest::header::{ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
 use super::Calls;
 use super::credentials::Credentials;
 use super::wire::{self, Acknowledgement, Listing, Registration, Report, Welcome};
+use crate::cause;
 use crate::config::Secret;
-use crate::{backoff, cause};
+
+mod fault;
+
+pub use fault::{Fault, FaultKind};
+use fault::{retry_after, said};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +29,10 @@ pub struct Timeouts {
 
 impl Default for Timeouts {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(20), body: Duration::from_secs(30) }
+        Self {
+            answer: Duration::from_secs(20),
+            body: Duration::from_secs(30),
+        }
     }
 }
 
@@ -34,98 +42,6 @@ const SET_BYTES_MAX: usize = 4 << 20;
 const LARGE: usize = 32 << 10;
 /// Any other answer.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// Refusals in a row after which the node registers again.
-const REFUSALS_MAX: u32 = 3;
-/// Of what a server says about an error.
-const WORDS_MAX: usize = 200;
-/// The shortest and the longest wait that a server may ask for.
-const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
-
-/// What a fault asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// No answer, or one that promises a better one: again, soon.
-    Away,
-    /// No answer, because a certificate is refused or what is to be shown cannot be had: again, soon, and at once when the
-    /// files are others.
-    Untrusted,
-    /// The token is refused, or what it may do.
-    Unauthorized,
-    /// CHaS does not know the node: register.
-    Unknown,
-    /// Another node has this node's id.
-    Conflict,
-    /// The server has no such call: again, much later.
-    NotOffered,
-    /// The request is refused for another reason.
-    Refused,
-    /// The answer is not what it should be.
-    Bad,
-}
-
-impl FaultKind {
-    /// CHaS was not spoken to.
-    #[must_use]
-    pub const fn is_silence(self) -> bool {
-        matches!(self, Self::Away | Self::Untrusted)
-    }
-
-    /// The kind in a word, for counting.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Away => "away",
-            Self::Untrusted => "untrusted",
-            Self::Unauthorized => "unauthorized",
-            Self::Unknown => "unknown",
-            Self::Conflict => "conflict",
-            Self::NotOffered => "not_offered",
-            Self::Refused => "refused",
-            Self::Bad => "bad",
-        }
-    }
-}
-
-/// A call that failed.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Fault {
-    /// What it asks for.
-    pub kind: FaultKind,
-    /// What happened, for a person.
-    pub message: String,
-    /// CHaS asks to wait so long.
-    pub retry_after: Option<Duration>,
-    /// CHaS, or something in its place, answered.
-    pub is_answer: bool,
-    /// The connection stood, and broke off before there was an answer.
-    pub is_cut: bool,
-    /// Which credentials were shown; see [`Calls::has_other_credentials`].
-    pub shown: u64,
-}
-
-impl Fault {
-    fn new(kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), retry_after: None, is_answer: false, is_cut: false, shown: 0 }
-    }
-
-    /// CHaS does not know the node, or knows another one by its name; or it has refused it so often that the registration may
-    /// be what is wrong.
-    pub(super) const fn is_to_register_again(&self, attempts: u32) -> bool {
-        match self.kind {
-            FaultKind::Unknown | FaultKind::Conflict => true,
-            FaultKind::Unauthorized => attempts >= REFUSALS_MAX,
-            FaultKind::Away | FaultKind::Untrusted | FaultKind::NotOffered | FaultKind::Refused | FaultKind::Bad => false,
-        }
-    }
-
-    /// The answer is not what it should be.
-    fn bad(message: impl Into<String>) -> Self {
-        Self { is_answer: true, ..Self::new(FaultKind::Bad, message) }
-    }
-}
-
 /// What a poll came to.
 #[derive(Debug)]
 pub enum Polled {
@@ -154,7 +70,12 @@ impl Client {
     /// A client for the node at the server whose paths begin with `url`, which ends with a slash.
     #[must_use]
     pub fn new(url: Url, node_id: String, credentials: Credentials) -> Self {
-        Self { url, node_id, credentials, timeouts: Timeouts::default() }
+        Self {
+            url,
+            node_id,
+            credentials,
+            timeouts: Timeouts::default(),
+        }
     }
 
     /// With other timeouts than usual.
@@ -168,26 +89,55 @@ impl Client {
         let credentials = self.credentials.clone();
         let (shown, current) = if credentials.reads_files() {
             let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
-            tokio::task::spawn_blocking(move || credentials.current()).await.map_err(ended)?
+            tokio::task::spawn_blocking(move || credentials.current())
+                .await
+                .map_err(ended)?
         } else {
             credentials.current()
         };
-        let (client, token) = current.map_err(|e| Fault { shown, ..Fault::new(FaultKind::Untrusted, e.to_string()) })?;
-        let url = self.url.join(path).map_err(|error| Fault::new(FaultKind::Refused, format!("{path}: {error}")))?;
+        let (client, token) = current.map_err(|e| Fault {
+            shown,
+            ..Fault::new(FaultKind::Untrusted, e.to_string())
+        })?;
+        let url = self
+            .url
+            .join(path)
+            .map_err(|error| Fault::new(FaultKind::Refused, format!("{path}: {error}")))?;
         let request = client.request(method, url);
         let request = match &token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
         };
-        Ok(Prepared { request, token, shown })
+        Ok(Prepared {
+            request,
+            token,
+            shown,
+        })
     }
 
     /// Sends a request; an answer that is no success is a fault.
-    async fn answer(&self, prepared: Prepared, timeout: Duration, is_success: fn(StatusCode) -> bool) -> Result<Response, Fault> {
-        let Prepared { request, token, shown } = prepared;
-        let silence = |kind, message: String| Fault { shown, ..Fault::new(kind, message) };
+    async fn answer(
+        &self,
+        prepared: Prepared,
+        timeout: Duration,
+        is_success: fn(StatusCode) -> bool,
+    ) -> Result<Response, Fault> {
+        let Prepared {
+            request,
+            token,
+            shown,
+        } = prepared;
+        let silence = |kind, message: String| Fault {
+            shown,
+            ..Fault::new(kind, message)
+        };
         let sent = tokio::time::timeout(timeout, request.send()).await;
-        let late = |_| silence(FaultKind::Away, format!("no answer within {} s", timeout.as_secs()));
+        let late = |_| {
+            silence(
+                FaultKind::Away,
+                format!("no answer within {} s", timeout.as_secs()),
+            )
+        };
         let response = sent.map_err(late)?.map_err(|error| {
             let root = cause::root(&error);
             if cause::chain(&error).any(|cause| cause.is::<rustls::Error>()) {
@@ -201,37 +151,60 @@ impl Client {
             return Ok(response);
         }
         let retry_after = retry_after(response.headers());
-        let words = self.body(response, ANSWER_BYTES_MAX).await.unwrap_or_default();
+        let words = self
+            .body(response, ANSWER_BYTES_MAX)
+            .await
+            .unwrap_or_default();
         let (code, words) = said(&words);
         let kind = self.judge(status, &code, token.as_ref());
-        Err(Fault { kind, message: format!("{status}{words}"), retry_after, is_answer: true, is_cut: false, shown })
+        Err(Fault {
+            kind,
+            message: format!("{status}{words}"),
+            retry_after,
+            is_answer: true,
+            is_cut: false,
+            shown,
+        })
     }
 
     /// A whole body, as far as it is small enough and comes in time.
     async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
         let read = async {
             let mut bytes = Vec::new();
-            while let Some(chunk) =
-                response.chunk().await.map_err(|error| Fault::bad(format!("the answer broke off: {}", cause::root(&error))))?
-            {
+            while let Some(chunk) = response.chunk().await.map_err(|error| {
+                Fault::bad(format!("the answer broke off: {}", cause::root(&error)))
+            })? {
                 if bytes.len() + chunk.len() > bytes_max {
-                    return Err(Fault::bad(format!("the answer is larger than {bytes_max} bytes")));
+                    return Err(Fault::bad(format!(
+                        "the answer is larger than {bytes_max} bytes"
+                    )));
                 }
                 bytes.extend_from_slice(&chunk);
             }
             Ok(bytes)
         };
-        let late = |_| Fault::bad(format!("the answer did not come within {} s", self.timeouts.body.as_secs()));
-        tokio::time::timeout(self.timeouts.body, read).await.map_err(late)?
+        let late = |_| {
+            Fault::bad(format!(
+                "the answer did not come within {} s",
+                self.timeouts.body.as_secs()
+            ))
+        };
+        tokio::time::timeout(self.timeouts.body, read)
+            .await
+            .map_err(late)?
     }
 
     fn judge(&self, status: StatusCode, code: &str, token: Option<&Secret>) -> FaultKind {
         match status {
             // What CHaS issued may be worth nothing any more (its state was lost): the node registers anew, with the operator's.
-            StatusCode::UNAUTHORIZED if self.credentials.tokens.refused(token) => FaultKind::Unknown,
+            StatusCode::UNAUTHORIZED if self.credentials.tokens.refused(token) => {
+                FaultKind::Unknown
+            }
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FaultKind::Unauthorized,
             StatusCode::NOT_FOUND if code == "node_unknown" => FaultKind::Unknown,
-            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => FaultKind::NotOffered,
+            StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_IMPLEMENTED => FaultKind::NotOffered,
             StatusCode::CONFLICT => FaultKind::Conflict,
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FaultKind::Away,
             status if status.is_server_error() => FaultKind::Away,
@@ -251,7 +224,10 @@ struct Prepared {
 
 impl Prepared {
     fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
-        Self { request: change(self.request), ..self }
+        Self {
+            request: change(self.request),
+            ..self
+        }
     }
 }
 
@@ -261,14 +237,18 @@ impl Calls for Client {
         // Said once: with each report and poll of a large fleet it would be a twentieth of what an idle node costs.
         let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
         let prepared = self.request(Method::POST, "nodes/register").await?;
-        let prepared = prepared.with(|request| request.header(USER_AGENT, agent).json(registration));
+        let prepared =
+            prepared.with(|request| request.header(USER_AGENT, agent).json(registration));
         let token = prepared.token.clone();
-        let response = self.answer(prepared, self.timeouts.answer, |status| status.is_success()).await.inspect_err(|fault| {
-            // A server that says 403 of a token that it does not know is to be shown the other one, too.
-            if fault.kind == FaultKind::Unauthorized {
-                _ = self.credentials.tokens.refused(token.as_ref());
-            }
-        })?;
+        let response = self
+            .answer(prepared, self.timeouts.answer, |status| status.is_success())
+            .await
+            .inspect_err(|fault| {
+                // A server that says 403 of a token that it does not know is to be shown the other one, too.
+                if fault.kind == FaultKind::Unauthorized {
+                    _ = self.credentials.tokens.refused(token.as_ref());
+                }
+            })?;
         let welcome: Welcome = parsed(&self.body(response, ANSWER_BYTES_MAX).await?)?;
         if let Some(token) = welcome.token.clone() {
             let tokens = Arc::clone(&self.credentials.tokens);
@@ -279,46 +259,90 @@ impl Calls for Client {
 
     /// Reports how the node is.
     async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
-        let prepared = self.request(Method::PUT, &format!("nodes/{}/health", self.node_id)).await?;
-        let prepared = prepared.with(|request| if whole { request.json(report) } else { request.json(&report.heartbeat()) });
-        let response = self.answer(prepared, self.timeouts.answer, |status| status.is_success()).await?;
+        let prepared = self
+            .request(Method::PUT, &format!("nodes/{}/health", self.node_id))
+            .await?;
+        let prepared = prepared.with(|request| {
+            if whole {
+                request.json(report)
+            } else {
+                request.json(&report.heartbeat())
+            }
+        });
+        let response = self
+            .answer(prepared, self.timeouts.answer, |status| status.is_success())
+            .await?;
         parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
 
     /// Asks what should run, and whether it is still what `etag` stands for.
-    async fn poll(&self, etag: Option<&str>, sent_after: u64, hold: Duration) -> Result<Polled, Fault> {
+    async fn poll(
+        &self,
+        etag: Option<&str>,
+        sent_after: u64,
+        hold: Duration,
+    ) -> Result<Polled, Fault> {
         let path = format!("nodes/{}/desired-state", self.node_id);
         let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
         let is_conditional = etag.is_some();
         let prepared = self.request(Method::GET, &path).await?.with(|request| {
-            let request = request.header(HeaderName::from_static("prefer"), format!("wait={}", hold.as_secs()));
+            let request = request.header(
+                HeaderName::from_static("prefer"),
+                format!("wait={}", hold.as_secs()),
+            );
             match etag {
                 Some(etag) => request.header(IF_NONE_MATCH, etag),
                 None => request,
             }
         });
         // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
-        let is_success = |status| matches!(status, StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let response = self.answer(prepared, hold + self.timeouts.answer, is_success).await?;
-        let held = response.headers().get("preference-applied").is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
+        let is_success = |status| {
+            matches!(
+                status,
+                StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+            )
+        };
+        let response = self
+            .answer(prepared, hold + self.timeouts.answer, is_success)
+            .await?;
+        let held = response
+            .headers()
+            .get("preference-applied")
+            .is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
         if response.status() == StatusCode::NOT_MODIFIED {
-            let unasked = || Fault::bad("it answers that nothing has changed, and was not asked whether it has");
-            return is_conditional.then_some(Polled::Unchanged { held }).ok_or_else(unasked);
+            let unasked = || {
+                Fault::bad("it answers that nothing has changed, and was not asked whether it has")
+            };
+            return is_conditional
+                .then_some(Polled::Unchanged { held })
+                .ok_or_else(unasked);
         }
-        let etag = response.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+        let etag = response
+            .headers()
+            .get(ETAG)
+            .and_then(|etag| etag.to_str().ok())
+            .map(str::to_owned);
         let body = self.body(response, SET_BYTES_MAX).await?;
         let (node_id, is_large) = (self.node_id.clone(), body.len() > LARGE);
         let read = move || wire::listing(&body, &node_id, etag, sent_after).map_err(Fault::bad);
         // A large set takes a while, and others use this thread, too.
         let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
-        let listing = if is_large { tokio::task::spawn_blocking(read).await.map_err(ended)? } else { read() };
-        Ok(Polled::Listing { listing: Box::new(listing?) })
+        let listing = if is_large {
+            tokio::task::spawn_blocking(read).await.map_err(ended)?
+        } else {
+            read()
+        };
+        Ok(Polled::Listing {
+            listing: Box::new(listing?),
+        })
     }
 
     /// Whether other credentials would be shown than those.
     async fn has_other_credentials(&self, than: u64) -> bool {
         let credentials = self.credentials.clone();
-        tokio::task::spawn_blocking(move || credentials.current().0 != than).await.unwrap_or(false)
+        tokio::task::spawn_blocking(move || credentials.current().0 != than)
+            .await
+            .unwrap_or(false)
     }
 }
 
@@ -329,24 +353,14 @@ fn parsed<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
     }
     let bad = |error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
-        let what = if error.is_data() { "not what it should be" } else { "not JSON" };
-        Fault::bad(format!("the answer is {what}, from line {line} column {column} on"))
+        let what = if error.is_data() {
+            "not what it should be"
+        } else {
+            "not JSON"
+        };
+        Fault::bad(format!(
+            "the answer is {what}, from line {line} column {column} on"
+        ))
     };
     serde_json::from_slice(body).map_err(bad)
-}
-
-/// The code of an error and a few words of it (RFC 9457, or whatever it is).
-fn said(body: &[u8]) -> (String, String) {
-    let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| problem[name].as_str().map(str::to_owned);
-    let code = field("code").or_else(|| field("error")).unwrap_or_default();
-    let words = field("detail").or_else(|| field("title")).or_else(|| field("message")).unwrap_or_default();
-    let words: String = words.chars().filter(|c| !c.is_control()).take(WORDS_MAX).collect();
-    (code, if words.is_empty() { words } else { format!(": {words}") })
-}
-
-/// How long CHaS asks to be left alone. No time at all is no such wish.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let wait = backoff::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
-    (wait >= RETRY_AFTER_MIN).then(|| wait.min(RETRY_AFTER_MAX))
 }

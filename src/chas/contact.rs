@@ -58,7 +58,12 @@ pub(super) struct Reports {
 
 impl Default for Contact {
     fn default() -> Self {
-        let freshness = Freshness { source: "disk", age_s: None, stale: true, fault: None };
+        let freshness = Freshness {
+            source: "disk",
+            age_s: None,
+            stale: true,
+            fault: None,
+        };
         let standing = Standing {
             reachable: false,
             since: SystemTime::now(),
@@ -67,7 +72,13 @@ impl Default for Contact {
             identity_conflict: false,
             freshness,
         };
-        let state = State { standing, fresh_at: None, poll_after: None, health_after: None, report_changes: false };
+        let state = State {
+            standing,
+            fresh_at: None,
+            poll_after: None,
+            health_after: None,
+            report_changes: false,
+        };
         Self {
             state: Mutex::new(state),
             asked: watch::Sender::default(),
@@ -134,7 +145,10 @@ impl Contact {
             state.report_changes = welcome.report_changes;
             (state.standing.registered, state.standing.identity_conflict) = (true, false);
         }
-        tracing::info!(cluster_size = welcome.cluster_size, "CHaS took the node's registration");
+        tracing::info!(
+            cluster_size = welcome.cluster_size,
+            "CHaS took the node's registration"
+        );
         self.answered();
     }
 
@@ -146,7 +160,12 @@ impl Contact {
     pub(super) fn fresh(&self) {
         let mut state = self.lock();
         state.fresh_at = Some(Instant::now());
-        state.standing.freshness = Freshness { source: "chas", age_s: None, stale: false, fault: None };
+        state.standing.freshness = Freshness {
+            source: "chas",
+            age_s: None,
+            stale: false,
+            fault: None,
+        };
     }
 
     /// CHaS said elsewhere that what is stored is its newest. What was wrong with its last answer stays so.
@@ -154,7 +173,10 @@ impl Contact {
         let mut state = self.lock();
         if state.standing.freshness.fault.is_none() {
             state.fresh_at = Some(Instant::now());
-            (state.standing.freshness.source, state.standing.freshness.stale) = ("chas", false);
+            (
+                state.standing.freshness.source,
+                state.standing.freshness.stale,
+            ) = ("chas", false);
         }
     }
 
@@ -164,7 +186,11 @@ impl Contact {
         freshness.stale = true;
         let before = freshness.fault.take().filter(|before| before.code == code);
         let count = before.as_ref().map_or(0, |before| before.count) + 1;
-        freshness.fault = Some(SetFault { code, message: message.to_owned(), count });
+        freshness.fault = Some(SetFault {
+            code,
+            message: message.to_owned(),
+            count,
+        });
         before.is_none()
     }
 
@@ -190,7 +216,8 @@ impl Contact {
         let standing = &mut state.standing;
         let reachable = failed.is_none_or(|(_, fault)| !fault.kind.is_silence());
         let error = failed.map(|(call, fault)| format!("{call}: {}", fault.message));
-        let changes = standing.reachable != reachable || standing.error.is_some() != error.is_some();
+        let changes =
+            standing.reachable != reachable || standing.error.is_some() != error.is_some();
         if standing.reachable != reachable {
             standing.since = SystemTime::now();
         }

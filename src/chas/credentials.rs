@@ -54,11 +54,19 @@ impl Credentials {
     }
 
     /// What is to be asked with now, and a number that is another one whenever the operator's part of it is. Blocks.
-    pub fn current(&self) -> (u64, Result<(reqwest::Client, Option<Secret>), CredentialsError>) {
+    pub fn current(
+        &self,
+    ) -> (
+        u64,
+        Result<(reqwest::Client, Option<Secret>), CredentialsError>,
+    ) {
         let (transport, client) = self.transport.client();
         let (token_version, token) = self.tokens.current();
         // Each of them only grows, so that two sums are equal only if both parts are.
-        (transport + token_version, client.and_then(|client| Ok((client, token?))))
+        (
+            transport + token_version,
+            client.and_then(|client| Ok((client, token?))),
+        )
     }
 }
 
@@ -72,7 +80,10 @@ struct Latest<T> {
 
 impl<T> Default for Latest<T> {
     fn default() -> Self {
-        Self { value: None, version: 0 }
+        Self {
+            value: None,
+            version: 0,
+        }
     }
 }
 
@@ -92,6 +103,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
-    read.map(|_| bytes).map_err(|source| CredentialsError::File { path: path.to_owned(), source })
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    read.map(|_| bytes)
+        .map_err(|source| CredentialsError::File {
+            path: path.to_owned(),
+            source,
+        })
 }

@@ -26,7 +26,11 @@ pub(super) struct Hold {
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { most: HOLD, until: None, cuts: 0 }
+        Self {
+            most: HOLD,
+            until: None,
+            cuts: 0,
+        }
     }
 }
 
@@ -36,7 +40,11 @@ impl Hold {
         if self.until.is_some_and(|until| until <= Instant::now()) {
             *self = Self::default();
         }
-        let spread = if news { self.most.saturating_sub(LEAST) } else { SPREAD.min(self.most / 10) };
+        let spread = if news {
+            self.most.saturating_sub(LEAST)
+        } else {
+            SPREAD.min(self.most / 10)
+        };
         self.most - jitter(spread)
     }
 
@@ -67,8 +75,12 @@ mod tests {
         let whole = HOLD - SPREAD..=HOLD;
         assert!(whole.contains(&hold.next(false)));
         for cuts in [[30, 0], [0, 30], [30, 5], [70, 30]] {
-            cuts.iter().for_each(|held| hold.cut(Duration::from_secs(*held)));
-            assert!(whole.contains(&hold.next(false)), "{cuts:?} is no sign of a proxy");
+            cuts.iter()
+                .for_each(|held| hold.cut(Duration::from_secs(*held)));
+            assert!(
+                whole.contains(&hold.next(false)),
+                "{cuts:?} is no sign of a proxy"
+            );
             hold.answered();
         }
         hold.cut(Duration::from_secs(30));
@@ -79,6 +91,9 @@ mod tests {
             assert!((LEAST..=Duration::from_secs(23)).contains(&hold.next(true)));
         }
         tokio::time::sleep(LEARNED_FOR).await;
-        assert!(whole.contains(&hold.next(false)), "it may be another proxy by now");
+        assert!(
+            whole.contains(&hold.next(false)),
+            "it may be another proxy by now"
+        );
     }
 }

@@ -50,7 +50,10 @@ impl Again {
     fn tag(&mut self, asking: &Asking) -> (Option<String>, Option<Instant>) {
         let of = (asking.epoch.clone(), asking.generation);
         if asking.whole || self.of != of {
-            *self = Self { of, ..Self::default() };
+            *self = Self {
+                of,
+                ..Self::default()
+            };
         }
         if asking.whole {
             return (asking.etag.clone(), None);
@@ -80,7 +83,11 @@ impl<N: Node, C: Calls> Link<N, C> {
             let (tag, latest) = again.tag(&asking);
             let began = Instant::now();
             let until_latest = latest.map_or(Duration::MAX, |latest| latest - began);
-            let held_for = if is_hurried { Duration::ZERO } else { hold.next(is_news).min(until_latest) };
+            let held_for = if is_hurried {
+                Duration::ZERO
+            } else {
+                hold.next(is_news).min(until_latest)
+            };
             let polled = tokio::select! {
                 polled = self.client.poll(tag.as_deref(), asking.seq, held_for) => polled,
                 // Cut off once, it is not cut off again: an answer that takes its time is still one.
@@ -95,7 +102,8 @@ impl<N: Node, C: Calls> Link<N, C> {
                 Ok(polled) => {
                     hold.answered();
                     self.contact.answered();
-                    self.answered(polled, &asking, is_news, held_for.is_zero()).await
+                    self.answered(polled, &asking, is_news, held_for.is_zero())
+                        .await
                 }
                 Err(fault) => {
                     if fault.kind == FaultKind::Away && (fault.is_cut || fault.is_answer) {
@@ -114,7 +122,13 @@ impl<N: Node, C: Calls> Link<N, C> {
     }
 
     /// What follows from an answer. `was_news`: so was the one before; `at_once`: it was not to be held.
-    async fn answered(&self, polled: Polled, asking: &Asking, was_news: bool, at_once: bool) -> Next {
+    async fn answered(
+        &self,
+        polled: Polled,
+        asking: &Asking,
+        was_news: bool,
+        at_once: bool,
+    ) -> Next {
         match polled {
             Polled::Unchanged { held } => {
                 self.contact.fresh();
@@ -128,18 +142,31 @@ impl<N: Node, C: Calls> Link<N, C> {
             Polled::Listing { listing } => {
                 // Whether CHaS holds polls shows only when it is asked with the tag that it gave. Where that is another one each
                 // time, it never shows.
-                let is_other =
-                    (Some(listing.set.generation), Some(&listing.set.epoch)) != (asking.generation, asking.epoch.as_ref());
+                let is_other = (Some(listing.set.generation), Some(&listing.set.epoch))
+                    != (asking.generation, asking.epoch.as_ref());
                 let is_tagged = listing.set.etag.is_some() && listing.set.etag != asking.etag;
                 let is_news = is_tagged && (is_other || !was_news);
-                if self.take(*listing, asking.generation).await && is_news { Next::News } else { Next::Paced }
+                if self.take(*listing, asking.generation).await && is_news {
+                    Next::News
+                } else {
+                    Next::Paced
+                }
             }
         }
     }
 
     /// Waits before another try. `false`: the node is to register again.
-    async fn failed(&self, fault: &Fault, attempts: &mut u32, asked: &mut watch::Receiver<()>) -> bool {
-        self.metrics.polled(if fault.kind == FaultKind::Bad { "bad_desired_state" } else { fault.kind.word() });
+    async fn failed(
+        &self,
+        fault: &Fault,
+        attempts: &mut u32,
+        asked: &mut watch::Receiver<()>,
+    ) -> bool {
+        self.metrics.polled(if fault.kind == FaultKind::Bad {
+            "bad_desired_state"
+        } else {
+            fault.kind.word()
+        });
         if fault.kind == FaultKind::Bad {
             self.bad_set("bad_desired_state", &fault.message);
         }
@@ -171,7 +198,13 @@ impl<N: Node, C: Calls> Link<N, C> {
         let heard = reports.wait_for(|reports| reports.answered > answered);
         if tokio::time::timeout(REPORT_PATIENCE, heard).await.is_err() {
             let tried = reports.borrow().tried;
-            drop(tokio::time::timeout(REPORT_TRIED, reports.wait_for(|reports| reports.tried > tried)).await);
+            drop(
+                tokio::time::timeout(
+                    REPORT_TRIED,
+                    reports.wait_for(|reports| reports.tried > tried),
+                )
+                .await,
+            );
         }
     }
 
@@ -201,7 +234,13 @@ impl<N: Node, C: Calls> Link<N, C> {
             Ok(PullOutcome { stale: true, .. }) if known > Some(version.generation) => {
                 self.metrics.polled("stale_generation");
                 let known = known.unwrap_or_default();
-                self.bad_set("stale_generation", &format!("it lists generation {}, and {known} before", version.generation));
+                self.bad_set(
+                    "stale_generation",
+                    &format!(
+                        "it lists generation {}, and {known} before",
+                        version.generation
+                    ),
+                );
                 false
             }
             Ok(PullOutcome { stale: true, .. }) => {
@@ -226,7 +265,11 @@ impl<N: Node, C: Calls> Link<N, C> {
 
     fn bad_set(&self, code: &'static str, message: &str) {
         if self.contact.bad_set(code, message) {
-            tracing::warn!(code, error = message, "what CHaS answered is not applied; what was pulled before stays in force");
+            tracing::warn!(
+                code,
+                error = message,
+                "what CHaS answered is not applied; what was pulled before stays in force"
+            );
             self.contact.report_now();
         }
     }
@@ -239,7 +282,13 @@ async fn heard(asked: &mut watch::Receiver<()>) {
 }
 
 fn say(outcome: &PullOutcome, generation: u64) {
-    let PullOutcome { changed, conflicts, rejected, held, .. } = outcome;
+    let PullOutcome {
+        changed,
+        conflicts,
+        rejected,
+        held,
+        ..
+    } = outcome;
     tracing::info!(
         generation,
         changed = changed.len(),

@@ -24,7 +24,10 @@ impl<N: Node, C: Calls> Link<N, C> {
     /// Reports until CHaS does not know the node any more.
     pub(super) async fn report_for_ever(&self) {
         let (mut attempts, mut known, mut due) = (0, None, Instant::now());
-        let mut calls = Occasions { changes: self.node.changes(), wanted: self.contact.wanted.subscribe() };
+        let mut calls = Occasions {
+            changes: self.node.changes(),
+            wanted: self.contact.wanted.subscribe(),
+        };
         loop {
             calls.changes.mark_unchanged();
             calls.wanted.mark_unchanged();
@@ -33,7 +36,11 @@ impl<N: Node, C: Calls> Link<N, C> {
             let said = serde_json::to_string(&report.content).ok();
             let whole = !self.contact.report_changes() || said.is_none() || known != said;
             let result = self.client.report(&report, whole).await;
-            self.metrics.reported(result.as_ref().map_or_else(|fault| fault.kind.word(), |_| "taken"));
+            self.metrics.reported(
+                result
+                    .as_ref()
+                    .map_or_else(|fault| fault.kind.word(), |_| "taken"),
+            );
             match result {
                 Ok(answer) => {
                     attempts = 0;
@@ -52,7 +59,11 @@ impl<N: Node, C: Calls> Link<N, C> {
                     // What is told before its time does not put off the rest: nodes that were told something at once would
                     // report together from then on.
                     if due <= sent + SPACING {
-                        due = due.max(sent) + self.contact.health_after().unwrap_or(self.settings.health_interval);
+                        due = due.max(sent)
+                            + self
+                                .contact
+                                .health_after()
+                                .unwrap_or(self.settings.health_interval);
                     }
                     self.until_due(sent, due, &report.content, &mut calls).await;
                 }
@@ -76,7 +87,13 @@ impl<N: Node, C: Calls> Link<N, C> {
     }
 
     /// Waits until there is something to report.
-    async fn until_due(&self, sent: Instant, due: Instant, reported: &Content, calls: &mut Occasions) {
+    async fn until_due(
+        &self,
+        sent: Instant,
+        due: Instant,
+        reported: &Content,
+        calls: &mut Occasions,
+    ) {
         let soonest = due.min(sent + SPACING);
         loop {
             tokio::select! {

@@ -18,16 +18,34 @@ const FILE_BYTES_MAX: usize = 1024 * 1024;
 const TYPO_EDITS_MAX: usize = 3;
 
 /// What the file at `path` says, as text by key, and what is wrong with it.
-pub(super) fn read(path: &Path, text: &str) -> (BTreeMap<&'static str, (String, Origin)>, Vec<Fault>) {
-    let mut found = Reader { path, text, values: BTreeMap::new(), faults: Vec::new() };
+pub(super) fn read(
+    path: &Path,
+    text: &str,
+) -> (BTreeMap<&'static str, (String, Origin)>, Vec<Fault>) {
+    let mut found = Reader {
+        path,
+        text,
+        values: BTreeMap::new(),
+        faults: Vec::new(),
+    };
     if text.len() > FILE_BYTES_MAX {
-        found.fault(None, "", format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration"));
+        found.fault(
+            None,
+            "",
+            format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration"),
+        );
         return (found.values, found.faults);
     }
     match serde_yaml::from_str(text) {
         Ok(Value::Null) => {}
-        Ok(Value::Mapping(sections)) => sections.iter().for_each(|(name, section)| found.section(name, section)),
-        Ok(_) => found.fault(Some(1), "", "must be sections, such as \"api:\", with keys in them".to_owned()),
+        Ok(Value::Mapping(sections)) => sections
+            .iter()
+            .for_each(|(name, section)| found.section(name, section)),
+        Ok(_) => found.fault(
+            Some(1),
+            "",
+            "must be sections, such as \"api:\", with keys in them".to_owned(),
+        ),
         Err(error) => {
             let line = error.location().map(|location| location.line());
             found.fault(line, "", format!("not YAML: {error}"));
@@ -53,9 +71,19 @@ impl Reader<'_> {
         }
         match section {
             Value::Null => {}
-            Value::Mapping(entries) => entries.iter().for_each(|(key, value)| self.entry(&name, key, value)),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Tagged(_) => {
-                self.fault(line, &name, "is a section: its keys stand below it, indented".to_owned());
+            Value::Mapping(entries) => entries
+                .iter()
+                .for_each(|(key, value)| self.entry(&name, key, value)),
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Sequence(_)
+            | Value::Tagged(_) => {
+                self.fault(
+                    line,
+                    &name,
+                    "is a section: its keys stand below it, indented".to_owned(),
+                );
             }
         }
     }
@@ -65,23 +93,35 @@ impl Reader<'_> {
         let name = format!("{section}.{short}");
         let line = line_of(self.text, section, Some(&short));
         let Some(key) = keys::find(&name) else {
-            let near = nearest(&name, KEYS.iter().filter(|key| !key.is_secret()).map(|key| key.name));
+            let near = nearest(
+                &name,
+                KEYS.iter()
+                    .filter(|key| !key.is_secret())
+                    .map(|key| key.name),
+            );
             return self.fault(line, &name, format!("unknown key{near}"));
         };
         if key.is_secret() {
-            let message =
-                format!("a secret does not belong in this file: put it in a file of its own ({name}_file) or in {}", key.env);
+            let message = format!(
+                "a secret does not belong in this file: put it in a file of its own ({name}_file) or in {}",
+                key.env
+            );
             return self.fault(line, &name, message);
         }
         let text = match value {
             // A key without a value is as good as none.
             Value::Null => return,
-            Value::Sequence(items) if key.value.contains("[,") => {
-                items.iter().map(scalar).collect::<Option<Vec<_>>>().map(|all| all.join(","))
-            }
-            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Sequence(_) | Value::Mapping(_) | Value::Tagged(_) => {
-                scalar(value)
-            }
+            Value::Sequence(items) if key.value.contains("[,") => items
+                .iter()
+                .map(scalar)
+                .collect::<Option<Vec<_>>>()
+                .map(|all| all.join(",")),
+            Value::Bool(_)
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Sequence(_)
+            | Value::Mapping(_)
+            | Value::Tagged(_) => scalar(value),
         };
         match text {
             Some(text) => drop(self.values.insert(key.name, (text, self.origin(line)))),
@@ -90,11 +130,18 @@ impl Reader<'_> {
     }
 
     fn origin(&self, line: Option<usize>) -> Origin {
-        Origin::File { path: self.path.to_owned(), line }
+        Origin::File {
+            path: self.path.to_owned(),
+            line,
+        }
     }
 
     fn fault(&mut self, line: Option<usize>, key: &str, message: String) {
-        self.faults.push(Fault { origin: self.origin(line), key: key.to_owned(), message });
+        self.faults.push(Fault {
+            origin: self.origin(line),
+            key: key.to_owned(),
+            message,
+        });
     }
 }
 
@@ -112,13 +159,26 @@ fn scalar(value: &Value) -> Option<String> {
 fn line_of(text: &str, section: &str, key: Option<&str>) -> Option<usize> {
     let names = |line: &str, name: &str| {
         let line = line.trim_start().trim_start_matches(['"', '\'']);
-        line.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches(['"', '\'']).trim_start().starts_with(':'))
+        line.strip_prefix(name).is_some_and(|rest| {
+            rest.trim_start_matches(['"', '\''])
+                .trim_start()
+                .starts_with(':')
+        })
     };
-    let mut lines = text.lines().zip(1..).skip_while(|(line, _)| line.starts_with(' ') || !names(line, section));
+    let mut lines = text
+        .lines()
+        .zip(1..)
+        .skip_while(|(line, _)| line.starts_with(' ') || !names(line, section));
     let (_, begins) = lines.next()?;
     let Some(key) = key else { return Some(begins) };
-    let inside = lines.take_while(|(line, _)| line.is_empty() || line.starts_with([' ', '#', '\t']));
-    Some(inside.into_iter().find(|(line, _)| names(line, key)).map_or(begins, |(_, number)| number))
+    let inside =
+        lines.take_while(|(line, _)| line.is_empty() || line.starts_with([' ', '#', '\t']));
+    Some(
+        inside
+            .into_iter()
+            .find(|(line, _)| names(line, key))
+            .map_or(begins, |(_, number)| number),
+    )
 }
 
 /// `; did you mean …?` with what is nearest to `name`, or nothing where nothing is near.
@@ -126,11 +186,17 @@ fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> String
     // A key in the wrong section is as common as a misspelt one.
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     let scored = candidates.map(|candidate| {
-        let elsewhere = if last(name) == last(candidate) { 1 } else { usize::MAX };
+        let elsewhere = if last(name) == last(candidate) {
+            1
+        } else {
+            usize::MAX
+        };
         (edits(name, candidate).min(elsewhere), candidate)
     });
     match scored.min() {
-        Some((edits, candidate)) if edits <= TYPO_EDITS_MAX => format!("; did you mean {candidate}?"),
+        Some((edits, candidate)) if edits <= TYPO_EDITS_MAX => {
+            format!("; did you mean {candidate}?")
+        }
         _ => String::new(),
     }
 }
@@ -156,8 +222,13 @@ mod tests {
 
     #[test]
     fn distances_are_levenshteins() {
-        for (from, to, expected) in [("", "", 0), ("a", "", 1), ("prot", "port", 2), ("kitten", "sitting", 3), ("abc", "abc", 0)]
-        {
+        for (from, to, expected) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("prot", "port", 2),
+            ("kitten", "sitting", 3),
+            ("abc", "abc", 0),
+        ] {
             assert_eq!(edits(from, to), expected, "{from} {to}");
         }
     }
@@ -168,14 +239,21 @@ mod tests {
         let (values, faults) = read(Path::new("f"), text);
         assert_eq!(faults, []);
         let line = |key: &str| values[key].1.to_string();
-        assert_eq!([line("api.port"), line("api.listen"), line("node.id")], ["f:4", "f:6", "f:7"]);
+        assert_eq!(
+            [line("api.port"), line("api.listen"), line("node.id")],
+            ["f:4", "f:6", "f:7"]
+        );
         assert_eq!(values["registry.insecure"].0, "a:1,b");
     }
 
     #[test]
     fn what_is_wrong_is_said_with_its_line_and_what_was_meant() {
         let text = "api:\n  prot: 1\n  token: abc\n  chas_url: [a]\nnodes:\n  id: x\nlogging: 3\nstate:\n  level: INFO\n";
-        let said: Vec<String> = read(Path::new("f"), text).1.iter().map(ToString::to_string).collect();
+        let said: Vec<String> = read(Path::new("f"), text)
+            .1
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(
             said,
             [
@@ -188,7 +266,10 @@ mod tests {
             ]
         );
         assert_eq!(read(Path::new("f"), "api: [").1.len(), 1);
-        assert_eq!(read(Path::new("f"), "api:\n  port: 1\n  port: 2\n").1.len(), 1);
+        assert_eq!(
+            read(Path::new("f"), "api:\n  port: 1\n  port: 2\n").1.len(),
+            1
+        );
         assert_eq!(read(Path::new("f"), "").1, []);
     }
 }

@@ -40,7 +40,9 @@ impl Key {
     /// The part of the file it stands in.
     #[must_use]
     pub fn section(&self) -> &'static str {
-        self.name.split_once('.').map_or(self.name, |(section, _)| section)
+        self.name
+            .split_once('.')
+            .map_or(self.name, |(section, _)| section)
     }
 
     /// The default, for people.
@@ -67,7 +69,14 @@ const fn key(
     default: DefaultValue,
     doc: &'static str,
 ) -> Key {
-    Key { name, env, flag: Some(flag), value, default, doc }
+    Key {
+        name,
+        env,
+        flag: Some(flag),
+        value,
+        default,
+        doc,
+    }
 }
 
 /// Everything that can be configured, in the order in which it is shown.

@@ -26,7 +26,10 @@ impl fmt::Display for Origin {
         match self {
             Self::Flag(flag) => write!(f, "flag --{flag}"),
             Self::Environment(name) => write!(f, "environment {name}"),
-            Self::File { path, line: Some(line) } => write!(f, "{}:{line}", path.display()),
+            Self::File {
+                path,
+                line: Some(line),
+            } => write!(f, "{}:{line}", path.display()),
             Self::File { path, line: None } => write!(f, "{}", path.display()),
             Self::Default => f.write_str("default"),
         }

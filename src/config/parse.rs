@@ -27,7 +27,13 @@ where
 {
     move |text| {
         let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| format!("{text:?} is not a number from {} to {}", range.start(), range.end()))
+        number.ok_or_else(|| {
+            format!(
+                "{text:?} is not a number from {} to {}",
+                range.start(),
+                range.end()
+            )
+        })
     }
 }
 
@@ -42,37 +48,59 @@ pub(super) fn flag(text: &str) -> Parsed<bool> {
 pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Parsed<Duration> {
     move |text| {
         // A bare number means seconds; humantime refuses it.
-        let parsed = text.parse().map(Duration::from_secs).ok().or_else(|| humantime::parse_duration(text).ok());
-        let parsed = parsed.ok_or_else(|| format!("{text:?} is not a duration: write seconds, or such as \"30s\" or \"5m\""))?;
+        let parsed = text
+            .parse()
+            .map(Duration::from_secs)
+            .ok()
+            .or_else(|| humantime::parse_duration(text).ok());
+        let parsed = parsed.ok_or_else(|| {
+            format!("{text:?} is not a duration: write seconds, or such as \"30s\" or \"5m\"")
+        })?;
         if range.contains(&parsed) {
             return Ok(parsed);
         }
-        let [least, most] = [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
+        let [least, most] =
+            [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
         Err(format!("{text:?} is not from {least} to {most}"))
     }
 }
 
 pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err(format!("{text:?} is not an absolute path")) }
+    if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err(format!("{text:?} is not an absolute path"))
+    }
 }
 
 pub(super) fn address(text: &str) -> Parsed<IpAddr> {
-    text.parse().map_err(|_| format!("{text:?} is not an IP address, such as 127.0.0.1 or ::"))
+    text.parse()
+        .map_err(|_| format!("{text:?} is not an IP address, such as 127.0.0.1 or ::"))
 }
 
 /// A list of labels; at most so many that they fit into a request many times over.
 pub(super) fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
-    let fits = |text: &str, least: usize| (least..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    let fits = |text: &str, least: usize| {
+        (least..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
+    };
     let label = |part: &str| {
-        let (key, value) = part.split_once('=').filter(|(key, value)| fits(key, 1) && fits(value, 0))?;
+        let (key, value) = part
+            .split_once('=')
+            .filter(|(key, value)| fits(key, 1) && fits(value, 0))?;
         Some((key.to_owned(), value.to_owned()))
     };
-    let parts: Vec<&str> = text.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect();
     if parts.len() > LABELS_MAX {
         return Err(format!("{} labels are more than {LABELS_MAX}", parts.len()));
     }
-    let labels = parts.iter().map(|part| label(part).ok_or_else(|| format!("{part:?} is not a label, such as zone=a")));
+    let labels = parts
+        .iter()
+        .map(|part| label(part).ok_or_else(|| format!("{part:?} is not a label, such as zone=a")));
     labels.collect()
 }
 
@@ -85,7 +113,9 @@ pub(super) fn url(text: &str) -> Parsed<Url> {
         return Err("a URL with credentials would show in logs: use chas.token_file".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
-        return Err(format!("{text:?} must end with its path: calls are appended to it"));
+        return Err(format!(
+            "{text:?} must end with its path: calls are appended to it"
+        ));
     }
     if !url.path().ends_with('/') {
         url.set_path(&format!("{}/", url.path()));
@@ -99,7 +129,9 @@ pub(super) fn node_name(text: &str) -> Parsed<String> {
     if begins && text.len() <= 253 && text.chars().all(fits) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is not a node's name: 1 to 253 letters, digits, '.', '-' and '_', beginning with a letter or digit"))
+    Err(format!(
+        "{text:?} is not a node's name: 1 to 253 letters, digits, '.', '-' and '_', beginning with a letter or digit"
+    ))
 }
 
 /// An identifier as containerd has them (its package `identifiers`): what it refuses later is refused here.
@@ -108,20 +140,30 @@ pub(super) fn namespace(text: &str) -> Parsed<String> {
     if text.len() <= 76 && text.split(['.', '-', '_']).all(part) {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is not a containerd namespace: at most 76 letters and digits, single '.', '-' and '_' between them"))
+    Err(format!(
+        "{text:?} is not a containerd namespace: at most 76 letters and digits, single '.', '-' and '_' between them"
+    ))
 }
 
 /// A network interface's name as the kernel has them (`dev_valid_name`), of characters that need no quoting anywhere.
 pub(super) fn interface(text: &str) -> Parsed<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-    if !matches!(text, "." | "..") && (1..=15).contains(&text.len()) && text.chars().all(fits) && !text.starts_with('-') {
+    if !matches!(text, "." | "..")
+        && (1..=15).contains(&text.len())
+        && text.chars().all(fits)
+        && !text.starts_with('-')
+    {
         return Ok(text.to_owned());
     }
-    Err(format!("{text:?} is not a network interface's name: 1 to 15 letters, digits, '.', '-' and '_'"))
+    Err(format!(
+        "{text:?} is not a network interface's name: 1 to 15 letters, digits, '.', '-' and '_'"
+    ))
 }
 
 pub(super) fn subnet(text: &str) -> Parsed<Ipv4Subnet> {
-    let subnet: Ipv4Subnet = text.parse().map_err(|wrong: state::subnet::InvalidSubnet| format!("{text:?} {wrong}"))?;
+    let subnet: Ipv4Subnet = text
+        .parse()
+        .map_err(|wrong: state::subnet::InvalidSubnet| format!("{text:?} {wrong}"))?;
     if !subnet.gateway().is_private() || !subnet.broadcast().is_private() {
         return Err(format!(
             "{text} is not private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16): it would hide hosts of the Internet"
@@ -131,18 +173,28 @@ pub(super) fn subnet(text: &str) -> Parsed<Ipv4Subnet> {
 }
 
 pub(super) fn port_range(text: &str) -> Parsed<RangeInclusive<u16>> {
-    let ends = text.split_once('-').and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
+    let ends = text
+        .split_once('-')
+        .and_then(|(first, last)| Some((first.trim().parse().ok()?, last.trim().parse().ok()?)));
     match ends {
         Some((first, last)) if 1024 <= first && first <= last => Ok(first..=last),
-        _ => Err(format!("{text:?} is not a range of ports from 1024 to 65535, such as \"20000-29999\"")),
+        _ => Err(format!(
+            "{text:?} is not a range of ports from 1024 to 65535, such as \"20000-29999\""
+        )),
     }
 }
 
 pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
-    let hosts: Vec<String> = text.split(',').map(|host| host.trim().to_owned()).filter(|host| !host.is_empty()).collect();
+    let hosts: Vec<String> = text
+        .split(',')
+        .map(|host| host.trim().to_owned())
+        .filter(|host| !host.is_empty())
+        .collect();
     match hosts.iter().find(|host| !host.chars().all(fits)) {
-        Some(wrong) => Err(format!("{wrong:?} is not a registry: write host or host:port, without scheme and path")),
+        Some(wrong) => Err(format!(
+            "{wrong:?} is not a registry: write host or host:port, without scheme and path"
+        )),
         None => Ok(hosts),
     }
 }
@@ -150,13 +202,18 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
 pub(super) fn log_level(text: &str) -> Parsed<String> {
     let level = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
         "warning" => Some("warn".to_owned()),
-        "error" | "warn" | "info" | "debug" | "trace" | "off" => Some(word.trim().to_ascii_lowercase()),
+        "error" | "warn" | "info" | "debug" | "trace" | "off" => {
+            Some(word.trim().to_ascii_lowercase())
+        }
         _ => None,
     };
     // The filter takes any word for the name of a module, so a misspelt level would silently switch everything off.
-    let directive = |part: &str| level(part).or_else(|| part.contains('=').then(|| part.trim().to_owned()));
+    let directive =
+        |part: &str| level(part).or_else(|| part.contains('=').then(|| part.trim().to_owned()));
     let directives: Option<Vec<String>> = text.split(',').map(directive).collect();
-    let directives = directives.map(|parts| parts.join(",")).filter(|text| text.parse::<tracing_subscriber::EnvFilter>().is_ok());
+    let directives = directives
+        .map(|parts| parts.join(","))
+        .filter(|text| text.parse::<tracing_subscriber::EnvFilter>().is_ok());
     directives.ok_or_else(|| {
         format!("{text:?} is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"")
     })
@@ -174,7 +231,9 @@ pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
 pub(super) fn token(text: &str) -> Parsed<Secret> {
     let text = text.trim();
     if text.chars().count() < TOKEN_CHARS_MIN {
-        return Err(format!("the token has fewer than {TOKEN_CHARS_MIN} characters"));
+        return Err(format!(
+            "the token has fewer than {TOKEN_CHARS_MIN} characters"
+        ));
     }
     if !text.chars().all(|c| c.is_ascii_graphic()) {
         return Err("the token has characters that no HTTP header takes: use printable ASCII without spaces".to_owned());

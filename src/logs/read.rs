@@ -87,14 +87,26 @@ pub fn read(dir: PathBuf, options: ReadOptions) -> Reading {
             let (returned, step) = stepped.await.ok()?;
             cursor = returned;
             match step {
-                Ok(Step::Records(records)) => return Some((records.into_iter().map(Ok).collect(), Some(cursor))),
+                Ok(Step::Records(records)) => {
+                    return Some((records.into_iter().map(Ok).collect(), Some(cursor)));
+                }
                 Ok(Step::Idle) => tokio::time::sleep(FOLLOW_INTERVAL).await,
                 Ok(Step::End) => return None,
-                Err(source) => return Some((VecDeque::from([Err(ReadError { dir: cursor.dir, source })]), None)),
+                Err(source) => {
+                    return Some((
+                        VecDeque::from([Err(ReadError {
+                            dir: cursor.dir,
+                            source,
+                        })]),
+                        None,
+                    ));
+                }
             }
         }
     });
-    Reading(Box::pin(batches.flat_map(|batch: VecDeque<_>| stream::iter(batch))))
+    Reading(Box::pin(
+        batches.flat_map(|batch: VecDeque<_>| stream::iter(batch)),
+    ))
 }
 
 /// What one look at the files gave.
@@ -133,14 +145,29 @@ struct Open {
 
 impl Cursor {
     fn new(dir: PathBuf, options: ReadOptions) -> Self {
-        let wanted = Wanted { since: options.since, until: options.until, stream: options.stream };
-        Self { dir, options, wanted, open: None, end: None }
+        let wanted = Wanted {
+            since: options.since,
+            until: options.until,
+            stream: options.stream,
+        };
+        Self {
+            dir,
+            options,
+            wanted,
+            open: None,
+            end: None,
+        }
     }
 
     fn step(&mut self) -> io::Result<Step> {
         for _ in 0..BLOCKS_AT_ONCE_MAX {
-            let Some(open) = &mut self.open else { return self.begin() };
-            let end = self.end.filter(|end| end.number == open.number).map_or(u64::MAX, |end| end.offset);
+            let Some(open) = &mut self.open else {
+                return self.begin();
+            };
+            let end = self
+                .end
+                .filter(|end| end.number == open.number)
+                .map_or(u64::MAX, |end| end.offset);
             let (records, over) = match open.next_block(end)? {
                 Some(block) => select(&block, &self.wanted),
                 None => return self.go_on(end),
@@ -157,20 +184,32 @@ impl Cursor {
 
     /// Finds the place to begin at.
     fn begin(&mut self) -> io::Result<Step> {
-        let Some(first) = self.numbers()?.first().copied() else { return Ok(self.nothing_more()) };
+        let Some(first) = self.numbers()?.first().copied() else {
+            return Ok(self.nothing_more());
+        };
         let place = match self.options.tail {
             Some(lines) => scan::last_lines(&self.dir, lines, &self.wanted)?,
             None => None,
         };
         // Taken after the place to begin at, so that it never lies before it.
-        if let Some(number) = self.numbers()?.last().copied().filter(|_| !self.options.follow) {
+        if let Some(number) = self
+            .numbers()?
+            .last()
+            .copied()
+            .filter(|_| !self.options.follow)
+        {
             let offset = match std::fs::metadata(file_path(&self.dir, number)) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Step::Records(Vec::new())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Ok(Step::Records(Vec::new()));
+                }
                 found => found?.len(),
             };
             self.end = Some(Place { number, offset });
         }
-        self.enter(place.map_or(first, |place| place.number), place.map(|place| place.offset))?;
+        self.enter(
+            place.map_or(first, |place| place.number),
+            place.map(|place| place.offset),
+        )?;
         Ok(Step::Records(Vec::new()))
     }
 
@@ -183,11 +222,15 @@ impl Cursor {
 
     /// At the end of a file: the next one, or the end of the output.
     fn go_on(&mut self, end: u64) -> io::Result<Step> {
-        let Some(open) = &mut self.open else { return self.begin() };
+        let Some(open) = &mut self.open else {
+            return self.begin();
+        };
         let last = self.end.map_or(u64::MAX, |end| end.number);
         let next = match file_numbers(&self.dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(error),
-            numbers => Ok(numbers?.into_iter().find(|number| *number > open.number && *number <= last)),
+            numbers => Ok(numbers?
+                .into_iter()
+                .find(|number| *number > open.number && *number <= last)),
         };
         // Only now may the file be finished: what was written to it since it was last read comes first.
         if !matches!(next, Ok(None))
@@ -200,7 +243,9 @@ impl Cursor {
             Ok(Some(next)) => {
                 let missed = next - open.number - 1;
                 let entered = self.enter(next, None)?;
-                Ok(Step::Records(self.gap(missed).filter(|_| entered).into_iter().collect()))
+                Ok(Step::Records(
+                    self.gap(missed).filter(|_| entered).into_iter().collect(),
+                ))
             }
             // The directory was removed.
             Err(_) => Ok(Step::End),
@@ -217,24 +262,41 @@ impl Cursor {
             Some(offset) => offset,
             None => scan::first_wanted(&file, &self.wanted)?,
         };
-        self.open = Some(Open { file, number, offset, begun: BytesMut::new(), overlong: false });
+        self.open = Some(Open {
+            file,
+            number,
+            offset,
+            begun: BytesMut::new(),
+            overlong: false,
+        });
         Ok(true)
     }
 
     fn nothing_more(&self) -> Step {
-        let waits = self.options.follow && self.wanted.until.is_none_or(|until| SystemTime::now() <= until);
+        let waits = self.options.follow
+            && self
+                .wanted
+                .until
+                .is_none_or(|until| SystemTime::now() <= until);
         if waits { Step::Idle } else { Step::End }
     }
 
     /// Says that so many files were removed before they were read.
     fn gap(&self, files: u64) -> Option<Record> {
         let time = SystemTime::now();
-        let header = Header { time, stream: Stream::Stderr, partial: false };
+        let header = Header {
+            time,
+            stream: Stream::Stderr,
+            partial: false,
+        };
         (files > 0 && self.wanted.takes(&header)).then(|| Record {
             time,
             stream: Stream::Stderr,
             partial: false,
-            line: format!("[chas-node-agent: {files} log files were rotated away before they were read]").into(),
+            line: format!(
+                "[chas-node-agent: {files} log files were rotated away before they were read]"
+            )
+            .into(),
         })
     }
 }
@@ -242,7 +304,9 @@ impl Cursor {
 impl Open {
     /// The next whole lines, up to the offset `end`. `None`: nothing more is there now.
     fn next_block(&mut self, end: u64) -> io::Result<Option<Bytes>> {
-        let room = usize::try_from(end.saturating_sub(self.offset)).unwrap_or(BLOCK_BYTES).min(BLOCK_BYTES);
+        let room = usize::try_from(end.saturating_sub(self.offset))
+            .unwrap_or(BLOCK_BYTES)
+            .min(BLOCK_BYTES);
         if room == 0 || self.offset == u64::MAX {
             return Ok(None);
         }
@@ -262,7 +326,11 @@ impl Open {
             drop(self.begun.split_to(newline + 1));
             self.overlong = false;
         }
-        let whole = self.begun.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+        let whole = self
+            .begun
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |newline| newline + 1);
         let block = self.begun.split_to(whole).freeze();
         if self.begun.len() > HEADER_BYTES + LINE_BYTES_MAX {
             self.begun.clear();

@@ -57,7 +57,12 @@ impl Record {
     #[must_use]
     pub fn decode(text: &Bytes) -> Option<Self> {
         let header = Header::decode(text)?;
-        Some(Self { time: header.time, stream: header.stream, partial: header.partial, line: text.slice(HEADER_BYTES..) })
+        Some(Self {
+            time: header.time,
+            stream: header.stream,
+            partial: header.partial,
+            line: text.slice(HEADER_BYTES..),
+        })
     }
 }
 
@@ -88,7 +93,11 @@ impl Header {
             _ => return None,
         };
         let time = humantime::parse_rfc3339(std::str::from_utf8(stamp).ok()?).ok()?;
-        Some(Self { time, stream, partial })
+        Some(Self {
+            time,
+            stream,
+            partial,
+        })
     }
 }
 
@@ -116,7 +125,10 @@ impl Stamp {
     /// A stamp that lies after `last`, the time of the last record that was written, if any.
     #[must_use]
     pub fn after(last: Option<SystemTime>) -> Self {
-        let mut stamp = Self { at: Duration::MAX, text: *b"1970-01-01T00:00:00.000000000Z" };
+        let mut stamp = Self {
+            at: Duration::MAX,
+            text: *b"1970-01-01T00:00:00.000000000Z",
+        };
         stamp.set(last.map_or(Duration::ZERO, since_epoch));
         stamp
     }
@@ -156,7 +168,8 @@ impl Stamp {
 
 /// A clock before 1970 is one that nobody has set: its time is taken as 1970.
 fn since_epoch(time: SystemTime) -> Duration {
-    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -219,7 +232,8 @@ mod tests {
     fn a_clock_out_of_range_is_written_as_far_as_it_goes() {
         let stamp = stamp_at(SystemTime::UNIX_EPOCH - Duration::from_secs(9));
         assert_eq!(&stamp.text, b"1970-01-01T00:00:00.000000001Z");
-        let mut stamp = stamp_at(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 1000));
+        let mut stamp =
+            stamp_at(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 1000));
         stamp.advance(SystemTime::UNIX_EPOCH);
         assert_eq!(&stamp.text, b"9999-12-31T23:59:59.999999999Z");
     }

@@ -28,7 +28,10 @@ pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
         let name = entry?.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")).and_then(|digits| digits.parse().ok());
+        let number = name
+            .to_str()
+            .and_then(|name| name.strip_suffix(".log"))
+            .and_then(|digits| digits.parse().ok());
         numbers.extend(number.filter(|number| file_path(dir, *number).file_name() == Some(&name)));
     }
     numbers.sort_unstable();
@@ -71,7 +74,15 @@ impl Writer {
     #[must_use]
     pub fn open(dir: PathBuf, limits: LogLimits) -> Self {
         let batch = Vec::with_capacity(BATCH_BYTES_MAX + LAST_RECORD_BYTES_MAX);
-        let mut writer = Self { dir, limits, current: None, newest: 1, batch, lost: Lost::default(), stamp: Stamp::after(None) };
+        let mut writer = Self {
+            dir,
+            limits,
+            current: None,
+            newest: 1,
+            batch,
+            lost: Lost::default(),
+            stamp: Stamp::after(None),
+        };
         // The first batch finds the same fault again and counts what is lost by it.
         let _ = writer.reopen();
         writer
@@ -97,10 +108,16 @@ impl Writer {
         let notice = self.lost.notice(&self.stamp);
         let batch = std::mem::take(&mut self.batch);
         // What was written of a notice says nothing about the batch.
-        let written = self.append(&notice).map_err(|fault| Fault { written: 0, ..fault }).and_then(|()| {
-            self.lost = Lost::default();
-            self.append(&batch)
-        });
+        let written = self
+            .append(&notice)
+            .map_err(|fault| Fault {
+                written: 0,
+                ..fault
+            })
+            .and_then(|()| {
+                self.lost = Lost::default();
+                self.append(&batch)
+            });
         if let Err(fault) = written {
             self.lost.add(&batch[fault.written..], fault.error);
         }
@@ -138,36 +155,61 @@ impl Writer {
         if !usable {
             self.reopen()?;
         }
-        let current = self.current.as_ref().expect("it was usable, or was opened just now");
+        let current = self
+            .current
+            .as_ref()
+            .expect("it was usable, or was opened just now");
         // Another writer may have written to it, so the file's own size counts. One more byte: the end may be torn.
         let size = current.file.metadata()?.len();
         if size > 0 && size.saturating_add(bytes as u64 + 1) > self.limits.max_size.0 {
             self.rotate(current.number + 1)?;
         }
-        Ok(self.current.as_mut().expect("it was opened, and a rotation leaves one open"))
+        Ok(self
+            .current
+            .as_mut()
+            .expect("it was opened, and a rotation leaves one open"))
     }
 
     fn reopen(&mut self) -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o750).create(&self.dir)?;
-        let number = file_numbers(&self.dir)?.last().copied().unwrap_or(1).max(self.newest);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(&self.dir)?;
+        let number = file_numbers(&self.dir)?
+            .last()
+            .copied()
+            .unwrap_or(1)
+            .max(self.newest);
         let file = open_file(&self.dir, number)?;
         let size = file.metadata()?.len();
         let tail_bytes = size.min(LAST_RECORD_BYTES_MAX as u64);
         let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(LAST_RECORD_BYTES_MAX)];
         file.read_exact_at(&mut tail, size - tail_bytes)?;
-        let last = tail.rsplit(|byte| *byte == b'\n').find_map(Header::decode).map(|header| header.time);
+        let last = tail
+            .rsplit(|byte| *byte == b'\n')
+            .find_map(Header::decode)
+            .map(|header| header.time);
         if last.is_some_and(|last| last > self.stamp.time()) {
             self.stamp = Stamp::after(last);
         }
         self.newest = number;
-        self.current = Some(Current { file, number, torn: tail.last().is_some_and(|byte| *byte != b'\n') });
+        self.current = Some(Current {
+            file,
+            number,
+            torn: tail.last().is_some_and(|byte| *byte != b'\n'),
+        });
         Ok(())
     }
 
     /// Goes on in file `next`, and removes the oldest beyond the limit.
     fn rotate(&mut self, next: u64) -> io::Result<()> {
         let file = match open_file(&self.dir, next) {
-            Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                ) =>
+            {
                 // One file less now rather than afterwards; never the newest, which holds the numbering.
                 self.prune((self.limits.max_files.saturating_sub(1)).max(1))?;
                 open_file(&self.dir, next)?
@@ -175,7 +217,11 @@ impl Writer {
             other => other?,
         };
         self.newest = next;
-        self.current = Some(Current { file, number: next, torn: false });
+        self.current = Some(Current {
+            file,
+            number: next,
+            torn: false,
+        });
         self.prune(self.limits.max_files.max(1))
     }
 
@@ -207,13 +253,20 @@ impl Writer {
 impl Current {
     fn append(&mut self, records: &[u8]) -> Result<(), Fault> {
         if self.torn {
-            self.file.write_all(b"\n").map_err(|error| Fault { error, written: 0 })?;
+            self.file
+                .write_all(b"\n")
+                .map_err(|error| Fault { error, written: 0 })?;
             self.torn = false;
         }
         let mut written = 0;
         while written < records.len() {
             match self.file.write(&records[written..]) {
-                Ok(0) => return Err(Fault { error: io::ErrorKind::WriteZero.into(), written }),
+                Ok(0) => {
+                    return Err(Fault {
+                        error: io::ErrorKind::WriteZero.into(),
+                        written,
+                    });
+                }
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(Fault { error, written }),
@@ -231,7 +284,10 @@ struct Fault {
 
 impl Lost {
     fn add(&mut self, records: &[u8], because: io::Error) {
-        let lines = records.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")).count() as u64;
+        let lines = records
+            .split_inclusive(|byte| *byte == b'\n')
+            .filter(|line| line.ends_with(b"\n"))
+            .count() as u64;
         self.lines += lines;
         self.bytes += (records.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
         self.because.get_or_insert(because);
@@ -253,5 +309,10 @@ impl Lost {
 
 fn open_file(dir: &Path, number: u64) -> io::Result<File> {
     // Appending, so that two writers never overwrite each other; readable, to find the last record. Output may be secret.
-    OpenOptions::new().create(true).append(true).read(true).mode(0o640).open(file_path(dir, number))
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(true)
+        .mode(0o640)
+        .open(file_path(dir, number))
 }

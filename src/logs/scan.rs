@@ -71,7 +71,10 @@ pub(super) fn first_wanted(file: &File, wanted: &Wanted) -> io::Result<u64> {
 fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Header)>> {
     let mut block = vec![0; BLOCK_BYTES];
     let bytes = read_block(file, &mut block, offset - 1)?;
-    let newlines = block[..bytes].iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let newlines = block[..bytes]
+        .iter()
+        .enumerate()
+        .filter(|(_, byte)| **byte == b'\n');
     let mut starts = newlines.map(|(at, _)| at + 1);
     Ok(starts.find_map(|at| Some((offset - 1 + at as u64, Header::decode(&block[at..bytes])?))))
 }
@@ -80,7 +83,12 @@ fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Header)>
 ///
 /// `None`: there are no files. Reads backwards and keeps nothing but places, so `lines` may be any number.
 pub(super) fn last_lines(dir: &Path, lines: usize, wanted: &Wanted) -> io::Result<Option<Place>> {
-    let mut count = Count { lines, found: 0, seen_any: false, from: None };
+    let mut count = Count {
+        lines,
+        found: 0,
+        seen_any: false,
+        from: None,
+    };
     for number in file_numbers(dir)?.into_iter().rev() {
         let file = match File::open(file_path(dir, number)) {
             Ok(file) => file,
@@ -116,9 +124,14 @@ impl Count {
             let start = end.saturating_sub(BLOCK_BYTES as u64);
             // A header that begins in this block may end in the next.
             let bytes = read_block(file, &mut block, start)?;
-            let length = usize::try_from(end - start).unwrap_or(BLOCK_BYTES).min(bytes);
+            let length = usize::try_from(end - start)
+                .unwrap_or(BLOCK_BYTES)
+                .min(bytes);
             for at in (0..length).rev().filter(|at| block[*at] == b'\n') {
-                let place = Place { number, offset: start + at as u64 + 1 };
+                let place = Place {
+                    number,
+                    offset: start + at as u64 + 1,
+                };
                 if !whole {
                     whole = true;
                     if !self.seen_any {
@@ -128,7 +141,10 @@ impl Count {
                     return Ok(true);
                 }
             }
-            if start == 0 && whole && self.is_enough(&block[..bytes], Place { number, offset: 0 }, wanted) {
+            if start == 0
+                && whole
+                && self.is_enough(&block[..bytes], Place { number, offset: 0 }, wanted)
+            {
                 return Ok(true);
             }
             end = start;
@@ -137,7 +153,9 @@ impl Count {
     }
 
     fn is_enough(&mut self, line: &[u8], place: Place, wanted: &Wanted) -> bool {
-        let Some(header) = Header::decode(line) else { return false };
+        let Some(header) = Header::decode(line) else {
+            return false;
+        };
         if wanted.is_past(header.time) {
             return true;
         }
@@ -169,4 +187,7 @@ pub(super) fn read_block(file: &File, block: &mut [u8], offset: u64) -> io::Resu
     Ok(filled)
 }
 
-const _: () = assert!(BLOCK_BYTES > 2 * (HEADER_BYTES + LINE_BYTES_MAX), "a block holds a whole record wherever it begins");
+const _: () = assert!(
+    BLOCK_BYTES > 2 * (HEADER_BYTES + LINE_BYTES_MAX),
+    "a block holds a whole record wherever it begins"
+);

@@ -36,7 +36,10 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The shim kills 12 s after it asked to end. If the pipes are still open then, lines that have begun are written before it;
 /// but whoever else sent the signal must not end the container's output.
-const FAREWELL: Timespec = Timespec { tv_sec: 10, tv_nsec: 0 };
+const FAREWELL: Timespec = Timespec {
+    tv_sec: 10,
+    tv_nsec: 0,
+};
 
 /// Between two attempts of a call that the system refuses.
 const RETRY: Duration = Duration::from_millis(10);
@@ -50,15 +53,25 @@ const EXIT_USAGE: u8 = 64;
 /// exactly one key: the shim hands the keys on in random order (containerd 1.6, `runtime/v2/runc`, `NewBinaryCmd`).
 #[must_use]
 pub fn uri(exe: &Path, dir: &Path, limits: LogLimits) -> String {
-    let value = [format!("{},{},", limits.max_size.0, limits.max_files).as_bytes(), dir.as_os_str().as_bytes()].concat();
-    format!("binary://{}?{ARGUMENT}={}", percent_encoded(exe.as_os_str().as_bytes()), percent_encoded(&value))
+    let value = [
+        format!("{},{},", limits.max_size.0, limits.max_files).as_bytes(),
+        dir.as_os_str().as_bytes(),
+    ]
+    .concat();
+    format!(
+        "binary://{}?{ARGUMENT}={}",
+        percent_encoded(exe.as_os_str().as_bytes()),
+        percent_encoded(&value)
+    )
 }
 
 fn percent_encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b',' => text.push(char::from(*byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b',' => {
+                text.push(char::from(*byte));
+            }
             _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
         }
     }
@@ -71,13 +84,19 @@ fn percent_encoded(bytes: &[u8]) -> String {
 /// `args` are the process' own, `container` the value of [`CONTAINER_VARIABLE`]. Ends with 64 if either is not what
 /// containerd's shim passes; there is nobody to tell more to.
 pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>) -> ExitCode {
-    let Some((dir, limits)) = args.into_iter().nth(2).and_then(parse_value) else { return ExitCode::from(EXIT_USAGE) };
+    let Some((dir, limits)) = args.into_iter().nth(2).and_then(parse_value) else {
+        return ExitCode::from(EXIT_USAGE);
+    };
     if !container.is_some_and(|name| owns(&dir, &name)) {
         return ExitCode::from(EXIT_USAGE);
     }
     // Asked to end it still drains its pipes: the shim closes them at the same moment.
     let asked_to_end = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
+    for signal in [
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
+    ] {
         // It fails for forbidden signals only, and these are none.
         let _ = signal_hook::flag::register(signal, Arc::clone(&asked_to_end));
     }
@@ -85,10 +104,15 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
     // The pipes' own numbers, which safe code cannot adopt: opened anew by name they are the same pipes.
     let open = |number| File::open(format!("/proc/self/fd/{number}"));
-    let (Ok(stdout), Ok(stderr)) = (open(3), open(4)) else { return ExitCode::from(EXIT_USAGE) };
+    let (Ok(stdout), Ok(stderr)) = (open(3), open(4)) else {
+        return ExitCode::from(EXIT_USAGE);
+    };
     let mut writer = Writer::open(dir, limits);
     // Creating the task waits for this byte.
-    let _ = OpenOptions::new().write(true).open("/proc/self/fd/5").and_then(|mut ready| ready.write_all(b"1"));
+    let _ = OpenOptions::new()
+        .write(true)
+        .open("/proc/self/fd/5")
+        .and_then(|mut ready| ready.write_all(b"1"));
     pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
     ExitCode::SUCCESS
 }
@@ -98,14 +122,19 @@ fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
     let bytes = value.into_vec();
     let mut parts = bytes.splitn(3, |byte| *byte == b',');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
-    let limits = LogLimits { max_size: ByteCount(number()?), max_files: u32::try_from(number()?).ok()? };
+    let limits = LogLimits {
+        max_size: ByteCount(number()?),
+        max_files: u32::try_from(number()?).ok()?,
+    };
     let dir = PathBuf::from(OsStr::from_bytes(parts.next()?));
     dir.is_absolute().then_some((dir, limits))
 }
 
 /// The directory is that of the container named by the shim: never write into another's.
 fn owns(dir: &Path, container: &OsStr) -> bool {
-    let instance = container.to_str().and_then(|name| name.parse::<InstanceName>().ok());
+    let instance = container
+        .to_str()
+        .and_then(|name| name.parse::<InstanceName>().ok());
     instance.is_some_and(|instance| dir.file_name() == Some(OsStr::new(&instance.id.to_string())))
 }
 
@@ -119,7 +148,11 @@ struct Input {
 
 impl Input {
     fn new(pipe: OwnedFd, stream: Stream) -> Self {
-        Self { pipe: pipe.into(), stream, splitter: Splitter::default() }
+        Self {
+            pipe: pipe.into(),
+            stream,
+            splitter: Splitter::default(),
+        }
     }
 
     /// Reads what is there. False: the pipe is closed at its other end.
@@ -129,7 +162,9 @@ impl Input {
             Ok(0) => {}
             Ok(bytes) => {
                 let now = SystemTime::now();
-                self.splitter.push(&chunk[..bytes], |line, partial| writer.push(now, stream, partial, line));
+                self.splitter.push(&chunk[..bytes], |line, partial| {
+                    writer.push(now, stream, partial, line);
+                });
                 return true;
             }
             Err(error) => return error.kind() == io::ErrorKind::Interrupted,
@@ -139,17 +174,29 @@ impl Input {
 
     fn finish(&mut self, writer: &mut Writer) {
         let (stream, now) = (self.stream, SystemTime::now());
-        self.splitter.finish(|line, partial| writer.push(now, stream, partial, line));
+        self.splitter
+            .finish(|line, partial| writer.push(now, stream, partial, line));
     }
 }
 
 /// Carries what comes out of the pipes to the writer until both are closed.
-pub(super) fn pump_pipes(stdout: impl Into<OwnedFd>, stderr: impl Into<OwnedFd>, writer: &mut Writer, asked_to_end: &AtomicBool) {
-    let mut inputs = vec![Input::new(stdout.into(), Stream::Stdout), Input::new(stderr.into(), Stream::Stderr)];
+pub(super) fn pump_pipes(
+    stdout: impl Into<OwnedFd>,
+    stderr: impl Into<OwnedFd>,
+    writer: &mut Writer,
+    asked_to_end: &AtomicBool,
+) {
+    let mut inputs = vec![
+        Input::new(stdout.into(), Stream::Stdout),
+        Input::new(stderr.into(), Stream::Stderr),
+    ];
     let mut chunk = vec![0; CHUNK_BYTES];
     while !inputs.is_empty() {
         let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
-        let mut polled: Vec<PollFd<'_>> = inputs.iter().map(|input| PollFd::new(&input.pipe, PollFlags::IN)).collect();
+        let mut polled: Vec<PollFd<'_>> = inputs
+            .iter()
+            .map(|input| PollFd::new(&input.pipe, PollFlags::IN))
+            .collect();
         match poll(&mut polled, farewell) {
             Ok(0) => {
                 inputs.iter_mut().for_each(|input| input.finish(writer));
@@ -185,7 +232,10 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: LogLimits = LogLimits { max_size: ByteCount(10 << 20), max_files: 5 };
+    const LIMITS: LogLimits = LogLimits {
+        max_size: ByteCount(10 << 20),
+        max_files: 5,
+    };
 
     #[test]
     fn the_uri_has_one_key_and_its_value_comes_back() {
@@ -197,7 +247,10 @@ mod tests {
         );
         let value = text.split_once("logger=").unwrap().1;
         let decoded = percent_decoded(value);
-        assert_eq!(parse_value(OsString::from_vec(decoded)), Some((dir.to_owned(), LIMITS)));
+        assert_eq!(
+            parse_value(OsString::from_vec(decoded)),
+            Some((dir.to_owned(), LIMITS))
+        );
     }
 
     fn percent_decoded(text: &str) -> Vec<u8> {
@@ -212,12 +265,26 @@ mod tests {
 
     #[test]
     fn what_the_shim_would_not_pass_is_refused() {
-        for value in ["", "1,2", "1,2,relative", "x,2,/d", "1,99999999999,/d", "-1,2,/d", "/d"] {
+        for value in [
+            "",
+            "1,2",
+            "1,2,relative",
+            "x,2,/d",
+            "1,99999999999,/d",
+            "-1,2,/d",
+            "/d",
+        ] {
             assert_eq!(parse_value(value.into()), None, "{value}");
         }
         let dir = Path::new("/logs").join(ContainerId::from_bits(7).to_string());
         assert!(owns(&dir, OsStr::new("000000000007-12")));
-        for name in ["000000000008-1", "000000000007", "../000000000007-1", "", "000000000007-1/.."] {
+        for name in [
+            "000000000008-1",
+            "000000000007",
+            "../000000000007-1",
+            "",
+            "000000000007-1/..",
+        ] {
             assert!(!owns(&dir, OsStr::new(name)), "{name}");
         }
     }
@@ -226,7 +293,10 @@ mod tests {
     fn called_by_hand_it_ends_at_once() {
         let failed = format!("{:?}", ExitCode::from(EXIT_USAGE));
         for args in [&["agent", ARGUMENT][..], &["agent", ARGUMENT, "1,2,/d"]] {
-            assert_eq!(format!("{:?}", run(args.iter().map(OsString::from), None)), failed);
+            assert_eq!(
+                format!("{:?}", run(args.iter().map(OsString::from), None)),
+                failed
+            );
         }
     }
 }

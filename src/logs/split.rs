@@ -74,8 +74,14 @@ mod tests {
     fn a_long_line_comes_in_parts_and_a_full_one_whole() {
         let full = vec![b'x'; LINE_BYTES_MAX];
         assert_eq!(split(&[&full, b"\n"]), [(full.clone(), false)]);
-        assert_eq!(split(&[&full, b"y\n"]), [(full.clone(), true), (b"y".to_vec(), false)]);
-        assert_eq!(split(&[&full, &full, b"\n"]), [(full.clone(), true), (full, false)]);
+        assert_eq!(
+            split(&[&full, b"y\n"]),
+            [(full.clone(), true), (b"y".to_vec(), false)]
+        );
+        assert_eq!(
+            split(&[&full, &full, b"\n"]),
+            [(full.clone(), true), (full, false)]
+        );
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! The whole room: what is pushed into pipes comes back out of the reader, whatever happens between.
 
+mod follow;
+
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;
@@ -17,8 +19,14 @@ use super::record::{Record, Stream};
 use super::rotate::{Writer, file_numbers, file_path};
 use super::*;
 
-const ROOMY: LogLimits = LogLimits { max_size: ByteCount(1 << 20), max_files: 100 };
-const TIGHT: LogLimits = LogLimits { max_size: ByteCount(64 << 10), max_files: 3 };
+const ROOMY: LogLimits = LogLimits {
+    max_size: ByteCount(1 << 20),
+    max_files: 100,
+};
+const TIGHT: LogLimits = LogLimits {
+    max_size: ByteCount(64 << 10),
+    max_files: 3,
+};
 
 fn at(seconds: u64) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000 + seconds)
@@ -33,17 +41,29 @@ fn log_dir() -> (TempDir, PathBuf) {
 /// Writes a line for each second of the range, as in `line 17`.
 fn write_lines(writer: &mut Writer, seconds: std::ops::Range<u64>) {
     for second in seconds {
-        writer.push(at(second), Stream::Stdout, false, format!("line {second}").as_bytes());
+        writer.push(
+            at(second),
+            Stream::Stdout,
+            false,
+            format!("line {second}").as_bytes(),
+        );
         writer.flush();
     }
 }
 
 async fn all(dir: &Path, options: ReadOptions) -> Vec<Record> {
-    read(dir.to_owned(), options).map(Result::unwrap).collect().await
+    read(dir.to_owned(), options)
+        .map(Result::unwrap)
+        .collect()
+        .await
 }
 
 async fn lines(dir: &Path, options: ReadOptions) -> Vec<String> {
-    all(dir, options).await.into_iter().map(|record| String::from_utf8_lossy(&record.line).into_owned()).collect()
+    all(dir, options)
+        .await
+        .into_iter()
+        .map(|record| String::from_utf8_lossy(&record.line).into_owned())
+        .collect()
 }
 
 fn numbered(range: std::ops::Range<u64>) -> Vec<String> {
@@ -84,7 +104,12 @@ async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
     let mut writer = Writer::open(dir.clone(), TIGHT);
     let line = [b'x'; 1000];
     for second in 0..1000 {
-        writer.push(at(second), Stream::Stdout, false, &[format!("{second} ").as_bytes(), &line].concat());
+        writer.push(
+            at(second),
+            Stream::Stdout,
+            false,
+            &[format!("{second} ").as_bytes(), &line].concat(),
+        );
         if second % 7 == 0 {
             writer.flush();
         }
@@ -96,8 +121,17 @@ async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
         assert!(std::fs::metadata(file_path(&dir, number)).unwrap().len() <= TIGHT.max_size.0);
     }
     let records = all(&dir, ReadOptions::default()).await;
-    let first: u64 = String::from_utf8_lossy(&records[0].line).split(' ').next().unwrap().parse().unwrap();
-    assert!(records.len() > 120, "two full files at least: {}", records.len());
+    let first: u64 = String::from_utf8_lossy(&records[0].line)
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    assert!(
+        records.len() > 120,
+        "two full files at least: {}",
+        records.len()
+    );
     for (record, second) in records.iter().zip(first..) {
         assert!(record.line.starts_with(format!("{second} ").as_bytes()));
         assert_eq!(record.time, at(second));
@@ -108,7 +142,13 @@ async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
 #[tokio::test]
 async fn one_file_is_enough_for_a_container_that_may_have_one() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), LogLimits { max_files: 1, ..TIGHT });
+    let mut writer = Writer::open(
+        dir.clone(),
+        LogLimits {
+            max_files: 1,
+            ..TIGHT
+        },
+    );
     for second in 0..200 {
         writer.push(at(second), Stream::Stdout, false, &[b'x'; 1000]);
         writer.flush();
@@ -120,7 +160,10 @@ async fn one_file_is_enough_for_a_container_that_may_have_one() {
 async fn a_restart_goes_on_behind_a_torn_line() {
     let (_root, dir) = log_dir();
     write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
-    let file = std::fs::OpenOptions::new().write(true).open(file_path(&dir, 1)).unwrap();
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(file_path(&dir, 1))
+        .unwrap();
     let size = file.metadata().unwrap().len();
     for torn in [1, 3, 30, 44] {
         file.set_len(size - torn).unwrap();
@@ -142,8 +185,7 @@ async fn what_a_full_disk_swallowed_is_counted_and_told() {
     std::fs::remove_file(file_path(&dir, 1)).unwrap();
     write_lines(&mut writer, 5..7);
     let found = lines(&dir, ReadOptions::default()).await;
-    let told =
-        "[chas-node-agent: 5 lines (30 bytes) of this container's output were lost: No space left on device (os error 28)]";
+    let told = "[chas-node-agent: 5 lines (30 bytes) of this container's output were lost: No space left on device (os error 28)]";
     assert_eq!(found, [told, "line 5", "line 6"]);
 }
 
@@ -172,10 +214,27 @@ async fn a_clock_set_back_begins_a_new_file_and_a_restart_knows_the_last_time() 
     assert_eq!(file_numbers(&dir).unwrap(), [1, 2]);
     drop(writer);
     write_lines(&mut Writer::open(dir.clone(), ROOMY), 990..991);
-    let times: Vec<_> = all(&dir, ReadOptions::default()).await.iter().map(|record| record.time).collect();
+    let times: Vec<_> = all(&dir, ReadOptions::default())
+        .await
+        .iter()
+        .map(|record| record.time)
+        .collect();
     let nano = Duration::from_nanos(1);
-    assert_eq!(times, [at(5000), at(5000) + nano, at(1000) + nano, at(1001), at(1001) + nano]);
-    let since = ReadOptions { since: Some(at(1001)), until: Some(at(2000)), ..ReadOptions::default() };
+    assert_eq!(
+        times,
+        [
+            at(5000),
+            at(5000) + nano,
+            at(1000) + nano,
+            at(1001),
+            at(1001) + nano
+        ]
+    );
+    let since = ReadOptions {
+        since: Some(at(1001)),
+        until: Some(at(2000)),
+        ..ReadOptions::default()
+    };
     assert_eq!(lines(&dir, since).await, ["line 1001", "line 990"]);
 }
 
@@ -183,26 +242,75 @@ async fn a_clock_set_back_begins_a_new_file_and_a_restart_knows_the_last_time() 
 async fn tail_since_until_and_stream_each_leave_what_they_say() {
     let (_root, dir) = log_dir();
     // 6000 lines over several files, every third of them on stderr.
-    let mut writer = Writer::open(dir.clone(), LogLimits { max_size: ByteCount(64 << 10), max_files: 100 });
+    let mut writer = Writer::open(
+        dir.clone(),
+        LogLimits {
+            max_size: ByteCount(64 << 10),
+            max_files: 100,
+        },
+    );
     for second in 0..6000 {
-        let stream = if second % 3 == 0 { Stream::Stderr } else { Stream::Stdout };
-        writer.push(at(second), stream, false, format!("line {second}").as_bytes());
+        let stream = if second % 3 == 0 {
+            Stream::Stderr
+        } else {
+            Stream::Stdout
+        };
+        writer.push(
+            at(second),
+            stream,
+            false,
+            format!("line {second}").as_bytes(),
+        );
     }
     writer.flush();
     assert!(file_numbers(&dir).unwrap().len() > 4);
     for tail in [0, 1, 2, 1000, 1500, 5999, 6000, 1_000_000] {
-        let options = ReadOptions { tail: Some(tail), ..ReadOptions::default() };
-        assert_eq!(lines(&dir, options).await, numbered(6000 - (tail as u64).min(6000)..6000), "{tail}");
+        let options = ReadOptions {
+            tail: Some(tail),
+            ..ReadOptions::default()
+        };
+        assert_eq!(
+            lines(&dir, options).await,
+            numbered(6000 - (tail as u64).min(6000)..6000),
+            "{tail}"
+        );
     }
-    let table =
-        [(Some(0), Some(6000), 0..6000), (Some(2500), Some(4200), 2500..4201), (Some(6000), None, 0..0), (None, Some(17), 0..18)];
+    let table = [
+        (Some(0), Some(6000), 0..6000),
+        (Some(2500), Some(4200), 2500..4201),
+        (Some(6000), None, 0..0),
+        (None, Some(17), 0..18),
+    ];
     for (since, until, expected) in table {
-        let options = ReadOptions { since: since.map(at), until: until.map(at), ..ReadOptions::default() };
-        assert_eq!(lines(&dir, options.clone()).await, numbered(expected.clone()), "{since:?} {until:?}");
+        let options = ReadOptions {
+            since: since.map(at),
+            until: until.map(at),
+            ..ReadOptions::default()
+        };
+        assert_eq!(
+            lines(&dir, options.clone()).await,
+            numbered(expected.clone()),
+            "{since:?} {until:?}"
+        );
         let last = expected.end.saturating_sub(10).max(expected.start)..expected.end;
-        assert_eq!(lines(&dir, ReadOptions { tail: Some(10), ..options }).await, numbered(last), "{since:?} {until:?} tail");
+        assert_eq!(
+            lines(
+                &dir,
+                ReadOptions {
+                    tail: Some(10),
+                    ..options
+                }
+            )
+            .await,
+            numbered(last),
+            "{since:?} {until:?} tail"
+        );
     }
-    let options = ReadOptions { tail: Some(2), stream: Some(Stream::Stderr), ..ReadOptions::default() };
+    let options = ReadOptions {
+        tail: Some(2),
+        stream: Some(Stream::Stderr),
+        ..ReadOptions::default()
+    };
     assert_eq!(lines(&dir, options).await, ["line 5994", "line 5997"]);
 }
 
@@ -210,11 +318,21 @@ async fn tail_since_until_and_stream_each_leave_what_they_say() {
 async fn a_tail_counts_a_long_line_once() {
     let (_root, dir) = log_dir();
     let mut writer = Writer::open(dir.clone(), ROOMY);
-    for (line, partial) in [("a", false), ("b1", true), ("b2", true), ("b3", false), ("c1", true), ("c2", true)] {
+    for (line, partial) in [
+        ("a", false),
+        ("b1", true),
+        ("b2", true),
+        ("b3", false),
+        ("c1", true),
+        ("c2", true),
+    ] {
         writer.push(at(0), Stream::Stdout, partial, line.as_bytes());
     }
     writer.flush();
-    let tail = |lines| ReadOptions { tail: Some(lines), ..ReadOptions::default() };
+    let tail = |lines| ReadOptions {
+        tail: Some(lines),
+        ..ReadOptions::default()
+    };
     assert_eq!(lines(&dir, tail(1)).await, ["c1", "c2"]);
     assert_eq!(lines(&dir, tail(2)).await, ["b1", "b2", "b3", "c1", "c2"]);
 }
@@ -225,7 +343,14 @@ async fn what_is_no_record_is_passed_over() {
     let mut writer = Writer::open(dir.clone(), ROOMY);
     write_lines(&mut writer, 0..1);
     let path = file_path(&dir, 1);
-    let append = |bytes: &[u8]| std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(bytes).unwrap();
+    let append = |bytes: &[u8]| {
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(bytes)
+            .unwrap();
+    };
     append(&[0; 4096]);
     append(b"\n\ngarbage\n");
     write_lines(&mut writer, 1..2);
@@ -235,168 +360,13 @@ async fn what_is_no_record_is_passed_over() {
     append(b"2023-11-14T22:13:22.000000000Z stdout F not end");
     assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..3));
     for tail in 0..4 {
-        let options = ReadOptions { tail: Some(tail), ..ReadOptions::default() };
-        assert_eq!(lines(&dir, options).await, numbered(3 - (tail as u64).min(3)..3));
-    }
-}
-
-/// Everything that comes until nothing more does, in virtual time.
-async fn ready(reading: &mut Reading) -> Vec<String> {
-    let mut found = Vec::new();
-    while let Ok(Some(record)) = tokio::time::timeout(Duration::from_millis(700), reading.next()).await {
-        found.push(String::from_utf8_lossy(&record.unwrap().line).into_owned());
-    }
-    found
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_follower_waits_goes_on_over_restarts_and_ends_with_the_directory() {
-    let (_root, dir) = log_dir();
-    let mut reading = read(dir.clone(), ReadOptions { follow: true, tail: Some(1), ..ReadOptions::default() });
-    assert!(ready(&mut reading).await.is_empty());
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..2);
-    assert_eq!(ready(&mut reading).await.last().unwrap(), "line 1");
-    let mut writer = Writer::open(dir.clone(), ROOMY);
-    write_lines(&mut writer, 2..4);
-    assert_eq!(ready(&mut reading).await, numbered(2..4));
-    writer.push(at(4), Stream::Stdout, false, b"last words");
-    writer.flush();
-    remove(&dir).await.unwrap();
-    assert_eq!(reading.next().await.unwrap().unwrap().line, Bytes::from("last words"));
-    assert!(reading.next().await.is_none());
-}
-
-#[tokio::test]
-async fn a_follower_of_a_past_time_ends_by_itself() {
-    let (_root, dir) = log_dir();
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..200);
-    assert_eq!(lines(&dir, ReadOptions { follow: true, until: Some(at(2)), ..ReadOptions::default() }).await, numbered(0..3));
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_follower_that_is_overtaken_by_rotation_is_told() {
-    let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), TIGHT);
-    write_lines(&mut writer, 0..1);
-    let mut reading = read(dir.clone(), ReadOptions { follow: true, ..ReadOptions::default() });
-    assert_eq!(ready(&mut reading).await, numbered(0..1));
-    for second in 1..1000 {
-        writer.push(at(second), Stream::Stdout, false, &[b'x'; 1000]);
-    }
-    writer.flush();
-    let gone = file_numbers(&dir).unwrap()[0] - 2;
-    let found = ready(&mut reading).await;
-    assert!(found.contains(&format!("[chas-node-agent: {gone} log files were rotated away before they were read]")));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_loses_and_repeats_nothing_while_the_files_rotate() {
-    let (_root, dir) = log_dir();
-    let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
-    let count = 20_000;
-    let writing = std::thread::spawn({
-        let dir = dir.clone();
-        move || {
-            for part in 0..4 {
-                let mut writer = Writer::open(dir.clone(), limits);
-                for second in part * count / 4..(part + 1) * count / 4 {
-                    writer.push(at(second), Stream::Stdout, false, format!("line {second} {}", "x".repeat(60)).as_bytes());
-                    if second % 50 == 0 {
-                        writer.flush();
-                        std::thread::sleep(Duration::from_micros(500));
-                    }
-                }
-                writer.flush();
-            }
-        }
-    });
-    let mut reading = read(dir.clone(), ReadOptions { follow: true, ..ReadOptions::default() });
-    for second in 0..count {
-        let record = reading.next().await.unwrap().unwrap();
-        assert!(record.line.starts_with(format!("line {second} ").as_bytes()), "{second}: {record:?}");
-    }
-    writing.join().unwrap();
-    assert!(reading.next().now_or_never().is_none());
-    assert!(file_numbers(&dir).unwrap().len() > 20);
-}
-
-/// Runs the pump on two pipes while `print` writes into their other ends.
-fn pumped(dir: &Path, limits: LogLimits, print: impl FnOnce(PipeWriter, PipeWriter) + Send + 'static) {
-    let (stdout, out) = io::pipe().unwrap();
-    let (stderr, err) = io::pipe().unwrap();
-    let printing = std::thread::spawn(move || print(out, err));
-    let mut writer = Writer::open(dir.to_owned(), limits);
-    shim::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
-    printing.join().unwrap();
-}
-
-#[tokio::test]
-async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
-    let (_root, dir) = log_dir();
-    pumped(&dir, ROOMY, |mut out, mut err| {
-        for number in 0..5000 {
-            writeln!(out, "out {number}").unwrap();
-            writeln!(err, "err {number}").unwrap();
-        }
-        drop(err);
-        write!(out, "no newline").unwrap();
-    });
-    let records = all(&dir, ReadOptions::default()).await;
-    for (stream, name, end) in [(Stream::Stdout, "out", "no newline"), (Stream::Stderr, "err", "")] {
-        let expected: String = (0..5000).map(|number| format!("{name} {number}\n")).collect();
-        assert_eq!(String::from_utf8(printed(&records, stream)).unwrap(), expected + end);
-    }
-}
-
-#[tokio::test]
-async fn asked_to_end_it_drains_the_pipes_first() {
-    let (_root, dir) = log_dir();
-    let (stdout, mut out) = io::pipe().unwrap();
-    let (stderr, err) = io::pipe().unwrap();
-    writeln!(out, "still here").unwrap();
-    drop((out, err));
-    shim::pump_pipes(stdout, stderr, &mut Writer::open(dir.clone(), ROOMY), &AtomicBool::new(true));
-    assert_eq!(lines(&dir, ReadOptions::default()).await, ["still here"]);
-}
-
-#[tokio::test]
-async fn a_file_cut_anywhere_gives_its_whole_lines_and_nothing_invented() {
-    let (_root, dir) = log_dir();
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
-    let whole = std::fs::read(file_path(&dir, 1)).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(file_path(&dir, 1)).unwrap();
-    for length in (0..whole.len() as u64).rev() {
-        file.set_len(length).unwrap();
-        let newlines = whole[..usize::try_from(length).unwrap()].iter().filter(|byte| **byte == b'\n').count() as u64;
-        assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..newlines));
-    }
-    file.write_all_at(&whole, 0).unwrap();
-    assert_eq!(lines(&dir, ReadOptions::default()).await, numbered(0..3));
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
-    #[test]
-    fn any_two_streams_come_back_over_rotation(
-        chunks in proptest::collection::vec(
-            (any::<bool>(), proptest::collection::vec(prop_oneof![1 => Just(b'\n'), 5 => any::<u8>()], 1..60), 1..180usize), 0..12)
-    ) {
-        let chunks: Vec<(bool, Vec<u8>)> = chunks.into_iter().map(|(err, bytes, times)| (err, bytes.repeat(times))).collect();
-        let (_root, dir) = log_dir();
-        // A line that is one newline takes 46 bytes on disk: 12 × 59 × 179 of them still fit, so nothing is rotated away.
-        let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
-        let to_print = chunks.clone();
-        pumped(&dir, limits, move |mut out, mut err| {
-            for (to_err, bytes) in to_print {
-                if to_err { err.write_all(&bytes).unwrap() } else { out.write_all(&bytes).unwrap() }
-            }
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let records = runtime.block_on(all(&dir, ReadOptions::default()));
-        for (stream, to_err) in [(Stream::Stdout, false), (Stream::Stderr, true)] {
-            let expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
-            prop_assert!(printed(&records, stream) == expected);
-        }
-        prop_assert!(records.windows(2).all(|pair| pair[0].time < pair[1].time));
+        let options = ReadOptions {
+            tail: Some(tail),
+            ..ReadOptions::default()
+        };
+        assert_eq!(
+            lines(&dir, options).await,
+            numbered(3 - (tail as u64).min(3)..3)
+        );
     }
 }

@@ -3,7 +3,9 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use sysinfo::{CpuRefreshKind, InterfaceOperationalState, MemoryRefreshKind, Networks, RefreshKind, System};
+use sysinfo::{
+    CpuRefreshKind, InterfaceOperationalState, MemoryRefreshKind, Networks, RefreshKind, System,
+};
 
 use super::{Interface, NodeFacts};
 
@@ -19,20 +21,30 @@ pub(super) struct Sampler {
 impl Sampler {
     pub(super) fn new(disk: PathBuf, bridge: String) -> Result<Self, sysinfo::Error> {
         let cpu = CpuRefreshKind::nothing().with_usage();
-        let kinds = RefreshKind::nothing().with_cpu(cpu).with_memory(MemoryRefreshKind::nothing().with_ram());
-        Ok(Self { system: System::new_with_specifics(kinds)?, networks: Networks::new()?, disk, bridge })
+        let kinds = RefreshKind::nothing()
+            .with_cpu(cpu)
+            .with_memory(MemoryRefreshKind::nothing().with_ram());
+        Ok(Self {
+            system: System::new_with_specifics(kinds)?,
+            networks: Networks::new()?,
+            disk,
+            bridge,
+        })
     }
 
     pub(super) fn sample(&mut self) -> NodeFacts {
         self.system.refresh_cpu_usage();
-        self.system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+        self.system
+            .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         let (total, available) = (self.system.total_memory(), self.system.available_memory());
         let (disk_total_bytes, disk_available_bytes) = disk_space(&self.disk);
         let load = System::load_average().map(|load| [load.one, load.five, load.fifteen]);
         NodeFacts {
             cpu_cores: self.system.cpus().len(),
             // The first look has nothing to compare with, and says NaN.
-            cpu_usage_percent: Some(f64::from(self.system.global_cpu_usage())).filter(|usage| usage.is_finite()).unwrap_or(0.0),
+            cpu_usage_percent: Some(f64::from(self.system.global_cpu_usage()))
+                .filter(|usage| usage.is_finite())
+                .unwrap_or(0.0),
             memory_usage_percent: percent(total.saturating_sub(available), total),
             memory_total_bytes: total,
             memory_available_bytes: available,
@@ -46,18 +58,30 @@ impl Sampler {
 
     fn interfaces(&mut self) -> Vec<Interface> {
         self.networks.refresh(true);
-        let own = self.networks.iter().filter(|(name, _)| !is_attached(name, &self.bridge));
+        let own = self
+            .networks
+            .iter()
+            .filter(|(name, _)| !is_attached(name, &self.bridge));
         let mut interfaces: Vec<Interface> = own
             .map(|(name, data)| Interface {
                 name: name.to_string_lossy().into_owned(),
-                up: matches!(data.operational_state(), InterfaceOperationalState::Up | InterfaceOperationalState::Unknown),
-                addresses: data.ip_networks().iter().map(|network| network.addr).collect(),
+                up: matches!(
+                    data.operational_state(),
+                    InterfaceOperationalState::Up | InterfaceOperationalState::Unknown
+                ),
+                addresses: data
+                    .ip_networks()
+                    .iter()
+                    .map(|network| network.addr)
+                    .collect(),
                 received_bytes: data.total_received(),
                 sent_bytes: data.total_transmitted(),
             })
             .collect();
         // The system's order changes from look to look.
-        interfaces.iter_mut().for_each(|interface| interface.addresses.sort_unstable());
+        interfaces
+            .iter_mut()
+            .for_each(|interface| interface.addresses.sort_unstable());
         interfaces.sort_by(|left, right| left.name.cmp(&right.name));
         interfaces
     }
@@ -71,10 +95,21 @@ fn is_attached(interface: &OsStr, bridge: &str) -> bool {
 
 /// Total and available bytes of the file system that `path` lies on, or would lie on.
 fn disk_space(path: &Path) -> (u64, u64) {
-    let found = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
-    found.map_or((0, 0), |disk| (disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize)))
+    let found = path
+        .ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok());
+    found.map_or((0, 0), |disk| {
+        (
+            disk.f_blocks.saturating_mul(disk.f_frsize),
+            disk.f_bavail.saturating_mul(disk.f_frsize),
+        )
+    })
 }
 
 fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        part as f64 * 100.0 / whole as f64
+    }
 }

@@ -30,7 +30,11 @@ pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
 }
 
 /// Makes the bridge, or makes it right, and says what was not as it should be. Idempotent.
-pub(super) async fn ensure(links: &Links, name: &str, subnet: Ipv4Subnet) -> Result<(Bridge, Vec<String>), NetworkError> {
+pub(super) async fn ensure(
+    links: &Links,
+    name: &str,
+    subnet: Ipv4Subnet,
+) -> Result<(Bridge, Vec<String>), NetworkError> {
     let mut done = Vec::new();
     let mac = mac(subnet.gateway());
     let before = links.find(name).await?;
@@ -43,9 +47,9 @@ pub(super) async fn ensure(links: &Links, name: &str, subnet: Ipv4Subnet) -> Res
     done.extend(set_switches(name)?);
     let link = match before {
         Some(link) => link,
-        None => {
-            links.find(name).await?.ok_or_else(|| NetworkError::failed("the bridge was deleted while it was made", gone()))?
-        }
+        None => links.find(name).await?.ok_or_else(|| {
+            NetworkError::failed("the bridge was deleted while it was made", gone())
+        })?,
     };
     // A bridge without a fixed address takes the lowest of its ports', and changes it with them.
     let wrong_mac = link.mac != mac;
@@ -54,10 +58,18 @@ pub(super) async fn ensure(links: &Links, name: &str, subnet: Ipv4Subnet) -> Res
         done.push(format!("bridge {name}: up, with its own hardware address"));
     }
     if !links.has_address(link.index, subnet.gateway()).await? {
-        links.set_address(link.index, subnet.gateway(), subnet.prefix()).await?;
+        links
+            .set_address(link.index, subnet.gateway(), subnet.prefix())
+            .await?;
         done.push(format!("bridge {name}: the address {}", subnet.gateway()));
     }
-    Ok((Bridge { index: link.index, mtu: link.mtu }, done))
+    Ok((
+        Bridge {
+            index: link.index,
+            mtu: link.mtu,
+        },
+        done,
+    ))
 }
 
 fn gone() -> io::Error {
@@ -93,28 +105,44 @@ pub(super) fn set_switch(key: &str, value: &str) -> Result<bool, NetworkError> {
     let path = Path::new("/proc/sys").join(key);
     let result = std::fs::read_to_string(&path).and_then(|old| {
         let wrong = old.trim() != value;
-        if wrong { std::fs::write(&path, value).map(|()| true) } else { Ok(false) }
+        if wrong {
+            std::fs::write(&path, value).map(|()| true)
+        } else {
+            Ok(false)
+        }
     });
     match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => Ok(false),
-        other => other.map_err(|error| NetworkError::failed(format!("cannot set {}", path.display()), error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => {
+            Ok(false)
+        }
+        other => other
+            .map_err(|error| NetworkError::failed(format!("cannot set {}", path.display()), error)),
     }
 }
 
 /// The ports of the bridge that this room made, by their name.
 pub(super) fn our_ports(links: Vec<Link>, bridge: u32) -> impl Iterator<Item = Link> {
-    links.into_iter().filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(veth::PREFIX))
+    links
+        .into_iter()
+        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(veth::PREFIX))
 }
 
 /// It becomes part of paths, of nft's text, and of a link's name.
 pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
     let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
     if letter_first && plain && name.len() <= 15 {
         return Ok(());
     }
-    let what = format!("{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it");
-    Err(NetworkError::failed(what, io::Error::from(io::ErrorKind::InvalidInput)))
+    let what = format!(
+        "{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it"
+    );
+    Err(NetworkError::failed(
+        what,
+        io::Error::from(io::ErrorKind::InvalidInput),
+    ))
 }
 
 #[cfg(test)]
@@ -134,7 +162,16 @@ mod tests {
         for good in ["chas0", "c", "br-test_1", "a23456789012345"] {
             assert!(check_name(good).is_ok(), "{good}");
         }
-        for bad in ["", "0a", "a/b", "a b", "a.b", "a\"", "a234567890123456", "-a"] {
+        for bad in [
+            "",
+            "0a",
+            "a/b",
+            "a b",
+            "a.b",
+            "a\"",
+            "a234567890123456",
+            "-a",
+        ] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

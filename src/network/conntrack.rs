@@ -12,7 +12,9 @@ use std::time::Duration;
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
+};
 use state::spec::Protocol;
 
 use super::nftables::{HostPort, Publication, Published};
@@ -57,16 +59,26 @@ const FILTER_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
 /// If the kernel does not tell or does not let go; flows are then forgotten 30 s after their last packet.
 pub(super) fn forget_stale(published: &Published) -> io::Result<usize> {
     let mut forgotten = 0;
-    let udp = published.iter().filter(|(port, _)| port.protocol == Protocol::Udp);
+    let udp = published
+        .iter()
+        .filter(|(port, _)| port.protocol == Protocol::Udp);
     for (port, to) in udp {
         let socket = open()?;
         send(&socket, GET, NLM_F_DUMP, &flows_to(port.port))?;
         let mut stale = Vec::new();
-        receive(&socket, |flow| stale.extend(Flow::read(flow).filter(|flow| flow.is_stale(port, to)).map(|flow| flow.key)))?;
+        receive(&socket, |flow| {
+            stale.extend(
+                Flow::read(flow)
+                    .filter(|flow| flow.is_stale(port, to))
+                    .map(|flow| flow.key),
+            );
+        })?;
         for key in stale {
             send(&socket, DELETE, NLM_F_ACK, &key)?;
             match receive(&socket, |_| ()) {
-                Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => return Err(error),
+                Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => {
+                    return Err(error);
+                }
                 Ok(()) | Err(_) => forgotten += 1,
             }
         }
@@ -96,28 +108,50 @@ impl Flow {
                 _ => continue,
             }
             if kind != CTA_TUPLE_REPLY {
-                let nested = if kind == CTA_TUPLE_ORIG { NLA_F_NESTED } else { 0 };
+                let nested = if kind == CTA_TUPLE_ORIG {
+                    NLA_F_NESTED
+                } else {
+                    0
+                };
                 put(&mut key, kind | nested, payload);
             }
         }
-        Some(Self { sent_to: sent_to?, answered_by: answered_by?, key })
+        Some(Self {
+            sent_to: sent_to?,
+            answered_by: answered_by?,
+            key,
+        })
     }
 
     fn is_stale(&self, port: &HostPort, to: &Publication) -> bool {
-        let this_port = self.sent_to.port() == port.port && port.host_ip.is_none_or(|address| address == *self.sent_to.ip());
+        let this_port = self.sent_to.port() == port.port
+            && port
+                .host_ip
+                .is_none_or(|address| address == *self.sent_to.ip());
         // A question to the same port of another host, which this host only passes on, is none of ours.
-        this_port && self.answered_by != SocketAddrV4::new(to.address, to.port) && is_local(*self.sent_to.ip())
+        this_port
+            && self.answered_by != SocketAddrV4::new(to.address, to.port)
+            && is_local(*self.sent_to.ip())
     }
 }
 
 fn is_local(address: Ipv4Addr) -> bool {
-    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None);
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
     socket.is_ok_and(|socket| bind(socket, &SocketAddrV4::new(address, 0)).is_ok())
 }
 
 /// The two ends of a UDP tuple.
 fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
-    let part = |kind| Attributes(tuple).find(|(found, _)| *found == kind).map(|(_, payload)| payload);
+    let part = |kind| {
+        Attributes(tuple)
+            .find(|(found, _)| *found == kind)
+            .map(|(_, payload)| payload)
+    };
     let (ip, proto) = (part(CTA_TUPLE_IP)?, part(CTA_TUPLE_PROTO)?);
     let address = |kind| {
         let (_, payload) = Attributes(ip).find(|(found, _)| *found == kind)?;
@@ -130,16 +164,24 @@ fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
     let is_udp = Attributes(proto).any(|(kind, payload)| kind == CTA_PROTO_NUM && payload == [UDP]);
     is_udp.then_some(())?;
     let from = SocketAddrV4::new(address(CTA_IP_V4_SRC)?, port(CTA_PROTO_SRC_PORT)?);
-    Some((from, SocketAddrV4::new(address(CTA_IP_V4_DST)?, port(CTA_PROTO_DST_PORT)?)))
+    Some((
+        from,
+        SocketAddrV4::new(address(CTA_IP_V4_DST)?, port(CTA_PROTO_DST_PORT)?),
+    ))
 }
 
 /// The attributes that ask for the UDP flows to one port.
 fn flows_to(port: u16) -> Vec<u8> {
-    let (mut proto, mut tuple, mut filter, mut message) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut proto, mut tuple, mut filter, mut message) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     put(&mut proto, CTA_PROTO_NUM, &[UDP]);
     put(&mut proto, CTA_PROTO_DST_PORT, &port.to_be_bytes());
     put(&mut tuple, CTA_TUPLE_PROTO | NLA_F_NESTED, &proto);
-    put(&mut filter, CTA_FILTER_ORIG_FLAGS, &FILTER_PROTOCOL_AND_PORT.to_ne_bytes());
+    put(
+        &mut filter,
+        CTA_FILTER_ORIG_FLAGS,
+        &FILTER_PROTOCOL_AND_PORT.to_ne_bytes(),
+    );
     put(&mut filter, CTA_FILTER_REPLY_FLAGS, &0_u32.to_ne_bytes());
     put(&mut message, CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple);
     put(&mut message, CTA_FILTER | NLA_F_NESTED, &filter);
@@ -172,7 +214,12 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, Some(netlink::NETFILTER))?;
+    let socket = socket_with(
+        AddressFamily::NETLINK,
+        SocketType::RAW,
+        SocketFlags::CLOEXEC,
+        Some(netlink::NETFILTER),
+    )?;
     bind(&socket, &SocketAddrNetlink::new(0, 0))?;
     set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
     Ok(socket)
@@ -188,7 +235,12 @@ fn send(socket: &OwnedFd, kind: u16, flags: u16, attributes: &[u8]) -> io::Resul
     message.extend([0; 8]);
     message.extend([AF_INET, 0, 0, 0]);
     message.extend(attributes);
-    sendto(socket, &message, SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
+    sendto(
+        socket,
+        &message,
+        SendFlags::empty(),
+        &SocketAddrNetlink::new(0, 0),
+    )?;
     Ok(())
 }
 
@@ -202,8 +254,15 @@ fn receive(socket: &OwnedFd, mut each: impl FnMut(&[u8])) -> io::Result<()> {
             match kind {
                 NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => {
-                    let code = body.get(..4).and_then(|code| code.try_into().ok()).map_or(0, i32::from_ne_bytes);
-                    return if code == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(-code)) };
+                    let code = body
+                        .get(..4)
+                        .and_then(|code| code.try_into().ok())
+                        .map_or(0, i32::from_ne_bytes);
+                    return if code == 0 {
+                        Ok(())
+                    } else {
+                        Err(io::Error::from_raw_os_error(-code))
+                    };
                 }
                 _ => each(body.get(4..).unwrap_or_default()),
             }
@@ -237,11 +296,22 @@ mod tests {
     }
 
     fn flow(to: &str, by: &str, protocol: u8) -> Vec<u8> {
-        let (client, to, by): (SocketAddrV4, SocketAddrV4, SocketAddrV4) =
-            ("192.0.2.7:40000".parse().unwrap(), to.parse().unwrap(), by.parse().unwrap());
+        let (client, to, by): (SocketAddrV4, SocketAddrV4, SocketAddrV4) = (
+            "192.0.2.7:40000".parse().unwrap(),
+            to.parse().unwrap(),
+            by.parse().unwrap(),
+        );
         let mut message = Vec::new();
-        put(&mut message, CTA_TUPLE_ORIG | NLA_F_NESTED, &tuple(client, to, protocol));
-        put(&mut message, CTA_TUPLE_REPLY | NLA_F_NESTED, &tuple(by, client, protocol));
+        put(
+            &mut message,
+            CTA_TUPLE_ORIG | NLA_F_NESTED,
+            &tuple(client, to, protocol),
+        );
+        put(
+            &mut message,
+            CTA_TUPLE_REPLY | NLA_F_NESTED,
+            &tuple(by, client, protocol),
+        );
         put(&mut message, CTA_ID, &[1, 2, 3, 4]);
         message
     }
@@ -249,19 +319,41 @@ mod tests {
     #[test]
     fn a_flow_is_stale_if_it_was_sent_to_the_port_and_went_elsewhere() {
         let owner = "0123456789ab-1".parse().unwrap();
-        let to = Publication { owner, address: Ipv4Addr::new(10, 231, 0, 2), port: 53 };
+        let to = Publication {
+            owner,
+            address: Ipv4Addr::new(10, 231, 0, 2),
+            port: 53,
+        };
         let check = |sent_to: &str, by: &str, host_ip: Option<Ipv4Addr>, stale: bool| {
-            let port = HostPort { host_ip, protocol: Protocol::Udp, port: 5353 };
+            let port = HostPort {
+                host_ip,
+                protocol: Protocol::Udp,
+                port: 5353,
+            };
             let flow = Flow::read(&flow(sent_to, by, UDP)).unwrap();
-            assert_eq!(flow.is_stale(&port, &to), stale, "{sent_to} answered by {by}, {host_ip:?}");
+            assert_eq!(
+                flow.is_stale(&port, &to),
+                stale,
+                "{sent_to} answered by {by}, {host_ip:?}"
+            );
         };
         check("127.0.0.1:5353", "127.0.0.1:5353", None, true);
         check("127.0.0.1:5353", "10.231.0.9:53", None, true);
         check("127.0.0.1:5353", "10.231.0.2:54", None, true);
         check("127.0.0.1:5353", "10.231.0.2:53", None, false);
         check("127.0.0.1:5354", "127.0.0.1:5354", None, false);
-        check("127.0.0.1:5353", "127.0.0.1:5353", Some(Ipv4Addr::LOCALHOST), true);
-        check("127.0.0.2:5353", "127.0.0.2:5353", Some(Ipv4Addr::LOCALHOST), false);
+        check(
+            "127.0.0.1:5353",
+            "127.0.0.1:5353",
+            Some(Ipv4Addr::LOCALHOST),
+            true,
+        );
+        check(
+            "127.0.0.2:5353",
+            "127.0.0.2:5353",
+            Some(Ipv4Addr::LOCALHOST),
+            false,
+        );
         check("203.0.113.9:5353", "203.0.113.9:5353", None, false);
     }
 
@@ -270,7 +362,11 @@ mod tests {
         assert_eq!(Flow::read(&flow("127.0.0.1:1", "127.0.0.1:1", 6)), None);
         let whole = flow("127.0.0.1:1", "127.0.0.1:1", UDP);
         for length in 0..whole.len() - 12 {
-            assert_eq!(Flow::read(&whole[..length]), None, "cut after {length} bytes");
+            assert_eq!(
+                Flow::read(&whole[..length]),
+                None,
+                "cut after {length} bytes"
+            );
         }
     }
 }

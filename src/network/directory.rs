@@ -16,7 +16,10 @@ impl Network {
             return Ok(());
         }
         let failed = self.rewrite_names(&mut written).await?.failed;
-        failed.into_iter().find(|(instance, _)| *instance == own).map_or(Ok(()), |(_, error)| Err(error))
+        failed
+            .into_iter()
+            .find(|(instance, _)| *instance == own)
+            .map_or(Ok(()), |(_, error)| Err(error))
     }
 
     /// Removes an instance's files and its line from everybody's.
@@ -27,9 +30,10 @@ impl Network {
         let files = self.files(instance);
         blocking(move || {
             let removed = files.remove();
-            removed
-                .map(drop)
-                .map_err(|error| NetworkError::failed(format!("cannot remove {}", files.dir.display()), error).of(Part::Names))
+            removed.map(drop).map_err(|error| {
+                NetworkError::failed(format!("cannot remove {}", files.dir.display()), error)
+                    .of(Part::Names)
+            })
         })
         .await?;
         if *written < mine {
@@ -46,7 +50,10 @@ impl Network {
             let known = self.known();
             (known.peers.clone(), known.by_name(), known.peers_changes)
         };
-        let files: Vec<_> = everybody.into_iter().map(|(instance, who)| (instance, self.files(instance), who)).collect();
+        let files: Vec<_> = everybody
+            .into_iter()
+            .map(|(instance, who)| (instance, self.files(instance), who))
+            .collect();
         let rewritten = blocking(move || {
             let resolv_conf = names::host_resolv_conf();
             let mut rewritten = Rewritten::default();
@@ -55,7 +62,10 @@ impl Network {
                     Ok(true) => rewritten.changed.push(instance),
                     Ok(false) => {}
                     Err(error) => {
-                        let error = NetworkError::failed(format!("cannot write to {}", files.dir.display()), error);
+                        let error = NetworkError::failed(
+                            format!("cannot write to {}", files.dir.display()),
+                            error,
+                        );
                         rewritten.failed.push((instance, error.of(Part::Names)));
                     }
                 }

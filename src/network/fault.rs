@@ -44,15 +44,26 @@ pub enum Part {
 }
 
 impl NetworkError {
-    pub(super) fn failed(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Failed { part: Part::Whole, what: what.into(), source: source.into() }
+    pub(super) fn failed(
+        what: impl Into<String>,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> Self {
+        Self::Failed {
+            part: Part::Whole,
+            what: what.into(),
+            source: source.into(),
+        }
     }
 
     /// The same failure, as one of `part` unless it is known to be another's.
     #[must_use]
     pub(super) fn of(self, part: Part) -> Self {
         match self {
-            Self::Failed { part: Part::Whole, what, source } => Self::Failed { part, what, source },
+            Self::Failed {
+                part: Part::Whole,
+                what,
+                source,
+            } => Self::Failed { part, what, source },
             other @ (Self::Failed { .. } | Self::PortTaken { .. }) => other,
         }
     }
@@ -60,11 +71,22 @@ impl NetworkError {
     const fn reason(&self) -> Reason {
         match self {
             Self::PortTaken { .. } => Reason::PortTaken,
-            Self::Failed { part: Part::Netns, .. } => Reason::NetnsFailed,
-            Self::Failed { part: Part::Bridge, .. } => Reason::BridgeFailed,
-            Self::Failed { part: Part::Firewall, .. } => Reason::FirewallFailed,
-            Self::Failed { part: Part::Names, .. } => Reason::NameFilesFailed,
-            Self::Failed { part: Part::Whole, .. } => Reason::NetworkError,
+            Self::Failed {
+                part: Part::Netns, ..
+            } => Reason::NetnsFailed,
+            Self::Failed {
+                part: Part::Bridge, ..
+            } => Reason::BridgeFailed,
+            Self::Failed {
+                part: Part::Firewall,
+                ..
+            } => Reason::FirewallFailed,
+            Self::Failed {
+                part: Part::Names, ..
+            } => Reason::NameFilesFailed,
+            Self::Failed {
+                part: Part::Whole, ..
+            } => Reason::NetworkError,
         }
     }
 }
@@ -90,9 +112,18 @@ mod tests {
 
     #[test]
     fn an_error_tells_the_whole_chain_and_its_reason() {
-        let error = NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
-        let RuntimeError::Failed { reason, message, .. } = RuntimeError::from(error) else { panic!("not a failure") };
-        assert_eq!((reason, message.as_str()), (Reason::NetworkError, "cannot do it: the kernel is tired"));
+        let error =
+            NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
+        let RuntimeError::Failed {
+            reason, message, ..
+        } = RuntimeError::from(error)
+        else {
+            panic!("not a failure")
+        };
+        assert_eq!(
+            (reason, message.as_str()),
+            (Reason::NetworkError, "cannot do it: the kernel is tired")
+        );
 
         for (part, expected) in [
             (Part::Netns, Reason::NetnsFailed),
@@ -101,15 +132,35 @@ mod tests {
             (Part::Names, Reason::NameFilesFailed),
             (Part::Whole, Reason::NetworkError),
         ] {
-            let error = NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired")).of(part);
-            assert_eq!(error.of(Part::Bridge).reason(), if part == Part::Whole { Reason::BridgeFailed } else { expected });
+            let error =
+                NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"))
+                    .of(part);
+            assert_eq!(
+                error.of(Part::Bridge).reason(),
+                if part == Part::Whole {
+                    Reason::BridgeFailed
+                } else {
+                    expected
+                }
+            );
         }
 
-        let binding = PortBinding { host_ip: None, host: 8080, container: 80, protocol: Protocol::Udp };
-        let RuntimeError::Failed { reason, message, .. } = NetworkError::PortTaken { binding }.into() else {
+        let binding = PortBinding {
+            host_ip: None,
+            host: 8080,
+            container: 80,
+            protocol: Protocol::Udp,
+        };
+        let RuntimeError::Failed {
+            reason, message, ..
+        } = NetworkError::PortTaken { binding }.into()
+        else {
             panic!("not a failure")
         };
         assert_eq!(reason, Reason::PortTaken);
-        assert!(message.starts_with("host port 8080/udp is in use"), "{message}");
+        assert!(
+            message.starts_with("host port 8080/udp is in use"),
+            "{message}"
+        );
     }
 }

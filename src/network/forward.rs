@@ -36,7 +36,9 @@ pub(super) async fn settle(bridge: &str, wanted: bool) -> Result<Vec<String>, Ne
     for run in plan(&rules, bridge, wanted) {
         let arguments: Vec<&str> = run.iter().map(String::as_str).collect();
         let line = format!("iptables {}", run.join(" "));
-        iptables(&arguments).await.map_err(|error| NetworkError::failed(format!("cannot run {line}"), error))?;
+        iptables(&arguments)
+            .await
+            .map_err(|error| NetworkError::failed(format!("cannot run {line}"), error))?;
         lines.push(line);
     }
     Ok(lines)
@@ -44,17 +46,42 @@ pub(super) async fn settle(bridge: &str, wanted: bool) -> Result<Vec<String>, Ne
 
 /// The runs of `iptables` that lead from `rules`, the filter table as `iptables -S` prints it, to what is wanted.
 fn plan(rules: &str, bridge: &str, wanted: bool) -> Vec<Vec<String>> {
-    let has_docker_user = rules.lines().any(|line| line == format!("-N {DOCKER_USER}"));
-    let chain = if has_docker_user { DOCKER_USER } else { "FORWARD" };
+    let has_docker_user = rules
+        .lines()
+        .any(|line| line == format!("-N {DOCKER_USER}"));
+    let chain = if has_docker_user {
+        DOCKER_USER
+    } else {
+        "FORWARD"
+    };
     let needed = wanted && drops_forwarded(rules);
     let mut runs = Vec::new();
     for direction in ["-i", "-o"] {
-        let rule = [direction, bridge, "-m", "comment", "--comment", &comment(bridge), "-j", "ACCEPT"].map(str::to_owned);
+        let rule = [
+            direction,
+            bridge,
+            "-m",
+            "comment",
+            "--comment",
+            &comment(bridge),
+            "-j",
+            "ACCEPT",
+        ]
+        .map(str::to_owned);
         for place in ["FORWARD", DOCKER_USER] {
-            let count = rules.lines().filter(|line| is_ours(line, place, direction, bridge)).count();
+            let count = rules
+                .lines()
+                .filter(|line| is_ours(line, place, direction, bridge))
+                .count();
             let should = usize::from(needed && place == chain);
             if count < should {
-                runs.push([["-I", place, "1"].map(str::to_owned).to_vec(), rule.to_vec()].concat());
+                runs.push(
+                    [
+                        ["-I", place, "1"].map(str::to_owned).to_vec(),
+                        rule.to_vec(),
+                    ]
+                    .concat(),
+                );
             }
             for _ in should..count {
                 runs.push([["-D", place].map(str::to_owned).to_vec(), rule.to_vec()].concat());
@@ -72,24 +99,42 @@ fn comment(bridge: &str) -> String {
 /// Whether FORWARD lets nothing through that no rule speaks for: by its policy, or by a last rule for everything.
 fn drops_forwarded(rules: &str) -> bool {
     rules.lines().any(|line| {
-        let refuses =
-            |target: &str| ["DROP", "REJECT"].iter().any(|known| target == *known || target.starts_with(&format!("{known} ")));
-        line.strip_prefix("-P FORWARD ").or_else(|| line.strip_prefix("-A FORWARD -j ")).is_some_and(refuses)
+        let refuses = |target: &str| {
+            ["DROP", "REJECT"]
+                .iter()
+                .any(|known| target == *known || target.starts_with(&format!("{known} ")))
+        };
+        line.strip_prefix("-P FORWARD ")
+            .or_else(|| line.strip_prefix("-A FORWARD -j "))
+            .is_some_and(refuses)
     })
 }
 
 fn is_ours(line: &str, chain: &str, direction: &str, bridge: &str) -> bool {
-    let words: Vec<&str> = line.split_whitespace().map(|word| word.trim_matches('"')).collect();
-    words.starts_with(&["-A", chain, direction, bridge]) && words.contains(&comment(bridge).as_str())
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| word.trim_matches('"'))
+        .collect();
+    words.starts_with(&["-A", chain, direction, bridge])
+        && words.contains(&comment(bridge).as_str())
 }
 
 async fn iptables(arguments: &[&str]) -> io::Result<String> {
-    let run = Command::new("iptables").args(["-w", LOCK_WAIT_S]).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(RUN_TIMEOUT, run).await.map_err(io::Error::from)??;
+    let run = Command::new("iptables")
+        .args(["-w", LOCK_WAIT_S])
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(RUN_TIMEOUT, run)
+        .await
+        .map_err(io::Error::from)??;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {
-        Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+        Err(io::Error::other(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
     }
 }
 
@@ -111,71 +156,130 @@ pub(super) async fn warn_of_obstacles(bridge: &str) {
 
 /// The chains that may drop forwarded IPv4 packets and that [`settle`] cannot open: firewalld's, and any with that policy.
 fn obstacles(chains: &str) -> Vec<String> {
-    let Ok(listing) = serde_json::from_str::<Value>(chains) else { return Vec::new() };
-    let chains = listing.get("nftables").and_then(Value::as_array).into_iter().flatten().filter_map(|object| object.get("chain"));
-    let text = |chain: &Value, key: &str| chain.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let Ok(listing) = serde_json::from_str::<Value>(chains) else {
+        return Vec::new();
+    };
+    let chains = listing
+        .get("nftables")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|object| object.get("chain"));
+    let text = |chain: &Value, key: &str| {
+        chain
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
     let drops = chains.filter(|chain| {
         let (family, table) = (text(chain, "family"), text(chain, "table"));
         let by_iptables = family == "ip" && table == "filter";
         let of_ipv4 = ["ip", "inet"].contains(&family.as_str());
-        text(chain, "hook") == "forward" && of_ipv4 && !by_iptables && (text(chain, "policy") == "drop" || table == "firewalld")
+        text(chain, "hook") == "forward"
+            && of_ipv4
+            && !by_iptables
+            && (text(chain, "policy") == "drop" || table == "firewalld")
     });
-    drops.map(|chain| format!("{} {} {}", text(chain, "family"), text(chain, "table"), text(chain, "name"))).collect()
+    drops
+        .map(|chain| {
+            format!(
+                "{} {} {}",
+                text(chain, "family"),
+                text(chain, "table"),
+                text(chain, "name")
+            )
+        })
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS_IN: &str = "-A FORWARD -i chas0 -m comment --comment \"chas-node-agent:chas0\" -j ACCEPT";
-    const OURS_OUT: &str = "-A FORWARD -o chas0 -m comment --comment chas-node-agent:chas0 -j ACCEPT";
+    const OURS_IN: &str =
+        "-A FORWARD -i chas0 -m comment --comment \"chas-node-agent:chas0\" -j ACCEPT";
+    const OURS_OUT: &str =
+        "-A FORWARD -o chas0 -m comment --comment chas-node-agent:chas0 -j ACCEPT";
     const DROP: &str = "-P INPUT ACCEPT\n-P FORWARD DROP\n";
 
     #[track_caller]
     fn check(rules: &str, wanted: bool, expected: &[&str]) {
-        let runs: Vec<_> = plan(rules, "chas0", wanted).iter().map(|run| run[..run.len() - 6].join(" ")).collect();
+        let runs: Vec<_> = plan(rules, "chas0", wanted)
+            .iter()
+            .map(|run| run[..run.len() - 6].join(" "))
+            .collect();
         assert_eq!(runs, expected, "{rules}");
     }
 
     #[test]
     fn a_host_that_forwards_is_left_alone() {
         check("-P FORWARD ACCEPT", true, &[]);
-        check("-P FORWARD ACCEPT\n-A FORWARD -s 192.0.2.0/24 -j DROP", true, &[]);
+        check(
+            "-P FORWARD ACCEPT\n-A FORWARD -s 192.0.2.0/24 -j DROP",
+            true,
+            &[],
+        );
     }
 
     #[test]
     fn a_host_that_drops_gets_two_rules_once() {
-        check(DROP, true, &["-I FORWARD 1 -i chas0", "-I FORWARD 1 -o chas0"]);
+        check(
+            DROP,
+            true,
+            &["-I FORWARD 1 -i chas0", "-I FORWARD 1 -o chas0"],
+        );
         check(
             "-P FORWARD ACCEPT\n-A FORWARD -j REJECT --reject-with icmp-host-prohibited",
             true,
             &["-I FORWARD 1 -i chas0", "-I FORWARD 1 -o chas0"],
         );
         check(&format!("{DROP}{OURS_IN}\n{OURS_OUT}"), true, &[]);
-        check(&format!("{DROP}{OURS_IN}"), true, &["-I FORWARD 1 -o chas0"]);
-        check(&format!("{DROP}{OURS_IN}\n{OURS_IN}\n{OURS_OUT}"), true, &["-D FORWARD -i chas0"]);
+        check(
+            &format!("{DROP}{OURS_IN}"),
+            true,
+            &["-I FORWARD 1 -o chas0"],
+        );
+        check(
+            &format!("{DROP}{OURS_IN}\n{OURS_IN}\n{OURS_OUT}"),
+            true,
+            &["-D FORWARD -i chas0"],
+        );
     }
 
     #[test]
     fn with_docker_the_rules_stand_where_docker_leaves_them() {
         let docker = "-P FORWARD DROP\n-N DOCKER-USER\n-A FORWARD -j DOCKER-USER\n";
-        check(docker, true, &["-I DOCKER-USER 1 -i chas0", "-I DOCKER-USER 1 -o chas0"]);
-        let moved = ["-D FORWARD -i chas0", "-I DOCKER-USER 1 -i chas0", "-I DOCKER-USER 1 -o chas0"];
+        check(
+            docker,
+            true,
+            &["-I DOCKER-USER 1 -i chas0", "-I DOCKER-USER 1 -o chas0"],
+        );
+        let moved = [
+            "-D FORWARD -i chas0",
+            "-I DOCKER-USER 1 -i chas0",
+            "-I DOCKER-USER 1 -o chas0",
+        ];
         check(&format!("{docker}{OURS_IN}"), true, &moved);
     }
 
     #[test]
     fn nothing_of_ours_stays_when_it_is_not_wanted_and_others_stay() {
-        let foreign =
-            "-A FORWARD -i chas0 -j ACCEPT\n-A FORWARD -i chas01 -m comment --comment chas-node-agent:chas01 -j ACCEPT\n";
-        check(&format!("{DROP}{foreign}{OURS_IN}\n{OURS_OUT}"), false, &["-D FORWARD -i chas0", "-D FORWARD -o chas0"]);
+        let foreign = "-A FORWARD -i chas0 -j ACCEPT\n-A FORWARD -i chas01 -m comment --comment chas-node-agent:chas01 -j ACCEPT\n";
+        check(
+            &format!("{DROP}{foreign}{OURS_IN}\n{OURS_OUT}"),
+            false,
+            &["-D FORWARD -i chas0", "-D FORWARD -o chas0"],
+        );
         check(&format!("{DROP}{foreign}"), false, &[]);
     }
 
     #[test]
     fn a_firewall_we_cannot_open_is_named() {
         let chain = |family: &str, table: &str, policy: &str| {
-            format!(r#"{{"chain":{{"family":"{family}","table":"{table}","name":"f","hook":"forward","policy":"{policy}"}}}}"#)
+            format!(
+                r#"{{"chain":{{"family":"{family}","table":"{table}","name":"f","hook":"forward","policy":"{policy}"}}}}"#
+            )
         };
         let all = [
             chain("ip", "filter", "drop"),

@@ -10,11 +10,14 @@ use std::time::Duration;
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoVeth, LinkAttribute, LinkFlags,
-    LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoVeth,
+    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
 use rtnetlink::packet_route::route::RouteAttribute;
-use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+use rtnetlink::{
+    Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
+    RouteMessageBuilder,
+};
 use rustix::io::Errno;
 
 use super::NetworkError;
@@ -50,8 +53,8 @@ pub(super) struct Link {
 /// # Errors
 /// If the kernel gives no socket.
 pub(super) fn open() -> Result<(Links, impl Future<Output = ()> + Send), NetworkError> {
-    let (connection, handle, _) =
-        rtnetlink::new_connection().map_err(|error| NetworkError::failed("cannot open a netlink socket", error))?;
+    let (connection, handle, _) = rtnetlink::new_connection()
+        .map_err(|error| NetworkError::failed("cannot open a netlink socket", error))?;
     Ok((Links(handle), connection))
 }
 
@@ -63,7 +66,8 @@ pub(super) async fn drive<T>(
     connections: impl Future<Output = ()>,
     work: impl Future<Output = Result<T, NetworkError>>,
 ) -> Result<T, NetworkError> {
-    let closed = || NetworkError::failed("netlink", io::Error::from(io::ErrorKind::ConnectionAborted));
+    let closed =
+        || NetworkError::failed("netlink", io::Error::from(io::ErrorKind::ConnectionAborted));
     tokio::select! {
         result = tokio::time::timeout(EXCHANGE_TIMEOUT, work) => {
             result.unwrap_or_else(|late| Err(NetworkError::failed("the kernel did not answer over netlink", late)))
@@ -79,33 +83,64 @@ fn hears(port: LinkMessageBuilder<LinkBridgePort>, on: bool) -> LinkMessageBuild
 
 /// The error number the kernel answered with.
 fn errno(error: &rtnetlink::Error) -> Option<Errno> {
-    let rtnetlink::Error::NetlinkError(message) = error else { return None };
+    let rtnetlink::Error::NetlinkError(message) = error else {
+        return None;
+    };
     Errno::from_io_error(&message.to_io())
 }
 
 impl Links {
     /// Everything there is.
     pub(super) async fn all(&self) -> Result<Vec<Link>, NetworkError> {
-        let links = self.0.link().get().execute().map_ok(Link::read).try_collect();
-        links.await.map_err(|error| NetworkError::failed("cannot list the links", error))
+        let links = self
+            .0
+            .link()
+            .get()
+            .execute()
+            .map_ok(Link::read)
+            .try_collect();
+        links
+            .await
+            .map_err(|error| NetworkError::failed("cannot list the links", error))
     }
 
     /// The link of that name, if there is one.
     pub(super) async fn find(&self, name: &str) -> Result<Option<Link>, NetworkError> {
-        match self.0.link().get().match_name(name).execute().try_next().await {
+        match self
+            .0
+            .link()
+            .get()
+            .match_name(name)
+            .execute()
+            .try_next()
+            .await
+        {
             Ok(link) => Ok(link.map(Link::read)),
             Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(None),
-            Err(error) => Err(NetworkError::failed(format!("cannot look for the link {name}"), error)),
+            Err(error) => Err(NetworkError::failed(
+                format!("cannot look for the link {name}"),
+                error,
+            )),
         }
     }
 
     /// Makes a bridge, down. It is not an error that it is there.
-    pub(super) async fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<(), NetworkError> {
-        let bridge = LinkBridge::new(name).down().address(mac.to_vec()).mtu(mtu).build();
+    pub(super) async fn add_bridge(
+        &self,
+        name: &str,
+        mac: [u8; 6],
+        mtu: u32,
+    ) -> Result<(), NetworkError> {
+        let bridge = LinkBridge::new(name)
+            .down()
+            .address(mac.to_vec())
+            .mtu(mtu)
+            .build();
         match self.0.link().add(bridge).execute().await {
-            Err(error) if errno(&error) != Some(Errno::EXIST) => {
-                Err(NetworkError::failed(format!("cannot make the bridge {name}"), error))
-            }
+            Err(error) if errno(&error) != Some(Errno::EXIST) => Err(NetworkError::failed(
+                format!("cannot make the bridge {name}"),
+                error,
+            )),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -135,25 +170,44 @@ impl Links {
         match self.0.link().add(pair).execute().await {
             Ok(()) => Ok(true),
             Err(error) if errno(&error) == Some(Errno::EXIST) => Ok(false),
-            Err(error) => Err(NetworkError::failed(format!("cannot make the veth {}", ours.name), error)),
+            Err(error) => Err(NetworkError::failed(
+                format!("cannot make the veth {}", ours.name),
+                error,
+            )),
         }
     }
 
     /// Makes a link a port of `bridge`, up, with hairpin on and no IPv6 of its own; `alias` is what `ip link` shows.
-    pub(super) async fn set_port(&self, index: u32, bridge: u32, alias: &str) -> Result<(), NetworkError> {
+    pub(super) async fn set_port(
+        &self,
+        index: u32,
+        bridge: u32,
+        alias: &str,
+    ) -> Result<(), NetworkError> {
         let no_ipv6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         // In this order: an address would be made up at the moment the link comes up; hairpin is the port's, not the link's.
-        let quiet = LinkUnspec::new_with_index(index).append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_ipv6])).build();
+        let quiet = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_ipv6]))
+            .build();
         if let Err(error) = self.0.link().set(quiet).execute().await {
             tracing::trace!(%error, "this kernel has no IPv6 to turn off");
         }
-        let up = LinkUnspec::new_with_index(index).controller(bridge).alias(alias).up().build();
+        let up = LinkUnspec::new_with_index(index)
+            .controller(bridge)
+            .alias(alias)
+            .up()
+            .build();
         let hairpin = hears(LinkBridgePort::new(index).hairpin(true), true).build();
         let result = async {
             self.0.link().set(up).execute().await?;
             self.0.link().set_port(hairpin).execute().await
         };
-        result.await.map_err(|error| NetworkError::failed(format!("cannot make link {index} a port of the bridge"), error))
+        result.await.map_err(|error| {
+            NetworkError::failed(
+                format!("cannot make link {index} a port of the bridge"),
+                error,
+            )
+        })
     }
 
     /// Cuts a port off from its bridge: nothing is sent to it any more, and the bridge forgets, and does not learn again,
@@ -161,19 +215,27 @@ impl Links {
     ///
     /// Not by the port's state, which the kernel sets back at the next change of carrier. No error if the link is gone.
     pub(super) async fn mute_port(&self, name: &str) -> Result<(), NetworkError> {
-        let Some(link) = self.find(name).await?.filter(|link| link.bridge.is_some()) else { return Ok(()) };
-        let muted = hears(LinkBridgePort::new(link.index), false).fdb_flush().build();
+        let Some(link) = self.find(name).await?.filter(|link| link.bridge.is_some()) else {
+            return Ok(());
+        };
+        let muted = hears(LinkBridgePort::new(link.index), false)
+            .fdb_flush()
+            .build();
         match self.0.link().set_port(muted).execute().await {
             // What is no port (any more) is refused as not supported.
-            Err(error) if !matches!(errno(&error), Some(Errno::NODEV | Errno::OPNOTSUPP)) => {
-                Err(NetworkError::failed(format!("cannot cut off the link {name}"), error))
-            }
+            Err(error) if !matches!(errno(&error), Some(Errno::NODEV | Errno::OPNOTSUPP)) => Err(
+                NetworkError::failed(format!("cannot cut off the link {name}"), error),
+            ),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
     /// Brings a link up, with this hardware address if one is given.
-    pub(super) async fn set_up(&self, index: u32, mac: Option<[u8; 6]>) -> Result<(), NetworkError> {
+    pub(super) async fn set_up(
+        &self,
+        index: u32,
+        mac: Option<[u8; 6]>,
+    ) -> Result<(), NetworkError> {
         let mut link = LinkUnspec::new_with_index(index).up();
         if let Some(mac) = mac {
             link = link.address(mac.to_vec());
@@ -183,32 +245,69 @@ impl Links {
     }
 
     /// Whether a link has an address.
-    pub(super) async fn has_address(&self, index: u32, address: Ipv4Addr) -> Result<bool, NetworkError> {
-        let found =
-            self.0.address().get().set_link_index_filter(index).set_address_filter(address.into()).execute().try_next().await;
-        let found = found.map_err(|error| NetworkError::failed(format!("cannot list the addresses of link {index}"), error))?;
+    pub(super) async fn has_address(
+        &self,
+        index: u32,
+        address: Ipv4Addr,
+    ) -> Result<bool, NetworkError> {
+        let found = self
+            .0
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .set_address_filter(address.into())
+            .execute()
+            .try_next()
+            .await;
+        let found = found.map_err(|error| {
+            NetworkError::failed(format!("cannot list the addresses of link {index}"), error)
+        })?;
         Ok(found.is_some())
     }
 
     /// Gives a link an address. It is not an error that it has it.
-    pub(super) async fn set_address(&self, index: u32, address: Ipv4Addr, prefix: u8) -> Result<(), NetworkError> {
-        let result = self.0.address().add(index, address.into(), prefix).replace().execute().await;
-        result.map_err(|error| NetworkError::failed(format!("cannot give the address {address}/{prefix} to link {index}"), error))
+    pub(super) async fn set_address(
+        &self,
+        index: u32,
+        address: Ipv4Addr,
+        prefix: u8,
+    ) -> Result<(), NetworkError> {
+        let result = self
+            .0
+            .address()
+            .add(index, address.into(), prefix)
+            .replace()
+            .execute()
+            .await;
+        result.map_err(|error| {
+            NetworkError::failed(
+                format!("cannot give the address {address}/{prefix} to link {index}"),
+                error,
+            )
+        })
     }
 
     /// Sets the one way out.
     pub(super) async fn set_default_route(&self, gateway: Ipv4Addr) -> Result<(), NetworkError> {
-        let route = RouteMessageBuilder::<Ipv4Addr>::new().gateway(gateway).build();
+        let route = RouteMessageBuilder::<Ipv4Addr>::new()
+            .gateway(gateway)
+            .build();
         let result = self.0.route().add(route).replace().execute().await;
-        result.map_err(|error| NetworkError::failed(format!("cannot set the default route through {gateway}"), error))
+        result.map_err(|error| {
+            NetworkError::failed(
+                format!("cannot set the default route through {gateway}"),
+                error,
+            )
+        })
     }
 
     /// Deletes a link. It is not an error that it is gone.
     pub(super) async fn delete(&self, link: &Link) -> Result<(), NetworkError> {
         match self.0.link().del(link.index).execute().await {
-            Err(error) if errno(&error) != Some(Errno::NODEV) => {
-                Err(NetworkError::failed(format!("cannot delete the link {}", link.name), error))
-            }
+            Err(error) if errno(&error) != Some(Errno::NODEV) => Err(NetworkError::failed(
+                format!("cannot delete the link {}", link.name),
+                error,
+            )),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -216,15 +315,25 @@ impl Links {
     /// The largest packet, in bytes, that the link towards the outside takes. `None`: there is no way out (yet).
     pub(super) async fn uplink_mtu(&self) -> Result<Option<u32>, NetworkError> {
         // Any address of the outside does: the kernel is asked for its way there, and nothing is sent.
-        let outside = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(Ipv4Addr::new(203, 0, 113, 1), 32).build();
+        let outside = RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(Ipv4Addr::new(203, 0, 113, 1), 32)
+            .build();
         let Ok(Some(route)) = self.0.route().get(outside).execute().try_next().await else {
             return Ok(None);
         };
-        let uplink = route
-            .attributes
-            .iter()
-            .find_map(|attribute| if let RouteAttribute::Oif(index) = attribute { Some(*index) } else { None });
-        let mtu = self.all().await?.into_iter().find(|link| Some(link.index) == uplink).map(|link| link.mtu);
+        let uplink = route.attributes.iter().find_map(|attribute| {
+            if let RouteAttribute::Oif(index) = attribute {
+                Some(*index)
+            } else {
+                None
+            }
+        });
+        let mtu = self
+            .all()
+            .await?
+            .into_iter()
+            .find(|link| Some(link.index) == uplink)
+            .map(|link| link.mtu);
         Ok(mtu.filter(|mtu| ETHERNET_MTU.contains(mtu)))
     }
 }
@@ -267,6 +376,8 @@ impl Link {
 }
 
 fn is_hairpin(part: &LinkInfo) -> bool {
-    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = part else { return false };
+    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = part else {
+        return false;
+    };
     port.contains(&InfoBridgePort::HairpinMode(true))
 }

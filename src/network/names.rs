@@ -35,7 +35,13 @@ impl Files {
     }
 
     /// Writes all three, where they are not so already. Answers whether anything was written.
-    pub(super) fn write(&self, name: &ContainerName, address: Ipv4Addr, peers: &Peers, resolv_conf: &str) -> io::Result<bool> {
+    pub(super) fn write(
+        &self,
+        name: &ContainerName,
+        address: Ipv4Addr,
+        peers: &Peers,
+        resolv_conf: &str,
+    ) -> io::Result<bool> {
         fs::create_dir_all(&self.dir)?;
         let hostname = write_in_place(&self.hostname(), &format!("{name}\n"))?;
         let hosts = write_in_place(&self.hosts(), &hosts(name, address, peers))?;
@@ -58,8 +64,12 @@ pub(super) type Peers = BTreeMap<ContainerName, Ipv4Addr>;
 
 /// A container's `hosts` file (hosts(5)): itself, and all others by their names.
 fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
-    let mut text = String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let others = peers.iter().filter(|(name, _)| *name != own).map(|(name, address)| (name, *address));
+    let mut text =
+        String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    let others = peers
+        .iter()
+        .filter(|(name, _)| *name != own)
+        .map(|(name, address)| (name, *address));
     for (name, address) in std::iter::once((own, address)).chain(others) {
         writeln!(text, "{address}\t{name}").expect("writing to a string cannot fail");
     }
@@ -70,7 +80,9 @@ fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
 pub(super) fn host_resolv_conf() -> String {
     let mut first = None;
     for path in RESOLV_CONF {
-        let Ok(text) = fs::read_to_string(path) else { continue };
+        let Ok(text) = fs::read_to_string(path) else {
+            continue;
+        };
         let made = resolv_conf(&text);
         if made.servers > 0 {
             return made.text;
@@ -99,8 +111,13 @@ fn resolv_conf(host: &str) -> ResolvConf {
         let mut words = line.split_whitespace();
         let keep = match words.next() {
             Some("nameserver") => {
-                let usable = |address: IpAddr| address.is_ipv4() && !address.is_loopback() && !address.is_unspecified();
-                let keep = words.next().and_then(|word| word.parse().ok()).is_some_and(usable);
+                let usable = |address: IpAddr| {
+                    address.is_ipv4() && !address.is_loopback() && !address.is_unspecified()
+                };
+                let keep = words
+                    .next()
+                    .and_then(|word| word.parse().ok())
+                    .is_some_and(usable);
                 servers += usize::from(keep);
                 keep
             }
@@ -127,7 +144,11 @@ fn write_in_place(path: &Path, text: &str) -> io::Result<bool> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(_) | Err(_) => {}
     }
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o644))?;
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(u64::try_from(text.len()).expect("a text in memory is shorter than 2^64"))?;
@@ -147,10 +168,17 @@ mod tests {
     #[test]
     fn hosts_lists_oneself_first_and_everybody_once() {
         let address = |last| Ipv4Addr::new(10, 231, 0, last);
-        let peers = Peers::from([(name("a"), address(4)), (name("db"), address(3)), (name("web"), address(2))]);
+        let peers = Peers::from([
+            (name("a"), address(4)),
+            (name("db"), address(3)),
+            (name("web"), address(2)),
+        ]);
         let text = hosts(&name("web"), address(2), &peers);
         let lines: Vec<_> = text.lines().skip(2).collect();
-        assert_eq!(lines, ["10.231.0.2\tweb", "10.231.0.4\ta", "10.231.0.3\tdb"]);
+        assert_eq!(
+            lines,
+            ["10.231.0.2\tweb", "10.231.0.4\ta", "10.231.0.3\tdb"]
+        );
         assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
     }
 
@@ -163,8 +191,16 @@ mod tests {
         }
         const NONE: &str = "# The host has no name server that a container could reach.\n";
         check("nameserver 10.0.0.53\n", 1, "nameserver 10.0.0.53\n");
-        check("# note\nnameserver 127.0.0.53\noptions edns0\nsearch lan\n", 0, &format!("options edns0\nsearch lan\n{NONE}"));
-        check("nameserver ::1\nnameserver fe80::1%eth0\nnameserver 8.8.8.8 \n", 1, "nameserver 8.8.8.8\n");
+        check(
+            "# note\nnameserver 127.0.0.53\noptions edns0\nsearch lan\n",
+            0,
+            &format!("options edns0\nsearch lan\n{NONE}"),
+        );
+        check(
+            "nameserver ::1\nnameserver fe80::1%eth0\nnameserver 8.8.8.8 \n",
+            1,
+            "nameserver 8.8.8.8\n",
+        );
         check("", 0, NONE);
         check("nameserver\nnameserver x\nsortlist 1.2.3.4\n", 0, NONE);
     }

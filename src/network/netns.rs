@@ -37,11 +37,15 @@ where
         // Whoever asked may have gone away, and then nobody wants the result.
         .spawn(move || drop(done.send(work())))
         .map_err(|error| NetworkError::failed("cannot start a thread", error))?;
-    result.await.map_err(|error| NetworkError::failed("the thread that changes a netns ended early", error))?
+    result.await.map_err(|error| {
+        NetworkError::failed("the thread that changes a netns ended early", error)
+    })?
 }
 
 /// Runs a future on the calling thread alone.
-pub(super) fn block_on<T>(work: impl Future<Output = Result<T, NetworkError>>) -> Result<T, NetworkError> {
+pub(super) fn block_on<T>(
+    work: impl Future<Output = Result<T, NetworkError>>,
+) -> Result<T, NetworkError> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -55,18 +59,28 @@ pub(super) fn block_on<T>(work: impl Future<Output = Result<T, NetworkError>>) -
 pub(super) fn enter(file: &Path) -> io::Result<()> {
     if exists(file)? {
         let netns = File::open(file)?;
-        return Ok(move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?);
+        return Ok(move_into_link_name_space(
+            netns.as_fd(),
+            Some(LinkNameSpaceType::Network),
+        )?);
     }
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir)?;
     }
     // A file without a mount is what a crash between the next steps leaves behind; it is used again.
-    OpenOptions::new().write(true).create(true).truncate(false).open(file)?;
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(file)?;
     unshare_network()?;
     Ok(mount_bind(OWN, file)?)
 }
 
-#[allow(deprecated, reason = "the other form is `unsafe` for the sake of CLONE_FILES alone, which is not asked for here")]
+#[allow(
+    deprecated,
+    reason = "the other form is `unsafe` for the sake of CLONE_FILES alone, which is not asked for here"
+)]
 fn unshare_network() -> rustix::io::Result<()> {
     rustix::thread::unshare(UnshareFlags::NEWNET)
 }
@@ -106,7 +120,11 @@ pub(super) fn instances_in(dir: &Path) -> io::Result<Vec<InstanceName>> {
     };
     let mut instances = Vec::new();
     for entry in entries {
-        if let Some(instance) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) {
+        if let Some(instance) = entry?
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        {
             instances.push(instance);
         }
     }

@@ -117,9 +117,17 @@ table ip {table} {{
 }
 
 fn elements(published: &Published, bound: bool) -> String {
-    let those = published.iter().filter(|(port, _)| port.host_ip.is_some() == bound);
-    let lines: Vec<_> = those.map(|(port, to)| format!("      {}", element(port, to))).collect();
-    if lines.is_empty() { String::new() } else { format!("    elements = {{\n{}\n    }}\n", lines.join(",\n")) }
+    let those = published
+        .iter()
+        .filter(|(port, _)| port.host_ip.is_some() == bound);
+    let lines: Vec<_> = those
+        .map(|(port, to)| format!("      {}", element(port, to)))
+        .collect();
+    if lines.is_empty() {
+        String::new()
+    } else {
+        format!("    elements = {{\n{}\n    }}\n", lines.join(",\n"))
+    }
 }
 
 /// The transaction that takes some elements away and then adds others.
@@ -129,41 +137,74 @@ fn elements(published: &Published, bound: bool) -> String {
 pub(super) fn change(table: &str, delete: &[HostPort], add: &Published) -> String {
     let mut text = String::new();
     for port in delete {
-        writeln!(text, "delete element ip {table} {} {{ {} }}", map(port), key(port)).expect("writing to a string cannot fail");
+        writeln!(
+            text,
+            "delete element ip {table} {} {{ {} }}",
+            map(port),
+            key(port)
+        )
+        .expect("writing to a string cannot fail");
     }
     for (port, to) in add {
-        writeln!(text, "add element ip {table} {} {{ {} }}", map(port), element(port, to))
-            .expect("writing to a string cannot fail");
+        writeln!(
+            text,
+            "add element ip {table} {} {{ {} }}",
+            map(port),
+            element(port, to)
+        )
+        .expect("writing to a string cannot fail");
     }
     text
 }
 
 fn map(port: &HostPort) -> &'static str {
-    if port.host_ip.is_some() { "bound" } else { "ports" }
+    if port.host_ip.is_some() {
+        "bound"
+    } else {
+        "ports"
+    }
 }
 
 fn key(port: &HostPort) -> String {
-    let address = port.host_ip.map(|address| format!("{address} . ")).unwrap_or_default();
+    let address = port
+        .host_ip
+        .map(|address| format!("{address} . "))
+        .unwrap_or_default();
     format!("{address}{} . {}", port.protocol.as_str(), port.port)
 }
 
 fn element(port: &HostPort, to: &Publication) -> String {
-    format!("{} comment \"{}\" : {} . {}", key(port), to.owner, to.address, to.port)
+    format!(
+        "{} comment \"{}\" : {} . {}",
+        key(port),
+        to.owner,
+        to.address,
+        to.port
+    )
 }
 
 /// Reads what `nft -j list table` printed.
 pub(super) fn read_listing(json: &str) -> Result<Listing, NftError> {
     let mut whole: Value = serde_json::from_str(json).map_err(NftError::Listing)?;
     let mut listing = Listing::default();
-    for object in whole.get_mut("nftables").and_then(Value::as_array_mut).into_iter().flatten() {
+    for object in whole
+        .get_mut("nftables")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
         if object.get("metainfo").is_some() {
             continue;
         }
         for (_, part) in object.as_object_mut().into_iter().flatten() {
-            let Some(part) = part.as_object_mut() else { continue };
+            let Some(part) = part.as_object_mut() else {
+                continue;
+            };
             // Given by the kernel, another one at each replacement.
             part.remove("handle");
-            let Some(Value::Array(elements)) = part.remove("elem") else { continue };
+            let Some(Value::Array(elements)) = part.remove("elem") else {
+                continue;
+            };
             let strange: Vec<Value> = elements
                 .into_iter()
                 .filter(|element| match read_element(element) {
@@ -182,7 +223,9 @@ pub(super) fn read_listing(json: &str) -> Result<Listing, NftError> {
 
 /// `[{"elem":{"val":{"concat":[<address>,<protocol>,<port>]},"comment":<owner>}},{"concat":[<address>,<port>]}]`
 fn read_element(element: &Value) -> Option<(HostPort, Publication)> {
-    let [from, to] = element.as_array()?.as_slice() else { return None };
+    let [from, to] = element.as_array()?.as_slice() else {
+        return None;
+    };
     let from = from.get("elem")?;
     let owner = from.get("comment")?.as_str()?.parse().ok()?;
     let (host_ip, protocol, port) = match from.get("val")?.get("concat")?.as_array()?.as_slice() {
@@ -190,10 +233,25 @@ fn read_element(element: &Value) -> Option<(HostPort, Publication)> {
         [address, protocol, port] => (Some(read_address(address)?), protocol, port),
         _ => return None,
     };
-    let protocol = [Protocol::Tcp, Protocol::Udp].into_iter().find(|known| Some(known.as_str()) == protocol.as_str())?;
-    let [address, to_port] = to.get("concat")?.as_array()?.as_slice() else { return None };
-    let port = HostPort { host_ip, protocol, port: read_port(port)? };
-    Some((port, Publication { owner, address: read_address(address)?, port: read_port(to_port)? }))
+    let protocol = [Protocol::Tcp, Protocol::Udp]
+        .into_iter()
+        .find(|known| Some(known.as_str()) == protocol.as_str())?;
+    let [address, to_port] = to.get("concat")?.as_array()?.as_slice() else {
+        return None;
+    };
+    let port = HostPort {
+        host_ip,
+        protocol,
+        port: read_port(port)?,
+    };
+    Some((
+        port,
+        Publication {
+            owner,
+            address: read_address(address)?,
+            port: read_port(to_port)?,
+        },
+    ))
 }
 
 fn read_address(value: &Value) -> Option<Ipv4Addr> {
@@ -208,7 +266,9 @@ fn read_port(value: &Value) -> Option<u16> {
 pub(super) async fn list(table: &str) -> Result<Option<Listing>, NftError> {
     match run(&["-j", "list", "table", "ip", table], "").await {
         Ok(json) => read_listing(&json).map(Some),
-        Err(NftError::Refused(message)) if message.contains("No such file or directory") => Ok(None),
+        Err(NftError::Refused(message)) if message.contains("No such file or directory") => {
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }
@@ -239,14 +299,20 @@ async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
 }
 
 fn is_passing(message: &str) -> bool {
-    ["Device or resource busy", "Interrupted system call", "Resource temporarily unavailable"]
-        .iter()
-        .any(|text| message.contains(text))
+    [
+        "Device or resource busy",
+        "Interrupted system call",
+        "Resource temporarily unavailable",
+    ]
+    .iter()
+    .any(|text| message.contains(text))
 }
 
 async fn run_once(arguments: &[&str], input: &str) -> Result<String, NftError> {
     let late = |_| NftError::Run(io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(RUN_TIMEOUT, exchange(arguments, input)).await.map_err(late)?
+    tokio::time::timeout(RUN_TIMEOUT, exchange(arguments, input))
+        .await
+        .map_err(late)?
 }
 
 async fn exchange(arguments: &[&str], input: &str) -> Result<String, NftError> {
@@ -268,10 +334,17 @@ async fn exchange(arguments: &[&str], input: &str) -> Result<String, NftError> {
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
         // The first line says what is wrong; the others draw where.
-        return Err(NftError::Refused(message.lines().next().unwrap_or("failed without a word").to_owned()));
+        return Err(NftError::Refused(
+            message
+                .lines()
+                .next()
+                .unwrap_or("failed without a word")
+                .to_owned(),
+        ));
     }
     written.map_err(NftError::Run)?;
-    String::from_utf8(output.stdout).map_err(|error| NftError::Run(io::Error::new(io::ErrorKind::InvalidData, error)))
+    String::from_utf8(output.stdout)
+        .map_err(|error| NftError::Run(io::Error::new(io::ErrorKind::InvalidData, error)))
 }
 
 #[cfg(test)]

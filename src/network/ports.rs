@@ -33,14 +33,21 @@ struct Book {
 
 impl Ports {
     pub(super) fn new(table: String, subnet: Ipv4Subnet) -> Self {
-        Self { table, subnet, book: Mutex::default() }
+        Self {
+            table,
+            subnet,
+            book: Mutex::default(),
+        }
     }
 
     /// Writes the table anew and keeps what an earlier process published in it.
     pub(super) async fn prepare(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         if book.shape.is_none() {
-            let found = nftables::list(&self.table).await.map_err(failed)?.unwrap_or_default();
+            let found = nftables::list(&self.table)
+                .await
+                .map_err(failed)?
+                .unwrap_or_default();
             book.published = found.published;
             self.replace(&mut book).await?;
         }
@@ -51,34 +58,62 @@ impl Ports {
     ///
     /// # Errors
     /// [`NetworkError::PortTaken`] if another container has one of them, or a process of the host listens on it.
-    pub(super) async fn publish(&self, instance: InstanceName, assignment: &Assignment) -> Result<(), NetworkError> {
+    pub(super) async fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
         if assignment.ports.is_empty() {
             return Ok(());
         }
         let mut book = self.book.lock().await;
         for binding in &assignment.ports {
             match book.published.get(&host_port(binding)) {
-                Some(taken) if taken.owner.id != instance.id => return Err(NetworkError::PortTaken { binding: binding.clone() }),
+                Some(taken) if taken.owner.id != instance.id => {
+                    return Err(NetworkError::PortTaken {
+                        binding: binding.clone(),
+                    });
+                }
                 // It was free when it was published. A process that has come since gets no packets, and is not asked for.
                 Some(_) => {}
                 None => check_free(binding)?,
             }
         }
         let add = publications(instance, assignment);
-        let other =
-            |port: &HostPort, to: &Publication| (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to);
-        let delete: Vec<HostPort> = book.published.iter().filter(|(port, to)| other(port, to)).map(|(port, _)| *port).collect();
+        let other = |port: &HostPort, to: &Publication| {
+            (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to)
+        };
+        let delete: Vec<HostPort> = book
+            .published
+            .iter()
+            .filter(|(port, to)| other(port, to))
+            .map(|(port, _)| *port)
+            .collect();
         self.change(&mut book, &delete, add).await
     }
 
     /// Takes back all ports of an instance.
     pub(super) async fn withdraw(&self, instance: InstanceName) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
-        let delete: Vec<HostPort> = book.published.iter().filter(|(_, to)| to.owner == instance).map(|(port, _)| *port).collect();
-        if delete.is_empty() { Ok(()) } else { self.change(&mut book, &delete, Published::new()).await }
+        let delete: Vec<HostPort> = book
+            .published
+            .iter()
+            .filter(|(_, to)| to.owner == instance)
+            .map(|(port, _)| *port)
+            .collect();
+        if delete.is_empty() {
+            Ok(())
+        } else {
+            self.change(&mut book, &delete, Published::new()).await
+        }
     }
 
-    async fn change(&self, book: &mut Book, delete: &[HostPort], add: Published) -> Result<(), NetworkError> {
+    async fn change(
+        &self,
+        book: &mut Book,
+        delete: &[HostPort],
+        add: Published,
+    ) -> Result<(), NetworkError> {
         let mut next = book.published.clone();
         next.retain(|port, _| !delete.contains(port));
         next.extend(add.iter().map(|(port, to)| (*port, *to)));
@@ -110,20 +145,31 @@ impl Ports {
     /// Everything that is published by an instance of which `keep` says so.
     pub(super) async fn of(&self, keep: impl Fn(InstanceName) -> bool) -> Published {
         let book = self.book.lock().await;
-        book.published.iter().filter(|(_, to)| keep(to.owner)).map(|(port, to)| (*port, *to)).collect()
+        book.published
+            .iter()
+            .filter(|(_, to)| keep(to.owner))
+            .map(|(port, to)| (*port, *to))
+            .collect()
     }
 
     /// Takes the whole table away.
     pub(super) async fn teardown(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         *book = Book::default();
-        nftables::apply(&format!("table ip {0}\ndelete table ip {0}\n", self.table)).await.map_err(failed)
+        nftables::apply(&format!("table ip {0}\ndelete table ip {0}\n", self.table))
+            .await
+            .map_err(failed)
     }
 
     async fn replace(&self, book: &mut Book) -> Result<(), NetworkError> {
         book.shape = None;
-        nftables::apply(&nftables::whole(&self.table, self.subnet, &book.published)).await.map_err(failed)?;
-        book.shape = nftables::list(&self.table).await.map_err(failed)?.map(|listing| listing.shape);
+        nftables::apply(&nftables::whole(&self.table, self.subnet, &book.published))
+            .await
+            .map_err(failed)?;
+        book.shape = nftables::list(&self.table)
+            .await
+            .map_err(failed)?
+            .map(|listing| listing.shape);
         Ok(())
     }
 }
@@ -132,39 +178,80 @@ fn failed(error: NftError) -> NetworkError {
     NetworkError::failed("cannot read or write the table of host ports", error).of(Part::Firewall)
 }
 
-fn differences(table: &str, found: Option<&Listing>, wanted: &Published, shape: Option<&str>) -> Vec<String> {
+fn differences(
+    table: &str,
+    found: Option<&Listing>,
+    wanted: &Published,
+    shape: Option<&str>,
+) -> Vec<String> {
     let Some(found) = found else {
         return vec![format!("nftables table {table}: was gone")];
     };
     let mut lines = Vec::new();
     if shape.is_some_and(|shape| shape != found.shape) {
-        lines.push(format!("nftables table {table}: its rules were changed by somebody else"));
+        lines.push(format!(
+            "nftables table {table}: its rules were changed by somebody else"
+        ));
     }
-    for (port, to) in wanted.iter().filter(|(port, to)| found.published.get(port) != Some(to)) {
-        lines.push(format!("host port {} {} for {}", port.port, port.protocol.as_str(), to.owner));
+    for (port, to) in wanted
+        .iter()
+        .filter(|(port, to)| found.published.get(port) != Some(to))
+    {
+        lines.push(format!(
+            "host port {} {} for {}",
+            port.port,
+            port.protocol.as_str(),
+            to.owner
+        ));
     }
-    for (port, to) in found.published.iter().filter(|(port, _)| !wanted.contains_key(port)) {
-        lines.push(format!("host port {} {} of {}", port.port, port.protocol.as_str(), to.owner));
+    for (port, to) in found
+        .published
+        .iter()
+        .filter(|(port, _)| !wanted.contains_key(port))
+    {
+        lines.push(format!(
+            "host port {} {} of {}",
+            port.port,
+            port.protocol.as_str(),
+            to.owner
+        ));
     }
     lines
 }
 
 fn host_port(binding: &PortBinding) -> HostPort {
     let host_ip = binding.host_ip.filter(|address| !address.is_unspecified());
-    HostPort { host_ip, protocol: binding.protocol, port: binding.host }
+    HostPort {
+        host_ip,
+        protocol: binding.protocol,
+        port: binding.host,
+    }
 }
 
 /// What an instance's assignment asks the table to hold.
 pub(super) fn publications(owner: InstanceName, assignment: &Assignment) -> Published {
-    let to = |binding: &PortBinding| Publication { owner, address: assignment.address, port: binding.container };
-    assignment.ports.iter().map(|binding| (host_port(binding), to(binding))).collect()
+    let to = |binding: &PortBinding| Publication {
+        owner,
+        address: assignment.address,
+        port: binding.container,
+    };
+    assignment
+        .ports
+        .iter()
+        .map(|binding| (host_port(binding), to(binding)))
+        .collect()
 }
 
 fn check_free(binding: &PortBinding) -> Result<(), NetworkError> {
     match listener_on(binding) {
         Ok(false) => Ok(()),
-        Ok(true) => Err(NetworkError::PortTaken { binding: binding.clone() }),
-        Err(error) => Err(NetworkError::failed(format!("cannot see whether host port {} is free", binding.host), error)),
+        Ok(true) => Err(NetworkError::PortTaken {
+            binding: binding.clone(),
+        }),
+        Err(error) => Err(NetworkError::failed(
+            format!("cannot see whether host port {} is free", binding.host),
+            error,
+        )),
     }
 }
 
@@ -176,7 +263,10 @@ fn check_free(binding: &PortBinding) -> Result<(), NetworkError> {
 /// # Errors
 /// If the kernel does not tell.
 pub fn listener_on(binding: &PortBinding) -> io::Result<bool> {
-    let address = SocketAddrV4::new(binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED), binding.host);
+    let address = SocketAddrV4::new(
+        binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
+        binding.host,
+    );
     let kind = match binding.protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,

@@ -43,7 +43,10 @@ impl Network {
     ///
     /// # Errors
     /// [`NetworkError::Failed`], the first of them. Everything else was done.
-    pub async fn settle(&self, wanted: &[(InstanceName, ContainerName, Assignment)]) -> Result<Vec<String>, NetworkError> {
+    pub async fn settle(
+        &self,
+        wanted: &[(InstanceName, ContainerName, Assignment)],
+    ) -> Result<Vec<String>, NetworkError> {
         let _alone = self.gate.write().await;
         let mut repairs = Repairs::default();
         let named: BTreeSet<InstanceName> = wanted.iter().map(|(instance, ..)| *instance).collect();
@@ -72,11 +75,22 @@ impl Network {
         {
             let mut known = self.known();
             known.peers.retain(|instance, _| spared.contains(instance));
-            known.peers.extend(live.iter().map(|(instance, name, to)| (*instance, (name.clone(), to.address))));
+            known.peers.extend(
+                live.iter()
+                    .map(|(instance, name, to)| (*instance, (name.clone(), to.address))),
+            );
         }
-        let rewritten = self.rewrite_names(&mut *self.names_written.lock().await).await?;
-        repairs.note(Ok(rewritten.changed.into_iter().map(|instance| format!("names of {instance}"))));
-        rewritten.failed.into_iter().for_each(|(_, error)| repairs.note(Err::<Option<String>, _>(error)));
+        let rewritten = self
+            .rewrite_names(&mut *self.names_written.lock().await)
+            .await?;
+        repairs.note(Ok(rewritten
+            .changed
+            .into_iter()
+            .map(|instance| format!("names of {instance}"))));
+        rewritten
+            .failed
+            .into_iter()
+            .for_each(|(_, error)| repairs.note(Err::<Option<String>, _>(error)));
         repairs.finish()
     }
 
@@ -91,7 +105,10 @@ impl Network {
         {
             let mut known = self.known();
             known.peers_changes += 1;
-            *known = super::Known { peers_changes: known.peers_changes, ..Default::default() };
+            *known = super::Known {
+                peers_changes: known.peers_changes,
+                ..Default::default()
+            };
         }
         let mut repairs = Repairs::default();
         repairs.note(self.remove_leftovers(|_| false));
@@ -99,7 +116,9 @@ impl Network {
         repairs.note(forward::settle(&self.config.bridge, false).await);
         let name = self.config.bridge.clone();
         let links = on_links("bridge", async move |host: &links::Links| {
-            let Some(bridge) = host.find(&name).await? else { return Ok(None) };
+            let Some(bridge) = host.find(&name).await? else {
+                return Ok(None);
+            };
             for port in bridge::our_ports(host.all().await?, bridge.index) {
                 host.delete(&port).await?;
             }
@@ -122,28 +141,43 @@ impl Network {
         let mut live = Vec::new();
         for entry in wanted {
             let file = self.netns(entry.0);
-            if netns::exists(&file).map_err(|error| netns_failed(format!("cannot look at {}", file.display()), error))? {
+            if netns::exists(&file).map_err(|error| {
+                netns_failed(format!("cannot look at {}", file.display()), error)
+            })? {
                 live.push(entry.clone());
             }
         }
         Ok(live)
     }
 
-    fn remove_leftovers(&self, keep: impl Fn(&InstanceName) -> bool) -> Result<Vec<String>, NetworkError> {
+    fn remove_leftovers(
+        &self,
+        keep: impl Fn(&InstanceName) -> bool,
+    ) -> Result<Vec<String>, NetworkError> {
         let mut lines = Vec::new();
         let look = |dir: &std::path::Path| {
-            let found = netns::instances_in(dir)
-                .map_err(|error| NetworkError::failed(format!("cannot look into {}", dir.display()), error));
-            found.map(|found| found.into_iter().filter(|instance| !keep(instance)).collect::<Vec<_>>())
+            let found = netns::instances_in(dir).map_err(|error| {
+                NetworkError::failed(format!("cannot look into {}", dir.display()), error)
+            });
+            found.map(|found| {
+                found
+                    .into_iter()
+                    .filter(|instance| !keep(instance))
+                    .collect::<Vec<_>>()
+            })
         };
         for instance in look(&self.config.netns_dir)? {
             let file = self.netns(instance);
-            netns::remove(&file).map_err(|error| netns_failed(format!("cannot remove {}", file.display()), error))?;
+            netns::remove(&file).map_err(|error| {
+                netns_failed(format!("cannot remove {}", file.display()), error)
+            })?;
             lines.push(format!("netns {instance}"));
         }
         for instance in look(&self.config.files_dir)? {
             let files = self.files(instance);
-            files.remove().map_err(|error| NetworkError::failed(format!("cannot remove {}", files.dir.display()), error))?;
+            files.remove().map_err(|error| {
+                NetworkError::failed(format!("cannot remove {}", files.dir.display()), error)
+            })?;
             lines.push(format!("names of {instance}"));
         }
         Ok(lines)
@@ -158,7 +192,10 @@ impl Network {
     ) -> Result<Vec<String>, NetworkError> {
         let index = bridge.index;
         let all = on_links("links", async |host: &links::Links| host.all().await).await?;
-        let is_plugged = |cable: &Cable| all.iter().any(|link| link.name == cable.name && is_right(link, index));
+        let is_plugged = |cable: &Cable| {
+            all.iter()
+                .any(|link| link.name == cable.name && is_right(link, index))
+        };
         let mut lines = Vec::new();
         let mut result = Ok(());
         for (instance, name, assignment) in live {
@@ -169,8 +206,12 @@ impl Network {
             }
         }
         let known = live.iter().map(|(instance, ..)| instance).chain(spared);
-        let known: BTreeSet<String> = known.map(|instance| veth::name(&self.config.bridge, *instance)).collect();
-        let nobodys: Vec<Link> = bridge::our_ports(all, index).filter(|link| !known.contains(&link.name)).collect();
+        let known: BTreeSet<String> = known
+            .map(|instance| veth::name(&self.config.bridge, *instance))
+            .collect();
+        let nobodys: Vec<Link> = bridge::our_ports(all, index)
+            .filter(|link| !known.contains(&link.name))
+            .collect();
         lines.extend(nobodys.iter().map(|link| format!("veth {}", link.name)));
         let deleted = on_links("links", async move |host: &links::Links| {
             for link in &nobodys {

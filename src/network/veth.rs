@@ -39,10 +39,13 @@ pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
     use std::fmt::Write as _;
 
     let digest = Sha256::digest(format!("{bridge}/{instance}"));
-    digest.iter().take(6).fold(PREFIX.to_owned(), |mut name, byte| {
-        write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-        name
-    })
+    digest
+        .iter()
+        .take(6)
+        .fold(PREFIX.to_owned(), |mut name, byte| {
+            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
+            name
+        })
 }
 
 /// What the link says about itself, for a person who looks at the host.
@@ -62,7 +65,9 @@ pub(super) fn plug(cable: &Cable) -> Result<(), NetworkError> {
         let connections = async {
             tokio::select! { () = host_connection => {}, () = inside_connection => {} }
         };
-        links::drive(connections, connect(&host, &inside, cable)).await.map_err(|error| error.of(Part::Bridge))
+        links::drive(connections, connect(&host, &inside, cable))
+            .await
+            .map_err(|error| error.of(Part::Bridge))
     })
 }
 
@@ -75,7 +80,8 @@ pub(super) fn unplug(netns: &Path, link: &str) -> Result<(), NetworkError> {
         let (host, connection) = links::open()?;
         links::drive(connection, host.mute_port(link)).await
     });
-    let removed = netns::remove(netns).map_err(|error| netns_failed(format!("cannot remove {}", netns.display()), error));
+    let removed = netns::remove(netns)
+        .map_err(|error| netns_failed(format!("cannot remove {}", netns.display()), error));
     muted.and(removed.map(drop))
 }
 
@@ -103,21 +109,48 @@ async fn connect(host: &Links, inside: &Links, cable: &Cable) -> Result<(), Netw
     for rival in &cable.rivals {
         host.mute_port(rival).await?;
     }
-    host.set_port(ours.index, cable.bridge.index, &cable.alias).await?;
-    inside.set_address(eth0.index, cable.address, cable.prefix).await?;
+    host.set_port(ours.index, cable.bridge.index, &cable.alias)
+        .await?;
+    inside
+        .set_address(eth0.index, cable.address, cable.prefix)
+        .await?;
     inside.set_up(eth0.index, None).await?;
     inside.set_default_route(cable.gateway).await
 }
 
-async fn make(host: &Links, inside: &Links, cable: &Cable) -> Result<(links::Link, links::Link), NetworkError> {
-    let lost = || NetworkError::failed(format!("the veth {} was deleted while it was made", cable.name), not_found());
-    let netns = File::open(netns::OWN).map_err(|error| NetworkError::failed(entering(&cable.netns), error))?;
+async fn make(
+    host: &Links,
+    inside: &Links,
+    cable: &Cable,
+) -> Result<(links::Link, links::Link), NetworkError> {
+    let lost = || {
+        NetworkError::failed(
+            format!("the veth {} was deleted while it was made", cable.name),
+            not_found(),
+        )
+    };
+    let netns = File::open(netns::OWN)
+        .map_err(|error| NetworkError::failed(entering(&cable.netns), error))?;
     // The host's end has an address of its own, other than a random one, so that nothing on the host (udev) sets it later.
     let [_, _, a, b, c, d] = mac(cable.address);
-    let ours = VethEnd { name: &cable.name, mac: [0x0a, 0x59, a, b, c, d], mtu: cable.bridge.mtu };
-    let peer = VethEnd { name: "eth0", mac: mac(cable.address), mtu: cable.bridge.mtu };
-    if !host.add_veth(&ours, cable.bridge.index, &peer, netns.as_raw_fd()).await? {
-        return Err(NetworkError::failed(format!("cannot make the veth {}", cable.name), rustix::io::Errno::EXIST));
+    let ours = VethEnd {
+        name: &cable.name,
+        mac: [0x0a, 0x59, a, b, c, d],
+        mtu: cable.bridge.mtu,
+    };
+    let peer = VethEnd {
+        name: "eth0",
+        mac: mac(cable.address),
+        mtu: cable.bridge.mtu,
+    };
+    if !host
+        .add_veth(&ours, cable.bridge.index, &peer, netns.as_raw_fd())
+        .await?
+    {
+        return Err(NetworkError::failed(
+            format!("cannot make the veth {}", cable.name),
+            rustix::io::Errno::EXIST,
+        ));
     }
     let ours = host.find(&cable.name).await?.ok_or_else(lost)?;
     let eth0 = inside.find("eth0").await?.ok_or_else(lost)?;
@@ -135,8 +168,15 @@ mod tests {
     #[test]
     fn the_name_of_a_link_fits_the_kernel_and_differs_by_bridge_and_generation() {
         let instance: InstanceName = "0123456789ab-1".parse().unwrap();
-        let next = InstanceName { generation: 2, ..instance };
-        let names = [name("chas0", instance), name("chas0", next), name("chas1", instance)];
+        let next = InstanceName {
+            generation: 2,
+            ..instance
+        };
+        let names = [
+            name("chas0", instance),
+            name("chas0", next),
+            name("chas1", instance),
+        ];
         for (i, one) in names.iter().enumerate() {
             assert!(one.len() <= 15 && one.starts_with(PREFIX), "{one}");
             assert!(names[i + 1..].iter().all(|other| other != one), "{names:?}");

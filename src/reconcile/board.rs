@@ -30,15 +30,21 @@ impl Clock {
     #[must_use]
     pub fn start() -> Self {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot_id = u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).unwrap_or_default();
+        let boot_id =
+            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let boot_id =
+            u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).unwrap_or_default();
         Self::at(Duration::try_from(time).unwrap_or_default(), boot_id)
     }
 
     /// A clock that shows `at_start` now, in the boot with this id.
     #[must_use]
     pub fn at(at_start: Duration, boot_id: u128) -> Self {
-        Self { at_start, start: Instant::now(), boot_id }
+        Self {
+            at_start,
+            start: Instant::now(),
+            boot_id,
+        }
     }
 
     /// Which boot of the node its times are of.
@@ -114,7 +120,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub(super) fn new(clock: Clock) -> Self {
-        let reachability = Reachability { reachable: false, since: SystemTime::now(), error: Some("not asked yet".to_owned()) };
+        let reachability = Reachability {
+            reachable: false,
+            since: SystemTime::now(),
+            error: Some("not asked yet".to_owned()),
+        };
         Self {
             known: Mutex::default(),
             foreign: Mutex::default(),
@@ -186,13 +196,21 @@ impl Board {
         if troubles.len() == ERRORS_MAX {
             troubles.pop_front();
         }
-        troubles.push_back(Trouble { at: SystemTime::now(), reason, message });
+        troubles.push_back(Trouble {
+            at: SystemTime::now(),
+            reason,
+            message,
+        });
     }
 
     pub(super) fn reached(&self, error: Option<String>) {
         let mut now = lock(&self.reachability);
         // Before the first answer or refusal it is neither: the first of either is news too.
-        let is_news = if error.is_none() { !now.reachable } else { now.error.is_none() };
+        let is_news = if error.is_none() {
+            !now.reachable
+        } else {
+            now.error.is_none()
+        };
         if is_news {
             match &error {
                 None => tracing::info!("containerd answers"),

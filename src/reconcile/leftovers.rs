@@ -16,9 +16,9 @@ impl Board {
             return BTreeMap::new();
         }
         let known = lock(&self.known);
-        let left = known
-            .iter()
-            .filter(|(id, known)| desired.get(**id).is_none() && !desired.holds(**id) && !known.seen.instances.is_empty());
+        let left = known.iter().filter(|(id, known)| {
+            desired.get(**id).is_none() && !desired.holds(**id) && !known.seen.instances.is_empty()
+        });
         left.map(|(id, known)| (*id, known.seen.clone())).collect()
     }
 }

@@ -36,7 +36,10 @@ impl Queue {
     /// Asks for a turn at `due`; the earliest that was asked for counts.
     pub fn wake_at(&self, id: ContainerId, due: Instant) {
         let mut entries = self.entries();
-        let entry = entries.entry(id).or_insert(Entry { due: None, busy: None });
+        let entry = entries.entry(id).or_insert(Entry {
+            due: None,
+            busy: None,
+        });
         entry.due = Some(entry.due.map_or(due, |before| before.min(due)));
         drop(entries);
         self.changed.notify_one();
@@ -44,14 +47,21 @@ impl Queue {
 
     /// Tells a turn under way that what it does may no longer be wanted.
     pub fn interrupt(&self, id: ContainerId) {
-        if let Some(busy) = self.entries().get(&id).and_then(|entry| entry.busy.as_ref()) {
+        if let Some(busy) = self
+            .entries()
+            .get(&id)
+            .and_then(|entry| entry.busy.as_ref())
+        {
             busy.cancel();
         }
     }
 
     /// Tells every turn under way, since the agent is to end.
     pub fn interrupt_all(&self) {
-        self.entries().values().filter_map(|entry| entry.busy.as_ref()).for_each(CancellationToken::cancel);
+        self.entries()
+            .values()
+            .filter_map(|entry| entry.busy.as_ref())
+            .for_each(CancellationToken::cancel);
     }
 
     /// Waits for the next turn that is due and begins it. Cancel safe.
@@ -74,7 +84,9 @@ impl Queue {
                 }
             };
             match earliest {
-                Some(due) => tokio::select! { biased; () = changed => {} () = tokio::time::sleep_until(due) => {} },
+                Some(due) => {
+                    tokio::select! { biased; () = changed => {} () = tokio::time::sleep_until(due) => {} }
+                }
                 None => changed.await,
             }
         }
@@ -115,7 +127,9 @@ mod tests {
     }
 
     async fn nobody(queue: &Queue) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err()
+        tokio::time::timeout(Duration::from_millis(1), queue.next())
+            .await
+            .is_err()
     }
 
     #[tokio::test(start_paused = true)]

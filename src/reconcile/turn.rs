@@ -25,18 +25,27 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.
 fn restart_delay(exits: u32, draw: fn(Duration) -> Duration) -> Duration {
-    let ceiling = Duration::from_secs(1).saturating_mul(1 << exits.min(9)).min(Duration::from_mins(5));
+    let ceiling = Duration::from_secs(1)
+        .saturating_mul(1 << exits.min(9))
+        .min(Duration::from_mins(5));
     ceiling / 2 + draw(ceiling / 2)
 }
 
 /// Waits between attempts of a step that failed.
-fn attempt_delay(cause: Cause, reason: Reason, attempts: u32, draw: fn(Duration) -> Duration) -> Duration {
+fn attempt_delay(
+    cause: Cause,
+    reason: Reason,
+    attempts: u32,
+    draw: fn(Duration) -> Duration,
+) -> Duration {
     // What a registry refused is somebody else's to mend, and asking again costs them something.
     let first = match (cause, reason.kind()) {
         (Cause::Start, Kind::Image) => Duration::from_secs(10),
         (Cause::Start | Cause::End | Cause::Exit, _) => Duration::from_secs(1),
     };
-    let ceiling = first.saturating_mul(1 << attempts.min(9)).min(Duration::from_mins(5));
+    let ceiling = first
+        .saturating_mul(1 << attempts.min(9))
+        .min(Duration::from_mins(5));
     ceiling / 2 + draw(ceiling / 2)
 }
 
@@ -82,12 +91,18 @@ impl<R: Runtime> Drop for Turn<'_, R> {
 
 impl<R: Runtime> Reconciler<R> {
     pub(super) async fn turn(&self, id: ContainerId, interrupt: CancellationToken) {
-        let _turn = Turn { reconciler: self, id };
+        let _turn = Turn {
+            reconciler: self,
+            id,
+        };
         let before = self.board.known(id).memory;
         self.steps(id, interrupt).await;
         let memory = self.board.known(id).memory;
         if memory != before && self.writer.store().desired().get(id).is_some() {
-            let remembered = Remembered { boot_id: self.board.clock.boot_id(), memory };
+            let remembered = Remembered {
+                boot_id: self.board.clock.boot_id(),
+                memory,
+            };
             self.writer.remember(id, remembered).await;
         }
     }
@@ -97,7 +112,11 @@ impl<R: Runtime> Reconciler<R> {
             let desired = self.writer.store().desired();
             let record = desired.get(id).cloned();
             // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.
-            if desired.holds(id) || desired.adoption().is_some_and(|adoption| adoption.is_new || record.is_none()) {
+            if desired.holds(id)
+                || desired
+                    .adoption()
+                    .is_some_and(|adoption| adoption.is_new || record.is_none())
+            {
                 if record.is_none() {
                     self.board.drop_known(id);
                 }
@@ -116,7 +135,9 @@ impl<R: Runtime> Reconciler<R> {
             let now = self.board.clock.now();
             let next = self.board.update(id, |known| {
                 if let Some(record) = record {
-                    known.memory.look(record, &seen, now, |exits| restart_delay(exits, self.draw));
+                    known
+                        .memory
+                        .look(record, &seen, now, |exits| restart_delay(exits, self.draw));
                 }
                 known.seen = seen;
                 step(id, record, &known.seen, &known.memory, now)
@@ -124,14 +145,19 @@ impl<R: Runtime> Reconciler<R> {
             match next {
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled => return,
-                Step::Wait(until) => return self.queue.wake_at(id, Instant::now() + until.since(now)),
-                next @ (Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget) => {
-                    match self.carry_out(id, record, next, &interrupt).await {
-                        After::Look => {}
-                        After::Pause => return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER),
-                        After::End => return,
-                    }
+                Step::Wait(until) => {
+                    return self.queue.wake_at(id, Instant::now() + until.since(now));
                 }
+                next @ (Step::Pull
+                | Step::Launch
+                | Step::Stop(_)
+                | Step::Remove(_)
+                | Step::Finish(_)
+                | Step::Forget) => match self.carry_out(id, record, next, &interrupt).await {
+                    After::Look => {}
+                    After::Pause => return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER),
+                    After::End => return,
+                },
             }
         }
         tracing::error!(%id, "a turn did not come to an end; it goes on after a pause");
@@ -139,7 +165,13 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Does one step and remembers how it went.
-    async fn carry_out(&self, id: ContainerId, record: Option<&Record>, next: Step, interrupt: &CancellationToken) -> After {
+    async fn carry_out(
+        &self,
+        id: ContainerId,
+        record: Option<&Record>,
+        next: Step,
+        interrupt: &CancellationToken,
+    ) -> After {
         let name = record.map_or_else(|| id.to_string(), |record| record.name.to_string());
         let (cause, activity) = match &next {
             Step::Pull => (Cause::Start, Some(Activity::Pulling)),
@@ -181,16 +213,28 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    fn remember(&self, id: ContainerId, name: &str, (step, cause): (&Step, Cause), undone: Undone, now: BootTime) -> After {
+    fn remember(
+        &self,
+        id: ContainerId,
+        name: &str,
+        (step, cause): (&Step, Cause),
+        undone: Undone,
+        now: BootTime,
+    ) -> After {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
-                self.metrics.step_failed(step.word(), Reason::RuntimeUnavailable.code());
+                self.metrics
+                    .step_failed(step.word(), Reason::RuntimeUnavailable.code());
                 self.board.reached(Some(error));
                 return After::Pause;
             }
             Undone::Runtime(RuntimeError::Cancelled) => return After::End,
             Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
-            Undone::Runtime(RuntimeError::Failed { reason, message, retry_after }) => (reason, message, retry_after),
+            Undone::Runtime(RuntimeError::Failed {
+                reason,
+                message,
+                retry_after,
+            }) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
@@ -213,10 +257,16 @@ impl<R: Runtime> Reconciler<R> {
         next: &Step,
         interrupt: &CancellationToken,
     ) -> Result<(), Undone> {
-        let how = record.map_or(StopOrder { signal: None, grace: Duration::from_secs(10) }, |record| StopOrder {
-            signal: record.spec.stop.signal,
-            grace: record.spec.stop.timeout,
-        });
+        let how = record.map_or(
+            StopOrder {
+                signal: None,
+                grace: Duration::from_secs(10),
+            },
+            |record| StopOrder {
+                signal: record.spec.stop.signal,
+                grace: record.spec.stop.timeout,
+            },
+        );
         match (next, record) {
             (Step::Stop(instance), _) => Ok(self.runtime.stop(*instance, &how).await?),
             (Step::Remove(instance), _) => Ok(self.runtime.remove(*instance, &how).await?),
@@ -224,7 +274,10 @@ impl<R: Runtime> Reconciler<R> {
             (Step::Launch, Some(record)) => self.launch(record).await,
             (Step::Finish(finished), Some(record)) => {
                 let (generation, finished) = (record.generation, finished.clone());
-                Ok(self.writer.write(move |store| store.finish(id, generation, finished)).await?)
+                Ok(self
+                    .writer
+                    .write(move |store| store.finish(id, generation, finished))
+                    .await?)
             }
             (Step::Forget, Some(_)) => {
                 self.runtime.forget(id).await?;
@@ -236,23 +289,41 @@ impl<R: Runtime> Reconciler<R> {
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
         let progress = Arc::new(PullProgress::default());
-        self.board.update(record.id, |known| known.pull = Some(Arc::clone(&progress)));
-        let pulled = self.runtime.ensure_image(&record.spec.image, record.spec.image_pull, &progress, interrupt).await;
+        self.board
+            .update(record.id, |known| known.pull = Some(Arc::clone(&progress)));
+        let pulled = self
+            .runtime
+            .ensure_image(
+                &record.spec.image,
+                record.spec.image_pull,
+                &progress,
+                interrupt,
+            )
+            .await;
         self.board.update(record.id, |known| known.pull = None);
         self.metrics.pulled(progress.received_bytes());
         let (id, generation, digest) = (record.id, record.generation, pulled?);
-        Ok(self.writer.write(move |store| store.set_image_digest(id, generation, Some(digest))).await?)
+        Ok(self
+            .writer
+            .write(move |store| store.set_image_digest(id, generation, Some(digest)))
+            .await?)
     }
 
     async fn launch(&self, record: &Record) -> Result<(), Undone> {
         let (id, generation) = (record.id, record.generation);
         let launched = self.runtime.launch(record).await;
         if let Err(RuntimeError::ImageLost(_)) = launched {
-            self.writer.write(move |store| store.set_image_digest(id, generation, None)).await?;
+            self.writer
+                .write(move |store| store.set_image_digest(id, generation, None))
+                .await?;
         }
         launched?;
         if record.restart_pending {
-            self.writer.write(move |store| store.note(id, generation, |record| record.restart_pending = false)).await?;
+            self.writer
+                .write(move |store| {
+                    store.note(id, generation, |record| record.restart_pending = false)
+                })
+                .await?;
         }
         Ok(())
     }
@@ -260,8 +331,17 @@ impl<R: Runtime> Reconciler<R> {
 
 /// What a change that could not be stored is called.
 fn reason_of(error: &StoreError) -> Reason {
-    let full = |source: &io::Error| matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-    if matches!(error, StoreError::Disk(source) if full(source)) { Reason::DiskFull } else { Reason::StateUnwritable }
+    let full = |source: &io::Error| {
+        matches!(
+            source.kind(),
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
+        )
+    };
+    if matches!(error, StoreError::Disk(source) if full(source)) {
+        Reason::DiskFull
+    } else {
+        Reason::StateUnwritable
+    }
 }
 
 /// An error and what caused it, once each.

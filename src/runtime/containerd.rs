@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::network::Network;
-use crate::runtime::{Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept};
+use crate::runtime::{
+    Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+};
 use client::Client;
 use image::Images;
 use oci::host::Host;
@@ -81,7 +83,12 @@ impl Containerd {
     ///
     /// # Errors
     /// The host's facts (control groups, limits) cannot be read.
-    pub fn new(config: ContainerdConfig, client: Client, network: Arc<Network>, images: Images) -> io::Result<Self> {
+    pub fn new(
+        config: ContainerdConfig,
+        client: Client,
+        network: Arc<Network>,
+        images: Images,
+    ) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
             config,
@@ -137,7 +144,12 @@ impl Runtime for Containerd {
 
     async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError> {
         let removed = crate::logs::remove(&crate::logs::directory(&self.config.logs_dir, id)).await;
-        removed.map_err(|error| RuntimeError::failed(Reason::RemoveFailed, format!("its logs cannot be removed: {error}")))
+        removed.map_err(|error| {
+            RuntimeError::failed(
+                Reason::RemoveFailed,
+                format!("its logs cannot be removed: {error}"),
+            )
+        })
     }
 
     async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {

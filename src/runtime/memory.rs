@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::runtime::{Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept};
+use crate::runtime::{
+    Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+};
 
 /// How long a pull and a launch take, in the clock of the test.
 const PULL: Duration = Duration::from_secs(2);
@@ -63,18 +65,27 @@ impl MemoryRuntime {
 
     /// The next calls that change something fail with these, the last one first.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = RuntimeError>) {
-        self.world().faults.extend(faults.into_iter().map(|fault| (None, fault)));
+        self.world()
+            .faults
+            .extend(faults.into_iter().map(|fault| (None, fault)));
     }
 
     /// As [`Self::fail_next`], but only calls of one kind.
     pub fn fail_next_of(&self, call: Call, faults: impl IntoIterator<Item = RuntimeError>) {
-        self.world().faults.extend(faults.into_iter().map(|fault| (Some(call), fault)));
+        self.world()
+            .faults
+            .extend(faults.into_iter().map(|fault| (Some(call), fault)));
     }
 
     /// The calls of one kind so far: when each began.
     #[must_use]
     pub fn began(&self, call: Call) -> Vec<Instant> {
-        self.world().calls.iter().filter(|(known, _)| *known == call).map(|(_, at)| *at).collect()
+        self.world()
+            .calls
+            .iter()
+            .filter(|(known, _)| *known == call)
+            .map(|(_, at)| *at)
+            .collect()
     }
 
     /// The container's process ends by itself. Says nothing when none runs.
@@ -89,7 +100,11 @@ impl MemoryRuntime {
         let at = SystemTime::UNIX_EPOCH + Duration::from_secs(world.exits);
         for (_, instance) in world.instances.iter_mut().filter(|(name, _)| name.id == id) {
             if matches!(instance.task, Task::Running { .. }) {
-                instance.task = Task::Stopped(Exit { code, at, out_of_memory });
+                instance.task = Task::Stopped(Exit {
+                    code,
+                    at,
+                    out_of_memory,
+                });
             }
         }
         tell(&world, id);
@@ -98,20 +113,30 @@ impl MemoryRuntime {
     /// Somebody kills the container's shim: its task is gone, and nobody knows how it ended.
     pub fn lose(&self, id: ContainerId) {
         let mut world = self.world();
-        world.instances.iter_mut().filter(|(name, _)| name.id == id).for_each(|(_, instance)| instance.task = Task::Absent);
+        world
+            .instances
+            .iter_mut()
+            .filter(|(name, _)| name.id == id)
+            .for_each(|(_, instance)| instance.task = Task::Absent);
         tell(&world, id);
     }
 
     /// The node reboots: containers stay, tasks are gone.
     pub fn reboot(&self) {
-        self.world().instances.values_mut().for_each(|instance| instance.task = Task::Absent);
+        self.world()
+            .instances
+            .values_mut()
+            .for_each(|instance| instance.task = Task::Absent);
     }
 
     /// What runs now.
     #[must_use]
     pub fn running(&self) -> BTreeSet<InstanceName> {
         let world = self.world();
-        let running = world.instances.iter().filter(|(_, instance)| matches!(instance.task, Task::Running { .. }));
+        let running = world
+            .instances
+            .iter()
+            .filter(|(_, instance)| matches!(instance.task, Task::Running { .. }));
         running.map(|(name, _)| *name).collect()
     }
 
@@ -139,7 +164,9 @@ impl MemoryRuntime {
 
     fn fault(&self, call: Call) -> Result<(), RuntimeError> {
         let faults = &mut self.world().faults;
-        let next = faults.iter().rposition(|(of, _)| of.is_none_or(|of| of == call));
+        let next = faults
+            .iter()
+            .rposition(|(of, _)| of.is_none_or(|of| of == call));
         next.map_or(Ok(()), |at| Err(faults.remove(at).1))
     }
 }
@@ -153,19 +180,30 @@ fn tell(world: &World, id: ContainerId) {
 
 fn seen(world: &World, id: ContainerId) -> Seen {
     let ours = world.instances.iter().filter(|(name, _)| name.id == id);
-    Seen { instances: ours.map(|(name, instance)| (name.generation, instance.clone())).collect() }
+    Seen {
+        instances: ours
+            .map(|(name, instance)| (name.generation, instance.clone()))
+            .collect(),
+    }
 }
 
 impl Runtime for MemoryRuntime {
     async fn list(&self) -> Result<Listing, RuntimeError> {
         let world = self.world();
         let ids: BTreeSet<_> = world.instances.keys().map(|name| name.id).collect();
-        Ok(Listing { ours: ids.into_iter().map(|id| (id, seen(&world, id))).collect(), foreign: Vec::new() })
+        Ok(Listing {
+            ours: ids.into_iter().map(|id| (id, seen(&world, id))).collect(),
+            foreign: Vec::new(),
+        })
     }
 
     async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
         let world = self.world();
-        let newest: BTreeMap<_, _> = world.labels.iter().map(|(name, copy)| (name.id, copy.clone())).collect();
+        let newest: BTreeMap<_, _> = world
+            .labels
+            .iter()
+            .map(|(name, copy)| (name.id, copy.clone()))
+            .collect();
         Ok(newest.into_iter().collect())
     }
 
@@ -204,10 +242,23 @@ impl Runtime for MemoryRuntime {
         if matches!(instance.task, Task::Running { .. }) {
             return Ok(());
         }
-        *instance = Instance { container: true, task: Task::Running { pid: 1, since: None } };
-        world.labels.insert(record.instance(), serde_json::to_value(record).unwrap_or_default());
+        *instance = Instance {
+            container: true,
+            task: Task::Running {
+                pid: 1,
+                since: None,
+            },
+        };
+        world.labels.insert(
+            record.instance(),
+            serde_json::to_value(record).unwrap_or_default(),
+        );
         *world.launches.entry(record.id).or_default() += 1;
-        let tasks = world.instances.iter().filter(|(name, i)| name.id == record.id && i.task != Task::Absent).count();
+        let tasks = world
+            .instances
+            .iter()
+            .filter(|(name, i)| name.id == record.id && i.task != Task::Absent)
+            .count();
         world.most_tasks_of_one = world.most_tasks_of_one.max(tasks);
         tell(&world, record.id);
         Ok(())

@@ -21,7 +21,14 @@ fn main() {
 
 fn store(directory: &tempfile::TempDir) -> Store {
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 3, 254);
-    let limits = Limits { pool: Pool { addresses, ports: 20000..=29999 }, containers_max: 1000, random };
+    let limits = Limits {
+        pool: Pool {
+            addresses,
+            ports: 20000..=29999,
+        },
+        containers_max: 1000,
+        random,
+    };
     let store = Store::open(directory.path(), limits).unwrap();
     store.adopt(&[]).unwrap();
     store
@@ -50,12 +57,16 @@ fn durable_deploy(bencher: Bencher<'_, '_>, containers: usize) {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
     for name in 0..containers {
-        store.deploy(deploy(name, 0), Owner::Push, false, 0, |_| false).unwrap();
+        store
+            .deploy(deploy(name, 0), Owner::Push, false, 0, |_| false)
+            .unwrap();
     }
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;
-        store.deploy(deploy(0, number), Owner::Push, false, 0, |_| false).unwrap()
+        store
+            .deploy(deploy(0, number), Owner::Push, false, 0, |_| false)
+            .unwrap()
     });
 }
 
@@ -65,14 +76,18 @@ fn copy(bencher: Bencher<'_, '_>, containers: usize) {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory);
     for name in 0..containers {
-        store.deploy(deploy(name, 0), Owner::Push, false, 0, |_| false).unwrap();
+        store
+            .deploy(deploy(name, 0), Owner::Push, false, 0, |_| false)
+            .unwrap();
     }
     store.copy().unwrap();
     let mut number = 0;
     bencher
         .with_inputs(|| {
             number += 1;
-            store.deploy(deploy(0, number), Owner::Push, false, 0, |_| false).unwrap();
+            store
+                .deploy(deploy(0, number), Owner::Push, false, 0, |_| false)
+                .unwrap();
         })
         .bench_local_values(|()| store.copy().unwrap());
 }

@@ -60,7 +60,10 @@ pub fn assign<'a>(
     pool: &Pool,
     listening: impl Fn(&PortBinding) -> bool,
 ) -> Result<Assignment, AssignError> {
-    let prior = records.clone().find(|record| record.id == id).map(|record| &record.assignment);
+    let prior = records
+        .clone()
+        .find(|record| record.id == id)
+        .map(|record| &record.assignment);
     let others = records.filter(|record| record.id != id);
     let address = match prior {
         Some(prior) if pool.addresses.contains(&prior.address) => prior.address,
@@ -76,7 +79,10 @@ pub fn assign<'a>(
         };
         given.push(binding);
     }
-    Ok(Assignment { address, ports: given })
+    Ok(Assignment {
+        address,
+        ports: given,
+    })
 }
 
 /// The binding given earlier is still what is asked for.
@@ -88,12 +94,19 @@ fn continues(had: &PortBinding, asked: &PortSpec) -> bool {
 }
 
 fn bind(port: &PortSpec, host: u16) -> PortBinding {
-    PortBinding { host_ip: port.host_ip, host, container: port.container, protocol: port.protocol }
+    PortBinding {
+        host_ip: port.host_ip,
+        host,
+        container: port.container,
+        protocol: port.protocol,
+    }
 }
 
 /// Two bindings would answer on the same address and port.
 fn collide(a: &PortBinding, b: &PortBinding) -> bool {
-    a.host == b.host && a.protocol == b.protocol && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
+    a.host == b.host
+        && a.protocol == b.protocol
+        && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
 }
 
 fn asked<'a>(
@@ -103,10 +116,27 @@ fn asked<'a>(
     listening: impl Fn(&PortBinding) -> bool,
 ) -> Result<PortBinding, AssignError> {
     let binding = bind(port, host);
-    if let Some(other) = others.find(|other| other.assignment.ports.iter().any(|taken| collide(taken, &binding))) {
-        return Err(AssignError::TakenByContainer { host, protocol: port.protocol, by: other.name.clone() });
+    if let Some(other) = others.find(|other| {
+        other
+            .assignment
+            .ports
+            .iter()
+            .any(|taken| collide(taken, &binding))
+    }) {
+        return Err(AssignError::TakenByContainer {
+            host,
+            protocol: port.protocol,
+            by: other.name.clone(),
+        });
     }
-    if listening(&binding) { Err(AssignError::TakenByProcess { host, protocol: port.protocol }) } else { Ok(binding) }
+    if listening(&binding) {
+        Err(AssignError::TakenByProcess {
+            host,
+            protocol: port.protocol,
+        })
+    } else {
+        Ok(binding)
+    }
 }
 
 fn chosen<'a>(
@@ -117,18 +147,37 @@ fn chosen<'a>(
     pool: &Pool,
     listening: impl Fn(&PortBinding) -> bool,
 ) -> Result<PortBinding, AssignError> {
-    let named = siblings.iter().filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
-    let theirs = others.flat_map(|other| other.assignment.ports.iter()).chain(given);
-    let taken: BTreeSet<_> = theirs.map(|binding| (binding.protocol, binding.host)).chain(named).collect();
-    let free = pool.ports.clone().filter(|host| !taken.contains(&(port.protocol, *host)));
+    let named = siblings
+        .iter()
+        .filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
+    let theirs = others
+        .flat_map(|other| other.assignment.ports.iter())
+        .chain(given);
+    let taken: BTreeSet<_> = theirs
+        .map(|binding| (binding.protocol, binding.host))
+        .chain(named)
+        .collect();
+    let free = pool
+        .ports
+        .clone()
+        .filter(|host| !taken.contains(&(port.protocol, *host)));
     let mut bindings = free.map(|host| bind(port, host));
-    bindings.find(|binding| !listening(binding)).ok_or_else(|| AssignError::NoPort(pool.ports.clone()))
+    bindings
+        .find(|binding| !listening(binding))
+        .ok_or_else(|| AssignError::NoPort(pool.ports.clone()))
 }
 
-fn free_address<'a>(others: impl Iterator<Item = &'a Record>, pool: &Pool) -> Result<Ipv4Addr, AssignError> {
-    let taken: BTreeSet<u32> = others.map(|other| other.assignment.address.to_bits()).collect();
+fn free_address<'a>(
+    others: impl Iterator<Item = &'a Record>,
+    pool: &Pool,
+) -> Result<Ipv4Addr, AssignError> {
+    let taken: BTreeSet<u32> = others
+        .map(|other| other.assignment.address.to_bits())
+        .collect();
     let mut range = pool.addresses.start().to_bits()..=pool.addresses.end().to_bits();
-    let free = range.find(|bits| !taken.contains(bits)).map(Ipv4Addr::from_bits);
+    let free = range
+        .find(|bits| !taken.contains(bits))
+        .map(Ipv4Addr::from_bits);
     free.ok_or_else(|| AssignError::NoAddress(pool.addresses.clone()))
 }
 
@@ -138,43 +187,88 @@ mod tests {
     use crate::desired::tests::record;
 
     fn pool() -> Pool {
-        Pool { addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4), ports: 100..=102 }
+        Pool {
+            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
+            ports: 100..=102,
+        }
     }
 
     fn port(container: u16, host: Option<u16>, host_ip: Option<[u8; 4]>) -> PortSpec {
-        PortSpec { container, protocol: Protocol::Tcp, host, host_ip: host_ip.map(Ipv4Addr::from) }
+        PortSpec {
+            container,
+            protocol: Protocol::Tcp,
+            host,
+            host_ip: host_ip.map(Ipv4Addr::from),
+        }
     }
 
     fn with(name: &str, bits: u64, last: u8, ports: &[PortSpec]) -> Record {
         let mut record = record(name, bits);
         record.assignment.address = Ipv4Addr::new(10, 0, 0, last);
-        record.assignment.ports = ports.iter().map(|port| bind(port, port.host.unwrap())).collect();
+        record.assignment.ports = ports
+            .iter()
+            .map(|port| bind(port, port.host.unwrap()))
+            .collect();
         record
     }
 
     #[track_caller]
-    fn give(records: &[Record], bits: u64, ports: &[PortSpec], listening: &[u16]) -> Result<(u8, Vec<u16>), AssignError> {
+    fn give(
+        records: &[Record],
+        bits: u64,
+        ports: &[PortSpec],
+        listening: &[u16],
+    ) -> Result<(u8, Vec<u16>), AssignError> {
         let id = ContainerId::from_bits(bits);
-        let assignment = assign(id, ports, records.iter(), &pool(), |binding| listening.contains(&binding.host))?;
-        Ok((assignment.address.octets()[3], assignment.ports.iter().map(|binding| binding.host).collect()))
+        let assignment = assign(id, ports, records.iter(), &pool(), |binding| {
+            listening.contains(&binding.host)
+        })?;
+        Ok((
+            assignment.address.octets()[3],
+            assignment
+                .ports
+                .iter()
+                .map(|binding| binding.host)
+                .collect(),
+        ))
     }
 
     #[test]
     fn the_lowest_free_are_given_and_then_kept() {
         let a = with("a", 1, 2, &[port(80, Some(100), None)]);
-        assert_eq!(give(&[], 1, &[port(80, None, None)], &[]), Ok((2, vec![100])));
-        assert_eq!(give(std::slice::from_ref(&a), 2, &[port(80, None, None)], &[]), Ok((3, vec![101])));
         assert_eq!(
-            give(std::slice::from_ref(&a), 1, &[port(80, None, None), port(81, None, None)], &[100]),
+            give(&[], 1, &[port(80, None, None)], &[]),
+            Ok((2, vec![100]))
+        );
+        assert_eq!(
+            give(std::slice::from_ref(&a), 2, &[port(80, None, None)], &[]),
+            Ok((3, vec![101]))
+        );
+        assert_eq!(
+            give(
+                std::slice::from_ref(&a),
+                1,
+                &[port(80, None, None), port(81, None, None)],
+                &[100]
+            ),
             Ok((2, vec![100, 101]))
         );
     }
 
     #[test]
     fn what_somebody_listens_on_is_passed_over_or_refused() {
-        assert_eq!(give(&[], 1, &[port(80, None, None)], &[100, 101]), Ok((2, vec![102])));
-        let taken = AssignError::TakenByProcess { host: 100, protocol: Protocol::Tcp };
-        assert_eq!(give(&[], 1, &[port(80, Some(100), None)], &[100]), Err(taken));
+        assert_eq!(
+            give(&[], 1, &[port(80, None, None)], &[100, 101]),
+            Ok((2, vec![102]))
+        );
+        let taken = AssignError::TakenByProcess {
+            host: 100,
+            protocol: Protocol::Tcp,
+        };
+        assert_eq!(
+            give(&[], 1, &[port(80, Some(100), None)], &[100]),
+            Err(taken)
+        );
     }
 
     #[test]
@@ -182,21 +276,53 @@ mod tests {
         let a = with("a", 1, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))]);
         let a = std::slice::from_ref(&a);
         let refused = give(a, 2, &[port(80, Some(8080), None)], &[]).unwrap_err();
-        assert_eq!(refused.to_string(), "host port 8080/tcp is taken by container a");
+        assert_eq!(
+            refused.to_string(),
+            "host port 8080/tcp is taken by container a"
+        );
         assert!(give(a, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))], &[]).is_err());
-        assert_eq!(give(a, 2, &[port(80, Some(8080), Some([10, 9, 9, 9]))], &[]), Ok((3, vec![8080])));
+        assert_eq!(
+            give(a, 2, &[port(80, Some(8080), Some([10, 9, 9, 9]))], &[]),
+            Ok((3, vec![8080]))
+        );
     }
 
     #[test]
     fn a_chosen_port_avoids_one_that_a_sibling_names() {
-        assert_eq!(give(&[], 1, &[port(80, None, None), port(81, Some(100), None)], &[]), Ok((2, vec![101, 100])));
+        assert_eq!(
+            give(
+                &[],
+                1,
+                &[port(80, None, None), port(81, Some(100), None)],
+                &[]
+            ),
+            Ok((2, vec![101, 100]))
+        );
     }
 
     #[test]
     fn an_exhausted_pool_says_what_to_widen() {
-        let all: Vec<_> =
-            (0..3).map(|n| with(&format!("c{n}"), u64::from(n), n + 2, &[port(80, Some(100 + u16::from(n)), None)])).collect();
-        assert!(give(&all, 9, &[], &[]).unwrap_err().to_string().contains("network.subnet"));
-        assert!(give(&all[..2], 9, &[port(80, None, None)], &[102]).unwrap_err().to_string().contains("network.port_range"));
+        let all: Vec<_> = (0..3)
+            .map(|n| {
+                with(
+                    &format!("c{n}"),
+                    u64::from(n),
+                    n + 2,
+                    &[port(80, Some(100 + u16::from(n)), None)],
+                )
+            })
+            .collect();
+        assert!(
+            give(&all, 9, &[], &[])
+                .unwrap_err()
+                .to_string()
+                .contains("network.subnet")
+        );
+        assert!(
+            give(&all[..2], 9, &[port(80, None, None)], &[102])
+                .unwrap_err()
+                .to_string()
+                .contains("network.port_range")
+        );
     }
 }

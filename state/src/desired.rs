@@ -56,7 +56,10 @@ impl Record {
     /// The name of this record's generation in the runtime.
     #[must_use]
     pub const fn instance(&self) -> InstanceName {
-        InstanceName { id: self.id, generation: self.generation }
+        InstanceName {
+            id: self.id,
+            generation: self.generation,
+        }
     }
 }
 
@@ -137,7 +140,10 @@ pub(crate) mod tests {
             restart_pending: false,
             finished: None,
             cordoned: false,
-            assignment: Assignment { address: Ipv4Addr::new(10, 0, 0, 2), ports: Vec::new() },
+            assignment: Assignment {
+                address: Ipv4Addr::new(10, 0, 0, 2),
+                ports: Vec::new(),
+            },
             image_digest: Some("sha256:00".to_owned()),
             created_ms: 0,
         }

@@ -21,7 +21,10 @@ const OMITTED_PERCENT: usize = 30;
 /// everything while containerd is away.
 #[must_use]
 pub fn runs(record: &Record) -> bool {
-    record.run == RunState::Running && record.finished.is_none() && !record.removing && !record.cordoned
+    record.run == RunState::Running
+        && record.finished.is_none()
+        && !record.removing
+        && !record.cordoned
 }
 
 /// What the set would do to what is there.
@@ -37,25 +40,37 @@ pub struct Ends {
 /// newer than it. `None`: nothing.
 #[must_use]
 pub fn doubts(desired: &Desired, set: &PulledSet) -> Option<Restored> {
-    let first = || Restored { said: set.prune_confirm, named: set.remove.clone() };
+    let first = || Restored {
+        said: set.prune_confirm,
+        named: set.remove.clone(),
+    };
     match desired.marks().pulled() {
         Some(pulled) if pulled.version.epoch == set.epoch => pulled.restored.clone(),
         Some(_) => Some(first()),
         // The agent's own memory of what it pulled is lost, and its containers are not.
-        None => desired.records().any(|record| record.owner == Owner::Chas && !record.removing).then(first),
+        None => desired
+            .records()
+            .any(|record| record.owner == Owner::Chas && !record.removing)
+            .then(first),
     }
 }
 
 /// The set says of this generation that what it leaves out is meant.
 fn confirms(set: &PulledSet, doubts: Option<&Restored>, generation: u64) -> bool {
-    set.prune_confirm == Some(generation) && doubts.is_none_or(|doubts| doubts.said != set.prune_confirm)
+    set.prune_confirm == Some(generation)
+        && doubts.is_none_or(|doubts| doubts.said != set.prune_confirm)
 }
 
 /// The set may do all that it asks for: it says so itself, or an operator did.
 #[must_use]
 pub fn is_confirmed(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> bool {
-    let before = desired.marks().pulled().filter(|pulled| pulled.version == set.version());
-    let by_operator = before.and_then(|pulled| pulled.held.as_ref()).is_some_and(|held| held.confirmed);
+    let before = desired
+        .marks()
+        .pulled()
+        .filter(|pulled| pulled.version == set.version());
+    let by_operator = before
+        .and_then(|pulled| pulled.held.as_ref())
+        .is_some_and(|held| held.confirmed);
     by_operator || confirms(set, doubts, set.generation)
 }
 
@@ -63,30 +78,61 @@ pub fn is_confirmed(desired: &Desired, set: &PulledSet, doubts: Option<&Restored
 /// all which is held of an earlier one is confirmed.
 fn meant(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> BTreeSet<ContainerName> {
     let is_old = |name: &&ContainerName| doubts.is_some_and(|doubts| doubts.named.contains(*name));
-    let mut meant: BTreeSet<_> = set.remove.iter().filter(|name| !is_old(name)).cloned().collect();
-    let earlier = desired.marks().pulled().filter(|pulled| pulled.version.epoch == set.epoch);
-    let held = earlier.filter(|pulled| confirms(set, doubts, pulled.version.generation)).and_then(|pulled| pulled.held.as_ref());
+    let mut meant: BTreeSet<_> = set
+        .remove
+        .iter()
+        .filter(|name| !is_old(name))
+        .cloned()
+        .collect();
+    let earlier = desired
+        .marks()
+        .pulled()
+        .filter(|pulled| pulled.version.epoch == set.epoch);
+    let held = earlier
+        .filter(|pulled| confirms(set, doubts, pulled.version.generation))
+        .and_then(|pulled| pulled.held.as_ref());
     meant.extend(held.into_iter().flat_map(Held::names).cloned());
     meant
 }
 
 /// What of the set is held. `desired` is as it is before the set.
 #[must_use]
-pub fn held(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>, ends: &Ends) -> Option<Held> {
+pub fn held(
+    desired: &Desired,
+    set: &PulledSet,
+    doubts: Option<&Restored>,
+    ends: &Ends,
+) -> Option<Held> {
     if is_confirmed(desired, set, doubts) {
         return None;
     }
     let meant = meant(desired, set, doubts);
     let omitted: BTreeSet<_> = ends.omitted.difference(&meant).cloned().collect();
     if doubts.is_none() {
-        let running = || desired.records().filter(|record| record.owner == Owner::Chas && runs(record));
-        let (all, ended) = (running().count(), running().filter(|record| omitted.contains(&record.name)).count());
+        let running = || {
+            desired
+                .records()
+                .filter(|record| record.owner == Owner::Chas && runs(record))
+        };
+        let (all, ended) = (
+            running().count(),
+            running()
+                .filter(|record| omitted.contains(&record.name))
+                .count(),
+        );
         let is_many = ended > OMITTED_ALWAYS && ended * 100 > all * OMITTED_PERCENT;
-        return is_many.then(|| Held { omitted, ..Held::default() });
+        return is_many.then(|| Held {
+            omitted,
+            ..Held::default()
+        });
     }
     let changed: BTreeSet<_> = ends.changed.difference(&meant).cloned().collect();
     let is_any = !omitted.is_empty() || !changed.is_empty();
-    is_any.then_some(Held { omitted, changed, confirmed: false })
+    is_any.then_some(Held {
+        omitted,
+        changed,
+        confirmed: false,
+    })
 }
 
 #[cfg(test)]
@@ -103,17 +149,35 @@ mod tests {
 
     fn node(running: u64, change: impl Fn(u64, &mut Record)) -> Desired {
         let records = (0..running).map(|number| {
-            let mut record = Record { owner: Owner::Chas, ..record(name(number).as_str(), number) };
+            let mut record = Record {
+                owner: Owner::Chas,
+                ..record(name(number).as_str(), number)
+            };
             change(number, &mut record);
             Change::Put(Box::new(record))
         });
-        let pulled = Pulled { version: Version { epoch: "e".to_owned(), generation: 1 }, whole: true, ..Pulled::default() };
-        Desired::default().with(&records.chain([Change::Mark(Mark::Pulled(pulled))]).collect::<Vec<_>>())
+        let pulled = Pulled {
+            version: Version {
+                epoch: "e".to_owned(),
+                generation: 1,
+            },
+            whole: true,
+            ..Pulled::default()
+        };
+        Desired::default().with(
+            &records
+                .chain([Change::Mark(Mark::Pulled(pulled))])
+                .collect::<Vec<_>>(),
+        )
     }
 
     /// What is held of a set of this epoch.
     fn of(node: &Desired, epoch: &str, ends: &Ends) -> Option<Held> {
-        let set = PulledSet { epoch: epoch.to_owned(), generation: 2, ..PulledSet::default() };
+        let set = PulledSet {
+            epoch: epoch.to_owned(),
+            generation: 2,
+            ..PulledSet::default()
+        };
         held(node, &set, doubts(node, &set).as_ref(), ends)
     }
 
@@ -132,17 +196,30 @@ mod tests {
             (100, 31, true),
             (100, 100, true),
         ] {
-            let ends = Ends { omitted: (0..omitted).map(name).collect(), ..Ends::default() };
+            let ends = Ends {
+                omitted: (0..omitted).map(name).collect(),
+                ..Ends::default()
+            };
             let held = of(&node(running, |_, _| ()), "e", &ends);
-            assert_eq!(held.as_ref().map(|held| held.names().count() as u64), expected.then_some(omitted), "{omitted}/{running}");
+            assert_eq!(
+                held.as_ref().map(|held| held.names().count() as u64),
+                expected.then_some(omitted),
+                "{omitted}/{running}"
+            );
         }
     }
 
     #[test]
     fn what_does_not_run_or_is_not_theirs_does_not_count() {
-        let ends = || Ends { omitted: (0..4).map(name).collect(), ..Ends::default() };
+        let ends = || Ends {
+            omitted: (0..4).map(name).collect(),
+            ..Ends::default()
+        };
         assert!(of(&node(4, |_, _| ()), "e", &ends()).is_some());
-        for change in [|r: &mut Record| r.run = RunState::Stopped, |r: &mut Record| r.owner = Owner::Push] {
+        for change in [
+            |r: &mut Record| r.run = RunState::Stopped,
+            |r: &mut Record| r.owner = Owner::Push,
+        ] {
             let node = node(4, |number, record| {
                 if number < 2 {
                     change(record);
@@ -156,8 +233,22 @@ mod tests {
     fn a_restored_database_ends_nothing_at_all() {
         let one = || [name(0)].into();
         assert_eq!(of(&node(9, |_, _| ()), "f", &Ends::default()), None);
-        for ends in [Ends { omitted: one(), ..Ends::default() }, Ends { changed: one(), ..Ends::default() }] {
-            assert!(of(&node(9, |_, _| ()), "f", &ends).unwrap().names().eq([&name(0)]));
+        for ends in [
+            Ends {
+                omitted: one(),
+                ..Ends::default()
+            },
+            Ends {
+                changed: one(),
+                ..Ends::default()
+            },
+        ] {
+            assert!(
+                of(&node(9, |_, _| ()), "f", &ends)
+                    .unwrap()
+                    .names()
+                    .eq([&name(0)])
+            );
         }
     }
 }

@@ -27,13 +27,16 @@ impl FromStr for ContainerName {
     type Err = InvalidName;
 
     fn from_str(text: &str) -> Result<Self, InvalidName> {
-        let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let edge =
+            |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
         let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         let fits = text.len() <= 63 && edge(text.chars().next()) && edge(text.chars().next_back());
         if fits && text.chars().all(inner) {
             Ok(Self(text.to_owned()))
         } else {
-            Err(InvalidName("must be a DNS label: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit"))
+            Err(InvalidName(
+                "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+            ))
         }
     }
 }
@@ -79,7 +82,9 @@ impl FromStr for ContainerId {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
         if text.len() == 12 && text.bytes().all(hex) {
-            u64::from_str_radix(text, 16).map(Self).map_err(|_| InvalidName("must be 12 hex digits"))
+            u64::from_str_radix(text, 16)
+                .map(Self)
+                .map_err(|_| InvalidName("must be 12 hex digits"))
         } else {
             Err(InvalidName("must be 12 hex digits"))
         }
@@ -136,9 +141,13 @@ impl FromStr for InstanceName {
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         let wrong = InvalidName("must be <12 hex digits>-<generation>");
         let (id, generation) = text.split_once('-').ok_or_else(|| wrong.clone())?;
-        let canonical = generation.bytes().all(|b| b.is_ascii_digit()) && !generation.starts_with('0');
+        let canonical =
+            generation.bytes().all(|b| b.is_ascii_digit()) && !generation.starts_with('0');
         match generation.parse() {
-            Ok(generation) if canonical => Ok(Self { id: id.parse()?, generation }),
+            Ok(generation) if canonical => Ok(Self {
+                id: id.parse()?,
+                generation,
+            }),
             _ => Err(wrong),
         }
     }
@@ -153,19 +162,39 @@ mod tests {
         for good in ["a", "web-server-1", "0", &"x".repeat(63)] {
             assert!(good.parse::<ContainerName>().is_ok(), "{good}");
         }
-        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "ä", &"x".repeat(64), "a b", "../x"] {
+        for bad in [
+            "",
+            "-a",
+            "a-",
+            "A",
+            "a_b",
+            "a.b",
+            "ä",
+            &"x".repeat(64),
+            "a b",
+            "../x",
+        ] {
             assert!(bad.parse::<ContainerName>().is_err(), "{bad}");
         }
     }
 
     #[test]
     fn an_instance_name_reads_back_as_itself_and_nothing_else_does() {
-        let name = InstanceName { id: ContainerId::from_bits(0xabc), generation: 12 };
+        let name = InstanceName {
+            id: ContainerId::from_bits(0xabc),
+            generation: 12,
+        };
         assert_eq!(name.to_string(), "000000000abc-12");
         assert_eq!(name.to_string().parse(), Ok(name));
-        for bad in
-            ["000000000abc", "000000000abc-", "000000000abc-0", "000000000abc-01", "000000000ABC-1", "abc-1", "000000000abc-+1"]
-        {
+        for bad in [
+            "000000000abc",
+            "000000000abc-",
+            "000000000abc-0",
+            "000000000abc-01",
+            "000000000ABC-1",
+            "abc-1",
+            "000000000abc-+1",
+        ] {
             assert!(bad.parse::<InstanceName>().is_err(), "{bad}");
         }
     }

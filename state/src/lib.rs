@@ -7,6 +7,14 @@
 //! What this crate does *not* know: containerd, HTTP, an executor, and the time. Nothing here reads a clock:
 //! whoever decides passes `now`. The only I/O is the store's.
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::too_many_lines,
+        reason = "a row of a table stands over several lines"
+    )
+)]
+
 pub mod assign;
 pub mod guard;
 pub mod id;

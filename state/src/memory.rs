@@ -12,7 +12,9 @@ use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 
 /// Time since the node's boot (`CLOCK_BOOTTIME`): no step of the wall clock moves it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct BootTime(pub Duration);
 
 impl BootTime {
@@ -85,23 +87,44 @@ impl Memory {
     /// earlier one says nothing of this.
     #[must_use]
     pub fn of(self, record: &Record) -> Self {
-        if self.generation == record.generation { self } else { Self { generation: record.generation, ..Self::default() } }
+        if self.generation == record.generation {
+            self
+        } else {
+            Self {
+                generation: record.generation,
+                ..Self::default()
+            }
+        }
     }
 
     /// Takes in what a look found. `delay` answers how long to wait after so many ends in a row before this one.
-    pub fn look(&mut self, record: &Record, seen: &Seen, now: BootTime, delay: impl FnOnce(u32) -> Duration) {
+    pub fn look(
+        &mut self,
+        record: &Record,
+        seen: &Seen,
+        now: BootTime,
+        delay: impl FnOnce(u32) -> Duration,
+    ) {
         *self = std::mem::take(self).of(record);
         if record.run == RunState::Stopped || record.removing {
             (self.exits, self.ended) = (0, None);
-            self.setback = self.setback.take().filter(|setback| setback.cause == Cause::End);
+            self.setback = self
+                .setback
+                .take()
+                .filter(|setback| setback.cause == Cause::End);
         }
-        let task = seen.instances.get(&record.generation).map(|instance| &instance.task);
+        let task = seen
+            .instances
+            .get(&record.generation)
+            .map(|instance| &instance.task);
         match task {
             // An agent that has just started learns it from the process itself.
             Some(Task::Running { since, .. }) => {
                 self.started.get_or_insert(since.unwrap_or(now));
             }
-            Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => self.end(record, exit.clone(), now, delay),
+            Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => {
+                self.end(record, exit.clone(), now, delay);
+            }
             Some(Task::Absent) | None if self.started.is_some() => {
                 self.end(record, Exit::LOST, now, delay);
             }
@@ -109,8 +132,17 @@ impl Memory {
         }
     }
 
-    fn end(&mut self, record: &Record, exit: Exit, now: BootTime, delay: impl FnOnce(u32) -> Duration) {
-        let lived = self.started.take().map_or(Duration::ZERO, |started| now.since(started));
+    fn end(
+        &mut self,
+        record: &Record,
+        exit: Exit,
+        now: BootTime,
+        delay: impl FnOnce(u32) -> Duration,
+    ) {
+        let lived = self
+            .started
+            .take()
+            .map_or(Duration::ZERO, |started| now.since(started));
         self.last_exit = Some(exit.clone());
         if record.run == RunState::Stopped || record.removing || record.restart_pending {
             return;
@@ -118,23 +150,47 @@ impl Memory {
         if lived >= HEALTHY_AFTER {
             self.exits = 0;
         }
-        let wait = if self.exits == 0 { Duration::ZERO } else { delay(self.exits - 1) };
+        let wait = if self.exits == 0 {
+            Duration::ZERO
+        } else {
+            delay(self.exits - 1)
+        };
         self.exits = self.exits.saturating_add(1);
         let (reason, message) = explain(&exit, self.exits);
-        self.setback = Some(Setback { cause: Cause::Exit, reason, message, until: now.after(wait) });
+        self.setback = Some(Setback {
+            cause: Cause::Exit,
+            reason,
+            message,
+            until: now.after(wait),
+        });
         self.ended = Some(exit);
     }
 
     /// Notes that a step failed and must not be tried again for `wait`.
-    pub fn failed(&mut self, cause: Cause, reason: Reason, message: String, now: BootTime, wait: Duration) {
+    pub fn failed(
+        &mut self,
+        cause: Cause,
+        reason: Reason,
+        message: String,
+        now: BootTime,
+        wait: Duration,
+    ) {
         self.attempts = self.attempts.saturating_add(1);
-        self.setback = Some(Setback { cause, reason, message, until: now.after(wait) });
+        self.setback = Some(Setback {
+            cause,
+            reason,
+            message,
+            until: now.after(wait),
+        });
     }
 
     /// Notes that the image is there.
     pub fn pulled(&mut self) {
         self.attempts = 0;
-        self.setback = self.setback.take().filter(|setback| setback.cause == Cause::Exit);
+        self.setback = self
+            .setback
+            .take()
+            .filter(|setback| setback.cause == Cause::Exit);
     }
 
     /// Notes that it was started.
@@ -148,7 +204,10 @@ impl Memory {
     /// Notes that its process was ended on purpose.
     pub fn stopped(&mut self) {
         (self.attempts, self.started, self.ended) = (0, None, None);
-        self.setback = self.setback.take().filter(|setback| setback.cause != Cause::End);
+        self.setback = self
+            .setback
+            .take()
+            .filter(|setback| setback.cause != Cause::End);
     }
 
     /// Whether what is remembered forbids a step of this kind now, and until when. A restart that a person asked for
@@ -192,145 +251,25 @@ fn explain(exit: &Exit, exits: u32) -> (Reason, String) {
     let reason = exit.reason();
     let how = match (reason, exit.signal()) {
         (Reason::OutOfMemory, _) => {
-            let message = "used more memory than its limit, and the kernel killed it; raise resources.memory";
+            let message =
+                "used more memory than its limit, and the kernel killed it; raise resources.memory";
             return (reason, message.to_owned());
         }
-        (Reason::ShimLost, _) => "was lost together with its containerd-shim-runc-v2, which somebody ended".to_owned(),
+        (Reason::ShimLost, _) => {
+            "was lost together with its containerd-shim-runc-v2, which somebody ended".to_owned()
+        }
         (_, Some(signal)) => format!("ended by signal {signal}"),
         (_, None) => format!("ended with exit code {}", exit.code),
     };
     if exits >= CRASH_LOOP_EXITS {
-        (Reason::CrashLoop, format!("{how}, for the {exits}th time in a row; its log says more"))
+        (
+            Reason::CrashLoop,
+            format!("{how}, for the {exits}th time in a row; its log says more"),
+        )
     } else {
         (reason, how)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::desired::tests::record;
-    use crate::observed::Instance;
-
-    fn seen(task: Task) -> Seen {
-        Seen { instances: [(1, Instance { container: true, task })].into() }
-    }
-
-    fn exit(at: u64) -> Task {
-        Task::Stopped(Exit { code: 3, at: SystemTime::UNIX_EPOCH + Duration::from_secs(at), out_of_memory: false })
-    }
-
-    fn at(seconds: u64) -> BootTime {
-        BootTime(Duration::from_secs(seconds))
-    }
-
-    fn doubling(n: u32) -> Duration {
-        Duration::from_secs(1 << n)
-    }
-
-    #[test]
-    fn the_first_restart_is_immediate_and_the_next_wait_longer_and_longer() {
-        let (record, mut memory) = (record("a", 1), Memory::default());
-        let mut waits = Vec::new();
-        for n in 0..4 {
-            memory.launched(at(100 * n));
-            memory.look(&record, &seen(exit(n)), at(100 * n + 1), doubling);
-            waits.push(memory.setback.clone().unwrap().until.since(at(100 * n + 1)).as_secs());
-        }
-        assert_eq!(waits, [0, 1, 2, 4]);
-        assert_eq!(memory.restart_count, 3);
-    }
-
-    #[test]
-    fn one_end_counts_once_however_often_it_is_seen() {
-        let (record, mut memory) = (record("a", 1), Memory::default());
-        for _ in 0..5 {
-            memory.look(&record, &seen(exit(1)), at(1), doubling);
-        }
-        assert_eq!(memory.exits, 1);
-    }
-
-    #[test]
-    fn a_healthy_life_forgets_what_was_before() {
-        let (record, mut memory) = (record("a", 1), Memory::default());
-        for n in 0..3 {
-            memory.launched(at(n));
-            memory.look(&record, &seen(exit(n)), at(n), doubling);
-        }
-        memory.launched(at(1000));
-        memory.look(&record, &seen(exit(99)), at(1600), doubling);
-        assert_eq!((memory.exits, memory.setback.unwrap().until), (1, at(1600)));
-    }
-
-    #[test]
-    fn a_life_that_began_before_the_agent_counts_from_its_beginning() {
-        let (record, mut memory) = (record("a", 1), Memory::default().of(&record("a", 1)));
-        memory.exits = 3;
-        memory.look(&record, &seen(Task::Running { pid: 1, since: Some(at(10)) }), at(700), doubling);
-        assert_eq!(memory.started, Some(at(10)));
-        memory.look(&record, &seen(exit(1)), at(701), doubling);
-        assert_eq!(memory.exits, 1);
-    }
-
-    #[test]
-    fn the_end_of_what_was_to_end_is_no_setback() {
-        let (mut record, mut memory) = (record("a", 1), Memory::default());
-        memory.launched(at(1));
-        record.run = RunState::Stopped;
-        memory.look(&record, &seen(exit(1)), at(2), doubling);
-        assert_eq!((memory.exits, &memory.setback), (0, &None));
-        memory.failed(Cause::End, Reason::StopFailed, String::new(), at(3), Duration::from_secs(1));
-        memory.look(&record, &seen(exit(1)), at(4), doubling);
-        assert!(memory.setback.is_some());
-        memory.stopped();
-        assert_eq!(memory.setback, None, "it has stopped after all");
-    }
-
-    #[test]
-    fn a_task_that_vanished_counts_as_an_end() {
-        let (record, mut memory) = (record("a", 1), Memory::default());
-        memory.look(&record, &seen(Task::Running { pid: 1, since: None }), at(1), doubling);
-        memory.look(&record, &seen(Task::Absent), at(2), doubling);
-        memory.look(&record, &seen(Task::Absent), at(3), doubling);
-        assert_eq!((memory.exits, memory.ended.map(|exit| exit.code)), (1, Some(137)));
-    }
-
-    #[test]
-    fn each_way_to_end_has_its_reason_until_it_is_a_crash_loop() {
-        let exit = |code, out_of_memory| Exit { code, at: SystemTime::UNIX_EPOCH + Duration::from_secs(1), out_of_memory };
-        for (exit, reason) in [
-            (exit(1, false), Reason::Exited),
-            (exit(0, false), Reason::ExitedCleanly),
-            (exit(139, false), Reason::Signaled),
-            (exit(255, false), Reason::Exited),
-            (exit(137, true), Reason::OutOfMemory),
-            (Exit::LOST, Reason::ShimLost),
-        ] {
-            assert_eq!(explain(&exit, 1).0, reason, "{exit:?}");
-            let loops = if reason == Reason::OutOfMemory { reason } else { Reason::CrashLoop };
-            assert_eq!(explain(&exit, CRASH_LOOP_EXITS).0, loops, "{exit:?}");
-        }
-    }
-
-    #[test]
-    fn a_new_generation_starts_with_a_clean_slate() {
-        let (mut record, mut memory) = (record("a", 1), Memory::default());
-        memory.look(&record, &seen(exit(1)), at(1), doubling);
-        record.generation = 2;
-        memory.look(&record, &seen(exit(1)), at(2), doubling);
-        assert_eq!(memory, Memory { generation: 2, ..Memory::default() });
-    }
-
-    #[test]
-    fn a_setback_holds_up_only_steps_of_its_kind() {
-        let mut memory = Memory::default();
-        memory.failed(Cause::Start, Reason::CreateFailed, String::new(), at(1), Duration::from_secs(5));
-        assert_eq!(memory.waits(Cause::Start, true, at(5)), Some(at(6)));
-        assert_eq!(memory.waits(Cause::End, false, at(5)), None);
-        assert_eq!(memory.waits(Cause::Start, false, at(6)), None);
-        memory.setback.as_mut().unwrap().cause = Cause::Exit;
-        assert_eq!((memory.waits(Cause::Start, true, at(5)), memory.waits(Cause::Start, false, at(5))), (None, Some(at(6))));
-    }
-}
+mod tests;

@@ -60,7 +60,11 @@ pub struct Exit {
 impl Exit {
     /// What a task counts as that vanished without a word: somebody killed the shim, and containerd forgets the task with
     /// its exit code. The kernel ends what the shim had started.
-    pub const LOST: Self = Self { code: 137, at: SystemTime::UNIX_EPOCH, out_of_memory: false };
+    pub const LOST: Self = Self {
+        code: 137,
+        at: SystemTime::UNIX_EPOCH,
+        out_of_memory: false,
+    };
 
     /// The signal that ended it, as far as an exit code can tell: a shell passes its child's on in the same way.
     #[must_use]
@@ -76,7 +80,13 @@ impl Exit {
     pub fn reason(&self) -> Reason {
         match (self, self.signal()) {
             (lost, _) if *lost == Self::LOST => Reason::ShimLost,
-            (Self { out_of_memory: true, .. }, _) => Reason::OutOfMemory,
+            (
+                Self {
+                    out_of_memory: true,
+                    ..
+                },
+                _,
+            ) => Reason::OutOfMemory,
             (_, Some(_)) => Reason::Signaled,
             (Self { code: 0, .. }, None) => Reason::ExitedCleanly,
             (_, None) => Reason::Exited,

@@ -56,15 +56,25 @@ impl PulledSet {
     /// Its version.
     #[must_use]
     pub fn version(&self) -> Version {
-        Version { epoch: self.epoch.clone(), generation: self.generation }
+        Version {
+            epoch: self.epoch.clone(),
+            generation: self.generation,
+        }
     }
 
     /// Names that are not left out: those listed, and those of what is not understood. `None`: it cannot be told, since an
     /// entry has no name.
     #[must_use]
     pub fn names(&self) -> Option<BTreeSet<ContainerName>> {
-        let rejected = self.rejected.iter().map(|rejected| rejected.name.as_ref()?.parse().ok());
-        self.containers.iter().map(|deploy| Some(deploy.name.clone())).chain(rejected).collect()
+        let rejected = self
+            .rejected
+            .iter()
+            .map(|rejected| rejected.name.as_ref()?.parse().ok());
+        self.containers
+            .iter()
+            .map(|deploy| Some(deploy.name.clone()))
+            .chain(rejected)
+            .collect()
     }
 }
 
@@ -83,11 +93,13 @@ pub enum Age {
 #[must_use]
 pub fn age(pulled: Option<&Pulled>, version: &Version) -> Age {
     match pulled {
-        Some(pulled) if pulled.version.epoch == version.epoch => match version.generation.cmp(&pulled.version.generation) {
-            std::cmp::Ordering::Greater => Age::Newer,
-            std::cmp::Ordering::Equal if !pulled.whole || pulled.held.is_some() => Age::Again,
-            std::cmp::Ordering::Equal | std::cmp::Ordering::Less => Age::Old,
-        },
+        Some(pulled) if pulled.version.epoch == version.epoch => {
+            match version.generation.cmp(&pulled.version.generation) {
+                std::cmp::Ordering::Greater => Age::Newer,
+                std::cmp::Ordering::Equal if !pulled.whole || pulled.held.is_some() => Age::Again,
+                std::cmp::Ordering::Equal | std::cmp::Ordering::Less => Age::Old,
+            }
+        }
         Some(_) | None => Age::Newer,
     }
 }
@@ -104,15 +116,24 @@ pub enum Listed {
 }
 
 fn asks_for(deploy: &Deploy, record: &Record) -> bool {
-    record.run == deploy.run && record.priority == deploy.priority && record.spec_hash == deploy.spec.hash()
+    record.run == deploy.run
+        && record.priority == deploy.priority
+        && record.spec_hash == deploy.spec.hash()
 }
 
 /// Rules 2, 3 and 6: CHaS lists `deploy`, asked after change `sent_after`, and `before` is there.
 #[must_use]
-pub fn listed(before: Option<&Record>, tombstone: Option<Tombstone>, deploy: &Deploy, sent_after: u64) -> Listed {
+pub fn listed(
+    before: Option<&Record>,
+    tombstone: Option<Tombstone>,
+    deploy: &Deploy,
+    sent_after: u64,
+) -> Listed {
     let Some(before) = before.filter(|before| !before.removing) else {
         return match tombstone {
-            Some(tombstone) if tombstone.seq > sent_after => Listed::Stand("it was deleted after CHaS was asked"),
+            Some(tombstone) if tombstone.seq > sent_after => {
+                Listed::Stand("it was deleted after CHaS was asked")
+            }
             Some(_) | None => Listed::Take,
         };
     };
@@ -120,7 +141,9 @@ pub fn listed(before: Option<&Record>, tombstone: Option<Tombstone>, deploy: &De
         return Listed::Take;
     }
     match (before.revision, deploy.revision) {
-        (Some(pushed), Some(listed)) if listed > pushed => Listed::Overrule("its revision is higher"),
+        (Some(pushed), Some(listed)) if listed > pushed => {
+            Listed::Overrule("its revision is higher")
+        }
         (Some(pushed), Some(listed)) if listed < pushed => Listed::Stand("its revision is higher"),
         _ if before.seq <= sent_after => Listed::Overrule("CHaS was asked after it was pushed"),
         _ => Listed::Stand("it was pushed after CHaS was asked"),
@@ -130,7 +153,9 @@ pub fn listed(before: Option<&Record>, tombstone: Option<Tombstone>, deploy: &De
 /// No push stands against what CHaS lists.
 #[must_use]
 pub fn is_agreed(conflicts: &[Conflict]) -> bool {
-    conflicts.iter().all(|conflict| conflict.winner == Owner::Chas)
+    conflicts
+        .iter()
+        .all(|conflict| conflict.winner == Owner::Chas)
 }
 
 /// What becomes of a push.
@@ -149,8 +174,15 @@ pub enum Pushed {
 /// Rule 4: `deploy` is pushed, and `before` is there.
 #[must_use]
 pub fn pushed(before: Option<&Record>, deploy: &Deploy) -> Pushed {
-    let Some(before) = before.filter(|before| before.owner == Owner::Chas && !before.removing) else { return Pushed::Take };
-    if deploy.revision.zip(before.revision).is_some_and(|(pushed, stored)| pushed > stored) {
+    let Some(before) = before.filter(|before| before.owner == Owner::Chas && !before.removing)
+    else {
+        return Pushed::Take;
+    };
+    if deploy
+        .revision
+        .zip(before.revision)
+        .is_some_and(|(pushed, stored)| pushed > stored)
+    {
         Pushed::TakeOver
     } else if asks_for(deploy, before) {
         Pushed::Same
@@ -163,7 +195,10 @@ pub fn pushed(before: Option<&Record>, deploy: &Deploy) -> Pushed {
 #[must_use]
 pub fn unsettled(desired: &Desired) -> Option<Change> {
     let pulled = desired.marks().pulled().filter(|pulled| pulled.whole)?;
-    Some(Change::Mark(Mark::Pulled(Pulled { whole: false, ..pulled.clone() })))
+    Some(Change::Mark(Mark::Pulled(Pulled {
+        whole: false,
+        ..pulled.clone()
+    })))
 }
 
 /// Rule 1: what CHaS owns and does not list any more.
@@ -172,9 +207,18 @@ pub fn pruned(desired: &Desired, set: &PulledSet) -> Vec<Record> {
     let names = set.names();
     let goes = |record: &&Record| match &names {
         Some(names) => !names.contains(&record.name),
-        None => set.remove.contains(&record.name) && set.containers.iter().all(|listed| listed.name != record.name),
+        None => {
+            set.remove.contains(&record.name)
+                && set
+                    .containers
+                    .iter()
+                    .all(|listed| listed.name != record.name)
+        }
     };
-    let owned = desired.records().map(AsRef::as_ref).filter(|record| record.owner == Owner::Chas && !record.removing);
+    let owned = desired
+        .records()
+        .map(AsRef::as_ref)
+        .filter(|record| record.owner == Owner::Chas && !record.removing);
     owned.filter(goes).cloned().collect()
 }
 
@@ -182,11 +226,18 @@ pub fn pruned(desired: &Desired, set: &PulledSet) -> Vec<Record> {
 /// for the first set of a restored database, which may be older.
 #[must_use]
 pub fn lifted(desired: &Desired, version: &Version, restored: bool) -> Vec<Change> {
-    let marks = desired.marks().suppressed().iter().filter(|(_, mark)| mark.at.as_ref() != Some(version));
+    let marks = desired
+        .marks()
+        .suppressed()
+        .iter()
+        .filter(|(_, mark)| mark.at.as_ref() != Some(version));
     let lifted = marks.map(|(name, mark)| {
         let is_of = |at: &Version| at.epoch == version.epoch;
         let stays = !mark.at.as_ref().is_some_and(is_of) && (restored || mark.at.is_none());
-        let adopted = stays.then(|| Suppressed { at: Some(version.clone()), ..mark.clone() });
+        let adopted = stays.then(|| Suppressed {
+            at: Some(version.clone()),
+            ..mark.clone()
+        });
         Change::Mark(Mark::Suppressed(name.clone(), adopted))
     });
     lifted.collect()
@@ -212,7 +263,9 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
     match order {
         Order::Stop => record.run = RunState::Stopped,
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
-        Order::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
+        Order::Restart => {
+            (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true);
+        }
         Order::Remove => record.removing = true,
     }
     if record == *before {
@@ -225,28 +278,49 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Owner::Push if record.removing => buried(desired, &record),
         Owner::Push => Vec::new(),
     };
-    (record.clone(), std::iter::once(Change::Put(Box::new(record))).chain(marks).collect())
+    (
+        record.clone(),
+        std::iter::once(Change::Put(Box::new(record)))
+            .chain(marks)
+            .collect(),
+    )
 }
 
 fn suppression(desired: &Desired, before: &Record, record: &Record) -> Vec<Change> {
     let marked = desired.marks().suppressed().get(&before.name);
     let listed = marked.map_or(before.run, |mark| mark.listed);
-    let at = desired.marks().pulled().map(|pulled| pulled.version.clone());
+    let at = desired
+        .marks()
+        .pulled()
+        .map(|pulled| pulled.version.clone());
     let mark = (record.removing || record.run != listed).then_some(Suppressed { at, listed });
     if marked == mark.as_ref() {
         return Vec::new();
     }
     // It runs or not as it was listed once. What is listed by now was not looked at as long as the mark stood.
-    let unsettled = if mark.is_none() { unsettled(desired) } else { None };
-    unsettled.into_iter().chain([Change::Mark(Mark::Suppressed(before.name.clone(), mark))]).collect()
+    let unsettled = if mark.is_none() {
+        unsettled(desired)
+    } else {
+        None
+    };
+    unsettled
+        .into_iter()
+        .chain([Change::Mark(Mark::Suppressed(before.name.clone(), mark))])
+        .collect()
 }
 
 /// The tombstone of a record that was pushed and is deleted, as it is then; the oldest makes room for it.
 #[must_use]
 pub fn buried(desired: &Desired, record: &Record) -> Vec<Change> {
     let tombstones = desired.marks().tombstones();
-    let tombstone = Tombstone { id: record.id, seq: record.seq };
-    let mut changes = vec![Change::Mark(Mark::Tombstone(record.name.clone(), Some(tombstone)))];
+    let tombstone = Tombstone {
+        id: record.id,
+        seq: record.seq,
+    };
+    let mut changes = vec![Change::Mark(Mark::Tombstone(
+        record.name.clone(),
+        Some(tombstone),
+    ))];
     if tombstones.len() >= TOMBSTONES_MAX && !tombstones.contains_key(&record.name) {
         let oldest = tombstones.iter().min_by_key(|(_, tombstone)| tombstone.seq);
         changes.extend(oldest.map(|(name, _)| Change::Mark(Mark::Tombstone(name.clone(), None))));
@@ -257,14 +331,23 @@ pub fn buried(desired: &Desired, record: &Record) -> Vec<Change> {
 /// The tombstones that end when CHaS knows of everything up to this change.
 #[must_use]
 pub fn acknowledged(desired: &Desired, up_to_seq: u64) -> Vec<Change> {
-    let known = desired.marks().tombstones().iter().filter(|(_, tombstone)| tombstone.seq <= up_to_seq);
-    known.map(|(name, _)| Change::Mark(Mark::Tombstone(name.clone(), None))).collect()
+    let known = desired
+        .marks()
+        .tombstones()
+        .iter()
+        .filter(|(_, tombstone)| tombstone.seq <= up_to_seq);
+    known
+        .map(|(name, _)| Change::Mark(Mark::Tombstone(name.clone(), None)))
+        .collect()
 }
 
 /// The set owned by push: what is to be, by name.
 #[must_use]
 pub fn push_set(desired: &Desired) -> Vec<&Record> {
-    let owned = desired.records().map(AsRef::as_ref).filter(|record| record.owner == Owner::Push && !record.removing);
+    let owned = desired
+        .records()
+        .map(AsRef::as_ref)
+        .filter(|record| record.owner == Owner::Push && !record.removing);
     let mut records: Vec<&Record> = owned.collect();
     records.sort_by(|a, b| a.name.cmp(&b.name));
     records
@@ -274,13 +357,26 @@ pub fn push_set(desired: &Desired) -> Vec<&Record> {
 #[must_use]
 pub fn etag(desired: &Desired) -> String {
     let mut hash = Sha256::new();
-    for Record { name, spec_hash, run, priority, revision, .. } in push_set(desired) {
-        hash.update(format!("{name} {spec_hash} {run:?} {priority} {revision:?}\n"));
+    for Record {
+        name,
+        spec_hash,
+        run,
+        priority,
+        revision,
+        ..
+    } in push_set(desired)
+    {
+        hash.update(format!(
+            "{name} {spec_hash} {run:?} {priority} {revision:?}\n"
+        ));
     }
-    hash.finalize().iter().take(16).fold(String::new(), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
+    hash.finalize()
+        .iter()
+        .take(16)
+        .fold(String::new(), |mut text, byte| {
+            let _infallible = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// What a set that was pulled came to.

@@ -24,7 +24,9 @@ pub enum InvalidQuantity {
     )]
     Bytes(String),
     /// It is neither a number of cores nor one of thousandths.
-    #[error("{0:?} is not an amount of CPU: write cores, such as \"0.5\", or thousandths of a core, such as \"500m\"")]
+    #[error(
+        "{0:?} is not an amount of CPU: write cores, such as \"0.5\", or thousandths of a core, such as \"500m\""
+    )]
     Cpu(String),
 }
 
@@ -37,7 +39,11 @@ fn thousandths(text: &str) -> Option<u64> {
         return None;
     }
     let fraction: u64 = format!("{fraction:0<3}").parse().ok()?;
-    whole.parse::<u64>().ok()?.checked_mul(1000)?.checked_add(fraction)
+    whole
+        .parse::<u64>()
+        .ok()?
+        .checked_mul(1000)?
+        .checked_add(fraction)
 }
 
 impl FromStr for ByteCount {
@@ -66,7 +72,9 @@ impl FromStr for CpuMillis {
     fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
         let wrong = || InvalidQuantity::Cpu(text.to_owned());
         match text.trim().strip_suffix('m') {
-            Some(millis) if millis.bytes().all(|b| b.is_ascii_digit()) => millis.parse().map(Self).map_err(|_| wrong()),
+            Some(millis) if millis.bytes().all(|b| b.is_ascii_digit()) => {
+                millis.parse().map(Self).map_err(|_| wrong())
+            }
             Some(_) => Err(wrong()),
             None => thousandths(text.trim()).map(Self).ok_or_else(wrong),
         }
@@ -77,7 +85,10 @@ impl fmt::Display for ByteCount {
     /// The largest unit that divides it: `512m`, `1g`, `1000`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "t"), (30, "g"), (20, "m"), (10, "k")];
-        match units.iter().find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift)) {
+        match units
+            .iter()
+            .find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift))
+        {
             Some((shift, unit)) => write!(f, "{}{unit}", self.0 >> shift),
             None => write!(f, "{}", self.0),
         }
@@ -119,18 +130,49 @@ mod tests {
 
     #[test]
     fn what_is_no_size_is_refused() {
-        for text in ["", "m", "-1", "1e3", "1.2.3", "12x", "0x10", "1,5g", "NaN", "999999999999t", "1.0001k", ".5m", "٣m", "5 m"]
-        {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1e3",
+            "1.2.3",
+            "12x",
+            "0x10",
+            "1,5g",
+            "NaN",
+            "999999999999t",
+            "1.0001k",
+            ".5m",
+            "٣m",
+            "5 m",
+        ] {
             assert!(text.parse::<ByteCount>().is_err(), "{text}");
         }
     }
 
     #[test]
     fn cpu_is_cores_or_thousandths() {
-        for (text, millis) in [("0.5", 500), ("500m", 500), ("2", 2000), ("1.25", 1250), ("0.001", 1), ("1.", 1000)] {
+        for (text, millis) in [
+            ("0.5", 500),
+            ("500m", 500),
+            ("2", 2000),
+            ("1.25", 1250),
+            ("0.001", 1),
+            ("1.", 1000),
+        ] {
             assert_eq!(text.parse(), Ok(CpuMillis(millis)), "{text}");
         }
-        for text in ["", "m", "-1", "0.0001", "1.5m", "half", "1e1", ".5", "18446744073709551615"] {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "0.0001",
+            "1.5m",
+            "half",
+            "1e1",
+            ".5",
+            "18446744073709551615",
+        ] {
             assert!(text.parse::<CpuMillis>().is_err(), "{text}");
         }
     }

@@ -197,8 +197,12 @@ mod tests {
 
     #[test]
     fn no_two_codes_mean_or_ask_for_the_same() {
-        let different =
-            |text: fn(Reason) -> &'static str| Reason::ALL.iter().map(|&reason| text(reason)).collect::<BTreeSet<_>>();
+        let different = |text: fn(Reason) -> &'static str| {
+            Reason::ALL
+                .iter()
+                .map(|&reason| text(reason))
+                .collect::<BTreeSet<_>>()
+        };
         assert!(Reason::ALL.len() >= 40);
         for text in [Reason::code, Reason::meaning, Reason::remedy] {
             assert_eq!(different(text).len(), Reason::ALL.len());
@@ -209,9 +213,21 @@ mod tests {
     fn a_code_is_read_back_as_it_is_written_and_fits_into_a_row_of_the_table() {
         for &reason in Reason::ALL {
             let written = serde_json::to_string(&reason).unwrap();
-            assert_eq!((written.trim_matches('"'), serde_json::from_str(&written).unwrap()), (reason.code(), reason));
-            assert!(reason.meaning().ends_with('.') && !reason.remedy().ends_with('.'), "{reason}");
-            assert!(!reason.meaning().contains('|') && !reason.remedy().contains('|'), "{reason}");
+            assert_eq!(
+                (
+                    written.trim_matches('"'),
+                    serde_json::from_str(&written).unwrap()
+                ),
+                (reason.code(), reason)
+            );
+            assert!(
+                reason.meaning().ends_with('.') && !reason.remedy().ends_with('.'),
+                "{reason}"
+            );
+            assert!(
+                !reason.meaning().contains('|') && !reason.remedy().contains('|'),
+                "{reason}"
+            );
         }
     }
 }

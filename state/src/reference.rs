@@ -56,11 +56,17 @@ fn is_registry(first: &str) -> bool {
 }
 
 fn check_registry(registry: &str) -> Result<(), &'static str> {
-    let (host, port) = registry.rsplit_once(':').map_or((registry, None), |(host, port)| (host, Some(port)));
+    let (host, port) = registry
+        .rsplit_once(':')
+        .map_or((registry, None), |(host, port)| (host, Some(port)));
     let label = |label: &str| {
         let edge = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = label.as_bytes();
-        edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(|&b| b.is_ascii_alphanumeric() || b == b'-')
+        edge(bytes.first())
+            && edge(bytes.last())
+            && bytes
+                .iter()
+                .all(|&b| b.is_ascii_alphanumeric() || b == b'-')
     };
     if !host.split('.').all(label) {
         return Err("the registry is not a host name or IPv4 address");
@@ -80,7 +86,9 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
         component.starts_with(plain)
             && component.ends_with(plain)
-            && component.split(plain).all(|sep| matches!(sep, "" | "." | "_" | "__") || sep.bytes().all(|b| b == b'-'))
+            && component
+                .split(plain)
+                .all(|sep| matches!(sep, "" | "." | "_" | "__") || sep.bytes().all(|b| b == b'-'))
     };
     if repository.len() <= 255 && repository.split('/').all(component) {
         Ok(())
@@ -95,7 +103,9 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
     if tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(rest) {
         Ok(())
     } else {
-        Err("the tag must be 1 to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'")
+        Err(
+            "the tag must be 1 to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
+        )
     }
 }
 
@@ -108,7 +118,9 @@ fn check_digest(digest: &str) -> Result<(), &'static str> {
 }
 
 fn parse(text: &str) -> Result<ImageReference, &'static str> {
-    let (rest, digest) = text.split_once('@').map_or((text, None), |(rest, digest)| (rest, Some(digest)));
+    let (rest, digest) = text
+        .split_once('@')
+        .map_or((text, None), |(rest, digest)| (rest, Some(digest)));
     let (name, tag) = match rest.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
         _ => (rest, None),
@@ -117,14 +129,26 @@ fn parse(text: &str) -> Result<ImageReference, &'static str> {
         Some((first, path)) if is_registry(first) => (first, path),
         _ => ("docker.io", name),
     };
-    let registry = if registry == "index.docker.io" { "docker.io" } else { registry };
+    let registry = if registry == "index.docker.io" {
+        "docker.io"
+    } else {
+        registry
+    };
     let official = registry == "docker.io" && !path.contains('/');
-    let repository = if official { format!("library/{path}") } else { path.to_owned() };
+    let repository = if official {
+        format!("library/{path}")
+    } else {
+        path.to_owned()
+    };
     check_registry(registry)?;
     check_repository(&repository)?;
     tag.map_or(Ok(()), check_tag)?;
     digest.map_or(Ok(()), check_digest)?;
-    let tag = tag.or(if digest.is_none() { Some("latest") } else { None });
+    let tag = tag.or(if digest.is_none() {
+        Some("latest")
+    } else {
+        None
+    });
     Ok(ImageReference {
         registry: registry.to_ascii_lowercase(),
         repository,
@@ -137,7 +161,10 @@ impl FromStr for ImageReference {
     type Err = InvalidReference;
 
     fn from_str(text: &str) -> Result<Self, InvalidReference> {
-        parse(text).map_err(|fault| InvalidReference { text: text.chars().take(300).collect(), fault })
+        parse(text).map_err(|fault| InvalidReference {
+            text: text.chars().take(300).collect(),
+            fault,
+        })
     }
 }
 
@@ -159,8 +186,12 @@ impl fmt::Display for ImageReference {
     /// The complete form, which is also the image's name in containerd: `docker.io/library/nginx:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
-        self.tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
-        self.digest.as_ref().map_or(Ok(()), |digest| write!(f, "@{digest}"))
+        self.tag
+            .as_ref()
+            .map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
+        self.digest
+            .as_ref()
+            .map_or(Ok(()), |digest| write!(f, "@{digest}"))
     }
 }
 
@@ -179,10 +210,17 @@ mod tests {
             ("index.docker.io/nginx", "docker.io/library/nginx:latest"),
             ("127.0.0.1:5000/web", "127.0.0.1:5000/web:latest"),
             ("localhost/web:a_B.c-d", "localhost/web:a_B.c-d"),
-            ("Registry.example:443/a/b__c/d--e", "registry.example:443/a/b__c/d--e:latest"),
+            (
+                "Registry.example:443/a/b__c/d--e",
+                "registry.example:443/a/b__c/d--e:latest",
+            ),
         ];
         for (text, complete) in table {
-            assert_eq!(text.parse::<ImageReference>().map(|r| r.to_string()), Ok(complete.to_owned()), "{text}");
+            assert_eq!(
+                text.parse::<ImageReference>().map(|r| r.to_string()),
+                Ok(complete.to_owned()),
+                "{text}"
+            );
         }
     }
 
@@ -191,7 +229,10 @@ mod tests {
         let reference: ImageReference = format!("nginx@{DIGEST}").parse().unwrap();
         assert_eq!((reference.tag(), reference.digest()), (None, Some(DIGEST)));
         let reference: ImageReference = format!("r.example/nginx:1@{DIGEST}").parse().unwrap();
-        assert_eq!((reference.tag(), reference.digest()), (Some("1"), Some(DIGEST)));
+        assert_eq!(
+            (reference.tag(), reference.digest()),
+            (Some("1"), Some(DIGEST))
+        );
     }
 
     #[test]

@@ -101,6 +101,17 @@ pub struct Resources {
     pub pids: u32,
 }
 
+impl Default for Resources {
+    /// Nothing but the number of processes is limited: enough for a busy server, far below the 32,768 of a small host.
+    fn default() -> Self {
+        Self {
+            cpu: None,
+            memory: None,
+            pids: 4096,
+        }
+    }
+}
+
 /// What happens when the container's process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restart {
@@ -108,6 +119,16 @@ pub struct Restart {
     pub policy: RestartPolicy,
     /// How often in a row at most. `None`: for ever, with growing waits.
     pub max_retries: Option<u32>,
+}
+
+impl Default for Restart {
+    /// Whatever the exit code, for ever.
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::Always,
+            max_retries: None,
+        }
+    }
 }
 
 /// In which cases an ended process is started again.
@@ -131,14 +152,25 @@ pub struct Stop {
     pub timeout: Duration,
 }
 
+impl Default for Stop {
+    /// The grace that docker and nerdctl give.
+    fn default() -> Self {
+        Self {
+            signal: None,
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
 /// A signal by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Signal(u32);
 
 const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT",
-    "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+    "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+    "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
 impl Signal {
@@ -163,12 +195,21 @@ impl std::str::FromStr for Signal {
         let name = upper.strip_prefix("SIG").unwrap_or(&upper);
         let number = match name.strip_prefix("RTMIN") {
             Some("") => Some(34),
-            Some(offset) => offset.strip_prefix('+').and_then(|n| n.parse::<u32>().ok()).and_then(|n| n.checked_add(34)),
-            None => (1..).zip(SIGNALS).find(|(_, known)| *known == name).map(|(number, _)| number).or_else(|| name.parse().ok()),
+            Some(offset) => offset
+                .strip_prefix('+')
+                .and_then(|n| n.parse::<u32>().ok())
+                .and_then(|n| n.checked_add(34)),
+            None => (1..)
+                .zip(SIGNALS)
+                .find(|(_, known)| *known == name)
+                .map(|(number, _)| number)
+                .or_else(|| name.parse().ok()),
         };
         match number {
             Some(number @ 1..=64) => Ok(Self(number)),
-            _ => Err(format!("{text:?} is not a signal: write a name such as \"SIGTERM\", or a number from 1 to 64")),
+            _ => Err(format!(
+                "{text:?} is not a signal: write a name such as \"SIGTERM\", or a number from 1 to 64"
+            )),
         }
     }
 }
@@ -183,7 +224,9 @@ impl TryFrom<String> for Signal {
 
 impl From<Signal> for String {
     fn from(signal: Signal) -> Self {
-        let name = usize::try_from(signal.0).ok().and_then(|n| SIGNALS.get(n - 1));
+        let name = usize::try_from(signal.0)
+            .ok()
+            .and_then(|n| SIGNALS.get(n - 1));
         name.map_or_else(|| signal.0.to_string(), |name| format!("SIG{name}"))
     }
 }
@@ -222,7 +265,12 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self(DEFAULT_CAPABILITIES.iter().map(|&name| name.to_owned()).collect())
+        Self(
+            DEFAULT_CAPABILITIES
+                .iter()
+                .map(|&name| name.to_owned())
+                .collect(),
+        )
     }
 }
 
@@ -233,6 +281,16 @@ pub struct LogLimits {
     pub max_size: ByteCount,
     /// Files kept, the one being written among them; 1 to 100.
     pub max_files: u32,
+}
+
+impl Default for LogLimits {
+    /// 50 MiB in all.
+    fn default() -> Self {
+        Self {
+            max_size: ByteCount(10 << 20),
+            max_files: 5,
+        }
+    }
 }
 
 impl Spec {

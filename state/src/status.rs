@@ -88,11 +88,21 @@ pub struct Condition {
 
 impl Condition {
     const fn plain(status: Status) -> Self {
-        Self { status, reason: None, message: None, next_attempt: None }
+        Self {
+            status,
+            reason: None,
+            message: None,
+            next_attempt: None,
+        }
     }
 
     fn because(status: Status, reason: Reason, message: &str) -> Self {
-        Self { status, reason: Some(reason), message: Some(message.to_owned()), next_attempt: None }
+        Self {
+            status,
+            reason: Some(reason),
+            message: Some(message.to_owned()),
+            next_attempt: None,
+        }
     }
 
     fn after(status: Status, memory: &Memory) -> Self {
@@ -108,36 +118,78 @@ impl Condition {
 
 /// The condition of the container that `record` asks for.
 #[must_use]
-pub fn condition(record: &Record, seen: &Seen, memory: &Memory, activity: Option<Activity>) -> Condition {
-    let task = seen.instances.get(&record.generation).map_or(&Task::Absent, |instance| &instance.task);
+pub fn condition(
+    record: &Record,
+    seen: &Seen,
+    memory: &Memory,
+    activity: Option<Activity>,
+) -> Condition {
+    let task = seen
+        .instances
+        .get(&record.generation)
+        .map_or(&Task::Absent, |instance| &instance.task);
     let running = matches!(task, Task::Running { .. });
-    let stuck = memory.setback.as_ref().is_some_and(|setback| setback.cause == Cause::End);
+    let stuck = memory
+        .setback
+        .as_ref()
+        .is_some_and(|setback| setback.cause == Cause::End);
     if record.removing {
-        return if stuck { Condition::after(Status::Removing, memory) } else { Condition::plain(Status::Removing) };
+        return if stuck {
+            Condition::after(Status::Removing, memory)
+        } else {
+            Condition::plain(Status::Removing)
+        };
     }
     if let (Some(finished), false) = (&record.finished, running) {
-        let status = if finished.code == 0 { Status::Stopped } else { Status::Failed };
-        let message = format!("ended with exit code {}, and its restart policy leaves it so", finished.code);
+        let status = if finished.code == 0 {
+            Status::Stopped
+        } else {
+            Status::Failed
+        };
+        let message = format!(
+            "ended with exit code {}, and its restart policy leaves it so",
+            finished.code
+        );
         return Condition::because(status, finished.reason, &message);
     }
     if record.run == RunState::Stopped {
         let ended = matches!(task, Task::Absent) && activity.is_none();
         return match (stuck, ended) {
             (true, _) => Condition::after(Status::Stopping, memory),
-            (false, true) => Condition::because(Status::Stopped, Reason::StopRequested, "it was asked to be stopped"),
+            (false, true) => Condition::because(
+                Status::Stopped,
+                Reason::StopRequested,
+                "it was asked to be stopped",
+            ),
             (false, false) => Condition::plain(Status::Stopping),
         };
     }
     if record.cordoned && seen.instances.is_empty() {
-        return Condition::because(Status::Pending, Reason::NodeCordoned, "the node is cordoned, and takes nothing new");
+        return Condition::because(
+            Status::Pending,
+            Reason::NodeCordoned,
+            "the node is cordoned, and takes nothing new",
+        );
     }
-    match (activity, memory.setback.as_ref().map(|setback| setback.cause)) {
+    match (
+        activity,
+        memory.setback.as_ref().map(|setback| setback.cause),
+    ) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
         (_, None) if running => Condition::plain(Status::Running),
-        (None, Some(_)) if running => Condition { next_attempt: None, ..Condition::after(Status::Running, memory) },
-        (Some(Activity::Pulling), _) => Condition { next_attempt: None, ..Condition::after(Status::Pulling, memory) },
+        (None, Some(_)) if running => Condition {
+            next_attempt: None,
+            ..Condition::after(Status::Running, memory)
+        },
+        (Some(Activity::Pulling), _) => Condition {
+            next_attempt: None,
+            ..Condition::after(Status::Pulling, memory)
+        },
         (_, Some(Cause::Exit)) => Condition::after(Status::Restarting, memory),
-        (Some(Activity::Creating), _) => Condition { next_attempt: None, ..Condition::after(Status::Creating, memory) },
+        (Some(Activity::Creating), _) => Condition {
+            next_attempt: None,
+            ..Condition::after(Status::Creating, memory)
+        },
         (None, Some(Cause::Start | Cause::End)) => Condition::after(Status::Failed, memory),
         (None, None) => Condition::plain(Status::Pending),
     }
@@ -161,16 +213,34 @@ mod tests {
     ) {
         let (mut record, mut memory) = (record("a", 1), Memory::default());
         change(&mut record, &mut memory);
-        let seen = Seen { instances: [(1, Instance { container: true, task })].into() };
+        let seen = Seen {
+            instances: [(
+                1,
+                Instance {
+                    container: true,
+                    task,
+                },
+            )]
+            .into(),
+        };
         let condition = condition(&record, &seen, &memory, activity);
         assert_eq!((condition.status, condition.reason), expected);
         assert_eq!(condition.reason.is_some(), condition.message.is_some());
     }
 
-    const RUNNING: Task = Task::Running { pid: 1, since: None };
+    const RUNNING: Task = Task::Running {
+        pid: 1,
+        since: None,
+    };
 
     fn fail(memory: &mut Memory, cause: Cause, reason: Reason) {
-        memory.failed(cause, reason, "why".to_owned(), BootTime::default(), Duration::from_secs(1));
+        memory.failed(
+            cause,
+            reason,
+            "why".to_owned(),
+            BootTime::default(),
+            Duration::from_secs(1),
+        );
     }
 
     #[test]
@@ -183,47 +253,128 @@ mod tests {
     #[test]
     fn the_usual_way_is_pending_pulling_creating_running() {
         check(|_, _| (), Task::Absent, None, (Status::Pending, None));
-        check(|_, _| (), Task::Absent, Some(Activity::Pulling), (Status::Pulling, None));
-        check(|_, _| (), Task::Absent, Some(Activity::Creating), (Status::Creating, None));
-        check(|_, _| (), RUNNING, Some(Activity::Creating), (Status::Running, None));
+        check(
+            |_, _| (),
+            Task::Absent,
+            Some(Activity::Pulling),
+            (Status::Pulling, None),
+        );
+        check(
+            |_, _| (),
+            Task::Absent,
+            Some(Activity::Creating),
+            (Status::Creating, None),
+        );
+        check(
+            |_, _| (),
+            RUNNING,
+            Some(Activity::Creating),
+            (Status::Running, None),
+        );
         check(|_, _| (), RUNNING, None, (Status::Running, None));
     }
 
     #[test]
     fn what_failed_says_why_while_it_waits_and_while_it_tries_again() {
         let bad = |_: &mut Record, m: &mut Memory| fail(m, Cause::Start, Reason::ImageNotFound);
-        check(bad, Task::Absent, None, (Status::Failed, Some(Reason::ImageNotFound)));
-        check(bad, Task::Absent, Some(Activity::Pulling), (Status::Pulling, Some(Reason::ImageNotFound)));
+        check(
+            bad,
+            Task::Absent,
+            None,
+            (Status::Failed, Some(Reason::ImageNotFound)),
+        );
+        check(
+            bad,
+            Task::Absent,
+            Some(Activity::Pulling),
+            (Status::Pulling, Some(Reason::ImageNotFound)),
+        );
     }
 
     #[test]
     fn what_ended_is_restarting_or_done() {
-        let exit = || Task::Stopped(Exit { code: 1, at: SystemTime::UNIX_EPOCH, out_of_memory: true });
-        check(|_, m| fail(m, Cause::Exit, Reason::OutOfMemory), exit(), None, (Status::Restarting, Some(Reason::OutOfMemory)));
-        let finish = |code| {
-            move |r: &mut Record, _: &mut Memory| r.finished = Some(Finished { code, reason: Reason::Completed, at_ms: 0 })
+        let exit = || {
+            Task::Stopped(Exit {
+                code: 1,
+                at: SystemTime::UNIX_EPOCH,
+                out_of_memory: true,
+            })
         };
-        check(finish(0), Task::Absent, None, (Status::Stopped, Some(Reason::Completed)));
-        check(finish(2), Task::Absent, None, (Status::Failed, Some(Reason::Completed)));
+        check(
+            |_, m| fail(m, Cause::Exit, Reason::OutOfMemory),
+            exit(),
+            None,
+            (Status::Restarting, Some(Reason::OutOfMemory)),
+        );
+        let finish = |code| {
+            move |r: &mut Record, _: &mut Memory| {
+                r.finished = Some(Finished {
+                    code,
+                    reason: Reason::Completed,
+                    at_ms: 0,
+                });
+            }
+        };
+        check(
+            finish(0),
+            Task::Absent,
+            None,
+            (Status::Stopped, Some(Reason::Completed)),
+        );
+        check(
+            finish(2),
+            Task::Absent,
+            None,
+            (Status::Failed, Some(Reason::Completed)),
+        );
     }
 
     #[test]
     fn what_a_cordoned_node_does_not_start_says_so() {
-        let (record, memory) = (Record { cordoned: true, ..record("a", 1) }, Memory::default());
+        let (record, memory) = (
+            Record {
+                cordoned: true,
+                ..record("a", 1)
+            },
+            Memory::default(),
+        );
         let condition = condition(&record, &Seen::default(), &memory, None);
-        assert_eq!((condition.status, condition.reason), (Status::Pending, Some(Reason::NodeCordoned)));
+        assert_eq!(
+            (condition.status, condition.reason),
+            (Status::Pending, Some(Reason::NodeCordoned))
+        );
     }
 
     #[test]
     fn stopping_ends_as_stopped_and_removing_stays_removing() {
         let stop = |r: &mut Record, _: &mut Memory| r.run = RunState::Stopped;
-        check(stop, RUNNING, Some(Activity::Stopping), (Status::Stopping, None));
-        check(stop, Task::Absent, None, (Status::Stopped, Some(Reason::StopRequested)));
-        check(|r, _| r.removing = true, RUNNING, None, (Status::Removing, None));
+        check(
+            stop,
+            RUNNING,
+            Some(Activity::Stopping),
+            (Status::Stopping, None),
+        );
+        check(
+            stop,
+            Task::Absent,
+            None,
+            (Status::Stopped, Some(Reason::StopRequested)),
+        );
+        check(
+            |r, _| r.removing = true,
+            RUNNING,
+            None,
+            (Status::Removing, None),
+        );
         let stuck = |r: &mut Record, m: &mut Memory| {
             r.removing = true;
             fail(m, Cause::End, Reason::RemoveFailed);
         };
-        check(stuck, RUNNING, None, (Status::Removing, Some(Reason::RemoveFailed)));
+        check(
+            stuck,
+            RUNNING,
+            None,
+            (Status::Removing, Some(Reason::RemoveFailed)),
+        );
     }
 }

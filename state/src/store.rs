@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::assign::{AssignError, Pool};
+use crate::assign::Pool;
 use crate::desired::set::{Change, Desired};
 use crate::desired::{Finished, Record};
-use crate::id::{ContainerId, ContainerName};
+use crate::id::ContainerId;
 use crate::memory::{Memory, Remembered};
 use files::Files;
 
@@ -24,57 +24,15 @@ mod adopt;
 mod batch;
 mod copy;
 mod disk;
+mod error;
 mod files;
 mod pull;
 mod push;
 mod quarantine;
 mod recover;
 
+pub use error::StoreError;
 pub use push::{Answered, Replaced, Replacing};
-
-/// Why a change was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Its place on the network cannot be had.
-    #[error(transparent)]
-    Assign(#[from] AssignError),
-    /// The name belongs to the control plane.
-    #[error("{0} is owned by CHaS (generation {1}); change it there")]
-    Owned(ContainerName, u64),
-    /// Containers of a set that cannot be had so; not empty.
-    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; "))]
-    Several(Vec<(ContainerName, StoreError)>),
-    /// The set is not the one that the caller took it for.
-    #[error("the set is another one by now: its ETag is \"{0}\"")]
-    Unmatched(String),
-    /// The `Idempotency-Key` came with another request before.
-    #[error("the Idempotency-Key was used for another request; take another key")]
-    KeyReused,
-    /// Nothing of what CHaS lists waits for a confirmation.
-    #[error("nothing waits for a confirmation")]
-    NothingHeld,
-    /// Another generation's changes wait than the one that was confirmed.
-    #[error("what waits for a confirmation is of generation {0}; look at it again")]
-    OtherHeld(u64),
-    /// Nothing has this id.
-    #[error("no container has the id {0}")]
-    NotFound(ContainerId),
-    /// The node runs as many as it may.
-    #[error("this node is to run {0} containers at most (containers.max)")]
-    TooMany(usize),
-    /// The disk did not take it; nothing was changed.
-    #[error("the state on disk cannot be written")]
-    Disk(#[source] std::io::Error),
-    /// The name is in a record that this version does not understand.
-    #[error("{0} is desired already, in a record that a newer version of the agent wrote; it is left alone")]
-    Held(ContainerName),
-    /// Which addresses and ports are taken is not known yet.
-    #[error("the stored state was damaged and is being rebuilt from what containerd holds; try again once it answers")]
-    Rebuilding,
-    /// Another agent has the directory.
-    #[error("another agent runs with the state in {}; stop it first", .0.display())]
-    InUse(PathBuf),
-}
 
 /// What a deploy came to.
 #[derive(Clone, Debug)]
@@ -130,7 +88,11 @@ impl Store {
         if let Some(opened) = &lock {
             files::take_lock(opened).map_err(|_| StoreError::InUse(directory.to_owned()))?;
         }
-        let recover::Recovered { disk, desired, losses } = recover::recover(directory);
+        let recover::Recovered {
+            disk,
+            desired,
+            losses,
+        } = recover::recover(directory);
         let writable = AtomicBool::new(disk.is_some());
         let files = disk.map_or(Files::Unread, |disk| Files::Open(Box::new(disk)));
         let store = Self {
@@ -168,7 +130,11 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Disk`].
-    pub fn change(&self, id: ContainerId, change: impl FnOnce(&mut Record)) -> Result<Arc<Record>, StoreError> {
+    pub fn change(
+        &self,
+        id: ContainerId,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Arc<Record>, StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
             let mut record = Record::clone(before);
@@ -177,7 +143,10 @@ impl Store {
                 return Ok((Vec::new(), Arc::clone(before)));
             }
             record.seq = desired.seq() + 1;
-            Ok((vec![Change::Put(Box::new(record.clone()))], Arc::new(record)))
+            Ok((
+                vec![Change::Put(Box::new(record.clone()))],
+                Arc::new(record),
+            ))
         })
     }
 
@@ -185,7 +154,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::note`].
-    pub fn set_image_digest(&self, id: ContainerId, generation: u64, digest: Option<String>) -> Result<(), StoreError> {
+    pub fn set_image_digest(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        digest: Option<String>,
+    ) -> Result<(), StoreError> {
         self.note(id, generation, |record| record.image_digest = digest)
     }
 
@@ -193,7 +167,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::note`].
-    pub fn finish(&self, id: ContainerId, generation: u64, finished: Finished) -> Result<(), StoreError> {
+    pub fn finish(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        finished: Finished,
+    ) -> Result<(), StoreError> {
         self.note(id, generation, |record| record.finished = Some(finished))
     }
 
@@ -202,7 +181,12 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::change`]. A record that has moved on to another generation is left alone.
-    pub fn note(&self, id: ContainerId, generation: u64, note: impl FnOnce(&mut Record)) -> Result<(), StoreError> {
+    pub fn note(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        note: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
             let mut record = Record::clone(before);
@@ -210,7 +194,14 @@ impl Store {
                 note(&mut record);
             }
             let is_news = record != **before;
-            Ok((if is_news { vec![Change::Put(Box::new(record))] } else { Vec::new() }, ()))
+            Ok((
+                if is_news {
+                    vec![Change::Put(Box::new(record))]
+                } else {
+                    Vec::new()
+                },
+                (),
+            ))
         })
     }
 
@@ -221,7 +212,14 @@ impl Store {
     pub fn forget(&self, id: ContainerId) -> Result<(), StoreError> {
         self.transact(|desired| {
             let gone = desired.get(id).is_some_and(|record| record.removing);
-            Ok((if gone { vec![Change::Forget(id)] } else { Vec::new() }, ()))
+            Ok((
+                if gone {
+                    vec![Change::Forget(id)]
+                } else {
+                    Vec::new()
+                },
+                (),
+            ))
         })?;
         self.remember(id, None);
         Ok(())
@@ -234,7 +232,9 @@ impl Store {
     /// [`StoreError::Disk`].
     pub fn adopt(&self, copies: &[(ContainerId, Value)]) -> Result<Vec<String>, StoreError> {
         self.transact(|desired| {
-            let Some(adoption) = desired.adoption() else { return Ok((Vec::new(), Vec::new())) };
+            let Some(adoption) = desired.adoption() else {
+                return Ok((Vec::new(), Vec::new()));
+            };
             let (mut changes, told) = adopt::taken(desired, adoption, copies);
             changes.push(Change::Adopt(None));
             Ok((changes, told))
@@ -242,12 +242,17 @@ impl Store {
     }
 
     /// Decides on a change and makes it, in one transaction.
-    fn transact<T>(&self, decide: impl FnOnce(&Desired) -> Result<(Vec<Change>, T), StoreError>) -> Result<T, StoreError> {
+    fn transact<T>(
+        &self,
+        decide: impl FnOnce(&Desired) -> Result<(Vec<Change>, T), StoreError>,
+    ) -> Result<T, StoreError> {
         let mut files = lock(&self.files);
         // Before the decision, for what is in memory may turn out to be older than the files.
         let opened = files.open(&self.directory, &self.desired());
         self.writable.store(opened.is_ok(), Ordering::Relaxed);
-        let unopened = opened.map(|better| better.into_iter().for_each(|desired| self.publish(desired))).err();
+        let unopened = opened
+            .map(|better| better.into_iter().for_each(|desired| self.publish(desired)))
+            .err();
         let desired = self.desired();
         let (changes, answer) = decide(&desired)?;
         if changes.is_empty() {
@@ -312,14 +317,20 @@ impl Store {
     /// What was remembered when the agent ended of what is desired, as it is true in the boot with this id.
     #[must_use]
     pub fn memories(&self, boot_id: &str) -> BTreeMap<ContainerId, Memory> {
-        let Files::Open(disk) = &*lock(&self.files) else { return BTreeMap::new() };
+        let Files::Open(disk) = &*lock(&self.files) else {
+            return BTreeMap::new();
+        };
         let read = |(key, value): (String, Vec<u8>)| {
             let remembered: Remembered = serde_json::from_slice(&value).ok()?;
             Some((key.parse().ok()?, remembered.in_boot(boot_id)))
         };
         // A kill may have come between the end of a record and that of its memory.
         let desired = self.desired();
-        disk.remembered().into_iter().filter_map(read).filter(|(id, _)| desired.get(*id).is_some()).collect()
+        disk.remembered()
+            .into_iter()
+            .filter_map(read)
+            .filter(|(id, _)| desired.get(*id).is_some())
+            .collect()
     }
 
     /// An id that nothing has.
@@ -337,7 +348,9 @@ impl Store {
 #[must_use]
 pub fn random() -> u64 {
     let mut bits = [0; 8];
-    while rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty()) != Ok(bits.len()) {}
+    while rustix::rand::getrandom(&mut bits, rustix::rand::GetRandomFlags::empty())
+        != Ok(bits.len())
+    {}
     u64::from_be_bytes(bits)
 }
 

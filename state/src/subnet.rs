@@ -61,21 +61,28 @@ impl FromStr for Ipv4Subnet {
     type Err = InvalidSubnet;
 
     fn from_str(text: &str) -> Result<Self, InvalidSubnet> {
-        const WRONG: InvalidSubnet = InvalidSubnet("must be an IPv4 subnet as in \"10.231.0.0/16\", with a prefix of 8 to 29");
+        const WRONG: InvalidSubnet = InvalidSubnet(
+            "must be an IPv4 subnet as in \"10.231.0.0/16\", with a prefix of 8 to 29",
+        );
         let (address, prefix) = text.split_once('/').ok_or(WRONG)?;
         let address: Ipv4Addr = address.parse().map_err(|_| WRONG)?;
         let prefix: u8 = prefix.parse().map_err(|_| WRONG)?;
         if !(8..=29).contains(&prefix) {
             return Err(WRONG);
         }
-        let subnet = Self { network: address.to_bits(), prefix };
+        let subnet = Self {
+            network: address.to_bits(),
+            prefix,
+        };
         if subnet.network & !subnet.mask() != 0 {
             return Err(InvalidSubnet(
                 "has bits set beyond its prefix: write the subnet's first address, as in \"10.231.0.0/16\"",
             ));
         }
         if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
-            return Err(InvalidSubnet("must not be a loopback, multicast or unspecified range"));
+            return Err(InvalidSubnet(
+                "must not be a loopback, multicast or unspecified range",
+            ));
         }
         Ok(subnet)
     }
@@ -111,19 +118,34 @@ mod tests {
         assert_eq!(subnet.to_string(), "10.231.8.0/29");
         assert_eq!(subnet.gateway(), Ipv4Addr::new(10, 231, 8, 1));
         assert_eq!(subnet.broadcast(), Ipv4Addr::new(10, 231, 8, 7));
-        let all: Vec<_> = subnet.container_addresses().map(|a| a.octets()[3]).collect();
+        let all: Vec<_> = subnet
+            .container_addresses()
+            .map(|a| a.octets()[3])
+            .collect();
         assert_eq!(all, [2, 3, 4, 5, 6]);
         for last in 0..=8 {
             let address = Ipv4Addr::new(10, 231, 8, last);
-            assert_eq!(subnet.is_container_address(address), all.contains(&last), "{address}");
+            assert_eq!(
+                subnet.is_container_address(address),
+                all.contains(&last),
+                "{address}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_usable_subnet_is_refused() {
-        for bad in
-            ["", "10.0.0.0", "10.0.0.0/", "10.0.0.0/7", "10.0.0.0/30", "10.0.0.1/24", "127.0.0.0/8", "224.0.0.0/8", "::/64"]
-        {
+        for bad in [
+            "",
+            "10.0.0.0",
+            "10.0.0.0/",
+            "10.0.0.0/7",
+            "10.0.0.0/30",
+            "10.0.0.1/24",
+            "127.0.0.0/8",
+            "224.0.0.0/8",
+            "::/64",
+        ] {
             assert!(bad.parse::<Ipv4Subnet>().is_err(), "{bad}");
         }
     }

@@ -67,12 +67,21 @@ impl Running {
     }
 
     async fn start_on(state: &Path) -> Self {
-        Self::start_with(Settings { state: Some(state.to_owned()), ..Settings::default() }).await
+        Self::start_with(Settings {
+            state: Some(state.to_owned()),
+            ..Settings::default()
+        })
+        .await
     }
 
     /// With both tokens, whatever else is set.
     async fn start_with(settings: Settings) -> Self {
-        Self::start_as(Settings { join_token: Some(JOIN.to_owned()), admin_token: Some(ADMIN.to_owned()), ..settings }).await
+        Self::start_as(Settings {
+            join_token: Some(JOIN.to_owned()),
+            admin_token: Some(ADMIN.to_owned()),
+            ..settings
+        })
+        .await
     }
 
     async fn start_as(settings: Settings) -> Self {
@@ -82,17 +91,30 @@ impl Running {
     /// Where the time is so much ahead from the start.
     async fn start_later(settings: Settings, ahead: Duration) -> Self {
         static PROVIDER: Once = Once::new();
-        PROVIDER.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap_or_default());
+        PROVIDER.call_once(|| {
+            rustls::crypto::ring::default_provider()
+                .install_default()
+                .unwrap_or_default();
+        });
         let ahead_ms = Arc::new(AtomicU64::new(u64::try_from(ahead.as_millis()).unwrap()));
         let ahead = Arc::clone(&ahead_ms);
-        let clock = Arc::new(move || SystemTime::now() + Duration::from_millis(ahead.load(Ordering::Relaxed)));
+        let clock = Arc::new(move || {
+            SystemTime::now() + Duration::from_millis(ahead.load(Ordering::Relaxed))
+        });
         let server = Server::open(Settings { clock, ..settings }).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         #[allow(clippy::disallowed_methods, reason = "a test waits for it by hand")]
         let served = tokio::spawn(serve(listener, Arc::clone(&server), stop.clone()));
-        Self { base, server, ahead_ms, stop, served, http: reqwest::Client::new() }
+        Self {
+            base,
+            server,
+            ahead_ms,
+            stop,
+            served,
+            http: reqwest::Client::new(),
+        }
     }
 
     async fn stop(self) {
@@ -101,14 +123,24 @@ impl Running {
     }
 
     fn pass(&self, time: Duration) {
-        self.ahead_ms.fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
+        self.ahead_ms
+            .fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
     /// A call with these headers. What the server takes, the document must allow; what it answers, too.
-    async fn send(&self, method: &str, path: &str, headers: HeaderMap, body: Option<&Value>) -> Answer {
+    async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: HeaderMap,
+        body: Option<&Value>,
+    ) -> Answer {
         let call = Call::find(method, path);
         let request_faults = call.request_faults(&headers, body);
-        let mut request = self.http.request(method.parse().unwrap(), format!("{}{path}", self.base)).headers(headers);
+        let mut request = self
+            .http
+            .request(method.parse().unwrap(), format!("{}{path}", self.base))
+            .headers(headers);
         if let Some(body) = body {
             request = request.body(body.to_string());
         }
@@ -117,9 +149,16 @@ impl Running {
         let bytes = response.bytes().await.unwrap();
         call.check_response(status, &headers, &bytes);
         if status < 400 {
-            assert!(request_faults.is_empty(), "{method} {path} was taken: {request_faults:?}");
+            assert!(
+                request_faults.is_empty(),
+                "{method} {path} was taken: {request_faults:?}"
+            );
         }
-        Answer { status, headers, body: serde_json::from_slice(&bytes).unwrap_or_default() }
+        Answer {
+            status,
+            headers,
+            body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        }
     }
 
     async fn call(&self, method: &str, path: &str, token: &str, body: Option<&Value>) -> Answer {
@@ -135,20 +174,42 @@ impl Running {
 
     /// Registers a node with the join token; answers its own.
     async fn join(&self, node_id: &str) -> String {
-        let answer = self.call("POST", "/nodes/register", JOIN, Some(&registration(node_id, "a"))).await;
+        let answer = self
+            .call(
+                "POST",
+                "/nodes/register",
+                JOIN,
+                Some(&registration(node_id, "a")),
+            )
+            .await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body["token"].as_str().unwrap().to_owned()
     }
 
     /// What the node is to run, asked for with these headers.
     async fn poll(&self, node_id: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
-        self.send("GET", &format!("/nodes/{node_id}/desired-state"), with(token, headers), None).await
+        self.send(
+            "GET",
+            &format!("/nodes/{node_id}/desired-state"),
+            with(token, headers),
+            None,
+        )
+        .await
     }
 
     /// Until the server holds so many polls. Nothing can be asked to say when.
     async fn until_held(&self, count: usize) {
         let line = format!("chas_api_polls_held {count}\n");
-        let text = async || self.http.get(format!("{}/metrics", self.base)).send().await.unwrap().text().await.unwrap();
+        let text = async || {
+            self.http
+                .get(format!("{}/metrics", self.base))
+                .send()
+                .await
+                .unwrap()
+                .text()
+                .await
+                .unwrap()
+        };
         while !text().await.contains(&line) {
             tokio::task::yield_now().await;
         }
@@ -156,10 +217,18 @@ impl Running {
 }
 
 fn with(token: &str, headers: &[(&str, &str)]) -> HeaderMap {
-    let all = headers.iter().map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()));
+    let all = headers.iter().map(|(name, value)| {
+        (
+            name.parse::<HeaderName>().unwrap(),
+            HeaderValue::from_str(value).unwrap(),
+        )
+    });
     let mut all: HeaderMap = all.collect();
     if !token.is_empty() {
-        all.insert("authorization", HeaderValue::from_str(&format!("Bearer {token}")).unwrap());
+        all.insert(
+            "authorization",
+            HeaderValue::from_str(&format!("Bearer {token}")).unwrap(),
+        );
     }
     all
 }
@@ -196,8 +265,18 @@ fn report(seq: u64) -> Value {
 /// A heartbeat after it.
 fn heartbeat(seq: u64) -> Value {
     let mut beat = report(seq);
-    let kept = ["status", "resources", "uptime", "load_average", "boot_id", "seq", "desired"];
-    beat.as_object_mut().unwrap().retain(|name, _| kept.contains(&name.as_str()));
+    let kept = [
+        "status",
+        "resources",
+        "uptime",
+        "load_average",
+        "boot_id",
+        "seq",
+        "desired",
+    ];
+    beat.as_object_mut()
+        .unwrap()
+        .retain(|name, _| kept.contains(&name.as_str()));
     beat["unchanged"] = json!(true);
     beat["uptime"] = json!(86400 + seq);
     beat
@@ -205,6 +284,9 @@ fn heartbeat(seq: u64) -> Value {
 
 /// A set of one container each.
 fn set(names: &[&str]) -> Value {
-    let containers: Vec<_> = names.iter().map(|name| json!({"name": name, "image": "nginx:1.29"})).collect();
+    let containers: Vec<_> = names
+        .iter()
+        .map(|name| json!({"name": name, "image": "nginx:1.29"}))
+        .collect();
     json!({"containers": containers})
 }

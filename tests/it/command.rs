@@ -4,7 +4,10 @@ use std::process::{Command, Output};
 
 fn agent(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chas-node-agent"));
-    command.env_clear().envs(variables.iter().copied()).args(arguments);
+    command
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args(arguments);
     command.output().expect("cargo built it")
 }
 
@@ -16,12 +19,28 @@ fn text(bytes: &[u8]) -> String {
 fn a_faulty_configuration_ends_the_start_with_64_and_every_fault_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("agent.yaml");
-    std::fs::write(&file, "api:\n  prot: 9090\nnetwork:\n  subnet: 10.0.0.0/40\n").unwrap();
-    for arguments in [&["--config", file.to_str().unwrap()][..], &["config", "check", "--config", file.to_str().unwrap()]] {
-        let output = agent(arguments, &[("HEALTH_INTERVAL", "often"), ("CHAS_LISTEN", "0.0.0.0")]);
+    std::fs::write(
+        &file,
+        "api:\n  prot: 9090\nnetwork:\n  subnet: 10.0.0.0/40\n",
+    )
+    .unwrap();
+    for arguments in [
+        &["--config", file.to_str().unwrap()][..],
+        &["config", "check", "--config", file.to_str().unwrap()],
+    ] {
+        let output = agent(
+            arguments,
+            &[("HEALTH_INTERVAL", "often"), ("CHAS_LISTEN", "0.0.0.0")],
+        );
         let said = text(&output.stderr) + &text(&output.stdout);
         assert_eq!(output.status.code(), Some(64), "{said}");
-        for part in ["agent.yaml:2", "api.port", "agent.yaml:4", "HEALTH_INTERVAL", "token"] {
+        for part in [
+            "agent.yaml:2",
+            "api.port",
+            "agent.yaml:4",
+            "HEALTH_INTERVAL",
+            "token",
+        ] {
             assert!(said.contains(part), "{part}: {said}");
         }
     }
@@ -31,20 +50,32 @@ fn a_faulty_configuration_ends_the_start_with_64_and_every_fault_named() {
 fn a_file_that_was_named_must_be_there() {
     let output = agent(&["--config", "/nonexistent/agent.yaml"], &[]);
     assert_eq!(output.status.code(), Some(64));
-    assert!(text(&output.stderr).contains("/nonexistent/agent.yaml"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("/nonexistent/agent.yaml"),
+        "{}",
+        text(&output.stderr)
+    );
 }
 
 #[test]
 fn the_effective_configuration_is_shown_with_origins_and_without_secrets() {
     let secret = "sixteen-characters-and-more";
-    let output = agent(&["config", "check", "--port", "9191"], &[("CHAS_TOKEN", secret), ("NODE_ID", "worker-1")]);
+    let output = agent(
+        &["config", "check", "--port", "9191"],
+        &[("CHAS_TOKEN", secret), ("NODE_ID", "worker-1")],
+    );
     let said = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{said}");
     assert!(!said.contains(secret), "{said}");
-    for (key, value, origin) in
-        [("api.port", "9191", "--port"), ("node.id", "worker-1", "NODE_ID"), ("containerd.namespace", "chas", "default")]
-    {
-        let line = said.lines().find(|line| line.starts_with(key)).unwrap_or_default();
+    for (key, value, origin) in [
+        ("api.port", "9191", "--port"),
+        ("node.id", "worker-1", "NODE_ID"),
+        ("containerd.namespace", "chas", "default"),
+    ] {
+        let line = said
+            .lines()
+            .find(|line| line.starts_with(key))
+            .unwrap_or_default();
         assert!(line.contains(value) && line.contains(origin), "{line}");
     }
 }
@@ -55,9 +86,17 @@ fn a_start_that_fails_says_why_once_and_exits_with_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let (state, run) = (directory.path().join("state"), directory.path().join("run"));
-    let variables = [("CHAS_STATE_DIR", state.to_str().unwrap()), ("CHAS_RUN_DIR", run.to_str().unwrap()), ("NODE_PORT", &port)];
+    let variables = [
+        ("CHAS_STATE_DIR", state.to_str().unwrap()),
+        ("CHAS_RUN_DIR", run.to_str().unwrap()),
+        ("NODE_PORT", &port),
+    ];
     let output = agent(&[], &variables);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert_eq!(said.matches("cannot listen on 127.0.0.1").count(), 1, "{said}");
+    assert_eq!(
+        said.matches("cannot listen on 127.0.0.1").count(),
+        1,
+        "{said}"
+    );
 }

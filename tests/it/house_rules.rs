@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 /// What each room at the top may use of the others. Whatever is not here may use nothing.
 const MAY_USE: [(&str, &[&str]); 12] = [
-    ("main", &["agent", "cli", "config", "logs", "operator", "telemetry"]),
+    (
+        "main",
+        &["agent", "cli", "config", "logs", "operator", "telemetry"],
+    ),
     ("operator", &["cause", "config"]),
     (
         "agent",
@@ -30,7 +33,10 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("telemetry", &["config"]),
     ("reconcile", &["backoff", "metrics", "runtime", "writer"]),
     ("writer", &["metrics"]),
-    ("runtime", &["backoff", "cause", "logs", "lookup", "network"]),
+    (
+        "runtime",
+        &["backoff", "cause", "logs", "lookup", "network"],
+    ),
     // Only to say what its failures mean to whoever called.
     ("network", &["runtime"]),
     ("config", &[]),
@@ -64,33 +70,66 @@ fn sources(directory: &str) -> Vec<(PathBuf, String)> {
 
 /// The room at the top that a file below `src` belongs to.
 fn room(path: &Path) -> String {
-    let second = path.components().nth(1).unwrap().as_os_str().to_str().unwrap();
+    let second = path
+        .components()
+        .nth(1)
+        .unwrap()
+        .as_os_str()
+        .to_str()
+        .unwrap();
     second.trim_end_matches(".rs").to_owned()
 }
 
 /// The rooms that a file names, as `crate::room` or, from the program, `chas_node_agent::room`.
 fn named(text: &str) -> Vec<String> {
-    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).map(|line| format!("{line}\n")).collect();
+    let code: String = text
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let mut rooms = Vec::new();
     for prefix in ["crate::", "use chas_node_agent::"] {
         for (at, _) in code.match_indices(prefix) {
             let rest = &code[at + prefix.len()..];
             match rest.strip_prefix('{') {
-                Some(group) => rooms.extend(group.split('}').next().unwrap().split(',').map(|word| word.trim().to_owned())),
-                None => rooms.push(rest.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap().to_owned()),
+                Some(group) => rooms.extend(
+                    group
+                        .split('}')
+                        .next()
+                        .unwrap()
+                        .split(',')
+                        .map(|word| word.trim().to_owned()),
+                ),
+                None => rooms.push(
+                    rest.split(|c: char| !c.is_alphanumeric() && c != '_')
+                        .next()
+                        .unwrap()
+                        .to_owned(),
+                ),
             }
         }
     }
-    rooms.into_iter().map(|room| room.split(':').next().unwrap().to_owned()).filter(|room| !room.is_empty()).collect()
+    rooms
+        .into_iter()
+        .map(|room| room.split(':').next().unwrap().to_owned())
+        .filter(|room| !room.is_empty())
+        .collect()
 }
 
 #[test]
 fn each_room_knows_only_whom_it_may() {
     for (path, text) in sources("src") {
         let room = room(&path);
-        let allowed = MAY_USE.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, allowed)| *allowed);
+        let allowed = MAY_USE
+            .iter()
+            .find(|(name, _)| *name == room)
+            .map_or(&[][..], |(_, allowed)| *allowed);
         for used in named(&text).iter().filter(|used| **used != room) {
-            assert!(allowed.contains(&used.as_str()), "{} uses {used}, which {room} may not know", path.display());
+            assert!(
+                allowed.contains(&used.as_str()),
+                "{} uses {used}, which {room} may not know",
+                path.display()
+            );
         }
     }
 }
@@ -111,8 +150,12 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("std::process::exit", &[]),
     ] {
         for (path, text) in sources("src").into_iter().chain(sources("state/src")) {
-            let home = homes.iter().any(|home| path.starts_with(home) || path == Path::new(&format!("{home}.rs")));
-            let uses = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains(thing));
+            let home = homes
+                .iter()
+                .any(|home| path.starts_with(home) || path == Path::new(&format!("{home}.rs")));
+            let uses = text
+                .lines()
+                .any(|line| !line.trim_start().starts_with("//") && line.contains(thing));
             let own = thing == "::backoff" && text.contains("crate::backoff");
             assert!(home || own || !uses, "{} names {thing}", path.display());
         }
@@ -121,13 +164,22 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
 
 #[test]
 fn what_may_panic_or_is_unfinished_stands_only_in_tests() {
-    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("examples")) {
-        if path.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs"))) {
+    for (path, text) in sources("src")
+        .into_iter()
+        .chain(sources("state/src"))
+        .chain(sources("examples"))
+    {
+        if path
+            .components()
+            .any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")))
+        {
             continue;
         }
         let code = text.split("mod tests {").next().unwrap();
         for word in [".unwrap()", "todo!(", "unimplemented!(", "panic!(", "dbg!("] {
-            let at = code.lines().position(|line| !line.trim_start().starts_with("//") && line.contains(word));
+            let at = code
+                .lines()
+                .position(|line| !line.trim_start().starts_with("//") && line.contains(word));
             assert_eq!(at, None, "{} has {word}", path.display());
         }
     }
@@ -135,17 +187,33 @@ fn what_may_panic_or_is_unfinished_stands_only_in_tests() {
 
 #[test]
 fn files_are_small_and_begin_with_what_they_are() {
-    for (path, text) in sources("src").into_iter().chain(sources("state/src")).chain(sources("tests")).chain(sources("examples"))
+    for (path, text) in sources("src")
+        .into_iter()
+        .chain(sources("state/src"))
+        .chain(sources("tests"))
+        .chain(sources("examples"))
     {
         let lines = text.lines().count();
-        let is_tests = path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
-        assert!(lines <= if is_tests { TEST_LINES_MAX } else { LINES_MAX }, "{} has {lines} lines", path.display());
+        let is_tests =
+            path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+        assert!(
+            lines <= if is_tests { TEST_LINES_MAX } else { LINES_MAX },
+            "{} has {lines} lines",
+            path.display()
+        );
         assert_ne!(path.file_name().unwrap(), "mod.rs", "{}", path.display());
-        assert!(path.ends_with("tests.rs") || text.starts_with("//! "), "{} does not say what it is", path.display());
+        assert!(
+            path.ends_with("tests.rs") || text.starts_with("//! "),
+            "{} does not say what it is",
+            path.display()
+        );
     }
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 200);
     for reason in state::reason::Reason::ALL {
-        assert!(readme.contains(&format!("`{reason}`")), "README.md does not name {reason}");
+        assert!(
+            readme.contains(&format!("`{reason}`")),
+            "README.md does not name {reason}"
+        );
     }
 }

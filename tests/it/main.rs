@@ -1,5 +1,10 @@
 //! The reconciler, queue, plan and real store on the in-memory runtime, in virtual time; and the example of a CHaS API.
 
+#![allow(
+    clippy::too_many_lines,
+    reason = "a row of a table stands over several lines"
+)]
+
 #[cfg(test)]
 mod chas_api;
 

@@ -34,20 +34,48 @@ impl Node {
 
     pub(crate) fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
-        let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 50, random: state::store::random };
+        let limits = Limits {
+            pool: Pool {
+                addresses,
+                ports: 100..=199,
+            },
+            containers_max: 50,
+            random: state::store::random,
+        };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let (metrics, tracker) = (Metrics::new(), TaskTracker::new());
         let writer = Writer::new(Arc::clone(&store), metrics.clone(), tracker.clone());
-        let reconciler = Reconciler::new(Arc::clone(&runtime), writer, Clock::start(), Duration::from_secs(30));
+        let reconciler = Reconciler::new(
+            Arc::clone(&runtime),
+            writer,
+            Clock::start(),
+            Duration::from_secs(30),
+        );
         let reconciler = reconciler.counting(metrics.clone());
         let (handle, stop) = (reconciler.handle(), CancellationToken::new());
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
-        Self { runtime, store, handle, metrics, stop, tracker, directory }
+        Self {
+            runtime,
+            store,
+            handle,
+            metrics,
+            stop,
+            tracker,
+            directory,
+        }
     }
 
     /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
     pub(crate) async fn restart(self) -> Self {
-        let Self { runtime, store, handle, stop, tracker, directory, .. } = self;
+        let Self {
+            runtime,
+            store,
+            handle,
+            stop,
+            tracker,
+            directory,
+            ..
+        } = self;
         stop.cancel();
         tracker.close();
         tracker.wait().await;
@@ -57,24 +85,39 @@ impl Node {
 
     pub(crate) fn deploy(&self, body: &Value) -> ContainerId {
         let deploy = state::spec::parse::deploy(body).unwrap();
-        let id = self.store.deploy(deploy, Owner::Push, false, 0, |_| false).unwrap().record.id;
+        let id = self
+            .store
+            .deploy(deploy, Owner::Push, false, 0, |_| false)
+            .unwrap()
+            .record
+            .id;
         self.handle.wake(id);
         id
     }
 
     pub(crate) fn remove(&self, id: ContainerId) {
-        self.store.change(id, |record| record.removing = true).unwrap();
+        self.store
+            .change(id, |record| record.removing = true)
+            .unwrap();
         self.handle.wake(id);
     }
 
     pub(crate) fn condition(&self, id: ContainerId) -> Condition {
         let known = self.handle.board().known(id);
-        condition(self.store.desired().get(id).unwrap(), &known.seen, &known.memory, known.activity)
+        condition(
+            self.store.desired().get(id).unwrap(),
+            &known.seen,
+            &known.memory,
+            known.activity,
+        )
     }
 
     pub(crate) fn settled(&self) -> bool {
         let desired = self.store.desired();
-        let wanted = desired.records().filter(|r| r.run == RunState::Running && !r.removing).map(|r| r.instance());
+        let wanted = desired
+            .records()
+            .filter(|r| r.run == RunState::Running && !r.removing)
+            .map(|r| r.instance());
         desired.records().all(|r| !r.removing) && self.runtime.running() == wanted.collect()
     }
 }

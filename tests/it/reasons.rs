@@ -23,7 +23,10 @@ const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
 const WITHOUT_ATTEMPT: [(Reason, &str); 6] = [
-    (Reason::RuntimeUnavailable, "held against no container: it is asked again every second"),
+    (
+        Reason::RuntimeUnavailable,
+        "held against no container: it is asked again every second",
+    ),
     (Reason::Completed, "nothing more is to be done"),
     (Reason::RetriesExhausted, "nothing more is to be done"),
     (Reason::NodeCordoned, "it starts when the cordon is lifted"),
@@ -59,35 +62,69 @@ impl Node {
         let until = shown.next_attempt.unwrap();
         // From the time of the look, which is a little shorter than from the failure: the stricter measure.
         let wait = until.since(self.handle.board().clock.now());
-        let began = eventually(reason.code(), || self.runtime.began(call).get(before).copied()).await;
+        let began = eventually(reason.code(), || {
+            self.runtime.began(call).get(before).copied()
+        })
+        .await;
         let began = self.boot(began);
         assert!(began >= until, "{reason}: {began:?} is before {until:?}");
-        assert!(began.since(until) <= wait / LATE_PART, "{reason}: {:?} late after {wait:?}", began.since(until));
+        assert!(
+            began.since(until) <= wait / LATE_PART,
+            "{reason}: {:?} late after {wait:?}",
+            began.since(until)
+        );
         wait
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_step_is_tried_again_when_it_was_announced() {
-    let of = |kind: Kind| Reason::ALL.iter().copied().filter(move |reason| reason.kind() == kind);
+    let of = |kind: Kind| {
+        Reason::ALL
+            .iter()
+            .copied()
+            .filter(move |reason| reason.kind() == kind)
+    };
     // What is lost is fetched again at once, which has a test of its own.
     let steps = of(Kind::Image).map(|reason| (reason, Call::EnsureImage));
-    let steps = steps.chain(of(Kind::Start).filter(|reason| *reason != Reason::ImageLost).map(|reason| (reason, Call::Launch)));
+    let steps = steps.chain(
+        of(Kind::Start)
+            .filter(|reason| *reason != Reason::ImageLost)
+            .map(|reason| (reason, Call::Launch)),
+    );
     for (reason, call) in steps.chain(of(Kind::End).map(|reason| (reason, Call::Stop))) {
         let node = Node::start();
-        node.runtime.fail_next_of(call, (0..ROUNDS).map(|_| RuntimeError::failed(reason, "no")));
+        node.runtime.fail_next_of(
+            call,
+            (0..ROUNDS).map(|_| RuntimeError::failed(reason, "no")),
+        );
         let id = node.deploy(&web());
         if call == Call::Stop {
-            eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
-            node.store.change(id, |record| record.run = RunState::Stopped).unwrap();
+            eventually("it runs", || {
+                (!node.runtime.running().is_empty()).then_some(())
+            })
+            .await;
+            node.store
+                .change(id, |record| record.run = RunState::Stopped)
+                .unwrap();
             node.handle.wake(id);
         }
-        let least = Duration::from_millis(if reason.kind() == Kind::Image { 4900 } else { 400 });
+        let least = Duration::from_millis(if reason.kind() == Kind::Image {
+            4900
+        } else {
+            400
+        });
         for round in 0..ROUNDS {
             let wait = node.attempt_as_announced(id, reason, call).await;
-            assert!(wait > least * 2_u32.pow(u32::try_from(round).unwrap()), "{reason}: {wait:?} in round {round}");
+            assert!(
+                wait > least * 2_u32.pow(u32::try_from(round).unwrap()),
+                "{reason}: {wait:?} in round {round}"
+            );
         }
-        eventually("it is done in the end", || node.condition(id).next_attempt.is_none().then_some(())).await;
+        eventually("it is done in the end", || {
+            node.condition(id).next_attempt.is_none().then_some(())
+        })
+        .await;
     }
 }
 
@@ -104,7 +141,10 @@ async fn a_container_that_ended_is_started_again_when_it_was_announced() {
         let node = Node::start();
         let id = node.deploy(&web());
         for life in 1..=lives {
-            eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
+            eventually("it runs", || {
+                (!node.runtime.running().is_empty()).then_some(())
+            })
+            .await;
             if reason == Reason::ShimLost {
                 node.runtime.lose(id);
             } else {
@@ -113,7 +153,10 @@ async fn a_container_that_ended_is_started_again_when_it_was_announced() {
             if life == lives {
                 node.attempt_as_announced(id, reason, Call::Launch).await;
             } else {
-                eventually("it is started again", || (node.runtime.launches(id) > life).then_some(())).await;
+                eventually("it is started again", || {
+                    (node.runtime.launches(id) > life).then_some(())
+                })
+                .await;
             }
         }
     }
@@ -122,21 +165,33 @@ async fn a_container_that_ended_is_started_again_when_it_was_announced() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_image_is_fetched_at_once() {
     let node = Node::start();
-    node.runtime.fail_next_of(Call::Launch, [RuntimeError::ImageLost("gone".to_owned())]);
+    node.runtime
+        .fail_next_of(Call::Launch, [RuntimeError::ImageLost("gone".to_owned())]);
     let id = node.deploy(&web());
-    let shown =
-        eventually("it is fetched again", || (node.runtime.began(Call::EnsureImage).len() == 2).then(|| node.condition(id)));
+    let shown = eventually("it is fetched again", || {
+        (node.runtime.began(Call::EnsureImage).len() == 2).then(|| node.condition(id))
+    });
     assert_eq!(shown.await.reason, Some(Reason::ImageLost));
     let launched = node.runtime.began(Call::Launch)[0];
-    assert!(node.runtime.began(Call::EnsureImage)[1].duration_since(launched) < Duration::from_millis(300));
+    assert!(
+        node.runtime.began(Call::EnsureImage)[1].duration_since(launched)
+            < Duration::from_millis(300)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_registry_s_wish_to_be_left_alone_is_announced_and_kept() {
-    for asked in [Duration::from_secs(2), Duration::from_secs(90), Duration::from_secs(700)] {
+    for asked in [
+        Duration::from_secs(2),
+        Duration::from_secs(90),
+        Duration::from_secs(700),
+    ] {
         let node = Node::start();
-        let limited =
-            RuntimeError::Failed { reason: Reason::RegistryRateLimited, message: "later".to_owned(), retry_after: Some(asked) };
+        let limited = RuntimeError::Failed {
+            reason: Reason::RegistryRateLimited,
+            message: "later".to_owned(),
+            retry_after: Some(asked),
+        };
         node.runtime.fail_next_of(Call::EnsureImage, [limited]);
         let id = node.deploy(&web());
         let shown = eventually("it fails", || {
@@ -144,13 +199,24 @@ async fn a_registry_s_wish_to_be_left_alone_is_announced_and_kept() {
             known.next_attempt
         })
         .await;
-        let failed = node.boot(node.runtime.began(Call::EnsureImage)[0]).after(Duration::from_secs(2));
+        let failed = node
+            .boot(node.runtime.began(Call::EnsureImage)[0])
+            .after(Duration::from_secs(2));
         let (wait, own_max) = (shown.since(failed), Duration::from_secs(10));
-        assert!(wait >= asked && wait <= asked.max(own_max) + Duration::from_millis(60), "{wait:?} for {asked:?}");
+        assert!(
+            wait >= asked && wait <= asked.max(own_max) + Duration::from_millis(60),
+            "{wait:?} for {asked:?}"
+        );
         tokio::time::sleep(wait).await;
-        let began = eventually("it is tried", || node.runtime.began(Call::EnsureImage).get(1).copied()).await;
+        let began = eventually("it is tried", || {
+            node.runtime.began(Call::EnsureImage).get(1).copied()
+        })
+        .await;
         let began = node.boot(began);
-        assert!(began >= shown && began.since(shown) <= wait / LATE_PART, "{began:?} for {shown:?}");
+        assert!(
+            began >= shown && began.since(shown) <= wait / LATE_PART,
+            "{began:?} for {shown:?}"
+        );
     }
 }
 
@@ -158,21 +224,38 @@ async fn a_registry_s_wish_to_be_left_alone_is_announced_and_kept() {
 async fn what_is_not_tried_again_announces_nothing() {
     let restart = |policy: Value| json!({"name": "web", "image": "nginx", "restart": policy});
     for (body, codes, reason) in [
-        (restart(json!({"policy": "on-failure"})), &[0][..], Reason::Completed),
+        (
+            restart(json!({"policy": "on-failure"})),
+            &[0][..],
+            Reason::Completed,
+        ),
         (restart(json!({"policy": "never"})), &[0], Reason::Completed),
         (restart(json!({"policy": "never"})), &[1], Reason::Exited),
-        (restart(json!({"policy": "never"})), &[139], Reason::Signaled),
-        (restart(json!({"policy": "always", "max_retries": 1})), &[1, 1], Reason::RetriesExhausted),
+        (
+            restart(json!({"policy": "never"})),
+            &[139],
+            Reason::Signaled,
+        ),
+        (
+            restart(json!({"policy": "always", "max_retries": 1})),
+            &[1, 1],
+            Reason::RetriesExhausted,
+        ),
         (web(), &[], Reason::StopRequested),
     ] {
         let node = Node::start();
         let id = node.deploy(&body);
         for code in codes {
-            eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
+            eventually("it runs", || {
+                (!node.runtime.running().is_empty()).then_some(())
+            })
+            .await;
             node.runtime.end(id, *code);
         }
         if codes.is_empty() {
-            node.store.change(id, |record| record.run = RunState::Stopped).unwrap();
+            node.store
+                .change(id, |record| record.run = RunState::Stopped)
+                .unwrap();
             node.handle.wake(id);
         }
         let shown = eventually(reason.code(), || {
@@ -191,7 +274,14 @@ async fn what_came_to_a_cordoned_node_starts_when_the_cordon_is_lifted() {
     let node = Node::start();
     let set = |generation, cordon| {
         let containers = vec![state::spec::parse::deploy(&web()).unwrap()];
-        PulledSet { epoch: "e".to_owned(), generation, containers, cordon, sent_after: u64::MAX, ..PulledSet::default() }
+        PulledSet {
+            epoch: "e".to_owned(),
+            generation,
+            containers,
+            cordon,
+            sent_after: u64::MAX,
+            ..PulledSet::default()
+        }
     };
     let pull = |set| {
         let changed = node.store.pull(&set, 0, |_| false).unwrap().changed;
@@ -201,33 +291,68 @@ async fn what_came_to_a_cordoned_node_starts_when_the_cordon_is_lifted() {
     let id = pull(set(1, true))[0];
     pass(Duration::from_secs(40)).await;
     let condition = node.condition(id);
-    assert_eq!((condition.reason, condition.next_attempt, node.runtime.launches(id)), (Some(Reason::NodeCordoned), None, 0));
+    assert_eq!(
+        (
+            condition.reason,
+            condition.next_attempt,
+            node.runtime.launches(id)
+        ),
+        (Some(Reason::NodeCordoned), None, 0)
+    );
     assert_eq!(pull(set(1, false)), [id]);
-    eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
+    eventually("it runs", || {
+        (!node.runtime.running().is_empty()).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_runtime_that_is_away_is_held_against_no_container_and_asked_every_second() {
     let node = Node::start();
-    node.runtime.fail_next_of(Call::Launch, (0..3).map(|_| RuntimeError::Unavailable("away".to_owned())));
+    node.runtime.fail_next_of(
+        Call::Launch,
+        (0..3).map(|_| RuntimeError::Unavailable("away".to_owned())),
+    );
     let id = node.deploy(&web());
-    eventually("it runs", || (!node.runtime.running().is_empty()).then_some(())).await;
+    eventually("it runs", || {
+        (!node.runtime.running().is_empty()).then_some(())
+    })
+    .await;
     let began = node.runtime.began(Call::Launch);
     // The first look at everything may have asked for one more turn while the first was under way.
     for pair in began.windows(2).skip(1) {
         let wait = pair[1].duration_since(pair[0]);
-        assert!(wait >= Duration::from_secs(1) && wait <= Duration::from_millis(1150), "{wait:?}");
+        assert!(
+            wait >= Duration::from_secs(1) && wait <= Duration::from_millis(1150),
+            "{wait:?}"
+        );
     }
     assert_eq!((began.len(), node.condition(id).reason), (4, None));
-    assert!(node.metrics.text().contains("step=\"launch\",reason=\"RuntimeUnavailable\"} 3"));
+    assert!(
+        node.metrics
+            .text()
+            .contains("step=\"launch\",reason=\"RuntimeUnavailable\"} 3")
+    );
 }
 
 /// No reason is without a test above.
 #[test]
 fn every_reason_either_announces_an_attempt_or_is_listed_as_one_that_does_not() {
-    let exits =
-        [Reason::Exited, Reason::ExitedCleanly, Reason::Signaled, Reason::OutOfMemory, Reason::ShimLost, Reason::CrashLoop];
-    let steps = Reason::ALL.iter().copied().filter(|reason| matches!(reason.kind(), Kind::Image | Kind::Start | Kind::End));
-    let tested: BTreeSet<Reason> = steps.chain(exits).chain(WITHOUT_ATTEMPT.map(|(reason, _)| reason)).collect();
+    let exits = [
+        Reason::Exited,
+        Reason::ExitedCleanly,
+        Reason::Signaled,
+        Reason::OutOfMemory,
+        Reason::ShimLost,
+        Reason::CrashLoop,
+    ];
+    let steps = Reason::ALL
+        .iter()
+        .copied()
+        .filter(|reason| matches!(reason.kind(), Kind::Image | Kind::Start | Kind::End));
+    let tested: BTreeSet<Reason> = steps
+        .chain(exits)
+        .chain(WITHOUT_ATTEMPT.map(|(reason, _)| reason))
+        .collect();
     assert_eq!(tested, Reason::ALL.iter().copied().collect());
 }

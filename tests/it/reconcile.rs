@@ -32,10 +32,24 @@ async fn a_change_replaces_the_old_generation_and_never_runs_both() {
     pass(Duration::from_secs(5)).await;
     node.deploy(&json!({"name": "web", "image": "nginx:2"}));
     pass(Duration::from_secs(1)).await;
-    assert_eq!(node.runtime.running().len(), 1, "the old one serves while the image is fetched");
+    assert_eq!(
+        node.runtime.running().len(),
+        1,
+        "the old one serves while the image is fetched"
+    );
     pass(Duration::from_secs(5)).await;
-    assert_eq!(node.runtime.running().iter().map(|name| name.generation).collect::<Vec<_>>(), [2]);
-    assert_eq!((node.runtime.launches(id), node.runtime.most_tasks_of_one()), (2, 1));
+    assert_eq!(
+        node.runtime
+            .running()
+            .iter()
+            .map(|name| name.generation)
+            .collect::<Vec<_>>(),
+        [2]
+    );
+    assert_eq!(
+        (node.runtime.launches(id), node.runtime.most_tasks_of_one()),
+        (2, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -45,7 +59,10 @@ async fn a_restart_of_the_agent_starts_nothing_anew() {
     pass(Duration::from_secs(5)).await;
     let node = node.restart().await;
     pass(Duration::from_secs(60)).await;
-    assert_eq!((node.runtime.launches(id), node.condition(id).status), (1, Status::Running));
+    assert_eq!(
+        (node.runtime.launches(id), node.condition(id).status),
+        (1, Status::Running)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -75,21 +92,36 @@ async fn a_container_that_ends_is_restarted_at_once_and_then_ever_later() {
     node.runtime.end(id, 1);
     pass(Duration::from_millis(500)).await;
     let condition = node.condition(id);
-    assert_eq!((condition.status, condition.reason), (Status::Restarting, Some(Reason::CrashLoop)));
-    let wait = condition.next_attempt.unwrap().since(node.handle.board().clock.now());
+    assert_eq!(
+        (condition.status, condition.reason),
+        (Status::Restarting, Some(Reason::CrashLoop))
+    );
+    let wait = condition
+        .next_attempt
+        .unwrap()
+        .since(node.handle.board().clock.now());
     assert!(wait > Duration::from_secs(7), "{wait:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_says_why_and_is_tried_again() {
     let node = Node::start();
-    node.runtime.fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
+    node.runtime
+        .fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
     let id = node.deploy(&web());
     pass(Duration::from_secs(3)).await;
     let condition = node.condition(id);
     assert_eq!(
-        (condition.status, condition.reason, condition.message.as_deref()),
-        (Status::Failed, Some(Reason::ImageNotFound), Some("no such tag"))
+        (
+            condition.status,
+            condition.reason,
+            condition.message.as_deref()
+        ),
+        (
+            Status::Failed,
+            Some(Reason::ImageNotFound),
+            Some("no such tag")
+        )
     );
     pass(Duration::from_secs(15)).await;
     assert_eq!(node.condition(id).status, Status::Running);
@@ -98,7 +130,8 @@ async fn a_failure_says_why_and_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn what_is_done_and_what_fails_is_counted() {
     let node = Node::start();
-    node.runtime.fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
+    node.runtime
+        .fail_next([RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
     let id = node.deploy(&web());
     pass(Duration::from_secs(30)).await;
     node.runtime.end(id, 1);
@@ -112,7 +145,10 @@ async fn what_is_done_and_what_fails_is_counted() {
         // What containerd holds is taken in once, and then the digest is noted.
         "chas_store_write_duration_seconds_count 2",
     ] {
-        assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        assert!(
+            text.lines().any(|shown| shown == line),
+            "{line} is not in\n{text}"
+        );
     }
 }
 
@@ -134,7 +170,10 @@ async fn a_change_during_a_pull_is_begun_at_once() {
     let id = node.deploy(&json!({"name": "web", "image": "nginx:2"}));
     // A pull takes 2 s and a launch 0.1 s: one that began when the change came has ended by now.
     pass(Duration::from_millis(2400)).await;
-    assert_eq!((node.condition(id).status, node.runtime.launches(id)), (Status::Running, 1));
+    assert_eq!(
+        (node.condition(id).status, node.runtime.launches(id)),
+        (Status::Running, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +183,11 @@ async fn an_agent_that_is_to_end_does_not_wait_for_a_pull() {
     pass(Duration::from_millis(500)).await;
     let began = tokio::time::Instant::now();
     let node = node.restart().await;
-    assert!(began.elapsed() < Duration::from_millis(100), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        began.elapsed()
+    );
     pass(Duration::from_secs(5)).await;
     assert!(node.settled());
 }
@@ -153,7 +196,8 @@ async fn an_agent_that_is_to_end_does_not_wait_for_a_pull() {
 async fn a_lost_image_is_fetched_again() {
     let node = Node::start();
     let id = node.deploy(&web());
-    node.runtime.fail_next([RuntimeError::ImageLost("gone".to_owned())]);
+    node.runtime
+        .fail_next([RuntimeError::ImageLost("gone".to_owned())]);
     pass(Duration::from_secs(20)).await;
     assert_eq!(node.condition(id).status, Status::Running);
 }
@@ -188,19 +232,32 @@ fn act() -> impl Strategy<Value = Act> {
 async fn history(acts: Vec<Act>) {
     let mut node = Node::start();
     for act in acts {
-        let id = |name: u8| node.store.desired().named(&format!("c{name}").parse().unwrap()).map(|record| record.id);
+        let id = |name: u8| {
+            node.store
+                .desired()
+                .named(&format!("c{name}").parse().unwrap())
+                .map(|record| record.id)
+        };
         match act {
-            Act::Deploy(name, image) => drop(node.deploy(&json!({"name": format!("c{name}"), "image": format!("i{image}")}))),
+            Act::Deploy(name, image) => drop(
+                node.deploy(&json!({"name": format!("c{name}"), "image": format!("i{image}")})),
+            ),
             Act::Remove(name) => id(name).into_iter().for_each(|id| node.remove(id)),
             Act::Stop(name) => {
                 if let Some(id) = id(name) {
-                    node.store.change(id, |record| record.run = RunState::Stopped).unwrap();
+                    node.store
+                        .change(id, |record| record.run = RunState::Stopped)
+                        .unwrap();
                     node.handle.wake(id);
                 }
             }
             Act::End(name) => id(name).into_iter().for_each(|id| node.runtime.end(id, 1)),
-            Act::Fail => node.runtime.fail_next([RuntimeError::failed(Reason::CreateFailed, "refused")]),
-            Act::Lose => node.runtime.fail_next([RuntimeError::Unavailable("away".to_owned())]),
+            Act::Fail => node
+                .runtime
+                .fail_next([RuntimeError::failed(Reason::CreateFailed, "refused")]),
+            Act::Lose => node
+                .runtime
+                .fail_next([RuntimeError::Unavailable("away".to_owned())]),
             Act::Reboot => node.runtime.reboot(),
             Act::Restart => node = node.restart().await,
             Act::Pass(ms) => pass(Duration::from_millis(ms.into())).await,
@@ -213,7 +270,12 @@ async fn history(acts: Vec<Act>) {
         }
         pass(Duration::from_secs(20)).await;
     }
-    assert!(node.settled(), "{:?} {:?}", node.runtime.instances(), node.store.desired());
+    assert!(
+        node.settled(),
+        "{:?} {:?}",
+        node.runtime.instances(),
+        node.store.desired()
+    );
     assert!(node.runtime.most_tasks_of_one() <= 1);
     node.stop.cancel();
 }

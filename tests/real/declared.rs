@@ -16,7 +16,10 @@ fn sleeper(stand: &Stand, name: &str) -> Value {
 
 /// The process of what runs, as the agent explains it.
 async fn pid(stand: &Stand, name: &str) -> Value {
-    let (_, explained) = stand.agent.get(&format!("/containers/{name}/explain")).await;
+    let (_, explained) = stand
+        .agent
+        .get(&format!("/containers/{name}/explain"))
+        .await;
     explained["observed"]["instances"][0]["pid"].clone()
 }
 
@@ -48,9 +51,19 @@ async fn a_set_is_run_pruned_and_guarded() {
     let agent = &stand.agent;
     let both = json!({"containers": [sleeper(&stand, "one"), sleeper(&stand, "two")]});
     let one = json!({"containers": [sleeper(&stand, "one")]});
-    let (status, _, dry) = agent.ask_with("PUT", &format!("{SET}?dry_run=true"), &[], Some(&both)).await;
-    assert_eq!((status, dry["plan"].as_array().map(Vec::len)), (200, Some(2)), "{dry}");
-    assert_eq!(dry["plan"][0]["steps"].as_array().unwrap().len(), 2, "pull and launch: {dry}");
+    let (status, _, dry) = agent
+        .ask_with("PUT", &format!("{SET}?dry_run=true"), &[], Some(&both))
+        .await;
+    assert_eq!(
+        (status, dry["plan"].as_array().map(Vec::len)),
+        (200, Some(2)),
+        "{dry}"
+    );
+    assert_eq!(
+        dry["plan"][0]["steps"].as_array().unwrap().len(),
+        2,
+        "pull and launch: {dry}"
+    );
     assert_eq!(agent.get("/containers").await.1["containers"], json!([]));
 
     let (status, first, answer) = agent.ask_with("PUT", SET, &[], Some(&both)).await;
@@ -65,16 +78,43 @@ async fn a_set_is_run_pruned_and_guarded() {
     // What is shown is what was asked.
     let (status, shown_tag, shown) = agent.ask_with("GET", SET, &[], None).await;
     assert_eq!((status, &shown_tag), (200, &first));
-    assert_eq!(agent.ask_with("GET", SET, &[("if-none-match", &first)], None).await.0, 304);
-    let (status, same, answer) = agent.ask_with("PUT", SET, &[("if-match", &first)], Some(&shown)).await;
-    assert_eq!((status, &same, &answer["changed"]), (200, &first, &json!(false)), "{answer}");
+    assert_eq!(
+        agent
+            .ask_with("GET", SET, &[("if-none-match", &first)], None)
+            .await
+            .0,
+        304
+    );
+    let (status, same, answer) = agent
+        .ask_with("PUT", SET, &[("if-match", &first)], Some(&shown))
+        .await;
+    assert_eq!(
+        (status, &same, &answer["changed"]),
+        (200, &first, &json!(false)),
+        "{answer}"
+    );
 
-    let (status, _, problem) = agent.ask_with("PUT", SET, &[("if-match", "\"another\"")], Some(&one)).await;
+    let (status, _, problem) = agent
+        .ask_with("PUT", SET, &[("if-match", "\"another\"")], Some(&one))
+        .await;
     assert_eq!(status, 409, "{problem}");
-    agent.ask_with("PUT", &format!("{SET}?dry_run=true"), &[("if-match", &first)], Some(&one)).await;
-    assert_eq!(agent.ask_with("GET", SET, &[], None).await.1, first, "neither changed anything");
+    agent
+        .ask_with(
+            "PUT",
+            &format!("{SET}?dry_run=true"),
+            &[("if-match", &first)],
+            Some(&one),
+        )
+        .await;
+    assert_eq!(
+        agent.ask_with("GET", SET, &[], None).await.1,
+        first,
+        "neither changed anything"
+    );
 
-    let (status, second, answer) = agent.ask_with("PUT", SET, &[("if-match", &first)], Some(&one)).await;
+    let (status, second, answer) = agent
+        .ask_with("PUT", SET, &[("if-match", &first)], Some(&one))
+        .await;
     assert!(status == 202 && second != first, "{answer}");
     assert_eq!(answer["plan"][0]["name"], "two", "{answer}");
     gone(&stand, "two").await;
@@ -86,28 +126,65 @@ async fn a_set_is_run_pruned_and_guarded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_fails_is_explained_and_planned_to_wait() {
     let stand = Stand::new().await;
-    stand.agent.deploy(&json!({"name": "web", "image": stand.image("web:none")})).await;
+    stand
+        .agent
+        .deploy(&json!({"name": "web", "image": stand.image("web:none")}))
+        .await;
     stand.agent.wait_status("web", "failed", SOON).await;
     let (_, explained) = stand.agent.get("/containers/web/explain").await;
-    assert_eq!((&explained["reason"], &explained["attempts"]), (&json!("ImageNotFound"), &json!(1)), "{explained:#}");
+    assert_eq!(
+        (&explained["reason"], &explained["attempts"]),
+        (&json!("ImageNotFound"), &json!(1)),
+        "{explained:#}"
+    );
     let step = &explained["decision"]["step"];
-    assert_eq!((&step["action"], &step["until"]), (&json!("wait"), &explained["decision"]["inputs"]["setback"]["until"]));
-    assert!(explained["next_attempt"].as_str().is_some_and(|at| at.ends_with('Z')), "{explained:#}");
-    assert!(explained["unblock"].as_str().is_some_and(|what| what.contains("image")), "{explained:#}");
+    assert_eq!(
+        (&step["action"], &step["until"]),
+        (
+            &json!("wait"),
+            &explained["decision"]["inputs"]["setback"]["until"]
+        )
+    );
+    assert!(
+        explained["next_attempt"]
+            .as_str()
+            .is_some_and(|at| at.ends_with('Z')),
+        "{explained:#}"
+    );
+    assert!(
+        explained["unblock"]
+            .as_str()
+            .is_some_and(|what| what.contains("image")),
+        "{explained:#}"
+    );
     let (_, plan) = stand.agent.get("/plan").await;
-    assert_eq!((&plan["settled"], &plan["containers"][0]["steps"][0]["action"]), (&json!(false), &json!("wait")), "{plan:#}");
+    assert_eq!(
+        (
+            &plan["settled"],
+            &plan["containers"][0]["steps"][0]["action"]
+        ),
+        (&json!(false), &json!("wait")),
+        "{plan:#}"
+    );
     stand.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_that_comes_again_after_its_removal_brings_nothing_back() {
     let mut stand = Stand::new().await;
-    let (body, key) = (sleeper(&stand, "app"), [("idempotency-key", "one-and-only")]);
+    let (body, key) = (
+        sleeper(&stand, "app"),
+        [("idempotency-key", "one-and-only")],
+    );
     let path = "/containers/deploy?wait=running&timeout=40s";
     let (status, _, first) = stand.agent.ask_with("POST", path, &key, Some(&body)).await;
     assert_eq!(status, 200, "{first}");
     let (status, _, again) = stand.agent.ask_with("POST", path, &key, Some(&body)).await;
-    assert_eq!((status, &again["id"], &again["replayed"]), (200, &first["id"], &json!(true)), "{again}");
+    assert_eq!(
+        (status, &again["id"], &again["replayed"]),
+        (200, &first["id"], &json!(true)),
+        "{again}"
+    );
     stand.agent.delete_and_wait("app").await;
     for _ in 0..2 {
         let (status, _, late) = stand.agent.ask_with("POST", path, &key, Some(&body)).await;
@@ -119,6 +196,13 @@ async fn a_deploy_that_comes_again_after_its_removal_brings_nothing_back() {
         stand.agent.start_again().await;
     }
     let other = sleeper(&stand, "other");
-    assert_eq!(stand.agent.ask_with("POST", path, &key, Some(&other)).await.0, 422);
+    assert_eq!(
+        stand
+            .agent
+            .ask_with("POST", path, &key, Some(&other))
+            .await
+            .0,
+        422
+    );
     stand.end().await;
 }

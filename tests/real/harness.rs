@@ -76,7 +76,11 @@ impl Testbed {
     pub(crate) fn on(containerd: Arc<Containerd>) -> Self {
         let scratch = Scratch::shared();
         let (slot, number) = take_slot();
-        let namespace = format!("t{}n{:03}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let namespace = format!(
+            "t{}n{:03}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         let bridge = format!("c{namespace}");
         let ports_start = 21_000 + 100 * number;
         let dir = scratch.dir().join(&namespace);
@@ -111,7 +115,9 @@ impl Testbed {
 
     /// `ctr` on the test's containerd and in its namespace; its standard output. Panics if it fails.
     pub(crate) fn ctr(&self, arguments: &[&str]) -> String {
-        self.containerd.ctr(&self.namespace, arguments).unwrap_or_else(|error| panic!("{error}"))
+        self.containerd
+            .ctr(&self.namespace, arguments)
+            .unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// As [`Self::ctr`], for what may fail; the error is the command with all that it said.
@@ -132,7 +138,8 @@ impl Drop for Testbed {
 /// The lowest free slot. An abstract socket is the lock: the kernel lets go of it whatever happens to us.
 fn take_slot() -> (UnixListener, u16) {
     for number in 0..SLOTS_MAX {
-        let name = SocketAddr::from_abstract_name(format!("chas-node-agent-test-{number}")).expect("a short name");
+        let name = SocketAddr::from_abstract_name(format!("chas-node-agent-test-{number}"))
+            .expect("a short name");
         if let Ok(listener) = UnixListener::bind_addr(&name) {
             return (listener, number);
         }
@@ -141,7 +148,10 @@ fn take_slot() -> (UnixListener, u16) {
 }
 
 /// Runs a command to its end; its standard output, or an error that shows the command and all that it said.
-pub(crate) fn run<S: AsRef<OsStr> + Debug>(program: &str, arguments: impl IntoIterator<Item = S>) -> Result<String, String> {
+pub(crate) fn run<S: AsRef<OsStr> + Debug>(
+    program: &str,
+    arguments: impl IntoIterator<Item = S>,
+) -> Result<String, String> {
     let mut command = Command::new(program);
     command.args(arguments);
     finish(&mut command)
@@ -149,12 +159,18 @@ pub(crate) fn run<S: AsRef<OsStr> + Debug>(program: &str, arguments: impl IntoIt
 
 /// As [`run`], for a command that is set up already.
 pub(crate) fn finish(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
         return Ok(stdout);
     }
-    Err(format!("{command:?}: {}\n{stdout}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+    Err(format!(
+        "{command:?}: {}\n{stdout}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    ))
 }
 
 /// Waits until `condition` holds, and says so if it does not within `timeout`.

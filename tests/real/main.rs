@@ -1,7 +1,15 @@
 //! The agent on a real containerd, registry, network and kernel. Needs root and what `contrib/test` installs.
 
+#![allow(
+    clippy::too_many_lines,
+    reason = "a row of a table stands over several lines"
+)]
+
 #[cfg(test)]
-#[allow(dead_code, reason = "the harness also serves tests that are not written yet")]
+#[allow(
+    dead_code,
+    reason = "the harness also serves tests that are not written yet"
+)]
 mod harness;
 
 #[cfg(test)]

@@ -61,22 +61,39 @@ impl Center {
             ..Settings::default()
         };
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let (api, stop) = (listener.local_addr().unwrap().to_string(), CancellationToken::new());
+        let (api, stop) = (
+            listener.local_addr().unwrap().to_string(),
+            CancellationToken::new(),
+        );
         let server = Server::open(settings).unwrap();
         TaskTracker::new().spawn(serve(listener, server, stop.clone()));
-        Self { registry, client: http::client(), api, _stop: stop.drop_guard(), gateway, bed }
+        Self {
+            registry,
+            client: http::client(),
+            api,
+            _stop: stop.drop_guard(),
+            gateway,
+            bed,
+        }
     }
 
     /// A machine on its network.
     fn machine(&self, host: u8) -> Arc<Machine> {
         let [a, b, c, _] = self.gateway.octets();
-        Arc::new(Machine::boot_on(&self.bed.bridge, self.gateway, Ipv4Addr::new(a, b, c, host)))
+        Arc::new(Machine::boot_on(
+            &self.bed.bridge,
+            self.gateway,
+            Ipv4Addr::new(a, b, c, host),
+        ))
     }
 
     /// What an operator asks of CHaS; its answer.
     async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let url = format!("http://{}{path}", self.api);
-        let mut request = self.client.request(method.parse().unwrap(), url).bearer_auth(ADMIN_TOKEN);
+        let mut request = self
+            .client
+            .request(method.parse().unwrap(), url)
+            .bearer_auth(ADMIN_TOKEN);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -94,14 +111,29 @@ impl Center {
 
     /// Makes these what a node is to run.
     async fn list(&self, id: &str, containers: &[Value]) {
-        self.ask("PUT", &format!("/nodes/{id}/set"), Some(&json!({"containers": containers}))).await;
+        self.ask(
+            "PUT",
+            &format!("/nodes/{id}/set"),
+            Some(&json!({"containers": containers})),
+        )
+        .await;
     }
 
     /// Which nodes CHaS knows, and whether they are online.
     async fn online(&self) -> BTreeMap<String, bool> {
         let shown = self.ask("GET", "/nodes", None).await;
-        let line = |node: &Value| (node["id"].as_str().unwrap().to_owned(), node["online"] == true);
-        shown["nodes"].as_array().unwrap().iter().map(line).collect()
+        let line = |node: &Value| {
+            (
+                node["id"].as_str().unwrap().to_owned(),
+                node["online"] == true,
+            )
+        };
+        shown["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(line)
+            .collect()
     }
 
     /// Waits until the node has reported that it runs what it is to run; CHaS's view of it.
@@ -110,10 +142,16 @@ impl Center {
         loop {
             let shown = self.ask("GET", &format!("/nodes/{id}"), None).await;
             let generation = &shown["generation"];
-            if shown["online"] == true && shown["converged"] == true && generation["applied"] == generation["wanted"] {
+            if shown["online"] == true
+                && shown["converged"] == true
+                && generation["applied"] == generation["wanted"]
+            {
                 return shown;
             }
-            assert!(Instant::now() < deadline, "{id} has not converged within {BACK:?}: {shown:#}");
+            assert!(
+                Instant::now() < deadline,
+                "{id} has not converged within {BACK:?}: {shown:#}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -143,7 +181,13 @@ impl Node {
             ("CHAS_REGISTRY_INSECURE", center.registry.address()),
         ];
         let agent = Agent::start_with(&bed, &variables).await;
-        Self { id, agent, recorder, machine, bed }
+        Self {
+            id,
+            agent,
+            recorder,
+            machine,
+            bed,
+        }
     }
 
     /// What it runs, by name, with the process that it is.
@@ -152,10 +196,20 @@ impl Node {
         let tasks = self.bed.ctr(&["tasks", "ls"]);
         let pid = |view: &Value| {
             let id = format!("{}-", view["id"].as_str().unwrap());
-            let task = tasks.lines().find(|line| line.starts_with(&id) && line.contains("RUNNING"))?;
-            Some((view["name"].as_str().unwrap().to_owned(), task.split_whitespace().nth(1)?.to_owned()))
+            let task = tasks
+                .lines()
+                .find(|line| line.starts_with(&id) && line.contains("RUNNING"))?;
+            Some((
+                view["name"].as_str().unwrap().to_owned(),
+                task.split_whitespace().nth(1)?.to_owned(),
+            ))
         };
-        shown["containers"].as_array().unwrap().iter().filter_map(pid).collect()
+        shown["containers"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(pid)
+            .collect()
     }
 
     /// Waits until just these run; see [`Self::running`].
@@ -166,7 +220,11 @@ impl Node {
             if running.keys().eq(names) {
                 return running;
             }
-            assert!(Instant::now() < deadline, "{} does not run {names:?} within {SOON:?} but {running:?}", self.id);
+            assert!(
+                Instant::now() < deadline,
+                "{} does not run {names:?} within {SOON:?} but {running:?}",
+                self.id
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -175,7 +233,11 @@ impl Node {
     async fn reaches_chas(&self, wanted: bool) {
         let deadline = Instant::now() + SOON;
         while self.agent.get("/health").await.1["chas"]["reachable"] != wanted {
-            assert!(Instant::now() < deadline, "{}: CHaS is not reachable={wanted} within {SOON:?}", self.id);
+            assert!(
+                Instant::now() < deadline,
+                "{}: CHaS is not reachable={wanted} within {SOON:?}",
+                self.id
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -188,13 +250,20 @@ impl Node {
             Some("desired-state") => "poll",
             _ => "something else",
         };
-        self.recorder.all_requests().iter().map(|request| word(&request.target)).collect()
+        self.recorder
+            .all_requests()
+            .iter()
+            .map(|request| word(&request.target))
+            .collect()
     }
 
     /// The page that a container serves on its published port, asked for on the machine itself.
     async fn page(&self, name: &str) -> String {
         let (_, shown) = self.agent.get(&format!("/containers/{name}")).await;
-        let port = shown["ports"][0]["host"].as_u64().and_then(|port| u16::try_from(port).ok()).expect("it is published");
+        let port = shown["ports"][0]["host"]
+            .as_u64()
+            .and_then(|port| u16::try_from(port).ok())
+            .expect("it is published");
         let mut stream = self.machine.connect(port).unwrap();
         stream.set_read_timeout(Some(SOON)).unwrap();
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -210,22 +279,52 @@ impl Node {
         self.bed.containerd.kill_9();
         // What the kernel keeps of control groups would be gone, too.
         let name = format!("*{}*", self.bed.namespace);
-        run("find", ["/sys/fs/cgroup", "-depth", "-type", "d", "-path", &name, "-exec", "rmdir", "{}", ";"]).unwrap();
+        run(
+            "find",
+            [
+                "/sys/fs/cgroup",
+                "-depth",
+                "-type",
+                "d",
+                "-path",
+                &name,
+                "-exec",
+                "rmdir",
+                "{}",
+                ";",
+            ],
+        )
+        .unwrap();
         self.machine.boot();
         self.bed.containerd.start();
-        assert_eq!(self.bed.ctr(&["tasks", "ls", "-q"]), "", "nothing survives a power cut");
+        assert_eq!(
+            self.bed.ctr(&["tasks", "ls", "-q"]),
+            "",
+            "nothing survives a power cut"
+        );
         self.agent.start_again().await;
     }
 
     /// Removes every container on CHaS's word, and proves that nothing of them is left.
     async fn end(self, center: &Center) {
         center.list(self.id, &[]).await;
-        let generation = &center.ask("GET", &format!("/nodes/{}", self.id), None).await["generation"]["wanted"];
-        center.ask("POST", &format!("/nodes/{}/confirm?generation={generation}", self.id), None).await;
+        let generation = &center
+            .ask("GET", &format!("/nodes/{}", self.id), None)
+            .await["generation"]["wanted"];
+        center
+            .ask(
+                "POST",
+                &format!("/nodes/{}/confirm?generation={generation}", self.id),
+                None,
+            )
+            .await;
         center.converged(self.id).await;
         self.bed.assert_no_container_left();
         let links = self.machine.run("ip", &["-brief", "link"]).unwrap();
-        let names: Vec<_> = links.lines().filter_map(|line| line.split(['@', ' ']).next()).collect();
+        let names: Vec<_> = links
+            .lines()
+            .filter_map(|line| line.split(['@', ' ']).next())
+            .collect();
         assert_eq!(names, ["lo", "eth0", &self.bed.bridge], "{links}");
     }
 }
@@ -233,9 +332,19 @@ impl Node {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_nothing_that_matched() {
     let center = Center::new().await;
-    let webs = |names: &[&str]| names.iter().map(|name| center.web(name, "first")).collect::<Vec<_>>();
+    let webs = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| center.web(name, "first"))
+            .collect::<Vec<_>>()
+    };
     center.list("node-a", &webs(&["a-one", "a-two"])).await;
-    center.list("node-b", &webs(&["b-changes", "b-leaves", "b-stays", "b-too"])).await;
+    center
+        .list(
+            "node-b",
+            &webs(&["b-changes", "b-leaves", "b-stays", "b-too"]),
+        )
+        .await;
     center.list("node-c", &webs(&["c-one", "c-two"])).await;
     let a = Node::start(&center, "node-a", 11).await;
     let mut b = Node::start(&center, "node-b", 12).await;
@@ -247,7 +356,11 @@ async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_noth
     let a_before = a.runs(&["a-one", "a-two"]).await;
     b.runs(&["b-changes", "b-leaves", "b-stays", "b-too"]).await;
     let c_before = c.runs(&["c-one", "c-two"]).await;
-    let online = |a, b| [("node-a", a), ("node-b", b), ("node-c", true)].map(|(id, is)| (id.to_owned(), is)).into();
+    let online = |a, b| {
+        [("node-a", a), ("node-b", b), ("node-c", true)]
+            .map(|(id, is)| (id.to_owned(), is))
+            .into()
+    };
     assert_eq!(center.online().await, online(true, true));
     let b_boot = center.converged("node-b").await["registration"]["boot_id"].clone();
 
@@ -260,9 +373,18 @@ async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_noth
 
     // What dies is restarted, and nothing else.
     let (_, shown) = a.agent.get("/containers/a-two").await;
-    a.bed.ctr(&["tasks", "kill", "--signal", "SIGKILL", &format!("{}-1", shown["id"].as_str().unwrap())]);
+    a.bed.ctr(&[
+        "tasks",
+        "kill",
+        "--signal",
+        "SIGKILL",
+        &format!("{}-1", shown["id"].as_str().unwrap()),
+    ]);
     crate::stand::eventually("a-two is another process", async || {
-        a.running().await.get("a-two").is_some_and(|pid| *pid != a_before["a-two"])
+        a.running()
+            .await
+            .get("a-two")
+            .is_some_and(|pid| *pid != a_before["a-two"])
     })
     .await;
     let a_alone = a.runs(&["a-one", "a-two"]).await;
@@ -275,8 +397,14 @@ async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_noth
     for node in [&a, &b] {
         node.reaches_chas(false).await;
     }
-    crate::stand::eventually("two are offline", async || center.online().await == online(false, false)).await;
-    assert_eq!((a.running().await, b.running().await, c.running().await), (a_alone.clone(), b_alone.clone(), c_before.clone()));
+    crate::stand::eventually("two are offline", async || {
+        center.online().await == online(false, false)
+    })
+    .await;
+    assert_eq!(
+        (a.running().await, b.running().await, c.running().await),
+        (a_alone.clone(), b_alone.clone(), c_before.clone())
+    );
 
     // They are back: CHaS hears first how they are, and is asked then.
     let (a_calls, b_calls) = (a.calls().len(), b.calls().len());
@@ -285,21 +413,35 @@ async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_noth
     let b_shown = center.converged("node-b").await;
     assert_ne!(b_shown["registration"]["boot_id"], b_boot);
     let b_now = b.runs(&["b-changes", "b-new", "b-stays", "b-too"]).await;
-    assert_eq!((&b_now["b-stays"], &b_now["b-too"]), (&b_alone["b-stays"], &b_alone["b-too"]));
+    assert_eq!(
+        (&b_now["b-stays"], &b_now["b-too"]),
+        (&b_alone["b-stays"], &b_alone["b-too"])
+    );
     assert_ne!(b_now["b-changes"], b_alone["b-changes"]);
     assert_eq!(&b.calls()[b_calls..][..3], ["register", "report", "poll"]);
     // Its poll was held all the time, over a connection that outlived the cut: what is listed now is asked for anew.
     center.converged("node-a").await;
     assert_eq!(a.running().await, a_alone);
-    center.list("node-a", &webs(&["a-new", "a-one", "a-two"])).await;
+    center
+        .list("node-a", &webs(&["a-new", "a-one", "a-two"]))
+        .await;
     center.converged("node-a").await;
     let a_now = a.runs(&["a-new", "a-one", "a-two"]).await;
-    assert_eq!((&a_now["a-one"], &a_now["a-two"]), (&a_alone["a-one"], &a_alone["a-two"]));
+    assert_eq!(
+        (&a_now["a-one"], &a_now["a-two"]),
+        (&a_alone["a-one"], &a_alone["a-two"])
+    );
     let a_calls = a.calls().split_off(a_calls);
-    assert!(a_calls[0] == "report" && a_calls.contains(&"poll") && !a_calls.contains(&"register"), "{a_calls:?}");
+    assert!(
+        a_calls[0] == "report" && a_calls.contains(&"poll") && !a_calls.contains(&"register"),
+        "{a_calls:?}"
+    );
 
     // The third has noticed nothing.
-    assert_eq!((center.online().await, c.running().await), (online(true, true), c_before));
+    assert_eq!(
+        (center.online().await, c.running().await),
+        (online(true, true), c_before)
+    );
     for node in [a, b, c] {
         node.end(&center).await;
     }

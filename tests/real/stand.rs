@@ -34,7 +34,11 @@ impl Stand {
         Image::busybox().push(&registry, "box:1").await;
         let insecure = [("CHAS_REGISTRY_INSECURE", registry.address())];
         let agent = Agent::start_with(&bed, &[variables, &insecure].concat()).await;
-        Self { agent, registry, bed }
+        Self {
+            agent,
+            registry,
+            bed,
+        }
     }
 
     /// The reference of an image in the registry.
@@ -45,17 +49,19 @@ impl Stand {
     /// A body that runs a shell script. SIGTERM ends it at once.
     pub(crate) fn script(&self, name: &str, script: &str, more: &Value) -> Value {
         let script = format!("trap 'exit 143' TERM; {script}");
-        let mut body =
-            json!({"name": name, "image": self.image("box:1"), "command": ["sh", "-c", script], "stop": {"timeout": "2s"}});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut body = json!({"name": name, "image": self.image("box:1"), "command": ["sh", "-c", script], "stop": {"timeout": "2s"}});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         body
     }
 
     /// A body of the web server, its port 80 published.
     pub(crate) fn web(&self, name: &str, more: &Value) -> Value {
-        let mut body =
-            json!({"name": name, "image": self.image("web:1"), "exposed_ports": [{"container": 80}], "stop": {"timeout": "0s"}});
-        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let mut body = json!({"name": name, "image": self.image("web:1"), "exposed_ports": [{"container": 80}], "stop": {"timeout": "0s"}});
+        body.as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         body
     }
 
@@ -71,10 +77,18 @@ impl Stand {
     pub(crate) async fn end(self) {
         let (_, shown) = self.agent.get("/containers").await;
         for container in shown["containers"].as_array().unwrap() {
-            self.agent.ask("DELETE", &format!("/containers/{}", container["name"].as_str().unwrap()), None).await;
+            self.agent
+                .ask(
+                    "DELETE",
+                    &format!("/containers/{}", container["name"].as_str().unwrap()),
+                    None,
+                )
+                .await;
         }
         for container in shown["containers"].as_array().unwrap() {
-            self.agent.delete_and_wait_if_there(container["name"].as_str().unwrap()).await;
+            self.agent
+                .delete_and_wait_if_there(container["name"].as_str().unwrap())
+                .await;
         }
         self.bed.assert_no_container_left();
     }
@@ -87,7 +101,10 @@ impl Stand {
             if log.contains(text) {
                 return log;
             }
-            assert!(tokio::time::Instant::now() < deadline, "{name} has not printed {text:?} but {log:?}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name} has not printed {text:?} but {log:?}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
@@ -96,7 +113,12 @@ impl Stand {
 /// The page that a container serves on its first published port.
 pub(crate) async fn page(shown: &Value) -> Option<String> {
     let url = format!("http://127.0.0.1:{}/", shown["ports"][0]["host"]);
-    let answer = crate::harness::http::client().get(url).timeout(Duration::from_secs(5)).send().await.ok()?;
+    let answer = crate::harness::http::client()
+        .get(url)
+        .timeout(Duration::from_secs(5))
+        .send()
+        .await
+        .ok()?;
     answer.text().await.ok()
 }
 
@@ -108,7 +130,10 @@ pub(crate) async fn serves(shown: &Value) -> bool {
 pub(crate) async fn eventually(what: &str, mut is: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + SOON;
     while !is().await {
-        assert!(tokio::time::Instant::now() < deadline, "{what}: not within {SOON:?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what}: not within {SOON:?}"
+        );
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
 }

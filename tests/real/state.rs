@@ -19,7 +19,12 @@ const BLOCK: usize = 512;
 /// The files that hold what is desired.
 fn files(state: &Path) -> Vec<PathBuf> {
     let inside = |directory: &Path| -> Vec<PathBuf> {
-        std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect()
+        std::fs::read_dir(directory)
+            .unwrap()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.is_file())
+            .collect()
     };
     let mut found = inside(state);
     found.extend(inside(&state.join("state")));
@@ -30,9 +35,21 @@ fn files(state: &Path) -> Vec<PathBuf> {
 fn put_back(whole: &Path, state: &Path) {
     for gone in ["state", "quarantine", "desired.json.a", "desired.json.b"] {
         let path = state.join(gone);
-        let _not_there = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        let _not_there = if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        };
     }
-    run("cp", ["-a", &format!("{}/.", whole.display()), state.to_str().unwrap()]).unwrap();
+    run(
+        "cp",
+        [
+            "-a",
+            &format!("{}/.", whole.display()),
+            state.to_str().unwrap(),
+        ],
+    )
+    .unwrap();
 }
 
 /// Turns a block's bits over, makes it zero, or cuts the file there.
@@ -58,7 +75,10 @@ async fn ready(stand: &Stand, what: &str) {
 /// Waits until both copies hold what was deployed last.
 async fn copied(state: &Path, name: &str) {
     let deadline = Instant::now() + SOON;
-    let holds = |copy: &str| std::fs::read_to_string(state.join(copy)).is_ok_and(|text| text.contains(&format!("\"{name}\"")));
+    let holds = |copy: &str| {
+        std::fs::read_to_string(state.join(copy))
+            .is_ok_and(|text| text.contains(&format!("\"{name}\"")))
+    };
     while !(holds("desired.json.a") && holds("desired.json.b")) {
         assert!(Instant::now() < deadline, "the copies are not written");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -68,7 +88,14 @@ async fn copied(state: &Path, name: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container() {
     let mut stand = Stand::new().await;
-    let bodies = [stand.web("one", &json!({})), stand.script("two", "sleep 1000", &json!({"environment": {"KEY": "value"}}))];
+    let bodies = [
+        stand.web("one", &json!({})),
+        stand.script(
+            "two",
+            "sleep 1000",
+            &json!({"environment": {"KEY": "value"}}),
+        ),
+    ];
     let mut shown = Vec::new();
     for body in &bodies {
         shown.push(stand.agent.deploy_and_wait(body).await);
@@ -92,14 +119,19 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
         ["-a", "--target-directory", whole.to_str().unwrap()]
             .map(str::to_owned)
             .into_iter()
-            .chain(["state", "desired.json.a", "desired.json.b"].map(|name| state.join(name).display().to_string())),
+            .chain(
+                ["state", "desired.json.a", "desired.json.b"]
+                    .map(|name| state.join(name).display().to_string()),
+            ),
     )
     .unwrap();
     // Every block takes a quarter of an hour: where that is asked for. Else every so many, another damage each.
     let every = std::env::var_os("CHAS_TEST_EVERY_BLOCK").is_some();
     let (mut number, mut named) = (0, 0);
     for path in files(&whole) {
-        let blocks = usize::try_from(std::fs::metadata(&path).unwrap().len()).unwrap().div_ceil(BLOCK);
+        let blocks = usize::try_from(std::fs::metadata(&path).unwrap().len())
+            .unwrap()
+            .div_ceil(BLOCK);
         let stride = if every { 1 } else { (blocks / 4).max(1) };
         for block in (0..blocks).step_by(stride) {
             for how in (0..3).filter(|how| every || *how == number % 3) {
@@ -109,14 +141,26 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
                 let what = format!("{} block {block} damage {how}", path.display());
                 ready(&stand, &what).await;
                 let (_, all) = stand.agent.get("/containers").await;
-                assert_eq!(all["containers"].as_array().unwrap().len(), 2, "{what}: {all}");
+                assert_eq!(
+                    all["containers"].as_array().unwrap().len(),
+                    2,
+                    "{what}: {all}"
+                );
                 let (_, health) = stand.agent.get("/health").await;
                 for body in &bodies {
-                    assert_eq!(stand.agent.deploy(body).await.0, 200, "{what}: nothing of it was lost: {health}");
+                    assert_eq!(
+                        stand.agent.deploy(body).await.0,
+                        200,
+                        "{what}: nothing of it was lost: {health}"
+                    );
                 }
                 assert_eq!(health["state"]["writable"], json!(true), "{what}: {health}");
                 let losses = health["state"]["losses"].as_array().unwrap().len();
-                assert_eq!(losses > 0, stand.agent.log().contains("is not as it was left") && losses > 0, "{what}: {health}");
+                assert_eq!(
+                    losses > 0,
+                    stand.agent.log().contains("is not as it was left") && losses > 0,
+                    "{what}: {health}"
+                );
                 named += usize::from(losses > 0);
                 stand.agent.kill_9();
                 let now: Vec<_> = shown.iter().map(|shown| stand.pid(shown)).collect();
@@ -126,7 +170,10 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
         }
     }
     eprintln!("{number} blocks, {named} losses named");
-    assert!(number >= 8 && named >= 4, "{number} blocks, {named} losses named");
+    assert!(
+        number >= 8 && named >= 4,
+        "{number} blocks, {named} losses named"
+    );
     put_back(&whole, &state);
     stand.agent.start_again().await;
     stand.end().await;
@@ -135,8 +182,11 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
 #[tokio::test(flavor = "multi_thread")]
 async fn with_all_of_its_files_gone_the_agent_takes_over_what_runs() {
     let mut stand = Stand::new().await;
-    let body =
-        stand.script("secretive", "sleep 1000", &json!({"environment": {"TOKEN": "a=b"}, "exposed_ports": [{"container": 80}]}));
+    let body = stand.script(
+        "secretive",
+        "sleep 1000",
+        &json!({"environment": {"TOKEN": "a=b"}, "exposed_ports": [{"container": 80}]}),
+    );
     let shown = stand.agent.deploy_and_wait(&body).await;
     let before = stand.pid(&shown);
     stand.agent.kill_9();
@@ -147,21 +197,49 @@ async fn with_all_of_its_files_gone_the_agent_takes_over_what_runs() {
     stand.agent.start_again().await;
     let again = stand.agent.wait_status("secretive", "running", SOON).await;
     let same = |key: &str| assert_eq!(again[key], shown[key], "{key}");
-    ["id", "ip", "ports", "spec", "spec_hash", "generation", "image_digest", "owner"].into_iter().for_each(same);
-    assert_eq!(stand.agent.deploy(&body).await.0, 200, "the same again changes nothing");
+    [
+        "id",
+        "ip",
+        "ports",
+        "spec",
+        "spec_hash",
+        "generation",
+        "image_digest",
+        "owner",
+    ]
+    .into_iter()
+    .for_each(same);
+    assert_eq!(
+        stand.agent.deploy(&body).await.0,
+        200,
+        "the same again changes nothing"
+    );
     // A whole look later it is still the same process.
-    stand.agent.ask("POST", "/containers/secretive/start", None).await;
+    stand
+        .agent
+        .ask("POST", "/containers/secretive/start", None)
+        .await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(stand.pid(&shown), before);
     let (_, health) = stand.agent.get("/health").await;
-    assert!(health["errors"].to_string().contains("taken from containerd's labels"), "{health}");
+    assert!(
+        health["errors"]
+            .to_string()
+            .contains("taken from containerd's labels"),
+        "{health}"
+    );
     stand.end().await;
 }
 
 /// Deploys a container that ends at once, and waits until it waits out at least the fourth restart; its view.
 async fn crashing(stand: &Stand) -> Value {
-    stand.agent.deploy(&stand.script("crash", "exit 3", &json!({}))).await;
-    let waits_long = |shown: &Value| shown["restart_count"].as_u64().unwrap() >= 4 && shown["status"] == "restarting";
+    stand
+        .agent
+        .deploy(&stand.script("crash", "exit 3", &json!({})))
+        .await;
+    let waits_long = |shown: &Value| {
+        shown["restart_count"].as_u64().unwrap() >= 4 && shown["status"] == "restarting"
+    };
     let deadline = Instant::now() + SOON;
     let before = loop {
         let (_, shown) = stand.agent.get("/containers/crash").await;
@@ -178,10 +256,17 @@ async fn crashing(stand: &Stand) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_ten_years_off_changes_no_decision() {
-    let library = ["x86_64", "aarch64"].map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"));
-    let library = library.iter().find(|path| Path::new(path).exists()).expect("the package faketime is installed");
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketime.so.1"));
+    let library = library
+        .iter()
+        .find(|path| Path::new(path).exists())
+        .expect("the package faketime is installed");
     let mut stand = Stand::new().await;
-    let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.web("web", &json!({})))
+        .await;
     let crash = crashing(&stand).await;
     let due = humantime::parse_rfc3339(crash["next_attempt"].as_str().unwrap()).unwrap();
     let (before, count) = (stand.pid(&shown), crash["restart_count"].as_u64().unwrap());
@@ -192,21 +277,35 @@ async fn a_clock_that_is_ten_years_off_changes_no_decision() {
     stand.agent.start_again().await;
     ready(&stand, "ten years ahead").await;
     while stand.agent.get("/containers/crash").await.1["restart_count"] == json!(count) {
-        let late = std::time::SystemTime::now().duration_since(due).unwrap_or_default();
-        assert!(late < Duration::from_secs(5), "ten years ahead, it waits too long");
+        let late = std::time::SystemTime::now()
+            .duration_since(due)
+            .unwrap_or_default();
+        assert!(
+            late < Duration::from_secs(5),
+            "ten years ahead, it waits too long"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let now = std::time::SystemTime::now();
-    assert!(now + Duration::from_millis(300) > due, "ten years ahead, it does not wait");
+    assert!(
+        now + Duration::from_millis(300) > due,
+        "ten years ahead, it does not wait"
+    );
     let (_, web) = stand.agent.get("/containers/web").await;
     let started = humantime::parse_rfc3339(web["started"].as_str().unwrap()).unwrap();
-    assert!(started > now + Duration::from_hours(24 * 3000), "the agent's clock is not ahead: {web}");
+    assert!(
+        started > now + Duration::from_hours(24 * 3000),
+        "the agent's clock is not ahead: {web}"
+    );
     // The library takes its shared memory away with a process that ends in order.
     stand.agent.terminate();
     stand.agent.set("FAKETIME", "-3650d");
     stand.agent.start_again().await;
     ready(&stand, "ten years behind").await;
-    let after = stand.agent.deploy_and_wait(&stand.web("later", &json!({}))).await;
+    let after = stand
+        .agent
+        .deploy_and_wait(&stand.web("later", &json!({})))
+        .await;
     assert!(serves(&after).await);
     assert_eq!(stand.pid(&shown), before);
     stand.end().await;
@@ -220,11 +319,23 @@ async fn restart_counts_and_waits_outlive_the_agent() {
     stand.agent.start_again().await;
     ready(&stand, "a start").await;
     let (_, after) = stand.agent.get("/containers/crash").await;
-    let at =
-        |shown: &Value| humantime::parse_rfc3339(shown["next_attempt"].as_str().unwrap_or_else(|| panic!("{shown}"))).unwrap();
-    let apart = at(&after).max(at(&before)).duration_since(at(&after).min(at(&before))).unwrap();
+    let at = |shown: &Value| {
+        humantime::parse_rfc3339(
+            shown["next_attempt"]
+                .as_str()
+                .unwrap_or_else(|| panic!("{shown}")),
+        )
+        .unwrap()
+    };
+    let apart = at(&after)
+        .max(at(&before))
+        .duration_since(at(&after).min(at(&before)))
+        .unwrap();
     assert!(apart < Duration::from_millis(200), "{before} {after}");
-    assert_eq!((&after["restart_count"], &after["reason"]), (&before["restart_count"], &before["reason"]));
+    assert_eq!(
+        (&after["restart_count"], &after["reason"]),
+        (&before["restart_count"], &before["reason"])
+    );
     stand.end().await;
 }
 
@@ -234,27 +345,45 @@ async fn a_state_directory_that_turns_read_only_refuses_changes_and_touches_noth
     let mut disk = power::Disk::make(&bed);
     let state = disk.mount.join("state").display().to_string();
     let mut stand = Stand::with(bed, &[("CHAS_STATE_DIR", &state)]).await;
-    let shown = stand.agent.deploy_and_wait(&stand.web("web", &json!({}))).await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.web("web", &json!({})))
+        .await;
     copied(Path::new(&state), "web").await;
     let before = stand.pid(&shown);
     disk.turn_read_only();
     let (status, problem) = stand.agent.deploy(&stand.web("other", &json!({}))).await;
     assert_eq!(status, 503, "{problem}");
-    assert_eq!(stand.agent.get("/health").await.1["state"]["writable"], json!(false));
+    assert_eq!(
+        stand.agent.get("/health").await.1["state"]["writable"],
+        json!(false)
+    );
     // Also a start on it.
     stand.agent.kill_9();
     stand.agent.start_again().await;
     let (status, problem) = stand.agent.deploy(&stand.web("other", &json!({}))).await;
     assert_eq!(status, 503, "{problem}");
     let again = stand.agent.wait_status("web", "running", SOON).await;
-    assert!(serves(&again).await && stand.pid(&shown) == before, "{again}");
+    assert!(
+        serves(&again).await && stand.pid(&shown) == before,
+        "{again}"
+    );
     // What such a disk needs is another one.
     stand.agent.kill_9();
-    stand.agent.set("CHAS_STATE_DIR", &stand.bed.dir.join("other").display().to_string());
+    stand.agent.set(
+        "CHAS_STATE_DIR",
+        &stand.bed.dir.join("other").display().to_string(),
+    );
     stand.agent.start_again().await;
     let again = stand.agent.wait_status("web", "running", SOON).await;
-    assert!(serves(&again).await && stand.pid(&shown) == before, "{again}");
-    stand.agent.deploy_and_wait(&stand.web("other", &json!({}))).await;
+    assert!(
+        serves(&again).await && stand.pid(&shown) == before,
+        "{again}"
+    );
+    stand
+        .agent
+        .deploy_and_wait(&stand.web("other", &json!({})))
+        .await;
     stand.agent.delete_and_wait("web").await;
     stand.agent.delete_and_wait("other").await;
     stand.agent.terminate();

@@ -39,7 +39,14 @@ enum Ask {
 
 fn ask() -> Ask {
     match dice::below(12) {
-        0..6 => Ask::Deploy(dice::below(3), if dice::chance(90) { RunState::Running } else { RunState::Stopped }),
+        0..6 => Ask::Deploy(
+            dice::below(3),
+            if dice::chance(90) {
+                RunState::Running
+            } else {
+                RunState::Stopped
+            },
+        ),
         6..8 => Ask::Remove,
         8 => Ask::Stop,
         9..11 => Ask::Start,
@@ -60,7 +67,8 @@ impl Ask {
     /// As the API does it.
     fn change(self, store: &Store, name: &str, handle: &Handle) -> Result<(), StoreError> {
         if let Self::Deploy(body, run) = self {
-            let policy = ["always", "always", "always", "on-failure", "never"][usize::try_from(body).unwrap() % 5];
+            let policy = ["always", "always", "always", "on-failure", "never"]
+                [usize::try_from(body).unwrap() % 5];
             let body = json!({"name": name, "image": format!("image{body}"), "state": run, "environment": {"BODY": body.to_string()},
                 "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
             let deploy = state::spec::parse::deploy(&body).unwrap();
@@ -68,11 +76,20 @@ impl Ask {
             handle.wake(accepted.record.id);
             return Ok(());
         }
-        let Some(id) = store.desired().named(&name.parse().unwrap()).map(|record| record.id) else { return Ok(()) };
+        let Some(id) = store
+            .desired()
+            .named(&name.parse().unwrap())
+            .map(|record| record.id)
+        else {
+            return Ok(());
+        };
         store.change(id, |record| match self {
             Self::Stop => record.run = RunState::Stopped,
             Self::Start => (record.run, record.finished) = (RunState::Running, None),
-            Self::Restart => (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true),
+            Self::Restart => {
+                (record.run, record.finished, record.restart_pending) =
+                    (RunState::Running, None, true);
+            }
             Self::Remove | Self::Deploy(..) => record.removing = true,
         })?;
         handle.wake(id);
@@ -108,7 +125,10 @@ impl Clients {
             let changed = ask.change(store, name, &handle);
             let mut inner = looking.inner();
             let names: Vec<_> = inner.instances.keys().copied().collect();
-            let id = store.desired().named(&name.parse().unwrap()).map(|record| record.id);
+            let id = store
+                .desired()
+                .named(&name.parse().unwrap())
+                .map(|record| record.id);
             for instance in names.iter().filter(|instance| Some(instance.id) == id) {
                 inner.judge.forget_exits(*instance);
                 inner.judge.protected.remove(instance);
@@ -117,7 +137,10 @@ impl Clients {
             changed
         });
         let answer = asked.await;
-        world.inner().judge.trace(|| format!("told {name} {answer:?}"));
+        world
+            .inner()
+            .judge
+            .trace(|| format!("told {name} {answer:?}"));
         let mut all = self.told();
         let told = all.entry(name).or_default();
         if let Some(asked) = told.asked.take()
@@ -132,7 +155,10 @@ impl Clients {
         for (name, told) in self.told().iter_mut() {
             let is = actual(store.desired().named(&name.parse().unwrap()));
             if is != told.acknowledged && Some(is) != told.asked {
-                return Err(format!("{name} is {is:?}; acknowledged: {:?}, asked: {:?}", told.acknowledged, told.asked));
+                return Err(format!(
+                    "{name} is {is:?}; acknowledged: {:?}, asked: {:?}",
+                    told.acknowledged, told.asked
+                ));
             }
             if settle {
                 (told.acknowledged, told.asked) = (is, None);
@@ -145,7 +171,13 @@ impl Clients {
     pub(crate) fn take_as_it_is(&self, store: &Store) {
         for name in NAMES {
             let is = actual(store.desired().named(&name.parse().unwrap()));
-            self.told().insert(name, Told { acknowledged: is, asked: None });
+            self.told().insert(
+                name,
+                Told {
+                    acknowledged: is,
+                    asked: None,
+                },
+            );
         }
     }
 }

@@ -64,7 +64,11 @@ pub(crate) fn pause() -> Duration {
 
 /// A disk's.
 pub(crate) fn disk_pause() -> Duration {
-    if chance(80) { Duration::ZERO } else { millis(30) }
+    if chance(80) {
+        Duration::ZERO
+    } else {
+        millis(30)
+    }
 }
 
 /// A wait between nothing and `ceiling`.

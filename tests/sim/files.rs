@@ -30,7 +30,11 @@ impl Files {
     /// On a disk of memory where there is one, for speed: what syncing is worth, a power cut shows, not this.
     pub(crate) fn new() -> Self {
         let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let parent = if memory.is_dir() {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let root = parent.join(format!("chas-sim-{}-{number}", std::process::id()));
         let _left_by_another = fs::remove_dir_all(&root);
@@ -62,7 +66,9 @@ impl Files {
                 Fate::Damaged
             }
             11 => {
-                let _not_written_yet = fs::remove_file(directory.join(["desired.json.a", "desired.json.b"][dice::index(2)]));
+                let _not_written_yet = fs::remove_file(
+                    directory.join(["desired.json.a", "desired.json.b"][dice::index(2)]),
+                );
                 Fate::Whole
             }
             12..18 => {
@@ -101,7 +107,9 @@ fn copy(from: &Path, to: &Path) {
 
 /// A few blocks turned over or made zero, or the file cut.
 fn damage(path: &Path) {
-    let Ok(mut bytes) = fs::read(path) else { return };
+    let Ok(mut bytes) = fs::read(path) else {
+        return;
+    };
     for _ in 0..=dice::below(3) {
         let block = dice::index(bytes.len().div_ceil(512));
         let (start, end) = (block * 512, (block * 512 + 512).min(bytes.len()));

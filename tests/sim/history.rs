@@ -69,8 +69,15 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     if verbose {
         world.inner().judge.verbose();
     }
-    let mut node =
-        Node { world, clients, files, boot_time: Duration::from_secs(60), boots: 1, fate: Fate::Whole, healthy: Vec::new() };
+    let mut node = Node {
+        world,
+        clients,
+        files,
+        boot_time: Duration::from_secs(60),
+        boots: 1,
+        fate: Fate::Whole,
+        healthy: Vec::new(),
+    };
     let lives = dice::below(4);
     for life in 0..=lives {
         node.live(life == lives)?;
@@ -81,7 +88,11 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
 
 impl Node {
     fn live(&mut self, is_last: bool) -> Result<(), String> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
         let (world, began) = (self.world.clone(), self.boot_time);
         world.new_life();
         let result = runtime.block_on(async {
@@ -93,8 +104,15 @@ impl Node {
                 Ok(()) if is_last => life.converge().await,
                 other => other,
             };
-            let end = if dice::chance(60) { End::Crash } else { End::Orderly };
-            world.inner().judge.trace(|| format!("the agent's end: {end:?}"));
+            let end = if dice::chance(60) {
+                End::Crash
+            } else {
+                End::Orderly
+            };
+            world
+                .inner()
+                .judge
+                .trace(|| format!("the agent's end: {end:?}"));
             if end == End::Orderly {
                 life.stop.cancel();
                 life.tracker.close();
@@ -118,20 +136,43 @@ impl Node {
     }
 
     fn begin(&self, clock: Clock) -> Result<Life, String> {
-        let pool = Pool { addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99), ports: 100..=199 };
-        let limits = Limits { pool, containers_max: 50, random: dice::random };
-        let store = Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
+        let pool = Pool {
+            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99),
+            ports: 100..=199,
+        };
+        let limits = Limits {
+            pool,
+            containers_max: 50,
+            random: dice::random,
+        };
+        let store =
+            Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
         self.world.set_store(&store);
         if self.fate != Fate::Gone {
             self.clients.check(&store, true)?;
         }
         let writer = Writer::simulated(Arc::clone(&store), dice::disk_pause);
-        let reconciler = Reconciler::new(Arc::new(self.world.clone()), writer.clone(), clock, RESYNC).drawing(dice::draw);
-        let (handle, stop, tracker) = (reconciler.handle(), CancellationToken::new(), TaskTracker::new());
+        let reconciler =
+            Reconciler::new(Arc::new(self.world.clone()), writer.clone(), clock, RESYNC)
+                .drawing(dice::draw);
+        let (handle, stop, tracker) = (
+            reconciler.handle(),
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
         tracker.spawn(writer.clone().keep_copies(stop.clone()));
         let (world, clients) = (self.world.clone(), self.clients.clone());
-        Ok(Life { world, clients, store, writer, handle, stop, tracker, fate: self.fate })
+        Ok(Life {
+            world,
+            clients,
+            store,
+            writer,
+            handle,
+            stop,
+            tracker,
+            fate: self.fate,
+        })
     }
 
     /// While the agent is down.
@@ -167,10 +208,18 @@ impl Node {
         }
         if self.fate == Fate::Gone {
             let running = self.world.running();
-            self.world.inner().judge.protected = self.healthy.iter().copied().filter(|name| running.contains(name)).collect();
+            self.world.inner().judge.protected = self
+                .healthy
+                .iter()
+                .copied()
+                .filter(|name| running.contains(name))
+                .collect();
         }
         let fate = self.fate;
-        self.world.inner().judge.trace(|| format!("between: reboot {reboot}, files {fate:?}"));
+        self.world
+            .inner()
+            .judge
+            .trace(|| format!("between: reboot {reboot}, files {fate:?}"));
     }
 }
 
@@ -211,7 +260,11 @@ impl Life {
         let one = (!running.is_empty()).then(|| running[dice::index(running.len())]);
         match (dice::below(20), one) {
             (0..9, _) => {
-                let asking = self.clients.clone().ask(self.world.clone(), self.writer.clone(), self.handle.clone());
+                let asking = self.clients.clone().ask(
+                    self.world.clone(),
+                    self.writer.clone(),
+                    self.handle.clone(),
+                );
                 self.tracker.spawn(asking);
             }
             (9..14, Some(name)) => self.world.exit(name),
@@ -221,7 +274,9 @@ impl Life {
                 self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
                 self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
             }
-            (17, Some(name)) => self.world.hint(Duration::ZERO, RuntimeEvent::Changed(name.id)),
+            (17, Some(name)) => self
+                .world
+                .hint(Duration::ZERO, RuntimeEvent::Changed(name.id)),
             _ => {}
         }
     }
@@ -236,18 +291,27 @@ impl Life {
         if waiting > ids + 4 {
             return Err(format!("{waiting} wait for a turn, of {ids}"));
         }
-        if inner.looks > LOOKS_MAX { Err(format!("{} looks at single containers", inner.looks)) } else { Ok(()) }
+        if inner.looks > LOOKS_MAX {
+            Err(format!("{} looks at single containers", inner.looks))
+        } else {
+            Ok(())
+        }
     }
 
     /// Nothing goes wrong any more: all comes to be as it is wanted, and then nothing is done.
     async fn converge(&self) -> Result<(), String> {
         dice::calm(true);
-        self.world.inner().judge.trace(|| "from now on all goes well".to_owned());
+        self.world
+            .inner()
+            .judge
+            .trace(|| "from now on all goes well".to_owned());
         let step = Duration::from_secs(5);
         let mut left = CONVERGED_WITHIN;
         while let Some(why) = self.world.unsettled(&self.store) {
             if left.is_zero() {
-                return Err(format!("not settled when all had gone well for {CONVERGED_WITHIN:?}: {why}"));
+                return Err(format!(
+                    "not settled when all had gone well for {CONVERGED_WITHIN:?}: {why}"
+                ));
             }
             left = left.saturating_sub(step);
             tokio::time::sleep(step).await;
@@ -263,7 +327,9 @@ impl Life {
         gone.retain(|id| self.store.desired().get(*id).is_none());
         match (more, waiting, gone.is_empty()) {
             (0, 0, true) => self.world.inner().judge.verdict(),
-            _ => Err(format!("settled, and yet {more} looks, {waiting} waiting, and something is known of {gone:?}")),
+            _ => Err(format!(
+                "settled, and yet {more} looks, {waiting} waiting, and something is known of {gone:?}"
+            )),
         }
     }
 }

@@ -104,7 +104,10 @@ impl Judge {
 
     /// Those of them that are wanted just as they run.
     pub(crate) fn wanted(&self, running: BTreeSet<InstanceName>) -> Vec<InstanceName> {
-        running.into_iter().filter(|name| self.is_wanted(*name)).collect()
+        running
+            .into_iter()
+            .filter(|name| self.is_wanted(*name))
+            .collect()
     }
 
     /// To be called whenever what is desired has changed.
@@ -119,18 +122,25 @@ impl Judge {
 
     /// The agent ends a process that runs.
     pub(crate) fn ends(&mut self, name: InstanceName, how: &str) {
-        let unwanted = self.unwanted.get(&name).is_some_and(|at| self.now() < *at + DECISION);
+        let unwanted = self
+            .unwanted
+            .get(&name)
+            .is_some_and(|at| self.now() < *at + DECISION);
         if self.is_wanted(name) && !unwanted {
             self.broken(format!("{name} was {how}, though it is wanted and ran"));
         }
         if self.protected.contains(&name) {
-            self.broken(format!("{name} was {how}, though only the agent's files were lost"));
+            self.broken(format!(
+                "{name} was {how}, though only the agent's files were lost"
+            ));
         }
     }
 
     pub(crate) fn removes(&mut self, name: InstanceName) {
         if self.protected.contains(&name) {
-            self.broken(format!("{name} was removed, though only the agent's files were lost"));
+            self.broken(format!(
+                "{name} was removed, though only the agent's files were lost"
+            ));
         }
     }
 
@@ -141,7 +151,11 @@ impl Judge {
             self.ends.remove(&name);
             return;
         }
-        let ends = self.ends.entry(name).or_insert(Ends { count: 0, last: now, began: now });
+        let ends = self.ends.entry(name).or_insert(Ends {
+            count: 0,
+            last: now,
+            began: now,
+        });
         if now.saturating_sub(ends.began) >= HEALTHY {
             ends.count = 0;
         }
@@ -161,11 +175,20 @@ impl Judge {
     /// The agent starts it: not before the wait is over that so many ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
         let (name, now) = (record.instance(), self.now());
-        let Some(ends) = self.ends.get(&name).filter(|ends| ends.count >= 2 && !record.restart_pending) else { return };
+        let Some(ends) = self
+            .ends
+            .get(&name)
+            .filter(|ends| ends.count >= 2 && !record.restart_pending)
+        else {
+            return;
+        };
         let least = Duration::from_millis(500) * (1 << (ends.count - 2).min(8));
         if now < ends.last + least.min(Duration::from_secs(150)) {
             let waited = now.saturating_sub(ends.last);
-            self.broken(format!("{name} was started {waited:?} after its end number {}, before {least:?}", ends.count));
+            self.broken(format!(
+                "{name} was started {waited:?} after its end number {}, before {least:?}",
+                ends.count
+            ));
         }
     }
 

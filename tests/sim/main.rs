@@ -7,6 +7,10 @@
 //! what is remembered not read at a start (64); the older of the two copies taken (1).
 
 #![allow(
+    clippy::too_many_lines,
+    reason = "a row of a table stands over several lines"
+)]
+#![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
     clippy::print_stderr,
@@ -37,7 +41,11 @@ struct Asked {
 }
 
 fn asked() -> Option<Asked> {
-    let mut asked = Asked { first: 1, seeds: SEEDS, one: None };
+    let mut asked = Asked {
+        first: 1,
+        seeds: SEEDS,
+        one: None,
+    };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         // A filter of `cargo test`, which names another test.
@@ -58,7 +66,10 @@ fn asked() -> Option<Asked> {
 
 /// What becomes of one seed; a panic is a fault like any other.
 fn one(seed: u64) -> Result<(), String> {
-    let run = || std::panic::catch_unwind(|| history::run(seed, false)).unwrap_or_else(|_| Err("it panicked".to_owned()));
+    let run = || {
+        std::panic::catch_unwind(|| history::run(seed, false))
+            .unwrap_or_else(|_| Err("it panicked".to_owned()))
+    };
     let hash = run()?;
     if seed.is_multiple_of(TWICE_EVERY) && run() != Ok(hash) {
         return Err("the same seed had another history".to_owned());
@@ -83,7 +94,11 @@ fn main() -> ExitCode {
             }
         };
     }
-    let (next, done, failed) = (AtomicU64::new(asked.first), AtomicU64::new(0), Mutex::new(None));
+    let (next, done, failed) = (
+        AtomicU64::new(asked.first),
+        AtomicU64::new(0),
+        Mutex::new(None),
+    );
     let end = asked.first + asked.seeds;
     let work = || {
         loop {
@@ -108,11 +123,16 @@ fn main() -> ExitCode {
     });
     match failed.into_inner().unwrap() {
         None => {
-            println!("{} histories from seed {} on: every invariant held", asked.seeds, asked.first);
+            println!(
+                "{} histories from seed {} on: every invariant held",
+                asked.seeds, asked.first
+            );
             ExitCode::SUCCESS
         }
         Some((seed, why)) => {
-            println!("seed {seed}: {why}\nagain, with all that happened: contrib/simulate --seed {seed}");
+            println!(
+                "seed {seed}: {why}\nagain, with all that happened: contrib/simulate --seed {seed}"
+            );
             ExitCode::FAILURE
         }
     }

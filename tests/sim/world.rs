@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
-use chas_node_agent::runtime::{Foreign, Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept};
+use chas_node_agent::runtime::{
+    Foreign, Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+};
 use serde_json::Value;
 use state::desired::{Record, RunState};
 use state::id::{ContainerId, InstanceName};
@@ -54,7 +56,11 @@ struct Busy<'a>(&'a World, ContainerId);
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        self.0.inner().busy.entry(self.1).and_modify(|calls| *calls -= 1);
+        self.0
+            .inner()
+            .busy
+            .entry(self.1)
+            .and_modify(|calls| *calls -= 1);
     }
 }
 
@@ -72,7 +78,11 @@ async fn part() -> Result<(), RuntimeError> {
     if !pause.is_zero() {
         tokio::time::sleep(pause).await;
     }
-    if !dice::is_calm() && dice::chance(4) { Err(failure()) } else { Ok(()) }
+    if !dice::is_calm() && dice::chance(4) {
+        Err(failure())
+    } else {
+        Ok(())
+    }
 }
 
 impl World {
@@ -104,9 +114,17 @@ impl World {
 
     /// Tells whoever follows that a container changed: late, twice, or not at all.
     fn tell(&self, id: ContainerId) {
-        let times = if dice::is_calm() { 1 } else { [0, 1, 1, 1, 1, 2][dice::index(6)] };
+        let times = if dice::is_calm() {
+            1
+        } else {
+            [0, 1, 1, 1, 1, 2][dice::index(6)]
+        };
         for _ in 0..times {
-            let late = if dice::is_calm() || dice::chance(70) { Duration::ZERO } else { dice::millis(5000) };
+            let late = if dice::is_calm() || dice::chance(70) {
+                Duration::ZERO
+            } else {
+                dice::millis(5000)
+            };
             self.hint(late, RuntimeEvent::Changed(id));
         }
     }
@@ -127,9 +145,15 @@ impl World {
         let years = Duration::from_secs(3600 * 24 * 365 * 10 * dice::below(3));
         let at = SystemTime::UNIX_EPOCH + years + Duration::from_secs(inner.count);
         let code = [0, 1, 137][dice::index(3)];
-        let Some(made) = inner.instances.get_mut(&name) else { return };
+        let Some(made) = inner.instances.get_mut(&name) else {
+            return;
+        };
         if matches!(made.task, Task::Running { .. }) {
-            made.task = Task::Stopped(Exit { code, at, out_of_memory: code == 137 && dice::chance(50) });
+            made.task = Task::Stopped(Exit {
+                code,
+                at,
+                out_of_memory: code == 137 && dice::chance(50),
+            });
             inner.judge.exited(name);
             drop(inner);
             self.trace(|| format!("{name} ends with {code}"));
@@ -153,7 +177,10 @@ impl World {
 
     pub(crate) fn running(&self) -> BTreeSet<InstanceName> {
         let inner = self.inner();
-        let running = inner.instances.iter().filter(|(_, made)| matches!(made.task, Task::Running { .. }));
+        let running = inner
+            .instances
+            .iter()
+            .filter(|(_, made)| matches!(made.task, Task::Running { .. }));
         running.map(|(name, _)| *name).collect()
     }
 
@@ -165,16 +192,41 @@ impl World {
         let inner = self.inner();
         let of = inner.instances.iter().filter(|(name, _)| name.id == id);
         Seen {
-            instances: of.map(|(name, made)| (name.generation, Instance { container: true, task: made.task.clone() })).collect(),
+            instances: of
+                .map(|(name, made)| {
+                    (
+                        name.generation,
+                        Instance {
+                            container: true,
+                            task: made.task.clone(),
+                        },
+                    )
+                })
+                .collect(),
         }
     }
 
-    async fn end_task(&self, name: InstanceName, how: &StopOrder, what: &str) -> Result<(), RuntimeError> {
-        let task = self.inner().instances.get(&name).map(|made| made.task.clone()).unwrap_or_default();
+    async fn end_task(
+        &self,
+        name: InstanceName,
+        how: &StopOrder,
+        what: &str,
+    ) -> Result<(), RuntimeError> {
+        let task = self
+            .inner()
+            .instances
+            .get(&name)
+            .map(|made| made.task.clone())
+            .unwrap_or_default();
         if matches!(task, Task::Running { .. }) {
             self.inner().judge.ends(name, what);
             // It takes its time, at most all that it is given.
-            tokio::time::sleep(if dice::chance(50) { Duration::ZERO } else { dice::draw(how.grace) }).await;
+            tokio::time::sleep(if dice::chance(50) {
+                Duration::ZERO
+            } else {
+                dice::draw(how.grace)
+            })
+            .await;
         }
         part().await?;
         self.inner().judge.forget_exits(name);
@@ -191,14 +243,23 @@ impl Runtime for World {
         part().await?;
         let ids: BTreeSet<_> = self.inner().instances.keys().map(|name| name.id).collect();
         let ours = ids.into_iter().map(|id| (id, self.seen(id))).collect();
-        let foreign = vec![Foreign { id: "stranger".to_owned(), image: "theirs".to_owned(), running: true }];
+        let foreign = vec![Foreign {
+            id: "stranger".to_owned(),
+            image: "theirs".to_owned(),
+            running: true,
+        }];
         part().await?;
         Ok(Listing { ours, foreign })
     }
 
     async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
         part().await?;
-        let newest: BTreeMap<_, _> = self.inner().instances.iter().map(|(name, made)| (name.id, made.label.clone())).collect();
+        let newest: BTreeMap<_, _> = self
+            .inner()
+            .instances
+            .iter()
+            .map(|(name, made)| (name.id, made.label.clone()))
+            .collect();
         Ok(newest.into_iter().collect())
     }
 
@@ -225,8 +286,12 @@ impl Runtime for World {
             () = tokio::time::sleep(dice::millis(4000)) => {}
         }
         part().await.map_err(|error| match error {
-            RuntimeError::Unavailable(_) | RuntimeError::ImageLost(_) | RuntimeError::Cancelled => error,
-            RuntimeError::Failed { .. } => RuntimeError::failed(Reason::ImageNotFound, "no such tag"),
+            RuntimeError::Unavailable(_) | RuntimeError::ImageLost(_) | RuntimeError::Cancelled => {
+                error
+            }
+            RuntimeError::Failed { .. } => {
+                RuntimeError::failed(Reason::ImageNotFound, "no such tag")
+            }
         })?;
         let digest = format!("digest of {reference}");
         // Now and then it says that it is there, and it is not.
@@ -244,7 +309,12 @@ impl Runtime for World {
         self.inner().judge.launches(record);
         part().await?;
         // A stopped task is taken away first.
-        if let Some(made) = self.inner().instances.get_mut(&name).filter(|made| matches!(made.task, Task::Stopped(_))) {
+        if let Some(made) = self
+            .inner()
+            .instances
+            .get_mut(&name)
+            .filter(|made| matches!(made.task, Task::Stopped(_)))
+        {
             made.task = Task::Absent;
         }
         part().await?;
@@ -255,15 +325,28 @@ impl Runtime for World {
             return Err(RuntimeError::ImageLost(digest));
         }
         let label = serde_json::to_value(record).unwrap();
-        self.inner().instances.entry(name).or_insert_with(|| Made { task: Task::Absent, label });
+        self.inner().instances.entry(name).or_insert_with(|| Made {
+            task: Task::Absent,
+            label,
+        });
         part().await?;
-        let task = self.inner().instances.get(&name).map(|made| made.task.clone());
+        let task = self
+            .inner()
+            .instances
+            .get(&name)
+            .map(|made| made.task.clone());
         if matches!(task, Some(Task::Running { .. })) {
             return Ok(());
         }
         self.set(name, Task::Created { pid: 1 });
         part().await?;
-        self.set(name, Task::Running { pid: 1, since: None });
+        self.set(
+            name,
+            Task::Running {
+                pid: 1,
+                since: None,
+            },
+        );
         self.inner().judge.launched(name);
         self.trace(|| format!("{name} runs"));
         self.tell(record.id);
@@ -299,7 +382,10 @@ impl Runtime for World {
 
     async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {
         part().await?;
-        let names: BTreeSet<String> = wanted.iter().map(|record| format!("digest of {}", record.spec.image)).collect();
+        let names: BTreeSet<String> = wanted
+            .iter()
+            .map(|record| format!("digest of {}", record.spec.image))
+            .collect();
         self.inner().images.retain(|image| names.contains(image));
         Ok(Swept::default())
     }
@@ -308,13 +394,19 @@ impl Runtime for World {
         let _full = events.try_send(RuntimeEvent::Connected);
         loop {
             let told = self.told.notified();
-            let first = self.inner().hints.first_key_value().map(|(key, event)| (*key, *event));
+            let first = self
+                .inner()
+                .hints
+                .first_key_value()
+                .map(|(key, event)| (*key, *event));
             match first {
                 Some((key, event)) if key.0 <= Instant::now() => {
                     self.inner().hints.remove(&key);
                     let _full = events.try_send(event);
                 }
-                Some((key, _)) => tokio::select! { biased; () = told => {} () = tokio::time::sleep_until(key.0) => {} },
+                Some((key, _)) => {
+                    tokio::select! { biased; () = told => {} () = tokio::time::sleep_until(key.0) => {} }
+                }
                 None => told.await,
             }
         }
@@ -328,9 +420,15 @@ impl World {
             made.task = task;
         }
         let live = |made: &Made| matches!(made.task, Task::Running { .. } | Task::Created { .. });
-        let tasks = inner.instances.iter().filter(|(other, made)| other.id == name.id && live(made)).count();
+        let tasks = inner
+            .instances
+            .iter()
+            .filter(|(other, made)| other.id == name.id && live(made))
+            .count();
         if tasks > 1 {
-            inner.judge.broken(format!("{tasks} tasks of {} at once", name.id));
+            inner
+                .judge
+                .broken(format!("{tasks} tasks of {} at once", name.id));
         }
     }
 
@@ -343,16 +441,28 @@ impl World {
         if let Some(record) = desired.records().find(|record| record.removing) {
             return Some(format!("{} is still being removed", record.name));
         }
-        let runs = |record: &&Arc<Record>| record.run == RunState::Running && record.finished.is_none();
-        let wanted: BTreeSet<_> = desired.records().filter(runs).map(|record| record.instance()).collect();
+        let runs =
+            |record: &&Arc<Record>| record.run == RunState::Running && record.finished.is_none();
+        let wanted: BTreeSet<_> = desired
+            .records()
+            .filter(runs)
+            .map(|record| record.instance())
+            .collect();
         let running = self.running();
         if running != wanted {
             return Some(format!("{running:?} runs where {wanted:?} should"));
         }
         let current: BTreeSet<_> = desired.records().map(|record| record.instance()).collect();
         let inner = self.inner();
-        let extra: Vec<_> = inner.instances.keys().filter(|name| !current.contains(name)).collect();
-        let held = inner.instances.iter().find(|(_, made)| matches!(made.task, Task::Stopped(_) | Task::Created { .. }));
+        let extra: Vec<_> = inner
+            .instances
+            .keys()
+            .filter(|name| !current.contains(name))
+            .collect();
+        let held = inner
+            .instances
+            .iter()
+            .find(|(_, made)| matches!(made.task, Task::Stopped(_) | Task::Created { .. }));
         match (extra.first(), held) {
             (Some(name), _) => Some(format!("{name} is left over")),
             (None, Some((name, made))) => Some(format!("{name} is left as {:?}", made.task)),

@@ -30,7 +30,8 @@ impl<S: Send + Sync> FromRequestParts<S> for NodeId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let path = Path::<String>::from_request_parts(parts, state).await;
-        path.map(|Path(id)| Self(id)).map_err(|error| Problem::Request(error.body_text()))
+        path.map(|Path(id)| Self(id))
+            .map_err(|error| Problem::Request(error.body_text()))
     }
 }
 
@@ -51,7 +52,9 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
-        let how = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '.', '-' and '_', beginning with a letter or digit");
+        let how = format!(
+            "must be 1 to {NAME_BYTES_MAX} letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        );
         return Some(how);
     }
     // Its path is that of a call.
@@ -60,11 +63,14 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
 
 /// The body of a request, as it is and as JSON. The route's limit is `bytes_max`.
 pub(super) async fn json(request: Request, bytes_max: usize) -> Result<(Bytes, Value), Problem> {
-    let sent = Bytes::from_request(request, &()).await.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge(bytes_max),
-        _ => Problem::Request(error.body_text()),
-    })?;
-    let body = serde_json::from_slice(&sent).map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))?;
+    let sent = Bytes::from_request(request, &())
+        .await
+        .map_err(|error| match error.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge(bytes_max),
+            _ => Problem::Request(error.body_text()),
+        })?;
+    let body = serde_json::from_slice(&sent)
+        .map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))?;
     Ok((sent, body))
 }
 

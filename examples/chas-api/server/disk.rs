@@ -49,12 +49,26 @@ struct KeptNode {
 impl Disk {
     /// Takes the directory, which is made if it is not there.
     pub(super) fn open(directory: Option<&Path>) -> io::Result<Self> {
-        let Some(directory) = directory else { return Ok(Self { epoch: new_epoch(), kept: None }) };
+        let Some(directory) = directory else {
+            return Ok(Self {
+                epoch: new_epoch(),
+                kept: None,
+            });
+        };
         let failed = |error| at(directory, &error);
         // Environment values in sets may be secrets.
-        DirBuilder::new().recursive(true).mode(0o700).create(directory.join("sets")).map_err(failed)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory.join("sets"))
+            .map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
-        lock.try_lock().map_err(|_| at(directory, &io::Error::other("another server has this directory")))?;
+        lock.try_lock().map_err(|_| {
+            at(
+                directory,
+                &io::Error::other("another server has this directory"),
+            )
+        })?;
         let epoch = match fs::read_to_string(directory.join("epoch")) {
             Ok(epoch) => epoch.trim().to_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -64,7 +78,10 @@ impl Disk {
             }
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { epoch, kept: Some((directory.to_owned(), lock)) })
+        Ok(Self {
+            epoch,
+            kept: Some((directory.to_owned(), lock)),
+        })
     }
 
     /// Of this state. Another one: everything was lost, and generations begin anew.
@@ -75,15 +92,29 @@ impl Disk {
     /// Everything that [`Self::keep`] kept. A file that cannot be read is an error: to begin without it would take from
     /// nodes what they are to run.
     pub(super) fn entries(&self) -> io::Result<Vec<(String, Entry)>> {
-        let Some((directory, _)) = &self.kept else { return Ok(Vec::new()) };
+        let Some((directory, _)) = &self.kept else {
+            return Ok(Vec::new());
+        };
         let mut entries = Vec::new();
         for file in fs::read_dir(directory.join("sets"))? {
             let path = file?.path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 let kept: KeptEntry = read(&path)?;
                 let set = kept.set.as_ref().map(|set| Arc::new(Set::stored(set)));
-                let confirmed = kept.confirmed.filter(|_| kept.confirmed_epoch.as_ref() == Some(&self.epoch));
-                entries.push((kept.name, Entry { set, count: kept.count, confirmed }));
+                let confirmed = kept
+                    .confirmed
+                    .filter(|_| kept.confirmed_epoch.as_ref() == Some(&self.epoch));
+                entries.push((
+                    kept.name,
+                    Entry {
+                        set,
+                        count: kept.count,
+                        confirmed,
+                    },
+                ));
             }
         }
         Ok(entries)
@@ -91,7 +122,9 @@ impl Disk {
 
     /// Keeps what is known of `name`. On the disk when it answers.
     pub(super) fn keep(&self, name: &str, entry: &Entry) -> io::Result<()> {
-        let Some((directory, _)) = &self.kept else { return Ok(()) };
+        let Some((directory, _)) = &self.kept else {
+            return Ok(());
+        };
         let set: Option<Vec<u8>> = entry.set.as_ref().map(|set| set.document());
         let confirmed_epoch = entry.confirmed.map(|_| &self.epoch);
         let head = json!({
@@ -107,13 +140,22 @@ impl Disk {
 
     /// Every node that [`Self::keep_nodes`] kept.
     pub(super) fn nodes(&self) -> io::Result<Vec<Node>> {
-        let Some((directory, _)) = &self.kept else { return Ok(Vec::new()) };
+        let Some((directory, _)) = &self.kept else {
+            return Ok(Vec::new());
+        };
         let path = directory.join("nodes.json");
-        let kept: Vec<KeptNode> = if path.exists() { read(&path)? } else { Vec::new() };
+        let kept: Vec<KeptNode> = if path.exists() {
+            read(&path)?
+        } else {
+            Vec::new()
+        };
         let node = |kept: KeptNode| {
             let report = kept.report.and_then(|report| {
                 let sent = report.to_string().into();
-                Some(Arc::new(Report { summary: serde_json::from_value(report).ok()?, sent }))
+                Some(Arc::new(Report {
+                    summary: serde_json::from_value(report).ok()?,
+                    sent,
+                }))
             });
             let token = kept.token_sha256.and_then(|hex| tokens::from_hex(&hex));
             Node {
@@ -130,7 +172,9 @@ impl Disk {
 
     /// Keeps all nodes in place of those kept before.
     pub(super) fn keep_nodes(&self, nodes: &[Node]) -> io::Result<()> {
-        let Some((directory, _)) = &self.kept else { return Ok(()) };
+        let Some((directory, _)) = &self.kept else {
+            return Ok(());
+        };
         let mut text = b"[".to_vec();
         for (index, node) in nodes.iter().enumerate() {
             text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
@@ -144,7 +188,11 @@ impl Disk {
             head.pop();
             text.append(&mut head);
             text.extend_from_slice(b",\"report\":");
-            text.extend_from_slice(node.report.as_ref().map_or(b"null".as_slice(), |report| &report.sent));
+            text.extend_from_slice(
+                node.report
+                    .as_ref()
+                    .map_or(b"null".as_slice(), |report| &report.sent),
+            );
             text.push(b'}');
         }
         text.extend_from_slice(b"\n]\n");
@@ -153,7 +201,12 @@ impl Disk {
 }
 
 fn new_epoch() -> String {
-    Uuid::new_v4().simple().to_string().chars().take(16).collect()
+    Uuid::new_v4()
+        .simple()
+        .to_string()
+        .chars()
+        .take(16)
+        .collect()
 }
 
 fn at(path: &Path, error: &io::Error) -> io::Error {
@@ -162,14 +215,20 @@ fn at(path: &Path, error: &io::Error) -> io::Error {
 
 fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
     let text = fs::read(path).map_err(|error| at(path, &error))?;
-    serde_json::from_slice(&text).map_err(|error| at(path, &io::Error::new(ErrorKind::InvalidData, error)))
+    serde_json::from_slice(&text)
+        .map_err(|error| at(path, &io::Error::new(ErrorKind::InvalidData, error)))
 }
 
 /// Whoever reads it sees the old content or the new, also after a power cut.
 fn write(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let written = || {
-        let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&temporary)?;
         file.write_all(content)?;
         file.sync_all()?;
         fs::rename(&temporary, directory.join(name))?;

@@ -52,7 +52,13 @@ pub(super) struct Files {
 
 impl Files {
     pub(super) fn new(directory: PathBuf) -> Self {
-        Self { directory, identity: None, seen: BTreeMap::new(), odd: BTreeSet::new(), is_readable: true }
+        Self {
+            directory,
+            identity: None,
+            seen: BTreeMap::new(),
+            odd: BTreeSet::new(),
+            is_readable: true,
+        }
     }
 
     /// Looks at the directory, and takes in what is new and two looks in a row found: whoever writes a file does not do so at
@@ -70,7 +76,10 @@ impl Files {
         };
         if self.identity.is_some_and(|old| old != identity) {
             let names: Vec<_> = self.seen.keys().collect();
-            tracing::warn!(?names, "this is another directory than before; what is not in it stays as it was");
+            tracing::warn!(
+                ?names,
+                "this is another directory than before; what is not in it stays as it was"
+            );
             server.release(std::mem::take(&mut self.seen).into_keys());
         }
         (self.identity, self.is_readable) = (Some(identity), true);
@@ -79,10 +88,16 @@ impl Files {
             let is_settled = seen.found == *signature;
             (seen.found, seen.is_missing) = (*signature, false);
             if let Some(signature) = signature.filter(|_| seen.read != *signature && is_settled) {
-                seen.take(name, &self.directory.join(format!("{name}.yaml")), signature, server);
+                seen.take(
+                    name,
+                    &self.directory.join(format!("{name}.yaml")),
+                    signature,
+                    server,
+                );
             }
         }
-        self.seen.retain(|name, seen| found.contains_key(name) || seen.stays(name, server));
+        self.seen
+            .retain(|name, seen| found.contains_key(name) || seen.stays(name, server));
     }
 
     fn list(&mut self) -> io::Result<Listing> {
@@ -90,8 +105,13 @@ impl Files {
         let mut found = BTreeMap::new();
         for file in fs::read_dir(&self.directory)? {
             let path = file?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
+            let stem = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or_default();
+            let is_yaml = path
+                .extension()
+                .is_some_and(|extension| extension == "yaml");
             if is_yaml && (stem == DEFAULT || name_fault(stem).is_none()) {
                 let file = fs::metadata(&path).ok().filter(Metadata::is_file);
                 found.insert(stem.to_owned(), file.as_ref().map(signature));
@@ -111,7 +131,9 @@ impl Seen {
             Ok(Some(text)) => text,
             // It is being written after all: the next looks will see.
             Ok(None) => return,
-            Err(error) => return tracing::error!(%file, %error, "a set cannot be read; tried again"),
+            Err(error) => {
+                return tracing::error!(%file, %error, "a set cannot be read; tried again");
+            }
         };
         let set = match set(&text) {
             Ok(set) => set,
@@ -139,29 +161,46 @@ impl Seen {
             return false;
         }
         let gone = server.change_now(name, &Change::Delete, &By::File);
-        gone.inspect_err(|problem| tracing::error!(name, ?problem, "a set cannot be taken away; tried again")).is_err()
+        gone.inspect_err(|problem| {
+            tracing::error!(name, ?problem, "a set cannot be taken away; tried again");
+        })
+        .is_err()
     }
 }
 
 fn signature(file: &Metadata) -> Signature {
-    (file.dev(), file.ino(), file.len(), file.ctime(), file.ctime_nsec())
+    (
+        file.dev(),
+        file.ino(),
+        file.len(),
+        file.ctime(),
+        file.ctime_nsec(),
+    )
 }
 
 /// What is in the file, if it is the one with this signature, and still is when all was read.
 fn read(path: &Path, signature_before: Signature) -> io::Result<Option<Vec<u8>>> {
     let file = File::open(path)?;
     let mut text = Vec::new();
-    (&file).take(SET_BYTES_MAX as u64 + 1).read_to_end(&mut text)?;
+    (&file)
+        .take(SET_BYTES_MAX as u64 + 1)
+        .read_to_end(&mut text)?;
     Ok((signature(&file.metadata()?) == signature_before).then_some(text))
 }
 
 fn set(text: &[u8]) -> Result<Set, Vec<FieldError>> {
-    let fault = |message: String| vec![FieldError { field: String::new(), message }];
+    let fault = |message: String| {
+        vec![FieldError {
+            field: String::new(),
+            message,
+        }]
+    };
     if text.len() > SET_BYTES_MAX {
         return Err(fault(format!("is larger than {SET_BYTES_MAX} bytes")));
     }
     // By way of YAML's own value: it refuses a key that is there twice.
-    let yaml: serde_yaml::Value = serde_yaml::from_slice(text).map_err(|error| fault(error.to_string()))?;
+    let yaml: serde_yaml::Value =
+        serde_yaml::from_slice(text).map_err(|error| fault(error.to_string()))?;
     let body: Value = serde_json::to_value(yaml).map_err(|error| fault(error.to_string()))?;
     Set::of(&body, false)
 }

@@ -33,7 +33,9 @@ pub(super) async fn register(
         Registering::Joining => Some(tokens::new()),
     };
     let (hash, now_ms) = (token.as_deref().map(tokens::hash), server.now_ms());
-    let size = server.nodes_mut().register(registration, hash, now_ms, server.silence_ms())?;
+    let size = server
+        .nodes_mut()
+        .register(registration, hash, now_ms, server.silence_ms())?;
     server.unsaved.store(true, Ordering::Relaxed);
     tracing::debug!(node = id, size, "registered");
     let mut welcome = json!({
@@ -62,20 +64,30 @@ pub(super) async fn report(
         server.nodes_mut().heartbeat(&id, heartbeat, now_ms)?
     } else {
         // Kept apart from the buffer that it came in, which is larger.
-        let report = Arc::new(Report { summary: read("Report", &body)?, sent: Bytes::copy_from_slice(&sent) });
+        let report = Arc::new(Report {
+            summary: read("Report", &body)?,
+            sent: Bytes::copy_from_slice(&sent),
+        });
         server.nodes_mut().report(&id, report, now_ms)?;
         Heard::Known
     };
     server.unsaved_reports.store(true, Ordering::Relaxed);
     let told = told(&server, &id, heard);
-    Ok(if told.is_empty() { StatusCode::NO_CONTENT.into_response() } else { answer(Value::Object(told).to_string()) })
+    Ok(if told.is_empty() {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        answer(Value::Object(told).to_string())
+    })
 }
 
 /// What the node is to hear; mostly nothing.
 fn told(server: &Server, id: &str, heard: Heard) -> Map<String, Value> {
     let mut told = Map::new();
     if let Some(generation) = server.wanted().wish(id).map(|wish| wish.generation)
-        && !server.nodes().get(id).is_some_and(|node| node.has(server.disk.epoch(), generation))
+        && !server
+            .nodes()
+            .get(id)
+            .is_some_and(|node| node.has(server.disk.epoch(), generation))
     {
         told.insert("desired_generation".to_owned(), json!(generation));
         told.insert("desired_epoch".to_owned(), json!(server.disk.epoch()));
@@ -100,14 +112,24 @@ fn registration(body: &Value) -> Result<Registration, Problem> {
     let mut faults = schema::faults("Registration", body, false);
     let mut fault = |field: &str, message: String| {
         if faults.iter().all(|fault: &FieldError| fault.field != field) {
-            faults.push(FieldError { field: field.to_owned(), message });
+            faults.push(FieldError {
+                field: field.to_owned(),
+                message,
+            });
         }
     };
     if let Some(message) = body["node_id"].as_str().and_then(name_fault) {
         fault("node_id", message);
     }
-    if body["ip_address"].as_str().is_some_and(|address| address.parse::<IpAddr>().is_err()) {
+    if body["ip_address"]
+        .as_str()
+        .is_some_and(|address| address.parse::<IpAddr>().is_err())
+    {
         fault("ip_address", "must be an IP address".to_owned());
     }
-    if faults.is_empty() { read("Registration", body) } else { Err(Problem::Invalid(faults)) }
+    if faults.is_empty() {
+        read("Registration", body)
+    } else {
+        Err(Problem::Invalid(faults))
+    }
 }

@@ -72,7 +72,9 @@ impl Heartbeat {
     /// What of the report is otherwise by now.
     pub(super) fn told(&self) -> impl Iterator<Item = (String, Value)> {
         let vitals = self.vitals.iter().filter(|(name, _)| *name != "unchanged");
-        vitals.map(|(name, value)| (name.clone(), value.clone())).chain([("seq".to_owned(), self.seq.into())])
+        vitals
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .chain([("seq".to_owned(), self.seq.into())])
     }
 }
 
@@ -104,14 +106,24 @@ impl Node {
     /// It reported that it has stored just this.
     pub(super) fn has(&self, epoch: &str, generation: u64) -> bool {
         self.report.as_ref().is_some_and(|report| {
-            let Summary { observed_generation, observed_epoch, .. } = &report.summary;
-            *observed_generation == Some(generation) && observed_epoch.as_deref().is_none_or(|observed| observed == epoch)
+            let Summary {
+                observed_generation,
+                observed_epoch,
+                ..
+            } = &report.summary;
+            *observed_generation == Some(generation)
+                && observed_epoch
+                    .as_deref()
+                    .is_none_or(|observed| observed == epoch)
         })
     }
 
     fn seq(&self) -> Option<u64> {
         let report = self.report.as_ref().map(|report| report.summary.seq);
-        self.heartbeat.as_ref().map(|heartbeat| heartbeat.seq).or(report)
+        self.heartbeat
+            .as_ref()
+            .map(|heartbeat| heartbeat.seq)
+            .or(report)
     }
 }
 
@@ -127,7 +139,10 @@ pub(super) struct Nodes {
 
 impl Nodes {
     pub(super) fn since(listening_ms: u64) -> Self {
-        Self { listening_ms, ..Self::default() }
+        Self {
+            listening_ms,
+            ..Self::default()
+        }
     }
 
     pub(super) fn get(&self, node_id: &str) -> Option<&Node> {
@@ -163,20 +178,32 @@ impl Nodes {
     ) -> Result<usize, Problem> {
         let id = registration.node_id.clone();
         let known = self.by_id.get(&id);
-        let is_other = known.is_some_and(|node| node.registration.instance_uuid != registration.instance_uuid);
+        let is_other =
+            known.is_some_and(|node| node.registration.instance_uuid != registration.instance_uuid);
         let silent_ms = |node: &Node| now_ms.saturating_sub(node.heard_ms.max(self.listening_ms));
         if let Some(node) = known.filter(|node| is_other && silent_ms(node) <= silence_ms) {
             return Err(conflict(&id, &node.registration));
         }
         if known.is_none() && self.by_id.len() >= NODES_MAX {
-            return Err(Problem::Full(format!("this server knows {NODES_MAX} nodes and takes no more")));
+            return Err(Problem::Full(format!(
+                "this server knows {NODES_MAX} nodes and takes no more"
+            )));
         }
         // What another instance reported says nothing of this one.
         let same = known.filter(|_| !is_other);
-        let (report, heartbeat) = same.map(|node| (node.report.clone(), node.heartbeat.clone())).unwrap_or_default();
+        let (report, heartbeat) = same
+            .map(|node| (node.report.clone(), node.heartbeat.clone()))
+            .unwrap_or_default();
         let is_acknowledged = same.is_some_and(|node| node.is_acknowledged);
         let token = token.or_else(|| known.and_then(|node| node.token));
-        self.insert(Node { registration: Arc::new(registration), token, heard_ms: now_ms, report, heartbeat, is_acknowledged });
+        self.insert(Node {
+            registration: Arc::new(registration),
+            token,
+            heard_ms: now_ms,
+            report,
+            heartbeat,
+            is_acknowledged,
+        });
         Ok(self.by_id.len())
     }
 
@@ -184,7 +211,10 @@ impl Nodes {
     pub(super) fn insert(&mut self, node: Node) {
         let id = node.registration.node_id.clone();
         let token = node.token;
-        let old = self.by_id.insert(id.clone(), node).and_then(|old| old.token);
+        let old = self
+            .by_id
+            .insert(id.clone(), node)
+            .and_then(|old| old.token);
         if let Some(old) = old.filter(|old| Some(*old) != token) {
             self.owners.remove(&old);
         }
@@ -194,14 +224,25 @@ impl Nodes {
     }
 
     /// Takes in a report, unless a newer one came before it.
-    pub(super) fn report(&mut self, node_id: &str, report: Arc<Report>, now_ms: u64) -> Result<(), Problem> {
-        let node = self.by_id.get_mut(node_id).ok_or_else(|| unknown(node_id))?;
+    pub(super) fn report(
+        &mut self,
+        node_id: &str,
+        report: Arc<Report>,
+        now_ms: u64,
+    ) -> Result<(), Problem> {
+        let node = self
+            .by_id
+            .get_mut(node_id)
+            .ok_or_else(|| unknown(node_id))?;
         let new = &report.summary;
         if node.registration.instance_uuid != new.instance_uuid {
             return Err(conflict(node_id, &node.registration));
         }
         node.heard_ms = now_ms;
-        let is_of_this_boot = node.report.as_ref().is_some_and(|report| report.summary.boot_id == new.boot_id);
+        let is_of_this_boot = node
+            .report
+            .as_ref()
+            .is_some_and(|report| report.summary.boot_id == new.boot_id);
         if !is_of_this_boot || node.seq() <= Some(new.seq) {
             (node.report, node.heartbeat, node.is_acknowledged) = (Some(report), None, true);
         }
@@ -209,8 +250,16 @@ impl Nodes {
     }
 
     /// Takes in that nothing changed since the report that was acknowledged last.
-    pub(super) fn heartbeat(&mut self, node_id: &str, heartbeat: Heartbeat, now_ms: u64) -> Result<Heard, Problem> {
-        let node = self.by_id.get_mut(node_id).ok_or_else(|| unknown(node_id))?;
+    pub(super) fn heartbeat(
+        &mut self,
+        node_id: &str,
+        heartbeat: Heartbeat,
+        now_ms: u64,
+    ) -> Result<Heard, Problem> {
+        let node = self
+            .by_id
+            .get_mut(node_id)
+            .ok_or_else(|| unknown(node_id))?;
         node.heard_ms = now_ms;
         let report = node.report.as_ref().filter(|_| node.is_acknowledged);
         if report.is_none_or(|report| report.summary.boot_id != heartbeat.boot_id) {
@@ -239,5 +288,8 @@ pub(super) fn unknown(node_id: &str) -> Problem {
 
 fn conflict(node_id: &str, holder: &Registration) -> Problem {
     // Whoever knows its instance may take its place: that is not told.
-    Problem::IdentityConflict(format!("{node_id} is another instance, on {}", holder.hostname))
+    Problem::IdentityConflict(format!(
+        "{node_id} is another instance, on {}",
+        holder.hostname
+    ))
 }

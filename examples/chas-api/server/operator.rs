@@ -20,7 +20,11 @@ use super::problem::Problem;
 use super::sets::{Change, Set};
 
 /// Lets only operators pass.
-pub(super) async fn check(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
+pub(super) async fn check(
+    State(server): State<Arc<Server>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let allowed = server.doors.operating(request.headers(), &server.nodes());
     match allowed {
         Ok(()) => next.run(request).await,
@@ -32,20 +36,42 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Response {
     let nodes = server.nodes().all();
     let wanted: BTreeMap<_, _> = {
         let wanted = server.wanted();
-        let generation = |node: &Node| wanted.wish(&node.registration.node_id).map(|wish| wish.generation);
-        nodes.iter().map(|node| (node.registration.node_id.clone(), generation(node))).collect()
+        let generation = |node: &Node| {
+            wanted
+                .wish(&node.registration.node_id)
+                .map(|wish| wish.generation)
+        };
+        nodes
+            .iter()
+            .map(|node| (node.registration.node_id.clone(), generation(node)))
+            .collect()
     };
-    let line = |node: &Node| line(&server, node, wanted.get(&node.registration.node_id).copied().flatten());
+    let line = |node: &Node| {
+        line(
+            &server,
+            node,
+            wanted.get(&node.registration.node_id).copied().flatten(),
+        )
+    };
     let lines: Vec<Value> = nodes.iter().map(line).collect();
     std::future::ready(answer(json!({"nodes": lines}).to_string())).await
 }
 
-pub(super) async fn get(State(server): State<Arc<Server>>, NodeId(id): NodeId) -> Result<Response, Problem> {
-    let node = server.nodes().get(&id).cloned().ok_or_else(|| nodes::unknown(&id))?;
+pub(super) async fn get(
+    State(server): State<Arc<Server>>,
+    NodeId(id): NodeId,
+) -> Result<Response, Problem> {
+    let node = server
+        .nodes()
+        .get(&id)
+        .cloned()
+        .ok_or_else(|| nodes::unknown(&id))?;
     let wanted = server.wanted().wish(&id).map(|wish| wish.generation);
     let mut shown = line(&server, &node, wanted);
     shown["registration"] = json!(*node.registration);
-    let report = node.report.and_then(|report| serde_json::from_slice::<Map<String, Value>>(&report.sent).ok());
+    let report = node
+        .report
+        .and_then(|report| serde_json::from_slice::<Map<String, Value>>(&report.sent).ok());
     shown["report"] = json!(report.map(|mut report| {
         report.extend(node.heartbeat.iter().flat_map(|heartbeat| heartbeat.told()));
         report
@@ -53,7 +79,10 @@ pub(super) async fn get(State(server): State<Arc<Server>>, NodeId(id): NodeId) -
     std::future::ready(Ok(answer(shown.to_string()))).await
 }
 
-pub(super) async fn forget(State(server): State<Arc<Server>>, NodeId(id): NodeId) -> Result<StatusCode, Problem> {
+pub(super) async fn forget(
+    State(server): State<Arc<Server>>,
+    NodeId(id): NodeId,
+) -> Result<StatusCode, Problem> {
     server.nodes_mut().forget(&id)?;
     server.unsaved.store(true, Ordering::Relaxed);
     // A poll of its own that is held ends.
@@ -64,10 +93,13 @@ pub(super) async fn forget(State(server): State<Arc<Server>>, NodeId(id): NodeId
 /// A node as operators see it. `wanted`: the generation of what it is to have.
 fn line(server: &Server, node: &Node, wanted: Option<u64>) -> Value {
     let registration = &node.registration;
-    let address = registration.ip_address.as_ref().map(|ip| match ip.contains(':') {
-        true => format!("[{ip}]:{}", registration.port),
-        false => format!("{ip}:{}", registration.port),
-    });
+    let address = registration
+        .ip_address
+        .as_ref()
+        .map(|ip| match ip.contains(':') {
+            true => format!("[{ip}]:{}", registration.port),
+            false => format!("{ip}:{}", registration.port),
+        });
     let report = node.report.as_ref().map(|report| &report.summary);
     let observed = report.and_then(|report| report.observed_generation);
     let is_of_wanted = wanted.is_none_or(|wanted| node.has(server.disk.epoch(), wanted));
@@ -87,8 +119,15 @@ fn line(server: &Server, node: &Node, wanted: Option<u64>) -> Value {
     })
 }
 
-pub(super) async fn set(State(server): State<Arc<Server>>, SetName(name): SetName) -> Result<Response, Problem> {
-    let set = server.wanted().entry(&name).set.ok_or_else(|| none_for(&name))?;
+pub(super) async fn set(
+    State(server): State<Arc<Server>>,
+    SetName(name): SetName,
+) -> Result<Response, Problem> {
+    let set = server
+        .wanted()
+        .entry(&name)
+        .set
+        .ok_or_else(|| none_for(&name))?;
     std::future::ready(Ok(tagged(answer(set.document()), &set))).await
 }
 
@@ -102,13 +141,27 @@ pub(super) async fn put_set(
     let force = match query.as_deref() {
         None | Some("" | "force=false") => false,
         Some("force=true") => true,
-        Some(_) => return Err(Problem::fault("force", "is the only parameter, and is true or false")),
+        Some(_) => {
+            return Err(Problem::fault(
+                "force",
+                "is the only parameter, and is true or false",
+            ));
+        }
     };
     let (_, body) = read_json(request, SET_BYTES_MAX).await?;
     // A large set takes a while, and others use this thread, too.
     let read = tokio::task::spawn_blocking(move || Set::of(&body, force)).await;
-    let set = Arc::new(read.map_err(|error| Problem::NotStored(error.to_string()))?.map_err(Problem::Invalid)?);
-    let changed = server.change(&name, Change::Put(Arc::clone(&set)), Condition::of(&headers)).await?;
+    let set = Arc::new(
+        read.map_err(|error| Problem::NotStored(error.to_string()))?
+            .map_err(Problem::Invalid)?,
+    );
+    let changed = server
+        .change(
+            &name,
+            Change::Put(Arc::clone(&set)),
+            Condition::of(&headers),
+        )
+        .await?;
     Ok(tagged(shown(changed), &set))
 }
 
@@ -117,7 +170,11 @@ pub(super) async fn delete_set(
     SetName(name): SetName,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Ok(shown(server.change(&name, Change::Delete, Condition::of(&headers)).await?))
+    Ok(shown(
+        server
+            .change(&name, Change::Delete, Condition::of(&headers))
+            .await?,
+    ))
 }
 
 pub(super) async fn confirm(
@@ -125,10 +182,16 @@ pub(super) async fn confirm(
     SetName(name): SetName,
     RawQuery(query): RawQuery,
 ) -> Result<Response, Problem> {
-    let asked = query.as_deref().and_then(|query| query.strip_prefix("generation=")?.parse().ok());
+    let asked = query
+        .as_deref()
+        .and_then(|query| query.strip_prefix("generation=")?.parse().ok());
     let how = "is the only parameter, and is needed: the generation whose removals are meant, as pending_prune has it";
     let generation = asked.ok_or_else(|| Problem::fault("generation", how))?;
-    Ok(shown(server.change(&name, Change::Confirm(generation), Condition::default()).await?))
+    Ok(shown(
+        server
+            .change(&name, Change::Confirm(generation), Condition::default())
+            .await?,
+    ))
 }
 
 fn shown(changed: Changed) -> Response {

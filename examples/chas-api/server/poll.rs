@@ -49,8 +49,12 @@ pub(super) async fn desired_state(
     let mut wake = server.wake.subscribe();
     let mut wish = look(&server, &id)?;
     let mut tag = tag_of(&server, &wish);
-    let held = wait.filter(|_| condition.is_current(&tag)).and_then(|wait| Some((Held::begin(&server.held)?, wait)));
-    let Some((_held, wait)) = held else { return Ok(answer(&server, &id, &wish, &tag, &condition, None)) };
+    let held = wait
+        .filter(|_| condition.is_current(&tag))
+        .and_then(|wait| Some((Held::begin(&server.held)?, wait)));
+    let Some((_held, wait)) = held else {
+        return Ok(answer(&server, &id, &wish, &tag, &condition, None));
+    };
     let until = tokio::time::sleep(wait);
     tokio::pin!(until);
     // `borrow` marks nothing as seen: a change since the last look still wakes.
@@ -74,21 +78,52 @@ fn look(server: &Server, id: &str) -> Result<Wish, Problem> {
     if server.nodes().get(id).is_none() {
         return Err(nodes::unknown(id));
     }
-    server.wanted().wish(id).ok_or_else(|| changes::none_for(id))
+    server
+        .wanted()
+        .wish(id)
+        .ok_or_else(|| changes::none_for(id))
 }
 
 /// The tag of all that is said about it.
-fn tag_of(server: &Server, Wish { set, generation, is_confirmed }: &Wish) -> String {
-    let rest = format!("{generation} {is_confirmed} {}", server.settings.poll_after.as_secs());
-    format!("\"{}\"", fingerprint(&[server.disk.epoch(), &set.hash, &rest]))
+fn tag_of(
+    server: &Server,
+    Wish {
+        set,
+        generation,
+        is_confirmed,
+    }: &Wish,
+) -> String {
+    let rest = format!(
+        "{generation} {is_confirmed} {}",
+        server.settings.poll_after.as_secs()
+    );
+    format!(
+        "\"{}\"",
+        fingerprint(&[server.disk.epoch(), &set.hash, &rest])
+    )
 }
 
-fn answer(server: &Server, id: &str, wish: &Wish, tag: &str, condition: &Condition, held: Option<Duration>) -> Response {
-    let mut response = if condition.is_current(tag) { StatusCode::NOT_MODIFIED.into_response() } else { whole(server, id, wish) };
+fn answer(
+    server: &Server,
+    id: &str,
+    wish: &Wish,
+    tag: &str,
+    condition: &Condition,
+    held: Option<Duration>,
+) -> Response {
+    let mut response = if condition.is_current(tag) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        whole(server, id, wish)
+    };
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, HeaderValue::from_str(tag).expect("a tag is hex digits in quotes"));
+    headers.insert(
+        header::ETAG,
+        HeaderValue::from_str(tag).expect("a tag is hex digits in quotes"),
+    );
     if let Some(held) = held {
-        let applied = HeaderValue::from_str(&format!("wait={}", held.as_secs())).expect("a number is visible ASCII");
+        let applied = HeaderValue::from_str(&format!("wait={}", held.as_secs()))
+            .expect("a number is visible ASCII");
         headers.insert(HeaderName::from_static("preference-applied"), applied);
     }
     response
@@ -96,26 +131,45 @@ fn answer(server: &Server, id: &str, wish: &Wish, tag: &str, condition: &Conditi
 
 /// The containers are shared by all answers, and are not copied into any.
 fn whole(server: &Server, id: &str, wish: &Wish) -> Response {
-    let Wish { set, generation, is_confirmed } = wish;
+    let Wish {
+        set,
+        generation,
+        is_confirmed,
+    } = wish;
     let head = json!({
         "schema": 1, "node_id": id, "epoch": server.disk.epoch(), "generation": generation, "complete": true,
         "poll_after_s": server.settings.poll_after.as_secs(), "prune_confirm": is_confirmed.then_some(generation),
     });
     let head = format!("{},", head.to_string().trim_end_matches('}'));
     let length = head.len() + set.fields.len() + 1;
-    let parts = [Bytes::from(head), set.fields.clone(), Bytes::from_static(b"}")];
+    let parts = [
+        Bytes::from(head),
+        set.fields.clone(),
+        Bytes::from_static(b"}"),
+    ];
     let body = Body::from_stream(tokio_stream::iter(parts.map(Ok::<_, Infallible>)));
-    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json")), (header::CONTENT_LENGTH, length.into())];
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::CONTENT_LENGTH, length.into()),
+    ];
     (headers, body).into_response()
 }
 
 /// How long the caller would have the answer held (RFC 7240, 4.3). Of several, the first counts.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    let values = headers
+        .get_all("prefer")
+        .iter()
+        .filter_map(|value| value.to_str().ok());
     let preferences = values.flat_map(|value| value.split(','));
     let asked = preferences.filter_map(|preference| {
         let (name, value) = preference.split(';').next()?.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("wait").then(|| value.trim().trim_matches('"').parse().ok())
+        name.trim()
+            .eq_ignore_ascii_case("wait")
+            .then(|| value.trim().trim_matches('"').parse().ok())
     });
     let seconds: u64 = asked.flatten().next()?;
     (seconds > 0).then(|| Duration::from_secs(seconds).min(WAIT_MAX))

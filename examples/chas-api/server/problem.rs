@@ -41,26 +41,81 @@ pub(crate) enum Problem {
 impl Problem {
     /// One fault of a body.
     pub(super) fn fault(field: &str, message: impl Into<String>) -> Self {
-        Self::Invalid(vec![FieldError { field: field.to_owned(), message: message.into() }])
+        Self::Invalid(vec![FieldError {
+            field: field.to_owned(),
+            message: message.into(),
+        }])
     }
 
     /// The status, the code that programs go by, and the title.
     const fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Request(_) => (StatusCode::BAD_REQUEST, "bad_request", "the request is wrong"),
-            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "credentials are needed"),
-            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "these credentials are for something else"),
-            Self::NodeUnknown(_) => (StatusCode::NOT_FOUND, "node_unknown", "there is no such node"),
-            Self::NoSet(_) => (StatusCode::NOT_FOUND, "no_set", "there is no set for this node"),
+            Self::Request(_) => (
+                StatusCode::BAD_REQUEST,
+                "bad_request",
+                "the request is wrong",
+            ),
+            Self::Unauthorized => (
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "credentials are needed",
+            ),
+            Self::Forbidden(_) => (
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                "these credentials are for something else",
+            ),
+            Self::NodeUnknown(_) => (
+                StatusCode::NOT_FOUND,
+                "node_unknown",
+                "there is no such node",
+            ),
+            Self::NoSet(_) => (
+                StatusCode::NOT_FOUND,
+                "no_set",
+                "there is no set for this node",
+            ),
             Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
-            Self::NoSuchMethod => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this is not done here"),
-            Self::IdentityConflict(_) => (StatusCode::CONFLICT, "identity_conflict", "another node has this name"),
-            Self::SetInFile(_) => (StatusCode::CONFLICT, "set_in_file", "the set is kept in a file"),
-            Self::Precondition(_) => (StatusCode::PRECONDITION_FAILED, "precondition_failed", "it is not as you believe"),
-            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the body is too large"),
-            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "the body is not valid"),
-            Self::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_stored", "the change cannot be stored"),
-            Self::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "full", "there are as many as there may be"),
+            Self::NoSuchMethod => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "this is not done here",
+            ),
+            Self::IdentityConflict(_) => (
+                StatusCode::CONFLICT,
+                "identity_conflict",
+                "another node has this name",
+            ),
+            Self::SetInFile(_) => (
+                StatusCode::CONFLICT,
+                "set_in_file",
+                "the set is kept in a file",
+            ),
+            Self::Precondition(_) => (
+                StatusCode::PRECONDITION_FAILED,
+                "precondition_failed",
+                "it is not as you believe",
+            ),
+            Self::TooLarge(_) => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too_large",
+                "the body is too large",
+            ),
+            Self::Invalid(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid",
+                "the body is not valid",
+            ),
+            Self::NotStored(_) => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "not_stored",
+                "the change cannot be stored",
+            ),
+            Self::Full(_) => (
+                StatusCode::INSUFFICIENT_STORAGE,
+                "full",
+                "there are as many as there may be",
+            ),
         }
     }
 
@@ -80,7 +135,10 @@ impl Problem {
             Self::NoSuchMethod => "openapi.json lists what there is".to_owned(),
             Self::TooLarge(bytes_max) => format!("a body is {bytes_max} bytes at most"),
             Self::Invalid(faults) => {
-                let faults: Vec<_> = faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect();
+                let faults: Vec<_> = faults
+                    .iter()
+                    .map(|fault| format!("{}: {}", fault.field, fault.message))
+                    .collect();
                 faults.join("; ")
             }
         }
@@ -90,12 +148,16 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, title) = self.kind();
-        let mut body =
-            json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": self.detail(), "code": code});
+        let mut body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": self.detail(), "code": code});
         if let Self::Invalid(faults) = &self {
             body["errors"] = json!(faults);
         }
-        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body.to_string()).into_response();
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, "application/problem+json")],
+            body.to_string(),
+        )
+            .into_response();
         let told = match status {
             // RFC 9110, 15.5.2: a 401 says how to authenticate.
             StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
@@ -103,7 +165,9 @@ impl IntoResponse for Problem {
             _ => None,
         };
         if let Some((name, value)) = told {
-            response.headers_mut().insert(name, header::HeaderValue::from_static(value));
+            response
+                .headers_mut()
+                .insert(name, header::HeaderValue::from_static(value));
         }
         response
     }

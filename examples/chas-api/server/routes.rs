@@ -14,13 +14,24 @@ use super::schema::OPENAPI;
 use super::{Server, counts, node_calls, operator, poll};
 
 pub(super) fn router(server: Arc<Server>) -> Router {
-    let sets = get(operator::set).put(operator::put_set).delete(operator::delete_set);
+    let sets = get(operator::set)
+        .put(operator::put_set)
+        .delete(operator::delete_set);
     let operators = Router::new()
         .route("/nodes", get(operator::list))
-        .route("/nodes/{node_id}", get(operator::get).delete(operator::forget))
-        .route("/nodes/{node_id}/set", sets.layer(DefaultBodyLimit::max(SET_BYTES_MAX)))
+        .route(
+            "/nodes/{node_id}",
+            get(operator::get).delete(operator::forget),
+        )
+        .route(
+            "/nodes/{node_id}/set",
+            sets.layer(DefaultBodyLimit::max(SET_BYTES_MAX)),
+        )
         .route("/nodes/{node_id}/confirm", post(operator::confirm))
-        .route_layer(middleware::from_fn_with_state(Arc::clone(&server), operator::check));
+        .route_layer(middleware::from_fn_with_state(
+            Arc::clone(&server),
+            operator::check,
+        ));
     Router::new()
         .route("/nodes/register", post(node_calls::register))
         .route("/nodes/{node_id}/health", put(node_calls::report))
@@ -29,9 +40,14 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/openapi.json", get(async || answer(OPENAPI)))
         .route("/metrics", get(counts::metrics))
         .merge(operators)
-        .fallback(async |uri: Uri| Problem::NoSuchPath(format!("there is nothing at {}", uri.path())))
+        .fallback(async |uri: Uri| {
+            Problem::NoSuchPath(format!("there is nothing at {}", uri.path()))
+        })
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .layer(middleware::from_fn_with_state(Arc::clone(&server), counts::count))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&server),
+            counts::count,
+        ))
         .with_state(server)
 }

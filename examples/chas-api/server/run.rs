@@ -30,7 +30,11 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 /// The socket fails, or the nodes cannot be saved at the end.
-pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, stop: CancellationToken) -> io::Result<()> {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    server: Arc<Server>,
+    stop: CancellationToken,
+) -> io::Result<()> {
     server.wake.send_replace(false);
     let tracker = TaskTracker::new();
     if let Some(directory) = server.settings.sets.clone() {
@@ -61,7 +65,8 @@ pub(crate) async fn serve(listener: TcpListener, server: Arc<Server>, stop: Canc
             tracing::debug!(%error, "a connection stays as it came");
         }
     });
-    let serving = axum::serve(listener, routes::router(Arc::clone(&server))).with_graceful_shutdown(asked);
+    let serving =
+        axum::serve(listener, routes::router(Arc::clone(&server))).with_graceful_shutdown(asked);
     let served = tokio::select! {
         served = serving => served,
         () = async { stop.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
@@ -79,8 +84,13 @@ async fn save(server: &Arc<Server>) -> io::Result<()> {
 
 async fn save_now_and_then(server: Arc<Server>, stop: CancellationToken) {
     let (mut rest, mut saved) = (SAVE_AFTER, Instant::now());
-    while stop.run_until_cancelled(tokio::time::sleep(rest)).await.is_some() {
-        let reports = server.unsaved_reports.load(Ordering::Relaxed) && saved.elapsed() >= SAVE_REPORTS_AFTER;
+    while stop
+        .run_until_cancelled(tokio::time::sleep(rest))
+        .await
+        .is_some()
+    {
+        let reports =
+            server.unsaved_reports.load(Ordering::Relaxed) && saved.elapsed() >= SAVE_REPORTS_AFTER;
         if !reports && !server.unsaved.load(Ordering::Relaxed) {
             continue;
         }
@@ -103,11 +113,17 @@ async fn look(mut files: Files, server: &Arc<Server>) -> io::Result<Files> {
 }
 
 async fn follow(mut files: Files, server: Arc<Server>, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(server.settings.look_after)).await.is_some() {
+    while stop
+        .run_until_cancelled(tokio::time::sleep(server.settings.look_after))
+        .await
+        .is_some()
+    {
         files = match look(files, &server).await {
             Ok(files) => files,
             // The runtime ends, or a look panicked, which is a fault of this program.
-            Err(error) => return tracing::error!(%error, "the files with sets are not followed any more"),
+            Err(error) => {
+                return tracing::error!(%error, "the files with sets are not followed any more");
+            }
         };
     }
 }

@@ -24,10 +24,18 @@ fn resolved(schema: &Value, document: &Value) -> Value {
     match schema {
         Value::Object(fields) => match fields.get("$ref").and_then(Value::as_str) {
             Some(there) => {
-                let there = there.strip_prefix('#').and_then(|pointer| document.pointer(pointer));
-                resolved(there.expect("a $ref of openapi.json leads somewhere"), document)
+                let there = there
+                    .strip_prefix('#')
+                    .and_then(|pointer| document.pointer(pointer));
+                resolved(
+                    there.expect("a $ref of openapi.json leads somewhere"),
+                    document,
+                )
             }
-            None => fields.iter().map(|(name, value)| (name.clone(), resolved(value, document))).collect(),
+            None => fields
+                .iter()
+                .map(|(name, value)| (name.clone(), resolved(value, document)))
+                .collect(),
         },
         Value::Array(items) => items.iter().map(|item| resolved(item, document)).collect(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => schema.clone(),
@@ -37,7 +45,10 @@ fn resolved(schema: &Value, document: &Value) -> Value {
 /// Every fault of `body` (of a hundred), as a `name` of `components/schemas`. With `closed`, a field that the document does not
 /// know is one, also where it may be there.
 pub(super) fn faults(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
-    let mut look = Look { closed, faults: Vec::new() };
+    let mut look = Look {
+        closed,
+        faults: Vec::new(),
+    };
     look.check(&SCHEMAS[name], body, &At::Body);
     look.faults.truncate(FAULTS_MAX);
     look.faults
@@ -68,7 +79,10 @@ struct Look {
 
 impl Look {
     fn fault(&mut self, at: &At<'_>, message: impl Into<String>) {
-        self.faults.push(FieldError { field: at.to_string(), message: message.into() });
+        self.faults.push(FieldError {
+            field: at.to_string(),
+            message: message.into(),
+        });
     }
 
     fn check(&mut self, schema: &Value, value: &Value, at: &At<'_>) {
@@ -80,7 +94,12 @@ impl Look {
         }
         match value {
             Value::Object(fields) => {
-                for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                for name in schema["required"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .filter_map(Value::as_str)
+                {
                     if !fields.contains_key(name) {
                         self.fault(&At::Field(at, name), "is required");
                     }
@@ -89,9 +108,13 @@ impl Look {
                 let closed = self.closed && schema.get("properties").is_some();
                 for (name, value) in fields {
                     match schema["properties"].get(name).or(others) {
-                        Some(Value::Bool(false)) => self.fault(&At::Field(at, name), "is an unknown field"),
+                        Some(Value::Bool(false)) => {
+                            self.fault(&At::Field(at, name), "is an unknown field");
+                        }
                         Some(schema) => self.check(schema, value, &At::Field(at, name)),
-                        None if closed => self.fault(&At::Field(at, name), "is not in the document"),
+                        None if closed => {
+                            self.fault(&At::Field(at, name), "is not in the document");
+                        }
                         None => {}
                     }
                 }
@@ -109,11 +132,20 @@ impl Look {
 /// Why the value itself, whatever is in it, is not one of the schema.
 fn mismatch(schema: &Value, value: &Value) -> Option<String> {
     let (one, several) = (schema["type"].as_str(), schema["type"].as_array());
-    let types = || one.into_iter().chain(several.into_iter().flatten().filter_map(Value::as_str));
+    let types = || {
+        one.into_iter()
+            .chain(several.into_iter().flatten().filter_map(Value::as_str))
+    };
     if types().next().is_some() && !types().any(|name| is(name, value)) {
-        return Some(format!("must be {}", types().collect::<Vec<_>>().join(" or ")));
+        return Some(format!(
+            "must be {}",
+            types().collect::<Vec<_>>().join(" or ")
+        ));
     }
-    if let Some(words) = schema["enum"].as_array().filter(|words| !words.contains(value)) {
+    if let Some(words) = schema["enum"]
+        .as_array()
+        .filter(|words| !words.contains(value))
+    {
         let words: Vec<_> = words.iter().map(ToString::to_string).collect();
         return Some(format!("must be one of {}", words.join(", ")));
     }
@@ -134,7 +166,10 @@ fn mismatch(schema: &Value, value: &Value) -> Option<String> {
     if let Some(least) = schema[least].as_f64().filter(|least| size < *least) {
         return Some(format!("must be {least}{unit} or more"));
     }
-    schema[most].as_f64().filter(|most| size > *most).map(|most| format!("must be {most}{unit} or less"))
+    schema[most]
+        .as_f64()
+        .filter(|most| size > *most)
+        .map(|most| format!("must be {most}{unit} or less"))
 }
 
 /// Sizes here are bounded by the body, far below what a float counts exactly.

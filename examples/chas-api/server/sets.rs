@@ -39,9 +39,15 @@ impl Set {
                 check(index, container, &mut names, &mut faults);
             }
             for (index, removed) in body["remove"].as_array().into_iter().flatten().enumerate() {
-                if removed["name"].as_str().is_some_and(|name| names.contains(name)) {
+                if removed["name"]
+                    .as_str()
+                    .is_some_and(|name| names.contains(name))
+                {
                     let message = "is listed under containers too".to_owned();
-                    faults.push(FieldError { field: format!("remove[{index}].name"), message });
+                    faults.push(FieldError {
+                        field: format!("remove[{index}].name"),
+                        message,
+                    });
                 }
             }
         }
@@ -51,18 +57,33 @@ impl Set {
         let set = Self::stored(body);
         // A few anchors of YAML may stand for more than was read.
         if set.fields.len() > SET_BYTES_MAX {
-            let message = format!("is {} bytes of JSON, and agents read {SET_BYTES_MAX} at most", set.fields.len());
-            return Err(vec![FieldError { field: "containers".to_owned(), message }]);
+            let message = format!(
+                "is {} bytes of JSON, and agents read {SET_BYTES_MAX} at most",
+                set.fields.len()
+            );
+            return Err(vec![FieldError {
+                field: "containers".to_owned(),
+                message,
+            }]);
         }
         Ok(set)
     }
 
     /// A set that was read before.
     pub(super) fn stored(body: &Value) -> Self {
-        let (remove, cordon) = (body["remove"].as_array(), body["cordon"].as_bool().unwrap_or(false));
+        let (remove, cordon) = (
+            body["remove"].as_array(),
+            body["cordon"].as_bool().unwrap_or(false),
+        );
         let remove = remove.map_or_else(|| "[]".to_owned(), |names| json!(names).to_string());
-        let fields = format!("\"containers\":{},\"remove\":{remove},\"cordon\":{cordon}", body["containers"]);
-        Self { hash: fingerprint(&[&fields]), fields: fields.into() }
+        let fields = format!(
+            "\"containers\":{},\"remove\":{remove},\"cordon\":{cordon}",
+            body["containers"]
+        );
+        Self {
+            hash: fingerprint(&[&fields]),
+            fields: fields.into(),
+        }
     }
 
     /// The tag of the document.
@@ -76,14 +97,32 @@ impl Set {
     }
 }
 
-fn check(index: usize, container: &Value, names: &mut BTreeSet<String>, faults: &mut Vec<FieldError>) {
+fn check(
+    index: usize,
+    container: &Value,
+    names: &mut BTreeSet<String>,
+    faults: &mut Vec<FieldError>,
+) {
     let at = format!("containers[{index}]");
-    if let Some(name) = container["name"].as_str().filter(|name| !names.insert((*name).to_owned())) {
-        faults.push(FieldError { field: format!("{at}.name"), message: format!("{name} is listed twice") });
+    if let Some(name) = container["name"]
+        .as_str()
+        .filter(|name| !names.insert((*name).to_owned()))
+    {
+        faults.push(FieldError {
+            field: format!("{at}.name"),
+            message: format!("{name} is listed twice"),
+        });
     }
     for fault in parse::deploy(container).err().into_iter().flatten() {
-        let field = if fault.field.is_empty() { at.clone() } else { format!("{at}.{}", fault.field) };
-        faults.push(FieldError { field, message: fault.message });
+        let field = if fault.field.is_empty() {
+            at.clone()
+        } else {
+            format!("{at}.{}", fault.field)
+        };
+        faults.push(FieldError {
+            field,
+            message: fault.message,
+        });
     }
 }
 
@@ -94,7 +133,11 @@ pub(super) fn fingerprint(parts: &[&str]) -> String {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hash.finalize()
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// What is known of one name: `_default`, or a node's.
@@ -139,7 +182,11 @@ pub(super) struct Wanted {
 impl Wanted {
     /// What is known of `name`.
     pub(super) fn entry(&self, name: &str) -> Entry {
-        if name == DEFAULT { self.default.clone() } else { self.own.get(name).cloned().unwrap_or_default() }
+        if name == DEFAULT {
+            self.default.clone()
+        } else {
+            self.own.get(name).cloned().unwrap_or_default()
+        }
     }
 
     /// The generation of `name`: raised by one with each change of what it is to have, and never lowered.
@@ -162,10 +209,21 @@ impl Wanted {
         let generation = self.generation_with(node_id, own);
         let confirmed_alone = own.is_some_and(|entry| entry.confirmed == Some(generation));
         if let Some(set) = own.and_then(|entry| entry.set.clone()) {
-            return Some(Wish { set, generation, is_confirmed: confirmed_alone });
+            return Some(Wish {
+                set,
+                generation,
+                is_confirmed: confirmed_alone,
+            });
         }
-        let with_all = self.default.confirmed.is_some_and(|confirmed| i64::try_from(confirmed) == Ok(self.default.count));
-        Some(Wish { set: self.default.set.clone()?, generation, is_confirmed: confirmed_alone || with_all })
+        let with_all = self
+            .default
+            .confirmed
+            .is_some_and(|confirmed| i64::try_from(confirmed) == Ok(self.default.count));
+        Some(Wish {
+            set: self.default.set.clone()?,
+            generation,
+            is_confirmed: confirmed_alone || with_all,
+        })
     }
 
     /// What is to be known of `name` after the change. `None`: it is so already.
@@ -174,13 +232,35 @@ impl Wanted {
         let generation = self.generation(name);
         let next = i64::try_from(generation + 1).unwrap_or(i64::MAX);
         match change {
-            Change::Put(set) if entry.set.as_ref().is_some_and(|old| old.fields == set.fields) => None,
-            Change::Put(set) => Some(Entry { set: Some(Arc::clone(set)), count: next, confirmed: None }),
+            Change::Put(set)
+                if entry
+                    .set
+                    .as_ref()
+                    .is_some_and(|old| old.fields == set.fields) =>
+            {
+                None
+            }
+            Change::Put(set) => Some(Entry {
+                set: Some(Arc::clone(set)),
+                count: next,
+                confirmed: None,
+            }),
             Change::Delete if entry.set.is_none() => None,
-            Change::Delete if name == DEFAULT => Some(Entry { set: None, count: next, confirmed: None }),
-            Change::Delete => Some(Entry { set: None, count: next - self.default.count, confirmed: None }),
+            Change::Delete if name == DEFAULT => Some(Entry {
+                set: None,
+                count: next,
+                confirmed: None,
+            }),
+            Change::Delete => Some(Entry {
+                set: None,
+                count: next - self.default.count,
+                confirmed: None,
+            }),
             Change::Confirm(_) if entry.confirmed == Some(generation) => None,
-            Change::Confirm(_) => Some(Entry { confirmed: Some(generation), ..entry }),
+            Change::Confirm(_) => Some(Entry {
+                confirmed: Some(generation),
+                ..entry
+            }),
         }
     }
 

@@ -30,21 +30,38 @@ pub(super) enum Registering {
 
 impl Doors {
     pub(super) fn new(join: Option<&str>, admin: Option<&str>) -> Self {
-        Self { join: join.map(hash), admin: admin.map(hash) }
+        Self {
+            join: join.map(hash),
+            admin: admin.map(hash),
+        }
     }
 
     /// Whether the caller may register.
-    pub(super) fn registering(&self, headers: &HeaderMap, nodes: &Nodes) -> Result<Registering, Problem> {
-        let Some(join) = &self.join else { return Ok(Registering::Open) };
+    pub(super) fn registering(
+        &self,
+        headers: &HeaderMap,
+        nodes: &Nodes,
+    ) -> Result<Registering, Problem> {
+        let Some(join) = &self.join else {
+            return Ok(Registering::Open);
+        };
         let given = bearer(headers).ok_or(Problem::Unauthorized)?;
         if is_same(&given, join) {
             return Ok(Registering::Joining);
         }
-        nodes.owner(&given).map(|owner| Registering::Known(owner.to_owned())).ok_or(Problem::Unauthorized)
+        nodes
+            .owner(&given)
+            .map(|owner| Registering::Known(owner.to_owned()))
+            .ok_or(Problem::Unauthorized)
     }
 
     /// Whether the caller may act as the node.
-    pub(super) fn acting(&self, headers: &HeaderMap, nodes: &Nodes, node_id: &str) -> Result<(), Problem> {
+    pub(super) fn acting(
+        &self,
+        headers: &HeaderMap,
+        nodes: &Nodes,
+        node_id: &str,
+    ) -> Result<(), Problem> {
         // Before the token: where the state was lost, no node's token is worth anything, and each is to register again.
         if nodes.get(node_id).is_none() {
             return Err(nodes::unknown(node_id));
@@ -57,7 +74,9 @@ impl Doors {
             Some(owner) if owner == node_id => Ok(()),
             Some(owner) => Err(foreign(owner)),
             // It registered while no token was needed.
-            None if self.join.as_ref().is_some_and(|join| is_same(&given, join)) && !nodes.has_token(node_id) => {
+            None if self.join.as_ref().is_some_and(|join| is_same(&given, join))
+                && !nodes.has_token(node_id) =>
+            {
                 Err(nodes::unknown(node_id))
             }
             None => Err(Problem::Unauthorized),
@@ -66,7 +85,9 @@ impl Doors {
 
     /// Whether the caller may operate.
     pub(super) fn operating(&self, headers: &HeaderMap, nodes: &Nodes) -> Result<(), Problem> {
-        let Some(admin) = &self.admin else { return Ok(()) };
+        let Some(admin) = &self.admin else {
+            return Ok(());
+        };
         let given = bearer(headers).ok_or(Problem::Unauthorized)?;
         match nodes.owner(&given) {
             _ if is_same(&given, admin) => Ok(()),
@@ -92,8 +113,14 @@ pub(super) fn hash(token: &str) -> TokenHash {
 }
 
 fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
-    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| hash(token.trim()))
+    let (scheme, token) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
+    scheme
+        .eq_ignore_ascii_case("bearer")
+        .then(|| hash(token.trim()))
 }
 
 /// A comparison that ends at the first difference tells, by its time, how much of a guess was right.

@@ -14,7 +14,10 @@ use tokio::sync::watch;
 
 use super::{AgentNode, listening, wall_ms};
 use crate::api::{self, View};
-use crate::chas::wire::{Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks, Vitals};
+use crate::chas::wire::{
+    Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks,
+    Vitals,
+};
 use crate::chas::{self, Asking, Contact};
 use crate::config::Config;
 use crate::monitor::size_text;
@@ -38,9 +41,19 @@ pub(in crate::agent) struct AgentLink {
 }
 
 impl AgentLink {
-    pub(in crate::agent) fn new(node: Arc<AgentNode>, contact: Arc<Contact>, config: Config) -> Self {
+    pub(in crate::agent) fn new(
+        node: Arc<AgentNode>,
+        contact: Arc<Contact>,
+        config: Config,
+    ) -> Self {
         let new_uuid = uuid::Uuid::new_v4().simple().to_string();
-        Self { node, contact, config, new_uuid, applied: Mutex::default() }
+        Self {
+            node,
+            contact,
+            config,
+            new_uuid,
+            applied: Mutex::default(),
+        }
     }
 
     /// Keeps what tells this node apart before CHaS hears of it.
@@ -57,14 +70,28 @@ impl AgentLink {
             }
             change(link);
         };
-        if let Err(error) = self.node.writer.write(move |store| store.link(change)).await {
+        if let Err(error) = self
+            .node
+            .writer
+            .write(move |store| store.link(change))
+            .await
+        {
             tracing::warn!(%error, "what this node is to CHaS cannot be kept");
         }
     }
 
     fn instance_uuid(&self) -> String {
-        let stored = self.node.writer.store().desired().marks().link().map(|link| link.instance_uuid.clone());
-        stored.filter(|uuid| !uuid.is_empty()).unwrap_or_else(|| self.new_uuid.clone())
+        let stored = self
+            .node
+            .writer
+            .store()
+            .desired()
+            .marks()
+            .link()
+            .map(|link| link.instance_uuid.clone());
+        stored
+            .filter(|uuid| !uuid.is_empty())
+            .unwrap_or_else(|| self.new_uuid.clone())
     }
 
     fn content(&self, health: &api::Health) -> Content {
@@ -77,7 +104,9 @@ impl AgentLink {
             *applied = observed_generation;
         }
         let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
-        let error = |(_, reason, message): &(_, state::reason::Reason, String)| format!("{reason}: {message}");
+        let error = |(_, reason, message): &(_, state::reason::Reason, String)| {
+            format!("{reason}: {message}")
+        };
         Content {
             status: health.status(),
             boot_id: self.node.handle.board().clock.boot_id(),
@@ -86,11 +115,20 @@ impl AgentLink {
             observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
             applied_generation: *applied,
             converged,
-            pending_prune: pending(pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation)))),
+            pending_prune: pending(
+                pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation))),
+            ),
             cordoned: desired.marks().cordoned(),
-            containers: api::Node::containers(&*self.node).iter().filter_map(reported).collect(),
-            conflicts: pulled.map(|pulled| pulled.conflicts.clone()).unwrap_or_default(),
-            rejected: pulled.map(|pulled| pulled.rejected.clone()).unwrap_or_default(),
+            containers: api::Node::containers(&*self.node)
+                .iter()
+                .filter_map(reported)
+                .collect(),
+            conflicts: pulled
+                .map(|pulled| pulled.conflicts.clone())
+                .unwrap_or_default(),
+            rejected: pulled
+                .map(|pulled| pulled.rejected.clone())
+                .unwrap_or_default(),
             losses: health.losses.clone(),
             errors: health.errors.iter().skip(skipped).map(error).collect(),
         }
@@ -100,7 +138,11 @@ impl AgentLink {
 fn pending(held: Option<(&Held, u64)>) -> Option<PendingPrune> {
     let (held, generation) = held?;
     let names: Vec<_> = held.names().map(ToString::to_string).collect();
-    Some(PendingPrune { count: names.len(), names, generation })
+    Some(PendingPrune {
+        count: names.len(),
+        names,
+        generation,
+    })
 }
 
 fn reported(view: &View) -> Option<Reported> {
@@ -114,12 +156,16 @@ fn reported(view: &View) -> Option<Reported> {
         generation: record.generation,
         spec_hash: record.spec_hash.clone(),
         status: condition.status.word(),
-        ready: condition.status == Status::Running && view.applied_generation == Some(record.generation),
+        ready: condition.status == Status::Running
+            && view.applied_generation == Some(record.generation),
         reason: condition.reason.map(state::reason::Reason::code),
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,
-        next_attempt: Aside(view.next_attempt.map(|at| humantime::format_rfc3339_seconds(at).to_string())),
+        next_attempt: Aside(
+            view.next_attempt
+                .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
+        ),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
     })
@@ -129,7 +175,11 @@ fn reported(view: &View) -> Option<Reported> {
 fn own_address(towards: Option<IpAddr>) -> Option<IpAddr> {
     // Where CHaS's own address is not known, any that is not this host's serves: this one is of documents (RFC 5737).
     let towards = towards.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-    let any = if towards.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let any = if towards.is_ipv4() {
+        "0.0.0.0:0"
+    } else {
+        "[::]:0"
+    };
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect((towards, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())
@@ -142,13 +192,30 @@ fn tenths(percent: f64) -> f64 {
 impl chas::Node for AgentLink {
     fn registration(&self) -> Registration {
         let facts = self.node.monitor.snapshot();
-        let url = self.config.chas.as_ref().and_then(|chas| chas.url.host_str());
+        let url = self
+            .config
+            .chas
+            .as_ref()
+            .and_then(|chas| chas.url.host_str());
         let towards = url.and_then(|host| host.trim_matches(['[', ']']).parse().ok());
-        let first = || facts.interfaces.iter().filter(|i| i.up).flat_map(|i| &i.addresses).find(|a| !a.is_loopback()).copied();
+        let first = || {
+            facts
+                .interfaces
+                .iter()
+                .filter(|i| i.up)
+                .flat_map(|i| &i.addresses)
+                .find(|a| !a.is_loopback())
+                .copied()
+        };
         Registration {
             node_id: self.config.node.id.clone(),
             hostname: self.config.node.hostname.clone(),
-            ip_address: self.config.node.address.or_else(|| own_address(towards)).or_else(first),
+            ip_address: self
+                .config
+                .node
+                .address
+                .or_else(|| own_address(towards))
+                .or_else(first),
             port: self.config.api.listen.port(),
             resources: Capacity {
                 cpu_cores: facts.cpu_cores,
@@ -181,7 +248,11 @@ impl chas::Node for AgentLink {
             load_average: facts.load_average,
             desired: self.contact.standing().freshness,
         };
-        Report { vitals, content: self.content(&health), up_to_seq }
+        Report {
+            vitals,
+            content: self.content(&health),
+            up_to_seq,
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -206,7 +277,10 @@ impl chas::Node for AgentLink {
         // nothing, and nothing is started before it is known either.
         let is_adopted = || self.node.writer.store().desired().adoption().is_none();
         let mut changes = self.changes();
-        if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted())).await.is_err() {
+        if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted()))
+            .await
+            .is_err()
+        {
             return Err("containerd has not shown yet what runs here".to_owned());
         }
         let node_id = self.config.node.id.clone();
@@ -222,17 +296,36 @@ impl chas::Node for AgentLink {
     }
 
     async fn acknowledged(&self, up_to_seq: u64) {
-        if self.node.writer.store().desired().marks().tombstones().is_empty() {
+        if self
+            .node
+            .writer
+            .store()
+            .desired()
+            .marks()
+            .tombstones()
+            .is_empty()
+        {
             return;
         }
-        let written = self.node.writer.write(move |store| store.report_acknowledged(up_to_seq)).await;
+        let written = self
+            .node
+            .writer
+            .write(move |store| store.report_acknowledged(up_to_seq))
+            .await;
         if let Err(error) = written {
             tracing::debug!(%error, "what CHaS knows of cannot be noted; it is with the next report");
         }
     }
 
     fn link(&self) -> marks::Link {
-        self.node.writer.store().desired().marks().link().cloned().unwrap_or_default()
+        self.node
+            .writer
+            .store()
+            .desired()
+            .marks()
+            .link()
+            .cloned()
+            .unwrap_or_default()
     }
 
     async fn met(&self, cluster_size: Option<u64>) {
@@ -251,10 +344,17 @@ impl AgentNode {
         let (board, desired) = (self.handle.board(), self.writer.store().desired());
         let now = board.clock.now();
         let as_asked = |record: &Arc<Record>| {
-            let Known { seen, memory, activity, .. } = board.known(record.id);
+            let Known {
+                seen,
+                memory,
+                activity,
+                ..
+            } = board.known(record.id);
             let memory = memory.of(record);
             let next = step(record.id, Some(record), &seen, &memory, now);
-            activity.is_none() && next == Step::Settled && !(record.cordoned && seen.instances.is_empty())
+            activity.is_none()
+                && next == Step::Settled
+                && !(record.cordoned && seen.instances.is_empty())
         };
         let pulled = desired.marks().pulled();
         board.reachability().reachable
@@ -270,7 +370,10 @@ impl AgentNode {
         let desired = self.writer.store().desired();
         let pulled = desired.marks().pulled();
         let held = pulled.and_then(|pulled| pulled.held.as_ref());
-        let owned = desired.records().filter(|record| record.owner == Owner::Chas && !record.removing).count();
+        let owned = desired
+            .records()
+            .filter(|record| record.owner == Owner::Chas && !record.removing)
+            .count();
         Some(api::Link {
             reachable: standing.reachable,
             since: standing.since,
@@ -282,7 +385,9 @@ impl AgentNode {
             fault: standing.freshness.fault.map(|fault| fault.message),
             generation: pulled.map(|pulled| pulled.version.generation),
             owned,
-            pending_prune: held.map(|held| held.names().map(ToString::to_string).collect()).unwrap_or_default(),
+            pending_prune: held
+                .map(|held| held.names().map(ToString::to_string).collect())
+                .unwrap_or_default(),
             cordoned: desired.marks().cordoned(),
             conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
             rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),

@@ -15,16 +15,35 @@ use crate::reconcile::{Board, Known};
 pub(super) fn course(board: &Board, record: &Record) -> Course {
     let Known { seen, memory, .. } = board.known(record.id);
     let planned = plan(record.id, Some(record), &seen, &memory, board.clock.now());
-    Course { id: record.id, name: Some(record.name.clone()), steps: actions(board, planned) }
+    Course {
+        id: record.id,
+        name: Some(record.name.clone()),
+        steps: actions(board, planned),
+    }
 }
 
 fn actions(board: &Board, planned: Vec<Planned>) -> Vec<Action> {
-    let action = |Planned { step, instance, why }| {
+    let action = |Planned {
+                      step,
+                      instance,
+                      why,
+                  }| {
         let until = match step {
             Step::Wait(until) => Some(board.clock.wall(until)),
-            Step::Settled | Step::Pull | Step::Launch | Step::Stop(_) | Step::Remove(_) | Step::Finish(_) | Step::Forget => None,
+            Step::Settled
+            | Step::Pull
+            | Step::Launch
+            | Step::Stop(_)
+            | Step::Remove(_)
+            | Step::Finish(_)
+            | Step::Forget => None,
         };
-        Action { word: step.word(), instance, why, until }
+        Action {
+            word: step.word(),
+            instance,
+            why,
+            until,
+        }
     };
     planned.into_iter().map(action).collect()
 }
@@ -34,32 +53,55 @@ impl AgentNode {
     pub(super) fn away(&self) -> Option<String> {
         let reachability = self.handle.board().reachability();
         let error = reachability.error.unwrap_or_default();
-        (!reachability.reachable).then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
+        (!reachability.reachable)
+            .then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
     }
 
     /// Why the reconciler does nothing at the moment.
     fn blocked(&self) -> Option<String> {
         let is_adopting = self.writer.store().desired().adoption().is_some();
-        let adopting = || is_adopting.then(|| "the desired state is being rebuilt from what containerd holds".to_owned());
+        let adopting = || {
+            is_adopting
+                .then(|| "the desired state is being rebuilt from what containerd holds".to_owned())
+        };
         self.away().or_else(adopting)
     }
 
     pub(super) fn whole_plan(&self) -> Plan {
         let desired = self.writer.store().desired();
         let board = self.handle.board();
-        let mut containers: Vec<_> = desired.records().map(|record| course(board, record)).collect();
+        let mut containers: Vec<_> = desired
+            .records()
+            .map(|record| course(board, record))
+            .collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
         let leftovers = board.leftovers(&desired).into_iter().map(|(id, seen)| {
-            let steps = actions(board, plan(id, None, &seen, &board.known(id).memory, board.clock.now()));
-            Course { id, name: None, steps }
+            let steps = actions(
+                board,
+                plan(id, None, &seen, &board.known(id).memory, board.clock.now()),
+            );
+            Course {
+                id,
+                name: None,
+                steps,
+            }
         });
-        Plan { containers, leftovers: leftovers.collect(), blocked: self.blocked() }
+        Plan {
+            containers,
+            leftovers: leftovers.collect(),
+            blocked: self.blocked(),
+        }
     }
 
     pub(super) fn explanation(&self, id: ContainerId) -> Option<Explanation> {
         let desired = self.writer.store().desired();
         let record = desired.get(id)?;
-        let Known { seen, memory, activity, .. } = self.handle.board().known(id);
+        let Known {
+            seen,
+            memory,
+            activity,
+            ..
+        } = self.handle.board().known(id);
         Some(Explanation {
             view: self.view(record),
             next: course(self.handle.board(), record).steps.into_iter().next(),

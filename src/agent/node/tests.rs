@@ -32,18 +32,45 @@ impl Drop for Agent {
 async fn agent() -> Agent {
     let directory = tempfile::tempdir().unwrap();
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
-    let limits = Limits { pool: Pool { addresses, ports: 100..=199 }, containers_max: 2, random: state::store::random };
+    let limits = Limits {
+        pool: Pool {
+            addresses,
+            ports: 100..=199,
+        },
+        containers_max: 2,
+        random: state::store::random,
+    };
     let store = Arc::new(Store::open(directory.path(), limits).unwrap());
-    let (runtime, tracker, stop) = (Arc::new(MemoryRuntime::default()), TaskTracker::new(), CancellationToken::new());
+    let (runtime, tracker, stop) = (
+        Arc::new(MemoryRuntime::default()),
+        TaskTracker::new(),
+        CancellationToken::new(),
+    );
     let writer = Writer::new(store, Metrics::new(), tracker.clone());
-    let reconciler = Reconciler::new(Arc::clone(&runtime), writer.clone(), Clock::start(), Duration::from_hours(1));
+    let reconciler = Reconciler::new(
+        Arc::clone(&runtime),
+        writer.clone(),
+        Clock::start(),
+        Duration::from_hours(1),
+    );
     let monitor = Arc::new(Monitor::new(directory.path().to_owned(), "none".to_owned()).unwrap());
-    let node = AgentNode::new(writer, reconciler.handle(), monitor, directory.path().join("logs"), None);
+    let node = AgentNode::new(
+        writer,
+        reconciler.handle(),
+        monitor,
+        directory.path().join("logs"),
+        None,
+    );
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Agent { node, runtime, directory, stop }
+    Agent {
+        node,
+        runtime,
+        directory,
+        stop,
+    }
 }
 
 fn deploy(name: &str, image: &str) -> Deploy {
@@ -63,7 +90,11 @@ async fn until(node: &AgentNode, id: ContainerId, fits: impl Fn(Option<&View>) -
 }
 
 fn runs(generation: u64) -> impl Fn(Option<&View>) -> bool {
-    move |view| view.is_some_and(|v| v.condition.status == Status::Running && v.applied_generation == Some(generation))
+    move |view| {
+        view.is_some_and(|v| {
+            v.condition.status == Status::Running && v.applied_generation == Some(generation)
+        })
+    }
 }
 
 /// Begins `work` and lets it go, as a client does that hangs up.
@@ -99,16 +130,34 @@ async fn changes_come_to_what_they_say() {
     let id = first.view.record.unwrap().id;
     assert!(first.changed);
     until(node, id, runs(1)).await;
-    assert!(!node.deploy(deploy("web", "nginx"), false).await.unwrap().changed);
+    assert!(
+        !node
+            .deploy(deploy("web", "nginx"), false)
+            .await
+            .unwrap()
+            .changed
+    );
     node.change(id, Change::Stop).await.unwrap();
-    until(node, id, |view| view.unwrap().condition.status == Status::Stopped).await;
+    until(node, id, |view| {
+        view.unwrap().condition.status == Status::Stopped
+    })
+    .await;
     node.change(id, Change::Start).await.unwrap();
     until(node, id, runs(1)).await;
     let launches = agent.runtime.launches(id);
     node.change(id, Change::Restart).await.unwrap();
     until(node, id, |_| agent.runtime.launches(id) == launches + 1).await;
-    assert!(node.deploy(deploy("web", "nginx:2"), true).await.unwrap().changed);
-    assert_eq!(node.container(id).unwrap().record.unwrap().generation, 1, "a dry run stores nothing");
+    assert!(
+        node.deploy(deploy("web", "nginx:2"), true)
+            .await
+            .unwrap()
+            .changed
+    );
+    assert_eq!(
+        node.container(id).unwrap().record.unwrap().generation,
+        1,
+        "a dry run stores nothing"
+    );
     node.deploy(deploy("web", "nginx:2"), false).await.unwrap();
     until(node, id, runs(2)).await;
     assert_eq!((node.health().running, node.health().unsettled), (1, 0));
@@ -119,10 +168,29 @@ async fn changes_come_to_what_they_say() {
 async fn what_failed_with_one_generation_is_not_said_of_the_next() {
     let agent = agent().await;
     let node = &agent.node;
-    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
-    let id = node.deploy(deploy("web", "nginx:no"), false).await.unwrap().view.record.unwrap().id;
-    until(node, id, |view| view.unwrap().condition.status == Status::Failed).await;
-    let next = node.deploy(deploy("web", "nginx"), false).await.unwrap().view;
+    agent
+        .runtime
+        .fail_next([crate::runtime::RuntimeError::failed(
+            Reason::ImageNotFound,
+            "no such tag",
+        )]);
+    let id = node
+        .deploy(deploy("web", "nginx:no"), false)
+        .await
+        .unwrap()
+        .view
+        .record
+        .unwrap()
+        .id;
+    until(node, id, |view| {
+        view.unwrap().condition.status == Status::Failed
+    })
+    .await;
+    let next = node
+        .deploy(deploy("web", "nginx"), false)
+        .await
+        .unwrap()
+        .view;
     assert_ne!(next.condition.status, Status::Failed, "{next:?}");
     assert_eq!(next.condition.reason, None);
     until(node, id, runs(2)).await;
@@ -135,14 +203,25 @@ async fn refusals_keep_their_kind() {
     for name in ["a", "b"] {
         node.deploy(deploy(name, "nginx"), false).await.unwrap();
     }
-    assert!(matches!(node.deploy(deploy("c", "nginx"), false).await, Err(Refusal::Full(_))));
+    assert!(matches!(
+        node.deploy(deploy("c", "nginx"), false).await,
+        Err(Refusal::Full(_))
+    ));
     let nobody = ContainerId::from_bits(1);
-    assert!(matches!(node.change(nobody, Change::Stop).await, Err(Refusal::NotFound(_))));
+    assert!(matches!(
+        node.change(nobody, Change::Stop).await,
+        Err(Refusal::NotFound(_))
+    ));
 }
 
 fn replace(bodies: &[Value]) -> Replace {
     let wanted = state::spec::parse::set(&json!({"containers": bodies})).unwrap();
-    Replace { wanted, if_match: None, key: None, dry_run: false }
+    Replace {
+        wanted,
+        if_match: None,
+        key: None,
+        dry_run: false,
+    }
 }
 
 fn body(name: &str, image: &str) -> Value {
@@ -165,24 +244,59 @@ fn words(course: &crate::api::Course) -> Vec<&'static str> {
 async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
     let agent = agent().await;
     let node = &agent.node;
-    let dry = now(node.replace(Replace { dry_run: true, ..replace(&[body("a", "x"), body("b", "x")]) }).await);
-    assert_eq!(dry.plan.iter().map(words).collect::<Vec<_>>(), [["pull", "launch"], ["pull", "launch"]]);
+    let dry = now(node
+        .replace(Replace {
+            dry_run: true,
+            ..replace(&[body("a", "x"), body("b", "x")])
+        })
+        .await);
+    assert_eq!(
+        dry.plan.iter().map(words).collect::<Vec<_>>(),
+        [["pull", "launch"], ["pull", "launch"]]
+    );
     assert!(node.containers().is_empty());
-    let first = now(node.replace(replace(&[body("a", "x"), body("b", "x")])).await);
+    let first = now(node
+        .replace(replace(&[body("a", "x"), body("b", "x")]))
+        .await);
     assert_eq!((&first.etag, node.declared().records.len()), (&dry.etag, 2));
     for course in &first.plan {
         until(node, course.id, runs(1)).await;
     }
     let plan = node.plan();
-    assert!(plan.blocked.is_none() && plan.containers.len() == 2 && plan.containers.iter().all(|c| c.steps.is_empty()));
-    assert!(now(node.replace(replace(&[body("a", "x"), body("b", "x")])).await).plan.is_empty());
+    assert!(
+        plan.blocked.is_none()
+            && plan.containers.len() == 2
+            && plan.containers.iter().all(|c| c.steps.is_empty())
+    );
+    assert!(
+        now(node
+            .replace(replace(&[body("a", "x"), body("b", "x")]))
+            .await)
+        .plan
+        .is_empty()
+    );
     let second = now(node.replace(replace(&[body("a", "y")])).await);
-    let planned: Vec<_> = second.plan.iter().map(|course| (course.name.clone().unwrap().to_string(), words(course))).collect();
-    let expected = [("b", vec!["remove", "forget"]), ("a", vec!["pull", "remove", "launch"])];
-    assert_eq!(planned, expected.map(|(name, words)| (name.to_owned(), words)));
+    let planned: Vec<_> = second
+        .plan
+        .iter()
+        .map(|course| (course.name.clone().unwrap().to_string(), words(course)))
+        .collect();
+    let expected = [
+        ("b", vec!["remove", "forget"]),
+        ("a", vec!["pull", "remove", "launch"]),
+    ];
+    assert_eq!(
+        planned,
+        expected.map(|(name, words)| (name.to_owned(), words))
+    );
     until(node, second.plan[0].id, |view| view.is_none()).await;
     until(node, second.plan[1].id, runs(2)).await;
-    let stale = node.replace(Replace { if_match: Some(vec![first.etag]), ..replace(&[]) }).await;
+    let stale = node
+        .replace(Replace {
+            if_match: Some(vec![first.etag]),
+            ..replace(&[])
+        })
+        .await;
     assert!(matches!(stale, Err(Refusal::Conflict(text)) if text.contains(&second.etag)));
 }
 
@@ -190,11 +304,15 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
 async fn what_cannot_be_had_of_a_set_is_refused_by_its_kind() {
     let agent = agent().await;
     let node = &agent.node;
-    let full = node.replace(replace(&[body("a", "x"), body("b", "x"), body("c", "x")])).await;
+    let full = node
+        .replace(replace(&[body("a", "x"), body("b", "x"), body("c", "x")]))
+        .await;
     assert!(matches!(full, Err(Refusal::Full(text)) if text.starts_with("c: ")));
     let port = |name: &str| json!({"name": name, "image": "x", "exposed_ports": [{"container": 1, "host": 7}]});
     let taken = node.replace(replace(&[port("a"), port("b")])).await;
-    assert!(matches!(taken, Err(Refusal::Conflict(text)) if text == "b: host port 7/tcp is taken by container a"));
+    assert!(
+        matches!(taken, Err(Refusal::Conflict(text)) if text == "b: host port 7/tcp is taken by container a")
+    );
     assert!(node.containers().is_empty());
 }
 
@@ -203,7 +321,8 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
     let agent = agent().await;
     let node = &agent.node;
     let key: Key = "k".parse().unwrap();
-    let push = |request: &str| node.deploy_once(deploy("web", "nginx"), key.clone(), request.to_owned());
+    let push =
+        |request: &str| node.deploy_once(deploy("web", "nginx"), key.clone(), request.to_owned());
     let id = now(push("r").await).view.record.unwrap().id;
     until(node, id, runs(1)).await;
     node.change(id, Change::Remove).await.unwrap();
@@ -217,13 +336,35 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
 async fn what_fails_is_explained_with_what_is_waited_for() {
     let agent = agent().await;
     let node = &agent.node;
-    agent.runtime.fail_next([crate::runtime::RuntimeError::failed(Reason::ImageNotFound, "no such tag")]);
-    let id = node.deploy(deploy("web", "nginx"), false).await.unwrap().view.record.unwrap().id;
-    until(node, id, |view| view.unwrap().condition.status == Status::Failed).await;
+    agent
+        .runtime
+        .fail_next([crate::runtime::RuntimeError::failed(
+            Reason::ImageNotFound,
+            "no such tag",
+        )]);
+    let id = node
+        .deploy(deploy("web", "nginx"), false)
+        .await
+        .unwrap()
+        .view
+        .record
+        .unwrap()
+        .id;
+    until(node, id, |view| {
+        view.unwrap().condition.status == Status::Failed
+    })
+    .await;
     let explanation = node.explain(id).unwrap();
     let next = explanation.next.as_ref().unwrap();
-    assert_eq!((next.word, next.why.as_str()), ("wait", "ImageNotFound: no such tag"));
-    assert!(next.until.is_some() && explanation.view.next_attempt.is_some() && explanation.memory.attempts == 1);
+    assert_eq!(
+        (next.word, next.why.as_str()),
+        ("wait", "ImageNotFound: no such tag")
+    );
+    assert!(
+        next.until.is_some()
+            && explanation.view.next_attempt.is_some()
+            && explanation.memory.attempts == 1
+    );
     until(node, id, runs(1)).await;
     assert!(node.explain(id).unwrap().next.is_none());
     assert!(node.explain(ContainerId::from_bits(1)).is_none());

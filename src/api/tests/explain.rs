@@ -16,11 +16,25 @@ use crate::api::{Explanation, View};
 pub(super) fn explanation(view: View) -> Explanation {
     let mut memory = Memory::default();
     let at = BootTime(Duration::from_secs(1));
-    memory.failed(Cause::Start, Reason::ImageNotFound, "no such tag".to_owned(), at, Duration::from_secs(10));
-    let running = Instance { container: true, task: Task::Running { pid: 7, since: Some(BootTime::default()) } };
+    memory.failed(
+        Cause::Start,
+        Reason::ImageNotFound,
+        "no such tag".to_owned(),
+        at,
+        Duration::from_secs(10),
+    );
+    let running = Instance {
+        container: true,
+        task: Task::Running {
+            pid: 7,
+            since: Some(BootTime::default()),
+        },
+    };
     Explanation {
         view,
-        seen: Seen { instances: [(1, running)].into() },
+        seen: Seen {
+            instances: [(1, running)].into(),
+        },
         memory,
         activity: None,
         next: Some(pulls()),
@@ -34,15 +48,35 @@ pub(super) fn explanation(view: View) -> Explanation {
 async fn a_plan_is_empty_when_all_is_settled() {
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
     let settled = json!({"id": "000000000001", "name": "web", "steps": []});
-    let expected = json!({"settled": true, "blocked": null, "containers": [settled], "leftovers": []});
+    let expected =
+        json!({"settled": true, "blocked": null, "containers": [settled], "leftovers": []});
     assert_eq!(get(&node, "/plan").await.json(), expected);
     node.show(vec![view(&named("web", 1), Status::Pending)]);
     let plan = get(&node, "/plan").await.json();
-    assert_eq!((&plan["settled"], &plan["containers"][0]["steps"][0]["action"]), (&json!(false), &json!("pull")));
+    assert_eq!(
+        (
+            &plan["settled"],
+            &plan["containers"][0]["steps"][0]["action"]
+        ),
+        (&json!(false), &json!("pull"))
+    );
     problem(&get(&node, "/plan?dry_run=true").await, 400, "dry_run");
-    let away = std::sync::Arc::new(Fake { containerd: false, ..Fake::with(Vec::new()) });
-    assert_eq!(get(&away, "/plan").await.json()["blocked"], "containerd is away");
-    let dry = ask(&node, "POST", "/containers/deploy?dry_run=true", nginx().replace("web", "db")).await.json();
+    let away = std::sync::Arc::new(Fake {
+        containerd: false,
+        ..Fake::with(Vec::new())
+    });
+    assert_eq!(
+        get(&away, "/plan").await.json()["blocked"],
+        "containerd is away"
+    );
+    let dry = ask(
+        &node,
+        "POST",
+        "/containers/deploy?dry_run=true",
+        nginx().replace("web", "db"),
+    )
+    .await
+    .json();
     assert_eq!(dry["plan"][0]["why"], "it is not resolved");
 }
 
@@ -50,30 +84,76 @@ async fn a_plan_is_empty_when_all_is_settled() {
 async fn an_explanation_has_what_is_wanted_what_is_seen_what_is_decided_and_what_would_help() {
     let node = Fake::new(vec![failed(&named("web", 0xabc), Status::Failed)]);
     let shown = get(&node, "/containers/web/explain").await.json();
-    assert_eq!((&shown["status"], &shown["reason"], &shown["attempts"]), (&json!("failed"), &json!("ImageNotFound"), &json!(1)));
-    assert!(shown["unblock"].as_str().unwrap().contains("push it"), "{shown}");
-    assert_eq!((&shown["desired"]["generation"], &shown["desired"]["owner"]), (&json!(1), &json!("push")));
-    let seen = json!({"generation": 1, "container": true, "task": "running", "pid": 7, "since": "1970-01-01T00:00:00.000Z", "ended": null});
-    assert_eq!(shown["observed"], json!({"instances": [seen], "activity": null}));
     assert_eq!(
-        (&shown["decision"]["step"]["action"], &shown["decision"]["step"]["instance"]),
+        (&shown["status"], &shown["reason"], &shown["attempts"]),
+        (&json!("failed"), &json!("ImageNotFound"), &json!(1))
+    );
+    assert!(
+        shown["unblock"].as_str().unwrap().contains("push it"),
+        "{shown}"
+    );
+    assert_eq!(
+        (&shown["desired"]["generation"], &shown["desired"]["owner"]),
+        (&json!(1), &json!("push"))
+    );
+    let seen = json!({"generation": 1, "container": true, "task": "running", "pid": 7, "since": "1970-01-01T00:00:00.000Z", "ended": null});
+    assert_eq!(
+        shown["observed"],
+        json!({"instances": [seen], "activity": null})
+    );
+    assert_eq!(
+        (
+            &shown["decision"]["step"]["action"],
+            &shown["decision"]["step"]["instance"]
+        ),
         (&json!("pull"), &json!("000000000abc-1"))
     );
     let inputs = &shown["decision"]["inputs"];
     assert_eq!(inputs["setback"]["until"], "1970-01-01T00:00:11.000Z");
-    assert_eq!((&inputs["start_waits_until"], &inputs["end_waits_until"]), (&inputs["setback"]["until"], &json!(null)));
+    assert_eq!(
+        (&inputs["start_waits_until"], &inputs["end_waits_until"]),
+        (&inputs["setback"]["until"], &json!(null))
+    );
     problem(&get(&node, "/containers/db/explain").await, 404, "db");
     let mut foreign = view(&named("x", 1), Status::Running);
     (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
     node.show(vec![foreign]);
-    problem(&get(&node, "/containers/k8s-1/explain").await, 409, "not the agent's");
+    problem(
+        &get(&node, "/containers/k8s-1/explain").await,
+        409,
+        "not the agent's",
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_generation_that_ended_and_stays_so_was_applied() {
-    let finished = Some(Finished { code: 1, reason: Reason::Exited, at_ms: 0 });
-    let record = Record { finished, generation: 2, ..named("web", 1) };
+    let finished = Some(Finished {
+        code: 1,
+        reason: Reason::Exited,
+        at_ms: 0,
+    });
+    let record = Record {
+        finished,
+        generation: 2,
+        ..named("web", 1)
+    };
     let node = Fake::new(vec![failed(&record, Status::Failed)]);
-    assert_eq!(get(&node, "/containers/web?wait=applied&generation=2&timeout=1s").await.status, 200);
-    problem(&get(&node, "/containers/web?wait=applied&generation=3&timeout=1s").await, 504, "1s");
+    assert_eq!(
+        get(
+            &node,
+            "/containers/web?wait=applied&generation=2&timeout=1s"
+        )
+        .await
+        .status,
+        200
+    );
+    problem(
+        &get(
+            &node,
+            "/containers/web?wait=applied&generation=3&timeout=1s",
+        )
+        .await,
+        504,
+        "1s",
+    );
 }

@@ -18,11 +18,18 @@ use crate::logs::rotate::Writer;
 
 /// Lines of a container, a millisecond apart, the first a minute ago, on both streams in turn.
 fn write_logs(dir: &Path, lines: usize) {
-    let limits = LogLimits { max_size: ByteCount(1 << 20), max_files: 2 };
+    let limits = LogLimits {
+        max_size: ByteCount(1 << 20),
+        max_files: 2,
+    };
     let mut writer = Writer::open(dir.to_owned(), limits);
     let mut time = SystemTime::now() - Duration::from_mins(1);
     for number in 0..lines {
-        let stream = if number % 2 == 0 { Stream::Stdout } else { Stream::Stderr };
+        let stream = if number % 2 == 0 {
+            Stream::Stdout
+        } else {
+            Stream::Stderr
+        };
         writer.push(time, stream, false, format!("line {number}").as_bytes());
         time += Duration::from_millis(1);
     }
@@ -34,7 +41,10 @@ async fn logs_are_text_or_an_object_a_line_and_a_hundred_of_them() {
     let dir = tempfile::tempdir().unwrap();
     write_logs(dir.path(), 150);
     let views = vec![view(&named("web", 1), Status::Running)];
-    let node = Arc::new(Fake { logs: dir.path().to_owned(), ..Fake::with(views) });
+    let node = Arc::new(Fake {
+        logs: dir.path().to_owned(),
+        ..Fake::with(views)
+    });
     for (query, lines, first) in [
         ("", 100, "line 50"),
         ("?tail=all", 150, "line 0"),
@@ -45,15 +55,31 @@ async fn logs_are_text_or_an_object_a_line_and_a_hundred_of_them() {
         ("?until=10m", 0, ""),
     ] {
         let answer = get(&node, &format!("/containers/web/logs{query}")).await;
-        assert_eq!((answer.status, answer.text.lines().count()), (200, lines), "{query}");
-        assert_eq!(answer.text.lines().next().unwrap_or_default(), first, "{query}");
+        assert_eq!(
+            (answer.status, answer.text.lines().count()),
+            (200, lines),
+            "{query}"
+        );
+        assert_eq!(
+            answer.text.lines().next().unwrap_or_default(),
+            first,
+            "{query}"
+        );
     }
     let stamped = get(&node, "/containers/web/logs?tail=1&timestamps=true").await;
-    assert!(humantime::parse_rfc3339(stamped.text.split(' ').next().unwrap()).is_ok(), "{}", stamped.text);
-    let request = Request::get("/containers/web/logs?tail=1").header(header::ACCEPT, "application/x-ndjson");
+    assert!(
+        humantime::parse_rfc3339(stamped.text.split(' ').next().unwrap()).is_ok(),
+        "{}",
+        stamped.text
+    );
+    let request =
+        Request::get("/containers/web/logs?tail=1").header(header::ACCEPT, "application/x-ndjson");
     let answer = send(&node, None, request.body(Body::empty()).unwrap()).await;
     assert_eq!(answer.headers[header::CONTENT_TYPE], "application/x-ndjson");
-    assert_eq!((&answer.json()["line"], &answer.json()["stream"]), (&json!("line 149"), &json!("stderr")));
+    assert_eq!(
+        (&answer.json()["line"], &answer.json()["stream"]),
+        (&json!("line 149"), &json!("stderr"))
+    );
     problem(&get(&node, "/containers/other/logs").await, 404, "other");
 }
 
@@ -61,13 +87,19 @@ async fn logs_are_text_or_an_object_a_line_and_a_hundred_of_them() {
 async fn a_follower_ends_when_the_container_is_removed() {
     let dir = tempfile::tempdir().unwrap();
     write_logs(dir.path(), 2);
-    let node = Arc::new(Fake { logs: dir.path().to_owned(), ..Fake::with(vec![view(&named("web", 1), Status::Running)]) });
+    let node = Arc::new(Fake {
+        logs: dir.path().to_owned(),
+        ..Fake::with(vec![view(&named("web", 1), Status::Running)])
+    });
     let later = async {
         tokio::time::sleep(Duration::from_secs(5)).await;
         node.show(Vec::new());
     };
     let (answer, ()) = tokio::join!(get(&node, "/containers/web/logs?follow=true"), later);
-    assert_eq!((answer.status, answer.text.as_str()), (200, "line 0\nline 1\n"));
+    assert_eq!(
+        (answer.status, answer.text.as_str()),
+        (200, "line 0\nline 1\n")
+    );
 }
 
 #[tokio::test]
@@ -75,7 +107,9 @@ async fn the_sixty_fifth_follower_is_asked_to_come_later_and_one_that_leaves_mak
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
     let router = crate::api::router(Arc::clone(&node), None, None);
     let follow = async || {
-        let request = Request::get("/containers/web/logs?follow=true").body(Body::empty()).unwrap();
+        let request = Request::get("/containers/web/logs?follow=true")
+            .body(Body::empty())
+            .unwrap();
         router.clone().oneshot(request).await.unwrap()
     };
     let mut following = Vec::new();
@@ -85,7 +119,10 @@ async fn the_sixty_fifth_follower_is_asked_to_come_later_and_one_that_leaves_mak
     assert!(following.iter().all(|response| response.status() == 200));
     let refused = follow().await;
     assert_eq!(
-        (refused.status().as_u16(), &refused.headers()[header::RETRY_AFTER]),
+        (
+            refused.status().as_u16(),
+            &refused.headers()[header::RETRY_AFTER]
+        ),
         (429, &header::HeaderValue::from_static("5"))
     );
     following.pop();

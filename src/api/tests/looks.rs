@@ -13,16 +13,30 @@ const TOKEN: &str = "0123456789abcdef";
 
 #[tokio::test]
 async fn a_container_is_found_by_name_id_and_unique_prefix() {
-    let views = vec![view(&named("web", 0xabc_0000_0001), Status::Running), view(&named("db", 0xabc_0000_0002), Status::Failed)];
+    let views = vec![
+        view(&named("web", 0xabc_0000_0001), Status::Running),
+        view(&named("db", 0xabc_0000_0002), Status::Failed),
+    ];
     let node = Fake::new(views);
     for name in ["db", "0abc00000002"] {
-        assert_eq!(get(&node, &format!("/containers/{name}")).await.json()["name"], "db");
+        assert_eq!(
+            get(&node, &format!("/containers/{name}")).await.json()["name"],
+            "db"
+        );
     }
     // An id comes before a name that looks like it.
-    let node =
-        Fake::new(vec![view(&named("0abc00000002", 1), Status::Running), view(&named("db", 0xabc_0000_0002), Status::Failed)]);
-    assert_eq!(get(&node, "/containers/0abc00000002").await.json()["name"], "db");
-    assert_eq!(get(&node, "/containers/000").await.json()["name"], "0abc00000002");
+    let node = Fake::new(vec![
+        view(&named("0abc00000002", 1), Status::Running),
+        view(&named("db", 0xabc_0000_0002), Status::Failed),
+    ]);
+    assert_eq!(
+        get(&node, "/containers/0abc00000002").await.json()["name"],
+        "db"
+    );
+    assert_eq!(
+        get(&node, "/containers/000").await.json()["name"],
+        "0abc00000002"
+    );
     let node = Fake::new(vec![
         view(&named("web", 0xabc_0000_0001), Status::Running),
         view(&named("db", 0xabc_0000_0002), Status::Failed),
@@ -36,7 +50,11 @@ async fn a_container_is_found_by_name_id_and_unique_prefix() {
 async fn the_list_is_filtered_and_keeps_secrets() {
     let mut foreign = view(&named("x", 1), Status::Running);
     (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
-    let node = Fake::new(vec![view(&named("db", 1), Status::Failed), view(&named("web", 2), Status::Running), foreign]);
+    let node = Fake::new(vec![
+        view(&named("db", 1), Status::Failed),
+        view(&named("web", 2), Status::Running),
+        foreign,
+    ]);
     for (query, names) in [
         ("", &["db", "web", "k8s-1"][..]),
         ("?status=running", &["web", "k8s-1"]),
@@ -47,10 +65,20 @@ async fn the_list_is_filtered_and_keeps_secrets() {
     ] {
         let answer = get(&node, &format!("/containers{query}")).await;
         let list = answer.json()["containers"].as_array().unwrap().clone();
-        assert_eq!(list.iter().map(|c| c["name"].as_str().unwrap()).collect::<Vec<_>>(), names, "{query}");
+        assert_eq!(
+            list.iter()
+                .map(|c| c["name"].as_str().unwrap())
+                .collect::<Vec<_>>(),
+            names,
+            "{query}"
+        );
         assert!(!answer.text.contains("hunter2"));
     }
-    problem(&get(&node, "/containers?status=runing").await, 400, "status=runing");
+    problem(
+        &get(&node, "/containers?status=runing").await,
+        400,
+        "status=runing",
+    );
     problem(&get(&node, "/containers?owner=me").await, 400, "owner=me");
 }
 
@@ -82,9 +110,17 @@ async fn parameters_that_mean_nothing_are_named() {
         ("POST", "/containers/web/stop?now=1", "now"),
         ("GET", "/health?x=1", "x"),
         ("GET", "/containers?label=a&label=b", "label is given twice"),
-        ("GET", "/containers/web?wait=applied&generation=x", "generation=x"),
+        (
+            "GET",
+            "/containers/web?wait=applied&generation=x",
+            "generation=x",
+        ),
         ("GET", "/containers/web/logs?tail=some", "tail=some"),
-        ("GET", "/containers/web/logs?since=yesterday", "since=yesterday"),
+        (
+            "GET",
+            "/containers/web/logs?since=yesterday",
+            "since=yesterday",
+        ),
         ("GET", "/containers/web/logs?stream=stdin", "stream=stdin"),
         ("GET", "/containers/web/logs?follow=maybe", "follow=maybe"),
     ] {
@@ -96,21 +132,48 @@ async fn parameters_that_mean_nothing_are_named() {
 #[tokio::test]
 async fn all_but_the_probes_needs_the_token() {
     let node = Fake::new(Vec::new());
-    let request = |path: &str, given: &str| Request::get(path).header("authorization", given).body(Body::empty()).unwrap();
-    for path in ["/containers", "/containers/x", "/containers/x/logs", "/health"] {
-        for given in ["", "Bearer", "Bearer ", "Bearer 0123456789abcdee", "Bearer 0123456789abcdef0", "Basic 0123456789abcdef"] {
+    let request = |path: &str, given: &str| {
+        Request::get(path)
+            .header("authorization", given)
+            .body(Body::empty())
+            .unwrap()
+    };
+    for path in [
+        "/containers",
+        "/containers/x",
+        "/containers/x/logs",
+        "/health",
+    ] {
+        for given in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer 0123456789abcdee",
+            "Bearer 0123456789abcdef0",
+            "Basic 0123456789abcdef",
+        ] {
             let answer = send(&node, Some(TOKEN), request(path, given)).await;
             problem(&answer, 401, "Bearer");
             assert_eq!(answer.headers[header::WWW_AUTHENTICATE], "Bearer");
         }
     }
-    let huge = Request::post("/containers/deploy").body(Body::from(nginx())).unwrap();
+    let huge = Request::post("/containers/deploy")
+        .body(Body::from(nginx()))
+        .unwrap();
     problem(&send(&node, Some(TOKEN), huge).await, 401, "Bearer");
     for given in [format!("Bearer {TOKEN}"), format!("bearer {TOKEN}")] {
-        assert_eq!(send(&node, Some(TOKEN), request("/containers", &given)).await.status, 200);
+        assert_eq!(
+            send(&node, Some(TOKEN), request("/containers", &given))
+                .await
+                .status,
+            200
+        );
     }
     for path in ["/livez", "/readyz", "/version"] {
-        assert_eq!(send(&node, Some(TOKEN), request(path, "")).await.status, 200);
+        assert_eq!(
+            send(&node, Some(TOKEN), request(path, "")).await.status,
+            200
+        );
     }
 }
 
@@ -118,17 +181,41 @@ async fn all_but_the_probes_needs_the_token() {
 async fn health_has_the_specifications_fields_and_readiness_follows_containerd() {
     let node = Fake::new(Vec::new());
     let health = get(&node, "/health").await.json();
-    assert_eq!((&health["status"], &health["resources"]["container_count"]), (&json!("healthy"), &json!(3)));
-    for field in ["cpu_usage", "memory_usage", "disk_available", "memory_total_bytes", "disk_available_bytes"] {
+    assert_eq!(
+        (&health["status"], &health["resources"]["container_count"]),
+        (&json!("healthy"), &json!(3))
+    );
+    for field in [
+        "cpu_usage",
+        "memory_usage",
+        "disk_available",
+        "memory_total_bytes",
+        "disk_available_bytes",
+    ] {
         assert!(!health["resources"][field].is_null(), "{field}");
     }
     for field in ["uptime", "load_average", "interfaces"] {
         assert!(!health[field].is_null(), "{field}");
     }
-    assert_eq!((&health["containerd"]["reachable"], &health["errors"][0]["reason"]), (&json!(true), &json!("PortTaken")));
-    let away = Arc::new(Fake { containerd: false, ..Fake::with(Vec::new()) });
+    assert_eq!(
+        (
+            &health["containerd"]["reachable"],
+            &health["errors"][0]["reason"]
+        ),
+        (&json!(true), &json!("PortTaken"))
+    );
+    let away = Arc::new(Fake {
+        containerd: false,
+        ..Fake::with(Vec::new())
+    });
     assert_eq!(get(&away, "/health").await.json()["status"], "unhealthy");
-    assert_eq!((get(&away, "/readyz").await.status, get(&away, "/livez").await.status), (503, 200));
+    assert_eq!(
+        (
+            get(&away, "/readyz").await.status,
+            get(&away, "/livez").await.status
+        ),
+        (503, 200)
+    );
 }
 
 #[tokio::test]
@@ -137,5 +224,10 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
     problem(&get(&node, "/pods").await, 404, "/pods");
     let answer = ask(&node, "PUT", "/containers", "").await;
     problem(&answer, 405, "PUT");
-    assert!(answer.headers[header::ALLOW].to_str().unwrap().contains("GET"));
+    assert!(
+        answer.headers[header::ALLOW]
+            .to_str()
+            .unwrap()
+            .contains("GET")
+    );
 }

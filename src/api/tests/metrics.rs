@@ -14,24 +14,55 @@ use crate::config::Secret;
 use crate::metrics::Metrics;
 
 async fn status(router: &Router, method: &str, path: &str) -> u16 {
-    let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
-    router.clone().oneshot(request).await.unwrap().status().as_u16()
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Body::empty())
+        .unwrap();
+    router
+        .clone()
+        .oneshot(request)
+        .await
+        .unwrap()
+        .status()
+        .as_u16()
 }
 
 async fn scrape(router: &Router) -> String {
-    let response = router.clone().oneshot(Request::get("/metrics").body(Body::empty()).unwrap()).await.unwrap();
-    assert!(response.headers()[header::CONTENT_TYPE].to_str().unwrap().starts_with("application/openmetrics-text"));
-    String::from_utf8(to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec()).unwrap()
+    let response = router
+        .clone()
+        .oneshot(Request::get("/metrics").body(Body::empty()).unwrap())
+        .await
+        .unwrap();
+    assert!(
+        response.headers()[header::CONTENT_TYPE]
+            .to_str()
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    String::from_utf8(
+        to_bytes(response.into_body(), usize::MAX)
+            .await
+            .unwrap()
+            .to_vec(),
+    )
+    .unwrap()
 }
 
 #[track_caller]
 fn has(text: &str, line: &str) {
-    assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+    assert!(
+        text.lines().any(|shown| shown == line),
+        "{line} is not in\n{text}"
+    );
 }
 
 #[tokio::test]
 async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_make_up() {
-    let node = Fake::new(vec![view(&named("web", 1), Status::Running), view(&named("db", 2), Status::Failed)]);
+    let node = Fake::new(vec![
+        view(&named("web", 1), Status::Running),
+        view(&named("db", 2), Status::Failed),
+    ]);
     let router = router(node, None, Some(Metrics::new()));
     for (method, path, answer) in [
         ("GET", "/containers/web", 200),
@@ -44,7 +75,11 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
         ("GET", "/made-up", 404),
         ("GET", "/metrics?x=1", 400),
     ] {
-        assert_eq!(status(&router, method, path).await, answer, "{method} {path}");
+        assert_eq!(
+            status(&router, method, path).await,
+            answer,
+            "{method} {path}"
+        );
     }
     let text = scrape(&router).await;
     for line in [
@@ -70,9 +105,15 @@ async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
     (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
     let node = Fake::new(vec![view(&named("web", 1), Status::Running), foreign]);
     let router = router(Arc::clone(&node), None, Some(Metrics::new()));
-    has(&scrape(&router).await, r#"chas_containers{status="running"} 1"#);
+    has(
+        &scrape(&router).await,
+        r#"chas_containers{status="running"} 1"#,
+    );
     node.show(Vec::new());
-    has(&scrape(&router).await, r#"chas_containers{status="running"} 0"#);
+    has(
+        &scrape(&router).await,
+        r#"chas_containers{status="running"} 0"#,
+    );
 }
 
 #[tokio::test]
@@ -88,13 +129,20 @@ async fn a_panic_is_answered_logged_and_counted_as_the_500_it_became() {
     .unwrap_err();
     assert_eq!(status(&router, "GET", "/containers").await, 500);
     node.views.clear_poison();
-    has(&scrape(&router).await, r#"chas_api_requests_total{method="GET",route="/containers",status="500"} 1"#);
+    has(
+        &scrape(&router).await,
+        r#"chas_api_requests_total{method="GET",route="/containers",status="500"} 1"#,
+    );
 }
 
 #[tokio::test]
 async fn metrics_need_the_token_and_are_not_there_when_switched_off() {
     let node = Fake::new(Vec::new());
-    let guarded = router(Arc::clone(&node), Some(Secret::new("0123456789abcdef")), Some(Metrics::new()));
+    let guarded = router(
+        Arc::clone(&node),
+        Some(Secret::new("0123456789abcdef")),
+        Some(Metrics::new()),
+    );
     assert_eq!(status(&guarded, "GET", "/metrics").await, 401);
     // Every other test's router has none.
     problem(&get(&node, "/metrics").await, 404, "/metrics");

@@ -55,10 +55,26 @@ impl Tokens {
     pub fn new(chas: &Chas, issued_file: Option<PathBuf>) -> Self {
         let url = chas.url.to_string();
         let kept = issued_file.as_ref().and_then(|path| read(path).ok());
-        let kept = kept.and_then(|bytes| serde_json::from_slice(&bytes).ok()).filter(|kept: &Kept| kept.url == url);
-        let issued = kept.and_then(|kept| Some(Issued { token: secret(kept.token.as_bytes())?, given: kept.given_sha256 }));
-        let state = Mutex::new(State { issued, ..State::default() });
-        Self { url, given: chas.token.clone(), given_file: chas.token_file.clone(), issued_file, state }
+        let kept = kept
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .filter(|kept: &Kept| kept.url == url);
+        let issued = kept.and_then(|kept| {
+            Some(Issued {
+                token: secret(kept.token.as_bytes())?,
+                given: kept.given_sha256,
+            })
+        });
+        let state = Mutex::new(State {
+            issued,
+            ..State::default()
+        });
+        Self {
+            url,
+            given: chas.token.clone(),
+            given_file: chas.token_file.clone(),
+            issued_file,
+            state,
+        }
     }
 
     pub(super) const fn reads_files(&self) -> bool {
@@ -66,9 +82,13 @@ impl Tokens {
     }
 
     fn given(&self) -> Result<Option<Secret>, CredentialsError> {
-        let Some(path) = &self.given_file else { return Ok(self.given.clone()) };
+        let Some(path) = &self.given_file else {
+            return Ok(self.given.clone());
+        };
         // One that is just being written is empty for a moment.
-        secret(&read(path)?).map(Some).ok_or_else(|| CredentialsError::NoToken { path: path.clone() })
+        secret(&read(path)?)
+            .map(Some)
+            .ok_or_else(|| CredentialsError::NoToken { path: path.clone() })
     }
 
     /// What is to be shown now: what CHaS issued, unless it refused that, or the operator gave another since. And the version
@@ -94,7 +114,10 @@ impl Tokens {
     /// operator's is shown next. If that one was refused, the other is tried again: one of the answers may have been a mistake.
     pub fn refused(&self, shown: Option<&Secret>) -> bool {
         let mut state = lock(&self.state);
-        state.is_refused = state.issued.as_ref().is_some_and(|issued| Some(&issued.token) == shown);
+        state.is_refused = state
+            .issued
+            .as_ref()
+            .is_some_and(|issued| Some(&issued.token) == shown);
         state.is_refused
     }
 
@@ -109,7 +132,11 @@ impl Tokens {
             (Err(_), Some(before)) => before.given.clone(),
             (given, _) => fingerprint(given.unwrap_or_default().as_ref()),
         };
-        let kept = Kept { url: self.url.clone(), given_sha256: given.clone(), token: token.expose().to_owned() };
+        let kept = Kept {
+            url: self.url.clone(),
+            given_sha256: given.clone(),
+            token: token.expose().to_owned(),
+        };
         (state.is_refused, state.issued) = (false, Some(Issued { token, given }));
         drop(state);
         if let Some(path) = &self.issued_file
@@ -128,12 +155,19 @@ fn secret(bytes: &[u8]) -> Option<Secret> {
 
 /// Tells whether it is the same; empty for none.
 fn fingerprint(given: Option<&Secret>) -> String {
-    given.map_or_else(String::new, |given| BASE64.encode(Sha256::digest(given.expose())))
+    given.map_or_else(String::new, |given| {
+        BASE64.encode(Sha256::digest(given.expose()))
+    })
 }
 
 fn keep(path: &Path, kept: &Kept) -> std::io::Result<()> {
     let new = path.with_extension("new");
-    let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(&serde_json::to_vec(kept)?)?;
     file.sync_all()?;
     std::fs::rename(&new, path)

@@ -42,7 +42,12 @@ impl Transport {
     #[must_use]
     pub fn new(chas: &Chas) -> Self {
         let is_tls = chas.url.scheme() == "https";
-        Self { is_tls, ca_file: chas.ca_file.clone(), identity: chas.identity.clone(), made: Mutex::default() }
+        Self {
+            is_tls,
+            ca_file: chas.ca_file.clone(),
+            identity: chas.identity.clone(),
+            made: Mutex::default(),
+        }
     }
 
     pub(super) const fn reads_files(&self) -> bool {
@@ -86,7 +91,8 @@ impl Transport {
             // A held poll and a report are two connections: one that hangs does not hold the other.
             .http1_only();
         if self.ca_file.is_some() {
-            builder = builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem.authorities)?);
+            builder =
+                builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem.authorities)?);
         } else if !self.is_tls {
             // The system's are not needed, and a node may have none.
             builder = builder.tls_certs_only([]);

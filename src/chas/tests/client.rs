@@ -35,7 +35,9 @@ async fn door(answers: Vec<Answer>) -> Door {
     // Other tests of this process may have.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/base/", listener.local_addr().unwrap()).parse().unwrap();
+    let url = format!("http://{}/base/", listener.local_addr().unwrap())
+        .parse()
+        .unwrap();
     let asked = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&asked);
     let open = tokio_util::task::TaskTracker::new().spawn(async move {
@@ -44,7 +46,9 @@ async fn door(answers: Vec<Answer>) -> Door {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut head = vec![0; 16 << 10];
             let length = socket.read(&mut head).await.unwrap();
-            log.lock().unwrap().push(String::from_utf8_lossy(&head[..length]).into_owned());
+            log.lock()
+                .unwrap()
+                .push(String::from_utf8_lossy(&head[..length]).into_owned());
             let answer = answers[next.min(answers.len() - 1)].clone();
             next += 1;
             match answer {
@@ -58,19 +62,36 @@ async fn door(answers: Vec<Answer>) -> Door {
             }
         }
     });
-    let chas = Chas { url, token: None, token_file: None, ca_file: None, identity: None };
-    Door { chas, asked, _open: AbortOnDropHandle::new(open) }
+    let chas = Chas {
+        url,
+        token: None,
+        token_file: None,
+        ca_file: None,
+        identity: None,
+    };
+    Door {
+        chas,
+        asked,
+        _open: AbortOnDropHandle::new(open),
+    }
 }
 
 fn client(chas: &Chas, issued: Option<&Path>) -> Client {
     let tokens = Arc::new(Tokens::new(chas, issued.map(Path::to_owned)));
-    let credentials = Credentials { transport: Arc::new(Transport::new(chas)), tokens };
+    let credentials = Credentials {
+        transport: Arc::new(Transport::new(chas)),
+        tokens,
+    };
     let [answer, body] = [300, 300].map(Duration::from_millis);
     Client::new(chas.url.clone(), "n".to_owned(), credentials).timing(Timeouts { answer, body })
 }
 
 fn http(head: &str, body: &str) -> Answer {
-    let length = if head.contains("ength") { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let length = if head.contains("ength") {
+        String::new()
+    } else {
+        format!("Content-Length: {}\r\n", body.len())
+    };
     Answer::Whole(format!("HTTP/1.1 {head}{length}Connection: close\r\n\r\n{body}").into_bytes())
 }
 
@@ -83,28 +104,67 @@ async fn each_answer_to_a_poll_means_one_thing() {
         (http("200 OK\r\n", ""), FaultKind::Bad, "empty"),
         (http("304 Same\r\n", ""), FaultKind::Bad, "not asked"),
         (http("204 No Content\r\n", ""), FaultKind::Bad, "empty"),
-        (http("200 OK\r\nContent-Length: 500\r\n", &SET[..20]), FaultKind::Bad, "broke off"),
-        (http("200 OK\r\nContent-Type: text/html\r\n", "<html>"), FaultKind::Bad, "not JSON"),
+        (
+            http("200 OK\r\nContent-Length: 500\r\n", &SET[..20]),
+            FaultKind::Bad,
+            "broke off",
+        ),
+        (
+            http("200 OK\r\nContent-Type: text/html\r\n", "<html>"),
+            FaultKind::Bad,
+            "not JSON",
+        ),
         (set("206 Partial\r\n"), FaultKind::Bad, "206"),
-        (http("302 Found\r\nLocation: http://portal/\r\n", ""), FaultKind::Bad, "302"),
-        (http("200 OK\r\n", &SET.replace("\"n\"", "\"m\"")), FaultKind::Bad, "\"m\""),
-        (http("401 No\r\n", r#"{"title":"no token"}"#), FaultKind::Unauthorized, "no token"),
+        (
+            http("302 Found\r\nLocation: http://portal/\r\n", ""),
+            FaultKind::Bad,
+            "302",
+        ),
+        (
+            http("200 OK\r\n", &SET.replace("\"n\"", "\"m\"")),
+            FaultKind::Bad,
+            "\"m\"",
+        ),
+        (
+            http("401 No\r\n", r#"{"title":"no token"}"#),
+            FaultKind::Unauthorized,
+            "no token",
+        ),
         (http("403 No\r\n", "<html>"), FaultKind::Unauthorized, "403"),
-        (http("404 No\r\n", r#"{"code":"node_unknown"}"#), FaultKind::Unknown, "404"),
+        (
+            http("404 No\r\n", r#"{"code":"node_unknown"}"#),
+            FaultKind::Unknown,
+            "404",
+        ),
         (http("404 No\r\n", "not here"), FaultKind::NotOffered, "404"),
         (http("405 No\r\n", ""), FaultKind::NotOffered, "405"),
         (http("501 No\r\n", ""), FaultKind::NotOffered, "501"),
-        (http("409 No\r\n", r#"{"code":"identity_conflict"}"#), FaultKind::Conflict, "409"),
+        (
+            http("409 No\r\n", r#"{"code":"identity_conflict"}"#),
+            FaultKind::Conflict,
+            "409",
+        ),
         (http("400 No\r\n", ""), FaultKind::Refused, "400"),
-        (http("500 No\r\n", r#"{"detail":"it broke"}"#), FaultKind::Away, "it broke"),
+        (
+            http("500 No\r\n", r#"{"detail":"it broke"}"#),
+            FaultKind::Away,
+            "it broke",
+        ),
         (http("503 No\r\n", ""), FaultKind::Away, "503"),
         (http("429 No\r\n", ""), FaultKind::Away, "429"),
-        (Answer::Whole(b"SSH-2.0-OpenSSH\r\n".to_vec()), FaultKind::Away, ""),
+        (
+            Answer::Whole(b"SSH-2.0-OpenSSH\r\n".to_vec()),
+            FaultKind::Away,
+            "",
+        ),
         (Answer::Whole(Vec::new()), FaultKind::Away, ""),
         (Answer::Silence, FaultKind::Away, "no answer within"),
     ] {
         let door = door(vec![answer]).await;
-        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
+        let fault = client(&door.chas, None)
+            .poll(None, 0, Duration::ZERO)
+            .await
+            .unwrap_err();
         assert_eq!(fault.kind, expected, "{fault}");
         assert!(fault.message.contains(part), "{part:?} is not in {fault}");
     }
@@ -115,36 +175,84 @@ async fn what_is_too_large_or_too_slow_is_given_up() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n".to_vec();
     let large = Answer::Whole([head.clone(), vec![b' '; 10_000_000]].concat());
     let slow = Answer::Drip(head, Duration::from_millis(50));
-    for (answer, part) in [(large, "larger than 4194304 bytes"), (slow, "did not come within")] {
+    for (answer, part) in [
+        (large, "larger than 4194304 bytes"),
+        (slow, "did not come within"),
+    ] {
         let door = door(vec![answer]).await;
         let began = Instant::now();
-        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
-        assert!(fault.kind == FaultKind::Bad && fault.message.contains(part), "{fault}");
+        let fault = client(&door.chas, None)
+            .poll(None, 0, Duration::ZERO)
+            .await
+            .unwrap_err();
+        assert!(
+            fault.kind == FaultKind::Bad && fault.message.contains(part),
+            "{fault}"
+        );
         assert!(began.elapsed() < Duration::from_secs(20));
     }
 }
 
 #[tokio::test]
 async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
-    let first = http("200 OK\r\nETag: \"t1\"\r\nPreference-Applied: wait=1\r\n", SET);
+    let first = http(
+        "200 OK\r\nETag: \"t1\"\r\nPreference-Applied: wait=1\r\n",
+        SET,
+    );
     let door = door(vec![first, http("304 Same\r\n", "")]).await;
     let client = client(&door.chas, None);
-    let Polled::Listing { listing } = client.poll(None, 7, Duration::ZERO).await.unwrap() else { panic!() };
-    assert_eq!((listing.set.generation, listing.set.etag.as_deref(), listing.set.sent_after), (3, Some("\"t1\""), 7));
-    assert!(matches!(client.poll(listing.set.etag.as_deref(), 7, Duration::ZERO).await, Ok(Polled::Unchanged { held: false })));
+    let Polled::Listing { listing } = client.poll(None, 7, Duration::ZERO).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            listing.set.generation,
+            listing.set.etag.as_deref(),
+            listing.set.sent_after
+        ),
+        (3, Some("\"t1\""), 7)
+    );
+    assert!(matches!(
+        client
+            .poll(listing.set.etag.as_deref(), 7, Duration::ZERO)
+            .await,
+        Ok(Polled::Unchanged { held: false })
+    ));
     let asked = door.asked.lock().unwrap();
-    assert!(asked[0].starts_with("GET /base/nodes/n/desired-state HTTP/1.1\r\n") && !asked[0].contains("if-none-match"));
-    assert!(asked[1].contains("if-none-match: \"t1\"\r\n") && asked[1].contains("prefer: wait=0\r\n"), "{}", asked[1]);
+    assert!(
+        asked[0].starts_with("GET /base/nodes/n/desired-state HTTP/1.1\r\n")
+            && !asked[0].contains("if-none-match")
+    );
+    assert!(
+        asked[1].contains("if-none-match: \"t1\"\r\n") && asked[1].contains("prefer: wait=0\r\n"),
+        "{}",
+        asked[1]
+    );
 }
 
 #[tokio::test]
 async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
-    for (header, expected) in
-        [("7", Some(7)), ("999999999", Some(3600)), ("Thu, 01 Jan 1970 00:00:00 GMT", None), ("0", None), ("soon", None)]
-    {
-        let door = door(vec![http(&format!("503 No\r\nRetry-After: {header}\r\n"), "")]).await;
-        let fault = client(&door.chas, None).poll(None, 0, Duration::ZERO).await.unwrap_err();
-        assert_eq!(fault.retry_after, expected.map(Duration::from_secs), "{header}");
+    for (header, expected) in [
+        ("7", Some(7)),
+        ("999999999", Some(3600)),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", None),
+        ("0", None),
+        ("soon", None),
+    ] {
+        let door = door(vec![http(
+            &format!("503 No\r\nRetry-After: {header}\r\n"),
+            "",
+        )])
+        .await;
+        let fault = client(&door.chas, None)
+            .poll(None, 0, Duration::ZERO)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            fault.retry_after,
+            expected.map(Duration::from_secs),
+            "{header}"
+        );
     }
 }
 
@@ -152,7 +260,9 @@ async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
 fn shown(door: &Door) -> Vec<String> {
     let asked = door.asked.lock().unwrap();
     let token = |head: &String| {
-        let line = head.lines().find_map(|line| line.strip_prefix("authorization: Bearer "));
+        let line = head
+            .lines()
+            .find_map(|line| line.strip_prefix("authorization: Bearer "));
         line.unwrap_or("nothing").to_owned()
     };
     asked.iter().map(token).collect()
@@ -166,14 +276,25 @@ async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
     door.chas.token_file = Some(path.clone());
     let client = client(&door.chas, None);
     let mut fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
-    assert!(fault.kind == FaultKind::Untrusted && fault.message.contains("cannot read"), "{fault}");
-    for (text, kind) in [("one\n", FaultKind::Unauthorized), ("", FaultKind::Untrusted), ("two", FaultKind::Unauthorized)] {
+    assert!(
+        fault.kind == FaultKind::Untrusted && fault.message.contains("cannot read"),
+        "{fault}"
+    );
+    for (text, kind) in [
+        ("one\n", FaultKind::Unauthorized),
+        ("", FaultKind::Untrusted),
+        ("two", FaultKind::Unauthorized),
+    ] {
         std::fs::write(&path, text).unwrap();
         // Both of a link's loops find out, whichever asks first.
         let before = fault.shown;
         fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
         assert_eq!(fault.kind, kind, "{fault}");
-        assert!(client.has_other_credentials(before).await && !client.has_other_credentials(fault.shown).await, "{text:?}");
+        assert!(
+            client.has_other_credentials(before).await
+                && !client.has_other_credentials(fault.shown).await,
+            "{text:?}"
+        );
     }
     assert_eq!(shown(&door), ["one", "two"]);
 }
@@ -190,9 +311,23 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     let welcome = http("201 Created\r\n", r#"{"token":"issued"}"#);
     let same = || http("304 Same\r\n", "");
     let refused = http("401 No\r\n", "");
-    let mut door = door(vec![welcome, same(), same(), refused.clone(), refused.clone(), same(), http("403 No\r\n", "")]).await;
+    let mut door = door(vec![
+        welcome,
+        same(),
+        same(),
+        refused.clone(),
+        refused.clone(),
+        same(),
+        http("403 No\r\n", ""),
+    ])
+    .await;
     let (_directory, kept) = given_and_kept(&mut door);
-    let poll = async |client: &Client| client.poll(Some("\"t\""), 0, Duration::ZERO).await.map_err(|fault| fault.kind);
+    let poll = async |client: &Client| {
+        client
+            .poll(Some("\"t\""), 0, Duration::ZERO)
+            .await
+            .map_err(|fault| fault.kind)
+    };
     let first = client(&door.chas, Some(&kept));
     let registration = super::fake::registration();
     assert!(first.register(&registration).await.is_ok());
@@ -205,14 +340,23 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unknown);
     let fault = again.register(&registration).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unauthorized);
-    assert!(!again.has_other_credentials(fault.shown).await, "the operator gave nothing else, so that is no reason for haste");
+    assert!(
+        !again.has_other_credentials(fault.shown).await,
+        "the operator gave nothing else, so that is no reason for haste"
+    );
     poll(&again).await.unwrap();
     // That it may not do something is no word on the token.
     for _ in 0..2 {
         assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unauthorized);
     }
-    assert_eq!(shown(&door), ["given", "issued", "issued", "issued", "given", "issued", "issued", "issued"]);
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
+    assert_eq!(
+        shown(&door),
+        [
+            "given", "issued", "issued", "issued", "given", "issued", "issued", "issued"
+        ]
+    );
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&kept).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
 }
 
@@ -221,21 +365,43 @@ async fn what_chas_issued_is_shown_to_it_alone_and_until_the_operator_gives_anot
     let mut first = door(vec![http("200 OK\r\n", r#"{"token":"issued"}"#)]).await;
     let (_directory, kept) = given_and_kept(&mut first);
     let registration = super::fake::registration();
-    assert!(client(&first.chas, Some(&kept)).register(&registration).await.is_ok());
+    assert!(
+        client(&first.chas, Some(&kept))
+            .register(&registration)
+            .await
+            .is_ok()
+    );
     let mut other = door(vec![http("401 No\r\n", "")]).await;
     other.chas.token.clone_from(&first.chas.token);
-    assert!(client(&other.chas, Some(&kept)).register(&registration).await.is_err());
+    assert!(
+        client(&other.chas, Some(&kept))
+            .register(&registration)
+            .await
+            .is_err()
+    );
     assert_eq!(shown(&other), ["given"]);
     first.chas.token = Some(Secret::new("another"));
-    assert!(client(&first.chas, Some(&kept)).register(&registration).await.is_ok());
+    assert!(
+        client(&first.chas, Some(&kept))
+            .register(&registration)
+            .await
+            .is_ok()
+    );
     assert_eq!(shown(&first), ["given", "another"]);
 }
 
 #[tokio::test]
 async fn a_server_without_tokens_that_refuses_its_own_is_registered_with_again() {
-    let door = door(vec![http("200 OK\r\n", r#"{"token":"issued"}"#), http("401 No\r\n", "")]).await;
+    let door = door(vec![
+        http("200 OK\r\n", r#"{"token":"issued"}"#),
+        http("401 No\r\n", ""),
+    ])
+    .await;
     let client = client(&door.chas, None);
     assert!(client.register(&super::fake::registration()).await.is_ok());
-    assert_eq!(client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind, FaultKind::Unknown);
+    assert_eq!(
+        client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind,
+        FaultKind::Unknown
+    );
     assert_eq!(shown(&door), ["nothing", "issued"]);
 }

@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::chas::client::{Fault, FaultKind, Polled};
 use crate::chas::wire::{
-    Acknowledgement, Capacity, Content, Freshness, Listing, Registration, Report, Resources, Speaks, Vitals, Welcome,
+    Acknowledgement, Capacity, Content, Freshness, Listing, Registration, Report, Resources,
+    Speaks, Vitals, Welcome,
 };
 use crate::chas::{Asking, Calls, Contact, Link, Node, Settings};
 use crate::metrics::Metrics;
@@ -67,11 +68,21 @@ impl Server {
 
     /// The calls since the last time, without their times.
     pub(super) fn heard(&self) -> Vec<&'static str> {
-        self.calls.lock().unwrap().drain(..).map(|(_, call)| call).collect()
+        self.calls
+            .lock()
+            .unwrap()
+            .drain(..)
+            .map(|(_, call)| call)
+            .collect()
     }
 
     pub(super) fn count(&self, call: &str) -> usize {
-        self.calls.lock().unwrap().iter().filter(|(_, called)| *called == call).count()
+        self.calls
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|(_, called)| *called == call)
+            .count()
     }
 }
 
@@ -92,14 +103,22 @@ pub(super) struct Line(pub(super) Arc<Server>);
 impl Calls for Line {
     async fn register(&self, _: &Registration) -> Result<Welcome, Fault> {
         self.0.called("register")?;
-        Ok(Welcome { cluster_size: self.0.cluster_size, report_changes: self.0.keeps, ..Welcome::default() })
+        Ok(Welcome {
+            cluster_size: self.0.cluster_size,
+            report_changes: self.0.keeps,
+            ..Welcome::default()
+        })
     }
 
     async fn report(&self, _: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
         self.0.called(if whole { "report" } else { "heartbeat" })?;
         let send_all = self.0.forgets.swap(false, Ordering::Relaxed);
         let desired_generation = Some(self.0.generation.load(Ordering::Relaxed));
-        Ok(Acknowledgement { desired_generation, desired_epoch: None, send_all })
+        Ok(Acknowledgement {
+            desired_generation,
+            desired_epoch: None,
+            send_all,
+        })
     }
 
     async fn poll(&self, etag: Option<&str>, _: u64, hold: Duration) -> Result<Polled, Fault> {
@@ -110,17 +129,36 @@ impl Calls for Line {
             let changed = self.0.changed.notified();
             let _either = tokio::time::timeout(hold, changed).await;
             // What broke off meanwhile did so for those who waited, too.
-            self.0.faults.lock().unwrap().get("all").map_or(Ok(()), |&(kind, retry_after)| Err(fault(kind, retry_after)))?;
+            self.0
+                .faults
+                .lock()
+                .unwrap()
+                .get("all")
+                .map_or(Ok(()), |&(kind, retry_after)| Err(fault(kind, retry_after)))?;
         }
         if etag == Some(&tag()) {
             return Ok(Polled::Unchanged { held: holds });
         }
         tokio::time::sleep(self.0.poll_takes).await;
         let generation = self.0.generation.load(Ordering::Relaxed);
-        let tag = if self.0.fickle { format!("{:?}", Instant::now()) } else { tag() };
+        let tag = if self.0.fickle {
+            format!("{:?}", Instant::now())
+        } else {
+            tag()
+        };
         let etag = (!self.0.tagless).then_some(tag);
-        let set = PulledSet { epoch: "e".to_owned(), generation, etag, ..PulledSet::default() };
-        Ok(Polled::Listing { listing: Box::new(Listing { set, poll_after: None }) })
+        let set = PulledSet {
+            epoch: "e".to_owned(),
+            generation,
+            etag,
+            ..PulledSet::default()
+        };
+        Ok(Polled::Listing {
+            listing: Box::new(Listing {
+                set,
+                poll_after: None,
+            }),
+        })
     }
 
     fn has_other_credentials(&self, _: u64) -> impl Future<Output = bool> + Send {
@@ -130,11 +168,26 @@ impl Calls for Line {
 
 /// What a small node says of itself.
 pub(super) fn registration() -> Registration {
-    let resources = Capacity { cpu_cores: 1, memory_total: "1GB".to_owned(), disk_total: "1GB".to_owned() };
+    let resources = Capacity {
+        cpu_cores: 1,
+        memory_total: "1GB".to_owned(),
+        disk_total: "1GB".to_owned(),
+    };
     let (node_id, hostname) = ("n".to_owned(), "n".to_owned());
     let (instance_uuid, boot_id, labels) = (String::new(), String::new(), BTreeMap::new());
     let (api, agent_version) = (Speaks::default(), "0");
-    Registration { node_id, hostname, ip_address: None, port: 1, resources, instance_uuid, boot_id, agent_version, api, labels }
+    Registration {
+        node_id,
+        hostname,
+        ip_address: None,
+        port: 1,
+        resources,
+        instance_uuid,
+        boot_id,
+        agent_version,
+        api,
+        labels,
+    }
 }
 
 /// A node without containers.
@@ -148,9 +201,18 @@ pub(super) struct Bare {
 
 impl Default for Bare {
     fn default() -> Self {
-        let asking = Mutex::new(Asking { whole: true, ..Asking::default() });
+        let asking = Mutex::new(Asking {
+            whole: true,
+            ..Asking::default()
+        });
         let (changes, link) = (watch::Sender::new(0), Mutex::new(marks::Link::default()));
-        Self { asking, link, changes, status: Mutex::new("healthy"), stores: Mutex::new(true) }
+        Self {
+            asking,
+            link,
+            changes,
+            status: Mutex::new("healthy"),
+            stores: Mutex::new(true),
+        }
     }
 }
 
@@ -161,8 +223,18 @@ impl Node for Bare {
 
     fn report(&self) -> Report {
         let observed_generation = self.asking.lock().unwrap().generation;
-        let resources = Resources { cpu_usage: 0.0, memory_usage: 0.0, disk_available: "1GB".to_owned(), container_count: 0 };
-        let desired = Freshness { source: "chas", age_s: None, stale: false, fault: None };
+        let resources = Resources {
+            cpu_usage: 0.0,
+            memory_usage: 0.0,
+            disk_available: "1GB".to_owned(),
+            container_count: 0,
+        };
+        let desired = Freshness {
+            source: "chas",
+            age_s: None,
+            stale: false,
+            fault: None,
+        };
         let content = Content {
             status: *self.status.lock().unwrap(),
             observed_generation,
@@ -170,7 +242,17 @@ impl Node for Bare {
             converged: true,
             ..Content::default()
         };
-        Report { vitals: Vitals { seq: 0, resources, uptime: 0, load_average: [0.0; 3], desired }, content, up_to_seq: 0 }
+        Report {
+            vitals: Vitals {
+                seq: 0,
+                resources,
+                uptime: 0,
+                load_average: [0.0; 3],
+                desired,
+            },
+            content,
+            up_to_seq: 0,
+        }
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -194,7 +276,10 @@ impl Node for Bare {
             (asking.generation, asking.epoch) = (Some(set.generation), Some(set.epoch));
             self.changes.send_modify(|count| *count += 1);
         }
-        ready(Ok(PullOutcome { stale, ..PullOutcome::default() }))
+        ready(Ok(PullOutcome {
+            stale,
+            ..PullOutcome::default()
+        }))
     }
 
     fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
@@ -226,19 +311,44 @@ impl Drop for Running {
     }
 }
 
-pub(super) fn join(server: &Arc<Server>, node: &Arc<Bare>, stop: &CancellationToken, tracker: &TaskTracker) -> Arc<Contact> {
+pub(super) fn join(
+    server: &Arc<Server>,
+    node: &Arc<Bare>,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> Arc<Contact> {
     let contact = Arc::new(Contact::default());
-    let settings = Settings { boot_id: "b".to_owned(), health_interval: Duration::from_secs(30) };
-    let link = Link::new(Arc::clone(node), Line(Arc::clone(server)), settings, Arc::clone(&contact), Metrics::new());
+    let settings = Settings {
+        boot_id: "b".to_owned(),
+        health_interval: Duration::from_secs(30),
+    };
+    let link = Link::new(
+        Arc::clone(node),
+        Line(Arc::clone(server)),
+        settings,
+        Arc::clone(&contact),
+        Metrics::new(),
+    );
     tracker.spawn(link.run(stop.clone()));
     contact
 }
 
 pub(super) fn start(server: Server) -> Running {
-    let (node, server, stop, tracker) = (Arc::default(), Arc::new(server), CancellationToken::new(), TaskTracker::new());
+    let (node, server, stop, tracker) = (
+        Arc::default(),
+        Arc::new(server),
+        CancellationToken::new(),
+        TaskTracker::new(),
+    );
     server.generation.store(1, Ordering::Relaxed);
     let contact = join(&server, &node, &stop, &tracker);
-    Running { node, server, contact, stop, tracker }
+    Running {
+        node,
+        server,
+        contact,
+        stop,
+        tracker,
+    }
 }
 
 pub(super) async fn pass(seconds: u64) {

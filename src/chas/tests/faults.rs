@@ -8,7 +8,10 @@ use crate::chas::client::FaultKind;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     pass(45).await;
     running.server.fail("all", FaultKind::Away);
     running.server.changed.notify_waiters();
@@ -18,8 +21,14 @@ async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to
     pass(600).await;
     let calls = running.server.heard();
     let polls: Vec<_> = (0..calls.len()).filter(|at| calls[*at] == "poll").collect();
-    assert!((10..=40).contains(&calls.len()) && polls.len() <= 3, "{calls:?}");
-    assert!(polls.iter().all(|at| calls[at - 1] == "report"), "{calls:?}");
+    assert!(
+        (10..=40).contains(&calls.len()) && polls.len() <= 3,
+        "{calls:?}"
+    );
+    assert!(
+        polls.iter().all(|at| calls[at - 1] == "report"),
+        "{calls:?}"
+    );
     running.server.recover();
     pass(60).await;
     let calls = running.server.heard();
@@ -36,7 +45,10 @@ async fn each_fault_has_its_own_pace_and_consequence() {
         (FaultKind::Away, 20..=90, 0),
         (FaultKind::NotOffered, 1..=7, 0),
     ] {
-        let running = start(Server { holds: true, ..Server::default() });
+        let running = start(Server {
+            holds: true,
+            ..Server::default()
+        });
         pass(10).await;
         running.server.fail("poll", kind);
         running.server.changed.notify_waiters();
@@ -45,7 +57,10 @@ async fn each_fault_has_its_own_pace_and_consequence() {
         pass(1800).await;
         let calls = running.server.heard();
         let of = |call: &str| calls.iter().filter(|called| **called == call).count();
-        assert!(polls.contains(&of("poll")) && of("register") == registers && of("report") >= 59, "{kind:?} {calls:?}");
+        assert!(
+            polls.contains(&of("poll")) && of("register") == registers && of("report") >= 59,
+            "{kind:?} {calls:?}"
+        );
         running.server.recover();
         running.server.list(2);
         pass(700).await;
@@ -56,14 +71,20 @@ async fn each_fault_has_its_own_pace_and_consequence() {
 #[tokio::test(start_paused = true)]
 async fn a_node_that_is_not_known_registers_again() {
     for call in ["poll", "report"] {
-        let running = start(Server { holds: true, ..Server::default() });
+        let running = start(Server {
+            holds: true,
+            ..Server::default()
+        });
         pass(10).await;
         running.server.heard();
         running.server.fail(call, FaultKind::Unknown);
         running.server.list(2);
         pass(31).await;
         running.server.recover();
-        assert!((1..10).contains(&running.server.count("register")), "{call}");
+        assert!(
+            (1..10).contains(&running.server.count("register")),
+            "{call}"
+        );
         pass(301).await;
         assert_eq!(running.node.asking().generation, Some(2), "{call}");
     }
@@ -71,34 +92,61 @@ async fn a_node_that_is_not_known_registers_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_set_that_cannot_be_stored_is_said_and_asked_for_again() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     pass(10).await;
     *running.node.stores.lock().unwrap() = false;
     running.server.list(2);
     pass(60).await;
     let fault = running.contact.standing().freshness.fault.unwrap();
-    assert_eq!((fault.code, fault.message.as_str()), ("not_stored", "the disk is full"));
+    assert_eq!(
+        (fault.code, fault.message.as_str()),
+        ("not_stored", "the disk is full")
+    );
     *running.node.stores.lock().unwrap() = true;
     pass(60).await;
-    assert_eq!((running.node.asking().generation, running.contact.standing().freshness.fault), (Some(2), None));
+    assert_eq!(
+        (
+            running.node.asking().generation,
+            running.contact.standing().freshness.fault
+        ),
+        (Some(2), None)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_older_generation_changes_nothing() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     running.server.list(9);
     pass(10).await;
     running.server.list(3);
     pass(300).await;
     assert_eq!(running.node.asking().generation, Some(9));
     // And is not asked for without a pause.
-    assert!(running.server.count("poll") < 45, "{}", running.server.count("poll"));
+    assert!(
+        running.server.count("poll") < 45,
+        "{}",
+        running.server.count("poll")
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn where_only_reports_do_not_work_what_is_listed_is_there_all_the_same() {
-    for (kind, soon) in [(FaultKind::Away, 800), (FaultKind::Bad, 90), (FaultKind::NotOffered, 90), (FaultKind::Refused, 90)] {
-        let running = start(Server { holds: true, ..Server::default() });
+    for (kind, soon) in [
+        (FaultKind::Away, 800),
+        (FaultKind::Bad, 90),
+        (FaultKind::NotOffered, 90),
+        (FaultKind::Refused, 90),
+    ] {
+        let running = start(Server {
+            holds: true,
+            ..Server::default()
+        });
         running.server.fail("report", kind);
         pass(soon).await;
         assert_eq!(running.node.asking().generation, Some(1), "{kind:?}");
@@ -115,7 +163,10 @@ async fn where_only_reports_do_not_work_what_is_listed_is_there_all_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn a_door_that_leads_nowhere_for_a_moment_silences_nobody() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     running.server.fail("register", FaultKind::NotOffered);
     pass(10).await;
     running.server.fail("report", FaultKind::NotOffered);
@@ -130,10 +181,15 @@ async fn a_door_that_leads_nowhere_for_a_moment_silences_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_registers_again() {
-    for (call, kind, polls) in
-        [("report", FaultKind::Conflict, 0), ("poll", FaultKind::Conflict, 1), ("report", FaultKind::Unauthorized, 3)]
-    {
-        let running = start(Server { holds: true, ..Server::default() });
+    for (call, kind, polls) in [
+        ("report", FaultKind::Conflict, 0),
+        ("poll", FaultKind::Conflict, 1),
+        ("report", FaultKind::Unauthorized, 3),
+    ] {
+        let running = start(Server {
+            holds: true,
+            ..Server::default()
+        });
         pass(10).await;
         running.server.fail(call, kind);
         running.server.list(2);
@@ -142,29 +198,59 @@ async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_register
         pass(1800).await;
         let calls = running.server.heard();
         let of = |call: &str| calls.iter().filter(|called| **called == call).count();
-        assert!((3..=40).contains(&of("register")) && of("report") < 160, "{kind:?} {calls:?}");
+        assert!(
+            (3..=40).contains(&of("register")) && of("report") < 160,
+            "{kind:?} {calls:?}"
+        );
         assert!(of("poll") <= polls * of("register"), "{kind:?} {calls:?}");
         assert!(running.contact.standing().identity_conflict || kind != FaultKind::Conflict);
         running.server.recover();
         pass(310).await;
-        assert!(!running.contact.standing().identity_conflict && running.node.asking().generation == Some(2), "{kind:?}");
+        assert!(
+            !running.contact.standing().identity_conflict
+                && running.node.asking().generation == Some(2),
+            "{kind:?}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_its_time_is_not_cut_off_again_and_again() {
-    let running = start(Server { holds: true, poll_takes: Duration::from_secs(9), ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        poll_takes: Duration::from_secs(9),
+        ..Server::default()
+    });
     for second in 0..12 {
-        *running.node.status.lock().unwrap() = if second % 2 == 0 { "degraded" } else { "healthy" };
+        *running.node.status.lock().unwrap() = if second % 2 == 0 {
+            "degraded"
+        } else {
+            "healthy"
+        };
         running.node.changes.send_modify(|count| *count += 1);
         pass(2).await;
     }
-    assert_eq!(running.node.asking().generation, Some(1), "{:?}", running.server.heard());
+    assert_eq!(
+        running.node.asking().generation,
+        Some(1),
+        "{:?}",
+        running.server.heard()
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_without_tags_or_with_another_each_time_is_not_asked_for_ever_without_a_pause() {
-    for server in [Server { tagless: true, ..Server::default() }, Server { fickle: true, holds: true, ..Server::default() }] {
+    for server in [
+        Server {
+            tagless: true,
+            ..Server::default()
+        },
+        Server {
+            fickle: true,
+            holds: true,
+            ..Server::default()
+        },
+    ] {
         let running = start(server);
         for whole in [true, false] {
             running.node.asking.lock().unwrap().whole = whole;
@@ -178,10 +264,18 @@ async fn a_server_without_tags_or_with_another_each_time_is_not_asked_for_ever_w
 
 #[tokio::test(start_paused = true)]
 async fn what_the_server_asks_for_with_reports_does_not_keep_it_from_being_polled() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     pass(10).await;
     let retry_after = Some(Duration::from_secs(3600));
-    running.server.faults.lock().unwrap().insert("report", (FaultKind::Away, retry_after));
+    running
+        .server
+        .faults
+        .lock()
+        .unwrap()
+        .insert("report", (FaultKind::Away, retry_after));
     pass(60).await;
     running.server.fail("poll", FaultKind::Away);
     running.server.changed.notify_waiters();

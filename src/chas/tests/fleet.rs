@@ -17,7 +17,9 @@ fn by_second(server: &Server, from: Instant, seconds: usize) -> Vec<usize> {
     let mut counts = vec![0; seconds];
     for (at, _) in server.calls.lock().unwrap().iter() {
         let second = at.checked_duration_since(from).map(|since| since.as_secs());
-        if let Some(count) = second.and_then(|second| counts.get_mut(usize::try_from(second).unwrap())) {
+        if let Some(count) =
+            second.and_then(|second| counts.get_mut(usize::try_from(second).unwrap()))
+        {
             *count += 1;
         }
     }
@@ -27,20 +29,30 @@ fn by_second(server: &Server, from: Instant, seconds: usize) -> Vec<usize> {
 #[tokio::test(start_paused = true)]
 async fn a_fleet_does_not_boot_come_back_or_go_on_after_a_change_all_at_once() {
     const NODES: usize = 3000;
-    let server = Arc::new(Server { holds: true, cluster_size: Some(NODES as u64), ..Server::default() });
+    let server = Arc::new(Server {
+        holds: true,
+        cluster_size: Some(NODES as u64),
+        ..Server::default()
+    });
     server.generation.store(1, Ordering::Relaxed);
     let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
     let nodes: Vec<Arc<Bare>> = (0..NODES).map(|_| Arc::default()).collect();
     for node in &nodes {
         // They met CHaS in another boot.
-        *node.link.lock().unwrap() = marks::Link { cluster_size: NODES as u64, ..marks::Link::default() };
+        *node.link.lock().unwrap() = marks::Link {
+            cluster_size: NODES as u64,
+            ..marks::Link::default()
+        };
         join(&server, node, &stop, &tracker);
     }
     let begun = Instant::now();
     pass(30).await;
     // Over 30 s, each with its registration, two reports and two polls.
     let peak = *by_second(&server, begun, 30).iter().max().unwrap();
-    assert!(peak <= 5 * NODES / 30 * 13 / 10, "{peak} calls in one second while they boot");
+    assert!(
+        peak <= 5 * NODES / 30 * 13 / 10,
+        "{peak} calls in one second while they boot"
+    );
     pass(570).await;
     let steady = by_second(&server, begun + Duration::from_secs(300), 300);
     let mean = steady.iter().sum::<usize>() / steady.len();
@@ -52,7 +64,10 @@ async fn a_fleet_does_not_boot_come_back_or_go_on_after_a_change_all_at_once() {
     let told = Instant::now();
     pass(300).await;
     let peak = *by_second(&server, told, 300).iter().max().unwrap();
-    assert!(peak < 2 * mean, "{peak} calls in one second after a change, and {mean} usually");
+    assert!(
+        peak < 2 * mean,
+        "{peak} calls in one second after a change, and {mean} usually"
+    );
 
     server.fail("all", FaultKind::Away);
     server.changed.notify_waiters();
@@ -62,8 +77,17 @@ async fn a_fleet_does_not_boot_come_back_or_go_on_after_a_change_all_at_once() {
     pass(180).await;
     let calls = by_second(&server, back, 180);
     let peak = *calls.iter().max().unwrap();
-    assert!(peak < 2 * mean, "{peak} calls in one second, and {mean} usually: {calls:?}");
-    let reached = server.calls.lock().unwrap().iter().filter(|(at, call)| *at >= back && *call == "poll").count();
+    assert!(
+        peak < 2 * mean,
+        "{peak} calls in one second, and {mean} usually: {calls:?}"
+    );
+    let reached = server
+        .calls
+        .lock()
+        .unwrap()
+        .iter()
+        .filter(|(at, call)| *at >= back && *call == "poll")
+        .count();
     assert!(reached >= NODES, "{reached}");
     stop.cancel();
 }

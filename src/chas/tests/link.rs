@@ -9,15 +9,24 @@ use crate::chas::client::FaultKind;
 
 #[tokio::test(start_paused = true)]
 async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     pass(5).await;
     // The set that it got is a change, and reported.
-    assert_eq!(running.server.heard(), ["register", "report", "poll", "poll", "report"]);
+    assert_eq!(
+        running.server.heard(),
+        ["register", "report", "poll", "poll", "report"]
+    );
     assert_eq!(running.node.asking().generation, Some(1));
     pass(600).await;
     let calls = running.server.heard();
     let of = |call: &str| calls.iter().filter(|called| **called == call).count();
-    assert!((19..=21).contains(&of("report")) && (10..=13).contains(&of("poll")) && of("register") == 0, "{calls:?}");
+    assert!(
+        (19..=21).contains(&of("report")) && (10..=13).contains(&of("poll")) && of("register") == 0,
+        "{calls:?}"
+    );
     let standing = running.contact.standing();
     assert!(standing.reachable && standing.registered && !standing.freshness.stale);
     running.stop.cancel();
@@ -28,22 +37,38 @@ async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() 
 #[tokio::test(start_paused = true)]
 async fn what_is_stored_from_before_is_known_to_be_fresh_at_once() {
     for holds in [true, false] {
-        let running = start(Server { holds, ..Server::default() });
+        let running = start(Server {
+            holds,
+            ..Server::default()
+        });
         let tag = Some("1".to_owned());
-        (running.node.asking.lock().unwrap().generation, running.node.asking.lock().unwrap().etag) = (Some(1), tag);
+        (
+            running.node.asking.lock().unwrap().generation,
+            running.node.asking.lock().unwrap().etag,
+        ) = (Some(1), tag);
         pass(2).await;
         assert!(!running.contact.standing().freshness.stale);
         running.server.heard();
         pass(600).await;
         let polls = running.server.count("poll");
-        assert!(if holds { (10..=13).contains(&polls) } else { (27..=81).contains(&polls) }, "{holds} {polls}");
+        assert!(
+            if holds {
+                (10..=13).contains(&polls)
+            } else {
+                (27..=81).contains(&polls)
+            },
+            "{holds} {polls}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_there_at_once_by_a_held_poll_and_by_a_report_where_polls_are_not_held() {
     for holds in [true, false] {
-        let running = start(Server { holds, ..Server::default() });
+        let running = start(Server {
+            holds,
+            ..Server::default()
+        });
         pass(100).await;
         running.server.list(2);
         pass(if holds { 1 } else { 32 }).await;
@@ -52,13 +77,23 @@ async fn a_change_is_there_at_once_by_a_held_poll_and_by_a_report_where_polls_ar
         running.server.heard();
         pass(600).await;
         let polls = running.server.count("poll");
-        assert!(if holds { (10..=13).contains(&polls) } else { (27..=81).contains(&polls) }, "{holds} {polls}");
+        assert!(
+            if holds {
+                (10..=13).contains(&polls)
+            } else {
+                (27..=81).contains(&polls)
+            },
+            "{holds} {polls}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn changes_are_reported_within_a_second_joined_and_two_seconds_apart() {
-    let running = start(Server { holds: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
     pass(45).await;
     running.server.heard();
     for (status, changes) in [("degraded", 20), ("healthy", 20)] {
@@ -69,7 +104,14 @@ async fn changes_are_reported_within_a_second_joined_and_two_seconds_apart() {
         }
         tokio::time::sleep(Duration::from_millis(600)).await;
     }
-    let reports = || running.server.heard().into_iter().filter(|call| *call == "report").count();
+    let reports = || {
+        running
+            .server
+            .heard()
+            .into_iter()
+            .filter(|call| *call == "report")
+            .count()
+    };
     assert_eq!(reports(), 1);
     pass(2).await;
     assert_eq!(reports(), 1);
@@ -81,26 +123,52 @@ async fn changes_are_reported_within_a_second_joined_and_two_seconds_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_keeps_what_it_was_told_hears_only_what_changes() {
-    let running = start(Server { holds: true, keeps: true, ..Server::default() });
+    let running = start(Server {
+        holds: true,
+        keeps: true,
+        ..Server::default()
+    });
     pass(5).await;
     running.server.heard();
     pass(100).await;
-    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (0, 3));
+    assert_eq!(
+        (
+            running.server.count("report"),
+            running.server.count("heartbeat")
+        ),
+        (0, 3)
+    );
     // It forgot, or is another one: all of it, soon.
     running.server.forgets.store(true, Ordering::Relaxed);
     pass(30).await;
     running.server.heard();
     pass(3).await;
-    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (0, 0));
+    assert_eq!(
+        (
+            running.server.count("report"),
+            running.server.count("heartbeat")
+        ),
+        (0, 0)
+    );
     *running.node.status.lock().unwrap() = "degraded";
     running.node.changes.send_modify(|count| *count += 1);
     pass(2).await;
-    assert_eq!((running.server.count("report"), running.server.count("heartbeat")), (1, 0));
+    assert_eq!(
+        (
+            running.server.count("report"),
+            running.server.count("heartbeat")
+        ),
+        (1, 0)
+    );
     running.server.fail("all", FaultKind::Away);
     running.server.changed.notify_waiters();
     pass(40).await;
     running.server.heard();
     running.server.recover();
     pass(60).await;
-    assert_eq!(running.server.heard()[0], "report", "what it knows is not known");
+    assert_eq!(
+        running.server.heard()[0],
+        "report",
+        "what it knows is not known"
+    );
 }

@@ -11,7 +11,12 @@ struct Said {
 impl Said {
     fn nothing() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { flags: Flags::default(), environment: BTreeMap::new(), dir }.file("")
+        Self {
+            flags: Flags::default(),
+            environment: BTreeMap::new(),
+            dir,
+        }
+        .file("")
     }
 
     fn env(mut self, name: &'static str, value: &str) -> Self {
@@ -42,7 +47,13 @@ impl Said {
     /// The faults, with the file's directory taken away.
     fn faults(&self) -> Vec<String> {
         let dir = format!("{}/", self.dir.path().display());
-        self.load().outcome.unwrap_err().0.iter().map(|fault| fault.to_string().replace(&dir, "")).collect()
+        self.load()
+            .outcome
+            .unwrap_err()
+            .0
+            .iter()
+            .map(|fault| fault.to_string().replace(&dir, ""))
+            .collect()
     }
 }
 
@@ -55,7 +66,10 @@ fn with_nothing_said_the_table_holds() {
     assert_eq!(config.network.subnet.to_string(), "10.231.0.0/16");
     assert_eq!(config.network.port_range, 20000..=29999);
     assert_eq!(config.logging.level, "info");
-    assert_eq!(config.node.id, rustix::system::uname().nodename().to_str().unwrap());
+    assert_eq!(
+        config.node.id,
+        rustix::system::uname().nodename().to_str().unwrap()
+    );
 }
 
 #[test]
@@ -67,7 +81,10 @@ fn the_example_of_the_specification_is_taken_as_it_is() {
     );
     let config = said.config();
     assert_eq!(config.node.hostname, "worker-1.local");
-    assert_eq!(config.logging.file, Some("/var/log/chas-node-agent.log".into()));
+    assert_eq!(
+        config.logging.file,
+        Some("/var/log/chas-node-agent.log".into())
+    );
     assert_eq!(config.chas.unwrap().url.as_str(), "http://chas-api:8080/");
 }
 
@@ -75,9 +92,19 @@ fn the_example_of_the_specification_is_taken_as_it_is() {
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
     let port = |said: &Said| {
         let loaded = said.load();
-        let row = loaded.effective.iter().find(|row| row.key == "api.port").unwrap().clone();
-        assert_eq!(row.value.unwrap(), loaded.outcome.unwrap().api.listen.port().to_string());
-        row.origin.to_string().replace(&format!("{}/", said.dir.path().display()), "")
+        let row = loaded
+            .effective
+            .iter()
+            .find(|row| row.key == "api.port")
+            .unwrap()
+            .clone();
+        assert_eq!(
+            row.value.unwrap(),
+            loaded.outcome.unwrap().api.listen.port().to_string()
+        );
+        row.origin
+            .to_string()
+            .replace(&format!("{}/", said.dir.path().display()), "")
     };
     let said = Said::nothing();
     assert_eq!(port(&said), "default");
@@ -109,15 +136,26 @@ fn every_fault_is_told_at_once_with_where_it_is() {
         ]
     );
     let shown = report(&said.load());
-    assert!(shown.contains("\n7 wrong:\n") && shown.contains("containers.max"), "{shown}");
+    assert!(
+        shown.contains("\n7 wrong:\n") && shown.contains("containers.max"),
+        "{shown}"
+    );
 }
 
 #[test]
 fn without_a_token_only_this_host_is_listened_to() {
     let said = Said::nothing().env("CHAS_LISTEN", "0.0.0.0");
     assert_eq!(said.faults().len(), 1);
-    assert!(said.faults()[0].starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 can be reached"));
-    assert!(Said::nothing().env("CHAS_LISTEN", "::1").load().outcome.is_ok());
+    assert!(
+        said.faults()[0].starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 can be reached")
+    );
+    assert!(
+        Said::nothing()
+            .env("CHAS_LISTEN", "::1")
+            .load()
+            .outcome
+            .is_ok()
+    );
     let config = Said::nothing().env("CHAS_TOKEN", TOKEN).config();
     assert_eq!(config.api.listen.to_string(), "0.0.0.0:9090");
     assert_eq!(config.api.token.unwrap().expose(), TOKEN);
@@ -133,68 +171,159 @@ fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
     assert!(!format!("{config:?}").contains(TOKEN));
     assert_eq!(config.api.token.unwrap().expose(), TOKEN);
     let said = said.env("CHAS_TOKEN", TOKEN);
-    assert_eq!(said.faults(), ["environment CHAS_TOKEN_FILE: api.token_file: CHAS_TOKEN is set too: keep one of them"]);
+    assert_eq!(
+        said.faults(),
+        ["environment CHAS_TOKEN_FILE: api.token_file: CHAS_TOKEN is set too: keep one of them"]
+    );
     assert!(!report(&said.load()).contains(TOKEN));
     std::fs::write(&path, "short").unwrap();
-    assert!(!Said::nothing().env("CHAS_TOKEN", "short-secret").faults()[0].contains("short-secret"));
+    assert!(
+        !Said::nothing().env("CHAS_TOKEN", "short-secret").faults()[0].contains("short-secret")
+    );
     let said = Said::nothing().env("CHAS_TOKEN_FILE", path.to_str().unwrap());
-    assert!(said.faults()[0].ends_with("the token has fewer than 16 characters"), "{:?}", said.faults());
+    assert!(
+        said.faults()[0].ends_with("the token has fewer than 16 characters"),
+        "{:?}",
+        said.faults()
+    );
 }
 
 #[test]
 fn what_chas_is_spoken_to_with_is_found_wrong_at_once_and_read_later() {
-    let said = Said::nothing().env("CHAS_API_URL", "https://chas:1/base").env("CHAS_API_TOKEN", TOKEN);
+    let said = Said::nothing()
+        .env("CHAS_API_URL", "https://chas:1/base")
+        .env("CHAS_API_TOKEN", TOKEN);
     let chas = said.env("CHAS_API_CA_FILE", "/none").config().chas.unwrap();
-    assert_eq!((chas.url.as_str(), chas.token.as_ref().map(Secret::expose)), ("https://chas:1/base/", Some(TOKEN)));
+    assert_eq!(
+        (chas.url.as_str(), chas.token.as_ref().map(Secret::expose)),
+        ("https://chas:1/base/", Some(TOKEN))
+    );
     let wrong = Said::nothing()
         .env("CHAS_API_URL", "http://chas")
         .env("CHAS_API_TOKEN", TOKEN)
         .env("CHAS_API_TOKEN_FILE", "/none")
         .env("CHAS_API_CERT_FILE", "/none");
     let faults = wrong.faults();
-    for part in ["keep one of them", "of no use without chas.key_file", "are for an https URL"] {
-        assert!(faults.iter().any(|fault| fault.contains(part)), "{part} is not in {faults:?}");
+    for part in [
+        "keep one of them",
+        "of no use without chas.key_file",
+        "are for an https URL",
+    ] {
+        assert!(
+            faults.iter().any(|fault| fault.contains(part)),
+            "{part} is not in {faults:?}"
+        );
     }
-    assert_eq!(Said::nothing().env("CHAS_API_TOKEN", "short").faults().len(), 1);
+    assert_eq!(
+        Said::nothing()
+            .env("CHAS_API_TOKEN", "short")
+            .faults()
+            .len(),
+        1
+    );
 }
 
 #[test]
 fn a_file_that_is_named_must_exist() {
-    for said in [Said::nothing(), Said::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml")] {
+    for said in [
+        Said::nothing(),
+        Said::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml"),
+    ] {
         let mut said = said;
-        said.flags.file = said.environment.is_empty().then(|| "/nonexistent/c.yaml".into());
-        assert!(said.faults()[0].contains("cannot read /nonexistent/c.yaml: No such file"), "{:?}", said.faults());
+        said.flags.file = said
+            .environment
+            .is_empty()
+            .then(|| "/nonexistent/c.yaml".into());
+        assert!(
+            said.faults()[0].contains("cannot read /nonexistent/c.yaml: No such file"),
+            "{:?}",
+            said.faults()
+        );
     }
 }
 
 #[test]
 fn values_are_refused_at_their_edges() {
     let table: [(&'static str, &[&str], &[&str]); 14] = [
-        ("node.address", &["10.0.0.1", "::1"], &["h", "10.0.0.1:80", "10.0.0.0/8"]),
-        ("node.labels", &["a=b", "a=b, c=", "zone=eu-1,disk=ssd"], &["a", "=b", "a=b c=d", "a b=c"]),
+        (
+            "node.address",
+            &["10.0.0.1", "::1"],
+            &["h", "10.0.0.1:80", "10.0.0.0/8"],
+        ),
+        (
+            "node.labels",
+            &["a=b", "a=b, c=", "zone=eu-1,disk=ssd"],
+            &["a", "=b", "a=b c=d", "a b=c"],
+        ),
         ("chas.token_file", &["/t"], &["t"]),
-        ("api.chas_url", &["http://h", "https://h:1/base"], &["h", "ftp://h", "http://", "http://u:p@h", "http://h?x"]),
+        (
+            "api.chas_url",
+            &["http://h", "https://h:1/base"],
+            &["h", "ftp://h", "http://", "http://u:p@h", "http://h?x"],
+        ),
         ("api.port", &["1", "65535"], &["0", "65536", "-1", "x"]),
-        ("node.id", &["a", "Worker_1.local"], &["-a", "a/b", "a b", "ü"]),
-        ("containerd.namespace", &["chas", "a.b-c_d"], &["a..b", "-a", "a/b", "a-"]),
-        ("monitoring.health_interval", &["1", "1h", "1m 30s"], &["0", "999ms", "3601", "soon", "-5"]),
-        ("logging.level", &["WARNING", "info,hyper=debug", "off"], &["LOUD", "info,LOUD", "a=b=c"]),
-        ("network.bridge", &["chas0", "a23456789012345"], &["a234567890123456", "a/b", "..", "a b"]),
+        (
+            "node.id",
+            &["a", "Worker_1.local"],
+            &["-a", "a/b", "a b", "ü"],
+        ),
+        (
+            "containerd.namespace",
+            &["chas", "a.b-c_d"],
+            &["a..b", "-a", "a/b", "a-"],
+        ),
+        (
+            "monitoring.health_interval",
+            &["1", "1h", "1m 30s"],
+            &["0", "999ms", "3601", "soon", "-5"],
+        ),
+        (
+            "logging.level",
+            &["WARNING", "info,hyper=debug", "off"],
+            &["LOUD", "info,LOUD", "a=b=c"],
+        ),
+        (
+            "network.bridge",
+            &["chas0", "a23456789012345"],
+            &["a234567890123456", "a/b", "..", "a b"],
+        ),
         (
             "network.subnet",
             &["10.0.0.0/8", "192.168.1.0/29"],
-            &["10.0.0.0/7", "10.0.0.0/30", "8.8.8.0/24", "10.0.0.1/24", "172.16.0.0/8", "x"],
+            &[
+                "10.0.0.0/7",
+                "10.0.0.0/30",
+                "8.8.8.0/24",
+                "10.0.0.1/24",
+                "172.16.0.0/8",
+                "x",
+            ],
         ),
-        ("network.port_range", &["1024-65535", "2000-2000"], &["1023-2000", "3-2", "2000", "2000-65536"]),
-        ("registry.insecure", &["a", "a:5000, 127.0.0.1", "[::1]:5000"], &["http://a", "a/b"]),
+        (
+            "network.port_range",
+            &["1024-65535", "2000-2000"],
+            &["1023-2000", "3-2", "2000", "2000-65536"],
+        ),
+        (
+            "registry.insecure",
+            &["a", "a:5000, 127.0.0.1", "[::1]:5000"],
+            &["http://a", "a/b"],
+        ),
         ("state.dir", &["/x"], &["x", "./x"]),
     ];
     for (key, good, bad) in table {
         for text in good {
-            assert!(Said::nothing().flag(key, text).load().outcome.is_ok(), "{key} {text}");
+            assert!(
+                Said::nothing().flag(key, text).load().outcome.is_ok(),
+                "{key} {text}"
+            );
         }
         for text in bad {
-            assert_eq!(Said::nothing().flag(key, text).faults().len(), 1, "{key} {text}");
+            assert_eq!(
+                Said::nothing().flag(key, text).faults().len(),
+                1,
+                "{key} {text}"
+            );
         }
     }
 }
@@ -203,8 +332,20 @@ fn values_are_refused_at_their_edges() {
 fn names_flags_and_variables_are_each_used_once() {
     let mut seen = std::collections::BTreeSet::new();
     for key in KEYS {
-        assert!(seen.insert(key.name.to_owned()) && seen.insert(key.env.to_owned()), "{}", key.name);
-        assert!(key.flag.is_none_or(|flag| seen.insert(format!("--{flag}"))), "{}", key.name);
-        assert!(!key.doc.ends_with('.') && key.name.split('.').count() == 2, "{}", key.name);
+        assert!(
+            seen.insert(key.name.to_owned()) && seen.insert(key.env.to_owned()),
+            "{}",
+            key.name
+        );
+        assert!(
+            key.flag.is_none_or(|flag| seen.insert(format!("--{flag}"))),
+            "{}",
+            key.name
+        );
+        assert!(
+            !key.doc.ends_with('.') && key.name.split('.').count() == 2,
+            "{}",
+            key.name
+        );
     }
 }

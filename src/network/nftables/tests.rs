@@ -4,22 +4,47 @@ use super::*;
 
 fn published() -> Published {
     let owner = "0123456789ab-7".parse().unwrap();
-    let to = |last, port| Publication { owner, address: Ipv4Addr::new(10, 231, 0, last), port };
-    let port = |host_ip, protocol, port| HostPort { host_ip, protocol, port };
+    let to = |last, port| Publication {
+        owner,
+        address: Ipv4Addr::new(10, 231, 0, last),
+        port,
+    };
+    let port = |host_ip, protocol, port| HostPort {
+        host_ip,
+        protocol,
+        port,
+    };
     Published::from([
         (port(None, Protocol::Tcp, 18082), to(2, 80)),
         (port(None, Protocol::Udp, 53), to(3, 53)),
-        (port(Some(Ipv4Addr::new(192, 0, 2, 9)), Protocol::Tcp, 443), to(2, 8443)),
+        (
+            port(Some(Ipv4Addr::new(192, 0, 2, 9)), Protocol::Tcp, 443),
+            to(2, 8443),
+        ),
     ])
 }
 
 #[test]
 fn the_whole_table_replaces_itself_in_one_transaction() {
     let text = whole("chas0", "10.231.0.0/16".parse().unwrap(), &published());
-    assert!(text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"), "{text}");
-    assert!(text.contains("      192.0.2.9 . tcp . 443 comment \"0123456789ab-7\" : 10.231.0.2 . 8443\n"), "{text}");
-    assert!(text.contains("      tcp . 18082 comment \"0123456789ab-7\" : 10.231.0.2 . 80,\n"), "{text}");
-    assert!(text.contains("iifname \"chas0\" ip saddr != 10.231.0.0/16 drop"), "{text}");
+    assert!(
+        text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "      192.0.2.9 . tcp . 443 comment \"0123456789ab-7\" : 10.231.0.2 . 8443\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("      tcp . 18082 comment \"0123456789ab-7\" : 10.231.0.2 . 80,\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("iifname \"chas0\" ip saddr != 10.231.0.0/16 drop"),
+        "{text}"
+    );
     assert!(!text.contains("{  }"), "{text}");
 }
 
@@ -32,8 +57,15 @@ fn an_empty_map_has_no_elements_line() {
 #[test]
 fn a_change_deletes_before_it_adds() {
     let all = published();
-    let delete: Vec<_> = all.keys().copied().filter(|port| port.host_ip.is_some()).collect();
-    let add: Published = all.into_iter().filter(|(port, _)| port.port == 53).collect();
+    let delete: Vec<_> = all
+        .keys()
+        .copied()
+        .filter(|port| port.host_ip.is_some())
+        .collect();
+    let add: Published = all
+        .into_iter()
+        .filter(|(port, _)| port.port == 53)
+        .collect();
     assert_eq!(
         change("chas0", &delete, &add),
         "delete element ip chas0 bound { 192.0.2.9 . tcp . 443 }\n\
@@ -57,10 +89,8 @@ fn json(handle: u32, elements: &str) -> String {
     )
 }
 
-const ONE: &str =
-    r#"[{"elem": {"val": {"concat": ["tcp", 18082]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.2", 80]}]"#;
-const OTHER: &str =
-    r#"[{"elem": {"val": {"concat": ["udp", 53]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.3", 53]}]"#;
+const ONE: &str = r#"[{"elem": {"val": {"concat": ["tcp", 18082]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.2", 80]}]"#;
+const OTHER: &str = r#"[{"elem": {"val": {"concat": ["udp", 53]}, "comment": "0123456789ab-7"}}, {"concat": ["10.231.0.3", 53]}]"#;
 
 #[test]
 fn a_listing_reads_back_what_was_published() {
@@ -72,7 +102,12 @@ fn a_listing_reads_back_what_was_published() {
 fn handles_and_elements_do_not_belong_to_the_shape() {
     let one = read_listing(&json(1, ONE)).unwrap();
     assert_eq!(one.shape, read_listing(&json(99, OTHER)).unwrap().shape);
-    assert_ne!(one.shape, read_listing(&json(1, ONE).replace("-110", "-100")).unwrap().shape);
+    assert_ne!(
+        one.shape,
+        read_listing(&json(1, ONE).replace("-110", "-100"))
+            .unwrap()
+            .shape
+    );
 }
 
 #[test]
@@ -91,5 +126,8 @@ fn an_element_that_is_not_ours_makes_the_shape_differ() {
 
 #[test]
 fn what_is_no_listing_is_an_error() {
-    assert!(matches!(read_listing("table ip chas0 {"), Err(NftError::Listing(_))));
+    assert!(matches!(
+        read_listing("table ip chas0 {"),
+        Err(NftError::Listing(_))
+    ));
 }

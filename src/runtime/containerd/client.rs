@@ -31,9 +31,13 @@ pub(crate) struct Scope {
 
 impl Interceptor for Scope {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("containerd-namespace", self.namespace.clone());
+        request
+            .metadata_mut()
+            .insert("containerd-namespace", self.namespace.clone());
         if let Some(lease) = &self.lease {
-            request.metadata_mut().insert("containerd-lease", lease.clone());
+            request
+                .metadata_mut()
+                .insert("containerd-lease", lease.clone());
         }
         Ok(request)
     }
@@ -76,8 +80,17 @@ impl Client {
                 let socket = socket.clone();
                 async move { Ok::<_, io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
             }));
-        let value = namespace.parse().expect("configuration lets only namespace names through");
-        Self { channel, scope: Scope { namespace: value, lease: None }, namespace: namespace.to_owned() }
+        let value = namespace
+            .parse()
+            .expect("configuration lets only namespace names through");
+        Self {
+            channel,
+            scope: Scope {
+                namespace: value,
+                lease: None,
+            },
+            namespace: namespace.to_owned(),
+        }
     }
 
     /// The containerd namespace that all calls are about.
@@ -154,19 +167,28 @@ impl From<CallError> for RuntimeError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Unavailable(message) => Self::Unavailable(message),
-            CallError::NotFound(message) | CallError::Refused(message) => {
-                Self::failed(state::reason::Reason::CreateFailed, format!("containerd: {message}"))
-            }
-            CallError::AlreadyExists => Self::failed(state::reason::Reason::CreateFailed, "containerd: it exists already"),
+            CallError::NotFound(message) | CallError::Refused(message) => Self::failed(
+                state::reason::Reason::CreateFailed,
+                format!("containerd: {message}"),
+            ),
+            CallError::AlreadyExists => Self::failed(
+                state::reason::Reason::CreateFailed,
+                "containerd: it exists already",
+            ),
         }
     }
 }
 
 /// Awaits a cheap call under [`CALL_TIMEOUT`]. Not for `Tasks.Create`, which must never be given up.
-pub(crate) async fn quick<T>(call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, CallError> {
+pub(crate) async fn quick<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, CallError> {
     match tokio::time::timeout(CALL_TIMEOUT, call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(status.into()),
-        Err(_) => Err(CallError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs()))),
+        Err(_) => Err(CallError::Unavailable(format!(
+            "no answer within {} s",
+            CALL_TIMEOUT.as_secs()
+        ))),
     }
 }

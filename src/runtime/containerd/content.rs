@@ -81,15 +81,18 @@ pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
         CallError::NotFound(text) | CallError::Refused(text)
             if text.contains("no space left on device") || text.contains("disk quota exceeded") =>
         {
-            let message = format!("the disk that holds containerd's data is full: {text}; free some space");
+            let message =
+                format!("the disk that holds containerd's data is full: {text}; free some space");
             RuntimeError::failed(Reason::DiskFull, message)
         }
-        CallError::NotFound(text) | CallError::Refused(text) => {
-            RuntimeError::failed(Reason::CreateFailed, format!("containerd could not {doing}: {text}"))
-        }
-        CallError::AlreadyExists => {
-            RuntimeError::failed(Reason::CreateFailed, format!("containerd could not {doing}: it exists already"))
-        }
+        CallError::NotFound(text) | CallError::Refused(text) => RuntimeError::failed(
+            Reason::CreateFailed,
+            format!("containerd could not {doing}: {text}"),
+        ),
+        CallError::AlreadyExists => RuntimeError::failed(
+            Reason::CreateFailed,
+            format!("containerd could not {doing}: it exists already"),
+        ),
     }
 }
 
@@ -111,7 +114,11 @@ fn signed(bytes: u64) -> i64 {
 }
 
 /// A small blob, checked against its digest; `None`: it is not there. One that is damaged is deleted, and is not there.
-pub(crate) async fn read(client: &Client, digest: &str, bytes_max: usize) -> Result<Option<Bytes>, RuntimeError> {
+pub(crate) async fn read(
+    client: &Client,
+    digest: &str,
+    bytes_max: usize,
+) -> Result<Option<Bytes>, RuntimeError> {
     let mut bytes = Vec::new();
     let mut hash = Sha256::new();
     let there = each_piece(client, digest, |piece| {
@@ -127,7 +134,10 @@ pub(crate) async fn read(client: &Client, digest: &str, bytes_max: usize) -> Res
         return Ok(None);
     }
     if hex(&hash.finalize()) != digest {
-        tracing::warn!(digest, "a blob in containerd's content store is damaged; it is deleted, to be fetched again");
+        tracing::warn!(
+            digest,
+            "a blob in containerd's content store is damaged; it is deleted, to be fetched again"
+        );
         discard(client, digest).await?;
         return Ok(None);
     }
@@ -141,8 +151,16 @@ pub(crate) async fn is_whole(client: &Client, digest: &str) -> Result<bool, Runt
     Ok(there && hex(&hash.finalize()) == digest)
 }
 
-async fn each_piece(client: &Client, digest: &str, mut seen: impl FnMut(&[u8])) -> Result<bool, RuntimeError> {
-    let request = api::ReadContentRequest { digest: digest.to_owned(), offset: 0, size: 0 };
+async fn each_piece(
+    client: &Client,
+    digest: &str,
+    mut seen: impl FnMut(&[u8]),
+) -> Result<bool, RuntimeError> {
+    let request = api::ReadContentRequest {
+        digest: digest.to_owned(),
+        offset: 0,
+        size: 0,
+    };
     let mut pieces = match timely(client.content().read(request)).await? {
         Ok(reply) => reply.into_inner(),
         Err(status) if status.code() == Code::NotFound => return Ok(false),
@@ -160,7 +178,11 @@ async fn each_piece(client: &Client, digest: &str, mut seen: impl FnMut(&[u8])) 
 
 /// Throws away a blob, or the record of one whose file is gone, so that the next to write it starts from nothing.
 pub(crate) async fn discard(client: &Client, digest: &str) -> Result<(), RuntimeError> {
-    match quick(client.content().delete(api::DeleteContentRequest { digest: digest.to_owned() })).await {
+    match quick(client.content().delete(api::DeleteContentRequest {
+        digest: digest.to_owned(),
+    }))
+    .await
+    {
         // Until its file is collected, containerd takes a write of the same digest for done.
         Ok(()) => lease::collect(client).await,
         Err(CallError::NotFound(_)) => Ok(()),
@@ -169,11 +191,25 @@ pub(crate) async fn discard(client: &Client, digest: &str) -> Result<(), Runtime
 }
 
 /// Sets labels of a blob that is there, and leaves its others alone.
-pub(crate) async fn label(client: &Client, digest: &str, labels: HashMap<String, String>) -> Result<(), RuntimeError> {
+pub(crate) async fn label(
+    client: &Client,
+    digest: &str,
+    labels: HashMap<String, String>,
+) -> Result<(), RuntimeError> {
     let paths = labels.keys().map(|key| format!("labels.{key}")).collect();
-    let info = api::Info { digest: digest.to_owned(), labels, ..api::Info::default() };
-    let request = api::UpdateRequest { info: Some(info), update_mask: Some(FieldMask { paths }) };
-    quick(client.content().update(request)).await.map(|_| ()).map_err(|error| refused(error, "label a blob"))
+    let info = api::Info {
+        digest: digest.to_owned(),
+        labels,
+        ..api::Info::default()
+    };
+    let request = api::UpdateRequest {
+        info: Some(info),
+        update_mask: Some(FieldMask { paths }),
+    };
+    quick(client.content().update(request))
+        .await
+        .map(|_| ())
+        .map_err(|error| refused(error, "label a blob"))
 }
 
 /// Stores a small blob with its labels; one that is there only gets the labels.
@@ -185,7 +221,9 @@ pub(crate) async fn put(
 ) -> Result<(), StoreError> {
     if let Opened::Writer(mut writer) = open(client, blob).await? {
         // What an earlier try left of it is shorter than asking.
-        let rest = bytes.get(usize::try_from(writer.offset()).unwrap_or(usize::MAX)..).unwrap_or_default();
+        let rest = bytes
+            .get(usize::try_from(writer.offset()).unwrap_or(usize::MAX)..)
+            .unwrap_or_default();
         for piece in rest.chunks(PIECE_BYTES) {
             writer.write(Bytes::copy_from_slice(piece)).await?;
         }
@@ -196,7 +234,13 @@ pub(crate) async fn put(
 
 /// Throws away what is there of an unfinished blob.
 pub(crate) async fn abort(client: &Client, digest: &str) -> Result<(), RuntimeError> {
-    match quick(client.content().abort(api::AbortRequest { r#ref: key(digest) })).await {
+    match quick(
+        client
+            .content()
+            .abort(api::AbortRequest { r#ref: key(digest) }),
+    )
+    .await
+    {
         Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
         Err(error) => Err(refused(error, "abort a blob")),
     }
@@ -236,16 +280,26 @@ pub(crate) async fn open(client: &Client, blob: &Descriptor) -> Result<Opened, S
         ..api::WriteContentRequest::default()
     };
     // Before the call: containerd answers it only with its reply to the first message.
-    requests.try_send(first).expect("the channel is new and holds two");
+    requests
+        .try_send(first)
+        .expect("the channel is new and holds two");
     let mut content = client.content();
     let replies = match timely(content.write(ReceiverStream::new(messages))).await? {
         Ok(replies) => replies.into_inner(),
         Err(status) if status.code() == Code::AlreadyExists => return Ok(Opened::There),
         Err(status) => return Err(status.into()),
     };
-    let mut writer = Writer { requests, replies, blob: blob.clone(), offset: 0 };
+    let mut writer = Writer {
+        requests,
+        replies,
+        blob: blob.clone(),
+        offset: 0,
+    };
     match writer.reply().await {
-        Ok(reply) => writer.offset = u64::try_from(reply.map_or(0, |reply| reply.offset)).unwrap_or_default(),
+        Ok(reply) => {
+            writer.offset =
+                u64::try_from(reply.map_or(0, |reply| reply.offset)).unwrap_or_default();
+        }
         Err(status) if status.code() == Code::AlreadyExists => return Ok(Opened::There),
         Err(status) => return Err(status.into()),
     }
@@ -270,13 +324,19 @@ impl Writer {
     }
 
     /// Has containerd check size and digest, and makes the blob one of the store's.
-    pub(crate) async fn commit(mut self, labels: HashMap<String, String>) -> Result<(), StoreError> {
+    pub(crate) async fn commit(
+        mut self,
+        labels: HashMap<String, String>,
+    ) -> Result<(), StoreError> {
         let mut request = self.request(api::WriteAction::Commit, Bytes::new());
         request.labels = labels;
         self.requests.send(request).await.ok();
         match self.reply().await {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(RuntimeError::Unavailable("the stream of a write ended before its commit".to_owned()).into()),
+            Ok(None) => Err(RuntimeError::Unavailable(
+                "the stream of a write ended before its commit".to_owned(),
+            )
+            .into()),
             Err(status) if status.code() == Code::AlreadyExists => Ok(()),
             Err(status) => Err(status.into()),
         }
@@ -295,11 +355,16 @@ impl Writer {
     }
 
     async fn reply(&mut self) -> Result<Option<api::WriteContentResponse>, Status> {
-        timely(self.replies.message()).await.map_err(|error| Status::unavailable(error.to_string()))?
+        timely(self.replies.message())
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?
     }
 }
 
 async fn timely<T>(call: impl Future<Output = T>) -> Result<T, RuntimeError> {
-    let late = |_| RuntimeError::Unavailable(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()));
-    tokio::time::timeout(WRITE_TIMEOUT, call).await.map_err(late)
+    let late =
+        |_| RuntimeError::Unavailable(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()));
+    tokio::time::timeout(WRITE_TIMEOUT, call)
+        .await
+        .map_err(late)
 }

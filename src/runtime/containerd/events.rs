@@ -44,14 +44,29 @@ pub(super) async fn follow(client: &Client, events: &mpsc::Sender<RuntimeEvent>)
 
 async fn subscribe(client: &Client) -> Result<Streaming<Envelope>, CallError> {
     let of = |topic: &str| format!("topic==\"{topic}\",namespace==\"{}\"", client.namespace());
-    let topics = ["/tasks/start", "/tasks/exit", "/tasks/oom", "/tasks/delete", "/tasks/paused", READY];
-    let request = api::SubscribeRequest { filters: topics.map(of).to_vec() };
+    let topics = [
+        "/tasks/start",
+        "/tasks/exit",
+        "/tasks/oom",
+        "/tasks/delete",
+        "/tasks/paused",
+        READY,
+    ];
+    let request = api::SubscribeRequest {
+        filters: topics.map(of).to_vec(),
+    };
     let mut subscriber = client.events();
     let call = subscriber.subscribe(request);
     tokio::pin!(call);
     loop {
-        let event = prost_types::Any { type_url: "containerd.events.NamespaceUpdate".to_owned(), value: Vec::new() };
-        let ready = api::PublishRequest { topic: READY.to_owned(), event: Some(event) };
+        let event = prost_types::Any {
+            type_url: "containerd.events.NamespaceUpdate".to_owned(),
+            value: Vec::new(),
+        };
+        let ready = api::PublishRequest {
+            topic: READY.to_owned(),
+            event: Some(event),
+        };
         tokio::select! {
             stream = &mut call => return Ok(stream?.into_inner()),
             published = async { tokio::time::sleep(READY_EVERY).await; quick(client.events().publish(ready)).await } => published?,
@@ -60,18 +75,27 @@ async fn subscribe(client: &Client) -> Result<Streaming<Envelope>, CallError> {
 }
 
 /// Reads until the stream breaks. False: nobody listens any more.
-async fn read(client: &Client, mut stream: Streaming<Envelope>, events: &mpsc::Sender<RuntimeEvent>) -> bool {
+async fn read(
+    client: &Client,
+    mut stream: Streaming<Envelope>,
+    events: &mpsc::Sender<RuntimeEvent>,
+) -> bool {
     loop {
         match tokio::time::timeout(PROBE_EVERY, stream.message()).await {
             Ok(Ok(Some(envelope))) => {
-                let Some(name) = subject(&envelope) else { continue };
+                let Some(name) = subject(&envelope) else {
+                    continue;
+                };
                 if events.send(RuntimeEvent::Changed(name.id)).await.is_err() {
                     return false;
                 }
             }
             Ok(Ok(None) | Err(_)) => return true,
             Err(_) => {
-                if !matches!(tokio::time::timeout(PROBE_TIMEOUT, client.probe()).await, Ok(Ok(_))) {
+                if !matches!(
+                    tokio::time::timeout(PROBE_TIMEOUT, client.probe()).await,
+                    Ok(Ok(_))
+                ) {
                     return true;
                 }
             }

@@ -117,13 +117,21 @@ impl Images {
     ///
     /// # Errors
     /// [`RuntimeError::ImageLost`] when its record, manifest, configuration or topmost snapshot is missing or damaged.
-    pub async fn local(&self, reference: &ImageReference, digest: &str) -> Result<Arc<LocalImage>, RuntimeError> {
+    pub async fn local(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+    ) -> Result<Arc<LocalImage>, RuntimeError> {
         if let Some(image) = self.0.remembered(digest) {
             return Ok(image);
         }
-        let lost = |what: &str| RuntimeError::ImageLost(format!("{what} of {reference} ({digest}) is gone"));
+        let lost = |what: &str| {
+            RuntimeError::ImageLost(format!("{what} of {reference} ({digest}) is gone"))
+        };
         let recorded = self.0.recorded(reference, Some(digest)).await?;
-        recorded.filter(|target| target.digest == digest).ok_or_else(|| lost("the record"))?;
+        recorded
+            .filter(|target| target.digest == digest)
+            .ok_or_else(|| lost("the record"))?;
         let image = local::look(&self.0.client, digest, &self.0.host).await?;
         Ok(self.0.remember(image.ok_or_else(|| lost("a part"))?))
     }
@@ -148,7 +156,12 @@ impl Drop for Pulling<'_> {
 }
 
 impl Inner {
-    async fn ensure(&self, reference: &ImageReference, pull: ImagePull, progress: &PullProgress) -> Result<String, RuntimeError> {
+    async fn ensure(
+        &self,
+        reference: &ImageReference,
+        pull: ImagePull,
+        progress: &PullProgress,
+    ) -> Result<String, RuntimeError> {
         let moves = pull == ImagePull::Always && reference.digest().is_none();
         if !moves && let Some(digest) = self.ready(reference).await? {
             return Ok(digest);
@@ -179,7 +192,9 @@ impl Inner {
     }
 
     async fn pull(&self, fetch: &Fetch<'_>, moves: bool) -> Result<LocalImage, RuntimeError> {
-        let run = |version: String| async move { pull::run(fetch, &self.durable, &self.host, &version).await };
+        let run = |version: String| async move {
+            pull::run(fetch, &self.durable, &self.host, &version).await
+        };
         if let Some(digest) = fetch.image.digest() {
             return run(digest.to_owned()).await;
         }
@@ -187,7 +202,10 @@ impl Inner {
         if !moves && let Some(target) = self.recorded(fetch.image, None).await? {
             // Half of it is there: completed as what it was, even if the tag has moved on meanwhile.
             match run(target.digest).await {
-                Err(RuntimeError::Failed { reason: Reason::ImageNotFound | Reason::ImageBlobMissing, .. }) => {}
+                Err(RuntimeError::Failed {
+                    reason: Reason::ImageNotFound | Reason::ImageBlobMissing,
+                    ..
+                }) => {}
                 other => return other,
             }
         }
@@ -208,12 +226,18 @@ impl Inner {
             }
         }
         let found = record::get(&self.client, &reference.to_string()).await?;
-        Ok(found.filter(|target| reference.digest().is_none_or(|digest| digest == target.digest)))
+        Ok(found.filter(|target| {
+            reference
+                .digest()
+                .is_none_or(|digest| digest == target.digest)
+        }))
     }
 
     /// The digest, if the image is recorded, complete and unpacked.
     async fn ready(&self, reference: &ImageReference) -> Result<Option<String>, RuntimeError> {
-        let Some(target) = self.recorded(reference, None).await? else { return Ok(None) };
+        let Some(target) = self.recorded(reference, None).await? else {
+            return Ok(None);
+        };
         let image = match self.remembered(&target.digest) {
             Some(image) if unpack::exists(&self.client, &image.top_chain_id).await? => image,
             _ => match local::look(&self.client, &target.digest, &self.host).await? {
@@ -244,7 +268,9 @@ impl Inner {
         if memory.images.len() >= REMEMBERED_MAX {
             memory.images.clear();
         }
-        memory.images.insert(image.digest.clone(), Arc::clone(&image));
+        memory
+            .images
+            .insert(image.digest.clone(), Arc::clone(&image));
         image
     }
 
@@ -260,7 +286,10 @@ impl Inner {
     }
 
     fn recent(&self, digest: &str) -> bool {
-        self.memory().asked.get(digest).is_some_and(|at| at.elapsed() < sweep::GRACE)
+        self.memory()
+            .asked
+            .get(digest)
+            .is_some_and(|at| at.elapsed() < sweep::GRACE)
     }
 
     fn pulling(&self, tag: &str) -> bool {

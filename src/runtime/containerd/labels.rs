@@ -41,7 +41,11 @@ pub(crate) fn are_ours(labels: &HashMap<String, String>) -> bool {
 /// Whether a container with these labels was made of the record's spec, and of the image that the record names.
 pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool {
     let same = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
-    same(SPEC_HASH, &record.spec_hash) && record.image_digest.as_deref().is_none_or(|digest| same(IMAGE_DIGEST, digest))
+    same(SPEC_HASH, &record.spec_hash)
+        && record
+            .image_digest
+            .as_deref()
+            .is_none_or(|digest| same(IMAGE_DIGEST, digest))
 }
 
 /// The record that a container was made of, as JSON, its environment's values taken from its OCI spec. `Null`: the labels
@@ -55,7 +59,10 @@ pub(crate) fn copy(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
         .flatten()
         .filter_map(|variable| variable.as_str()?.split_once('='))
         .collect();
-    if let Some(environment) = record.pointer_mut("/spec/environment").and_then(Value::as_object_mut) {
+    if let Some(environment) = record
+        .pointer_mut("/spec/environment")
+        .and_then(Value::as_object_mut)
+    {
         for (key, value) in environment {
             *value = Value::from(variables.get(key.as_str()).copied().unwrap_or_default());
         }
@@ -64,7 +71,10 @@ pub(crate) fn copy(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
 }
 
 fn record_text(labels: &HashMap<String, String>) -> String {
-    (0..labels.len()).map_while(|n| labels.get(&format!("{RECORD}{n}"))).map(String::as_str).collect()
+    (0..labels.len())
+        .map_while(|n| labels.get(&format!("{RECORD}{n}")))
+        .map(String::as_str)
+        .collect()
 }
 
 /// The record that a container was made of, without the environment's values. `None`: the labels do not hold one.
@@ -74,11 +84,18 @@ pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
 
 /// The labels of a container of `record`. The record is in it without the environment's values, which may be secret
 /// and stand in the container's OCI spec anyway.
-pub(crate) fn of(record: &Record, stop_signal: Option<Signal>, parent: &str) -> HashMap<String, String> {
+pub(crate) fn of(
+    record: &Record,
+    stop_signal: Option<Signal>,
+    parent: &str,
+) -> HashMap<String, String> {
     let mut labels = bare(record.instance());
     labels.insert("chas.io/name".to_owned(), record.name.to_string());
     labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
-    labels.insert(IMAGE_DIGEST.to_owned(), record.image_digest.clone().unwrap_or_default());
+    labels.insert(
+        IMAGE_DIGEST.to_owned(),
+        record.image_digest.clone().unwrap_or_default(),
+    );
     labels.insert(PARENT.to_owned(), parent.to_owned());
     if let Some(signal) = stop_signal {
         labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
@@ -86,7 +103,12 @@ pub(crate) fn of(record: &Record, stop_signal: Option<Signal>, parent: &str) -> 
     let mut copy = record.clone();
     copy.spec.environment.values_mut().for_each(String::clear);
     let json = serde_json::to_string(&copy).unwrap_or_default();
-    labels.extend(pieces(&json).into_iter().enumerate().map(|(n, piece)| (format!("{RECORD}{n}"), piece.to_owned())));
+    labels.extend(
+        pieces(&json)
+            .into_iter()
+            .enumerate()
+            .map(|(n, piece)| (format!("{RECORD}{n}"), piece.to_owned())),
+    );
     labels
 }
 
@@ -95,7 +117,10 @@ pub(crate) fn bare(instance: InstanceName) -> HashMap<String, String> {
     HashMap::from([
         (MANAGED.to_owned(), "1".to_owned()),
         (ID.to_owned(), instance.id.to_string()),
-        ("chas.io/generation".to_owned(), instance.generation.to_string()),
+        (
+            "chas.io/generation".to_owned(),
+            instance.generation.to_string(),
+        ),
     ])
 }
 
@@ -103,7 +128,10 @@ pub(crate) fn bare(instance: InstanceName) -> HashMap<String, String> {
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
-        let end = (0..=rest.len().min(PIECE_BYTES_MAX)).rev().find(|&at| rest.is_char_boundary(at)).unwrap_or(rest.len());
+        let end = (0..=rest.len().min(PIECE_BYTES_MAX))
+            .rev()
+            .find(|&at| rest.is_char_boundary(at))
+            .unwrap_or(rest.len());
         let (piece, after) = rest.split_at(end);
         pieces.push(piece);
         rest = after;
@@ -121,12 +149,25 @@ mod tests {
     #[test]
     fn a_record_is_read_back_from_its_labels_without_secrets() {
         let mut record = of_body(&json!({}));
-        record.spec.environment.insert("TOKEN".to_owned(), "secret".to_owned());
-        record.spec.labels.insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
+        record
+            .spec
+            .environment
+            .insert("TOKEN".to_owned(), "secret".to_owned());
+        record
+            .spec
+            .labels
+            .insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
         record.image_digest = Some("sha256:1".to_owned());
         let labels = of(&record, None, "sha256:parent");
-        assert!(labels.iter().all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret")));
-        record.spec.environment.insert("TOKEN".to_owned(), String::new());
+        assert!(
+            labels
+                .iter()
+                .all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret"))
+        );
+        record
+            .spec
+            .environment
+            .insert("TOKEN".to_owned(), String::new());
         assert_eq!(super::record(&labels), Some(record.clone()));
         let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
         let whole: Record = serde_json::from_value(copy(&labels, spec.as_bytes())).unwrap();
@@ -140,9 +181,15 @@ mod tests {
         record.image_digest = Some("sha256:1".to_owned());
         let labels = of(&record, None, "sha256:parent");
         assert!(are_of(&labels, &record));
-        assert!(!are_of(&bare(record.instance()), &record), "what a removal left half done has no spec to run");
+        assert!(
+            !are_of(&bare(record.instance()), &record),
+            "what a removal left half done has no spec to run"
+        );
         record.image_digest = None;
-        assert!(are_of(&labels, &record), "an image that is not resolved is no other one");
+        assert!(
+            are_of(&labels, &record),
+            "an image that is not resolved is no other one"
+        );
         record.image_digest = Some("sha256:2".to_owned());
         assert!(!are_of(&labels, &record));
     }
@@ -158,7 +205,11 @@ mod tests {
     fn a_long_text_is_cut_into_pieces_that_fit_and_make_it_again() {
         let text = "ä€x".repeat(3000);
         let pieces = pieces(&text);
-        assert!(pieces.iter().all(|piece| piece.len() <= PIECE_BYTES_MAX && !piece.is_empty()));
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.len() <= PIECE_BYTES_MAX && !piece.is_empty())
+        );
         assert_eq!(pieces.concat(), text);
     }
 }

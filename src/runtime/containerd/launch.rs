@@ -27,14 +27,18 @@ impl Containerd {
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(()),
             Task::Created { .. } => {
-                self.network.attach(instance, &record.name, &record.assignment).await?;
+                self.network
+                    .attach(instance, &record.name, &record.assignment)
+                    .await?;
                 return self.start(instance).await;
             }
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
         // Wires and record do not need each other: the paths in the spec are known before there is anything at them.
-        let connecting = self.network.connect(instance, &record.name, &record.assignment);
+        let connecting = self
+            .network
+            .connect(instance, &record.name, &record.assignment);
         let (connected, laid_out) = tokio::join!(connecting, self.lay_out(record, container));
         let mounts = match (connected, laid_out) {
             (Ok(_), Ok(mounts)) => mounts,
@@ -56,11 +60,17 @@ impl Containerd {
     }
 
     /// Makes sure of the container record and the snapshot, and answers the snapshot's mounts.
-    async fn lay_out(&self, record: &Record, container: Option<api::Container>) -> Result<Vec<Mount>, RuntimeError> {
+    async fn lay_out(
+        &self,
+        record: &Record,
+        container: Option<api::Container>,
+    ) -> Result<Vec<Mount>, RuntimeError> {
         let parent = match container {
-            Some(container) if labels::are_of(&container.labels, record) => {
-                container.labels.get(labels::PARENT).cloned().unwrap_or_default()
-            }
+            Some(container) if labels::are_of(&container.labels, record) => container
+                .labels
+                .get(labels::PARENT)
+                .cloned()
+                .unwrap_or_default(),
             Some(_) => {
                 tracing::info!(instance = %record.instance(), "its container was made of another image or spec; it is made anew");
                 self.discard(record.instance()).await?;
@@ -75,7 +85,10 @@ impl Containerd {
     ///
     /// # Errors
     /// There is one that is not ours.
-    pub(super) async fn container(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
+    pub(super) async fn container(
+        &self,
+        instance: InstanceName,
+    ) -> Result<Option<api::Container>, RuntimeError> {
         match self.find(instance).await? {
             Some(container) if !labels::are_ours(&container.labels) => {
                 let message = format!(
@@ -88,8 +101,13 @@ impl Containerd {
     }
 
     /// The container record of that name, whoever made it.
-    pub(super) async fn find(&self, instance: InstanceName) -> Result<Option<api::Container>, RuntimeError> {
-        let request = api::GetContainerRequest { id: instance.to_string() };
+    pub(super) async fn find(
+        &self,
+        instance: InstanceName,
+    ) -> Result<Option<api::Container>, RuntimeError> {
+        let request = api::GetContainerRequest {
+            id: instance.to_string(),
+        };
         match quick(self.client.containers().get(request)).await {
             Ok(reply) => Ok(reply.container),
             Err(CallError::NotFound(_)) => Ok(None),
@@ -103,20 +121,41 @@ impl Containerd {
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
-        let user = user::lookup(&self.client, &wanted, &image.top_chain_id, &self.config.run_dir).await?;
+        let user = user::lookup(
+            &self.client,
+            &wanted,
+            &image.top_chain_id,
+            &self.config.run_dir,
+        )
+        .await?;
         let attached = self.network.paths(instance);
-        let spec = oci::spec(&image.config, record, &user, &attached, &self.host, &self.cgroups_path(instance))?;
+        let spec = oci::spec(
+            &image.config,
+            record,
+            &user,
+            &attached,
+            &self.host,
+            &self.cgroups_path(instance),
+        )?;
         let container = api::Container {
             id: instance.to_string(),
             labels: labels::of(record, oci::stop_signal(&image.config), &image.top_chain_id),
             image: record.spec.image.to_string(),
-            runtime: Some(api::container::Runtime { name: SHIM.to_owned(), options: None }),
-            spec: Some(Any { type_url: SPEC_TYPE.to_owned(), value: spec }),
+            runtime: Some(api::container::Runtime {
+                name: SHIM.to_owned(),
+                options: None,
+            }),
+            spec: Some(Any {
+                type_url: SPEC_TYPE.to_owned(),
+                value: spec,
+            }),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: instance.to_string(),
             ..api::Container::default()
         };
-        let request = api::CreateContainerRequest { container: Some(container) };
+        let request = api::CreateContainerRequest {
+            container: Some(container),
+        };
         match quick(self.client.containers().create(request)).await {
             Ok(_) | Err(CallError::AlreadyExists) => Ok(image.top_chain_id.clone()),
             Err(error) => Err(error.into()),
@@ -136,12 +175,18 @@ impl Containerd {
         match quick(self.client.snapshots().prepare(request)).await {
             Ok(reply) => Ok(reply.mounts),
             Err(CallError::AlreadyExists) => {
-                let request = snapshots_api::MountsRequest { snapshotter: SNAPSHOTTER.to_owned(), key };
+                let request = snapshots_api::MountsRequest {
+                    snapshotter: SNAPSHOTTER.to_owned(),
+                    key,
+                };
                 let reply = quick(self.client.snapshots().mounts(request)).await;
-                Ok(reply.map_err(|error| unpack::refused(error, "mount a snapshot"))?.mounts)
+                Ok(reply
+                    .map_err(|error| unpack::refused(error, "mount a snapshot"))?
+                    .mounts)
             }
             Err(CallError::NotFound(message)) => {
-                self.images.forget(record.image_digest.as_deref().unwrap_or_default());
+                self.images
+                    .forget(record.image_digest.as_deref().unwrap_or_default());
                 Err(RuntimeError::ImageLost(message))
             }
             Err(error) => Err(unpack::refused(error, "prepare a snapshot")),
@@ -171,15 +216,27 @@ impl Containerd {
 
     /// Asks for a task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
     /// own, and no timeout.
-    pub(super) async fn request_task(&self, request: api::CreateTaskRequest) -> Result<(), CallError> {
+    pub(super) async fn request_task(
+        &self,
+        request: api::CreateTaskRequest,
+    ) -> Result<(), CallError> {
         let _slot = self.shims.acquire().await;
         let mut tasks = self.client.tasks();
-        let created = self.creations.spawn(async move { tasks.create(request).await }).await;
-        created.map_err(|error| CallError::Unavailable(error.to_string()))?.map(drop).map_err(CallError::from)
+        let created = self
+            .creations
+            .spawn(async move { tasks.create(request).await })
+            .await;
+        created
+            .map_err(|error| CallError::Unavailable(error.to_string()))?
+            .map(drop)
+            .map_err(CallError::from)
     }
 
     async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
-        let request = api::StartRequest { container_id: instance.to_string(), exec_id: String::new() };
+        let request = api::StartRequest {
+            container_id: instance.to_string(),
+            exec_id: String::new(),
+        };
         // The slot is given back before a refused task is deleted, which takes one itself: with all of them held by refused
         // starts, each would wait for another for ever.
         let started = {

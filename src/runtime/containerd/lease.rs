@@ -46,7 +46,9 @@ pub(crate) struct Found {
 
 impl Found {
     fn life_left(&self, now: SystemTime) -> Duration {
-        self.expires.and_then(|at| at.duration_since(now).ok()).unwrap_or_default()
+        self.expires
+            .and_then(|at| at.duration_since(now).ok())
+            .unwrap_or_default()
     }
 
     /// Its time is over.
@@ -64,14 +66,21 @@ impl Lease {
     /// The lease for pulling `reference`: the one an earlier try left, or a new one that takes over what it held.
     ///
     /// One pull of a reference at a time.
-    pub(crate) async fn open(client: &Client, reference: &str, now: SystemTime) -> Result<Self, RuntimeError> {
+    pub(crate) async fn open(
+        client: &Client,
+        reference: &str,
+        now: SystemTime,
+    ) -> Result<Self, RuntimeError> {
         let tag = tag(reference);
         let mut left = list(client, Some(&tag)).await?;
         left.sort_by_key(|found| found.life_left(now));
         let youngest = left.pop_if(|found| found.life_left(now) >= LIFE_LEFT_MIN);
         let lease = match youngest {
             Some(found) => {
-                let lease = Self { client: client.leased(&found.id), id: found.id };
+                let lease = Self {
+                    client: client.leased(&found.id),
+                    id: found.id,
+                };
                 lease.clear_scratch().await?;
                 lease
             }
@@ -96,23 +105,42 @@ impl Lease {
             (PULL.to_owned(), tag.to_owned()),
             (EXPIRE.to_owned(), expire),
         ]);
-        let request = api::CreateRequest { id: id.clone(), labels };
-        quick(client.leases().create(request)).await.map_err(|error| refused(error, "create a lease"))?;
-        Ok(Self { client: client.leased(&id), id })
+        let request = api::CreateRequest {
+            id: id.clone(),
+            labels,
+        };
+        quick(client.leases().create(request))
+            .await
+            .map_err(|error| refused(error, "create a lease"))?;
+        Ok(Self {
+            client: client.leased(&id),
+            id,
+        })
     }
 
     /// Holds a blob that is there already.
     pub(crate) async fn hold_blob(&self, digest: &str) -> Result<(), RuntimeError> {
-        self.add(api::Resource { id: digest.to_owned(), r#type: "content".to_owned() }).await
+        self.add(api::Resource {
+            id: digest.to_owned(),
+            r#type: "content".to_owned(),
+        })
+        .await
     }
 
     /// Holds a snapshot that is there already.
     pub(crate) async fn hold_snapshot(&self, name: &str) -> Result<(), RuntimeError> {
-        self.add(api::Resource { id: name.to_owned(), r#type: format!("snapshots/{SNAPSHOTTER}") }).await
+        self.add(api::Resource {
+            id: name.to_owned(),
+            r#type: format!("snapshots/{SNAPSHOTTER}"),
+        })
+        .await
     }
 
     async fn add(&self, resource: api::Resource) -> Result<(), RuntimeError> {
-        let request = api::AddResourceRequest { id: self.id.clone(), resource: Some(resource) };
+        let request = api::AddResourceRequest {
+            id: self.id.clone(),
+            resource: Some(resource),
+        };
         match quick(self.client.leases().add_resource(request)).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(error) => Err(refused(error, "add to a lease")),
@@ -136,7 +164,13 @@ impl Lease {
 }
 
 async fn resources(client: &Client, id: &str) -> Result<Vec<api::Resource>, RuntimeError> {
-    match quick(client.leases().list_resources(api::ListResourcesRequest { id: id.to_owned() })).await {
+    match quick(
+        client
+            .leases()
+            .list_resources(api::ListResourcesRequest { id: id.to_owned() }),
+    )
+    .await
+    {
         Ok(reply) => Ok(reply.resources),
         Err(CallError::NotFound(_)) => Ok(Vec::new()),
         Err(error) => Err(refused(error, "list a lease's resources")),
@@ -145,18 +179,37 @@ async fn resources(client: &Client, id: &str) -> Result<Vec<api::Resource>, Runt
 
 /// The leases of pulls, of all or of one image.
 pub(crate) async fn list(client: &Client, tag: Option<&str>) -> Result<Vec<Found>, RuntimeError> {
-    let filter = tag.map_or_else(|| format!("labels.\"{PULL}\""), |tag| format!("labels.\"{PULL}\"==\"{tag}\""));
-    let request = api::ListRequest { filters: vec![filter] };
-    let reply = quick(client.leases().list(request)).await.map_err(|error| refused(error, "list leases"))?;
+    let filter = tag.map_or_else(
+        || format!("labels.\"{PULL}\""),
+        |tag| format!("labels.\"{PULL}\"==\"{tag}\""),
+    );
+    let request = api::ListRequest {
+        filters: vec![filter],
+    };
+    let reply = quick(client.leases().list(request))
+        .await
+        .map_err(|error| refused(error, "list leases"))?;
     let found = reply.leases.into_iter().filter_map(|mut lease| {
-        let expires = lease.labels.get(EXPIRE).and_then(|text| humantime::parse_rfc3339_weak(text).ok());
-        Some(Found { tag: lease.labels.remove(PULL)?, id: lease.id, expires })
+        let expires = lease
+            .labels
+            .get(EXPIRE)
+            .and_then(|text| humantime::parse_rfc3339_weak(text).ok());
+        Some(Found {
+            tag: lease.labels.remove(PULL)?,
+            id: lease.id,
+            expires,
+        })
     });
     Ok(found.collect())
 }
 
 async fn delete(client: &Client, id: &str) -> Result<(), RuntimeError> {
-    match quick(client.leases().delete(api::DeleteRequest { id: id.to_owned(), sync: false })).await {
+    match quick(client.leases().delete(api::DeleteRequest {
+        id: id.to_owned(),
+        sync: false,
+    }))
+    .await
+    {
         Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
         Err(error) => Err(refused(error, "delete a lease")),
     }
@@ -171,16 +224,30 @@ pub(crate) async fn drop_found(client: &Client, found: &Found) -> Result<String,
 /// Has containerd collect its garbage now, and waits for it.
 pub(crate) async fn collect(client: &Client) -> Result<(), RuntimeError> {
     let id = format!("chas-collect-{}", Uuid::new_v4().simple());
-    let expire = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(3600)).to_string();
+    let expire = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(3600))
+        .to_string();
     let labels = HashMap::from([(EXPIRE.to_owned(), expire)]);
-    let request = api::CreateRequest { id: id.clone(), labels };
-    quick(client.leases().create(request)).await.map_err(|error| refused(error, "create a lease"))?;
+    let request = api::CreateRequest {
+        id: id.clone(),
+        labels,
+    };
+    quick(client.leases().create(request))
+        .await
+        .map_err(|error| refused(error, "create a lease"))?;
     let mut leases = client.leases();
-    match tokio::time::timeout(COLLECT_TIMEOUT, leases.delete(api::DeleteRequest { id, sync: true })).await {
+    match tokio::time::timeout(
+        COLLECT_TIMEOUT,
+        leases.delete(api::DeleteRequest { id, sync: true }),
+    )
+    .await
+    {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(status)) => Err(refused(status.into(), "collect garbage")),
         Err(_) => {
-            tracing::warn!("containerd has not finished collecting garbage within {} s", COLLECT_TIMEOUT.as_secs());
+            tracing::warn!(
+                "containerd has not finished collecting garbage within {} s",
+                COLLECT_TIMEOUT.as_secs()
+            );
             Ok(())
         }
     }

@@ -46,17 +46,30 @@ const MASKED: [&str; 12] = [
     "/sys/firmware",
 ];
 /// What may be seen, not changed: it is the host's.
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READ_ONLY: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// The user that is to run it, as asked or as the image says; to be resolved by [`super::user`].
 pub(crate) fn wanted_user(image: &ImageConfiguration, record: &Record) -> String {
-    let own = image.config().as_ref().and_then(|config| config.user().clone());
+    let own = image
+        .config()
+        .as_ref()
+        .and_then(|config| config.user().clone());
     record.spec.user.clone().or(own).unwrap_or_default()
 }
 
 /// The signal the image wants to be stopped with.
 pub(crate) fn stop_signal(image: &ImageConfiguration) -> Option<Signal> {
-    image.config().as_ref().and_then(|config| config.stop_signal().as_ref()).and_then(|signal| signal.parse().ok())
+    image
+        .config()
+        .as_ref()
+        .and_then(|config| config.stop_signal().as_ref())
+        .and_then(|signal| signal.parse().ok())
 }
 
 /// The runtime spec as JSON.
@@ -99,14 +112,19 @@ pub(crate) fn spec(
             "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
         },
     });
-    serde_json::to_vec(&spec).map_err(|error| RuntimeError::failed(Reason::CreateFailed, error.to_string()))
+    serde_json::to_vec(&spec)
+        .map_err(|error| RuntimeError::failed(Reason::CreateFailed, error.to_string()))
 }
 
 /// As in Kubernetes: `command` replaces the image's entrypoint and drops its command; `args` replaces its command.
 fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, RuntimeError> {
     let config = image.config().as_ref();
-    let entrypoint = config.and_then(|config| config.entrypoint().clone()).unwrap_or_default();
-    let cmd = config.and_then(|config| config.cmd().clone()).unwrap_or_default();
+    let entrypoint = config
+        .and_then(|config| config.entrypoint().clone())
+        .unwrap_or_default();
+    let cmd = config
+        .and_then(|config| config.cmd().clone())
+        .unwrap_or_default();
     let (first, rest) = match (&record.spec.command, &record.spec.args) {
         (Some(command), args) => (command.clone(), args.clone().unwrap_or_default()),
         (None, Some(args)) => (entrypoint, args.clone()),
@@ -114,8 +132,10 @@ fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Runt
     };
     let args: Vec<_> = first.into_iter().chain(rest).collect();
     if args.first().is_none_or(String::is_empty) {
-        let message =
-            format!("the image {} has neither an entrypoint nor a command; say what to run under \"command\"", record.spec.image);
+        let message = format!(
+            "the image {} has neither an entrypoint nor a command; say what to run under \"command\"",
+            record.spec.image
+        );
         return Err(RuntimeError::failed(Reason::NoCommand, message));
     }
     Ok(args)
@@ -124,26 +144,46 @@ fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Runt
 /// The image's, then what it lacks, then what was asked for; sorted. An image's entry without a name or without `=` is
 /// dropped: newer runc refuse the whole container for it.
 fn environment(image: &ImageConfiguration, record: &Record, user: &User) -> Vec<String> {
-    let own = image.config().as_ref().and_then(|config| config.env().clone()).unwrap_or_default();
-    let mut all: BTreeMap<String, String> = BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
+    let own = image
+        .config()
+        .as_ref()
+        .and_then(|config| config.env().clone())
+        .unwrap_or_default();
+    let mut all: BTreeMap<String, String> =
+        BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
     if let Some(home) = &user.home {
         all.insert("HOME".to_owned(), home.clone());
     }
-    let named = own.iter().filter_map(|entry| entry.split_once('=')).filter(|(key, _)| !key.is_empty());
+    let named = own
+        .iter()
+        .filter_map(|entry| entry.split_once('='))
+        .filter(|(key, _)| !key.is_empty());
     all.extend(named.map(|(key, value)| (key.to_owned(), value.to_owned())));
     all.insert("HOSTNAME".to_owned(), record.name.to_string());
     all.extend(record.spec.environment.clone());
-    all.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+    all.into_iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect()
 }
 
 fn working_dir(image: &ImageConfiguration, record: &Record) -> String {
-    let own = image.config().as_ref().and_then(|config| config.working_dir().clone());
+    let own = image
+        .config()
+        .as_ref()
+        .and_then(|config| config.working_dir().clone());
     let wanted = record.spec.working_dir.clone().or(own).unwrap_or_default();
-    if wanted.starts_with('/') { wanted } else { format!("/{wanted}") }
+    if wanted.starts_with('/') {
+        wanted
+    } else {
+        format!("/{wanted}")
+    }
 }
 
 fn namespaces(netns: &Path, cgroup: Cgroup) -> Vec<Value> {
-    let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].iter().map(|kind| json!({"type": kind})).collect();
+    let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"]
+        .iter()
+        .map(|kind| json!({"type": kind}))
+        .collect();
     namespaces.push(json!({"type": "network", "path": netns}));
     // On v1 a cgroup namespace hides nothing that the read-only mount does not.
     if cgroup == Cgroup::V2 {
@@ -157,13 +197,36 @@ fn mounts(attached: &Attached) -> Vec<Value> {
     let bind = |destination: &str, source: &Path| json!({"destination": destination, "type": "bind", "source": source, "options": ["rbind", "ro", "nosuid", "nodev"]});
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
-        mount("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        mount("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        mount(
+            "/dev",
+            "tmpfs",
+            &["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        mount(
+            "/dev/pts",
+            "devpts",
+            &[
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        mount(
+            "/dev/shm",
+            "tmpfs",
+            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+        ),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
         // Of this type on version 2 as well: runc looks itself which it is.
-        mount("/sys/fs/cgroup", "cgroup", &["nosuid", "noexec", "nodev", "relatime", "ro"]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            &["nosuid", "noexec", "nodev", "relatime", "ro"],
+        ),
         bind("/etc/resolv.conf", &attached.resolv_conf),
         bind("/etc/hosts", &attached.hosts),
         bind("/etc/hostname", &attached.hostname),
@@ -172,7 +235,8 @@ fn mounts(attached: &Attached) -> Vec<Value> {
 
 fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
     // Without this first rule every device of the host would be open on v1.
-    let mut resources = json!({"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": wanted.pids}});
+    let mut resources =
+        json!({"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": wanted.pids}});
     if let Some(cpu) = wanted.cpu {
         let shares = (cpu.0 * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
         resources["cpu"] = json!({"period": CPU_PERIOD_US, "quota": cpu.0 * CPU_PERIOD_US / 1000, "shares": shares});

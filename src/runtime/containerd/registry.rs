@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE};
+use reqwest::header::{
+    ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
+};
 use reqwest::{Method, Response, StatusCode};
 use state::reason::Reason;
 use state::reference::ImageReference;
@@ -110,7 +112,10 @@ impl Registry {
     /// When the CA file cannot be used.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
         let grants = Grants::new(Credentials::new(config.auth_file.clone()));
-        Ok(Self { http: Http::new(config)?, grants })
+        Ok(Self {
+            http: Http::new(config)?,
+            grants,
+        })
     }
 
     /// The digest a tag stands for now, by a request that does not count against Docker Hub's limit.
@@ -118,14 +123,28 @@ impl Registry {
     ///
     /// # Errors
     /// When there is no answer at all.
-    pub(crate) async fn resolve(&self, image: &ImageReference, tag: &str) -> Result<Option<String>, RegistryError> {
+    pub(crate) async fn resolve(
+        &self,
+        image: &ImageReference,
+        tag: &str,
+    ) -> Result<Option<String>, RegistryError> {
         let path = format!("/manifests/{tag}");
-        let response = self.ask(&Method::HEAD, image, &path, (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))).await?;
+        let response = self
+            .ask(
+                &Method::HEAD,
+                image,
+                &path,
+                (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES)),
+            )
+            .await?;
         if !response.status().is_success() {
             // A HEAD's error has no body; the GET that follows tells why.
             return Ok(None);
         }
-        let digest = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+        let digest = response
+            .headers()
+            .get("docker-content-digest")
+            .and_then(|value| value.to_str().ok());
         Ok(digest.map(str::to_owned))
     }
 
@@ -133,12 +152,34 @@ impl Registry {
     ///
     /// # Errors
     /// As of the registry; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`].
-    pub(crate) async fn manifest(&self, image: &ImageReference, version: &str) -> Result<Sent, RegistryError> {
+    pub(crate) async fn manifest(
+        &self,
+        image: &ImageReference,
+        version: &str,
+    ) -> Result<Sent, RegistryError> {
         let path = format!("/manifests/{version}");
-        let response = self.ask(&Method::GET, image, &path, (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))).await?;
-        let response = self.success(response, image, &format!("manifest {version} of {image}")).await?;
-        let media_type = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media_type = media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let response = self
+            .ask(
+                &Method::GET,
+                image,
+                &path,
+                (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES)),
+            )
+            .await?;
+        let response = self
+            .success(response, image, &format!("manifest {version} of {image}"))
+            .await?;
+        let media_type = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let media_type = media_type
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         let bytes = read(&self.http, response, MANIFEST_BYTES_MAX, "manifest").await?;
         Ok(Sent { bytes, media_type })
     }
@@ -161,25 +202,44 @@ impl Registry {
     ///
     /// # Errors
     /// As of the registry.
-    pub(crate) async fn blob(&self, image: &ImageReference, digest: &str, offset: u64) -> Result<Body<'_>, RegistryError> {
+    pub(crate) async fn blob(
+        &self,
+        image: &ImageReference,
+        digest: &str,
+        offset: u64,
+    ) -> Result<Body<'_>, RegistryError> {
         // Asking for a range from the very beginning finds out nothing and confuses some proxies.
-        let range = HeaderValue::from_str(&format!("bytes={offset}-")).ok().filter(|_| offset > 0);
+        let range = HeaderValue::from_str(&format!("bytes={offset}-"))
+            .ok()
+            .filter(|_| offset > 0);
         let header = match range {
             Some(range) => (RANGE, range),
             None => (ACCEPT, HeaderValue::from_static("*/*")),
         };
-        let response = self.ask(&Method::GET, image, &format!("/blobs/{digest}"), header).await?;
-        let response = self.success(response, image, &format!("blob {digest} of {image}")).await;
-        let response = response.map_err(|error| error.renamed(Reason::ImageNotFound, Reason::ImageBlobMissing))?;
+        let response = self
+            .ask(&Method::GET, image, &format!("/blobs/{digest}"), header)
+            .await?;
+        let response = self
+            .success(response, image, &format!("blob {digest} of {image}"))
+            .await;
+        let response = response
+            .map_err(|error| error.renamed(Reason::ImageNotFound, Reason::ImageBlobMissing))?;
         let skip = match (response.status(), range_start(&response)) {
             (StatusCode::PARTIAL_CONTENT, Some(start)) if start <= offset => offset - start,
             (StatusCode::PARTIAL_CONTENT, _) => {
-                let message = format!("registry {} sent another part of {digest} than asked for", image.registry());
+                let message = format!(
+                    "registry {} sent another part of {digest} than asked for",
+                    image.registry()
+                );
                 return Err(RegistryError::passing(Reason::RegistryError, message));
             }
             _ => offset,
         };
-        Ok(Body { http: &self.http, response, skip })
+        Ok(Body {
+            http: &self.http,
+            response,
+            skip,
+        })
     }
 
     async fn ask(
@@ -189,16 +249,25 @@ impl Registry {
         path: &str,
         header: (reqwest::header::HeaderName, HeaderValue),
     ) -> Result<Response, RegistryError> {
-        let url = self.http.url(host(image.registry()), &format!("/v2/{}{path}", image.repository()))?;
+        let url = self.http.url(
+            host(image.registry()),
+            &format!("/v2/{}{path}", image.repository()),
+        )?;
         let headers = HeaderMap::from_iter([header]);
         let held = self.grants.held(image);
-        let response = self.http.send(method, &url, &headers, held.as_ref()).await?;
+        let response = self
+            .http
+            .send(method, &url, &headers, held.as_ref())
+            .await?;
         // Who was redirected to asks for nothing that we would give.
-        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != url.origin() {
+        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != url.origin()
+        {
             return Ok(response);
         }
         let offers = response.headers().get_all(WWW_AUTHENTICATE);
-        let Some(challenge) = challenge::best(offers.iter().filter_map(|value| value.to_str().ok())) else {
+        let Some(challenge) =
+            challenge::best(offers.iter().filter_map(|value| value.to_str().ok()))
+        else {
             return Ok(response);
         };
         drop(response);
@@ -206,7 +275,12 @@ impl Registry {
         self.http.send(method, &url, &headers, Some(&grant)).await
     }
 
-    async fn success(&self, response: Response, image: &ImageReference, wanted: &str) -> Result<Response, RegistryError> {
+    async fn success(
+        &self,
+        response: Response,
+        image: &ImageReference,
+        wanted: &str,
+    ) -> Result<Response, RegistryError> {
         let status = response.status();
         if status.is_success() {
             return Ok(response);
@@ -217,7 +291,10 @@ impl Registry {
             StatusCode::UNAUTHORIZED if !elsewhere => Err(self.grants.refused(image)),
             // The signature of a redirect's URL has a life of its own; the next try gets a new one.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if elsewhere => {
-                let message = format!("{authority}, where registry {} keeps its blobs, refused ({status})", image.registry());
+                let message = format!(
+                    "{authority}, where registry {} keeps its blobs, refused ({status})",
+                    image.registry()
+                );
                 Err(RegistryError::passing(Reason::RegistryError, message))
             }
             _ => Err(RegistryError::status(response, &authority, wanted).await),
@@ -241,9 +318,17 @@ impl Body<'_> {
     /// [`RegistryError::Passing`] when the connection broke or stalled.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
         loop {
-            let chunk = self.response.chunk().await.map_err(|error| self.http.broken(&error, self.response.url()))?;
-            let Some(mut chunk) = chunk else { return Ok(None) };
-            let skip = usize::try_from(self.skip).unwrap_or(usize::MAX).min(chunk.len());
+            let chunk = self
+                .response
+                .chunk()
+                .await
+                .map_err(|error| self.http.broken(&error, self.response.url()))?;
+            let Some(mut chunk) = chunk else {
+                return Ok(None);
+            };
+            let skip = usize::try_from(self.skip)
+                .unwrap_or(usize::MAX)
+                .min(chunk.len());
             self.skip -= skip as u64;
             let rest = chunk.split_off(skip);
             if !rest.is_empty() {
@@ -255,7 +340,11 @@ impl Body<'_> {
 
 /// Docker Hub's API is not where its images' names say.
 fn host(registry: &str) -> &str {
-    if registry == "docker.io" { "registry-1.docker.io" } else { registry }
+    if registry == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        registry
+    }
 }
 
 fn range_start(response: &Response) -> Option<u64> {
@@ -264,11 +353,23 @@ fn range_start(response: &Response) -> Option<u64> {
 }
 
 /// Reads a body that must be small.
-async fn read(http: &Http, mut response: Response, bytes_max: usize, what: &str) -> Result<Bytes, RegistryError> {
+async fn read(
+    http: &Http,
+    mut response: Response,
+    bytes_max: usize,
+    what: &str,
+) -> Result<Bytes, RegistryError> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| http.broken(&error, response.url()))? {
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| http.broken(&error, response.url()))?
+    {
         if bytes.len() + chunk.len() > bytes_max {
-            let message = format!("{} sent a {what} larger than {bytes_max} bytes", http::authority(response.url()));
+            let message = format!(
+                "{} sent a {what} larger than {bytes_max} bytes",
+                http::authority(response.url())
+            );
             return Err(RegistryError::lasting(Reason::ImageInvalid, message));
         }
         bytes.extend_from_slice(&chunk);

@@ -15,16 +15,27 @@ pub(crate) fn refusal(text: &str) -> (Reason, String) {
     let program = !mounting && any(&["exec: ", "exec /"]);
     let limit = !mounting && any(&["cgroup", "memory limit", "memory.limit", "rlimit"]);
     let full = has("no space left on device");
-    let reason = if !full && any(&["unable to retrieve oci runtime error", "failed to start shim", "binary not installed"]) {
+    let reason = if !full
+        && any(&[
+            "unable to retrieve oci runtime error",
+            "failed to start shim",
+            "binary not installed",
+        ]) {
         // Before the command: what is missing then is runc or the shim, in the same words.
         Reason::RuntimeBroken
-    } else if any(&["start binary process", "init process i/o", "init process io"]) {
+    } else if any(&[
+        "start binary process",
+        "init process i/o",
+        "init process io",
+    ]) {
         Reason::LoggerFailed
     } else if program && any(&["permission denied", "is a directory"]) {
         Reason::CommandNotExecutable
     } else if has("exec format error") {
         Reason::ImagePlatformMismatch
-    } else if has("executable file not found") || program && any(&["no such file or directory", "not a directory"]) {
+    } else if has("executable file not found")
+        || program && any(&["no such file or directory", "not a directory"])
+    {
         Reason::CommandNotFound
     } else if any(&["oom-killed", "unable to set memory limit"]) {
         Reason::MemoryLimitTooSmall
@@ -59,7 +70,10 @@ fn tail(text: &str) -> String {
     while let Some(shorter) = CALLERS.iter().find_map(|caller| rest.strip_prefix(caller)) {
         rest = shorter;
     }
-    rest.trim_end_matches(": unknown").chars().take(TEXT_CHARS_MAX).collect()
+    rest.trim_end_matches(": unknown")
+        .chars()
+        .take(TEXT_CHARS_MAX)
+        .collect()
 }
 
 #[cfg(test)]
@@ -78,8 +92,16 @@ mod tests {
             Reason::CommandNotFound,
             "exec: \"/nope\": stat /nope: no such file or directory",
         ),
-        ("exec: \"/etc\": permission denied: unknown", Reason::CommandNotExecutable, "exec: \"/etc\": permission denied"),
-        ("exec /bin/x: exec format error: unknown", Reason::ImagePlatformMismatch, "exec /bin/x: exec format error"),
+        (
+            "exec: \"/etc\": permission denied: unknown",
+            Reason::CommandNotExecutable,
+            "exec: \"/etc\": permission denied",
+        ),
+        (
+            "exec /bin/x: exec format error: unknown",
+            Reason::ImagePlatformMismatch,
+            "exec /bin/x: exec format error",
+        ),
         (
             "unable to apply cgroup configuration: failed to write 1: unknown",
             Reason::LimitRefused,
@@ -100,7 +122,11 @@ mod tests {
             Reason::CommandNotFound,
             "exec: \"/cgroup.sh\": stat /cgroup.sh: no such file or directory",
         ),
-        ("exec /run.sh: no such file or directory: unknown", Reason::CommandNotFound, "exec /run.sh: no such file or directory"),
+        (
+            "exec /run.sh: no such file or directory: unknown",
+            Reason::CommandNotFound,
+            "exec /run.sh: no such file or directory",
+        ),
         (
             "mkdir /sys/fs/cgroup/memory/chas/x: no space left on device: unknown",
             Reason::LimitRefused,
@@ -140,16 +166,27 @@ mod tests {
             "unable to retrieve OCI runtime error (open /x/log.json: no such file or directory): exec: \"runc\": \
                  executable file not found in $PATH",
         ),
-        ("container with given ID already exists: unknown", Reason::CreateFailed, "container with given ID already exists"),
-        ("write /x: no space left on device: unknown", Reason::DiskFull, "write /x: no space left on device"),
+        (
+            "container with given ID already exists: unknown",
+            Reason::CreateFailed,
+            "container with given ID already exists",
+        ),
+        (
+            "write /x: no space left on device: unknown",
+            Reason::DiskFull,
+            "write /x: no space left on device",
+        ),
     ];
 
     #[test]
     fn each_refusal_has_its_code_and_its_useful_end() {
-        let runc =
-            "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
+        let runc = "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process: ";
         for (text, reason, shown) in REFUSALS {
-            assert_eq!(refusal(&format!("{runc}{text}")), (*reason, (*shown).to_owned()), "{text}");
+            assert_eq!(
+                refusal(&format!("{runc}{text}")),
+                (*reason, (*shown).to_owned()),
+                "{text}"
+            );
         }
     }
 }

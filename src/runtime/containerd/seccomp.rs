@@ -75,9 +75,14 @@ pub(crate) fn profile(machine: Machine, capabilities: &[String]) -> Value {
     }));
     calls.push(match machine {
         Machine::X86_64 => allow(&["arch_prctl", "modify_ldt"]),
-        Machine::Aarch64 => {
-            allow(&["arm_fadvise64_64", "arm_sync_file_range", "sync_file_range2", "breakpoint", "cacheflush", "set_tls"])
-        }
+        Machine::Aarch64 => allow(&[
+            "arm_fadvise64_64",
+            "arm_sync_file_range",
+            "sync_file_range2",
+            "breakpoint",
+            "cacheflush",
+            "set_tls",
+        ]),
     });
     if capabilities.iter().any(|name| name == "CAP_SYS_CHROOT") {
         calls.push(allow(&["chroot"]));
@@ -163,7 +168,16 @@ mod tests {
 
     #[test]
     fn the_architectures_are_the_machines_own() {
-        assert_eq!(profile(Machine::X86_64, &[])["architectures"].as_array().unwrap().len(), 3);
-        assert_eq!(profile(Machine::Aarch64, &[])["architectures"][0], "SCMP_ARCH_AARCH64");
+        assert_eq!(
+            profile(Machine::X86_64, &[])["architectures"]
+                .as_array()
+                .unwrap()
+                .len(),
+            3
+        );
+        assert_eq!(
+            profile(Machine::Aarch64, &[])["architectures"][0],
+            "SCMP_ARCH_AARCH64"
+        );
     }
 }

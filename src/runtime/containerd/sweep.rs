@@ -25,24 +25,46 @@ impl Containerd {
         let orphans = self.clear_orphans(wanted, &mut swept).await;
         let shims = self.clear_shims(wanted, &mut swept).await;
         let network = self.network.settle(&in_network(wanted, &existing)).await;
-        let network = network.map(|lines| swept.removed.extend(lines)).map_err(RuntimeError::from);
+        let network = network
+            .map(|lines| swept.removed.extend(lines))
+            .map_err(RuntimeError::from);
         let images = self.images.sweep(&images_of(wanted, &existing)).await;
         let images = images.map(|lines| swept.removed.extend(lines));
         self.sweep_logs(wanted, &mut swept).await;
         match orphans.and(shims).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {
-                swept.removed.iter().for_each(|line| tracing::info!(what = %line, "swept"));
+                swept
+                    .removed
+                    .iter()
+                    .for_each(|line| tracing::info!(what = %line, "swept"));
                 Err(error)
             }
         }
     }
 
-    async fn clear_orphans(&self, wanted: &[Record], swept: &mut Swept) -> Result<(), RuntimeError> {
-        let orphans = std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+    async fn clear_orphans(
+        &self,
+        wanted: &[Record],
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let orphans =
+            std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
         let mut first = Ok(());
-        for orphan in orphans.into_iter().filter(|orphan| wanted.iter().all(|record| record.id != orphan.id)) {
-            match self.take_away(orphan, &StopOrder { signal: None, grace: Duration::ZERO }).await {
+        for orphan in orphans
+            .into_iter()
+            .filter(|orphan| wanted.iter().all(|record| record.id != orphan.id))
+        {
+            match self
+                .take_away(
+                    orphan,
+                    &StopOrder {
+                        signal: None,
+                        grace: Duration::ZERO,
+                    },
+                )
+                .await
+            {
                 Ok(()) => drop(swept.removed.insert(format!("what was left of {orphan}"))),
                 Err(error) => first = first.and(Err(error)),
             }
@@ -53,7 +75,16 @@ impl Containerd {
     async fn clear_shims(&self, wanted: &[Record], swept: &mut Swept) -> Result<(), RuntimeError> {
         let mut first = Ok(());
         for lost in self.lost_shims(wanted).await? {
-            match self.take_away(lost, &StopOrder { signal: None, grace: Duration::ZERO }).await {
+            match self
+                .take_away(
+                    lost,
+                    &StopOrder {
+                        signal: None,
+                        grace: Duration::ZERO,
+                    },
+                )
+                .await
+            {
                 Ok(()) => drop(swept.removed.insert(format!("the lost shim of {lost}"))),
                 Err(error) => first = first.and(Err(error)),
             }
@@ -80,24 +111,43 @@ impl Containerd {
 /// The generation before goes on serving until the image of the next is there, which may be never. So what exists counts,
 /// with the ports that it was made with; a removal detaches it itself. Current generations come first: where two claim
 /// a host port, the network gives it to the first.
-fn in_network(wanted: &[Record], existing: &[Existing]) -> Vec<(InstanceName, ContainerName, Assignment)> {
-    let place = |name: InstanceName, record: &Record| (name, record.name.clone(), record.assignment.clone());
+fn in_network(
+    wanted: &[Record],
+    existing: &[Existing],
+) -> Vec<(InstanceName, ContainerName, Assignment)> {
+    let place = |name: InstanceName, record: &Record| {
+        (name, record.name.clone(), record.assignment.clone())
+    };
     let is_current = |(name, _): &&Existing| wanted.iter().any(|record| record.instance() == *name);
     let (current, other): (Vec<_>, Vec<_>) = existing.iter().partition(is_current);
     let made_of = |(name, own): &Existing| {
-        let record = wanted.iter().find(|record| record.instance() == *name).or(own.as_ref());
+        let record = wanted
+            .iter()
+            .find(|record| record.instance() == *name)
+            .or(own.as_ref());
         let record = record.or_else(|| wanted.iter().find(|record| record.id == name.id));
         record.map(|record| place(*name, record))
     };
-    let to_come = wanted.iter().filter(|record| existing.iter().all(|(name, _)| name.id != record.id));
+    let to_come = wanted
+        .iter()
+        .filter(|record| existing.iter().all(|(name, _)| name.id != record.id));
     let to_come = to_come.map(|record| place(record.instance(), record));
-    current.into_iter().filter_map(made_of).chain(to_come).chain(other.into_iter().filter_map(made_of)).collect()
+    current
+        .into_iter()
+        .filter_map(made_of)
+        .chain(to_come)
+        .chain(other.into_iter().filter_map(made_of))
+        .collect()
 }
 
 /// The images that what is wanted and what exists is made of.
 fn images_of(wanted: &[Record], existing: &[Existing]) -> Vec<(ImageReference, Option<String>)> {
-    let records = wanted.iter().chain(existing.iter().filter_map(|(_, own)| own.as_ref()));
-    records.map(|record| (record.spec.image.clone(), record.image_digest.clone())).collect()
+    let records = wanted
+        .iter()
+        .chain(existing.iter().filter_map(|(_, own)| own.as_ref()));
+    records
+        .map(|record| (record.spec.image.clone(), record.image_digest.clone()))
+        .collect()
 }
 
 #[cfg(test)]
@@ -108,23 +158,42 @@ mod tests {
     use crate::runtime::containerd::oci::tests::record;
 
     fn generation(record: &Record, generation: u64) -> Record {
-        Record { generation, ..record.clone() }
+        Record {
+            generation,
+            ..record.clone()
+        }
     }
 
     fn names(wanted: &[Record], existing: &[Existing]) -> Vec<InstanceName> {
-        in_network(wanted, existing).into_iter().map(|(name, ..)| name).collect()
+        in_network(wanted, existing)
+            .into_iter()
+            .map(|(name, ..)| name)
+            .collect()
     }
 
     #[test]
     fn the_generation_that_exists_keeps_its_network_until_another_one_does() {
         let one = record(&json!({}));
-        let (two, of) = (generation(&one, 2), |record: &Record| (record.instance(), Some(record.clone())));
+        let (two, of) = (generation(&one, 2), |record: &Record| {
+            (record.instance(), Some(record.clone()))
+        });
         let wanted = std::slice::from_ref(&two);
         assert_eq!(names(wanted, &[]), [two.instance()]);
         assert_eq!(names(wanted, &[of(&one)]), [one.instance()]);
-        assert_eq!(names(wanted, &[(one.instance(), None)]), [one.instance()], "with unreadable labels too");
-        assert_eq!(names(wanted, &[of(&one), of(&two)]), [two.instance(), one.instance()]);
-        assert_eq!(names(&[], &[of(&one)]), [one.instance()], "its removal detaches it");
+        assert_eq!(
+            names(wanted, &[(one.instance(), None)]),
+            [one.instance()],
+            "with unreadable labels too"
+        );
+        assert_eq!(
+            names(wanted, &[of(&one), of(&two)]),
+            [two.instance(), one.instance()]
+        );
+        assert_eq!(
+            names(&[], &[of(&one)]),
+            [one.instance()],
+            "its removal detaches it"
+        );
         assert!(names(&[], &[(one.instance(), None)]).is_empty());
     }
 
@@ -141,7 +210,10 @@ mod tests {
     fn the_image_of_what_exists_is_in_use() {
         let mut one = record(&json!({}));
         one.image_digest = Some("sha256:1".to_owned());
-        let two = Record { image_digest: None, ..generation(&one, 2) };
+        let two = Record {
+            image_digest: None,
+            ..generation(&one, 2)
+        };
         let images = images_of(&[two], &[(one.instance(), Some(one.clone()))]);
         assert!(images.contains(&(one.spec.image.clone(), one.image_digest)));
     }

@@ -43,7 +43,10 @@ pub(crate) enum UnpackError {
 pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     let mut chain: Vec<String> = Vec::with_capacity(diff_ids.len());
     for diff_id in diff_ids {
-        let id = chain.last().map_or_else(|| diff_id.clone(), |below| digest(format!("{below} {diff_id}").as_bytes()));
+        let id = chain.last().map_or_else(
+            || diff_id.clone(),
+            |below| digest(format!("{below} {diff_id}").as_bytes()),
+        );
         chain.push(id);
     }
     chain
@@ -51,9 +54,14 @@ pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
 
 /// Whether there is a complete snapshot of this name.
 pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool, RuntimeError> {
-    let request = snapshots_api::StatSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: name.to_owned() };
+    let request = snapshots_api::StatSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: name.to_owned(),
+    };
     match quick(client.snapshots().stat(request)).await {
-        Ok(reply) => Ok(reply.info.is_some_and(|info| info.kind == i32::from(snapshots_api::Kind::Committed))),
+        Ok(reply) => Ok(reply
+            .info
+            .is_some_and(|info| info.kind == i32::from(snapshots_api::Kind::Committed))),
         Err(CallError::NotFound(_)) => Ok(false),
         Err(error) => Err(refused(error, "look for a snapshot")),
     }
@@ -62,7 +70,11 @@ pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool, RuntimeE
 /// What it means that the snapshotter refused.
 pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
     let mut refused = content::refused(error, doing);
-    if let RuntimeError::Failed { reason: reason @ Reason::CreateFailed, .. } = &mut refused {
+    if let RuntimeError::Failed {
+        reason: reason @ Reason::CreateFailed,
+        ..
+    } = &mut refused
+    {
         *reason = Reason::SnapshotFailed;
     }
     refused
@@ -70,7 +82,10 @@ pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
 
 /// Removes a snapshot if it is there; what cannot be removed is left to the lease's end.
 pub(crate) async fn remove(client: &Client, name: &str) {
-    let request = snapshots_api::RemoveSnapshotRequest { snapshotter: SNAPSHOTTER.to_owned(), key: name.to_owned() };
+    let request = snapshots_api::RemoveSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: name.to_owned(),
+    };
     match quick(client.snapshots().remove(request)).await {
         Ok(()) | Err(CallError::NotFound(_)) => {}
         Err(error) => tracing::debug!(name, ?error, "a half-unpacked layer could not be removed"),
@@ -97,7 +112,9 @@ pub(crate) async fn layer(
     let scratch = format!("{SCRATCH}{} {chain_id}", Uuid::new_v4().simple());
     let result = into_scratch(client, durable, blob, diff_id, parent, &scratch).await;
     let result = match result {
-        Ok(()) => commit(client, &scratch, chain_id).await.map_err(UnpackError::from),
+        Ok(()) => commit(client, &scratch, chain_id)
+            .await
+            .map_err(UnpackError::from),
         Err(error) => Err(error),
     };
     if result.is_err() {
@@ -120,25 +137,37 @@ async fn into_scratch(
         parent: parent.to_owned(),
         labels: HashMap::new(),
     };
-    let reply = quick(client.snapshots().prepare(request)).await.map_err(|error| refused(error, "prepare a snapshot"))?;
+    let reply = quick(client.snapshots().prepare(request))
+        .await
+        .map_err(|error| refused(error, "prepare a snapshot"))?;
     let mut wire = blob.to_wire();
     if wire.media_type.ends_with(".tar.zstd") {
         // containerd knows this packing by its OCI name only.
         wire.media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();
     }
-    let request = api::ApplyRequest { diff: Some(wire), mounts: reply.mounts, ..api::ApplyRequest::default() };
+    let request = api::ApplyRequest {
+        diff: Some(wire),
+        mounts: reply.mounts,
+        ..api::ApplyRequest::default()
+    };
     let mut diff = client.diff();
     let applied = match tokio::time::timeout(APPLY_TIMEOUT, diff.apply(request)).await {
         Ok(Ok(reply)) => reply.into_inner().applied.unwrap_or_default().digest,
         Ok(Err(status)) => return Err(explain(client, blob, status.into()).await),
         Err(_) => {
-            let message = format!("a layer was not unpacked within {} s", APPLY_TIMEOUT.as_secs());
+            let message = format!(
+                "a layer was not unpacked within {} s",
+                APPLY_TIMEOUT.as_secs()
+            );
             return Err(RuntimeError::Unavailable(message).into());
         }
     };
     if applied != diff_id {
         drop_damaged(client, blob).await?;
-        let message = format!("layer {} unpacks to {applied}, but the image's configuration promises {diff_id}", blob.digest);
+        let message = format!(
+            "layer {} unpacks to {applied}, but the image's configuration promises {diff_id}",
+            blob.digest
+        );
         return Err(RuntimeError::failed(Reason::DigestMismatch, message).into());
     }
     Ok(durable.settle(client).await?)
@@ -147,10 +176,21 @@ async fn into_scratch(
 /// A layer that cannot be unpacked is either damaged on this disk, or was made so.
 async fn explain(client: &Client, blob: &Descriptor, error: CallError) -> UnpackError {
     let error = content::refused(error, "unpack a layer");
-    let RuntimeError::Failed { reason: Reason::CreateFailed, message, .. } = error else { return error.into() };
+    let RuntimeError::Failed {
+        reason: Reason::CreateFailed,
+        message,
+        ..
+    } = error
+    else {
+        return error.into();
+    };
     match drop_damaged(client, blob).await {
         Err(error) => error,
-        Ok(()) => RuntimeError::failed(Reason::ImageLayerInvalid, format!("layer {} is no good: {message}", blob.digest)).into(),
+        Ok(()) => RuntimeError::failed(
+            Reason::ImageLayerInvalid,
+            format!("layer {} is no good: {message}", blob.digest),
+        )
+        .into(),
     }
 }
 
@@ -158,7 +198,10 @@ async fn drop_damaged(client: &Client, blob: &Descriptor) -> Result<(), UnpackEr
     if content::is_whole(client, &blob.digest).await? {
         return Ok(());
     }
-    tracing::warn!(digest = blob.digest, "a layer in containerd's content store is damaged; it is fetched again");
+    tracing::warn!(
+        digest = blob.digest,
+        "a layer in containerd's content store is damaged; it is fetched again"
+    );
     content::discard(client, &blob.digest).await?;
     Err(UnpackError::Damaged)
 }
@@ -190,7 +233,14 @@ mod tests {
         let diff = |digit: &str| format!("sha256:{}", digit.repeat(64));
         let chain = chain_ids(&[diff("a"), diff("b"), diff("c")]);
         let second = digest(format!("{} {}", diff("a"), diff("b")).as_bytes());
-        assert_eq!(chain, [diff("a"), second.clone(), digest(format!("{second} {}", diff("c")).as_bytes())]);
+        assert_eq!(
+            chain,
+            [
+                diff("a"),
+                second.clone(),
+                digest(format!("{second} {}", diff("c")).as_bytes())
+            ]
+        );
         assert!(chain_ids(&[]).is_empty());
     }
 }

@@ -39,7 +39,10 @@ const ID_MAX: u32 = i32::MAX.unsigned_abs();
 ///
 /// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no look at the image.
 pub(crate) fn needs_files(wanted: &str) -> bool {
-    !matches!(wanted, "" | "0" | "root" | "0:0" | "root:root" | "0:root" | "root:0")
+    !matches!(
+        wanted,
+        "" | "0" | "root" | "0:0" | "root:root" | "0:root" | "root:0"
+    )
 }
 
 /// Resolves `user[:group]` by docker's rules.
@@ -50,14 +53,24 @@ pub(crate) fn needs_files(wanted: &str) -> bool {
 /// # Errors
 /// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above 2147483647.
 pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, RuntimeError> {
-    let (user, of_group) = wanted.split_once(':').map_or((wanted, None), |(user, group)| (user, Some(group)));
+    let (user, of_group) = wanted
+        .split_once(':')
+        .map_or((wanted, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
     let number = id(Named::User, user)?;
     let mut entries = passwd.lines().filter_map(Entry::parse);
     let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
     let mut found = match (entry, number) {
-        (Some(entry), _) => User { uid: entry.uid, gid: entry.gid, groups: Vec::new(), home: entry.home.map(str::to_owned) },
-        (None, Some(uid)) => User { uid, ..User::default() },
+        (Some(entry), _) => User {
+            uid: entry.uid,
+            gid: entry.gid,
+            groups: Vec::new(),
+            home: entry.home.map(str::to_owned),
+        },
+        (None, Some(uid)) => User {
+            uid,
+            ..User::default()
+        },
         (None, None) => return Err(unknown(Named::User, user)),
     };
     match (of_group.filter(|name| !name.is_empty()), entry) {
@@ -71,8 +84,12 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, R
             };
         }
         (None, Some(entry)) => {
-            let lists = |members: &str| members.split(',').any(|member| member.trim() == entry.name);
-            found.groups = groups(group).filter(|(.., members)| lists(members)).map(|(_, gid, _)| gid).collect();
+            let lists =
+                |members: &str| members.split(',').any(|member| member.trim() == entry.name);
+            found.groups = groups(group)
+                .filter(|(.., members)| lists(members))
+                .map(|(_, gid, _)| gid)
+                .collect();
             found.groups.sort_unstable();
             found.groups.dedup();
         }
@@ -85,7 +102,12 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, R
 ///
 /// # Errors
 /// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
-pub(crate) async fn lookup(client: &Client, wanted: &str, parent: &str, run_dir: &Path) -> Result<User, RuntimeError> {
+pub(crate) async fn lookup(
+    client: &Client,
+    wanted: &str,
+    parent: &str,
+    run_dir: &Path,
+) -> Result<User, RuntimeError> {
     if !needs_files(wanted) {
         return Ok(User::default());
     }
@@ -103,7 +125,12 @@ pub(crate) async fn lookup(client: &Client, wanted: &str, parent: &str, run_dir:
             let directory = run_dir.join(&key);
             let read = tokio::task::spawn_blocking(move || files(&view.mounts, &directory)).await;
             let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
-            read.map_err(|error| RuntimeError::failed(Reason::CreateFailed, format!("the image's users cannot be read: {error}")))
+            read.map_err(|error| {
+                RuntimeError::failed(
+                    Reason::CreateFailed,
+                    format!("the image's users cannot be read: {error}"),
+                )
+            })
         }
         Err(super::client::CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
         Err(error) => Err(error.into()),
@@ -118,7 +145,8 @@ pub(crate) async fn lookup(client: &Client, wanted: &str, parent: &str, run_dir:
 fn files(mounts: &[Mount], directory: &Path) -> io::Result<(String, String)> {
     std::fs::create_dir_all(directory)?;
     let read = mount(mounts, directory).and_then(|()| {
-        let files = read(directory, "etc/passwd").and_then(|passwd| Ok((passwd, read(directory, "etc/group")?)));
+        let files = read(directory, "etc/passwd")
+            .and_then(|passwd| Ok((passwd, read(directory, "etc/group")?)));
         rustix::mount::unmount(directory, UnmountFlags::DETACH)?;
         files
     });
@@ -127,15 +155,29 @@ fn files(mounts: &[Mount], directory: &Path) -> io::Result<(String, String)> {
 }
 
 fn mount(mounts: &[Mount], directory: &Path) -> io::Result<()> {
-    let [mount] = mounts else { return Err(io::Error::other("the snapshot has not exactly one mount")) };
-    let mut flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    let [mount] = mounts else {
+        return Err(io::Error::other("the snapshot has not exactly one mount"));
+    };
+    let mut flags =
+        MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     if mount.r#type == "bind" {
         flags |= MountFlags::BIND;
     }
     let flag_words = ["ro", "rw", "bind", "rbind"];
-    let data: Vec<_> = mount.options.iter().filter(|option| !flag_words.contains(&option.as_str())).cloned().collect();
+    let data: Vec<_> = mount
+        .options
+        .iter()
+        .filter(|option| !flag_words.contains(&option.as_str()))
+        .cloned()
+        .collect();
     let data = std::ffi::CString::new(data.join(",")).map_err(io::Error::other)?;
-    rustix::mount::mount(&mount.source, directory, &mount.r#type, flags, Some(data.as_c_str()))?;
+    rustix::mount::mount(
+        &mount.source,
+        directory,
+        &mount.r#type,
+        flags,
+        Some(data.as_c_str()),
+    )?;
     Ok(())
 }
 
@@ -152,7 +194,9 @@ fn read(root: &Path, path: &str) -> io::Result<String> {
     );
     let file = match opened {
         Ok(file) => std::fs::File::from(file),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => return Ok(String::new()),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            return Ok(String::new());
+        }
         Err(error) => return Err(error.into()),
     };
     if !file.metadata()?.is_file() {
@@ -184,7 +228,10 @@ fn unknown(what: Named, name: &str) -> RuntimeError {
         Named::User => ("user", "/etc/passwd"),
         Named::Group => ("group", "/etc/group"),
     };
-    RuntimeError::failed(what.reason(), format!("the image's {file} has no {word} {name:?}; give one that it has, or a number"))
+    RuntimeError::failed(
+        what.reason(),
+        format!("the image's {file} has no {word} {name:?}; give one that it has, or a number"),
+    )
 }
 
 /// The text as an id; `None` if it is a name.
@@ -194,7 +241,10 @@ fn id(what: Named, text: &str) -> Result<Option<u32>, RuntimeError> {
     }
     match text.parse() {
         Ok(id) if id <= ID_MAX => Ok(Some(id)),
-        _ => Err(RuntimeError::failed(what.reason(), format!("{text} is above the largest user or group id, {ID_MAX}"))),
+        _ => Err(RuntimeError::failed(
+            what.reason(),
+            format!("{text} is above the largest user or group id, {ID_MAX}"),
+        )),
     }
 }
 
@@ -210,9 +260,16 @@ struct Entry<'a> {
 impl<'a> Entry<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.trim().split(':');
-        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let name = fields
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
         let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self { name, uid, gid, home: fields.nth(1).filter(|home| home.starts_with('/')) })
+        Some(Self {
+            name,
+            uid,
+            gid,
+            home: fields.nth(1).filter(|home| home.starts_with('/')),
+        })
     }
 }
 
@@ -220,7 +277,9 @@ impl<'a> Entry<'a> {
 fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.trim().split(':');
-        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let name = fields
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
         let gid = fields.nth(1)?.parse().ok()?;
         Some((name, gid, fields.next().unwrap_or_default()))
     })
@@ -236,8 +295,17 @@ mod tests {
 
     #[track_caller]
     fn check(wanted: &str, uid: u32, gid: u32, groups: &[u32], home: Option<&str>) {
-        let expected = User { uid, gid, groups: groups.to_vec(), home: home.map(str::to_owned) };
-        assert_eq!(resolve(wanted, PASSWD, GROUP).unwrap(), expected, "{wanted:?}");
+        let expected = User {
+            uid,
+            gid,
+            groups: groups.to_vec(),
+            home: home.map(str::to_owned),
+        };
+        assert_eq!(
+            resolve(wanted, PASSWD, GROUP).unwrap(),
+            expected,
+            "{wanted:?}"
+        );
     }
 
     #[test]
@@ -265,7 +333,10 @@ mod tests {
             ("huge", "huge", Reason::UserNotFound),
         ] {
             let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
-            assert!(matches!(error, RuntimeError::Failed { reason, .. } if reason == expected), "{wanted}");
+            assert!(
+                matches!(error, RuntimeError::Failed { reason, .. } if reason == expected),
+                "{wanted}"
+            );
             assert!(error.to_string().contains(named), "{error}");
         }
     }
@@ -273,6 +344,11 @@ mod tests {
     #[test]
     fn only_plain_root_needs_no_look_at_the_image() {
         assert!(!needs_files("") && !needs_files("0:0") && !needs_files("root"));
-        assert!(needs_files("web") && needs_files("1000") && needs_files("root:web") && needs_files("0:5"));
+        assert!(
+            needs_files("web")
+                && needs_files("1000")
+                && needs_files("root:web")
+                && needs_files("0:5")
+        );
     }
 }

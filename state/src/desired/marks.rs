@@ -74,11 +74,18 @@ impl Mark {
     pub(super) fn entry(&self) -> (String, Option<Value>) {
         match self {
             Self::Pulled(pulled) => (PULLED.to_owned(), Some(value(pulled))),
-            Self::Cordoned(cordoned) => (CORDONED.to_owned(), cordoned.then_some(Value::Bool(true))),
+            Self::Cordoned(cordoned) => {
+                (CORDONED.to_owned(), cordoned.then_some(Value::Bool(true)))
+            }
             Self::Link(link) => (LINK.to_owned(), Some(value(link))),
-            Self::Suppressed(name, mark) => (format!("{SUPPRESSED}{name}"), mark.as_ref().map(value)),
+            Self::Suppressed(name, mark) => {
+                (format!("{SUPPRESSED}{name}"), mark.as_ref().map(value))
+            }
             Self::Tombstone(name, mark) => (format!("{TOMBSTONE}{name}"), mark.as_ref().map(value)),
-            Self::Answer(key, mark) => (format!("{ANSWERED}{key}"), mark.as_ref().map(|mark| value(&**mark))),
+            Self::Answer(key, mark) => (
+                format!("{ANSWERED}{key}"),
+                mark.as_ref().map(|mark| value(&**mark)),
+            ),
         }
     }
 }
@@ -152,11 +159,26 @@ impl Marks {
         let pulled = self.pulled.iter().cloned().map(Mark::Pulled);
         let link = self.link.iter().cloned().map(Mark::Link);
         let single = pulled.chain(link).chain([Mark::Cordoned(self.cordoned)]);
-        let suppressed = self.suppressed.iter().map(|(name, mark)| Mark::Suppressed(name.clone(), Some(mark.clone())));
-        let tombstones = self.tombstones.iter().map(|(name, mark)| Mark::Tombstone(name.clone(), Some(*mark)));
-        let answers = self.answers.iter().map(|(key, mark)| Mark::Answer(key.clone(), Some(Arc::clone(mark))));
-        let entries = single.chain(suppressed).chain(tombstones).chain(answers).map(|mark| mark.entry());
-        entries.filter_map(|(key, value)| Some((key, value?))).collect()
+        let suppressed = self
+            .suppressed
+            .iter()
+            .map(|(name, mark)| Mark::Suppressed(name.clone(), Some(mark.clone())));
+        let tombstones = self
+            .tombstones
+            .iter()
+            .map(|(name, mark)| Mark::Tombstone(name.clone(), Some(*mark)));
+        let answers = self
+            .answers
+            .iter()
+            .map(|(key, mark)| Mark::Answer(key.clone(), Some(Arc::clone(mark))));
+        let entries = single
+            .chain(suppressed)
+            .chain(tombstones)
+            .chain(answers)
+            .map(|mark| mark.entry());
+        entries
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect()
     }
 
     /// The mark that an entry is; `None`: it is none, or not understood.
@@ -172,13 +194,22 @@ impl Marks {
             return value.as_bool().map(Mark::Cordoned);
         }
         if let Some(name) = key.strip_prefix(SUPPRESSED) {
-            return Some(Mark::Suppressed(name.parse().ok()?, Some(serde_json::from_value(value).ok()?)));
+            return Some(Mark::Suppressed(
+                name.parse().ok()?,
+                Some(serde_json::from_value(value).ok()?),
+            ));
         }
         if let Some(name) = key.strip_prefix(TOMBSTONE) {
-            return Some(Mark::Tombstone(name.parse().ok()?, Some(serde_json::from_value(value).ok()?)));
+            return Some(Mark::Tombstone(
+                name.parse().ok()?,
+                Some(serde_json::from_value(value).ok()?),
+            ));
         }
         let key = key.strip_prefix(ANSWERED)?;
-        Some(Mark::Answer(key.to_owned(), Some(Arc::new(serde_json::from_value(value).ok()?))))
+        Some(Mark::Answer(
+            key.to_owned(),
+            Some(Arc::new(serde_json::from_value(value).ok()?)),
+        ))
     }
 }
 

@@ -100,7 +100,14 @@ impl Rejected {
     /// One that was understood, and cannot be had.
     #[must_use]
     pub fn because(name: &ContainerName, why: impl Into<String>) -> Self {
-        let errors = vec![FieldError { field: String::new(), message: why.into() }];
-        Self { name: Some(name.to_string()), index: None, errors }
+        let errors = vec![FieldError {
+            field: String::new(),
+            message: why.into(),
+        }];
+        Self {
+            name: Some(name.to_string()),
+            index: None,
+            errors,
+        }
     }
 }

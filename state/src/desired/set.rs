@@ -129,7 +129,9 @@ impl Desired {
     /// A record that this version does not understand has this name.
     #[must_use]
     pub fn holds_name(&self, name: &ContainerName) -> bool {
-        self.opaque.iter().any(|(key, value)| key.starts_with(RECORD) && value["name"] == name.as_str())
+        self.opaque
+            .iter()
+            .any(|(key, value)| key.starts_with(RECORD) && value["name"] == name.as_str())
     }
 
     /// How many entries are not understood.
@@ -176,11 +178,20 @@ impl Desired {
     #[must_use]
     pub fn entries(&self) -> Entries {
         let mut entries = self.opaque.clone();
-        entries.extend(self.records.values().map(|record| (record_key(record.id), record_value(record))));
+        entries.extend(
+            self.records
+                .values()
+                .map(|record| (record_key(record.id), record_value(record))),
+        );
         entries.extend(self.marks.entries());
         entries.insert(SEQ.to_owned(), Value::from(self.seq));
-        entries.extend(self.adoption.map(|adoption| (ADOPTION.to_owned(), adoption_value(adoption))));
-        entries.entry(FORMAT_KEY.to_owned()).or_insert(Value::from(FORMAT));
+        entries.extend(
+            self.adoption
+                .map(|adoption| (ADOPTION.to_owned(), adoption_value(adoption))),
+        );
+        entries
+            .entry(FORMAT_KEY.to_owned())
+            .or_insert(Value::from(FORMAT));
         entries
     }
 
@@ -195,13 +206,18 @@ impl Desired {
     pub fn from_entries(entries: Entries) -> Self {
         let mut desired = Self::default();
         for (key, value) in entries {
-            let record = key.strip_prefix(RECORD).and_then(|_| serde_json::from_value::<Record>(value.clone()).ok());
+            let record = key
+                .strip_prefix(RECORD)
+                .and_then(|_| serde_json::from_value::<Record>(value.clone()).ok());
             let adoption = || serde_json::from_value::<Adoption>(value.clone());
             match (key.as_str(), value.as_u64(), record) {
                 (ADOPTION, ..) if adoption().is_ok() => desired.adoption = adoption().ok(),
                 (SEQ, Some(seq), _) => desired.seq = desired.seq.max(seq),
                 (FORMAT_KEY, Some(FORMAT), _) => {}
-                (_, _, Some(record)) if record_key(record.id) == key && !desired.names.contains_key(&record.name) => {
+                (_, _, Some(record))
+                    if record_key(record.id) == key
+                        && !desired.names.contains_key(&record.name) =>
+                {
                     desired.put(record);
                 }
                 _ => match Marks::read(&key, &value) {
@@ -216,7 +232,10 @@ impl Desired {
     /// The version of the agent's entries that these were written by.
     #[must_use]
     pub fn format(entries: &Entries) -> u64 {
-        entries.get(FORMAT_KEY).and_then(Value::as_u64).unwrap_or(FORMAT)
+        entries
+            .get(FORMAT_KEY)
+            .and_then(Value::as_u64)
+            .unwrap_or(FORMAT)
     }
 
     /// The counter in entries, without reading the rest of them.
@@ -235,26 +254,43 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        let desired = Desired::default()
-            .with(&[Change::Put(Box::new(record("a", 1))), Change::Adopt(Some(Adoption { above: 7, is_new: false }))]);
+        let desired = Desired::default().with(&[
+            Change::Put(Box::new(record("a", 1))),
+            Change::Adopt(Some(Adoption {
+                above: 7,
+                is_new: false,
+            })),
+        ]);
         let desired = desired.with(&[Change::Put(Box::new(record("b", 2)))]);
         assert_eq!(Desired::from_entries(desired.entries()), desired);
-        let gone = desired.with(&[Change::Forget(ContainerId::from_bits(1)), Change::Adopt(None)]);
-        assert_eq!((gone.records().count(), gone.seq(), gone.adoption()), (1, 3, None));
+        let gone = desired.with(&[
+            Change::Forget(ContainerId::from_bits(1)),
+            Change::Adopt(None),
+        ]);
+        assert_eq!(
+            (gone.records().count(), gone.seq(), gone.adoption()),
+            (1, 3, None)
+        );
         assert_eq!(Desired::from_entries(gone.entries()), gone);
     }
 
     #[test]
     fn what_a_newer_version_wrote_is_kept_and_held() {
-        let mut entries = Desired::default().with(&[Change::Put(Box::new(record("a", 1)))]).entries();
+        let mut entries = Desired::default()
+            .with(&[Change::Put(Box::new(record("a", 1)))])
+            .entries();
         let newer = json!({"id": "000000000002", "name": "b", "shape": "unheard of"});
         entries.insert("record/000000000002".to_owned(), newer);
         entries.insert("wish/9".to_owned(), json!([1]));
         entries.insert("format".to_owned(), json!(2));
         let desired = Desired::from_entries(entries.clone());
         assert_eq!((desired.records().count(), desired.opaque_count()), (1, 3));
-        assert!(desired.holds(ContainerId::from_bits(2)) && desired.holds_name(&"b".parse().unwrap()));
-        assert!(!desired.holds(ContainerId::from_bits(1)) && !desired.holds_name(&"a".parse().unwrap()));
+        assert!(
+            desired.holds(ContainerId::from_bits(2)) && desired.holds_name(&"b".parse().unwrap())
+        );
+        assert!(
+            !desired.holds(ContainerId::from_bits(1)) && !desired.holds_name(&"a".parse().unwrap())
+        );
         assert_eq!(desired.entries(), entries);
     }
 }

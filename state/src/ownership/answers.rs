@@ -23,8 +23,13 @@ impl std::str::FromStr for Key {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let fits = (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-        if fits { Ok(Self(text.to_owned())) } else { Err("must be 1 to 255 visible ASCII characters".to_owned()) }
+        let fits =
+            (1..=255).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("must be 1 to 255 visible ASCII characters".to_owned())
+        }
     }
 }
 
@@ -85,13 +90,20 @@ pub struct Reused;
 impl Answer {
     /// How long ago it was, as far as the node's clock can tell: another boot's answer is as old as this boot.
     fn age(&self, boot_id: &str, now: BootTime) -> Duration {
-        now.since(if self.boot_id == boot_id { self.at } else { BootTime::default() })
+        now.since(if self.boot_id == boot_id {
+            self.at
+        } else {
+            BootTime::default()
+        })
     }
 
     /// It is about what was deleted, of which CHaS does not know yet.
     fn is_buried(&self, marks: &Marks) -> bool {
         match &self.outcome {
-            Outcome::Container { id, .. } => marks.tombstones().values().any(|tombstone| tombstone.id == *id),
+            Outcome::Container { id, .. } => marks
+                .tombstones()
+                .values()
+                .any(|tombstone| tombstone.id == *id),
             Outcome::Set { .. } => false,
         }
     }
@@ -106,7 +118,10 @@ impl Answer {
 /// # Errors
 /// [`Reused`].
 pub fn before<'a>(marks: &'a Marks, keyed: &Keyed) -> Result<Option<&'a Answer>, Reused> {
-    let answer = marks.answers().get(&keyed.key.0).filter(|answer| answer.is_kept(marks, keyed));
+    let answer = marks
+        .answers()
+        .get(&keyed.key.0)
+        .filter(|answer| answer.is_kept(marks, keyed));
     match answer {
         Some(answer) if answer.request != keyed.request => Err(Reused),
         answer => Ok(answer.map(AsRef::as_ref)),
@@ -116,9 +131,21 @@ pub fn before<'a>(marks: &'a Marks, keyed: &Keyed) -> Result<Option<&'a Answer>,
 /// The changes that keep an answer, and drop those that need not be kept any longer.
 #[must_use]
 pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -> Vec<Change> {
-    let (marks, Keyed { key, request, boot_id, now }) = (desired.marks(), keyed.clone());
+    let (
+        marks,
+        Keyed {
+            key,
+            request,
+            boot_id,
+            now,
+        },
+    ) = (desired.marks(), keyed.clone());
     let mut changes = Vec::new();
-    let mut others: Vec<_> = marks.answers().iter().filter(|(other, _)| **other != key.0).collect();
+    let mut others: Vec<_> = marks
+        .answers()
+        .iter()
+        .filter(|(other, _)| **other != key.0)
+        .collect();
     others.retain(|(other, answer)| {
         let is_kept = answer.is_kept(marks, keyed);
         if !is_kept {
@@ -126,11 +153,26 @@ pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -
         }
         is_kept
     });
-    if let Some(excess) = (others.len() + 1).checked_sub(ANSWERS_MAX).filter(|excess| *excess > 0) {
+    if let Some(excess) = (others.len() + 1)
+        .checked_sub(ANSWERS_MAX)
+        .filter(|excess| *excess > 0)
+    {
         others.sort_by_key(|(_, answer)| (answer.is_buried(marks), answer.seq));
-        changes.extend(others.iter().take(excess).map(|(other, _)| Change::Mark(Mark::Answer((*other).clone(), None))));
+        changes.extend(
+            others
+                .iter()
+                .take(excess)
+                .map(|(other, _)| Change::Mark(Mark::Answer((*other).clone(), None))),
+        );
     }
-    let answer = Answer { seq: desired.seq() + 1, boot_id, at: now, request, changed, outcome };
+    let answer = Answer {
+        seq: desired.seq() + 1,
+        boot_id,
+        at: now,
+        request,
+        changed,
+        outcome,
+    };
     changes.push(Change::Mark(Mark::Answer(key.0, Some(answer.into()))));
     changes
 }

@@ -23,7 +23,13 @@ pub struct Planned {
 
 /// What would be done for the container with this id, in order; nothing if it is as wanted.
 #[must_use]
-pub fn plan(id: ContainerId, wanted: Option<&Record>, seen: &Seen, memory: &Memory, now: BootTime) -> Vec<Planned> {
+pub fn plan(
+    id: ContainerId,
+    wanted: Option<&Record>,
+    seen: &Seen,
+    memory: &Memory,
+    now: BootTime,
+) -> Vec<Planned> {
     let (mut wanted, mut seen, mut memory) = (wanted.cloned(), seen.clone(), memory.clone());
     let mut planned = Vec::new();
     while planned.len() < STEPS_MAX {
@@ -39,7 +45,11 @@ pub fn plan(id: ContainerId, wanted: Option<&Record>, seen: &Seen, memory: &Memo
             Step::Pull | Step::Launch => wanted.as_ref().map(Record::instance),
             Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => None,
         };
-        planned.push(Planned { step: next.clone(), instance, why: why(&next, wanted.as_ref(), &seen, &memory) });
+        planned.push(Planned {
+            step: next.clone(),
+            instance,
+            why: why(&next, wanted.as_ref(), &seen, &memory),
+        });
         if matches!(next, Step::Wait(_)) {
             break;
         }
@@ -49,7 +59,13 @@ pub fn plan(id: ContainerId, wanted: Option<&Record>, seen: &Seen, memory: &Memo
 }
 
 /// What there is after a step.
-fn model(step: &Step, wanted: &mut Option<Record>, seen: &mut Seen, memory: &mut Memory, now: BootTime) {
+fn model(
+    step: &Step,
+    wanted: &mut Option<Record>,
+    seen: &mut Seen,
+    memory: &mut Memory,
+    now: BootTime,
+) {
     match (step, wanted.as_mut()) {
         (Step::Pull, Some(record)) => {
             // Which one it will be is not known before it is fetched.
@@ -57,8 +73,17 @@ fn model(step: &Step, wanted: &mut Option<Record>, seen: &mut Seen, memory: &mut
             memory.pulled();
         }
         (Step::Launch, Some(record)) => {
-            let task = Task::Running { pid: 0, since: Some(now) };
-            seen.instances.insert(record.generation, Instance { container: true, task });
+            let task = Task::Running {
+                pid: 0,
+                since: Some(now),
+            };
+            seen.instances.insert(
+                record.generation,
+                Instance {
+                    container: true,
+                    task,
+                },
+            );
             record.restart_pending = false;
             memory.launched(now);
         }
@@ -77,27 +102,46 @@ fn model(step: &Step, wanted: &mut Option<Record>, seen: &mut Seen, memory: &mut
 }
 
 fn why(step: &Step, wanted: Option<&Record>, seen: &Seen, memory: &Memory) -> String {
-    let Some(record) = wanted else { return "nothing asks for it (any more)".to_owned() };
+    let Some(record) = wanted else {
+        return "nothing asks for it (any more)".to_owned();
+    };
     match step {
         Step::Settled => "it is as wanted".to_owned(),
         Step::Wait(_) => match &memory.setback {
             Some(setback) => format!("{}: {}", setback.reason, setback.message),
             None => "it is not time yet".to_owned(),
         },
-        Step::Pull => format!("what {} is has not been resolved for generation {}", record.spec.image, record.generation),
+        Step::Pull => format!(
+            "what {} is has not been resolved for generation {}",
+            record.spec.image, record.generation
+        ),
         Step::Launch if record.restart_pending => "a restart was asked for".to_owned(),
-        Step::Launch => match seen.instances.get(&record.generation).map(|instance| &instance.task) {
+        Step::Launch => match seen
+            .instances
+            .get(&record.generation)
+            .map(|instance| &instance.task)
+        {
             Some(Task::Created { .. }) => "it is created and was not started".to_owned(),
-            Some(Task::Stopped(exit)) => format!("it ended with exit code {}, and its restart policy starts it again", exit.code),
-            Some(Task::Absent | Task::Running { .. }) | None => format!("generation {} is to run", record.generation),
+            Some(Task::Stopped(exit)) => format!(
+                "it ended with exit code {}, and its restart policy starts it again",
+                exit.code
+            ),
+            Some(Task::Absent | Task::Running { .. }) | None => {
+                format!("generation {} is to run", record.generation)
+            }
         },
-        Step::Stop(_) if record.run == crate::desired::RunState::Stopped => "it is to be stopped".to_owned(),
+        Step::Stop(_) if record.run == crate::desired::RunState::Stopped => {
+            "it is to be stopped".to_owned()
+        }
         Step::Stop(_) if record.restart_pending => "a restart was asked for".to_owned(),
         Step::Stop(_) => "it ended and stays so: its task is taken away".to_owned(),
         Step::Remove(_) if record.removing => "it is to be removed".to_owned(),
         Step::Remove(_) => format!("generation {} takes its place", record.generation),
         Step::Finish(finished) => {
-            format!("it ended with exit code {}, and its restart policy leaves it so ({})", finished.code, finished.reason)
+            format!(
+                "it ended with exit code {}, and its restart policy leaves it so ({})",
+                finished.code, finished.reason
+            )
         }
         Step::Forget => "nothing of it is left".to_owned(),
     }

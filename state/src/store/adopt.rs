@@ -7,20 +7,33 @@ use crate::desired::set::{Adoption, Change, Desired};
 use crate::id::ContainerId;
 
 /// The changes that take in what is newer than the state, and what to tell a person of each.
-pub(super) fn taken(desired: &Desired, adoption: Adoption, copies: &[(ContainerId, Value)]) -> (Vec<Change>, Vec<String>) {
+pub(super) fn taken(
+    desired: &Desired,
+    adoption: Adoption,
+    copies: &[(ContainerId, Value)],
+) -> (Vec<Change>, Vec<String>) {
     let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for (id, copy) in copies {
         // Without a record it is what a removal left half done.
         if desired.holds(*id) || copy.is_null() {
             continue;
         }
-        match serde_json::from_value::<Record>(copy.clone()).ok().filter(|record| record.id == *id) {
+        match serde_json::from_value::<Record>(copy.clone())
+            .ok()
+            .filter(|record| record.id == *id)
+        {
             // What was noted when it was made has been done since.
-            Some(record) => records.push(Record { restart_pending: false, finished: None, ..record }),
+            Some(record) => records.push(Record {
+                restart_pending: false,
+                finished: None,
+                ..record
+            }),
             // Whatever it is, it is not known to be unwanted.
             None if desired.get(*id).is_none() => {
                 changes.push(Change::Hold(*id, copy.clone()));
-                told.push(format!("container {id} is left alone: the record in its labels is not understood"));
+                told.push(format!(
+                    "container {id} is left alone: the record in its labels is not understood"
+                ));
             }
             None => {}
         }
@@ -29,9 +42,15 @@ pub(super) fn taken(desired: &Desired, adoption: Adoption, copies: &[(ContainerI
     records.sort_by_key(|record| std::cmp::Reverse(record.seq));
     let mut known = Desired::clone(desired);
     for record in records {
-        let is_newer = record.seq > adoption.above && known.get(record.id).is_none_or(|known| known.seq < record.seq);
+        let is_newer = record.seq > adoption.above
+            && known
+                .get(record.id)
+                .is_none_or(|known| known.seq < record.seq);
         if is_newer && !known.records().any(|other| collides(other, &record)) {
-            told.push(format!("{} ({}, change {}) was taken from containerd's labels", record.name, record.id, record.seq));
+            told.push(format!(
+                "{} ({}, change {}) was taken from containerd's labels",
+                record.name, record.id, record.seq
+            ));
             let change = Change::Put(Box::new(record));
             known = known.with(std::slice::from_ref(&change));
             changes.push(change);
@@ -42,7 +61,8 @@ pub(super) fn taken(desired: &Desired, adoption: Adoption, copies: &[(ContainerI
 
 /// Two records that cannot both be.
 fn collides(other: &Record, record: &Record) -> bool {
-    other.id != record.id && (other.name == record.name || other.assignment.address == record.assignment.address)
+    other.id != record.id
+        && (other.name == record.name || other.assignment.address == record.assignment.address)
 }
 
 #[cfg(test)]
@@ -56,18 +76,33 @@ mod tests {
 
     fn copy(name: &str, bits: u64, seq: u64) -> (ContainerId, Value) {
         let mut record = record(name, bits);
-        (record.seq, record.assignment.address) = (seq, Ipv4Addr::new(10, 0, 1, u8::try_from(bits).unwrap()));
+        (record.seq, record.assignment.address) =
+            (seq, Ipv4Addr::new(10, 0, 1, u8::try_from(bits).unwrap()));
         (record.id, serde_json::to_value(record).unwrap())
     }
 
     #[track_caller]
     fn check(known: &[(ContainerId, Value)], copies: &[(ContainerId, Value)], expected: &[&str]) {
-        let adoption = Adoption { above: 5, is_new: false };
-        let known: Vec<_> = known.iter().map(|(_, copy)| serde_json::from_value(copy.clone()).unwrap()).collect();
-        let desired = Desired::default().with(&known.into_iter().map(|r| Change::Put(Box::new(r))).collect::<Vec<_>>());
+        let adoption = Adoption {
+            above: 5,
+            is_new: false,
+        };
+        let known: Vec<_> = known
+            .iter()
+            .map(|(_, copy)| serde_json::from_value(copy.clone()).unwrap())
+            .collect();
+        let desired = Desired::default().with(
+            &known
+                .into_iter()
+                .map(|r| Change::Put(Box::new(r)))
+                .collect::<Vec<_>>(),
+        );
         let (changes, told) = taken(&desired, adoption, copies);
         let after = desired.with(&changes);
-        let names: Vec<_> = after.records().map(|record| format!("{}@{}", record.name, record.seq)).collect();
+        let names: Vec<_> = after
+            .records()
+            .map(|record| format!("{}@{}", record.name, record.seq))
+            .collect();
         assert_eq!(names, expected);
         assert_eq!(told.len(), changes.len());
     }
@@ -89,7 +124,14 @@ mod tests {
     #[test]
     fn what_is_not_understood_is_held() {
         let id = ContainerId::from_bits(9);
-        let (changes, told) = taken(&Desired::default(), Adoption { above: 0, is_new: true }, &[(id, json!({"id": "another"}))]);
+        let (changes, told) = taken(
+            &Desired::default(),
+            Adoption {
+                above: 0,
+                is_new: true,
+            },
+            &[(id, json!({"id": "another"}))],
+        );
         assert!(Desired::default().with(&changes).holds(id));
         assert_eq!(told.len(), 1);
     }

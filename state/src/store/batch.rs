@@ -37,7 +37,14 @@ impl<'a> Batch<'a> {
             return Err(StoreError::Rebuilding);
         }
         let (seq, desired) = (desired.seq() + 1, desired.clone());
-        Ok(Self { store, listening, now_ms, seq, desired, changes: Vec::new() })
+        Ok(Self {
+            store,
+            listening,
+            now_ms,
+            seq,
+            desired,
+            changes: Vec::new(),
+        })
     }
 
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
@@ -58,11 +65,22 @@ impl<'a> Batch<'a> {
             return Err(StoreError::TooMany(containers_max));
         }
         let record = self.decide(before.as_deref(), deploy, owner)?;
-        if let Some(before) = before.filter(|before| Record { seq: before.seq, ..record.clone() } == **before) {
-            return Ok(Accepted { record: before, changed: false });
+        if let Some(before) = before.filter(|before| {
+            Record {
+                seq: before.seq,
+                ..record.clone()
+            } == **before
+        }) {
+            return Ok(Accepted {
+                record: before,
+                changed: false,
+            });
         }
         self.apply([Change::Put(Box::new(record.clone()))]);
-        Ok(Accepted { record: Arc::new(record), changed: true })
+        Ok(Accepted {
+            record: Arc::new(record),
+            changed: true,
+        })
     }
 
     /// As [`take`](Self::take), for each. What cannot be had is answered apart; one that another gives its port to has it.
@@ -79,44 +97,73 @@ impl<'a> Batch<'a> {
             for deploy in wanted {
                 match self.take(deploy.clone(), owner) {
                     Ok(accepted) => taken.push(accepted),
-                    Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => later.push((deploy, error)),
+                    Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
+                        later.push((deploy, error));
+                    }
                     Err(error) => refused.push((deploy.name, error)),
                 }
             }
             if later.is_empty() || later.len() == tried {
-                refused.extend(later.into_iter().map(|(deploy, error)| (deploy.name, error)));
+                refused.extend(
+                    later
+                        .into_iter()
+                        .map(|(deploy, error)| (deploy.name, error)),
+                );
                 return (taken, refused);
             }
             wanted = later.into_iter().map(|(deploy, _)| deploy).collect();
         }
     }
 
-    fn decide(&self, before: Option<&Record>, deploy: Deploy, owner: Owner) -> Result<Record, StoreError> {
+    fn decide(
+        &self,
+        before: Option<&Record>,
+        deploy: Deploy,
+        owner: Owner,
+    ) -> Result<Record, StoreError> {
         let id = before.map_or_else(|| self.store.new_id(&self.desired), |before| before.id);
         let records = self.desired.records().map(AsRef::as_ref);
-        let assignment = assign(id, &deploy.spec.ports, records, &self.store.limits.pool, self.listening)?;
+        let assignment = assign(
+            id,
+            &deploy.spec.ports,
+            records,
+            &self.store.limits.pool,
+            self.listening,
+        )?;
         let spec_hash = deploy.spec.hash();
         // What is being taken away is not taken back: its successor is a generation of its own.
-        let same = before.filter(|before| before.spec_hash == spec_hash && !before.removing && before.assignment == assignment);
-        let started = deploy.run == RunState::Running && before.is_some_and(|before| before.run == RunState::Stopped);
+        let same = before.filter(|before| {
+            before.spec_hash == spec_hash && !before.removing && before.assignment == assignment
+        });
+        let started = deploy.run == RunState::Running
+            && before.is_some_and(|before| before.run == RunState::Stopped);
         Ok(Record {
             id,
             name: deploy.name,
             spec: deploy.spec,
             spec_hash,
             owner,
-            generation: same.map_or_else(|| before.map_or(1, |before| before.generation + 1), |same| same.generation),
+            generation: same.map_or_else(
+                || before.map_or(1, |before| before.generation + 1),
+                |same| same.generation,
+            ),
             revision: deploy.revision,
             seq: self.seq,
             run: deploy.run,
             priority: deploy.priority,
             removing: false,
             restart_pending: same.is_some_and(|same| same.restart_pending),
-            cordoned: before.filter(|before| !before.removing).map_or(self.desired.marks().cordoned(), |before| before.cordoned),
-            finished: same.filter(|_| !started).and_then(|same| same.finished.clone()),
+            cordoned: before
+                .filter(|before| !before.removing)
+                .map_or(self.desired.marks().cordoned(), |before| before.cordoned),
+            finished: same
+                .filter(|_| !started)
+                .and_then(|same| same.finished.clone()),
             assignment,
             image_digest: same.and_then(|same| same.image_digest.clone()),
-            created_ms: before.filter(|before| !before.removing).map_or(self.now_ms, |before| before.created_ms),
+            created_ms: before
+                .filter(|before| !before.removing)
+                .map_or(self.now_ms, |before| before.created_ms),
         })
     }
 }

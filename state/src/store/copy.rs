@@ -43,41 +43,64 @@ pub(super) fn read(path: &Path) -> Found {
         Ok(bytes) => parse(&bytes).map_or_else(Found::Broken, Found::Whole),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
         // As EIO of a failing disk: the file is of no use.
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Found::Unreadable(error),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            Found::Unreadable(error)
+        }
         Err(error) => Found::Broken(error.to_string()),
     }
 }
 
 fn parse(bytes: &[u8]) -> Result<Entries, String> {
-    let end = bytes.iter().position(|byte| *byte == b'\n').ok_or("it has no first line")?;
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .ok_or("it has no first line")?;
     let (head, body) = (&bytes[..end], &bytes[end + 1..]);
-    let head: Head = serde_json::from_slice(head).map_err(|error| format!("its first line: {error}"))?;
+    let head: Head =
+        serde_json::from_slice(head).map_err(|error| format!("its first line: {error}"))?;
     if head.bytes != body.len() || head.sha256 != checksum(body) {
         return Err("its contents do not fit the checksum in its first line".to_owned());
     }
     let entries: Entries = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    if Desired::seq_of(&entries) == head.seq { Ok(entries) } else { Err("its first line is another file's".to_owned()) }
+    if Desired::seq_of(&entries) == head.seq {
+        Ok(entries)
+    } else {
+        Err("its first line is another file's".to_owned())
+    }
 }
 
 fn checksum(body: &[u8]) -> String {
     use std::fmt::Write as _;
-    Sha256::digest(body).iter().fold(String::with_capacity(64), |mut text, byte| {
-        let _fits = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(body)
+        .iter()
+        .fold(String::with_capacity(64), |mut text, byte| {
+            let _fits = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Writes a copy so that a crash at any moment leaves the old one or the new.
 pub(super) fn write(path: &Path, desired: &Desired) -> std::io::Result<()> {
     let body = serde_json::to_vec(&desired.entries())?;
-    let head = Head { format: FORMAT, seq: desired.seq(), bytes: body.len(), sha256: checksum(&body) };
+    let head = Head {
+        format: FORMAT,
+        seq: desired.seq(),
+        bytes: body.len(),
+        sha256: checksum(&body),
+    };
     let new = PathBuf::from(format!("{}.new", path.display()));
     // Environment values may be secrets.
-    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let mut file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
     file.write_all(&serde_json::to_vec(&head)?)?;
     file.write_all(b"\n")?;
     file.write_all(&body)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    path.parent()
+        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }

@@ -34,19 +34,31 @@ pub(super) enum Fault {
 
 impl From<sled::Error> for Fault {
     fn from(error: sled::Error) -> Self {
-        use std::io::ErrorKind::{NotFound, Other, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull, WouldBlock};
+        use std::io::ErrorKind::{
+            NotFound, Other, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
+            WouldBlock,
+        };
         match error {
             // sled passes on a copy, whose text is a dump.
             sled::Error::Io(source)
                 if matches!(
                     source.kind(),
-                    NotFound | PermissionDenied | QuotaExceeded | ReadOnlyFilesystem | StorageFull | WouldBlock
+                    NotFound
+                        | PermissionDenied
+                        | QuotaExceeded
+                        | ReadOnlyFilesystem
+                        | StorageFull
+                        | WouldBlock
                 ) =>
             {
                 Self::Io(source.kind().into())
             }
             // So it says that the one before has not let go yet.
-            sled::Error::Io(source) if source.kind() == Other && source.to_string().contains("lock") => Self::Io(source),
+            sled::Error::Io(source)
+                if source.kind() == Other && source.to_string().contains("lock") =>
+            {
+                Self::Io(source)
+            }
             other @ (sled::Error::Io(_)
             | sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
@@ -58,7 +70,12 @@ impl From<sled::Error> for Fault {
 
 /// sled's texts may hold a dump of what it could not read.
 fn short(text: &str) -> String {
-    text.lines().next().unwrap_or_default().chars().take(200).collect()
+    text.lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(200)
+        .collect()
 }
 
 /// The open files.
@@ -82,7 +99,12 @@ impl Disk {
             let _nobody_waits = answer.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
         };
         opener.spawn(open).map_err(Fault::Io)?;
-        let late = || Fault::Broken(format!("opening it did not end within {} s", OPEN_TIMEOUT.as_secs()));
+        let late = || {
+            Fault::Broken(format!(
+                "opening it did not end within {} s",
+                OPEN_TIMEOUT.as_secs()
+            ))
+        };
         opened.recv_timeout(OPEN_TIMEOUT).map_err(|_| late())?
     }
 
@@ -90,7 +112,9 @@ impl Disk {
     fn open_unlocked(path: &Path) -> Result<(Self, Entries), Fault> {
         for _ in 1..LOCK_TRIES {
             match Self::open_unguarded(path) {
-                Err(Fault::Io(error)) if error.to_string().contains("lock") => std::thread::sleep(LOCK_RETRY),
+                Err(Fault::Io(error)) if error.to_string().contains("lock") => {
+                    std::thread::sleep(LOCK_RETRY);
+                }
                 opened => return opened,
             }
         }
@@ -98,10 +122,18 @@ impl Disk {
     }
 
     fn open_unguarded(path: &Path) -> Result<(Self, Entries), Fault> {
-        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(FLUSH_EVERY_MS));
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = config.open()?;
         let (tree, memory) = (db.open_tree("desired")?, db.open_tree("memory")?);
-        let mut disk = Self { db, tree, memory, sums: BTreeMap::new() };
+        let mut disk = Self {
+            db,
+            tree,
+            memory,
+            sums: BTreeMap::new(),
+        };
         let (mut entries, mut stored) = (Entries::new(), None);
         for entry in &disk.tree {
             let (key, value) = entry?;
@@ -111,11 +143,14 @@ impl Disk {
             }
             let text = String::from_utf8_lossy(&key).into_owned();
             disk.sums.insert(text.clone(), sum(&text, &value));
-            let value: Value = serde_json::from_slice(&value).map_err(|error| Fault::Broken(format!("entry {text}: {error}")))?;
+            let value: Value = serde_json::from_slice(&value)
+                .map_err(|error| Fault::Broken(format!("entry {text}: {error}")))?;
             entries.insert(text, value);
         }
         if stored.unwrap_or_default() != disk.sum() {
-            return Err(Fault::Broken("its entries do not add up to their checksum".to_owned()));
+            return Err(Fault::Broken(
+                "its entries do not add up to their checksum".to_owned(),
+            ));
         }
         Ok((disk, entries))
     }
@@ -125,7 +160,11 @@ impl Disk {
     }
 
     /// Writes and syncs changes, all or none. After an error the files have to be opened anew: sled then fails for ever.
-    pub(super) fn write(&mut self, path: &Path, changes: &[(String, Option<Value>)]) -> Result<(), Fault> {
+    pub(super) fn write(
+        &mut self,
+        path: &Path,
+        changes: &[(String, Option<Value>)],
+    ) -> Result<(), Fault> {
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -151,7 +190,9 @@ impl Disk {
     /// sled's `flush` is only `sync_file_range` on Linux, which outlives a kill but not a power cut.
     fn sync(&self, path: &Path) -> Result<(), Fault> {
         self.db.flush()?;
-        File::open(path.join("db")).and_then(|file| file.sync_data()).map_err(Fault::Io)?;
+        File::open(path.join("db"))
+            .and_then(|file| file.sync_data())
+            .map_err(Fault::Io)?;
         // Values too large for the log are files of their own.
         let blobs = path.join("blobs");
         let large = std::fs::read_dir(&blobs).is_ok_and(|mut entries| entries.next().is_some());
@@ -180,18 +221,33 @@ impl Disk {
     pub(super) fn remembered(&self) -> Vec<(String, Vec<u8>)> {
         let read = catch_unwind(AssertUnwindSafe(|| {
             let entries = self.memory.iter().map_while(Result::ok);
-            entries.map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), value.to_vec())).collect()
+            entries
+                .map(|(key, value)| (String::from_utf8_lossy(&key).into_owned(), value.to_vec()))
+                .collect()
         }));
         read.unwrap_or_default()
     }
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Fault {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-    Fault::Broken(format!("sled panicked: {}", short(text.unwrap_or("without a word"))))
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    Fault::Broken(format!(
+        "sled panicked: {}",
+        short(text.unwrap_or("without a word"))
+    ))
 }
 
 fn sum(key: &str, value: &[u8]) -> u128 {
-    let digest = Sha256::new().chain_update(key.len().to_be_bytes()).chain_update(key).chain_update(value).finalize();
-    digest.iter().take(16).fold(0, |sum, byte| sum << 8 | u128::from(*byte))
+    let digest = Sha256::new()
+        .chain_update(key.len().to_be_bytes())
+        .chain_update(key)
+        .chain_update(value)
+        .finalize();
+    digest
+        .iter()
+        .take(16)
+        .fold(0, |sum, byte| sum << 8 | u128::from(*byte))
 }

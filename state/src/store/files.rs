@@ -35,7 +35,11 @@ pub(super) enum Files {
 impl Files {
     /// Opens them if they are not, and makes them say what was acknowledged: no less, and no more. Answers what is desired, if
     /// they turn out to know it better.
-    pub(super) fn open(&mut self, directory: &Path, desired: &Desired) -> std::io::Result<Option<Desired>> {
+    pub(super) fn open(
+        &mut self,
+        directory: &Path,
+        desired: &Desired,
+    ) -> std::io::Result<Option<Desired>> {
         if matches!(self, Self::Open(_)) {
             return Ok(None);
         }
@@ -51,16 +55,25 @@ impl Files {
             }
         };
         // One more counts the note, in memory, that it was rebuilt.
-        let is_better = matches!(self, Self::Unread) && !found.is_empty() && Desired::seq_of(&found) + 1 >= desired.seq();
+        let is_better = matches!(self, Self::Unread)
+            && !found.is_empty()
+            && Desired::seq_of(&found) + 1 >= desired.seq();
         let better = is_better.then(|| Desired::from_entries(found.clone()));
-        let disk = recover::mended(directory, disk, &found, better.as_ref().unwrap_or(desired)).map_err(io_error)?;
+        let disk = recover::mended(directory, disk, &found, better.as_ref().unwrap_or(desired))
+            .map_err(io_error)?;
         *self = Self::Open(Box::new(disk));
         Ok(better)
     }
 
     /// Writes and syncs changes, all or none; lets go of the files if that fails.
-    pub(super) fn write(&mut self, directory: &Path, changes: &[(String, Option<Value>)]) -> std::io::Result<()> {
-        let Self::Open(disk) = self else { return Err(std::io::Error::other("the files are not open")) };
+    pub(super) fn write(
+        &mut self,
+        directory: &Path,
+        changes: &[(String, Option<Value>)],
+    ) -> std::io::Result<()> {
+        let Self::Open(disk) = self else {
+            return Err(std::io::Error::other("the files are not open"));
+        };
         disk.write(&directory.join(SLED), changes).map_err(|fault| {
             close(std::mem::replace(self, Self::Failed));
             io_error(fault)
@@ -70,7 +83,10 @@ impl Files {
 
 /// Makes the state directory. Environment values in it may be secrets.
 pub(super) fn make(directory: &Path) -> std::io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
 }
 
 /// An agent that was killed while it started a program left its files, for a moment, to what was to become that program.
@@ -94,10 +110,12 @@ fn io_error(fault: Fault) -> std::io::Error {
 /// sled may panic on the way, or not come back.
 fn close(files: Files) {
     let (done, closed) = std::sync::mpsc::sync_channel(1);
-    let closing = std::thread::Builder::new().name("sled-close".to_owned()).spawn(move || {
-        drop(files);
-        let _nobody_waits = done.send(());
-    });
+    let closing = std::thread::Builder::new()
+        .name("sled-close".to_owned())
+        .spawn(move || {
+            drop(files);
+            let _nobody_waits = done.send(());
+        });
     if closing.is_ok() {
         let _late = closed.recv_timeout(CLOSE_TIMEOUT);
     }

@@ -32,11 +32,20 @@ impl Store {
             let (before, version) = (desired.marks().pulled(), set.version());
             let age = ownership::age(before, &version);
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
-            let mut outcome = PullOutcome { stale: age == Age::Old, ..PullOutcome::default() };
+            let mut outcome = PullOutcome {
+                stale: age == Age::Old,
+                ..PullOutcome::default()
+            };
             if let Some(before) = before.filter(|_| outcome.stale) {
                 if before.version == version {
                     cordon(&mut batch, set.cordon, &mut outcome);
-                    note(&mut batch, Pulled { etag: set.etag.clone(), ..before.clone() });
+                    note(
+                        &mut batch,
+                        Pulled {
+                            etag: set.etag.clone(),
+                            ..before.clone()
+                        },
+                    );
                 }
                 return Ok((batch.changes, outcome));
             }
@@ -48,17 +57,42 @@ impl Store {
             let (taken, failed) = batch.take_all(wanted, Owner::Chas);
             // What is wrong with the set itself is so the next time, too.
             let whole = failed.is_empty() && ownership::is_agreed(&outcome.conflicts);
-            outcome.changed.extend(taken.iter().filter(|accepted| accepted.changed).map(|accepted| accepted.record.id));
-            outcome.rejected.extend(failed.into_iter().map(|(name, error)| Rejected::because(&name, error.to_string())));
+            outcome.changed.extend(
+                taken
+                    .iter()
+                    .filter(|accepted| accepted.changed)
+                    .map(|accepted| accepted.record.id),
+            );
+            outcome.rejected.extend(
+                failed
+                    .into_iter()
+                    .map(|(name, error)| Rejected::because(&name, error.to_string())),
+            );
             outcome.rejected.extend(set.rejected.iter().cloned());
-            let (held, conflicts, rejected) = (outcome.held.clone(), outcome.conflicts.clone(), outcome.rejected.clone());
+            let (held, conflicts, rejected) = (
+                outcome.held.clone(),
+                outcome.conflicts.clone(),
+                outcome.rejected.clone(),
+            );
             // What was not understood, what was pushed and what an operator keeps otherwise was not looked at: nobody knows yet
             // what the set would do to that.
-            let is_unseen = !set.rejected.is_empty() || !batch.desired.marks().suppressed().is_empty();
+            let is_unseen =
+                !set.rejected.is_empty() || !batch.desired.marks().suppressed().is_empty();
             let is_open = held.is_some() || is_unseen || !ownership::is_agreed(&conflicts);
             let is_over = !is_open || guard::is_confirmed(desired, set, doubts.as_ref());
             let restored = doubts.filter(|_| !is_over);
-            note(&mut batch, Pulled { version, etag: set.etag.clone(), whole, restored, held, conflicts, rejected });
+            note(
+                &mut batch,
+                Pulled {
+                    version,
+                    etag: set.etag.clone(),
+                    whole,
+                    restored,
+                    held,
+                    conflicts,
+                    rejected,
+                },
+            );
             Ok((batch.changes, outcome))
         })
     }
@@ -71,23 +105,55 @@ impl Store {
     pub fn confirm(&self, generation: Option<u64>) -> Result<Vec<ContainerId>, StoreError> {
         self.transact(|desired| {
             let pulled = desired.marks().pulled();
-            let (pulled, held) =
-                pulled.and_then(|pulled| Some((pulled, pulled.held.as_ref()?))).ok_or(StoreError::NothingHeld)?;
+            let (pulled, held) = pulled
+                .and_then(|pulled| Some((pulled, pulled.held.as_ref()?)))
+                .ok_or(StoreError::NothingHeld)?;
             let is_generation = pulled.version.generation;
             if generation.is_some_and(|generation| generation != is_generation) {
                 return Err(StoreError::OtherHeld(is_generation));
             }
-            let goes = |record: &&Record| record.owner == Owner::Chas && !record.removing && held.omitted.contains(&record.name);
-            let goes: Vec<_> = desired.records().map(AsRef::as_ref).filter(goes).cloned().collect();
+            let goes = |record: &&Record| {
+                record.owner == Owner::Chas
+                    && !record.removing
+                    && held.omitted.contains(&record.name)
+            };
+            let goes: Vec<_> = desired
+                .records()
+                .map(AsRef::as_ref)
+                .filter(goes)
+                .cloned()
+                .collect();
             let ids = goes.iter().map(|record| record.id).collect();
             let seq = desired.seq() + 1;
-            let gone = goes.into_iter().map(|record| Change::Put(Box::new(Record { removing: true, seq, ..record })));
-            let rest = Held { omitted: BTreeSet::new(), confirmed: true, ..held.clone() };
+            let gone = goes.into_iter().map(|record| {
+                Change::Put(Box::new(Record {
+                    removing: true,
+                    seq,
+                    ..record
+                }))
+            });
+            let rest = Held {
+                omitted: BTreeSet::new(),
+                confirmed: true,
+                ..held.clone()
+            };
             let is_done = rest.changed.is_empty();
-            let (held, restored) = ((!is_done).then_some(rest), pulled.restored.clone().filter(|_| !is_done));
+            let (held, restored) = (
+                (!is_done).then_some(rest),
+                pulled.restored.clone().filter(|_| !is_done),
+            );
             let etag = pulled.etag.clone().filter(|_| is_done);
-            let pulled = Pulled { held, restored, etag, whole: pulled.whole && is_done, ..pulled.clone() };
-            Ok((gone.chain([Change::Mark(Mark::Pulled(pulled))]).collect(), ids))
+            let pulled = Pulled {
+                held,
+                restored,
+                etag,
+                whole: pulled.whole && is_done,
+                ..pulled.clone()
+            };
+            Ok((
+                gone.chain([Change::Mark(Mark::Pulled(pulled))]).collect(),
+                ids,
+            ))
         })
     }
 
@@ -112,9 +178,14 @@ impl Store {
             if before == Some(&link) {
                 return Ok((Vec::new(), ()));
             }
-            let is_renamed = before.is_some_and(|before| before.node_id != link.node_id && !before.node_id.is_empty());
+            let is_renamed = before
+                .is_some_and(|before| before.node_id != link.node_id && !before.node_id.is_empty());
             let pulled = desired.marks().pulled().filter(|_| is_renamed).cloned();
-            let of_no_epoch = pulled.map(|pulled| Pulled { version: Version::default(), etag: None, ..pulled });
+            let of_no_epoch = pulled.map(|pulled| Pulled {
+                version: Version::default(),
+                etag: None,
+                ..pulled
+            });
             let marks = std::iter::once(Mark::Link(link)).chain(of_no_epoch.map(Mark::Pulled));
             Ok((marks.map(Change::Mark).collect(), ()))
         })
@@ -136,9 +207,19 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut PullOutcome) {
     if cordon {
         return;
     }
-    let freed: Vec<_> = batch.desired.records().filter(|record| record.cordoned).map(|record| Record::clone(record)).collect();
+    let freed: Vec<_> = batch
+        .desired
+        .records()
+        .filter(|record| record.cordoned)
+        .map(|record| Record::clone(record))
+        .collect();
     outcome.changed.extend(freed.iter().map(|record| record.id));
-    batch.apply(freed.into_iter().map(|record| Change::Put(Box::new(Record { cordoned: false, ..record }))));
+    batch.apply(freed.into_iter().map(|record| {
+        Change::Put(Box::new(Record {
+            cordoned: false,
+            ..record
+        }))
+    }));
 }
 
 /// Takes away what CHaS owns and does not list, or names as to be removed; but for what is held. Answers what of the rest is
@@ -152,20 +233,39 @@ fn guarded(
 ) -> Vec<Deploy> {
     let pruned = ownership::pruned(&batch.desired, set);
     let changes = |deploy: &&Deploy| {
-        let before = batch.desired.named(&deploy.name).filter(|before| guard::runs(before));
-        before.is_some_and(|before| deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash)
+        let before = batch
+            .desired
+            .named(&deploy.name)
+            .filter(|before| guard::runs(before));
+        before.is_some_and(|before| {
+            deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash
+        })
     };
     let ends = Ends {
         omitted: pruned.iter().map(|record| record.name.clone()).collect(),
-        changed: wanted.iter().filter(changes).map(|deploy| deploy.name.clone()).collect(),
+        changed: wanted
+            .iter()
+            .filter(changes)
+            .map(|deploy| deploy.name.clone())
+            .collect(),
     };
     outcome.held = guard::held(&batch.desired, set, doubts, &ends);
     let held = outcome.held.clone().unwrap_or_default();
-    for record in pruned.into_iter().filter(|record| !held.omitted.contains(&record.name)) {
+    for record in pruned
+        .into_iter()
+        .filter(|record| !held.omitted.contains(&record.name))
+    {
         outcome.changed.push(record.id);
-        batch.apply([Change::Put(Box::new(Record { removing: true, seq: batch.seq, ..record }))]);
+        batch.apply([Change::Put(Box::new(Record {
+            removing: true,
+            seq: batch.seq,
+            ..record
+        }))]);
     }
-    wanted.into_iter().filter(|deploy| !held.changed.contains(&deploy.name)).collect()
+    wanted
+        .into_iter()
+        .filter(|deploy| !held.changed.contains(&deploy.name))
+        .collect()
 }
 
 /// What of the set is to be taken.
@@ -174,7 +274,11 @@ fn judge(desired: &Desired, set: &PulledSet, outcome: &mut PullOutcome) -> Vec<D
     for deploy in &set.containers {
         let name = &deploy.name;
         if set.remove.contains(name) || !names.insert(name) {
-            let why = if set.remove.contains(name) { "it is listed, and named under remove too" } else { "it is listed twice" };
+            let why = if set.remove.contains(name) {
+                "it is listed, and named under remove too"
+            } else {
+                "it is listed twice"
+            };
             outcome.rejected.push(Rejected::because(name, why));
             continue;
         }
@@ -182,8 +286,17 @@ fn judge(desired: &Desired, set: &PulledSet, outcome: &mut PullOutcome) -> Vec<D
             continue;
         }
         let (before, tombstone) = (desired.named(name), desired.marks().tombstones().get(name));
-        let conflict = |winner, why: &str| Conflict { name: name.clone(), winner, why: why.to_owned() };
-        match ownership::listed(before.map(AsRef::as_ref), tombstone.copied(), deploy, set.sent_after) {
+        let conflict = |winner, why: &str| Conflict {
+            name: name.clone(),
+            winner,
+            why: why.to_owned(),
+        };
+        match ownership::listed(
+            before.map(AsRef::as_ref),
+            tombstone.copied(),
+            deploy,
+            set.sent_after,
+        ) {
             Listed::Take => wanted.push(deploy.clone()),
             Listed::Overrule(why) => {
                 outcome.conflicts.push(conflict(Owner::Chas, why));

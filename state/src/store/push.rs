@@ -85,8 +85,17 @@ impl Store {
             }
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
             let accepted = push_one(&mut batch, deploy)?;
-            let Record { id, name, generation, .. } = &*accepted.record;
-            let outcome = Outcome::Container { id: *id, name: name.clone(), generation: *generation };
+            let Record {
+                id,
+                name,
+                generation,
+                ..
+            } = &*accepted.record;
+            let outcome = Outcome::Container {
+                id: *id,
+                name: name.clone(),
+                generation: *generation,
+            };
             batch.apply(answers::kept(desired, keyed, accepted.changed, outcome));
             Ok((batch.changes, Answered::Now(accepted)))
         })
@@ -103,7 +112,12 @@ impl Store {
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Answered<Replaced>, StoreError> {
-        let Replacing { wanted, if_match, keyed, dry_run } = replacing;
+        let Replacing {
+            wanted,
+            if_match,
+            keyed,
+            dry_run,
+        } = replacing;
         // Nothing comes of a dry run that could be answered again.
         let keyed = keyed.filter(|_| !dry_run);
         self.transact(|desired| {
@@ -117,12 +131,25 @@ impl Store {
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
             let mut changed = omitted(&mut batch, &wanted);
             changed.extend(push_all(&mut batch, wanted)?);
-            let replaced = Replaced { etag: ownership::etag(&batch.desired), changed };
+            let replaced = Replaced {
+                etag: ownership::etag(&batch.desired),
+                changed,
+            };
             if let Some(keyed) = &keyed {
-                let outcome = Outcome::Set { etag: replaced.etag.clone() };
-                batch.apply(answers::kept(desired, keyed, !replaced.changed.is_empty(), outcome));
+                let outcome = Outcome::Set {
+                    etag: replaced.etag.clone(),
+                };
+                batch.apply(answers::kept(
+                    desired,
+                    keyed,
+                    !replaced.changed.is_empty(),
+                    outcome,
+                ));
             }
-            Ok((if dry_run { Vec::new() } else { batch.changes }, Answered::Now(replaced)))
+            Ok((
+                if dry_run { Vec::new() } else { batch.changes },
+                Answered::Now(replaced),
+            ))
         })
     }
 
@@ -141,14 +168,21 @@ impl Store {
 
 fn before(desired: &Desired, keyed: Option<&Keyed>) -> Result<Option<Answer>, StoreError> {
     let Some(keyed) = keyed else { return Ok(None) };
-    answers::before(desired.marks(), keyed).map(Option::<&Answer>::cloned).map_err(|answers::Reused| StoreError::KeyReused)
+    answers::before(desired.marks(), keyed)
+        .map(Option::<&Answer>::cloned)
+        .map_err(|answers::Reused| StoreError::KeyReused)
 }
 
 fn push_one(batch: &mut Batch<'_>, deploy: Deploy) -> Result<Accepted, StoreError> {
     let before = batch.desired.named(&deploy.name).cloned();
     match (ownership::pushed(before.as_deref(), &deploy), before) {
-        (Pushed::Refuse, Some(before)) => Err(StoreError::Owned(before.name.clone(), before.generation)),
-        (Pushed::Same, Some(before)) => Ok(Accepted { record: before, changed: false }),
+        (Pushed::Refuse, Some(before)) => {
+            Err(StoreError::Owned(before.name.clone(), before.generation))
+        }
+        (Pushed::Same, Some(before)) => Ok(Accepted {
+            record: before,
+            changed: false,
+        }),
         (Pushed::TakeOver, _) => {
             let unsettled = ownership::unsettled(&batch.desired);
             batch.apply(unsettled);
@@ -182,14 +216,26 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
     if !refused.is_empty() {
         return Err(StoreError::Several(refused));
     }
-    Ok(taken.into_iter().filter(|accepted| accepted.changed).map(|accepted| accepted.record).collect())
+    Ok(taken
+        .into_iter()
+        .filter(|accepted| accepted.changed)
+        .map(|accepted| accepted.record)
+        .collect())
 }
 
 /// Takes away what was pushed and is left out.
 fn omitted(batch: &mut Batch<'_>, wanted: &[Deploy]) -> Vec<Arc<Record>> {
     let names: BTreeSet<_> = wanted.iter().map(|deploy| &deploy.name).collect();
-    let gone = ownership::push_set(&batch.desired).into_iter().filter(|record| !names.contains(&record.name));
-    let gone: Vec<_> = gone.map(|record| Record { removing: true, seq: batch.seq, ..record.clone() }).collect();
+    let gone = ownership::push_set(&batch.desired)
+        .into_iter()
+        .filter(|record| !names.contains(&record.name));
+    let gone: Vec<_> = gone
+        .map(|record| Record {
+            removing: true,
+            seq: batch.seq,
+            ..record.clone()
+        })
+        .collect();
     for record in &gone {
         let buried = ownership::buried(&batch.desired, record);
         batch.apply(std::iter::once(Change::Put(Box::new(record.clone()))).chain(buried));

@@ -13,7 +13,10 @@ pub(super) fn quarantine(directory: &Path, path: &Path, why: &str) -> std::io::R
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let to = directory.join(format!("{number}-{name}"));
     fs::rename(path, &to)?;
-    fs::write(directory.join(format!("{number}-{name}.reason")), format!("{why}\n"))?;
+    fs::write(
+        directory.join(format!("{number}-{name}.reason")),
+        format!("{why}\n"),
+    )?;
     drop_older(directory, number.saturating_sub(KEPT_MAX));
     Ok(to)
 }
@@ -24,13 +27,24 @@ fn number_of(path: &Path) -> Option<u64> {
 
 fn newest(directory: &Path) -> u64 {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    entries.filter_map(|entry| number_of(&entry.path())).max().unwrap_or_default()
+    entries
+        .filter_map(|entry| number_of(&entry.path()))
+        .max()
+        .unwrap_or_default()
 }
 
 fn drop_older(directory: &Path, last: u64) {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    let entries = fs::read_dir(directory)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path());
     for path in entries.filter(|path| number_of(path).is_some_and(|number| number <= last)) {
-        let _next_time = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let _next_time = if path.is_dir() {
+            fs::remove_dir_all(&path)
+        } else {
+            fs::remove_file(&path)
+        };
     }
 }
 
@@ -41,14 +55,23 @@ mod tests {
     #[test]
     fn what_is_damaged_is_kept_with_its_reason_and_only_so_many() {
         let directory = tempfile::tempdir().unwrap();
-        let (aside, broken) = (directory.path().join("quarantine"), directory.path().join("file"));
+        let (aside, broken) = (
+            directory.path().join("quarantine"),
+            directory.path().join("file"),
+        );
         for n in 0..KEPT_MAX + 5 {
             fs::write(&broken, n.to_string()).unwrap();
             let to = quarantine(&aside, &broken, "rotten").unwrap();
             assert_eq!(fs::read_to_string(&to).unwrap(), n.to_string());
-            assert_eq!(fs::read_to_string(format!("{}.reason", to.display())).unwrap(), "rotten\n");
+            assert_eq!(
+                fs::read_to_string(format!("{}.reason", to.display())).unwrap(),
+                "rotten\n"
+            );
         }
         assert!(!broken.exists());
-        assert_eq!(fs::read_dir(&aside).unwrap().count(), 2 * usize::try_from(KEPT_MAX).unwrap());
+        assert_eq!(
+            fs::read_dir(&aside).unwrap().count(),
+            2 * usize::try_from(KEPT_MAX).unwrap()
+        );
     }
 }

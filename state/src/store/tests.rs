@@ -14,7 +14,14 @@ use crate::reason::Reason;
 
 fn limits() -> Limits {
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
-    Limits { pool: Pool { addresses, ports: 100..=109 }, containers_max: 3, random }
+    Limits {
+        pool: Pool {
+            addresses,
+            ports: 100..=109,
+        },
+        containers_max: 3,
+        random,
+    }
 }
 
 fn open(path: &Path) -> Store {
@@ -22,16 +29,28 @@ fn open(path: &Path) -> Store {
 }
 
 fn deploy(store: &Store, body: &Value) -> Result<Accepted, StoreError> {
-    store.deploy(crate::spec::parse::deploy(body).unwrap(), Owner::Push, false, 1, |_| false)
+    store.deploy(
+        crate::spec::parse::deploy(body).unwrap(),
+        Owner::Push,
+        false,
+        1,
+        |_| false,
+    )
 }
 
 #[test]
 fn what_was_accepted_is_there_after_opening_again() {
     let directory = tempfile::tempdir().unwrap();
-    let first =
-        deploy(&open(directory.path()), &json!({"name": "a", "image": "x", "exposed_ports": [{"container": 80}]})).unwrap();
+    let first = deploy(
+        &open(directory.path()),
+        &json!({"name": "a", "image": "x", "exposed_ports": [{"container": 80}]}),
+    )
+    .unwrap();
     let store = open(directory.path());
-    assert_eq!(store.desired().records().cloned().collect::<Vec<_>>(), [first.record]);
+    assert_eq!(
+        store.desired().records().cloned().collect::<Vec<_>>(),
+        [first.record]
+    );
 }
 
 #[test]
@@ -39,12 +58,24 @@ fn the_same_again_changes_nothing_and_another_spec_is_the_next_generation() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let first = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
-    store.set_image_digest(first.record.id, 1, Some("sha256:1".to_owned())).unwrap();
+    store
+        .set_image_digest(first.record.id, 1, Some("sha256:1".to_owned()))
+        .unwrap();
     let again = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
     assert_eq!((again.changed, again.record.generation), (false, 1));
     let other = deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
-    assert_eq!((other.changed, other.record.generation, &other.record.image_digest), (true, 2, &None));
-    assert_eq!((other.record.id, &other.record.assignment), (first.record.id, &first.record.assignment));
+    assert_eq!(
+        (
+            other.changed,
+            other.record.generation,
+            &other.record.image_digest
+        ),
+        (true, 2, &None)
+    );
+    assert_eq!(
+        (other.record.id, &other.record.assignment),
+        (first.record.id, &first.record.assignment)
+    );
 }
 
 #[test]
@@ -52,7 +83,12 @@ fn a_dry_run_stores_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let body = crate::spec::parse::deploy(&json!({"name": "a", "image": "x"})).unwrap();
-    assert!(store.deploy(body, Owner::Push, true, 1, |_| false).unwrap().changed);
+    assert!(
+        store
+            .deploy(body, Owner::Push, true, 1, |_| false)
+            .unwrap()
+            .changed
+    );
     assert_eq!(store.desired().records().count(), 0);
 }
 
@@ -60,15 +96,29 @@ fn a_dry_run_stores_nothing() {
 fn a_record_is_forgotten_only_while_it_is_to_be_removed() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let id = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record.id;
+    let id = deploy(&store, &json!({"name": "a", "image": "x"}))
+        .unwrap()
+        .record
+        .id;
     store.forget(id).unwrap();
     assert!(store.desired().get(id).is_some());
     store.change(id, |record| record.removing = true).unwrap();
-    let revived = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record;
-    assert_eq!((revived.id, revived.generation, revived.removing), (id, 2, false));
+    let revived = deploy(&store, &json!({"name": "a", "image": "x"}))
+        .unwrap()
+        .record;
+    assert_eq!(
+        (revived.id, revived.generation, revived.removing),
+        (id, 2, false)
+    );
     store.change(id, |record| record.removing = true).unwrap();
     store.forget(id).unwrap();
-    assert_eq!(open_again(store, directory.path()).desired().records().count(), 0);
+    assert_eq!(
+        open_again(store, directory.path())
+            .desired()
+            .records()
+            .count(),
+        0
+    );
 }
 
 fn open_again(store: Store, path: &Path) -> Store {
@@ -91,10 +141,25 @@ fn reopened(store: Store, path: &Path, limits: &Limits) -> Store {
 fn a_note_about_an_older_generation_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let id = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap().record.id;
+    let id = deploy(&store, &json!({"name": "a", "image": "x"}))
+        .unwrap()
+        .record
+        .id;
     deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
-    store.set_image_digest(id, 1, Some("sha256:1".to_owned())).unwrap();
-    store.finish(id, 1, Finished { code: 0, reason: Reason::Completed, at_ms: 0 }).unwrap();
+    store
+        .set_image_digest(id, 1, Some("sha256:1".to_owned()))
+        .unwrap();
+    store
+        .finish(
+            id,
+            1,
+            Finished {
+                code: 0,
+                reason: Reason::Completed,
+                at_ms: 0,
+            },
+        )
+        .unwrap();
     let desired = store.desired();
     let record = desired.get(id).unwrap();
     assert_eq!((&record.image_digest, &record.finished), (&None, &None));
@@ -107,34 +172,64 @@ fn the_limit_on_containers_and_the_owner_are_kept() {
     for name in ["a", "b", "c"] {
         deploy(&store, &json!({"name": name, "image": "x"})).unwrap();
     }
-    assert!(matches!(deploy(&store, &json!({"name": "d", "image": "x"})), Err(StoreError::TooMany(3))));
+    assert!(matches!(
+        deploy(&store, &json!({"name": "d", "image": "x"})),
+        Err(StoreError::TooMany(3))
+    ));
     let id = store.desired().named(&"a".parse().unwrap()).unwrap().id;
-    store.change(id, |record| record.owner = Owner::Chas).unwrap();
-    assert!(matches!(deploy(&store, &json!({"name": "a", "image": "y"})), Err(StoreError::Owned(_, 1))));
+    store
+        .change(id, |record| record.owner = Owner::Chas)
+        .unwrap();
+    assert!(matches!(
+        deploy(&store, &json!({"name": "a", "image": "y"})),
+        Err(StoreError::Owned(_, 1))
+    ));
 }
 
 #[test]
 fn a_second_agent_cannot_open_the_same_store() {
     let directory = tempfile::tempdir().unwrap();
     let _first = open(directory.path());
-    assert!(matches!(Store::open(directory.path(), limits()), Err(StoreError::InUse(_))));
+    assert!(matches!(
+        Store::open(directory.path(), limits()),
+        Err(StoreError::InUse(_))
+    ));
 }
 
 #[test]
 fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let kept = deploy(&store, &json!({"name": "kept", "image": "x"})).unwrap().record;
-    let gone = deploy(&store, &json!({"name": "gone", "image": "x"})).unwrap().record;
+    let kept = deploy(&store, &json!({"name": "kept", "image": "x"}))
+        .unwrap()
+        .record;
+    let gone = deploy(&store, &json!({"name": "gone", "image": "x"}))
+        .unwrap()
+        .record;
     // As a failed write leaves it: closed, and on disk neither all nor only what was acknowledged.
     let mut files = lock(&store.files);
-    let Files::Open(mut disk) = std::mem::replace(&mut *files, Files::Failed) else { panic!("the files are open") };
-    let stray = Record { name: "stray".parse().unwrap(), id: ContainerId::from_bits(7), ..Record::clone(&gone) };
-    let entries = [(Change::Forget(kept.id)).entry(), Change::Put(Box::new(stray)).entry()];
-    disk.write(&directory.path().join("state"), &entries).unwrap();
+    let Files::Open(mut disk) = std::mem::replace(&mut *files, Files::Failed) else {
+        panic!("the files are open")
+    };
+    let stray = Record {
+        name: "stray".parse().unwrap(),
+        id: ContainerId::from_bits(7),
+        ..Record::clone(&gone)
+    };
+    let entries = [
+        (Change::Forget(kept.id)).entry(),
+        Change::Put(Box::new(stray)).entry(),
+    ];
+    disk.write(&directory.path().join("state"), &entries)
+        .unwrap();
     drop((disk, files));
-    store.change(gone.id, |record| record.removing = true).unwrap();
+    store
+        .change(gone.id, |record| record.removing = true)
+        .unwrap();
     store.forget(gone.id).unwrap();
     let store = open_again(store, directory.path());
-    assert_eq!(store.desired().records().cloned().collect::<Vec<_>>(), [kept]);
+    assert_eq!(
+        store.desired().records().cloned().collect::<Vec<_>>(),
+        [kept]
+    );
 }

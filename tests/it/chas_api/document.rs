@@ -28,12 +28,21 @@ const KNOWN: [&str; 18] = [
 ];
 
 fn keywords(schema: &Value, found: &mut BTreeSet<String>) {
-    let Some(fields) = schema.as_object() else { return };
+    let Some(fields) = schema.as_object() else {
+        return;
+    };
     found.extend(fields.keys().cloned());
     if let Some(there) = schema["$ref"].as_str() {
-        keywords(OPENAPI.pointer(there.trim_start_matches('#')).expect(there), found);
+        keywords(
+            OPENAPI.pointer(there.trim_start_matches('#')).expect(there),
+            found,
+        );
     }
-    for schema in schema["properties"].as_object().into_iter().flat_map(|properties| properties.values()) {
+    for schema in schema["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(|properties| properties.values())
+    {
         keywords(schema, found);
     }
     keywords(&schema["items"], found);
@@ -48,7 +57,10 @@ fn what_the_document_asks_of_a_body_is_what_the_server_can_check() {
     }
     // A node's name is checked by itself.
     found.remove("pattern");
-    let unknown: Vec<_> = found.iter().filter(|keyword| !KNOWN.contains(&keyword.as_str())).collect();
+    let unknown: Vec<_> = found
+        .iter()
+        .filter(|keyword| !KNOWN.contains(&keyword.as_str()))
+        .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
 }
 
@@ -56,9 +68,16 @@ fn what_the_document_asks_of_a_body_is_what_the_server_can_check() {
 fn every_reference_leads_somewhere_and_every_schema_is_one() {
     fn walk(value: &Value) {
         if let Some(there) = value["$ref"].as_str() {
-            assert!(OPENAPI.pointer(there.trim_start_matches('#')).is_some(), "{there}");
+            assert!(
+                OPENAPI.pointer(there.trim_start_matches('#')).is_some(),
+                "{there}"
+            );
         }
-        value.as_object().into_iter().flat_map(|fields| fields.values()).for_each(walk);
+        value
+            .as_object()
+            .into_iter()
+            .flat_map(|fields| fields.values())
+            .for_each(walk);
         value.as_array().into_iter().flatten().for_each(walk);
     }
     walk(&OPENAPI);
@@ -69,8 +88,18 @@ fn every_reference_leads_somewhere_and_every_schema_is_one() {
 
 /// Each way in which one place of `value` can be otherwise.
 fn variants(value: &Value) -> Vec<Value> {
-    let mut found: Vec<_> =
-        [json!(null), json!("x"), json!(""), json!(-1), json!(1), json!(0.5), json!([]), json!({}), json!(true)].into();
+    let mut found: Vec<_> = [
+        json!(null),
+        json!("x"),
+        json!(""),
+        json!(-1),
+        json!(1),
+        json!(0.5),
+        json!([]),
+        json!({}),
+        json!(true),
+    ]
+    .into();
     match value {
         Value::Object(fields) => {
             for (name, inner) in fields {
@@ -106,9 +135,12 @@ fn variants(value: &Value) -> Vec<Value> {
 
 #[test]
 fn the_server_refuses_what_the_document_refuses_and_nothing_else() {
-    for (name, body) in
-        [("Registration", registration("n1", "a")), ("Report", report(1)), ("Heartbeat", heartbeat(2)), ("Set", set(&["a", "b"]))]
-    {
+    for (name, body) in [
+        ("Registration", registration("n1", "a")),
+        ("Report", report(1)),
+        ("Heartbeat", heartbeat(2)),
+        ("Set", set(&["a", "b"])),
+    ] {
         let schema = json!({"$ref": format!("#/components/schemas/{name}")});
         assert_eq!(faults(&schema, &body), Vec::<String>::new());
         let variants = variants(&body);
@@ -119,9 +151,15 @@ fn the_server_refuses_what_the_document_refuses_and_nothing_else() {
         for variant in variants {
             let refused = server::body_faults(name, &variant, false);
             // The one pattern is left to another check.
-            let by_document: Vec<_> =
-                validator.iter_errors(&variant).filter(|error| !error.to_string().contains("does not match")).collect();
-            assert_eq!(refused.is_empty(), by_document.is_empty(), "{name}: {refused:?}, {by_document:?}\n{variant}");
+            let by_document: Vec<_> = validator
+                .iter_errors(&variant)
+                .filter(|error| !error.to_string().contains("does not match"))
+                .collect();
+            assert_eq!(
+                refused.is_empty(),
+                by_document.is_empty(),
+                "{name}: {refused:?}, {by_document:?}\n{variant}"
+            );
         }
     }
 }
@@ -131,7 +169,10 @@ fn what_nodes_send_may_bear_more_than_the_document_knows_and_is_found_where_that
     let mut newer = report(1);
     newer["containers"][0]["weather"] = json!("fine");
     assert_eq!(server::body_faults("Report", &newer, false), []);
-    let fields: Vec<_> = server::body_faults("Report", &newer, true).into_iter().map(|fault| fault.field).collect();
+    let fields: Vec<_> = server::body_faults("Report", &newer, true)
+        .into_iter()
+        .map(|fault| fault.field)
+        .collect();
     assert_eq!(fields, ["containers[0].weather"]);
     let mut set = set(&["a"]);
     set["weather"] = json!("fine");
@@ -141,14 +182,25 @@ fn what_nodes_send_may_bear_more_than_the_document_knows_and_is_found_where_that
 #[tokio::test]
 async fn the_document_is_served_and_what_is_not_in_it_is_a_problem() {
     let api = Running::start().await;
-    assert_eq!(api.call("GET", "/openapi.json", "", None).await.body, *OPENAPI);
-    for (method, path, expected) in [("GET", "/nope", "not_found"), ("POST", "/nodes", "method_not_allowed")] {
-        let request = api.http.request(method.parse().unwrap(), format!("{}{path}", api.base));
+    assert_eq!(
+        api.call("GET", "/openapi.json", "", None).await.body,
+        *OPENAPI
+    );
+    for (method, path, expected) in [
+        ("GET", "/nope", "not_found"),
+        ("POST", "/nodes", "method_not_allowed"),
+    ] {
+        let request = api
+            .http
+            .request(method.parse().unwrap(), format!("{}{path}", api.base));
         let answer = request.send().await.unwrap();
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
         let problem: Value = answer.json().await.unwrap();
         assert_eq!(problem["code"], expected);
-        assert_eq!(faults(&json!({"$ref": "#/components/schemas/Problem"}), &problem), Vec::<String>::new());
+        assert_eq!(
+            faults(&json!({"$ref": "#/components/schemas/Problem"}), &problem),
+            Vec::<String>::new()
+        );
     }
     api.stop().await;
 }

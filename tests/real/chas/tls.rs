@@ -24,12 +24,19 @@ struct Guarded {
 
 impl Guarded {
     /// The door shows `shown` and lets in whom `clients` signed; the agent trusts `servers` and shows `node`.
-    async fn new(shown: &Certificate, clients: &Authority, servers: &Authority, node: &Certificate, bed: Testbed) -> Self {
+    async fn new(
+        shown: &Certificate,
+        clients: &Authority,
+        servers: &Authority,
+        node: &Certificate,
+        bed: Testbed,
+    ) -> Self {
         let dir = bed.dir.join("node");
         fs::create_dir(&dir).unwrap();
         let port = bed.port();
         let chas = Chas::start(&bed.namespace);
-        let [ca, certificate, key] = ["ca.pem", "node.pem", "node.key"].map(|name| dir.join(name).display().to_string());
+        let [ca, certificate, key] =
+            ["ca.pem", "node.pem", "node.key"].map(|name| dir.join(name).display().to_string());
         let url = format!("https://127.0.0.1:{port}");
         let variables = [
             ("CHAS_API_URL", url.as_str()),
@@ -41,24 +48,45 @@ impl Guarded {
         replace(Path::new(&ca), &servers.certificate());
         replace(Path::new(&certificate), &node.certificate);
         replace(Path::new(&key), &node.key);
-        let door = Some(TlsDoor::open(port, shown, &clients.certificate(), chas.address()));
+        let door = Some(TlsDoor::open(
+            port,
+            shown,
+            &clients.certificate(),
+            chas.address(),
+        ));
         let stand = Stand::with(bed, &variables).await;
-        Self { door, central: Central { stand, chas }, dir, port }
+        Self {
+            door,
+            central: Central { stand, chas },
+            dir,
+            port,
+        }
     }
 
     /// Changes what the door shows, and whom it lets in.
     fn change(&mut self, shown: &Certificate, clients: &Authority) {
         self.door = None;
-        self.door = Some(TlsDoor::open(self.port, shown, &clients.certificate(), self.central.chas.address()));
+        self.door = Some(TlsDoor::open(
+            self.port,
+            shown,
+            &clients.certificate(),
+            self.central.chas.address(),
+        ));
     }
 
     /// Waits until the agent says of CHaS that it is not reached, and that `part` is why.
     async fn is_refused(&self, part: &str) {
         let mut said = Value::Null;
-        eventually(&format!("{part:?} is why CHaS is not reached"), async || {
-            said = self.central.stand.agent.get("/health").await.1["chas"].clone();
-            said["reachable"] == false && said["error"].as_str().is_some_and(|error| error.contains(part))
-        })
+        eventually(
+            &format!("{part:?} is why CHaS is not reached"),
+            async || {
+                said = self.central.stand.agent.get("/health").await.1["chas"].clone();
+                said["reachable"] == false
+                    && said["error"]
+                        .as_str()
+                        .is_some_and(|error| error.contains(part))
+            },
+        )
         .await;
     }
 }
@@ -77,7 +105,10 @@ async fn certificates_are_checked_by_both_sides_and_changed_without_a_restart() 
     let server = ours.issue("server", HERE);
     let node = ours.issue("node", "DNS:node");
     let mut guarded = Guarded::new(&server, &ours, &ours, &node, bed).await;
-    let one = guarded.central.list(&guarded.central.sleepers(&["a"])).await;
+    let one = guarded
+        .central
+        .list(&guarded.central.sleepers(&["a"]))
+        .await;
     assert_eq!(one["containers"][0]["status"], "running");
     let before = guarded.central.running().await;
     let a = guarded.central.sleeper("a");
@@ -85,7 +116,10 @@ async fn certificates_are_checked_by_both_sides_and_changed_without_a_restart() 
     // Whoever cannot prove to be CHaS is told nothing, not even the token.
     let stranger = theirs.issue("server", HERE);
     let namesake = ours.issue("elsewhere", "DNS:elsewhere.test");
-    for (shown, part) in [(&stranger, "UnknownIssuer"), (&namesake, "not valid for name")] {
+    for (shown, part) in [
+        (&stranger, "UnknownIssuer"),
+        (&namesake, "not valid for name"),
+    ] {
         guarded.change(shown, &ours);
         guarded.is_refused(part).await;
         let calls = guarded.central.chas.calls().len();
@@ -96,11 +130,18 @@ async fn certificates_are_checked_by_both_sides_and_changed_without_a_restart() 
 
     // CHaS's authority is another one from now on. What is no certificate at all changes nothing, and is said.
     guarded.change(&stranger, &ours);
-    fs::write(guarded.dir.join("ca.pem"), "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n").unwrap();
+    fs::write(
+        guarded.dir.join("ca.pem"),
+        "-----BEGIN CERTIFICATE-----\nbm90IG9uZQ==\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
     guarded.is_refused("chas.ca_file").await;
     assert_eq!(guarded.central.running().await, before);
     replace(&guarded.dir.join("ca.pem"), &theirs.certificate());
-    guarded.central.list(&[a.clone(), guarded.central.sleeper("b")]).await;
+    guarded
+        .central
+        .list(&[a.clone(), guarded.central.sleeper("b")])
+        .await;
 
     // CHaS wants the node's certificate to be of the other authority, too.
     guarded.change(&stranger, &theirs);
@@ -110,10 +151,23 @@ async fn certificates_are_checked_by_both_sides_and_changed_without_a_restart() 
     let other = theirs.issue("node", "DNS:node");
     replace(&guarded.dir.join("node.key"), &other.key);
     replace(&guarded.dir.join("node.pem"), &other.certificate);
-    guarded.central.list(&[a, guarded.central.sleeper("b"), guarded.central.sleeper("c")]).await;
+    guarded
+        .central
+        .list(&[
+            a,
+            guarded.central.sleeper("b"),
+            guarded.central.sleeper("c"),
+        ])
+        .await;
     let now = guarded.central.running().await;
-    assert!(now.len() == 3 && now["a"] == before["a"], "{before:?} {now:?}");
-    assert_eq!(guarded.central.stand.agent.get("/health").await.1["chas"]["error"], json!(null));
+    assert!(
+        now.len() == 3 && now["a"] == before["a"],
+        "{before:?} {now:?}"
+    );
+    assert_eq!(
+        guarded.central.stand.agent.get("/health").await.1["chas"]["error"],
+        json!(null)
+    );
     let Guarded { door, central, .. } = guarded;
     drop(door);
     central.end().await;

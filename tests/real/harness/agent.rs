@@ -49,32 +49,65 @@ impl Agent {
     }
 
     /// As [`Self::start_with`], from a copy of the program.
-    pub(crate) async fn start_program(bed: &Testbed, program: &Path, variables: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_program(
+        bed: &Testbed,
+        program: &Path,
+        variables: &[(&str, &str)],
+    ) -> Self {
         let port = bed.port();
         let usual = [
-            ("CHAS_STATE_DIR", bed.dir.join("state").display().to_string()),
+            (
+                "CHAS_STATE_DIR",
+                bed.dir.join("state").display().to_string(),
+            ),
             ("CHAS_RUN_DIR", bed.dir.join("run").display().to_string()),
             ("CHAS_NAMESPACE", bed.namespace.clone()),
             ("CHAS_BRIDGE", bed.bridge.clone()),
             ("CHAS_SUBNET", bed.subnet.clone()),
-            ("CHAS_PORT_RANGE", format!("{}-{}", bed.ports.start, bed.ports.end - 1)),
+            (
+                "CHAS_PORT_RANGE",
+                format!("{}-{}", bed.ports.start, bed.ports.end - 1),
+            ),
             ("CHAS_LISTEN", "127.0.0.1".to_owned()),
             ("NODE_PORT", port.to_string()),
-            ("CONTAINERD_SOCKET", bed.containerd.socket().display().to_string()),
+            (
+                "CONTAINERD_SOCKET",
+                bed.containerd.socket().display().to_string(),
+            ),
             ("CHAS_TOKEN", TOKEN.to_owned()),
             ("NODE_ID", bed.namespace.clone()),
             ("LOG_LEVEL", "DEBUG".to_owned()),
         ];
-        let mut environment: BTreeMap<_, _> = usual.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        environment.extend(variables.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
+        let mut environment: BTreeMap<_, _> = usual
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        environment.extend(
+            variables
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned())),
+        );
         let machine = bed.containerd.machine().map(|machine| {
             let console = Arc::clone(machine);
-            (Arc::clone(machine), Proxy::between(Ipv4Addr::LOCALHOST, move || console.connect(port)))
+            (
+                Arc::clone(machine),
+                Proxy::between(Ipv4Addr::LOCALHOST, move || console.connect(port)),
+            )
         });
-        let base = machine.as_ref().map_or_else(|| format!("127.0.0.1:{port}"), |(_, console)| console.address());
+        let base = machine.as_ref().map_or_else(
+            || format!("127.0.0.1:{port}"),
+            |(_, console)| console.address(),
+        );
         let (base, log) = (format!("http://{base}"), bed.dir.join("agent.log"));
-        let mut agent =
-            Self { child: None, program: program.to_owned(), environment, machine, base, client: http::client(), log };
+        let mut agent = Self {
+            child: None,
+            program: program.to_owned(),
+            environment,
+            machine,
+            base,
+            client: http::client(),
+            log,
+        };
         agent.start_again().await;
         agent
     }
@@ -82,26 +115,55 @@ impl Agent {
     /// Starts it on the state that it left, and waits until it is alive.
     pub(crate) async fn start_again(&mut self) {
         assert!(self.child.is_none(), "the agent runs already");
-        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .expect("a log file");
         let mut command = match &self.machine {
             Some((machine, _)) => machine.command(&self.program),
             None => Command::new(&self.program),
         };
-        command.env_clear().env("PATH", search_path()).envs(&self.environment).stdin(Stdio::null());
-        command.stdout(log.try_clone().expect("a descriptor")).stderr(log).process_group(0);
+        command
+            .env_clear()
+            .env("PATH", search_path())
+            .envs(&self.environment)
+            .stdin(Stdio::null());
+        command
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log)
+            .process_group(0);
         self.child = Some(command.spawn().expect("cargo built it"));
         let deadline = Instant::now() + Duration::from_secs(30);
-        while self.call("GET", "/livez", None).await.is_none_or(|(status, _)| status != 200) {
-            let ended = self.child.as_mut().expect("just started").try_wait().expect("it is our child");
-            assert!(ended.is_none(), "the agent ended ({ended:?}):\n{}", self.log());
-            assert!(Instant::now() < deadline, "the agent is not alive:\n{}", self.log());
+        while self
+            .call("GET", "/livez", None)
+            .await
+            .is_none_or(|(status, _)| status != 200)
+        {
+            let ended = self
+                .child
+                .as_mut()
+                .expect("just started")
+                .try_wait()
+                .expect("it is our child");
+            assert!(
+                ended.is_none(),
+                "the agent ended ({ended:?}):\n{}",
+                self.log()
+            );
+            assert!(
+                Instant::now() < deadline,
+                "the agent is not alive:\n{}",
+                self.log()
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     /// Gives its next start another value of a variable.
     pub(crate) fn set(&mut self, variable: &str, value: &str) {
-        self.environment.insert(variable.to_owned(), value.to_owned());
+        self.environment
+            .insert(variable.to_owned(), value.to_owned());
     }
 
     /// What it is started with.
@@ -111,11 +173,20 @@ impl Agent {
 
     /// What kills it, for whoever does not hold it.
     pub(crate) fn killer(&self) -> Killer {
-        Killer(self.child.as_ref().and_then(|child| self.process(child)).expect("the agent runs"))
+        Killer(
+            self.child
+                .as_ref()
+                .and_then(|child| self.process(child))
+                .expect("the agent runs"),
+        )
     }
 
     fn process(&self, child: &Child) -> Option<Pid> {
-        if self.machine.is_some() { only_child(pid(child)) } else { Some(pid(child)) }
+        if self.machine.is_some() {
+            only_child(pid(child))
+        } else {
+            Some(pid(child))
+        }
     }
 
     /// Kills it.
@@ -129,7 +200,9 @@ impl Agent {
     }
 
     fn end(&mut self, signal: Signal) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
         if let Some(process) = self.process(&child) {
             let _ = kill_process(process, signal);
         }
@@ -142,16 +215,27 @@ impl Agent {
     }
 
     /// Asks it; the status and the body, as JSON or else as a string. `None` if it cannot be reached.
-    pub(crate) async fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Option<(u16, Value)> {
+    pub(crate) async fn call(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Option<(u16, Value)> {
         let method = method.parse().expect("a method");
-        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(TOKEN);
         if let Some(body) = body {
             request = request.json(body);
         }
         let response = request.timeout(Duration::from_secs(90)).send().await.ok()?;
         let status = response.status().as_u16();
         let text = response.text().await.ok()?;
-        Some((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
+        Some((
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
     }
 
     /// Asks it with headers; the status, the answer's `ETag` and its body.
@@ -163,23 +247,41 @@ impl Agent {
         body: Option<&Value>,
     ) -> (u16, String, Value) {
         let method = method.parse().expect("a method");
-        let mut request = self.client.request(method, format!("{}{path}", self.base)).bearer_auth(TOKEN);
+        let mut request = self
+            .client
+            .request(method, format!("{}{path}", self.base))
+            .bearer_auth(TOKEN);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         if let Some(body) = body {
             request = request.json(body);
         }
-        let response = request.timeout(Duration::from_secs(90)).send().await.expect("the agent answers");
-        let etag = response.headers().get("etag").and_then(|tag| tag.to_str().ok()).unwrap_or_default().to_owned();
+        let response = request
+            .timeout(Duration::from_secs(90))
+            .send()
+            .await
+            .expect("the agent answers");
+        let etag = response
+            .headers()
+            .get("etag")
+            .and_then(|tag| tag.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         let status = response.status().as_u16();
         let text = response.text().await.expect("text");
-        (status, etag, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+        (
+            status,
+            etag,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        )
     }
 
     /// As [`Self::call`], and the agent must be there to answer.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
-        self.call(method, path, body).await.unwrap_or_else(|| panic!("{method} {path}: the agent does not answer"))
+        self.call(method, path, body)
+            .await
+            .unwrap_or_else(|| panic!("{method} {path}: the agent does not answer"))
     }
 
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
@@ -194,9 +296,13 @@ impl Agent {
     /// Deploys, and waits until the container runs; its view.
     pub(crate) async fn deploy_and_wait(&self, body: &Value) -> Value {
         let (status, view) = self.deploy(body).await;
-        assert!(status == 202 || status == 200, "{body} is taken: {status} {view}");
+        assert!(
+            status == 202 || status == 200,
+            "{body} is taken: {status} {view}"
+        );
         let name = body["name"].as_str().expect("a name");
-        self.wait_status(name, "running", Duration::from_secs(60)).await
+        self.wait_status(name, "running", Duration::from_secs(60))
+            .await
     }
 
     /// Waits until a container has the status; its view.
@@ -207,15 +313,23 @@ impl Agent {
             if code == 200 && view["status"] == json!(status) {
                 return view;
             }
-            assert!(Instant::now() < deadline, "{name} is not {status} within {timeout:?}: {code} {view:#}");
+            assert!(
+                Instant::now() < deadline,
+                "{name} is not {status} within {timeout:?}: {code} {view:#}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
     /// Deletes a container, and waits until it is gone.
     pub(crate) async fn delete_and_wait(&self, name: &str) {
-        let (status, body) = self.ask("DELETE", &format!("/containers/{name}"), None).await;
-        assert!(status == 202 || status == 200, "{name} is deleted: {status} {body}");
+        let (status, body) = self
+            .ask("DELETE", &format!("/containers/{name}"), None)
+            .await;
+        assert!(
+            status == 202 || status == 200,
+            "{name} is deleted: {status} {body}"
+        );
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.has(name).await {
             assert!(Instant::now() < deadline, "{name} is not gone");
@@ -232,14 +346,25 @@ impl Agent {
     /// As [`Self::delete_and_wait`], where it may be gone already.
     pub(crate) async fn delete_and_wait_if_there(&self, name: &str) {
         if self.has(name).await {
-            self.ask("DELETE", &format!("/containers/{name}?wait=removed&timeout=60s"), None).await;
+            self.ask(
+                "DELETE",
+                &format!("/containers/{name}?wait=removed&timeout=60s"),
+                None,
+            )
+            .await;
         }
     }
 
     /// The container's log as text. `query` as in `tail=10`.
     pub(crate) async fn logs(&self, name: &str, query: &str) -> String {
         let url = format!("{}/containers/{name}/logs?{query}", self.base);
-        let response = self.client.get(url).bearer_auth(TOKEN).send().await.expect("the agent answers");
+        let response = self
+            .client
+            .get(url)
+            .bearer_auth(TOKEN)
+            .send()
+            .await
+            .expect("the agent answers");
         assert_eq!(response.status(), 200, "the logs of {name}");
         response.text().await.expect("text")
     }
@@ -260,9 +385,16 @@ impl Drop for Agent {
         self.terminate();
         if std::thread::panicking() {
             // Without what tests ask again and again while they wait.
-            let log: String = self.log().split_inclusive('\n').filter(|line| !line.contains("request method=GET")).collect();
+            let log: String = self
+                .log()
+                .split_inclusive('\n')
+                .filter(|line| !line.contains("request method=GET"))
+                .collect();
             let start = log.len().saturating_sub(16 << 10);
-            eprintln!("the agent's last words:\n{}", String::from_utf8_lossy(&log.as_bytes()[start..]));
+            eprintln!(
+                "the agent's last words:\n{}",
+                String::from_utf8_lossy(&log.as_bytes()[start..])
+            );
         }
     }
 }

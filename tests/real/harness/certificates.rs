@@ -31,7 +31,8 @@ impl Authority {
             openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout ca.key -out ca.crt \
                 -subj "/CN=the authority ${0##*/}"
         "#;
-        run("sh", ["-ec".as_ref(), script.as_ref(), dir.as_os_str()]).expect("openssl is installed");
+        run("sh", ["-ec".as_ref(), script.as_ref(), dir.as_os_str()])
+            .expect("openssl is installed");
         Self { dir }
     }
 
@@ -48,7 +49,13 @@ impl Authority {
             printf 'subjectAltName=%s\nbasicConstraints=CA:FALSE\n' "$2" >"$1.ext"
             openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -out "$1.crt" -extfile "$1.ext"
         "#;
-        let arguments = ["-ec".as_ref(), script.as_ref(), self.dir.as_os_str(), file.as_ref(), names.as_ref()];
+        let arguments = [
+            "-ec".as_ref(),
+            script.as_ref(),
+            self.dir.as_os_str(),
+            file.as_ref(),
+            names.as_ref(),
+        ];
         run("sh", arguments).expect("openssl is installed");
         let [certificate, key] = ["crt", "key"].map(|end| self.dir.join(format!("{file}.{end}")));
         Certificate { certificate, key }
@@ -61,7 +68,12 @@ pub(crate) struct TlsDoor(Child);
 
 impl TlsDoor {
     /// Opens it on a port of 127.0.0.1, with `shown` as its own certificate.
-    pub(crate) fn open(port: u16, shown: &Certificate, trusted: &Path, upstream: SocketAddr) -> Self {
+    pub(crate) fn open(
+        port: u16,
+        shown: &Certificate,
+        trusted: &Path,
+        upstream: SocketAddr,
+    ) -> Self {
         let Certificate { certificate, key } = shown;
         let [config, log] = ["conf", "log"].map(|end| key.with_extension(end));
         let text = format!(
@@ -72,13 +84,26 @@ impl TlsDoor {
             trusted.display()
         );
         fs::write(&config, text).expect("the disk takes it");
-        let said = File::options().create(true).append(true).open(&log).expect("a log file");
+        let said = File::options()
+            .create(true)
+            .append(true)
+            .open(&log)
+            .expect("a log file");
         let mut command = Command::new("stunnel4");
-        command.arg(config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(said).process_group(0);
+        command
+            .arg(config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .process_group(0);
         let mut child = command.spawn().expect("stunnel4 is installed");
         eventually("the door is open", Duration::from_secs(20), || {
             let ended = child.try_wait().expect("it is our child").is_some();
-            assert!(!ended, "stunnel4 ended:\n{}", fs::read_to_string(&log).unwrap_or_default());
+            assert!(
+                !ended,
+                "stunnel4 ended:\n{}",
+                fs::read_to_string(&log).unwrap_or_default()
+            );
             TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         Self(child)

@@ -16,7 +16,11 @@ pub(crate) enum Answer {
     /// The set, or 304 where it is known.
     Set,
     /// A status, more headers, and a body.
-    Status(&'static str, &'static [(&'static str, &'static str)], String),
+    Status(
+        &'static str,
+        &'static [(&'static str, &'static str)],
+        String,
+    ),
     /// These bytes, and the connection is closed.
     Bytes(Vec<u8>),
     /// A head, and then a byte now and then.
@@ -45,7 +49,10 @@ struct State {
 /// All that is not as the document has it, fields that it does not know among it.
 fn undocumented(name: &str, body: &Value) -> Vec<String> {
     let faults = crate::chas_api::body_faults(name, body, true);
-    faults.into_iter().map(|fault| format!("{name} {}: {}", fault.field, fault.message)).collect()
+    faults
+        .into_iter()
+        .map(|fault| format!("{name} {}: {}", fault.field, fault.message))
+        .collect()
 }
 
 /// The server. It ends with the value.
@@ -137,11 +144,18 @@ impl Chas {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
         loop {
             let newest = self.lock().reports.last().cloned().unwrap_or_default();
-            assert_eq!(self.lock().undocumented, Vec::<String>::new(), "the agent sends what the document knows");
+            assert_eq!(
+                self.lock().undocumented,
+                Vec::<String>::new(),
+                "the agent sends what the document knows"
+            );
             if wanted(&newest) {
                 return newest;
             }
-            assert!(tokio::time::Instant::now() < deadline, "{what}: no report says so, but {newest:#}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{what}: no report says so, but {newest:#}"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -151,12 +165,17 @@ fn serve(state: &Mutex<State>, head: &Head, body: &[u8], mut stream: TcpStream) 
     let mut state = state.lock().unwrap();
     let sent = || serde_json::from_slice(body).unwrap_or_default();
     let node = state.node_id.clone();
-    let (health, desired) = (format!("/nodes/{node}/health"), format!("/nodes/{node}/desired-state"));
+    let (health, desired) = (
+        format!("/nodes/{node}/health"),
+        format!("/nodes/{node}/desired-state"),
+    );
     match (head.method(), head.second()) {
         ("POST", "/nodes/register") => {
             state.calls.push("register");
             let registration = sent();
-            state.undocumented.extend(undocumented("Registration", &registration));
+            state
+                .undocumented
+                .extend(undocumented("Registration", &registration));
             state.registrations.push(registration);
             let (status, body) = state.register.clone();
             drop(state);
@@ -187,7 +206,8 @@ fn poll(answer: &Answer, set: &Value, head: &Head, mut stream: TcpStream) -> io:
     let body = set.to_string();
     match answer {
         Answer::Set => {
-            let parts = ["epoch", "generation", "prune_confirm", "cordon"].map(|field| set[field].to_string());
+            let parts = ["epoch", "generation", "prune_confirm", "cordon"]
+                .map(|field| set[field].to_string());
             let tag = format!("\"{}\"", parts.join("-").replace('"', ""));
             if head.header("if-none-match") == Some(&tag) {
                 return http::answer(&mut stream, "304 Not Modified", &[("ETag", &tag)], "");
@@ -197,7 +217,9 @@ fn poll(answer: &Answer, set: &Value, head: &Head, mut stream: TcpStream) -> io:
         Answer::Status(status, headers, body) => http::answer(&mut stream, status, headers, body),
         Answer::Bytes(bytes) => stream.write_all(bytes),
         Answer::Drip => {
-            stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes())?;
+            stream.write_all(
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
+            )?;
             for byte in body.as_bytes().chunks(1) {
                 stream.write_all(byte)?;
                 thread::sleep(Duration::from_millis(500));

@@ -62,11 +62,24 @@ impl Containerd {
 
     fn private_with(path: Option<PathBuf>, machine: Option<Arc<Machine>>) -> Self {
         let scratch = Scratch::shared();
-        let dir = scratch.dir().join(format!("containerd{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        let dir = scratch.dir().join(format!(
+            "containerd{}",
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        ));
         fs::create_dir(&dir).expect("the number is new");
-        let state = if machine.is_some() { PathBuf::from("/run/containerd") } else { dir.join("state") };
+        let state = if machine.is_some() {
+            PathBuf::from("/run/containerd")
+        } else {
+            dir.join("state")
+        };
         fs::write(dir.join("config.toml"), config(&dir, &state)).expect("the disk takes it");
-        let containerd = Self { dir, child: Mutex::new(None), path, machine, _scratch: scratch };
+        let containerd = Self {
+            dir,
+            child: Mutex::new(None),
+            path,
+            machine,
+            _scratch: scratch,
+        };
         containerd.start();
         containerd
     }
@@ -94,20 +107,36 @@ impl Containerd {
     pub(crate) fn start(&self) {
         let mut child = lock(&self.child);
         assert!(child.is_none(), "containerd runs already");
-        let log = File::options().create(true).append(true).open(self.dir.join("log")).expect("a log file");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.join("log"))
+            .expect("a log file");
         let mut command = match &self.machine {
             Some(machine) => machine.command(program("containerd")),
             None => Command::new(program("containerd")),
         };
         command.env("PATH", search_path());
-        command.arg("-c").arg(self.dir.join("config.toml")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command
+            .arg("-c")
+            .arg(self.dir.join("config.toml"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
         if let Some(path) = &self.path {
             command.env("PATH", path);
         }
-        let mut started = command.process_group(0).spawn().expect("containerd is installed");
+        let mut started = command
+            .process_group(0)
+            .spawn()
+            .expect("containerd is installed");
         eventually("containerd answers", Duration::from_secs(30), || {
             let ended = started.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "containerd ended ({ended:?}):\n{}", self.log());
+            assert!(
+                ended.is_none(),
+                "containerd ended ({ended:?}):\n{}",
+                self.log()
+            );
             self.ctr("default", &["version"]).is_ok()
         });
         *child = Some(started);
@@ -124,8 +153,14 @@ impl Containerd {
     }
 
     fn end(&self, signal: Signal) {
-        let Some(mut child) = lock(&self.child).take() else { return };
-        if let Some(process) = self.machine.as_ref().map_or_else(|| Some(pid(&child)), |_| only_child(pid(&child))) {
+        let Some(mut child) = lock(&self.child).take() else {
+            return;
+        };
+        if let Some(process) = self
+            .machine
+            .as_ref()
+            .map_or_else(|| Some(pid(&child)), |_| only_child(pid(&child)))
+        {
             let _ = kill_process(process, signal);
         }
         child.wait().expect("it is our child");
@@ -134,7 +169,11 @@ impl Containerd {
     /// Runs `ctr` in a namespace; its standard output, or an error that shows the command and what it said.
     pub(crate) fn ctr(&self, namespace: &str, arguments: &[&str]) -> Result<String, String> {
         let mut ctr = command("ctr");
-        ctr.arg("--address").arg(self.socket()).arg("--namespace").arg(namespace).args(arguments);
+        ctr.arg("--address")
+            .arg(self.socket())
+            .arg("--namespace")
+            .arg(namespace)
+            .args(arguments);
         finish(&mut ctr)
     }
 
@@ -145,7 +184,11 @@ impl Containerd {
         }
         let lines = |arguments: &[&str]| -> Vec<String> {
             let listed = self.ctr(namespace, arguments).unwrap_or_default();
-            listed.lines().filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect()
+            listed
+                .lines()
+                .filter_map(|line| line.split_whitespace().next())
+                .map(str::to_owned)
+                .collect()
         };
         for task in lines(&["tasks", "ls", "-q"]) {
             let _ = self.ctr(namespace, &["tasks", "rm", "-f", &task]);
@@ -161,7 +204,10 @@ impl Containerd {
         }
         // A snapshot can go only after its children: each round takes the leaves.
         for _ in 0..64 {
-            let snapshots: Vec<_> = lines(&["snapshots", "ls"]).into_iter().filter(|name| name != "KEY").collect();
+            let snapshots: Vec<_> = lines(&["snapshots", "ls"])
+                .into_iter()
+                .filter(|name| name != "KEY")
+                .collect();
             if snapshots.is_empty() {
                 break;
             }
@@ -182,7 +228,10 @@ impl Drop for Containerd {
         if std::thread::panicking() {
             let log = self.log();
             let tail = log.lines().rev().take(40).collect::<Vec<_>>();
-            eprintln!("containerd's last words:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            eprintln!(
+                "containerd's last words:\n{}",
+                tail.into_iter().rev().collect::<Vec<_>>().join("\n")
+            );
         }
         if let Err(error) = fs::remove_dir_all(&self.dir) {
             eprintln!("{}: {error}", self.dir.display());
@@ -199,19 +248,29 @@ pub(crate) fn command(name: &str) -> Command {
 
 /// Where such a program is.
 fn program(name: &str) -> PathBuf {
-    std::env::var_os(BINARIES).map_or_else(|| PathBuf::from(name), |binaries| Path::new(&binaries).join(name))
+    std::env::var_os(BINARIES).map_or_else(
+        || PathBuf::from(name),
+        |binaries| Path::new(&binaries).join(name),
+    )
 }
 
 /// `PATH` with the directory under test, if there is one, in front.
 pub(crate) fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let Some(binaries) = std::env::var_os(BINARIES) else { return path };
-    std::env::join_paths(std::iter::once(PathBuf::from(binaries)).chain(std::env::split_paths(&path)))
-        .expect("a directory without a colon")
+    let Some(binaries) = std::env::var_os(BINARIES) else {
+        return path;
+    };
+    std::env::join_paths(
+        std::iter::once(PathBuf::from(binaries)).chain(std::env::split_paths(&path)),
+    )
+    .expect("a directory without a colon")
 }
 
 pub(crate) fn pid(child: &Child) -> Pid {
-    i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a child has a pid")
+    i32::try_from(child.id())
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a child has a pid")
 }
 
 /// Version 2 is what every containerd from 1.6 to 2.1 takes. CRI and the snapshotters that nobody asks for stay out.
@@ -228,7 +287,9 @@ fn config(dir: &Path, state: &Path) -> String {
         "io.containerd.tracing.processor.v1.otlp",
         "io.containerd.internal.v1.tracing",
     ];
-    let mut config = format!("version = 2\nroot = \"{dir}/root\"\nstate = \"{state}\"\ndisabled_plugins = {disabled:?}\n");
+    let mut config = format!(
+        "version = 2\nroot = \"{dir}/root\"\nstate = \"{state}\"\ndisabled_plugins = {disabled:?}\n"
+    );
     let _ = writeln!(config, "[grpc]\naddress = \"{dir}/containerd.sock\"");
     let _ = writeln!(config, "[ttrpc]\naddress = \"{dir}/containerd.sock.ttrpc\"");
     config

@@ -30,13 +30,21 @@ impl Head {
         }
         let mut lines = lines.into_iter();
         let first = lines.next().unwrap_or_default();
-        let headers =
-            lines.filter_map(|line| line.split_once(':').map(|(name, value)| (name.to_owned(), value.trim().to_owned())));
-        Ok(Self { first, headers: headers.collect() })
+        let headers = lines.filter_map(|line| {
+            line.split_once(':')
+                .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
+        });
+        Ok(Self {
+            first,
+            headers: headers.collect(),
+        })
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     /// The part of the first line between its spaces: a request's target, a response's status.
@@ -49,13 +57,19 @@ impl Head {
     }
 
     pub(crate) fn body_bytes(&self) -> u64 {
-        self.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0)
+        self.header("content-length")
+            .and_then(|length| length.parse().ok())
+            .unwrap_or(0)
     }
 
     /// Writes it for a connection that ends with the message.
     pub(crate) fn write(&self, stream: &mut impl Write) -> io::Result<()> {
         let mut text = format!("{}\r\n", self.first);
-        for (name, value) in self.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("connection")) {
+        for (name, value) in self
+            .headers
+            .iter()
+            .filter(|(name, _)| !name.eq_ignore_ascii_case("connection"))
+        {
             text += &format!("{name}: {value}\r\n");
         }
         stream.write_all(format!("{text}Connection: close\r\n\r\n").as_bytes())
@@ -63,10 +77,23 @@ impl Head {
 }
 
 /// Answers with a status, headers and a body.
-pub(crate) fn answer(stream: &mut impl Write, status: &str, headers: &[(&str, &str)], body: &str) -> io::Result<()> {
-    let mut head = Head { first: format!("HTTP/1.1 {status}"), headers: Vec::new() };
-    head.headers.extend(headers.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
-    head.headers.push(("Content-Length".to_owned(), body.len().to_string()));
+pub(crate) fn answer(
+    stream: &mut impl Write,
+    status: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> io::Result<()> {
+    let mut head = Head {
+        first: format!("HTTP/1.1 {status}"),
+        headers: Vec::new(),
+    };
+    head.headers.extend(
+        headers
+            .iter()
+            .map(|&(name, value)| (name.to_owned(), value.to_owned())),
+    );
+    head.headers
+        .push(("Content-Length".to_owned(), body.len().to_string()));
     head.write(stream)?;
     stream.write_all(body.as_bytes())
 }
@@ -81,7 +108,9 @@ pub(crate) struct Server {
 
 impl Server {
     /// Calls `serve` for each request to a port of 127.0.0.1, with the connection after the request's head.
-    pub(crate) fn start(serve: impl Fn(Head, BufReader<TcpStream>) -> io::Result<()> + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        serve: impl Fn(Head, BufReader<TcpStream>) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Self {
         Self::start_on(Ipv4Addr::LOCALHOST, serve)
     }
 
@@ -95,7 +124,11 @@ impl Server {
         let stopping = Arc::new(AtomicBool::new(false));
         let (stop, serve) = (Arc::clone(&stopping), Arc::new(serve));
         let acceptor = thread::spawn(move || {
-            for stream in listener.incoming().take_while(|_| !stop.load(Ordering::SeqCst)).flatten() {
+            for stream in listener
+                .incoming()
+                .take_while(|_| !stop.load(Ordering::SeqCst))
+                .flatten()
+            {
                 let serve = Arc::clone(&serve);
                 thread::spawn(move || {
                     let mut stream = BufReader::new(stream);
@@ -104,7 +137,11 @@ impl Server {
                 });
             }
         });
-        Self { address, stopping, acceptor: Some(acceptor) }
+        Self {
+            address,
+            stopping,
+            acceptor: Some(acceptor),
+        }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -125,5 +162,8 @@ impl Drop for Server {
 /// A client for plain HTTP. Asking for one without a TLS provider would panic, even though no TLS is spoken.
 pub(crate) fn client() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().no_proxy().build().expect("nothing in it can fail")
+    reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .expect("nothing in it can fail")
 }

@@ -58,12 +58,24 @@ impl Image {
         let config = BTreeMap::from([("Env", json!(["PATH=/bin"])), ("Cmd", json!(["sh"]))]);
         let layers = vec![(Packing::Gzip, busybox_layer().0.clone())];
         let architecture = architecture().to_owned();
-        Self { layers, config, architecture, dialect: Dialect::Oci, layer_type: None, claimed_layers: 0 }
+        Self {
+            layers,
+            config,
+            architecture,
+            dialect: Dialect::Oci,
+            layer_type: None,
+            claimed_layers: 0,
+        }
     }
 
     /// As [`Self::busybox`], serving `/www` on port 80 as its entrypoint.
     pub(crate) fn web() -> Self {
-        Self::busybox().config("Entrypoint", json!(["httpd", "-f", "-p", "80", "-h", "/www"])).config("Cmd", Value::Null)
+        Self::busybox()
+            .config(
+                "Entrypoint",
+                json!(["httpd", "-f", "-p", "80", "-h", "/www"]),
+            )
+            .config("Cmd", Value::Null)
     }
 
     /// Sets a field of the image's configuration, by its name there: `Entrypoint`, `Cmd`, `Env`, `User`, `WorkingDir`,
@@ -79,7 +91,8 @@ impl Image {
         for (path, content) in files {
             add(&mut tar, path, tar::EntryType::Regular, 0o644, content);
         }
-        self.layers.push((packing, tar.into_inner().expect("memory takes it")));
+        self.layers
+            .push((packing, tar.into_inner().expect("memory takes it")));
         self
     }
 
@@ -99,7 +112,8 @@ impl Image {
 
     /// One more layer, which is no archive.
     pub(crate) fn no_archive(mut self) -> Self {
-        self.layers.push((Packing::Gzip, b"this is no archive ".repeat(100)));
+        self.layers
+            .push((Packing::Gzip, b"this is no archive ".repeat(100)));
         self
     }
 
@@ -134,9 +148,17 @@ impl Image {
         let (mut described, mut diff_ids, mut layers) = (Vec::new(), Vec::new(), Vec::new());
         for (packing, tar) in &self.layers {
             let (first, first_packed) = busybox_layer();
-            let packed = if tar == first { first_packed.clone() } else { pack(*packing, tar) };
-            let media_type = self.layer_type.map_or_else(|| layer_media_type(*packing, docker), str::to_owned);
-            described.push(json!({"mediaType": media_type, "digest": digest(&packed), "size": packed.len()}));
+            let packed = if tar == first {
+                first_packed.clone()
+            } else {
+                pack(*packing, tar)
+            };
+            let media_type = self
+                .layer_type
+                .map_or_else(|| layer_media_type(*packing, docker), str::to_owned);
+            described.push(
+                json!({"mediaType": media_type, "digest": digest(&packed), "size": packed.len()}),
+            );
             diff_ids.push(digest(tar));
             layers.push(digest(&packed));
             push_blob(&base, packed).await;
@@ -148,9 +170,15 @@ impl Image {
         });
         let config = config.to_string().into_bytes();
         let (config_type, media_type) = if docker {
-            ("application/vnd.docker.container.image.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+            (
+                "application/vnd.docker.container.image.v1+json",
+                "application/vnd.docker.distribution.manifest.v2+json",
+            )
         } else {
-            ("application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.manifest.v1+json")
+            (
+                "application/vnd.oci.image.config.v1+json",
+                "application/vnd.oci.image.manifest.v1+json",
+            )
         };
         let manifest = json!({
             "schemaVersion": 2, "mediaType": media_type,
@@ -181,7 +209,13 @@ pub(crate) async fn push_index(registry: &Registry, name: &str, images: &[&Pushe
     });
     let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests.collect::<Vec<_>>()}).to_string();
     let digest = digest(index.as_bytes());
-    push_manifest(&format!("http://{}/v2/{repository}", registry.push_address()), tag, media_type, index).await;
+    push_manifest(
+        &format!("http://{}/v2/{repository}", registry.push_address()),
+        tag,
+        media_type,
+        index,
+    )
+    .await;
     digest
 }
 
@@ -197,22 +231,44 @@ pub(crate) fn architecture() -> &'static str {
 /// A blob's name, as in `sha256:…`.
 pub(crate) fn digest(blob: &[u8]) -> String {
     let hash = Sha256::digest(blob);
-    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    hash.iter().fold("sha256:".to_owned(), |text, byte| {
+        text + &format!("{byte:02x}")
+    })
 }
 
 async fn push_blob(base: &str, blob: Vec<u8>) {
     let client = http::client();
-    let opened = client.post(format!("{base}/blobs/uploads/")).send().await.expect("the registry answers");
+    let opened = client
+        .post(format!("{base}/blobs/uploads/"))
+        .send()
+        .await
+        .expect("the registry answers");
     assert_eq!(opened.status(), 202, "{base}: an upload is opened");
-    let location = opened.headers()["location"].to_str().expect("a URL").to_owned();
+    let location = opened.headers()["location"]
+        .to_str()
+        .expect("a URL")
+        .to_owned();
     let joint = if location.contains('?') { '&' } else { '?' };
-    let put = client.put(format!("{location}{joint}digest={}", digest(&blob))).body(blob);
-    assert_eq!(put.send().await.expect("the registry answers").status(), 201, "{base}: a blob is taken");
+    let put = client
+        .put(format!("{location}{joint}digest={}", digest(&blob)))
+        .body(blob);
+    assert_eq!(
+        put.send().await.expect("the registry answers").status(),
+        201,
+        "{base}: a blob is taken"
+    );
 }
 
 async fn push_manifest(base: &str, tag: &str, media_type: &str, manifest: String) {
-    let put = http::client().put(format!("{base}/manifests/{tag}")).header("content-type", media_type).body(manifest);
-    assert_eq!(put.send().await.expect("the registry answers").status(), 201, "{base}: the manifest is taken");
+    let put = http::client()
+        .put(format!("{base}/manifests/{tag}"))
+        .header("content-type", media_type)
+        .body(manifest);
+    assert_eq!(
+        put.send().await.expect("the registry answers").status(),
+        201,
+        "{base}: the manifest is taken"
+    );
 }
 
 fn layer_media_type(packing: Packing, docker: bool) -> String {
@@ -233,13 +289,24 @@ fn pack(packing: Packing, tar: &[u8]) -> Vec<u8> {
         Packing::Plain => tar.to_vec(),
         Packing::Gzip => {
             let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-            gzip.write_all(tar).and_then(|()| gzip.finish()).expect("memory takes it")
+            gzip.write_all(tar)
+                .and_then(|()| gzip.finish())
+                .expect("memory takes it")
         }
         Packing::Zstd => {
             let dir = tempfile::tempdir().expect("a directory");
             let (plain, packed) = (dir.path().join("tar"), dir.path().join("tar.zst"));
             std::fs::write(&plain, tar).expect("the disk takes it");
-            run("zstd", ["-q".as_ref(), "-o".as_ref(), packed.as_os_str(), plain.as_os_str()]).expect("zstd is installed");
+            run(
+                "zstd",
+                [
+                    "-q".as_ref(),
+                    "-o".as_ref(),
+                    packed.as_os_str(),
+                    plain.as_os_str(),
+                ],
+            )
+            .expect("zstd is installed");
             std::fs::read(packed).expect("zstd wrote it")
         }
     }
@@ -258,24 +325,66 @@ fn busybox_layer() -> &'static (Vec<u8>, Vec<u8>) {
 fn busybox_tar() -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
     let mut tar = tar::Builder::new(Vec::new());
-    for (path, mode) in [("bin/", 0o755), ("etc/", 0o755), ("tmp/", 0o1777), ("www/", 0o755), ("var/", 0o755)] {
+    for (path, mode) in [
+        ("bin/", 0o755),
+        ("etc/", 0o755),
+        ("tmp/", 0o1777),
+        ("www/", 0o755),
+        ("var/", 0o755),
+    ] {
         add(&mut tar, path, tar::EntryType::Directory, mode, &[]);
     }
-    add(&mut tar, "bin/busybox", tar::EntryType::Regular, 0o755, &busybox);
-    for applet in run("/bin/busybox", ["--list"]).expect("it runs").lines().filter(|applet| *applet != "busybox") {
+    add(
+        &mut tar,
+        "bin/busybox",
+        tar::EntryType::Regular,
+        0o755,
+        &busybox,
+    );
+    for applet in run("/bin/busybox", ["--list"])
+        .expect("it runs")
+        .lines()
+        .filter(|applet| *applet != "busybox")
+    {
         let mut header = header(tar::EntryType::Symlink, 0o777, 0);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").expect("memory takes it");
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox")
+            .expect("memory takes it");
     }
     let passwd = b"root:x:0:0::/:/bin/sh\nweb:x:1000:1000::/www:/bin/sh\n";
-    add(&mut tar, "etc/passwd", tar::EntryType::Regular, 0o644, passwd);
-    add(&mut tar, "etc/group", tar::EntryType::Regular, 0o644, b"root:x:0:\nweb:x:1000:\nextra:x:2000:web\n");
-    add(&mut tar, "www/index.html", tar::EntryType::Regular, 0o644, b"hello from busybox\n");
+    add(
+        &mut tar,
+        "etc/passwd",
+        tar::EntryType::Regular,
+        0o644,
+        passwd,
+    );
+    add(
+        &mut tar,
+        "etc/group",
+        tar::EntryType::Regular,
+        0o644,
+        b"root:x:0:\nweb:x:1000:\nextra:x:2000:web\n",
+    );
+    add(
+        &mut tar,
+        "www/index.html",
+        tar::EntryType::Regular,
+        0o644,
+        b"hello from busybox\n",
+    );
     tar.into_inner().expect("memory takes it")
 }
 
-fn add(tar: &mut tar::Builder<Vec<u8>>, path: &str, kind: tar::EntryType, mode: u32, content: &[u8]) {
+fn add(
+    tar: &mut tar::Builder<Vec<u8>>,
+    path: &str,
+    kind: tar::EntryType,
+    mode: u32,
+    content: &[u8],
+) {
     let mut header = header(kind, mode, content.len());
-    tar.append_data(&mut header, path.trim_start_matches('/'), content).expect("memory takes it");
+    tar.append_data(&mut header, path.trim_start_matches('/'), content)
+        .expect("memory takes it");
 }
 
 fn header(kind: tar::EntryType, mode: u32, size: usize) -> tar::Header {

@@ -33,7 +33,11 @@ impl Testbed {
             if found.is_empty() {
                 return;
             }
-            assert!(Instant::now() < deadline, "left behind after {PATIENCE:?}:\n{}", found.join("\n"));
+            assert!(
+                Instant::now() < deadline,
+                "left behind after {PATIENCE:?}:\n{}",
+                found.join("\n")
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -43,20 +47,46 @@ impl Testbed {
         let mut found = Vec::new();
         found.extend(self.listed("container", &["containers", "ls", "-q"]));
         found.extend(self.listed("task", &["tasks", "ls", "-q"]));
-        found.extend(self.listed("snapshot", &["snapshots", "ls"]).into_iter().filter(|line| !line.contains("Committed")));
+        found.extend(
+            self.listed("snapshot", &["snapshots", "ls"])
+                .into_iter()
+                .filter(|line| !line.contains("Committed")),
+        );
         found.extend(self.processes());
         found.extend(self.mounts());
         found.extend(names_in("netns", &self.dir.join("run/netns")));
         found.extend(names_in("logs", &self.dir.join("state/logs")));
-        found.extend(names_in("veth", &Path::new("/sys/class/net").join(&self.bridge).join("brif")));
-        found.extend(names_in("runc state", &Path::new("/run/containerd/runc").join(&self.namespace)));
-        let cgroups = run("find", ["/sys/fs/cgroup", "-type", "d", "-path", &format!("*{}*/*", self.namespace)]);
-        found.extend(cgroups.unwrap_or_default().lines().map(|path| format!("cgroup {path}")));
+        found.extend(names_in(
+            "veth",
+            &Path::new("/sys/class/net").join(&self.bridge).join("brif"),
+        ));
+        found.extend(names_in(
+            "runc state",
+            &Path::new("/run/containerd/runc").join(&self.namespace),
+        ));
+        let cgroups = run(
+            "find",
+            [
+                "/sys/fs/cgroup",
+                "-type",
+                "d",
+                "-path",
+                &format!("*{}*/*", self.namespace),
+            ],
+        );
+        found.extend(
+            cgroups
+                .unwrap_or_default()
+                .lines()
+                .map(|path| format!("cgroup {path}")),
+        );
         let prefix = self.subnet.trim_end_matches("0/24");
         let ruleset = run("nft", ["list", "ruleset"]).expect("nft is installed");
         // The bridge's own address ends in 1 and lives as long as the bridge.
         let own = [format!("{prefix}0/24"), format!("{prefix}1 ")];
-        let elements = ruleset.lines().filter(|line| line.contains(prefix) && !own.iter().any(|own| line.contains(own)));
+        let elements = ruleset
+            .lines()
+            .filter(|line| line.contains(prefix) && !own.iter().any(|own| line.contains(own)));
         found.extend(elements.map(|line| format!("nft {}", line.trim())));
         found
     }
@@ -71,13 +101,22 @@ impl Testbed {
             found.push(format!("bridge {}", self.bridge));
         }
         let tables = run("nft", ["list", "tables"]).expect("nft is installed");
-        found.extend(tables.lines().filter(|line| line.contains(&self.bridge)).map(|line| format!("nft {line}")));
+        found.extend(
+            tables
+                .lines()
+                .filter(|line| line.contains(&self.bridge))
+                .map(|line| format!("nft {line}")),
+        );
         found
     }
 
     fn listed(&self, kind: &str, arguments: &[&str]) -> Vec<String> {
         let lines = self.ctr(arguments);
-        lines.lines().filter(|line| !line.starts_with("KEY")).map(|line| format!("{kind} {line}")).collect()
+        lines
+            .lines()
+            .filter(|line| !line.starts_with("KEY"))
+            .map(|line| format!("{kind} {line}"))
+            .collect()
     }
 
     /// Shims, logging processes and whatever else names the namespace as an argument, or lives in a cgroup of it.
@@ -87,9 +126,15 @@ impl Testbed {
         for entry in fs::read_dir("/proc").expect("proc is mounted").flatten() {
             let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             let mut arguments = arguments.split(|byte| *byte == 0);
-            let names_it = arguments.clone().any(|argument| argument == self.namespace.as_bytes());
-            if names_it || fs::read_to_string(entry.path().join("cgroup")).is_ok_and(|text| text.contains(&cgroup)) {
-                let program = String::from_utf8_lossy(arguments.next().unwrap_or_default()).into_owned();
+            let names_it = arguments
+                .clone()
+                .any(|argument| argument == self.namespace.as_bytes());
+            if names_it
+                || fs::read_to_string(entry.path().join("cgroup"))
+                    .is_ok_and(|text| text.contains(&cgroup))
+            {
+                let program =
+                    String::from_utf8_lossy(arguments.next().unwrap_or_default()).into_owned();
                 found.push(format!("process {} {program}", entry.file_name().display()));
             }
         }
@@ -99,11 +144,20 @@ impl Testbed {
     fn mounts(&self) -> Vec<String> {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
         let dir = self.dir.display().to_string();
-        table.lines().filter(|line| line.contains(&dir)).map(|line| format!("mount {line}")).collect()
+        table
+            .lines()
+            .filter(|line| line.contains(&dir))
+            .map(|line| format!("mount {line}"))
+            .collect()
     }
 }
 
 fn names_in(kind: &str, dir: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    entries.flatten().map(|entry| format!("{kind} {}", entry.path().display())).collect()
+    let Ok(entries) = fs::read_dir(dir) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .map(|entry| format!("{kind} {}", entry.path().display()))
+        .collect()
 }

@@ -65,11 +65,23 @@ struct Boot {
 impl Machine {
     /// Boots one with an address in a network of 254, on a bridge of this computer.
     pub(crate) fn boot_on(bridge: &str, gateway: Ipv4Addr, address: Ipv4Addr) -> Self {
-        let cable = format!("v{}m{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let cable = format!(
+            "v{}m{}",
+            std::process::id(),
+            NUMBER.fetch_add(1, Ordering::Relaxed)
+        );
         let scratch = Scratch::shared();
         scratch.at_end(&format!("link {cable}"));
         let (plugged, boot) = (AtomicBool::new(true), Mutex::new(None));
-        let machine = Self { cable, bridge: bridge.to_owned(), address, gateway, plugged, boot, _scratch: scratch };
+        let machine = Self {
+            cable,
+            bridge: bridge.to_owned(),
+            address,
+            gateway,
+            plugged,
+            boot,
+            _scratch: scratch,
+        };
         machine.boot();
         machine
     }
@@ -81,26 +93,72 @@ impl Machine {
         // Its clocks begin at one second: a boot that has a time from the one before is found out.
         let begin = |clock| (1 - clock_gettime(clock).tv_sec).to_string();
         let mut command = Command::new("unshare");
-        command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--time"]);
-        command.args(["--monotonic", &begin(ClockId::Monotonic), "--boottime", &begin(ClockId::Boottime)]);
-        command.args(["sh", "-ec", INIT]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        command.args([
+            "--net",
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "--time",
+        ]);
+        command.args([
+            "--monotonic",
+            &begin(ClockId::Monotonic),
+            "--boottime",
+            &begin(ClockId::Boottime),
+        ]);
+        command
+            .args(["sh", "-ec", INIT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .process_group(0);
         let mut child = command.spawn().expect("unshare (util-linux) is installed");
         let mut line = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it speaks");
+        BufReader::new(child.stdout.take().expect("it is piped"))
+            .read_line(&mut line)
+            .expect("it speaks");
         assert_eq!(line, "ready\n", "a machine boots: its words are above");
         let init = only_child(pid(&child)).expect("it was ready");
         *boot = Some(Boot { child, init });
         drop(boot);
-        self.lay_cable(init).unwrap_or_else(|error| panic!("{error}"));
+        self.lay_cable(init)
+            .unwrap_or_else(|error| panic!("{error}"));
     }
 
     fn lay_cable(&self, init: Pid) -> Result<(), String> {
         let init = init.as_raw_nonzero().to_string();
-        run("ip", ["link", "add", &self.cable, "type", "veth", "peer", "name", "eth0", "netns", &init])?;
+        run(
+            "ip",
+            [
+                "link",
+                "add",
+                &self.cable,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "eth0",
+                "netns",
+                &init,
+            ],
+        )?;
         run("ip", ["link", "set", &self.cable, "master", &self.bridge])?;
-        self.run("ip", &["address", "add", &format!("{}/24", self.address), "dev", "eth0"])?;
+        self.run(
+            "ip",
+            &[
+                "address",
+                "add",
+                &format!("{}/24", self.address),
+                "dev",
+                "eth0",
+            ],
+        )?;
         self.run("ip", &["link", "set", "eth0", "up"])?;
-        self.run("ip", &["route", "add", "default", "via", &self.gateway.to_string()])?;
+        self.run(
+            "ip",
+            &["route", "add", "default", "via", &self.gateway.to_string()],
+        )?;
         self.set_plugged(self.plugged.load(Ordering::Relaxed));
         Ok(())
     }
@@ -124,14 +182,28 @@ impl Machine {
     }
 
     fn init(&self) -> Option<Pid> {
-        self.boot.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|boot| boot.init)
+        self.boot
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .map(|boot| boot.init)
     }
 
     /// A command that runs in it. Its process is `nsenter`, and the program the only child of that ([`only_child`]).
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let init = self.init().expect("the machine is on").as_raw_nonzero();
         let mut command = Command::new("nsenter");
-        command.args(["--target", &init.to_string(), "--net", "--mount", "--pid", "--time", "--"]).arg(program);
+        command
+            .args([
+                "--target",
+                &init.to_string(),
+                "--net",
+                "--mount",
+                "--pid",
+                "--time",
+                "--",
+            ])
+            .arg(program);
         command
     }
 
@@ -148,13 +220,21 @@ impl Machine {
     /// Gives it a name server that hears everything and answers nothing, as long as the value lives.
     pub(crate) fn set_silent_name_server(&self) -> UdpSocket {
         let script = "echo 'nameserver 127.0.0.1' >/run/resolv.conf; mount --bind /run/resolv.conf /etc/resolv.conf";
-        self.run("sh", &["-ec", script]).unwrap_or_else(|error| panic!("{error}"));
-        self.socket(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53))).expect("nobody else is there")
+        self.run("sh", &["-ec", script])
+            .unwrap_or_else(|error| panic!("{error}"));
+        self.socket(|| UdpSocket::bind((Ipv4Addr::LOCALHOST, 53)))
+            .expect("nobody else is there")
     }
 
     /// Makes a socket in it.
-    fn socket<T: Send + 'static>(&self, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-        let init = self.init().ok_or(io::ErrorKind::HostUnreachable)?.as_raw_nonzero();
+    fn socket<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let init = self
+            .init()
+            .ok_or(io::ErrorKind::HostUnreachable)?
+            .as_raw_nonzero();
         let network = File::open(format!("/proc/{init}/ns/net"))?;
         // A socket stays in the namespace that it was made in; the thread that was there goes.
         let making = thread::spawn(move || {

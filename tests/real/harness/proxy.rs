@@ -19,7 +19,10 @@ pub(crate) enum Fault {
     /// Nothing more comes, and the connection stays open.
     Stall { after_bytes: u64 },
     /// The server is not asked; this status comes back.
-    Status { code: u16, retry_after_s: Option<u32> },
+    Status {
+        code: u16,
+        retry_after_s: Option<u32>,
+    },
     /// One byte is another.
     Corrupt { at_byte: u64 },
     /// The body comes no faster.
@@ -70,10 +73,15 @@ impl Proxy {
     }
 
     /// As [`Self::before`], listening on another address of this computer, for a server that is reached in another way.
-    pub(crate) fn between(address: Ipv4Addr, connect: impl Fn() -> io::Result<TcpStream> + Send + Sync + 'static) -> Self {
+    pub(crate) fn between(
+        address: Ipv4Addr,
+        connect: impl Fn() -> io::Result<TcpStream> + Send + Sync + 'static,
+    ) -> Self {
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
-        let server = Server::start_on(address, move |head, stream| seen.pass(&connect, head, stream));
+        let server = Server::start_on(address, move |head, stream| {
+            seen.pass(&connect, head, stream)
+        });
         Self { server, shared }
     }
 
@@ -84,7 +92,11 @@ impl Proxy {
 
     /// Plays `fault` on the next `times` GET requests whose target contains `part`. Of two that match, the older one.
     pub(crate) fn inject(&self, part: &str, times: usize, fault: Fault) {
-        lock(&self.shared.rules).push(Rule { part: part.to_owned(), left: times, fault });
+        lock(&self.shared.rules).push(Rule {
+            part: part.to_owned(),
+            left: times,
+            fault,
+        });
     }
 
     /// Passes everything on again.
@@ -94,7 +106,10 @@ impl Proxy {
 
     /// The GET requests so far whose target contains `part`, in the order they came.
     pub(crate) fn requests(&self, part: &str) -> Vec<Request> {
-        self.all_requests().into_iter().filter(|request| request.method == "GET" && request.target.contains(part)).collect()
+        self.all_requests()
+            .into_iter()
+            .filter(|request| request.method == "GET" && request.target.contains(part))
+            .collect()
     }
 
     /// The requests so far, of every method, in the order they came.
@@ -112,14 +127,22 @@ impl Shared {
     ) -> io::Result<()> {
         let fault = self.fault_for(&head);
         let number = self.note(&head, fault.is_some());
-        if let Some(Fault::Status { code, retry_after_s }) = fault {
+        if let Some(Fault::Status {
+            code,
+            retry_after_s,
+        }) = fault
+        {
             self.answered(number, code);
             let seconds = retry_after_s.map(|seconds| seconds.to_string());
-            let headers: Vec<_> = seconds.iter().map(|seconds| ("Retry-After", seconds.as_str())).collect();
+            let headers: Vec<_> = seconds
+                .iter()
+                .map(|seconds| ("Retry-After", seconds.as_str()))
+                .collect();
             return answer(client.get_mut(), &format!("{code} Played"), &headers, "");
         }
         let mut upstream = connect()?;
-        head.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("expect"));
+        head.headers
+            .retain(|(name, _)| !name.eq_ignore_ascii_case("expect"));
         head.write(&mut upstream)?;
         io::copy(&mut client.by_ref().take(head.body_bytes()), &mut upstream)?;
         let mut upstream = BufReader::new(upstream);
@@ -129,12 +152,24 @@ impl Shared {
         self.body(number, &mut upstream, client.get_mut(), fault)
     }
 
-    fn body(&self, number: usize, from: &mut impl Read, to: &mut TcpStream, fault: Option<Fault>) -> io::Result<()> {
+    fn body(
+        &self,
+        number: usize,
+        from: &mut impl Read,
+        to: &mut TcpStream,
+        fault: Option<Fault>,
+    ) -> io::Result<()> {
         let mut sent: u64 = 0;
         let mut buffer = [0; 16 << 10];
         let ends = match fault {
-            Some(Fault::Finish { after_bytes } | Fault::Reset { after_bytes } | Fault::Stall { after_bytes }) => after_bytes,
-            Some(Fault::Status { .. } | Fault::Corrupt { .. } | Fault::Slow { .. }) | None => u64::MAX,
+            Some(
+                Fault::Finish { after_bytes }
+                | Fault::Reset { after_bytes }
+                | Fault::Stall { after_bytes },
+            ) => after_bytes,
+            Some(Fault::Status { .. } | Fault::Corrupt { .. } | Fault::Slow { .. }) | None => {
+                u64::MAX
+            }
         };
         while sent < ends {
             let count = from.by_ref().take(ends - sent).read(&mut buffer)?;
@@ -143,7 +178,9 @@ impl Shared {
             }
             let piece = &mut buffer[..count];
             if let Some(Fault::Corrupt { at_byte }) = fault
-                && let Some(byte) = at_byte.checked_sub(sent).and_then(|at| piece.get_mut(usize::try_from(at).ok()?))
+                && let Some(byte) = at_byte
+                    .checked_sub(sent)
+                    .and_then(|at| piece.get_mut(usize::try_from(at).ok()?))
             {
                 *byte ^= 0xff;
             }
@@ -151,11 +188,15 @@ impl Shared {
             sent += count as u64;
             lock(&self.requests)[number].sent_bytes = sent;
             if let Some(Fault::Slow { bytes_per_s }) = fault {
-                thread::sleep(Duration::from_millis(count as u64 * 1000 / bytes_per_s.max(1)));
+                thread::sleep(Duration::from_millis(
+                    count as u64 * 1000 / bytes_per_s.max(1),
+                ));
             }
         }
         match fault {
-            Some(Fault::Reset { .. }) => rustix::net::sockopt::set_socket_linger(&*to, Some(Duration::ZERO))?,
+            Some(Fault::Reset { .. }) => {
+                rustix::net::sockopt::set_socket_linger(&*to, Some(Duration::ZERO))?;
+            }
             // Until the client gives up, which ends the read.
             Some(Fault::Stall { .. }) => drop(to.read(&mut buffer)?),
             Some(Fault::Finish { .. }) => to.shutdown(Shutdown::Both)?,
@@ -166,7 +207,9 @@ impl Shared {
 
     fn fault_for(&self, head: &Head) -> Option<Fault> {
         let mut rules = lock(&self.rules);
-        let matches = |rule: &&mut Rule| head.method() == "GET" && rule.left > 0 && head.second().contains(&rule.part);
+        let matches = |rule: &&mut Rule| {
+            head.method() == "GET" && rule.left > 0 && head.second().contains(&rule.part)
+        };
         let rule = rules.iter_mut().find(matches)?;
         rule.left -= 1;
         Some(rule.fault)

@@ -66,17 +66,26 @@ impl Registry {
         let mut authority = None;
         if tls {
             let signing = Authority::new(dir.join("authority"));
-            let Certificate { certificate, key } = signing.issue("server", "DNS:localhost,IP:127.0.0.1");
-            extra += &format!("  tls: {{certificate: {}, key: {}}}\n", certificate.display(), key.display());
+            let Certificate { certificate, key } =
+                signing.issue("server", "DNS:localhost,IP:127.0.0.1");
+            extra += &format!(
+                "  tls: {{certificate: {}, key: {}}}\n",
+                certificate.display(),
+                key.display()
+            );
             authority = Some(signing.certificate());
         }
         let mut tokens = None;
         match access {
             Access::Open => {}
             Access::Password => {
-                let line = run("htpasswd", ["-Bbn", "-C5", USER, PASSWORD]).expect("htpasswd (apache2-utils) is installed");
+                let line = run("htpasswd", ["-Bbn", "-C5", USER, PASSWORD])
+                    .expect("htpasswd (apache2-utils) is installed");
                 fs::write(dir.join("htpasswd"), line).expect("the disk takes it");
-                extra += &format!("auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n", dir.display());
+                extra += &format!(
+                    "auth: {{htpasswd: {{realm: test, path: {}/htpasswd}}}}\n",
+                    dir.display()
+                );
             }
             Access::Token { lives_s } => {
                 let server = token_server(&dir, lives_s);
@@ -90,11 +99,21 @@ impl Registry {
         }
         let address = format!("{host}:{port}");
         let mut processes = vec![serve(&dir, &address, &extra)];
-        let push_address = if extra.is_empty() { address.clone() } else { format!("127.0.0.1:{}", bed.port()) };
+        let push_address = if extra.is_empty() {
+            address.clone()
+        } else {
+            format!("127.0.0.1:{}", bed.port())
+        };
         if push_address != address {
             processes.push(serve(&dir, &push_address, ""));
         }
-        Self { address, push_address, authority, processes, tokens }
+        Self {
+            address,
+            push_address,
+            authority,
+            processes,
+            tokens,
+        }
     }
 
     /// `host:port`, for image references.
@@ -104,7 +123,9 @@ impl Registry {
 
     /// `host:port` of the token server, plain HTTP, if there is one.
     pub(crate) fn token_address(&self) -> Option<String> {
-        self.tokens.as_ref().map(|server| server.address().to_string())
+        self.tokens
+            .as_ref()
+            .map(|server| server.address().to_string())
     }
 
     /// `host:port` of the open door, plain HTTP.
@@ -137,11 +158,23 @@ fn serve(dir: &Path, address: &str, extra: &str) -> Child {
     let log_path = dir.join(format!("{address}.log"));
     let log = File::create(&log_path).expect("the disk takes it");
     let mut command = Command::new("docker-registry");
-    command.arg("serve").arg(&config).stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
-    let mut process = command.process_group(0).spawn().expect("docker-registry is installed");
+    command
+        .arg("serve")
+        .arg(&config)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("a descriptor"))
+        .stderr(log);
+    let mut process = command
+        .process_group(0)
+        .spawn()
+        .expect("docker-registry is installed");
     eventually("the registry answers", Duration::from_secs(20), || {
         let ended = process.try_wait().expect("it is our child");
-        assert!(ended.is_none(), "the registry ended ({ended:?}):\n{}", fs::read_to_string(&log_path).unwrap_or_default());
+        assert!(
+            ended.is_none(),
+            "the registry ended ({ended:?}):\n{}",
+            fs::read_to_string(&log_path).unwrap_or_default()
+        );
         TcpStream::connect(address).is_ok()
     });
     process
@@ -150,8 +183,7 @@ fn serve(dir: &Path, address: &str, extra: &str) -> Child {
 /// Hands out tokens as the distribution project's token specification says: whoever shows the password gets what is
 /// asked for in `scope`, signed for `lives_s` seconds.
 fn token_server(dir: &Path, lives_s: u32) -> Server {
-    let make_key =
-        r#"cd "$0"; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout token.key -out token.crt -subj /CN=tokens"#;
+    let make_key = r#"cd "$0"; openssl req -x509 -newkey rsa:2048 -nodes -days 2 -keyout token.key -out token.crt -subj /CN=tokens"#;
     run("sh", ["-ec".as_ref(), make_key.as_ref(), dir.as_os_str()]).expect("openssl is installed");
     let dir = dir.to_owned();
     Server::start(move |head, mut stream| {
@@ -160,23 +192,41 @@ fn token_server(dir: &Path, lives_s: u32) -> Server {
             return answer(stream, "405 Method Not Allowed", &[], "");
         }
         if head.header("authorization") != Some(BASIC) {
-            return answer(stream, "401 Unauthorized", &[("WWW-Authenticate", "Basic realm=\"test\"")], "{}");
+            return answer(
+                stream,
+                "401 Unauthorized",
+                &[("WWW-Authenticate", "Basic realm=\"test\"")],
+                "{}",
+            );
         }
         let token = sign(&dir, &head, lives_s)?;
         let body = serde_json::json!({"token": token, "expires_in": lives_s}).to_string();
-        answer(stream, "200 OK", &[("Content-Type", "application/json")], &body)
+        answer(
+            stream,
+            "200 OK",
+            &[("Content-Type", "application/json")],
+            &body,
+        )
     })
 }
 
 fn sign(dir: &Path, head: &Head, lives_s: u32) -> io::Result<String> {
-    let query =
-        head.second().split_once('?').map_or("", |(_, query)| query).replace("%3A", ":").replace("%2F", "/").replace("%2C", ",");
+    let query = head
+        .second()
+        .split_once('?')
+        .map_or("", |(_, query)| query)
+        .replace("%3A", ":")
+        .replace("%2F", "/")
+        .replace("%2C", ",");
     let access = query.split('&').filter_map(|pair| pair.strip_prefix("scope=")).filter_map(|scope| {
         let mut parts = scope.splitn(3, ':');
         let (kind, name, actions) = (parts.next()?, parts.next()?, parts.next()?);
         Some(serde_json::json!({"type": kind, "name": name, "actions": actions.split(',').collect::<Vec<_>>()}))
     });
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_err(io::Error::other)?.as_secs();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_err(io::Error::other)?
+        .as_secs();
     let claims = serde_json::json!({
         "iss": "test", "aud": "test", "sub": USER, "jti": now.to_string(), "iat": now, "nbf": now - 5,
         "exp": now + u64::from(lives_s), "access": access.collect::<Vec<_>>(),
@@ -188,5 +238,14 @@ fn sign(dir: &Path, head: &Head, lives_s: u32) -> io::Result<String> {
         message=$(printf '{"typ":"JWT","alg":"RS256","x5c":["%s"]}' "$certificate" | b64).$(printf %s "$1" | b64)
         printf '%s.%s' "$message" "$(printf %s "$message" | openssl dgst -sha256 -sign token.key | b64)"
     "#;
-    run("sh", ["-ec".as_ref(), script.as_ref(), dir.as_os_str(), claims.to_string().as_ref()]).map_err(io::Error::other)
+    run(
+        "sh",
+        [
+            "-ec".as_ref(),
+            script.as_ref(),
+            dir.as_os_str(),
+            claims.to_string().as_ref(),
+        ],
+    )
+    .map_err(io::Error::other)
 }

@@ -28,8 +28,15 @@ impl Scratch {
     }
 
     fn new() -> Self {
-        assert!(rustix::process::geteuid().is_root(), "these tests run real containers: run them as root");
-        let dir = tempfile::Builder::new().prefix("chas-").tempdir_in("/var/tmp").expect("a directory").keep();
+        assert!(
+            rustix::process::geteuid().is_root(),
+            "these tests run real containers: run them as root"
+        );
+        let dir = tempfile::Builder::new()
+            .prefix("chas-")
+            .tempdir_in("/var/tmp")
+            .expect("a directory")
+            .keep();
         let sweeper = Mutex::new(Sweeper::start(&dir));
         Self { dir, sweeper }
     }
@@ -58,8 +65,15 @@ pub(crate) struct Sweeper(Child);
 impl Sweeper {
     pub(crate) fn start(dir: &Path) -> Self {
         let mut command = Command::new("sh");
-        command.args(["-c", include_str!("../../../contrib/sweep"), "sweep"]).arg(dir).current_dir("/").process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["-c", include_str!("../../../contrib/sweep"), "sweep"])
+            .arg(dir)
+            .current_dir("/")
+            .process_group(0);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         Self(command.spawn().expect("sh starts"))
     }
 
@@ -73,9 +87,17 @@ impl Sweeper {
     pub(crate) fn sweep(&mut self) {
         drop(self.0.stdin.take());
         let mut found = String::new();
-        self.0.stdout.take().expect("it is swept once").read_to_string(&mut found).expect("the sweeper speaks");
+        self.0
+            .stdout
+            .take()
+            .expect("it is swept once")
+            .read_to_string(&mut found)
+            .expect("the sweeper speaks");
         self.0.wait().expect("the sweeper ends");
-        assert!(found.is_empty() || std::thread::panicking(), "the tests left something behind:\n{found}");
+        assert!(
+            found.is_empty() || std::thread::panicking(),
+            "the tests left something behind:\n{found}"
+        );
     }
 }
 

@@ -43,8 +43,15 @@ pub(crate) fn on_a_private_host(name: &'static str, test: impl AsyncFnOnce(&Host
             unshare_network();
             shell("ip link set lo up");
             let outside = Outside::new();
-            let host = Host { dir: tempfile::tempdir().unwrap(), name, outside };
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let host = Host {
+                dir: tempfile::tempdir().unwrap(),
+                name,
+                outside,
+            };
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
             runtime.block_on(test(&host));
         });
         if let Err(panic) = host.join() {
@@ -60,17 +67,28 @@ fn unshare_network() {
 
 impl Host {
     pub(crate) async fn network(&self) -> Network {
-        self.prepare(self.bridge(), self.subnet(), self.netns_dir()).await
+        self.prepare(self.bridge(), self.subnet(), self.netns_dir())
+            .await
     }
 
     /// A second agent's.
     pub(crate) async fn another_network(&self) -> Network {
-        self.prepare(format!("u-{}", self.name), "10.98.0.0/16", self.dir.path().join("other/netns")).await
+        self.prepare(
+            format!("u-{}", self.name),
+            "10.98.0.0/16",
+            self.dir.path().join("other/netns"),
+        )
+        .await
     }
 
     async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> Network {
         let files_dir = netns_dir.with_file_name("files");
-        let network = Network::new(NetworkConfig { bridge, subnet: subnet.parse().unwrap(), netns_dir, files_dir });
+        let network = Network::new(NetworkConfig {
+            bridge,
+            subnet: subnet.parse().unwrap(),
+            netns_dir,
+            files_dir,
+        });
         network.prepare().await.unwrap();
         network
     }
@@ -97,7 +115,14 @@ impl Host {
     }
 
     pub(crate) fn wanted(&self, n: u64, address: u8, ports: Vec<PortBinding>) -> Wanted {
-        (instance(n), format!("c{n}").parse().unwrap(), Assignment { address: self.address(address), ports })
+        (
+            instance(n),
+            format!("c{n}").parse().unwrap(),
+            Assignment {
+                address: self.address(address),
+                ports,
+            },
+        )
     }
 
     pub(crate) async fn attach(
@@ -113,23 +138,40 @@ impl Host {
 
     /// What is published, as `nft` shows it.
     pub(crate) fn table(&self) -> String {
-        let maps = ["ports", "bound"].map(|map| output(&format!("nft list map ip {} {map}", self.bridge())));
-        let lines = maps.iter().flat_map(|map| map.lines()).filter(|line| line.contains("comment"));
+        let maps = ["ports", "bound"]
+            .map(|map| output(&format!("nft list map ip {} {map}", self.bridge())));
+        let lines = maps
+            .iter()
+            .flat_map(|map| map.lines())
+            .filter(|line| line.contains("comment"));
         lines.collect::<Vec<_>>().join("\n")
     }
 
     /// The first of our links on the host.
     pub(crate) fn veth(&self) -> String {
-        output("ip -br link").split(['@', ' ', '\n']).find(|word| word.starts_with("chv")).unwrap().to_owned()
+        output("ip -br link")
+            .split(['@', ' ', '\n'])
+            .find(|word| word.starts_with("chv"))
+            .unwrap()
+            .to_owned()
     }
 
     /// Waits until there are `expected` of our links; the kernel takes its time to end a netns, under load seconds.
     #[track_caller]
     pub(crate) fn wait_for_veths(&self, expected: usize) {
-        let count = || output("ip -br link").lines().filter(|line| line.starts_with("chv")).count();
+        let count = || {
+            output("ip -br link")
+                .lines()
+                .filter(|line| line.starts_with("chv"))
+                .count()
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         while count() != expected {
-            assert!(Instant::now() < deadline, "{} links, not {expected}", count());
+            assert!(
+                Instant::now() < deadline,
+                "{} links, not {expected}",
+                count()
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -151,26 +193,55 @@ impl Drop for Host {
 }
 
 pub(crate) fn instance(n: u64) -> InstanceName {
-    InstanceName { id: ContainerId::from_bits(n), generation: 1 }
+    InstanceName {
+        id: ContainerId::from_bits(n),
+        generation: 1,
+    }
 }
 
 pub(crate) fn binding(protocol: Protocol, host: u16, container: u16) -> PortBinding {
-    PortBinding { host_ip: None, host, container, protocol }
+    PortBinding {
+        host_ip: None,
+        host,
+        container,
+        protocol,
+    }
 }
 
-pub(crate) fn bound(host_ip: Ipv4Addr, protocol: Protocol, host: u16, container: u16) -> PortBinding {
-    PortBinding { host_ip: Some(host_ip), host, container, protocol }
+pub(crate) fn bound(
+    host_ip: Ipv4Addr,
+    protocol: Protocol,
+    host: u16,
+    container: u16,
+) -> PortBinding {
+    PortBinding {
+        host_ip: Some(host_ip),
+        host,
+        container,
+        protocol,
+    }
 }
 
 /// Runs a command line, which must succeed.
 #[track_caller]
 pub(crate) fn shell(line: &str) {
     let done = Command::new("sh").args(["-c", line]).output().unwrap();
-    assert!(done.status.success(), "{line}: {}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.status.success(),
+        "{line}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 fn output(line: &str) -> String {
-    String::from_utf8(Command::new("sh").args(["-c", line]).output().unwrap().stdout).unwrap()
+    String::from_utf8(
+        Command::new("sh")
+            .args(["-c", line])
+            .output()
+            .unwrap()
+            .stdout,
+    )
+    .unwrap()
 }
 
 /// Runs `work` inside a netns.
@@ -184,7 +255,9 @@ fn in_open_netns<T: Send>(netns: &File, work: impl FnOnce() -> T + Send) -> T {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             work()
         });
-        inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        inside
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -203,10 +276,14 @@ impl Outside {
             other.join().unwrap()
         });
         let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
-        shell(&format!("ip link add lan0 type veth peer name lan0 netns {path} && ip link set lan0 up"));
+        shell(&format!(
+            "ip link add lan0 type veth peer name lan0 netns {path} && ip link set lan0 up"
+        ));
         shell(&format!("ip address add {HOST_LAN}/24 dev lan0"));
         let outside = Self { netns };
-        outside.shell(&format!("ip link set lo up && ip link set lan0 up && ip address add {OUTSIDE}/24 dev lan0"));
+        outside.shell(&format!(
+            "ip link set lo up && ip link set lan0 up && ip address add {OUTSIDE}/24 dev lan0"
+        ));
         outside
     }
 
@@ -249,7 +326,10 @@ impl Server {
             let mut talks = Vec::new();
             while !stop.load(Ordering::Relaxed) {
                 match listener.accept() {
-                    Ok((client, from)) => talks.push((client.try_clone().unwrap(), thread::spawn(move || answer(&client, from)))),
+                    Ok((client, from)) => talks.push((
+                        client.try_clone().unwrap(),
+                        thread::spawn(move || answer(&client, from)),
+                    )),
                     Err(_) => thread::sleep(Duration::from_millis(2)),
                 }
             }
@@ -262,7 +342,9 @@ impl Server {
 
     fn udp_here(port: u16) -> Self {
         let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
-        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
         Self::start(move |stop| {
             let mut buffer = [0; 64];
             while !stop.load(Ordering::Relaxed) {
@@ -276,7 +358,10 @@ impl Server {
     fn start(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let seen = stop.clone();
-        Self { stop, thread: Some(thread::spawn(move || work(&seen))) }
+        Self {
+            stop,
+            thread: Some(thread::spawn(move || work(&seen))),
+        }
     }
 }
 
@@ -325,15 +410,25 @@ impl UdpClient {
     pub(crate) fn to(address: Ipv4Addr, port: u16) -> Self {
         let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { socket, to: (address, port) }
+        Self {
+            socket,
+            to: (address, port),
+        }
     }
 
     pub(crate) fn ask(&mut self) -> io::Result<IpAddr> {
         let mut buffer = [0; 64];
         self.socket.send_to(b"who am I?", self.to)?;
         let (length, from) = self.socket.recv_from(&mut buffer)?;
-        assert_eq!(from, SocketAddr::from(self.to), "the answer comes from where the question went");
-        std::str::from_utf8(&buffer[..length]).unwrap().parse().map_err(io::Error::other)
+        assert_eq!(
+            from,
+            SocketAddr::from(self.to),
+            "the answer comes from where the question went"
+        );
+        std::str::from_utf8(&buffer[..length])
+            .unwrap()
+            .parse()
+            .map_err(io::Error::other)
     }
 }
 
@@ -343,7 +438,9 @@ pub(crate) struct Talk(TcpStream);
 impl Talk {
     pub(crate) fn start(address: Ipv4Addr, port: u16) -> Self {
         let stream = connect(address, port).unwrap();
-        BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+        BufReader::new(&stream)
+            .read_line(&mut String::new())
+            .unwrap();
         Self(stream)
     }
 

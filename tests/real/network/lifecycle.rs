@@ -12,12 +12,18 @@ use super::lab::{self, Server, ask_tcp, binding, bound, instance, on_a_private_h
 fn a_connection_outlives_replaced_tables_and_restarted_agents() {
     on_a_private_host("replace", async |host| {
         let net = host.network().await;
-        let web = host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
+        let web = host
+            .attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+            .await
+            .unwrap();
         let _servers = [Server::tcp(&web.netns, 80)];
         let mut talk = lab::Talk::start(LOCALHOST, 18080);
         let wanted = [host.wanted(1, 2, vec![binding(Tcp, 18080, 80)])];
         for round in 0..10 {
-            lab::shell(&format!("nft flush map ip {0} ports; nft add rule ip {0} forward counter", host.bridge()));
+            lab::shell(&format!(
+                "nft flush map ip {0} ports; nft add rule ip {0} forward counter",
+                host.bridge()
+            ));
             let lines = net.settle(&wanted).await.unwrap();
             assert_eq!(lines.len(), 2, "{lines:?}");
             talk.once(round);
@@ -25,7 +31,10 @@ fn a_connection_outlives_replaced_tables_and_restarted_agents() {
         }
         let next = host.network().await;
         talk.once(100);
-        assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "published by the agent before");
+        assert!(
+            ask_tcp(LOCALHOST, 18080).is_ok(),
+            "published by the agent before"
+        );
         assert_eq!(next.settle(&wanted).await.unwrap(), Vec::<String>::new());
         talk.once(101);
         next.teardown().await.unwrap();
@@ -40,7 +49,11 @@ fn whatever_is_taken_away_comes_back() {
         let web = host.attach(&net, 1, 2, ports.clone()).await.unwrap();
         let wanted = [host.wanted(1, 2, ports)];
         let _servers = [Server::tcp(&web.netns, 80)];
-        assert_eq!(net.settle(&wanted).await.unwrap(), Vec::<String>::new(), "nothing to do");
+        assert_eq!(
+            net.settle(&wanted).await.unwrap(),
+            Vec::<String>::new(),
+            "nothing to do"
+        );
 
         let (bridge, veth) = (host.bridge(), host.veth());
         for harm in [
@@ -69,7 +82,10 @@ fn whatever_is_taken_away_comes_back() {
                 assert!(ask_tcp(LOCALHOST, port).is_ok(), "{port} after {harm}");
             }
             let lan = lab::HOST_LAN;
-            assert!(host.outside().run(move || ask_tcp(lan, 18080)).is_ok(), "from outside after {harm}");
+            assert!(
+                host.outside().run(move || ask_tcp(lan, 18080)).is_ok(),
+                "from outside after {harm}"
+            );
         }
         assert!(web.hosts.exists());
         net.teardown().await.unwrap();
@@ -80,10 +96,18 @@ fn whatever_is_taken_away_comes_back() {
 fn an_attach_repairs_what_it_needs_without_waiting_for_the_settling() {
     on_a_private_host("heal", async |host| {
         let net = host.network().await;
-        host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
-        for harm in ["nft flush ruleset".to_owned(), format!("ip link delete {}", host.bridge())] {
+        host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+            .await
+            .unwrap();
+        for harm in [
+            "nft flush ruleset".to_owned(),
+            format!("ip link delete {}", host.bridge()),
+        ] {
             lab::shell(&harm);
-            let web = host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
+            let web = host
+                .attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+                .await
+                .unwrap();
             let _servers = [Server::tcp(&web.netns, 80)];
             assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "after {harm}");
         }
@@ -96,21 +120,40 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
     on_a_private_host("leftover", async |host| {
         let net = host.network().await;
         for n in 1..=3 {
-            host.attach(&net, n, u8::try_from(n).unwrap() + 1, vec![binding(Tcp, 18080 + u16::try_from(n).unwrap(), 80)])
-                .await
-                .unwrap();
+            host.attach(
+                &net,
+                n,
+                u8::try_from(n).unwrap() + 1,
+                vec![binding(Tcp, 18080 + u16::try_from(n).unwrap(), 80)],
+            )
+            .await
+            .unwrap();
         }
         lab::shell("ip link add foreign0 type veth peer name foreign1 && nft add table ip foreign");
         lab::shell(&format!("ip link set foreign0 master {}", host.bridge()));
         std::fs::write(host.netns_dir().join("somebody"), "").unwrap();
 
         let young = net.settle(&[]).await.unwrap();
-        assert_eq!(young, Vec::<String>::new(), "what this process attached a moment ago may be newer than the list");
+        assert_eq!(
+            young,
+            Vec::<String>::new(),
+            "what this process attached a moment ago may be newer than the list"
+        );
 
         let next = host.network().await;
-        let lines = next.settle(&[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])]).await.unwrap();
-        for leftover in ["netns 000000000001-1", "names of 000000000003-1", "host port 18083 tcp of 000000000003-1"] {
-            assert!(lines.iter().any(|line| line == leftover), "{leftover} in {lines:?}");
+        let lines = next
+            .settle(&[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])])
+            .await
+            .unwrap();
+        for leftover in [
+            "netns 000000000001-1",
+            "names of 000000000003-1",
+            "host port 18083 tcp of 000000000003-1",
+        ] {
+            assert!(
+                lines.iter().any(|line| line == leftover),
+                "{leftover} in {lines:?}"
+            );
         }
         assert!(!host.table().contains("18081") && host.table().contains("18082"));
         host.wait_for_veths(1);
@@ -126,7 +169,10 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
 fn a_detached_container_leaves_nothing() {
     on_a_private_host("detach", async |host| {
         let net = host.network().await;
-        let web = host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
+        let web = host
+            .attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+            .await
+            .unwrap();
         let db = host.attach(&net, 2, 3, vec![]).await.unwrap();
         assert!(std::fs::read_to_string(&db.hosts).unwrap().contains("c1\n"));
         let started = Instant::now();
@@ -138,14 +184,25 @@ fn a_detached_container_leaves_nothing() {
         assert!(!std::fs::read_to_string(&db.hosts).unwrap().contains("c1\n"));
         host.wait_for_veths(1);
 
-        let again = host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
+        let again = host
+            .attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+            .await
+            .unwrap();
         net.detach(instance(1)).await.unwrap();
-        let again = (again, host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.expect("at once, under the same name"));
+        let again = (
+            again,
+            host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+                .await
+                .expect("at once, under the same name"),
+        );
         let _servers = [Server::tcp(&again.1.netns, 80)];
         assert!(ask_tcp(LOCALHOST, 18080).is_ok());
         net.teardown().await.unwrap();
         assert!(!host.netns_dir().exists());
-        lab::shell(&format!("! ip link show {0} && ! nft list table ip {0}", host.bridge()));
+        lab::shell(&format!(
+            "! ip link show {0} && ! nft list table ip {0}",
+            host.bridge()
+        ));
     });
 }
 
@@ -153,12 +210,22 @@ fn a_detached_container_leaves_nothing() {
 fn the_next_generation_takes_over_address_and_ports() {
     on_a_private_host("generation", async |host| {
         let net = host.network().await;
-        host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)]).await.unwrap();
+        host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
+            .await
+            .unwrap();
         let (old, name, to) = host.wanted(1, 2, vec![binding(Tcp, 18080, 8080)]);
-        let new = state::id::InstanceName { generation: 2, ..old };
+        let new = state::id::InstanceName {
+            generation: 2,
+            ..old
+        };
         net.attach(new, &name, &to).await.unwrap();
         net.detach(old).await.unwrap();
-        assert!(host.table().contains("tcp . 18080 comment \"000000000001-2\""), "{}", host.table());
+        assert!(
+            host.table()
+                .contains("tcp . 18080 comment \"000000000001-2\""),
+            "{}",
+            host.table()
+        );
         host.wait_for_veths(1);
         let web = net.attach(new, &name, &to).await.unwrap();
         let _servers = [Server::tcp(&web.netns, 8080)];
@@ -193,8 +260,14 @@ fn fifty_at_once_come_and_go() {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
         for n in 1..=50_u8 {
-            let (net, (instance, name, to)) =
-                (net.clone(), host.wanted(n.into(), n + 1, vec![binding(Tcp, 20000 + u16::from(n), 80)]));
+            let (net, (instance, name, to)) = (
+                net.clone(),
+                host.wanted(
+                    n.into(),
+                    n + 1,
+                    vec![binding(Tcp, 20000 + u16::from(n), 80)],
+                ),
+            );
             tasks.spawn(async move { net.attach(instance, &name, &to).await });
         }
         while let Some(done) = tasks.join_next().await {
@@ -202,8 +275,15 @@ fn fifty_at_once_come_and_go() {
         }
         println!("50 attached in {:?}", started.elapsed());
         assert_eq!(host.table().matches("tcp . 20").count(), 50);
-        let wanted: Vec<_> =
-            (1..=50_u8).map(|n| host.wanted(n.into(), n + 1, vec![binding(Tcp, 20000 + u16::from(n), 80)])).collect();
+        let wanted: Vec<_> = (1..=50_u8)
+            .map(|n| {
+                host.wanted(
+                    n.into(),
+                    n + 1,
+                    vec![binding(Tcp, 20000 + u16::from(n), 80)],
+                )
+            })
+            .collect();
         let started = Instant::now();
         assert_eq!(net.settle(&wanted).await.unwrap(), Vec::<String>::new());
         println!("50 compared in {:?}", started.elapsed());
@@ -231,7 +311,14 @@ fn an_attach_costs_milliseconds() {
         let mut took = Vec::new();
         for n in 1..=20_u8 {
             let started = Instant::now();
-            host.attach(&net, n.into(), n + 1, vec![binding(Tcp, 20000 + u16::from(n), 80)]).await.unwrap();
+            host.attach(
+                &net,
+                n.into(),
+                n + 1,
+                vec![binding(Tcp, 20000 + u16::from(n), 80)],
+            )
+            .await
+            .unwrap();
             took.push(started.elapsed());
         }
         took.sort();

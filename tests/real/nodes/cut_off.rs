@@ -9,7 +9,10 @@ async fn without_a_route_or_a_name_server_that_answers_a_node_starts_and_is_depl
     let bed = Testbed::on(Arc::new(Containerd::private_on(Arc::clone(&machine))));
     machine.run("ip", &["route", "del", "default"]).unwrap();
     let _silent = machine.set_silent_name_server();
-    for (url, why) in [("http://192.0.2.1:8080", "unreachable"), ("http://chas.example.test:8080", "timed out")] {
+    for (url, why) in [
+        ("http://192.0.2.1:8080", "unreachable"),
+        ("http://chas.example.test:8080", "timed out"),
+    ] {
         let variables = [
             ("CHAS_API_URL", url),
             ("CHAS_RUN_DIR", "/run/chas-node-agent"),
@@ -26,7 +29,10 @@ async fn without_a_route_or_a_name_server_that_answers_a_node_starts_and_is_depl
         .await;
         crate::stand::eventually("it is said why CHaS is not reached", async || {
             let chas = agent.get("/health").await.1["chas"].clone();
-            chas["reachable"] == false && chas["error"].as_str().is_some_and(|error| error.contains(why))
+            chas["reachable"] == false
+                && chas["error"]
+                    .as_str()
+                    .is_some_and(|error| error.contains(why))
         })
         .await;
         // An upgrade of the agent, in the middle of that.

@@ -38,7 +38,10 @@ fn instance(shown: &Value) -> String {
 /// The process id of a container's first process.
 fn pid(stand: &Stand, shown: &Value) -> String {
     let (tasks, instance) = (stand.bed.ctr(&["tasks", "ls"]), instance(shown));
-    let line = tasks.lines().find(|line| line.starts_with(&instance)).unwrap_or_else(|| panic!("{instance} in {tasks}"));
+    let line = tasks
+        .lines()
+        .find(|line| line.starts_with(&instance))
+        .unwrap_or_else(|| panic!("{instance} in {tasks}"));
     line.split_whitespace().nth(1).unwrap().to_owned()
 }
 
@@ -60,18 +63,37 @@ async fn each_way_to_end_has_its_own_reason() {
         ("lost", "sleep 1000 & wait", policy("never")),
         ("rests", "sleep 1000 & wait", json!({"state": "stopped"})),
     ] {
-        assert_eq!(stand.agent.deploy(&stand.script(name, script, &more)).await.0, 202);
+        assert_eq!(
+            stand
+                .agent
+                .deploy(&stand.script(name, script, &more))
+                .await
+                .0,
+            202
+        );
     }
     // These two only for as long as it waits to be started again.
     let exited = shows(&stand.agent, "exits", Reason::Exited, "exit code 3");
     let clean = shows(&stand.agent, "clean", Reason::ExitedCleanly, "exit code 0");
     let (exited, clean) = tokio::join!(exited, clean);
-    assert!(next_attempt(&exited).is_some() && next_attempt(&clean).is_some(), "{exited} {clean}");
+    assert!(
+        next_attempt(&exited).is_some() && next_attempt(&clean).is_some(),
+        "{exited} {clean}"
+    );
 
     let signal = stand.agent.wait_status("signal", "running", SOON).await;
-    stand.bed.ctr(&["tasks", "kill", "--signal", "SIGKILL", &instance(&signal)]);
+    stand
+        .bed
+        .ctr(&["tasks", "kill", "--signal", "SIGKILL", &instance(&signal)]);
     let lost = stand.agent.wait_status("lost", "running", SOON).await;
-    let shims = run("pgrep", ["--full", &format!("containerd-shim-runc-v2 .*{}", instance(&lost))]).unwrap();
+    let shims = run(
+        "pgrep",
+        [
+            "--full",
+            &format!("containerd-shim-runc-v2 .*{}", instance(&lost)),
+        ],
+    )
+    .unwrap();
     run("kill", ["-KILL", shims.trim()]).unwrap();
 
     for (name, status, reason) in [
@@ -83,7 +105,11 @@ async fn each_way_to_end_has_its_own_reason() {
         ("rests", "stopped", Reason::StopRequested),
     ] {
         let shown = stand.agent.wait_status(name, status, SOON).await;
-        assert_eq!((&shown["reason"], next_attempt(&shown)), (&json!(reason), None), "{shown}");
+        assert_eq!(
+            (&shown["reason"], next_attempt(&shown)),
+            (&json!(reason), None),
+            "{shown}"
+        );
     }
     shows(&stand.agent, "exits", Reason::CrashLoop, "in a row").await;
     super::tried_as_announced(&stand.agent, &["exits"]).await;
@@ -96,9 +122,22 @@ async fn an_image_that_somebody_took_away_is_said_to_be_lost_while_it_is_fetched
     let registry = Registry::open(&bed);
     let proxy = Proxy::before(registry.address());
     Image::web().push(&registry, "web:1").await;
-    let variables = [("CHAS_REGISTRY_INSECURE", proxy.address()), ("CHAS_REGISTRY_STALL_TIMEOUT", "2s".to_owned())];
-    let agent = Agent::start_with(&bed, &variables.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
-    let stand = Stand { agent, registry, bed };
+    let variables = [
+        ("CHAS_REGISTRY_INSECURE", proxy.address()),
+        ("CHAS_REGISTRY_STALL_TIMEOUT", "2s".to_owned()),
+    ];
+    let agent = Agent::start_with(
+        &bed,
+        &variables
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str())),
+    )
+    .await;
+    let stand = Stand {
+        agent,
+        registry,
+        bed,
+    };
     let mut body = stand.web("web", &json!({}));
     body["image"] = json!(format!("{}/web:1", proxy.address()));
     let shown = stand.agent.deploy_and_wait(&body).await;
@@ -106,7 +145,12 @@ async fn an_image_that_somebody_took_away_is_said_to_be_lost_while_it_is_fetched
     stand.agent.wait_status("web", "stopped", SOON).await;
     stand.bed.ctr(&["snapshots", "rm", &instance(&shown)]);
     let listed = stand.bed.ctr(&["images", "ls", "-q"]);
-    stand.bed.ctr(&["images", "rm", "--sync"].into_iter().chain(listed.lines()).collect::<Vec<_>>());
+    stand.bed.ctr(
+        &["images", "rm", "--sync"]
+            .into_iter()
+            .chain(listed.lines())
+            .collect::<Vec<_>>(),
+    );
     proxy.inject("/manifests/", 100, Fault::Stall { after_bytes: 0 });
     stand.agent.ask("POST", "/containers/web/start", None).await;
     shows(&stand.agent, "web", Reason::ImageLost, "").await;
@@ -140,22 +184,42 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         self.set("THAWED");
-        crate::harness::eventually("what was frozen ends", SOON, || fs::remove_dir(&self.0).is_ok());
+        crate::harness::eventually("what was frozen ends", SOON, || {
+            fs::remove_dir(&self.0).is_ok()
+        });
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_keeps_a_container_from_ending_has_its_own_reason() {
     let stand = Stand::new().await;
-    let body = |name: &str| stand.script(name, "sleep 1000 & wait", &json!({"stop": {"timeout": "0s"}}));
+    let body = |name: &str| {
+        stand.script(
+            name,
+            "sleep 1000 & wait",
+            &json!({"stop": {"timeout": "0s"}}),
+        )
+    };
     let frozen = stand.agent.deploy_and_wait(&body("frozen")).await;
     let kept = stand.agent.deploy_and_wait(&body("kept")).await;
     let freezer = Frozen::new(&stand.bed.namespace, &pid(&stand, &frozen));
-    stand.agent.ask("POST", "/containers/frozen/stop", None).await;
+    stand
+        .agent
+        .ask("POST", "/containers/frozen/stop", None)
+        .await;
 
-    let logs = stand.bed.dir.join("state/logs").join(kept["id"].as_str().unwrap()).join("in-the-way");
+    let logs = stand
+        .bed
+        .dir
+        .join("state/logs")
+        .join(kept["id"].as_str().unwrap())
+        .join("in-the-way");
     fs::create_dir(&logs).unwrap();
-    run("mount", ["-t", "tmpfs", "chas-test", logs.to_str().unwrap()]).unwrap();
+    run(
+        "mount",
+        ["-t", "tmpfs", "chas-test", logs.to_str().unwrap()],
+    )
+    .unwrap();
     stand.agent.ask("DELETE", "/containers/kept", None).await;
     let shown = shows(&stand.agent, "kept", Reason::RemoveFailed, "logs").await;
     assert!(next_attempt(&shown).is_some(), "{shown}");
@@ -165,7 +229,10 @@ async fn what_keeps_a_container_from_ending_has_its_own_reason() {
     if let Some(freezer) = freezer {
         shows(&stand.agent, "frozen", Reason::ProcessStuck, "kernel").await;
         drop(freezer);
-        stand.agent.wait_status("frozen", "stopped", Duration::from_secs(60)).await;
+        stand
+            .agent
+            .wait_status("frozen", "stopped", Duration::from_secs(60))
+            .await;
     }
     stand.end().await;
 }

@@ -81,7 +81,16 @@ impl Doors {
     fn insecure(&self) -> String {
         let (proxy, strange) = (self.proxy.address(), self.strange.address().to_string());
         let (locked, tls) = (local(&self.locked), local(&self.tls));
-        [self.open.address(), &proxy, self.locked.address(), &locked, &tls, &strange, &self.silent()].join(",")
+        [
+            self.open.address(),
+            &proxy,
+            self.locked.address(),
+            &locked,
+            &tls,
+            &strange,
+            &self.silent(),
+        ]
+        .join(",")
     }
 }
 
@@ -95,9 +104,24 @@ fn strange() -> Server {
         let (host, stream) = (head.header("host").unwrap_or_default(), stream.get_mut());
         let challenge = format!("Bearer realm=\"http://{host}/token\",service=\"test\"");
         match head.second().split('/').nth(2) {
-            Some("led") => answer(stream, "302 Found", &[("Location", "http://plain.invalid/")], ""),
-            Some("token") => answer(stream, "401 Unauthorized", &[("WWW-Authenticate", &challenge)], ""),
-            Some("page") => answer(stream, "200 OK", &[("Content-Type", "text/html")], "<html>please log in</html>"),
+            Some("led") => answer(
+                stream,
+                "302 Found",
+                &[("Location", "http://plain.invalid/")],
+                "",
+            ),
+            Some("token") => answer(
+                stream,
+                "401 Unauthorized",
+                &[("WWW-Authenticate", &challenge)],
+                "",
+            ),
+            Some("page") => answer(
+                stream,
+                "200 OK",
+                &[("Content-Type", "text/html")],
+                "<html>please log in</html>",
+            ),
             _ => answer(stream, "500 Internal Server Error", &[], ""),
         }
     })
@@ -109,20 +133,47 @@ fn unlike_any(name: &str) -> Image {
 }
 
 async fn faulty_images(doors: &Doors) {
-    let push = async |name: &str, image: Image| -> Pushed { image.push(&doors.open, &format!("{name}:1")).await };
+    let push = async |name: &str, image: Image| -> Pushed {
+        image.push(&doors.open, &format!("{name}:1")).await
+    };
     push("far", unlike_any("far").architecture("s390x")).await;
-    push("format", unlike_any("format").layer_type("application/vnd.example.encrypted")).await;
+    push(
+        "format",
+        unlike_any("format").layer_type("application/vnd.example.encrypted"),
+    )
+    .await;
     push("invalid", unlike_any("invalid").claims_layers(1)).await;
     push("archive", unlike_any("archive").no_archive()).await;
     let lost = push("lost", unlike_any("lost")).await;
-    let url = format!("http://{}/v2/lost/blobs/{}", doors.open.push_address(), lost.layers[1]);
-    assert_eq!(http::client().delete(url).send().await.unwrap().status(), 202);
-    for (name, fault) in [("cut", Fault::Reset { after_bytes: 0 }), ("changed", Fault::Corrupt { at_byte: 10 })] {
+    let url = format!(
+        "http://{}/v2/lost/blobs/{}",
+        doors.open.push_address(),
+        lost.layers[1]
+    );
+    assert_eq!(
+        http::client().delete(url).send().await.unwrap().status(),
+        202
+    );
+    for (name, fault) in [
+        ("cut", Fault::Reset { after_bytes: 0 }),
+        ("changed", Fault::Corrupt { at_byte: 10 }),
+    ] {
         let pushed = push(name, unlike_any(name)).await;
         doors.proxy.inject(&pushed.layers[1], usize::MAX, fault);
     }
-    for (name, code, retry_after_s) in [("forbidden", 403, None), ("failing", 503, None), ("limited", 429, Some(PATIENCE_S))] {
-        doors.proxy.inject(&format!("/v2/{name}/"), usize::MAX, Fault::Status { code, retry_after_s });
+    for (name, code, retry_after_s) in [
+        ("forbidden", 403, None),
+        ("failing", 503, None),
+        ("limited", 429, Some(PATIENCE_S)),
+    ] {
+        doors.proxy.inject(
+            &format!("/v2/{name}/"),
+            usize::MAX,
+            Fault::Status {
+                code,
+                retry_after_s,
+            },
+        );
     }
 }
 
@@ -139,24 +190,84 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
         ("CHAS_REGISTRY_AUTH_FILE", auth_file.display().to_string()),
         ("CHAS_REGISTRY_STALL_TIMEOUT", "1s".to_owned()),
     ];
-    let agent = Agent::start_with(&bed, &variables.each_ref().map(|(name, value)| (*name, value.as_str()))).await;
-    let (open, proxy, strange) = (doors.open.address(), doors.proxy.address(), doors.strange.address().to_string());
+    let agent = Agent::start_with(
+        &bed,
+        &variables
+            .each_ref()
+            .map(|(name, value)| (*name, value.as_str())),
+    )
+    .await;
+    let (open, proxy, strange) = (
+        doors.open.address(),
+        doors.proxy.address(),
+        doors.strange.address().to_string(),
+    );
     let cases = [
         (Reason::ImageNotFound, "absent", open, "absent"),
         (Reason::ImageBlobMissing, "lost", open, "blob sha256"),
-        (Reason::RegistryUnauthorized, "anonymous", doors.locked.address(), "auth_file"),
-        (Reason::RegistryCredentialsRefused, "wrong", &local(&doors.locked), "password"),
+        (
+            Reason::RegistryUnauthorized,
+            "anonymous",
+            doors.locked.address(),
+            "auth_file",
+        ),
+        (
+            Reason::RegistryCredentialsRefused,
+            "wrong",
+            &local(&doors.locked),
+            "password",
+        ),
         (Reason::RegistryForbidden, "forbidden", &proxy, "403"),
-        (Reason::RegistryNameUnknown, "named", "registry.invalid", "registry.invalid"),
-        (Reason::RegistryUnreachable, "away", "127.0.0.1:1", "refused"),
-        (Reason::RegistryTimeout, "silent", &doors.silent(), "nothing for 1 s"),
-        (Reason::RegistryCertificateInvalid, "stranger", doors.tls.address(), "ca_file"),
-        (Reason::RegistryNotTls, "plain", &local(&doors.open), "registry.insecure"),
-        (Reason::RegistryNotInsecure, "secure", &local(&doors.tls), "take it out"),
-        (Reason::RegistryRedirectRefused, "led", &strange, "plain.invalid"),
+        (
+            Reason::RegistryNameUnknown,
+            "named",
+            "registry.invalid",
+            "registry.invalid",
+        ),
+        (
+            Reason::RegistryUnreachable,
+            "away",
+            "127.0.0.1:1",
+            "refused",
+        ),
+        (
+            Reason::RegistryTimeout,
+            "silent",
+            &doors.silent(),
+            "nothing for 1 s",
+        ),
+        (
+            Reason::RegistryCertificateInvalid,
+            "stranger",
+            doors.tls.address(),
+            "ca_file",
+        ),
+        (
+            Reason::RegistryNotTls,
+            "plain",
+            &local(&doors.open),
+            "registry.insecure",
+        ),
+        (
+            Reason::RegistryNotInsecure,
+            "secure",
+            &local(&doors.tls),
+            "take it out",
+        ),
+        (
+            Reason::RegistryRedirectRefused,
+            "led",
+            &strange,
+            "plain.invalid",
+        ),
         (Reason::RegistryRateLimited, "limited", &proxy, "429"),
         (Reason::RegistryTokenFailed, "token", &strange, "token"),
-        (Reason::RegistryAnswerInvalid, "page", &strange, "login page"),
+        (
+            Reason::RegistryAnswerInvalid,
+            "page",
+            &strange,
+            "login page",
+        ),
         (Reason::RegistryError, "failing", &proxy, "503"),
         (Reason::ImageDownloadInterrupted, "cut", &proxy, "broke"),
         (Reason::DigestMismatch, "changed", &proxy, "something else"),
@@ -168,8 +279,16 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
     ];
     assert_eq!(cases.map(|(reason, ..)| reason), INDUCED);
     let deployed = join_all(cases.map(async |(reason, name, registry, _)| {
-        let pull = if reason == Reason::ImageNotPresent { "never" } else { "if-not-present" };
-        agent.deploy(&json!({"name": name, "image": format!("{registry}/{name}:1"), "image_pull": pull})).await
+        let pull = if reason == Reason::ImageNotPresent {
+            "never"
+        } else {
+            "if-not-present"
+        };
+        agent
+            .deploy(
+                &json!({"name": name, "image": format!("{registry}/{name}:1"), "image_pull": pull}),
+            )
+            .await
     }));
     assert!(deployed.await.iter().all(|(status, _)| *status == 202));
     for (reason, name, _, part) in cases {
@@ -178,12 +297,27 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
     // What is asked for is what is announced, and what is announced is when it is tried.
     let limited = shows(&agent, "limited", Reason::RegistryRateLimited, "429").await;
     let asked = Duration::from_secs(u64::from(PATIENCE_S));
-    let wait = next_attempt(&limited).unwrap().duration_since(SystemTime::now()).unwrap();
+    let wait = next_attempt(&limited)
+        .unwrap()
+        .duration_since(SystemTime::now())
+        .unwrap();
     assert!(wait <= asked && wait > asked - asked / 20, "{wait:?}");
-    let again: Vec<_> = cases.iter().map(|(_, name, ..)| *name).filter(|name| *name != "limited").collect();
+    let again: Vec<_> = cases
+        .iter()
+        .map(|(_, name, ..)| *name)
+        .filter(|name| *name != "limited")
+        .collect();
     tried_as_announced(&agent, &again).await;
     // Their images end with the test's directory, and so they before it.
-    let Doors { open, locked, tls, .. } = doors;
+    let Doors {
+        open, locked, tls, ..
+    } = doors;
     drop((locked, tls));
-    Stand { agent, registry: open, bed }.end().await;
+    Stand {
+        agent,
+        registry: open,
+        bed,
+    }
+    .end()
+    .await;
 }

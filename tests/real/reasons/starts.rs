@@ -42,7 +42,9 @@ fn limit_cpu(stand: &Stand) -> bool {
 
 fn boxed(stand: &Stand, more: &Value) -> Value {
     let mut body = json!({"image": stand.image("box:1"), "command": ["sleep", "1000"], "stop": {"timeout": "0s"}});
-    body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    body.as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
     body
 }
 
@@ -72,16 +74,35 @@ impl Obstacles {
         };
         let (port, run) = (stand.bed.port(), stand.bed.dir.join("run"));
         let stranger = rest("stranger", json!({})).await;
-        stand.bed.ctr(&["containers", "create", "--rootfs", stand.bed.dir.to_str().unwrap(), &stranger, "true"]);
-        rest("port", json!({"exposed_ports": [{"container": 80, "host": port}]})).await;
+        stand.bed.ctr(&[
+            "containers",
+            "create",
+            "--rootfs",
+            stand.bed.dir.to_str().unwrap(),
+            &stranger,
+            "true",
+        ]);
+        rest(
+            "port",
+            json!({"exposed_ports": [{"container": 80, "host": port}]}),
+        )
+        .await;
         let listener = TcpListener::bind(("0.0.0.0", port)).unwrap();
         let netns = run.join("netns").join(rest("netns", json!({})).await);
         fs::create_dir_all(&netns).unwrap();
         let files = run.join("files").join(rest("files", json!({})).await);
         fs::write(&files, "in the way").unwrap();
-        let runc = Path::new("/run/containerd/runc").join(&stand.bed.namespace).join(rest("known", json!({})).await);
+        let runc = Path::new("/run/containerd/runc")
+            .join(&stand.bed.namespace)
+            .join(rest("known", json!({})).await);
         fs::create_dir_all(&runc).unwrap();
-        Self { stranger, listener, netns, files, runc }
+        Self {
+            stranger,
+            listener,
+            netns,
+            files,
+            runc,
+        }
     }
 
     fn clear(self, stand: &Stand) {
@@ -98,21 +119,65 @@ impl Obstacles {
 async fn each_failure_to_start_has_its_own_reason() {
     let stand = Stand::new().await;
     let limited = limit_cpu(&stand);
-    Image::busybox().config("Cmd", Value::Null).push(&stand.registry, "nothing:1").await;
-    Image::busybox().layer(Packing::Gzip, &[("/etc/hosts/in-the-way", b"x")]).push(&stand.registry, "hosts:1").await;
+    Image::busybox()
+        .config("Cmd", Value::Null)
+        .push(&stand.registry, "nothing:1")
+        .await;
+    Image::busybox()
+        .layer(Packing::Gzip, &[("/etc/hosts/in-the-way", b"x")])
+        .push(&stand.registry, "hosts:1")
+        .await;
     let image = |name: &str| json!({"image": stand.image(name)});
     let boxed = |more: Value| boxed(&stand, &more);
     let plain = [
-        (Reason::NoCommand, "nothing", image("nothing:1"), "neither an entrypoint"),
-        (Reason::CommandNotFound, "command", boxed(json!({"command": ["/no/such/program"]})), "/no/such/program"),
-        (Reason::CommandNotExecutable, "executable", boxed(json!({"command": ["/etc/passwd"]})), "permission denied"),
-        (Reason::WorkingDirInvalid, "dir", boxed(json!({"working_dir": "/etc/passwd"})), "/etc/passwd"),
-        (Reason::UserNotFound, "user", boxed(json!({"user": "nobody-here"})), "nobody-here"),
-        (Reason::GroupNotFound, "group", boxed(json!({"user": "root:nobody-here"})), "nobody-here"),
+        (
+            Reason::NoCommand,
+            "nothing",
+            image("nothing:1"),
+            "neither an entrypoint",
+        ),
+        (
+            Reason::CommandNotFound,
+            "command",
+            boxed(json!({"command": ["/no/such/program"]})),
+            "/no/such/program",
+        ),
+        (
+            Reason::CommandNotExecutable,
+            "executable",
+            boxed(json!({"command": ["/etc/passwd"]})),
+            "permission denied",
+        ),
+        (
+            Reason::WorkingDirInvalid,
+            "dir",
+            boxed(json!({"working_dir": "/etc/passwd"})),
+            "/etc/passwd",
+        ),
+        (
+            Reason::UserNotFound,
+            "user",
+            boxed(json!({"user": "nobody-here"})),
+            "nobody-here",
+        ),
+        (
+            Reason::GroupNotFound,
+            "group",
+            boxed(json!({"user": "root:nobody-here"})),
+            "nobody-here",
+        ),
         (Reason::MountFailed, "mount", image("hosts:1"), "/etc/hosts"),
-        (Reason::LimitRefused, "limit", boxed(json!({"resources": {"cpu": "64"}})), "cfs_quota"),
+        (
+            Reason::LimitRefused,
+            "limit",
+            boxed(json!({"resources": {"cpu": "64"}})),
+            "cfs_quota",
+        ),
     ];
-    let plain: Vec<_> = plain.into_iter().filter(|(reason, ..)| limited || *reason != Reason::LimitRefused).collect();
+    let plain: Vec<_> = plain
+        .into_iter()
+        .filter(|(reason, ..)| limited || *reason != Reason::LimitRefused)
+        .collect();
     let deployed = join_all(plain.iter().map(async |(_, name, body, _)| {
         let mut body = body.clone();
         body["name"] = json!(name);
@@ -129,20 +194,31 @@ async fn each_failure_to_start_has_its_own_reason() {
         (Reason::CreateFailed, "known", "already exists"),
     ];
     let started = join_all(prepared.map(async |(reason, name, part)| {
-        stand.agent.ask("POST", &format!("/containers/{name}/start"), None).await;
+        stand
+            .agent
+            .ask("POST", &format!("/containers/{name}/start"), None)
+            .await;
         shows(&stand.agent, name, reason, part).await
     }));
     started.await;
     for (reason, name, _, part) in &plain {
         shows(&stand.agent, name, *reason, part).await;
     }
-    let mut induced: Vec<_> = plain.iter().map(|(reason, ..)| *reason).chain(prepared.map(|(reason, ..)| reason)).collect();
+    let mut induced: Vec<_> = plain
+        .iter()
+        .map(|(reason, ..)| *reason)
+        .chain(prepared.map(|(reason, ..)| reason))
+        .collect();
     if !limited {
         induced.insert(7, Reason::LimitRefused);
     }
     assert_eq!(induced, INDUCED);
 
-    let names: Vec<_> = plain.iter().map(|(_, name, ..)| *name).chain(["stranger", "port", "netns", "files"]).collect();
+    let names: Vec<_> = plain
+        .iter()
+        .map(|(_, name, ..)| *name)
+        .chain(["stranger", "port", "netns", "files"])
+        .collect();
     tried_as_announced(&stand.agent, &names).await;
 
     // They run without being asked.

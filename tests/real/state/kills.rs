@@ -43,7 +43,11 @@ impl Ledger {
         for (name, acknowledged) in &self.acknowledged {
             let (status, shown) = agent.get(&format!("/containers/{name}")).await;
             assert_eq!(status, 200, "{what}: {name}");
-            let number = |shown: &Value| shown["spec"]["environment"]["N"].as_str().and_then(|n| n.parse::<u64>().ok());
+            let number = |shown: &Value| {
+                shown["spec"]["environment"]["N"]
+                    .as_str()
+                    .and_then(|n| n.parse::<u64>().ok())
+            };
             let found = number(&shown).unwrap_or_else(|| panic!("{what}: {shown}"));
             assert!(
                 (*acknowledged..=self.asked[name]).contains(&found),
@@ -58,9 +62,15 @@ impl Ledger {
 }
 
 /// A number from the environment, for runs by hand that prove more.
-#[allow(clippy::disallowed_methods, reason = "it is the test's environment, not the agent's")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "it is the test's environment, not the agent's"
+)]
 pub(super) fn number(variable: &str, usual: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+    std::env::var(variable)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(usual)
 }
 
 #[tokio::test(flavor = "multi_thread")]

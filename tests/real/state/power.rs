@@ -16,7 +16,11 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn make(bed: &Testbed) -> Self {
-        let mut disk = Self { image: bed.dir.join("disk.img"), mount: bed.dir.join("disk"), mounted: false };
+        let mut disk = Self {
+            image: bed.dir.join("disk.img"),
+            mount: bed.dir.join("disk"),
+            mounted: false,
+        };
         std::fs::create_dir(&disk.mount).unwrap();
         run("truncate", ["--size", "64M", disk.image.to_str().unwrap()]).unwrap();
         run("mkfs.ext4", ["-q", disk.image.to_str().unwrap()]).unwrap();
@@ -25,7 +29,16 @@ impl Disk {
     }
 
     pub(super) fn mount(&mut self) {
-        run("mount", ["-o", "loop", self.image.to_str().unwrap(), self.mount.to_str().unwrap()]).unwrap();
+        run(
+            "mount",
+            [
+                "-o",
+                "loop",
+                self.image.to_str().unwrap(),
+                self.mount.to_str().unwrap(),
+            ],
+        )
+        .unwrap();
         self.mounted = true;
     }
 
@@ -38,7 +51,11 @@ impl Disk {
 
     /// What ext4 does by itself when it finds its disk failing: it takes no write any more.
     pub(super) fn turn_read_only(&self) {
-        run("mount", ["-o", "remount,abort", self.mount.to_str().unwrap()]).unwrap();
+        run(
+            "mount",
+            ["-o", "remount,abort", self.mount.to_str().unwrap()],
+        )
+        .unwrap();
     }
 
     /// Also while files on it are open.

@@ -11,9 +11,13 @@ use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document, is_digest};
 use super::patience::Patience;
-use crate::runtime::containerd::content::{self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer};
+use crate::runtime::containerd::content::{
+    self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer,
+};
 use crate::runtime::containerd::lease::Lease;
-use crate::runtime::containerd::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
+use crate::runtime::containerd::registry::{
+    MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError,
+};
 use crate::runtime::{PullProgress, RuntimeError};
 
 /// One pull's way to the parts of its image.
@@ -48,7 +52,10 @@ enum TryError {
 impl Fetch<'_> {
     fn registry(&self) -> Result<&Registry, RuntimeError> {
         self.registry.ok_or_else(|| {
-            let message = format!("{} is not on the node, and image_pull is \"never\"", self.image);
+            let message = format!(
+                "{} is not on the node, and image_pull is \"never\"",
+                self.image
+            );
             RuntimeError::failed(Reason::ImageNotPresent, message)
         })
     }
@@ -65,10 +72,16 @@ impl Fetch<'_> {
     }
 
     /// The manifest or index under a tag or digest. `declared` is the media type it was promised with, if any.
-    pub(crate) async fn document(&self, version: &str, declared: &str) -> Result<Fetched, RuntimeError> {
+    pub(crate) async fn document(
+        &self,
+        version: &str,
+        declared: &str,
+    ) -> Result<Fetched, RuntimeError> {
         if is_digest(version) {
             self.lease.hold_blob(version).await?;
-            if let Some(bytes) = content::read(&self.lease.client, version, MANIFEST_BYTES_MAX).await? {
+            if let Some(bytes) =
+                content::read(&self.lease.client, version, MANIFEST_BYTES_MAX).await?
+            {
                 return fetched(bytes, declared);
             }
         }
@@ -88,16 +101,25 @@ impl Fetch<'_> {
     /// The image's configuration.
     pub(crate) async fn configuration(&self, blob: &Descriptor) -> Result<Bytes, RuntimeError> {
         if blob.size > CONFIG_BYTES_MAX as u64 {
-            let message = format!("the image's configuration has {} bytes, more than {CONFIG_BYTES_MAX}", blob.size);
+            let message = format!(
+                "the image's configuration has {} bytes, more than {CONFIG_BYTES_MAX}",
+                blob.size
+            );
             return Err(RuntimeError::failed(Reason::ImageInvalid, message));
         }
         self.lease.hold_blob(&blob.digest).await?;
-        if let Some(bytes) = content::read(&self.lease.client, &blob.digest, CONFIG_BYTES_MAX).await? {
+        if let Some(bytes) =
+            content::read(&self.lease.client, &blob.digest, CONFIG_BYTES_MAX).await?
+        {
             return Ok(bytes);
         }
         let mut patience = Patience::new(self.config);
         loop {
-            let error = match self.registry()?.small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX).await {
+            let error = match self
+                .registry()?
+                .small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX)
+                .await
+            {
                 Ok(bytes) if content::digest(&bytes) == blob.digest => return Ok(bytes),
                 Ok(bytes) => mismatch("configuration", &blob.digest, &content::digest(&bytes)),
                 Err(error) => error,
@@ -118,7 +140,11 @@ impl Fetch<'_> {
         loop {
             match content::put(&self.lease.client, blob, bytes, labels).await {
                 Ok(()) => return Ok(()),
-                Err(error) => patience.wait_after(self.recover(blob, error).await?).await?,
+                Err(error) => {
+                    patience
+                        .wait_after(self.recover(blob, error).await?)
+                        .await?;
+                }
             }
         }
     }
@@ -153,14 +179,24 @@ impl Fetch<'_> {
     }
 
     /// Makes a clean start possible after the content store refused a blob.
-    async fn recover(&self, blob: &Descriptor, error: StoreError) -> Result<RegistryError, RuntimeError> {
+    async fn recover(
+        &self,
+        blob: &Descriptor,
+        error: StoreError,
+    ) -> Result<RegistryError, RuntimeError> {
         match error {
             StoreError::Runtime(error) => Err(error),
-            StoreError::Locked(_) => Ok(RegistryError::passing(Reason::CreateFailed, error.to_string())),
+            StoreError::Locked(_) => Ok(RegistryError::passing(
+                Reason::CreateFailed,
+                error.to_string(),
+            )),
             StoreError::Mismatch(message) => {
                 content::abort(&self.lease.client, &blob.digest).await?;
                 let registry = self.image.registry();
-                let message = format!("registry {registry} sent something else than {}: {message}", blob.digest);
+                let message = format!(
+                    "registry {registry} sent something else than {}: {message}",
+                    blob.digest
+                );
                 Ok(RegistryError::passing(Reason::DigestMismatch, message))
             }
         }
@@ -175,7 +211,9 @@ impl Fetch<'_> {
         self.count(&writer, counted);
         if writer.offset() < blob.size {
             let registry = self.registry().map_err(StoreError::from)?;
-            let mut body = registry.blob(self.image, &blob.digest, writer.offset()).await?;
+            let mut body = registry
+                .blob(self.image, &blob.digest, writer.offset())
+                .await?;
             let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
             let ended = loop {
                 match body.next().await {
@@ -187,7 +225,11 @@ impl Fetch<'_> {
                     Err(error) => break Err(error),
                 }
                 if writer.offset() + buffer.len() as u64 > blob.size {
-                    return Err(StoreError::Mismatch(format!("more than the {} bytes promised", blob.size)).into());
+                    return Err(StoreError::Mismatch(format!(
+                        "more than the {} bytes promised",
+                        blob.size
+                    ))
+                    .into());
                 }
                 while buffer.len() >= PIECE_BYTES {
                     writer.write(buffer.split_to(PIECE_BYTES).freeze()).await?;
@@ -200,24 +242,40 @@ impl Fetch<'_> {
             }
             ended?;
             if writer.offset() < blob.size {
-                let message = format!("registry {} ended layer {} early", self.image.registry(), blob.digest);
-                return Err(RegistryError::passing(Reason::ImageDownloadInterrupted, message).into());
+                let message = format!(
+                    "registry {} ended layer {} early",
+                    self.image.registry(),
+                    blob.digest
+                );
+                return Err(
+                    RegistryError::passing(Reason::ImageDownloadInterrupted, message).into(),
+                );
             }
         }
         Ok(writer.commit(HashMap::new()).await?)
     }
 
     fn count(&self, writer: &Writer, counted: &mut u64) {
-        self.progress.add_fetched(writer.offset().saturating_sub(*counted));
-        self.progress.add_total(counted.saturating_sub(writer.offset()));
+        self.progress
+            .add_fetched(writer.offset().saturating_sub(*counted));
+        self.progress
+            .add_total(counted.saturating_sub(writer.offset()));
         *counted = writer.offset();
     }
 }
 
 fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, RuntimeError> {
     let (document, media_type) = manifest::parse(&bytes, declared)?;
-    let blob = Descriptor { media_type, digest: content::digest(&bytes), size: bytes.len() as u64 };
-    Ok(Fetched { document, blob, bytes })
+    let blob = Descriptor {
+        media_type,
+        digest: content::digest(&bytes),
+        size: bytes.len() as u64,
+    };
+    Ok(Fetched {
+        document,
+        blob,
+        bytes,
+    })
 }
 
 fn mismatch(what: &str, wanted: &str, got: &str) -> RegistryError {

@@ -27,7 +27,10 @@ impl Flights {
     }
 
     fn turnstile(&self, key: &str) -> Arc<Turnstile<()>> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(turnstile) = under_way.get(key).and_then(Weak::upgrade) {
             return turnstile;
         }

@@ -39,12 +39,24 @@ pub(crate) struct Configuration {
 ///
 /// # Errors
 /// [`Reason::ImageInvalid`], or [`Reason::ImagePlatformMismatch`] when it is for another machine.
-pub(crate) fn configuration(bytes: &Bytes, manifest: &Manifest, host: &Platform) -> Result<Configuration, RuntimeError> {
+pub(crate) fn configuration(
+    bytes: &Bytes,
+    manifest: &Manifest,
+    host: &Platform,
+) -> Result<Configuration, RuntimeError> {
     let invalid = |fault: &dyn std::fmt::Display| {
-        RuntimeError::failed(Reason::ImageInvalid, format!("the image's configuration cannot be used: {fault}"))
+        RuntimeError::failed(
+            Reason::ImageInvalid,
+            format!("the image's configuration cannot be used: {fault}"),
+        )
     };
-    let parsed = ImageConfiguration::from_reader(bytes.as_ref()).map_err(|error| invalid(&error))?;
-    let made_for = Platform { os: parsed.os().to_string(), architecture: parsed.architecture().to_string(), variant: None };
+    let parsed =
+        ImageConfiguration::from_reader(bytes.as_ref()).map_err(|error| invalid(&error))?;
+    let made_for = Platform {
+        os: parsed.os().to_string(),
+        architecture: parsed.architecture().to_string(),
+        variant: None,
+    };
     // The index chose the variant already; many configurations do not name it.
     if host.os != made_for.os || host.architecture != made_for.architecture {
         let message = format!("the image is made for {made_for}, and this machine is {host}");
@@ -53,7 +65,9 @@ pub(crate) fn configuration(bytes: &Bytes, manifest: &Manifest, host: &Platform)
     let diff_ids = parsed.rootfs().diff_ids().clone();
     if diff_ids.len() != manifest.layers.len() {
         let (layers, diffs) = (manifest.layers.len(), diff_ids.len());
-        return Err(invalid(&format_args!("it tells of {diffs} layers, and the manifest of {layers}")));
+        return Err(invalid(&format_args!(
+            "it tells of {diffs} layers, and the manifest of {layers}"
+        )));
     }
     if let Some(wrong) = diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
         let shown: String = wrong.chars().take(80).collect();
@@ -66,29 +80,50 @@ pub(crate) fn configuration(bytes: &Bytes, manifest: &Manifest, host: &Platform)
 ///
 /// # Errors
 /// When containerd does not answer, or the image is there and of no use on this machine.
-pub(crate) async fn look(client: &Client, digest: &str, host: &Platform) -> Result<Option<LocalImage>, RuntimeError> {
-    let Some(bytes) = content::read(client, digest, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
+pub(crate) async fn look(
+    client: &Client,
+    digest: &str,
+    host: &Platform,
+) -> Result<Option<LocalImage>, RuntimeError> {
+    let Some(bytes) = content::read(client, digest, MANIFEST_BYTES_MAX).await? else {
+        return Ok(None);
+    };
     let manifest = match manifest::parse(&bytes, "")?.0 {
         Document::Manifest(manifest) => manifest,
         Document::Index(index) => {
             let chosen = index.choose(host)?;
-            let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await? else { return Ok(None) };
+            let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await?
+            else {
+                return Ok(None);
+            };
             match manifest::parse(&bytes, &chosen.media_type)?.0 {
                 Document::Manifest(manifest) => manifest,
                 Document::Index(_) => return Err(nested()),
             }
         }
     };
-    let Some(bytes) = content::read(client, &manifest.config.digest, CONFIG_BYTES_MAX).await? else { return Ok(None) };
+    let Some(bytes) = content::read(client, &manifest.config.digest, CONFIG_BYTES_MAX).await?
+    else {
+        return Ok(None);
+    };
     let configuration = configuration(&bytes, &manifest, host)?;
-    let top = unpack::chain_ids(&configuration.diff_ids).pop().unwrap_or_default();
+    let top = unpack::chain_ids(&configuration.diff_ids)
+        .pop()
+        .unwrap_or_default();
     if !unpack::exists(client, &top).await? {
         return Ok(None);
     }
-    Ok(Some(LocalImage { digest: digest.to_owned(), top_chain_id: top, config: configuration.parsed }))
+    Ok(Some(LocalImage {
+        digest: digest.to_owned(),
+        top_chain_id: top,
+        config: configuration.parsed,
+    }))
 }
 
 /// The error for an index in an index, which no builder makes.
 pub(crate) fn nested() -> RuntimeError {
-    RuntimeError::failed(Reason::ImageFormatUnsupported, "the image's index leads to another index, which is not followed")
+    RuntimeError::failed(
+        Reason::ImageFormatUnsupported,
+        "the image's index leads to another index, which is not followed",
+    )
 }

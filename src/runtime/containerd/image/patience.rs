@@ -21,7 +21,12 @@ pub(crate) struct Patience<'a> {
 impl<'a> Patience<'a> {
     /// All patience there is.
     pub(crate) fn new(config: &'a RegistryConfig) -> Self {
-        Self { config, advanced: false, in_vain: 0, in_all: 0 }
+        Self {
+            config,
+            advanced: false,
+            in_vain: 0,
+            in_all: 0,
+        }
     }
 
     /// The last try brought something, although it failed.
@@ -35,7 +40,11 @@ impl<'a> Patience<'a> {
     /// The failure itself, when another try cannot help, or there were enough, or the registry wants to be left alone for
     /// longer than a pull waits.
     pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), RuntimeError> {
-        self.in_vain = if std::mem::take(&mut self.advanced) { 0 } else { self.in_vain + 1 };
+        self.in_vain = if std::mem::take(&mut self.advanced) {
+            0
+        } else {
+            self.in_vain + 1
+        };
         self.in_all += 1;
         let asked = match &error {
             RegistryError::Lasting { .. } => return Err(error.into()),
@@ -45,7 +54,11 @@ impl<'a> Patience<'a> {
         if enough || asked > self.config.retry_max {
             return Err(error.into());
         }
-        let own = backoff::delay(self.config.retry_initial, self.config.retry_max, self.in_vain.saturating_sub(1));
+        let own = backoff::delay(
+            self.config.retry_initial,
+            self.config.retry_max,
+            self.in_vain.saturating_sub(1),
+        );
         tracing::debug!(%error, wait = ?own.max(asked), "a request failed; it is tried again");
         tokio::time::sleep(own.max(asked)).await;
         Ok(())
@@ -61,7 +74,11 @@ mod tests {
 
     fn passing(retry_after_secs: Option<u64>) -> RegistryError {
         let retry_after = retry_after_secs.map(Duration::from_secs);
-        RegistryError::Passing { reason: Reason::RegistryError, message: "busy".to_owned(), retry_after }
+        RegistryError::Passing {
+            reason: Reason::RegistryError,
+            message: "busy".to_owned(),
+            retry_after,
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -99,7 +116,10 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_secs(7));
         let error = patience.wait_after(passing(Some(600))).await.unwrap_err();
         let long = Some(Duration::from_secs(600));
-        assert!(matches!(error, RuntimeError::Failed { retry_after, .. } if retry_after == long), "{error:?}");
+        assert!(
+            matches!(error, RuntimeError::Failed { retry_after, .. } if retry_after == long),
+            "{error:?}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -30,7 +30,11 @@ impl Platform {
             "loongarch64" => ("loong64", None),
             other => (other, None),
         };
-        Self { os: "linux".to_owned(), architecture: architecture.to_owned(), variant: variant.map(str::to_owned) }
+        Self {
+            os: "linux".to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
     }
 
     /// How well an image of platform `offered` runs here: higher is better, `None`: not at all.
@@ -39,14 +43,23 @@ impl Platform {
             return None;
         }
         let level = |platform: &Self| {
-            let variant = platform.variant.as_deref().filter(|variant| !variant.is_empty());
+            let variant = platform
+                .variant
+                .as_deref()
+                .filter(|variant| !variant.is_empty());
             let usual = match self.architecture.as_str() {
                 "arm64" => "v8",
                 "arm" => "v7",
                 _ => "v1",
             };
             // `v8.2` and the like count as `v8`, which is what such an image is made from.
-            variant.unwrap_or(usual).strip_prefix('v')?.split('.').next()?.parse::<u32>().ok()
+            variant
+                .unwrap_or(usual)
+                .strip_prefix('v')?
+                .split('.')
+                .next()?
+                .parse::<u32>()
+                .ok()
         };
         let (ours, theirs) = (level(self)?, level(offered)?);
         let downwards = theirs <= ours && (self.architecture == "arm" || theirs == ours);
@@ -71,26 +84,60 @@ mod tests {
     fn platform(text: &str) -> Platform {
         let mut parts = text.split('/').map(str::to_owned);
         let mut next = || parts.next();
-        Platform { os: next().unwrap(), architecture: next().unwrap(), variant: next() }
+        Platform {
+            os: next().unwrap(),
+            architecture: next().unwrap(),
+            variant: next(),
+        }
     }
 
     #[track_caller]
     fn best<'a>(host: &str, offered: &[&'a str]) -> Option<&'a str> {
         let host = platform(host);
-        let ranked = offered.iter().filter_map(|text| Some((host.suits(&platform(text))?, *text)));
+        let ranked = offered
+            .iter()
+            .filter_map(|text| Some((host.suits(&platform(text))?, *text)));
         ranked.max_by_key(|(rank, _)| *rank).map(|(_, text)| text)
     }
 
     #[test]
     fn the_best_variant_that_runs_is_chosen() {
         for (host, offered, chosen) in [
-            ("linux/amd64", &["linux/arm64/v8", "linux/amd64", "unknown/unknown"][..], Some("linux/amd64")),
-            ("linux/amd64", &["linux/amd64/v3", "linux/amd64/v1"], Some("linux/amd64/v1")),
-            ("linux/amd64", &["linux/amd64/v3", "linux/386", "windows/amd64"], None),
-            ("linux/arm64/v8", &["linux/arm/v7", "linux/arm64"], Some("linux/arm64")),
-            ("linux/arm64/v8", &["linux/arm64/v8.2"], Some("linux/arm64/v8.2")),
-            ("linux/arm/v7", &["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"], Some("linux/arm/v7")),
-            ("linux/arm/v6", &["linux/arm/v5", "linux/arm/v7"], Some("linux/arm/v5")),
+            (
+                "linux/amd64",
+                &["linux/arm64/v8", "linux/amd64", "unknown/unknown"][..],
+                Some("linux/amd64"),
+            ),
+            (
+                "linux/amd64",
+                &["linux/amd64/v3", "linux/amd64/v1"],
+                Some("linux/amd64/v1"),
+            ),
+            (
+                "linux/amd64",
+                &["linux/amd64/v3", "linux/386", "windows/amd64"],
+                None,
+            ),
+            (
+                "linux/arm64/v8",
+                &["linux/arm/v7", "linux/arm64"],
+                Some("linux/arm64"),
+            ),
+            (
+                "linux/arm64/v8",
+                &["linux/arm64/v8.2"],
+                Some("linux/arm64/v8.2"),
+            ),
+            (
+                "linux/arm/v7",
+                &["linux/arm/v5", "linux/arm/v7", "linux/arm/v6"],
+                Some("linux/arm/v7"),
+            ),
+            (
+                "linux/arm/v6",
+                &["linux/arm/v5", "linux/arm/v7"],
+                Some("linux/arm/v5"),
+            ),
             ("linux/riscv64", &["linux/riscv64"], Some("linux/riscv64")),
             ("linux/amd64", &["linux/amd64/strange"], None),
         ] {

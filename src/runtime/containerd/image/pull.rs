@@ -35,36 +35,67 @@ pub(crate) async fn run(
             Some(fetch.document(&chosen.digest, &chosen.media_type).await?)
         }
     };
-    let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else { return Err(local::nested()) };
+    let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else {
+        return Err(local::nested());
+    };
     let config_bytes = fetch.configuration(&manifest.config).await?;
     let configuration = local::configuration(&config_bytes, manifest, host)?;
 
     // Children before parents; the next try, perhaps without a network, then needs the layers only.
-    fetch.store(&manifest.config, &config_bytes, &HashMap::new()).await?;
+    fetch
+        .store(&manifest.config, &config_bytes, &HashMap::new())
+        .await?;
     let fetched = child.as_ref().unwrap_or(&root);
-    fetch.store(&fetched.blob, &fetched.bytes, &manifest_labels(manifest)).await?;
+    fetch
+        .store(&fetched.blob, &fetched.bytes, &manifest_labels(manifest))
+        .await?;
     if let Some(child) = &child {
-        let labels = HashMap::from([("containerd.io/gc.ref.content.m.0".to_owned(), child.blob.digest.clone())]);
+        let labels = HashMap::from([(
+            "containerd.io/gc.ref.content.m.0".to_owned(),
+            child.blob.digest.clone(),
+        )]);
         fetch.store(&root.blob, &root.bytes, &labels).await?;
     }
 
     let top = layers(fetch, durable, manifest, &configuration).await?;
-    let labels = HashMap::from([(format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"), top.clone())]);
-    fetch.store(&manifest.config, &config_bytes, &labels).await?;
+    let labels = HashMap::from([(
+        format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"),
+        top.clone(),
+    )]);
+    fetch
+        .store(&manifest.config, &config_bytes, &labels)
+        .await?;
     record(fetch, &root).await?;
-    Ok(LocalImage { digest: root.blob.digest, top_chain_id: top, config: configuration.parsed })
+    Ok(LocalImage {
+        digest: root.blob.digest,
+        top_chain_id: top,
+        config: configuration.parsed,
+    })
 }
 
 async fn record(fetch: &Fetch<'_>, root: &Fetched) -> Result<(), RuntimeError> {
     // The fixed name first: should the agent die between the two, nothing is lost.
-    record::put(&fetch.lease.client, &record::fixed_name(fetch.image, &root.blob.digest), &root.blob).await?;
+    record::put(
+        &fetch.lease.client,
+        &record::fixed_name(fetch.image, &root.blob.digest),
+        &root.blob,
+    )
+    .await?;
     record::put(&fetch.lease.client, &fetch.image.to_string(), &root.blob).await
 }
 
 fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
-    let config = ("containerd.io/gc.ref.content.config".to_owned(), manifest.config.digest.clone());
+    let config = (
+        "containerd.io/gc.ref.content.config".to_owned(),
+        manifest.config.digest.clone(),
+    );
     let layers = manifest.layers.iter().enumerate();
-    let layers = layers.map(|(n, layer)| (format!("containerd.io/gc.ref.content.l.{n}"), layer.digest.clone()));
+    let layers = layers.map(|(n, layer)| {
+        (
+            format!("containerd.io/gc.ref.content.l.{n}"),
+            layer.digest.clone(),
+        )
+    });
     layers.chain([config]).collect()
 }
 
@@ -76,7 +107,10 @@ async fn layers(
     manifest: &Manifest,
     configuration: &Configuration,
 ) -> Result<String, RuntimeError> {
-    let total = manifest.layers.iter().fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+    let total = manifest
+        .layers
+        .iter()
+        .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
     fetch.progress.add_total(total);
     // As many as there are layers: a download never waits for the unpacking.
     let (done, mut next) = mpsc::channel(manifest.layers.len());
@@ -103,7 +137,9 @@ async fn layers(
                 Err(UnpackError::Damaged) => {
                     fetch.progress.add_total(blob.size);
                     fetch.layer(blob).await?;
-                    let again = unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]).await;
+                    let again =
+                        unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n])
+                            .await;
                     again.map_err(|error| match error {
                         UnpackError::Runtime(error) => error,
                         UnpackError::Damaged => damaged(&blob.digest),

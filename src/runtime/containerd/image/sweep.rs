@@ -20,7 +20,10 @@ impl Images {
     ///
     /// # Errors
     /// When containerd does not answer; what was removed before stays removed.
-    pub async fn sweep(&self, wanted: &[(ImageReference, Option<String>)]) -> Result<Vec<String>, RuntimeError> {
+    pub async fn sweep(
+        &self,
+        wanted: &[(ImageReference, Option<String>)],
+    ) -> Result<Vec<String>, RuntimeError> {
         let client = &self.0.client;
         let mut names = HashSet::new();
         let mut tags = HashSet::new();
@@ -34,7 +37,9 @@ impl Images {
         let mut removed = Vec::new();
         for (name, digest) in record::ours(client).await? {
             // A pull under way is about to want it; and one that just ended may have a container that is not listed yet.
-            let Some(_alone) = self.0.flights.try_enter(&super::pull_key(&name)) else { continue };
+            let Some(_alone) = self.0.flights.try_enter(&super::pull_key(&name)) else {
+                continue;
+            };
             if !names.contains(&name) && !self.0.recent(&digest) {
                 record::delete(client, &name).await?;
                 self.forget(&digest);

@@ -49,15 +49,36 @@ impl Host {
     /// # Errors
     /// `/sys/fs/cgroup` cannot be asked what it is.
     pub(crate) fn read() -> io::Result<Self> {
-        let unified = u64::try_from(rustix::fs::statfs(CGROUP_ROOT)?.f_type).is_ok_and(|magic| magic == CGROUP2_MAGIC);
-        let swap = Path::new(CGROUP_ROOT).join("memory/memory.memsw.limit_in_bytes").exists();
+        let unified = u64::try_from(rustix::fs::statfs(CGROUP_ROOT)?.f_type)
+            .is_ok_and(|magic| magic == CGROUP2_MAGIC);
+        let swap = Path::new(CGROUP_ROOT)
+            .join("memory/memory.memsw.limit_in_bytes")
+            .exists();
         // `None` is "unlimited"; the kernel's own ceiling, fs.nr_open, is 2^20 unless somebody raised it.
-        let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(1 << 20);
+        let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+            .maximum
+            .unwrap_or(1 << 20);
         // Lowering a score below one's own needs CAP_SYS_RESOURCE, which a hardened unit may lack.
         let own_score = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
-        let oom_score_min = own_score.and_then(|text| text.trim().parse().ok()).unwrap_or(0).max(0);
-        let machine = if cfg!(target_arch = "aarch64") { Machine::Aarch64 } else { Machine::X86_64 };
-        Ok(Self { machine, cgroup: if unified { Cgroup::V2 } else { Cgroup::V1 { swap } }, open_files_max, oom_score_min })
+        let oom_score_min = own_score
+            .and_then(|text| text.trim().parse().ok())
+            .unwrap_or(0)
+            .max(0);
+        let machine = if cfg!(target_arch = "aarch64") {
+            Machine::Aarch64
+        } else {
+            Machine::X86_64
+        };
+        Ok(Self {
+            machine,
+            cgroup: if unified {
+                Cgroup::V2
+            } else {
+                Cgroup::V1 { swap }
+            },
+            open_files_max,
+            oom_score_min,
+        })
     }
 }
 
@@ -67,7 +88,10 @@ impl Cgroup {
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {
         let path = path.trim_start_matches('/');
         let file = match self {
-            Self::V1 { .. } => Path::new(CGROUP_ROOT).join("memory").join(path).join("memory.oom_control"),
+            Self::V1 { .. } => Path::new(CGROUP_ROOT)
+                .join("memory")
+                .join(path)
+                .join("memory.oom_control"),
             Self::V2 => Path::new(CGROUP_ROOT).join(path).join("memory.events"),
         };
         parse_kills(&std::fs::read_to_string(file).ok()?)
@@ -76,7 +100,9 @@ impl Cgroup {
 
 /// Both `memory.oom_control` and `memory.events` hold a line `oom_kill N`.
 fn parse_kills(text: &str) -> Option<u64> {
-    text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|count| count.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix("oom_kill "))
+        .and_then(|count| count.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -85,8 +111,14 @@ mod tests {
 
     #[test]
     fn the_kernel_s_count_of_kills_is_read_in_both_forms() {
-        assert_eq!(parse_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"), Some(3));
-        assert_eq!(parse_kills("low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
+        assert_eq!(
+            parse_kills("oom_kill_disable 0\nunder_oom 0\noom_kill 3\n"),
+            Some(3)
+        );
+        assert_eq!(
+            parse_kills("low 0\nhigh 0\nmax 12\noom 2\noom_kill 1\noom_group_kill 0\n"),
+            Some(1)
+        );
         assert_eq!(parse_kills("oom_kill_disable 0\n"), None);
     }
 

@@ -21,12 +21,19 @@ pub(crate) fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challen
     let mut basic = None;
     for offer in headers.flat_map(offers) {
         let value = |name: &str| {
-            let found = offer.parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
+            let found = offer
+                .parameters
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.clone())
         };
         if offer.scheme.eq_ignore_ascii_case("bearer") {
             if let Some(realm) = value("realm") {
-                return Some(Challenge::Bearer { realm, service: value("service"), scope: value("scope") });
+                return Some(Challenge::Bearer {
+                    realm,
+                    service: value("service"),
+                    scope: value("scope"),
+                });
             }
         } else if offer.scheme.eq_ignore_ascii_case("basic") {
             basic = Some(Challenge::Basic);
@@ -46,7 +53,9 @@ fn offers(header: &str) -> Vec<Offer<'_>> {
     let mut rest = header;
     loop {
         rest = rest.trim_start_matches([' ', '\t', ',']);
-        let Some(first) = rest.chars().next() else { return offers };
+        let Some(first) = rest.chars().next() else {
+            return offers;
+        };
         let (word, after) = token(rest);
         if word.is_empty() {
             rest = &rest[first.len_utf8()..];
@@ -59,7 +68,10 @@ fn offers(header: &str) -> Vec<Offer<'_>> {
                 rest = after;
             }
             _ => {
-                offers.push(Offer { scheme: word, parameters: Vec::new() });
+                offers.push(Offer {
+                    scheme: word,
+                    parameters: Vec::new(),
+                });
                 rest = after;
             }
         }
@@ -98,23 +110,37 @@ mod tests {
 
     fn bearer(realm: &str, service: Option<&str>, scope: Option<&str>) -> Option<Challenge> {
         let own = |text: Option<&str>| text.map(str::to_owned);
-        Some(Challenge::Bearer { realm: realm.to_owned(), service: own(service), scope: own(scope) })
+        Some(Challenge::Bearer {
+            realm: realm.to_owned(),
+            service: own(service),
+            scope: own(scope),
+        })
     }
 
     #[track_caller]
     fn check(headers: &[&str], expected: Option<&Challenge>) {
-        assert_eq!(best(headers.iter().copied()).as_ref(), expected, "{headers:?}");
+        assert_eq!(
+            best(headers.iter().copied()).as_ref(),
+            expected,
+            "{headers:?}"
+        );
     }
 
     #[test]
     fn challenges_of_real_registries_are_read() {
-        let hub =
-            r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull""#;
-        let granted = bearer("https://auth.docker.io/token", Some("registry.docker.io"), Some("repository:library/nginx:pull"));
+        let hub = r#"Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:library/nginx:pull""#;
+        let granted = bearer(
+            "https://auth.docker.io/token",
+            Some("registry.docker.io"),
+            Some("repository:library/nginx:pull"),
+        );
         check(&[hub], granted.as_ref());
         check(&[r#"Basic realm="Registry""#], Some(&Challenge::Basic));
         check(&["basic"], Some(&Challenge::Basic));
-        check(&[r#"bearer REALM = https://a/t , Service=x"#], bearer("https://a/t", Some("x"), None).as_ref());
+        check(
+            &[r#"bearer REALM = https://a/t , Service=x"#],
+            bearer("https://a/t", Some("x"), None).as_ref(),
+        );
     }
 
     #[test]
@@ -122,13 +148,29 @@ mod tests {
         let token = bearer("https://a/t", None, Some("repository:a:pull,push"));
         let both = r#"Basic realm="x", Bearer realm="https://a/t",scope="repository:a:pull,push""#;
         check(&[both], token.as_ref());
-        check(&["Negotiate abc==", r#"Bearer realm="https://a/t",scope="repository:a:pull,push""#], token.as_ref());
-        check(&[r#"Bearer realm="a\"b\\c""#], bearer(r#"a"b\c"#, None, None).as_ref());
+        check(
+            &[
+                "Negotiate abc==",
+                r#"Bearer realm="https://a/t",scope="repository:a:pull,push""#,
+            ],
+            token.as_ref(),
+        );
+        check(
+            &[r#"Bearer realm="a\"b\\c""#],
+            bearer(r#"a"b\c"#, None, None).as_ref(),
+        );
     }
 
     #[test]
     fn what_is_not_known_is_no_challenge() {
-        for header in ["", "Negotiate", "Digest realm=x", "Bearer service=x", "=,= \"", "ä=ö"] {
+        for header in [
+            "",
+            "Negotiate",
+            "Digest realm=x",
+            "Bearer service=x",
+            "=,= \"",
+            "ä=ö",
+        ] {
             check(&[header], None);
         }
     }

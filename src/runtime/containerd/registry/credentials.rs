@@ -46,7 +46,10 @@ pub(crate) struct Known {
 impl Credentials {
     /// Credentials from `file`; `None`: there are none for anybody.
     pub(crate) fn new(file: Option<PathBuf>) -> Self {
-        Self { file, held: Mutex::default() }
+        Self {
+            file,
+            held: Mutex::default(),
+        }
     }
 
     /// What is known about a registry, named as in image references. Looks whether the file changed.
@@ -55,18 +58,26 @@ impl Credentials {
         if let Some(file) = &self.file {
             held.refresh(file);
         }
-        Known { basic: held.table.0.get(registry).cloned(), edition: held.edition, trouble: held.trouble.clone() }
+        Known {
+            basic: held.table.0.get(registry).cloned(),
+            edition: held.edition,
+            trouble: held.trouble.clone(),
+        }
     }
 }
 
 impl Held {
     fn refresh(&mut self, file: &Path) {
-        let stamp = std::fs::metadata(file).map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len()));
+        let stamp = std::fs::metadata(file)
+            .map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len()));
         match stamp {
             Ok(stamp) if self.stamp == Some(stamp) => {}
             Ok(stamp) => self.read(file, stamp),
             Err(error) if self.stamp.is_some() || self.trouble.is_none() => {
-                *self = Self { edition: self.edition + 1, ..Self::default() };
+                *self = Self {
+                    edition: self.edition + 1,
+                    ..Self::default()
+                };
                 self.complain(file, &error);
             }
             Err(_) => {}
@@ -74,9 +85,16 @@ impl Held {
     }
 
     fn read(&mut self, file: &Path, stamp: Stamp) {
-        *self = Self { stamp: Some(stamp), edition: self.edition + 1, ..Self::default() };
+        *self = Self {
+            stamp: Some(stamp),
+            edition: self.edition + 1,
+            ..Self::default()
+        };
         if stamp.3 > FILE_BYTES_MAX {
-            return self.complain(file, &format_args!("it is larger than {FILE_BYTES_MAX} bytes"));
+            return self.complain(
+                file,
+                &format_args!("it is larger than {FILE_BYTES_MAX} bytes"),
+            );
         }
         match std::fs::read(file) {
             Ok(text) => match Table::parse(&text) {
@@ -122,8 +140,8 @@ struct Entry {
 impl Table {
     fn parse(text: &[u8]) -> Result<Self, String> {
         // serde's own message may quote the file, and with it a password.
-        let file: ConfigFile =
-            serde_json::from_slice(text).map_err(|error| format!("line {} is not as in docker's config.json", error.line()))?;
+        let file: ConfigFile = serde_json::from_slice(text)
+            .map_err(|error| format!("line {} is not as in docker's config.json", error.line()))?;
         let mut table = HashMap::new();
         for (key, entry) in file.auths {
             let registry = registry_of(&key);
@@ -133,8 +151,11 @@ impl Table {
                 (auth, _) => auth.to_owned(),
             };
             let plain = BASE64_STANDARD.decode(&encoded).unwrap_or_default();
-            let value = HeaderValue::from_str(&format!("Basic {encoded}")).ok().filter(|_| plain.contains(&b':'));
-            let mut value = value.ok_or_else(|| format!("\"auth\" of {registry} is not base64 of user:password"))?;
+            let value = HeaderValue::from_str(&format!("Basic {encoded}"))
+                .ok()
+                .filter(|_| plain.contains(&b':'));
+            let mut value = value
+                .ok_or_else(|| format!("\"auth\" of {registry} is not base64 of user:password"))?;
             value.set_sensitive(true);
             table.insert(registry, value);
         }
@@ -144,7 +165,9 @@ impl Table {
 
 /// docker writes keys as `host[:port]` or as URLs, and Docker Hub's as `https://index.docker.io/v1/`.
 fn registry_of(key: &str) -> String {
-    let bare = key.trim_start_matches("https://").trim_start_matches("http://");
+    let bare = key
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
     let host = bare.split('/').next().unwrap_or(bare).to_ascii_lowercase();
     match host.as_str() {
         "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
@@ -175,7 +198,11 @@ mod tests {
 
     #[test]
     fn no_message_repeats_a_secret() {
-        for text in [r#"{"auths": {"r": {"auth": "hunter2 hunter2"}}}"#, r#"{"auths": "hunter2"}"#, "hunter2"] {
+        for text in [
+            r#"{"auths": {"r": {"auth": "hunter2 hunter2"}}}"#,
+            r#"{"auths": "hunter2"}"#,
+            "hunter2",
+        ] {
             let fault = Table::parse(text.as_bytes()).unwrap_err();
             assert!(!fault.contains("hunter2"), "{fault}");
         }
@@ -192,13 +219,25 @@ mod tests {
         assert!(missing.basic.is_none() && missing.trouble.is_some());
         std::fs::write(&file, r#"{"auths": {"r": {"auth": "dTpw"}}}"#).unwrap();
         let first = credentials.of("r");
-        assert_eq!((basic(&first), first.trouble.is_none()), (Some("Basic dTpw"), true));
+        assert_eq!(
+            (basic(&first), first.trouble.is_none()),
+            (Some("Basic dTpw"), true)
+        );
         assert_eq!(credentials.of("r").edition, first.edition);
-        std::fs::write(&file, r#"{"auths": {"r": {"username": "user", "password": "new"}}}"#).unwrap();
+        std::fs::write(
+            &file,
+            r#"{"auths": {"r": {"username": "user", "password": "new"}}}"#,
+        )
+        .unwrap();
         let second = credentials.of("r");
         assert_eq!(basic(&second), Some("Basic dXNlcjpuZXc="));
         assert!(second.edition > first.edition);
         std::fs::write(&file, "{").unwrap();
-        assert!(credentials.of("r").trouble.is_some_and(|text| text.contains("line 1")));
+        assert!(
+            credentials
+                .of("r")
+                .trouble
+                .is_some_and(|text| text.contains("line 1"))
+        );
     }
 }

@@ -45,22 +45,38 @@ pub(crate) enum RegistryError {
 impl RegistryError {
     /// A failure that may pass by itself.
     pub(crate) fn passing(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Passing { reason, message: message.into(), retry_after: None }
+        Self::Passing {
+            reason,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// A failure that stays until somebody changes something.
     pub(crate) fn lasting(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Lasting { reason, message: message.into() }
+        Self::Lasting {
+            reason,
+            message: message.into(),
+        }
     }
 
     /// The same failure under another code, where it had the code `from`.
     #[must_use]
     pub(crate) fn renamed(self, from: Reason, to: Reason) -> Self {
         match self {
-            Self::Passing { reason, message, retry_after } if reason == from => {
-                Self::Passing { reason: to, message, retry_after }
-            }
-            Self::Lasting { reason, message } if reason == from => Self::Lasting { reason: to, message },
+            Self::Passing {
+                reason,
+                message,
+                retry_after,
+            } if reason == from => Self::Passing {
+                reason: to,
+                message,
+                retry_after,
+            },
+            Self::Lasting { reason, message } if reason == from => Self::Lasting {
+                reason: to,
+                message,
+            },
             other @ (Self::Passing { .. } | Self::Lasting { .. }) => other,
         }
     }
@@ -77,7 +93,9 @@ impl RegistryError {
             Some(rustls::Error::InvalidMessage(_)) => {
                 return Self::lasting(
                     Reason::RegistryNotTls,
-                    format!("registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"),
+                    format!(
+                        "registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"
+                    ),
                 );
             }
             Some(rustls::Error::InvalidCertificate(fault)) => {
@@ -92,19 +110,43 @@ impl RegistryError {
             _ => {}
         }
         let (reason, message) = if is_unresolved(error) {
-            (Reason::RegistryNameUnknown, format!("the name of registry {authority} cannot be resolved: {root}"))
+            (
+                Reason::RegistryNameUnknown,
+                format!("the name of registry {authority} cannot be resolved: {root}"),
+            )
         } else if error.is_timeout() && error.is_connect() {
-            (Reason::RegistryTimeout, format!("registry {authority} cannot be connected to in time"))
+            (
+                Reason::RegistryTimeout,
+                format!("registry {authority} cannot be connected to in time"),
+            )
         } else if error.is_timeout() {
-            (Reason::RegistryTimeout, format!("registry {authority} sent nothing for {} s", stall.as_secs_f32()))
+            (
+                Reason::RegistryTimeout,
+                format!(
+                    "registry {authority} sent nothing for {} s",
+                    stall.as_secs_f32()
+                ),
+            )
         } else if error.is_connect() && root.contains("handshake") {
-            (Reason::RegistryNotTls, not_tls(&format!("does not speak TLS properly ({root})")))
+            (
+                Reason::RegistryNotTls,
+                not_tls(&format!("does not speak TLS properly ({root})")),
+            )
         } else if error.is_connect() {
-            (Reason::RegistryUnreachable, format!("registry {authority} cannot be reached: {root}"))
+            (
+                Reason::RegistryUnreachable,
+                format!("registry {authority} cannot be reached: {root}"),
+            )
         } else if error.is_body() || error.is_decode() {
-            (Reason::ImageDownloadInterrupted, format!("the connection to registry {authority} broke: {root}"))
+            (
+                Reason::ImageDownloadInterrupted,
+                format!("the connection to registry {authority} broke: {root}"),
+            )
         } else {
-            (Reason::RegistryUnreachable, format!("registry {authority} closed the connection without an answer: {root}"))
+            (
+                Reason::RegistryUnreachable,
+                format!("registry {authority} closed the connection without an answer: {root}"),
+            )
         };
         Self::passing(reason, message)
     }
@@ -119,20 +161,33 @@ impl RegistryError {
             words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
         };
         match status {
-            StatusCode::UNAUTHORIZED => Self::lasting(Reason::RegistryUnauthorized, said("gives no access")),
-            StatusCode::FORBIDDEN => Self::lasting(Reason::RegistryForbidden, said("gives no access")),
-            StatusCode::NOT_FOUND => Self::lasting(Reason::ImageNotFound, format!("registry {authority} has no {wanted}")),
-            StatusCode::TOO_MANY_REQUESTS => {
-                Self::Passing { reason: Reason::RegistryRateLimited, message: said("asks for fewer requests"), retry_after }
+            StatusCode::UNAUTHORIZED => {
+                Self::lasting(Reason::RegistryUnauthorized, said("gives no access"))
             }
-            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Self::passing(Reason::RegistryError, said("gave up")),
+            StatusCode::FORBIDDEN => {
+                Self::lasting(Reason::RegistryForbidden, said("gives no access"))
+            }
+            StatusCode::NOT_FOUND => Self::lasting(
+                Reason::ImageNotFound,
+                format!("registry {authority} has no {wanted}"),
+            ),
+            StatusCode::TOO_MANY_REQUESTS => Self::Passing {
+                reason: Reason::RegistryRateLimited,
+                message: said("asks for fewer requests"),
+                retry_after,
+            },
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
+                Self::passing(Reason::RegistryError, said("gave up"))
+            }
             StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
                 Reason::RegistryNotInsecure,
                 format!("registry {authority} speaks TLS; take it out of registry.insecure"),
             ),
-            status if status.is_server_error() => {
-                Self::Passing { reason: Reason::RegistryError, message: said("failed"), retry_after }
-            }
+            status if status.is_server_error() => Self::Passing {
+                reason: Reason::RegistryError,
+                message: said("failed"),
+                retry_after,
+            },
             _ => Self::lasting(Reason::RegistryError, said("refused")),
         }
     }
@@ -142,14 +197,25 @@ impl From<RegistryError> for RuntimeError {
     /// When the pull has given up.
     fn from(error: RegistryError) -> Self {
         match error {
-            RegistryError::Passing { reason, message, retry_after } => Self::Failed { reason, message, retry_after },
+            RegistryError::Passing {
+                reason,
+                message,
+                retry_after,
+            } => Self::Failed {
+                reason,
+                message,
+                retry_after,
+            },
             RegistryError::Lasting { reason, message } => Self::failed(reason, message),
         }
     }
 }
 
 fn asked_for(response: &Response) -> Option<Duration> {
-    let wait = backoff::retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
+    let wait = backoff::retry_after(
+        response.headers().get(RETRY_AFTER)?.to_str().ok()?,
+        SystemTime::now(),
+    )?;
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
@@ -184,12 +250,19 @@ async fn words(mut response: Response) -> String {
             break;
         }
     }
-    let text = match serde_json::from_slice::<ErrorBody>(&body).ok().and_then(|body| body.errors.into_iter().next()) {
+    let text = match serde_json::from_slice::<ErrorBody>(&body)
+        .ok()
+        .and_then(|body| body.errors.into_iter().next())
+    {
         Some(entry) if entry.message.is_empty() => entry.code,
         Some(entry) => entry.message,
         // A page of HTML tells nobody anything.
         None if body.trim_ascii_start().starts_with(b"<") => String::new(),
         None => String::from_utf8_lossy(&body).into_owned(),
     };
-    text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(WORDS_MAX).collect()
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(WORDS_MAX)
+        .collect()
 }

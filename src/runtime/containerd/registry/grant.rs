@@ -55,7 +55,10 @@ struct TokenBody {
 impl Grants {
     /// No grants yet; what they are obtained with comes from `credentials`.
     pub(crate) fn new(credentials: Credentials) -> Self {
-        Self { credentials, held: Mutex::default() }
+        Self {
+            credentials,
+            held: Mutex::default(),
+        }
     }
 
     /// The `Authorization` that opened the repository before, if it is still good.
@@ -63,7 +66,9 @@ impl Grants {
         let edition = self.credentials.of(image.registry()).edition;
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         held.retain(|_, grant| grant.until.is_none_or(|until| until > Instant::now()));
-        let grant = held.get(&key(image)).filter(|grant| grant.edition == edition)?;
+        let grant = held
+            .get(&key(image))
+            .filter(|grant| grant.edition == edition)?;
         Some(grant.authorization.clone())
     }
 
@@ -84,13 +89,21 @@ impl Grants {
                 Some(basic) => (basic.clone(), None),
                 None => return Err(unauthorized(image, &known)),
             },
-            Challenge::Bearer { realm, service, scope } => {
+            Challenge::Bearer {
+                realm,
+                service,
+                scope,
+            } => {
                 let url = token_url(realm, service.as_deref(), scope.as_deref(), image)?;
                 let (token, life) = fetch(http, &url, image, &known).await?;
                 (token, Some(Instant::now() + life))
             }
         };
-        let grant = Grant { authorization: authorization.clone(), until, edition: known.edition };
+        let grant = Grant {
+            authorization: authorization.clone(),
+            until,
+            edition: known.edition,
+        };
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.len() >= GRANTS_MAX {
             held.clear();
@@ -101,7 +114,10 @@ impl Grants {
 
     /// The error for a registry that still says no.
     pub(crate) fn refused(&self, image: &ImageReference) -> RegistryError {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&key(image));
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&key(image));
         unauthorized(image, &self.credentials.of(image.registry()))
     }
 }
@@ -117,28 +133,47 @@ fn unauthorized(image: &ImageReference, known: &Known) -> RegistryError {
             "registry {registry} gives no access to {repository} (or it does not exist): \
              check the user's rights and the password in registry.auth_file"
         ),
-        (None, Some(trouble)) => format!("registry {registry} wants credentials for {repository}, and {trouble}"),
+        (None, Some(trouble)) => {
+            format!("registry {registry} wants credentials for {repository}, and {trouble}")
+        }
         (None, None) => format!(
             "registry {registry} wants credentials for {repository} (or it does not exist): \
              add some for {registry} to registry.auth_file"
         ),
     };
-    let reason = if known.basic.is_some() { Reason::RegistryCredentialsRefused } else { Reason::RegistryUnauthorized };
+    let reason = if known.basic.is_some() {
+        Reason::RegistryCredentialsRefused
+    } else {
+        Reason::RegistryUnauthorized
+    };
     RegistryError::lasting(reason, message)
 }
 
-fn token_url(realm: &str, service: Option<&str>, scope: Option<&str>, image: &ImageReference) -> Result<Url, RegistryError> {
+fn token_url(
+    realm: &str,
+    service: Option<&str>,
+    scope: Option<&str>,
+    image: &ImageReference,
+) -> Result<Url, RegistryError> {
     let mut url = http::parse(realm)?;
     let pull = format!("repository:{}:pull", image.repository());
-    url.query_pairs_mut().append_pair("scope", scope.unwrap_or(&pull));
+    url.query_pairs_mut()
+        .append_pair("scope", scope.unwrap_or(&pull));
     if let Some(service) = service {
         url.query_pairs_mut().append_pair("service", service);
     }
     Ok(url)
 }
 
-async fn fetch(http: &Http, url: &Url, image: &ImageReference, known: &Known) -> Result<(HeaderValue, Duration), RegistryError> {
-    let response = http.send(&Method::GET, url, &HeaderMap::new(), known.basic.as_ref()).await?;
+async fn fetch(
+    http: &Http,
+    url: &Url,
+    image: &ImageReference,
+    known: &Known,
+) -> Result<(HeaderValue, Duration), RegistryError> {
+    let response = http
+        .send(&Method::GET, url, &HeaderMap::new(), known.basic.as_ref())
+        .await?;
     let authority = http::authority(url);
     if matches!(response.status().as_u16(), 401 | 403) {
         return Err(unauthorized(image, known));
@@ -148,24 +183,49 @@ async fn fetch(http: &Http, url: &Url, image: &ImageReference, known: &Known) ->
     }
     let body = read(http, response, TOKEN_BYTES_MAX, "token").await?;
     let strange = || {
-        let message = format!("{authority}, where registry {} sends for tokens, answered without one", image.registry());
+        let message = format!(
+            "{authority}, where registry {} sends for tokens, answered without one",
+            image.registry()
+        );
         RegistryError::passing(Reason::RegistryTokenFailed, message)
     };
     let body: TokenBody = serde_json::from_slice(&body).map_err(|_| strange())?;
-    let token = if body.token.is_empty() { body.access_token } else { body.token };
-    let value = HeaderValue::from_str(&format!("Bearer {token}")).ok().filter(|_| !token.is_empty());
+    let token = if body.token.is_empty() {
+        body.access_token
+    } else {
+        body.token
+    };
+    let value = HeaderValue::from_str(&format!("Bearer {token}"))
+        .ok()
+        .filter(|_| !token.is_empty());
     let mut value = value.ok_or_else(strange)?;
     value.set_sensitive(true);
-    let life = body.expires_in.map_or(TOKEN_LIFE, Duration::from_secs).min(TOKEN_LIFE_MAX);
+    let life = body
+        .expires_in
+        .map_or(TOKEN_LIFE, Duration::from_secs)
+        .min(TOKEN_LIFE_MAX);
     // A request that is on its way when the token ends would be refused.
     Ok((value, life - (life / 4).min(Duration::from_secs(10))))
 }
 
-async fn token_failure(response: Response, authority: &str, image: &ImageReference) -> RegistryError {
-    let error = RegistryError::status(response, authority, &format!("token for {}", image.repository())).await;
+async fn token_failure(
+    response: Response,
+    authority: &str,
+    image: &ImageReference,
+) -> RegistryError {
+    let error = RegistryError::status(
+        response,
+        authority,
+        &format!("token for {}", image.repository()),
+    )
+    .await;
     match error {
         // No token service there is not the same as no image.
-        RegistryError::Lasting { message, .. } => RegistryError::lasting(Reason::RegistryTokenFailed, message),
-        passing @ RegistryError::Passing { .. } => passing.renamed(Reason::RegistryError, Reason::RegistryTokenFailed),
+        RegistryError::Lasting { message, .. } => {
+            RegistryError::lasting(Reason::RegistryTokenFailed, message)
+        }
+        passing @ RegistryError::Passing { .. } => {
+            passing.renamed(Reason::RegistryError, Reason::RegistryTokenFailed)
+        }
     }
 }

@@ -33,8 +33,13 @@ impl Http {
     /// When the CA file cannot be read, or holds no certificates.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
         // Fails when there is one already, which is then the one that is used.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let extra = config.ca_file.as_deref().map_or_else(|| Ok(Vec::new()), certificates)?;
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let extra = config
+            .ca_file
+            .as_deref()
+            .map_or_else(|| Ok(Vec::new()), certificates)?;
         let base = || {
             Client::builder()
                 .user_agent(concat!("chas-node-agent/", env!("CARGO_PKG_VERSION")))
@@ -50,8 +55,16 @@ impl Http {
             tracing::warn!(%error, "the system's CA certificates cannot be used; only registry.ca_file and registry.insecure are");
             base().tls_certs_only(extra.clone()).build().map_err(InvalidRegistryConfig::Tls)
         })?;
-        let insecure = config.insecure.iter().map(|host| host.to_ascii_lowercase()).collect();
-        Ok(Self { client, insecure, stall_timeout: config.stall_timeout })
+        let insecure = config
+            .insecure
+            .iter()
+            .map(|host| host.to_ascii_lowercase())
+            .collect();
+        Ok(Self {
+            client,
+            insecure,
+            stall_timeout: config.stall_timeout,
+        })
     }
 
     /// The URL of `path` at a registry's host: plain HTTP if it is listed, else TLS.
@@ -59,7 +72,11 @@ impl Http {
     /// # Errors
     /// [`RegistryError::Lasting`] when host and path make no URL.
     pub(crate) fn url(&self, authority: &str, path: &str) -> Result<Url, RegistryError> {
-        let scheme = if self.insecure.iter().any(|host| host == authority) { "http" } else { "https" };
+        let scheme = if self.insecure.iter().any(|host| host == authority) {
+            "http"
+        } else {
+            "https"
+        };
         parse(&format!("{scheme}://{authority}{path}"))
     }
 
@@ -77,18 +94,30 @@ impl Http {
         let mut at = url.clone();
         for _ in 0..=REDIRECTS_MAX {
             self.check(&at)?;
-            let mut request = self.client.request(method.clone(), at.clone()).headers(headers.clone());
+            let mut request = self
+                .client
+                .request(method.clone(), at.clone())
+                .headers(headers.clone());
             if let Some(secret) = authorization.filter(|_| at.origin() == url.origin()) {
                 request = request.header(AUTHORIZATION, secret);
             }
-            let response = request.send().await.map_err(|error| self.broken(&error, &at))?;
+            let response = request
+                .send()
+                .await
+                .map_err(|error| self.broken(&error, &at))?;
             match location(&response) {
                 Some(next) => at = next?,
                 None => return Ok(response),
             }
         }
-        let message = format!("registry {} redirects more than {REDIRECTS_MAX} times", authority(url));
-        Err(RegistryError::lasting(Reason::RegistryRedirectRefused, message))
+        let message = format!(
+            "registry {} redirects more than {REDIRECTS_MAX} times",
+            authority(url)
+        );
+        Err(RegistryError::lasting(
+            Reason::RegistryRedirectRefused,
+            message,
+        ))
     }
 
     /// What an error on the way to or from `url` means.
@@ -98,7 +127,11 @@ impl Http {
 
     fn check(&self, url: &Url) -> Result<(), RegistryError> {
         let authority = authority(url);
-        let listed = || self.insecure.iter().any(|host| *host == authority || host.strip_suffix(":80") == Some(&authority));
+        let listed = || {
+            self.insecure
+                .iter()
+                .any(|host| *host == authority || host.strip_suffix(":80") == Some(&authority))
+        };
         match url.scheme() {
             "https" => Ok(()),
             "http" if listed() => Ok(()),
@@ -116,7 +149,8 @@ impl Http {
 /// `host[:port]` of a URL, the port only where it is not the scheme's own.
 pub(crate) fn authority(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 /// A URL that a registry, or a reference, gave.
@@ -125,8 +159,12 @@ pub(crate) fn authority(url: &Url) -> String {
 /// [`RegistryError::Lasting`] when it is none.
 pub(crate) fn parse(text: &str) -> Result<Url, RegistryError> {
     let shown: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    Url::parse(text)
-        .map_err(|error| RegistryError::lasting(Reason::RegistryAnswerInvalid, format!("{shown:?} is no URL: {error}")))
+    Url::parse(text).map_err(|error| {
+        RegistryError::lasting(
+            Reason::RegistryAnswerInvalid,
+            format!("{shown:?} is no URL: {error}"),
+        )
+    })
 }
 
 /// Where a redirect leads; `None`: the response is none.
@@ -135,17 +173,30 @@ fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
         return None;
     }
     let target = response.headers().get(LOCATION)?.to_str().ok()?;
-    let wrong = |_| RegistryError::lasting(Reason::RegistryRedirectRefused, "the registry redirects to something that is no URL");
+    let wrong = |_| {
+        RegistryError::lasting(
+            Reason::RegistryRedirectRefused,
+            "the registry redirects to something that is no URL",
+        )
+    };
     Some(response.url().join(target).map_err(wrong))
 }
 
 fn certificates(file: &Path) -> Result<Vec<Certificate>, InvalidRegistryConfig> {
-    let text = std::fs::read(file)
-        .map_err(|source| InvalidRegistryConfig::CaFile { file: file.to_owned(), fault: source.to_string() })?;
+    let text = std::fs::read(file).map_err(|source| InvalidRegistryConfig::CaFile {
+        file: file.to_owned(),
+        fault: source.to_string(),
+    })?;
     match Certificate::from_pem_bundle(&text) {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(InvalidRegistryConfig::CaFile { file: file.to_owned(), fault: "it holds no PEM certificate".to_owned() }),
-        Err(error) => Err(InvalidRegistryConfig::CaFile { file: file.to_owned(), fault: error.to_string() }),
+        Ok(_) => Err(InvalidRegistryConfig::CaFile {
+            file: file.to_owned(),
+            fault: "it holds no PEM certificate".to_owned(),
+        }),
+        Err(error) => Err(InvalidRegistryConfig::CaFile {
+            file: file.to_owned(),
+            fault: error.to_string(),
+        }),
     }
 }
 
@@ -155,7 +206,11 @@ mod tests {
 
     fn http(insecure: &[&str]) -> Http {
         let insecure = insecure.iter().map(|&host| host.to_owned()).collect();
-        Http::new(&RegistryConfig { insecure, ..RegistryConfig::default() }).unwrap()
+        Http::new(&RegistryConfig {
+            insecure,
+            ..RegistryConfig::default()
+        })
+        .unwrap()
     }
 
     #[test]
@@ -177,7 +232,11 @@ mod tests {
             ("http://plain.example:8080/x", false),
             ("ftp://plain.example/x", false),
         ] {
-            assert_eq!(http.check(&Url::parse(url).unwrap()).is_ok(), allowed, "{url}");
+            assert_eq!(
+                http.check(&Url::parse(url).unwrap()).is_ok(),
+                allowed,
+                "{url}"
+            );
         }
     }
 }

@@ -30,7 +30,10 @@ fn listen() -> (TcpListener, String) {
 }
 
 fn answer(status: &str, headers: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }
 
 fn client(insecure: &[&str], auths: &str) -> (Registry, tempfile::NamedTempFile) {
@@ -38,7 +41,15 @@ fn client(insecure: &[&str], auths: &str) -> (Registry, tempfile::NamedTempFile)
     std::fs::write(file.path(), auths).unwrap();
     let insecure = insecure.iter().map(|&host| host.to_owned()).collect();
     let auth_file = Some(file.path().to_owned());
-    (Registry::new(&RegistryConfig { insecure, auth_file, ..RegistryConfig::default() }).unwrap(), file)
+    (
+        Registry::new(&RegistryConfig {
+            insecure,
+            auth_file,
+            ..RegistryConfig::default()
+        })
+        .unwrap(),
+        file,
+    )
 }
 
 async fn whole(mut body: Body<'_>) -> String {
@@ -52,35 +63,71 @@ async fn whole(mut body: Body<'_>) -> String {
 #[tokio::test]
 async fn a_secret_goes_to_the_registry_and_not_along_with_a_redirect() {
     let ((door, registry), (store, elsewhere)) = (listen(), listen());
-    let auths = format!(r#"{{"auths": {{"{registry}": {{"auth": "dTpw"}}, "{elsewhere}": {{"auth": "dTpw"}}}}}}"#);
+    let auths = format!(
+        r#"{{"auths": {{"{registry}": {{"auth": "dTpw"}}, "{elsewhere}": {{"auth": "dTpw"}}}}}}"#
+    );
     let challenge = answer("401 No", "WWW-Authenticate: Basic realm=x\r\n", "");
-    let redirect = answer("307 There", &format!("Location: http://{elsewhere}/blob?signature\r\n"), "");
+    let redirect = answer(
+        "307 There",
+        &format!("Location: http://{elsewhere}/blob?signature\r\n"),
+        "",
+    );
     let door = serve(door, vec![challenge, redirect.clone(), redirect]);
-    let store = serve(store, vec![answer("200 OK", "", "blob"), answer("401 No", "WWW-Authenticate: Basic realm=x\r\n", "")]);
+    let store = serve(
+        store,
+        vec![
+            answer("200 OK", "", "blob"),
+            answer("401 No", "WWW-Authenticate: Basic realm=x\r\n", ""),
+        ],
+    );
     let (client, _file) = client(&[&registry, &elsewhere], &auths);
     let image: ImageReference = format!("{registry}/web:1").parse().unwrap();
-    assert_eq!(whole(client.blob(&image, "sha256:x", 0).await.unwrap()).await, "blob");
+    assert_eq!(
+        whole(client.blob(&image, "sha256:x", 0).await.unwrap()).await,
+        "blob"
+    );
     // The store's wish for a password is not granted either.
     let refused = client.blob(&image, "sha256:x", 2).await.unwrap_err();
-    assert!(matches!(refused, RegistryError::Passing { .. }), "{refused}");
+    assert!(
+        matches!(refused, RegistryError::Passing { .. }),
+        "{refused}"
+    );
 
-    let shown = |heads: Vec<String>| heads.iter().map(|head| head.contains("authorization:")).collect::<Vec<_>>();
+    let shown = |heads: Vec<String>| {
+        heads
+            .iter()
+            .map(|head| head.contains("authorization:"))
+            .collect::<Vec<_>>()
+    };
     assert_eq!(shown(door.join().unwrap()), [false, true, true]);
     let heads = store.join().unwrap();
-    assert!(heads[0].contains("get /blob?signature") && heads[1].contains("range: bytes=2-"), "{heads:?}");
+    assert!(
+        heads[0].contains("get /blob?signature") && heads[1].contains("range: bytes=2-"),
+        "{heads:?}"
+    );
     assert_eq!(shown(heads), [false, false]);
 }
 
 #[tokio::test]
 async fn a_redirect_or_token_service_in_the_clear_must_be_listed() {
-    for headers in ["Location: http://plain.invalid/x\r\n", "WWW-Authenticate: Bearer realm=\"http://plain.invalid/x\"\r\n"] {
-        let status = if headers.starts_with("Loc") { "302 There" } else { "401 No" };
+    for headers in [
+        "Location: http://plain.invalid/x\r\n",
+        "WWW-Authenticate: Bearer realm=\"http://plain.invalid/x\"\r\n",
+    ] {
+        let status = if headers.starts_with("Loc") {
+            "302 There"
+        } else {
+            "401 No"
+        };
         let (door, registry) = listen();
         let door = serve(door, vec![answer(status, headers, "")]);
         let (client, _file) = client(&[&registry], "{}");
         let image: ImageReference = format!("{registry}/web:1").parse().unwrap();
         let error = client.manifest(&image, "1").await.unwrap_err();
-        assert!(matches!(&error, RegistryError::Lasting { message, .. } if message.contains("list plain.invalid")), "{error}");
+        assert!(
+            matches!(&error, RegistryError::Lasting { message, .. } if message.contains("list plain.invalid")),
+            "{error}"
+        );
         door.join().unwrap();
     }
 }
@@ -100,7 +147,13 @@ async fn redirects_in_a_circle_end() {
 #[tokio::test]
 async fn a_server_without_ranges_costs_time_and_not_correctness() {
     let (door, registry) = listen();
-    let part = |range: &str, body: &str| answer("206 Part", &format!("Content-Range: bytes {range}/10\r\n"), body);
+    let part = |range: &str, body: &str| {
+        answer(
+            "206 Part",
+            &format!("Content-Range: bytes {range}/10\r\n"),
+            body,
+        )
+    };
     let answers = vec![
         answer("200 OK", "", "0123456789"),
         part("4-9", "456789"),
@@ -112,10 +165,16 @@ async fn a_server_without_ranges_costs_time_and_not_correctness() {
     let (client, _file) = client(&[&registry], "{}");
     let image: ImageReference = format!("{registry}/web:1").parse().unwrap();
     for _ in 0..3 {
-        assert_eq!(whole(client.blob(&image, "sha256:x", 4).await.unwrap()).await, "456789");
+        assert_eq!(
+            whole(client.blob(&image, "sha256:x", 4).await.unwrap()).await,
+            "456789"
+        );
     }
     for _ in 0..2 {
-        client.blob(&image, "sha256:x", 4).await.expect_err("bytes 4 and 5 would be missing, or nobody knows");
+        client
+            .blob(&image, "sha256:x", 4)
+            .await
+            .expect_err("bytes 4 and 5 would be missing, or nobody knows");
     }
     door.join().unwrap();
 }
@@ -123,12 +182,24 @@ async fn a_server_without_ranges_costs_time_and_not_correctness() {
 #[tokio::test]
 async fn a_body_has_a_bound_also_where_its_length_is_not_told() {
     let (door, registry) = listen();
-    let endless = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}", "x".repeat(MANIFEST_BYTES_MAX + 1));
+    let endless = format!(
+        "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{}",
+        "x".repeat(MANIFEST_BYTES_MAX + 1)
+    );
     let door = serve(door, vec![endless]);
     let (client, _file) = client(&[&registry], "{}");
     let image: ImageReference = format!("{registry}/web:1").parse().unwrap();
     let error = client.manifest(&image, "1").await.unwrap_err();
-    assert!(matches!(error, RegistryError::Lasting { reason: Reason::ImageInvalid, .. }), "{error}");
+    assert!(
+        matches!(
+            error,
+            RegistryError::Lasting {
+                reason: Reason::ImageInvalid,
+                ..
+            }
+        ),
+        "{error}"
+    );
     drop(door);
 }
 
@@ -140,7 +211,14 @@ async fn a_refusal_repeats_what_the_registry_says() {
     let (client, _file) = client(&[&registry], "{}");
     let image: ImageReference = format!("{registry}/web:1").parse().unwrap();
     let error = client.manifest(&image, "1").await.unwrap_err();
-    let RegistryError::Passing { message, retry_after, .. } = &error else { panic!("{error}") };
+    let RegistryError::Passing {
+        message,
+        retry_after,
+        ..
+    } = &error
+    else {
+        panic!("{error}")
+    };
     assert!(message.contains("slow down, please"), "{message}");
     assert_eq!(*retry_after, Some(Duration::from_secs(7)));
     door.join().unwrap();

@@ -11,22 +11,48 @@ use crate::reason::Reason;
 use crate::spec::RestartPolicy;
 
 fn seen(instances: &[(u64, Task)]) -> Seen {
-    let instances = instances.iter().map(|(generation, task)| (*generation, Instance { container: true, task: task.clone() }));
-    Seen { instances: instances.collect() }
+    let instances = instances.iter().map(|(generation, task)| {
+        (
+            *generation,
+            Instance {
+                container: true,
+                task: task.clone(),
+            },
+        )
+    });
+    Seen {
+        instances: instances.collect(),
+    }
 }
 
-const RUNNING: Task = Task::Running { pid: 7, since: None };
+const RUNNING: Task = Task::Running {
+    pid: 7,
+    since: None,
+};
 
 fn ended() -> Task {
-    Task::Stopped(Exit { code: 3, at: SystemTime::UNIX_EPOCH, out_of_memory: false })
+    Task::Stopped(Exit {
+        code: 3,
+        at: SystemTime::UNIX_EPOCH,
+        out_of_memory: false,
+    })
 }
 
 #[track_caller]
 fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: &[(&str, &str)]) {
     let mut record = record("a", 1);
     change(&mut record);
-    let planned = plan(record.id, Some(&record), &seen(instances), &Memory::default(), BootTime::default());
-    let shown: Vec<_> = planned.iter().map(|planned| (planned.step.word(), planned.why.as_str())).collect();
+    let planned = plan(
+        record.id,
+        Some(&record),
+        &seen(instances),
+        &Memory::default(),
+        BootTime::default(),
+    );
+    let shown: Vec<_> = planned
+        .iter()
+        .map(|planned| (planned.step.word(), planned.why.as_str()))
+        .collect();
     assert_eq!(shown.len(), expected.len(), "{shown:?}");
     for ((word, why), (expected, part)) in shown.iter().zip(expected) {
         assert!(word == expected && why.contains(part), "{shown:?}");
@@ -36,31 +62,87 @@ fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: 
 #[test]
 fn a_plan_is_every_step_with_its_reason() {
     check(|_| (), &[(1, RUNNING)], &[]);
-    check(|r| r.image_digest = None, &[], &[("pull", "nginx"), ("launch", "generation 1 is to run")]);
+    check(
+        |r| r.image_digest = None,
+        &[],
+        &[("pull", "nginx"), ("launch", "generation 1 is to run")],
+    );
     let changed = |r: &mut Record| (r.generation, r.image_digest) = (2, None);
-    let all = [("pull", "generation 2"), ("remove", "generation 2 takes its place"), ("launch", "generation 2")];
+    let all = [
+        ("pull", "generation 2"),
+        ("remove", "generation 2 takes its place"),
+        ("launch", "generation 2"),
+    ];
     check(changed, &[(1, RUNNING)], &all);
-    check(|r| r.run = RunState::Stopped, &[(1, RUNNING)], &[("stop", "to be stopped")]);
-    check(|r| r.restart_pending = true, &[(1, RUNNING)], &[("stop", "restart"), ("launch", "restart")]);
-    check(|r| r.removing = true, &[(1, RUNNING)], &[("remove", "to be removed"), ("forget", "nothing of it is left")]);
+    check(
+        |r| r.run = RunState::Stopped,
+        &[(1, RUNNING)],
+        &[("stop", "to be stopped")],
+    );
+    check(
+        |r| r.restart_pending = true,
+        &[(1, RUNNING)],
+        &[("stop", "restart"), ("launch", "restart")],
+    );
+    check(
+        |r| r.removing = true,
+        &[(1, RUNNING)],
+        &[
+            ("remove", "to be removed"),
+            ("forget", "nothing of it is left"),
+        ],
+    );
     check(|_| (), &[(1, ended())], &[("launch", "exit code 3")]);
     let never = |r: &mut Record| r.spec.restart.policy = RestartPolicy::Never;
-    check(never, &[(1, ended())], &[("finish", "leaves it so (Exited)"), ("stop", "taken away")]);
-    let orphan = plan(ContainerId::from_bits(1), None, &seen(&[(3, RUNNING)]), &Memory::default(), BootTime::default());
-    assert_eq!((orphan.len(), orphan[0].why.as_str()), (1, "nothing asks for it (any more)"));
+    check(
+        never,
+        &[(1, ended())],
+        &[("finish", "leaves it so (Exited)"), ("stop", "taken away")],
+    );
+    let orphan = plan(
+        ContainerId::from_bits(1),
+        None,
+        &seen(&[(3, RUNNING)]),
+        &Memory::default(),
+        BootTime::default(),
+    );
+    assert_eq!(
+        (orphan.len(), orphan[0].why.as_str()),
+        (1, "nothing asks for it (any more)")
+    );
 }
 
 #[test]
 fn a_plan_ends_with_what_is_waited_for() {
     let (record, mut memory) = (record("a", 1), Memory::default().of(&record("a", 1)));
-    memory.failed(Cause::Start, Reason::CreateFailed, "no room".to_owned(), BootTime::default(), Duration::from_secs(9));
-    let planned = plan(record.id, Some(&record), &Seen::default(), &memory, BootTime::default());
+    memory.failed(
+        Cause::Start,
+        Reason::CreateFailed,
+        "no room".to_owned(),
+        BootTime::default(),
+        Duration::from_secs(9),
+    );
+    let planned = plan(
+        record.id,
+        Some(&record),
+        &Seen::default(),
+        &memory,
+        BootTime::default(),
+    );
     let until = BootTime(Duration::from_secs(9));
-    assert_eq!((planned.len(), &planned[0].step, planned[0].why.as_str()), (1, &Step::Wait(until), "CreateFailed: no room"));
+    assert_eq!(
+        (planned.len(), &planned[0].step, planned[0].why.as_str()),
+        (1, &Step::Wait(until), "CreateFailed: no room")
+    );
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    prop_oneof![Just(Task::Absent), Just(Task::Created { pid: 1 }), Just(RUNNING), Just(ended())]
+    prop_oneof![
+        Just(Task::Absent),
+        Just(Task::Created { pid: 1 }),
+        Just(RUNNING),
+        Just(ended())
+    ]
 }
 
 proptest! {

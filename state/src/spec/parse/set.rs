@@ -24,17 +24,26 @@ pub fn set(body: &Value) -> Result<Vec<Deploy>, Vec<FieldError>> {
     let (mut deploys, mut names) = (Vec::new(), BTreeMap::new());
     for (index, item) in items.into_iter().flatten().enumerate().take(CONTAINERS_MAX) {
         let path = format!("containers[{index}]");
-        let first = item["name"].as_str().and_then(|name| names.insert(name, index));
+        let first = item["name"]
+            .as_str()
+            .and_then(|name| names.insert(name, index));
         if let Some(first) = first {
             let message = format!("this name is already that of containers[{first}]");
-            faults.push(FieldError { field: format!("{path}.name"), message });
+            faults.push(FieldError {
+                field: format!("{path}.name"),
+                message,
+            });
         }
         deploys.extend(read(item, &path, &mut faults));
         if faults.len() >= FAULTS_MAX {
             break;
         }
     }
-    if faults.is_empty() { Ok(deploys) } else { Err(faults) }
+    if faults.is_empty() {
+        Ok(deploys)
+    } else {
+        Err(faults)
+    }
 }
 
 #[cfg(test)]
@@ -48,14 +57,22 @@ mod tests {
         let faults = set(body).err().unwrap_or_default();
         assert_eq!(faults.len(), expected.len(), "{faults:#?}");
         for (fault, (field, says)) in faults.iter().zip(expected) {
-            assert!(fault.field == *field && fault.message.contains(says), "{faults:#?}");
+            assert!(
+                fault.field == *field && fault.message.contains(says),
+                "{faults:#?}"
+            );
         }
     }
 
     #[test]
     fn a_set_is_read_in_its_order() {
-        let body = json!({"containers": [{"name": "b", "image": "x"}, {"name": "a", "image": "x"}]});
-        let names: Vec<_> = set(&body).unwrap().into_iter().map(|deploy| deploy.name.to_string()).collect();
+        let body =
+            json!({"containers": [{"name": "b", "image": "x"}, {"name": "a", "image": "x"}]});
+        let names: Vec<_> = set(&body)
+            .unwrap()
+            .into_iter()
+            .map(|deploy| deploy.name.to_string())
+            .collect();
         assert_eq!(names, ["b", "a"]);
         assert_eq!(set(&json!({"containers": []})), Ok(Vec::new()));
     }
@@ -64,7 +81,10 @@ mod tests {
     fn every_fault_of_every_body_has_its_place() {
         check(&json!({}), &[("containers", "required")]);
         check(&json!([]), &[("", "object")]);
-        check(&json!({"containers": {}, "generation": 1}), &[("containers", "array"), ("generation", "unknown")]);
+        check(
+            &json!({"containers": {}, "generation": 1}),
+            &[("containers", "array"), ("generation", "unknown")],
+        );
         let containers = json!([
             {"name": "a", "image": "x", "resources": {"memory": "1"}},
             {"name": "A b", "exposed_ports": [{"container": 0}]},
@@ -84,6 +104,9 @@ mod tests {
             ],
         );
         let many = vec![json!(1); 5000];
-        assert_eq!(set(&json!({"containers": many})).unwrap_err().len(), FAULTS_MAX);
+        assert_eq!(
+            set(&json!({"containers": many})).unwrap_err().len(),
+            FAULTS_MAX
+        );
     }
 }

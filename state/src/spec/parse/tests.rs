@@ -6,7 +6,10 @@ use crate::spec::Signal;
 #[track_caller]
 fn check(body: &Value, faults: &[(&str, &str)]) {
     let mut whole = json!({"name": "web", "image": "nginx"});
-    whole.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+    whole
+        .as_object_mut()
+        .unwrap()
+        .extend(body.as_object().unwrap().clone());
     let found: Vec<_> = deploy(&whole).err().unwrap_or_default();
     assert_eq!(found.len(), faults.len(), "{found:#?}");
     for (error, (field, part)) in found.iter().zip(faults) {
@@ -25,9 +28,27 @@ fn the_specifications_example_is_taken() {
     });
     let deploy = deploy(&body).unwrap();
     assert_eq!(deploy.name.as_str(), "web-server-1");
-    assert_eq!(deploy.spec.image.to_string(), "docker.io/library/nginx:latest");
-    assert_eq!(deploy.spec.resources, Resources { cpu: Some(CpuMillis(500)), memory: Some(ByteCount(512 << 20)), pids: 4096 });
-    assert_eq!(deploy.spec.ports, [PortSpec { container: 80, protocol: Protocol::Tcp, host: None, host_ip: None }]);
+    assert_eq!(
+        deploy.spec.image.to_string(),
+        "docker.io/library/nginx:latest"
+    );
+    assert_eq!(
+        deploy.spec.resources,
+        Resources {
+            cpu: Some(CpuMillis(500)),
+            memory: Some(ByteCount(512 << 20)),
+            pids: 4096
+        }
+    );
+    assert_eq!(
+        deploy.spec.ports,
+        [PortSpec {
+            container: 80,
+            protocol: Protocol::Tcp,
+            host: None,
+            host_ip: None
+        }]
+    );
 }
 
 #[test]
@@ -40,8 +61,17 @@ fn every_supported_field_is_taken() {
       "logs": {"max_size": "1m", "max_files": 2}, "image_pull": "always", "resources": {"cpu": 2, "memory": 6291456, "pids": 1}, "health": null
     });
     let deploy = deploy(&body).unwrap();
-    assert_eq!((deploy.run, deploy.priority, deploy.revision), (RunState::Stopped, 100, Some(7)));
-    assert_eq!(deploy.spec.stop, Stop { signal: "SIGQUIT".parse::<Signal>().ok(), timeout: Duration::from_secs(30) });
+    assert_eq!(
+        (deploy.run, deploy.priority, deploy.revision),
+        (RunState::Stopped, 100, Some(7))
+    );
+    assert_eq!(
+        deploy.spec.stop,
+        Stop {
+            signal: "SIGQUIT".parse::<Signal>().ok(),
+            timeout: Duration::from_secs(30)
+        }
+    );
     assert_eq!(deploy.spec.security.capabilities.0, ["CAP_KILL"]);
     assert_eq!(deploy.spec.ports[1].host_ip, None);
     assert_eq!(deploy.spec.resources.cpu, Some(CpuMillis(2000)));
@@ -53,7 +83,11 @@ fn every_fault_is_named_at_once() {
       "name": "Web", "image": "a b", "resources": {"memory": "1m", "cpu": "much", "swap": "1g"},
       "exposed_ports": [{"container": 0}, {"protocol": "sctp"}, 80], "enviroment": {}, "volumes": [], "health": {}
     });
-    let fields: Vec<_> = deploy(&body).unwrap_err().into_iter().map(|error| error.field).collect();
+    let fields: Vec<_> = deploy(&body)
+        .unwrap_err()
+        .into_iter()
+        .map(|error| error.field)
+        .collect();
     let expected = [
         "name",
         "image",
@@ -74,47 +108,121 @@ fn every_fault_is_named_at_once() {
 #[test]
 fn bodies_that_are_no_objects_and_empty_ones_are_refused() {
     for body in [json!(null), json!([]), json!("x"), json!(1)] {
-        assert_eq!(deploy(&body).unwrap_err(), [FieldError { field: String::new(), message: "must be an object".to_owned() }]);
+        assert_eq!(
+            deploy(&body).unwrap_err(),
+            [FieldError {
+                field: String::new(),
+                message: "must be an object".to_owned()
+            }]
+        );
     }
-    let fields: Vec<_> = deploy(&json!({})).unwrap_err().into_iter().map(|error| error.field).collect();
+    let fields: Vec<_> = deploy(&json!({}))
+        .unwrap_err()
+        .into_iter()
+        .map(|error| error.field)
+        .collect();
     assert_eq!(fields, ["name", "image"]);
 }
 
 #[test]
-fn each_rule_has_its_own_sentence() {
-    check(&json!({"comand": ["x"]}), &[("comand", "did you mean \"command\"?")]);
-    check(&json!({"update": {"strategy": "stop-first"}}), &[("update", "not supported yet")]);
-    check(&json!({"on_disconnect": {"stop_after": null}}), &[("on_disconnect", "not supported yet")]);
-    check(&json!({"exposed_ports": [{"container": 1}, {"container": 1}]}), &[("exposed_ports[1].container", "already listed")]);
+fn each_rule_of_what_runs_has_its_own_sentence() {
+    check(
+        &json!({"comand": ["x"]}),
+        &[("comand", "did you mean \"command\"?")],
+    );
+    check(
+        &json!({"update": {"strategy": "stop-first"}}),
+        &[("update", "not supported yet")],
+    );
+    check(
+        &json!({"on_disconnect": {"stop_after": null}}),
+        &[("on_disconnect", "not supported yet")],
+    );
+    check(
+        &json!({"exposed_ports": [{"container": 1}, {"container": 1}]}),
+        &[("exposed_ports[1].container", "already listed")],
+    );
     check(
         &json!({"exposed_ports": [{"container": 1, "host": 5}, {"container": 2, "host": 5}]}),
         &[("exposed_ports[1].host", "already listed")],
     );
-    check(&json!({"exposed_ports": [{"container": 1, "host_ip": "::1"}]}), &[("exposed_ports[0].host_ip", "IPv4")]);
-    check(&json!({"resources": {"cpu": 0.001}}), &[("resources.cpu", "0.01")]);
-    check(&json!({"resources": {"memory": "5m"}}), &[("resources.memory", "6m")]);
-    check(&json!({"resources": {"pids": 0}}), &[("resources.pids", "1 to 4194304")]);
-    check(&json!({"environment": {"A=B": "x"}}), &[("environment.A=B", "'='")]);
-    check(&json!({"environment": {"A": 1}}), &[("environment", "quotes")]);
-    check(&json!({"environment": {"A": "x".repeat(200_000)}}), &[("environment", "128 KiB")]);
+    check(
+        &json!({"exposed_ports": [{"container": 1, "host_ip": "::1"}]}),
+        &[("exposed_ports[0].host_ip", "IPv4")],
+    );
+    check(
+        &json!({"resources": {"cpu": 0.001}}),
+        &[("resources.cpu", "0.01")],
+    );
+    check(
+        &json!({"resources": {"memory": "5m"}}),
+        &[("resources.memory", "6m")],
+    );
+    check(
+        &json!({"resources": {"pids": 0}}),
+        &[("resources.pids", "1 to 4194304")],
+    );
+    check(
+        &json!({"environment": {"A=B": "x"}}),
+        &[("environment.A=B", "'='")],
+    );
+    check(
+        &json!({"environment": {"A": 1}}),
+        &[("environment", "quotes")],
+    );
+    check(
+        &json!({"environment": {"A": "x".repeat(200_000)}}),
+        &[("environment", "128 KiB")],
+    );
     check(&json!({"command": []}), &[("command", "1 to 1000")]);
     check(&json!({"command": "nginx"}), &[("command", "array")]);
-    check(&json!({"working_dir": "etc"}), &[("working_dir", "absolute")]);
+    check(
+        &json!({"working_dir": "etc"}),
+        &[("working_dir", "absolute")],
+    );
     check(&json!({"user": "a:b:c"}), &[("user", "USER:GROUP")]);
-    check(&json!({"labels": {"chas.io/id": "x"}}), &[("labels.chas.io/id", "chas.io/")]);
-    check(&json!({"state": "paused"}), &[("state", "\"running\" or \"stopped\"")]);
+}
+
+#[test]
+fn each_rule_of_how_it_runs_has_its_own_sentence() {
+    check(
+        &json!({"labels": {"chas.io/id": "x"}}),
+        &[("labels.chas.io/id", "chas.io/")],
+    );
+    check(
+        &json!({"state": "paused"}),
+        &[("state", "\"running\" or \"stopped\"")],
+    );
     check(&json!({"priority": 101}), &[("priority", "0 to 100")]);
     check(&json!({"revision": -1}), &[("revision", "whole number")]);
-    check(&json!({"restart": {"policy": "never", "max_retries": 3}}), &[("restart.max_retries", "never")]);
-    check(&json!({"stop": {"signal": "SIGFOO"}}), &[("stop.signal", "SIGTERM")]);
-    check(&json!({"stop": {"timeout": "2h"}}), &[("stop.timeout", "1h at most")]);
+    check(
+        &json!({"restart": {"policy": "never", "max_retries": 3}}),
+        &[("restart.max_retries", "never")],
+    );
+    check(
+        &json!({"stop": {"signal": "SIGFOO"}}),
+        &[("stop.signal", "SIGTERM")],
+    );
+    check(
+        &json!({"stop": {"timeout": "2h"}}),
+        &[("stop.timeout", "1h at most")],
+    );
     check(
         &json!({"security": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
         &[("security.capabilities.add[0]", "not supported yet")],
     );
-    check(&json!({"security": {"capabilities": {"drop": ["x y"]}}}), &[("security.capabilities.drop[0]", "capability")]);
-    check(&json!({"logs": {"max_size": "1k", "max_files": 0}}), &[("logs.max_size", "64k"), ("logs.max_files", "1 to 100")]);
-    check(&json!({"image_pull": "sometimes"}), &[("image_pull", "\"always\"")]);
+    check(
+        &json!({"security": {"capabilities": {"drop": ["x y"]}}}),
+        &[("security.capabilities.drop[0]", "capability")],
+    );
+    check(
+        &json!({"logs": {"max_size": "1k", "max_files": 0}}),
+        &[("logs.max_size", "64k"), ("logs.max_files", "1 to 100")],
+    );
+    check(
+        &json!({"image_pull": "sometimes"}),
+        &[("image_pull", "\"always\"")],
+    );
 }
 
 #[test]
@@ -123,8 +231,16 @@ fn the_hash_tells_specs_apart_and_nothing_else() {
     let plain = hash(json!({"name": "a", "image": "nginx"}));
     assert_eq!(
         plain,
-        hash(json!({"image": "docker.io/library/nginx:latest", "name": "b", "priority": 1, "revision": 3, "state": "stopped"}))
+        hash(
+            json!({"image": "docker.io/library/nginx:latest", "name": "b", "priority": 1, "revision": 3, "state": "stopped"})
+        )
     );
-    assert_ne!(plain, hash(json!({"name": "a", "image": "nginx", "args": []})));
-    assert_ne!(plain, hash(json!({"name": "a", "image": "nginx", "environment": {"A": "1"}})));
+    assert_ne!(
+        plain,
+        hash(json!({"name": "a", "image": "nginx", "args": []}))
+    );
+    assert_ne!(
+        plain,
+        hash(json!({"name": "a", "image": "nginx", "environment": {"A": "1"}}))
+    );
 }

@@ -43,7 +43,11 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap().flatten() {
         let path = entry.path();
-        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.push(path);
+        }
     }
     found
 }
@@ -67,11 +71,20 @@ fn no_damaged_block_of_any_file_loses_anything() {
     let (whole, desired) = stored();
     let expected: Vec<_> = desired.records().cloned().collect();
     // All blocks where it is asked for (a minute or two); else every so many, beginning elsewhere in each file.
-    let stride = if std::env::var_os("CHAS_TEST_EVERY_BLOCK").is_some() { 1 } else { 23 };
+    let stride = if std::env::var_os("CHAS_TEST_EVERY_BLOCK").is_some() {
+        1
+    } else {
+        23
+    };
     let (mut tried, mut said) = (0, 0);
     for (offset, path) in files(whole.path()).into_iter().enumerate() {
-        let blocks = usize::try_from(fs::metadata(&path).unwrap().len()).unwrap().div_ceil(BLOCK);
-        for block in (0..blocks).skip(offset % stride.min(blocks.max(1))).step_by(stride) {
+        let blocks = usize::try_from(fs::metadata(&path).unwrap().len())
+            .unwrap()
+            .div_ceil(BLOCK);
+        for block in (0..blocks)
+            .skip(offset % stride.min(blocks.max(1)))
+            .step_by(stride)
+        {
             for how in 0..3 {
                 let directory = tempfile::tempdir().unwrap();
                 let copy = directory.path().join("copy");
@@ -79,7 +92,13 @@ fn no_damaged_block_of_any_file_loses_anything() {
                 let relative = path.strip_prefix(whole.path()).unwrap();
                 damage(&copy.join(relative), block, how);
                 let store = open(&copy);
-                assert_eq!(records(&store), expected, "{} block {block} damage {how}: {:?}", relative.display(), store.losses());
+                assert_eq!(
+                    records(&store),
+                    expected,
+                    "{} block {block} damage {how}: {:?}",
+                    relative.display(),
+                    store.losses()
+                );
                 store.adopt(&[]).unwrap();
                 deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
                 tried += 1;
@@ -87,7 +106,10 @@ fn no_damaged_block_of_any_file_loses_anything() {
             }
         }
     }
-    assert!(tried > 30 && said > 10, "{tried} damages, {said} of them seen");
+    assert!(
+        tried > 30 && said > 10,
+        "{tried} damages, {said} of them seen"
+    );
 }
 
 #[test]
@@ -100,10 +122,19 @@ fn with_every_copy_damaged_the_runtimes_own_are_asked_for_and_nothing_new_is_tak
     assert_eq!(store.losses().len(), 3, "{:?}", store.losses());
     // The start after it finds nothing damaged any more, and still knows that it knows nothing.
     let store = open_again(store, directory.path());
-    assert!(matches!(deploy(&store, &json!({"name": "new", "image": "x"})), Err(StoreError::Rebuilding)));
-    let labels: Vec<_> = desired.records().map(|record| (record.id, serde_json::to_value(&**record).unwrap())).collect();
+    assert!(matches!(
+        deploy(&store, &json!({"name": "new", "image": "x"})),
+        Err(StoreError::Rebuilding)
+    ));
+    let labels: Vec<_> = desired
+        .records()
+        .map(|record| (record.id, serde_json::to_value(&**record).unwrap()))
+        .collect();
     assert_eq!(store.adopt(&labels).unwrap().len(), 3);
-    assert_eq!(records(&open_again(store, directory.path())), desired.records().cloned().collect::<Vec<_>>());
+    assert_eq!(
+        records(&open_again(store, directory.path())),
+        desired.records().cloned().collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -120,14 +151,20 @@ fn a_store_that_lost_its_end_is_caught_up_from_the_copy() {
     let older = tempfile::tempdir().unwrap();
     copy_tree(&directory.path().join("state"), &older.path().join("state"));
     let store = open(directory.path());
-    let last = deploy(&store, &json!({"name": "a", "image": "y"})).unwrap().record;
+    let last = deploy(&store, &json!({"name": "a", "image": "y"}))
+        .unwrap()
+        .record;
     store.copy().unwrap();
     drop(store);
     fs::remove_dir_all(directory.path().join("state")).unwrap();
     copy_tree(&older.path().join("state"), &directory.path().join("state"));
     let store = open(directory.path());
     assert_eq!(store.desired().get(last.id), Some(&last));
-    assert!(store.losses()[0].contains("had lost changes"), "{:?}", store.losses());
+    assert!(
+        store.losses()[0].contains("had lost changes"),
+        "{:?}",
+        store.losses()
+    );
 }
 
 #[test]
@@ -135,8 +172,15 @@ fn an_opening_that_keeps_ending_the_agent_is_not_tried_for_ever() {
     let (directory, desired) = stored();
     fs::write(directory.path().join("opening"), "3\n").unwrap();
     let store = open(directory.path());
-    assert_eq!(records(&store), desired.records().cloned().collect::<Vec<_>>());
-    assert!(store.losses()[0].contains("3 times in a row"), "{:?}", store.losses());
+    assert_eq!(
+        records(&store),
+        desired.records().cloned().collect::<Vec<_>>()
+    );
+    assert!(
+        store.losses()[0].contains("3 times in a row"),
+        "{:?}",
+        store.losses()
+    );
     assert!(directory.path().join("quarantine/1-state.reason").exists());
     assert!(open_again(store, directory.path()).losses().is_empty());
 }
@@ -155,13 +199,24 @@ fn what_a_newer_version_wrote_survives_reading_and_writing() {
     disk.write(&path, &entries).unwrap();
     drop(disk);
     let store = open(directory.path());
-    assert_eq!(records(&store), desired.records().cloned().collect::<Vec<_>>());
+    assert_eq!(
+        records(&store),
+        desired.records().cloned().collect::<Vec<_>>()
+    );
     assert_eq!(store.losses().len(), 2, "{:?}", store.losses());
-    assert!(matches!(deploy(&store, &json!({"name": "future", "image": "x"})), Err(StoreError::Held(_))));
+    assert!(matches!(
+        deploy(&store, &json!({"name": "future", "image": "x"})),
+        Err(StoreError::Held(_))
+    ));
     deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
     let store = open_again(store, directory.path());
     assert_eq!(store.desired().entries()["record/00000000000f"], newer);
-    assert!(directory.path().join("quarantine/newer-format-9.json").exists());
+    assert!(
+        directory
+            .path()
+            .join("quarantine/newer-format-9.json")
+            .exists()
+    );
 }
 
 #[test]
@@ -170,10 +225,22 @@ fn what_is_remembered_outlives_the_agent_and_its_waits_end_with_the_boot() {
     let (directory, desired) = stored();
     let id = desired.records().next().unwrap().id;
     let mut memory = Memory::default();
-    memory.failed(Cause::Start, Reason::CreateFailed, String::new(), BootTime(Duration::from_secs(9)), Duration::from_secs(5));
+    memory.failed(
+        Cause::Start,
+        Reason::CreateFailed,
+        String::new(),
+        BootTime(Duration::from_secs(9)),
+        Duration::from_secs(5),
+    );
     memory.started = Some(BootTime(Duration::from_secs(3)));
     let store = open(directory.path());
-    store.remember(id, Some(&Remembered { boot_id: "x".to_owned(), memory: memory.clone() }));
+    store.remember(
+        id,
+        Some(&Remembered {
+            boot_id: "x".to_owned(),
+            memory: memory.clone(),
+        }),
+    );
     let store = open_again(store, directory.path());
     assert_eq!(store.memories("x")[&id], memory);
     let after = &store.memories("y")[&id];
@@ -189,10 +256,16 @@ fn a_directory_that_cannot_be_written_is_read_and_waited_for() {
     fs::write(&path, "").unwrap();
     let store = open(&path);
     assert!(!store.is_writable() && !store.losses().is_empty());
-    assert!(matches!(deploy(&store, &json!({"name": "a", "image": "x"})), Err(StoreError::Disk(_) | StoreError::Rebuilding)));
+    assert!(matches!(
+        deploy(&store, &json!({"name": "a", "image": "x"})),
+        Err(StoreError::Disk(_) | StoreError::Rebuilding)
+    ));
     fs::remove_file(&path).unwrap();
     store.adopt(&[]).unwrap();
     deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
     assert!(store.is_writable());
-    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(
+        fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+        0o700
+    );
 }

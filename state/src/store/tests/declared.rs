@@ -10,11 +10,21 @@ use crate::ownership::{Order, PulledSet, etag};
 use crate::spec::parse::Deploy;
 
 fn bodies(wanted: &[Value]) -> Vec<Deploy> {
-    wanted.iter().map(|body| crate::spec::parse::deploy(body).unwrap()).collect()
+    wanted
+        .iter()
+        .map(|body| crate::spec::parse::deploy(body).unwrap())
+        .collect()
 }
 
-fn replace(store: &Store, wanted: &[Value], more: impl FnOnce(&mut Replacing)) -> Result<Answered<Replaced>, StoreError> {
-    let mut replacing = Replacing { wanted: bodies(wanted), ..Replacing::default() };
+fn replace(
+    store: &Store,
+    wanted: &[Value],
+    more: impl FnOnce(&mut Replacing),
+) -> Result<Answered<Replaced>, StoreError> {
+    let mut replacing = Replacing {
+        wanted: bodies(wanted),
+        ..Replacing::default()
+    };
     more(&mut replacing);
     store.replace(replacing, 1, |binding| binding.host == 109)
 }
@@ -22,12 +32,21 @@ fn replace(store: &Store, wanted: &[Value], more: impl FnOnce(&mut Replacing)) -
 /// The names that a replacement changed.
 #[track_caller]
 fn changed(result: Result<Answered<Replaced>, StoreError>) -> Vec<String> {
-    let Answered::Now(replaced) = result.unwrap() else { panic!("it was not asked before") };
-    replaced.changed.iter().map(|record| format!("{}{}", if record.removing { "-" } else { "" }, record.name)).collect()
+    let Answered::Now(replaced) = result.unwrap() else {
+        panic!("it was not asked before")
+    };
+    replaced
+        .changed
+        .iter()
+        .map(|record| format!("{}{}", if record.removing { "-" } else { "" }, record.name))
+        .collect()
 }
 
 fn body(name: &str, image: &str, ports: &[u16]) -> Value {
-    let ports: Vec<_> = ports.iter().map(|port| json!({"container": port, "host": port})).collect();
+    let ports: Vec<_> = ports
+        .iter()
+        .map(|port| json!({"container": port, "host": port}))
+        .collect();
     json!({"name": name, "image": image, "exposed_ports": ports})
 }
 
@@ -44,23 +63,64 @@ fn pull(store: &Store, generation: u64, containers: &[Value]) {
 
 fn keyed(key: &str, request: &str) -> Keyed {
     let now = BootTime(Duration::from_secs(1));
-    Keyed { key: key.parse().unwrap(), request: request.to_owned(), boot_id: "b".to_owned(), now }
+    Keyed {
+        key: key.parse().unwrap(),
+        request: request.to_owned(),
+        boot_id: "b".to_owned(),
+        now,
+    }
 }
 
 #[test]
 fn a_set_is_added_changed_and_pruned_in_one_change() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    assert_eq!(changed(replace(&store, &[body("a", "x", &[]), body("b", "x", &[])], |_| ())), ["a", "b"]);
+    assert_eq!(
+        changed(replace(
+            &store,
+            &[body("a", "x", &[]), body("b", "x", &[])],
+            |_| ()
+        )),
+        ["a", "b"]
+    );
     let (seq, before) = (store.desired().seq(), etag(&store.desired()));
-    assert_eq!(changed(replace(&store, &[body("b", "x", &[]), body("a", "x", &[])], |_| ())), [""; 0]);
-    assert_eq!((store.desired().seq(), etag(&store.desired())), (seq, before.clone()));
-    assert_eq!(changed(replace(&store, &[body("a", "y", &[]), body("c", "x", &[])], |_| ())), ["-b", "a", "c"]);
+    assert_eq!(
+        changed(replace(
+            &store,
+            &[body("b", "x", &[]), body("a", "x", &[])],
+            |_| ()
+        )),
+        [""; 0]
+    );
+    assert_eq!(
+        (store.desired().seq(), etag(&store.desired())),
+        (seq, before.clone())
+    );
+    assert_eq!(
+        changed(replace(
+            &store,
+            &[body("a", "y", &[]), body("c", "x", &[])],
+            |_| ()
+        )),
+        ["-b", "a", "c"]
+    );
     assert_eq!(store.desired().seq(), seq + 1);
     assert_ne!(etag(&store.desired()), before);
-    assert!(store.desired().records().all(|record| record.seq == seq + 1));
+    assert!(
+        store
+            .desired()
+            .records()
+            .all(|record| record.seq == seq + 1)
+    );
     let store = open_again(store, directory.path());
-    assert_eq!(store.desired().records().filter(|record| record.removing).count(), 1);
+    assert_eq!(
+        store
+            .desired()
+            .records()
+            .filter(|record| record.removing)
+            .count(),
+        1
+    );
     assert_eq!(store.desired().marks().tombstones().len(), 1);
 }
 
@@ -71,12 +131,21 @@ fn a_dry_run_or_an_old_etag_changes_nothing() {
     replace(&store, &[body("a", "x", &[])], |_| ()).unwrap();
     let (seq, before) = (store.desired().seq(), etag(&store.desired()));
     let dry = |r: &mut Replacing| (r.dry_run, r.keyed) = (true, Some(keyed("k", "r")));
-    assert_eq!(changed(replace(&store, &[body("b", "x", &[])], dry)), ["-a", "b"]);
-    let refused = replace(&store, &[body("b", "x", &[])], |r| r.if_match = Some(vec!["other".to_owned()])).unwrap_err();
+    assert_eq!(
+        changed(replace(&store, &[body("b", "x", &[])], dry)),
+        ["-a", "b"]
+    );
+    let refused = replace(&store, &[body("b", "x", &[])], |r| {
+        r.if_match = Some(vec!["other".to_owned()]);
+    })
+    .unwrap_err();
     assert!(matches!(refused, StoreError::Unmatched(etag) if etag == before));
     assert_eq!(store.desired().seq(), seq);
     let matching = |r: &mut Replacing| r.if_match = Some(vec!["other".to_owned(), before]);
-    assert_eq!(changed(replace(&store, &[body("b", "x", &[])], matching)), ["-a", "b"]);
+    assert_eq!(
+        changed(replace(&store, &[body("b", "x", &[])], matching)),
+        ["-a", "b"]
+    );
 }
 
 #[test]
@@ -84,14 +153,32 @@ fn what_cannot_be_had_is_named_all_of_it_and_nothing_is_changed() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     pull(&store, 1, &[body("theirs", "x", &[80])]);
-    let wanted = [body("theirs", "y", &[]), body("a", "x", &[80]), body("b", "x", &[109]), body("c", "x", &[7])];
-    let StoreError::Several(refused) = replace(&store, &wanted, |_| ()).unwrap_err() else { panic!("it is refused") };
+    let wanted = [
+        body("theirs", "y", &[]),
+        body("a", "x", &[80]),
+        body("b", "x", &[109]),
+        body("c", "x", &[7]),
+    ];
+    let StoreError::Several(refused) = replace(&store, &wanted, |_| ()).unwrap_err() else {
+        panic!("it is refused")
+    };
     let names: Vec<_> = refused.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["theirs", "b", "a"]);
-    assert!(StoreError::Several(refused).to_string().contains("theirs: theirs is owned by CHaS (generation 1)"));
+    assert!(
+        StoreError::Several(refused)
+            .to_string()
+            .contains("theirs: theirs is owned by CHaS (generation 1)")
+    );
     assert_eq!(store.desired().records().count(), 1);
     // What CHaS owns is left to it: unless it is asked for as it is, not at all.
-    assert_eq!(changed(replace(&store, &[body("theirs", "x", &[80]), body("a", "x", &[])], |_| ())), ["a"]);
+    assert_eq!(
+        changed(replace(
+            &store,
+            &[body("theirs", "x", &[80]), body("a", "x", &[])],
+            |_| ()
+        )),
+        ["a"]
+    );
     assert_eq!(changed(replace(&store, &[], |_| ())), ["-a"]);
     let many: Vec<_> = (0..4).map(|n| body(&format!("m{n}"), "x", &[])).collect();
     assert!(
@@ -103,15 +190,37 @@ fn what_cannot_be_had_is_named_all_of_it_and_nothing_is_changed() {
 fn a_port_may_change_hands_within_the_set_and_one_that_is_named_comes_first() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    replace(&store, &[body("a", "x", &[80]), body("b", "x", &[])], |_| ()).unwrap();
-    assert_eq!(changed(replace(&store, &[body("a", "x", &[80]), body("b", "x", &[81])], |_| ())), ["b"]);
+    replace(
+        &store,
+        &[body("a", "x", &[80]), body("b", "x", &[])],
+        |_| (),
+    )
+    .unwrap();
+    assert_eq!(
+        changed(replace(
+            &store,
+            &[body("a", "x", &[80]), body("b", "x", &[81])],
+            |_| ()
+        )),
+        ["b"]
+    );
     let chosen = json!({"name": "c", "image": "x", "exposed_ports": [{"container": 1}]});
     let wanted = [chosen, body("b", "x", &[80]), body("a", "x", &[100])];
     replace(&store, &wanted, |_| ()).unwrap();
     let desired = store.desired();
-    let port = |name: &str| desired.named(&name.parse().unwrap()).unwrap().assignment.ports[0].host;
+    let port = |name: &str| {
+        desired
+            .named(&name.parse().unwrap())
+            .unwrap()
+            .assignment
+            .ports[0]
+            .host
+    };
     assert_eq!((port("a"), port("b"), port("c")), (100, 80, 101));
-    let addresses: std::collections::BTreeSet<_> = desired.records().map(|record| record.assignment.address).collect();
+    let addresses: std::collections::BTreeSet<_> = desired
+        .records()
+        .map(|record| record.assignment.address)
+        .collect();
     assert_eq!(addresses.len(), 3);
 }
 
@@ -120,20 +229,38 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path());
     let web = || bodies(&[body("web", "x", &[])]).remove(0);
-    let push = |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1, |_| false);
-    let Answered::Now(first) = push(&store, "r").unwrap() else { panic!("it is new") };
+    let push =
+        |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1, |_| false);
+    let Answered::Now(first) = push(&store, "r").unwrap() else {
+        panic!("it is new")
+    };
     let id = first.record.id;
     store.order(id, Order::Remove).unwrap();
     store.forget(id).unwrap();
     for _ in 0..2 {
         let seq = store.desired().seq();
-        let Answered::Before(answer) = push(&store, "r").unwrap() else { panic!("it was asked before") };
-        assert_eq!(answer.outcome, Outcome::Container { id, name: "web".parse().unwrap(), generation: 1 });
-        assert_eq!((store.desired().records().count(), store.desired().seq()), (0, seq));
+        let Answered::Before(answer) = push(&store, "r").unwrap() else {
+            panic!("it was asked before")
+        };
+        assert_eq!(
+            answer.outcome,
+            Outcome::Container {
+                id,
+                name: "web".parse().unwrap(),
+                generation: 1
+            }
+        );
+        assert_eq!(
+            (store.desired().records().count(), store.desired().seq()),
+            (0, seq)
+        );
         assert!(matches!(push(&store, "other"), Err(StoreError::KeyReused)));
         store = open_again(store, directory.path());
     }
-    assert!(matches!(store.deploy_once(web(), &keyed("l", "r"), 1, |_| false), Ok(Answered::Now(_))));
+    assert!(matches!(
+        store.deploy_once(web(), &keyed("l", "r"), 1, |_| false),
+        Ok(Answered::Now(_))
+    ));
     assert_eq!(store.desired().records().count(), 1);
 }
 
@@ -143,12 +270,28 @@ fn a_refused_request_leaves_its_key_and_a_replacement_is_answered_once_too() {
     let store = open(directory.path());
     let with_key = |r: &mut Replacing| r.keyed = Some(keyed("k", "r"));
     assert!(replace(&store, &[body("b", "x", &[109])], with_key).is_err());
-    assert_eq!(changed(replace(&store, &[body("b", "x", &[])], with_key)), ["b"]);
+    assert_eq!(
+        changed(replace(&store, &[body("b", "x", &[])], with_key)),
+        ["b"]
+    );
     let before = etag(&store.desired());
     replace(&store, &[], |_| ()).unwrap();
     // The answer comes before the question whether the set is still the one that was meant.
-    let repeated = |r: &mut Replacing| (r.keyed, r.if_match) = (Some(keyed("k", "r")), Some(vec!["old".to_owned()]));
-    let Answered::Before(answer) = replace(&store, &[body("b", "x", &[])], repeated).unwrap() else { panic!("it is known") };
-    assert_eq!((answer.outcome, answer.changed), (Outcome::Set { etag: before }, true));
-    assert!(store.desired().records().all(|record| record.removing && record.run == RunState::Running));
+    let repeated = |r: &mut Replacing| {
+        (r.keyed, r.if_match) = (Some(keyed("k", "r")), Some(vec!["old".to_owned()]));
+    };
+    let Answered::Before(answer) = replace(&store, &[body("b", "x", &[])], repeated).unwrap()
+    else {
+        panic!("it is known")
+    };
+    assert_eq!(
+        (answer.outcome, answer.changed),
+        (Outcome::Set { etag: before }, true)
+    );
+    assert!(
+        store
+            .desired()
+            .records()
+            .all(|record| record.removing && record.run == RunState::Running)
+    );
 }

@@ -1,0 +1,242 @@
+use std::time::Duration;
+
+use super::*;
+use crate::desired::tests::record;
+use crate::id::ContainerId;
+
+const RUNNING: Task = Task::Running {
+    pid: 7,
+    since: None,
+};
+
+fn seen(instances: &[(u64, Task)]) -> Seen {
+    let instances = instances.iter().map(|(generation, task)| {
+        (
+            *generation,
+            Instance {
+                container: true,
+                task: task.clone(),
+            },
+        )
+    });
+    Seen {
+        instances: instances.collect(),
+    }
+}
+
+fn stopped(code: u32) -> Task {
+    Task::Stopped(Exit {
+        code,
+        at: SystemTime::UNIX_EPOCH,
+        out_of_memory: false,
+    })
+}
+
+fn name(generation: u64) -> InstanceName {
+    InstanceName {
+        id: ContainerId::from_bits(1),
+        generation,
+    }
+}
+
+fn finished(code: u32, reason: Reason) -> Step {
+    Step::Finish(Finished {
+        code,
+        reason,
+        at_ms: 0,
+    })
+}
+
+#[track_caller]
+fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: &Step) {
+    let mut record = record("a", 1);
+    change(&mut record);
+    let next = step(
+        record.id,
+        Some(&record),
+        &seen(instances),
+        &Memory::default(),
+        BootTime::default(),
+    );
+    assert_eq!(&next, expected);
+}
+
+#[test]
+fn what_should_run_is_pulled_launched_and_left_alone() {
+    check(|r| r.image_digest = None, &[], &Step::Pull);
+    check(|_| (), &[], &Step::Launch);
+    check(|_| (), &[(1, Task::Absent)], &Step::Launch);
+    check(|_| (), &[(1, Task::Created { pid: 1 })], &Step::Launch);
+    check(|_| (), &[(1, RUNNING)], &Step::Settled);
+    check(|r| r.image_digest = None, &[(1, RUNNING)], &Step::Settled);
+}
+
+#[test]
+fn what_came_to_a_cordoned_node_is_not_started_and_what_is_there_goes_on() {
+    check(|r| r.cordoned = true, &[], &Step::Settled);
+    check(
+        |r| (r.cordoned, r.image_digest) = (true, None),
+        &[],
+        &Step::Settled,
+    );
+    check(|r| r.cordoned = true, &[(1, Task::Absent)], &Step::Launch);
+    check(
+        |r| (r.cordoned, r.removing) = (true, true),
+        &[],
+        &Step::Forget,
+    );
+}
+
+#[test]
+fn a_change_fetches_the_image_before_it_takes_the_old_one_away() {
+    check(
+        |r| (r.generation, r.image_digest) = (2, None),
+        &[(1, RUNNING)],
+        &Step::Pull,
+    );
+    check(
+        |r| r.generation = 2,
+        &[(1, RUNNING)],
+        &Step::Remove(name(1)),
+    );
+    check(
+        |r| r.generation = 2,
+        &[(1, RUNNING), (2, Task::Absent)],
+        &Step::Remove(name(1)),
+    );
+    check(|r| r.generation = 2, &[(2, RUNNING)], &Step::Settled);
+}
+
+#[test]
+fn what_should_be_stopped_is_stopped_and_kept() {
+    let stop = |r: &mut Record| r.run = RunState::Stopped;
+    check(stop, &[], &Step::Settled);
+    check(stop, &[(1, Task::Absent)], &Step::Settled);
+    check(stop, &[(1, RUNNING)], &Step::Stop(name(1)));
+    check(stop, &[(1, stopped(0))], &Step::Stop(name(1)));
+    check(stop, &[(0, RUNNING)], &Step::Remove(name(0)));
+}
+
+#[test]
+fn what_is_removed_goes_generation_by_generation_and_is_forgotten_last() {
+    let remove = |r: &mut Record| r.removing = true;
+    check(
+        remove,
+        &[(1, RUNNING), (2, RUNNING)],
+        &Step::Remove(name(2)),
+    );
+    check(remove, &[(1, Task::Absent)], &Step::Remove(name(1)));
+    check(remove, &[], &Step::Forget);
+    let orphan = step(
+        ContainerId::from_bits(1),
+        None,
+        &seen(&[(3, RUNNING)]),
+        &Memory::default(),
+        BootTime::default(),
+    );
+    assert_eq!(orphan, Step::Remove(name(3)));
+}
+
+#[test]
+fn the_restart_policy_decides_what_an_end_means() {
+    use RestartPolicy::{Always, Never, OnFailure};
+    for (policy, code, expected) in [
+        (Always, 0, Step::Launch),
+        (Always, 1, Step::Launch),
+        (OnFailure, 0, finished(0, Reason::Completed)),
+        (OnFailure, 1, Step::Launch),
+        (Never, 0, finished(0, Reason::Completed)),
+        (Never, 1, finished(1, Reason::Exited)),
+        (Never, 143, finished(143, Reason::Signaled)),
+    ] {
+        check(
+            |r| r.spec.restart.policy = policy,
+            &[(1, stopped(code))],
+            &expected,
+        );
+    }
+}
+
+#[test]
+fn retries_end_when_they_are_used_up() {
+    let mut record = record("a", 1);
+    record.spec.restart.max_retries = Some(2);
+    for (exits, expected) in [
+        (2, Step::Launch),
+        (3, finished(1, Reason::RetriesExhausted)),
+    ] {
+        let mut memory = Memory::default();
+        memory.exits = exits;
+        assert_eq!(
+            step(
+                record.id,
+                Some(&record),
+                &seen(&[(1, stopped(1))]),
+                &memory,
+                BootTime::default()
+            ),
+            expected
+        );
+    }
+}
+
+#[test]
+fn what_finished_gives_its_shim_back_and_stays_ended() {
+    let done = |r: &mut Record| {
+        r.finished = Some(Finished {
+            code: 0,
+            reason: Reason::Completed,
+            at_ms: 0,
+        });
+    };
+    check(done, &[(1, stopped(0))], &Step::Stop(name(1)));
+    check(done, &[(1, Task::Absent)], &Step::Settled);
+}
+
+#[test]
+fn a_restart_that_was_asked_for_stops_it_and_starts_it_whatever_the_policy() {
+    let ask =
+        |r: &mut Record| (r.restart_pending, r.spec.restart.policy) = (true, RestartPolicy::Never);
+    check(ask, &[(1, RUNNING)], &Step::Stop(name(1)));
+    check(ask, &[(1, Task::Absent)], &Step::Launch);
+    check(ask, &[(1, stopped(0))], &Step::Launch);
+}
+
+#[test]
+fn a_wait_holds_up_a_start_but_never_a_removal() {
+    let mut record = record("a", 1);
+    let mut memory = Memory::default();
+    memory.failed(
+        Cause::Start,
+        Reason::CreateFailed,
+        String::new(),
+        BootTime::default(),
+        Duration::from_secs(9),
+    );
+    let until = BootTime(Duration::from_secs(9));
+    assert_eq!(
+        step(
+            record.id,
+            Some(&record),
+            &Seen::default(),
+            &memory,
+            BootTime::default()
+        ),
+        Step::Wait(until)
+    );
+    assert_eq!(
+        step(record.id, Some(&record), &Seen::default(), &memory, until),
+        Step::Launch
+    );
+    record.removing = true;
+    assert_eq!(
+        step(
+            record.id,
+            Some(&record),
+            &seen(&[(1, RUNNING)]),
+            &memory,
+            BootTime::default()
+        ),
+        Step::Remove(name(1))
+    );
+}

@@ -1,0 +1,223 @@
+//! What registries answer.
+
+use super::*;
+
+#[tokio::test]
+async fn the_variant_for_this_machine_is_chosen_or_missed_by_name() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let images = images(&bed, config(&[registry.address()]));
+    let ours = Image::busybox()
+        .layer(Packing::Gzip, &[("/which", b"ours")])
+        .push(&registry, "multi:ours")
+        .await;
+    let other = Image::busybox()
+        .architecture("s390x")
+        .push(&registry, "multi:other")
+        .await;
+    let index = push_index(&registry, "multi:1", &[&other, &ours]).await;
+    let name = |name: &str| format!("{}/{name}", registry.address());
+    assert_eq!(
+        pull(&images, &name("multi:1")).await.expect("a pull"),
+        index
+    );
+    assert_eq!(runs(&bed, &name("multi:1"), "/which"), "ours");
+    let again = super::images(&bed, config(&[]));
+    again
+        .local(&reference(&name("multi:1")), &index)
+        .await
+        .expect("the index is there");
+    push_index(&registry, "multi:2", &[&other]).await;
+    for tag in ["multi:2", "multi:other"] {
+        let message = failed(
+            pull(&images, &name(tag)).await,
+            Reason::ImagePlatformMismatch,
+        );
+        assert!(message.contains("linux/s390x"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_password_is_shown_when_asked_for_and_may_change() {
+    let bed = Testbed::new();
+    let registry = Registry::start(&bed, Access::Password, true);
+    let digest = Image::busybox().push(&registry, "web:1").await.digest;
+    let image = format!("{}/web:1", registry.address());
+    let auth_file = bed.dir.join("auth.json");
+    let entry = |password: &str| {
+        format!(
+            r#"{{"auths": {{"{}": {{"username": "{USER}", "password": "{password}"}}}}}}"#,
+            registry.address()
+        )
+    };
+    let setting = RegistryConfig {
+        auth_file: Some(auth_file.clone()),
+        ca_file: registry.authority().map(std::path::Path::to_owned),
+        ..config(&[])
+    };
+    let images = images(&bed, setting.clone());
+    let message = failed(pull(&images, &image).await, Reason::RegistryUnauthorized);
+    assert!(message.contains("auth.json"), "{message}");
+    std::fs::write(&auth_file, entry("wrong")).expect("a file");
+    failed(
+        pull(&images, &image).await,
+        Reason::RegistryCredentialsRefused,
+    );
+    std::fs::write(&auth_file, entry(PASSWORD)).expect("a file");
+    assert_eq!(pull(&images, &image).await.expect("a pull"), digest);
+
+    let distrusting = super::images(
+        &bed,
+        RegistryConfig {
+            ca_file: None,
+            ..setting.clone()
+        },
+    );
+    let message = failed(
+        ensure(&distrusting, &image, ImagePull::Always).await,
+        Reason::RegistryCertificateInvalid,
+    );
+    assert!(message.contains("registry.ca_file"), "{message}");
+    let insecure = vec![registry.address().to_owned()];
+    let in_the_clear = super::images(
+        &bed,
+        RegistryConfig {
+            insecure,
+            ..setting
+        },
+    );
+    let message = failed(
+        ensure(&in_the_clear, &image, ImagePull::Always).await,
+        Reason::RegistryNotInsecure,
+    );
+    assert!(
+        message.contains("take it out of registry.insecure"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_is_fetched_and_renewed_when_it_ends_in_a_pull() {
+    let bed = Testbed::new();
+    let registry = Registry::start(&bed, Access::Token { lives_s: 2 }, false);
+    let pushed = Image::busybox()
+        .big_layer(Packing::Gzip, 2 * MIB, 6)
+        .push(&registry, "big:1")
+        .await;
+    let proxy = Proxy::before(registry.address());
+    let tokens = registry.token_address().expect("it has a token server");
+    let image = format!("{}/big:1", proxy.address());
+    let auth_file = bed.dir.join("auth.json");
+    let auths = format!(
+        r#"{{"auths": {{"{}": {{"username": "{USER}", "password": "{PASSWORD}"}}}}}}"#,
+        proxy.address()
+    );
+    std::fs::write(&auth_file, auths).expect("a file");
+    let setting = RegistryConfig {
+        auth_file: Some(auth_file),
+        attempts_max: 8,
+        ..config(&[&proxy.address(), &tokens])
+    };
+
+    let anonymous = images(
+        &bed,
+        RegistryConfig {
+            auth_file: None,
+            ..setting.clone()
+        },
+    );
+    failed(pull(&anonymous, &image).await, Reason::RegistryUnauthorized);
+    let unlisted = images(
+        &bed,
+        RegistryConfig {
+            insecure: vec![proxy.address()],
+            ..setting.clone()
+        },
+    );
+    let message = failed(
+        pull(&unlisted, &image).await,
+        Reason::RegistryRedirectRefused,
+    );
+    assert!(message.contains(&tokens), "{message}");
+
+    proxy.inject(
+        &pushed.layers[1],
+        1,
+        Fault::Slow {
+            bytes_per_s: 600_000,
+        },
+    );
+    proxy.inject(&pushed.layers[1], 4, Fault::Stall { after_bytes: 1000 });
+    proxy.inject(
+        &pushed.layers[1],
+        2,
+        Fault::Status {
+            code: 429,
+            retry_after_s: Some(2),
+        },
+    );
+    assert_eq!(
+        pull(&images(&bed, setting), &image).await.expect("a pull"),
+        pushed.digest
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_pulled_says_why_and_what_would_help() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let pushed = Image::busybox().push(&registry, "web:1").await;
+    let proxy = Proxy::before(registry.address());
+    let listed = images(&bed, config(&[&proxy.address(), "127.0.0.1:1"]));
+    let name = |name: &str| format!("{}/{name}", proxy.address());
+    for absent in [
+        "web:2",
+        "nothing:1",
+        &format!("web@sha256:{}", "0".repeat(64)),
+    ] {
+        failed(pull(&listed, &name(absent)).await, Reason::ImageNotFound);
+    }
+    let message = failed(
+        pull(&listed, "127.0.0.1:1/web:1").await,
+        Reason::RegistryUnreachable,
+    );
+    assert!(
+        message.contains("127.0.0.1:1") && message.contains("refused"),
+        "{message}"
+    );
+    for plain in [registry.address(), &proxy.address()] {
+        let message = failed(
+            pull(&images(&bed, config(&[])), &format!("{plain}/web:1")).await,
+            Reason::RegistryNotTls,
+        );
+        assert!(
+            message.contains("list it under registry.insecure"),
+            "{message}"
+        );
+    }
+
+    proxy.inject(
+        "/blobs/",
+        100,
+        Fault::Status {
+            code: 503,
+            retry_after_s: None,
+        },
+    );
+    failed(pull(&listed, &name("web:1")).await, Reason::RegistryError);
+    proxy.heal();
+    proxy.inject(
+        "/manifests/",
+        100,
+        Fault::Status {
+            code: 429,
+            retry_after_s: Some(3600),
+        },
+    );
+    let limited = pull(&listed, &format!("{}@{}", name("web:1"), pushed.digest)).await;
+    let hour = Some(Duration::from_secs(3600));
+    assert!(
+        matches!(limited, Err(RuntimeError::Failed { retry_after, .. }) if retry_after == hour),
+        "{limited:?}"
+    );
+}
