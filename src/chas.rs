@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::marks;
-use state::ownership::{PullOutcome, PulledSet};
+use state::ownership::{ChasSet, SetOutcome};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -77,13 +77,13 @@ pub trait Node: Send + Sync + 'static {
     fn asking(&self) -> Asking;
 
     /// Takes in a set: durable, and acted on, when it answers. Otherwise, why it cannot be stored.
-    fn pull(&self, set: PulledSet) -> impl Future<Output = Result<PullOutcome, String>> + Send;
+    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send;
 
     /// CHaS knows of everything up to this change.
     fn acknowledged(&self, up_to_seq: u64) -> impl Future<Output = ()> + Send;
 
     /// What this node is to CHaS.
-    fn link(&self) -> marks::Link;
+    fn link(&self) -> marks::NodeIdentity;
 
     /// Keeps that CHaS answered in this boot, and how many nodes it has.
     fn met(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send;
@@ -109,7 +109,7 @@ pub trait Calls: Send + Sync + 'static {
     fn poll(
         &self,
         etag: Option<&str>,
-        sent_after: u64,
+        requested_at_seq: u64,
         hold: Duration,
     ) -> impl Future<Output = Result<Polled, Fault>> + Send;
 

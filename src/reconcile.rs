@@ -80,8 +80,8 @@ impl<R: Runtime> Reconciler<R> {
     #[must_use]
     pub fn new(runtime: Arc<R>, writer: Writer, clock: Clock, resync_interval: Duration) -> Self {
         let board = Arc::new(Board::new(clock));
-        for (id, memory) in writer.store().memories(&clock.boot_id()) {
-            board.update(id, |known| known.memory = memory);
+        for (id, history) in writer.store().histories(&clock.boot_id()) {
+            board.update(id, |known| known.history = history);
         }
         let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
         let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
@@ -194,14 +194,17 @@ impl<R: Runtime> Reconciler<R> {
         let unsettled = desired.records().filter(|record| {
             let seen = listing.ours.get(&record.id).cloned().unwrap_or_default();
             let mut known = self.board.known(record.id);
-            known.memory.look(record, &seen, now, |_| Duration::ZERO);
+            known
+                .history
+                .record_observation(record, &seen, now, |_| Duration::ZERO);
             known.seen != seen
-                || step(record.id, Some(record), &seen, &known.memory, now) != Step::Settled
+                || step(record.id, Some(record), &seen, &known.history, now) != Step::Settled
         });
         let mut wake: Vec<_> = unsettled
             .map(|record| (record.priority, record.id))
             .collect();
-        let is_orphan = |id: &&ContainerId| desired.get(**id).is_none() && !desired.holds(**id);
+        let is_orphan =
+            |id: &&ContainerId| desired.get(**id).is_none() && !desired.is_unreadable(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
         let is_whole = desired.adoption().is_none();
         wake.extend(
@@ -217,7 +220,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         self.board.changed();
         // What a record asks for that is not understood cannot be told from a leftover.
-        if is_whole && desired.opaque_count() == 0 {
+        if is_whole && desired.unreadable_count() == 0 {
             self.sweep(desired.records().map(|record| (**record).clone()).collect())
                 .await;
         }

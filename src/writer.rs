@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use state::history::StoredHistory;
 use state::id::ContainerId;
-use state::memory::Remembered;
 use state::store::{Store, StoreError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -90,9 +90,9 @@ impl Writer {
     }
 
     /// Keeps what is remembered of a container over a restart of the agent. It is no promise, and costs no sync.
-    pub async fn remember(&self, id: ContainerId, remembered: Remembered) {
+    pub async fn remember(&self, id: ContainerId, remembered: StoredHistory) {
         let _lost_with_the_thread = self
-            .run(move |store| store.remember(id, Some(&remembered)))
+            .run(move |store| store.save_history(id, Some(&remembered)))
             .await;
     }
 

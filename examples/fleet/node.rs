@@ -15,7 +15,7 @@ use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
 use chas_node_agent::config::{Chas, Secret};
 use chas_node_agent::metrics::Metrics;
 use state::desired::marks;
-use state::ownership::{PullOutcome, PulledSet};
+use state::ownership::{ChasSet, SetOutcome};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -107,7 +107,7 @@ impl Node for Bare {
         lock(&self.asking).clone()
     }
 
-    fn pull(&self, set: PulledSet) -> impl Future<Output = Result<PullOutcome, String>> + Send {
+    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
         let mut asking = lock(&self.asking);
         let stale = asking.generation >= Some(set.generation);
         if !stale {
@@ -116,9 +116,9 @@ impl Node for Bare {
             self.tally.has(set.generation);
             self.changes.send_modify(|count| *count += 1);
         }
-        ready(Ok(PullOutcome {
+        ready(Ok(SetOutcome {
             stale,
-            ..PullOutcome::default()
+            ..SetOutcome::default()
         }))
     }
 
@@ -127,11 +127,11 @@ impl Node for Bare {
         ready(())
     }
 
-    fn link(&self) -> marks::Link {
+    fn link(&self) -> marks::NodeIdentity {
         // It met CHaS before it was booted.
-        marks::Link {
+        marks::NodeIdentity {
             cluster_size: self.cluster_size,
-            ..marks::Link::default()
+            ..marks::NodeIdentity::default()
         }
     }
 
@@ -176,11 +176,11 @@ impl Calls for Counted {
     async fn poll(
         &self,
         etag: Option<&str>,
-        sent_after: u64,
+        requested_at_seq: u64,
         hold: Duration,
     ) -> Result<Polled, Fault> {
         let at = Instant::now();
-        let result = self.client.poll(etag, sent_after, hold).await;
+        let result = self.client.poll(etag, requested_at_seq, hold).await;
         self.count(Call::Poll, at, &result);
         result
     }

@@ -12,7 +12,7 @@ use state::ownership::answers::{Key, Keyed};
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
-use state::store::{Accepted, Replacing, Store, StoreError};
+use state::store::{Accepted, ReplaceRequest, Store, StoreError};
 use tokio::sync::watch;
 
 use crate::api::{
@@ -88,8 +88,8 @@ impl AgentNode {
         let board = self.handle.board();
         let mut known = board.known(record.id);
         // The board is older than the record until the turn that the change woke has taken its first look.
-        known.memory = known.memory.of(record);
-        let mut condition = condition(record, &known.seen, &known.memory, known.activity);
+        known.history = known.history.of(record);
+        let mut condition = condition(record, &known.seen, &known.history, known.activity);
         // Nothing of it has failed: nothing can be tried.
         if condition.status == Status::Pending
             && condition.reason.is_none()
@@ -98,20 +98,23 @@ impl AgentNode {
             (condition.reason, condition.message) = (Some(Reason::RuntimeUnavailable), Some(away));
         }
         let Known {
-            seen, memory, pull, ..
+            seen,
+            history,
+            pull,
+            ..
         } = known;
-        let exit = memory.last_exit.as_ref();
+        let exit = history.last_exit.as_ref();
         let finished_ms = record.finished.as_ref().map(|finished| finished.at_ms);
         View {
             next_attempt: condition.next_attempt.map(|at| board.clock.wall(at)),
-            started: memory.started.map(|at| board.clock.wall(at)),
+            started: history.started.map(|at| board.clock.wall(at)),
             finished: exit
                 .map(|exit| exit.at)
                 .or(finished_ms.map(|ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms))),
             exit_code: exit
                 .map(|exit| exit.code)
                 .or(record.finished.as_ref().map(|finished| finished.code)),
-            restart_count: memory.restart_count,
+            restart_count: history.restart_count,
             pull: pull.map(|progress| progress.get()),
             applied_generation: applied(&seen),
             condition,
@@ -164,9 +167,9 @@ fn refusal(error: StoreError) -> Refusal {
         )
         | StoreError::Owned(..)
         | StoreError::Unmatched(_)
-        | StoreError::NothingHeld
-        | StoreError::OtherHeld(_)
-        | StoreError::Held(_) => Refusal::Conflict(text),
+        | StoreError::NothingToConfirm
+        | StoreError::OtherGeneration(_)
+        | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::KeyReused => Refusal::Reused(text),
         // One that cannot be had as things are weighs more than one that there is no room for.
         StoreError::Several(refused) => {
@@ -256,7 +259,7 @@ impl Node for AgentNode {
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
             let answered = store.replace(
-                Replacing {
+                ReplaceRequest {
                     wanted,
                     if_match,
                     keyed,

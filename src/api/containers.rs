@@ -10,8 +10,8 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use state::desired::answer::{Answer, Outcome};
 use state::id::ContainerId;
-use state::ownership::answers::{Answer, Outcome};
 use state::status::Status;
 
 use super::error::Problem;

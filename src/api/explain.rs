@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use state::memory::{BootTime, Cause, Setback};
+use state::history::{Backoff, Cause};
 use state::observed::{Exit, Instance, Task};
 use state::reason::Reason;
 use state::status::Activity;
+use state::time::BootTime;
 
 use super::containers::{find_own, gone};
 use super::error::Problem;
@@ -48,7 +49,7 @@ fn shown(explanation: &Explanation) -> Value {
     let Explanation {
         view,
         seen,
-        memory,
+        history,
         activity,
         next,
         blocked,
@@ -62,17 +63,17 @@ fn shown(explanation: &Explanation) -> Value {
         .iter()
         .map(|(generation, found)| instance(*generation, found, &wall))
         .collect();
-    let setback = memory.setback.as_ref().map(
-        |Setback {
+    let backoff = history.backoff.as_ref().map(
+        |Backoff {
              cause,
              reason,
              message,
-             until,
+             retry_at,
          }| {
-            json!({"cause": cause, "reason": reason, "message": message, "until": wall(*until)})
+            json!({"cause": cause, "reason": reason, "message": message, "until": wall(*retry_at)})
         },
     );
-    let waits = |cause, pending| memory.waits(cause, pending, explanation.now.0).map(wall);
+    let waits = |cause, pending| history.waits(cause, pending, explanation.now.0).map(wall);
     let restart_pending = view
         .record
         .as_ref()
@@ -80,7 +81,7 @@ fn shown(explanation: &Explanation) -> Value {
     json!({
         "id": view.id(), "name": view.record.as_ref().map(|record| &record.name), "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
-        "attempts": memory.attempts.max(memory.exits), "next_attempt": view.next_attempt.map(wire::time),
+        "attempts": history.attempts.max(history.exits), "next_attempt": view.next_attempt.map(wire::time),
         "unblock": blocked.as_deref().or(condition.reason.map(Reason::remedy)), "blocked": blocked,
         "desired": view.record.as_ref().map(|record| json!({
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
@@ -95,9 +96,9 @@ fn shown(explanation: &Explanation) -> Value {
                 wire::action,
             ),
             "inputs": {
-                "exits": memory.exits, "attempts": memory.attempts, "restarts": memory.restart_count, "setback": setback,
-                "ended": memory.ended.as_ref().map(exit), "last_exit": memory.last_exit.as_ref().map(exit),
-                "running_since": memory.started.map(wall),
+                "exits": history.exits, "attempts": history.attempts, "restarts": history.restart_count, "setback": backoff,
+                "ended": history.ended.as_ref().map(exit), "last_exit": history.last_exit.as_ref().map(exit),
+                "running_since": history.started.map(wall),
                 "start_waits_until": waits(Cause::Start, restart_pending), "end_waits_until": waits(Cause::End, false),
             },
         },

@@ -15,7 +15,7 @@ use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 
-/// From memory, like every look: a scrape never waits for containerd.
+/// From history, like every look: a scrape never waits for containerd.
 pub(super) async fn metrics<N: Node>(
     State(node): State<Arc<N>>,
     Extension(metrics): Extension<Metrics>,

@@ -5,7 +5,8 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use state::ownership::answers::{Answer, Key, Outcome};
+use state::desired::answer::{Answer, Outcome};
+use state::ownership::answers::Key;
 
 use super::error::Problem;
 

@@ -3,9 +3,9 @@
 use std::time::SystemTime;
 
 use state::desired::RunState;
-use state::memory::BootTime;
 use state::reason::Reason;
 use state::status::Status;
+use state::time::BootTime;
 
 use super::error::Problem;
 use super::{Deployed, Refusal, View};
@@ -16,7 +16,7 @@ pub(super) struct Awaited {
     generation: u64,
     run: RunState,
     /// A failure that is waited out since before the deploy, which changed nothing: that one is not of its doing.
-    old_setback: Option<BootTime>,
+    old_backoff: Option<BootTime>,
     deadline: SystemTime,
 }
 
@@ -25,7 +25,7 @@ impl Awaited {
     pub(super) fn after(deployed: &Deployed, deadline: SystemTime) -> Option<Self> {
         let record = deployed.view.record.as_ref()?;
         // Where something changed, whatever failed is the change's, however soon it did.
-        let old_setback = deployed
+        let old_backoff = deployed
             .view
             .condition
             .next_attempt
@@ -33,7 +33,7 @@ impl Awaited {
         Some(Self {
             generation: record.generation,
             run: record.run,
-            old_setback,
+            old_backoff,
             deadline,
         })
     }
@@ -64,7 +64,7 @@ impl Awaited {
             Status::Stopped => Some(Ok(view)),
             Status::Failed | Status::Restarting => {
                 let old =
-                    condition.next_attempt.is_some() && condition.next_attempt == self.old_setback;
+                    condition.next_attempt.is_some() && condition.next_attempt == self.old_backoff;
                 let tried_in_time = view.next_attempt.is_some_and(|at| at < self.deadline);
                 if old && tried_in_time {
                     return None;

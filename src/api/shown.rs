@@ -4,12 +4,13 @@ use std::time::SystemTime;
 
 use state::desired::Record;
 use state::desired::marks::Suppressed;
+use state::history::History;
 use state::id::{ContainerId, ContainerName, InstanceName};
-use state::memory::{BootTime, Memory};
 use state::observed::Seen;
 use state::ownership::answers::Key;
 use state::spec::parse::Deploy;
 use state::status::Activity;
+use state::time::BootTime;
 
 use super::View;
 
@@ -123,7 +124,7 @@ pub struct Explanation {
     /// What the last look found.
     pub seen: Seen,
     /// What happened to it lately.
-    pub memory: Memory,
+    pub history: History,
     /// What is being done.
     pub activity: Option<Activity>,
     /// What is done next. `None`: it is as wanted.

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Request, header};
 use serde_json::{Value, json};
 use state::desired::{Assignment, Owner, Record};
 use state::id::ContainerId;
-use state::ownership::answers::{self, Key};
+use state::ownership::answers::Key;
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status};
@@ -41,7 +41,7 @@ struct Fake {
     containerd: bool,
     logs: PathBuf,
     /// What the next request with a key is answered, as one that came before.
-    before: Mutex<Option<answers::Answer>>,
+    before: Mutex<Option<state::desired::answer::Answer>>,
     keys: Mutex<Vec<(Key, String)>>,
     replaced: Mutex<Vec<Replace>>,
 }

@@ -279,7 +279,7 @@ impl Calls for Client {
     async fn poll(
         &self,
         etag: Option<&str>,
-        sent_after: u64,
+        requested_at_seq: u64,
         hold: Duration,
     ) -> Result<Polled, Fault> {
         let path = format!("nodes/{}/desired-state", self.node_id);
@@ -324,7 +324,8 @@ impl Calls for Client {
             .map(str::to_owned);
         let body = self.body(response, SET_BYTES_MAX).await?;
         let (node_id, is_large) = (self.node_id.clone(), body.len() > LARGE);
-        let read = move || wire::listing(&body, &node_id, etag, sent_after).map_err(Fault::bad);
+        let read =
+            move || wire::listing(&body, &node_id, etag, requested_at_seq).map_err(Fault::bad);
         // A large set takes a while, and others use this thread, too.
         let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
         let listing = if is_large {

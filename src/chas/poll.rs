@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use state::ownership::PullOutcome;
+use state::ownership::SetOutcome;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -231,7 +231,7 @@ impl<N: Node, C: Calls> Link<N, C> {
         let Listing { set, .. } = listing;
         let version = set.version();
         match self.node.pull(set).await {
-            Ok(PullOutcome { stale: true, .. }) if known > Some(version.generation) => {
+            Ok(SetOutcome { stale: true, .. }) if known > Some(version.generation) => {
                 self.metrics.polled("stale_generation");
                 let known = known.unwrap_or_default();
                 self.bad_set(
@@ -243,7 +243,7 @@ impl<N: Node, C: Calls> Link<N, C> {
                 );
                 false
             }
-            Ok(PullOutcome { stale: true, .. }) => {
+            Ok(SetOutcome { stale: true, .. }) => {
                 self.metrics.polled("unchanged");
                 self.contact.fresh();
                 true
@@ -281,12 +281,12 @@ async fn heard(asked: &mut watch::Receiver<()>) {
     tokio::time::sleep(PATIENCE).await;
 }
 
-fn say(outcome: &PullOutcome, generation: u64) {
-    let PullOutcome {
+fn say(outcome: &SetOutcome, generation: u64) {
+    let SetOutcome {
         changed,
         conflicts,
         rejected,
-        held,
+        unconfirmed: held,
         ..
     } = outcome;
     tracing::info!(

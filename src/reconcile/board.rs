@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use state::history::History;
 use state::id::ContainerId;
-use state::memory::{BootTime, Memory};
 use state::observed::Seen;
 use state::reason::Reason;
 use state::status::Activity;
+use state::time::BootTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -73,7 +74,7 @@ pub struct Known {
     /// What the last look found.
     pub seen: Seen,
     /// What happened to it lately.
-    pub memory: Memory,
+    pub history: History,
     /// What is being done for it.
     pub activity: Option<Activity>,
     /// How far its pull is.

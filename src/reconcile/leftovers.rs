@@ -17,7 +17,9 @@ impl Board {
         }
         let known = lock(&self.known);
         let left = known.iter().filter(|(id, known)| {
-            desired.get(**id).is_none() && !desired.holds(**id) && !known.seen.instances.is_empty()
+            desired.get(**id).is_none()
+                && !desired.is_unreadable(**id)
+                && !known.seen.instances.is_empty()
         });
         left.map(|(id, known)| (*id, known.seen.clone())).collect()
     }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::history::{Cause, StoredHistory};
 use state::id::ContainerId;
-use state::memory::{BootTime, Cause, Remembered};
 use state::plan::{Step, step};
 use state::reason::{Kind, Reason};
 use state::status::Activity;
 use state::store::StoreError;
+use state::time::BootTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -95,13 +96,13 @@ impl<R: Runtime> Reconciler<R> {
             reconciler: self,
             id,
         };
-        let before = self.board.known(id).memory;
+        let before = self.board.known(id).history;
         self.steps(id, interrupt).await;
-        let memory = self.board.known(id).memory;
-        if memory != before && self.writer.store().desired().get(id).is_some() {
-            let remembered = Remembered {
+        let history = self.board.known(id).history;
+        if history != before && self.writer.store().desired().get(id).is_some() {
+            let remembered = StoredHistory {
                 boot_id: self.board.clock.boot_id(),
-                memory,
+                history,
             };
             self.writer.remember(id, remembered).await;
         }
@@ -112,7 +113,7 @@ impl<R: Runtime> Reconciler<R> {
             let desired = self.writer.store().desired();
             let record = desired.get(id).cloned();
             // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.
-            if desired.holds(id)
+            if desired.is_unreadable(id)
                 || desired
                     .adoption()
                     .is_some_and(|adoption| adoption.is_new || record.is_none())
@@ -136,11 +137,13 @@ impl<R: Runtime> Reconciler<R> {
             let next = self.board.update(id, |known| {
                 if let Some(record) = record {
                     known
-                        .memory
-                        .look(record, &seen, now, |exits| restart_delay(exits, self.draw));
+                        .history
+                        .record_observation(record, &seen, now, |exits| {
+                            restart_delay(exits, self.draw)
+                        });
                 }
                 known.seen = seen;
-                step(id, record, &known.seen, &known.memory, now)
+                step(id, record, &known.seen, &known.history, now)
             });
             match next {
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
@@ -188,15 +191,15 @@ impl<R: Runtime> Reconciler<R> {
         let undone = self.board.update(id, |known| {
             known.activity = None;
             match (&next, &result) {
-                (Step::Pull, Ok(())) => known.memory.pulled(),
+                (Step::Pull, Ok(())) => known.history.record_pull(),
                 (Step::Launch, Ok(())) => {
-                    let before = known.memory.restart_count;
-                    known.memory.launched(now);
-                    if known.memory.restart_count > before {
+                    let before = known.history.restart_count;
+                    known.history.record_start(now);
+                    if known.history.restart_count > before {
                         self.metrics.restarted();
                     }
                 }
-                (Step::Stop(_) | Step::Remove(_), Ok(())) => known.memory.stopped(),
+                (Step::Stop(_) | Step::Remove(_), Ok(())) => known.history.record_stop(),
                 (_, Ok(()) | Err(_)) => {}
             }
             result.err()
@@ -240,11 +243,11 @@ impl<R: Runtime> Reconciler<R> {
         };
         self.metrics.step_failed(step.word(), reason.code());
         self.board.update(id, |known| {
-            let first_loss = reason == Reason::ImageLost && known.memory.attempts == 0;
-            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.memory.attempts, self.draw) };
+            let first_loss = reason == Reason::ImageLost && known.history.attempts == 0;
+            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.history.attempts, self.draw) };
             let wait = own.max(retry_after.unwrap_or_default());
             tracing::warn!(container = %name, %reason, %message, again_in_ms = wait.as_millis(), "failed");
-            known.memory.failed(cause, reason, message.clone(), now, wait);
+            known.history.record_failure(cause, reason, message.clone(), now, wait);
         });
         self.board.trouble(reason, format!("{name}: {message}"));
         After::Look

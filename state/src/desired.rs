@@ -1,5 +1,9 @@
-//! What the node is asked to run: one [`Record`] a container, as the store keeps it.
+//! The desired state, as the store keeps it: one [`Record`] a container, and marks beside them.
+//!
+//! Every type here is stored, in the store's files and (the record) in containerd's labels, and
+//! stored forms live for ever: see the rule in [`crate::spec`].
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
@@ -8,47 +12,54 @@ use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::spec::{Protocol, Spec};
 
+pub mod answer;
+pub mod applied;
 pub mod marks;
-pub mod pulled;
 pub mod set;
 
-/// One container that was asked for, with all that was decided about it when it was accepted.
+/// The stored entries, as names and JSON: the content of every copy of the desired state, whatever
+/// its form.
+pub type Entries = BTreeMap<String, serde_json::Value>;
+
+/// One container's desired entry: the spec as asked, and all that was decided when it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// Given at the first deploy, kept for the life of the name.
+    /// Id, given at the first deploy and kept for the life of the name.
     pub id: ContainerId,
-    /// The operator's name.
+    /// Name that the operator gave.
     pub name: ContainerName,
-    /// What was asked.
+    /// Spec as it was asked for.
     pub spec: Spec,
-    /// [`Spec::hash`] of it.
+    /// [`Spec::hash`] of the spec, as the version that accepted it computed it.
     pub spec_hash: String,
-    /// Whose word it is.
+    /// Owner of the container.
     pub owner: Owner,
-    /// Counts accepted changes of the spec, from 1.
+    /// Number of accepted changes of the spec, from 1.
     pub generation: u64,
     /// The caller's own number for this spec, if it gave one.
     pub revision: Option<u64>,
-    /// The store's counter at the last accepted change: orders changes where no clock can.
+    /// [`Desired::seq`](set::Desired::seq) of the last accepted change: orders changes where no
+    /// clock can.
     pub seq: u64,
-    /// Whether it should run.
+    /// Whether the container should run.
     pub run: RunState,
-    /// 0 to 100; higher starts first.
+    /// Priority, 0 to 100; higher starts first.
     pub priority: u8,
-    /// It is to be stopped, taken away and forgotten.
+    /// Whether the container is to be stopped, removed and forgotten.
     pub removing: bool,
-    /// A restart was asked for and has not been done.
+    /// Whether a restart was asked for and has not been done.
     pub restart_pending: bool,
-    /// It ended and its restart policy leaves it so, until it is started, restarted or changed.
+    /// How the container ended, where its restart policy leaves it so until it is started, restarted
+    /// or changed.
     pub finished: Option<Finished>,
-    /// Its place on the network.
+    /// Address and host ports.
     pub assignment: Assignment,
-    /// It came to the node while that took nothing new, and is not started until it does again.
+    /// Whether the container came while the node was cordoned, and waits for the end of that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cordoned: bool,
-    /// What the image reference meant when it was resolved for this generation. `None`: not resolved yet.
+    /// Digest that the image reference was resolved to for this generation. `None`: not yet.
     pub image_digest: Option<String>,
-    /// When the name was first deployed, milliseconds since 1970. For showing.
+    /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
 }
 
@@ -63,24 +74,26 @@ impl Record {
     }
 }
 
-/// How a container ended that is not to be started again. On disk, so that no restart of agent or node forgets it.
+/// End of a container that is not started again. Stored, so that no restart of agent or node loses
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finished {
-    /// The exit code.
+    /// Exit code; 128 + signal where a signal ended it.
     pub code: u32,
-    /// Why it stays ended: `Completed`, `RetriesExhausted`, or what [`crate::observed::Exit::reason`] calls it.
+    /// Reason why it stays ended: `Completed`, `RetriesExhausted`, or
+    /// [`Exit::reason`](crate::observed::Exit::reason).
     pub reason: Reason,
-    /// When it ended, milliseconds since 1970. For showing.
+    /// Time of the end, milliseconds since 1970. For showing.
     pub at_ms: u64,
 }
 
-/// Who wrote a record, and so who may change it.
+/// Owner of a container: the one who may change it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
-    /// It was pushed over HTTP.
+    /// Whoever pushes over HTTP.
     Push,
-    /// It was pulled from the CHaS API.
+    /// The CHaS API.
     Chas,
 }
 
@@ -88,31 +101,31 @@ pub enum Owner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunState {
-    /// It should.
+    /// The container should run.
     Running,
-    /// It should not, though its network and files are kept.
+    /// The container should not run; its network and files are kept.
     Stopped,
 }
 
-/// A container's place on the network, given when it is accepted and kept for its life, over restarts and reboots.
+/// A container's place on the network, kept for its life, over restarts and reboots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Its address on the bridge.
+    /// Address of the container.
     pub address: Ipv4Addr,
-    /// Its published ports, each with a host port.
+    /// Published ports, each with a host port.
     pub ports: Vec<PortBinding>,
 }
 
 /// One published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortBinding {
-    /// The host address it is published on. `None`: all of them.
+    /// Host address that the port is published on. `None`: all of them.
     pub host_ip: Option<Ipv4Addr>,
-    /// The port on the host.
+    /// Port on the host.
     pub host: u16,
-    /// The port inside the container.
+    /// Port inside the container.
     pub container: u16,
-    /// Their protocol.
+    /// Protocol of both.
     pub protocol: Protocol,
 }
 

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::desired::pulled::{Held, Restored};
+use crate::desired::applied::{RestoredEpoch, Unconfirmed};
 use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
-use crate::ownership::PulledSet;
+use crate::ownership::ChasSet;
 
 /// So many may always be left out at once.
 const OMITTED_ALWAYS: usize = 2;
@@ -39,12 +39,12 @@ pub struct Ends {
 /// What is in doubt about the set: it is of a database that was restored or replaced, and what it does not know may be what is
 /// newer than it. `None`: nothing.
 #[must_use]
-pub fn doubts(desired: &Desired, set: &PulledSet) -> Option<Restored> {
-    let first = || Restored {
-        said: set.prune_confirm,
-        named: set.remove.clone(),
+pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
+    let first = || RestoredEpoch {
+        prune_confirm: set.prune_confirm,
+        remove: set.remove.clone(),
     };
-    match desired.marks().pulled() {
+    match desired.marks().applied_set() {
         Some(pulled) if pulled.version.epoch == set.epoch => pulled.restored.clone(),
         Some(_) => Some(first()),
         // The agent's own memory of what it pulled is lost, and its containers are not.
@@ -56,28 +56,32 @@ pub fn doubts(desired: &Desired, set: &PulledSet) -> Option<Restored> {
 }
 
 /// The set says of this generation that what it leaves out is meant.
-fn confirms(set: &PulledSet, doubts: Option<&Restored>, generation: u64) -> bool {
+fn confirms(set: &ChasSet, doubts: Option<&RestoredEpoch>, generation: u64) -> bool {
     set.prune_confirm == Some(generation)
-        && doubts.is_none_or(|doubts| doubts.said != set.prune_confirm)
+        && doubts.is_none_or(|doubts| doubts.prune_confirm != set.prune_confirm)
 }
 
 /// The set may do all that it asks for: it says so itself, or an operator did.
 #[must_use]
-pub fn is_confirmed(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> bool {
+pub fn is_confirmed(desired: &Desired, set: &ChasSet, doubts: Option<&RestoredEpoch>) -> bool {
     let before = desired
         .marks()
-        .pulled()
+        .applied_set()
         .filter(|pulled| pulled.version == set.version());
     let by_operator = before
-        .and_then(|pulled| pulled.held.as_ref())
+        .and_then(|pulled| pulled.unconfirmed.as_ref())
         .is_some_and(|held| held.confirmed);
     by_operator || confirms(set, doubts, set.generation)
 }
 
 /// What the set says twice, and so means: that it omits something and that it is to be removed; or that it omits it, and that
 /// all which is held of an earlier one is confirmed.
-fn meant(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> BTreeSet<ContainerName> {
-    let is_old = |name: &&ContainerName| doubts.is_some_and(|doubts| doubts.named.contains(*name));
+fn meant(
+    desired: &Desired,
+    set: &ChasSet,
+    doubts: Option<&RestoredEpoch>,
+) -> BTreeSet<ContainerName> {
+    let is_old = |name: &&ContainerName| doubts.is_some_and(|doubts| doubts.remove.contains(*name));
     let mut meant: BTreeSet<_> = set
         .remove
         .iter()
@@ -86,12 +90,12 @@ fn meant(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> BTree
         .collect();
     let earlier = desired
         .marks()
-        .pulled()
+        .applied_set()
         .filter(|pulled| pulled.version.epoch == set.epoch);
     let held = earlier
         .filter(|pulled| confirms(set, doubts, pulled.version.generation))
-        .and_then(|pulled| pulled.held.as_ref());
-    meant.extend(held.into_iter().flat_map(Held::names).cloned());
+        .and_then(|pulled| pulled.unconfirmed.as_ref());
+    meant.extend(held.into_iter().flat_map(Unconfirmed::names).cloned());
     meant
 }
 
@@ -99,10 +103,10 @@ fn meant(desired: &Desired, set: &PulledSet, doubts: Option<&Restored>) -> BTree
 #[must_use]
 pub fn held(
     desired: &Desired,
-    set: &PulledSet,
-    doubts: Option<&Restored>,
+    set: &ChasSet,
+    doubts: Option<&RestoredEpoch>,
     ends: &Ends,
-) -> Option<Held> {
+) -> Option<Unconfirmed> {
     if is_confirmed(desired, set, doubts) {
         return None;
     }
@@ -121,14 +125,14 @@ pub fn held(
                 .count(),
         );
         let is_many = ended > OMITTED_ALWAYS && ended * 100 > all * OMITTED_PERCENT;
-        return is_many.then(|| Held {
+        return is_many.then(|| Unconfirmed {
             omitted,
-            ..Held::default()
+            ..Unconfirmed::default()
         });
     }
     let changed: BTreeSet<_> = ends.changed.difference(&meant).cloned().collect();
     let is_any = !omitted.is_empty() || !changed.is_empty();
-    is_any.then_some(Held {
+    is_any.then_some(Unconfirmed {
         omitted,
         changed,
         confirmed: false,
@@ -138,9 +142,9 @@ pub fn held(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::desired::applied::{AppliedSet, SetVersion};
     use crate::desired::marks::Mark;
-    use crate::desired::pulled::{Pulled, Version};
-    use crate::desired::set::Change;
+    use crate::desired::set::DesiredChange;
     use crate::desired::tests::record;
 
     fn name(number: u64) -> ContainerName {
@@ -154,29 +158,29 @@ mod tests {
                 ..record(name(number).as_str(), number)
             };
             change(number, &mut record);
-            Change::Put(Box::new(record))
+            DesiredChange::Put(Box::new(record))
         });
-        let pulled = Pulled {
-            version: Version {
+        let pulled = AppliedSet {
+            version: SetVersion {
                 epoch: "e".to_owned(),
                 generation: 1,
             },
-            whole: true,
-            ..Pulled::default()
+            fully_applied: true,
+            ..AppliedSet::default()
         };
         Desired::default().with(
             &records
-                .chain([Change::Mark(Mark::Pulled(pulled))])
+                .chain([DesiredChange::Mark(Mark::AppliedSet(pulled))])
                 .collect::<Vec<_>>(),
         )
     }
 
     /// What is held of a set of this epoch.
-    fn of(node: &Desired, epoch: &str, ends: &Ends) -> Option<Held> {
-        let set = PulledSet {
+    fn of(node: &Desired, epoch: &str, ends: &Ends) -> Option<Unconfirmed> {
+        let set = ChasSet {
             epoch: epoch.to_owned(),
             generation: 2,
-            ..PulledSet::default()
+            ..ChasSet::default()
         };
         held(node, &set, doubts(node, &set).as_ref(), ends)
     }

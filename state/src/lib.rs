@@ -16,9 +16,11 @@
 )]
 
 pub mod assign;
+pub mod digest;
+pub mod failure;
 pub mod guard;
+pub mod history;
 pub mod id;
-pub mod memory;
 pub mod observed;
 pub mod ownership;
 pub mod plan;
@@ -29,5 +31,6 @@ pub mod spec;
 pub mod status;
 pub mod store;
 pub mod subnet;
+pub mod time;
 
 pub mod desired;

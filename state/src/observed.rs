@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::memory::BootTime;
 use crate::reason::Reason;
+use crate::time::BootTime;
 
 /// Everything the runtime holds under one container's id, one entry a generation. Empty: nothing of it exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

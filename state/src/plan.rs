@@ -4,11 +4,12 @@
 use std::time::SystemTime;
 
 use crate::desired::{Finished, Record, RunState};
+use crate::history::{Cause, History};
 use crate::id::InstanceName;
-use crate::memory::{BootTime, Cause, Memory};
 use crate::observed::{Exit, Instance, Seen, Task};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
+use crate::time::BootTime;
 
 mod ahead;
 
@@ -71,7 +72,7 @@ pub fn step(
     id: crate::id::ContainerId,
     wanted: Option<&Record>,
     seen: &Seen,
-    memory: &Memory,
+    history: &History,
     now: BootTime,
 ) -> Step {
     let newest = seen
@@ -91,7 +92,7 @@ pub fn step(
                 (towards_stopped(record, seen), Cause::End, false)
             }
             RunState::Running => {
-                let next = towards_running(record, seen, memory);
+                let next = towards_running(record, seen, history);
                 let cause = if matches!(next, Step::Pull | Step::Launch) {
                     Cause::Start
                 } else {
@@ -101,7 +102,7 @@ pub fn step(
             }
         },
     };
-    match memory.waits(cause, restart_pending, now) {
+    match history.waits(cause, restart_pending, now) {
         Some(until) if next != Step::Settled => Step::Wait(until),
         _ => next,
     }
@@ -137,7 +138,7 @@ fn towards_stopped(record: &Record, seen: &Seen) -> Step {
     }
 }
 
-fn towards_running(record: &Record, seen: &Seen, memory: &Memory) -> Step {
+fn towards_running(record: &Record, seen: &Seen, history: &History) -> Step {
     let current = seen.instances.get(&record.generation);
     let task = current.map_or(&Task::Absent, |instance| &instance.task);
     if record.cordoned && seen.instances.is_empty() {
@@ -155,11 +156,11 @@ fn towards_running(record: &Record, seen: &Seen, memory: &Memory) -> Step {
         Task::Running { .. } => return Step::Settled,
         Task::Created { .. } => return Step::Launch,
         Task::Stopped(exit) => Some(exit),
-        Task::Absent => memory.ended.as_ref(),
+        Task::Absent => history.ended.as_ref(),
     };
     match ended
         .filter(|_| !record.restart_pending)
-        .and_then(|exit| finish(record, memory, exit))
+        .and_then(|exit| finish(record, history, exit))
     {
         Some(finished) => Step::Finish(finished),
         None => Step::Launch,
@@ -167,14 +168,14 @@ fn towards_running(record: &Record, seen: &Seen, memory: &Memory) -> Step {
 }
 
 /// Whether the restart policy leaves it ended.
-fn finish(record: &Record, memory: &Memory, exit: &Exit) -> Option<Finished> {
+fn finish(record: &Record, history: &History, exit: &Exit) -> Option<Finished> {
     let policy = record.spec.restart;
     let leave = match policy.policy {
         RestartPolicy::Always => false,
         RestartPolicy::OnFailure => exit.code == 0,
         RestartPolicy::Never => true,
     };
-    let exhausted = policy.max_retries.is_some_and(|max| memory.exits > max);
+    let exhausted = policy.max_retries.is_some_and(|max| history.exits > max);
     let reason = match (leave, exit) {
         (true, Exit { code: 0, .. }) => Reason::Completed,
         (true, exit) => exit.reason(),

@@ -120,7 +120,7 @@ reasons! {
     /// The group is not in the image.
     GroupNotFound: Start, "name a group that the image's /etc/group has, or give a number";
     /// The memory limit is too small even to start the container.
-    MemoryLimitTooSmall: Start, "raise resources.memory; a start alone takes some MiB";
+    MemoryLimitTooSmall: Start, "raise resources.history; a start alone takes some MiB";
     /// A limit asked for cannot be set on this host.
     LimitRefused: Start, "ask for no more than the control group above allows, and look at the message";
     /// A mount that every container gets does not fit into the image.
@@ -168,7 +168,7 @@ reasons! {
     /// The container's process ended, and its restart policy leaves it so.
     Completed: Exit, "nothing; it has done what it was to do";
     /// The container used more memory than its limit and was killed by the kernel.
-    OutOfMemory: Exit, "raise resources.memory, or make the program use less";
+    OutOfMemory: Exit, "raise resources.history, or make the program use less";
     /// The container's process keeps ending soon after its start.
     CrashLoop: Exit, "read the container's log; deploy a version that stays";
     /// It ended more often than `restart.max_retries` allows.

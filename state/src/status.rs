@@ -3,9 +3,10 @@
 use serde::Serialize;
 
 use crate::desired::{Record, RunState};
-use crate::memory::{BootTime, Cause, Memory};
+use crate::history::{Cause, History};
 use crate::observed::{Seen, Task};
 use crate::reason::Reason;
+use crate::time::BootTime;
 
 /// The state of a container in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -105,13 +106,13 @@ impl Condition {
         }
     }
 
-    fn after(status: Status, memory: &Memory) -> Self {
-        let setback = memory.setback.as_ref();
+    fn after(status: Status, history: &History) -> Self {
+        let backoff = history.backoff.as_ref();
         Self {
             status,
-            reason: setback.map(|s| s.reason),
-            message: setback.map(|s| s.message.clone()),
-            next_attempt: setback.map(|s| s.until),
+            reason: backoff.map(|s| s.reason),
+            message: backoff.map(|s| s.message.clone()),
+            next_attempt: backoff.map(|s| s.retry_at),
         }
     }
 }
@@ -121,7 +122,7 @@ impl Condition {
 pub fn condition(
     record: &Record,
     seen: &Seen,
-    memory: &Memory,
+    history: &History,
     activity: Option<Activity>,
 ) -> Condition {
     let task = seen
@@ -129,13 +130,13 @@ pub fn condition(
         .get(&record.generation)
         .map_or(&Task::Absent, |instance| &instance.task);
     let running = matches!(task, Task::Running { .. });
-    let stuck = memory
-        .setback
+    let stuck = history
+        .backoff
         .as_ref()
-        .is_some_and(|setback| setback.cause == Cause::End);
+        .is_some_and(|backoff| backoff.cause == Cause::End);
     if record.removing {
         return if stuck {
-            Condition::after(Status::Removing, memory)
+            Condition::after(Status::Removing, history)
         } else {
             Condition::plain(Status::Removing)
         };
@@ -155,7 +156,7 @@ pub fn condition(
     if record.run == RunState::Stopped {
         let ended = matches!(task, Task::Absent) && activity.is_none();
         return match (stuck, ended) {
-            (true, _) => Condition::after(Status::Stopping, memory),
+            (true, _) => Condition::after(Status::Stopping, history),
             (false, true) => Condition::because(
                 Status::Stopped,
                 Reason::StopRequested,
@@ -173,24 +174,24 @@ pub fn condition(
     }
     match (
         activity,
-        memory.setback.as_ref().map(|setback| setback.cause),
+        history.backoff.as_ref().map(|backoff| backoff.cause),
     ) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
         (_, None) if running => Condition::plain(Status::Running),
         (None, Some(_)) if running => Condition {
             next_attempt: None,
-            ..Condition::after(Status::Running, memory)
+            ..Condition::after(Status::Running, history)
         },
         (Some(Activity::Pulling), _) => Condition {
             next_attempt: None,
-            ..Condition::after(Status::Pulling, memory)
+            ..Condition::after(Status::Pulling, history)
         },
-        (_, Some(Cause::Exit)) => Condition::after(Status::Restarting, memory),
+        (_, Some(Cause::Exit)) => Condition::after(Status::Restarting, history),
         (Some(Activity::Creating), _) => Condition {
             next_attempt: None,
-            ..Condition::after(Status::Creating, memory)
+            ..Condition::after(Status::Creating, history)
         },
-        (None, Some(Cause::Start | Cause::End)) => Condition::after(Status::Failed, memory),
+        (None, Some(Cause::Start | Cause::End)) => Condition::after(Status::Failed, history),
         (None, None) => Condition::plain(Status::Pending),
     }
 }
@@ -206,13 +207,13 @@ mod tests {
 
     #[track_caller]
     fn check(
-        change: impl FnOnce(&mut Record, &mut Memory),
+        change: impl FnOnce(&mut Record, &mut History),
         task: Task,
         activity: Option<Activity>,
         expected: (Status, Option<Reason>),
     ) {
-        let (mut record, mut memory) = (record("a", 1), Memory::default());
-        change(&mut record, &mut memory);
+        let (mut record, mut history) = (record("a", 1), History::default());
+        change(&mut record, &mut history);
         let seen = Seen {
             instances: [(
                 1,
@@ -223,7 +224,7 @@ mod tests {
             )]
             .into(),
         };
-        let condition = condition(&record, &seen, &memory, activity);
+        let condition = condition(&record, &seen, &history, activity);
         assert_eq!((condition.status, condition.reason), expected);
         assert_eq!(condition.reason.is_some(), condition.message.is_some());
     }
@@ -233,8 +234,8 @@ mod tests {
         since: None,
     };
 
-    fn fail(memory: &mut Memory, cause: Cause, reason: Reason) {
-        memory.failed(
+    fn fail(history: &mut History, cause: Cause, reason: Reason) {
+        history.record_failure(
             cause,
             reason,
             "why".to_owned(),
@@ -276,7 +277,7 @@ mod tests {
 
     #[test]
     fn what_failed_says_why_while_it_waits_and_while_it_tries_again() {
-        let bad = |_: &mut Record, m: &mut Memory| fail(m, Cause::Start, Reason::ImageNotFound);
+        let bad = |_: &mut Record, m: &mut History| fail(m, Cause::Start, Reason::ImageNotFound);
         check(
             bad,
             Task::Absent,
@@ -307,7 +308,7 @@ mod tests {
             (Status::Restarting, Some(Reason::OutOfMemory)),
         );
         let finish = |code| {
-            move |r: &mut Record, _: &mut Memory| {
+            move |r: &mut Record, _: &mut History| {
                 r.finished = Some(Finished {
                     code,
                     reason: Reason::Completed,
@@ -331,14 +332,14 @@ mod tests {
 
     #[test]
     fn what_a_cordoned_node_does_not_start_says_so() {
-        let (record, memory) = (
+        let (record, history) = (
             Record {
                 cordoned: true,
                 ..record("a", 1)
             },
-            Memory::default(),
+            History::default(),
         );
-        let condition = condition(&record, &Seen::default(), &memory, None);
+        let condition = condition(&record, &Seen::default(), &history, None);
         assert_eq!(
             (condition.status, condition.reason),
             (Status::Pending, Some(Reason::NodeCordoned))
@@ -347,7 +348,7 @@ mod tests {
 
     #[test]
     fn stopping_ends_as_stopped_and_removing_stays_removing() {
-        let stop = |r: &mut Record, _: &mut Memory| r.run = RunState::Stopped;
+        let stop = |r: &mut Record, _: &mut History| r.run = RunState::Stopped;
         check(
             stop,
             RUNNING,
@@ -366,7 +367,7 @@ mod tests {
             None,
             (Status::Removing, None),
         );
-        let stuck = |r: &mut Record, m: &mut Memory| {
+        let stuck = |r: &mut Record, m: &mut History| {
             r.removing = true;
             fail(m, Cause::End, Reason::RemoveFailed);
         };

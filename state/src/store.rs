@@ -1,7 +1,7 @@
 //! The desired state on disk, in copies: sled, two checksummed files (`store/copy.rs`), and, outside of this crate, the labels of
 //! what the runtime holds.
 //!
-//! There is one writer at a time. A change is decided on what is in memory, written in one transaction, synced to the
+//! There is one writer at a time. A change is decided on what is in history, written in one transaction, synced to the
 //! disk, and only then shown to anybody. Every call that changes something blocks for as long as the disk takes
 //! (0.5 to 2 ms): not for an executor's threads.
 
@@ -14,25 +14,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde_json::Value;
 
 use crate::assign::Pool;
-use crate::desired::set::{Change, Desired};
+use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Finished, Record};
+use crate::history::{History, StoredHistory};
 use crate::id::ContainerId;
-use crate::memory::{Memory, Remembered};
 use files::Files;
 
 mod adopt;
+mod apply;
 mod batch;
 mod copy;
 mod disk;
 mod error;
 mod files;
-mod pull;
 mod push;
 mod quarantine;
 mod recover;
 
 pub use error::StoreError;
-pub use push::{Answered, Replaced, Replacing};
+pub use push::{Answered, ReplaceRequest, Replaced};
 
 /// What a deploy came to.
 #[derive(Clone, Debug)]
@@ -59,9 +59,9 @@ pub struct Limits {
 pub struct Store {
     directory: PathBuf,
     limits: Limits,
-    /// Held by whoever writes.
+    /// Unconfirmed by whoever writes.
     files: Mutex<Files>,
-    /// How far each of the two files is; `None`: not known, or not whole. Held by whoever writes one.
+    /// How far each of the two files is; `None`: not known, or not whole. Unconfirmed by whoever writes one.
     copied: Mutex<[Option<u64>; 2]>,
     desired: RwLock<Arc<Desired>>,
     losses: Vec<String>,
@@ -77,7 +77,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Store {
     /// Opens the store in `directory`, making it if it is not there. Damaged files are moved aside and rebuilt from the
-    /// newest copy that is whole, and files that cannot be written are waited for: see [`losses`](Self::losses).
+    /// newest copy that is fully_applied, and files that cannot be written are waited for: see [`losses`](Self::losses).
     ///
     /// # Errors
     /// [`StoreError::InUse`], and no other.
@@ -144,7 +144,7 @@ impl Store {
             }
             record.seq = desired.seq() + 1;
             Ok((
-                vec![Change::Put(Box::new(record.clone()))],
+                vec![DesiredChange::Put(Box::new(record.clone()))],
                 Arc::new(record),
             ))
         })
@@ -196,7 +196,7 @@ impl Store {
             let is_news = record != **before;
             Ok((
                 if is_news {
-                    vec![Change::Put(Box::new(record))]
+                    vec![DesiredChange::Put(Box::new(record))]
                 } else {
                     Vec::new()
                 },
@@ -214,14 +214,14 @@ impl Store {
             let gone = desired.get(id).is_some_and(|record| record.removing);
             Ok((
                 if gone {
-                    vec![Change::Forget(id)]
+                    vec![DesiredChange::RemoveRecord(id)]
                 } else {
                     Vec::new()
                 },
                 (),
             ))
         })?;
-        self.remember(id, None);
+        self.save_history(id, None);
         Ok(())
     }
 
@@ -236,7 +236,7 @@ impl Store {
                 return Ok((Vec::new(), Vec::new()));
             };
             let (mut changes, told) = adopt::taken(desired, adoption, copies);
-            changes.push(Change::Adopt(None));
+            changes.push(DesiredChange::Adopt(None));
             Ok((changes, told))
         })
     }
@@ -244,7 +244,7 @@ impl Store {
     /// Decides on a change and makes it, in one transaction.
     fn transact<T>(
         &self,
-        decide: impl FnOnce(&Desired) -> Result<(Vec<Change>, T), StoreError>,
+        decide: impl FnOnce(&Desired) -> Result<(Vec<DesiredChange>, T), StoreError>,
     ) -> Result<T, StoreError> {
         let mut files = lock(&self.files);
         // Before the decision, for what is in memory may turn out to be older than the files.
@@ -262,7 +262,7 @@ impl Store {
             return Err(StoreError::Disk(error));
         }
         let next = desired.with(&changes);
-        let mut entries: Vec<_> = changes.iter().map(Change::entry).collect();
+        let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
         entries.push(next.seq_entry());
         if let Err(error) = files.write(&self.directory, &entries) {
             self.writable.store(false, Ordering::Relaxed);
@@ -296,7 +296,7 @@ impl Store {
         }
     }
 
-    /// Brings to the disk what is [remembered](Self::remember) as well. An orderly end does so by itself.
+    /// Brings to the disk what is history](Self::save_history) as well. An orderly end does so by itself.
     pub fn flush(&self) {
         if let Files::Open(disk) = &*lock(&self.files) {
             disk.flush();
@@ -305,7 +305,7 @@ impl Store {
 
     /// Keeps what is remembered of a container (`None`: nothing any more) over a restart of the agent. It is no promise: it
     /// reaches the disk within half a second, and is lost with the files.
-    pub fn remember(&self, id: ContainerId, memory: Option<&Remembered>) {
+    pub fn save_history(&self, id: ContainerId, memory: Option<&StoredHistory>) {
         let value = memory.map(serde_json::to_vec).and_then(Result::ok);
         if let Files::Open(disk) = &*lock(&self.files)
             && let Err(fault) = disk.remember(&id.to_string(), value)
@@ -316,12 +316,12 @@ impl Store {
 
     /// What was remembered when the agent ended of what is desired, as it is true in the boot with this id.
     #[must_use]
-    pub fn memories(&self, boot_id: &str) -> BTreeMap<ContainerId, Memory> {
+    pub fn histories(&self, boot_id: &str) -> BTreeMap<ContainerId, History> {
         let Files::Open(disk) = &*lock(&self.files) else {
             return BTreeMap::new();
         };
         let read = |(key, value): (String, Vec<u8>)| {
-            let remembered: Remembered = serde_json::from_slice(&value).ok()?;
+            let remembered: StoredHistory = serde_json::from_slice(&value).ok()?;
             Some((key.parse().ok()?, remembered.in_boot(boot_id)))
         };
         // A kill may have come between the end of a record and that of its memory.
@@ -337,7 +337,7 @@ impl Store {
     fn new_id(&self, desired: &Desired) -> ContainerId {
         loop {
             let id = ContainerId::from_bits((self.limits.random)());
-            if desired.get(id).is_none() && !desired.holds(id) {
+            if desired.get(id).is_none() && !desired.is_unreadable(id) {
                 return id;
             }
         }

@@ -107,7 +107,7 @@ impl Node {
         condition(
             self.store.desired().get(id).unwrap(),
             &known.seen,
-            &known.memory,
+            &known.history,
             known.activity,
         )
     }

@@ -7,11 +7,12 @@ use chas_node_agent::runtime::RuntimeError;
 use chas_node_agent::runtime::memory::Call;
 use serde_json::{Value, json};
 use state::desired::RunState;
+use state::history::CRASH_LOOP_EXITS;
 use state::id::ContainerId;
-use state::memory::{BootTime, CRASH_LOOP_EXITS};
-use state::ownership::PulledSet;
+use state::ownership::ChasSet;
 use state::reason::{Kind, Reason};
 use state::status::Condition;
+use state::time::BootTime;
 use tokio::time::Instant;
 
 use crate::node::{Node, pass, web};
@@ -274,17 +275,17 @@ async fn what_came_to_a_cordoned_node_starts_when_the_cordon_is_lifted() {
     let node = Node::start();
     let set = |generation, cordon| {
         let containers = vec![state::spec::parse::deploy(&web()).unwrap()];
-        PulledSet {
+        ChasSet {
             epoch: "e".to_owned(),
             generation,
             containers,
             cordon,
-            sent_after: u64::MAX,
-            ..PulledSet::default()
+            requested_at_seq: u64::MAX,
+            ..ChasSet::default()
         }
     };
     let pull = |set| {
-        let changed = node.store.pull(&set, 0, |_| false).unwrap().changed;
+        let changed = node.store.apply_set(&set, 0, |_| false).unwrap().changed;
         changed.iter().for_each(|&id| node.handle.wake(id));
         changed
     };

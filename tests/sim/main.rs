@@ -1,4 +1,4 @@
-//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
+//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in history, in virtual time, with all
 //! that can go wrong drawn from a seed. `contrib/simulate --help`.
 //!
 //! That it finds faults has to be shown anew whenever it is changed. Planted one at a time, and found by seed: a turn begun

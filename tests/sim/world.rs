@@ -1,4 +1,4 @@
-//! A node in memory, on which everything goes wrong that can: the runtime below the agent, which outlives it.
+//! A node in history, on which everything goes wrong that can: the runtime below the agent, which outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};

@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use state::desired::applied::Unconfirmed;
 use state::desired::marks;
-use state::desired::pulled::Held;
 use state::desired::{Owner, Record};
-use state::ownership::{PullOutcome, PulledSet};
+use state::ownership::{ChasSet, SetOutcome};
 use state::plan::{Step, step};
 use state::status::Status;
 use tokio::sync::watch;
@@ -62,9 +62,9 @@ impl AgentLink {
         self.note(move |link| link.node_id = node_id).await;
     }
 
-    async fn note(&self, change: impl FnOnce(&mut marks::Link) + Send + 'static) {
+    async fn note(&self, change: impl FnOnce(&mut marks::NodeIdentity) + Send + 'static) {
         let uuid = self.new_uuid.clone();
-        let change = move |link: &mut marks::Link| {
+        let change = move |link: &mut marks::NodeIdentity| {
             if link.instance_uuid.is_empty() {
                 link.instance_uuid = uuid;
             }
@@ -73,7 +73,7 @@ impl AgentLink {
         if let Err(error) = self
             .node
             .writer
-            .write(move |store| store.link(change))
+            .write(move |store| store.set_identity(change))
             .await
         {
             tracing::warn!(%error, "what this node is to CHaS cannot be kept");
@@ -87,7 +87,7 @@ impl AgentLink {
             .store()
             .desired()
             .marks()
-            .link()
+            .identity()
             .map(|link| link.instance_uuid.clone());
         stored
             .filter(|uuid| !uuid.is_empty())
@@ -96,7 +96,7 @@ impl AgentLink {
 
     fn content(&self, health: &api::Health) -> Content {
         let desired = self.node.writer.store().desired();
-        let pulled = desired.marks().pulled();
+        let pulled = desired.marks().applied_set();
         let observed_generation = pulled.map(|pulled| pulled.version.generation);
         let converged = self.node.converged();
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,9 +115,9 @@ impl AgentLink {
             observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
             applied_generation: *applied,
             converged,
-            pending_prune: pending(
-                pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation))),
-            ),
+            pending_prune: pending(pulled.and_then(|pulled| {
+                Some((pulled.unconfirmed.as_ref()?, pulled.version.generation))
+            })),
             cordoned: desired.marks().cordoned(),
             containers: api::Node::containers(&*self.node)
                 .iter()
@@ -135,7 +135,7 @@ impl AgentLink {
     }
 }
 
-fn pending(held: Option<(&Held, u64)>) -> Option<PendingPrune> {
+fn pending(held: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
     let (held, generation) = held?;
     let names: Vec<_> = held.names().map(ToString::to_string).collect();
     Some(PendingPrune {
@@ -261,17 +261,17 @@ impl chas::Node for AgentLink {
 
     fn asking(&self) -> Asking {
         let desired = self.node.writer.store().desired();
-        let pulled = desired.marks().pulled();
+        let pulled = desired.marks().applied_set();
         Asking {
             etag: pulled.and_then(|pulled| pulled.etag.clone()),
             generation: pulled.map(|pulled| pulled.version.generation),
             epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
-            whole: pulled.is_none_or(|pulled| pulled.whole),
+            whole: pulled.is_none_or(|pulled| pulled.fully_applied),
             seq: desired.seq(),
         }
     }
 
-    async fn pull(&self, set: PulledSet) -> Result<PullOutcome, String> {
+    async fn pull(&self, set: ChasSet) -> Result<SetOutcome, String> {
         let handle = self.node.handle.clone();
         // What is to be taken over from containerd is not known yet, so nor is what the set would end. On a new node that is
         // nothing, and nothing is started before it is known either.
@@ -286,8 +286,8 @@ impl chas::Node for AgentLink {
         let node_id = self.config.node.id.clone();
         let pulled = self.node.writer.write(move |store| {
             // The disk may have taken no writes when the agent started. This costs nothing where it is so already.
-            store.link(|link| link.node_id = node_id)?;
-            let outcome = store.pull(&set, wall_ms(), listening)?;
+            store.set_identity(|link| link.node_id = node_id)?;
+            let outcome = store.apply_set(&set, wall_ms(), listening)?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();
             Ok(outcome)
@@ -317,13 +317,13 @@ impl chas::Node for AgentLink {
         }
     }
 
-    fn link(&self) -> marks::Link {
+    fn link(&self) -> marks::NodeIdentity {
         self.node
             .writer
             .store()
             .desired()
             .marks()
-            .link()
+            .identity()
             .cloned()
             .unwrap_or_default()
     }
@@ -346,20 +346,20 @@ impl AgentNode {
         let as_asked = |record: &Arc<Record>| {
             let Known {
                 seen,
-                memory,
+                history,
                 activity,
                 ..
             } = board.known(record.id);
-            let memory = memory.of(record);
-            let next = step(record.id, Some(record), &seen, &memory, now);
+            let history = history.of(record);
+            let next = step(record.id, Some(record), &seen, &history, now);
             activity.is_none()
                 && next == Step::Settled
                 && !(record.cordoned && seen.instances.is_empty())
         };
-        let pulled = desired.marks().pulled();
+        let pulled = desired.marks().applied_set();
         board.reachability().reachable
             && desired.adoption().is_none()
-            && pulled.is_none_or(|pulled| pulled.whole && pulled.held.is_none())
+            && pulled.is_none_or(|pulled| pulled.fully_applied && pulled.unconfirmed.is_none())
             && desired.records().all(as_asked)
             && board.leftovers(&desired).is_empty()
     }
@@ -368,8 +368,8 @@ impl AgentNode {
     pub(super) fn link_shown(&self) -> Option<api::Link> {
         let standing = self.contact.as_ref()?.standing();
         let desired = self.writer.store().desired();
-        let pulled = desired.marks().pulled();
-        let held = pulled.and_then(|pulled| pulled.held.as_ref());
+        let pulled = desired.marks().applied_set();
+        let held = pulled.and_then(|pulled| pulled.unconfirmed.as_ref());
         let owned = desired
             .records()
             .filter(|record| record.owner == Owner::Chas && !record.removing)

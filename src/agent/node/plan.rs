@@ -13,8 +13,8 @@ use crate::reconcile::{Board, Known};
 
 /// What would be done for a record, which may not be stored yet.
 pub(super) fn course(board: &Board, record: &Record) -> Course {
-    let Known { seen, memory, .. } = board.known(record.id);
-    let planned = plan(record.id, Some(record), &seen, &memory, board.clock.now());
+    let Known { seen, history, .. } = board.known(record.id);
+    let planned = plan(record.id, Some(record), &seen, &history, board.clock.now());
     Course {
         id: record.id,
         name: Some(record.name.clone()),
@@ -78,7 +78,7 @@ impl AgentNode {
         let leftovers = board.leftovers(&desired).into_iter().map(|(id, seen)| {
             let steps = actions(
                 board,
-                plan(id, None, &seen, &board.known(id).memory, board.clock.now()),
+                plan(id, None, &seen, &board.known(id).history, board.clock.now()),
             );
             Course {
                 id,
@@ -98,7 +98,7 @@ impl AgentNode {
         let record = desired.get(id)?;
         let Known {
             seen,
-            memory,
+            history,
             activity,
             ..
         } = self.handle.board().known(id);
@@ -106,7 +106,7 @@ impl AgentNode {
             view: self.view(record),
             next: course(self.handle.board(), record).steps.into_iter().next(),
             seen,
-            memory: memory.of(record),
+            history: history.of(record),
             activity,
             blocked: self.blocked(),
             suppressed: desired.marks().suppressed().get(&record.name).cloned(),

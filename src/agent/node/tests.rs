@@ -363,7 +363,7 @@ async fn what_fails_is_explained_with_what_is_waited_for() {
     assert!(
         next.until.is_some()
             && explanation.view.next_attempt.is_some()
-            && explanation.memory.attempts == 1
+            && explanation.history.attempts == 1
     );
     until(node, id, runs(1)).await;
     assert!(node.explain(id).unwrap().next.is_none());

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use axum::body::Body;
 use serde_json::json;
 use state::desired::{Record, RunState};
-use state::memory::BootTime;
 use state::status::Status;
+use state::time::BootTime;
 use tokio::time::Instant;
 
 use super::{Fake, ask, failed, get, named, nginx, problem, view};

@@ -3,10 +3,10 @@
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::{Value, json};
+use state::desired::answer::{Answer, Outcome};
 use state::id::ContainerId;
-use state::memory::BootTime;
-use state::ownership::answers::{Answer, Outcome};
 use state::status::Status;
+use state::time::BootTime;
 
 use super::{Fake, ask, get, named, nginx, problem, send, view};
 use crate::api::{Node as _, Refusal};

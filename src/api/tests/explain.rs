@@ -4,19 +4,20 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::json;
 use state::desired::Finished;
-use state::memory::{BootTime, Cause, Memory};
+use state::history::{Cause, History};
 use state::observed::{Instance, Seen, Task};
 use state::reason::Reason;
 use state::status::Status;
+use state::time::BootTime;
 
 use super::{Fake, Record, ask, failed, get, named, nginx, problem, pulls, view};
 use crate::api::{Explanation, View};
 
 /// Of one that fails to start, a second after the boot began; its image is tried again ten seconds later.
 pub(super) fn explanation(view: View) -> Explanation {
-    let mut memory = Memory::default();
+    let mut history = History::default();
     let at = BootTime(Duration::from_secs(1));
-    memory.failed(
+    history.record_failure(
         Cause::Start,
         Reason::ImageNotFound,
         "no such tag".to_owned(),
@@ -35,7 +36,7 @@ pub(super) fn explanation(view: View) -> Explanation {
         seen: Seen {
             instances: [(1, running)].into(),
         },
-        memory,
+        history,
         activity: None,
         next: Some(pulls()),
         blocked: None,

@@ -1,7 +1,7 @@
 //! What is believed of what CHaS lists.
 
 use serde_json::{Value, json};
-use state::ownership::PulledSet;
+use state::ownership::ChasSet;
 
 use crate::chas::wire::{self, Acknowledgement, Content, Welcome};
 
@@ -10,7 +10,7 @@ fn set() -> Value {
         "containers": [{"name": "a", "image": "nginx"}], "remove": [{"name": "old"}], "prune_confirm": null, "cordon": false})
 }
 
-fn read(body: &[u8]) -> Result<PulledSet, String> {
+fn read(body: &[u8]) -> Result<ChasSet, String> {
     wire::listing(body, "n", Some("\"t\"".to_owned()), 5).map(|listing| listing.set)
 }
 
@@ -32,7 +32,7 @@ fn a_whole_set_is_taken_as_it_is() {
     assert_eq!(listing.poll_after.map(|after| after.as_secs()), Some(7));
     let set = listing.set;
     assert_eq!(
-        (set.epoch.as_str(), set.generation, set.sent_after),
+        (set.epoch.as_str(), set.generation, set.requested_at_seq),
         ("e", 42, 5)
     );
     assert_eq!(

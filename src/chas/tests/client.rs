@@ -208,7 +208,7 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
         (
             listing.set.generation,
             listing.set.etag.as_deref(),
-            listing.set.sent_after
+            listing.set.requested_at_seq
         ),
         (3, Some("\"t1\""), 7)
     );

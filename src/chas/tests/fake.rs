@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use state::desired::marks;
-use state::ownership::{PullOutcome, PulledSet};
+use state::ownership::{ChasSet, SetOutcome};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -147,11 +147,11 @@ impl Calls for Line {
             tag()
         };
         let etag = (!self.0.tagless).then_some(tag);
-        let set = PulledSet {
+        let set = ChasSet {
             epoch: "e".to_owned(),
             generation,
             etag,
-            ..PulledSet::default()
+            ..ChasSet::default()
         };
         Ok(Polled::Listing {
             listing: Box::new(Listing {
@@ -193,7 +193,7 @@ pub(super) fn registration() -> Registration {
 /// A node without containers.
 pub(super) struct Bare {
     pub(super) asking: Mutex<Asking>,
-    pub(super) link: Mutex<marks::Link>,
+    pub(super) link: Mutex<marks::NodeIdentity>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) status: Mutex<&'static str>,
     pub(super) stores: Mutex<bool>,
@@ -205,7 +205,10 @@ impl Default for Bare {
             whole: true,
             ..Asking::default()
         });
-        let (changes, link) = (watch::Sender::new(0), Mutex::new(marks::Link::default()));
+        let (changes, link) = (
+            watch::Sender::new(0),
+            Mutex::new(marks::NodeIdentity::default()),
+        );
         Self {
             asking,
             link,
@@ -263,7 +266,7 @@ impl Node for Bare {
         self.asking.lock().unwrap().clone()
     }
 
-    fn pull(&self, set: PulledSet) -> impl Future<Output = Result<PullOutcome, String>> + Send {
+    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
         if !*self.stores.lock().unwrap() {
             return ready(Err("the disk is full".to_owned()));
         }
@@ -276,9 +279,9 @@ impl Node for Bare {
             (asking.generation, asking.epoch) = (Some(set.generation), Some(set.epoch));
             self.changes.send_modify(|count| *count += 1);
         }
-        ready(Ok(PullOutcome {
+        ready(Ok(SetOutcome {
             stale,
-            ..PullOutcome::default()
+            ..SetOutcome::default()
         }))
     }
 
@@ -286,7 +289,7 @@ impl Node for Bare {
         ready(())
     }
 
-    fn link(&self) -> marks::Link {
+    fn link(&self) -> marks::NodeIdentity {
         self.link.lock().unwrap().clone()
     }
 

@@ -39,9 +39,9 @@ async fn a_fleet_does_not_boot_come_back_or_go_on_after_a_change_all_at_once() {
     let nodes: Vec<Arc<Bare>> = (0..NODES).map(|_| Arc::default()).collect();
     for node in &nodes {
         // They met CHaS in another boot.
-        *node.link.lock().unwrap() = marks::Link {
+        *node.link.lock().unwrap() = marks::NodeIdentity {
             cluster_size: NODES as u64,
-            ..marks::Link::default()
+            ..marks::NodeIdentity::default()
         };
         join(&server, node, &stop, &tracker);
     }

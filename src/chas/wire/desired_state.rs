@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use state::desired::pulled::Rejected;
-use state::ownership::PulledSet;
+use state::desired::applied::Rejected;
+use state::ownership::ChasSet;
 use state::spec::parse::{self, FieldError};
 
 use super::{SCHEMA, pace};
@@ -19,12 +19,12 @@ const ERRORS_MAX: usize = 16;
 #[derive(Clone, Debug)]
 pub struct Listing {
     /// The set.
-    pub set: PulledSet,
+    pub set: ChasSet,
     /// Between polls that are not held.
     pub poll_after: Option<Duration>,
 }
 
-/// Reads a set that was listed for `node_id`, asked for after change `sent_after`.
+/// Reads a set that was listed for `node_id`, asked for after change `requested_at_seq`.
 ///
 /// # Errors
 /// Why it is no such set, in a sentence. An entry that is not understood is no reason.
@@ -32,7 +32,7 @@ pub fn listing(
     body: &[u8],
     node_id: &str,
     etag: Option<String>,
-    sent_after: u64,
+    requested_at_seq: u64,
 ) -> Result<Listing, String> {
     if body.is_empty() {
         return Err("the answer is empty".to_owned());
@@ -85,7 +85,7 @@ pub fn listing(
         .collect();
     let prune_confirm = body["prune_confirm"].as_u64();
     let cordon = body["cordon"].as_bool().unwrap_or(false);
-    let set = PulledSet {
+    let set = ChasSet {
         epoch,
         generation,
         etag,
@@ -94,7 +94,7 @@ pub fn listing(
         rejected,
         prune_confirm,
         cordon,
-        sent_after,
+        requested_at_seq,
     };
     Ok(Listing {
         set,

@@ -1,7 +1,7 @@
 //! `PUT /nodes/{node_id}/health`: how the node is, and what CHaS answers.
 
 use serde::{Deserialize, Serialize};
-use state::desired::pulled::{Conflict, Rejected};
+use state::desired::applied::{Conflict, Rejected};
 use state::desired::{Owner, PortBinding};
 
 /// `PUT /nodes/{node_id}/health`.

@@ -112,7 +112,7 @@ impl Images {
 
     /// What a container of this image is made from, from what is on the node only.
     ///
-    /// Remembered by digest: a remembered image is answered without asking containerd, so call [`Self::forget`] when its
+    /// StoredHistory by digest: a remembered image is answered without asking containerd, so call [`Self::forget`] when its
     /// snapshot turns out to be gone.
     ///
     /// # Errors

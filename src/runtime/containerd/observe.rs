@@ -10,8 +10,8 @@ use containerd_client::types::v1::{Process, Status};
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
-use state::memory::BootTime;
 use state::observed::{Exit, Instance, Seen, Task};
+use state::time::BootTime;
 
 use super::client::{CallError, quick};
 use super::unpack::SNAPSHOTTER;

@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use state::desired::Record;
 use state::id::InstanceName;
-use state::memory::BootTime;
 use state::observed::Task;
 use state::reason::Reason;
+use state::time::BootTime;
 
 use super::client::{CallError, quick};
 use super::unpack::SNAPSHOTTER;

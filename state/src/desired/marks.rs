@@ -1,5 +1,6 @@
-//! What is noted beside the records: which set was pulled last, which of its containers an operator keeps otherwise, what
-//! was deleted, and which requests were answered. What follows from it is [`crate::ownership`]'s.
+//! Marks: facts stored beside the records. The set of CHaS that was applied last, containers that
+//! an operator keeps otherwise, deleted names, answered requests. The rules that follow from them
+//! are [`crate::ownership`]'s.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,77 +8,77 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::RunState;
-use super::pulled::{Pulled, Version};
-use super::set::Entries;
+use super::answer::Answer;
+use super::applied::{AppliedSet, SetVersion};
+use super::{Entries, RunState};
 use crate::id::{ContainerId, ContainerName};
-use crate::ownership::answers::Answer;
 
-const PULLED: &str = "pulled";
+const APPLIED_SET: &str = "pulled";
 const CORDONED: &str = "cordoned";
-const LINK: &str = "link";
+const IDENTITY: &str = "link";
 const SUPPRESSED: &str = "suppressed/";
 const TOMBSTONE: &str = "tombstone/";
 const ANSWERED: &str = "answered/";
 
-/// What this node is to CHaS, over restarts.
+/// Identity of this node towards CHaS, kept over restarts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Link {
-    /// Made once, with the state directory: tells two nodes of one name apart.
+pub struct NodeIdentity {
+    /// Random id, made once with the state directory: tells two nodes of one name apart.
     pub instance_uuid: String,
-    /// The node's name to CHaS, by which its sets are counted.
+    /// Name of the node at CHaS, whose sets are counted by it.
     #[serde(default)]
     pub node_id: String,
-    /// The boot in which CHaS answered last.
+    /// Boot in which CHaS answered last.
     pub boot_id: String,
-    /// Nodes of the cluster, as CHaS said last. 0: it has not.
+    /// Nodes in the cluster, as CHaS said last. 0: unknown.
     pub cluster_size: u64,
 }
 
-/// An operator stopped, started or deleted what CHaS owns: it stays so until a newer set lists it.
+/// Mark of a container of CHaS that an operator stopped, started or deleted: it stays so until a
+/// newer set lists it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Suppressed {
-    /// The set that was in force. `None`: not known any more; the next one is taken for it.
-    pub at: Option<Version>,
-    /// Whether CHaS lists it as running.
+    /// The set in force at that time. `None`: unknown by now; the next set counts as that one.
+    pub at: Option<SetVersion>,
+    /// State that CHaS lists.
     pub listed: RunState,
 }
 
-/// What was pushed has been deleted, and CHaS may not know yet.
+/// Mark of a pushed container that was deleted, of which CHaS may not know yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tombstone {
-    /// What it was.
+    /// Id of the container.
     pub id: ContainerId,
-    /// The change that deleted it.
+    /// [`Desired::seq`](super::set::Desired::seq) of the change that deleted it.
     pub seq: u64,
 }
 
-/// One change of the marks. `None`: there is no such mark any more.
+/// One change of the marks. `None` removes the mark.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
-    /// The set pulled last.
-    Pulled(Pulled),
-    /// The node takes nothing new (any more).
+    /// The set of CHaS that was applied last.
+    AppliedSet(AppliedSet),
+    /// Whether the node starts nothing new.
     Cordoned(bool),
-    /// What this node is to CHaS.
-    Link(Link),
-    /// A name that an operator keeps otherwise than CHaS lists it.
+    /// Identity of this node towards CHaS.
+    Identity(NodeIdentity),
+    /// Container that an operator keeps otherwise than CHaS lists it.
     Suppressed(ContainerName, Option<Suppressed>),
-    /// A name that was deleted.
+    /// Deleted container.
     Tombstone(ContainerName, Option<Tombstone>),
-    /// What a request with this `Idempotency-Key` was answered.
+    /// Answer to the request with this `Idempotency-Key`.
     Answer(String, Option<Arc<Answer>>),
 }
 
 impl Mark {
-    /// The entry that it changes, and what it is then.
+    /// The stored entry that the mark is, and its new value; `None` removes it.
     pub(super) fn entry(&self) -> (String, Option<Value>) {
         match self {
-            Self::Pulled(pulled) => (PULLED.to_owned(), Some(value(pulled))),
+            Self::AppliedSet(applied) => (APPLIED_SET.to_owned(), Some(value(applied))),
             Self::Cordoned(cordoned) => {
                 (CORDONED.to_owned(), cordoned.then_some(Value::Bool(true)))
             }
-            Self::Link(link) => (LINK.to_owned(), Some(value(link))),
+            Self::Identity(identity) => (IDENTITY.to_owned(), Some(value(identity))),
             Self::Suppressed(name, mark) => {
                 (format!("{SUPPRESSED}{name}"), mark.as_ref().map(value))
             }
@@ -90,7 +91,7 @@ impl Mark {
     }
 }
 
-/// Marks are made of texts and numbers, which JSON always takes.
+/// JSON of a mark. Marks are made of texts and numbers, which JSON always takes.
 fn value(mark: &impl Serialize) -> Value {
     serde_json::to_value(mark).unwrap_or_default()
 }
@@ -98,9 +99,9 @@ fn value(mark: &impl Serialize) -> Value {
 /// All marks, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
-    pulled: Option<Pulled>,
+    applied_set: Option<AppliedSet>,
     cordoned: bool,
-    link: Option<Link>,
+    identity: Option<NodeIdentity>,
     suppressed: BTreeMap<ContainerName, Suppressed>,
     tombstones: BTreeMap<ContainerName, Tombstone>,
     // Shared, for there may be thousands, and most changes leave them as they are.
@@ -108,37 +109,37 @@ pub struct Marks {
 }
 
 impl Marks {
-    /// The set pulled last; `None`: there was none.
+    /// The set of CHaS that was applied last. `None`: none was.
     #[must_use]
-    pub const fn pulled(&self) -> Option<&Pulled> {
-        self.pulled.as_ref()
+    pub const fn applied_set(&self) -> Option<&AppliedSet> {
+        self.applied_set.as_ref()
     }
 
-    /// The node takes nothing new.
+    /// Whether the node starts nothing new.
     #[must_use]
     pub const fn cordoned(&self) -> bool {
         self.cordoned
     }
 
-    /// What this node is to CHaS. `None`: it never asked.
+    /// Identity of this node towards CHaS. `None`: not stored yet.
     #[must_use]
-    pub const fn link(&self) -> Option<&Link> {
-        self.link.as_ref()
+    pub const fn identity(&self) -> Option<&NodeIdentity> {
+        self.identity.as_ref()
     }
 
-    /// Names that an operator keeps otherwise than CHaS lists them.
+    /// Containers that an operator keeps otherwise than CHaS lists them.
     #[must_use]
     pub const fn suppressed(&self) -> &BTreeMap<ContainerName, Suppressed> {
         &self.suppressed
     }
 
-    /// Names of what was pushed and deleted, until CHaS knows.
+    /// Pushed containers that were deleted, until CHaS knows.
     #[must_use]
     pub const fn tombstones(&self) -> &BTreeMap<ContainerName, Tombstone> {
         &self.tombstones
     }
 
-    /// What requests were answered, by `Idempotency-Key`.
+    /// Answers to requests, by `Idempotency-Key`.
     #[must_use]
     pub fn answers(&self) -> &BTreeMap<String, Arc<Answer>> {
         &self.answers
@@ -146,9 +147,9 @@ impl Marks {
 
     pub(super) fn apply(&mut self, mark: &Mark) {
         match mark {
-            Mark::Pulled(pulled) => self.pulled = Some(pulled.clone()),
+            Mark::AppliedSet(applied) => self.applied_set = Some(applied.clone()),
             Mark::Cordoned(cordoned) => self.cordoned = *cordoned,
-            Mark::Link(link) => self.link = Some(link.clone()),
+            Mark::Identity(identity) => self.identity = Some(identity.clone()),
             Mark::Suppressed(name, mark) => set(&mut self.suppressed, name, mark.as_ref()),
             Mark::Tombstone(name, mark) => set(&mut self.tombstones, name, mark.as_ref()),
             Mark::Answer(key, mark) => set(Arc::make_mut(&mut self.answers), key, mark.as_ref()),
@@ -156,9 +157,11 @@ impl Marks {
     }
 
     pub(super) fn entries(&self) -> Entries {
-        let pulled = self.pulled.iter().cloned().map(Mark::Pulled);
-        let link = self.link.iter().cloned().map(Mark::Link);
-        let single = pulled.chain(link).chain([Mark::Cordoned(self.cordoned)]);
+        let applied = self.applied_set.iter().cloned().map(Mark::AppliedSet);
+        let identity = self.identity.iter().cloned().map(Mark::Identity);
+        let single = applied
+            .chain(identity)
+            .chain([Mark::Cordoned(self.cordoned)]);
         let suppressed = self
             .suppressed
             .iter()
@@ -181,14 +184,14 @@ impl Marks {
             .collect()
     }
 
-    /// The mark that an entry is; `None`: it is none, or not understood.
+    /// The mark that an entry is. `None`: the entry is no mark, or not understood.
     pub(super) fn read(key: &str, value: &Value) -> Option<Mark> {
         let value = value.clone();
-        if key == PULLED {
-            return serde_json::from_value(value).ok().map(Mark::Pulled);
+        if key == APPLIED_SET {
+            return serde_json::from_value(value).ok().map(Mark::AppliedSet);
         }
-        if key == LINK {
-            return serde_json::from_value(value).ok().map(Mark::Link);
+        if key == IDENTITY {
+            return serde_json::from_value(value).ok().map(Mark::Identity);
         }
         if key == CORDONED {
             return value.as_bool().map(Mark::Cordoned);

@@ -1,19 +1,17 @@
-//! Everything desired, as one value: what the store keeps, and what every decision is made on.
+//! Everything desired, as one value: the store keeps it, and every decision is made on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::Record;
 use super::marks::{Mark, Marks};
+use super::{Entries, Record};
 use crate::id::{ContainerId, ContainerName};
 
-/// What is on disk, as names and JSON: what every copy of the desired state holds, whatever its form.
-pub type Entries = BTreeMap<String, Value>;
-
-/// The version of the entries. An entry that is not understood is kept as it is; so a newer number is no reason to stop.
+/// Version of the stored entries. An entry that is not understood is kept as it is, so a higher
+/// number is no reason to stop.
 pub const FORMAT: u64 = 1;
 
 const SEQ: &str = "seq";
@@ -29,42 +27,44 @@ pub struct Desired {
     seq: u64,
     adoption: Option<Adoption>,
     marks: Marks,
-    opaque: Entries,
+    unreadable: Entries,
 }
 
-/// The state was begun or rebuilt from something that may be older than what ran: the runtime's own copies of records are
-/// still to be taken in, and until then nothing is known to be unwanted.
+/// Mark of a state that was begun or rebuilt from something that may be older than what ran.
+///
+/// The records in the runtime's labels are still to be adopted; until then no container counts as a
+/// leftover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Adoption {
-    /// Only what was accepted after this change.
+    /// Only records accepted after this change are adopted.
     pub above: u64,
-    /// The state directory was empty: most likely a new node, with nothing to take in.
+    /// Whether the state directory was empty: most likely a new node, with nothing to adopt.
     pub is_new: bool,
 }
 
-/// One change of what is desired.
+/// One change of the desired state.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Change {
+pub enum DesiredChange {
     /// The record is new, or replaces the one with its id.
     Put(Box<Record>),
-    /// There is no record with this id any more.
-    Forget(ContainerId),
-    /// A record that is not understood, as it was found.
-    Hold(ContainerId, Value),
-    /// The runtime's copies are to be taken in; `None`: they have been.
+    /// The record with this id is dropped.
+    RemoveRecord(ContainerId),
+    /// A record that this version cannot read is kept as it was found.
+    KeepUnreadable(ContainerId, Value),
+    /// Records in the runtime's labels are to be adopted. `None`: they have been.
     Adopt(Option<Adoption>),
-    /// Something is noted beside the records.
+    /// A mark changes.
     Mark(Mark),
 }
 
-impl Change {
-    /// The entry that it changes, and what it is then.
+impl DesiredChange {
+    /// The stored entry that changes, and its new value; `None` removes it.
     #[must_use]
     pub fn entry(&self) -> (String, Option<Value>) {
         match self {
             Self::Put(record) => (record_key(record.id), Some(record_value(record))),
-            Self::Forget(id) => (record_key(*id), None),
-            Self::Hold(id, value) => (record_key(*id), Some(value.clone())),
+            Self::RemoveRecord(id) => (record_key(*id), None),
+            Self::KeepUnreadable(id, value) => (record_key(*id), Some(value.clone())),
             Self::Adopt(adoption) => (ADOPTION.to_owned(), adoption.map(adoption_value)),
             Self::Mark(mark) => mark.entry(),
         }
@@ -79,7 +79,7 @@ fn adoption_value(adoption: Adoption) -> Value {
     serde_json::to_value(adoption).unwrap_or_default()
 }
 
-/// A record is made of texts, numbers and lists of them, which JSON always takes.
+/// JSON of a record. A record is made of texts, numbers and lists of them, which JSON always takes.
 fn record_value(record: &Record) -> Value {
     serde_json::to_value(record).unwrap_or_default()
 }
@@ -102,61 +102,75 @@ impl Desired {
         self.records.values()
     }
 
-    /// Counts accepted changes, over restarts.
+    /// Number of accepted changes, counted over restarts.
     #[must_use]
     pub const fn seq(&self) -> u64 {
         self.seq
     }
 
-    /// What of the runtime's copies is still to be taken in; `None`: nothing is missing.
+    /// Adoption that is still to be done. `None`: nothing is missing.
     #[must_use]
     pub const fn adoption(&self) -> Option<Adoption> {
         self.adoption
     }
 
-    /// What is noted beside the records.
+    /// Facts stored beside the records.
     #[must_use]
     pub const fn marks(&self) -> &Marks {
         &self.marks
     }
 
-    /// There is a record with this id that this version does not understand. Its container is to be left alone.
+    /// Whether the record with this id cannot be read by this version. Its container is left alone.
     #[must_use]
-    pub fn holds(&self, id: ContainerId) -> bool {
-        self.opaque.contains_key(&record_key(id))
+    pub fn is_unreadable(&self, id: ContainerId) -> bool {
+        self.unreadable.contains_key(&record_key(id))
     }
 
-    /// A record that this version does not understand has this name.
+    /// Whether a record that cannot be read by this version has this name.
     #[must_use]
-    pub fn holds_name(&self, name: &ContainerName) -> bool {
-        self.opaque
+    pub fn is_unreadable_name(&self, name: &ContainerName) -> bool {
+        let mut records = self
+            .unreadable
             .iter()
-            .any(|(key, value)| key.starts_with(RECORD) && value["name"] == name.as_str())
+            .filter(|(key, _)| key.starts_with(RECORD));
+        records.any(|(_, value)| value["name"] == name.as_str())
     }
 
-    /// How many entries are not understood.
+    /// Ids of the records that cannot be read by this version.
     #[must_use]
-    pub fn opaque_count(&self) -> usize {
-        self.opaque.len()
+    pub fn unreadable_ids(&self) -> BTreeSet<ContainerId> {
+        let ids = self
+            .unreadable
+            .keys()
+            .filter_map(|key| key.strip_prefix(RECORD)?.parse().ok());
+        ids.collect()
     }
 
-    /// What it is after these changes, which are one: [`seq`](Self::seq) counts them once.
+    /// Number of entries that cannot be read by this version.
     #[must_use]
-    pub fn with(&self, changes: &[Change]) -> Self {
+    pub fn unreadable_count(&self) -> usize {
+        self.unreadable.len()
+    }
+
+    /// The state after these changes, which are one: [`seq`](Self::seq) counts them once.
+    #[must_use]
+    pub fn with(&self, changes: &[DesiredChange]) -> Self {
         let mut next = self.clone();
         next.seq += 1;
         changes.iter().for_each(|change| next.apply(change));
         next
     }
 
-    /// One part of a change.
-    pub(crate) fn apply(&mut self, change: &Change) {
+    /// Applies one part of a change.
+    pub(crate) fn apply(&mut self, change: &DesiredChange) {
         match change {
-            Change::Put(record) => self.put(Record::clone(record)),
-            Change::Forget(id) => self.forget(*id),
-            Change::Hold(id, value) => drop(self.opaque.insert(record_key(*id), value.clone())),
-            Change::Adopt(adoption) => self.adoption = *adoption,
-            Change::Mark(mark) => self.marks.apply(mark),
+            DesiredChange::Put(record) => self.put(Record::clone(record)),
+            DesiredChange::RemoveRecord(id) => self.remove(*id),
+            DesiredChange::KeepUnreadable(id, value) => {
+                self.unreadable.insert(record_key(*id), value.clone());
+            }
+            DesiredChange::Adopt(adoption) => self.adoption = *adoption,
+            DesiredChange::Mark(mark) => self.marks.apply(mark),
         }
     }
 
@@ -166,7 +180,7 @@ impl Desired {
         self.records.insert(record.id, Arc::new(record));
     }
 
-    fn forget(&mut self, id: ContainerId) {
+    fn remove(&mut self, id: ContainerId) {
         if let Some(record) = self.records.remove(&id)
             && self.names.get(&record.name) == Some(&id)
         {
@@ -174,62 +188,73 @@ impl Desired {
         }
     }
 
-    /// All of it, as it is written.
+    /// Every entry, as it is stored.
     #[must_use]
     pub fn entries(&self) -> Entries {
-        let mut entries = self.opaque.clone();
-        entries.extend(
-            self.records
-                .values()
-                .map(|record| (record_key(record.id), record_value(record))),
-        );
+        let mut entries = self.unreadable.clone();
+        let records = self.records.values();
+        entries.extend(records.map(|record| (record_key(record.id), record_value(record))));
         entries.extend(self.marks.entries());
         entries.insert(SEQ.to_owned(), Value::from(self.seq));
-        entries.extend(
-            self.adoption
-                .map(|adoption| (ADOPTION.to_owned(), adoption_value(adoption))),
-        );
+        if let Some(adoption) = self.adoption {
+            entries.insert(ADOPTION.to_owned(), adoption_value(adoption));
+        }
         entries
             .entry(FORMAT_KEY.to_owned())
             .or_insert(Value::from(FORMAT));
         entries
     }
 
-    /// The entry that goes with every change.
+    /// The entry that is stored with every change.
     #[must_use]
     pub fn seq_entry(&self) -> (String, Option<Value>) {
         (SEQ.to_owned(), Some(Value::from(self.seq)))
     }
 
-    /// What was written. It cannot fail: what is not understood is kept as it is.
+    /// The state that these entries are. It cannot fail: an entry that is not understood is kept as
+    /// it is.
     #[must_use]
     pub fn from_entries(entries: Entries) -> Self {
         let mut desired = Self::default();
         for (key, value) in entries {
-            let record = key
-                .strip_prefix(RECORD)
-                .and_then(|_| serde_json::from_value::<Record>(value.clone()).ok());
-            let adoption = || serde_json::from_value::<Adoption>(value.clone());
-            match (key.as_str(), value.as_u64(), record) {
-                (ADOPTION, ..) if adoption().is_ok() => desired.adoption = adoption().ok(),
-                (SEQ, Some(seq), _) => desired.seq = desired.seq.max(seq),
-                (FORMAT_KEY, Some(FORMAT), _) => {}
-                (_, _, Some(record))
-                    if record_key(record.id) == key
-                        && !desired.names.contains_key(&record.name) =>
-                {
-                    desired.put(record);
-                }
-                _ => match Marks::read(&key, &value) {
-                    Some(mark) => desired.marks.apply(&mark),
-                    None => drop(desired.opaque.insert(key, value)),
-                },
+            if !desired.read(&key, &value) {
+                desired.unreadable.insert(key, value);
             }
         }
         desired
     }
 
-    /// The version of the agent's entries that these were written by.
+    /// Takes in one stored entry. False: it is not understood.
+    fn read(&mut self, key: &str, value: &Value) -> bool {
+        match key {
+            SEQ => match value.as_u64() {
+                Some(seq) => self.seq = self.seq.max(seq),
+                None => return false,
+            },
+            FORMAT_KEY => return value.as_u64() == Some(FORMAT),
+            ADOPTION => match serde_json::from_value(value.clone()) {
+                Ok(adoption) => self.adoption = Some(adoption),
+                Err(_) => return false,
+            },
+            _ if key.starts_with(RECORD) => match serde_json::from_value::<Record>(value.clone()) {
+                Ok(record) if record_key(record.id) == key && self.is_free(&record) => {
+                    self.put(record);
+                }
+                Ok(_) | Err(_) => return false,
+            },
+            _ => match Marks::read(key, value) {
+                Some(mark) => self.marks.apply(&mark),
+                None => return false,
+            },
+        }
+        true
+    }
+
+    fn is_free(&self, record: &Record) -> bool {
+        !self.names.contains_key(&record.name)
+    }
+
+    /// The format version that these entries were written in.
     #[must_use]
     pub fn format(entries: &Entries) -> u64 {
         entries
@@ -238,7 +263,7 @@ impl Desired {
             .unwrap_or(FORMAT)
     }
 
-    /// The counter in entries, without reading the rest of them.
+    /// [`Self::seq`] of these entries, without reading the rest of them.
     #[must_use]
     pub fn seq_of(entries: &Entries) -> u64 {
         entries.get(SEQ).and_then(Value::as_u64).unwrap_or_default()
@@ -246,51 +271,4 @@ impl Desired {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::desired::tests::record;
-
-    #[test]
-    fn what_is_written_is_read_again() {
-        let desired = Desired::default().with(&[
-            Change::Put(Box::new(record("a", 1))),
-            Change::Adopt(Some(Adoption {
-                above: 7,
-                is_new: false,
-            })),
-        ]);
-        let desired = desired.with(&[Change::Put(Box::new(record("b", 2)))]);
-        assert_eq!(Desired::from_entries(desired.entries()), desired);
-        let gone = desired.with(&[
-            Change::Forget(ContainerId::from_bits(1)),
-            Change::Adopt(None),
-        ]);
-        assert_eq!(
-            (gone.records().count(), gone.seq(), gone.adoption()),
-            (1, 3, None)
-        );
-        assert_eq!(Desired::from_entries(gone.entries()), gone);
-    }
-
-    #[test]
-    fn what_a_newer_version_wrote_is_kept_and_held() {
-        let mut entries = Desired::default()
-            .with(&[Change::Put(Box::new(record("a", 1)))])
-            .entries();
-        let newer = json!({"id": "000000000002", "name": "b", "shape": "unheard of"});
-        entries.insert("record/000000000002".to_owned(), newer);
-        entries.insert("wish/9".to_owned(), json!([1]));
-        entries.insert("format".to_owned(), json!(2));
-        let desired = Desired::from_entries(entries.clone());
-        assert_eq!((desired.records().count(), desired.opaque_count()), (1, 3));
-        assert!(
-            desired.holds(ContainerId::from_bits(2)) && desired.holds_name(&"b".parse().unwrap())
-        );
-        assert!(
-            !desired.holds(ContainerId::from_bits(1)) && !desired.holds_name(&"a".parse().unwrap())
-        );
-        assert_eq!(desired.entries(), entries);
-    }
-}
+mod tests;

@@ -1,18 +1,16 @@
-//! Requests with an `Idempotency-Key`: the first one that is accepted is answered, and its answer is given to every other
-//! one with that key. Pure; the store keeps the answers.
+//! Requests with an `Idempotency-Key`: the first one that is accepted makes the answer that every
+//! other one with that key gets. Pure; the store keeps the answers.
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
+use crate::desired::answer::{Answer, Outcome};
 use crate::desired::marks::{Mark, Marks};
-use crate::desired::set::{Change, Desired};
-use crate::id::{ContainerId, ContainerName};
-use crate::memory::BootTime;
+use crate::desired::set::{Desired, DesiredChange};
+use crate::time::BootTime;
 
-/// How long an answer is kept, of the time that the node is up.
+/// Length of time that an answer is kept, of the time that the node is up.
 pub const KEPT_FOR: Duration = Duration::from_hours(24);
-/// Answers kept: three a minute, over 24 hours. Beyond it, the oldest goes.
+/// Answers kept at once: three a minute, over 24 hours. Beyond that, the oldest goes.
 pub const ANSWERS_MAX: usize = 4096;
 
 /// An `Idempotency-Key`: 1 to 255 visible ASCII characters.
@@ -33,87 +31,50 @@ impl std::str::FromStr for Key {
     }
 }
 
-/// A request that bears a key.
+/// Key and fingerprint of a request.
 #[derive(Clone, Debug)]
 pub struct Keyed {
-    /// The key.
+    /// Key of the request.
     pub key: Key,
-    /// A fingerprint of all that the request asks for.
+    /// Fingerprint of all that the request asks for.
     pub request: String,
-    /// The boot of the node that `now` is of.
+    /// Boot of the node that `now` is of.
     pub boot_id: String,
-    /// The time.
+    /// Time of the request.
     pub now: BootTime,
 }
 
-/// What an accepted request was answered.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// The change that it made.
-    pub seq: u64,
-    /// The boot that `at` is of.
-    pub boot_id: String,
-    /// When.
-    pub at: BootTime,
-    /// A fingerprint of the request.
-    pub request: String,
-    /// It changed something.
-    pub changed: bool,
-    /// What came of it.
-    pub outcome: Outcome,
-}
-
-/// What came of an accepted request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Outcome {
-    /// A deploy.
-    Container {
-        /// The container's id.
-        id: ContainerId,
-        /// Its name.
-        name: ContainerName,
-        /// Its generation then.
-        generation: u64,
-    },
-    /// The set owned by push was replaced.
-    Set {
-        /// The set's fingerprint then.
-        etag: String,
-    },
-}
-
-/// The same key came with another request.
+/// Error: the key came with another request before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reused;
 
-impl Answer {
-    /// How long ago it was, as far as the node's clock can tell: another boot's answer is as old as this boot.
-    fn age(&self, boot_id: &str, now: BootTime) -> Duration {
-        now.since(if self.boot_id == boot_id {
-            self.at
-        } else {
-            BootTime::default()
-        })
-    }
+/// Age of an answer, as far as the node's clock can tell: one of another boot is as old as this
+/// boot.
+fn age(answer: &Answer, boot_id: &str, now: BootTime) -> Duration {
+    let at = if answer.boot_id == boot_id {
+        answer.at
+    } else {
+        BootTime::default()
+    };
+    now.since(at)
+}
 
-    /// It is about what was deleted, of which CHaS does not know yet.
-    fn is_buried(&self, marks: &Marks) -> bool {
-        match &self.outcome {
-            Outcome::Container { id, .. } => marks
-                .tombstones()
-                .values()
-                .any(|tombstone| tombstone.id == *id),
-            Outcome::Set { .. } => false,
-        }
-    }
-
-    fn is_kept(&self, marks: &Marks, keyed: &Keyed) -> bool {
-        self.age(&keyed.boot_id, keyed.now) < KEPT_FOR || self.is_buried(marks)
+/// Whether the answer is about a deleted container, of which CHaS does not know yet.
+fn is_buried(answer: &Answer, marks: &Marks) -> bool {
+    match &answer.outcome {
+        Outcome::Container { id, .. } => marks
+            .tombstones()
+            .values()
+            .any(|tombstone| tombstone.id == *id),
+        Outcome::Set { .. } => false,
     }
 }
 
-/// What this request was answered before; `None`: it is new.
+fn is_kept(answer: &Answer, marks: &Marks, keyed: &Keyed) -> bool {
+    age(answer, &keyed.boot_id, keyed.now) < KEPT_FOR || is_buried(answer, marks)
+}
+
+/// The answer that this request got before. `None`: the request is new.
 ///
 /// # Errors
 /// [`Reused`].
@@ -121,7 +82,7 @@ pub fn before<'a>(marks: &'a Marks, keyed: &Keyed) -> Result<Option<&'a Answer>,
     let answer = marks
         .answers()
         .get(&keyed.key.0)
-        .filter(|answer| answer.is_kept(marks, keyed));
+        .filter(|answer| is_kept(answer, marks, keyed));
     match answer {
         Some(answer) if answer.request != keyed.request => Err(Reused),
         answer => Ok(answer.map(AsRef::as_ref)),
@@ -130,7 +91,12 @@ pub fn before<'a>(marks: &'a Marks, keyed: &Keyed) -> Result<Option<&'a Answer>,
 
 /// The changes that keep an answer, and drop those that need not be kept any longer.
 #[must_use]
-pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -> Vec<Change> {
+pub fn kept(
+    desired: &Desired,
+    keyed: &Keyed,
+    changed: bool,
+    outcome: Outcome,
+) -> Vec<DesiredChange> {
     let (
         marks,
         Keyed {
@@ -147,9 +113,9 @@ pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -
         .filter(|(other, _)| **other != key.0)
         .collect();
     others.retain(|(other, answer)| {
-        let is_kept = answer.is_kept(marks, keyed);
+        let is_kept = is_kept(answer, marks, keyed);
         if !is_kept {
-            changes.push(Change::Mark(Mark::Answer((*other).clone(), None)));
+            changes.push(DesiredChange::Mark(Mark::Answer((*other).clone(), None)));
         }
         is_kept
     });
@@ -157,12 +123,12 @@ pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -
         .checked_sub(ANSWERS_MAX)
         .filter(|excess| *excess > 0)
     {
-        others.sort_by_key(|(_, answer)| (answer.is_buried(marks), answer.seq));
+        others.sort_by_key(|(_, answer)| (is_buried(answer, marks), answer.seq));
         changes.extend(
             others
                 .iter()
                 .take(excess)
-                .map(|(other, _)| Change::Mark(Mark::Answer((*other).clone(), None))),
+                .map(|(other, _)| DesiredChange::Mark(Mark::Answer((*other).clone(), None))),
         );
     }
     let answer = Answer {
@@ -173,7 +139,10 @@ pub fn kept(desired: &Desired, keyed: &Keyed, changed: bool, outcome: Outcome) -
         changed,
         outcome,
     };
-    changes.push(Change::Mark(Mark::Answer(key.0, Some(answer.into()))));
+    changes.push(DesiredChange::Mark(Mark::Answer(
+        key.0,
+        Some(answer.into()),
+    )));
     changes
 }
 

@@ -1,8 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::desired::marks::Link;
+use crate::desired::applied::{AppliedSet, Rejected, SetVersion};
+use crate::desired::marks::NodeIdentity;
 use crate::desired::tests::record;
+use crate::id::ContainerId;
 
 fn deploy(more: &Value) -> Deploy {
     let mut body = json!({"name": "a", "image": "nginx"});
@@ -12,19 +14,19 @@ fn deploy(more: &Value) -> Deploy {
     crate::spec::parse::deploy(&body).unwrap()
 }
 
-fn version(epoch: &str, generation: u64) -> Version {
-    Version {
+fn version(epoch: &str, generation: u64) -> SetVersion {
+    SetVersion {
         epoch: epoch.to_owned(),
         generation,
     }
 }
 
-fn pulled(whole: bool) -> Pulled {
-    Pulled {
+fn pulled(fully_applied: bool) -> AppliedSet {
+    AppliedSet {
         version: version("e", 5),
         etag: Some("t".to_owned()),
-        whole,
-        ..Pulled::default()
+        fully_applied,
+        ..AppliedSet::default()
     }
 }
 
@@ -36,11 +38,11 @@ fn existing(change: impl FnOnce(&mut Record)) -> Record {
     record
 }
 
-fn desired(record: &Record, pulled: Option<Pulled>) -> Desired {
-    let changes = std::iter::once(Change::Put(Box::new(record.clone())));
+fn desired(record: &Record, pulled: Option<AppliedSet>) -> Desired {
+    let changes = std::iter::once(DesiredChange::Put(Box::new(record.clone())));
     Desired::default().with(
         &changes
-            .chain(pulled.map(|pulled| Change::Mark(Mark::Pulled(pulled))))
+            .chain(pulled.map(|pulled| DesiredChange::Mark(Mark::AppliedSet(pulled))))
             .collect::<Vec<_>>(),
     )
 }
@@ -74,7 +76,7 @@ fn rules_2_and_3_what_is_listed_against_what_is_there() {
     let revised = |revision: u64| json!({"image": "caddy", "revision": revision});
     let push = || existing(|_| ());
     let push_at = |revision| existing(|r| r.revision = Some(revision));
-    for (before, listing, sent_after, expected) in [
+    for (before, listing, requested_at_seq, expected) in [
         // The same in all that is asked: it only changes hands, however late it was pushed.
         (Some(push()), same.clone(), 0, Take),
         (Some(push_at(9)), same.clone(), 0, Take),
@@ -133,9 +135,9 @@ fn rules_2_and_3_what_is_listed_against_what_is_there() {
         (None, other, 0, Take),
     ] {
         assert_eq!(
-            listed(before.as_ref(), None, &deploy(&listing), sent_after),
+            listed(before.as_ref(), None, &deploy(&listing), requested_at_seq),
             expected,
-            "{listing} {sent_after} {before:?}"
+            "{listing} {requested_at_seq} {before:?}"
         );
     }
 }
@@ -215,9 +217,9 @@ fn rule_1_only_what_chas_owns_and_does_not_list_is_pruned() {
         } else {
             Vec::new()
         };
-        let set = PulledSet {
+        let set = ChasSet {
             containers,
-            ..PulledSet::default()
+            ..ChasSet::default()
         };
         assert_eq!(
             pruned(&desired, &set).len(),
@@ -234,7 +236,7 @@ fn rule_1_only_what_chas_owns_and_does_not_list_is_pruned() {
             assert!(
                 pruned(
                     &desired,
-                    &PulledSet {
+                    &ChasSet {
                         rejected,
                         ..set.clone()
                     }
@@ -283,7 +285,7 @@ fn rule_5_an_order_about_what_chas_owns_is_noted_until_it_is_as_listed_again() {
         let then = after.with(&lifted(&after, &next, restored));
         assert_eq!(then.marks().suppressed().len(), left, "{next:?}");
         assert_eq!(lifted(&then, &next, restored), []);
-        let newer = Version {
+        let newer = SetVersion {
             generation: 99,
             ..next
         };
@@ -358,7 +360,7 @@ fn rule_6_a_deleted_push_leaves_a_bounded_tombstone_until_it_is_known() {
                 },
             )
         })
-        .map(|(name, tombstone)| Change::Mark(Mark::Tombstone(name, Some(tombstone))))
+        .map(|(name, tombstone)| DesiredChange::Mark(Mark::Tombstone(name, Some(tombstone))))
         .collect();
     let full = before.with(&many);
     let after = full.with(&ordered(&full, &push, Order::Remove).1);
@@ -385,21 +387,21 @@ fn what_is_noted_is_written_and_read_again() {
         key: "k/1".parse().unwrap(),
         request: "r".to_owned(),
         boot_id: "b".to_owned(),
-        now: crate::memory::BootTime::default(),
+        now: crate::time::BootTime::default(),
     };
     let desired = desired.with(&answers::kept(
         &desired,
         &keyed,
         true,
-        answers::Outcome::Set {
+        crate::desired::answer::Outcome::Set {
             etag: "e".to_owned(),
         },
     ));
     let desired = desired.with(&[
-        Change::Mark(Mark::Cordoned(true)),
-        Change::Mark(Mark::Link(Link {
+        DesiredChange::Mark(Mark::Cordoned(true)),
+        DesiredChange::Mark(Mark::Identity(NodeIdentity {
             cluster_size: 3,
-            ..Link::default()
+            ..NodeIdentity::default()
         })),
     ]);
     let entries = desired.entries();

@@ -3,9 +3,10 @@
 
 use super::{Step, step};
 use crate::desired::Record;
+use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
-use crate::memory::{BootTime, Memory};
 use crate::observed::{Instance, Seen, Task};
+use crate::time::BootTime;
 
 /// As many as the reconciler does in one turn.
 const STEPS_MAX: usize = 20;
@@ -27,16 +28,16 @@ pub fn plan(
     id: ContainerId,
     wanted: Option<&Record>,
     seen: &Seen,
-    memory: &Memory,
+    history: &History,
     now: BootTime,
 ) -> Vec<Planned> {
-    let (mut wanted, mut seen, mut memory) = (wanted.cloned(), seen.clone(), memory.clone());
+    let (mut wanted, mut seen, mut history) = (wanted.cloned(), seen.clone(), history.clone());
     let mut planned = Vec::new();
     while planned.len() < STEPS_MAX {
         if let Some(record) = &wanted {
-            memory.look(record, &seen, now, |_| std::time::Duration::ZERO);
+            history.record_observation(record, &seen, now, |_| std::time::Duration::ZERO);
         }
-        let next = step(id, wanted.as_ref(), &seen, &memory, now);
+        let next = step(id, wanted.as_ref(), &seen, &history, now);
         if next == Step::Settled {
             break;
         }
@@ -48,12 +49,12 @@ pub fn plan(
         planned.push(Planned {
             step: next.clone(),
             instance,
-            why: why(&next, wanted.as_ref(), &seen, &memory),
+            why: why(&next, wanted.as_ref(), &seen, &history),
         });
         if matches!(next, Step::Wait(_)) {
             break;
         }
-        model(&next, &mut wanted, &mut seen, &mut memory, now);
+        model(&next, &mut wanted, &mut seen, &mut history, now);
     }
     planned
 }
@@ -63,14 +64,14 @@ fn model(
     step: &Step,
     wanted: &mut Option<Record>,
     seen: &mut Seen,
-    memory: &mut Memory,
+    history: &mut History,
     now: BootTime,
 ) {
     match (step, wanted.as_mut()) {
         (Step::Pull, Some(record)) => {
             // Which one it will be is not known before it is fetched.
             record.image_digest = Some(String::new());
-            memory.pulled();
+            history.record_pull();
         }
         (Step::Launch, Some(record)) => {
             let task = Task::Running {
@@ -85,15 +86,15 @@ fn model(
                 },
             );
             record.restart_pending = false;
-            memory.launched(now);
+            history.record_start(now);
         }
         (Step::Stop(instance), _) => {
             seen.instances.entry(instance.generation).or_default().task = Task::Absent;
-            memory.stopped();
+            history.record_stop();
         }
         (Step::Remove(instance), _) => {
             seen.instances.remove(&instance.generation);
-            memory.stopped();
+            history.record_stop();
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
         (Step::Forget, _) => *wanted = None,
@@ -101,14 +102,14 @@ fn model(
     }
 }
 
-fn why(step: &Step, wanted: Option<&Record>, seen: &Seen, memory: &Memory) -> String {
+fn why(step: &Step, wanted: Option<&Record>, seen: &Seen, history: &History) -> String {
     let Some(record) = wanted else {
         return "nothing asks for it (any more)".to_owned();
     };
     match step {
         Step::Settled => "it is as wanted".to_owned(),
-        Step::Wait(_) => match &memory.setback {
-            Some(setback) => format!("{}: {}", setback.reason, setback.message),
+        Step::Wait(_) => match &history.backoff {
+            Some(backoff) => format!("{}: {}", backoff.reason, backoff.message),
             None => "it is not time yet".to_owned(),
         },
         Step::Pull => format!(

@@ -55,7 +55,7 @@ fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: 
         record.id,
         Some(&record),
         &seen(instances),
-        &Memory::default(),
+        &History::default(),
         BootTime::default(),
     );
     assert_eq!(&next, expected);
@@ -131,7 +131,7 @@ fn what_is_removed_goes_generation_by_generation_and_is_forgotten_last() {
         ContainerId::from_bits(1),
         None,
         &seen(&[(3, RUNNING)]),
-        &Memory::default(),
+        &History::default(),
         BootTime::default(),
     );
     assert_eq!(orphan, Step::Remove(name(3)));
@@ -165,14 +165,14 @@ fn retries_end_when_they_are_used_up() {
         (2, Step::Launch),
         (3, finished(1, Reason::RetriesExhausted)),
     ] {
-        let mut memory = Memory::default();
-        memory.exits = exits;
+        let mut history = History::default();
+        history.exits = exits;
         assert_eq!(
             step(
                 record.id,
                 Some(&record),
                 &seen(&[(1, stopped(1))]),
-                &memory,
+                &history,
                 BootTime::default()
             ),
             expected
@@ -205,8 +205,8 @@ fn a_restart_that_was_asked_for_stops_it_and_starts_it_whatever_the_policy() {
 #[test]
 fn a_wait_holds_up_a_start_but_never_a_removal() {
     let mut record = record("a", 1);
-    let mut memory = Memory::default();
-    memory.failed(
+    let mut history = History::default();
+    history.record_failure(
         Cause::Start,
         Reason::CreateFailed,
         String::new(),
@@ -219,13 +219,13 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
             record.id,
             Some(&record),
             &Seen::default(),
-            &memory,
+            &history,
             BootTime::default()
         ),
         Step::Wait(until)
     );
     assert_eq!(
-        step(record.id, Some(&record), &Seen::default(), &memory, until),
+        step(record.id, Some(&record), &Seen::default(), &history, until),
         Step::Launch
     );
     record.removing = true;
@@ -234,7 +234,7 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
             record.id,
             Some(&record),
             &seen(&[(1, RUNNING)]),
-            &memory,
+            &history,
             BootTime::default()
         ),
         Step::Remove(name(1))

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::desired::Record;
-use crate::desired::set::{Adoption, Change, Desired};
+use crate::desired::set::{Adoption, Desired, DesiredChange};
 use crate::id::ContainerId;
 
 /// The changes that take in what is newer than the state, and what to tell a person of each.
@@ -11,11 +11,11 @@ pub(super) fn taken(
     desired: &Desired,
     adoption: Adoption,
     copies: &[(ContainerId, Value)],
-) -> (Vec<Change>, Vec<String>) {
+) -> (Vec<DesiredChange>, Vec<String>) {
     let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for (id, copy) in copies {
         // Without a record it is what a removal left half done.
-        if desired.holds(*id) || copy.is_null() {
+        if desired.is_unreadable(*id) || copy.is_null() {
             continue;
         }
         match serde_json::from_value::<Record>(copy.clone())
@@ -30,7 +30,7 @@ pub(super) fn taken(
             }),
             // Whatever it is, it is not known to be unwanted.
             None if desired.get(*id).is_none() => {
-                changes.push(Change::Hold(*id, copy.clone()));
+                changes.push(DesiredChange::KeepUnreadable(*id, copy.clone()));
                 told.push(format!(
                     "container {id} is left alone: the record in its labels is not understood"
                 ));
@@ -51,7 +51,7 @@ pub(super) fn taken(
                 "{} ({}, change {}) was taken from containerd's labels",
                 record.name, record.id, record.seq
             ));
-            let change = Change::Put(Box::new(record));
+            let change = DesiredChange::Put(Box::new(record));
             known = known.with(std::slice::from_ref(&change));
             changes.push(change);
         }
@@ -94,7 +94,7 @@ mod tests {
         let desired = Desired::default().with(
             &known
                 .into_iter()
-                .map(|r| Change::Put(Box::new(r)))
+                .map(|r| DesiredChange::Put(Box::new(r)))
                 .collect::<Vec<_>>(),
         );
         let (changes, told) = taken(&desired, adoption, copies);
@@ -132,7 +132,7 @@ mod tests {
             },
             &[(id, json!({"id": "another"}))],
         );
-        assert!(Desired::default().with(&changes).holds(id));
+        assert!(Desired::default().with(&changes).is_unreadable(id));
         assert_eq!(told.len(), 1);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AssignError, assign};
-use crate::desired::set::{Change, Desired};
+use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, PortBinding, Record, RunState};
 use crate::id::ContainerName;
 use crate::spec::parse::Deploy;
@@ -18,7 +18,7 @@ pub(super) struct Batch<'a> {
     pub(super) seq: u64,
     /// What is desired after what is decided so far.
     pub(super) desired: Desired,
-    pub(super) changes: Vec<Change>,
+    pub(super) changes: Vec<DesiredChange>,
 }
 
 impl<'a> Batch<'a> {
@@ -47,7 +47,7 @@ impl<'a> Batch<'a> {
         })
     }
 
-    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = Change>) {
+    pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = DesiredChange>) {
         for change in changes {
             self.desired.apply(&change);
             self.changes.push(change);
@@ -56,8 +56,8 @@ impl<'a> Batch<'a> {
 
     /// The name is what `deploy` asks for, and `owner`'s.
     pub(super) fn take(&mut self, deploy: Deploy, owner: Owner) -> Result<Accepted, StoreError> {
-        if self.desired.holds_name(&deploy.name) {
-            return Err(StoreError::Held(deploy.name));
+        if self.desired.is_unreadable_name(&deploy.name) {
+            return Err(StoreError::UnreadableRecord(deploy.name));
         }
         let before = self.desired.named(&deploy.name).cloned();
         let containers_max = self.store.limits.containers_max;
@@ -76,7 +76,7 @@ impl<'a> Batch<'a> {
                 changed: false,
             });
         }
-        self.apply([Change::Put(Box::new(record.clone()))]);
+        self.apply([DesiredChange::Put(Box::new(record.clone()))]);
         Ok(Accepted {
             record: Arc::new(record),
             changed: true,

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::desired::set::{Desired, Entries, FORMAT};
+use crate::desired::Entries;
+use crate::desired::set::{Desired, FORMAT};
 
 /// The two files.
 pub(super) const NAMES: [&str; 2] = ["desired.json.a", "desired.json.b"];

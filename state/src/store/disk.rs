@@ -12,7 +12,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::files::{LOCK_RETRY, LOCK_TRIES};
-use crate::desired::set::Entries;
+use crate::desired::Entries;
 
 /// sled's page cache. The desired state of a thousand containers is some 2 MB.
 const CACHE_BYTES: u64 = 4 << 20;

@@ -25,10 +25,10 @@ pub enum StoreError {
     KeyReused,
     /// Nothing of what CHaS lists waits for a confirmation.
     #[error("nothing waits for a confirmation")]
-    NothingHeld,
+    NothingToConfirm,
     /// Another generation's changes wait than the one that was confirmed.
     #[error("what waits for a confirmation is of generation {0}; look at it again")]
-    OtherHeld(u64),
+    OtherGeneration(u64),
     /// Nothing has this id.
     #[error("no container has the id {0}")]
     NotFound(ContainerId),
@@ -38,11 +38,12 @@ pub enum StoreError {
     /// The disk did not take it; nothing was changed.
     #[error("the state on disk cannot be written")]
     Disk(#[source] std::io::Error),
-    /// The name is in a record that this version does not understand.
+    /// The name is that of a record that this version cannot read.
     #[error(
-        "{0} is desired already, in a record that a newer version of the agent wrote; it is left alone"
+        "container {0} is stored in a format that this agent cannot read; \
+         it is left running and cannot be changed"
     )]
-    Held(ContainerName),
+    UnreadableRecord(ContainerName),
     /// Which addresses and ports are taken is not known yet.
     #[error(
         "the stored state was damaged and is being rebuilt from what containerd holds; try again once it answers"

@@ -54,7 +54,7 @@ impl Files {
                 Disk::open(&path).map_err(io_error)?
             }
         };
-        // One more counts the note, in memory, that it was rebuilt.
+        // One more counts the note, in history, that it was rebuilt.
         let is_better = matches!(self, Self::Unread)
             && !found.is_empty()
             && Desired::seq_of(&found) + 1 >= desired.seq();

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::{Accepted, Store, StoreError};
-use crate::desired::set::{Change, Desired};
+use crate::desired::answer::{Answer, Outcome};
+use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, PortBinding, Record};
 use crate::id::ContainerId;
-use crate::ownership::answers::{self, Answer, Keyed, Outcome};
+use crate::ownership::answers::{self, Keyed};
 use crate::ownership::{self, Order, Pushed};
 use crate::spec::parse::Deploy;
 
@@ -23,7 +24,7 @@ pub enum Answered<T> {
 
 /// The whole set owned by push, as it is to be.
 #[derive(Clone, Debug, Default)]
-pub struct Replacing {
+pub struct ReplaceRequest {
     /// Everything in it; no name twice.
     pub wanted: Vec<Deploy>,
     /// It must be one of these now, by [`ownership::etag`]. `None`: whichever it is.
@@ -108,11 +109,11 @@ impl Store {
     /// and those of every change.
     pub fn replace(
         &self,
-        replacing: Replacing,
+        replacing: ReplaceRequest,
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Answered<Replaced>, StoreError> {
-        let Replacing {
+        let ReplaceRequest {
             wanted,
             if_match,
             keyed,
@@ -184,8 +185,8 @@ fn push_one(batch: &mut Batch<'_>, deploy: Deploy) -> Result<Accepted, StoreErro
             changed: false,
         }),
         (Pushed::TakeOver, _) => {
-            let unsettled = ownership::unsettled(&batch.desired);
-            batch.apply(unsettled);
+            let again = ownership::apply_again(&batch.desired);
+            batch.apply(again);
             batch.take(deploy, Owner::Push)
         }
         (Pushed::Take | Pushed::Refuse | Pushed::Same, _) => batch.take(deploy, Owner::Push),
@@ -204,8 +205,8 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
             }
             (Pushed::Same, _) => {}
             (Pushed::TakeOver, _) => {
-                let unsettled = ownership::unsettled(&batch.desired);
-                batch.apply(unsettled);
+                let again = ownership::apply_again(&batch.desired);
+                batch.apply(again);
                 mine.push(deploy);
             }
             (Pushed::Take | Pushed::Refuse, _) => mine.push(deploy),
@@ -238,7 +239,7 @@ fn omitted(batch: &mut Batch<'_>, wanted: &[Deploy]) -> Vec<Arc<Record>> {
         .collect();
     for record in &gone {
         let buried = ownership::buried(&batch.desired, record);
-        batch.apply(std::iter::once(Change::Put(Box::new(record.clone()))).chain(buried));
+        batch.apply(std::iter::once(DesiredChange::Put(Box::new(record.clone()))).chain(buried));
     }
     gone.into_iter().map(Arc::new).collect()
 }

@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::copy::{self, Found};
 use super::disk::{Disk, Fault};
 use super::quarantine::quarantine;
-use crate::desired::set::{Adoption, Change, Desired, Entries, FORMAT};
+use crate::desired::Entries;
+use crate::desired::set::{Adoption, Desired, DesiredChange, FORMAT};
 
 /// sled's directory in the state directory.
 pub(super) const SLED: &str = "state";
@@ -129,7 +130,7 @@ fn rebuilt(copy: Option<Entries>, is_new: bool) -> Desired {
         above: desired.seq(),
         is_new,
     });
-    desired.with(&[Change::Adopt(Some(adoption))])
+    desired.with(&[DesiredChange::Adopt(Some(adoption))])
 }
 
 fn taken_from(copy: Option<&(&str, Entries)>) -> String {
@@ -205,7 +206,7 @@ fn note_newer(directory: &Path, entries: &Entries, desired: &Desired, losses: &m
         ));
     }
     // The number of the format itself is one of them then.
-    let held = desired.opaque_count() - usize::from(format != FORMAT);
+    let held = desired.unreadable_count() - usize::from(format != FORMAT);
     if held > 0 {
         losses.push(format!(
             "{held} entries are not understood; they are kept, and their containers are left alone"

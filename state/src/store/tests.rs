@@ -1,6 +1,6 @@
 mod damage;
 mod declared;
-mod held;
+mod guarded;
 mod owners;
 
 use std::net::Ipv4Addr;
@@ -217,8 +217,8 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
         ..Record::clone(&gone)
     };
     let entries = [
-        (Change::Forget(kept.id)).entry(),
-        Change::Put(Box::new(stray)).entry(),
+        (DesiredChange::RemoveRecord(kept.id)).entry(),
+        DesiredChange::Put(Box::new(stray)).entry(),
     ];
     disk.write(&directory.path().join("state"), &entries)
         .unwrap();

@@ -1,5 +1,6 @@
 use super::*;
 use crate::desired::marks::Tombstone;
+use crate::id::ContainerId;
 
 fn keyed(key: &str, request: &str, boot_id: &str, hours: u64) -> Keyed {
     let now = BootTime(Duration::from_hours(hours));
@@ -69,7 +70,7 @@ fn what_is_deleted_keeps_its_answers_until_it_is_known() {
         id: ContainerId::from_bits(1),
         seq: 2,
     };
-    let buried = desired.with(&[Change::Mark(Mark::Tombstone(
+    let buried = desired.with(&[DesiredChange::Mark(Mark::Tombstone(
         "a".parse().unwrap(),
         Some(tombstone),
     ))]);
@@ -116,7 +117,7 @@ fn beyond_the_bound_the_oldest_goes() {
     };
     let full: Vec<_> = (1..=4096)
         .map(|seq| {
-            Change::Mark(Mark::Answer(
+            DesiredChange::Mark(Mark::Answer(
                 format!("k{:04}", 9999 - seq),
                 Some(answer(seq).into()),
             ))
@@ -127,7 +128,7 @@ fn beyond_the_bound_the_oldest_goes() {
         id: ContainerId::from_bits(1),
         seq: 2,
     };
-    desired = desired.with(&[Change::Mark(Mark::Tombstone(
+    desired = desired.with(&[DesiredChange::Mark(Mark::Tombstone(
         "a".parse().unwrap(),
         Some(tombstone),
     ))]);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::desired::RunState;
 use crate::desired::tests::record;
-use crate::memory::Cause;
+use crate::history::Cause;
 use crate::observed::Exit;
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
@@ -46,7 +46,7 @@ fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: 
         record.id,
         Some(&record),
         &seen(instances),
-        &Memory::default(),
+        &History::default(),
         BootTime::default(),
     );
     let shown: Vec<_> = planned
@@ -103,7 +103,7 @@ fn a_plan_is_every_step_with_its_reason() {
         ContainerId::from_bits(1),
         None,
         &seen(&[(3, RUNNING)]),
-        &Memory::default(),
+        &History::default(),
         BootTime::default(),
     );
     assert_eq!(
@@ -114,8 +114,8 @@ fn a_plan_is_every_step_with_its_reason() {
 
 #[test]
 fn a_plan_ends_with_what_is_waited_for() {
-    let (record, mut memory) = (record("a", 1), Memory::default().of(&record("a", 1)));
-    memory.failed(
+    let (record, mut history) = (record("a", 1), History::default().of(&record("a", 1)));
+    history.record_failure(
         Cause::Start,
         Reason::CreateFailed,
         "no room".to_owned(),
@@ -126,7 +126,7 @@ fn a_plan_ends_with_what_is_waited_for() {
         record.id,
         Some(&record),
         &Seen::default(),
-        &memory,
+        &history,
         BootTime::default(),
     );
     let until = BootTime(Duration::from_secs(9));
@@ -160,12 +160,12 @@ proptest! {
         record.spec.restart.policy = policy;
         let wanted = exists.then_some(&record);
         let found = seen(&instances.into_iter().collect::<Vec<_>>());
-        let (mut memory, now) = (Memory::default(), BootTime::default());
+        let (mut history, now) = (History::default(), BootTime::default());
         if exists {
-            memory.look(&record, &found, now, |_| Duration::ZERO);
+            history.record_observation(&record, &found, now, |_| Duration::ZERO);
         }
-        let planned = plan(record.id, wanted, &found, &memory, now);
-        let next = step(record.id, wanted, &found, &memory, now);
+        let planned = plan(record.id, wanted, &found, &history, now);
+        let next = step(record.id, wanted, &found, &history, now);
         prop_assert_eq!(planned.first().map_or(&Step::Settled, |first| &first.step), &next);
         prop_assert!(planned.len() < STEPS_MAX, "it comes to an end: {:?}", planned);
         // Nothing to do means that a fresh look finds what is wanted, and only that.

@@ -206,7 +206,7 @@ fn what_a_newer_version_wrote_survives_reading_and_writing() {
     assert_eq!(store.losses().len(), 2, "{:?}", store.losses());
     assert!(matches!(
         deploy(&store, &json!({"name": "future", "image": "x"})),
-        Err(StoreError::Held(_))
+        Err(StoreError::UnreadableRecord(_))
     ));
     deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
     let store = open_again(store, directory.path());
@@ -221,31 +221,35 @@ fn what_a_newer_version_wrote_survives_reading_and_writing() {
 
 #[test]
 fn what_is_remembered_outlives_the_agent_and_its_waits_end_with_the_boot() {
-    use crate::memory::{BootTime, Cause};
+    use crate::history::Cause;
+    use crate::time::BootTime;
     let (directory, desired) = stored();
     let id = desired.records().next().unwrap().id;
-    let mut memory = Memory::default();
-    memory.failed(
+    let mut history = History::default();
+    history.record_failure(
         Cause::Start,
         Reason::CreateFailed,
         String::new(),
         BootTime(Duration::from_secs(9)),
         Duration::from_secs(5),
     );
-    memory.started = Some(BootTime(Duration::from_secs(3)));
+    history.started = Some(BootTime(Duration::from_secs(3)));
     let store = open(directory.path());
-    store.remember(
+    store.save_history(
         id,
-        Some(&Remembered {
+        Some(&StoredHistory {
             boot_id: "x".to_owned(),
-            memory: memory.clone(),
+            history: history.clone(),
         }),
     );
     let store = open_again(store, directory.path());
-    assert_eq!(store.memories("x")[&id], memory);
-    let after = &store.memories("y")[&id];
+    assert_eq!(store.histories("x")[&id], history);
+    let after = &store.histories("y")[&id];
     assert_eq!((after.attempts, after.started), (1, None));
-    assert_eq!(after.setback.as_ref().unwrap().until, BootTime::default());
+    assert_eq!(
+        after.backoff.as_ref().unwrap().retry_at,
+        BootTime::default()
+    );
 }
 
 #[test]

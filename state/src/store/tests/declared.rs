@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::desired::RunState;
-use crate::memory::BootTime;
-use crate::ownership::answers::{Keyed, Outcome};
-use crate::ownership::{Order, PulledSet, etag};
+use crate::desired::answer::Outcome;
+use crate::ownership::answers::Keyed;
+use crate::ownership::{ChasSet, Order, etag};
 use crate::spec::parse::Deploy;
+use crate::time::BootTime;
 
 fn bodies(wanted: &[Value]) -> Vec<Deploy> {
     wanted
@@ -19,11 +20,11 @@ fn bodies(wanted: &[Value]) -> Vec<Deploy> {
 fn replace(
     store: &Store,
     wanted: &[Value],
-    more: impl FnOnce(&mut Replacing),
+    more: impl FnOnce(&mut ReplaceRequest),
 ) -> Result<Answered<Replaced>, StoreError> {
-    let mut replacing = Replacing {
+    let mut replacing = ReplaceRequest {
         wanted: bodies(wanted),
-        ..Replacing::default()
+        ..ReplaceRequest::default()
     };
     more(&mut replacing);
     store.replace(replacing, 1, |binding| binding.host == 109)
@@ -51,14 +52,14 @@ fn body(name: &str, image: &str, ports: &[u16]) -> Value {
 }
 
 fn pull(store: &Store, generation: u64, containers: &[Value]) {
-    let set = PulledSet {
+    let set = ChasSet {
         epoch: "e".to_owned(),
         generation,
         containers: bodies(containers),
-        sent_after: store.desired().seq(),
-        ..PulledSet::default()
+        requested_at_seq: store.desired().seq(),
+        ..ChasSet::default()
     };
-    store.pull(&set, 1, |_| false).unwrap();
+    store.apply_set(&set, 1, |_| false).unwrap();
 }
 
 fn keyed(key: &str, request: &str) -> Keyed {
@@ -130,7 +131,7 @@ fn a_dry_run_or_an_old_etag_changes_nothing() {
     let store = open(directory.path());
     replace(&store, &[body("a", "x", &[])], |_| ()).unwrap();
     let (seq, before) = (store.desired().seq(), etag(&store.desired()));
-    let dry = |r: &mut Replacing| (r.dry_run, r.keyed) = (true, Some(keyed("k", "r")));
+    let dry = |r: &mut ReplaceRequest| (r.dry_run, r.keyed) = (true, Some(keyed("k", "r")));
     assert_eq!(
         changed(replace(&store, &[body("b", "x", &[])], dry)),
         ["-a", "b"]
@@ -141,7 +142,7 @@ fn a_dry_run_or_an_old_etag_changes_nothing() {
     .unwrap_err();
     assert!(matches!(refused, StoreError::Unmatched(etag) if etag == before));
     assert_eq!(store.desired().seq(), seq);
-    let matching = |r: &mut Replacing| r.if_match = Some(vec!["other".to_owned(), before]);
+    let matching = |r: &mut ReplaceRequest| r.if_match = Some(vec!["other".to_owned(), before]);
     assert_eq!(
         changed(replace(&store, &[body("b", "x", &[])], matching)),
         ["-a", "b"]
@@ -268,7 +269,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
 fn a_refused_request_leaves_its_key_and_a_replacement_is_answered_once_too() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let with_key = |r: &mut Replacing| r.keyed = Some(keyed("k", "r"));
+    let with_key = |r: &mut ReplaceRequest| r.keyed = Some(keyed("k", "r"));
     assert!(replace(&store, &[body("b", "x", &[109])], with_key).is_err());
     assert_eq!(
         changed(replace(&store, &[body("b", "x", &[])], with_key)),
@@ -277,7 +278,7 @@ fn a_refused_request_leaves_its_key_and_a_replacement_is_answered_once_too() {
     let before = etag(&store.desired());
     replace(&store, &[], |_| ()).unwrap();
     // The answer comes before the question whether the set is still the one that was meant.
-    let repeated = |r: &mut Replacing| {
+    let repeated = |r: &mut ReplaceRequest| {
         (r.keyed, r.if_match) = (Some(keyed("k", "r")), Some(vec!["old".to_owned()]));
     };
     let Answered::Before(answer) = replace(&store, &[body("b", "x", &[])], repeated).unwrap()

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::desired::RunState;
-use crate::desired::pulled::Pulled;
-use crate::ownership::{Order, PullOutcome, PulledSet};
+use crate::desired::applied::AppliedSet;
+use crate::ownership::{ChasSet, Order, SetOutcome};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
@@ -28,7 +28,7 @@ fn body(name: usize, image: u8, revision: Option<u64>, running: bool, port: bool
     json!({"name": NAMES[name], "image": format!("x:{image}"), "revision": revision, "state": state, "exposed_ports": ports})
 }
 
-fn set(epoch: &str, generation: u64, containers: &[Value], sent_after: u64) -> PulledSet {
+fn set(epoch: &str, generation: u64, containers: &[Value], requested_at_seq: u64) -> ChasSet {
     let containers: Vec<_> = containers
         .iter()
         .map(|body| crate::spec::parse::deploy(body).unwrap())
@@ -38,19 +38,19 @@ fn set(epoch: &str, generation: u64, containers: &[Value], sent_after: u64) -> P
         Some(format!("{epoch}{generation}")),
         BTreeSet::new(),
     );
-    PulledSet {
+    ChasSet {
         epoch,
         generation,
         etag,
         containers,
         remove,
-        sent_after,
-        ..PulledSet::default()
+        requested_at_seq,
+        ..ChasSet::default()
     }
 }
 
-fn pull(store: &Store, set: &PulledSet) -> PullOutcome {
-    store.pull(set, 1, |_| false).unwrap()
+fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
+    store.apply_set(set, 1, |_| false).unwrap()
 }
 
 fn named(store: &Store, name: &str) -> Arc<Record> {
@@ -87,29 +87,32 @@ fn what_was_pushed_and_is_listed_changes_hands_and_does_not_restart() {
 fn a_push_that_is_younger_than_the_question_stands_until_the_same_set_is_sent_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let sent_after = store.desired().seq();
+    let requested_at_seq = store.desired().seq();
     let pushed = deploy(&store, &web(1)).unwrap().record;
-    let outcome = pull(&store, &set("e", 1, &[web(2)], sent_after));
+    let outcome = pull(&store, &set("e", 1, &[web(2)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (0, Owner::Push)
     );
     assert!(
-        !store.desired().marks().pulled().unwrap().whole,
+        !store.desired().marks().applied_set().unwrap().fully_applied,
         "so that it is sent again"
     );
     // What the reconciler notes of it makes it no younger.
-    let sent_after = store.desired().seq();
+    let requested_at_seq = store.desired().seq();
     store
         .set_image_digest(pushed.id, 1, Some("sha256:1".to_owned()))
         .unwrap();
-    let outcome = pull(&store, &set("e", 1, &[web(2)], sent_after));
+    let outcome = pull(&store, &set("e", 1, &[web(2)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (1, Owner::Chas)
     );
-    let pulled = store.desired().marks().pulled().cloned().unwrap();
-    assert_eq!((pulled.whole, pulled.etag.as_deref()), (true, Some("e1")));
+    let pulled = store.desired().marks().applied_set().cloned().unwrap();
+    assert_eq!(
+        (pulled.fully_applied, pulled.etag.as_deref()),
+        (true, Some("e1"))
+    );
     assert_eq!(
         (named(&store, "a").owner, named(&store, "a").generation),
         (Owner::Chas, 2)
@@ -127,7 +130,7 @@ fn a_higher_revision_takes_it_from_chas_until_chas_lists_the_same() {
             .changed
     );
     assert_eq!(named(&store, "a").owner, Owner::Push);
-    assert!(!store.desired().marks().pulled().unwrap().whole);
+    assert!(!store.desired().marks().applied_set().unwrap().fully_applied);
     // A set from before it neither prunes it nor takes it back.
     for old in [vec![], vec![body(0, 1, Some(7), true, false)]] {
         pull(
@@ -224,10 +227,10 @@ fn a_late_answer_does_not_bring_back_what_was_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let id = deploy(&store, &web(1)).unwrap().record.id;
-    let sent_after = store.desired().seq();
+    let requested_at_seq = store.desired().seq();
     store.order(id, Order::Remove).unwrap();
     store.forget(id).unwrap();
-    let outcome = pull(&store, &set("e", 1, &[web(1)], sent_after));
+    let outcome = pull(&store, &set("e", 1, &[web(1)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (0, Owner::Push)

@@ -74,9 +74,9 @@ struct World {
     epoch: u64,
     generation: u64,
     /// An answer of CHaS that is on its way.
-    pending: Option<PulledSet>,
+    pending: Option<ChasSet>,
     /// What was taken last, by version.
-    taken: Option<PulledSet>,
+    taken: Option<ChasSet>,
 }
 
 impl World {
@@ -152,7 +152,7 @@ impl World {
     }
 
     /// What CHaS answers to a question that is sent now.
-    fn asked(&self) -> PulledSet {
+    fn asked(&self) -> ChasSet {
         let (epoch, seq) = (self.epoch.to_string(), self.store.desired().seq());
         let mut asked = set(&epoch, self.generation, &self.listing, seq);
         if self.is_old_word() {
@@ -194,9 +194,9 @@ impl World {
             .map(|body| crate::spec::parse::deploy(&body).unwrap())
             .collect();
         let replaced = self.store.replace(
-            Replacing {
+            ReplaceRequest {
                 wanted,
-                ..Replacing::default()
+                ..ReplaceRequest::default()
             },
             1,
             |_| false,
@@ -246,9 +246,10 @@ impl World {
             .filter(|record| after.get(record.id).is_some_and(|now| now.removing))
             .count();
         let all = before.records().filter(ran).count();
-        let is_open =
-            |pulled: &Pulled| pulled.version.epoch != pending.epoch || pulled.restored.is_some();
-        let is_other = before.marks().pulled().is_some_and(is_open) && pending.generation == 1;
+        let is_open = |pulled: &AppliedSet| {
+            pulled.version.epoch != pending.epoch || pulled.restored.is_some()
+        };
+        let is_other = before.marks().applied_set().is_some_and(is_open) && pending.generation == 1;
         let runs_on = |record: &Arc<Record>| {
             let now = after.get(record.id).expect("a pull forgets nothing");
             (now.generation, now.run, now.removing)
@@ -266,7 +267,10 @@ impl World {
             .any(|lost| lost.winner == Owner::Push)
             || !outcome.rejected.is_empty();
         assert_eq!(
-            after.marks().pulled().map(|pulled| pulled.whole),
+            after
+                .marks()
+                .applied_set()
+                .map(|pulled| pulled.fully_applied),
             Some(!unsettled)
         );
         Self {
@@ -289,11 +293,11 @@ impl World {
             .collect();
         assert_eq!(addresses.len(), desired.records().count());
         assert_eq!(ports.iter().collect::<BTreeSet<_>>().len(), ports.len());
-        let (Some(pulled), Some(taken)) = (desired.marks().pulled(), &self.taken) else {
+        let (Some(pulled), Some(taken)) = (desired.marks().applied_set(), &self.taken) else {
             return;
         };
         assert_eq!(pulled.version, taken.version());
-        if !pulled.whole || pulled.held.is_some() {
+        if !pulled.fully_applied || pulled.unconfirmed.is_some() {
             return;
         }
         // Converged: a fresh listing of that version says what is there, but for what an operator keeps otherwise.
@@ -311,7 +315,7 @@ impl World {
 }
 
 /// A pull takes nothing from those who push that they were not told of.
-fn keeps_what_was_pushed(before: &Desired, after: &Desired, pending: &PulledSet) {
+fn keeps_what_was_pushed(before: &Desired, after: &Desired, pending: &ChasSet) {
     for record in before
         .records()
         .filter(|record| record.owner == Owner::Push && !record.removing)
@@ -330,7 +334,7 @@ fn keeps_what_was_pushed(before: &Desired, after: &Desired, pending: &PulledSet)
                 .revision
                 .zip(record.revision)
                 .is_some_and(|(listed, pushed)| listed > pushed);
-            is_higher || record.seq <= pending.sent_after
+            is_higher || record.seq <= pending.requested_at_seq
         });
         let same = (&now.spec, now.run) == (&record.spec, record.run);
         assert!(

@@ -35,51 +35,54 @@ fn doubling(n: u32) -> Duration {
 
 #[test]
 fn the_first_restart_is_immediate_and_the_next_wait_longer_and_longer() {
-    let (record, mut memory) = (record("a", 1), Memory::default());
+    let (record, mut history) = (record("a", 1), History::default());
     let mut waits = Vec::new();
     for n in 0..4 {
-        memory.launched(at(100 * n));
-        memory.look(&record, &seen(exit(n)), at(100 * n + 1), doubling);
+        history.record_start(at(100 * n));
+        history.record_observation(&record, &seen(exit(n)), at(100 * n + 1), doubling);
         waits.push(
-            memory
-                .setback
+            history
+                .backoff
                 .clone()
                 .unwrap()
-                .until
+                .retry_at
                 .since(at(100 * n + 1))
                 .as_secs(),
         );
     }
     assert_eq!(waits, [0, 1, 2, 4]);
-    assert_eq!(memory.restart_count, 3);
+    assert_eq!(history.restart_count, 3);
 }
 
 #[test]
 fn one_end_counts_once_however_often_it_is_seen() {
-    let (record, mut memory) = (record("a", 1), Memory::default());
+    let (record, mut history) = (record("a", 1), History::default());
     for _ in 0..5 {
-        memory.look(&record, &seen(exit(1)), at(1), doubling);
+        history.record_observation(&record, &seen(exit(1)), at(1), doubling);
     }
-    assert_eq!(memory.exits, 1);
+    assert_eq!(history.exits, 1);
 }
 
 #[test]
 fn a_healthy_life_forgets_what_was_before() {
-    let (record, mut memory) = (record("a", 1), Memory::default());
+    let (record, mut history) = (record("a", 1), History::default());
     for n in 0..3 {
-        memory.launched(at(n));
-        memory.look(&record, &seen(exit(n)), at(n), doubling);
+        history.record_start(at(n));
+        history.record_observation(&record, &seen(exit(n)), at(n), doubling);
     }
-    memory.launched(at(1000));
-    memory.look(&record, &seen(exit(99)), at(1600), doubling);
-    assert_eq!((memory.exits, memory.setback.unwrap().until), (1, at(1600)));
+    history.record_start(at(1000));
+    history.record_observation(&record, &seen(exit(99)), at(1600), doubling);
+    assert_eq!(
+        (history.exits, history.backoff.unwrap().retry_at),
+        (1, at(1600))
+    );
 }
 
 #[test]
 fn a_life_that_began_before_the_agent_counts_from_its_beginning() {
-    let (record, mut memory) = (record("a", 1), Memory::default().of(&record("a", 1)));
-    memory.exits = 3;
-    memory.look(
+    let (record, mut history) = (record("a", 1), History::default().of(&record("a", 1)));
+    history.exits = 3;
+    history.record_observation(
         &record,
         &seen(Task::Running {
             pid: 1,
@@ -88,35 +91,35 @@ fn a_life_that_began_before_the_agent_counts_from_its_beginning() {
         at(700),
         doubling,
     );
-    assert_eq!(memory.started, Some(at(10)));
-    memory.look(&record, &seen(exit(1)), at(701), doubling);
-    assert_eq!(memory.exits, 1);
+    assert_eq!(history.started, Some(at(10)));
+    history.record_observation(&record, &seen(exit(1)), at(701), doubling);
+    assert_eq!(history.exits, 1);
 }
 
 #[test]
 fn the_end_of_what_was_to_end_is_no_setback() {
-    let (mut record, mut memory) = (record("a", 1), Memory::default());
-    memory.launched(at(1));
+    let (mut record, mut history) = (record("a", 1), History::default());
+    history.record_start(at(1));
     record.run = RunState::Stopped;
-    memory.look(&record, &seen(exit(1)), at(2), doubling);
-    assert_eq!((memory.exits, &memory.setback), (0, &None));
-    memory.failed(
+    history.record_observation(&record, &seen(exit(1)), at(2), doubling);
+    assert_eq!((history.exits, &history.backoff), (0, &None));
+    history.record_failure(
         Cause::End,
         Reason::StopFailed,
         String::new(),
         at(3),
         Duration::from_secs(1),
     );
-    memory.look(&record, &seen(exit(1)), at(4), doubling);
-    assert!(memory.setback.is_some());
-    memory.stopped();
-    assert_eq!(memory.setback, None, "it has stopped after all");
+    history.record_observation(&record, &seen(exit(1)), at(4), doubling);
+    assert!(history.backoff.is_some());
+    history.record_stop();
+    assert_eq!(history.backoff, None, "it has stopped after all");
 }
 
 #[test]
 fn a_task_that_vanished_counts_as_an_end() {
-    let (record, mut memory) = (record("a", 1), Memory::default());
-    memory.look(
+    let (record, mut history) = (record("a", 1), History::default());
+    history.record_observation(
         &record,
         &seen(Task::Running {
             pid: 1,
@@ -125,10 +128,10 @@ fn a_task_that_vanished_counts_as_an_end() {
         at(1),
         doubling,
     );
-    memory.look(&record, &seen(Task::Absent), at(2), doubling);
-    memory.look(&record, &seen(Task::Absent), at(3), doubling);
+    history.record_observation(&record, &seen(Task::Absent), at(2), doubling);
+    history.record_observation(&record, &seen(Task::Absent), at(3), doubling);
     assert_eq!(
-        (memory.exits, memory.ended.map(|exit| exit.code)),
+        (history.exits, history.ended.map(|exit| exit.code)),
         (1, Some(137))
     );
 }
@@ -160,37 +163,37 @@ fn each_way_to_end_has_its_reason_until_it_is_a_crash_loop() {
 
 #[test]
 fn a_new_generation_starts_with_a_clean_slate() {
-    let (mut record, mut memory) = (record("a", 1), Memory::default());
-    memory.look(&record, &seen(exit(1)), at(1), doubling);
+    let (mut record, mut history) = (record("a", 1), History::default());
+    history.record_observation(&record, &seen(exit(1)), at(1), doubling);
     record.generation = 2;
-    memory.look(&record, &seen(exit(1)), at(2), doubling);
+    history.record_observation(&record, &seen(exit(1)), at(2), doubling);
     assert_eq!(
-        memory,
-        Memory {
+        history,
+        History {
             generation: 2,
-            ..Memory::default()
+            ..History::default()
         }
     );
 }
 
 #[test]
 fn a_setback_holds_up_only_steps_of_its_kind() {
-    let mut memory = Memory::default();
-    memory.failed(
+    let mut history = History::default();
+    history.record_failure(
         Cause::Start,
         Reason::CreateFailed,
         String::new(),
         at(1),
         Duration::from_secs(5),
     );
-    assert_eq!(memory.waits(Cause::Start, true, at(5)), Some(at(6)));
-    assert_eq!(memory.waits(Cause::End, false, at(5)), None);
-    assert_eq!(memory.waits(Cause::Start, false, at(6)), None);
-    memory.setback.as_mut().unwrap().cause = Cause::Exit;
+    assert_eq!(history.waits(Cause::Start, true, at(5)), Some(at(6)));
+    assert_eq!(history.waits(Cause::End, false, at(5)), None);
+    assert_eq!(history.waits(Cause::Start, false, at(6)), None);
+    history.backoff.as_mut().unwrap().cause = Cause::Exit;
     assert_eq!(
         (
-            memory.waits(Cause::Start, true, at(5)),
-            memory.waits(Cause::Start, false, at(5))
+            history.waits(Cause::Start, true, at(5)),
+            history.waits(Cause::Start, false, at(5))
         ),
         (None, Some(at(6)))
     );

@@ -11,14 +11,14 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     let old = set("f", 9, &[changed, stopped, body(2), body(8)]);
     let outcome = pull(&store, &old);
     assert_eq!(outcome.changed.len(), 1, "what is new is taken");
-    let names = |held: &Held| {
+    let names = |held: &Unconfirmed| {
         held.names()
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join(" ")
     };
     assert_eq!(
-        outcome.held.as_ref().map(names).as_deref(),
+        outcome.unconfirmed.as_ref().map(names).as_deref(),
         Some("c0 c1 c3")
     );
     let runs = |store: &Store| {
@@ -33,7 +33,7 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     let listed = |bodies: &[usize]| bodies.iter().map(|&name| body(name)).collect::<Vec<_>>();
     assert_eq!(
         pull(&store, &set("f", 10, &listed(&[0, 1, 2, 8])))
-            .held
+            .unconfirmed
             .as_ref()
             .map(names)
             .as_deref(),
@@ -41,22 +41,25 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     );
     assert_eq!(runs(&store), 5);
     // An operator's word counts for what is left out at once, and for the rest with the next answer.
-    let next = PulledSet {
+    let next = ChasSet {
         generation: 11,
         ..old
     };
-    assert!(pull(&store, &next).held.is_some());
+    assert!(pull(&store, &next).unconfirmed.is_some());
     assert_eq!(store.confirm(Some(11)).unwrap().len(), 1);
     assert_eq!(runs(&store), 4);
-    let pulled = store.desired().marks().pulled().cloned().unwrap();
+    let pulled = store.desired().marks().applied_set().cloned().unwrap();
     assert!(
-        !pulled.whole && pulled.etag.is_none(),
+        !pulled.fully_applied && pulled.etag.is_none(),
         "so that it is asked for again, at once"
     );
-    assert_eq!(pull(&store, &next).held, None);
+    assert_eq!(pull(&store, &next).unconfirmed, None);
     assert_eq!(runs(&store), 2);
     // From then on it is an epoch like any other.
-    assert_eq!(pull(&store, &set("f", 12, &listed(&[0, 1, 2]))).held, None);
+    assert_eq!(
+        pull(&store, &set("f", 12, &listed(&[0, 1, 2]))).unconfirmed,
+        None
+    );
 }
 
 #[test]
@@ -70,26 +73,26 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 3);
     // Both were said in last week's generation 9.
-    let old = PulledSet {
+    let old = ChasSet {
         remove: named(&[0]),
         prune_confirm: Some(9),
         ..set("f", 9, &listing(2..3))
     };
     for _ in 0..3 {
-        assert_eq!(pull(&store, &old).held.unwrap().omitted.len(), 2);
+        assert_eq!(pull(&store, &old).unconfirmed.unwrap().omitted.len(), 2);
         assert_eq!(staying(&store), 3);
     }
     // It is kept with the rest, and said again with what is new.
-    let next = PulledSet {
+    let next = ChasSet {
         generation: 10,
         ..old.clone()
     };
-    assert_eq!(pull(&store, &next).held.unwrap().omitted.len(), 2);
+    assert_eq!(pull(&store, &next).unconfirmed.unwrap().omitted.len(), 2);
     // What is named only now is meant, and so is a confirmation of what was held, though it counts as another generation.
     assert_eq!(
         pull(
             &store,
-            &PulledSet {
+            &ChasSet {
                 generation: 11,
                 remove: named(&[0, 1]),
                 ..old.clone()
@@ -99,17 +102,20 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
         .len(),
         1
     );
-    let confirmed = PulledSet {
+    let confirmed = ChasSet {
         generation: 12,
         prune_confirm: Some(11),
         ..old
     };
-    assert_eq!((pull(&store, &confirmed).held, staying(&store)), (None, 1));
+    assert_eq!(
+        (pull(&store, &confirmed).unconfirmed, staying(&store)),
+        (None, 1)
+    );
     // From then on, it is an epoch like any other.
     assert_eq!(
         pull(
             &store,
-            &PulledSet {
+            &ChasSet {
                 remove: named(&[2]),
                 ..set("f", 13, &[])
             }
@@ -130,12 +136,12 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
     for name in [None, Some("c0")] {
         let directory = tempfile::tempdir().unwrap();
         let store = node(directory.path(), 3);
-        let half = PulledSet {
+        let half = ChasSet {
             rejected: vec![bad(name)],
             ..set("f", 1, &listing(1..3))
         };
         assert_eq!(
-            (pull(&store, &half).held, staying(&store)),
+            (pull(&store, &half).unconfirmed, staying(&store)),
             (None, 3),
             "{name:?}"
         );
@@ -149,9 +155,9 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
         );
         let changed = json!({"name": "c1", "image": "x:0"});
         let outcome = pull(&store, &set("f", 2, &[changed, body(2)]));
-        assert_eq!(outcome.held.unwrap().names().count(), 2, "{name:?}");
+        assert_eq!(outcome.unconfirmed.unwrap().names().count(), 2, "{name:?}");
         assert_eq!((staying(&store), outcome.changed.len()), (3, 0));
-        assert_eq!(pull(&store, &set("f", 3, &listing(0..3))).held, None);
+        assert_eq!(pull(&store, &set("f", 3, &listing(0..3))).unconfirmed, None);
         assert_eq!(
             pull(&store, &set("f", 4, &listing(0..2))).changed.len(),
             1,
@@ -164,26 +170,26 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
 fn what_is_pushed_while_a_restored_database_is_asked_is_not_overruled_without_asking() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 1);
-    let sent_after = store.desired().seq();
+    let requested_at_seq = store.desired().seq();
     let pushed = deploy(&store, &json!({"name": "c5", "image": "x:today"}))
         .unwrap()
         .record;
     let old = [body(0), json!({"name": "c5", "image": "x:last-week"})];
     let outcome = pull(
         &store,
-        &PulledSet {
-            sent_after,
+        &ChasSet {
+            requested_at_seq,
             ..set("f", 1, &old)
         },
     );
     assert_eq!(
-        (outcome.conflicts[0].winner, outcome.held),
+        (outcome.conflicts[0].winner, outcome.unconfirmed),
         (Owner::Push, None)
     );
     // It is sent again, asked for after the push.
     assert_eq!(
         pull(&store, &set("f", 1, &old))
-            .held
+            .unconfirmed
             .map(|held| held.changed.len()),
         Some(1)
     );
@@ -202,13 +208,13 @@ fn an_operators_word_makes_a_restored_database_one_like_any_other() {
         index: Some(0),
         errors: Vec::new(),
     };
-    let first = PulledSet {
+    let first = ChasSet {
         rejected: vec![bad],
         ..set("f", 1, &listing(0..3))
     };
-    assert!(pull(&store, &first).held.is_some());
+    assert!(pull(&store, &first).unconfirmed.is_some());
     assert_eq!(store.confirm(Some(1)).unwrap().len(), 1);
     assert!(pull(&store, &first).stale);
-    assert_eq!(pull(&store, &set("f", 2, &listing(0..2))).held, None);
+    assert_eq!(pull(&store, &set("f", 2, &listing(0..2))).unconfirmed, None);
     assert_eq!(staying(&store), 2);
 }

@@ -4,24 +4,24 @@ mod restored;
 
 use super::*;
 use crate::desired::RunState;
-use crate::desired::pulled::{Held, Rejected};
-use crate::ownership::{PullOutcome, PulledSet};
+use crate::desired::applied::{Rejected, Unconfirmed};
+use crate::ownership::{ChasSet, SetOutcome};
 
 fn body(name: usize) -> Value {
     json!({"name": format!("c{name}"), "image": "x:1"})
 }
 
-fn set(epoch: &str, generation: u64, bodies: &[Value]) -> PulledSet {
+fn set(epoch: &str, generation: u64, bodies: &[Value]) -> ChasSet {
     let containers = bodies
         .iter()
         .map(|body| crate::spec::parse::deploy(body).unwrap())
         .collect();
-    PulledSet {
+    ChasSet {
         epoch: epoch.to_owned(),
         generation,
         containers,
-        sent_after: u64::MAX,
-        ..PulledSet::default()
+        requested_at_seq: u64::MAX,
+        ..ChasSet::default()
     }
 }
 
@@ -29,8 +29,8 @@ fn listing(range: std::ops::Range<usize>) -> Vec<Value> {
     range.map(body).collect()
 }
 
-fn pull(store: &Store, set: &PulledSet) -> PullOutcome {
-    store.pull(set, 1, |_| false).unwrap()
+fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
+    store.apply_set(set, 1, |_| false).unwrap()
 }
 
 /// A node that runs so many of CHaS's containers, by generation 1 of epoch `e`.
@@ -58,12 +58,12 @@ fn staying(store: &Store) -> usize {
         .count()
 }
 
-fn held(store: &Store) -> Option<Held> {
+fn held(store: &Store) -> Option<Unconfirmed> {
     store
         .desired()
         .marks()
-        .pulled()
-        .and_then(|pulled| pulled.held.clone())
+        .applied_set()
+        .and_then(|pulled| pulled.unconfirmed.clone())
 }
 
 #[test]
@@ -77,7 +77,7 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
         (1, 6),
         "what is new is taken"
     );
-    assert_eq!(outcome.held.map(|held| held.omitted.len()), Some(5));
+    assert_eq!(outcome.unconfirmed.map(|held| held.omitted.len()), Some(5));
     let store = reopened(
         store,
         directory.path(),
@@ -95,25 +95,25 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
         assert!(
             pull(
                 &store,
-                &PulledSet {
+                &ChasSet {
                     prune_confirm,
                     ..empty.clone()
                 }
             )
-            .held
+            .unconfirmed
             .is_some()
         );
         assert_eq!(staying(&store), 6);
     }
     let outcome = pull(
         &store,
-        &PulledSet {
+        &ChasSet {
             prune_confirm: Some(2),
             ..empty.clone()
         },
     );
     assert_eq!(
-        (outcome.changed.len(), outcome.held, staying(&store)),
+        (outcome.changed.len(), outcome.unconfirmed, staying(&store)),
         (5, None, 1)
     );
     assert!(pull(&store, &empty).stale);
@@ -123,26 +123,26 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
 fn what_is_held_ends_when_it_is_named_or_listed_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
-    assert!(pull(&store, &set("e", 2, &[])).held.is_some());
+    assert!(pull(&store, &set("e", 2, &[])).unconfirmed.is_some());
     let named = (0..4)
         .map(|name| format!("c{name}").parse().unwrap())
         .collect();
     let outcome = pull(
         &store,
-        &PulledSet {
+        &ChasSet {
             remove: named,
             ..set("e", 3, &[])
         },
     );
     assert_eq!(
-        (outcome.changed.len(), outcome.held, staying(&store)),
+        (outcome.changed.len(), outcome.unconfirmed, staying(&store)),
         (5, None, 0)
     );
 
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
-    assert!(pull(&store, &set("e", 2, &[])).held.is_some());
-    assert_eq!(pull(&store, &set("e", 3, &listing(0..5))).held, None);
+    assert!(pull(&store, &set("e", 2, &[])).unconfirmed.is_some());
+    assert_eq!(pull(&store, &set("e", 3, &listing(0..5))).unconfirmed, None);
     assert_eq!(staying(&store), 5);
 }
 
@@ -150,11 +150,14 @@ fn what_is_held_ends_when_it_is_named_or_listed_again() {
 fn an_operator_confirms_what_is_held_and_only_that() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
-    assert!(matches!(store.confirm(None), Err(StoreError::NothingHeld)));
+    assert!(matches!(
+        store.confirm(None),
+        Err(StoreError::NothingToConfirm)
+    ));
     pull(&store, &set("e", 2, &[]));
     assert!(matches!(
         store.confirm(Some(1)),
-        Err(StoreError::OtherHeld(2))
+        Err(StoreError::OtherGeneration(2))
     ));
     assert_eq!(staying(&store), 5);
     assert_eq!(store.confirm(Some(2)).unwrap().len(), 5);
@@ -168,7 +171,7 @@ fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
     let store = node(directory.path(), 2);
     let rename = |name: &'static str| {
         store
-            .link(move |link| link.node_id = name.to_owned())
+            .set_identity(move |link| link.node_id = name.to_owned())
             .unwrap();
     };
     rename("one");
@@ -179,7 +182,7 @@ fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
     rename("two");
     assert_eq!(
         pull(&store, &set("e", 1, &listing(1..2)))
-            .held
+            .unconfirmed
             .map(|held| held.omitted.len()),
         Some(1)
     );
@@ -199,8 +202,8 @@ fn what_was_pulled_by_an_agent_whose_memory_of_it_is_lost_is_guarded() {
             |_| false,
         )
         .unwrap();
-    assert_eq!(store.desired().marks().pulled(), None);
-    assert!(pull(&store, &set("e", 1, &[])).held.is_some());
+    assert_eq!(store.desired().marks().applied_set(), None);
+    assert!(pull(&store, &set("e", 1, &[])).unconfirmed.is_some());
     assert_eq!(staying(&store), 1);
 }
 
@@ -213,7 +216,7 @@ fn an_entry_that_is_not_understood_ends_nothing() {
         index: Some(0),
         errors: Vec::new(),
     };
-    let with = |generation, rejected| PulledSet {
+    let with = |generation, rejected| ChasSet {
         rejected: vec![rejected],
         ..set("e", generation, &listing(0..1))
     };
@@ -229,7 +232,7 @@ fn an_entry_that_is_not_understood_ends_nothing() {
     pull(&store, &with(3, bad(Some("c1"))));
     assert_eq!(staying(&store), 2, "c2 is left out, c1 is not");
     assert!(
-        store.desired().marks().pulled().unwrap().whole,
+        store.desired().marks().applied_set().unwrap().fully_applied,
         "it would be no better the next time"
     );
 }
@@ -238,7 +241,7 @@ fn an_entry_that_is_not_understood_ends_nothing() {
 fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 1);
-    let cordoned = PulledSet {
+    let cordoned = ChasSet {
         cordon: true,
         ..set("e", 2, &listing(0..2))
     };
@@ -262,7 +265,7 @@ fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
     let changed = json!({"name": "c0", "image": "x:2"});
     pull(
         &store,
-        &PulledSet {
+        &ChasSet {
             cordon: true,
             ..set("e", 3, &[changed.clone(), body(1)])
         },

@@ -1,0 +1,208 @@
+//! The rules for sets of CHaS: which of its entries count, and what it removes.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use super::asks_for;
+use crate::desired::applied::{AppliedSet, Conflict, Rejected, SetVersion, Unconfirmed};
+use crate::desired::marks::{Mark, Suppressed, Tombstone};
+use crate::desired::set::{Desired, DesiredChange};
+use crate::desired::{Owner, Record};
+use crate::id::{ContainerId, ContainerName};
+use crate::spec::parse::Deploy;
+
+/// A set that CHaS lists for the node, complete and parsed.
+#[derive(Clone, Debug, Default)]
+pub struct ChasSet {
+    /// Epoch; see [`SetVersion::epoch`].
+    pub epoch: String,
+    /// Generation; see [`SetVersion::generation`].
+    pub generation: u64,
+    /// `ETag` of the reply.
+    pub etag: Option<String>,
+    /// Listed containers.
+    pub containers: Vec<Deploy>,
+    /// Containers named as to be removed. Leaving them out says the same, but may wait for a
+    /// confirmation (see [`crate::guard`]).
+    pub remove: BTreeSet<ContainerName>,
+    /// Entries that are not understood. Containers with their names are left alone.
+    pub rejected: Vec<Rejected>,
+    /// Generation of which CHaS confirms that what it leaves out is meant to be left out.
+    pub prune_confirm: Option<u64>,
+    /// Whether the node is to start nothing new.
+    pub cordon: bool,
+    /// [`Desired::seq`] when the poll was sent.
+    pub requested_at_seq: u64,
+}
+
+impl ChasSet {
+    /// Version of the set.
+    #[must_use]
+    pub fn version(&self) -> SetVersion {
+        SetVersion {
+            epoch: self.epoch.clone(),
+            generation: self.generation,
+        }
+    }
+
+    /// Names that are not left out: those of listed containers, and those of entries that are not
+    /// understood. `None`: unknown, since such an entry has no name.
+    #[must_use]
+    pub fn names(&self) -> Option<BTreeSet<ContainerName>> {
+        let listed = self
+            .containers
+            .iter()
+            .map(|deploy| Some(deploy.name.clone()));
+        let rejected = self
+            .rejected
+            .iter()
+            .map(|entry| entry.name.as_ref()?.parse().ok());
+        listed.chain(rejected).collect()
+    }
+}
+
+/// Relation of a set's version to the one that was applied last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Another epoch, or a higher generation.
+    Newer,
+    /// The same version, which was not fully applied.
+    Again,
+    /// An older version, or the same and fully applied: it changes nothing.
+    Old,
+}
+
+/// Compares a set's version with the set that was applied last.
+#[must_use]
+pub fn age(applied: Option<&AppliedSet>, version: &SetVersion) -> Age {
+    let Some(applied) = applied.filter(|applied| applied.version.epoch == version.epoch) else {
+        return Age::Newer;
+    };
+    match version.generation.cmp(&applied.version.generation) {
+        Ordering::Greater => Age::Newer,
+        Ordering::Equal if !applied.fully_applied || applied.unconfirmed.is_some() => Age::Again,
+        Ordering::Equal | Ordering::Less => Age::Old,
+    }
+}
+
+/// Decision about a container that CHaS lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
+    /// The container becomes CHaS's, as it is listed.
+    Take,
+    /// The same, and the spec that was pushed is lost, for this reason.
+    Overrule(&'static str),
+    /// The spec that was pushed stands, for this reason.
+    Stand(&'static str),
+}
+
+/// Rules 2, 3 and 6: decides about `deploy`, which CHaS lists in answer to a poll sent at change
+/// `requested_at_seq`.
+#[must_use]
+pub fn listed(
+    before: Option<&Record>,
+    tombstone: Option<Tombstone>,
+    deploy: &Deploy,
+    requested_at_seq: u64,
+) -> Listed {
+    let Some(before) = before.filter(|before| !before.removing) else {
+        return match tombstone {
+            Some(tombstone) if tombstone.seq > requested_at_seq => {
+                Listed::Stand("it was deleted after CHaS was asked")
+            }
+            Some(_) | None => Listed::Take,
+        };
+    };
+    if before.owner == Owner::Chas || asks_for(deploy, before) {
+        return Listed::Take;
+    }
+    match (before.revision, deploy.revision) {
+        (Some(pushed), Some(listed)) if listed > pushed => {
+            Listed::Overrule("its revision is higher")
+        }
+        (Some(pushed), Some(listed)) if listed < pushed => Listed::Stand("its revision is higher"),
+        _ if before.seq <= requested_at_seq => {
+            Listed::Overrule("CHaS was asked after it was pushed")
+        }
+        _ => Listed::Stand("it was pushed after CHaS was asked"),
+    }
+}
+
+/// Whether no push stands against the set.
+#[must_use]
+pub fn is_agreed(conflicts: &[Conflict]) -> bool {
+    conflicts
+        .iter()
+        .all(|conflict| conflict.winner == Owner::Chas)
+}
+
+/// The mark after a change by which the node is no longer as CHaS lists it: the set is to be applied
+/// again.
+#[must_use]
+pub fn apply_again(desired: &Desired) -> Option<DesiredChange> {
+    let applied = desired
+        .marks()
+        .applied_set()
+        .filter(|applied| applied.fully_applied)?;
+    let again = AppliedSet {
+        fully_applied: false,
+        ..applied.clone()
+    };
+    Some(DesiredChange::Mark(Mark::AppliedSet(again)))
+}
+
+/// Rule 1: the containers of CHaS that the set does not list.
+#[must_use]
+pub fn pruned(desired: &Desired, set: &ChasSet) -> Vec<Record> {
+    let names = set.names();
+    let is_pruned = |record: &Record| match &names {
+        Some(names) => !names.contains(&record.name),
+        None => {
+            let is_listed = set
+                .containers
+                .iter()
+                .any(|listed| listed.name == record.name);
+            set.remove.contains(&record.name) && !is_listed
+        }
+    };
+    let owned = desired.records().map(AsRef::as_ref);
+    let owned = owned.filter(|record: &&Record| record.owner == Owner::Chas && !record.removing);
+    owned.filter(|record| is_pruned(record)).cloned().collect()
+}
+
+/// Rule 5: the marks of suppressed containers that change with a set of this version.
+///
+/// A newer set ends a mark, but for a mark whose own set is unknown, and for the first set of a
+/// restored database, which may be older.
+#[must_use]
+pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<DesiredChange> {
+    let mut changes = Vec::new();
+    for (name, mark) in desired.marks().suppressed() {
+        if mark.at.as_ref() == Some(version) {
+            continue;
+        }
+        let is_of_epoch = mark.at.as_ref().is_some_and(|at| at.epoch == version.epoch);
+        let stays = !is_of_epoch && (restored || mark.at.is_none());
+        let kept = stays.then(|| Suppressed {
+            at: Some(version.clone()),
+            ..mark.clone()
+        });
+        changes.push(DesiredChange::Mark(Mark::Suppressed(name.clone(), kept)));
+    }
+    changes
+}
+
+/// Outcome of applying a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetOutcome {
+    /// Whether the set was older than the applied one, or the same: nothing was done.
+    pub stale: bool,
+    /// Containers that changed.
+    pub changed: Vec<ContainerId>,
+    /// Names about which push and CHaS differ.
+    pub conflicts: Vec<Conflict>,
+    /// Entries that could not be applied; their containers stay as they are.
+    pub rejected: Vec<Rejected>,
+    /// Part of the set that waits for a confirmation.
+    pub unconfirmed: Option<Unconfirmed>,
+}

@@ -1,0 +1,322 @@
+//! Sets of CHaS, applied as [`crate::ownership`] and [`crate::guard`] have it.
+
+use std::collections::BTreeSet;
+
+use super::batch::Batch;
+use super::{Store, StoreError};
+use crate::desired::applied::{
+    AppliedSet, Conflict, Rejected, RestoredEpoch, SetVersion, Unconfirmed,
+};
+use crate::desired::marks::{Mark, NodeIdentity};
+use crate::desired::set::{Desired, DesiredChange};
+use crate::desired::{Owner, PortBinding, Record, RunState};
+use crate::guard::{self, Ends};
+use crate::id::ContainerId;
+use crate::ownership::{self, Age, ChasSet, Listed, SetOutcome};
+use crate::spec::parse::Deploy;
+
+impl Store {
+    /// Applies a set of CHaS in one transaction.
+    ///
+    /// What CHaS owns is then as the set lists it, but for what an operator stopped or deleted since
+    /// that version, what was pushed later, what this node cannot run, and what is unconfirmed. A
+    /// set that is not newer changes nothing, unless it was not fully applied; but the cordon is as
+    /// its newest copy says.
+    ///
+    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall
+    /// time, for showing.
+    ///
+    /// # Errors
+    /// [`StoreError::Rebuilding`], [`StoreError::Disk`]; nothing is changed then.
+    pub fn apply_set(
+        &self,
+        set: &ChasSet,
+        now_ms: u64,
+        listening: impl Fn(&PortBinding) -> bool,
+    ) -> Result<SetOutcome, StoreError> {
+        self.transact(|desired| {
+            let mut batch = Batch::new(self, desired, now_ms, &listening)?;
+            let outcome = match ownership::age(desired.marks().applied_set(), &set.version()) {
+                Age::Old => refresh(&mut batch, set),
+                Age::Newer | Age::Again => apply(&mut batch, set),
+            };
+            Ok((batch.changes, outcome))
+        })
+    }
+
+    /// Confirms what is unconfirmed of the applied set (of this generation, if one is given).
+    /// Answers the containers that change now: those that the set leaves out. Those that it lists
+    /// otherwise change when CHaS is asked next.
+    ///
+    /// # Errors
+    /// [`StoreError::NothingToConfirm`], [`StoreError::OtherGeneration`], [`StoreError::Disk`].
+    pub fn confirm(&self, generation: Option<u64>) -> Result<Vec<ContainerId>, StoreError> {
+        self.transact(|desired| {
+            let applied = desired.marks().applied_set();
+            let (applied, unconfirmed) = applied
+                .and_then(|applied| Some((applied, applied.unconfirmed.as_ref()?)))
+                .ok_or(StoreError::NothingToConfirm)?;
+            let waiting = applied.version.generation;
+            if generation.is_some_and(|generation| generation != waiting) {
+                return Err(StoreError::OtherGeneration(waiting));
+            }
+            let mut changes: Vec<_> = removals(desired, &unconfirmed.omitted);
+            let ids = changes.iter().map(|record| record.id).collect();
+            let changes = changes
+                .drain(..)
+                .map(|record| DesiredChange::Put(Box::new(record)));
+            let mark = DesiredChange::Mark(Mark::AppliedSet(confirmed(applied, unconfirmed)));
+            Ok((changes.chain([mark]).collect(), ids))
+        })
+    }
+
+    /// Notes that CHaS knows of everything up to this change: tombstones of deletions until then are
+    /// dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn report_acknowledged(&self, up_to_seq: u64) -> Result<(), StoreError> {
+        self.transact(|desired| Ok((ownership::acknowledged(desired, up_to_seq), ())))
+    }
+
+    /// Changes the identity of this node towards CHaS; a change that changes nothing costs nothing.
+    /// Where the node has another name then, its sets are counted anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn set_identity(&self, change: impl FnOnce(&mut NodeIdentity)) -> Result<(), StoreError> {
+        self.transact(|desired| {
+            let before = desired.marks().identity();
+            let mut identity = before.cloned().unwrap_or_default();
+            change(&mut identity);
+            if before == Some(&identity) {
+                return Ok((Vec::new(), ()));
+            }
+            let is_renamed = before.is_some_and(|before| {
+                !before.node_id.is_empty() && before.node_id != identity.node_id
+            });
+            let mut marks = vec![Mark::Identity(identity)];
+            if let Some(applied) = desired.marks().applied_set().filter(|_| is_renamed) {
+                marks.push(Mark::AppliedSet(AppliedSet {
+                    version: SetVersion::default(),
+                    etag: None,
+                    ..applied.clone()
+                }));
+            }
+            Ok((marks.into_iter().map(DesiredChange::Mark).collect(), ()))
+        })
+    }
+}
+
+/// The records of CHaS with these names, as they are once they are to be removed.
+fn removals(desired: &Desired, names: &BTreeSet<crate::id::ContainerName>) -> Vec<Record> {
+    let seq = desired.seq() + 1;
+    let owned = desired.records().filter(|record| {
+        record.owner == Owner::Chas && !record.removing && names.contains(&record.name)
+    });
+    owned
+        .map(|record| Record {
+            removing: true,
+            seq,
+            ..Record::clone(record)
+        })
+        .collect()
+}
+
+/// The applied set once an operator has confirmed what is unconfirmed of it. As long as containers
+/// are to be changed, CHaS is asked for the whole set again, without its `ETag`.
+fn confirmed(applied: &AppliedSet, unconfirmed: &Unconfirmed) -> AppliedSet {
+    if unconfirmed.changed.is_empty() {
+        return AppliedSet {
+            unconfirmed: None,
+            restored: None,
+            ..applied.clone()
+        };
+    }
+    let rest = Unconfirmed {
+        omitted: BTreeSet::new(),
+        confirmed: true,
+        ..unconfirmed.clone()
+    };
+    AppliedSet {
+        unconfirmed: Some(rest),
+        etag: None,
+        fully_applied: false,
+        ..applied.clone()
+    }
+}
+
+/// Takes the cordon and the `ETag` from a set that is applied already.
+fn refresh(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
+    let mut outcome = SetOutcome {
+        stale: true,
+        ..SetOutcome::default()
+    };
+    let before = batch.desired.marks().applied_set().cloned();
+    if let Some(before) = before.filter(|before| before.version == set.version()) {
+        cordon(batch, set.cordon, &mut outcome);
+        note(
+            batch,
+            AppliedSet {
+                etag: set.etag.clone(),
+                ..before
+            },
+        );
+    }
+    outcome
+}
+
+fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
+    let before = batch.desired.clone();
+    let (mut outcome, version) = (SetOutcome::default(), set.version());
+    let doubts = guard::doubts(&before, set);
+    batch.apply(ownership::lifted(&before, &version, doubts.is_some()));
+    cordon(batch, set.cordon, &mut outcome);
+    let wanted = judge(&batch.desired, set, &mut outcome);
+    let wanted = guarded(batch, set, doubts.as_ref(), wanted, &mut outcome);
+    let (accepted, failed) = batch.take_all(wanted, Owner::Chas);
+    // An entry that is not valid is so the next time, too: it does not count here.
+    let fully_applied = failed.is_empty() && ownership::is_agreed(&outcome.conflicts);
+    let changed = accepted.iter().filter(|accepted| accepted.changed);
+    outcome
+        .changed
+        .extend(changed.map(|accepted| accepted.record.id));
+    for (name, error) in failed {
+        outcome
+            .rejected
+            .push(Rejected::because(&name, error.to_string()));
+    }
+    outcome.rejected.extend(set.rejected.iter().cloned());
+    let is_over =
+        !leaves_doubts(batch, set, &outcome) || guard::is_confirmed(&before, set, doubts.as_ref());
+    let applied = AppliedSet {
+        version,
+        etag: set.etag.clone(),
+        fully_applied,
+        restored: doubts.filter(|_| !is_over),
+        unconfirmed: outcome.unconfirmed.clone(),
+        conflicts: outcome.conflicts.clone(),
+        rejected: outcome.rejected.clone(),
+    };
+    note(batch, applied);
+    outcome
+}
+
+/// Whether a part of the set was not looked at, so that nobody knows yet what the set would do to
+/// it: what is unconfirmed, not understood, pushed, or kept otherwise by an operator.
+fn leaves_doubts(batch: &Batch<'_>, set: &ChasSet, outcome: &SetOutcome) -> bool {
+    outcome.unconfirmed.is_some()
+        || !set.rejected.is_empty()
+        || !batch.desired.marks().suppressed().is_empty()
+        || !ownership::is_agreed(&outcome.conflicts)
+}
+
+fn note(batch: &mut Batch<'_>, applied: AppliedSet) {
+    if batch.desired.marks().applied_set() != Some(&applied) {
+        batch.apply([DesiredChange::Mark(Mark::AppliedSet(applied))]);
+    }
+}
+
+/// Cordons the node, or lifts the cordon from it and from the containers that came meanwhile.
+fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut SetOutcome) {
+    if batch.desired.marks().cordoned() == cordon {
+        return;
+    }
+    batch.apply([DesiredChange::Mark(Mark::Cordoned(cordon))]);
+    if cordon {
+        return;
+    }
+    let waiting = batch.desired.records().filter(|record| record.cordoned);
+    let freed: Vec<_> = waiting.map(|record| Record::clone(record)).collect();
+    for record in freed {
+        outcome.changed.push(record.id);
+        batch.apply([DesiredChange::Put(Box::new(Record {
+            cordoned: false,
+            ..record
+        }))]);
+    }
+}
+
+/// Removes what CHaS owns and does not list, or names as to be removed, but for what is unconfirmed.
+/// Answers the listed containers that are to be applied.
+fn guarded(
+    batch: &mut Batch<'_>,
+    set: &ChasSet,
+    doubts: Option<&RestoredEpoch>,
+    wanted: Vec<Deploy>,
+    outcome: &mut SetOutcome,
+) -> Vec<Deploy> {
+    let pruned = ownership::pruned(&batch.desired, set);
+    let changes = |deploy: &&Deploy| {
+        let before = batch
+            .desired
+            .named(&deploy.name)
+            .filter(|before| guard::runs(before));
+        before.is_some_and(|before| {
+            deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash
+        })
+    };
+    let ends = Ends {
+        omitted: pruned.iter().map(|record| record.name.clone()).collect(),
+        changed: wanted
+            .iter()
+            .filter(changes)
+            .map(|deploy| deploy.name.clone())
+            .collect(),
+    };
+    outcome.unconfirmed = guard::held(&batch.desired, set, doubts, &ends);
+    let unconfirmed = outcome.unconfirmed.clone().unwrap_or_default();
+    for record in pruned {
+        if !unconfirmed.omitted.contains(&record.name) {
+            outcome.changed.push(record.id);
+            let removed = Record {
+                removing: true,
+                seq: batch.seq,
+                ..record
+            };
+            batch.apply([DesiredChange::Put(Box::new(removed))]);
+        }
+    }
+    wanted
+        .into_iter()
+        .filter(|deploy| !unconfirmed.changed.contains(&deploy.name))
+        .collect()
+}
+
+/// Decides which entries of the set are to be applied, by [`ownership::listed`].
+fn judge(desired: &Desired, set: &ChasSet, outcome: &mut SetOutcome) -> Vec<Deploy> {
+    let (mut names, mut wanted) = (BTreeSet::new(), Vec::new());
+    for deploy in &set.containers {
+        let name = &deploy.name;
+        if set.remove.contains(name) {
+            let why = "it is listed, and named under remove too";
+            outcome.rejected.push(Rejected::because(name, why));
+            continue;
+        }
+        if !names.insert(name) {
+            outcome
+                .rejected
+                .push(Rejected::because(name, "it is listed twice"));
+            continue;
+        }
+        if desired.marks().suppressed().contains_key(name) {
+            continue;
+        }
+        let before = desired.named(name).map(AsRef::as_ref);
+        let tombstone = desired.marks().tombstones().get(name).copied();
+        let conflict = |winner, why: &str| Conflict {
+            name: name.clone(),
+            winner,
+            why: why.to_owned(),
+        };
+        match ownership::listed(before, tombstone, deploy, set.requested_at_seq) {
+            Listed::Take => wanted.push(deploy.clone()),
+            Listed::Overrule(why) => {
+                outcome.conflicts.push(conflict(Owner::Chas, why));
+                wanted.push(deploy.clone());
+            }
+            Listed::Stand(why) => outcome.conflicts.push(conflict(Owner::Push, why)),
+        }
+    }
+    wanted
+}
