@@ -276,6 +276,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         restart_pending: false,
         finished: None,
         cordoned: false,
+        listed_hash: None,
         assignment: Assignment {
             address: Ipv4Addr::new(10, 0, 0, 2),
             ports: Vec::new(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
-use crate::spec::{Protocol, Spec};
+use crate::spec::{Protocol, Spec, is_default};
 
 pub mod answer;
 pub mod applied;
@@ -55,8 +55,12 @@ pub struct Record {
     /// Address and host ports.
     pub assignment: Assignment,
     /// Whether the container came while the node was cordoned, and waits for the end of that.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub cordoned: bool,
+    /// Fingerprint of the body by which CHaS lists the container, where it does. By it the guard
+    /// tells a change that CHaS asks for from one that only this agent makes of the same body.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub listed_hash: Option<String>,
     /// Digest that the image reference was resolved to for this generation. `None`: not yet.
     pub image_digest: Option<String>,
     /// First deploy of the name, milliseconds since 1970. For showing.
@@ -153,6 +157,7 @@ pub(crate) mod tests {
             restart_pending: false,
             finished: None,
             cordoned: false,
+            listed_hash: None,
             assignment: Assignment {
                 address: Ipv4Addr::new(10, 0, 0, 2),
                 ports: Vec::new(),

@@ -1,8 +1,18 @@
-//! The mass-change guard: how much of what runs one answer of CHaS may end. Pure; [`crate::store`] carries it out.
+//! The mass-change guard: how much of what runs one set of CHaS may end or change. Pure;
+//! [`crate::store`] carries it out.
 //!
-//! A fault of the control plane, a half-restored database or a filter that went wrong shows as a set that leaves out what it
-//! should not. So what would end more than a few containers is *held*: nothing is stopped, the node says what waits, and it is
-//! done once CHaS or an operator confirms it.
+//! A fault of the control plane, a half-restored database or a filter that went wrong shows as a set
+//! that leaves out what it should not; a fault of an upgraded agent, as a set that says what it
+//! always said and is understood otherwise. So more than a few containers are not ended or changed
+//! before CHaS or an operator confirms it:
+//!
+//! - Of a set like any other, containers that it *leaves out* and containers that it changes
+//!   *without a reason* count together: more than 2, and more than 30 % of the running containers of
+//!   CHaS, wait. A change has a reason where the body that CHaS lists is another one than before
+//!   (another image among it): then it is CHaS's word, however many containers it is about. Where
+//!   the body is the same to the letter and the spec that this agent makes of it is not, the change
+//!   is the agent's own.
+//! - Of the first sets of another epoch (see [`RestoredEpoch`]), whatever they end or change waits.
 
 use std::collections::BTreeSet;
 
@@ -11,14 +21,15 @@ use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::ownership::ChasSet;
+use crate::spec::parse::Deploy;
 
-/// So many may always be left out at once.
-const OMITTED_ALWAYS: usize = 2;
-/// Of those that run, in percent: so many may be left out at once.
-const OMITTED_PERCENT: usize = 30;
+/// Containers that a set may always end at once.
+const ENDED_ALWAYS: usize = 2;
+/// Containers that a set may end at once, in percent of those that run.
+const ENDED_PERCENT: usize = 30;
 
-/// It runs, as far as what is desired says. Not as far as the last look does: what is being restarted counts, and so does
-/// everything while containerd is away.
+/// Whether the container runs as far as the desired state says, not as far as the last look does:
+/// one that is being restarted counts, and so do all while containerd is unreachable.
 #[must_use]
 pub fn runs(record: &Record) -> bool {
     record.run == RunState::Running
@@ -27,17 +38,43 @@ pub fn runs(record: &Record) -> bool {
         && !record.cordoned
 }
 
-/// What the set would do to what is there.
+/// Effects of a set on the containers that are there.
 #[derive(Clone, Debug, Default)]
-pub struct Ends {
-    /// CHaS's, and left out.
+pub struct SetEffects {
+    /// Containers of CHaS that the set leaves out.
     pub omitted: BTreeSet<ContainerName>,
-    /// It runs, and is listed otherwise.
+    /// Running containers that the set lists otherwise.
     pub changed: BTreeSet<ContainerName>,
+    /// Those of the changed ones whose body is the same as before.
+    pub unexplained: BTreeSet<ContainerName>,
 }
 
-/// What is in doubt about the set: it is of a database that was restored or replaced, and what it does not know may be what is
-/// newer than it. `None`: nothing.
+impl SetEffects {
+    /// The effects of removing `pruned` and applying `listed`.
+    #[must_use]
+    pub fn of(desired: &Desired, pruned: &[Record], listed: &[Deploy]) -> Self {
+        let mut effects = Self::default();
+        effects
+            .omitted
+            .extend(pruned.iter().map(|record| record.name.clone()));
+        for deploy in listed {
+            let Some(before) = desired.named(&deploy.name).filter(|before| runs(before)) else {
+                continue;
+            };
+            let is_respecified = deploy.spec != before.spec;
+            if is_respecified || deploy.run == RunState::Stopped {
+                effects.changed.insert(deploy.name.clone());
+            }
+            if is_respecified && before.listed_hash.as_ref() == Some(&deploy.body_hash) {
+                effects.unexplained.insert(deploy.name.clone());
+            }
+        }
+        effects
+    }
+}
+
+/// The doubt about a set of a database that was restored or replaced, which may not know what is
+/// newer than it. `None`: there is no doubt.
 #[must_use]
 pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
     let first = || RestoredEpoch {
@@ -45,94 +82,90 @@ pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
         remove: set.remove.clone(),
     };
     match desired.marks().applied_set() {
-        Some(pulled) if pulled.version.epoch == set.epoch => pulled.restored.clone(),
+        Some(applied) if applied.version.epoch == set.epoch => applied.restored.clone(),
         Some(_) => Some(first()),
-        // The agent's own memory of what it pulled is lost, and its containers are not.
-        None => desired
-            .records()
-            .any(|record| record.owner == Owner::Chas && !record.removing)
-            .then(first),
+        // The agent has lost its own note of what it applied, and not the containers.
+        None => {
+            let is_owned = |record: &Record| record.owner == Owner::Chas && !record.removing;
+            desired.records().any(|record| is_owned(record)).then(first)
+        }
     }
 }
 
-/// The set says of this generation that what it leaves out is meant.
+/// Whether the set confirms what this generation of its epoch leaves out.
 fn confirms(set: &ChasSet, doubts: Option<&RestoredEpoch>, generation: u64) -> bool {
     set.prune_confirm == Some(generation)
         && doubts.is_none_or(|doubts| doubts.prune_confirm != set.prune_confirm)
 }
 
-/// The set may do all that it asks for: it says so itself, or an operator did.
+/// Whether the set may do all that it asks for: it says so itself, or an operator did.
 #[must_use]
 pub fn is_confirmed(desired: &Desired, set: &ChasSet, doubts: Option<&RestoredEpoch>) -> bool {
-    let before = desired
-        .marks()
-        .applied_set()
-        .filter(|pulled| pulled.version == set.version());
-    let by_operator = before
-        .and_then(|pulled| pulled.unconfirmed.as_ref())
-        .is_some_and(|held| held.confirmed);
-    by_operator || confirms(set, doubts, set.generation)
+    let applied = desired.marks().applied_set();
+    let applied = applied.filter(|applied| applied.version == set.version());
+    let unconfirmed = applied.and_then(|applied| applied.unconfirmed.as_ref());
+    unconfirmed.is_some_and(|unconfirmed| unconfirmed.confirmed)
+        || confirms(set, doubts, set.generation)
 }
 
-/// What the set says twice, and so means: that it omits something and that it is to be removed; or that it omits it, and that
-/// all which is held of an earlier one is confirmed.
-fn meant(
+/// The containers of which the set says twice that they end: it omits them and names them under
+/// `remove`; or it omits them, and confirms all that is unconfirmed of an earlier one.
+fn said_twice(
     desired: &Desired,
     set: &ChasSet,
     doubts: Option<&RestoredEpoch>,
 ) -> BTreeSet<ContainerName> {
-    let is_old = |name: &&ContainerName| doubts.is_some_and(|doubts| doubts.remove.contains(*name));
-    let mut meant: BTreeSet<_> = set
+    let is_old = |name: &ContainerName| doubts.is_some_and(|doubts| doubts.remove.contains(name));
+    let mut said: BTreeSet<_> = set
         .remove
         .iter()
         .filter(|name| !is_old(name))
         .cloned()
         .collect();
-    let earlier = desired
-        .marks()
-        .applied_set()
-        .filter(|pulled| pulled.version.epoch == set.epoch);
-    let held = earlier
-        .filter(|pulled| confirms(set, doubts, pulled.version.generation))
-        .and_then(|pulled| pulled.unconfirmed.as_ref());
-    meant.extend(held.into_iter().flat_map(Unconfirmed::names).cloned());
-    meant
+    let applied = desired.marks().applied_set();
+    let confirmed = applied.filter(|applied| {
+        applied.version.epoch == set.epoch && confirms(set, doubts, applied.version.generation)
+    });
+    if let Some(unconfirmed) = confirmed.and_then(|applied| applied.unconfirmed.as_ref()) {
+        said.extend(unconfirmed.names().cloned());
+    }
+    said
 }
 
-/// What of the set is held. `desired` is as it is before the set.
+/// The part of the set that waits for a confirmation. `desired` is the state before the set.
 #[must_use]
-pub fn held(
+pub fn unconfirmed(
     desired: &Desired,
     set: &ChasSet,
     doubts: Option<&RestoredEpoch>,
-    ends: &Ends,
+    effects: &SetEffects,
 ) -> Option<Unconfirmed> {
     if is_confirmed(desired, set, doubts) {
         return None;
     }
-    let meant = meant(desired, set, doubts);
-    let omitted: BTreeSet<_> = ends.omitted.difference(&meant).cloned().collect();
-    if doubts.is_none() {
-        let running = || {
-            desired
-                .records()
-                .filter(|record| record.owner == Owner::Chas && runs(record))
-        };
-        let (all, ended) = (
-            running().count(),
-            running()
-                .filter(|record| omitted.contains(&record.name))
-                .count(),
-        );
-        let is_many = ended > OMITTED_ALWAYS && ended * 100 > all * OMITTED_PERCENT;
-        return is_many.then(|| Unconfirmed {
+    let said = said_twice(desired, set, doubts);
+    let omitted: BTreeSet<_> = effects.omitted.difference(&said).cloned().collect();
+    if doubts.is_some() {
+        let changed: BTreeSet<_> = effects.changed.difference(&said).cloned().collect();
+        let is_any = !omitted.is_empty() || !changed.is_empty();
+        return is_any.then_some(Unconfirmed {
             omitted,
-            ..Unconfirmed::default()
+            changed,
+            confirmed: false,
         });
     }
-    let changed: BTreeSet<_> = ends.changed.difference(&meant).cloned().collect();
-    let is_any = !omitted.is_empty() || !changed.is_empty();
-    is_any.then_some(Unconfirmed {
+    let changed = effects.unexplained.clone();
+    let owned = desired
+        .records()
+        .filter(|record| record.owner == Owner::Chas);
+    let running = owned.filter(|record| runs(record));
+    let ends = |record: &Record| omitted.contains(&record.name) || changed.contains(&record.name);
+    let (all, ended) = (
+        running.clone().count(),
+        running.filter(|record| ends(record)).count(),
+    );
+    let is_many = ended > ENDED_ALWAYS && ended * 100 > all * ENDED_PERCENT;
+    is_many.then_some(Unconfirmed {
         omitted,
         changed,
         confirmed: false,
@@ -140,119 +173,4 @@ pub fn held(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::desired::applied::{AppliedSet, SetVersion};
-    use crate::desired::marks::Mark;
-    use crate::desired::set::DesiredChange;
-    use crate::desired::tests::record;
-
-    fn name(number: u64) -> ContainerName {
-        format!("c{number}").parse().unwrap()
-    }
-
-    fn node(running: u64, change: impl Fn(u64, &mut Record)) -> Desired {
-        let records = (0..running).map(|number| {
-            let mut record = Record {
-                owner: Owner::Chas,
-                ..record(name(number).as_str(), number)
-            };
-            change(number, &mut record);
-            DesiredChange::Put(Box::new(record))
-        });
-        let pulled = AppliedSet {
-            version: SetVersion {
-                epoch: "e".to_owned(),
-                generation: 1,
-            },
-            fully_applied: true,
-            ..AppliedSet::default()
-        };
-        Desired::default().with(
-            &records
-                .chain([DesiredChange::Mark(Mark::AppliedSet(pulled))])
-                .collect::<Vec<_>>(),
-        )
-    }
-
-    /// What is held of a set of this epoch.
-    fn of(node: &Desired, epoch: &str, ends: &Ends) -> Option<Unconfirmed> {
-        let set = ChasSet {
-            epoch: epoch.to_owned(),
-            generation: 2,
-            ..ChasSet::default()
-        };
-        held(node, &set, doubts(node, &set).as_ref(), ends)
-    }
-
-    #[test]
-    fn more_than_two_and_more_than_thirty_percent_are_held() {
-        for (running, omitted, expected) in [
-            (1, 1, false),
-            (2, 2, false),
-            (3, 2, false),
-            (3, 3, true),
-            (4, 2, false),
-            (4, 3, true),
-            (10, 3, false),
-            (10, 4, true),
-            (100, 30, false),
-            (100, 31, true),
-            (100, 100, true),
-        ] {
-            let ends = Ends {
-                omitted: (0..omitted).map(name).collect(),
-                ..Ends::default()
-            };
-            let held = of(&node(running, |_, _| ()), "e", &ends);
-            assert_eq!(
-                held.as_ref().map(|held| held.names().count() as u64),
-                expected.then_some(omitted),
-                "{omitted}/{running}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_does_not_run_or_is_not_theirs_does_not_count() {
-        let ends = || Ends {
-            omitted: (0..4).map(name).collect(),
-            ..Ends::default()
-        };
-        assert!(of(&node(4, |_, _| ()), "e", &ends()).is_some());
-        for change in [
-            |r: &mut Record| r.run = RunState::Stopped,
-            |r: &mut Record| r.owner = Owner::Push,
-        ] {
-            let node = node(4, |number, record| {
-                if number < 2 {
-                    change(record);
-                }
-            });
-            assert_eq!(of(&node, "e", &ends()), None);
-        }
-    }
-
-    #[test]
-    fn a_restored_database_ends_nothing_at_all() {
-        let one = || [name(0)].into();
-        assert_eq!(of(&node(9, |_, _| ()), "f", &Ends::default()), None);
-        for ends in [
-            Ends {
-                omitted: one(),
-                ..Ends::default()
-            },
-            Ends {
-                changed: one(),
-                ..Ends::default()
-            },
-        ] {
-            assert!(
-                of(&node(9, |_, _| ()), "f", &ends)
-                    .unwrap()
-                    .names()
-                    .eq([&name(0)])
-            );
-        }
-    }
-}
+mod tests;

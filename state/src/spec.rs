@@ -1,4 +1,21 @@
-//! What one container is asked to be. Values in here are valid: [`parse`] is the only door for what comes from outside.
+//! The spec: what was asked for one container. Values in here are valid: [`parse`] is the only door
+//! for what comes from outside.
+//!
+//! # Stored forms live for ever
+//!
+//! A spec is stored with its record, stands in containerd's labels, and is hashed ([`Spec::hash`]).
+//! A node is upgraded with its containers running, and may be downgraded again. So a field that is
+//! added to any stored type ([`Spec`] and its sections, [`Record`](crate::desired::Record), the
+//! marks, [`StoredHistory`](crate::history::StoredHistory)) has a default and is left out of the
+//! stored form while it has it:
+//!
+//! ```text
+//! #[serde(default, skip_serializing_if = "is_default")]
+//! ```
+//!
+//! Without the first half an older record cannot be read, and its container is frozen; without the
+//! second every spec gets another fingerprint. `state/tests/formats.rs` holds both, with files that
+//! each past version wrote.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,6 +27,11 @@ use crate::quantity::{ByteCount, CpuMillis};
 use crate::reference::ImageReference;
 
 pub mod parse;
+
+/// Whether a field has its default, and so is left out of the stored form.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
 
 /// What was asked for one container, but for its name. Two specs with the same [`Spec::hash`] run the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -294,20 +316,12 @@ impl Default for LogLimits {
 }
 
 impl Spec {
-    /// A fingerprint of everything in the spec: `sha256:` and 64 hex digits. The same spec has the same one on
-    /// every node and in every version that knows the same fields.
+    /// Fingerprint of the spec: `sha256:` and 64 hex digits, the same on every node and in every
+    /// version that knows the same fields.
     #[must_use]
     pub fn hash(&self) -> String {
-        use std::fmt::Write as _;
-
-        use sha2::{Digest as _, Sha256};
-
-        // Every map in a spec is sorted, so its JSON is canonical; and none of its types can fail to serialise.
-        let json = serde_json::to_vec(self).expect("a spec is plain data");
-        let mut text = String::from("sha256:");
-        for byte in Sha256::digest(&json) {
-            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        }
-        text
+        // Every map in a spec is sorted, so its JSON is canonical; and none of its types can fail
+        // to serialise.
+        crate::digest::sha256(&serde_json::to_vec(self).expect("a spec is plain data"))
     }
 }

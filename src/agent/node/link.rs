@@ -263,7 +263,10 @@ impl chas::Node for AgentLink {
         let desired = self.node.writer.store().desired();
         let pulled = desired.marks().applied_set();
         Asking {
-            etag: pulled.and_then(|pulled| pulled.etag.clone()),
+            // Without it CHaS sends the whole set, of which the bodies are still to be noted.
+            etag: pulled
+                .filter(|pulled| pulled.has_listed_hashes)
+                .and_then(|pulled| pulled.etag.clone()),
             generation: pulled.map(|pulled| pulled.version.generation),
             epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
             whole: pulled.is_none_or(|pulled| pulled.fully_applied),

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Owner;
 use crate::id::ContainerName;
+use crate::spec::is_default;
 use crate::spec::parse::FieldError;
 
 /// Version of a set that CHaS lists.
@@ -42,6 +43,10 @@ pub struct AppliedSet {
     /// Entries that could not be applied; their containers stay as they were.
     #[serde(default)]
     pub rejected: Vec<Rejected>,
+    /// Whether the records hold the fingerprints of the bodies in this set. False where an older
+    /// agent applied it: CHaS is then asked for the whole set once more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub has_listed_hashes: bool,
 }
 
 /// Doubt about a set of another epoch than that of what runs here: nothing but its own word speaks

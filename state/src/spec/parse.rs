@@ -45,6 +45,8 @@ pub struct Deploy {
     pub priority: u8,
     /// The caller's own number for this spec.
     pub revision: Option<u64>,
+    /// Fingerprint of the body as it came: `sha256:` and 64 hex digits.
+    pub body_hash: String,
 }
 
 /// One fault of a deploy body.
@@ -138,6 +140,7 @@ fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Option<Deploy
         run: run.unwrap_or(RunState::Running),
         priority: priority.unwrap_or(50),
         revision,
+        body_hash: crate::digest::sha256(body.to_string().as_bytes()),
     })
 }
 

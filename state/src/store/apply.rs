@@ -9,8 +9,8 @@ use crate::desired::applied::{
 };
 use crate::desired::marks::{Mark, NodeIdentity};
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Owner, PortBinding, Record, RunState};
-use crate::guard::{self, Ends};
+use crate::desired::{Owner, PortBinding, Record};
+use crate::guard::{self, SetEffects};
 use crate::id::ContainerId;
 use crate::ownership::{self, Age, ChasSet, Listed, SetOutcome};
 use crate::spec::parse::Deploy;
@@ -155,15 +155,30 @@ fn refresh(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
     let before = batch.desired.marks().applied_set().cloned();
     if let Some(before) = before.filter(|before| before.version == set.version()) {
         cordon(batch, set.cordon, &mut outcome);
+        for deploy in &set.containers {
+            note_body(batch, deploy);
+        }
+        let etag = set.etag.clone();
         note(
             batch,
             AppliedSet {
-                etag: set.etag.clone(),
+                etag,
+                has_listed_hashes: true,
                 ..before
             },
         );
     }
     outcome
+}
+
+/// Notes the body by which CHaS lists a container that is as the body says.
+fn note_body(batch: &mut Batch<'_>, deploy: &Deploy) {
+    let Some(record) = batch.desired.named(&deploy.name).cloned() else {
+        return;
+    };
+    if record.owner == Owner::Chas && !record.removing && record.spec == deploy.spec {
+        batch.note_listed(record, Some(deploy.body_hash.clone()));
+    }
 }
 
 fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
@@ -197,6 +212,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
         unconfirmed: outcome.unconfirmed.clone(),
         conflicts: outcome.conflicts.clone(),
         rejected: outcome.rejected.clone(),
+        has_listed_hashes: true,
     };
     note(batch, applied);
     outcome
@@ -247,24 +263,8 @@ fn guarded(
     outcome: &mut SetOutcome,
 ) -> Vec<Deploy> {
     let pruned = ownership::pruned(&batch.desired, set);
-    let changes = |deploy: &&Deploy| {
-        let before = batch
-            .desired
-            .named(&deploy.name)
-            .filter(|before| guard::runs(before));
-        before.is_some_and(|before| {
-            deploy.run == RunState::Stopped || deploy.spec.hash() != before.spec_hash
-        })
-    };
-    let ends = Ends {
-        omitted: pruned.iter().map(|record| record.name.clone()).collect(),
-        changed: wanted
-            .iter()
-            .filter(changes)
-            .map(|deploy| deploy.name.clone())
-            .collect(),
-    };
-    outcome.unconfirmed = guard::held(&batch.desired, set, doubts, &ends);
+    let effects = SetEffects::of(&batch.desired, &pruned, &wanted);
+    outcome.unconfirmed = guard::unconfirmed(&batch.desired, set, doubts, &effects);
     let unconfirmed = outcome.unconfirmed.clone().unwrap_or_default();
     for record in pruned {
         if !unconfirmed.omitted.contains(&record.name) {

@@ -65,22 +65,36 @@ impl<'a> Batch<'a> {
             return Err(StoreError::TooMany(containers_max));
         }
         let record = self.decide(before.as_deref(), deploy, owner)?;
-        if let Some(before) = before.filter(|before| {
-            Record {
-                seq: before.seq,
-                ..record.clone()
-            } == **before
-        }) {
+        let Some(before) = before.filter(|before| is_same(before, &record)) else {
+            self.apply([DesiredChange::Put(Box::new(record.clone()))]);
             return Ok(Accepted {
-                record: before,
-                changed: false,
+                record: Arc::new(record),
+                changed: true,
             });
-        }
-        self.apply([DesiredChange::Put(Box::new(record.clone()))]);
+        };
+        let record = self.note_listed(before, record.listed_hash);
         Ok(Accepted {
-            record: Arc::new(record),
-            changed: true,
+            record,
+            changed: false,
         })
+    }
+
+    /// Notes the fingerprint of the body by which CHaS lists a container. It is no change of what is
+    /// desired.
+    pub(super) fn note_listed(
+        &mut self,
+        record: Arc<Record>,
+        listed_hash: Option<String>,
+    ) -> Arc<Record> {
+        if record.listed_hash == listed_hash {
+            return record;
+        }
+        let noted = Record {
+            listed_hash,
+            ..Record::clone(&record)
+        };
+        self.apply([DesiredChange::Put(Box::new(noted.clone()))]);
+        Arc::new(noted)
     }
 
     /// As [`take`](Self::take), for each. What cannot be had is answered apart; one that another gives its port to has it.
@@ -130,18 +144,20 @@ impl<'a> Batch<'a> {
             &self.store.limits.pool,
             self.listening,
         )?;
-        let spec_hash = deploy.spec.hash();
-        // What is being taken away is not taken back: its successor is a generation of its own.
+        // Specs are compared by value: the stored fingerprint may be that of another version of the
+        // agent. A container that is being removed is not taken back: its successor is a generation
+        // of its own.
         let same = before.filter(|before| {
-            before.spec_hash == spec_hash && !before.removing && before.assignment == assignment
+            before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });
         let started = deploy.run == RunState::Running
             && before.is_some_and(|before| before.run == RunState::Stopped);
         Ok(Record {
             id,
             name: deploy.name,
+            spec_hash: same.map_or_else(|| deploy.spec.hash(), |same| same.spec_hash.clone()),
             spec: deploy.spec,
-            spec_hash,
+            listed_hash: (owner == Owner::Chas).then_some(deploy.body_hash),
             owner,
             generation: same.map_or_else(
                 || before.map_or(1, |before| before.generation + 1),
@@ -166,4 +182,14 @@ impl<'a> Batch<'a> {
                 .map_or(self.now_ms, |before| before.created_ms),
         })
     }
+}
+
+/// Whether two records ask for the same.
+fn is_same(before: &Record, record: &Record) -> bool {
+    let listed_hash = before.listed_hash.clone();
+    Record {
+        seq: before.seq,
+        listed_hash,
+        ..record.clone()
+    } == *before
 }

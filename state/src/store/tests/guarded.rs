@@ -294,3 +294,76 @@ fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
         ("", false)
     );
 }
+
+/// Rewrites every record, as if an agent of another version had stored it.
+fn stored_by_another_version(store: &Store, change: impl Fn(&mut Record)) {
+    let ids: Vec<_> = store.desired().records().map(|record| record.id).collect();
+    for id in ids {
+        store.note(id, 1, &change).unwrap();
+    }
+}
+
+#[test]
+fn a_fingerprint_that_another_version_computed_changes_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 5);
+    stored_by_another_version(&store, |record| {
+        record.spec_hash = "sha256:other".to_owned();
+    });
+    let outcome = pull(&store, &set("e", 2, &listing(0..5)));
+    assert_eq!((outcome.changed, outcome.unconfirmed), (Vec::new(), None));
+    let generations: Vec<_> = store
+        .desired()
+        .records()
+        .map(|record| record.generation)
+        .collect();
+    assert_eq!(generations, [1; 5]);
+    assert!(
+        !deploy(&store, &body(0)).unwrap().changed,
+        "the push asks for what is there"
+    );
+}
+
+#[test]
+fn what_only_an_upgrade_makes_of_the_same_bodies_waits_for_a_confirmation() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 5);
+    stored_by_another_version(&store, |record| record.spec.resources.pids = 99);
+    let generations = || -> Vec<u64> {
+        store
+            .desired()
+            .records()
+            .map(|record| record.generation)
+            .collect()
+    };
+    let outcome = pull(&store, &set("e", 2, &listing(0..5)));
+    assert_eq!(outcome.changed, Vec::new());
+    assert_eq!(outcome.unconfirmed.unwrap().changed.len(), 5);
+    assert_eq!(generations(), [1; 5]);
+    assert_eq!(store.confirm(Some(2)).unwrap(), Vec::new());
+    assert_eq!(pull(&store, &set("e", 2, &listing(0..5))).changed.len(), 5);
+    assert_eq!((generations(), held(&store)), (vec![2; 5], None));
+}
+
+#[test]
+fn bodies_that_an_older_agent_applied_are_noted_when_the_set_is_sent_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 5);
+    stored_by_another_version(&store, |record| record.listed_hash = None);
+    let before = store.desired();
+    let outcome = pull(&store, &set("e", 1, &listing(0..5)));
+    assert!(outcome.stale);
+    let after = store.desired();
+    assert!(after.records().all(|record| record.listed_hash.is_some()));
+    let seqs = |desired: &Desired| {
+        desired
+            .records()
+            .map(|record| record.seq)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        seqs(&before),
+        seqs(&after),
+        "it is no change of what is desired"
+    );
+}
