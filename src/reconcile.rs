@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use state::desired::Record;
 use state::id::ContainerId;
-use state::plan::{Step, step};
+use state::phase::Phase;
 use state::reason::Reason;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -198,7 +198,7 @@ impl<R: Runtime> Reconciler<R> {
                 .history
                 .record_observation(record, &seen, now, |_| Duration::ZERO);
             known.seen != seen
-                || step(record.id, Some(record), &seen, &known.history, now) != Step::Settled
+                || !Phase::of(record.id, Some(record), &seen, &known.history).is_settled()
         });
         let mut wake: Vec<_> = unsettled
             .map(|record| (record.priority, record.id))

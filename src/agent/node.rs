@@ -6,10 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use state::desired::{Owner, PortBinding, Record};
 use state::id::ContainerId;
-use state::observed::{Seen, Task};
 use state::ownership;
 use state::ownership::answers::{Key, Keyed};
-use state::reason::Reason;
+use state::phase::Phase;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status, condition};
 use state::store::{Accepted, ReplaceRequest, Store, StoreError};
@@ -89,14 +88,9 @@ impl AgentNode {
         let mut known = board.known(record.id);
         // The board is older than the record until the turn that the change woke has taken its first look.
         known.history = known.history.of(record);
-        let mut condition = condition(record, &known.seen, &known.history, known.activity);
-        // Nothing of it has failed: nothing can be tried.
-        if condition.status == Status::Pending
-            && condition.reason.is_none()
-            && let Some(away) = self.away()
-        {
-            (condition.reason, condition.message) = (Some(Reason::RuntimeUnavailable), Some(away));
-        }
+        let phase = Phase::of(record.id, Some(record), &known.seen, &known.history);
+        let (activity, away) = (known.activity, self.away());
+        let condition = condition(record, &phase, &known.history, activity, away.as_deref());
         let Known {
             seen,
             history,
@@ -116,21 +110,12 @@ impl AgentNode {
                 .or(record.finished.as_ref().map(|finished| finished.code)),
             restart_count: history.restart_count,
             pull: pull.map(|progress| progress.get()),
-            applied_generation: applied(&seen),
+            applied_generation: seen.running_generation(),
             condition,
             record: Some(Arc::clone(record)),
             foreign: None,
         }
     }
-}
-
-/// The newest generation that runs.
-fn applied(seen: &Seen) -> Option<u64> {
-    seen.instances
-        .iter()
-        .rev()
-        .find(|(_, instance)| matches!(instance.task, Task::Running { .. }))
-        .map(|(generation, _)| *generation)
 }
 
 fn unmanaged(foreign: Foreign) -> View {

@@ -114,7 +114,7 @@ pub(super) async fn list<N: Node>(
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["status", "label", "owner"])?;
-    parameters.word("status", &Status::ALL.map(Status::word))?;
+    parameters.word("status", &Status::ALL.map(Status::as_str))?;
     parameters.word("owner", &["push", "chas", "unmanaged"])?;
     let fits = |shown: &Value| {
         let is = |key: &str| {

@@ -126,5 +126,5 @@ fn instance(generation: u64, found: &Instance, wall: &impl Fn(BootTime) -> Strin
         Task::Running { pid, since } => ("running", Some(*pid), since.map(wall), None),
         Task::Stopped(ended) => ("stopped", None, None, Some(exit(ended))),
     };
-    json!({"generation": generation, "container": found.container, "task": task, "pid": pid, "since": since, "ended": ended})
+    json!({"generation": generation, "container": true, "task": task, "pid": pid, "since": since, "ended": ended})
 }

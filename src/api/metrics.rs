@@ -27,7 +27,7 @@ pub(super) async fn metrics<N: Node>(
         let of_status = views
             .iter()
             .filter(|view| view.record.is_some() && view.condition.status == status);
-        metrics.containers(status.word(), of_status.count());
+        metrics.containers(status.as_str(), of_status.count());
     }
     let health = node.health();
     metrics.containerd(health.containerd);

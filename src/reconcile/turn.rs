@@ -7,7 +7,7 @@ use std::time::Duration;
 use state::desired::Record;
 use state::history::{Cause, StoredHistory};
 use state::id::ContainerId;
-use state::plan::{Step, step};
+use state::plan::{Step, decide};
 use state::reason::{Kind, Reason};
 use state::status::Activity;
 use state::store::StoreError;
@@ -143,7 +143,7 @@ impl<R: Runtime> Reconciler<R> {
                         });
                 }
                 known.seen = seen;
-                step(id, record, &known.seen, &known.history, now)
+                decide(id, record, &known.seen, &known.history, now).step
             });
             match next {
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
@@ -209,7 +209,7 @@ impl<R: Runtime> Reconciler<R> {
                 if activity.is_some() {
                     tracing::info!(container = %name, step = %next, ms = spent.as_millis(), "done");
                 }
-                self.metrics.step_done(next.word(), spent);
+                self.metrics.step_done(next.as_str(), spent);
                 After::Look
             }
             Some(undone) => self.remember(id, &name, (&next, cause), undone, now),
@@ -227,7 +227,7 @@ impl<R: Runtime> Reconciler<R> {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
                 self.metrics
-                    .step_failed(step.word(), Reason::RuntimeUnavailable.code());
+                    .step_failed(step.as_str(), Reason::RuntimeUnavailable.code());
                 self.board.reached(Some(error));
                 return After::Pause;
             }
@@ -241,7 +241,7 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
-        self.metrics.step_failed(step.word(), reason.code());
+        self.metrics.step_failed(step.as_str(), reason.code());
         self.board.update(id, |known| {
             let first_loss = reason == Reason::ImageLost && known.history.attempts == 0;
             let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.history.attempts, self.draw) };

@@ -243,7 +243,6 @@ impl Runtime for MemoryRuntime {
             return Ok(());
         }
         *instance = Instance {
-            container: true,
             task: Task::Running {
                 pid: 1,
                 since: None,

@@ -21,6 +21,7 @@ use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::ownership::ChasSet;
+use crate::phase::Goal;
 use crate::spec::parse::Deploy;
 
 /// Containers that a set may always end at once.
@@ -32,10 +33,7 @@ const ENDED_PERCENT: usize = 30;
 /// one that is being restarted counts, and so do all while containerd is unreachable.
 #[must_use]
 pub fn runs(record: &Record) -> bool {
-    record.run == RunState::Running
-        && record.finished.is_none()
-        && !record.removing
-        && !record.cordoned
+    Goal::of(Some(record)) == Goal::Running
 }
 
 /// Effects of a set on the containers that are there.

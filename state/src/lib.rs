@@ -23,6 +23,7 @@ pub mod history;
 pub mod id;
 pub mod observed;
 pub mod ownership;
+pub mod phase;
 pub mod plan;
 pub mod quantity;
 pub mod reason;

@@ -1,4 +1,5 @@
-//! What one look at the runtime found of one container. Facts only; what follows from them is [`crate::plan`]'s.
+//! Observations: what one look at the runtime found of one container. Facts only; the verdict that
+//! follows from them is [`crate::phase`]'s.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -8,65 +9,85 @@ use serde::{Deserialize, Serialize};
 use crate::reason::Reason;
 use crate::time::BootTime;
 
-/// Everything the runtime holds under one container's id, one entry a generation. Empty: nothing of it exists.
+/// Everything that the runtime holds under one container's id, one entry a generation. Empty:
+/// nothing of the container exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// By generation. Two at once is a change of spec in progress, or a leftover.
+    /// Instances by generation. Two at once are a change of spec in progress, or a leftover.
     pub instances: BTreeMap<u64, Instance>,
 }
 
-/// What exists of one generation. Any part may be missing: a crash can happen between any two.
+impl Seen {
+    /// The task of this generation; absent where nothing of the generation exists.
+    #[must_use]
+    pub fn task(&self, generation: u64) -> &Task {
+        self.instances
+            .get(&generation)
+            .map_or(&Task::Absent, |instance| &instance.task)
+    }
+
+    /// The newest generation that runs.
+    #[must_use]
+    pub fn running_generation(&self) -> Option<u64> {
+        let is_running = |instance: &Instance| matches!(instance.task, Task::Running { .. });
+        let mut newest_first = self.instances.iter().rev();
+        newest_first
+            .find(|(_, instance)| is_running(instance))
+            .map(|(generation, _)| *generation)
+    }
+}
+
+/// One generation of a container, of which containerd has a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
-    /// containerd has a container record of this name.
-    pub container: bool,
-    /// The state of its task.
+    /// State of its task.
     pub task: Task,
 }
 
-/// The state of a container's task, containerd's running process.
+/// State of a container's task, containerd's running process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Task {
-    /// There is none: never created, or lost with a reboot.
+    /// No task: never created, or lost with a reboot.
     #[default]
     Absent,
-    /// Created and waiting to be started; its process id is known, nothing of the image runs.
+    /// Task that waits to be started; nothing of the image runs.
     Created {
         /// Process id in the host's pid namespace.
         pid: u32,
     },
-    /// Running (or paused, which only a person with containerd's own tools can do).
+    /// Running task (or a paused one, which only a person with containerd's own tools can make).
     Running {
         /// Process id in the host's pid namespace.
         pid: u32,
-        /// When that process began; `None` where the kernel did not tell.
+        /// Start of that process. `None`: the kernel did not tell.
         since: Option<BootTime>,
     },
-    /// Its process has ended; the record of it is still there.
+    /// Task whose process has ended.
     Stopped(Exit),
 }
 
-/// How a task ended.
+/// End of a task.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exit {
-    /// The exit code; 128 + signal when a signal ended it.
+    /// Exit code; 128 + signal where a signal ended the process.
     pub code: u32,
-    /// When, by the host's wall clock. For showing, and for telling one exit from another.
+    /// Time by the host's wall clock. For showing, and for telling one exit from another.
     pub at: SystemTime,
-    /// The kernel killed it for using more memory than its limit.
+    /// Whether the kernel killed the process for using more memory than its limit.
     pub out_of_memory: bool,
 }
 
 impl Exit {
-    /// What a task counts as that vanished without a word: somebody killed the shim, and containerd forgets the task with
-    /// its exit code. The kernel ends what the shim had started.
+    /// Exit that a task counts as which vanished: somebody killed the shim, and containerd forgets
+    /// the task with its exit code. The kernel ends what the shim had started.
     pub const LOST: Self = Self {
         code: 137,
         at: SystemTime::UNIX_EPOCH,
         out_of_memory: false,
     };
 
-    /// The signal that ended it, as far as an exit code can tell: a shell passes its child's on in the same way.
+    /// Signal that ended the process, as far as an exit code can tell: a shell passes its child's on
+    /// in the same way.
     #[must_use]
     pub const fn signal(&self) -> Option<u32> {
         match self.code {
@@ -75,7 +96,7 @@ impl Exit {
         }
     }
 
-    /// What the end by itself is called, whatever happened before.
+    /// Reason code of the exit by itself, whatever happened before.
     #[must_use]
     pub fn reason(&self) -> Reason {
         match (self, self.signal()) {

@@ -1,45 +1,46 @@
-//! The next step for one container: what is wanted, against what was seen. Pure; the reconciler carries it out and
-//! looks again. What a person is shown as the plan is this same function.
-
-use std::time::SystemTime;
+//! The plan: the next step for one container, decided from its [`Phase`]. Pure; the reconciler
+//! carries the step out and looks again. What a person is shown as the plan is this same function.
 
 use crate::desired::{Finished, Record, RunState};
-use crate::history::{Cause, History};
-use crate::id::InstanceName;
-use crate::observed::{Exit, Instance, Seen, Task};
-use crate::reason::Reason;
-use crate::spec::RestartPolicy;
+use crate::history::History;
+use crate::id::{ContainerId, InstanceName};
+use crate::observed::{Seen, Task};
+use crate::phase::{Phase, Stage};
 use crate::time::BootTime;
 
 mod ahead;
 
 pub use ahead::{Planned, plan};
 
-/// One step towards what is wanted. Each may be repeated without harm.
+/// Steps of one turn, and of one plan. The longest way, a change of two generations with a lost
+/// image, takes ten; more is a fault of the agent, which must not keep a processor busy.
+pub const STEPS_MAX: usize = 20;
+
+/// One step towards what is desired. Each may be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing is to be done.
     Settled,
     /// Nothing may be done before this time.
     Wait(BootTime),
-    /// Get the image onto the node and note its digest.
+    /// Pull the image and store its digest.
     Pull,
     /// Create what is missing of the record's generation, and start it.
     Launch,
-    /// End the task; keep the rest.
+    /// Stop the task; keep the rest.
     Stop(InstanceName),
-    /// End the task and take everything of that generation away.
+    /// Stop the task and remove everything of that generation.
     Remove(InstanceName),
-    /// Note that it ended and is to stay so.
+    /// Store that the container ended and stays so.
     Finish(Finished),
-    /// Drop the record: nothing of it is left.
+    /// Drop the record: nothing of the container is left.
     Forget,
 }
 
 impl Step {
-    /// What kind of step it is, in a word.
+    /// The step in a word.
     #[must_use]
-    pub const fn word(&self) -> &'static str {
+    pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Settled => "nothing",
             Self::Wait(_) => "wait",
@@ -55,7 +56,7 @@ impl Step {
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let word = self.word();
+        let word = self.as_str();
         match self {
             Self::Stop(instance) | Self::Remove(instance) => write!(f, "{word} {instance}"),
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
@@ -66,131 +67,116 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// The next step for the container with this id. `wanted` is its record, `None` if there is none.
+/// The next step for a container, with the verdict that it follows from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The step.
+    pub step: Step,
+    /// The verdict.
+    pub phase: Phase,
+}
+
+/// Decides on the next step for the container with this id. `record`: `None` if there is none.
 #[must_use]
-pub fn step(
-    id: crate::id::ContainerId,
-    wanted: Option<&Record>,
+pub fn decide(
+    id: ContainerId,
+    record: Option<&Record>,
     seen: &Seen,
     history: &History,
     now: BootTime,
-) -> Step {
-    let newest = seen
-        .instances
-        .keys()
-        .next_back()
-        .map(|&generation| InstanceName { id, generation });
-    let (next, cause, restart_pending) = match (wanted, newest) {
-        (None, None) => return Step::Settled,
-        (None, Some(left)) => (Step::Remove(left), Cause::End, false),
-        (Some(record), left) if record.removing => {
-            (left.map_or(Step::Forget, Step::Remove), Cause::End, false)
-        }
-        (Some(record), _) => match record.run {
-            RunState::Stopped => (towards_stopped(record, seen), Cause::End, false),
-            RunState::Running if record.finished.is_some() => {
-                (towards_stopped(record, seen), Cause::End, false)
-            }
-            RunState::Running => {
-                let next = towards_running(record, seen, history);
-                let cause = if matches!(next, Step::Pull | Step::Launch) {
-                    Cause::Start
-                } else {
-                    Cause::End
-                };
-                (next, cause, record.restart_pending)
-            }
-        },
-    };
-    match history.waits(cause, restart_pending, now) {
+) -> Decision {
+    let phase = Phase::of(id, record, seen, history);
+    let next = step(&phase, record);
+    let restart_pending = record.is_some_and(|record| record.restart_pending);
+    let step = match history.waits(phase.cause(), restart_pending, now) {
         Some(until) if next != Step::Settled => Step::Wait(until),
         _ => next,
-    }
-}
-
-/// A generation that is not the record's, and so is to go.
-fn other(record: &Record, seen: &Seen) -> Option<InstanceName> {
-    let generation = seen
-        .instances
-        .keys()
-        .copied()
-        .find(|&generation| generation != record.generation)?;
-    Some(InstanceName {
-        id: record.id,
-        generation,
-    })
-}
-
-fn towards_stopped(record: &Record, seen: &Seen) -> Step {
-    if let Some(other) = other(record, seen) {
-        return Step::Remove(other);
-    }
-    match seen.instances.get(&record.generation) {
-        // A task that ended by itself is taken away too: it holds a shim, and its end is noted.
-        Some(Instance {
-            task: Task::Running { .. } | Task::Created { .. } | Task::Stopped(_),
-            ..
-        }) => Step::Stop(record.instance()),
-        Some(Instance {
-            task: Task::Absent, ..
-        })
-        | None => Step::Settled,
-    }
-}
-
-fn towards_running(record: &Record, seen: &Seen, history: &History) -> Step {
-    let current = seen.instances.get(&record.generation);
-    let task = current.map_or(&Task::Absent, |instance| &instance.task);
-    if record.cordoned && seen.instances.is_empty() {
-        return Step::Settled;
-    }
-    // The image comes first: the generation before goes on running until it is there.
-    if record.image_digest.is_none() && matches!(task, Task::Absent) {
-        return Step::Pull;
-    }
-    if let Some(other) = other(record, seen) {
-        return Step::Remove(other);
-    }
-    let ended = match task {
-        Task::Running { .. } if record.restart_pending => return Step::Stop(record.instance()),
-        Task::Running { .. } => return Step::Settled,
-        Task::Created { .. } => return Step::Launch,
-        Task::Stopped(exit) => Some(exit),
-        Task::Absent => history.ended.as_ref(),
     };
-    match ended
-        .filter(|_| !record.restart_pending)
-        .and_then(|exit| finish(record, history, exit))
-    {
-        Some(finished) => Step::Finish(finished),
-        None => Step::Launch,
+    Decision { step, phase }
+}
+
+fn step(phase: &Phase, record: Option<&Record>) -> Step {
+    let stop = || record.map_or(Step::Settled, |record| Step::Stop(record.instance()));
+    match &phase.stage {
+        Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
+            Step::Settled
+        }
+        Stage::Leftover(instance)
+        | Stage::Removing(instance)
+        | Stage::Retiring(instance)
+        | Stage::Replacing(instance) => Step::Remove(*instance),
+        Stage::Removed => Step::Forget,
+        Stage::Stopping | Stage::RestartRequested => stop(),
+        Stage::Unresolved => Step::Pull,
+        Stage::Created | Stage::Due => Step::Launch,
+        Stage::Ended(finished) => Step::Finish(finished.clone()),
     }
 }
 
-/// Whether the restart policy leaves it ended.
-fn finish(record: &Record, history: &History, exit: &Exit) -> Option<Finished> {
-    let policy = record.spec.restart;
-    let leave = match policy.policy {
-        RestartPolicy::Always => false,
-        RestartPolicy::OnFailure => exit.code == 0,
-        RestartPolicy::Never => true,
+impl Decision {
+    /// The reason for the step, in a sentence.
+    #[must_use]
+    pub fn why(&self, record: Option<&Record>, seen: &Seen, history: &History) -> String {
+        if let Step::Wait(_) = self.step {
+            let backoff = history.backoff.as_ref();
+            return backoff.map_or_else(
+                || "the time for it has not come".to_owned(),
+                |backoff| format!("{}: {}", backoff.reason, backoff.message),
+            );
+        }
+        record.map_or_else(
+            || "no record asks for it (any more)".to_owned(),
+            |record| why(&self.phase.stage, record, seen),
+        )
+    }
+}
+
+fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
+    let generation = record.generation;
+    let fixed = match stage {
+        Stage::Unresolved => {
+            let image = &record.spec.image;
+            return format!(
+                "image {image} is not resolved to a digest for generation {generation}"
+            );
+        }
+        Stage::Due => return why_due(record, seen),
+        Stage::Ended(Finished { code, reason, .. }) => {
+            return format!(
+                "it ended with exit code {code}, and its restart policy leaves it so ({reason})"
+            );
+        }
+        Stage::Retiring(_) | Stage::Replacing(_) => {
+            return format!("generation {generation} takes its place");
+        }
+        Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
+            "the container is as desired"
+        }
+        Stage::Leftover(_) => "no record asks for it (any more)",
+        Stage::Removing(_) => "the container is to be removed",
+        Stage::Removed => "nothing of the container is left",
+        Stage::Stopping if record.run == RunState::Stopped => "the container is to be stopped",
+        Stage::Stopping => "the container ended and stays so: its task is deleted",
+        Stage::RestartRequested => "a restart was asked for",
+        Stage::Created if record.restart_pending => "a restart was asked for",
+        Stage::Created => "the container is created and was not started",
     };
-    let exhausted = policy.max_retries.is_some_and(|max| history.exits > max);
-    let reason = match (leave, exit) {
-        (true, Exit { code: 0, .. }) => Reason::Completed,
-        (true, exit) => exit.reason(),
-        (false, _) if exhausted => Reason::RetriesExhausted,
-        (false, _) => return None,
-    };
-    let since_epoch = exit
-        .at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Some(Finished {
-        code: exit.code,
-        reason,
-        at_ms: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
-    })
+    fixed.to_owned()
+}
+
+fn why_due(record: &Record, seen: &Seen) -> String {
+    if record.restart_pending {
+        return "a restart was asked for".to_owned();
+    }
+    match seen.task(record.generation) {
+        Task::Stopped(exit) => {
+            let code = exit.code;
+            format!("it ended with exit code {code}, and its restart policy starts it again")
+        }
+        Task::Absent | Task::Created { .. } | Task::Running { .. } => {
+            format!("generation {} is to run", record.generation)
+        }
+    }
 }
 
 #[cfg(test)]

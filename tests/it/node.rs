@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use state::assign::Pool;
 use state::desired::{Owner, RunState};
 use state::id::ContainerId;
+use state::phase::Phase;
 use state::status::{Condition, condition};
 use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
@@ -104,12 +105,10 @@ impl Node {
 
     pub(crate) fn condition(&self, id: ContainerId) -> Condition {
         let known = self.handle.board().known(id);
-        condition(
-            self.store.desired().get(id).unwrap(),
-            &known.seen,
-            &known.history,
-            known.activity,
-        )
+        let desired = self.store.desired();
+        let record = desired.get(id).unwrap();
+        let phase = Phase::of(id, Some(record), &known.seen, &known.history);
+        condition(record, &phase, &known.history, known.activity, None)
     }
 
     pub(crate) fn settled(&self) -> bool {

@@ -197,7 +197,6 @@ impl World {
                     (
                         name.generation,
                         Instance {
-                            container: true,
                             task: made.task.clone(),
                         },
                     )

@@ -8,7 +8,7 @@ use state::desired::applied::Unconfirmed;
 use state::desired::marks;
 use state::desired::{Owner, Record};
 use state::ownership::{ChasSet, SetOutcome};
-use state::plan::{Step, step};
+use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
@@ -155,7 +155,7 @@ fn reported(view: &View) -> Option<Reported> {
         revision: record.revision,
         generation: record.generation,
         spec_hash: record.spec_hash.clone(),
-        status: condition.status.word(),
+        status: condition.status.as_str(),
         ready: condition.status == Status::Running
             && view.applied_generation == Some(record.generation),
         reason: condition.reason.map(state::reason::Reason::code),
@@ -345,7 +345,6 @@ impl AgentNode {
     /// All is as asked, and a look at everything would say so.
     fn converged(&self) -> bool {
         let (board, desired) = (self.handle.board(), self.writer.store().desired());
-        let now = board.clock.now();
         let as_asked = |record: &Arc<Record>| {
             let Known {
                 seen,
@@ -354,10 +353,7 @@ impl AgentNode {
                 ..
             } = board.known(record.id);
             let history = history.of(record);
-            let next = step(record.id, Some(record), &seen, &history, now);
-            activity.is_none()
-                && next == Step::Settled
-                && !(record.cordoned && seen.instances.is_empty())
+            activity.is_none() && Phase::of(record.id, Some(record), &seen, &history).is_as_asked()
         };
         let pulled = desired.marks().applied_set();
         board.reachability().reachable

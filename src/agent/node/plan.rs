@@ -39,7 +39,7 @@ fn actions(board: &Board, planned: Vec<Planned>) -> Vec<Action> {
             | Step::Forget => None,
         };
         Action {
-            word: step.word(),
+            word: step.as_str(),
             instance,
             why,
             until,

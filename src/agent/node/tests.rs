@@ -1,3 +1,4 @@
+use state::reason::Reason;
 use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::pin::pin;

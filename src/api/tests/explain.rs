@@ -25,7 +25,6 @@ pub(super) fn explanation(view: View) -> Explanation {
         Duration::from_secs(10),
     );
     let running = Instance {
-        container: true,
         task: Task::Running {
             pid: 7,
             since: Some(BootTime::default()),

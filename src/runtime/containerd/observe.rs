@@ -37,13 +37,8 @@ impl Containerd {
             .filter(|name| name.id == id)
         {
             let task = self.task(instance).await?;
-            seen.instances.insert(
-                instance.generation,
-                Instance {
-                    container: true,
-                    task,
-                },
-            );
+            seen.instances
+                .insert(instance.generation, Instance { task });
         }
         Ok(seen)
     }
@@ -174,10 +169,7 @@ impl Containerd {
                 Ok(name) if managed => {
                     let task =
                         process.map_or(Ok(Task::Absent), |process| self.state(name, process))?;
-                    let instance = Instance {
-                        container: true,
-                        task,
-                    };
+                    let instance = Instance { task };
                     listing
                         .ours
                         .entry(name.id)

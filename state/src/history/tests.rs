@@ -6,14 +6,7 @@ use crate::observed::Instance;
 
 fn seen(task: Task) -> Seen {
     Seen {
-        instances: [(
-            1,
-            Instance {
-                container: true,
-                task,
-            },
-        )]
-        .into(),
+        instances: [(1, Instance { task })].into(),
     }
 }
 

@@ -1,75 +1,74 @@
-//! The steps from what was seen to what is wanted, as they would be done if each of them went well: [`step`] again and
-//! again, over a model of what a step does. Nothing is decided here.
+//! The plan of one container: the steps that would be done if each of them went well. [`decide`]
+//! again and again, over a model of what a step does; nothing is decided here.
 
-use super::{Step, step};
+use super::{STEPS_MAX, Step, decide};
 use crate::desired::Record;
 use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Instance, Seen, Task};
 use crate::time::BootTime;
 
-/// As many as the reconciler does in one turn.
-const STEPS_MAX: usize = 20;
-
-/// A step that would be done, and why.
+/// A step that would be done, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The step. [`Step::Wait`] is the last one: what follows it depends on what happens until then.
+    /// The step. [`Step::Wait`] is the last one: what follows depends on what happens until then.
     pub step: Step,
-    /// What it is done to; `None`: to the record alone.
+    /// Instance that the step is about. `None`: the record alone.
     pub instance: Option<InstanceName>,
-    /// Why, in a sentence.
+    /// Reason for the step, in a sentence.
     pub why: String,
 }
 
-/// What would be done for the container with this id, in order; nothing if it is as wanted.
+/// The plan of the container with this id, in order; empty if the container is as desired.
 #[must_use]
 pub fn plan(
     id: ContainerId,
-    wanted: Option<&Record>,
+    record: Option<&Record>,
     seen: &Seen,
     history: &History,
     now: BootTime,
 ) -> Vec<Planned> {
-    let (mut wanted, mut seen, mut history) = (wanted.cloned(), seen.clone(), history.clone());
+    let (mut record, mut seen, mut history) = (record.cloned(), seen.clone(), history.clone());
     let mut planned = Vec::new();
     while planned.len() < STEPS_MAX {
-        if let Some(record) = &wanted {
+        if let Some(record) = &record {
             history.record_observation(record, &seen, now, |_| std::time::Duration::ZERO);
         }
-        let next = step(id, wanted.as_ref(), &seen, &history, now);
-        if next == Step::Settled {
+        let decision = decide(id, record.as_ref(), &seen, &history, now);
+        let why = decision.why(record.as_ref(), &seen, &history);
+        let step = decision.step;
+        if step == Step::Settled {
             break;
         }
-        let instance = match &next {
+        let instance = match &step {
             Step::Stop(instance) | Step::Remove(instance) => Some(*instance),
-            Step::Pull | Step::Launch => wanted.as_ref().map(Record::instance),
+            Step::Pull | Step::Launch => record.as_ref().map(Record::instance),
             Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => None,
         };
         planned.push(Planned {
-            step: next.clone(),
+            step: step.clone(),
             instance,
-            why: why(&next, wanted.as_ref(), &seen, &history),
+            why,
         });
-        if matches!(next, Step::Wait(_)) {
+        if matches!(step, Step::Wait(_)) {
             break;
         }
-        model(&next, &mut wanted, &mut seen, &mut history, now);
+        model(&step, &mut record, &mut seen, &mut history, now);
     }
     planned
 }
 
-/// What there is after a step.
+/// Changes the model as a step that goes well would change the node.
 fn model(
     step: &Step,
-    wanted: &mut Option<Record>,
+    record: &mut Option<Record>,
     seen: &mut Seen,
     history: &mut History,
     now: BootTime,
 ) {
-    match (step, wanted.as_mut()) {
+    match (step, record.as_mut()) {
         (Step::Pull, Some(record)) => {
-            // Which one it will be is not known before it is fetched.
+            // The digest is not known before the image is pulled.
             record.image_digest = Some(String::new());
             history.record_pull();
         }
@@ -78,13 +77,7 @@ fn model(
                 pid: 0,
                 since: Some(now),
             };
-            seen.instances.insert(
-                record.generation,
-                Instance {
-                    container: true,
-                    task,
-                },
-            );
+            seen.instances.insert(record.generation, Instance { task });
             record.restart_pending = false;
             history.record_start(now);
         }
@@ -97,54 +90,8 @@ fn model(
             history.record_stop();
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
-        (Step::Forget, _) => *wanted = None,
+        (Step::Forget, _) => *record = None,
         (Step::Settled | Step::Wait(_) | Step::Pull | Step::Launch | Step::Finish(_), _) => {}
-    }
-}
-
-fn why(step: &Step, wanted: Option<&Record>, seen: &Seen, history: &History) -> String {
-    let Some(record) = wanted else {
-        return "nothing asks for it (any more)".to_owned();
-    };
-    match step {
-        Step::Settled => "it is as wanted".to_owned(),
-        Step::Wait(_) => match &history.backoff {
-            Some(backoff) => format!("{}: {}", backoff.reason, backoff.message),
-            None => "it is not time yet".to_owned(),
-        },
-        Step::Pull => format!(
-            "what {} is has not been resolved for generation {}",
-            record.spec.image, record.generation
-        ),
-        Step::Launch if record.restart_pending => "a restart was asked for".to_owned(),
-        Step::Launch => match seen
-            .instances
-            .get(&record.generation)
-            .map(|instance| &instance.task)
-        {
-            Some(Task::Created { .. }) => "it is created and was not started".to_owned(),
-            Some(Task::Stopped(exit)) => format!(
-                "it ended with exit code {}, and its restart policy starts it again",
-                exit.code
-            ),
-            Some(Task::Absent | Task::Running { .. }) | None => {
-                format!("generation {} is to run", record.generation)
-            }
-        },
-        Step::Stop(_) if record.run == crate::desired::RunState::Stopped => {
-            "it is to be stopped".to_owned()
-        }
-        Step::Stop(_) if record.restart_pending => "a restart was asked for".to_owned(),
-        Step::Stop(_) => "it ended and stays so: its task is taken away".to_owned(),
-        Step::Remove(_) if record.removing => "it is to be removed".to_owned(),
-        Step::Remove(_) => format!("generation {} takes its place", record.generation),
-        Step::Finish(finished) => {
-            format!(
-                "it ended with exit code {}, and its restart policy leaves it so ({})",
-                finished.code, finished.reason
-            )
-        }
-        Step::Forget => "nothing of it is left".to_owned(),
     }
 }
 

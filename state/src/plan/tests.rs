@@ -1,8 +1,21 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::*;
 use crate::desired::tests::record;
-use crate::id::ContainerId;
+use crate::history::Cause;
+use crate::observed::{Exit, Instance};
+use crate::reason::Reason;
+use crate::spec::RestartPolicy;
+
+fn decided(
+    id: ContainerId,
+    record: Option<&Record>,
+    seen: &Seen,
+    history: &History,
+    now: BootTime,
+) -> Step {
+    decide(id, record, seen, history, now).step
+}
 
 const RUNNING: Task = Task::Running {
     pid: 7,
@@ -10,15 +23,9 @@ const RUNNING: Task = Task::Running {
 };
 
 fn seen(instances: &[(u64, Task)]) -> Seen {
-    let instances = instances.iter().map(|(generation, task)| {
-        (
-            *generation,
-            Instance {
-                container: true,
-                task: task.clone(),
-            },
-        )
-    });
+    let instances = instances
+        .iter()
+        .map(|(generation, task)| (*generation, Instance { task: task.clone() }));
     Seen {
         instances: instances.collect(),
     }
@@ -51,7 +58,7 @@ fn finished(code: u32, reason: Reason) -> Step {
 fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: &Step) {
     let mut record = record("a", 1);
     change(&mut record);
-    let next = step(
+    let next = decided(
         record.id,
         Some(&record),
         &seen(instances),
@@ -127,7 +134,7 @@ fn what_is_removed_goes_generation_by_generation_and_is_forgotten_last() {
     );
     check(remove, &[(1, Task::Absent)], &Step::Remove(name(1)));
     check(remove, &[], &Step::Forget);
-    let orphan = step(
+    let orphan = decided(
         ContainerId::from_bits(1),
         None,
         &seen(&[(3, RUNNING)]),
@@ -168,7 +175,7 @@ fn retries_end_when_they_are_used_up() {
         let mut history = History::default();
         history.exits = exits;
         assert_eq!(
-            step(
+            decided(
                 record.id,
                 Some(&record),
                 &seen(&[(1, stopped(1))]),
@@ -215,7 +222,7 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
     );
     let until = BootTime(Duration::from_secs(9));
     assert_eq!(
-        step(
+        decided(
             record.id,
             Some(&record),
             &Seen::default(),
@@ -225,12 +232,12 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
         Step::Wait(until)
     );
     assert_eq!(
-        step(record.id, Some(&record), &Seen::default(), &history, until),
+        decided(record.id, Some(&record), &Seen::default(), &history, until),
         Step::Launch
     );
     record.removing = true;
     assert_eq!(
-        step(
+        decided(
             record.id,
             Some(&record),
             &seen(&[(1, RUNNING)]),

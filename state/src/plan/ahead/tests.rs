@@ -11,15 +11,9 @@ use crate::reason::Reason;
 use crate::spec::RestartPolicy;
 
 fn seen(instances: &[(u64, Task)]) -> Seen {
-    let instances = instances.iter().map(|(generation, task)| {
-        (
-            *generation,
-            Instance {
-                container: true,
-                task: task.clone(),
-            },
-        )
-    });
+    let instances = instances
+        .iter()
+        .map(|(generation, task)| (*generation, Instance { task: task.clone() }));
     Seen {
         instances: instances.collect(),
     }
@@ -51,7 +45,7 @@ fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: 
     );
     let shown: Vec<_> = planned
         .iter()
-        .map(|planned| (planned.step.word(), planned.why.as_str()))
+        .map(|planned| (planned.step.as_str(), planned.why.as_str()))
         .collect();
     assert_eq!(shown.len(), expected.len(), "{shown:?}");
     for ((word, why), (expected, part)) in shown.iter().zip(expected) {
@@ -89,7 +83,7 @@ fn a_plan_is_every_step_with_its_reason() {
         &[(1, RUNNING)],
         &[
             ("remove", "to be removed"),
-            ("forget", "nothing of it is left"),
+            ("forget", "nothing of the container is left"),
         ],
     );
     check(|_| (), &[(1, ended())], &[("launch", "exit code 3")]);
@@ -97,7 +91,7 @@ fn a_plan_is_every_step_with_its_reason() {
     check(
         never,
         &[(1, ended())],
-        &[("finish", "leaves it so (Exited)"), ("stop", "taken away")],
+        &[("finish", "leaves it so (Exited)"), ("stop", "is deleted")],
     );
     let orphan = plan(
         ContainerId::from_bits(1),
@@ -108,7 +102,7 @@ fn a_plan_is_every_step_with_its_reason() {
     );
     assert_eq!(
         (orphan.len(), orphan[0].why.as_str()),
-        (1, "nothing asks for it (any more)")
+        (1, "no record asks for it (any more)")
     );
 }
 
@@ -165,7 +159,7 @@ proptest! {
             history.record_observation(&record, &found, now, |_| Duration::ZERO);
         }
         let planned = plan(record.id, wanted, &found, &history, now);
-        let next = step(record.id, wanted, &found, &history, now);
+        let next = decide(record.id, wanted, &found, &history, now).step;
         prop_assert_eq!(planned.first().map_or(&Step::Settled, |first| &first.step), &next);
         prop_assert!(planned.len() < STEPS_MAX, "it comes to an end: {:?}", planned);
         // Nothing to do means that a fresh look finds what is wanted, and only that.

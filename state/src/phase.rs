@@ -1,0 +1,247 @@
+//! The phase of a container: the one verdict on what its record, what was seen of it, and its
+//! history mean together. Pure, and without time.
+//!
+//! Everybody who needs to know where a container stands reads it from here: [`crate::plan`] the next
+//! step and its reason, [`crate::status`] the status that people see, and through them the reports
+//! to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and the
+//! compiler names all who have to say something about it.
+
+use std::time::SystemTime;
+
+use crate::desired::{Finished, Record, RunState};
+use crate::history::{Cause, History};
+use crate::id::{ContainerId, InstanceName};
+use crate::observed::{Exit, Seen, Task};
+use crate::reason::Reason;
+use crate::spec::RestartPolicy;
+
+/// Goal of a container, from its record alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// Nothing asks for the container.
+    Absent,
+    /// The container is to be removed, and its record forgotten.
+    Removed,
+    /// The container is to be stopped, and kept.
+    Stopped,
+    /// The container has ended, and its restart policy leaves it so.
+    Finished,
+    /// The container came while the node was cordoned: it is to run once the cordon is lifted, or if
+    /// something of it exists.
+    Cordoned,
+    /// The container is to run.
+    Running,
+}
+
+impl Goal {
+    /// The goal that a record says. `None`: there is no record.
+    #[must_use]
+    pub fn of(record: Option<&Record>) -> Self {
+        match record {
+            None => Self::Absent,
+            Some(record) if record.removing => Self::Removed,
+            Some(record) if record.finished.is_some() => Self::Finished,
+            Some(record) if record.run == RunState::Stopped => Self::Stopped,
+            Some(record) if record.cordoned => Self::Cordoned,
+            Some(_) => Self::Running,
+        }
+    }
+}
+
+/// Place of a container on its way to its goal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Nothing asks for the container, and nothing of it exists.
+    Gone,
+    /// Nothing asks for the container, and this newest instance of it exists.
+    Leftover(InstanceName),
+    /// The container is to be removed, and this newest instance of it exists.
+    Removing(InstanceName),
+    /// The container is to be removed, and nothing of it exists: only its record is left.
+    Removed,
+    /// The container is to rest, and its task is there.
+    Stopping,
+    /// The container is to rest, and this instance of another generation exists.
+    Retiring(InstanceName),
+    /// The container rests, as it was asked to.
+    Stopped,
+    /// The container rests, since it ended and its restart policy leaves it so.
+    Finished,
+    /// The container waits for the end of the node's cordon.
+    Cordoned,
+    /// The container is to run, and its image is not resolved. A generation before runs on.
+    Unresolved,
+    /// The container is to run, and this instance of another generation is in its place.
+    Replacing(InstanceName),
+    /// The container runs, and is to be stopped for a restart that was asked for.
+    RestartRequested,
+    /// The container runs.
+    Running,
+    /// The container is created and waits to be started.
+    Created,
+    /// The container ended, and its restart policy leaves it so: that is to be stored.
+    Ended(Finished),
+    /// The container is to be started.
+    Due,
+}
+
+/// The verdict about one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// Place on the way to the goal.
+    pub stage: Stage,
+    /// Whether the task of the record's own generation is absent.
+    pub is_task_absent: bool,
+    /// Whether the task of the record's own generation runs.
+    pub is_running: bool,
+}
+
+impl Phase {
+    /// The verdict about the container with this id. `record`: `None` if there is none.
+    #[must_use]
+    pub fn of(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &History) -> Self {
+        let task = record.map_or(&Task::Absent, |record| seen.task(record.generation));
+        Self {
+            stage: stage(id, record, seen, history),
+            is_task_absent: matches!(task, Task::Absent),
+            is_running: matches!(task, Task::Running { .. }),
+        }
+    }
+
+    /// Whether nothing is to be done for the container.
+    #[must_use]
+    pub const fn is_settled(&self) -> bool {
+        match self.stage {
+            Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
+                true
+            }
+            Stage::Leftover(_)
+            | Stage::Removing(_)
+            | Stage::Removed
+            | Stage::Stopping
+            | Stage::Retiring(_)
+            | Stage::Unresolved
+            | Stage::Replacing(_)
+            | Stage::RestartRequested
+            | Stage::Created
+            | Stage::Ended(_)
+            | Stage::Due => false,
+        }
+    }
+
+    /// Whether the container is as it was asked for. A container that waits for the end of a cordon
+    /// is settled, and not as asked.
+    #[must_use]
+    pub const fn is_as_asked(&self) -> bool {
+        self.is_settled() && !matches!(self.stage, Stage::Cordoned)
+    }
+
+    /// The kind of backoff that holds the next step back.
+    #[must_use]
+    pub const fn cause(&self) -> Cause {
+        match self.stage {
+            Stage::Unresolved | Stage::Created | Stage::Due => Cause::Start,
+            Stage::Gone
+            | Stage::Leftover(_)
+            | Stage::Removing(_)
+            | Stage::Removed
+            | Stage::Stopping
+            | Stage::Retiring(_)
+            | Stage::Stopped
+            | Stage::Finished
+            | Stage::Cordoned
+            | Stage::Replacing(_)
+            | Stage::RestartRequested
+            | Stage::Running
+            | Stage::Ended(_) => Cause::End,
+        }
+    }
+}
+
+fn stage(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &History) -> Stage {
+    let newest = seen.instances.keys().next_back();
+    let newest = newest.map(|&generation| InstanceName { id, generation });
+    let Some(record) = record else {
+        return newest.map_or(Stage::Gone, Stage::Leftover);
+    };
+    match Goal::of(Some(record)) {
+        Goal::Absent | Goal::Removed => newest.map_or(Stage::Removed, Stage::Removing),
+        Goal::Stopped => resting(record, seen, Stage::Stopped),
+        Goal::Finished => resting(record, seen, Stage::Finished),
+        Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,
+        Goal::Cordoned | Goal::Running => towards_running(record, seen, history),
+    }
+}
+
+/// The oldest instance whose generation is not the desired one.
+fn obsolete_instance(record: &Record, seen: &Seen) -> Option<InstanceName> {
+    let mut generations = seen.instances.keys().copied();
+    let generation = generations.find(|&generation| generation != record.generation)?;
+    Some(InstanceName {
+        id: record.id,
+        generation,
+    })
+}
+
+fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
+    if let Some(obsolete) = obsolete_instance(record, seen) {
+        return Stage::Retiring(obsolete);
+    }
+    match seen.task(record.generation) {
+        // A task that ended by itself is deleted too: it holds a shim, and its end is stored.
+        Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) => Stage::Stopping,
+        Task::Absent => at_rest,
+    }
+}
+
+fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
+    let task = seen.task(record.generation);
+    // The image comes first: the generation before runs on until it is there.
+    if record.image_digest.is_none() && matches!(task, Task::Absent) {
+        return Stage::Unresolved;
+    }
+    if let Some(obsolete) = obsolete_instance(record, seen) {
+        return Stage::Replacing(obsolete);
+    }
+    let ended = match task {
+        Task::Running { .. } if record.restart_pending => return Stage::RestartRequested,
+        Task::Running { .. } => return Stage::Running,
+        Task::Created { .. } => return Stage::Created,
+        Task::Stopped(exit) => Some(exit),
+        Task::Absent => history.ended.as_ref(),
+    };
+    let ended = ended.filter(|_| !record.restart_pending);
+    ended
+        .and_then(|exit| finished(record, history, exit))
+        .map_or(Stage::Due, Stage::Ended)
+}
+
+/// The end to store, if the restart policy leaves the container ended after this exit.
+fn finished(record: &Record, history: &History, exit: &Exit) -> Option<Finished> {
+    let policy = record.spec.restart;
+    let leaves = match policy.policy {
+        RestartPolicy::Always => false,
+        RestartPolicy::OnFailure => exit.code == 0,
+        RestartPolicy::Never => true,
+    };
+    let exhausted = policy.max_retries.is_some_and(|max| history.exits > max);
+    let reason = match (leaves, exit.code) {
+        (true, 0) => Reason::Completed,
+        (true, _) => exit.reason(),
+        (false, _) if exhausted => Reason::RetriesExhausted,
+        (false, _) => return None,
+    };
+    let since_epoch = exit
+        .at
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let at_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    Some(Finished {
+        code: exit.code,
+        reason,
+        at_ms,
+    })
+}
+
+#[cfg(test)]
+mod tests;

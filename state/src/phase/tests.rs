@@ -1,0 +1,223 @@
+//! Every stage, and what all its readers make of it.
+
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::desired::tests::record;
+use crate::observed::Instance;
+use crate::plan::decide;
+use crate::status::{Activity, Status, condition};
+use crate::time::BootTime;
+
+const RUNNING: Task = Task::Running {
+    pid: 7,
+    since: None,
+};
+const CREATED: Task = Task::Created { pid: 7 };
+
+fn stopped(code: u32) -> Task {
+    Task::Stopped(Exit {
+        code,
+        at: SystemTime::UNIX_EPOCH,
+        out_of_memory: false,
+    })
+}
+
+fn name(generation: u64) -> InstanceName {
+    InstanceName {
+        id: ContainerId::from_bits(1),
+        generation,
+    }
+}
+
+fn ended(code: u32, reason: Reason) -> Finished {
+    Finished {
+        code,
+        reason,
+        at_ms: 0,
+    }
+}
+
+/// A generation, and its task.
+type Found = (u64, fn() -> Task);
+
+/// What a row of the table says of one container.
+struct Row {
+    change: fn(&mut Record),
+    instances: &'static [Found],
+    stage: Stage,
+    step: &'static str,
+    why: &'static str,
+    status: Status,
+    /// Settled, as asked for, and running for the guard.
+    verdicts: (bool, bool, bool),
+}
+
+fn absent() -> Task {
+    Task::Absent
+}
+
+fn running() -> Task {
+    RUNNING
+}
+
+fn created() -> Task {
+    CREATED
+}
+
+fn exit_0() -> Task {
+    stopped(0)
+}
+
+fn exit_3() -> Task {
+    stopped(3)
+}
+
+fn never(record: &mut Record) {
+    record.spec.restart.policy = RestartPolicy::Never;
+}
+
+fn finish(record: &mut Record) {
+    record.finished = Some(ended(0, Reason::Completed));
+}
+
+#[rustfmt::skip]
+fn table() -> Vec<Row> {
+    let row = |change, instances, stage, (step, why), status, verdicts| Row { change, instances, stage, step, why, status, verdicts };
+    const YES: (bool, bool, bool) = (true, true, true);
+    const AT_REST: (bool, bool, bool) = (true, true, false);
+    const TO_DO: (bool, bool, bool) = (false, false, true);
+    const TO_END: (bool, bool, bool) = (false, false, false);
+    vec![
+        row(|_| (), &[(1, running)], Stage::Running, ("nothing", "as desired"), Status::Running, YES),
+        row(|r| r.image_digest = None, &[(1, running)], Stage::Running, ("nothing", "as desired"), Status::Running, YES),
+        row(|_| (), &[], Stage::Due, ("launch", "generation 1 is to run"), Status::Pending, TO_DO),
+        row(|_| (), &[(1, absent)], Stage::Due, ("launch", "generation 1 is to run"), Status::Pending, TO_DO),
+        row(|_| (), &[(1, exit_3)], Stage::Due, ("launch", "exit code 3"), Status::Pending, TO_DO),
+        row(|_| (), &[(1, created)], Stage::Created, ("launch", "was not started"), Status::Pending, TO_DO),
+        row(|r| r.image_digest = None, &[], Stage::Unresolved, ("pull", "not resolved"), Status::Pending, TO_DO),
+        row(|r| (r.generation, r.image_digest) = (2, None), &[(1, running)], Stage::Unresolved, ("pull", "generation 2"), Status::Pending, TO_DO),
+        row(|r| r.generation = 2, &[(1, running)], Stage::Replacing(name(1)), ("remove", "generation 2 takes its place"), Status::Pending, TO_DO),
+        row(|r| r.generation = 2, &[(1, running), (2, running)], Stage::Replacing(name(1)), ("remove", "generation 2"), Status::Running, TO_DO),
+        row(|r| r.restart_pending = true, &[(1, running)], Stage::RestartRequested, ("stop", "a restart"), Status::Running, TO_DO),
+        row(|r| { r.restart_pending = true; never(r) }, &[(1, exit_0)], Stage::Due, ("launch", "a restart"), Status::Pending, TO_DO),
+        row(never, &[(1, exit_0)], Stage::Ended(ended(0, Reason::Completed)), ("finish", "leaves it so (Completed)"), Status::Pending, TO_DO),
+        row(never, &[(1, exit_3)], Stage::Ended(ended(3, Reason::Exited)), ("finish", "leaves it so (Exited)"), Status::Pending, TO_DO),
+        row(finish, &[(1, exit_0)], Stage::Stopping, ("stop", "ended and stays so"), Status::Stopped, TO_END),
+        row(finish, &[(1, absent)], Stage::Finished, ("nothing", "as desired"), Status::Stopped, AT_REST),
+        row(|r| { finish(r); r.run = RunState::Stopped }, &[], Stage::Finished, ("nothing", "as desired"), Status::Stopped, AT_REST),
+        row(|r| r.run = RunState::Stopped, &[], Stage::Stopped, ("nothing", "as desired"), Status::Stopped, AT_REST),
+        row(|r| r.run = RunState::Stopped, &[(1, running)], Stage::Stopping, ("stop", "to be stopped"), Status::Stopping, TO_END),
+        row(|r| r.run = RunState::Stopped, &[(0, running)], Stage::Retiring(name(0)), ("remove", "takes its place"), Status::Stopped, TO_END),
+        row(|r| r.cordoned = true, &[], Stage::Cordoned, ("nothing", "as desired"), Status::Pending, (true, false, false)),
+        row(|r| r.cordoned = true, &[(1, absent)], Stage::Due, ("launch", "generation 1"), Status::Pending, (false, false, false)),
+        row(|r| r.removing = true, &[(1, running), (2, absent)], Stage::Removing(name(2)), ("remove", "to be removed"), Status::Removing, TO_END),
+        row(|r| (r.removing, r.cordoned) = (true, true), &[], Stage::Removed, ("forget", "nothing of the container"), Status::Removing, TO_END),
+    ]
+}
+
+#[test]
+fn every_stage_is_read_the_same_by_all() {
+    for Row {
+        change,
+        instances,
+        stage,
+        step,
+        why,
+        status,
+        verdicts,
+    } in table()
+    {
+        let mut record = record("a", 1);
+        change(&mut record);
+        let instances = instances
+            .iter()
+            .map(|(generation, task)| (*generation, Instance { task: task() }));
+        let seen = Seen {
+            instances: instances.collect(),
+        };
+        let history = History::default();
+        let decision = decide(
+            record.id,
+            Some(&record),
+            &seen,
+            &history,
+            BootTime::default(),
+        );
+        let phase = &decision.phase;
+        assert_eq!(phase.stage, stage);
+        assert_eq!(decision.step.as_str(), step, "{stage:?}");
+        let said = decision.why(Some(&record), &seen, &history);
+        assert!(said.contains(why), "{stage:?}: {said}");
+        let found = condition(&record, phase, &history, None, None).status;
+        assert_eq!(found, status, "{stage:?}");
+        let found = (
+            phase.is_settled(),
+            phase.is_as_asked(),
+            crate::guard::runs(&record),
+        );
+        assert_eq!(found, verdicts, "{stage:?}");
+        assert_eq!(
+            phase.is_settled(),
+            decision.step == crate::plan::Step::Settled,
+            "{stage:?}"
+        );
+        let is_running = seen.running_generation() == Some(record.generation);
+        assert_eq!(phase.is_running, is_running, "{stage:?}");
+    }
+}
+
+#[test]
+fn what_nothing_asks_for_is_a_leftover_until_it_is_gone() {
+    let id = ContainerId::from_bits(1);
+    let seen = Seen {
+        instances: [(3, Instance { task: RUNNING })].into(),
+    };
+    let stage = |seen: &Seen| Phase::of(id, None, seen, &History::default()).stage;
+    assert_eq!(stage(&seen), Stage::Leftover(name(3)));
+    assert_eq!(stage(&Seen::default()), Stage::Gone);
+}
+
+#[test]
+fn retries_are_used_up_at_their_number() {
+    let mut record = record("a", 1);
+    record.spec.restart.max_retries = Some(2);
+    let seen = Seen {
+        instances: [(1, Instance { task: stopped(1) })].into(),
+    };
+    for (exits, stage) in [
+        (2, Stage::Due),
+        (3, Stage::Ended(ended(1, Reason::RetriesExhausted))),
+    ] {
+        let mut history = History::default();
+        history.exits = exits;
+        assert_eq!(
+            Phase::of(record.id, Some(&record), &seen, &history).stage,
+            stage
+        );
+    }
+}
+
+#[test]
+fn what_is_being_done_shows_in_the_status_alone() {
+    let (record, history) = (record("a", 1), History::default());
+    let phase = Phase::of(record.id, Some(&record), &Seen::default(), &history);
+    for (activity, status) in [
+        (Activity::Pulling, Status::Pulling),
+        (Activity::Creating, Status::Creating),
+        (Activity::Stopping, Status::Stopping),
+    ] {
+        let found = condition(&record, &phase, &history, Some(activity), Some("away")).status;
+        assert_eq!(found, status);
+    }
+    let unreachable = condition(&record, &phase, &history, None, Some("away"));
+    assert_eq!(unreachable.reason, Some(Reason::RuntimeUnavailable));
+    let mut waiting = history.clone();
+    let (now, wait) = (BootTime::default(), Duration::from_secs(9));
+    waiting.record_failure(Cause::Start, Reason::CreateFailed, String::new(), now, wait);
+    let failed = condition(&record, &phase, &waiting, None, Some("away"));
+    assert_eq!(
+        (failed.status, failed.reason),
+        (Status::Failed, Some(Reason::CreateFailed))
+    );
+}
