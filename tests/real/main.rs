@@ -58,3 +58,6 @@ mod state;
 
 #[cfg(test)]
 mod testbed;
+
+#[cfg(test)]
+mod upgrade;

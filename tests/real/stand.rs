@@ -1,11 +1,12 @@
 //! What most tests of the whole agent start with: a testbed, an open registry with two images, and the agent.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::harness::Testbed;
-use crate::harness::agent::Agent;
+use crate::harness::agent::{Agent, PROGRAM};
 use crate::harness::image::Image;
 use crate::harness::registry::Registry;
 
@@ -29,11 +30,17 @@ impl Stand {
 
     /// With more environment variables for the agent.
     pub(crate) async fn with(bed: Testbed, variables: &[(&str, &str)]) -> Self {
+        Self::of(bed, Path::new(PROGRAM), variables).await
+    }
+
+    /// As [`Self::with`], with another program as the agent.
+    pub(crate) async fn of(bed: Testbed, program: &Path, variables: &[(&str, &str)]) -> Self {
         let registry = Registry::open(&bed);
         Image::web().push(&registry, "web:1").await;
         Image::busybox().push(&registry, "box:1").await;
         let insecure = [("CHAS_REGISTRY_INSECURE", registry.address())];
-        let agent = Agent::start_with(&bed, &[variables, &insecure].concat()).await;
+        let variables = [variables, &insecure].concat();
+        let agent = Agent::start_program(&bed, program, &variables).await;
         Self {
             agent,
             registry,
