@@ -2,7 +2,7 @@
 //!
 //! A container's output stands in one directory, `<logs>/<container id>`, whatever its generation and however often it was
 //! restarted: `0000000001.log`, `0000000002.log`, and so on. The file of the highest number is being written; none is ever
-//! renamed, so a reader's place (number, offset) stays right under rotation. [`shim`] is the process that writes, [`record`] a
+//! renamed, so a reader's place (number, offset) stays right under rotation. [`logger`] is the process that writes, [`line`] a
 //! line of a file, [`split`] makes lines of bytes, [`rotate`] keeps the directory within its limits, [`read`] reads it.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
@@ -12,11 +12,11 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerId;
 
+pub mod line;
+pub mod logger;
 pub mod read;
-pub mod record;
 pub mod rotate;
 mod scan;
-pub mod shim;
 pub mod split;
 
 /// Where the output of a container stands.

@@ -16,8 +16,8 @@ use super::containers::find_own;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Node, wire};
+use crate::logs::line::{Record, Stream};
 use crate::logs::read::{ReadOptions, read};
-use crate::logs::record::{Record, Stream};
 
 const TAIL_DEFAULT: usize = 100;
 /// A follower of a container that is gone ends by itself, once it has read what was left; one of a container that never

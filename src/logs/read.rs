@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt as _};
 
-use super::record::{HEADER_BYTES, Header, LINE_BYTES_MAX, Record, Stream};
+use super::line::{HEADER_BYTES, Header, LINE_BYTES_MAX, Record, Stream};
 use super::rotate::{file_numbers, file_path};
 use super::scan::{self, BLOCK_BYTES, Place, Wanted};
 

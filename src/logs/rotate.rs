@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use state::spec::LogLimits;
 
-use super::record::{self, HEADER_BYTES, Header, LINE_BYTES_MAX, Stamp, Stream};
+use super::line::{self, HEADER_BYTES, Header, LINE_BYTES_MAX, Stamp, Stream};
 
 /// Records are written when this many bytes of them have come together, or nothing more is to be read. Below the smallest
 /// `max_size` (64 KiB) even with one more record, so that a file never exceeds its limit.
@@ -94,7 +94,7 @@ impl Writer {
             self.follow_the_clock(now);
         }
         self.stamp.advance(now);
-        record::encode(&mut self.batch, &self.stamp, stream, partial, line);
+        line::encode(&mut self.batch, &self.stamp, stream, partial, line);
         if self.batch.len() >= BATCH_BYTES_MAX {
             self.flush();
         }
@@ -301,7 +301,7 @@ impl Lost {
                 "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: {because}]",
                 self.lines, self.bytes
             );
-            record::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
+            line::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
         }
         out
     }

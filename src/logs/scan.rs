@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::record::{HEADER_BYTES, Header, LINE_BYTES_MAX, STEP_BACK_MAX, Stream};
+use super::line::{HEADER_BYTES, Header, LINE_BYTES_MAX, STEP_BACK_MAX, Stream};
 use super::rotate::{file_numbers, file_path};
 
 /// What is read at once; more than one record.

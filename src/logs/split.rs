@@ -1,6 +1,6 @@
 //! Makes lines of a stream of bytes, of bounded length, without copying those that arrive whole.
 
-use super::record::LINE_BYTES_MAX;
+use super::line::LINE_BYTES_MAX;
 
 /// One stream's line that has begun and not ended.
 #[derive(Debug, Default)]

@@ -14,8 +14,8 @@ use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use tempfile::TempDir;
 
+use super::line::{Record, Stream};
 use super::read::{ReadOptions, Reading, read};
-use super::record::{Record, Stream};
 use super::rotate::{Writer, file_numbers, file_path};
 use super::*;
 

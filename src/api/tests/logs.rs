@@ -13,7 +13,7 @@ use state::status::Status;
 use tower::ServiceExt as _;
 
 use super::{Fake, get, named, problem, send, view};
-use crate::logs::record::Stream;
+use crate::logs::line::Stream;
 use crate::logs::rotate::Writer;
 
 /// Lines of a container, a millisecond apart, the first a minute ago, on both streams in turn.

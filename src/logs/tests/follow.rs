@@ -142,7 +142,7 @@ fn pumped(
     let (stderr, err) = io::pipe().unwrap();
     let printing = std::thread::spawn(move || print(out, err));
     let mut writer = Writer::open(dir.to_owned(), limits);
-    shim::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
+    logger::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
     printing.join().unwrap();
 }
 
@@ -179,7 +179,7 @@ async fn asked_to_end_it_drains_the_pipes_first() {
     let (stderr, err) = io::pipe().unwrap();
     writeln!(out, "still here").unwrap();
     drop((out, err));
-    shim::pump_pipes(
+    logger::pump_pipes(
         stdout,
         stderr,
         &mut Writer::open(dir.clone(), ROOMY),

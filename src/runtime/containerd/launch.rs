@@ -195,7 +195,7 @@ impl Containerd {
 
     async fn create_task(&self, record: &Record, rootfs: Vec<Mount>) -> Result<(), RuntimeError> {
         let logs = logs::directory(&self.config.logs_dir, record.id);
-        let output = logs::shim::uri(&self.config.executable, &logs, record.spec.logs);
+        let output = logs::logger::uri(&self.config.executable, &logs, record.spec.logs);
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
             rootfs,

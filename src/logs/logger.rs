@@ -21,7 +21,7 @@ use state::id::InstanceName;
 use state::quantity::ByteCount;
 use state::spec::LogLimits;
 
-use super::record::Stream;
+use super::line::Stream;
 use super::rotate::Writer;
 use super::split::Splitter;
 
