@@ -2,7 +2,9 @@
 
 use state::id::InstanceName;
 
-use super::{Network, NetworkError, Part, blocking, names};
+use super::bridge::{Network, blocking};
+use super::hosts_files;
+use super::{NetworkError, Part};
 
 impl Network {
     /// Brings every hosts file up to the last change that the caller made, or finds that somebody else just did.
@@ -55,7 +57,7 @@ impl Network {
             .map(|(instance, who)| (instance, self.files(instance), who))
             .collect();
         let rewritten = blocking(move || {
-            let resolv_conf = names::host_resolv_conf();
+            let resolv_conf = hosts_files::host_resolv_conf();
             let mut rewritten = Rewritten::default();
             for (instance, files, (name, address)) in files {
                 match files.write(&name, address, &peers, &resolv_conf) {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
-use super::bridge::{Bridge, mac, set_switch};
+use super::device::{Bridge, mac, set_switch};
 use super::links::{self, Links, VethEnd};
 use super::{NetworkError, Part, netns, netns_failed};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use state::desired::Assignment;
 use state::id::{ContainerName, InstanceName};
 
-use super::bridge::{self, Bridge};
+use super::device::{self, Bridge};
 use super::links::{self, Link};
 use super::veth::{self, Cable};
 use super::{Network, NetworkError, forward, netns, netns_failed, plug, ports};
@@ -119,7 +119,7 @@ impl Network {
             let Some(bridge) = host.find(&name).await? else {
                 return Ok(None);
             };
-            for port in bridge::our_ports(host.all().await?, bridge.index) {
+            for port in device::our_ports(host.all().await?, bridge.index) {
                 host.delete(&port).await?;
             }
             host.delete(&bridge).await.map(|()| None)
@@ -209,7 +209,7 @@ impl Network {
         let known: BTreeSet<String> = known
             .map(|instance| veth::name(&self.config.bridge, *instance))
             .collect();
-        let nobodys: Vec<Link> = bridge::our_ports(all, index)
+        let nobodys: Vec<Link> = device::our_ports(all, index)
             .filter(|link| !known.contains(&link.name))
             .collect();
         lines.extend(nobodys.iter().map(|link| format!("veth {}", link.name)));
