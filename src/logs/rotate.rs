@@ -109,7 +109,7 @@ impl LogWriter {
         }
         let notice = self.lost.notice(&self.stamp);
         let batch = std::mem::take(&mut self.batch);
-        // What was written of a notice says nothing about the batch.
+        // Bytes written of a notice say nothing about the batch.
         let written = self
             .append(&notice)
             .map_err(|failed| AppendError {
@@ -214,7 +214,7 @@ impl LogWriter {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                 ) =>
             {
-                // One file less now rather than afterwards; never the newest, which holds the
+                // Removes one file now rather than afterwards; never the newest, which holds the
                 // numbering.
                 self.prune((self.limits.max_files.saturating_sub(1)).max(1))?;
                 open_file(&self.dir, next)?
@@ -304,7 +304,8 @@ impl LostOutput {
         let mut out = Vec::new();
         if let Some(because) = &self.because {
             let text = format!(
-                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: {because}]",
+                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: \
+                 {because}]",
                 self.lines, self.bytes
             );
             line::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());

@@ -71,7 +71,7 @@ fn numbered(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|second| format!("line {second}")).collect()
 }
 
-/// What a stream's lines_read say, as it was printed.
+/// Bytes of one stream, as they were printed.
 fn printed(lines_read: &[LogLine], stream: Stream) -> Vec<u8> {
     let mut bytes = Vec::new();
     for line in lines_read.iter().filter(|line| line.stream == stream) {
