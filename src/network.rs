@@ -1,10 +1,170 @@
-//! The containers' network. Its first and only driver is [`bridge`]; what any driver needs stands beside it.
+//! Container network: the trait [`NetworkDriver`], and [`bridge`] as its first driver.
+//!
+//! Each call of a driver compares with the kernel's state and does only the missing part. The
+//! memory is the caller's (address and host ports of an instance, [`Assignment`]), and nothing
+//! about the kernel's state is believed for longer than until the next [`NetworkDriver::repair`].
+//!
+//! Rooms for any driver: `netns` makes and removes network namespaces, `hosts_files` holds the
+//! files by which containers know each other, `directory` keeps them current, `listeners` finds out
+//! whether a host port is free, `threads` runs work that blocks or changes its netns.
+//!
+//! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
+//! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
+
+use std::future::Future;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use state::desired::{Assignment, PortBinding};
+use state::id::{ContainerId, ContainerName, InstanceName};
 
 pub mod bridge;
 mod directory;
 mod fault;
 mod hosts_files;
+mod listeners;
 mod netns;
+mod threads;
 
-pub use bridge::{Attached, Network, NetworkConfig, listener_on};
+pub use bridge::{BridgeConfig, BridgeNetwork, TakenAddresses};
 pub use fault::{NetworkError, Part};
+pub use listeners::listener_on;
+
+/// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
+/// different instances run side by side.
+///
+/// The life of an instance: [`allocate`](Self::allocate) once per container, then for each launch
+/// [`connect`](Self::connect) and [`publish`](Self::publish), and [`detach`](Self::detach) when the
+/// instance is removed.
+pub trait NetworkDriver: Send + Sync + 'static {
+    /// Makes everything that all containers share. Idempotent.
+    ///
+    /// Ports that an earlier agent published stay published, and no connection is cut.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`].
+    fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
+
+    /// Address for a container, before its first launch. The caller stores the answer durably and
+    /// passes it to every later call in the [`Assignment`].
+    ///
+    /// `before`, the container's earlier address, is kept if the driver can still give it and no
+    /// other container has it. Repeated calls for one container answer the same address, and no two
+    /// containers are answered the same one. Nothing calls this yet: addresses are still chosen
+    /// where a deploy is accepted.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`] if no address is free.
+    fn allocate(
+        &self,
+        id: ContainerId,
+        before: Option<Ipv4Addr>,
+    ) -> impl Future<Output = Result<Ipv4Addr, NetworkError>> + Send;
+
+    /// Number of addresses that the driver can give.
+    fn capacity(&self) -> usize;
+
+    /// Gives an instance its netns with `lo` and `eth0`, and its hosts files; no host ports. Parts
+    /// that are right already stay as they are.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`]. Finished parts stay and are used by the next call.
+    fn connect(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> impl Future<Output = Result<Attached, NetworkError>> + Send;
+
+    /// Opens an instance's host ports. Apart from [`connect`](Self::connect) because host ports
+    /// take the longest, and nothing needs them until the container runs.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
+    fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
+
+    /// Connects an instance and publishes its host ports, side by side.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
+    fn attach(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
+        async move {
+            let (published, connected) = tokio::join!(
+                self.publish(instance, assignment),
+                self.connect(instance, hostname, assignment)
+            );
+            published.and(connected)
+        }
+    }
+
+    /// Answer of [`connect`](Self::connect), known before there is anything at these paths.
+    fn paths(&self, instance: InstanceName) -> Attached;
+
+    /// Removes an instance's host ports, netns and files. Idempotent; the kernel ends the netns
+    /// soon after.
+    ///
+    /// No OS process may run in the netns any more.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`]. As much as possible is removed.
+    fn detach(
+        &self,
+        instance: InstanceName,
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
+
+    /// Compares the whole network with `wanted`, repairs every difference, and removes leftovers.
+    /// `wanted` is every assigned instance; those without a netns get no host ports.
+    ///
+    /// Answers one line for each repaired or removed thing. Things that are not the agent's are
+    /// never touched. An instance that was connected within the last minute counts as wanted: the
+    /// caller's list may be older than the instance.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`], the first one. Everything else was done.
+    fn repair(
+        &self,
+        wanted: &[AssignedInstance],
+    ) -> impl Future<Output = Result<Vec<String>, NetworkError>> + Send;
+
+    /// Removes the whole network of this agent. For good, or for tests.
+    ///
+    /// No OS process may run in any netns any more. The kernel's forwarding switch stays on: others
+    /// may rely on it by now.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`], the first one. Everything else was done.
+    fn teardown(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
+
+    /// Whether no OS process of this host listens on a host port right now, on any address that the
+    /// binding would take from it. Published ports of containers count as free.
+    ///
+    /// # Errors
+    /// The kernel's refusal to tell.
+    fn is_port_free(&self, binding: &PortBinding) -> io::Result<bool>;
+}
+
+/// Instance with the name of its container and its place on the network.
+pub type AssignedInstance = (InstanceName, ContainerName, Assignment);
+
+/// Paths that a container needs from its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// File for the OCI spec's network namespace.
+    pub netns: PathBuf,
+    /// File to mount on `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// File to mount on `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// File to mount on `/etc/hostname`.
+    pub hostname: PathBuf,
+}

@@ -1,40 +1,40 @@
-//! The bridge that all containers of the agent are on, and what the kernel must be told about it.
+//! Bridge device: the kernel's bridge that all containers of the agent are on, and its switches.
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
 
 use state::subnet::Ipv4Subnet;
 
-use super::links::{Link, Links};
-use super::{NetworkError, veth};
+use super::links::Netlink;
+use super::sysctl;
+use crate::network::NetworkError;
 
-/// What an Ethernet packet takes, in bytes, where nothing is known about the way out.
+/// Largest packet in bytes where nothing is known about the way out: Ethernet's.
 const MTU_DEFAULT: u32 = 1500;
 
-/// The bridge as it stands after [`ensure`].
+/// Bridge device after [`ensure`].
 #[derive(Clone, Debug)]
-pub(super) struct Bridge {
-    /// The kernel's number for it. A bridge that was deleted and made again has another.
+pub(super) struct BridgeDevice {
+    /// Index of the link. A bridge that was deleted and made again has another.
     pub(super) index: u32,
-    /// The largest packet, in bytes, that goes through: that of the link towards the outside, so that nothing on
-    /// the way out has to be cut or thrown away.
+    /// Largest packet in bytes: that of the link towards the outside, so that no packet has to be
+    /// cut or dropped on the way out.
     pub(super) mtu: u32,
 }
 
-/// The hardware address that goes with an IPv4 address: locally administered, and the same whenever the address is the
-/// same, so that no neighbour's ARP cache is ever wrong.
+/// Hardware address that goes with an IPv4 address: locally administered, and the same whenever the
+/// address is the same, so that no neighbour's ARP cache is ever wrong.
 pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
     [0x0a, 0x58, a, b, c, d]
 }
 
-/// Makes the bridge, or makes it right, and says what was not as it should be. Idempotent.
+/// Makes or repairs the bridge, and answers one line for each difference. Idempotent.
 pub(super) async fn ensure(
-    links: &Links,
+    links: &Netlink,
     name: &str,
     subnet: Ipv4Subnet,
-) -> Result<(Bridge, Vec<String>), NetworkError> {
+) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
     let mut done = Vec::new();
     let mac = mac(subnet.gateway());
     let before = links.find(name).await?;
@@ -43,7 +43,7 @@ pub(super) async fn ensure(
         links.add_bridge(name, mac, mtu).await?;
         done.push(format!("bridge {name}"));
     }
-    // Before it comes up: an address that was made up on the way would stay.
+    // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
     done.extend(set_switches(name)?);
     let link = match before {
         Some(link) => link,
@@ -51,20 +51,21 @@ pub(super) async fn ensure(
             NetworkError::failed("the bridge was deleted while it was made", gone())
         })?,
     };
-    // A bridge without a fixed address takes the lowest of its ports', and changes it with them.
+    // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
+    // them.
     let wrong_mac = link.mac != mac;
     if !link.up || wrong_mac {
         links.set_up(link.index, wrong_mac.then_some(mac)).await?;
-        done.push(format!("bridge {name}: up, with its own hardware address"));
+        done.push(format!("bridge {name}: up, hardware address"));
     }
     if !links.has_address(link.index, subnet.gateway()).await? {
         links
             .set_address(link.index, subnet.gateway(), subnet.prefix())
             .await?;
-        done.push(format!("bridge {name}: the address {}", subnet.gateway()));
+        done.push(format!("bridge {name}: address {}", subnet.gateway()));
     }
     Ok((
-        Bridge {
+        BridgeDevice {
             index: link.index,
             mtu: link.mtu,
         },
@@ -76,58 +77,29 @@ fn gone() -> io::Error {
     io::ErrorKind::NotFound.into()
 }
 
-/// Sets the kernel's switches for the bridge and says which were wrong.
+/// Sets the kernel's switches for the bridge, and answers one line for each that was wrong.
 fn set_switches(bridge: &str) -> Result<Vec<String>, NetworkError> {
     let ipv4 = |key: &str| format!("net/ipv4/conf/{bridge}/{key}");
     let mut done = Vec::new();
     let switches = [
         ("net/ipv4/ip_forward".to_owned(), "1"),
         (ipv4("forwarding"), "1"),
-        // A packet for 127.0.0.1:<published port> leaves through the bridge; without this the kernel drops it there.
-        // The rules see to it that none comes in that way.
+        // A packet for 127.0.0.1:<published port> leaves through the bridge; without this the
+        // kernel drops it there. The rules of the table drop what comes in that way.
         (ipv4("route_localnet"), "1"),
-        // Containers have no IPv6, and a link-local address of the bridge would be a way around the rules.
+        // Containers have no IPv6, and a link-local address of the bridge would be a way around the
+        // rules.
         (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
     ];
     for (key, value) in switches {
-        if set_switch(&key, value)? {
+        if sysctl::set(&key, value)? {
             done.push(format!("sysctl {key}"));
         }
     }
     Ok(done)
 }
 
-/// Writes a sysctl (`a/b/c`) of the calling thread's netns if it has another value, and answers whether it had.
-///
-/// # Errors
-/// If it cannot be written; that the kernel has no such one is an error for IPv4 only.
-pub(super) fn set_switch(key: &str, value: &str) -> Result<bool, NetworkError> {
-    let path = Path::new("/proc/sys").join(key);
-    let result = std::fs::read_to_string(&path).and_then(|old| {
-        let wrong = old.trim() != value;
-        if wrong {
-            std::fs::write(&path, value).map(|()| true)
-        } else {
-            Ok(false)
-        }
-    });
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => {
-            Ok(false)
-        }
-        other => other
-            .map_err(|error| NetworkError::failed(format!("cannot set {}", path.display()), error)),
-    }
-}
-
-/// The ports of the bridge that this room made, by their name.
-pub(super) fn our_ports(links: Vec<Link>, bridge: u32) -> impl Iterator<Item = Link> {
-    links
-        .into_iter()
-        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(veth::PREFIX))
-}
-
-/// It becomes part of paths, of nft's text, and of a link's name.
+/// Refuses a name that cannot be part of paths, of nft's text, and of a link's name.
 pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
     let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
     let plain = name
@@ -137,7 +109,8 @@ pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
         return Ok(());
     }
     let what = format!(
-        "{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it"
+        "{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' \
+         after it"
     );
     Err(NetworkError::failed(
         what,

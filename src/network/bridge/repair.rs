@@ -1,16 +1,20 @@
-//! Compares everything the network consists of with what is wanted, repairs it, and takes away what belongs to nobody.
+//! Repair of the whole bridge network: compares it with the wanted instances, mends each
+//! difference, and removes leftovers.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
-use state::desired::Assignment;
-use state::id::{ContainerName, InstanceName};
+use state::id::InstanceName;
 
-use super::device::{self, Bridge};
-use super::links::{self, Link};
-use super::veth::{self, Cable};
-use super::{Network, NetworkError, forward, netns, netns_failed, plug, ports};
+use super::device::BridgeDevice;
+use super::links::{self, KernelLink, Netlink};
+use super::nftables::Published;
+use super::veth;
+use super::{BridgeNetwork, BridgeState, forward, ports};
+use crate::network::threads::{block_on, on_own_thread};
+use crate::network::{AssignedInstance, NetworkError, netns};
 
-/// What was found and done so far, and the first thing that did not work; what comes after it is tried all the same.
+/// Lines of finished repairs, and the first error; the steps after an error are tried all the same.
 #[derive(Debug, Default)]
 struct Repairs {
     lines: Vec<String>,
@@ -27,122 +31,98 @@ impl Repairs {
 
     fn finish(self) -> Result<Vec<String>, NetworkError> {
         for line in &self.lines {
-            tracing::info!(repaired = line, "the network was not as it should be");
+            tracing::info!(repaired = line, "network repaired");
         }
         self.error.map_or(Ok(self.lines), Err)
     }
 }
 
-impl Network {
-    /// Compares bridge, netns, cables, table, firewall and files with what is wanted, repairs what differs, and takes
-    /// away what belongs to nobody. `wanted` is every assigned instance; those without a netns get nothing published.
+impl BridgeNetwork {
+    /// Repairs bridge, netns, veth pairs, table, firewall and hosts files.
     ///
-    /// Answers a line for each thing repaired or removed; nothing on a network that is as it should be. What does not
-    /// bear an instance's name, our link prefix on our bridge, or our comment is never touched. An instance that was
-    /// attached within the last minute counts as wanted: the caller's list may be older.
-    ///
-    /// # Errors
-    /// [`NetworkError::Failed`], the first of them. Everything else was done.
-    pub async fn settle(
+    /// Never touched: files without an instance's name, links without the agent's prefix or on
+    /// another bridge, rules without the agent's comment.
+    pub(super) async fn repair_all(
         &self,
-        wanted: &[(InstanceName, ContainerName, Assignment)],
+        wanted: &[AssignedInstance],
     ) -> Result<Vec<String>, NetworkError> {
         let _alone = self.gate.write().await;
         let mut repairs = Repairs::default();
         let named: BTreeSet<InstanceName> = wanted.iter().map(|(instance, ..)| *instance).collect();
         let spared = self.spared(&named);
-        let ours = |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
 
-        let (bridge, done) = self.ensure_bridge().await?;
+        let (device, done) = self.ensure_device().await?;
         repairs.note(Ok(done));
-        repairs.note(self.remove_leftovers(ours));
+        let in_use =
+            |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
+        repairs.note(self.remove_leftovers(in_use));
         let live = self.with_netns(wanted)?;
-        repairs.note(self.settle_cables(bridge, &live, &spared).await);
-
-        let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
-        for (instance, _, assignment) in &live {
-            for (port, to) in ports::publications(*instance, assignment) {
-                published.entry(port).or_insert(to);
-            }
-        }
-        repairs.note(self.ports.settle(published).await);
+        repairs.note(self.repair_veth_pairs(device, &live, &spared).await);
+        let published = self.wanted_ports(&live, &spared).await;
+        repairs.note(self.ports.repair(published).await);
 
         let occupied = !(named.is_empty() && spared.is_empty());
-        let forward = forward::settle(&self.config.bridge, occupied).await;
-        self.known().forward_open = occupied && forward.is_ok();
+        let forward = forward::ensure(&self.config.bridge, occupied).await;
+        self.state().forward_open = occupied && forward.is_ok();
         repairs.note(forward);
 
-        {
-            let mut known = self.known();
-            known.peers.retain(|instance, _| spared.contains(instance));
-            known.peers.extend(
-                live.iter()
-                    .map(|(instance, name, to)| (*instance, (name.clone(), to.address))),
-            );
+        let members = live
+            .into_iter()
+            .map(|(instance, name, to)| (instance, name, to.address));
+        let rewritten = self.hosts.replace(&spared, members).await?;
+        let changed = rewritten.changed.into_iter();
+        repairs.note(Ok(
+            changed.map(|instance| format!("hosts files of {instance}"))
+        ));
+        for (_, error) in rewritten.failed {
+            repairs.note(Err::<Option<String>, _>(error));
         }
-        let rewritten = self
-            .rewrite_names(&mut *self.names_written.lock().await)
-            .await?;
-        repairs.note(Ok(rewritten
-            .changed
-            .into_iter()
-            .map(|instance| format!("names of {instance}"))));
-        rewritten
-            .failed
-            .into_iter()
-            .for_each(|(_, error)| repairs.note(Err::<Option<String>, _>(error)));
         repairs.finish()
     }
 
-    /// Takes everything of this network away: netns, cables, bridge, table, firewall rules, files. For good, or for tests.
-    ///
-    /// Nothing may run in it any more. The kernel's forwarding switch stays on: others may rely on it by now.
-    ///
-    /// # Errors
-    /// [`NetworkError::Failed`], the first of them. Everything else was done.
-    pub async fn teardown(&self) -> Result<(), NetworkError> {
+    /// Removes netns, veth pairs, bridge, table, firewall rules and hosts files.
+    pub(super) async fn remove_all(&self) -> Result<(), NetworkError> {
         let _alone = self.gate.write().await;
-        {
-            let mut known = self.known();
-            known.peers_changes += 1;
-            *known = super::Known {
-                peers_changes: known.peers_changes,
-                ..Default::default()
-            };
-        }
+        self.hosts.clear();
+        *self.state() = BridgeState::default();
         let mut repairs = Repairs::default();
         repairs.note(self.remove_leftovers(|_| false));
         repairs.note(self.ports.teardown().await.map(|()| None));
-        repairs.note(forward::settle(&self.config.bridge, false).await);
-        let name = self.config.bridge.clone();
-        let links = on_links("bridge", async move |host: &links::Links| {
-            let Some(bridge) = host.find(&name).await? else {
-                return Ok(None);
-            };
-            for port in device::our_ports(host.all().await?, bridge.index) {
-                host.delete(&port).await?;
-            }
-            host.delete(&bridge).await.map(|()| None)
-        });
-        repairs.note(links.await);
+        repairs.note(forward::ensure(&self.config.bridge, false).await);
+        repairs.note(self.remove_device().await.map(|()| None));
         for dir in [&self.config.netns_dir, &self.config.files_dir] {
-            // Only if it is empty: what else is in it is not ours.
+            // Only an empty one: other files in it are not the agent's.
             if let Err(error) = std::fs::remove_dir(dir) {
-                tracing::debug!(dir = %dir.display(), %error, "the directory stays");
+                tracing::debug!(dir = %dir.display(), %error, "network directory not removed");
             }
         }
         repairs.finish().map(drop)
     }
 
+    async fn remove_device(&self) -> Result<(), NetworkError> {
+        let name = self.config.bridge.clone();
+        on_links("bridge", async move |host: &Netlink| {
+            let Some(bridge) = host.find(&name).await? else {
+                return Ok(());
+            };
+            for port in veth::managed_ports(host.all().await?, bridge.index) {
+                host.delete(&port).await?;
+            }
+            host.delete(&bridge).await
+        })
+        .await
+    }
+
+    /// Wanted instances that have a netns.
     fn with_netns(
         &self,
-        wanted: &[(InstanceName, ContainerName, Assignment)],
-    ) -> Result<Vec<(InstanceName, ContainerName, Assignment)>, NetworkError> {
+        wanted: &[AssignedInstance],
+    ) -> Result<Vec<AssignedInstance>, NetworkError> {
         let mut live = Vec::new();
         for entry in wanted {
             let file = self.netns(entry.0);
             if netns::exists(&file).map_err(|error| {
-                netns_failed(format!("cannot look at {}", file.display()), error)
+                netns::failed(format!("cannot look at {}", file.display()), error)
             })? {
                 live.push(entry.clone());
             }
@@ -150,71 +130,77 @@ impl Network {
         Ok(live)
     }
 
+    /// Ports to be published: those of spared instances as they are, and those assigned to live
+    /// ones.
+    async fn wanted_ports(
+        &self,
+        live: &[AssignedInstance],
+        spared: &BTreeSet<InstanceName>,
+    ) -> Published {
+        let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
+        for (instance, _, assignment) in live {
+            for (port, to) in ports::publications(*instance, assignment) {
+                published.entry(port).or_insert(to);
+            }
+        }
+        published
+    }
+
     fn remove_leftovers(
         &self,
-        keep: impl Fn(&InstanceName) -> bool,
+        in_use: impl Fn(&InstanceName) -> bool,
     ) -> Result<Vec<String>, NetworkError> {
         let mut lines = Vec::new();
-        let look = |dir: &std::path::Path| {
-            let found = netns::instances_in(dir).map_err(|error| {
-                NetworkError::failed(format!("cannot look into {}", dir.display()), error)
-            });
-            found.map(|found| {
-                found
-                    .into_iter()
-                    .filter(|instance| !keep(instance))
-                    .collect::<Vec<_>>()
-            })
-        };
-        for instance in look(&self.config.netns_dir)? {
+        for instance in leftovers_in(&self.config.netns_dir, &in_use)? {
             let file = self.netns(instance);
             netns::remove(&file).map_err(|error| {
-                netns_failed(format!("cannot remove {}", file.display()), error)
+                netns::failed(format!("cannot remove {}", file.display()), error)
             })?;
             lines.push(format!("netns {instance}"));
         }
-        for instance in look(&self.config.files_dir)? {
-            let files = self.files(instance);
+        for instance in leftovers_in(&self.config.files_dir, &in_use)? {
+            let files = self.hosts.files(instance);
             files.remove().map_err(|error| {
                 NetworkError::failed(format!("cannot remove {}", files.dir.display()), error)
             })?;
-            lines.push(format!("names of {instance}"));
+            lines.push(format!("hosts files of {instance}"));
         }
         Ok(lines)
     }
 
-    /// Plugs in what is not, and deletes the cables of nobody.
-    async fn settle_cables(
+    /// Connects live instances whose veth pair is not right, and deletes leftover links.
+    async fn repair_veth_pairs(
         &self,
-        bridge: Bridge,
-        live: &[(InstanceName, ContainerName, Assignment)],
+        device: BridgeDevice,
+        live: &[AssignedInstance],
         spared: &BTreeSet<InstanceName>,
     ) -> Result<Vec<String>, NetworkError> {
-        let index = bridge.index;
-        let all = on_links("links", async |host: &links::Links| host.all().await).await?;
-        let is_plugged = |cable: &Cable| {
-            all.iter()
-                .any(|link| link.name == cable.name && is_right(link, index))
-        };
+        let bridge = device.index;
+        let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let mut lines = Vec::new();
         let mut result = Ok(());
         for (instance, name, assignment) in live {
-            let cable = self.cable(*instance, name, assignment, bridge.clone());
-            if !is_plugged(&cable) {
-                lines.push(format!("veth of {instance}"));
-                result = result.and(plug(cable).await);
+            let pair = self.veth_pair(*instance, name, assignment, device.clone());
+            if !all
+                .iter()
+                .any(|link| link.name == pair.name && is_right(link, bridge))
+            {
+                lines.push(format!("veth pair of {instance}"));
+                result = result.and(veth::connect(pair).await);
             }
         }
-        let known = live.iter().map(|(instance, ..)| instance).chain(spared);
-        let known: BTreeSet<String> = known
+        let in_use: BTreeSet<String> = live
+            .iter()
+            .map(|(instance, ..)| instance)
+            .chain(spared)
             .map(|instance| veth::name(&self.config.bridge, *instance))
             .collect();
-        let nobodys: Vec<Link> = device::our_ports(all, index)
-            .filter(|link| !known.contains(&link.name))
+        let leftovers: Vec<KernelLink> = veth::managed_ports(all, bridge)
+            .filter(|link| !in_use.contains(&link.name))
             .collect();
-        lines.extend(nobodys.iter().map(|link| format!("veth {}", link.name)));
-        let deleted = on_links("links", async move |host: &links::Links| {
-            for link in &nobodys {
+        lines.extend(leftovers.iter().map(|link| format!("veth {}", link.name)));
+        let deleted = on_links("links", async move |host: &Netlink| {
+            for link in &leftovers {
                 host.delete(link).await?;
             }
             Ok(())
@@ -223,7 +209,19 @@ impl Network {
     }
 }
 
-fn is_right(link: &Link, bridge: u32) -> bool {
+/// Instances with an entry in `dir` that are not in use.
+fn leftovers_in(
+    dir: &Path,
+    in_use: impl Fn(&InstanceName) -> bool,
+) -> Result<Vec<InstanceName>, NetworkError> {
+    let mut found = netns::instances_in(dir).map_err(|error| {
+        NetworkError::failed(format!("cannot look into {}", dir.display()), error)
+    })?;
+    found.retain(|instance| !in_use(instance));
+    Ok(found)
+}
+
+fn is_right(link: &KernelLink, bridge: u32) -> bool {
     link.bridge == Some(bridge) && link.up && link.hairpin
 }
 
@@ -231,10 +229,10 @@ fn is_right(link: &Link, bridge: u32) -> bool {
 async fn on_links<T, W>(thread: &str, work: W) -> Result<T, NetworkError>
 where
     T: Send + 'static,
-    W: AsyncFnOnce(&links::Links) -> Result<T, NetworkError> + Send + 'static,
+    W: AsyncFnOnce(&Netlink) -> Result<T, NetworkError> + Send + 'static,
 {
-    netns::on_own_thread(thread, move || {
-        netns::block_on(async {
+    on_own_thread(thread, move || {
+        block_on(async {
             let (host, connection) = links::open()?;
             links::drive(connection, work(&host)).await
         })

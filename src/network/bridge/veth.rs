@@ -1,4 +1,4 @@
-//! The virtual cable between a container's netns and the bridge.
+//! Veth pair between a container's netns and the bridge.
 
 use std::fs::File;
 use std::net::Ipv4Addr;
@@ -8,33 +8,36 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
-use super::device::{Bridge, mac, set_switch};
-use super::links::{self, Links, VethEnd};
-use super::{NetworkError, Part, netns, netns_failed};
+use super::device::{BridgeDevice, mac};
+use super::links::{self, KernelLink, Netlink, VethEnd};
+use super::sysctl;
+use crate::network::threads::{block_on, on_own_thread};
+use crate::network::{NetworkError, Part, netns};
 
-/// How the host's ends are called, before the fingerprint.
-pub(super) const PREFIX: &str = "chv";
+/// Beginning of the names of the host's ends, before the fingerprint.
+const PREFIX: &str = "chv";
 
-/// Everything one container's cable needs. Two of one value lead to the same result.
+/// Veth pair as it should be. Two equal ones lead to the same result.
 #[derive(Clone, Debug)]
-pub(super) struct Cable {
-    /// The file that names the netns.
+pub(super) struct VethPair {
+    /// File that names the netns.
     pub(super) netns: PathBuf,
-    /// The name of the host's end.
+    /// Name of the host's end.
     pub(super) name: String,
-    /// What `ip link` shows beside the name.
+    /// Text that `ip link` shows beside the name.
     pub(super) alias: String,
-    pub(super) bridge: Bridge,
+    pub(super) device: BridgeDevice,
     pub(super) address: Ipv4Addr,
     pub(super) gateway: Ipv4Addr,
     pub(super) prefix: u8,
-    /// Links of earlier generations, which have the same address.
+    /// Names of the links of earlier generations, which have the same address.
     pub(super) rivals: Vec<String>,
 }
 
-/// The name of an instance's link on the host.
+/// Name of an instance's link on the host.
 ///
-/// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use the same one.
+/// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use
+/// the same one.
 pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
     use std::fmt::Write as _;
 
@@ -48,40 +51,63 @@ pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
         })
 }
 
-/// What the link says about itself, for a person who looks at the host.
+/// Alias of an instance's link, for a person who looks at the host.
 pub(super) fn alias(instance: InstanceName, container: &ContainerName) -> String {
     format!("{container} {instance}")
 }
 
-/// Makes netns and cable, or what is missing of them. Idempotent; only for a thread of its own.
-pub(super) fn plug(cable: &Cable) -> Result<(), NetworkError> {
-    netns::block_on(async {
-        // The socket stays in the netns it was opened in: this one speaks for the host for as long as it lives.
+/// Links of the bridge with index `bridge` that this room made, by their names.
+pub(super) fn managed_ports(
+    links: Vec<KernelLink>,
+    bridge: u32,
+) -> impl Iterator<Item = KernelLink> {
+    links
+        .into_iter()
+        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(PREFIX))
+}
+
+/// Makes the netns and the veth pair, or the missing part of them. Idempotent.
+pub(super) async fn connect(pair: VethPair) -> Result<(), NetworkError> {
+    on_own_thread("netns", move || enter_and_connect(&pair)).await
+}
+
+/// Removes the netns and the veth pair: the address answers no more when this ends, and the kernel
+/// clears up by itself.
+///
+/// A netns without OS processes still answers for its address, for as long as the kernel needs:
+/// some 50 ms, under load seconds. By then the address may be another container's, or the next
+/// generation's.
+pub(super) async fn disconnect(netns: PathBuf, link: String) -> Result<(), NetworkError> {
+    on_own_thread("netns", move || mute_and_remove(&netns, &link)).await
+}
+
+/// Moves the calling thread into the pair's netns, and connects it.
+fn enter_and_connect(pair: &VethPair) -> Result<(), NetworkError> {
+    block_on(async {
+        // A socket stays in the netns it was opened in: this one speaks for the host for as long as
+        // it lives.
         let (host, host_connection) = links::open()?;
-        netns::enter(&cable.netns).map_err(|error| netns_failed(entering(&cable.netns), error))?;
-        // What comes into being here from now on has no IPv6: half of it (no address, no route) would be worse than none.
-        set_switch("net/ipv6/conf/default/disable_ipv6", "1")?;
+        netns::enter(&pair.netns).map_err(|error| netns::failed(entering(&pair.netns), error))?;
+        // Links made here from now on have no IPv6: half of it (no address, no route) would be
+        // worse than none.
+        sysctl::set("net/ipv6/conf/default/disable_ipv6", "1")?;
         let (inside, inside_connection) = links::open()?;
         let connections = async {
             tokio::select! { () = host_connection => {}, () = inside_connection => {} }
         };
-        links::drive(connections, connect(&host, &inside, cable))
+        links::drive(connections, wire(&host, &inside, pair))
             .await
             .map_err(|error| error.of(Part::Bridge))
     })
 }
 
-/// Makes netns and cable go: the address answers no more when this ends, and the kernel clears up by itself.
-///
-/// A netns without processes still answers for its address, for as long as the kernel needs: some 50 ms, under load
-/// seconds. By then the address may be another container's, or the next generation's.
-pub(super) fn unplug(netns: &Path, link: &str) -> Result<(), NetworkError> {
-    let muted = netns::block_on(async {
+fn mute_and_remove(netns: &Path, link: &str) -> Result<(), NetworkError> {
+    let muted = block_on(async {
         let (host, connection) = links::open()?;
         links::drive(connection, host.mute_port(link)).await
     });
     let removed = netns::remove(netns)
-        .map_err(|error| netns_failed(format!("cannot remove {}", netns.display()), error));
+        .map_err(|error| netns::failed(format!("cannot remove {}", netns.display()), error));
     muted.and(removed.map(drop))
 }
 
@@ -89,72 +115,75 @@ fn entering(netns: &Path) -> String {
     format!("cannot enter or make the netns {}", netns.display())
 }
 
-async fn connect(host: &Links, inside: &Links, cable: &Cable) -> Result<(), NetworkError> {
+/// Brings both ends to what `pair` says, and cuts its rivals off.
+async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), NetworkError> {
     if let Some(lo) = inside.find("lo").await?.filter(|lo| !lo.up) {
         inside.set_up(lo.index, None).await?;
     }
-    let (ours, eth0) = match (host.find(&cable.name).await?, inside.find("eth0").await?) {
-        (Some(ours), Some(eth0)) => (ours, eth0),
-        (ours, eth0) => {
-            // Half of a pair belongs to a netns of the same name that is just ending, or to somebody's hand.
-            if let Some(half) = ours {
+    let (host_end, eth0) = match (host.find(&pair.name).await?, inside.find("eth0").await?) {
+        (Some(host_end), Some(eth0)) => (host_end, eth0),
+        (host_end, eth0) => {
+            // Half of a pair is left of a netns of the same name that is just ending, or of a
+            // person's hand.
+            if let Some(half) = host_end {
                 host.delete(&half).await?;
             }
             if let Some(half) = eth0 {
                 inside.delete(&half).await?;
             }
-            make(host, inside, cable).await?
+            make(host, inside, pair).await?
         }
     };
-    for rival in &cable.rivals {
+    for rival in &pair.rivals {
         host.mute_port(rival).await?;
     }
-    host.set_port(ours.index, cable.bridge.index, &cable.alias)
+    host.set_port(host_end.index, pair.device.index, &pair.alias)
         .await?;
     inside
-        .set_address(eth0.index, cable.address, cable.prefix)
+        .set_address(eth0.index, pair.address, pair.prefix)
         .await?;
     inside.set_up(eth0.index, None).await?;
-    inside.set_default_route(cable.gateway).await
+    inside.set_default_route(pair.gateway).await
 }
 
 async fn make(
-    host: &Links,
-    inside: &Links,
-    cable: &Cable,
-) -> Result<(links::Link, links::Link), NetworkError> {
+    host: &Netlink,
+    inside: &Netlink,
+    pair: &VethPair,
+) -> Result<(KernelLink, KernelLink), NetworkError> {
     let lost = || {
         NetworkError::failed(
-            format!("the veth {} was deleted while it was made", cable.name),
+            format!("the veth {} was deleted while it was made", pair.name),
             not_found(),
         )
     };
     let netns = File::open(netns::OWN)
-        .map_err(|error| NetworkError::failed(entering(&cable.netns), error))?;
-    // The host's end has an address of its own, other than a random one, so that nothing on the host (udev) sets it later.
-    let [_, _, a, b, c, d] = mac(cable.address);
-    let ours = VethEnd {
-        name: &cable.name,
+        .map_err(|error| NetworkError::failed(entering(&pair.netns), error))?;
+    // The host's end has a fixed hardware address, so that nothing on the host (udev) sets one
+    // later.
+    let [_, _, a, b, c, d] = mac(pair.address);
+    let host_end = VethEnd {
+        name: &pair.name,
         mac: [0x0a, 0x59, a, b, c, d],
-        mtu: cable.bridge.mtu,
+        mtu: pair.device.mtu,
     };
-    let peer = VethEnd {
+    let inner_end = VethEnd {
         name: "eth0",
-        mac: mac(cable.address),
-        mtu: cable.bridge.mtu,
+        mac: mac(pair.address),
+        mtu: pair.device.mtu,
     };
     if !host
-        .add_veth(&ours, cable.bridge.index, &peer, netns.as_raw_fd())
+        .add_veth(&host_end, pair.device.index, &inner_end, netns.as_raw_fd())
         .await?
     {
         return Err(NetworkError::failed(
-            format!("cannot make the veth {}", cable.name),
+            format!("cannot make the veth {}", pair.name),
             rustix::io::Errno::EXIST,
         ));
     }
-    let ours = host.find(&cable.name).await?.ok_or_else(lost)?;
+    let host_end = host.find(&pair.name).await?.ok_or_else(lost)?;
     let eth0 = inside.find("eth0").await?.ok_or_else(lost)?;
-    Ok((ours, eth0))
+    Ok((host_end, eth0))
 }
 
 fn not_found() -> std::io::Error {

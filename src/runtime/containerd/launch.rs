@@ -13,6 +13,7 @@ use super::client::{CallError, quick};
 use super::unpack::{self, SNAPSHOTTER};
 use super::{Containerd, labels, oci, runc, user};
 use crate::logs;
+use crate::network::NetworkDriver as _;
 use crate::runtime::RuntimeError;
 
 /// The shim that every containerd since 1.4 brings along.
