@@ -4,8 +4,8 @@
 //! The output of a container stands in one directory, `<logs>/<container id>`, over all its
 //! generations and restarts: `0000000001.log`, `0000000002.log`, and so on. The file of the highest
 //! number is being written; none is ever renamed, so a reader's place (number, offset) stays right
-//! under rotation. [`logger`] is the process that writes, [`line`] a line of a file, [`split`] cuts
-//! bytes into lines, [`rotate`] keeps the directory within its limits, [`read`] reads it.
+//! under rotation. [`logger`] is the process that writes, [`mod@line`] a line of a file, [`split`]
+//! cuts bytes into lines, [`rotate`] keeps the directory within its limits, [`read`] reads it.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
 

@@ -115,13 +115,10 @@ fn resolv_conf(host: &str) -> ResolvConf {
         let mut words = line.split_whitespace();
         let keep = match words.next() {
             Some("nameserver") => {
-                let usable = |address: IpAddr| {
-                    address.is_ipv4() && !address.is_loopback() && !address.is_unspecified()
-                };
                 let keep = words
                     .next()
                     .and_then(|word| word.parse().ok())
-                    .is_some_and(usable);
+                    .is_some_and(is_reachable);
                 servers += usize::from(keep);
                 keep
             }
@@ -137,6 +134,11 @@ fn resolv_conf(host: &str) -> ResolvConf {
         text.push_str("# The host has no name server that a container could reach.\n");
     }
     ResolvConf { text, servers }
+}
+
+/// Whether a container can reach a name server of the host at this address.
+const fn is_reachable(server: IpAddr) -> bool {
+    server.is_ipv4() && !server.is_loopback() && !server.is_unspecified()
 }
 
 /// Makes a file's content `text`, keeping the file itself; readable by all. Answers whether the

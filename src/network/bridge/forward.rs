@@ -108,14 +108,10 @@ fn comment(bridge: &str) -> String {
 /// everything.
 fn drops_forwarded(rules: &str) -> bool {
     rules.lines().any(|line| {
-        let refuses = |target: &str| {
-            ["DROP", "REJECT"]
-                .iter()
-                .any(|known| target == *known || target.starts_with(&format!("{known} ")))
-        };
         line.strip_prefix("-P FORWARD ")
             .or_else(|| line.strip_prefix("-A FORWARD -j "))
-            .is_some_and(refuses)
+            .and_then(|target| target.split(' ').next())
+            .is_some_and(|target| ["DROP", "REJECT"].contains(&target))
     })
 }
 
@@ -172,38 +168,32 @@ fn obstacles(chains: &str) -> Vec<String> {
     let Ok(listing) = serde_json::from_str::<Value>(chains) else {
         return Vec::new();
     };
-    let chains = listing
+    listing
         .get("nftables")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter_map(|object| object.get("chain"));
-    let text = |chain: &Value, key: &str| {
-        chain
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let drops = chains.filter(|chain| {
-        let (family, table) = (text(chain, "family"), text(chain, "table"));
-        let by_iptables = family == "ip" && table == "filter";
-        let of_ipv4 = ["ip", "inet"].contains(&family.as_str());
-        text(chain, "hook") == "forward"
-            && of_ipv4
-            && !by_iptables
-            && (text(chain, "policy") == "drop" || table == "firewalld")
-    });
-    drops
+        .filter_map(|object| object.get("chain"))
+        .filter(|chain| may_drop(chain))
         .map(|chain| {
-            format!(
-                "{} {} {}",
-                text(chain, "family"),
-                text(chain, "table"),
-                text(chain, "name")
-            )
+            ["family", "table", "name"]
+                .map(|key| text(chain, key))
+                .join(" ")
         })
         .collect()
+}
+
+fn may_drop(chain: &Value) -> bool {
+    let (family, table) = (text(chain, "family"), text(chain, "table"));
+    let by_iptables = family == "ip" && table == "filter";
+    text(chain, "hook") == "forward"
+        && ["ip", "inet"].contains(&family)
+        && !by_iptables
+        && (text(chain, "policy") == "drop" || table == "firewalld")
+}
+
+fn text<'a>(chain: &'a Value, key: &str) -> &'a str {
+    chain.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]

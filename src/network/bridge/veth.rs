@@ -151,12 +151,6 @@ async fn make(
     inside: &Netlink,
     pair: &VethPair,
 ) -> Result<(KernelLink, KernelLink), NetworkError> {
-    let lost = || {
-        NetworkError::failed(
-            format!("the veth {} was deleted while it was made", pair.name),
-            not_found(),
-        )
-    };
     let netns = File::open(netns::OWN)
         .map_err(|error| NetworkError::failed(entering(&pair.netns), error))?;
     // The host's end has a fixed hardware address, so that nothing on the host (udev) sets one
@@ -181,13 +175,22 @@ async fn make(
             rustix::io::Errno::EXIST,
         ));
     }
-    let host_end = host.find(&pair.name).await?.ok_or_else(lost)?;
-    let eth0 = inside.find("eth0").await?.ok_or_else(lost)?;
+    let host_end = host
+        .find(&pair.name)
+        .await?
+        .ok_or_else(|| deleted_meanwhile(pair))?;
+    let eth0 = inside
+        .find("eth0")
+        .await?
+        .ok_or_else(|| deleted_meanwhile(pair))?;
     Ok((host_end, eth0))
 }
 
-fn not_found() -> std::io::Error {
-    std::io::ErrorKind::NotFound.into()
+fn deleted_meanwhile(pair: &VethPair) -> NetworkError {
+    NetworkError::failed(
+        format!("the veth {} was deleted while it was made", pair.name),
+        std::io::Error::from(std::io::ErrorKind::NotFound),
+    )
 }
 
 #[cfg(test)]
