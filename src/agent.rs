@@ -17,7 +17,7 @@ use crate::chas::{Contact, Link};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
-use crate::network::{Network, NetworkConfig};
+use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, TakenAddresses};
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
@@ -44,12 +44,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
     let store = Arc::new(open_store(&config).await?);
-    let network = Arc::new(Network::new(NetworkConfig {
-        bridge: config.network.bridge.clone(),
-        subnet: config.network.subnet,
-        netns_dir: config.state.run_dir.join("netns"),
-        files_dir: config.state.run_dir.join("files"),
-    }));
+    let network = Arc::new(network(&config, &store));
     let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
     let monitor = Arc::new(Monitor::new(
         config.state.dir.clone(),
@@ -132,7 +127,7 @@ async fn serve(
 /// cannot be had, the reason is said and containers that run are left alone.
 async fn begin(
     reconciler: Reconciler<Containerd>,
-    network: Arc<Network>,
+    network: Arc<BridgeNetwork>,
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
@@ -223,7 +218,25 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containerd> {
+fn network(config: &Config, store: &Arc<Store>) -> BridgeNetwork {
+    let store = Arc::clone(store);
+    let taken: TakenAddresses = Arc::new(move || {
+        let desired = store.desired();
+        let records = desired.records();
+        records
+            .map(|record| (record.id, record.assignment.address))
+            .collect()
+    });
+    let config = BridgeConfig {
+        bridge: config.network.bridge.clone(),
+        subnet: config.network.subnet,
+        netns_dir: config.state.run_dir.join("netns"),
+        files_dir: config.state.run_dir.join("files"),
+    };
+    BridgeNetwork::new(config, taken)
+}
+
+fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Containerd> {
     let client = Client::new(&config.containerd.socket, &config.containerd.namespace);
     let registry = RegistryConfig {
         insecure: config.registry.insecure.clone(),

@@ -1,9 +1,11 @@
-//! What containers print: a logging process for each of them that outlives the agent, and a reader of what it wrote.
+//! Container logs: one logger per container, which outlives the agent, and a reader of the files it
+//! writes.
 //!
-//! A container's output stands in one directory, `<logs>/<container id>`, whatever its generation and however often it was
-//! restarted: `0000000001.log`, `0000000002.log`, and so on. The file of the highest number is being written; none is ever
-//! renamed, so a reader's place (number, offset) stays right under rotation. [`shim`] is the process that writes, [`record`] a
-//! line of a file, [`split`] makes lines of bytes, [`rotate`] keeps the directory within its limits, [`read`] reads it.
+//! The output of a container stands in one directory, `<logs>/<container id>`, over all its
+//! generations and restarts: `0000000001.log`, `0000000002.log`, and so on. The file of the highest
+//! number is being written; none is ever renamed, so a reader's place (number, offset) stays right
+//! under rotation. [`logger`] is the process that writes, [`mod@line`] a line of a file, [`split`]
+//! cuts bytes into lines, [`rotate`] keeps the directory within its limits, [`read`] reads it.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
 
@@ -12,23 +14,24 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerId;
 
+pub mod line;
+pub mod logger;
 pub mod read;
-pub mod record;
 pub mod rotate;
 mod scan;
-pub mod shim;
 pub mod split;
 
-/// Where the output of a container stands.
+/// Log directory of a container.
 #[must_use]
 pub fn directory(logs: &Path, id: ContainerId) -> PathBuf {
     logs.join(id.to_string())
 }
 
-/// The containers that have output under `logs`, in no order; what bears no container's id is left out. Blocks.
+/// Container ids that have a directory under `logs`, in no order; entries with another name are
+/// left out. Blocks.
 ///
 /// # Errors
-/// `logs` cannot be listed. That it does not exist is none: then nobody has output.
+/// `logs` cannot be listed. A missing directory is no error: no container has printed yet.
 pub fn stored(logs: &Path) -> io::Result<Vec<ContainerId>> {
     let entries = match std::fs::read_dir(logs) {
         Ok(entries) => entries,
@@ -47,10 +50,10 @@ pub fn stored(logs: &Path) -> io::Result<Vec<ContainerId>> {
     Ok(ids)
 }
 
-/// Removes a container's output. Followers of it end. That it is gone already is no error.
+/// Removes a container's log directory; its followers end. A missing directory is no error.
 ///
 /// # Errors
-/// `dir` does not bear a container's id (nothing is touched then), or the system refuses.
+/// `dir` is not named by a container id (nothing is touched then), or the system refuses.
 pub async fn remove(dir: &Path) -> io::Result<()> {
     let named = dir
         .file_name()
@@ -59,7 +62,7 @@ pub async fn remove(dir: &Path) -> io::Result<()> {
     if !named {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "not a container's log directory",
+            "a log directory must be named by a container id",
         ));
     }
     match tokio::fs::remove_dir_all(dir).await {

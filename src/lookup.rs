@@ -1,5 +1,6 @@
-//! Looks up names for an HTTP client, on threads of its own: where no name server answers, the C library keeps each of them
-//! for half a minute, and neither the disk's threads nor an end of the agent are to wait for that.
+//! Name lookups of an HTTP client, on threads of their own: where no name server answers, the C
+//! library keeps each of them for half a minute, and neither the disk's threads nor the agent's end
+//! may wait for that.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -9,10 +10,11 @@ use std::thread;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, oneshot};
 
-/// Lookups of one client at once: more than a few hosts are never asked for at the same time, unless nobody answers.
+/// Most lookups of one client at once. More than a few hosts are asked for at the same time only
+/// where nobody answers.
 const LOOKUPS_MAX: usize = 8;
 
-/// The system's resolver (`getaddrinfo`), for one client.
+/// System resolver (`getaddrinfo`) for one HTTP client.
 #[derive(Debug)]
 pub struct Lookup {
     permits: Arc<Semaphore>,
@@ -40,7 +42,7 @@ impl Resolve for Lookup {
         Box::pin(async move {
             let permit = permits.acquire_owned().await?;
             let (answer, answered) = oneshot::channel();
-            // It may outlive whoever waits for it, and then still holds its place.
+            // The thread may outlive its caller, and then still holds its permit.
             thread::Builder::new()
                 .name("lookup".to_owned())
                 .spawn(move || {
@@ -63,7 +65,7 @@ mod tests {
     static SILENT: Mutex<bool> = Mutex::new(true);
     static SPEAKS: Condvar = Condvar::new();
 
-    /// A name server that is silent for a while about one name.
+    /// Name server that is silent for a while about one name.
     fn ask(name: &str) -> io::Result<Vec<SocketAddr>> {
         if name == "unknown" {
             return Err(io::ErrorKind::NotFound.into());
@@ -92,7 +94,7 @@ mod tests {
         for one in &mut waiting {
             assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err());
         }
-        // Whoever gives up leaves the thread behind, and its place taken.
+        // A caller that gives up leaves the thread behind, and its permit taken.
         drop(waiting.pop());
         let mut next = resolve(&first, "quick");
         assert!(

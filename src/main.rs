@@ -18,10 +18,10 @@ const BLOCKING_THREADS_MAX: usize = 32;
 fn main() -> ExitCode {
     // containerd's shim starts this binary as a container's logging process, with almost no environment. It must be up
     // within milliseconds and stay small, so this comes before everything else.
-    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(logs::shim::ARGUMENT)) {
-        return logs::shim::run(
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(logs::logger::ARGUMENT)) {
+        return logs::logger::run(
             std::env::args_os(),
-            config::environment(logs::shim::CONTAINER_VARIABLE),
+            config::environment(logs::logger::CONTAINER_VARIABLE),
         );
     }
     match cli::parse(std::env::args_os()) {

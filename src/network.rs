@@ -1,392 +1,170 @@
-//! The containers' network: one bridge, a netns and a virtual cable for each, host ports, and names. It knows no containerd.
+//! Container network: the trait [`NetworkDriver`], and [`bridge`] as its first driver.
 //!
-//! Everything is level-triggered: each call compares with what the kernel has and does what is missing. The only memory
-//! is the caller's (which address and which host ports an instance has, [`Assignment`]), and of the kernel's state
-//! nothing is believed for longer than until the next [`Network::settle`].
+//! Each call of a driver compares with the kernel's state and does only the missing part. The
+//! memory is the caller's (address and host ports of an instance, [`Assignment`]), and nothing
+//! about the kernel's state is believed for longer than until the next [`NetworkDriver::repair`].
 //!
-//! In reading order: [`NetworkConfig`] and [`Network`] here; `bridge`, `netns` and `veth` are the wires, over `links`;
-//! `ports` says who has which host port, `nftables` tells the kernel; `forward` deals with other firewalls of the host;
-//! `conntrack` makes the kernel forget flows that went elsewhere; `names` are the files by which containers know each
-//! other, and `directory` keeps them current. `settle` compares the whole.
+//! Rooms for any driver: `netns` makes and removes network namespaces, `hosts_files` holds the
+//! files by which containers know each other, `directory` keeps them current, `listeners` finds out
+//! whether a host port is free, `threads` runs work that blocks or changes its netns.
 //!
-//! Containers have IPv4 only; published ports answer on the host's IPv4 addresses, 127.0.0.1 among them, not on `::1`.
+//! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
+//! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
 
-use state::desired::Assignment;
-use state::id::{ContainerName, InstanceName};
-use state::spec::Protocol;
-use state::subnet::Ipv4Subnet;
-use tokio::sync::RwLock;
-use tokio::time::Instant;
+use state::desired::{Assignment, PortBinding};
+use state::id::{ContainerId, ContainerName, InstanceName};
 
-use bridge::Bridge;
-use names::{Files, Peers};
-use ports::Ports;
-use veth::Cable;
-
-mod bridge;
-mod conntrack;
+pub mod bridge;
 mod directory;
 mod fault;
-mod forward;
-mod links;
-mod names;
+mod hosts_files;
+mod listeners;
 mod netns;
-mod nftables;
-mod ports;
-mod settle;
-mod veth;
+mod threads;
 
+pub use bridge::{BridgeConfig, BridgeNetwork, TakenAddresses};
 pub use fault::{NetworkError, Part};
-pub use ports::listener_on;
+pub use listeners::listener_on;
 
-/// An instance attached by this process within this time is left alone by [`Network::settle`] although it is not wanted:
-/// the caller's list may be older than the instance. No list is that old.
-const SPARED_FOR: Duration = Duration::from_secs(60);
-
-/// Where an agent's network lives. Agents that differ in all of it do not touch each other on one host.
-#[derive(Clone, Debug)]
-pub struct NetworkConfig {
-    /// The bridge's name, at most 15 bytes as of any link; also that of the nftables table, so letters, digits, `_` and `-`.
-    pub bridge: String,
-    /// The containers' addresses; the bridge has the first.
-    pub subnet: Ipv4Subnet,
-    /// A file for each instance's netns, as in `/run/chas/netns`. Must not outlive a reboot, and containerd must see
-    /// what is mounted here: no private mount namespace.
-    pub netns_dir: PathBuf,
-    /// A directory for each instance, with its `resolv.conf`, `hosts` and `hostname`.
-    pub files_dir: PathBuf,
-}
-
-/// What a container needs to be told of its network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// For the OCI spec's network namespace.
-    pub netns: PathBuf,
-    /// To be mounted on `/etc/resolv.conf`.
-    pub resolv_conf: PathBuf,
-    /// To be mounted on `/etc/hosts`.
-    pub hosts: PathBuf,
-    /// To be mounted on `/etc/hostname`.
-    pub hostname: PathBuf,
-}
-
-/// The network of one agent. Shared by `Arc`; calls for different instances run side by side.
-#[derive(Debug)]
-pub struct Network {
-    config: NetworkConfig,
-    ports: Ports,
-    /// Held shared while one instance is changed, alone while the whole is compared, so that neither sees half of the other.
-    gate: RwLock<()>,
-    known: Mutex<Known>,
-    /// The number of the last change of [`Known::peers`] that is in everybody's files. Whoever writes them holds it.
-    names_written: tokio::sync::Mutex<u64>,
-}
-
-/// What this process has seen. Written by every call, never across an await.
-#[derive(Debug, Default)]
-struct Known {
-    /// `None`: not made or not looked at yet.
-    bridge: Option<Bridge>,
-    /// Who is on the network, for the `hosts` files.
-    peers: BTreeMap<InstanceName, (ContainerName, std::net::Ipv4Addr)>,
-    /// Counts the changes of `peers`.
-    peers_changes: u64,
-    /// When an instance was last attached here; forgotten after [`SPARED_FOR`].
-    attached_at: BTreeMap<InstanceName, Instant>,
-    /// The host's firewall was looked at, and lets the bridge's packets through.
-    forward_open: bool,
-}
-
-impl Known {
-    fn by_name(&self) -> Peers {
-        self.peers.values().cloned().collect()
-    }
-}
-
-impl Network {
-    /// A network that nothing has been done for yet.
-    #[must_use]
-    pub fn new(config: NetworkConfig) -> Self {
-        let ports = Ports::new(config.bridge.clone(), config.subnet);
-        Self {
-            config,
-            ports,
-            gate: RwLock::default(),
-            known: Mutex::default(),
-            names_written: tokio::sync::Mutex::default(),
-        }
-    }
-
-    /// Makes what all containers share: directories, bridge, the kernel's switches, the table of host ports. Idempotent.
+/// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
+/// different instances run side by side.
+///
+/// The life of an instance: [`allocate`](Self::allocate) once per container, then for each launch
+/// [`connect`](Self::connect) and [`publish`](Self::publish), and [`detach`](Self::detach) when the
+/// instance is removed.
+pub trait NetworkDriver: Send + Sync + 'static {
+    /// Makes everything that all containers share. Idempotent.
     ///
-    /// What an earlier process published stays published, and no connection is cut.
+    /// Ports that an earlier agent published stay published, and no connection is cut.
     ///
     /// # Errors
     /// [`NetworkError::Failed`].
-    pub async fn prepare(&self) -> Result<(), NetworkError> {
-        bridge::check_name(&self.config.bridge)?;
-        for dir in [&self.config.netns_dir, &self.config.files_dir] {
-            std::fs::create_dir_all(dir).map_err(|error| {
-                NetworkError::failed(format!("cannot make {}", dir.display()), error)
-            })?;
-        }
-        self.ensure_bridge().await?;
-        self.ports.prepare().await?;
-        forward::warn_of_obstacles(&self.config.bridge).await;
-        Ok(())
-    }
+    fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    /// Gives an instance its netns with `lo` and `eth0`, its files, and its host ports. What is already right is left alone.
+    /// Address for a container, before its first launch. The caller stores the answer durably and
+    /// passes it to every later call in the [`Assignment`].
+    ///
+    /// `before`, the container's earlier address, is kept if the driver can still give it and no
+    /// other container has it. Repeated calls for one container answer the same address, and no two
+    /// containers are answered the same one. Nothing calls this yet: addresses are still chosen
+    /// where a deploy is accepted.
     ///
     /// # Errors
-    /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`]. What was done before stays and is used the next time.
-    pub async fn attach(
+    /// [`NetworkError::Failed`] if no address is free.
+    fn allocate(
+        &self,
+        id: ContainerId,
+        before: Option<Ipv4Addr>,
+    ) -> impl Future<Output = Result<Ipv4Addr, NetworkError>> + Send;
+
+    /// Number of addresses that the driver can give.
+    fn capacity(&self) -> usize;
+
+    /// Gives an instance its netns with `lo` and `eth0`, and its hosts files; no host ports. Parts
+    /// that are right already stay as they are.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`]. Finished parts stay and are used by the next call.
+    fn connect(
         &self,
         instance: InstanceName,
         hostname: &ContainerName,
         assignment: &Assignment,
-    ) -> Result<Attached, NetworkError> {
-        let _shared = self.gate.read().await;
-        let (published, connected) = tokio::join!(
-            self.open_ports(instance, assignment),
-            self.connect_one(instance, hostname, assignment)
-        );
-        published.and(connected)
-    }
+    ) -> impl Future<Output = Result<Attached, NetworkError>> + Send;
 
-    /// As [`Self::attach`], but for the host ports: they take the longest, and nothing needs them until the container runs.
-    ///
-    /// # Errors
-    /// [`NetworkError::Failed`].
-    pub async fn connect(
-        &self,
-        instance: InstanceName,
-        hostname: &ContainerName,
-        assignment: &Assignment,
-    ) -> Result<Attached, NetworkError> {
-        let _shared = self.gate.read().await;
-        self.connect_one(instance, hostname, assignment).await
-    }
-
-    /// The rest of [`Self::attach`]: the host ports.
+    /// Opens an instance's host ports. Apart from [`connect`](Self::connect) because host ports
+    /// take the longest, and nothing needs them until the container runs.
     ///
     /// # Errors
     /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
-    pub async fn publish(
+    fn publish(
         &self,
         instance: InstanceName,
         assignment: &Assignment,
-    ) -> Result<(), NetworkError> {
-        let _shared = self.gate.read().await;
-        self.open_ports(instance, assignment).await
-    }
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    async fn connect_one(
-        &self,
-        instance: InstanceName,
-        hostname: &ContainerName,
-        assignment: &Assignment,
-    ) -> Result<Attached, NetworkError> {
-        {
-            let mut known = self.known();
-            known.attached_at.insert(instance, Instant::now());
-            known
-                .peers
-                .insert(instance, (hostname.clone(), assignment.address));
-            known.peers_changes += 1;
-        }
-        let (plugged, opened, written) = tokio::join!(
-            self.plug(instance, hostname, assignment),
-            self.open_forward(),
-            self.write_names(instance)
-        );
-        plugged.and(opened).and(written)?;
-        Ok(self.paths(instance))
-    }
-
-    /// What [`Self::attach`] answers, known before there is anything at these paths.
-    #[must_use]
-    pub fn paths(&self, instance: InstanceName) -> Attached {
-        let files = self.files(instance);
-        Attached {
-            netns: self.netns(instance),
-            resolv_conf: files.resolv_conf(),
-            hosts: files.hosts(),
-            hostname: files.hostname(),
-        }
-    }
-
-    /// Takes an instance's host ports, netns and files away. Idempotent; the kernel ends the netns soon after.
-    ///
-    /// Nothing may run in it any more.
+    /// Connects an instance and publishes its host ports, side by side.
     ///
     /// # Errors
-    /// [`NetworkError::Failed`]. As much as was possible is gone.
-    pub async fn detach(&self, instance: InstanceName) -> Result<(), NetworkError> {
-        let _shared = self.gate.read().await;
-        {
-            let mut known = self.known();
-            known.attached_at.remove(&instance);
-            known.peers.remove(&instance);
-            known.peers_changes += 1;
-        }
-        let netns = self.netns(instance);
-        let link = veth::name(&self.config.bridge, instance);
-        let unplugged = netns::on_own_thread("netns", move || veth::unplug(&netns, &link));
-        let (withdrawn, unplugged) = tokio::join!(self.ports.withdraw(instance), unplugged);
-        withdrawn
-            .and(unplugged)
-            .and(self.remove_names(instance).await)
-    }
-
-    async fn open_ports(
-        &self,
-        instance: InstanceName,
-        assignment: &Assignment,
-    ) -> Result<(), NetworkError> {
-        self.ports.prepare().await?;
-        self.ports.publish(instance, assignment).await?;
-        if assignment
-            .ports
-            .iter()
-            .all(|binding| binding.protocol != Protocol::Udp)
-        {
-            return Ok(());
-        }
-        let published = ports::publications(instance, assignment);
-        // A client that went on asking while nobody answered is, to the kernel, a flow that leads nowhere.
-        blocking(move || {
-            match conntrack::forget_stale(&published) {
-                Ok(0) => {}
-                Ok(flows) => tracing::debug!(%instance, flows, "the kernel forgot UDP flows that led elsewhere"),
-                Err(error) => tracing::warn!(%instance, %error, "UDP clients that asked too early may go unanswered until they pause for 30 s"),
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn plug(
+    /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
+    fn attach(
         &self,
         instance: InstanceName,
         hostname: &ContainerName,
         assignment: &Assignment,
-    ) -> Result<(), NetworkError> {
-        let bridge = self.known().bridge.clone();
-        let known = match bridge {
-            Some(bridge) => bridge,
-            None => self.ensure_bridge().await?.0,
-        };
-        let mut cable = self.cable(instance, hostname, assignment, known);
-        let others = netns::instances_in(&self.config.netns_dir)
-            .map_err(|error| netns_failed("cannot list the netns", error))?;
-        let earlier = others
-            .into_iter()
-            .filter(|other| other.id == instance.id && other.generation < instance.generation);
-        cable.rivals = earlier
-            .map(|other| veth::name(&self.config.bridge, other))
-            .collect();
-        let Err(error) = plug(cable.clone()).await else {
-            return Ok(());
-        };
-        // Somebody may have deleted the bridge since. If it is the same one, the error stands.
-        let bridge = self.ensure_bridge().await?.0;
-        if bridge.index == cable.bridge.index {
-            Err(error)
-        } else {
-            plug(Cable { bridge, ..cable }).await
+    ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
+        async move {
+            let (published, connected) = tokio::join!(
+                self.publish(instance, assignment),
+                self.connect(instance, hostname, assignment)
+            );
+            published.and(connected)
         }
     }
 
-    async fn ensure_bridge(&self) -> Result<(Bridge, Vec<String>), NetworkError> {
-        let NetworkConfig { bridge, subnet, .. } = self.config.clone();
-        let (bridge, done) = netns::on_own_thread("bridge", move || {
-            netns::block_on(async {
-                let (host, connection) = links::open()?;
-                links::drive(connection, bridge::ensure(&host, &bridge, subnet)).await
-            })
-        })
-        .await
-        .map_err(|error| error.of(Part::Bridge))?;
-        self.known().bridge = Some(bridge.clone());
-        Ok((bridge, done))
-    }
+    /// Answer of [`connect`](Self::connect), known before there is anything at these paths.
+    fn paths(&self, instance: InstanceName) -> Attached;
 
-    async fn open_forward(&self) -> Result<(), NetworkError> {
-        if !self.known().forward_open {
-            forward::settle(&self.config.bridge, true)
-                .await
-                .map_err(|error| error.of(Part::Firewall))?;
-            self.known().forward_open = true;
-        }
-        Ok(())
-    }
-
-    fn cable(
+    /// Removes an instance's host ports, netns and files. Idempotent; the kernel ends the netns
+    /// soon after.
+    ///
+    /// No OS process may run in the netns any more.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`]. As much as possible is removed.
+    fn detach(
         &self,
         instance: InstanceName,
-        hostname: &ContainerName,
-        assignment: &Assignment,
-        bridge: Bridge,
-    ) -> Cable {
-        Cable {
-            netns: self.netns(instance),
-            name: veth::name(&self.config.bridge, instance),
-            alias: veth::alias(instance, hostname),
-            bridge,
-            address: assignment.address,
-            gateway: self.config.subnet.gateway(),
-            prefix: self.config.subnet.prefix(),
-            rivals: Vec::new(),
-        }
-    }
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    fn netns(&self, instance: InstanceName) -> PathBuf {
-        self.config.netns_dir.join(instance.to_string())
-    }
+    /// Compares the whole network with `wanted`, repairs every difference, and removes leftovers.
+    /// `wanted` is every assigned instance; those without a netns get no host ports.
+    ///
+    /// Answers one line for each repaired or removed thing. Things that are not the agent's are
+    /// never touched. An instance that was connected within the last minute counts as wanted: the
+    /// caller's list may be older than the instance.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`], the first one. Everything else was done.
+    fn repair(
+        &self,
+        wanted: &[AssignedInstance],
+    ) -> impl Future<Output = Result<Vec<String>, NetworkError>> + Send;
 
-    fn files(&self, instance: InstanceName) -> Files {
-        Files {
-            dir: self.config.files_dir.join(instance.to_string()),
-        }
-    }
+    /// Removes the whole network of this agent. For good, or for tests.
+    ///
+    /// No OS process may run in any netns any more. The kernel's forwarding switch stays on: others
+    /// may rely on it by now.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`], the first one. Everything else was done.
+    fn teardown(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.known
-            .lock()
-            .expect("nothing panics while it holds the lock")
-    }
-
-    /// The instances that are not wanted, but may be younger than the list that does not name them.
-    fn spared(&self, wanted: &BTreeSet<InstanceName>) -> BTreeSet<InstanceName> {
-        let mut known = self.known();
-        known.attached_at.retain(|_, at| at.elapsed() < SPARED_FOR);
-        known
-            .attached_at
-            .keys()
-            .filter(|instance| !wanted.contains(instance))
-            .copied()
-            .collect()
-    }
+    /// Whether no OS process of this host listens on a host port right now, on any address that the
+    /// binding would take from it. Published ports of containers count as free.
+    ///
+    /// # Errors
+    /// The kernel's refusal to tell.
+    fn is_port_free(&self, binding: &PortBinding) -> io::Result<bool>;
 }
 
-fn netns_failed(what: impl Into<String>, source: std::io::Error) -> NetworkError {
-    NetworkError::failed(what, source).of(Part::Netns)
-}
+/// Instance with the name of its container and its place on the network.
+pub type AssignedInstance = (InstanceName, ContainerName, Assignment);
 
-async fn plug(cable: Cable) -> Result<(), NetworkError> {
-    netns::on_own_thread("netns", move || veth::plug(&cable)).await
-}
-
-/// Runs file work where it may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, NetworkError> + Send + 'static,
-) -> Result<T, NetworkError> {
-    let result = tokio::task::spawn_blocking(work).await;
-    result.map_err(|error| NetworkError::failed("the thread for file work ended early", error))?
+/// Paths that a container needs from its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attached {
+    /// File for the OCI spec's network namespace.
+    pub netns: PathBuf,
+    /// File to mount on `/etc/resolv.conf`.
+    pub resolv_conf: PathBuf,
+    /// File to mount on `/etc/hosts`.
+    pub hosts: PathBuf,
+    /// File to mount on `/etc/hostname`.
+    pub hostname: PathBuf,
 }

@@ -16,8 +16,8 @@ use super::containers::find_own;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{Node, wire};
+use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read};
-use crate::logs::record::{Record, Stream};
 
 const TAIL_DEFAULT: usize = 100;
 /// A follower of a container that is gone ends by itself, once it has read what was left; one of a container that never
@@ -84,10 +84,10 @@ pub(super) async fn logs<N: Node>(
             tokio::time::sleep(LAST_WORDS).await;
         }
     };
-    let records = read(node.logs_dir(id), options).take_until(Box::pin(ended));
-    let lines = records.map(move |record| {
+    let read = read(node.logs_dir(id), options).take_until(Box::pin(ended));
+    let lines = read.map(move |line| {
         let _until_the_stream_ends = &permit;
-        record.map(|record| line(&record, json, timestamps))
+        line.map(|line| render(&line, json, timestamps))
     });
     let kind = if json {
         "application/x-ndjson"
@@ -100,27 +100,27 @@ pub(super) async fn logs<N: Node>(
     .await)
 }
 
-fn line(record: &Record, json: bool, timestamps: bool) -> Bytes {
+fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {
     if json {
-        let stream = if record.stream == Stream::Stdout {
+        let stream = if line.stream == Stream::Stdout {
             "stdout"
         } else {
             "stderr"
         };
-        let text = String::from_utf8_lossy(&record.line);
+        let text = String::from_utf8_lossy(&line.bytes);
         return format!(
             "{}\n",
-            json!({"time": wire::time(record.time), "stream": stream, "partial": record.partial, "line": text})
+            json!({"time": wire::time(line.time), "stream": stream, "partial": line.partial, "line": text})
         )
         .into();
     }
     let mut text = if timestamps {
-        format!("{} ", wire::time(record.time)).into_bytes()
+        format!("{} ", wire::time(line.time)).into_bytes()
     } else {
         Vec::new()
     };
-    text.extend_from_slice(&record.line);
-    if !record.partial {
+    text.extend_from_slice(&line.bytes);
+    if !line.partial {
         text.push(b'\n');
     }
     text.into()

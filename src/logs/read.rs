@@ -1,7 +1,8 @@
-//! Reads what a container printed, over all its files in order, and follows it.
+//! Reads a container's output over all its files in order, and follows it.
 //!
-//! A [`Reading`] is lazy: it holds a few blocks of one file and reads on when it is asked for more, so a slow taker costs
-//! nothing, and one that goes away leaves nothing behind. Files are read on the blocking pool.
+//! A [`Reading`] is lazy: it holds a few blocks of one file and reads on when it is asked for more,
+//! so a slow client costs nothing, and one that goes away leaves nothing behind. Files are read on
+//! the blocking pool.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,46 +16,46 @@ use std::time::{Duration, SystemTime};
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, StreamExt as _};
 
-use super::record::{HEADER_BYTES, Header, LINE_BYTES_MAX, Record, Stream};
+use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LogLine, Stream};
 use super::rotate::{file_numbers, file_path};
-use super::scan::{self, BLOCK_BYTES, Place, Wanted};
+use super::scan::{self, BLOCK_BYTES, LineFilter, LogPlace};
 
-/// How often a follower looks for more. Not inotify: an instance for each follower would use up the 128 that a user has on
-/// the whole node, and a look costs two system calls.
+/// Pause between two looks of a follower. Not inotify: an instance for each follower would use up
+/// the 128 that a user has on the whole node, and a look costs two system calls.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Blocks read in one go on the blocking pool while none of their records is wanted.
+/// Most blocks read in one go on the blocking pool while none of their lines is wanted.
 const BLOCKS_AT_ONCE_MAX: usize = 16;
 
-/// Which part of a container's output is wanted.
+/// Part of a container's output that a reader asks for.
 #[derive(Clone, Debug, Default)]
 pub struct ReadOptions {
-    /// Only so many of the last lines (of those that the other options leave). `None`: all. A line counts once, however
-    /// many records it takes.
+    /// Number of last lines, of those that the other options leave. `None`: all. A printed line
+    /// counts once, however many log lines it takes.
     pub tail: Option<usize>,
-    /// Nothing printed before this.
+    /// Earliest time.
     pub since: Option<SystemTime>,
-    /// Nothing printed after this. A follower ends when this time has come.
+    /// Latest time. A follower ends when this time has come.
     pub until: Option<SystemTime>,
-    /// Only what was printed there. `None`: both.
+    /// Only this stream. `None`: both.
     pub stream: Option<Stream>,
-    /// Waits for more, until the container's directory is removed. It survives rotation and restarts of the task, and
-    /// waits for a directory that does not exist yet.
+    /// Waits for more, until the container's directory is removed: over rotation and restarts of
+    /// the task, and for a directory that does not exist yet.
     pub follow: bool,
 }
 
-/// A container's output cannot be read.
+/// Failure to read a container's output.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the logs in {dir}")]
 pub struct ReadError {
-    /// The container's directory.
+    /// Log directory of the container.
     pub dir: PathBuf,
-    /// What the system said.
+    /// Error of the system.
     pub source: io::Error,
 }
 
-/// Records in the order in which they were printed; ends with the output, or after an error.
-pub struct Reading(Pin<Box<dyn futures_util::Stream<Item = Result<Record, ReadError>> + Send>>);
+/// Log lines in the order in which they were printed; ends with the output, or after an error.
+pub struct Reading(Pin<Box<dyn futures_util::Stream<Item = Result<LogLine, ReadError>> + Send>>);
 
 impl fmt::Debug for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,15 +64,15 @@ impl fmt::Debug for Reading {
 }
 
 impl futures_util::Stream for Reading {
-    type Item = Result<Record, ReadError>;
+    type Item = Result<LogLine, ReadError>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.as_mut().poll_next(context)
     }
 }
 
-/// Reads the output in `dir`. No line is given twice, and none is left out but those whose file is removed by rotation
-/// before a slow taker has come to it: a record of the agent's says so.
+/// Reads the output in `dir`. No line is given twice, and none is left out but those whose file is
+/// rotated away before a slow client has come to it: a line of the agent says so.
 ///
 /// Needs a tokio runtime. A directory without files, or none at all, is an empty output.
 #[must_use]
@@ -83,15 +84,15 @@ pub fn read(dir: PathBuf, options: ReadOptions) -> Reading {
                 let step = cursor.step();
                 (cursor, step)
             });
-            // It fails only when the runtime shuts down: then nobody reads any more.
+            // The join fails only when the runtime shuts down: then nobody reads any more.
             let (returned, step) = stepped.await.ok()?;
             cursor = returned;
             match step {
-                Ok(Step::Records(records)) => {
-                    return Some((records.into_iter().map(Ok).collect(), Some(cursor)));
+                Ok(ReadStep::Lines(lines)) => {
+                    return Some((lines.into_iter().map(Ok).collect(), Some(cursor)));
                 }
-                Ok(Step::Idle) => tokio::time::sleep(FOLLOW_INTERVAL).await,
-                Ok(Step::End) => return None,
+                Ok(ReadStep::Idle) => tokio::time::sleep(FOLLOW_INTERVAL).await,
+                Ok(ReadStep::End) => return None,
                 Err(source) => {
                     return Some((
                         VecDeque::from([Err(ReadError {
@@ -109,43 +110,43 @@ pub fn read(dir: PathBuf, options: ReadOptions) -> Reading {
     ))
 }
 
-/// What one look at the files gave.
+/// Result of one look at the files.
 #[derive(Debug)]
-enum Step {
+enum ReadStep {
     /// More; perhaps none that is wanted.
-    Records(Vec<Record>),
+    Lines(Vec<LogLine>),
     /// Nothing yet.
     Idle,
     /// Nothing any more.
     End,
 }
 
-/// A reader's place, and how it goes on. Blocks.
+/// Place of a reader, and the way on from it. Blocks.
 #[derive(Debug)]
 struct Cursor {
     dir: PathBuf,
     options: ReadOptions,
-    wanted: Wanted,
-    open: Option<Open>,
-    /// Whoever does not follow ends where the output ended when the reading began.
-    end: Option<Place>,
+    wanted: LineFilter,
+    open: Option<OpenFile>,
+    /// End of the output when the reading began; a reader that does not follow ends there.
+    end: Option<LogPlace>,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenFile {
     file: File,
     number: u64,
-    /// Where the next block begins.
+    /// Offset of the next block.
     offset: u64,
-    /// A line that has begun and not ended.
+    /// Beginning of a line whose end has not been read.
     begun: BytesMut,
-    /// In a line too long to be a record.
+    /// Inside a line that is too long to be a log line.
     overlong: bool,
 }
 
 impl Cursor {
     fn new(dir: PathBuf, options: ReadOptions) -> Self {
-        let wanted = Wanted {
+        let wanted = LineFilter {
             since: options.since,
             until: options.until,
             stream: options.stream,
@@ -159,7 +160,7 @@ impl Cursor {
         }
     }
 
-    fn step(&mut self) -> io::Result<Step> {
+    fn step(&mut self) -> io::Result<ReadStep> {
         for _ in 0..BLOCKS_AT_ONCE_MAX {
             let Some(open) = &mut self.open else {
                 return self.begin();
@@ -168,22 +169,22 @@ impl Cursor {
                 .end
                 .filter(|end| end.number == open.number)
                 .map_or(u64::MAX, |end| end.offset);
-            let (records, over) = match open.next_block(end)? {
+            let (lines, over) = match open.next_block(end)? {
                 Some(block) => select(&block, &self.wanted),
                 None => return self.go_on(end),
             };
             if over {
                 open.offset = u64::MAX;
             }
-            if !records.is_empty() {
-                return Ok(Step::Records(records));
+            if !lines.is_empty() {
+                return Ok(ReadStep::Lines(lines));
             }
         }
-        Ok(Step::Records(Vec::new()))
+        Ok(ReadStep::Lines(Vec::new()))
     }
 
-    /// Finds the place to begin at.
-    fn begin(&mut self) -> io::Result<Step> {
+    /// Opens the file to begin in, at the place to begin at.
+    fn begin(&mut self) -> io::Result<ReadStep> {
         let Some(first) = self.numbers()?.first().copied() else {
             return Ok(self.nothing_more());
         };
@@ -191,7 +192,7 @@ impl Cursor {
             Some(lines) => scan::last_lines(&self.dir, lines, &self.wanted)?,
             None => None,
         };
-        // Taken after the place to begin at, so that it never lies before it.
+        // Looked for after the place to begin at, so that the end never lies before it.
         if let Some(number) = self
             .numbers()?
             .last()
@@ -200,17 +201,17 @@ impl Cursor {
         {
             let offset = match std::fs::metadata(file_path(&self.dir, number)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    return Ok(Step::Records(Vec::new()));
+                    return Ok(ReadStep::Lines(Vec::new()));
                 }
                 found => found?.len(),
             };
-            self.end = Some(Place { number, offset });
+            self.end = Some(LogPlace { number, offset });
         }
         self.enter(
             place.map_or(first, |place| place.number),
             place.map(|place| place.offset),
         )?;
-        Ok(Step::Records(Vec::new()))
+        Ok(ReadStep::Lines(Vec::new()))
     }
 
     fn numbers(&self) -> io::Result<Vec<u64>> {
@@ -220,8 +221,8 @@ impl Cursor {
         }
     }
 
-    /// At the end of a file: the next one, or the end of the output.
-    fn go_on(&mut self, end: u64) -> io::Result<Step> {
+    /// Continues from the end of a file: in the next one, or with the end of the output.
+    fn go_on(&mut self, end: u64) -> io::Result<ReadStep> {
         let Some(open) = &mut self.open else {
             return self.begin();
         };
@@ -232,27 +233,28 @@ impl Cursor {
                 .into_iter()
                 .find(|number| *number > open.number && *number <= last)),
         };
-        // Only now may the file be finished: what was written to it since it was last read comes first.
+        // Only now may the file be finished: bytes written to it since the last read come first.
         if !matches!(next, Ok(None))
             && let Some(block) = open.next_block(end)?
         {
-            return Ok(Step::Records(select(&block, &self.wanted).0));
+            return Ok(ReadStep::Lines(select(&block, &self.wanted).0));
         }
         match next {
             Ok(None) => Ok(self.nothing_more()),
             Ok(Some(next)) => {
                 let missed = next - open.number - 1;
                 let entered = self.enter(next, None)?;
-                Ok(Step::Records(
+                Ok(ReadStep::Lines(
                     self.gap(missed).filter(|_| entered).into_iter().collect(),
                 ))
             }
             // The directory was removed.
-            Err(_) => Ok(Step::End),
+            Err(_) => Ok(ReadStep::End),
         }
     }
 
-    /// Opens a file. False: it was rotated away meanwhile; the place stays, and the next step looks again.
+    /// Opens a file. `false`: the file was rotated away meanwhile; the place stays, and the next
+    /// step looks again.
     fn enter(&mut self, number: u64, offset: Option<u64>) -> io::Result<bool> {
         let file = match File::open(file_path(&self.dir, number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
@@ -262,7 +264,7 @@ impl Cursor {
             Some(offset) => offset,
             None => scan::first_wanted(&file, &self.wanted)?,
         };
-        self.open = Some(Open {
+        self.open = Some(OpenFile {
             file,
             number,
             offset,
@@ -272,28 +274,28 @@ impl Cursor {
         Ok(true)
     }
 
-    fn nothing_more(&self) -> Step {
+    fn nothing_more(&self) -> ReadStep {
         let waits = self.options.follow
             && self
                 .wanted
                 .until
                 .is_none_or(|until| SystemTime::now() <= until);
-        if waits { Step::Idle } else { Step::End }
+        if waits { ReadStep::Idle } else { ReadStep::End }
     }
 
-    /// Says that so many files were removed before they were read.
-    fn gap(&self, files: u64) -> Option<Record> {
+    /// Log line that says how many files were removed before they were read.
+    fn gap(&self, files: u64) -> Option<LogLine> {
         let time = SystemTime::now();
-        let header = Header {
+        let header = LineHeader {
             time,
             stream: Stream::Stderr,
             partial: false,
         };
-        (files > 0 && self.wanted.takes(&header)).then(|| Record {
+        (files > 0 && self.wanted.takes(&header)).then(|| LogLine {
             time,
             stream: Stream::Stderr,
             partial: false,
-            line: format!(
+            bytes: format!(
                 "[chas-node-agent: {files} log files were rotated away before they were read]"
             )
             .into(),
@@ -301,8 +303,8 @@ impl Cursor {
     }
 }
 
-impl Open {
-    /// The next whole lines, up to the offset `end`. `None`: nothing more is there now.
+impl OpenFile {
+    /// The next whole lines, up to the offset `end`. `None`: there are no more yet.
     fn next_block(&mut self, end: u64) -> io::Result<Option<Bytes>> {
         let room = usize::try_from(end.saturating_sub(self.offset))
             .unwrap_or(BLOCK_BYTES)
@@ -340,20 +342,20 @@ impl Open {
     }
 }
 
-/// The wanted records of a block of lines. True: none that follows in this file is wanted.
-fn select(block: &Bytes, wanted: &Wanted) -> (Vec<Record>, bool) {
-    let mut records = Vec::new();
+/// The wanted lines of a block. `true`: none that follows in this file is wanted.
+fn select(block: &Bytes, wanted: &LineFilter) -> (Vec<LogLine>, bool) {
+    let mut lines = Vec::new();
     let mut start = 0;
     for (end, _) in block.iter().enumerate().filter(|(_, byte)| **byte == b'\n') {
-        if let Some(header) = Header::decode(&block[start..end]) {
+        if let Some(header) = LineHeader::decode(&block[start..end]) {
             if wanted.is_over(header.time) {
-                return (records, true);
+                return (lines, true);
             }
             if wanted.takes(&header) {
-                records.extend(Record::decode(&block.slice(start..end)));
+                lines.extend(LogLine::decode(&block.slice(start..end)));
             }
         }
         start = end + 1;
     }
-    (records, false)
+    (lines, false)
 }

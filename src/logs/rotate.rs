@@ -1,5 +1,6 @@
-//! Writes records into a container's directory and keeps it within its limits. It never fails and never gives up: what
-//! cannot be written is counted, and a record says so once writing works again.
+//! Writes log lines into a container's directory and keeps it within its limits. Writing never
+//! fails and never gives up: lines that cannot be written are counted, and a line says so once
+//! writing works again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -9,21 +10,21 @@ use std::time::SystemTime;
 
 use state::spec::LogLimits;
 
-use super::record::{self, HEADER_BYTES, Header, LINE_BYTES_MAX, Stamp, Stream};
+use super::line::{self, HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LineStamp, Stream};
 
-/// Records are written when this many bytes of them have come together, or nothing more is to be read. Below the smallest
-/// `max_size` (64 KiB) even with one more record, so that a file never exceeds its limit.
+/// Bytes that are collected before they are written, unless nothing more is to be read. Below the
+/// smallest `max_size` (64 KiB) even with one more line, so that a file never exceeds its limit.
 const BATCH_BYTES_MAX: usize = 32 * 1024;
 
-/// The last record of a file lies in so many bytes at its end.
-const LAST_RECORD_BYTES_MAX: usize = HEADER_BYTES + LINE_BYTES_MAX + 1;
+/// Bytes at the end of a file that hold its last line.
+const LAST_LINE_BYTES_MAX: usize = HEADER_BYTES + LINE_BYTES_MAX + 1;
 
-/// The path of a directory's file number `number`.
+/// Path of a directory's file number `number`.
 pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.log"))
 }
 
-/// The numbers of a directory's files, the one being written last.
+/// Numbers of a directory's files in order; the last one is being written.
 pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -38,113 +39,115 @@ pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// The writing end of a container's directory. Two of them on one directory (the old generation's and the new one's) share
-/// its files: each batch is appended whole.
+/// Writing end of a container's log directory. Two of them on one directory (the old generation's
+/// and the new one's) share its files: each batch is appended whole.
 #[derive(Debug)]
-pub struct Writer {
+pub struct LogWriter {
     dir: PathBuf,
     limits: LogLimits,
-    current: Option<Current>,
-    /// The highest number used so far: a reader's place must never lie ahead of the file being written.
+    current: Option<CurrentFile>,
+    /// The highest number used so far: a reader's place must never lie ahead of the file being
+    /// written.
     newest: u64,
     batch: Vec<u8>,
-    lost: Lost,
-    stamp: Stamp,
+    lost: LostOutput,
+    stamp: LineStamp,
 }
 
 #[derive(Debug)]
-struct Current {
+struct CurrentFile {
     file: File,
     number: u64,
     /// The last batch was cut short: the next begins with a newline.
     torn: bool,
 }
 
-/// What could not be written since it last could.
+/// Output that could not be written since writing last worked.
 #[derive(Debug, Default)]
-struct Lost {
+struct LostOutput {
     lines: u64,
     bytes: u64,
-    /// The first fault.
+    /// The first error.
     because: Option<io::Error>,
 }
 
-impl Writer {
-    /// Opens the newest file of `dir`, or makes both. Where that fails it is tried again with each batch.
+impl LogWriter {
+    /// Opens the newest file of `dir`, or creates both. If that fails, each batch tries again.
     #[must_use]
     pub fn open(dir: PathBuf, limits: LogLimits) -> Self {
-        let batch = Vec::with_capacity(BATCH_BYTES_MAX + LAST_RECORD_BYTES_MAX);
+        let batch = Vec::with_capacity(BATCH_BYTES_MAX + LAST_LINE_BYTES_MAX);
         let mut writer = Self {
             dir,
             limits,
             current: None,
             newest: 1,
             batch,
-            lost: Lost::default(),
-            stamp: Stamp::after(None),
+            lost: LostOutput::default(),
+            stamp: LineStamp::after(None),
         };
-        // The first batch finds the same fault again and counts what is lost by it.
+        // The first batch meets the same error again and counts what is lost by it.
         let _ = writer.reopen();
         writer
     }
 
-    /// Takes a line that was read at `now`; [`Writer::flush`] makes sure that it is written.
-    pub fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, line: &[u8]) {
+    /// Adds bytes that were read at `now` as one log line; [`LogWriter::flush`] writes them.
+    pub fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
         if self.stamp.is_stepped_back(now) {
             self.follow_the_clock(now);
         }
         self.stamp.advance(now);
-        record::encode(&mut self.batch, &self.stamp, stream, partial, line);
+        line::encode(&mut self.batch, &self.stamp, stream, partial, bytes);
         if self.batch.len() >= BATCH_BYTES_MAX {
             self.flush();
         }
     }
 
-    /// Writes what was taken, or counts it as lost.
+    /// Writes the lines that were pushed, or counts them as lost.
     pub fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }
         let notice = self.lost.notice(&self.stamp);
         let batch = std::mem::take(&mut self.batch);
-        // What was written of a notice says nothing about the batch.
+        // Bytes written of a notice say nothing about the batch.
         let written = self
             .append(&notice)
-            .map_err(|fault| Fault {
+            .map_err(|failed| AppendError {
                 written: 0,
-                ..fault
+                ..failed
             })
             .and_then(|()| {
-                self.lost = Lost::default();
+                self.lost = LostOutput::default();
                 self.append(&batch)
             });
-        if let Err(fault) = written {
-            self.lost.add(&batch[fault.written..], fault.error);
+        if let Err(failed) = written {
+            self.lost.add(&batch[failed.written..], failed.error);
         }
         self.batch = batch;
         self.batch.clear();
     }
 
-    /// Appends whole records to the newest file, after a rotation if they would not fit.
-    fn append(&mut self, records: &[u8]) -> Result<(), Fault> {
-        if records.is_empty() {
+    /// Appends whole lines to the newest file, after a rotation if they would not fit.
+    fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
+        if lines.is_empty() {
             return Ok(());
         }
-        let appended = match self.ready_for(records.len()) {
-            Ok(current) => current.append(records),
-            Err(error) => Err(Fault { error, written: 0 }),
+        let appended = match self.ready_for(lines.len()) {
+            Ok(current) => current.append(lines),
+            Err(error) => Err(AppendError { error, written: 0 }),
         };
         if appended.is_err() {
-            // A disk that came back shows only in a file opened anew, which finds a torn end by itself.
+            // A disk that works again shows only in a file opened again, which finds a torn end by
+            // itself.
             self.current = None;
         }
         appended
     }
 
-    /// The file that takes the next `bytes`.
-    fn ready_for(&mut self, bytes: usize) -> io::Result<&mut Current> {
+    /// File that takes the next `bytes`.
+    fn ready_for(&mut self, bytes: usize) -> io::Result<&mut CurrentFile> {
         let usable = match &self.current {
-            // Removed under us (by an operator): what would be written there nobody could read.
+            // Removed by an operator: nobody could read what would be written there.
             Some(current) if current.file.metadata()?.nlink() == 0 => {
                 self.newest = current.number + 1;
                 false
@@ -158,8 +161,9 @@ impl Writer {
         let current = self
             .current
             .as_ref()
-            .expect("it was usable, or was opened just now");
-        // Another writer may have written to it, so the file's own size counts. One more byte: the end may be torn.
+            .expect("the file was usable, or was opened just now");
+        // Another writer may have written to it, so the file's own size counts. One more byte: the
+        // end may be torn.
         let size = current.file.metadata()?.len();
         if size > 0 && size.saturating_add(bytes as u64 + 1) > self.limits.max_size.0 {
             self.rotate(current.number + 1)?;
@@ -167,7 +171,7 @@ impl Writer {
         Ok(self
             .current
             .as_mut()
-            .expect("it was opened, and a rotation leaves one open"))
+            .expect("the file was opened, and a rotation leaves one open"))
     }
 
     fn reopen(&mut self) -> io::Result<()> {
@@ -182,18 +186,18 @@ impl Writer {
             .max(self.newest);
         let file = open_file(&self.dir, number)?;
         let size = file.metadata()?.len();
-        let tail_bytes = size.min(LAST_RECORD_BYTES_MAX as u64);
-        let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(LAST_RECORD_BYTES_MAX)];
+        let tail_bytes = size.min(LAST_LINE_BYTES_MAX as u64);
+        let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(LAST_LINE_BYTES_MAX)];
         file.read_exact_at(&mut tail, size - tail_bytes)?;
         let last = tail
             .rsplit(|byte| *byte == b'\n')
-            .find_map(Header::decode)
+            .find_map(LineHeader::decode)
             .map(|header| header.time);
         if last.is_some_and(|last| last > self.stamp.time()) {
-            self.stamp = Stamp::after(last);
+            self.stamp = LineStamp::after(last);
         }
         self.newest = number;
-        self.current = Some(Current {
+        self.current = Some(CurrentFile {
             file,
             number,
             torn: tail.last().is_some_and(|byte| *byte != b'\n'),
@@ -201,7 +205,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Goes on in file `next`, and removes the oldest beyond the limit.
+    /// Continues in file `next`, and removes the oldest files beyond the limit.
     fn rotate(&mut self, next: u64) -> io::Result<()> {
         let file = match open_file(&self.dir, next) {
             Err(error)
@@ -210,14 +214,15 @@ impl Writer {
                     io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
                 ) =>
             {
-                // One file less now rather than afterwards; never the newest, which holds the numbering.
+                // Removes one file now rather than afterwards; never the newest, which holds the
+                // numbering.
                 self.prune((self.limits.max_files.saturating_sub(1)).max(1))?;
                 open_file(&self.dir, next)?
             }
             other => other?,
         };
         self.newest = next;
-        self.current = Some(Current {
+        self.current = Some(CurrentFile {
             file,
             number: next,
             torn: false,
@@ -237,7 +242,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Within a file time never goes back, so what comes after a far step of the clock begins a new one.
+    /// Within a file time never goes back, so what comes after a far step of the clock begins a new
+    /// one.
     fn follow_the_clock(&mut self, now: SystemTime) {
         self.flush();
         if let Some(current) = &self.current {
@@ -246,69 +252,71 @@ impl Writer {
                 return;
             }
         }
-        self.stamp = Stamp::after(Some(now));
+        self.stamp = LineStamp::after(Some(now));
     }
 }
 
-impl Current {
-    fn append(&mut self, records: &[u8]) -> Result<(), Fault> {
+impl CurrentFile {
+    fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
         if self.torn {
             self.file
                 .write_all(b"\n")
-                .map_err(|error| Fault { error, written: 0 })?;
+                .map_err(|error| AppendError { error, written: 0 })?;
             self.torn = false;
         }
         let mut written = 0;
-        while written < records.len() {
-            match self.file.write(&records[written..]) {
+        while written < lines.len() {
+            match self.file.write(&lines[written..]) {
                 Ok(0) => {
-                    return Err(Fault {
+                    return Err(AppendError {
                         error: io::ErrorKind::WriteZero.into(),
                         written,
                     });
                 }
                 Ok(bytes) => written += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Fault { error, written }),
+                Err(error) => return Err(AppendError { error, written }),
             }
         }
         Ok(())
     }
 }
 
-/// Why records could not be appended, and how many bytes of them were.
-struct Fault {
+/// Append that ended early: the error, and how many bytes were written before it.
+struct AppendError {
     error: io::Error,
     written: usize,
 }
 
-impl Lost {
-    fn add(&mut self, records: &[u8], because: io::Error) {
-        let lines = records
+impl LostOutput {
+    fn add(&mut self, unwritten: &[u8], because: io::Error) {
+        let lines = unwritten
             .split_inclusive(|byte| *byte == b'\n')
             .filter(|line| line.ends_with(b"\n"))
             .count() as u64;
         self.lines += lines;
-        self.bytes += (records.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
+        self.bytes += (unwritten.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
         self.because.get_or_insert(because);
     }
 
-    /// The record that tells of it; empty if there is nothing to tell.
-    fn notice(&self, stamp: &Stamp) -> Vec<u8> {
+    /// Log line that tells of the loss; empty if nothing was lost.
+    fn notice(&self, stamp: &LineStamp) -> Vec<u8> {
         let mut out = Vec::new();
         if let Some(because) = &self.because {
             let text = format!(
-                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: {because}]",
+                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: \
+                 {because}]",
                 self.lines, self.bytes
             );
-            record::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
+            line::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
         }
         out
     }
 }
 
 fn open_file(dir: &Path, number: u64) -> io::Result<File> {
-    // Appending, so that two writers never overwrite each other; readable, to find the last record. Output may be secret.
+    // Appending, so that two writers never overwrite each other; readable, to find the last line.
+    // Output may be secret.
     OpenOptions::new()
         .create(true)
         .append(true)

@@ -1,4 +1,5 @@
-//! Finds places in a container's log files without reading all of them: the end, the last lines, a point in time. Blocks.
+//! Finds places in a container's log files without reading all of them: the end, the last lines, a
+//! point in time. Blocks.
 
 use std::fs::File;
 use std::io;
@@ -6,53 +7,54 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::record::{HEADER_BYTES, Header, LINE_BYTES_MAX, STEP_BACK_MAX, Stream};
+use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, STEP_BACK_MAX, Stream};
 use super::rotate::{file_numbers, file_path};
 
-/// What is read at once; more than one record.
+/// Bytes read at once; more than one log line.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Two writers may overlap and their clocks be read apart: within a file, time is in order up to this.
+/// Largest disorder of times within a file: two writers may overlap, and each reads the clock by
+/// itself.
 const DISORDER_MAX: Duration = STEP_BACK_MAX;
 
-/// A place in the files of a directory; the beginning of a line, or the end of the last whole one.
+/// Place in the files of a directory: the beginning of a line, or the end of the last whole one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    /// The file's number.
+pub(super) struct LogPlace {
+    /// Number of the file.
     pub(super) number: u64,
-    /// Bytes from its beginning.
+    /// Bytes from the beginning of the file.
     pub(super) offset: u64,
 }
 
-/// Which records are wanted.
+/// Filter for the log lines that a reader wants.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct LineFilter {
     pub(super) since: Option<SystemTime>,
     pub(super) until: Option<SystemTime>,
     pub(super) stream: Option<Stream>,
 }
 
-impl Wanted {
-    /// This one is.
-    pub(super) fn takes(&self, header: &Header) -> bool {
+impl LineFilter {
+    /// The line is wanted.
+    pub(super) fn takes(&self, header: &LineHeader) -> bool {
         self.stream.is_none_or(|stream| stream == header.stream)
             && self.since.is_none_or(|since| header.time >= since)
             && self.until.is_none_or(|until| header.time <= until)
     }
 
-    /// Neither this one is, nor any before it in its file.
+    /// Neither a line of this time is wanted, nor any before it in its file.
     pub(super) fn is_past(&self, time: SystemTime) -> bool {
         self.since.is_some_and(|since| time + DISORDER_MAX < since)
     }
 
-    /// Neither this one is, nor any after it in its file.
+    /// Neither a line of this time is wanted, nor any after it in its file.
     pub(super) fn is_over(&self, time: SystemTime) -> bool {
         self.until.is_some_and(|until| until + DISORDER_MAX < time)
     }
 }
 
-/// Where in `file` the wanted records begin at the earliest.
-pub(super) fn first_wanted(file: &File, wanted: &Wanted) -> io::Result<u64> {
+/// Earliest offset in `file` at which the wanted lines may begin.
+pub(super) fn first_wanted(file: &File, wanted: &LineFilter) -> io::Result<u64> {
     let (mut low, mut high) = (0, file.metadata()?.len());
     if wanted.since.is_none() {
         return Ok(0);
@@ -67,8 +69,8 @@ pub(super) fn first_wanted(file: &File, wanted: &Wanted) -> io::Result<u64> {
     Ok(low)
 }
 
-/// The first line that begins at `offset` or behind it and is a record. `None`: none is near.
-fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Header)>> {
+/// First log line that begins at `offset` or after it. `None`: none is near.
+fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, LineHeader)>> {
     let mut block = vec![0; BLOCK_BYTES];
     let bytes = read_block(file, &mut block, offset - 1)?;
     let newlines = block[..bytes]
@@ -76,14 +78,25 @@ fn first_line_from(file: &File, offset: u64) -> io::Result<Option<(u64, Header)>
         .enumerate()
         .filter(|(_, byte)| **byte == b'\n');
     let mut starts = newlines.map(|(at, _)| at + 1);
-    Ok(starts.find_map(|at| Some((offset - 1 + at as u64, Header::decode(&block[at..bytes])?))))
+    Ok(starts.find_map(|at| {
+        Some((
+            offset - 1 + at as u64,
+            LineHeader::decode(&block[at..bytes])?,
+        ))
+    }))
 }
 
-/// Where the last `lines` wanted lines begin: a line ends with a record that is not partial, or with the last one there is.
+/// Place at which the last `lines` wanted printed lines begin; a partial log line counts with the
+/// one that ends it.
 ///
-/// `None`: there are no files. Reads backwards and keeps nothing but places, so `lines` may be any number.
-pub(super) fn last_lines(dir: &Path, lines: usize, wanted: &Wanted) -> io::Result<Option<Place>> {
-    let mut count = Count {
+/// `None`: there are no files. Reads backwards and keeps nothing but places, so `lines` may be any
+/// number.
+pub(super) fn last_lines(
+    dir: &Path,
+    lines: usize,
+    wanted: &LineFilter,
+) -> io::Result<Option<LogPlace>> {
+    let mut count = LineCount {
         lines,
         found: 0,
         seen_any: false,
@@ -103,23 +116,23 @@ pub(super) fn last_lines(dir: &Path, lines: usize, wanted: &Wanted) -> io::Resul
     Ok(count.from)
 }
 
-/// A count of lines from the end backwards.
-struct Count {
+/// Count of printed lines from the end backwards.
+struct LineCount {
     lines: usize,
     found: usize,
     seen_any: bool,
     /// Everything from here on was counted.
-    from: Option<Place>,
+    from: Option<LogPlace>,
 }
 
-impl Count {
+impl LineCount {
     /// Goes through one file; true: there are enough.
-    fn back_through(&mut self, file: &File, number: u64, wanted: &Wanted) -> io::Result<bool> {
+    fn back_through(&mut self, file: &File, number: u64, wanted: &LineFilter) -> io::Result<bool> {
         let size = file.metadata()?.len();
         let mut block = vec![0; BLOCK_BYTES + HEADER_BYTES];
         let (mut end, mut whole) = (size, false);
-        // What stands behind the last newline is not whole and not counted.
-        self.from.get_or_insert(Place { number, offset: 0 });
+        // Bytes after the last newline are no whole line, and do not count.
+        self.from.get_or_insert(LogPlace { number, offset: 0 });
         while end > 0 {
             let start = end.saturating_sub(BLOCK_BYTES as u64);
             // A header that begins in this block may end in the next.
@@ -128,7 +141,7 @@ impl Count {
                 .unwrap_or(BLOCK_BYTES)
                 .min(bytes);
             for at in (0..length).rev().filter(|at| block[*at] == b'\n') {
-                let place = Place {
+                let place = LogPlace {
                     number,
                     offset: start + at as u64 + 1,
                 };
@@ -143,7 +156,7 @@ impl Count {
             }
             if start == 0
                 && whole
-                && self.is_enough(&block[..bytes], Place { number, offset: 0 }, wanted)
+                && self.is_enough(&block[..bytes], LogPlace { number, offset: 0 }, wanted)
             {
                 return Ok(true);
             }
@@ -152,8 +165,8 @@ impl Count {
         Ok(false)
     }
 
-    fn is_enough(&mut self, line: &[u8], place: Place, wanted: &Wanted) -> bool {
-        let Some(header) = Header::decode(line) else {
+    fn is_enough(&mut self, line: &[u8], place: LogPlace, wanted: &LineFilter) -> bool {
+        let Some(header) = LineHeader::decode(line) else {
             return false;
         };
         if wanted.is_past(header.time) {
@@ -189,5 +202,5 @@ pub(super) fn read_block(file: &File, block: &mut [u8], offset: u64) -> io::Resu
 
 const _: () = assert!(
     BLOCK_BYTES > 2 * (HEADER_BYTES + LINE_BYTES_MAX),
-    "a block holds a whole record wherever it begins"
+    "a block holds a whole log line wherever it begins"
 );

@@ -1,20 +1,21 @@
-//! Makes lines of a stream of bytes, of bounded length, without copying those that arrive whole.
+//! Cuts a stream of bytes into lines of bounded length, without copying those that arrive whole.
 
-use super::record::LINE_BYTES_MAX;
+use super::line::LINE_BYTES_MAX;
 
-/// One stream's line that has begun and not ended.
+/// Splitter of one stream; holds the line that has begun and not ended.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub struct LineSplitter {
     begun: Vec<u8>,
 }
 
-impl Splitter {
-    /// Hands each line that ends in `bytes` to `emit`, and each part of a line that grows too long: the bytes without a
-    /// newline, and whether the line goes on. At most [`LINE_BYTES_MAX`] bytes are kept for the next call.
+impl LineSplitter {
+    /// Hands each line that ends in `bytes` to `emit`, and each part of a line that grows too long:
+    /// the bytes without a newline, and whether the line goes on. At most [`LINE_BYTES_MAX`] bytes
+    /// are kept for the next call.
     pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&[u8], bool)) {
         while !bytes.is_empty() {
             let room = LINE_BYTES_MAX - self.begun.len();
-            // A newline right behind a full line still ends it: no empty record follows.
+            // A newline right behind a full line still ends it: no empty line follows.
             let window = &bytes[..bytes.len().min(room + 1)];
             let (taken, partial, rest) = match window.iter().position(|byte| *byte == b'\n') {
                 Some(end) => (end, false, end + 1),
@@ -35,7 +36,7 @@ impl Splitter {
         }
     }
 
-    /// The stream has ended: hands on what has no newline, as a line that goes on.
+    /// Hands on the bytes that no newline ended, as a line that goes on. For the end of the stream.
     pub fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
         if !self.begun.is_empty() {
             emit(&self.begun, true);
@@ -52,7 +53,7 @@ mod tests {
 
     fn split(chunks: &[&[u8]]) -> Vec<(Vec<u8>, bool)> {
         let mut lines = Vec::new();
-        let mut splitter = Splitter::default();
+        let mut splitter = LineSplitter::default();
         let mut emit = |line: &[u8], partial| lines.push((line.to_vec(), partial));
         for chunk in chunks {
             splitter.push(chunk, &mut emit);

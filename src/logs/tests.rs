@@ -1,4 +1,5 @@
-//! The whole room: what is pushed into pipes comes back out of the reader, whatever happens between.
+//! The whole room: what is pushed into pipes comes back out of the reader, whatever happens
+//! between.
 
 mod follow;
 
@@ -14,9 +15,9 @@ use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use tempfile::TempDir;
 
+use super::line::{LogLine, Stream};
 use super::read::{ReadOptions, Reading, read};
-use super::record::{Record, Stream};
-use super::rotate::{Writer, file_numbers, file_path};
+use super::rotate::{LogWriter, file_numbers, file_path};
 use super::*;
 
 const ROOMY: LogLimits = LogLimits {
@@ -39,7 +40,7 @@ fn log_dir() -> (TempDir, PathBuf) {
 }
 
 /// Writes a line for each second of the range, as in `line 17`.
-fn write_lines(writer: &mut Writer, seconds: std::ops::Range<u64>) {
+fn write_lines(writer: &mut LogWriter, seconds: std::ops::Range<u64>) {
     for second in seconds {
         writer.push(
             at(second),
@@ -51,7 +52,7 @@ fn write_lines(writer: &mut Writer, seconds: std::ops::Range<u64>) {
     }
 }
 
-async fn all(dir: &Path, options: ReadOptions) -> Vec<Record> {
+async fn all(dir: &Path, options: ReadOptions) -> Vec<LogLine> {
     read(dir.to_owned(), options)
         .map(Result::unwrap)
         .collect()
@@ -62,7 +63,7 @@ async fn lines(dir: &Path, options: ReadOptions) -> Vec<String> {
     all(dir, options)
         .await
         .into_iter()
-        .map(|record| String::from_utf8_lossy(&record.line).into_owned())
+        .map(|line| String::from_utf8_lossy(&line.bytes).into_owned())
         .collect()
 }
 
@@ -70,12 +71,12 @@ fn numbered(range: std::ops::Range<u64>) -> Vec<String> {
     range.map(|second| format!("line {second}")).collect()
 }
 
-/// What a stream's records say, as it was printed.
-fn printed(records: &[Record], stream: Stream) -> Vec<u8> {
+/// Bytes of one stream, as they were printed.
+fn printed(lines_read: &[LogLine], stream: Stream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for record in records.iter().filter(|record| record.stream == stream) {
-        bytes.extend_from_slice(&record.line);
-        if !record.partial {
+    for line in lines_read.iter().filter(|line| line.stream == stream) {
+        bytes.extend_from_slice(&line.bytes);
+        if !line.partial {
             bytes.push(b'\n');
         }
     }
@@ -101,7 +102,7 @@ async fn only_a_containers_directory_is_removed_and_twice_is_as_good_as_once() {
 #[tokio::test]
 async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), TIGHT);
+    let mut writer = LogWriter::open(dir.clone(), TIGHT);
     let line = [b'x'; 1000];
     for second in 0..1000 {
         writer.push(
@@ -120,29 +121,29 @@ async fn the_directory_never_exceeds_its_limits_and_the_newest_lines_remain() {
     for number in numbers {
         assert!(std::fs::metadata(file_path(&dir, number)).unwrap().len() <= TIGHT.max_size.0);
     }
-    let records = all(&dir, ReadOptions::default()).await;
-    let first: u64 = String::from_utf8_lossy(&records[0].line)
+    let lines_read = all(&dir, ReadOptions::default()).await;
+    let first: u64 = String::from_utf8_lossy(&lines_read[0].bytes)
         .split(' ')
         .next()
         .unwrap()
         .parse()
         .unwrap();
     assert!(
-        records.len() > 120,
+        lines_read.len() > 120,
         "two full files at least: {}",
-        records.len()
+        lines_read.len()
     );
-    for (record, second) in records.iter().zip(first..) {
-        assert!(record.line.starts_with(format!("{second} ").as_bytes()));
-        assert_eq!(record.time, at(second));
+    for (line, second) in lines_read.iter().zip(first..) {
+        assert!(line.bytes.starts_with(format!("{second} ").as_bytes()));
+        assert_eq!(line.time, at(second));
     }
-    assert_eq!(first + records.len() as u64, 1000);
+    assert_eq!(first + lines_read.len() as u64, 1000);
 }
 
 #[tokio::test]
 async fn one_file_is_enough_for_a_container_that_may_have_one() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(
+    let mut writer = LogWriter::open(
         dir.clone(),
         LogLimits {
             max_files: 1,
@@ -159,7 +160,7 @@ async fn one_file_is_enough_for_a_container_that_may_have_one() {
 #[tokio::test]
 async fn a_restart_goes_on_behind_a_torn_line() {
     let (_root, dir) = log_dir();
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..3);
     let file = std::fs::OpenOptions::new()
         .write(true)
         .open(file_path(&dir, 1))
@@ -167,7 +168,7 @@ async fn a_restart_goes_on_behind_a_torn_line() {
     let size = file.metadata().unwrap().len();
     for torn in [1, 3, 30, 44] {
         file.set_len(size - torn).unwrap();
-        write_lines(&mut Writer::open(dir.clone(), ROOMY), 3..5);
+        write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 3..5);
         let found = lines(&dir, ReadOptions::default()).await;
         assert_eq!(found[..2], numbered(0..2));
         assert_eq!(found[found.len() - 2..], numbered(3..5));
@@ -180,7 +181,7 @@ async fn what_a_full_disk_swallowed_is_counted_and_told() {
     let (_root, dir) = log_dir();
     std::fs::create_dir_all(&dir).unwrap();
     std::os::unix::fs::symlink("/dev/full", file_path(&dir, 1)).unwrap();
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     write_lines(&mut writer, 0..5);
     std::fs::remove_file(file_path(&dir, 1)).unwrap();
     write_lines(&mut writer, 5..7);
@@ -193,7 +194,7 @@ async fn what_a_full_disk_swallowed_is_counted_and_told() {
 async fn a_directory_that_cannot_be_made_yet_and_one_that_was_removed_stop_nothing() {
     let (_root, dir) = log_dir();
     std::fs::write(&dir, "in the way").unwrap();
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     write_lines(&mut writer, 0..2);
     std::fs::remove_file(&dir).unwrap();
     write_lines(&mut writer, 2..3);
@@ -207,17 +208,17 @@ async fn a_directory_that_cannot_be_made_yet_and_one_that_was_removed_stop_nothi
 #[tokio::test]
 async fn a_clock_set_back_begins_a_new_file_and_a_restart_knows_the_last_time() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     for second in [5000, 4990, 1000, 1001] {
         write_lines(&mut writer, second..second + 1);
     }
     assert_eq!(file_numbers(&dir).unwrap(), [1, 2]);
     drop(writer);
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 990..991);
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 990..991);
     let times: Vec<_> = all(&dir, ReadOptions::default())
         .await
         .iter()
-        .map(|record| record.time)
+        .map(|line| line.time)
         .collect();
     let nano = Duration::from_nanos(1);
     assert_eq!(
@@ -242,7 +243,7 @@ async fn a_clock_set_back_begins_a_new_file_and_a_restart_knows_the_last_time() 
 async fn tail_since_until_and_stream_each_leave_what_they_say() {
     let (_root, dir) = log_dir();
     // 6000 lines over several files, every third of them on stderr.
-    let mut writer = Writer::open(
+    let mut writer = LogWriter::open(
         dir.clone(),
         LogLimits {
             max_size: ByteCount(64 << 10),
@@ -317,7 +318,7 @@ async fn tail_since_until_and_stream_each_leave_what_they_say() {
 #[tokio::test]
 async fn a_tail_counts_a_long_line_once() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     for (line, partial) in [
         ("a", false),
         ("b1", true),
@@ -338,9 +339,9 @@ async fn a_tail_counts_a_long_line_once() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_passed_over() {
+async fn what_is_no_log_line_is_passed_over() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     write_lines(&mut writer, 0..1);
     let path = file_path(&dir, 1);
     let append = |bytes: &[u8]| {

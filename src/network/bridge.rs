@@ -1,178 +1,317 @@
-//! The bridge that all containers of the agent are on, and what the kernel must be told about it.
+//! Bridge driver: one bridge for all containers, a veth pair into each netns, and host ports by
+//! nftables.
+//!
+//! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
+//! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
+//! `forward` deals with other firewalls of the host; `conntrack` deletes flows that lead elsewhere;
+//! `addresses` chooses addresses; `repair` compares the whole.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use state::desired::{Assignment, PortBinding};
+use state::id::{ContainerId, ContainerName, InstanceName};
+use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
+use tokio::sync::RwLock;
+use tokio::time::Instant;
 
-use super::links::{Link, Links};
-use super::{NetworkError, veth};
+use super::directory::HostsDirectory;
+use super::threads::{block_on, blocking, on_own_thread};
+use super::{AssignedInstance, Attached, NetworkDriver, NetworkError, Part, listeners, netns};
+use addresses::Addresses;
+use device::BridgeDevice;
+use ports::HostPorts;
+use veth::VethPair;
 
-/// What an Ethernet packet takes, in bytes, where nothing is known about the way out.
-const MTU_DEFAULT: u32 = 1500;
+mod addresses;
+mod conntrack;
+mod device;
+mod forward;
+mod links;
+mod nftables;
+mod ports;
+mod repair;
+mod sysctl;
+mod veth;
 
-/// The bridge as it stands after [`ensure`].
+pub use addresses::TakenAddresses;
+
+/// Time for which [`NetworkDriver::repair`] spares an instance that this agent connected although
+/// it is not wanted: the caller's list may be older than the instance. No list is that old.
+const SPARED_FOR: Duration = Duration::from_secs(60);
+
+/// Place of an agent's network on its host. Agents that differ in all of it do not touch each
+/// other.
 #[derive(Clone, Debug)]
-pub(super) struct Bridge {
-    /// The kernel's number for it. A bridge that was deleted and made again has another.
-    pub(super) index: u32,
-    /// The largest packet, in bytes, that goes through: that of the link towards the outside, so that nothing on
-    /// the way out has to be cut or thrown away.
-    pub(super) mtu: u32,
+pub struct BridgeConfig {
+    /// Name of the bridge, at most 15 bytes as of any link; also that of the nftables table, so
+    /// letters, digits, `_` and `-`.
+    pub bridge: String,
+    /// Range of the containers' addresses; the bridge has the first.
+    pub subnet: Ipv4Subnet,
+    /// Directory with a file for each instance's netns, as in `/run/chas/netns`. Must not outlive a
+    /// reboot, and containerd must see the mounts in it: no private mount namespace.
+    pub netns_dir: PathBuf,
+    /// Directory with a directory for each instance, for its `resolv.conf`, `hosts` and `hostname`.
+    pub files_dir: PathBuf,
 }
 
-/// The hardware address that goes with an IPv4 address: locally administered, and the same whenever the address is the
-/// same, so that no neighbour's ARP cache is ever wrong.
-pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x0a, 0x58, a, b, c, d]
+/// Network of one agent on one bridge. Shared by `Arc`.
+#[derive(Debug)]
+pub struct BridgeNetwork {
+    config: BridgeConfig,
+    addresses: Addresses,
+    ports: HostPorts,
+    hosts: HostsDirectory,
+    /// Locked shared while one instance is changed, exclusively while the whole is compared, so
+    /// that neither sees half of the other.
+    gate: RwLock<()>,
+    state: Mutex<BridgeState>,
 }
 
-/// Makes the bridge, or makes it right, and says what was not as it should be. Idempotent.
-pub(super) async fn ensure(
-    links: &Links,
-    name: &str,
-    subnet: Ipv4Subnet,
-) -> Result<(Bridge, Vec<String>), NetworkError> {
-    let mut done = Vec::new();
-    let mac = mac(subnet.gateway());
-    let before = links.find(name).await?;
-    if before.is_none() {
-        let mtu = links.uplink_mtu().await?.unwrap_or(MTU_DEFAULT);
-        links.add_bridge(name, mac, mtu).await?;
-        done.push(format!("bridge {name}"));
-    }
-    // Before it comes up: an address that was made up on the way would stay.
-    done.extend(set_switches(name)?);
-    let link = match before {
-        Some(link) => link,
-        None => links.find(name).await?.ok_or_else(|| {
-            NetworkError::failed("the bridge was deleted while it was made", gone())
-        })?,
-    };
-    // A bridge without a fixed address takes the lowest of its ports', and changes it with them.
-    let wrong_mac = link.mac != mac;
-    if !link.up || wrong_mac {
-        links.set_up(link.index, wrong_mac.then_some(mac)).await?;
-        done.push(format!("bridge {name}: up, with its own hardware address"));
-    }
-    if !links.has_address(link.index, subnet.gateway()).await? {
-        links
-            .set_address(link.index, subnet.gateway(), subnet.prefix())
-            .await?;
-        done.push(format!("bridge {name}: the address {}", subnet.gateway()));
-    }
-    Ok((
-        Bridge {
-            index: link.index,
-            mtu: link.mtu,
-        },
-        done,
-    ))
+/// State that this agent has seen or made. Written by every call, never locked across an await.
+#[derive(Debug, Default)]
+struct BridgeState {
+    /// `None`: not made or not looked at yet.
+    device: Option<BridgeDevice>,
+    /// Time at which an instance was last connected by this agent; dropped after [`SPARED_FOR`].
+    connected_at: BTreeMap<InstanceName, Instant>,
+    /// Whether the host's firewall was looked at, and lets the bridge's packets through.
+    forward_open: bool,
 }
 
-fn gone() -> io::Error {
-    io::ErrorKind::NotFound.into()
-}
-
-/// Sets the kernel's switches for the bridge and says which were wrong.
-fn set_switches(bridge: &str) -> Result<Vec<String>, NetworkError> {
-    let ipv4 = |key: &str| format!("net/ipv4/conf/{bridge}/{key}");
-    let mut done = Vec::new();
-    let switches = [
-        ("net/ipv4/ip_forward".to_owned(), "1"),
-        (ipv4("forwarding"), "1"),
-        // A packet for 127.0.0.1:<published port> leaves through the bridge; without this the kernel drops it there.
-        // The rules see to it that none comes in that way.
-        (ipv4("route_localnet"), "1"),
-        // Containers have no IPv6, and a link-local address of the bridge would be a way around the rules.
-        (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
-    ];
-    for (key, value) in switches {
-        if set_switch(&key, value)? {
-            done.push(format!("sysctl {key}"));
+impl BridgeNetwork {
+    /// Network on which nothing has been done yet. `taken` tells which addresses are stored.
+    #[must_use]
+    pub fn new(config: BridgeConfig, taken: TakenAddresses) -> Self {
+        Self {
+            addresses: Addresses::new(config.subnet, taken),
+            ports: HostPorts::new(config.bridge.clone(), config.subnet),
+            hosts: HostsDirectory::new(config.files_dir.clone()),
+            config,
+            gate: RwLock::default(),
+            state: Mutex::default(),
         }
     }
-    Ok(done)
-}
 
-/// Writes a sysctl (`a/b/c`) of the calling thread's netns if it has another value, and answers whether it had.
-///
-/// # Errors
-/// If it cannot be written; that the kernel has no such one is an error for IPv4 only.
-pub(super) fn set_switch(key: &str, value: &str) -> Result<bool, NetworkError> {
-    let path = Path::new("/proc/sys").join(key);
-    let result = std::fs::read_to_string(&path).and_then(|old| {
-        let wrong = old.trim() != value;
-        if wrong {
-            std::fs::write(&path, value).map(|()| true)
+    /// Makes an instance's netns and veth pair, and the bridge if it is not there.
+    async fn connect_veth(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
+        let device = self.state().device.clone();
+        let device = match device {
+            Some(device) => device,
+            None => self.ensure_device().await?.0,
+        };
+        let mut pair = self.veth_pair(instance, hostname, assignment, device);
+        let others = netns::instances_in(&self.config.netns_dir)
+            .map_err(|error| netns::failed("cannot list the netns", error))?;
+        pair.rivals = others
+            .into_iter()
+            .filter(|other| other.id == instance.id && other.generation < instance.generation)
+            .map(|other| veth::name(&self.config.bridge, other))
+            .collect();
+        let Err(error) = veth::connect(pair.clone()).await else {
+            return Ok(());
+        };
+        // The bridge may have been deleted since. If it is the same one, the error stands.
+        let device = self.ensure_device().await?.0;
+        if device.index == pair.device.index {
+            Err(error)
         } else {
-            Ok(false)
+            veth::connect(VethPair { device, ..pair }).await
         }
-    });
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && key.starts_with("net/ipv6/") => {
-            Ok(false)
+    }
+
+    async fn ensure_device(&self) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
+        let BridgeConfig { bridge, subnet, .. } = self.config.clone();
+        let (device, done) = on_own_thread("bridge", move || {
+            block_on(async {
+                let (host, connection) = links::open()?;
+                links::drive(connection, device::ensure(&host, &bridge, subnet)).await
+            })
+        })
+        .await
+        .map_err(|error| error.of(Part::Bridge))?;
+        self.state().device = Some(device.clone());
+        Ok((device, done))
+    }
+
+    async fn open_forward(&self) -> Result<(), NetworkError> {
+        if !self.state().forward_open {
+            forward::ensure(&self.config.bridge, true)
+                .await
+                .map_err(|error| error.of(Part::Firewall))?;
+            self.state().forward_open = true;
         }
-        other => other
-            .map_err(|error| NetworkError::failed(format!("cannot set {}", path.display()), error)),
+        Ok(())
+    }
+
+    fn veth_pair(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+        device: BridgeDevice,
+    ) -> VethPair {
+        VethPair {
+            netns: self.netns(instance),
+            name: veth::name(&self.config.bridge, instance),
+            alias: veth::alias(instance, hostname),
+            device,
+            address: assignment.address,
+            gateway: self.config.subnet.gateway(),
+            prefix: self.config.subnet.prefix(),
+            rivals: Vec::new(),
+        }
+    }
+
+    fn netns(&self, instance: InstanceName) -> PathBuf {
+        self.config.netns_dir.join(instance.to_string())
+    }
+
+    fn state(&self) -> MutexGuard<'_, BridgeState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Instances that are not wanted, but may be younger than the list that does not name them.
+    fn spared(&self, wanted: &BTreeSet<InstanceName>) -> BTreeSet<InstanceName> {
+        let mut state = self.state();
+        state.connected_at.retain(|_, at| at.elapsed() < SPARED_FOR);
+        state
+            .connected_at
+            .keys()
+            .filter(|instance| !wanted.contains(instance))
+            .copied()
+            .collect()
     }
 }
 
-/// The ports of the bridge that this room made, by their name.
-pub(super) fn our_ports(links: Vec<Link>, bridge: u32) -> impl Iterator<Item = Link> {
-    links
-        .into_iter()
-        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(veth::PREFIX))
+impl NetworkDriver for BridgeNetwork {
+    async fn prepare(&self) -> Result<(), NetworkError> {
+        device::check_name(&self.config.bridge)?;
+        for dir in [&self.config.netns_dir, &self.config.files_dir] {
+            std::fs::create_dir_all(dir).map_err(|error| {
+                NetworkError::failed(format!("cannot make {}", dir.display()), error)
+            })?;
+        }
+        self.ensure_device().await?;
+        self.ports.prepare().await?;
+        forward::warn_of_obstacles(&self.config.bridge).await;
+        Ok(())
+    }
+
+    async fn allocate(
+        &self,
+        id: ContainerId,
+        before: Option<Ipv4Addr>,
+    ) -> Result<Ipv4Addr, NetworkError> {
+        self.addresses.allocate(id, before)
+    }
+
+    fn capacity(&self) -> usize {
+        self.addresses.capacity()
+    }
+
+    async fn connect(
+        &self,
+        instance: InstanceName,
+        hostname: &ContainerName,
+        assignment: &Assignment,
+    ) -> Result<Attached, NetworkError> {
+        let _shared = self.gate.read().await;
+        self.state().connected_at.insert(instance, Instant::now());
+        self.hosts.add(instance, hostname, assignment.address);
+        let (connected, opened, written) = tokio::join!(
+            self.connect_veth(instance, hostname, assignment),
+            self.open_forward(),
+            self.hosts.write(instance)
+        );
+        connected.and(opened).and(written)?;
+        Ok(self.paths(instance))
+    }
+
+    async fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
+        let _shared = self.gate.read().await;
+        self.ports.prepare().await?;
+        self.ports.publish(instance, assignment).await?;
+        if assignment
+            .ports
+            .iter()
+            .any(|binding| binding.protocol == Protocol::Udp)
+        {
+            delete_stale_flows(instance, assignment).await?;
+        }
+        Ok(())
+    }
+
+    fn paths(&self, instance: InstanceName) -> Attached {
+        let files = self.hosts.files(instance);
+        Attached {
+            netns: self.netns(instance),
+            resolv_conf: files.resolv_conf(),
+            hosts: files.hosts(),
+            hostname: files.hostname(),
+        }
+    }
+
+    async fn detach(&self, instance: InstanceName) -> Result<(), NetworkError> {
+        let _shared = self.gate.read().await;
+        self.state().connected_at.remove(&instance);
+        self.hosts.remove(instance);
+        let name = veth::name(&self.config.bridge, instance);
+        let (withdrawn, disconnected) = tokio::join!(
+            self.ports.withdraw(instance),
+            veth::disconnect(self.netns(instance), name)
+        );
+        withdrawn
+            .and(disconnected)
+            .and(self.hosts.remove_files(instance).await)
+    }
+
+    async fn repair(&self, wanted: &[AssignedInstance]) -> Result<Vec<String>, NetworkError> {
+        self.repair_all(wanted).await
+    }
+
+    async fn teardown(&self) -> Result<(), NetworkError> {
+        self.remove_all().await
+    }
+
+    fn is_port_free(&self, binding: &PortBinding) -> io::Result<bool> {
+        listeners::listener_on(binding).map(|listens| !listens)
+    }
 }
 
-/// It becomes part of paths, of nft's text, and of a link's name.
-pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
-    let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
-    let plain = name
-        .chars()
-        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    if letter_first && plain && name.len() <= 15 {
-        return Ok(());
-    }
-    let what = format!(
-        "{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' after it"
-    );
-    Err(NetworkError::failed(
-        what,
-        io::Error::from(io::ErrorKind::InvalidInput),
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hardware_addresses_are_unicast_local_and_follow_the_address() {
-        let one = mac(Ipv4Addr::new(10, 231, 0, 2));
-        assert_eq!(one, [0x0a, 0x58, 10, 231, 0, 2]);
-        assert_eq!(one[0] & 0b11, 0b10, "locally administered, to one receiver");
-        assert_ne!(one, mac(Ipv4Addr::new(10, 231, 0, 3)));
-    }
-
-    #[test]
-    fn only_names_that_a_link_and_a_table_can_have_are_bridges() {
-        for good in ["chas0", "c", "br-test_1", "a23456789012345"] {
-            assert!(check_name(good).is_ok(), "{good}");
+/// Deletes the kernel's UDP flows that lead past an instance's host ports: to the kernel, a client
+/// that went on asking while nobody answered is a flow that leads nowhere.
+async fn delete_stale_flows(
+    instance: InstanceName,
+    assignment: &Assignment,
+) -> Result<(), NetworkError> {
+    let published = ports::publications(instance, assignment);
+    blocking(move || {
+        match conntrack::delete_stale(&published) {
+            Ok(0) => {}
+            Ok(flows) => tracing::debug!(%instance, flows, "stale UDP flows deleted"),
+            Err(error) => tracing::warn!(
+                %instance, %error,
+                "stale UDP flows not deleted; clients that asked too early may go unanswered until \
+                 they pause for 30 s"
+            ),
         }
-        for bad in [
-            "",
-            "0a",
-            "a/b",
-            "a b",
-            "a.b",
-            "a\"",
-            "a234567890123456",
-            "-a",
-        ] {
-            assert!(check_name(bad).is_err(), "{bad}");
-        }
-    }
+        Ok(())
+    })
+    .await
 }

@@ -1,32 +1,97 @@
-//! Keeps everybody's name files current while containers come and go. What stands in them is `names`'.
+//! Directory of the instances on the network: keeps their hosts files current while containers come
+//! and go. The content of a file is `hosts_files`' matter.
 
-use state::id::InstanceName;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Network, NetworkError, Part, blocking, names};
+use state::id::{ContainerName, InstanceName};
 
-impl Network {
-    /// Brings every hosts file up to the last change that the caller made, or finds that somebody else just did.
+use super::hosts_files::{self, HostsFiles, Peers};
+use super::threads::blocking;
+use super::{NetworkError, Part};
+
+/// Instances on the network, and the directory that holds their hosts files.
+#[derive(Debug)]
+pub(super) struct HostsDirectory {
+    dir: PathBuf,
+    members: Mutex<Members>,
+    /// Number of the last change of [`Members`] that is in all files. Locked while files are
+    /// written.
+    written: tokio::sync::Mutex<u64>,
+}
+
+/// Instances on the network as this agent knows them. Never locked across an await.
+#[derive(Debug, Default)]
+struct Members {
+    by_instance: BTreeMap<InstanceName, (ContainerName, Ipv4Addr)>,
+    /// Counts the changes.
+    changes: u64,
+}
+
+impl HostsDirectory {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            members: Mutex::default(),
+            written: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Hosts files of an instance, whether they exist or not.
+    pub(super) fn files(&self, instance: InstanceName) -> HostsFiles {
+        HostsFiles {
+            dir: self.dir.join(instance.to_string()),
+        }
+    }
+
+    /// Adds an instance. The files are [`Self::write`]'s matter.
+    pub(super) fn add(&self, instance: InstanceName, name: &ContainerName, address: Ipv4Addr) {
+        let mut members = self.members();
+        members
+            .by_instance
+            .insert(instance, (name.clone(), address));
+        members.changes += 1;
+    }
+
+    /// Removes an instance. The files are [`Self::remove_files`]' matter.
+    pub(super) fn remove(&self, instance: InstanceName) {
+        let mut members = self.members();
+        members.by_instance.remove(&instance);
+        members.changes += 1;
+    }
+
+    /// Removes all instances.
+    pub(super) fn clear(&self) {
+        let mut members = self.members();
+        members.by_instance.clear();
+        members.changes += 1;
+    }
+
+    /// Brings all hosts files up to the caller's last change, or finds that another call just did.
     ///
     /// # Errors
-    /// The files of `own` cannot be written. Those of others that cannot be are told of when it is their turn.
-    pub(super) async fn write_names(&self, own: InstanceName) -> Result<(), NetworkError> {
-        let mine = self.known().peers_changes;
-        let mut written = self.names_written.lock().await;
+    /// The files of `own` cannot be written. Errors about others' files are their own calls' to
+    /// tell.
+    pub(super) async fn write(&self, own: InstanceName) -> Result<(), NetworkError> {
+        let mine = self.members().changes;
+        let mut written = self.written.lock().await;
         if *written >= mine {
             return Ok(());
         }
-        let failed = self.rewrite_names(&mut written).await?.failed;
+        let failed = self.rewrite(&mut written).await?.failed;
         failed
             .into_iter()
             .find(|(instance, _)| *instance == own)
             .map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Removes an instance's files and its line from everybody's.
-    pub(super) async fn remove_names(&self, instance: InstanceName) -> Result<(), NetworkError> {
-        let mine = self.known().peers_changes;
-        // Under the lock, or somebody who is just writing would make them again.
-        let mut written = self.names_written.lock().await;
+    /// Removes an instance's files, and its line from all others'.
+    pub(super) async fn remove_files(&self, instance: InstanceName) -> Result<(), NetworkError> {
+        let mine = self.members().changes;
+        // Under the lock: a call that is just writing would make the files again.
+        let mut written = self.written.lock().await;
         let files = self.files(instance);
         blocking(move || {
             let removed = files.remove();
@@ -37,55 +102,82 @@ impl Network {
         })
         .await?;
         if *written < mine {
-            for (instance, error) in self.rewrite_names(&mut written).await?.failed {
-                tracing::warn!(%instance, %error, "its names stay as they are");
+            for (instance, error) in self.rewrite(&mut written).await?.failed {
+                tracing::warn!(%instance, %error, "hosts files not updated");
             }
         }
         Ok(())
     }
 
-    /// Writes everybody's files, where they are not as they should be.
-    pub(super) async fn rewrite_names(&self, written: &mut u64) -> Result<Rewritten, NetworkError> {
-        let (everybody, peers, change) = {
-            let known = self.known();
-            (known.peers.clone(), known.by_name(), known.peers_changes)
+    /// Replaces the instances by those of `kept` that are known and all of `live`, and writes every
+    /// file that differs.
+    pub(super) async fn replace(
+        &self,
+        kept: &BTreeSet<InstanceName>,
+        live: impl IntoIterator<Item = (InstanceName, ContainerName, Ipv4Addr)>,
+    ) -> Result<RewrittenFiles, NetworkError> {
+        {
+            let mut members = self.members();
+            members
+                .by_instance
+                .retain(|instance, _| kept.contains(instance));
+            let live = live.into_iter();
+            members
+                .by_instance
+                .extend(live.map(|(instance, name, address)| (instance, (name, address))));
+        }
+        self.rewrite(&mut *self.written.lock().await).await
+    }
+
+    async fn rewrite(&self, written: &mut u64) -> Result<RewrittenFiles, NetworkError> {
+        let (by_instance, change) = {
+            let members = self.members();
+            (members.by_instance.clone(), members.changes)
         };
-        let files: Vec<_> = everybody
+        let peers: Peers = by_instance.values().cloned().collect();
+        let files: Vec<_> = by_instance
             .into_iter()
-            .map(|(instance, who)| (instance, self.files(instance), who))
+            .map(|(instance, member)| (instance, self.files(instance), member))
             .collect();
-        let rewritten = blocking(move || {
-            let resolv_conf = names::host_resolv_conf();
-            let mut rewritten = Rewritten::default();
-            for (instance, files, (name, address)) in files {
-                match files.write(&name, address, &peers, &resolv_conf) {
-                    Ok(true) => rewritten.changed.push(instance),
-                    Ok(false) => {}
-                    Err(error) => {
-                        let error = NetworkError::failed(
-                            format!("cannot write to {}", files.dir.display()),
-                            error,
-                        );
-                        rewritten.failed.push((instance, error.of(Part::Names)));
-                    }
-                }
-            }
-            Ok(rewritten)
-        })
-        .await?;
-        // As long as somebody's are not written, whoever comes next tries again.
+        let rewritten = blocking(move || Ok(write_all(files, &peers))).await?;
+        // As long as one instance's files are not written, the next call tries again.
         if rewritten.failed.is_empty() {
             *written = change;
         }
         Ok(rewritten)
     }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-/// What became of everybody's files. One container's that cannot be written do not keep the others' from being.
+/// Outcome of writing all hosts files. One instance's failure does not keep the others from theirs.
 #[derive(Debug, Default)]
-pub(super) struct Rewritten {
-    /// Whose were not as they should be, and are now.
+pub(super) struct RewrittenFiles {
+    /// Instances whose files differed, and are right now.
     pub(super) changed: Vec<InstanceName>,
-    /// Whose are not.
+    /// Instances whose files could not be written.
     pub(super) failed: Vec<(InstanceName, NetworkError)>,
+}
+
+/// Writes every file that differs. Blocks.
+fn write_all(
+    files: Vec<(InstanceName, HostsFiles, (ContainerName, Ipv4Addr))>,
+    peers: &Peers,
+) -> RewrittenFiles {
+    let resolv_conf = hosts_files::host_resolv_conf();
+    let mut rewritten = RewrittenFiles::default();
+    for (instance, files, (name, address)) in files {
+        match files.write(&name, address, peers, &resolv_conf) {
+            Ok(true) => rewritten.changed.push(instance),
+            Ok(false) => {}
+            Err(error) => {
+                let what = format!("cannot write to {}", files.dir.display());
+                let error = NetworkError::failed(what, error).of(Part::Names);
+                rewritten.failed.push((instance, error));
+            }
+        }
+    }
+    rewritten
 }

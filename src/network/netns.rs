@@ -1,7 +1,7 @@
-//! Named network namespaces (netns): one file a container, kept alive by a bind mount. What is wired into one is `veth`'s.
+//! Named network namespaces (netns): one file for each instance, kept alive by a bind mount. Links
+//! inside one are the driver's.
 
 use std::fs::{self, File, OpenOptions};
-use std::future::Future;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,52 +10,23 @@ use rustix::fs::statfs;
 use rustix::mount::{UnmountFlags, mount_bind, unmount};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::id::InstanceName;
-use tokio::sync::oneshot;
 
-use super::NetworkError;
+use super::{NetworkError, Part};
 
-/// The netns of the thread that opens it.
+/// Netns of the thread that opens this path.
 pub(super) const OWN: &str = "/proc/thread-self/ns/net";
 
-/// The file system type of an open netns, `NSFS_MAGIC` of `linux/magic.h`.
+/// File system type of an open netns, `NSFS_MAGIC` of `linux/magic.h`.
 const NSFS_MAGIC: i64 = 0x6e73_6673;
 
-/// How many mounts may lie upon another at one netns file. One is the rule; more come from somebody's hand.
+/// Most mounts on top of each other at one netns file. One is the rule; more come from a person's
+/// hand.
 const STACKED_MOUNTS_MAX: u32 = 16;
 
-/// Runs `work` on a thread of its own, so that a change of netns ends with it and never reaches one of tokio's.
+/// Moves the calling thread into the netns named by `file`, and makes that netns first if there is
+/// none.
 ///
-/// `work` runs to its end although the caller went away.
-pub(super) async fn on_own_thread<T, W>(name: &str, work: W) -> Result<T, NetworkError>
-where
-    T: Send + 'static,
-    W: FnOnce() -> Result<T, NetworkError> + Send + 'static,
-{
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        // Whoever asked may have gone away, and then nobody wants the result.
-        .spawn(move || drop(done.send(work())))
-        .map_err(|error| NetworkError::failed("cannot start a thread", error))?;
-    result.await.map_err(|error| {
-        NetworkError::failed("the thread that changes a netns ended early", error)
-    })?
-}
-
-/// Runs a future on the calling thread alone.
-pub(super) fn block_on<T>(
-    work: impl Future<Output = Result<T, NetworkError>>,
-) -> Result<T, NetworkError> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| NetworkError::failed("cannot start an executor", error))?
-        .block_on(work)
-}
-
-/// Moves the calling thread into the netns named by `file`, making it first if there is none.
-///
-/// Only for a thread of [`on_own_thread`].
+/// Only for a thread of [`on_own_thread`](super::threads::on_own_thread).
 pub(super) fn enter(file: &Path) -> io::Result<()> {
     if exists(file)? {
         let netns = File::open(file)?;
@@ -67,7 +38,7 @@ pub(super) fn enter(file: &Path) -> io::Result<()> {
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir)?;
     }
-    // A file without a mount is what a crash between the next steps leaves behind; it is used again.
+    // A crash between the next steps leaves a file without a mount; it is used again.
     OpenOptions::new()
         .write(true)
         .create(true)
@@ -79,13 +50,13 @@ pub(super) fn enter(file: &Path) -> io::Result<()> {
 
 #[allow(
     deprecated,
-    reason = "the other form is `unsafe` for the sake of CLONE_FILES alone, which is not asked for here"
+    reason = "the other form is `unsafe` for the sake of CLONE_FILES alone, which is not used here"
 )]
 fn unshare_network() -> rustix::io::Result<()> {
     rustix::thread::unshare(UnshareFlags::NEWNET)
 }
 
-/// Whether `file` names a netns: it is there, and a netns is mounted on it.
+/// Whether `file` exists and has a netns mounted on it.
 pub(super) fn exists(file: &Path) -> io::Result<bool> {
     match statfs(file) {
         Ok(found) => Ok(found.f_type == NSFS_MAGIC),
@@ -94,9 +65,10 @@ pub(super) fn exists(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// Takes a netns away, mount and file. The kernel ends it, and the veth in it, soon after the last process in it.
+/// Removes a netns, mount and file. The kernel ends it, and the veth pair in it, soon after the
+/// last OS process in it.
 ///
-/// Answers whether there was anything.
+/// Answers whether there was anything to remove.
 pub(super) fn remove(file: &Path) -> io::Result<bool> {
     for _ in 0..STACKED_MOUNTS_MAX {
         if !exists(file)? {
@@ -111,7 +83,8 @@ pub(super) fn remove(file: &Path) -> io::Result<bool> {
     }
 }
 
-/// The instances that have an entry in `dir`. What bears another name is not ours and is passed over.
+/// Instances that have an entry in `dir`. An entry with another name is not the agent's and is
+/// passed over.
 pub(super) fn instances_in(dir: &Path) -> io::Result<Vec<InstanceName>> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -129,4 +102,9 @@ pub(super) fn instances_in(dir: &Path) -> io::Result<Vec<InstanceName>> {
         }
     }
     Ok(instances)
+}
+
+/// Error of a call in this room, told as one about a netns.
+pub(super) fn failed(what: impl Into<String>, source: io::Error) -> NetworkError {
+    NetworkError::failed(what, source).of(Part::Netns)
 }

@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::network::Network;
+use crate::network::BridgeNetwork;
 use crate::runtime::{
     Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
 };
@@ -68,7 +68,7 @@ pub struct ContainerdConfig {
 pub struct Containerd {
     config: ContainerdConfig,
     client: Client,
-    network: Arc<Network>,
+    network: Arc<BridgeNetwork>,
     images: Images,
     host: Host,
     shims: Semaphore,
@@ -86,7 +86,7 @@ impl Containerd {
     pub fn new(
         config: ContainerdConfig,
         client: Client,
-        network: Arc<Network>,
+        network: Arc<BridgeNetwork>,
         images: Images,
     ) -> io::Result<Self> {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);

@@ -9,7 +9,7 @@
 
 use std::net::Ipv4Addr;
 
-use chas_node_agent::network::NetworkError;
+use chas_node_agent::network::{NetworkDriver as _, NetworkError};
 use state::spec::Protocol::{Tcp, Udp};
 
 use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host};
@@ -306,7 +306,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
 
             let wanted = [host.wanted(1, 2, vec![binding(Tcp, 18080, 80)])];
             lab::shell("iptables -F FORWARD && iptables -P FORWARD DROP");
-            let _ = net.settle(&wanted).await.unwrap();
+            let _ = net.repair(&wanted).await.unwrap();
             if docker.is_empty() {
                 assert!(
                     host.outside().run(|| ask_tcp(lab::HOST_LAN, 18080)).is_ok(),
@@ -314,7 +314,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
                 );
             }
             net.detach(instance(1)).await.unwrap();
-            net.settle(&[]).await.unwrap();
+            net.repair(&[]).await.unwrap();
             lab::shell("! iptables -S | grep chas-node-agent");
             net.teardown().await.unwrap();
         });

@@ -13,8 +13,8 @@ use state::status::Status;
 use tower::ServiceExt as _;
 
 use super::{Fake, get, named, problem, send, view};
-use crate::logs::record::Stream;
-use crate::logs::rotate::Writer;
+use crate::logs::line::Stream;
+use crate::logs::rotate::LogWriter;
 
 /// Lines of a container, a millisecond apart, the first a minute ago, on both streams in turn.
 fn write_logs(dir: &Path, lines: usize) {
@@ -22,7 +22,7 @@ fn write_logs(dir: &Path, lines: usize) {
         max_size: ByteCount(1 << 20),
         max_files: 2,
     };
-    let mut writer = Writer::open(dir.to_owned(), limits);
+    let mut writer = LogWriter::open(dir.to_owned(), limits);
     let mut time = SystemTime::now() - Duration::from_mins(1);
     for number in 0..lines {
         let stream = if number % 2 == 0 {

@@ -5,10 +5,10 @@ use super::*;
 /// Everything that comes until nothing more does, in virtual time.
 async fn ready(reading: &mut Reading) -> Vec<String> {
     let mut found = Vec::new();
-    while let Ok(Some(record)) =
+    while let Ok(Some(line)) =
         tokio::time::timeout(Duration::from_millis(700), reading.next()).await
     {
-        found.push(String::from_utf8_lossy(&record.unwrap().line).into_owned());
+        found.push(String::from_utf8_lossy(&line.unwrap().bytes).into_owned());
     }
     found
 }
@@ -25,16 +25,16 @@ async fn a_follower_waits_goes_on_over_restarts_and_ends_with_the_directory() {
         },
     );
     assert!(ready(&mut reading).await.is_empty());
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..2);
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..2);
     assert_eq!(ready(&mut reading).await.last().unwrap(), "line 1");
-    let mut writer = Writer::open(dir.clone(), ROOMY);
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
     write_lines(&mut writer, 2..4);
     assert_eq!(ready(&mut reading).await, numbered(2..4));
     writer.push(at(4), Stream::Stdout, false, b"last words");
     writer.flush();
     remove(&dir).await.unwrap();
     assert_eq!(
-        reading.next().await.unwrap().unwrap().line,
+        reading.next().await.unwrap().unwrap().bytes,
         Bytes::from("last words")
     );
     assert!(reading.next().await.is_none());
@@ -43,7 +43,7 @@ async fn a_follower_waits_goes_on_over_restarts_and_ends_with_the_directory() {
 #[tokio::test]
 async fn a_follower_of_a_past_time_ends_by_itself() {
     let (_root, dir) = log_dir();
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..200);
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..200);
     assert_eq!(
         lines(
             &dir,
@@ -61,7 +61,7 @@ async fn a_follower_of_a_past_time_ends_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_is_overtaken_by_rotation_is_told() {
     let (_root, dir) = log_dir();
-    let mut writer = Writer::open(dir.clone(), TIGHT);
+    let mut writer = LogWriter::open(dir.clone(), TIGHT);
     write_lines(&mut writer, 0..1);
     let mut reading = read(
         dir.clone(),
@@ -94,7 +94,7 @@ async fn a_follower_loses_and_repeats_nothing_while_the_files_rotate() {
         let dir = dir.clone();
         move || {
             for part in 0..4 {
-                let mut writer = Writer::open(dir.clone(), limits);
+                let mut writer = LogWriter::open(dir.clone(), limits);
                 for second in part * count / 4..(part + 1) * count / 4 {
                     writer.push(
                         at(second),
@@ -119,12 +119,10 @@ async fn a_follower_loses_and_repeats_nothing_while_the_files_rotate() {
         },
     );
     for second in 0..count {
-        let record = reading.next().await.unwrap().unwrap();
+        let line = reading.next().await.unwrap().unwrap();
         assert!(
-            record
-                .line
-                .starts_with(format!("line {second} ").as_bytes()),
-            "{second}: {record:?}"
+            line.bytes.starts_with(format!("line {second} ").as_bytes()),
+            "{second}: {line:?}"
         );
     }
     writing.join().unwrap();
@@ -141,8 +139,8 @@ fn pumped(
     let (stdout, out) = io::pipe().unwrap();
     let (stderr, err) = io::pipe().unwrap();
     let printing = std::thread::spawn(move || print(out, err));
-    let mut writer = Writer::open(dir.to_owned(), limits);
-    shim::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
+    let mut writer = LogWriter::open(dir.to_owned(), limits);
+    logger::pump_pipes(stdout, stderr, &mut writer, &AtomicBool::new(false));
     printing.join().unwrap();
 }
 
@@ -157,7 +155,7 @@ async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
         drop(err);
         write!(out, "no newline").unwrap();
     });
-    let records = all(&dir, ReadOptions::default()).await;
+    let lines_read = all(&dir, ReadOptions::default()).await;
     for (stream, name, end) in [
         (Stream::Stdout, "out", "no newline"),
         (Stream::Stderr, "err", ""),
@@ -166,7 +164,7 @@ async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
             .map(|number| format!("{name} {number}\n"))
             .collect();
         assert_eq!(
-            String::from_utf8(printed(&records, stream)).unwrap(),
+            String::from_utf8(printed(&lines_read, stream)).unwrap(),
             expected + end
         );
     }
@@ -179,10 +177,10 @@ async fn asked_to_end_it_drains_the_pipes_first() {
     let (stderr, err) = io::pipe().unwrap();
     writeln!(out, "still here").unwrap();
     drop((out, err));
-    shim::pump_pipes(
+    logger::pump_pipes(
         stdout,
         stderr,
-        &mut Writer::open(dir.clone(), ROOMY),
+        &mut LogWriter::open(dir.clone(), ROOMY),
         &AtomicBool::new(true),
     );
     assert_eq!(lines(&dir, ReadOptions::default()).await, ["still here"]);
@@ -191,7 +189,7 @@ async fn asked_to_end_it_drains_the_pipes_first() {
 #[tokio::test]
 async fn a_file_cut_anywhere_gives_its_whole_lines_and_nothing_invented() {
     let (_root, dir) = log_dir();
-    write_lines(&mut Writer::open(dir.clone(), ROOMY), 0..3);
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..3);
     let whole = std::fs::read(file_path(&dir, 1)).unwrap();
     let file = std::fs::OpenOptions::new()
         .write(true)
@@ -221,7 +219,8 @@ proptest! {
     ) {
         let chunks: Vec<(bool, Vec<u8>)> = chunks.into_iter().map(|(err, bytes, times)| (err, bytes.repeat(times))).collect();
         let (_root, dir) = log_dir();
-        // A line that is one newline takes 46 bytes on disk: 12 × 59 × 179 of them still fit, so nothing is rotated away.
+        // A line that is one newline takes 46 bytes on disk: 12 × 59 × 179 of them still fit, so
+        // nothing is rotated away.
         let limits = LogLimits { max_size: ByteCount(64 << 10), max_files: 100 };
         let to_print = chunks.clone();
         pumped(&dir, limits, move |mut out, mut err| {
@@ -230,11 +229,11 @@ proptest! {
             }
         });
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let records = runtime.block_on(all(&dir, ReadOptions::default()));
+        let lines_read = runtime.block_on(all(&dir, ReadOptions::default()));
         for (stream, to_err) in [(Stream::Stdout, false), (Stream::Stderr, true)] {
             let expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
-            prop_assert!(printed(&records, stream) == expected);
+            prop_assert!(printed(&lines_read, stream) == expected);
         }
-        prop_assert!(records.windows(2).all(|pair| pair[0].time < pair[1].time));
+        prop_assert!(lines_read.windows(2).all(|pair| pair[0].time < pair[1].time));
     }
 }

@@ -13,6 +13,7 @@ use super::client::{CallError, quick};
 use super::unpack::{self, SNAPSHOTTER};
 use super::{Containerd, labels, oci, runc, user};
 use crate::logs;
+use crate::network::NetworkDriver as _;
 use crate::runtime::RuntimeError;
 
 /// The shim that every containerd since 1.4 brings along.
@@ -195,7 +196,7 @@ impl Containerd {
 
     async fn create_task(&self, record: &Record, rootfs: Vec<Mount>) -> Result<(), RuntimeError> {
         let logs = logs::directory(&self.config.logs_dir, record.id);
-        let output = logs::shim::uri(&self.config.executable, &logs, record.spec.logs);
+        let output = logs::logger::uri(&self.config.executable, &logs, record.spec.logs);
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
             rootfs,

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::client::{CallError, quick};
 use super::unpack::SNAPSHOTTER;
 use super::{Containerd, labels};
+use crate::network::NetworkDriver as _;
 use crate::runtime::{RuntimeError, StopOrder};
 
 /// A process that SIGKILL does not end within this is stuck in the kernel.

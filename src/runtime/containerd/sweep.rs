@@ -10,6 +10,7 @@ use state::reference::ImageReference;
 
 use super::Containerd;
 use crate::logs;
+use crate::network::NetworkDriver as _;
 use crate::runtime::{RuntimeError, StopOrder, Swept};
 
 /// A container as containerd has it, and the record that it was made of.
@@ -24,7 +25,7 @@ impl Containerd {
         let mut swept = Swept::default();
         let orphans = self.clear_orphans(wanted, &mut swept).await;
         let shims = self.clear_shims(wanted, &mut swept).await;
-        let network = self.network.settle(&in_network(wanted, &existing)).await;
+        let network = self.network.repair(&in_network(wanted, &existing)).await;
         let network = network
             .map(|lines| swept.removed.extend(lines))
             .map_err(RuntimeError::from);

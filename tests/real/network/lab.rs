@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use chas_node_agent::network::{Attached, Network, NetworkConfig, NetworkError};
+use chas_node_agent::network::{
+    AssignedInstance, Attached, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError,
+};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerId, ContainerName, InstanceName};
+use state::id::{ContainerId, InstanceName};
 use state::spec::Protocol;
 
 /// The host's address towards the outside.
@@ -26,8 +28,6 @@ pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// How long an answer may take; what a rule drops is waited for as long. The kernel tells a bridge at most once a second
 /// that it has a carrier (`linkwatch`), and a lost ARP question is asked again after a second.
 const PATIENCE: Duration = Duration::from_millis(2500);
-
-pub(crate) type Wanted = (InstanceName, ContainerName, Assignment);
 
 /// One private host.
 pub(crate) struct Host {
@@ -66,13 +66,13 @@ fn unshare_network() {
 }
 
 impl Host {
-    pub(crate) async fn network(&self) -> Network {
+    pub(crate) async fn network(&self) -> BridgeNetwork {
         self.prepare(self.bridge(), self.subnet(), self.netns_dir())
             .await
     }
 
     /// A second agent's.
-    pub(crate) async fn another_network(&self) -> Network {
+    pub(crate) async fn another_network(&self) -> BridgeNetwork {
         self.prepare(
             format!("u-{}", self.name),
             "10.98.0.0/16",
@@ -81,14 +81,17 @@ impl Host {
         .await
     }
 
-    async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> Network {
+    async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeNetwork {
         let files_dir = netns_dir.with_file_name("files");
-        let network = Network::new(NetworkConfig {
-            bridge,
-            subnet: subnet.parse().unwrap(),
-            netns_dir,
-            files_dir,
-        });
+        let network = BridgeNetwork::new(
+            BridgeConfig {
+                bridge,
+                subnet: subnet.parse().unwrap(),
+                netns_dir,
+                files_dir,
+            },
+            Arc::new(Vec::new),
+        );
         network.prepare().await.unwrap();
         network
     }
@@ -114,7 +117,7 @@ impl Host {
         Ipv4Addr::new(10, 99, 0, last)
     }
 
-    pub(crate) fn wanted(&self, n: u64, address: u8, ports: Vec<PortBinding>) -> Wanted {
+    pub(crate) fn wanted(&self, n: u64, address: u8, ports: Vec<PortBinding>) -> AssignedInstance {
         (
             instance(n),
             format!("c{n}").parse().unwrap(),
@@ -127,7 +130,7 @@ impl Host {
 
     pub(crate) async fn attach(
         &self,
-        net: &Network,
+        net: &BridgeNetwork,
         n: u64,
         address: u8,
         ports: Vec<PortBinding>,
@@ -176,8 +179,8 @@ impl Host {
         }
     }
 
-    pub(crate) async fn settles_to_nothing(&self, net: &Network, wanted: &[Wanted]) {
-        assert_eq!(net.settle(wanted).await.unwrap(), Vec::<String>::new());
+    pub(crate) async fn repairs_nothing(&self, net: &BridgeNetwork, wanted: &[AssignedInstance]) {
+        assert_eq!(net.repair(wanted).await.unwrap(), Vec::<String>::new());
     }
 }
 

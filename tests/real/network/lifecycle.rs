@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use chas_node_agent::network::NetworkDriver as _;
 use state::spec::Protocol::Tcp;
 use tokio::task::JoinSet;
 
@@ -24,7 +25,7 @@ fn a_connection_outlives_replaced_tables_and_restarted_agents() {
                 "nft flush map ip {0} ports; nft add rule ip {0} forward counter",
                 host.bridge()
             ));
-            let lines = net.settle(&wanted).await.unwrap();
+            let lines = net.repair(&wanted).await.unwrap();
             assert_eq!(lines.len(), 2, "{lines:?}");
             talk.once(round);
             assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "a new one");
@@ -35,7 +36,7 @@ fn a_connection_outlives_replaced_tables_and_restarted_agents() {
             ask_tcp(LOCALHOST, 18080).is_ok(),
             "published by the agent before"
         );
-        assert_eq!(next.settle(&wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(next.repair(&wanted).await.unwrap(), Vec::<String>::new());
         talk.once(101);
         next.teardown().await.unwrap();
     });
@@ -50,7 +51,7 @@ fn whatever_is_taken_away_comes_back() {
         let wanted = [host.wanted(1, 2, ports)];
         let _servers = [Server::tcp(&web.netns, 80)];
         assert_eq!(
-            net.settle(&wanted).await.unwrap(),
+            net.repair(&wanted).await.unwrap(),
             Vec::<String>::new(),
             "nothing to do"
         );
@@ -75,9 +76,9 @@ fn whatever_is_taken_away_comes_back() {
             format!("rm {}", web.hosts.display()),
         ] {
             lab::shell(&harm);
-            let lines = net.settle(&wanted).await.unwrap();
+            let lines = net.repair(&wanted).await.unwrap();
             assert!(!lines.is_empty(), "{harm} is told");
-            host.settles_to_nothing(&net, &wanted).await;
+            host.repairs_nothing(&net, &wanted).await;
             for port in [18080, 18081] {
                 assert!(ask_tcp(LOCALHOST, port).is_ok(), "{port} after {harm}");
             }
@@ -93,7 +94,7 @@ fn whatever_is_taken_away_comes_back() {
 }
 
 #[test]
-fn an_attach_repairs_what_it_needs_without_waiting_for_the_settling() {
+fn an_attach_repairs_what_it_needs_without_waiting_for_the_repair() {
     on_a_private_host("heal", async |host| {
         let net = host.network().await;
         host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
@@ -133,7 +134,7 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
         lab::shell(&format!("ip link set foreign0 master {}", host.bridge()));
         std::fs::write(host.netns_dir().join("somebody"), "").unwrap();
 
-        let young = net.settle(&[]).await.unwrap();
+        let young = net.repair(&[]).await.unwrap();
         assert_eq!(
             young,
             Vec::<String>::new(),
@@ -142,13 +143,13 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
 
         let next = host.network().await;
         let lines = next
-            .settle(&[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])])
+            .repair(&[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])])
             .await
             .unwrap();
         for leftover in [
             "netns 000000000001-1",
-            "names of 000000000003-1",
-            "host port 18083 tcp of 000000000003-1",
+            "hosts files of 000000000003-1",
+            "host port 18083/tcp withdrawn from 000000000003-1",
         ] {
             assert!(
                 lines.iter().any(|line| line == leftover),
@@ -285,7 +286,7 @@ fn fifty_at_once_come_and_go() {
             })
             .collect();
         let started = Instant::now();
-        assert_eq!(net.settle(&wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(net.repair(&wanted).await.unwrap(), Vec::<String>::new());
         println!("50 compared in {:?}", started.elapsed());
 
         let started = Instant::now();

@@ -1,8 +1,10 @@
-//! Makes the kernel forget UDP flows that would go on past a newly published port (ctnetlink, `nfnetlink_conntrack.h`).
+//! Deletes the kernel's UDP flows that would go on past a newly published port (ctnetlink,
+//! `nfnetlink_conntrack.h`).
 //!
-//! The kernel decides where a flow goes at its first packet. A UDP client that keeps its port (a resolver, a game, a
-//! metrics sender) and asked while nobody answered, or while another container did, would be led there for as long as it
-//! keeps asking. TCP needs none of this: a new connection is a new flow.
+//! The kernel decides the destination of a flow at its first packet. A UDP client that keeps its
+//! port (a resolver, a game, a metrics sender) and asked while nobody answered, or while another
+//! container did, would be led there for as long as it keeps asking. TCP needs none of this: a new
+//! connection is a new flow.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -19,10 +21,11 @@ use state::spec::Protocol;
 
 use super::nftables::{HostPort, Publication, Published};
 
-/// The kernel answers from memory; a table of a million flows takes it half a second.
+/// Longest wait for the kernel's answer. The kernel answers from RAM; a table of a million flows
+/// takes half a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The kernel sends at most 32 KiB at once.
+/// Buffer for one answer: the kernel sends at most 32 KiB at once.
 const REPLY_BYTES_MAX: usize = 64 << 10;
 
 const GET: u16 = 1 << 8 | 1;
@@ -50,15 +53,17 @@ const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// Compare protocol and destination port. Kernels before 5.8 know no filter and answer everything; it is looked through again here.
+/// Filter by protocol and destination port. Kernels before 5.8 know no filter and answer
+/// everything, so the answer is filtered again here.
 const FILTER_PROTOCOL_AND_PORT: u32 = 1 << 3 | 1 << 5;
 
-/// Forgets every UDP flow to a published host port that does not end at its container. Answers how many there were.
+/// Deletes every UDP flow to a published host port that does not end at its container. Answers
+/// their number.
 ///
 /// # Errors
-/// If the kernel does not tell or does not let go; flows are then forgotten 30 s after their last packet.
-pub(super) fn forget_stale(published: &Published) -> io::Result<usize> {
-    let mut forgotten = 0;
+/// The kernel refuses to list or to delete; flows then end 30 s after their last packet.
+pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
+    let mut deleted = 0;
     let udp = published
         .iter()
         .filter(|(port, _)| port.protocol == Protocol::Udp);
@@ -68,7 +73,7 @@ pub(super) fn forget_stale(published: &Published) -> io::Result<usize> {
         let mut stale = Vec::new();
         receive(&socket, |flow| {
             stale.extend(
-                Flow::read(flow)
+                UdpFlow::read(flow)
                     .filter(|flow| flow.is_stale(port, to))
                     .map(|flow| flow.key),
             );
@@ -79,28 +84,28 @@ pub(super) fn forget_stale(published: &Published) -> io::Result<usize> {
                 Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => {
                     return Err(error);
                 }
-                Ok(()) | Err(_) => forgotten += 1,
+                Ok(()) | Err(_) => deleted += 1,
             }
         }
     }
-    Ok(forgotten)
+    Ok(deleted)
 }
 
-/// What the kernel knows of one flow.
+/// UDP flow as the kernel knows it.
 #[derive(Debug, PartialEq, Eq)]
-struct Flow {
-    /// Where its first packet was sent to.
+struct UdpFlow {
+    /// Destination of the first packet as it was sent.
     sent_to: SocketAddrV4,
-    /// From where the answers come, which is where the packets went.
+    /// Source of the answers, which is the real destination.
     answered_by: SocketAddrV4,
-    /// The attributes by which the kernel finds it again.
+    /// Attributes by which the kernel finds the flow again.
     key: Vec<u8>,
 }
 
-impl Flow {
+impl UdpFlow {
     fn read(message: &[u8]) -> Option<Self> {
         let (mut sent_to, mut answered_by, mut key) = (None, None, Vec::new());
-        for (kind, payload) in Attributes(message) {
+        for (kind, payload) in NetlinkAttributes(message) {
             match kind {
                 CTA_TUPLE_ORIG => sent_to = Some(read_tuple(payload)?.1),
                 CTA_TUPLE_REPLY => answered_by = Some(read_tuple(payload)?.0),
@@ -128,7 +133,8 @@ impl Flow {
             && port
                 .host_ip
                 .is_none_or(|address| address == *self.sent_to.ip());
-        // A question to the same port of another host, which this host only passes on, is none of ours.
+        // A flow to the same port of another host, which this host only forwards, is not the
+        // agent's.
         this_port
             && self.answered_by != SocketAddrV4::new(to.address, to.port)
             && is_local(*self.sent_to.ip())
@@ -145,23 +151,24 @@ fn is_local(address: Ipv4Addr) -> bool {
     socket.is_ok_and(|socket| bind(socket, &SocketAddrV4::new(address, 0)).is_ok())
 }
 
-/// The two ends of a UDP tuple.
+/// Source and destination of a UDP tuple.
 fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
     let part = |kind| {
-        Attributes(tuple)
+        NetlinkAttributes(tuple)
             .find(|(found, _)| *found == kind)
             .map(|(_, payload)| payload)
     };
     let (ip, proto) = (part(CTA_TUPLE_IP)?, part(CTA_TUPLE_PROTO)?);
     let address = |kind| {
-        let (_, payload) = Attributes(ip).find(|(found, _)| *found == kind)?;
+        let (_, payload) = NetlinkAttributes(ip).find(|(found, _)| *found == kind)?;
         Some(Ipv4Addr::from(<[u8; 4]>::try_from(payload).ok()?))
     };
     let port = |kind| {
-        let (_, payload) = Attributes(proto).find(|(found, _)| *found == kind)?;
+        let (_, payload) = NetlinkAttributes(proto).find(|(found, _)| *found == kind)?;
         Some(u16::from_be_bytes(payload.try_into().ok()?))
     };
-    let is_udp = Attributes(proto).any(|(kind, payload)| kind == CTA_PROTO_NUM && payload == [UDP]);
+    let is_udp =
+        NetlinkAttributes(proto).any(|(kind, payload)| kind == CTA_PROTO_NUM && payload == [UDP]);
     is_udp.then_some(())?;
     let from = SocketAddrV4::new(address(CTA_IP_V4_SRC)?, port(CTA_PROTO_SRC_PORT)?);
     Some((
@@ -170,7 +177,7 @@ fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
     ))
 }
 
-/// The attributes that ask for the UDP flows to one port.
+/// Attributes that ask for the UDP flows to one port.
 fn flows_to(port: u16) -> Vec<u8> {
     let (mut proto, mut tuple, mut filter, mut message) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -197,11 +204,11 @@ fn put(message: &mut Vec<u8>, kind: u16, payload: &[u8]) {
     message.resize(message.len().next_multiple_of(4), 0);
 }
 
-/// Walks over netlink attributes; ends at the first that cannot be one.
+/// Iterator over netlink attributes; ends at the first malformed one.
 #[derive(Clone, Copy)]
-struct Attributes<'a>(&'a [u8]);
+struct NetlinkAttributes<'a>(&'a [u8]);
 
-impl<'a> Iterator for Attributes<'a> {
+impl<'a> Iterator for NetlinkAttributes<'a> {
     type Item = (u16, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -270,7 +277,7 @@ fn receive(socket: &OwnedFd, mut each: impl FnMut(&[u8])) -> io::Result<()> {
     }
 }
 
-/// The kind and the body of the next netlink message.
+/// Kind and body of the next netlink message.
 fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
     let length = usize::try_from(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?)).ok()?;
     let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
@@ -330,7 +337,7 @@ mod tests {
                 protocol: Protocol::Udp,
                 port: 5353,
             };
-            let flow = Flow::read(&flow(sent_to, by, UDP)).unwrap();
+            let flow = UdpFlow::read(&flow(sent_to, by, UDP)).unwrap();
             assert_eq!(
                 flow.is_stale(&port, &to),
                 stale,
@@ -358,12 +365,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_udp_flow_is_passed_over() {
-        assert_eq!(Flow::read(&flow("127.0.0.1:1", "127.0.0.1:1", 6)), None);
+    fn other_flows_and_torn_messages_are_passed_over() {
+        assert_eq!(UdpFlow::read(&flow("127.0.0.1:1", "127.0.0.1:1", 6)), None);
         let whole = flow("127.0.0.1:1", "127.0.0.1:1", UDP);
         for length in 0..whole.len() - 12 {
             assert_eq!(
-                Flow::read(&whole[..length]),
+                UdpFlow::read(&whole[..length]),
                 None,
                 "cut after {length} bytes"
             );

@@ -1,7 +1,9 @@
-//! The logging process that containerd's shim starts for each container: this binary, called `logger`.
+//! Logger: the process that containerd's shim starts to write a container's log; this binary,
+//! called as `logger`.
 //!
-//! It lives as long as its container's pipes, not as long as the agent. It must neither block nor die: a container that
-//! prints blocks with the one, and gets SIGPIPE by the other. So it is one thread, a few fixed buffers, and no fault ends it.
+//! The logger lives as long as its container's pipes, not as long as the agent. A logger that
+//! blocks would block the container that prints, and one that dies would end it by SIGPIPE. So the
+//! logger is one thread with a few fixed buffers, and no error ends it.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Write as _;
@@ -21,36 +23,37 @@ use state::id::InstanceName;
 use state::quantity::ByteCount;
 use state::spec::LogLimits;
 
-use super::record::Stream;
-use super::rotate::Writer;
-use super::split::Splitter;
+use super::line::Stream;
+use super::rotate::LogWriter;
+use super::split::LineSplitter;
 
-/// The binary's first argument that makes it the logging process.
+/// First argument that makes this binary the logger.
 pub const ARGUMENT: &str = "logger";
 
-/// The environment variable in which the shim names the container.
+/// Environment variable in which the shim names the container.
 pub const CONTAINER_VARIABLE: &str = "CONTAINER_ID";
 
-/// What is read at once: as much as a pipe holds.
+/// Bytes read at once: as much as a pipe holds.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The shim kills 12 s after it asked to end. If the pipes are still open then, lines that have begun are written before it;
-/// but whoever else sent the signal must not end the container's output.
+/// Wait for open pipes after SIGTERM, before lines that have begun are written: the shim kills 12 s
+/// after its SIGTERM. A signal of anybody else must not end the container's output.
 const FAREWELL: Timespec = Timespec {
     tv_sec: 10,
     tv_nsec: 0,
 };
 
-/// Between two attempts of a call that the system refuses.
+/// Pause between two attempts of a call that the system refuses.
 const RETRY: Duration = Duration::from_millis(10);
 
-/// sysexits' EX_USAGE.
+/// Exit code for a wrong call (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
-/// What containerd is given as a task's stdout and stderr so that its shim starts this binary as logging process.
+/// URI for a task's stdout and stderr that makes containerd's shim start this binary as the logger.
 ///
-/// `exe` is the binary's absolute path (it must exist at every start of the task), `dir` the container's directory. There is
-/// exactly one key: the shim hands the keys on in random order (containerd 1.6, `runtime/v2/runc`, `NewBinaryCmd`).
+/// `exe` is the binary's absolute path (present at every start of the task), `dir` the container's
+/// log directory. There is exactly one key: the shim hands the keys on in random order (containerd
+/// 1.6, `runtime/v2/runc`, `NewBinaryCmd`).
 #[must_use]
 pub fn uri(exe: &Path, dir: &Path, limits: LogLimits) -> String {
     let value = [
@@ -78,11 +81,11 @@ fn percent_encoded(bytes: &[u8]) -> String {
     text
 }
 
-/// The logging process, from its first line to its last. Call it before anything else when the first argument is
-/// [`ARGUMENT`]: no runtime, no TLS, no parser, so that it stays small and begins at once.
+/// Runs the logger to its end. Call this before anything else when the first argument is
+/// [`ARGUMENT`]: without runtime, TLS and parser the logger stays small and begins at once.
 ///
-/// `args` are the process' own, `container` the value of [`CONTAINER_VARIABLE`]. Ends with 64 if either is not what
-/// containerd's shim passes; there is nobody to tell more to.
+/// `args` are the arguments of this OS process, `container` is the value of [`CONTAINER_VARIABLE`].
+/// Ends with 64 if either is not what containerd's shim passes; nobody reads more than the code.
 pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>) -> ExitCode {
     let Some((dir, limits)) = args.into_iter().nth(2).and_then(parse_value) else {
         return ExitCode::from(EXIT_USAGE);
@@ -90,24 +93,25 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
     if !container.is_some_and(|name| owns(&dir, &name)) {
         return ExitCode::from(EXIT_USAGE);
     }
-    // Asked to end it still drains its pipes: the shim closes them at the same moment.
+    // After SIGTERM the pipes are still drained: the shim closes them at the same moment.
     let asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [
         signal_hook::consts::SIGTERM,
         signal_hook::consts::SIGINT,
         signal_hook::consts::SIGHUP,
     ] {
-        // It fails for forbidden signals only, and these are none.
+        // Registering fails for forbidden signals only, and these are none.
         let _ = signal_hook::flag::register(signal, Arc::clone(&asked_to_end));
     }
-    // The last that should go when memory is short: without it its container fails too. Refused unless privileged.
+    // The logger goes last when memory is short: without it the container fails too. Refused unless
+    // privileged.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
-    // The pipes' own numbers, which safe code cannot adopt: opened anew by name they are the same pipes.
+    // Safe code cannot adopt the pipes' numbers; opened again by name they are the same pipes.
     let open = |number| File::open(format!("/proc/self/fd/{number}"));
     let (Ok(stdout), Ok(stderr)) = (open(3), open(4)) else {
         return ExitCode::from(EXIT_USAGE);
     };
-    let mut writer = Writer::open(dir, limits);
+    let mut writer = LogWriter::open(dir, limits);
     // Creating the task waits for this byte.
     let _ = OpenOptions::new()
         .write(true)
@@ -117,7 +121,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
     ExitCode::SUCCESS
 }
 
-/// Reads what [`uri`] put into the value: `<max_size>,<max_files>,<absolute directory>`.
+/// Parses the value of the key in [`uri`]: `<max_size>,<max_files>,<absolute directory>`.
 fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
     let bytes = value.into_vec();
     let mut parts = bytes.splitn(3, |byte| *byte == b',');
@@ -130,7 +134,8 @@ fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
     dir.is_absolute().then_some((dir, limits))
 }
 
-/// The directory is that of the container named by the shim: never write into another's.
+/// Whether the directory is that of the container named by the shim: the logger never writes into
+/// another's.
 fn owns(dir: &Path, container: &OsStr) -> bool {
     let instance = container
         .to_str()
@@ -138,27 +143,27 @@ fn owns(dir: &Path, container: &OsStr) -> bool {
     instance.is_some_and(|instance| dir.file_name() == Some(OsStr::new(&instance.id.to_string())))
 }
 
-/// One pipe of the container.
+/// Pipe of the container, for one of its streams.
 #[derive(Debug)]
-struct Input {
-    pipe: File,
+struct OutputPipe {
+    file: File,
     stream: Stream,
-    splitter: Splitter,
+    splitter: LineSplitter,
 }
 
-impl Input {
+impl OutputPipe {
     fn new(pipe: OwnedFd, stream: Stream) -> Self {
         Self {
-            pipe: pipe.into(),
+            file: pipe.into(),
             stream,
-            splitter: Splitter::default(),
+            splitter: LineSplitter::default(),
         }
     }
 
-    /// Reads what is there. False: the pipe is closed at its other end.
-    fn take(&mut self, chunk: &mut [u8], writer: &mut Writer) -> bool {
+    /// Reads the bytes that are there. `false`: the pipe is closed at its other end.
+    fn take(&mut self, chunk: &mut [u8], writer: &mut LogWriter) -> bool {
         let stream = self.stream;
-        match self.pipe.read(chunk) {
+        match self.file.read(chunk) {
             Ok(0) => {}
             Ok(bytes) => {
                 let now = SystemTime::now();
@@ -172,34 +177,34 @@ impl Input {
         false
     }
 
-    fn finish(&mut self, writer: &mut Writer) {
+    fn finish(&mut self, writer: &mut LogWriter) {
         let (stream, now) = (self.stream, SystemTime::now());
         self.splitter
             .finish(|line, partial| writer.push(now, stream, partial, line));
     }
 }
 
-/// Carries what comes out of the pipes to the writer until both are closed.
+/// Carries the bytes of both pipes to the writer until both are closed.
 pub(super) fn pump_pipes(
     stdout: impl Into<OwnedFd>,
     stderr: impl Into<OwnedFd>,
-    writer: &mut Writer,
+    writer: &mut LogWriter,
     asked_to_end: &AtomicBool,
 ) {
-    let mut inputs = vec![
-        Input::new(stdout.into(), Stream::Stdout),
-        Input::new(stderr.into(), Stream::Stderr),
+    let mut pipes = vec![
+        OutputPipe::new(stdout.into(), Stream::Stdout),
+        OutputPipe::new(stderr.into(), Stream::Stderr),
     ];
     let mut chunk = vec![0; CHUNK_BYTES];
-    while !inputs.is_empty() {
+    while !pipes.is_empty() {
         let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
-        let mut polled: Vec<PollFd<'_>> = inputs
+        let mut polled: Vec<PollFd<'_>> = pipes
             .iter()
-            .map(|input| PollFd::new(&input.pipe, PollFlags::IN))
+            .map(|pipe| PollFd::new(&pipe.file, PollFlags::IN))
             .collect();
         match poll(&mut polled, farewell) {
             Ok(0) => {
-                inputs.iter_mut().for_each(|input| input.finish(writer));
+                pipes.iter_mut().for_each(|pipe| pipe.finish(writer));
                 writer.flush();
                 asked_to_end.store(false, Ordering::Relaxed);
                 continue;
@@ -215,10 +220,10 @@ pub(super) fn pump_pipes(
         }
         let ready: Vec<bool> = polled.iter().map(|fd| !fd.revents().is_empty()).collect();
         let mut ready = ready.into_iter();
-        inputs.retain_mut(|input| {
-            let open = !ready.next().unwrap_or(false) || input.take(&mut chunk, writer);
+        pipes.retain_mut(|pipe| {
+            let open = !ready.next().unwrap_or(false) || pipe.take(&mut chunk, writer);
             if !open {
-                input.finish(writer);
+                pipe.finish(writer);
             }
             open
         });

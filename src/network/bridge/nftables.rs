@@ -1,6 +1,8 @@
-//! The one nftables table: its rules as text, its state as read back, and `nft`, which carries both.
+//! The one nftables table: its rules as text, its state as read back, and `nft`, which carries
+//! both.
 //!
-//! Nobody else names nftables. `nft` is run as a program: it works beside container creation, which takes ten times as long.
+//! Only this room knows nft's language. `nft` is run as a program: it works beside container
+//! creation, which takes ten times as long.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,44 +18,46 @@ use state::subnet::Ipv4Subnet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
-/// One run of `nft` takes 5 to 40 ms; one that takes longer than this hangs.
+/// Longest run of `nft`. A run takes 5 to 40 ms; one that takes longer than this hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Somebody else changing the rule set makes the kernel refuse a change with `EBUSY` or `EINTR`; it then takes
-/// milliseconds until it can be repeated. With doubled waits from 10 ms on, this many make 0.6 s.
+/// Most attempts of one run. The kernel refuses a change with `EBUSY` or `EINTR` while somebody
+/// else changes the rule set, for milliseconds. With doubled waits from 10 ms on, this many make
+/// 0.6 s.
 const ATTEMPTS_MAX: u32 = 7;
 
-/// A host port: where a packet was sent to.
+/// Host port: the destination of a packet as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostPort {
-    /// `None`: every address of the host.
+    /// Address of the host. `None`: every one.
     pub(super) host_ip: Option<Ipv4Addr>,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
 }
 
-/// Where a packet for a host port goes instead.
+/// Destination that a packet for a host port gets instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Publication {
-    /// Whose port it is; kept with the element as its comment.
+    /// Owner of the port; kept with the element as its comment.
     pub(super) owner: InstanceName,
     pub(super) address: Ipv4Addr,
     pub(super) port: u16,
 }
 
-/// Everything published.
+/// All published ports.
 pub(super) type Published = BTreeMap<HostPort, Publication>;
 
-/// The table as it was found.
+/// Table as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Listing {
-    /// Its map elements. One that cannot be understood is not among them, and is in `shape`.
+pub(super) struct TableListing {
+    /// Map elements of the table. An unreadable one is not among them, and is in `shape`.
     pub(super) published: Published,
-    /// Everything else: chains, rules, types, in `nft`'s own words. To be compared with a later one of the same `nft`.
+    /// Chains, rules and types in `nft`'s own words. To be compared with a later one of the same
+    /// `nft`.
     pub(super) shape: String,
 }
 
-/// Why `nft` did not do it.
+/// Failure of `nft`.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NftError {
     /// The program could not be run, or hung.
@@ -62,16 +66,17 @@ pub(super) enum NftError {
     /// The kernel or `nft` refused.
     #[error("nft: {0}")]
     Refused(String),
-    /// What it printed is not a listing.
+    /// The output is not a listing.
     #[error("cannot read nft's listing")]
     Listing(#[source] serde_json::Error),
 }
 
-/// The transaction that makes the table what it should be, whatever it was.
+/// Transaction that makes the table what it should be, whatever it was.
 ///
-/// Every packet sees either the old table or the new one; connections that were set up by the old one go on.
+/// Every packet sees either the old table or the new one; connections that were set up by the old
+/// one go on.
 pub(super) fn whole(table: &str, subnet: Ipv4Subnet, published: &Published) -> String {
-    // `delete` fails on a table that is not there, so it is made sure of first.
+    // `delete` fails on a missing table, so the table is made first.
     format!(
         r#"table ip {table}
 delete table ip {table}
@@ -130,10 +135,10 @@ fn elements(published: &Published, bound: bool) -> String {
     }
 }
 
-/// The transaction that takes some elements away and then adds others.
+/// Transaction that deletes some elements and then adds others.
 ///
-/// To add one that is there with the same destination is nothing; with another destination, or to take away one that is
-/// not there, makes the whole transaction fail.
+/// Adding an element that is there with the same destination changes nothing. Adding one with
+/// another destination, or deleting a missing one, makes the whole transaction fail.
 pub(super) fn change(table: &str, delete: &[HostPort], add: &Published) -> String {
     let mut text = String::new();
     for port in delete {
@@ -184,9 +189,9 @@ fn element(port: &HostPort, to: &Publication) -> String {
 }
 
 /// Reads what `nft -j list table` printed.
-pub(super) fn read_listing(json: &str) -> Result<Listing, NftError> {
+pub(super) fn read_listing(json: &str) -> Result<TableListing, NftError> {
     let mut whole: Value = serde_json::from_str(json).map_err(NftError::Listing)?;
-    let mut listing = Listing::default();
+    let mut listing = TableListing::default();
     for object in whole
         .get_mut("nftables")
         .and_then(Value::as_array_mut)
@@ -200,20 +205,20 @@ pub(super) fn read_listing(json: &str) -> Result<Listing, NftError> {
             let Some(part) = part.as_object_mut() else {
                 continue;
             };
-            // Given by the kernel, another one at each replacement.
+            // The kernel gives another handle at each replacement.
             part.remove("handle");
             let Some(Value::Array(elements)) = part.remove("elem") else {
                 continue;
             };
-            let strange: Vec<Value> = elements
+            let unreadable: Vec<Value> = elements
                 .into_iter()
                 .filter(|element| match read_element(element) {
                     Some((port, to)) => listing.published.insert(port, to).is_some(),
                     None => true,
                 })
                 .collect();
-            if !strange.is_empty() {
-                part.insert("elem".to_owned(), strange.into());
+            if !unreadable.is_empty() {
+                part.insert("elem".to_owned(), unreadable.into());
             }
         }
         writeln!(listing.shape, "{object}").expect("writing to a string cannot fail");
@@ -221,7 +226,9 @@ pub(super) fn read_listing(json: &str) -> Result<Listing, NftError> {
     Ok(listing)
 }
 
-/// `[{"elem":{"val":{"concat":[<address>,<protocol>,<port>]},"comment":<owner>}},{"concat":[<address>,<port>]}]`
+/// Reads a map element:
+/// `[{"elem":{"val":{"concat":[<address>,<protocol>,<port>]},"comment":<owner>}},
+/// {"concat":[<address>,<port>]}]`
 fn read_element(element: &Value) -> Option<(HostPort, Publication)> {
     let [from, to] = element.as_array()?.as_slice() else {
         return None;
@@ -263,7 +270,7 @@ fn read_port(value: &Value) -> Option<u16> {
 }
 
 /// Reads the table. `None`: there is none.
-pub(super) async fn list(table: &str) -> Result<Option<Listing>, NftError> {
+pub(super) async fn list(table: &str) -> Result<Option<TableListing>, NftError> {
     match run(&["-j", "list", "table", "ip", table], "").await {
         Ok(json) => read_listing(&json).map(Some),
         Err(NftError::Refused(message)) if message.contains("No such file or directory") => {
@@ -273,7 +280,7 @@ pub(super) async fn list(table: &str) -> Result<Option<Listing>, NftError> {
     }
 }
 
-/// Every chain on the host that can decide about forwarded packets, as `nft -j list chains` prints it.
+/// All chains of the host, as `nft -j list chains` prints them.
 pub(super) async fn list_chains() -> Result<String, NftError> {
     run(&["-j", "list", "chains"], "").await
 }
@@ -288,7 +295,7 @@ async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
     for _ in 1..ATTEMPTS_MAX {
         match run_once(arguments, input).await {
             Err(NftError::Refused(message)) if is_passing(&message) => {
-                tracing::debug!(message, "nft is to be run again");
+                tracing::debug!(message, "nft run repeated: rule set busy");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }
@@ -309,16 +316,15 @@ fn is_passing(message: &str) -> bool {
 }
 
 async fn run_once(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let late = |_| NftError::Run(io::ErrorKind::TimedOut.into());
     tokio::time::timeout(RUN_TIMEOUT, exchange(arguments, input))
         .await
-        .map_err(late)?
+        .map_err(|_| NftError::Run(io::ErrorKind::TimedOut.into()))?
 }
 
 async fn exchange(arguments: &[&str], input: &str) -> Result<String, NftError> {
     let mut child = Command::new("nft")
         .args(arguments)
-        // What it says is read here.
+        // The messages are compared with English ones here.
         .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -327,13 +333,14 @@ async fn exchange(arguments: &[&str], input: &str) -> Result<String, NftError> {
         .spawn()
         .map_err(NftError::Run)?;
     let mut stdin = child.stdin.take().expect("it was just piped");
-    // A child that ends without reading everything says why on stderr; the broken pipe is not news.
+    // A child that ends without reading everything says why on stderr; the broken pipe says nothing
+    // more.
     let written = stdin.write_all(input.as_bytes()).await;
     drop(stdin);
     let output = child.wait_with_output().await.map_err(NftError::Run)?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        // The first line says what is wrong; the others draw where.
+        // The first line names the error; the others draw its place.
         return Err(NftError::Refused(
             message
                 .lines()

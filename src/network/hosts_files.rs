@@ -1,6 +1,7 @@
-//! The three files by which a container knows names: `resolv.conf`, `hosts` and `hostname`, bind-mounted into it.
+//! Hosts files of a container: `resolv.conf`, `hosts` and `hostname`, bind-mounted into it.
 //!
-//! They are rewritten in place: a bind mount shows the file, not its path, and would go on showing a replaced one.
+//! The files are rewritten in place: a bind mount shows the file, not its path, and would go on
+//! showing a replaced one.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -12,16 +13,17 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerName;
 
-/// Where the host says whom to ask; the second is what systemd-resolved knows behind its stub on 127.0.0.53.
+/// Lists of the host's name servers; the second is systemd-resolved's, behind its stub on
+/// 127.0.0.53.
 const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
-/// The files of one instance.
+/// Hosts files of one instance.
 #[derive(Clone, Debug)]
-pub(super) struct Files {
+pub(super) struct HostsFiles {
     pub(super) dir: PathBuf,
 }
 
-impl Files {
+impl HostsFiles {
     pub(super) fn resolv_conf(&self) -> PathBuf {
         self.dir.join("resolv.conf")
     }
@@ -34,7 +36,7 @@ impl Files {
         self.dir.join("hostname")
     }
 
-    /// Writes all three, where they are not so already. Answers whether anything was written.
+    /// Writes each of the three that differs. Answers whether anything was written.
     pub(super) fn write(
         &self,
         name: &ContainerName,
@@ -49,7 +51,7 @@ impl Files {
         Ok(hostname || hosts || resolv_conf)
     }
 
-    /// Takes them away. Answers whether there were any.
+    /// Removes the files. Answers whether there were any.
     pub(super) fn remove(&self) -> io::Result<bool> {
         match fs::remove_dir_all(&self.dir) {
             Ok(()) => Ok(true),
@@ -59,10 +61,11 @@ impl Files {
     }
 }
 
-/// Every container's name and address.
+/// Name and address of every container.
 pub(super) type Peers = BTreeMap<ContainerName, Ipv4Addr>;
 
-/// A container's `hosts` file (hosts(5)): itself, and all others by their names.
+/// Content of a container's `hosts` (hosts(5)): the container itself, and all others by their
+/// names.
 fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
@@ -76,7 +79,7 @@ fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
     text
 }
 
-/// The `resolv.conf` of every container, made from the host's as it is now.
+/// Content of every container's `resolv.conf`, made from the host's as it is now.
 pub(super) fn host_resolv_conf() -> String {
     let mut first = None;
     for path in RESOLV_CONF {
@@ -90,7 +93,7 @@ pub(super) fn host_resolv_conf() -> String {
         first.get_or_insert(made.text);
     }
     tracing::debug!(
-        "the host has no name server that a container could reach; names of the outside do not resolve in containers"
+        "host has no name server that a container could reach; outside names do not resolve"
     );
     first.unwrap_or_else(|| resolv_conf("").text)
 }
@@ -100,10 +103,11 @@ struct ResolvConf {
     servers: usize,
 }
 
-/// A container's `resolv.conf` (resolv.conf(5)) from the host's.
+/// Content of a container's `resolv.conf` (resolv.conf(5)) from the host's.
 ///
-/// Left out: servers on a loopback address (the container's own loopback is another), and IPv6 ones, which a container
-/// cannot reach. If none is left the list stays empty: the containers' questions go to nobody whom the host does not ask.
+/// Left out: servers on a loopback address (the container's own loopback is another), and IPv6
+/// ones, which a container cannot reach. If none is left the list stays empty: containers ask no
+/// server that the host does not ask.
 fn resolv_conf(host: &str) -> ResolvConf {
     let mut text = String::new();
     let mut servers = 0;
@@ -111,13 +115,10 @@ fn resolv_conf(host: &str) -> ResolvConf {
         let mut words = line.split_whitespace();
         let keep = match words.next() {
             Some("nameserver") => {
-                let usable = |address: IpAddr| {
-                    address.is_ipv4() && !address.is_loopback() && !address.is_unspecified()
-                };
                 let keep = words
                     .next()
                     .and_then(|word| word.parse().ok())
-                    .is_some_and(usable);
+                    .is_some_and(is_reachable);
                 servers += usize::from(keep);
                 keep
             }
@@ -135,9 +136,16 @@ fn resolv_conf(host: &str) -> ResolvConf {
     ResolvConf { text, servers }
 }
 
-/// Makes a file's content `text`, keeping the file itself; readable by all. Answers whether it was something else.
+/// Whether a container can reach a name server of the host at this address.
+const fn is_reachable(server: IpAddr) -> bool {
+    server.is_ipv4() && !server.is_loopback() && !server.is_unspecified()
+}
+
+/// Makes a file's content `text`, keeping the file itself; readable by all. Answers whether the
+/// content differed.
 ///
-/// One write, then the cut: whoever reads meanwhile sees the new lines, and at worst old ones after them.
+/// One write, then the cut: a reader meanwhile sees the new lines, and at worst old ones after
+/// them.
 fn write_in_place(path: &Path, text: &str) -> io::Result<bool> {
     match fs::read(path) {
         Ok(old) if old == text.as_bytes() => return Ok(false),

@@ -73,7 +73,7 @@ fn a_change_deletes_before_it_adds() {
     );
 }
 
-/// As nft 1.0.6 prints it.
+/// Listing as nft 1.0.6 prints it.
 fn json(handle: u32, elements: &str) -> String {
     format!(
         r#"{{"nftables": [{{"metainfo": {{"version": "1.0.6", "json_schema_version": 1}}}},

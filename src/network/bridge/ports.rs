@@ -1,37 +1,33 @@
-//! Host ports: who has which, and the elements of the table that say so. Which port a container gets is decided by others.
+//! Host ports: the owner of each, and the elements of the table that say so. Which port a container
+//! gets is decided elsewhere.
 
-use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
-
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use state::desired::{Assignment, PortBinding};
 use state::id::InstanceName;
-use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
-use super::nftables::{self, HostPort, Listing, NftError, Publication, Published};
-use super::{NetworkError, Part};
+use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
+use crate::network::listeners::listener_on;
+use crate::network::{NetworkError, Part};
 
-/// The published ports of one agent. All changes of its table pass through here, one after another.
+/// Published ports of one agent. All changes of its table pass through here, one after another.
 #[derive(Debug)]
-pub(super) struct Ports {
+pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
-    book: Mutex<Book>,
+    book: Mutex<PortTable>,
 }
 
-/// What the table should hold.
+/// Table as it should be.
 #[derive(Debug, Default)]
-struct Book {
+struct PortTable {
     published: Published,
-    /// [`Listing::shape`] right after this process wrote the table. `None`: it has not yet, so nothing is known of it.
+    /// [`TableListing::shape`] right after this agent wrote the table. `None`: not written yet, so
+    /// nothing is known of it.
     shape: Option<String>,
 }
 
-impl Ports {
+impl HostPorts {
     pub(super) fn new(table: String, subnet: Ipv4Subnet) -> Self {
         Self {
             table,
@@ -40,7 +36,7 @@ impl Ports {
         }
     }
 
-    /// Writes the table anew and keeps what an earlier process published in it.
+    /// Rewrites the table once, and keeps the ports that an earlier agent published in it.
     pub(super) async fn prepare(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         if book.shape.is_none() {
@@ -54,10 +50,12 @@ impl Ports {
         Ok(())
     }
 
-    /// Publishes all ports of an instance, in one transaction. What an earlier generation of it has becomes its own.
+    /// Publishes all ports of an instance in one transaction. Ports of its earlier generations
+    /// become its own.
     ///
     /// # Errors
-    /// [`NetworkError::PortTaken`] if another container has one of them, or a process of the host listens on it.
+    /// [`NetworkError::PortTaken`] if another container has one of them, or an OS process of the
+    /// host listens on it.
     pub(super) async fn publish(
         &self,
         instance: InstanceName,
@@ -74,7 +72,8 @@ impl Ports {
                         binding: binding.clone(),
                     });
                 }
-                // It was free when it was published. A process that has come since gets no packets, and is not asked for.
+                // The port was free when it was published. A listener that has come since gets no
+                // packets, and is not looked for.
                 Some(_) => {}
                 None => check_free(binding)?,
             }
@@ -92,7 +91,7 @@ impl Ports {
         self.change(&mut book, &delete, add).await
     }
 
-    /// Takes back all ports of an instance.
+    /// Withdraws all ports of an instance.
     pub(super) async fn withdraw(&self, instance: InstanceName) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         let delete: Vec<HostPort> = book
@@ -110,7 +109,7 @@ impl Ports {
 
     async fn change(
         &self,
-        book: &mut Book,
+        book: &mut PortTable,
         delete: &[HostPort],
         add: Published,
     ) -> Result<(), NetworkError> {
@@ -120,8 +119,11 @@ impl Ports {
         let changed = nftables::apply(&nftables::change(&self.table, delete, &add)).await;
         let before = std::mem::replace(&mut book.published, next);
         if let Err(error) = changed {
-            // The table is not as it was left: it, or a part of it, was taken away or changed by somebody else.
-            tracing::warn!(table = self.table, %error, "the table is not as it was left and is written anew");
+            // The table, or a part of it, was deleted or changed by somebody else.
+            tracing::warn!(
+                table = self.table, %error,
+                "nftables table was changed externally; rewriting it"
+            );
             if let Err(error) = self.replace(book).await {
                 book.published = before;
                 return Err(error);
@@ -130,8 +132,9 @@ impl Ports {
         Ok(())
     }
 
-    /// Compares the whole table with what should be published, and writes it anew if it differs. A line for each difference.
-    pub(super) async fn settle(&self, wanted: Published) -> Result<Vec<String>, NetworkError> {
+    /// Compares the whole table with the wanted ports, and rewrites it if it differs. Answers one
+    /// line for each difference.
+    pub(super) async fn repair(&self, wanted: Published) -> Result<Vec<String>, NetworkError> {
         let mut book = self.book.lock().await;
         let found = nftables::list(&self.table).await.map_err(failed)?;
         let lines = differences(&self.table, found.as_ref(), &wanted, book.shape.as_deref());
@@ -142,7 +145,7 @@ impl Ports {
         Ok(lines)
     }
 
-    /// Everything that is published by an instance of which `keep` says so.
+    /// Published ports of the instances that `keep` names.
     pub(super) async fn of(&self, keep: impl Fn(InstanceName) -> bool) -> Published {
         let book = self.book.lock().await;
         book.published
@@ -152,16 +155,16 @@ impl Ports {
             .collect()
     }
 
-    /// Takes the whole table away.
+    /// Deletes the whole table.
     pub(super) async fn teardown(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
-        *book = Book::default();
+        *book = PortTable::default();
         nftables::apply(&format!("table ip {0}\ndelete table ip {0}\n", self.table))
             .await
             .map_err(failed)
     }
 
-    async fn replace(&self, book: &mut Book) -> Result<(), NetworkError> {
+    async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
         nftables::apply(&nftables::whole(&self.table, self.subnet, &book.published))
             .await
@@ -180,25 +183,23 @@ fn failed(error: NftError) -> NetworkError {
 
 fn differences(
     table: &str,
-    found: Option<&Listing>,
+    found: Option<&TableListing>,
     wanted: &Published,
     shape: Option<&str>,
 ) -> Vec<String> {
     let Some(found) = found else {
-        return vec![format!("nftables table {table}: was gone")];
+        return vec![format!("nftables table {table}: missing")];
     };
     let mut lines = Vec::new();
     if shape.is_some_and(|shape| shape != found.shape) {
-        lines.push(format!(
-            "nftables table {table}: its rules were changed by somebody else"
-        ));
+        lines.push(format!("nftables table {table}: rules changed externally"));
     }
     for (port, to) in wanted
         .iter()
         .filter(|(port, to)| found.published.get(port) != Some(to))
     {
         lines.push(format!(
-            "host port {} {} for {}",
+            "host port {}/{} published for {}",
             port.port,
             port.protocol.as_str(),
             to.owner
@@ -210,7 +211,7 @@ fn differences(
         .filter(|(port, _)| !wanted.contains_key(port))
     {
         lines.push(format!(
-            "host port {} {} of {}",
+            "host port {}/{} withdrawn from {}",
             port.port,
             port.protocol.as_str(),
             to.owner
@@ -228,7 +229,7 @@ fn host_port(binding: &PortBinding) -> HostPort {
     }
 }
 
-/// What an instance's assignment asks the table to hold.
+/// Elements of the table that an instance's assignment asks for.
 pub(super) fn publications(owner: InstanceName, assignment: &Assignment) -> Published {
     let to = |binding: &PortBinding| Publication {
         owner,
@@ -253,60 +254,6 @@ fn check_free(binding: &PortBinding) -> Result<(), NetworkError> {
             error,
         )),
     }
-}
-
-/// Whether a process of this host listens on a host port right now; on any address that `binding` would take from it.
-///
-/// Published ports of containers are not seen: nobody listens on them. An address that the host does not have (yet) has
-/// no listeners. Costs some ten microseconds.
-///
-/// # Errors
-/// If the kernel does not tell.
-pub fn listener_on(binding: &PortBinding) -> io::Result<bool> {
-    let address = SocketAddrV4::new(
-        binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-        binding.host,
-    );
-    let kind = match binding.protocol {
-        Protocol::Tcp => SocketType::STREAM,
-        Protocol::Udp => SocketType::DGRAM,
-    };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
-    if binding.protocol == Protocol::Tcp {
-        // Otherwise connections that ended a minute ago count as well.
-        sockopt::set_socket_reuseaddr(&socket, true)?;
-    }
-    match bind(&socket, &address) {
-        Ok(()) | Err(Errno::ADDRNOTAVAIL) => Ok(false),
-        // Perhaps only a connection from here to elsewhere that happens to have this port; it goes on undisturbed.
-        Err(Errno::ADDRINUSE) => is_open(binding.protocol, binding.host),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Whether a socket takes packets from anybody on a port, on whatever address (proc_net(5)).
-fn is_open(protocol: Protocol, port: u16) -> io::Result<bool> {
-    let (files, open) = match protocol {
-        Protocol::Tcp => (["tcp", "tcp6"], "0A"),
-        Protocol::Udp => (["udp", "udp6"], "07"),
-    };
-    for file in files {
-        match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
-            Ok(table) if lists_open_port(&table, open, port) => return Ok(true),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(_) | Err(_) => {}
-        }
-    }
-    Ok(false)
-}
-
-fn lists_open_port(table: &str, open: &str, port: u16) -> bool {
-    let suffix = format!(":{port:04X}");
-    table.lines().any(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let local = words.next().is_some_and(|local| local.ends_with(&suffix));
-        local && words.nth(1) == Some(open)
-    })
 }
 
 #[cfg(test)]

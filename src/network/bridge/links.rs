@@ -1,4 +1,4 @@
-//! The kernel's links, addresses and routes over rtnetlink, in the words of this room. One netns a connection.
+//! Links, addresses and routes of the kernel over rtnetlink. One connection for each netns.
 
 use std::future::Future;
 use std::io;
@@ -20,30 +20,31 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 
-use super::NetworkError;
+use crate::network::NetworkError;
 
-/// An exchange with the kernel, of some ten messages, that takes longer than this has gone wrong: each needs some ten
-/// microseconds, but waits while others (deleted links, 20 ms each) hold the kernel's one lock for all links.
+/// Longest exchange with the kernel, of some ten messages. Each needs some ten microseconds, but
+/// waits while others (deleted links, 20 ms each) hold the kernel's one lock for all links.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// What a bridge takes as the size of its packets, in bytes: from IPv6's least (RFC 8200) to that of jumbo frames.
-/// A link with another one (loopback, a tunnel's virtual 64 KiB) says nothing about Ethernet.
+/// Packet sizes in bytes that the bridge takes over from another link: from IPv6's least (RFC 8200)
+/// to that of jumbo frames. A link with another one (loopback, a tunnel's virtual 64 KiB) says
+/// nothing about Ethernet.
 const ETHERNET_MTU: RangeInclusive<u32> = 1280..=9216;
 
-/// A connection to one netns: the one its thread was in when it was opened.
+/// Netlink connection to one netns: the one its thread was in when the connection was opened.
 #[derive(Clone, Debug)]
-pub(super) struct Links(Handle);
+pub(super) struct Netlink(Handle);
 
-/// A link as the kernel shows it.
+/// Link as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Link {
+pub(super) struct KernelLink {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) up: bool,
     pub(super) mtu: u32,
-    /// The index of the bridge it is a port of.
+    /// Index of the bridge that the link is a port of.
     pub(super) bridge: Option<u32>,
-    /// It may send a packet back through the port it came from.
+    /// Whether a packet may go back through the port it came from.
     pub(super) hairpin: bool,
     pub(super) mac: Vec<u8>,
 }
@@ -51,37 +52,42 @@ pub(super) struct Link {
 /// Opens a connection to the calling thread's netns.
 ///
 /// # Errors
-/// If the kernel gives no socket.
-pub(super) fn open() -> Result<(Links, impl Future<Output = ()> + Send), NetworkError> {
+/// The kernel gives no socket.
+pub(super) fn open() -> Result<(Netlink, impl Future<Output = ()> + Send), NetworkError> {
     let (connection, handle, _) = rtnetlink::new_connection()
         .map_err(|error| NetworkError::failed("cannot open a netlink socket", error))?;
-    Ok((Links(handle), connection))
+    Ok((Netlink(handle), connection))
 }
 
-/// Runs `work` while `connections`, the other halves of what [`open`] gave, carry its messages.
+/// Runs `work` while `connections`, the second halves of [`open`]'s answers, carry its messages.
 ///
 /// # Errors
-/// What `work` answers, or that the kernel did not answer in time.
+/// The error of `work`, or the kernel timed out.
 pub(super) async fn drive<T>(
     connections: impl Future<Output = ()>,
     work: impl Future<Output = Result<T, NetworkError>>,
 ) -> Result<T, NetworkError> {
-    let closed =
-        || NetworkError::failed("netlink", io::Error::from(io::ErrorKind::ConnectionAborted));
     tokio::select! {
-        result = tokio::time::timeout(EXCHANGE_TIMEOUT, work) => {
-            result.unwrap_or_else(|late| Err(NetworkError::failed("the kernel did not answer over netlink", late)))
-        }
-        () = connections => Err(closed()),
+        result = tokio::time::timeout(EXCHANGE_TIMEOUT, work) => result.unwrap_or_else(|timeout| {
+            Err(NetworkError::failed("the kernel did not answer over netlink in time", timeout))
+        }),
+        () = connections => Err(NetworkError::failed(
+            "the netlink connection was closed",
+            io::Error::from(io::ErrorKind::ConnectionAborted),
+        )),
     }
 }
 
-/// Whether a port is sent what is for everybody or for somebody unknown, and is learned from.
-fn hears(port: LinkMessageBuilder<LinkBridgePort>, on: bool) -> LinkMessageBuilder<LinkBridgePort> {
+/// Sets whether a port gets packets for everybody or for unknown receivers, and whether the bridge
+/// learns from it.
+fn set_flooding(
+    port: LinkMessageBuilder<LinkBridgePort>,
+    on: bool,
+) -> LinkMessageBuilder<LinkBridgePort> {
     port.flood(on).bcast_flood(on).mcast_flood(on).learning(on)
 }
 
-/// The error number the kernel answered with.
+/// Error number of the kernel's answer.
 fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     let rtnetlink::Error::NetlinkError(message) = error else {
         return None;
@@ -89,23 +95,23 @@ fn errno(error: &rtnetlink::Error) -> Option<Errno> {
     Errno::from_io_error(&message.to_io())
 }
 
-impl Links {
-    /// Everything there is.
-    pub(super) async fn all(&self) -> Result<Vec<Link>, NetworkError> {
+impl Netlink {
+    /// All links.
+    pub(super) async fn all(&self) -> Result<Vec<KernelLink>, NetworkError> {
         let links = self
             .0
             .link()
             .get()
             .execute()
-            .map_ok(Link::read)
+            .map_ok(KernelLink::read)
             .try_collect();
         links
             .await
             .map_err(|error| NetworkError::failed("cannot list the links", error))
     }
 
-    /// The link of that name, if there is one.
-    pub(super) async fn find(&self, name: &str) -> Result<Option<Link>, NetworkError> {
+    /// Link of that name, if there is one.
+    pub(super) async fn find(&self, name: &str) -> Result<Option<KernelLink>, NetworkError> {
         match self
             .0
             .link()
@@ -115,7 +121,7 @@ impl Links {
             .try_next()
             .await
         {
-            Ok(link) => Ok(link.map(Link::read)),
+            Ok(link) => Ok(link.map(KernelLink::read)),
             Err(error) if errno(&error) == Some(Errno::NODEV) => Ok(None),
             Err(error) => Err(NetworkError::failed(
                 format!("cannot look for the link {name}"),
@@ -124,7 +130,7 @@ impl Links {
         }
     }
 
-    /// Makes a bridge, down. It is not an error that it is there.
+    /// Makes a bridge, down. An existing one is no error.
     pub(super) async fn add_bridge(
         &self,
         name: &str,
@@ -145,25 +151,26 @@ impl Links {
         }
     }
 
-    /// Makes a pair of virtual links: `ours` here, a port of `bridge`, and `eth0` in the netns of the open file `netns`.
+    /// Makes a veth pair: `host_end` here, a port of `bridge`, and `inner_end` in the netns of the
+    /// open file `netns`.
     ///
     /// Answers `false` if there already is a link of either name.
     pub(super) async fn add_veth(
         &self,
-        ours: &VethEnd<'_>,
+        host_end: &VethEnd<'_>,
         bridge: u32,
-        peer: &VethEnd<'_>,
+        inner_end: &VethEnd<'_>,
         netns: RawFd,
     ) -> Result<bool, NetworkError> {
         let there = LinkMessageBuilder::<LinkUnspec>::new()
-            .name(peer.name)
-            .address(peer.mac.to_vec())
-            .mtu(peer.mtu)
+            .name(inner_end.name)
+            .address(inner_end.mac.to_vec())
+            .mtu(inner_end.mtu)
             .setns_by_fd(netns)
             .build();
-        let pair = LinkVeth::new(ours.name, peer.name)
-            .address(ours.mac.to_vec())
-            .mtu(ours.mtu)
+        let pair = LinkVeth::new(host_end.name, inner_end.name)
+            .address(host_end.mac.to_vec())
+            .mtu(host_end.mtu)
             .controller(bridge)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(there)))
             .build();
@@ -171,13 +178,14 @@ impl Links {
             Ok(()) => Ok(true),
             Err(error) if errno(&error) == Some(Errno::EXIST) => Ok(false),
             Err(error) => Err(NetworkError::failed(
-                format!("cannot make the veth {}", ours.name),
+                format!("cannot make the veth {}", host_end.name),
                 error,
             )),
         }
     }
 
-    /// Makes a link a port of `bridge`, up, with hairpin on and no IPv6 of its own; `alias` is what `ip link` shows.
+    /// Makes a link a port of `bridge`, up, with hairpin on and no IPv6 of its own; `ip link` shows
+    /// `alias`.
     pub(super) async fn set_port(
         &self,
         index: u32,
@@ -185,19 +193,20 @@ impl Links {
         alias: &str,
     ) -> Result<(), NetworkError> {
         let no_ipv6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
-        // In this order: an address would be made up at the moment the link comes up; hairpin is the port's, not the link's.
+        // In this order: an address would be made up at the moment the link comes up; hairpin is
+        // the port's, not the link's.
         let quiet = LinkUnspec::new_with_index(index)
             .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![no_ipv6]))
             .build();
         if let Err(error) = self.0.link().set(quiet).execute().await {
-            tracing::trace!(%error, "this kernel has no IPv6 to turn off");
+            tracing::trace!(%error, "kernel has no IPv6 to turn off");
         }
         let up = LinkUnspec::new_with_index(index)
             .controller(bridge)
             .alias(alias)
             .up()
             .build();
-        let hairpin = hears(LinkBridgePort::new(index).hairpin(true), true).build();
+        let hairpin = set_flooding(LinkBridgePort::new(index).hairpin(true), true).build();
         let result = async {
             self.0.link().set(up).execute().await?;
             self.0.link().set_port(hairpin).execute().await
@@ -210,19 +219,21 @@ impl Links {
         })
     }
 
-    /// Cuts a port off from its bridge: nothing is sent to it any more, and the bridge forgets, and does not learn again,
-    /// who is behind it. Costs microseconds, where deleting the link waits some 20 ms for all processors.
+    /// Cuts a port off from its bridge: no packet is sent to it any more, and the bridge drops the
+    /// addresses behind it and does not learn them again. Costs microseconds, where deleting the
+    /// link waits some 20 ms for all processors.
     ///
-    /// Not by the port's state, which the kernel sets back at the next change of carrier. No error if the link is gone.
+    /// Not by the port's state, which the kernel sets back at the next change of carrier. A missing
+    /// link is no error.
     pub(super) async fn mute_port(&self, name: &str) -> Result<(), NetworkError> {
         let Some(link) = self.find(name).await?.filter(|link| link.bridge.is_some()) else {
             return Ok(());
         };
-        let muted = hears(LinkBridgePort::new(link.index), false)
+        let muted = set_flooding(LinkBridgePort::new(link.index), false)
             .fdb_flush()
             .build();
         match self.0.link().set_port(muted).execute().await {
-            // What is no port (any more) is refused as not supported.
+            // A link that is no port (any more) is refused as not supported.
             Err(error) if !matches!(errno(&error), Some(Errno::NODEV | Errno::OPNOTSUPP)) => Err(
                 NetworkError::failed(format!("cannot cut off the link {name}"), error),
             ),
@@ -265,7 +276,7 @@ impl Links {
         Ok(found.is_some())
     }
 
-    /// Gives a link an address. It is not an error that it has it.
+    /// Gives a link an address. An address that it has already is no error.
     pub(super) async fn set_address(
         &self,
         index: u32,
@@ -287,7 +298,7 @@ impl Links {
         })
     }
 
-    /// Sets the one way out.
+    /// Sets the one default route.
     pub(super) async fn set_default_route(&self, gateway: Ipv4Addr) -> Result<(), NetworkError> {
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
             .gateway(gateway)
@@ -301,8 +312,8 @@ impl Links {
         })
     }
 
-    /// Deletes a link. It is not an error that it is gone.
-    pub(super) async fn delete(&self, link: &Link) -> Result<(), NetworkError> {
+    /// Deletes a link. A missing one is no error.
+    pub(super) async fn delete(&self, link: &KernelLink) -> Result<(), NetworkError> {
         match self.0.link().del(link.index).execute().await {
             Err(error) if errno(&error) != Some(Errno::NODEV) => Err(NetworkError::failed(
                 format!("cannot delete the link {}", link.name),
@@ -312,9 +323,10 @@ impl Links {
         }
     }
 
-    /// The largest packet, in bytes, that the link towards the outside takes. `None`: there is no way out (yet).
+    /// Largest packet in bytes of the link towards the outside. `None`: there is no way out (yet).
     pub(super) async fn uplink_mtu(&self) -> Result<Option<u32>, NetworkError> {
-        // Any address of the outside does: the kernel is asked for its way there, and nothing is sent.
+        // Any address of the outside does: the kernel is asked for its way there, and nothing is
+        // sent.
         let outside = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(Ipv4Addr::new(203, 0, 113, 1), 32)
             .build();
@@ -338,7 +350,7 @@ impl Links {
     }
 }
 
-/// One end of a veth pair.
+/// End of a veth pair.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct VethEnd<'a> {
     pub(super) name: &'a str,
@@ -346,7 +358,7 @@ pub(super) struct VethEnd<'a> {
     pub(super) mtu: u32,
 }
 
-impl Link {
+impl KernelLink {
     fn read(message: LinkMessage) -> Self {
         debug_assert_eq!(message.header.interface_family, AddressFamily::Unspec);
         let mut link = Self {

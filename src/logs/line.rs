@@ -1,30 +1,33 @@
-//! One line of a log file: `<RFC 3339 time, UTC, nanoseconds> stdout|stderr F|P <bytes>`, the format of Kubernetes' CRI.
+//! Line of a log file: `<RFC 3339 time, UTC, nanoseconds> stdout|stderr F|P <bytes>`, the format of
+//! Kubernetes' CRI.
 
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-/// Bytes of output that one record holds at most; a longer line becomes several. CRI's number, so that its tools fit.
+/// Most bytes of output in one log line; a longer printed line becomes several. CRI's number, so
+/// that its tools fit.
 pub const LINE_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes of time, stream and flag before a record's own.
+/// Bytes of time, stream and flag before the printed bytes.
 pub const HEADER_BYTES: usize = STAMP_BYTES + " stdout F ".len();
 
 /// `2026-11-23T15:57:00.123456789Z`
 const STAMP_BYTES: usize = 30;
 
-/// A clock that was set back by more than this is believed (and a new file begun); by less, time stands still.
+/// Largest step back of the clock over which time stands still; after a larger one a new file
+/// begins.
 pub const STEP_BACK_MAX: Duration = Duration::from_secs(60);
 
 /// 9999-12-31T23:59:59Z: what four digits of a year can say.
 const LAST_SECOND: u64 = 253_402_300_799;
 
-/// Where a container printed something.
+/// Output stream of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stream {
-    /// Its standard output.
+    /// Standard output.
     Stdout,
-    /// Its standard error; the logging process' own remarks stand there too.
+    /// Standard error; the logger's own remarks stand there too.
     Stderr,
 }
 
@@ -39,46 +42,47 @@ impl Stream {
     }
 }
 
-/// A line of a container's output, or a part of one.
+/// Line of a container's output, or a part of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// When it was read from the container; never earlier than the record before it in the same file.
+pub struct LogLine {
+    /// Time at which the logger read the bytes; never earlier than that of the line before in the
+    /// same file.
     pub time: SystemTime,
-    /// Where it was printed.
+    /// Stream the bytes were printed to.
     pub stream: Stream,
-    /// The line goes on in the stream's next record: no newline follows these bytes.
+    /// No newline follows these bytes: the printed line goes on in the stream's next log line.
     pub partial: bool,
-    /// What was printed, without the newline; any bytes, at most [`LINE_BYTES_MAX`].
-    pub line: Bytes,
+    /// Printed bytes, without the newline, at most [`LINE_BYTES_MAX`]; not always UTF-8.
+    pub bytes: Bytes,
 }
 
-impl Record {
-    /// Reads one line of a file (without its newline). `None`: it is torn or not a record.
+impl LogLine {
+    /// Reads a line of a file, without its newline. `None`: the line is torn or of another format.
     #[must_use]
     pub fn decode(text: &Bytes) -> Option<Self> {
-        let header = Header::decode(text)?;
+        let header = LineHeader::decode(text)?;
         Some(Self {
             time: header.time,
             stream: header.stream,
             partial: header.partial,
-            line: text.slice(HEADER_BYTES..),
+            bytes: text.slice(HEADER_BYTES..),
         })
     }
 }
 
-/// What stands before a record's bytes.
+/// Time, stream and flag of a log line, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// See [`Record::time`].
+pub struct LineHeader {
+    /// Same as [`LogLine::time`].
     pub time: SystemTime,
-    /// See [`Record::stream`].
+    /// Same as [`LogLine::stream`].
     pub stream: Stream,
-    /// See [`Record::partial`].
+    /// Same as [`LogLine::partial`].
     pub partial: bool,
 }
 
-impl Header {
-    /// Reads the beginning of a line of a file. `None`: it is torn or not a record's.
+impl LineHeader {
+    /// Reads the beginning of a line of a file. `None`: the line is torn or of another format.
     #[must_use]
     pub fn decode(text: &[u8]) -> Option<Self> {
         let (stamp, rest) = text.split_at_checked(STAMP_BYTES)?;
@@ -101,8 +105,8 @@ impl Header {
     }
 }
 
-/// Appends a record to `out`.
-pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, stream: Stream, partial: bool, line: &[u8]) {
+/// Appends a log line to `out`.
+pub fn encode(out: &mut Vec<u8>, stamp: &LineStamp, stream: Stream, partial: bool, bytes: &[u8]) {
     out.extend_from_slice(&stamp.text);
     out.extend_from_slice(match (stream, partial) {
         (Stream::Stdout, false) => b" stdout F ",
@@ -110,19 +114,19 @@ pub fn encode(out: &mut Vec<u8>, stamp: &Stamp, stream: Stream, partial: bool, l
         (Stream::Stderr, false) => b" stderr F ",
         (Stream::Stderr, true) => b" stderr P ",
     });
-    out.extend_from_slice(line);
+    out.extend_from_slice(bytes);
     out.push(b'\n');
 }
 
-/// A record's time as text, always later than the one before.
+/// Time of a log line as text, always later than the one before.
 #[derive(Clone, Debug)]
-pub struct Stamp {
+pub struct LineStamp {
     at: Duration,
     text: [u8; STAMP_BYTES],
 }
 
-impl Stamp {
-    /// A stamp that lies after `last`, the time of the last record that was written, if any.
+impl LineStamp {
+    /// Stamp that lies after `last`, the time of the last line that was written, if any.
     #[must_use]
     pub fn after(last: Option<SystemTime>) -> Self {
         let mut stamp = Self {
@@ -144,7 +148,7 @@ impl Stamp {
         since_epoch(now) + STEP_BACK_MAX < self.at
     }
 
-    /// The time it says.
+    /// Time of the stamp.
     #[must_use]
     pub fn time(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + self.at
@@ -166,7 +170,7 @@ impl Stamp {
     }
 }
 
-/// A clock before 1970 is one that nobody has set: its time is taken as 1970.
+/// Time since 1970; a clock that stands before has never been set, and counts as 1970.
 fn since_epoch(time: SystemTime) -> Duration {
     time.duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default()
@@ -178,14 +182,14 @@ mod tests {
 
     use super::*;
 
-    fn stamp_at(now: SystemTime) -> Stamp {
-        let mut stamp = Stamp::after(None);
+    fn stamp_at(now: SystemTime) -> LineStamp {
+        let mut stamp = LineStamp::after(None);
         stamp.advance(now);
         stamp
     }
 
     #[test]
-    fn a_record_is_as_cri_writes_it() {
+    fn a_line_is_as_cri_writes_it() {
         let time = SystemTime::UNIX_EPOCH + Duration::new(1_764_000_000, 5);
         let mut out = Vec::new();
         encode(&mut out, &stamp_at(time), Stream::Stdout, false, b"hello");
@@ -197,11 +201,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_torn_or_foreign_is_no_record() {
+    fn a_torn_line_or_one_of_another_format_is_not_decoded() {
         let whole = b"2025-11-24T16:00:00.000000005Z stdout F ";
-        assert!(Header::decode(whole).is_some());
+        assert!(LineHeader::decode(whole).is_some());
         for length in 0..whole.len() {
-            assert_eq!(Header::decode(&whole[..length]), None, "{length}");
+            assert_eq!(LineHeader::decode(&whole[..length]), None, "{length}");
         }
         for foreign in [
             &b"2025-13-24T16:00:00.000000005Z stdout F x"[..],
@@ -209,7 +213,7 @@ mod tests {
             b"2025-11-24T16:00:00.000000005Z stdout X x",
             &[0; 64],
         ] {
-            assert_eq!(Header::decode(foreign), None);
+            assert_eq!(LineHeader::decode(foreign), None);
         }
     }
 
@@ -249,8 +253,8 @@ mod tests {
             let mut out = Vec::new();
             encode(&mut out, &stamp_at(time), stream, partial, &line);
             prop_assert_eq!(out.pop(), Some(b'\n'));
-            let read = Record::decode(&Bytes::from(out));
-            prop_assert_eq!(read, Some(Record { time, stream, partial, line: Bytes::from(line) }));
+            let read = LogLine::decode(&Bytes::from(out));
+            prop_assert_eq!(read, Some(LogLine { time, stream, partial, bytes: Bytes::from(line) }));
         }
     }
 }

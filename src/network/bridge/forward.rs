@@ -1,6 +1,8 @@
-//! Hosts that drop forwarded packets (docker, ufw, a hand-written firewall): lets the bridge's through, or says who does not.
+//! Forwarding through the host's other firewalls (docker, ufw, a hand-written one): lets the
+//! bridge's packets through, or names the chain that does not.
 //!
-//! An accept in our own table cannot undo a drop in another one, so the accept has to stand where the drop stands.
+//! An accept in the agent's own table cannot undo a drop in another one, so the accept has to stand
+//! where the drop stands.
 
 use std::io;
 use std::process::Stdio;
@@ -9,26 +11,31 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::{NetworkError, nftables};
+use super::nftables;
+use crate::network::NetworkError;
 
-/// How long `iptables` waits for others that use it, in seconds.
+/// Wait of `iptables` for other users of it, in seconds.
 const LOCK_WAIT_S: &str = "5";
 
-/// One run takes some 4 ms, and [`LOCK_WAIT_S`] at most if others are at work.
+/// Longest run of `iptables`. A run takes some 4 ms, and [`LOCK_WAIT_S`] at most if others are at
+/// work.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where docker leaves room for others; it is passed before docker's own rules and survives docker's restarts.
+/// Chain that docker leaves to others. Packets pass it before docker's own rules, and it survives
+/// docker's restarts.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// Sees to it that the host's firewall lets the bridge's packets pass if `wanted`, and else that nothing of ours is in it.
+/// Ensures that the host's firewall lets the bridge's packets pass if `wanted`, and else that none
+/// of the agent's rules is in it.
 ///
-/// Answers a line for each rule put or taken.
-pub(super) async fn settle(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
+/// Answers one line for each rule inserted or deleted.
+pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
     let rules = match iptables(&["-S"]).await {
         Ok(rules) => rules,
         Err(error) => {
-            // Without iptables nobody drops anything by it. What else may drop is told by `warn_of_obstacles`.
-            tracing::debug!(%error, "iptables has nothing to say");
+            // Without iptables no rule of iptables drops packets. `warn_of_obstacles` names other
+            // firewalls.
+            tracing::debug!(%error, "iptables rules not listed; assuming no second firewall");
             return Ok(Vec::new());
         }
     };
@@ -44,7 +51,8 @@ pub(super) async fn settle(bridge: &str, wanted: bool) -> Result<Vec<String>, Ne
     Ok(lines)
 }
 
-/// The runs of `iptables` that lead from `rules`, the filter table as `iptables -S` prints it, to what is wanted.
+/// Runs of `iptables` that lead from `rules`, the filter table as `iptables -S` prints it, to the
+/// wanted ones.
 fn plan(rules: &str, bridge: &str, wanted: bool) -> Vec<Vec<String>> {
     let has_docker_user = rules
         .lines()
@@ -71,7 +79,7 @@ fn plan(rules: &str, bridge: &str, wanted: bool) -> Vec<Vec<String>> {
         for place in ["FORWARD", DOCKER_USER] {
             let count = rules
                 .lines()
-                .filter(|line| is_ours(line, place, direction, bridge))
+                .filter(|line| is_managed(line, place, direction, bridge))
                 .count();
             let should = usize::from(needed && place == chain);
             if count < should {
@@ -91,26 +99,23 @@ fn plan(rules: &str, bridge: &str, wanted: bool) -> Vec<Vec<String>> {
     runs
 }
 
-/// What our rules bear, so that we and a person know whose they are.
+/// Comment on the agent's rules, by which the agent and a person know them.
 fn comment(bridge: &str) -> String {
     format!("chas-node-agent:{bridge}")
 }
 
-/// Whether FORWARD lets nothing through that no rule speaks for: by its policy, or by a last rule for everything.
+/// Whether FORWARD drops packets that no rule accepts: by its policy, or by a last rule for
+/// everything.
 fn drops_forwarded(rules: &str) -> bool {
     rules.lines().any(|line| {
-        let refuses = |target: &str| {
-            ["DROP", "REJECT"]
-                .iter()
-                .any(|known| target == *known || target.starts_with(&format!("{known} ")))
-        };
         line.strip_prefix("-P FORWARD ")
             .or_else(|| line.strip_prefix("-A FORWARD -j "))
-            .is_some_and(refuses)
+            .and_then(|target| target.split(' ').next())
+            .is_some_and(|target| ["DROP", "REJECT"].contains(&target))
     })
 }
 
-fn is_ours(line: &str, chain: &str, direction: &str, bridge: &str) -> bool {
+fn is_managed(line: &str, chain: &str, direction: &str, bridge: &str) -> bool {
     let words: Vec<&str> = line
         .split_whitespace()
         .map(|word| word.trim_matches('"'))
@@ -138,68 +143,66 @@ async fn iptables(arguments: &[&str]) -> io::Result<String> {
     }
 }
 
-/// Says in the log which other firewall drops forwarded packets, and what would help, for it is not ours to change.
+/// Logs which other firewall may drop forwarded packets and the remedy; the agent does not change a
+/// foreign firewall.
 pub(super) async fn warn_of_obstacles(bridge: &str) {
     match nftables::list_chains().await {
         Ok(chains) => {
             for chain in obstacles(&chains) {
                 tracing::warn!(
                     chain,
-                    "this chain of the host's firewall may drop forwarded packets: let those from and to {bridge} pass in it \
-                     (firewalld: `firewall-cmd --permanent --zone=trusted --add-interface={bridge}`, then `--reload`)"
+                    bridge,
+                    "host firewall may drop forwarded packets: let packets from and to the bridge \
+                     pass this chain (firewalld: `firewall-cmd --permanent --zone=trusted \
+                     --add-interface={bridge}`, then `--reload`)"
                 );
             }
         }
-        Err(error) => tracing::debug!(%error, "cannot list the host's chains"),
+        Err(error) => tracing::debug!(%error, "host firewall chains not listed"),
     }
 }
 
-/// The chains that may drop forwarded IPv4 packets and that [`settle`] cannot open: firewalld's, and any with that policy.
+/// Chains that may drop forwarded IPv4 packets and that [`ensure`] cannot open: firewalld's, and
+/// any with that policy.
 fn obstacles(chains: &str) -> Vec<String> {
     let Ok(listing) = serde_json::from_str::<Value>(chains) else {
         return Vec::new();
     };
-    let chains = listing
+    listing
         .get("nftables")
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
-        .filter_map(|object| object.get("chain"));
-    let text = |chain: &Value, key: &str| {
-        chain
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let drops = chains.filter(|chain| {
-        let (family, table) = (text(chain, "family"), text(chain, "table"));
-        let by_iptables = family == "ip" && table == "filter";
-        let of_ipv4 = ["ip", "inet"].contains(&family.as_str());
-        text(chain, "hook") == "forward"
-            && of_ipv4
-            && !by_iptables
-            && (text(chain, "policy") == "drop" || table == "firewalld")
-    });
-    drops
+        .filter_map(|object| object.get("chain"))
+        .filter(|chain| may_drop(chain))
         .map(|chain| {
-            format!(
-                "{} {} {}",
-                text(chain, "family"),
-                text(chain, "table"),
-                text(chain, "name")
-            )
+            ["family", "table", "name"]
+                .map(|key| text(chain, key))
+                .join(" ")
         })
         .collect()
+}
+
+fn may_drop(chain: &Value) -> bool {
+    let (family, table) = (text(chain, "family"), text(chain, "table"));
+    let by_iptables = family == "ip" && table == "filter";
+    text(chain, "hook") == "forward"
+        && ["ip", "inet"].contains(&family)
+        && !by_iptables
+        && (text(chain, "policy") == "drop" || table == "firewalld")
+}
+
+fn text<'a>(chain: &'a Value, key: &str) -> &'a str {
+    chain.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS_IN: &str =
+    const MANAGED_IN: &str =
         "-A FORWARD -i chas0 -m comment --comment \"chas-node-agent:chas0\" -j ACCEPT";
-    const OURS_OUT: &str =
+    const MANAGED_OUT: &str =
         "-A FORWARD -o chas0 -m comment --comment chas-node-agent:chas0 -j ACCEPT";
     const DROP: &str = "-P INPUT ACCEPT\n-P FORWARD DROP\n";
 
@@ -234,14 +237,14 @@ mod tests {
             true,
             &["-I FORWARD 1 -i chas0", "-I FORWARD 1 -o chas0"],
         );
-        check(&format!("{DROP}{OURS_IN}\n{OURS_OUT}"), true, &[]);
+        check(&format!("{DROP}{MANAGED_IN}\n{MANAGED_OUT}"), true, &[]);
         check(
-            &format!("{DROP}{OURS_IN}"),
+            &format!("{DROP}{MANAGED_IN}"),
             true,
             &["-I FORWARD 1 -o chas0"],
         );
         check(
-            &format!("{DROP}{OURS_IN}\n{OURS_IN}\n{OURS_OUT}"),
+            &format!("{DROP}{MANAGED_IN}\n{MANAGED_IN}\n{MANAGED_OUT}"),
             true,
             &["-D FORWARD -i chas0"],
         );
@@ -260,14 +263,14 @@ mod tests {
             "-I DOCKER-USER 1 -i chas0",
             "-I DOCKER-USER 1 -o chas0",
         ];
-        check(&format!("{docker}{OURS_IN}"), true, &moved);
+        check(&format!("{docker}{MANAGED_IN}"), true, &moved);
     }
 
     #[test]
-    fn nothing_of_ours_stays_when_it_is_not_wanted_and_others_stay() {
+    fn managed_rules_go_when_they_are_not_wanted_and_others_stay() {
         let foreign = "-A FORWARD -i chas0 -j ACCEPT\n-A FORWARD -i chas01 -m comment --comment chas-node-agent:chas01 -j ACCEPT\n";
         check(
-            &format!("{DROP}{foreign}{OURS_IN}\n{OURS_OUT}"),
+            &format!("{DROP}{foreign}{MANAGED_IN}\n{MANAGED_OUT}"),
             false,
             &["-D FORWARD -i chas0", "-D FORWARD -o chas0"],
         );
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_firewall_we_cannot_open_is_named() {
+    fn a_firewall_that_cannot_be_opened_is_named() {
         let chain = |family: &str, table: &str, policy: &str| {
             format!(
                 r#"{{"chain":{{"family":"{family}","table":"{table}","name":"f","hook":"forward","policy":"{policy}"}}}}"#

@@ -1,0 +1,151 @@
+//! Bridge device: the kernel's bridge that all containers of the agent are on, and its switches.
+
+use std::io;
+use std::net::Ipv4Addr;
+
+use state::subnet::Ipv4Subnet;
+
+use super::links::Netlink;
+use super::sysctl;
+use crate::network::NetworkError;
+
+/// Largest packet in bytes where nothing is known about the way out: Ethernet's.
+const MTU_DEFAULT: u32 = 1500;
+
+/// Bridge device after [`ensure`].
+#[derive(Clone, Debug)]
+pub(super) struct BridgeDevice {
+    /// Index of the link. A bridge that was deleted and made again has another.
+    pub(super) index: u32,
+    /// Largest packet in bytes: that of the link towards the outside, so that no packet has to be
+    /// cut or dropped on the way out.
+    pub(super) mtu: u32,
+}
+
+/// Hardware address that goes with an IPv4 address: locally administered, and the same whenever the
+/// address is the same, so that no neighbour's ARP cache is ever wrong.
+pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
+    let [a, b, c, d] = address.octets();
+    [0x0a, 0x58, a, b, c, d]
+}
+
+/// Makes or repairs the bridge, and answers one line for each difference. Idempotent.
+pub(super) async fn ensure(
+    links: &Netlink,
+    name: &str,
+    subnet: Ipv4Subnet,
+) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
+    let mut done = Vec::new();
+    let mac = mac(subnet.gateway());
+    let before = links.find(name).await?;
+    if before.is_none() {
+        let mtu = links.uplink_mtu().await?.unwrap_or(MTU_DEFAULT);
+        links.add_bridge(name, mac, mtu).await?;
+        done.push(format!("bridge {name}"));
+    }
+    // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
+    done.extend(set_switches(name)?);
+    let link = match before {
+        Some(link) => link,
+        None => links.find(name).await?.ok_or_else(|| {
+            NetworkError::failed("the bridge was deleted while it was made", gone())
+        })?,
+    };
+    // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
+    // them.
+    let wrong_mac = link.mac != mac;
+    if !link.up || wrong_mac {
+        links.set_up(link.index, wrong_mac.then_some(mac)).await?;
+        done.push(format!("bridge {name}: up, hardware address"));
+    }
+    if !links.has_address(link.index, subnet.gateway()).await? {
+        links
+            .set_address(link.index, subnet.gateway(), subnet.prefix())
+            .await?;
+        done.push(format!("bridge {name}: address {}", subnet.gateway()));
+    }
+    Ok((
+        BridgeDevice {
+            index: link.index,
+            mtu: link.mtu,
+        },
+        done,
+    ))
+}
+
+fn gone() -> io::Error {
+    io::ErrorKind::NotFound.into()
+}
+
+/// Sets the kernel's switches for the bridge, and answers one line for each that was wrong.
+fn set_switches(bridge: &str) -> Result<Vec<String>, NetworkError> {
+    let ipv4 = |key: &str| format!("net/ipv4/conf/{bridge}/{key}");
+    let mut done = Vec::new();
+    let switches = [
+        ("net/ipv4/ip_forward".to_owned(), "1"),
+        (ipv4("forwarding"), "1"),
+        // A packet for 127.0.0.1:<published port> leaves through the bridge; without this the
+        // kernel drops it there. The rules of the table drop what comes in that way.
+        (ipv4("route_localnet"), "1"),
+        // Containers have no IPv6, and a link-local address of the bridge would be a way around the
+        // rules.
+        (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
+    ];
+    for (key, value) in switches {
+        if sysctl::set(&key, value)? {
+            done.push(format!("sysctl {key}"));
+        }
+    }
+    Ok(done)
+}
+
+/// Refuses a name that cannot be part of paths, of nft's text, and of a link's name.
+pub(super) fn check_name(name: &str) -> Result<(), NetworkError> {
+    let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let plain = name
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+    if letter_first && plain && name.len() <= 15 {
+        return Ok(());
+    }
+    let what = format!(
+        "{name:?} cannot be a bridge: write a letter, and at most 14 letters, digits, '_' and '-' \
+         after it"
+    );
+    Err(NetworkError::failed(
+        what,
+        io::Error::from(io::ErrorKind::InvalidInput),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_are_unicast_local_and_follow_the_address() {
+        let one = mac(Ipv4Addr::new(10, 231, 0, 2));
+        assert_eq!(one, [0x0a, 0x58, 10, 231, 0, 2]);
+        assert_eq!(one[0] & 0b11, 0b10, "locally administered, to one receiver");
+        assert_ne!(one, mac(Ipv4Addr::new(10, 231, 0, 3)));
+    }
+
+    #[test]
+    fn only_names_that_a_link_and_a_table_can_have_are_bridges() {
+        for good in ["chas0", "c", "br-test_1", "a23456789012345"] {
+            assert!(check_name(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "0a",
+            "a/b",
+            "a b",
+            "a.b",
+            "a\"",
+            "a234567890123456",
+            "-a",
+        ] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

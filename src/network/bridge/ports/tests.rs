@@ -1,0 +1,101 @@
+//! Comparing the table with what should be in it.
+
+use std::net::Ipv4Addr;
+
+use state::spec::Protocol;
+
+use super::*;
+
+fn owner(text: &str) -> InstanceName {
+    text.parse().unwrap()
+}
+
+fn one(port: u16, instance: &str) -> Published {
+    let to = Publication {
+        owner: owner(instance),
+        address: Ipv4Addr::new(10, 231, 0, 2),
+        port: 80,
+    };
+    Published::from([(
+        HostPort {
+            host_ip: None,
+            protocol: Protocol::Tcp,
+            port,
+        },
+        to,
+    )])
+}
+
+#[test]
+fn a_right_table_differs_in_nothing() {
+    let found = TableListing {
+        published: one(80, "0123456789ab-1"),
+        shape: "x".into(),
+    };
+    assert_eq!(
+        differences("t", Some(&found), &found.published, Some("x")),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        differences("t", Some(&found), &found.published, None),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn every_way_a_table_can_differ_has_its_line() {
+    let found = TableListing {
+        published: one(80, "0123456789ab-1"),
+        shape: "x".into(),
+    };
+    #[track_caller]
+    fn check(found: Option<&TableListing>, wanted: &Published, shape: &str, expected: &[&str]) {
+        assert_eq!(differences("t", found, wanted, Some(shape)), expected);
+    }
+    check(None, &Published::new(), "x", &["nftables table t: missing"]);
+    check(
+        Some(&found),
+        &found.published,
+        "y",
+        &["nftables table t: rules changed externally"],
+    );
+    check(
+        Some(&found),
+        &Published::new(),
+        "x",
+        &["host port 80/tcp withdrawn from 0123456789ab-1"],
+    );
+    check(
+        Some(&found),
+        &one(80, "0123456789ab-2"),
+        "x",
+        &["host port 80/tcp published for 0123456789ab-2"],
+    );
+    check(
+        Some(&found),
+        &one(81, "0123456789ab-1"),
+        "x",
+        &[
+            "host port 81/tcp published for 0123456789ab-1",
+            "host port 80/tcp withdrawn from 0123456789ab-1",
+        ],
+    );
+}
+
+#[test]
+fn the_unspecified_address_means_every_address() {
+    let binding = |host_ip| PortBinding {
+        host_ip,
+        host: 80,
+        container: 8080,
+        protocol: Protocol::Udp,
+    };
+    assert_eq!(
+        host_port(&binding(Some(Ipv4Addr::UNSPECIFIED))),
+        host_port(&binding(None))
+    );
+    assert_ne!(
+        host_port(&binding(Some(Ipv4Addr::LOCALHOST))),
+        host_port(&binding(None))
+    );
+}

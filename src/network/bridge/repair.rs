@@ -1,0 +1,241 @@
+//! Repair of the whole bridge network: compares it with the wanted instances, mends each
+//! difference, and removes leftovers.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use state::id::InstanceName;
+
+use super::device::BridgeDevice;
+use super::links::{self, KernelLink, Netlink};
+use super::nftables::Published;
+use super::veth;
+use super::{BridgeNetwork, BridgeState, forward, ports};
+use crate::network::threads::{block_on, on_own_thread};
+use crate::network::{AssignedInstance, NetworkError, netns};
+
+/// Lines of finished repairs, and the first error; the steps after an error are tried all the same.
+#[derive(Debug, Default)]
+struct Repairs {
+    lines: Vec<String>,
+    error: Option<NetworkError>,
+}
+
+impl Repairs {
+    fn note(&mut self, result: Result<impl IntoIterator<Item = String>, NetworkError>) {
+        match result {
+            Ok(lines) => self.lines.extend(lines),
+            Err(error) => drop(self.error.get_or_insert(error)),
+        }
+    }
+
+    fn finish(self) -> Result<Vec<String>, NetworkError> {
+        for line in &self.lines {
+            tracing::info!(repaired = line, "network repaired");
+        }
+        self.error.map_or(Ok(self.lines), Err)
+    }
+}
+
+impl BridgeNetwork {
+    /// Repairs bridge, netns, veth pairs, table, firewall and hosts files.
+    ///
+    /// Never touched: files without an instance's name, links without the agent's prefix or on
+    /// another bridge, rules without the agent's comment.
+    pub(super) async fn repair_all(
+        &self,
+        wanted: &[AssignedInstance],
+    ) -> Result<Vec<String>, NetworkError> {
+        let _alone = self.gate.write().await;
+        let mut repairs = Repairs::default();
+        let named: BTreeSet<InstanceName> = wanted.iter().map(|(instance, ..)| *instance).collect();
+        let spared = self.spared(&named);
+
+        let (device, done) = self.ensure_device().await?;
+        repairs.note(Ok(done));
+        let in_use =
+            |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
+        repairs.note(self.remove_leftovers(in_use));
+        let live = self.with_netns(wanted)?;
+        repairs.note(self.repair_veth_pairs(device, &live, &spared).await);
+        let published = self.wanted_ports(&live, &spared).await;
+        repairs.note(self.ports.repair(published).await);
+
+        let occupied = !(named.is_empty() && spared.is_empty());
+        let forward = forward::ensure(&self.config.bridge, occupied).await;
+        self.state().forward_open = occupied && forward.is_ok();
+        repairs.note(forward);
+
+        let members = live
+            .into_iter()
+            .map(|(instance, name, to)| (instance, name, to.address));
+        let rewritten = self.hosts.replace(&spared, members).await?;
+        let changed = rewritten.changed.into_iter();
+        repairs.note(Ok(
+            changed.map(|instance| format!("hosts files of {instance}"))
+        ));
+        for (_, error) in rewritten.failed {
+            repairs.note(Err::<Option<String>, _>(error));
+        }
+        repairs.finish()
+    }
+
+    /// Removes netns, veth pairs, bridge, table, firewall rules and hosts files.
+    pub(super) async fn remove_all(&self) -> Result<(), NetworkError> {
+        let _alone = self.gate.write().await;
+        self.hosts.clear();
+        *self.state() = BridgeState::default();
+        let mut repairs = Repairs::default();
+        repairs.note(self.remove_leftovers(|_| false));
+        repairs.note(self.ports.teardown().await.map(|()| None));
+        repairs.note(forward::ensure(&self.config.bridge, false).await);
+        repairs.note(self.remove_device().await.map(|()| None));
+        for dir in [&self.config.netns_dir, &self.config.files_dir] {
+            // Only an empty one: other files in it are not the agent's.
+            if let Err(error) = std::fs::remove_dir(dir) {
+                tracing::debug!(dir = %dir.display(), %error, "network directory not removed");
+            }
+        }
+        repairs.finish().map(drop)
+    }
+
+    async fn remove_device(&self) -> Result<(), NetworkError> {
+        let name = self.config.bridge.clone();
+        on_links("bridge", async move |host: &Netlink| {
+            let Some(bridge) = host.find(&name).await? else {
+                return Ok(());
+            };
+            for port in veth::managed_ports(host.all().await?, bridge.index) {
+                host.delete(&port).await?;
+            }
+            host.delete(&bridge).await
+        })
+        .await
+    }
+
+    /// Wanted instances that have a netns.
+    fn with_netns(
+        &self,
+        wanted: &[AssignedInstance],
+    ) -> Result<Vec<AssignedInstance>, NetworkError> {
+        let mut live = Vec::new();
+        for entry in wanted {
+            let file = self.netns(entry.0);
+            if netns::exists(&file).map_err(|error| {
+                netns::failed(format!("cannot look at {}", file.display()), error)
+            })? {
+                live.push(entry.clone());
+            }
+        }
+        Ok(live)
+    }
+
+    /// Ports to be published: those of spared instances as they are, and those assigned to live
+    /// ones.
+    async fn wanted_ports(
+        &self,
+        live: &[AssignedInstance],
+        spared: &BTreeSet<InstanceName>,
+    ) -> Published {
+        let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
+        for (instance, _, assignment) in live {
+            for (port, to) in ports::publications(*instance, assignment) {
+                published.entry(port).or_insert(to);
+            }
+        }
+        published
+    }
+
+    fn remove_leftovers(
+        &self,
+        in_use: impl Fn(&InstanceName) -> bool,
+    ) -> Result<Vec<String>, NetworkError> {
+        let mut lines = Vec::new();
+        for instance in leftovers_in(&self.config.netns_dir, &in_use)? {
+            let file = self.netns(instance);
+            netns::remove(&file).map_err(|error| {
+                netns::failed(format!("cannot remove {}", file.display()), error)
+            })?;
+            lines.push(format!("netns {instance}"));
+        }
+        for instance in leftovers_in(&self.config.files_dir, &in_use)? {
+            let files = self.hosts.files(instance);
+            files.remove().map_err(|error| {
+                NetworkError::failed(format!("cannot remove {}", files.dir.display()), error)
+            })?;
+            lines.push(format!("hosts files of {instance}"));
+        }
+        Ok(lines)
+    }
+
+    /// Connects live instances whose veth pair is not right, and deletes leftover links.
+    async fn repair_veth_pairs(
+        &self,
+        device: BridgeDevice,
+        live: &[AssignedInstance],
+        spared: &BTreeSet<InstanceName>,
+    ) -> Result<Vec<String>, NetworkError> {
+        let bridge = device.index;
+        let all = on_links("links", async |host: &Netlink| host.all().await).await?;
+        let mut lines = Vec::new();
+        let mut result = Ok(());
+        for (instance, name, assignment) in live {
+            let pair = self.veth_pair(*instance, name, assignment, device.clone());
+            if !all
+                .iter()
+                .any(|link| link.name == pair.name && is_right(link, bridge))
+            {
+                lines.push(format!("veth pair of {instance}"));
+                result = result.and(veth::connect(pair).await);
+            }
+        }
+        let in_use: BTreeSet<String> = live
+            .iter()
+            .map(|(instance, ..)| instance)
+            .chain(spared)
+            .map(|instance| veth::name(&self.config.bridge, *instance))
+            .collect();
+        let leftovers: Vec<KernelLink> = veth::managed_ports(all, bridge)
+            .filter(|link| !in_use.contains(&link.name))
+            .collect();
+        lines.extend(leftovers.iter().map(|link| format!("veth {}", link.name)));
+        let deleted = on_links("links", async move |host: &Netlink| {
+            for link in &leftovers {
+                host.delete(link).await?;
+            }
+            Ok(())
+        });
+        result.and(deleted.await).map(|()| lines)
+    }
+}
+
+/// Instances with an entry in `dir` that are not in use.
+fn leftovers_in(
+    dir: &Path,
+    in_use: impl Fn(&InstanceName) -> bool,
+) -> Result<Vec<InstanceName>, NetworkError> {
+    let mut found = netns::instances_in(dir).map_err(|error| {
+        NetworkError::failed(format!("cannot look into {}", dir.display()), error)
+    })?;
+    found.retain(|instance| !in_use(instance));
+    Ok(found)
+}
+
+fn is_right(link: &KernelLink, bridge: u32) -> bool {
+    link.bridge == Some(bridge) && link.up && link.hairpin
+}
+
+/// Runs `work` with a connection to the host's links, on a thread of its own.
+async fn on_links<T, W>(thread: &str, work: W) -> Result<T, NetworkError>
+where
+    T: Send + 'static,
+    W: AsyncFnOnce(&Netlink) -> Result<T, NetworkError> + Send + 'static,
+{
+    on_own_thread(thread, move || {
+        block_on(async {
+            let (host, connection) = links::open()?;
+            links::drive(connection, work(&host)).await
+        })
+    })
+    .await
+}

@@ -1,0 +1,218 @@
+//! Veth pair between a container's netns and the bridge.
+
+use std::fs::File;
+use std::net::Ipv4Addr;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+use state::id::{ContainerName, InstanceName};
+
+use super::device::{BridgeDevice, mac};
+use super::links::{self, KernelLink, Netlink, VethEnd};
+use super::sysctl;
+use crate::network::threads::{block_on, on_own_thread};
+use crate::network::{NetworkError, Part, netns};
+
+/// Beginning of the names of the host's ends, before the fingerprint.
+const PREFIX: &str = "chv";
+
+/// Veth pair as it should be. Two equal ones lead to the same result.
+#[derive(Clone, Debug)]
+pub(super) struct VethPair {
+    /// File that names the netns.
+    pub(super) netns: PathBuf,
+    /// Name of the host's end.
+    pub(super) name: String,
+    /// Text that `ip link` shows beside the name.
+    pub(super) alias: String,
+    pub(super) device: BridgeDevice,
+    pub(super) address: Ipv4Addr,
+    pub(super) gateway: Ipv4Addr,
+    pub(super) prefix: u8,
+    /// Names of the links of earlier generations, which have the same address.
+    pub(super) rivals: Vec<String>,
+}
+
+/// Name of an instance's link on the host.
+///
+/// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use
+/// the same one.
+pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
+    use std::fmt::Write as _;
+
+    let digest = Sha256::digest(format!("{bridge}/{instance}"));
+    digest
+        .iter()
+        .take(6)
+        .fold(PREFIX.to_owned(), |mut name, byte| {
+            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
+            name
+        })
+}
+
+/// Alias of an instance's link, for a person who looks at the host.
+pub(super) fn alias(instance: InstanceName, container: &ContainerName) -> String {
+    format!("{container} {instance}")
+}
+
+/// Links of the bridge with index `bridge` that this room made, by their names.
+pub(super) fn managed_ports(
+    links: Vec<KernelLink>,
+    bridge: u32,
+) -> impl Iterator<Item = KernelLink> {
+    links
+        .into_iter()
+        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(PREFIX))
+}
+
+/// Makes the netns and the veth pair, or the missing part of them. Idempotent.
+pub(super) async fn connect(pair: VethPair) -> Result<(), NetworkError> {
+    on_own_thread("netns", move || enter_and_connect(&pair)).await
+}
+
+/// Removes the netns and the veth pair: the address answers no more when this ends, and the kernel
+/// clears up by itself.
+///
+/// A netns without OS processes still answers for its address, for as long as the kernel needs:
+/// some 50 ms, under load seconds. By then the address may be another container's, or the next
+/// generation's.
+pub(super) async fn disconnect(netns: PathBuf, link: String) -> Result<(), NetworkError> {
+    on_own_thread("netns", move || mute_and_remove(&netns, &link)).await
+}
+
+/// Moves the calling thread into the pair's netns, and connects it.
+fn enter_and_connect(pair: &VethPair) -> Result<(), NetworkError> {
+    block_on(async {
+        // A socket stays in the netns it was opened in: this one speaks for the host for as long as
+        // it lives.
+        let (host, host_connection) = links::open()?;
+        netns::enter(&pair.netns).map_err(|error| netns::failed(entering(&pair.netns), error))?;
+        // Links made here from now on have no IPv6: half of it (no address, no route) would be
+        // worse than none.
+        sysctl::set("net/ipv6/conf/default/disable_ipv6", "1")?;
+        let (inside, inside_connection) = links::open()?;
+        let connections = async {
+            tokio::select! { () = host_connection => {}, () = inside_connection => {} }
+        };
+        links::drive(connections, wire(&host, &inside, pair))
+            .await
+            .map_err(|error| error.of(Part::Bridge))
+    })
+}
+
+fn mute_and_remove(netns: &Path, link: &str) -> Result<(), NetworkError> {
+    let muted = block_on(async {
+        let (host, connection) = links::open()?;
+        links::drive(connection, host.mute_port(link)).await
+    });
+    let removed = netns::remove(netns)
+        .map_err(|error| netns::failed(format!("cannot remove {}", netns.display()), error));
+    muted.and(removed.map(drop))
+}
+
+fn entering(netns: &Path) -> String {
+    format!("cannot enter or make the netns {}", netns.display())
+}
+
+/// Brings both ends to what `pair` says, and cuts its rivals off.
+async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), NetworkError> {
+    if let Some(lo) = inside.find("lo").await?.filter(|lo| !lo.up) {
+        inside.set_up(lo.index, None).await?;
+    }
+    let (host_end, eth0) = match (host.find(&pair.name).await?, inside.find("eth0").await?) {
+        (Some(host_end), Some(eth0)) => (host_end, eth0),
+        (host_end, eth0) => {
+            // Half of a pair is left of a netns of the same name that is just ending, or of a
+            // person's hand.
+            if let Some(half) = host_end {
+                host.delete(&half).await?;
+            }
+            if let Some(half) = eth0 {
+                inside.delete(&half).await?;
+            }
+            make(host, inside, pair).await?
+        }
+    };
+    for rival in &pair.rivals {
+        host.mute_port(rival).await?;
+    }
+    host.set_port(host_end.index, pair.device.index, &pair.alias)
+        .await?;
+    inside
+        .set_address(eth0.index, pair.address, pair.prefix)
+        .await?;
+    inside.set_up(eth0.index, None).await?;
+    inside.set_default_route(pair.gateway).await
+}
+
+async fn make(
+    host: &Netlink,
+    inside: &Netlink,
+    pair: &VethPair,
+) -> Result<(KernelLink, KernelLink), NetworkError> {
+    let netns = File::open(netns::OWN)
+        .map_err(|error| NetworkError::failed(entering(&pair.netns), error))?;
+    // The host's end has a fixed hardware address, so that nothing on the host (udev) sets one
+    // later.
+    let [_, _, a, b, c, d] = mac(pair.address);
+    let host_end = VethEnd {
+        name: &pair.name,
+        mac: [0x0a, 0x59, a, b, c, d],
+        mtu: pair.device.mtu,
+    };
+    let inner_end = VethEnd {
+        name: "eth0",
+        mac: mac(pair.address),
+        mtu: pair.device.mtu,
+    };
+    if !host
+        .add_veth(&host_end, pair.device.index, &inner_end, netns.as_raw_fd())
+        .await?
+    {
+        return Err(NetworkError::failed(
+            format!("cannot make the veth {}", pair.name),
+            rustix::io::Errno::EXIST,
+        ));
+    }
+    let host_end = host
+        .find(&pair.name)
+        .await?
+        .ok_or_else(|| deleted_meanwhile(pair))?;
+    let eth0 = inside
+        .find("eth0")
+        .await?
+        .ok_or_else(|| deleted_meanwhile(pair))?;
+    Ok((host_end, eth0))
+}
+
+fn deleted_meanwhile(pair: &VethPair) -> NetworkError {
+    NetworkError::failed(
+        format!("the veth {} was deleted while it was made", pair.name),
+        std::io::Error::from(std::io::ErrorKind::NotFound),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_link_fits_the_kernel_and_differs_by_bridge_and_generation() {
+        let instance: InstanceName = "0123456789ab-1".parse().unwrap();
+        let next = InstanceName {
+            generation: 2,
+            ..instance
+        };
+        let names = [
+            name("chas0", instance),
+            name("chas0", next),
+            name("chas1", instance),
+        ];
+        for (i, one) in names.iter().enumerate() {
+            assert!(one.len() <= 15 && one.starts_with(PREFIX), "{one}");
+            assert!(names[i + 1..].iter().all(|other| other != one), "{names:?}");
+        }
+        assert_eq!(name("chas0", instance), names[0]);
+    }
+}
