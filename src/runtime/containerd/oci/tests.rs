@@ -291,3 +291,71 @@ fn every_field_is_one_that_the_oci_schema_knows() {
         assert_eq!(back.pointer(field), spec.pointer(field), "{field}");
     }
 }
+
+/// The whole spec, byte for byte as it was written before: a container's record in containerd is compared with nothing,
+/// but what runs in the field must not change by an accident.
+#[track_caller]
+fn check_golden(
+    expected: &str,
+    config: &Value,
+    fields: &Value,
+    user: &User,
+    machine: Machine,
+    cgroup: Cgroup,
+) {
+    let attached = Attached {
+        netns: "/run/chas/netns/x-1".into(),
+        resolv_conf: "/run/chas/files/x-1/resolv.conf".into(),
+        hosts: "/run/chas/files/x-1/hosts".into(),
+        hostname: "/run/chas/files/x-1/hostname".into(),
+    };
+    let host = Host {
+        machine,
+        cgroup,
+        open_files_max: 524_288,
+        oom_score_min: -10,
+    };
+    let (image, record) = (image(config), record(fields));
+    let json = spec(&image, &record, user, &attached, &host, "/chas/x-1").unwrap();
+    assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());
+}
+
+#[test]
+fn a_plain_spec_is_written_as_ever() {
+    check_golden(
+        include_str!("tests/plain.json"),
+        &json!({"Cmd": ["c"]}),
+        &json!({}),
+        &User::default(),
+        Machine::X86_64,
+        Cgroup::V1 { swap: true },
+    );
+}
+
+#[test]
+fn a_full_spec_is_written_as_ever() {
+    let config = json!({
+        "Entrypoint": ["/entry"], "Cmd": ["c"], "Env": ["PATH=/p", "A=1", "=x", "C"],
+        "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT",
+    });
+    let fields = json!({
+        "command": ["/bin/x"], "args": ["a", "b"], "environment": {"B": "2", "A": "x=y"},
+        "user": "1000:1001", "working_dir": "/work",
+        "resources": {"cpu": "0.5", "memory": "512m", "pids": 64},
+        "security": {"read_only_rootfs": true, "capabilities": {"drop": ["ALL"], "add": ["SYS_CHROOT"]}},
+    });
+    let user = User {
+        uid: 1000,
+        gid: 1001,
+        groups: vec![1500, 2000],
+        home: Some("/srv/web".to_owned()),
+    };
+    check_golden(
+        include_str!("tests/full.json"),
+        &config,
+        &fields,
+        &user,
+        Machine::Aarch64,
+        Cgroup::V2,
+    );
+}
