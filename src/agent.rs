@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use state::assign::Pool;
+use state::failure::Failure;
 use state::store::{Limits, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -137,7 +138,7 @@ async fn begin(
     tracker: TaskTracker,
 ) {
     while let Err(error) = network.prepare().await {
-        tracing::error!(error = %crate::runtime::RuntimeError::from(error), "the network cannot be set up; trying again");
+        tracing::error!(error = %Failure::from(error), "the network cannot be set up; trying again");
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(NETWORK_RETRY) => {}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
 use state::reason::Reason;
@@ -172,8 +173,8 @@ impl PullProgress {
 /// Why the runtime did not do it, cut by what the reconciler does next.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The runtime is away or does not answer: nothing is held against the container; try when it is back.
-    #[error("containerd does not answer: {0}")]
+    /// The runtime is unreachable or does not answer: nothing counts against the container; try when it is back.
+    #[error("the container runtime does not answer: {0}")]
     Unavailable(String),
     /// The image is not on the node (any more): fetch it, then launch again.
     #[error("the image is not on the node: {0}")]
@@ -182,24 +183,13 @@ pub enum RuntimeError {
     #[error("cancelled")]
     Cancelled,
     /// It failed for a reason of the container's own: show it, and try again after a wait.
-    #[error("{message}")]
-    Failed {
-        /// The code to show.
-        reason: Reason,
-        /// A sentence that says what happened and what would help.
-        message: String,
-        /// The other side asked not to be asked before this has passed.
-        retry_after: Option<Duration>,
-    },
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 impl RuntimeError {
     /// A failure of the container's own, with nothing known about when to try again.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed {
-            reason,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self::Failed(Failure::new(reason, message))
     }
 }

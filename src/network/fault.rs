@@ -3,9 +3,10 @@
 use std::error::Error;
 
 use state::desired::PortBinding;
+use state::failure::Failure;
 use state::reason::Reason;
 
-use crate::runtime::RuntimeError;
+use crate::cause;
 
 /// Why the network is not as asked, cut by what the caller does next.
 #[derive(Debug, thiserror::Error)]
@@ -91,16 +92,9 @@ impl NetworkError {
     }
 }
 
-impl From<NetworkError> for RuntimeError {
+impl From<NetworkError> for Failure {
     fn from(error: NetworkError) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::failed(error.reason(), message)
+        Self::new(error.reason(), cause::all(&error))
     }
 }
 
@@ -114,15 +108,9 @@ mod tests {
     fn an_error_tells_the_whole_chain_and_its_reason() {
         let error =
             NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
-        let RuntimeError::Failed {
-            reason, message, ..
-        } = RuntimeError::from(error)
-        else {
-            panic!("not a failure")
-        };
         assert_eq!(
-            (reason, message.as_str()),
-            (Reason::NetworkError, "cannot do it: the kernel is tired")
+            Failure::from(error),
+            Failure::new(Reason::NetworkError, "cannot do it: the kernel is tired")
         );
 
         for (part, expected) in [
@@ -151,12 +139,9 @@ mod tests {
             container: 80,
             protocol: Protocol::Udp,
         };
-        let RuntimeError::Failed {
+        let Failure {
             reason, message, ..
-        } = NetworkError::PortTaken { binding }.into()
-        else {
-            panic!("not a failure")
-        };
+        } = NetworkError::PortTaken { binding }.into();
         assert_eq!(reason, Reason::PortTaken);
         assert!(
             message.starts_with("host port 8080/udp is in use"),

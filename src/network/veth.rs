@@ -6,6 +6,7 @@ use std::os::fd::AsRawFd as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use state::digest::hex;
 use state::id::{ContainerName, InstanceName};
 
 use super::bridge::{Bridge, mac, set_switch};
@@ -36,16 +37,8 @@ pub(super) struct Cable {
 ///
 /// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use the same one.
 pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
-    use std::fmt::Write as _;
-
-    let digest = Sha256::digest(format!("{bridge}/{instance}"));
-    digest
-        .iter()
-        .take(6)
-        .fold(PREFIX.to_owned(), |mut name, byte| {
-            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-            name
-        })
+    let hash = Sha256::digest(format!("{bridge}/{instance}"));
+    format!("{PREFIX}{}", hex(&hash[..6]))
 }
 
 /// What the link says about itself, for a person who looks at the host.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::ContainerId;
 use state::memory::{BootTime, Cause, Remembered};
 use state::plan::{Step, step};
@@ -230,11 +231,11 @@ impl<R: Runtime> Reconciler<R> {
             }
             Undone::Runtime(RuntimeError::Cancelled) => return After::End,
             Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
-            Undone::Runtime(RuntimeError::Failed {
+            Undone::Runtime(RuntimeError::Failed(Failure {
                 reason,
                 message,
                 retry_after,
-            }) => (reason, message, retry_after),
+            })) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
 use state::reason::Reason;
@@ -18,7 +19,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::network::Network;
+use crate::network::{Network, NetworkError};
 use crate::runtime::{
     Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
 };
@@ -104,6 +105,12 @@ impl Containerd {
 
     fn cgroups_path(&self, instance: InstanceName) -> String {
         format!("/{}/{instance}", self.config.namespace)
+    }
+}
+
+impl From<NetworkError> for RuntimeError {
+    fn from(error: NetworkError) -> Self {
+        Self::Failed(Failure::from(error))
     }
 }
 

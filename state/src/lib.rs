@@ -16,6 +16,8 @@
 )]
 
 pub mod assign;
+pub mod digest;
+pub mod failure;
 pub mod guard;
 pub mod id;
 pub mod memory;

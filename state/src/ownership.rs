@@ -13,7 +13,6 @@
 //! The other two are elsewhere: what is not ours is not in the store, and nothing is removed before it is loaded.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
@@ -21,6 +20,7 @@ use crate::desired::marks::{Mark, Suppressed, Tombstone};
 use crate::desired::pulled::{Conflict, Held, Pulled, Rejected, Version};
 use crate::desired::set::{Change, Desired};
 use crate::desired::{Owner, Record, RunState};
+use crate::digest::hex;
 use crate::id::{ContainerId, ContainerName};
 use crate::spec::parse::Deploy;
 
@@ -370,13 +370,7 @@ pub fn etag(desired: &Desired) -> String {
             "{name} {spec_hash} {run:?} {priority} {revision:?}\n"
         ));
     }
-    hash.finalize()
-        .iter()
-        .take(16)
-        .fold(String::new(), |mut text, byte| {
-            let _infallible = write!(text, "{byte:02x}");
-            text
-        })
+    hex(&hash.finalize()[..16])
 }
 
 /// What a set that was pulled came to.

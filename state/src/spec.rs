@@ -298,16 +298,8 @@ impl Spec {
     /// every node and in every version that knows the same fields.
     #[must_use]
     pub fn hash(&self) -> String {
-        use std::fmt::Write as _;
-
-        use sha2::{Digest as _, Sha256};
-
         // Every map in a spec is sorted, so its JSON is canonical; and none of its types can fail to serialise.
         let json = serde_json::to_vec(self).expect("a spec is plain data");
-        let mut text = String::from("sha256:");
-        for byte in Sha256::digest(&json) {
-            write!(text, "{byte:02x}").expect("writing to a string cannot fail");
-        }
-        text
+        crate::digest::sha256(&json)
     }
 }

@@ -37,8 +37,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
         "runtime",
         &["backoff", "cause", "logs", "lookup", "network"],
     ),
-    // Only to say what its failures mean to whoever called.
-    ("network", &["runtime"]),
+    ("network", &["cause"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

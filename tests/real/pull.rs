@@ -76,9 +76,7 @@ async fn pull(images: &Images, image: &str) -> Result<String, RuntimeError> {
 #[track_caller]
 fn failed(result: Result<String, RuntimeError>, expected: Reason) -> String {
     match result {
-        Err(RuntimeError::Failed {
-            reason, message, ..
-        }) if reason == expected => message,
+        Err(RuntimeError::Failed(failure)) if failure.reason == expected => failure.message,
         other => panic!("{expected} expected: {other:?}"),
     }
 }

@@ -289,9 +289,7 @@ impl Runtime for World {
             RuntimeError::Unavailable(_) | RuntimeError::ImageLost(_) | RuntimeError::Cancelled => {
                 error
             }
-            RuntimeError::Failed { .. } => {
-                RuntimeError::failed(Reason::ImageNotFound, "no such tag")
-            }
+            RuntimeError::Failed(_) => RuntimeError::failed(Reason::ImageNotFound, "no such tag"),
         })?;
         let digest = format!("digest of {reference}");
         // Now and then it says that it is there, and it is not.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
 use sha2::{Digest, Sha256};
+use state::digest;
 use state::reason::Reason;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -96,19 +97,6 @@ pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
     }
 }
 
-/// The digest of some bytes.
-pub(crate) fn digest(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
-fn hex(hash: &[u8]) -> String {
-    use std::fmt::Write;
-    hash.iter().fold("sha256:".to_owned(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-        text
-    })
-}
-
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
@@ -133,7 +121,7 @@ pub(crate) async fn read(
         discard(client, digest).await?;
         return Ok(None);
     }
-    if hex(&hash.finalize()) != digest {
+    if digest::written(&hash.finalize()) != digest {
         tracing::warn!(
             digest,
             "a blob in containerd's content store is damaged; it is deleted, to be fetched again"
@@ -148,7 +136,7 @@ pub(crate) async fn read(
 pub(crate) async fn is_whole(client: &Client, digest: &str) -> Result<bool, RuntimeError> {
     let mut hash = Sha256::new();
     let there = each_piece(client, digest, |piece| hash.update(piece)).await?;
-    Ok(there && hex(&hash.finalize()) == digest)
+    Ok(there && digest::written(&hash.finalize()) == digest)
 }
 
 async fn each_piece(

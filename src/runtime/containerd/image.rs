@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use state::failure::Failure;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
@@ -202,10 +203,10 @@ impl Inner {
         if !moves && let Some(target) = self.recorded(fetch.image, None).await? {
             // Half of it is there: completed as what it was, even if the tag has moved on meanwhile.
             match run(target.digest).await {
-                Err(RuntimeError::Failed {
+                Err(RuntimeError::Failed(Failure {
                     reason: Reason::ImageNotFound | Reason::ImageBlobMissing,
                     ..
-                }) => {}
+                })) => {}
                 other => return other,
             }
         }

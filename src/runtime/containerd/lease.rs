@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
+use state::digest::sha256;
 use uuid::Uuid;
 
 use super::client::{CallError, Client, quick};
-use super::content::{digest, refused};
+use super::content::refused;
 use super::unpack::{SNAPSHOTTER, is_scratch};
 use crate::runtime::RuntimeError;
 
@@ -59,7 +60,7 @@ impl Found {
 
 /// What stands for an image's reference in a lease's label: a reference is longer than some filters take.
 pub(crate) fn tag(reference: &str) -> String {
-    digest(reference.as_bytes())["sha256:".len()..][..16].to_owned()
+    sha256(reference.as_bytes())["sha256:".len()..][..16].to_owned()
 }
 
 impl Lease {

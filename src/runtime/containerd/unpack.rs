@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use containerd_client::services::v1::snapshots as snapshots_api;
+use state::digest::sha256;
+use state::failure::Failure;
 use state::reason::Reason;
 use uuid::Uuid;
 
 use super::client::{CallError, Client, quick};
-use super::content::{self, Descriptor, digest};
+use super::content::{self, Descriptor};
 use super::durable::Durable;
 use super::lease::Lease;
 use crate::runtime::RuntimeError;
@@ -45,7 +47,7 @@ pub(crate) fn chain_ids(diff_ids: &[String]) -> Vec<String> {
     for diff_id in diff_ids {
         let id = chain.last().map_or_else(
             || diff_id.clone(),
-            |below| digest(format!("{below} {diff_id}").as_bytes()),
+            |below| sha256(format!("{below} {diff_id}").as_bytes()),
         );
         chain.push(id);
     }
@@ -70,12 +72,10 @@ pub(crate) async fn exists(client: &Client, name: &str) -> Result<bool, RuntimeE
 /// What it means that the snapshotter refused.
 pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
     let mut refused = content::refused(error, doing);
-    if let RuntimeError::Failed {
-        reason: reason @ Reason::CreateFailed,
-        ..
-    } = &mut refused
+    if let RuntimeError::Failed(failure) = &mut refused
+        && failure.reason == Reason::CreateFailed
     {
-        *reason = Reason::SnapshotFailed;
+        failure.reason = Reason::SnapshotFailed;
     }
     refused
 }
@@ -176,11 +176,11 @@ async fn into_scratch(
 /// A layer that cannot be unpacked is either damaged on this disk, or was made so.
 async fn explain(client: &Client, blob: &Descriptor, error: CallError) -> UnpackError {
     let error = content::refused(error, "unpack a layer");
-    let RuntimeError::Failed {
+    let RuntimeError::Failed(Failure {
         reason: Reason::CreateFailed,
         message,
         ..
-    } = error
+    }) = error
     else {
         return error.into();
     };
@@ -232,13 +232,13 @@ mod tests {
     fn a_chain_id_depends_on_every_layer_below() {
         let diff = |digit: &str| format!("sha256:{}", digit.repeat(64));
         let chain = chain_ids(&[diff("a"), diff("b"), diff("c")]);
-        let second = digest(format!("{} {}", diff("a"), diff("b")).as_bytes());
+        let second = sha256(format!("{} {}", diff("a"), diff("b")).as_bytes());
         assert_eq!(
             chain,
             [
                 diff("a"),
                 second.clone(),
-                digest(format!("{second} {}", diff("c")).as_bytes())
+                sha256(format!("{second} {}", diff("c")).as_bytes())
             ]
         );
         assert!(chain_ids(&[]).is_empty());

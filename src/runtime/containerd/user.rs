@@ -334,7 +334,7 @@ mod tests {
         ] {
             let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
             assert!(
-                matches!(error, RuntimeError::Failed { reason, .. } if reason == expected),
+                matches!(error, RuntimeError::Failed(ref failure) if failure.reason == expected),
                 "{wanted}"
             );
             assert!(error.to_string().contains(named), "{error}");

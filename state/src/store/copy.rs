@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::desired::set::{Desired, Entries, FORMAT};
+use crate::digest::hex;
 
 /// The two files.
 pub(super) const NAMES: [&str; 2] = ["desired.json.a", "desired.json.b"];
@@ -70,13 +71,7 @@ fn parse(bytes: &[u8]) -> Result<Entries, String> {
 }
 
 fn checksum(body: &[u8]) -> String {
-    use std::fmt::Write as _;
-    Sha256::digest(body)
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            let _fits = write!(text, "{byte:02x}");
-            text
-        })
+    hex(&Sha256::digest(body))
 }
 
 /// Writes a copy so that a crash at any moment leaves the old one or the new.

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
+use state::digest::{is_digest, sha256};
 use state::reason::Reason;
 use state::reference::ImageReference;
 
 use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
-use super::manifest::{self, Document, is_digest};
+use super::manifest::{self, Document};
 use super::patience::Patience;
 use crate::runtime::containerd::content::{
     self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer,
@@ -88,10 +89,10 @@ impl Fetch<'_> {
         let mut patience = Patience::new(self.config);
         loop {
             let error = match self.registry()?.manifest(self.image, version).await {
-                Ok(sent) if !is_digest(version) || content::digest(&sent.bytes) == version => {
+                Ok(sent) if !is_digest(version) || sha256(&sent.bytes) == version => {
                     return fetched(sent.bytes, &sent.media_type);
                 }
-                Ok(sent) => mismatch("manifest", version, &content::digest(&sent.bytes)),
+                Ok(sent) => mismatch("manifest", version, &sha256(&sent.bytes)),
                 Err(error) => error,
             };
             patience.wait_after(error).await?;
@@ -120,8 +121,8 @@ impl Fetch<'_> {
                 .small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX)
                 .await
             {
-                Ok(bytes) if content::digest(&bytes) == blob.digest => return Ok(bytes),
-                Ok(bytes) => mismatch("configuration", &blob.digest, &content::digest(&bytes)),
+                Ok(bytes) if sha256(&bytes) == blob.digest => return Ok(bytes),
+                Ok(bytes) => mismatch("configuration", &blob.digest, &sha256(&bytes)),
                 Err(error) => error,
             };
             patience.wait_after(error).await?;
@@ -268,7 +269,7 @@ fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, RuntimeError> {
     let (document, media_type) = manifest::parse(&bytes, declared)?;
     let blob = Descriptor {
         media_type,
-        digest: content::digest(&bytes),
+        digest: sha256(&bytes),
         size: bytes.len() as u64,
     };
     Ok(Fetched {

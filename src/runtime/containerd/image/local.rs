@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
+use state::digest::is_digest;
 use state::reason::Reason;
 
-use super::manifest::{self, Document, Manifest, is_digest};
+use super::manifest::{self, Document, Manifest};
 use super::platform::Platform;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::client::Client;

@@ -1,6 +1,7 @@
 //! Reads manifests and indexes, of OCI and of Docker, from registries that are not trusted: everything has a bound.
 
 use serde::Deserialize;
+use state::digest::is_digest;
 use state::reason::Reason;
 
 use super::platform::Platform;
@@ -99,13 +100,6 @@ impl WireDescriptor {
             )))
         }
     }
-}
-
-/// Whether a text is `sha256:` and 64 hex digits in lower case: the only kind of digest used, and safe in paths.
-pub(crate) fn is_digest(text: &str) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.strip_prefix("sha256:")
-        .is_some_and(|hash| hash.len() == 64 && hash.bytes().all(hex))
 }
 
 fn invalid(fault: impl std::fmt::Display) -> RuntimeError {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use state::failure::Failure;
+
 use crate::backoff;
-use crate::runtime::RuntimeError;
 use crate::runtime::containerd::registry::{RegistryConfig, RegistryError};
 
 /// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers 12 GB.
@@ -39,7 +40,7 @@ impl<'a> Patience<'a> {
     /// # Errors
     /// The failure itself, when another try cannot help, or there were enough, or the registry wants to be left alone for
     /// longer than a pull waits.
-    pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), RuntimeError> {
+    pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), Failure> {
         self.in_vain = if std::mem::take(&mut self.advanced) {
             0
         } else {
@@ -47,8 +48,8 @@ impl<'a> Patience<'a> {
         };
         self.in_all += 1;
         let asked = match &error {
-            RegistryError::Lasting { .. } => return Err(error.into()),
-            RegistryError::Passing { retry_after, .. } => retry_after.unwrap_or(Duration::ZERO),
+            RegistryError::Lasting(_) => return Err(error.into()),
+            RegistryError::Passing(failure) => failure.retry_after.unwrap_or(Duration::ZERO),
         };
         let enough = self.in_vain >= self.config.attempts_max || self.in_all >= ATTEMPTS_IN_ALL_MAX;
         if enough || asked > self.config.retry_max {
@@ -73,12 +74,11 @@ mod tests {
     use super::*;
 
     fn passing(retry_after_secs: Option<u64>) -> RegistryError {
-        let retry_after = retry_after_secs.map(Duration::from_secs);
-        RegistryError::Passing {
+        RegistryError::Passing(Failure {
             reason: Reason::RegistryError,
             message: "busy".to_owned(),
-            retry_after,
-        }
+            retry_after: retry_after_secs.map(Duration::from_secs),
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -116,10 +116,7 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_secs(7));
         let error = patience.wait_after(passing(Some(600))).await.unwrap_err();
         let long = Some(Duration::from_secs(600));
-        assert!(
-            matches!(error, RuntimeError::Failed { retry_after, .. } if retry_after == long),
-            "{error:?}"
-        );
+        assert_eq!(error.retry_after, long, "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,6 +1,7 @@
 use serde_json::json;
 use state::assign::Pool;
 use state::desired::Owner;
+use state::failure::Failure;
 use state::store::{Limits, Store};
 
 use super::host::Machine;
@@ -85,10 +86,10 @@ fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
     let nothing = build(&json!({}), &json!({}), &User::default(), Cgroup::V2).unwrap_err();
     assert!(matches!(
         nothing,
-        RuntimeError::Failed {
+        RuntimeError::Failed(Failure {
             reason: Reason::NoCommand,
             ..
-        }
+        })
     ));
 }
 

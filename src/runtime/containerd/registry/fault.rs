@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 use reqwest::header::RETRY_AFTER;
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
+use state::failure::Failure;
 use state::reason::Reason;
 
-use crate::runtime::RuntimeError;
 use crate::{backoff, cause};
 
 /// As much of an error's body is read for its message.
@@ -23,62 +23,32 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
     /// It may pass by itself.
-    #[error("{message}")]
-    Passing {
-        /// The code to show.
-        reason: Reason,
-        /// What happened, and what would help.
-        message: String,
-        /// The registry's wish; `None`: it has none.
-        retry_after: Option<Duration>,
-    },
+    #[error(transparent)]
+    Passing(Failure),
     /// It stays until somebody changes something.
-    #[error("{message}")]
-    Lasting {
-        /// The code to show.
-        reason: Reason,
-        /// What happened, and what would help.
-        message: String,
-    },
+    #[error(transparent)]
+    Lasting(Failure),
 }
 
 impl RegistryError {
     /// A failure that may pass by itself.
     pub(crate) fn passing(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Passing {
-            reason,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self::Passing(Failure::new(reason, message))
     }
 
     /// A failure that stays until somebody changes something.
     pub(crate) fn lasting(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Lasting {
-            reason,
-            message: message.into(),
-        }
+        Self::Lasting(Failure::new(reason, message))
     }
 
     /// The same failure under another code, where it had the code `from`.
     #[must_use]
-    pub(crate) fn renamed(self, from: Reason, to: Reason) -> Self {
-        match self {
-            Self::Passing {
-                reason,
-                message,
-                retry_after,
-            } if reason == from => Self::Passing {
-                reason: to,
-                message,
-                retry_after,
-            },
-            Self::Lasting { reason, message } if reason == from => Self::Lasting {
-                reason: to,
-                message,
-            },
-            other @ (Self::Passing { .. } | Self::Lasting { .. }) => other,
+    pub(crate) fn renamed(mut self, from: Reason, to: Reason) -> Self {
+        let (Self::Passing(failure) | Self::Lasting(failure)) = &mut self;
+        if failure.reason == from {
+            failure.reason = to;
         }
+        self
     }
 
     /// What a broken connection, or one that never came to be, means.
@@ -171,11 +141,11 @@ impl RegistryError {
                 Reason::ImageNotFound,
                 format!("registry {authority} has no {wanted}"),
             ),
-            StatusCode::TOO_MANY_REQUESTS => Self::Passing {
+            StatusCode::TOO_MANY_REQUESTS => Self::Passing(Failure {
                 reason: Reason::RegistryRateLimited,
                 message: said("asks for fewer requests"),
                 retry_after,
-            },
+            }),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
                 Self::passing(Reason::RegistryError, said("gave up"))
             }
@@ -183,31 +153,20 @@ impl RegistryError {
                 Reason::RegistryNotInsecure,
                 format!("registry {authority} speaks TLS; take it out of registry.insecure"),
             ),
-            status if status.is_server_error() => Self::Passing {
+            status if status.is_server_error() => Self::Passing(Failure {
                 reason: Reason::RegistryError,
                 message: said("failed"),
                 retry_after,
-            },
+            }),
             _ => Self::lasting(Reason::RegistryError, said("refused")),
         }
     }
 }
 
-impl From<RegistryError> for RuntimeError {
-    /// When the pull has given up.
+impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        match error {
-            RegistryError::Passing {
-                reason,
-                message,
-                retry_after,
-            } => Self::Failed {
-                reason,
-                message,
-                retry_after,
-            },
-            RegistryError::Lasting { reason, message } => Self::failed(reason, message),
-        }
+        let (RegistryError::Passing(failure) | RegistryError::Lasting(failure)) = error;
+        failure
     }
 }
 

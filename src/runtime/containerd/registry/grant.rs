@@ -221,10 +221,10 @@ async fn token_failure(
     .await;
     match error {
         // No token service there is not the same as no image.
-        RegistryError::Lasting { message, .. } => {
-            RegistryError::lasting(Reason::RegistryTokenFailed, message)
+        RegistryError::Lasting(failure) => {
+            RegistryError::lasting(Reason::RegistryTokenFailed, failure.message)
         }
-        passing @ RegistryError::Passing { .. } => {
+        passing @ RegistryError::Passing(_) => {
             passing.renamed(Reason::RegistryError, Reason::RegistryTokenFailed)
         }
     }

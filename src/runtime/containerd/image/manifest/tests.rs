@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use state::failure::Failure;
 
 use super::*;
 
@@ -33,9 +34,9 @@ fn read(document: &Value, declared: &str) -> Result<(Document, String), RuntimeE
 #[track_caller]
 fn refused(result: Result<(Document, String), RuntimeError>, expected: Reason, part: &str) {
     match result {
-        Err(RuntimeError::Failed {
+        Err(RuntimeError::Failed(Failure {
             reason, message, ..
-        }) => {
+        })) => {
             assert!(
                 reason == expected && message.contains(part),
                 "{reason}: {message}"
