@@ -59,6 +59,8 @@ pub mod runtime;
 
 pub mod network;
 
+pub mod registry;
+
 pub mod logs;
 
 pub mod api;

@@ -37,7 +37,6 @@ mod launch;
 mod lease;
 mod observe;
 mod oci;
-pub mod registry;
 mod runc;
 mod seccomp;
 mod shim;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each room at the top may use of the others. Whatever is not here may use nothing.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: &[(&str, &[&str])] = &[
     (
         "main",
         &["agent", "cli", "config", "logs", "operator", "telemetry"],
@@ -33,11 +33,9 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("telemetry", &["config"]),
     ("reconcile", &["backoff", "metrics", "runtime", "writer"]),
     ("writer", &["metrics"]),
-    (
-        "runtime",
-        &["backoff", "cause", "logs", "lookup", "network"],
-    ),
+    ("runtime", &["backoff", "logs", "network", "registry"]),
     ("network", &["cause"]),
+    ("registry", &["backoff", "cause", "lookup"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

@@ -6,9 +6,9 @@ mod registries;
 
 use std::time::Duration;
 
+use chas_node_agent::registry::RegistryConfig;
 use chas_node_agent::runtime::containerd::client::Client;
 use chas_node_agent::runtime::containerd::image::Images;
-use chas_node_agent::runtime::containerd::registry::RegistryConfig;
 use chas_node_agent::runtime::{PullProgress, RuntimeError};
 use state::reason::Reason;
 use state::reference::ImageReference;

@@ -19,8 +19,8 @@ use self::platform::Platform;
 use super::client::Client;
 use super::durable::Durable;
 use super::lease::{self, Lease};
-use super::registry::{InvalidRegistryConfig, Registry, RegistryConfig};
 use super::unpack;
+use crate::registry::{InvalidRegistryConfig, Registry, RegistryConfig};
 use crate::runtime::{PullProgress, RuntimeError};
 
 mod fetch;

@@ -12,13 +12,11 @@ use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
+use crate::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
 use crate::runtime::containerd::content::{
     self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer,
 };
 use crate::runtime::containerd::lease::Lease;
-use crate::runtime::containerd::registry::{
-    MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError,
-};
 use crate::runtime::{PullProgress, RuntimeError};
 
 /// One pull's way to the parts of its image.

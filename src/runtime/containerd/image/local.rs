@@ -7,9 +7,9 @@ use state::reason::Reason;
 
 use super::manifest::{self, Document, Manifest};
 use super::platform::Platform;
+use crate::registry::MANIFEST_BYTES_MAX;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::client::Client;
-use crate::runtime::containerd::registry::MANIFEST_BYTES_MAX;
 use crate::runtime::containerd::{content, unpack};
 
 /// The largest configuration. Environment, labels and history of every build step lie in it: some 10 kB, with labels

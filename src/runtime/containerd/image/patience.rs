@@ -5,7 +5,7 @@ use std::time::Duration;
 use state::failure::Failure;
 
 use crate::backoff;
-use crate::runtime::containerd::registry::{RegistryConfig, RegistryError};
+use crate::registry::{RegistryConfig, RegistryError};
 
 /// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers 12 GB.
 const ATTEMPTS_IN_ALL_MAX: u32 = 256;

@@ -1,6 +1,6 @@
-//! Reads `WWW-Authenticate` (RFC 9110 §11.6.1): which way of showing who one is a registry asks for.
+//! `WWW-Authenticate` (RFC 9110 §11.6.1): the kind of authentication that a registry asks for.
 
-/// A way that this client knows.
+/// Kind of authentication that this client knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     /// User and password with each request (RFC 7617).
@@ -9,14 +9,14 @@ pub(crate) enum Challenge {
     Bearer {
         /// The URL of the token service.
         realm: String,
-        /// What the token service calls the registry.
+        /// Name of the registry at the token service.
         service: Option<String>,
-        /// What to ask for; `None`: to pull the repository.
+        /// Rights to ask for; `None`: to pull the repository.
         scope: Option<String>,
     },
 }
 
-/// The best of the challenges in these header values: a token before a password. `None`: none that is known.
+/// Best challenge in these header values: a token before a password. `None`: none that is known.
 pub(crate) fn best<'a>(headers: impl Iterator<Item = &'a str>) -> Option<Challenge> {
     let mut basic = None;
     for offer in headers.flat_map(offers) {

@@ -1,4 +1,4 @@
-//! Users and passwords of registries, from a file in the format of docker's `config.json`, read again whenever it changed.
+//! Users and passwords for registries, from a file in the format of docker's `config.json`, read again whenever it changed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -14,66 +14,66 @@ use serde::Deserialize;
 /// A larger file is not read: a thousand registries need a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The credentials file and what was last read of it.
+/// Credentials file and its contents as last read.
 #[derive(Debug)]
-pub(crate) struct Credentials {
+pub(crate) struct CredentialsFile {
     file: Option<PathBuf>,
-    held: Mutex<Held>,
+    read: Mutex<Contents>,
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Contents {
     stamp: Option<Stamp>,
     table: Table,
-    trouble: Option<String>,
+    fault: Option<String>,
     edition: u64,
 }
 
-/// What changes when a file is written or replaced: modification time, inode, size.
+/// Facts that change when a file is written or replaced: modification time, inode, size.
 type Stamp = (i64, i64, u64, u64);
 
-/// What the file says about one registry.
+/// Credentials that the file holds for one registry.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// The `Authorization` of basic authentication; `None`: it says nothing.
+pub(crate) struct RegistryCredentials {
+    /// `Authorization` of basic authentication; `None`: the file has no entry.
     pub(crate) basic: Option<HeaderValue>,
     /// Grows each time the file changes: what was obtained with an older edition is to be obtained anew.
     pub(crate) edition: u64,
-    /// Why the file could not be read, for the message of a refusal.
-    pub(crate) trouble: Option<String>,
+    /// Fault of the file, for the message of an error; `None`: it was read.
+    pub(crate) fault: Option<String>,
 }
 
-impl Credentials {
-    /// Credentials from `file`; `None`: there are none for anybody.
+impl CredentialsFile {
+    /// Credentials from `file`; `None`: there are none for any registry.
     pub(crate) fn new(file: Option<PathBuf>) -> Self {
         Self {
             file,
-            held: Mutex::default(),
+            read: Mutex::default(),
         }
     }
 
-    /// What is known about a registry, named as in image references. Looks whether the file changed.
-    pub(crate) fn of(&self, registry: &str) -> Known {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Credentials for a registry, named as in image references; the file is read again if it changed.
+    pub(crate) fn of(&self, registry: &str) -> RegistryCredentials {
+        let mut contents = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file {
-            held.refresh(file);
+            contents.refresh(file);
         }
-        Known {
-            basic: held.table.0.get(registry).cloned(),
-            edition: held.edition,
-            trouble: held.trouble.clone(),
+        RegistryCredentials {
+            basic: contents.table.0.get(registry).cloned(),
+            edition: contents.edition,
+            fault: contents.fault.clone(),
         }
     }
 }
 
-impl Held {
+impl Contents {
     fn refresh(&mut self, file: &Path) {
         let stamp = std::fs::metadata(file)
             .map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len()));
         match stamp {
             Ok(stamp) if self.stamp == Some(stamp) => {}
             Ok(stamp) => self.read(file, stamp),
-            Err(error) if self.stamp.is_some() || self.trouble.is_none() => {
+            Err(error) if self.stamp.is_some() || self.fault.is_none() => {
                 *self = Self {
                     edition: self.edition + 1,
                     ..Self::default()
@@ -106,9 +106,8 @@ impl Held {
     }
 
     fn complain(&mut self, file: &Path, fault: &dyn fmt::Display) {
-        let trouble = format!("{} cannot be used: {fault}", file.display());
-        tracing::warn!(file = %file.display(), "registry credentials cannot be used: {fault}");
-        self.trouble = Some(trouble);
+        tracing::warn!(file = %file.display(), %fault, "registry credentials file unusable");
+        self.fault = Some(format!("{} cannot be used: {fault}", file.display()));
     }
 }
 
@@ -124,11 +123,11 @@ impl fmt::Debug for Table {
 #[derive(Deserialize)]
 struct ConfigFile {
     #[serde(default)]
-    auths: HashMap<String, Entry>,
+    auths: HashMap<String, AuthEntry>,
 }
 
 #[derive(Default, Deserialize)]
-struct Entry {
+struct AuthEntry {
     #[serde(default)]
     auth: String,
     #[serde(default)]
@@ -179,7 +178,7 @@ fn registry_of(key: &str) -> String {
 mod tests {
     use super::*;
 
-    fn basic(known: &Known) -> Option<&str> {
+    fn basic(known: &RegistryCredentials) -> Option<&str> {
         known.basic.as_ref().map(|value| value.to_str().unwrap())
     }
 
@@ -214,13 +213,13 @@ mod tests {
     fn a_changed_file_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
-        let credentials = Credentials::new(Some(file.clone()));
+        let credentials = CredentialsFile::new(Some(file.clone()));
         let missing = credentials.of("r");
-        assert!(missing.basic.is_none() && missing.trouble.is_some());
+        assert!(missing.basic.is_none() && missing.fault.is_some());
         std::fs::write(&file, r#"{"auths": {"r": {"auth": "dTpw"}}}"#).unwrap();
         let first = credentials.of("r");
         assert_eq!(
-            (basic(&first), first.trouble.is_none()),
+            (basic(&first), first.fault.is_none()),
             (Some("Basic dTpw"), true)
         );
         assert_eq!(credentials.of("r").edition, first.edition);
@@ -236,7 +235,7 @@ mod tests {
         assert!(
             credentials
                 .of("r")
-                .trouble
+                .fault
                 .is_some_and(|text| text.contains("line 1"))
         );
     }

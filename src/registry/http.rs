@@ -1,15 +1,17 @@
-//! Sends one request to a registry: which hosts may be spoken to in the clear, how far redirects are followed, and that
-//! a secret never goes along to another host.
+//! One HTTP request to a registry: hosts that may be reached in the clear, redirects followed, and secrets kept from
+//! other hosts.
 
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url};
 use state::reason::Reason;
 
-use super::{InvalidRegistryConfig, RegistryConfig, RegistryError};
+use super::config::{InvalidRegistryConfig, RegistryConfig};
+use super::fault::RegistryError;
 use crate::lookup::Lookup;
 
 /// A name lookup, TCP and TLS together may take this long.
@@ -18,7 +20,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Redirects followed for one request: real registries need one, to the store of their blobs; two with a mirror.
 const REDIRECTS_MAX: usize = 5;
 
-/// The HTTP client, and the hosts that may be spoken to without TLS.
+/// HTTP client for registries, with the hosts that may be reached without TLS.
 #[derive(Debug)]
 pub(crate) struct Http {
     client: Client,
@@ -27,7 +29,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// A client for the configured hosts and certificates.
+    /// Client for the configured hosts and certificates.
     ///
     /// # Errors
     /// When the CA file cannot be read, or holds no certificates.
@@ -52,7 +54,7 @@ impl Http {
         let trusting = |builder: ClientBuilder| builder.tls_certs_merge(extra.clone()).build();
         let client = trusting(base()).or_else(|error| {
             // A node without the system's certificates can still use the registries it has listed.
-            tracing::warn!(%error, "the system's CA certificates cannot be used; only registry.ca_file and registry.insecure are");
+            tracing::warn!(%error, "system CA certificates unusable; only registry.ca_file and registry.insecure are used");
             base().tls_certs_only(extra.clone()).build().map_err(InvalidRegistryConfig::Tls)
         })?;
         let insecure = config
@@ -67,7 +69,7 @@ impl Http {
         })
     }
 
-    /// The URL of `path` at a registry's host: plain HTTP if it is listed, else TLS.
+    /// URL of `path` at a registry's host: plain HTTP if it is listed, else TLS.
     ///
     /// # Errors
     /// [`RegistryError::Lasting`] when host and path make no URL.
@@ -80,7 +82,7 @@ impl Http {
         parse(&format!("{scheme}://{authority}{path}"))
     }
 
-    /// Sends the request and follows redirects. `authorization` goes to `url`'s own origin only.
+    /// Response to a request, redirects followed. `authorization` goes to `url`'s own origin only.
     ///
     /// # Errors
     /// When no response comes, or a redirect leads where it must not. Any status is a response.
@@ -120,9 +122,38 @@ impl Http {
         ))
     }
 
-    /// What an error on the way to or from `url` means.
+    /// Failure that an error on the way to or from `url` means.
     pub(crate) fn broken(&self, error: &reqwest::Error, url: &Url) -> RegistryError {
         RegistryError::transport(error, &authority(url), self.stall_timeout)
+    }
+
+    /// Body that must be small. `what` names it in the error.
+    ///
+    /// # Errors
+    /// [`Reason::ImageInvalid`] when it has more than `bytes_max` bytes; [`RegistryError::Passing`] when the connection
+    /// broke.
+    pub(crate) async fn read(
+        &self,
+        mut response: Response,
+        bytes_max: usize,
+        what: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|error| self.broken(&error, response.url()))?
+        {
+            if bytes.len() + chunk.len() > bytes_max {
+                let message = format!(
+                    "{} sent a {what} larger than {bytes_max} bytes",
+                    authority(response.url())
+                );
+                return Err(RegistryError::lasting(Reason::ImageInvalid, message));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes.into())
     }
 
     fn check(&self, url: &Url) -> Result<(), RegistryError> {
@@ -153,7 +184,7 @@ pub(crate) fn authority(url: &Url) -> String {
         .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// A URL that a registry, or a reference, gave.
+/// URL that a registry, or a reference, gave.
 ///
 /// # Errors
 /// [`RegistryError::Lasting`] when it is none.
@@ -167,7 +198,7 @@ pub(crate) fn parse(text: &str) -> Result<Url, RegistryError> {
     })
 }
 
-/// Where a redirect leads; `None`: the response is none.
+/// Target of a redirect; `None`: the response is none.
 fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;

@@ -1,4 +1,4 @@
-//! What a registry's failure means to a pull, and the sentence a person reads about it.
+//! Errors of registries: whether a repetition may help, and the sentence a person reads.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,38 +10,38 @@ use state::reason::Reason;
 
 use crate::{backoff, cause};
 
-/// As much of an error's body is read for its message.
+/// Bytes of an error's body that are read for its message.
 const BODY_BYTES_MAX: usize = 16 << 10;
 
-/// As much of a registry's own words is repeated.
+/// Characters of a registry's own words that are repeated.
 const WORDS_MAX: usize = 200;
 
-/// A longer wait is not believed: a registry's clock, or its mind, may be wrong.
+/// Longest `Retry-After` that is believed: a registry's clock may be wrong.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
 
-/// Why a registry did not give what it was asked for, cut by whether asking again within the same pull may help.
+/// Error of a request to a registry, cut by whether a repetition within the same pull may help.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RegistryError {
-    /// It may pass by itself.
+    /// Failure that may pass by itself.
     #[error(transparent)]
     Passing(Failure),
-    /// It stays until somebody changes something.
+    /// Failure that stays until somebody changes something.
     #[error(transparent)]
     Lasting(Failure),
 }
 
 impl RegistryError {
-    /// A failure that may pass by itself.
+    /// Passing failure of `reason`.
     pub(crate) fn passing(reason: Reason, message: impl Into<String>) -> Self {
         Self::Passing(Failure::new(reason, message))
     }
 
-    /// A failure that stays until somebody changes something.
+    /// Lasting failure of `reason`.
     pub(crate) fn lasting(reason: Reason, message: impl Into<String>) -> Self {
         Self::Lasting(Failure::new(reason, message))
     }
 
-    /// The same failure under another code, where it had the code `from`.
+    /// Same failure under another code, where it had the code `from`.
     #[must_use]
     pub(crate) fn renamed(mut self, from: Reason, to: Reason) -> Self {
         let (Self::Passing(failure) | Self::Lasting(failure)) = &mut self;
@@ -51,7 +51,7 @@ impl RegistryError {
         self
     }
 
-    /// What a broken connection, or one that never came to be, means.
+    /// Failure of a connection that broke, or never came to be.
     pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
         let root = cause::root(error);
         let not_tls = |said: &str| {
@@ -121,7 +121,7 @@ impl RegistryError {
         Self::passing(reason, message)
     }
 
-    /// What a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
+    /// Failure that a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
     pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
         let status = response.status();
         let retry_after = asked_for(&response);
@@ -200,7 +200,7 @@ struct ErrorEntry {
     message: String,
 }
 
-/// What the registry says for itself (OCI distribution specification, "Error Codes"), fit for one line.
+/// Registry's own words (OCI distribution specification, "Error Codes"), fit for one line.
 async fn words(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -215,7 +215,7 @@ async fn words(mut response: Response) -> String {
     {
         Some(entry) if entry.message.is_empty() => entry.code,
         Some(entry) => entry.message,
-        // A page of HTML tells nobody anything.
+        // A page of HTML is of no use in a message.
         None if body.trim_ascii_start().starts_with(b"<") => String::new(),
         None => String::from_utf8_lossy(&body).into_owned(),
     };

@@ -1,4 +1,4 @@
-//! What a registry wants to see in `Authorization`: a password, or a token that is fetched, kept and renewed here.
+//! Value of `Authorization` for a registry: a password, or a token that is fetched, kept and renewed here.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,11 +12,11 @@ use state::reference::ImageReference;
 use tokio::time::Instant;
 
 use super::challenge::Challenge;
-use super::credentials::{Credentials, Known};
-use super::http::{self, Http};
-use super::{RegistryError, read};
+use super::credentials::{CredentialsFile, RegistryCredentials};
+use crate::registry::fault::RegistryError;
+use crate::registry::http::{self, Http};
 
-/// Kept at once: one for each repository that is being pulled; beyond that they are fetched again.
+/// Grants kept at once: one for each repository that is being pulled; beyond that they are fetched again.
 const GRANTS_MAX: usize = 256;
 
 /// A token is a signed list of rights; the largest seen are some 10 kB.
@@ -25,14 +25,14 @@ const TOKEN_BYTES_MAX: usize = 256 << 10;
 /// A token's life where its service names none (distribution's token specification).
 const TOKEN_LIFE: Duration = Duration::from_secs(60);
 
-/// A longer life is not believed.
+/// Longest life of a token that is believed.
 const TOKEN_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// The grants held, by registry and repository.
+/// Grants obtained, by registry and repository.
 #[derive(Debug)]
 pub(crate) struct Grants {
-    credentials: Credentials,
-    held: Mutex<HashMap<(String, String), Grant>>,
+    credentials: CredentialsFile,
+    kept: Mutex<HashMap<(String, String), Grant>>,
 }
 
 #[derive(Debug)]
@@ -53,26 +53,26 @@ struct TokenBody {
 }
 
 impl Grants {
-    /// No grants yet; what they are obtained with comes from `credentials`.
-    pub(crate) fn new(credentials: Credentials) -> Self {
+    /// Empty set; grants are obtained with `credentials`.
+    pub(crate) fn new(credentials: CredentialsFile) -> Self {
         Self {
             credentials,
-            held: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
-    /// The `Authorization` that opened the repository before, if it is still good.
-    pub(crate) fn held(&self, image: &ImageReference) -> Option<HeaderValue> {
+    /// `Authorization` that opened the repository before, if it is still good.
+    pub(crate) fn kept(&self, image: &ImageReference) -> Option<HeaderValue> {
         let edition = self.credentials.of(image.registry()).edition;
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.retain(|_, grant| grant.until.is_none_or(|until| until > Instant::now()));
-        let grant = held
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, grant| grant.until.is_none_or(|until| until > Instant::now()));
+        let grant = kept
             .get(&key(image))
             .filter(|grant| grant.edition == edition)?;
         Some(grant.authorization.clone())
     }
 
-    /// Does what a challenge asks for.
+    /// `Authorization` that a challenge asks for.
     ///
     /// # Errors
     /// [`Reason::RegistryUnauthorized`] when that takes credentials and there are none, and
@@ -104,17 +104,17 @@ impl Grants {
             until,
             edition: known.edition,
         };
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.len() >= GRANTS_MAX {
-            held.clear();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= GRANTS_MAX {
+            kept.clear();
         }
-        held.insert(key(image), grant);
+        kept.insert(key(image), grant);
         Ok(authorization)
     }
 
-    /// The error for a registry that still says no.
+    /// Error for a registry that refuses the grant as well.
     pub(crate) fn refused(&self, image: &ImageReference) -> RegistryError {
-        self.held
+        self.kept
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .remove(&key(image));
@@ -126,15 +126,15 @@ fn key(image: &ImageReference) -> (String, String) {
     (image.registry().to_owned(), image.repository().to_owned())
 }
 
-fn unauthorized(image: &ImageReference, known: &Known) -> RegistryError {
+fn unauthorized(image: &ImageReference, known: &RegistryCredentials) -> RegistryError {
     let (registry, repository) = (image.registry(), image.repository());
-    let message = match (&known.basic, &known.trouble) {
+    let message = match (&known.basic, &known.fault) {
         (Some(_), _) => format!(
             "registry {registry} gives no access to {repository} (or it does not exist): \
              check the user's rights and the password in registry.auth_file"
         ),
-        (None, Some(trouble)) => {
-            format!("registry {registry} wants credentials for {repository}, and {trouble}")
+        (None, Some(fault)) => {
+            format!("registry {registry} wants credentials for {repository}, and {fault}")
         }
         (None, None) => format!(
             "registry {registry} wants credentials for {repository} (or it does not exist): \
@@ -169,7 +169,7 @@ async fn fetch(
     http: &Http,
     url: &Url,
     image: &ImageReference,
-    known: &Known,
+    known: &RegistryCredentials,
 ) -> Result<(HeaderValue, Duration), RegistryError> {
     let response = http
         .send(&Method::GET, url, &HeaderMap::new(), known.basic.as_ref())
@@ -181,7 +181,7 @@ async fn fetch(
     if !response.status().is_success() {
         return Err(token_failure(response, &authority, image).await);
     }
-    let body = read(http, response, TOKEN_BYTES_MAX, "token").await?;
+    let body = http.read(response, TOKEN_BYTES_MAX, "token").await?;
     let strange = || {
         let message = format!(
             "{authority}, where registry {} sends for tokens, answered without one",

@@ -1,8 +1,9 @@
-//! The client against servers of its own making: what is sent to whom, and what is believed.
+//! Registry client against servers of the test: requests sent, and answers believed.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use super::*;
 
@@ -52,7 +53,7 @@ fn client(insecure: &[&str], auths: &str) -> (Registry, tempfile::NamedTempFile)
     )
 }
 
-async fn whole(mut body: Body<'_>) -> String {
+async fn whole(mut body: BlobBody<'_>) -> String {
     let mut bytes = Vec::new();
     while let Some(chunk) = body.next().await.unwrap() {
         bytes.extend_from_slice(&chunk);

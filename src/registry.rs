@@ -1,11 +1,8 @@
-//! Fetches manifests and blobs from registries by the OCI distribution specification. One request at a time: who tries
-//! again, and what becomes of the bytes, is left to the pull.
+//! Manifests and blobs from registries, by the OCI distribution specification. One request at a time: repeating one, and
+//! storing its bytes, is left to the pull. This room knows no runtime.
 //!
 //! Written on reqwest because oci-client 0.18 drops the headers of errors (`Retry-After`), reads manifests of any size,
 //! keeps the first credentials it is given, and turns a failed token request into a refusal of the image.
-
-use std::path::PathBuf;
-use std::time::Duration;
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -15,15 +12,16 @@ use reqwest::{Method, Response, StatusCode};
 use state::reason::Reason;
 use state::reference::ImageReference;
 
-use self::credentials::Credentials;
+use self::auth::challenge;
+use self::auth::credentials::CredentialsFile;
+use self::auth::grant::Grants;
+pub use self::config::{InvalidRegistryConfig, RegistryConfig};
 pub(crate) use self::fault::RegistryError;
-use self::grant::Grants;
 use self::http::Http;
 
-mod challenge;
-mod credentials;
+mod auth;
+mod config;
 mod fault;
-mod grant;
 mod http;
 #[cfg(test)]
 mod tests;
@@ -34,91 +32,36 @@ pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 
-/// How registries are spoken to.
-#[derive(Clone, Debug)]
-pub struct RegistryConfig {
-    /// `host[:port]`s spoken to over plain HTTP, written as in image references. Nothing else ever is.
-    pub insecure: Vec<String>,
-    /// Credentials in the format of docker's `config.json` (`auths` only); read again whenever it changed. `None`: none.
-    pub auth_file: Option<PathBuf>,
-    /// PEM certificates of authorities to trust besides the system's. `None`: only the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Layers of one pull that are downloaded at once: three fill a line without crowding out the rest.
-    pub layers_max: usize,
-    /// Pulls at once; further ones wait for their turn.
-    pub pulls_max: usize,
-    /// A connection that delivers nothing for this long is given up.
-    pub stall_timeout: Duration,
-    /// The first wait after a failed request within a pull; it doubles.
-    pub retry_initial: Duration,
-    /// The longest such wait. A `Retry-After` beyond it ends the pull, and its slot is free for others.
-    pub retry_max: Duration,
-    /// Tries without any progress (nothing came, or what came was wrong) before the pull gives up.
-    pub attempts_max: u32,
-}
-
-impl Default for RegistryConfig {
-    fn default() -> Self {
-        Self {
-            insecure: Vec::new(),
-            auth_file: None,
-            ca_file: None,
-            layers_max: 3,
-            pulls_max: 3,
-            stall_timeout: Duration::from_secs(30),
-            retry_initial: Duration::from_millis(250),
-            retry_max: Duration::from_secs(10),
-            attempts_max: 4,
-        }
-    }
-}
-
-/// Why a registry configuration cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidRegistryConfig {
-    /// The certificates cannot be read.
-    #[error("registry.ca_file {} cannot be used: {fault}", file.display())]
-    CaFile {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        fault: String,
-    },
-    /// The TLS library refuses to start.
-    #[error("TLS cannot be set up")]
-    Tls(#[source] reqwest::Error),
-}
-
-/// The client of all registries.
+/// Client of all registries.
 #[derive(Debug)]
 pub(crate) struct Registry {
     http: Http,
     grants: Grants,
 }
 
-/// A manifest or index as the registry sent it. Its digest is over these bytes, and not checked yet.
+/// Manifest or index as the registry sent it. Its digest is over these bytes, and not checked yet.
 #[derive(Debug)]
-pub(crate) struct Sent {
+pub(crate) struct SentManifest {
     /// The exact bytes.
     pub(crate) bytes: Bytes,
-    /// What the registry says they are.
+    /// Media type that the registry declares.
     pub(crate) media_type: String,
 }
 
 impl Registry {
-    /// A client; connects to nobody yet.
+    /// Client that has connected to nobody yet.
     ///
     /// # Errors
     /// When the CA file cannot be used.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
-        let grants = Grants::new(Credentials::new(config.auth_file.clone()));
+        let grants = Grants::new(CredentialsFile::new(config.auth_file.clone()));
         Ok(Self {
             http: Http::new(config)?,
             grants,
         })
     }
 
-    /// The digest a tag stands for now, by a request that does not count against Docker Hub's limit.
+    /// Digest that a tag stands for now, by a request that does not count against Docker Hub's limit.
     /// `None`: the registry does not say.
     ///
     /// # Errors
@@ -148,15 +91,15 @@ impl Registry {
         Ok(digest.map(str::to_owned))
     }
 
-    /// The manifest or index under a tag or digest.
+    /// Manifest or index under a tag or digest.
     ///
     /// # Errors
-    /// As of the registry; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`].
+    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`].
     pub(crate) async fn manifest(
         &self,
         image: &ImageReference,
         version: &str,
-    ) -> Result<Sent, RegistryError> {
+    ) -> Result<SentManifest, RegistryError> {
         let path = format!("/manifests/{version}");
         let response = self
             .ask(
@@ -180,14 +123,17 @@ impl Registry {
             .unwrap_or_default()
             .trim()
             .to_ascii_lowercase();
-        let bytes = read(&self.http, response, MANIFEST_BYTES_MAX, "manifest").await?;
-        Ok(Sent { bytes, media_type })
+        let bytes = self
+            .http
+            .read(response, MANIFEST_BYTES_MAX, "manifest")
+            .await?;
+        Ok(SentManifest { bytes, media_type })
     }
 
-    /// A small blob, whole.
+    /// Small blob, in one piece.
     ///
     /// # Errors
-    /// As of the registry; [`Reason::ImageInvalid`] when it is larger than `bytes_max`.
+    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than `bytes_max`.
     pub(crate) async fn small_blob(
         &self,
         image: &ImageReference,
@@ -195,19 +141,21 @@ impl Registry {
         bytes_max: usize,
     ) -> Result<Bytes, RegistryError> {
         let body = self.blob(image, digest, 0).await?;
-        read(&self.http, body.response, bytes_max, "image configuration").await
+        self.http
+            .read(body.response, bytes_max, "image configuration")
+            .await
     }
 
-    /// A blob from `offset` on.
+    /// Blob from `offset` on.
     ///
     /// # Errors
-    /// As of the registry.
+    /// The registry's own.
     pub(crate) async fn blob(
         &self,
         image: &ImageReference,
         digest: &str,
         offset: u64,
-    ) -> Result<Body<'_>, RegistryError> {
+    ) -> Result<BlobBody<'_>, RegistryError> {
         // Asking for a range from the very beginning finds out nothing and confuses some proxies.
         let range = HeaderValue::from_str(&format!("bytes={offset}-"))
             .ok()
@@ -235,7 +183,7 @@ impl Registry {
             }
             _ => offset,
         };
-        Ok(Body {
+        Ok(BlobBody {
             http: &self.http,
             response,
             skip,
@@ -254,12 +202,12 @@ impl Registry {
             &format!("/v2/{}{path}", image.repository()),
         )?;
         let headers = HeaderMap::from_iter([header]);
-        let held = self.grants.held(image);
+        let kept = self.grants.kept(image);
         let response = self
             .http
-            .send(method, &url, &headers, held.as_ref())
+            .send(method, &url, &headers, kept.as_ref())
             .await?;
-        // Who was redirected to asks for nothing that we would give.
+        // The target of a redirect is asked for nothing that a secret of the registry would answer.
         if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != url.origin()
         {
             return Ok(response);
@@ -302,17 +250,17 @@ impl Registry {
     }
 }
 
-/// A blob's bytes as they come.
+/// Bytes of a blob as they come.
 #[derive(Debug)]
-pub(crate) struct Body<'a> {
+pub(crate) struct BlobBody<'a> {
     http: &'a Http,
     response: Response,
     /// Bytes to drop: the server began earlier than asked.
     skip: u64,
 }
 
-impl Body<'_> {
-    /// The next bytes; `None` at the end, which is not proof of completeness.
+impl BlobBody<'_> {
+    /// Next bytes; `None` at the end, which is not proof of completeness.
     ///
     /// # Errors
     /// [`RegistryError::Passing`] when the connection broke or stalled.
@@ -338,7 +286,7 @@ impl Body<'_> {
     }
 }
 
-/// Docker Hub's API is not where its images' names say.
+/// Host of a registry's API: Docker Hub's is another than its images' names say.
 fn host(registry: &str) -> &str {
     if registry == "docker.io" {
         "registry-1.docker.io"
@@ -350,29 +298,4 @@ fn host(registry: &str) -> &str {
 fn range_start(response: &Response) -> Option<u64> {
     let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
-}
-
-/// Reads a body that must be small.
-async fn read(
-    http: &Http,
-    mut response: Response,
-    bytes_max: usize,
-    what: &str,
-) -> Result<Bytes, RegistryError> {
-    let mut bytes = Vec::new();
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| http.broken(&error, response.url()))?
-    {
-        if bytes.len() + chunk.len() > bytes_max {
-            let message = format!(
-                "{} sent a {what} larger than {bytes_max} bytes",
-                http::authority(response.url())
-            );
-            return Err(RegistryError::lasting(Reason::ImageInvalid, message));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
 }
