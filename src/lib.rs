@@ -59,6 +59,7 @@ pub mod runtime;
 
 pub mod network;
 
+pub mod oci;
 pub mod registry;
 
 pub mod logs;

@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::network::{Network, NetworkError};
+use crate::oci::host::Host;
 use crate::runtime::{
     Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
 };
 use client::Client;
 use image::Images;
-use oci::host::Host;
 
 pub mod client;
 mod content;
@@ -36,9 +36,7 @@ mod labels;
 mod launch;
 mod lease;
 mod observe;
-mod oci;
 mod runc;
-mod seccomp;
 mod shim;
 mod stop;
 mod sweep;

@@ -33,7 +33,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("reconcile", &["backoff", "metrics", "runtime", "writer"]),
     ("writer", &["metrics"]),
-    ("runtime", &["backoff", "logs", "network", "registry"]),
+    (
+        "runtime",
+        &["backoff", "logs", "network", "oci", "registry"],
+    ),
     ("network", &["cause"]),
     ("registry", &["backoff", "cause", "lookup"]),
     ("config", &[]),

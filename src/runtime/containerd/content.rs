@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::client::{CallError, Client, quick};
 use super::lease;
+use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 
 /// One write, or the check of all bytes at a commit or at the resumption of a large blob, may take this long; beyond it
@@ -24,26 +25,13 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 /// Bytes in one message. containerd takes 16 MiB at most; with 1 MiB the wait for each answer costs nothing measurable.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
-/// A blob: its digest, size and media type (OCI image specification, "Content Descriptors").
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Descriptor {
-    /// What the bytes are.
-    pub(crate) media_type: String,
-    /// `sha256:` and 64 hex digits.
-    pub(crate) digest: String,
-    /// In bytes.
-    pub(crate) size: u64,
-}
-
-impl Descriptor {
-    /// As containerd's calls take it.
-    pub(crate) fn to_wire(&self) -> containerd_client::types::Descriptor {
-        containerd_client::types::Descriptor {
-            media_type: self.media_type.clone(),
-            digest: self.digest.clone(),
-            size: signed(self.size),
-            annotations: HashMap::new(),
-        }
+/// Descriptor as containerd's calls take it.
+pub(crate) fn to_wire(blob: &Descriptor) -> containerd_client::types::Descriptor {
+    containerd_client::types::Descriptor {
+        media_type: blob.media_type.clone(),
+        digest: blob.digest.clone(),
+        size: signed(blob.size),
+        annotations: HashMap::new(),
     }
 }
 

@@ -20,6 +20,7 @@ use super::client::Client;
 use super::durable::Durable;
 use super::lease::{self, Lease};
 use super::unpack;
+use crate::oci::descriptor::Descriptor;
 use crate::registry::{InvalidRegistryConfig, Registry, RegistryConfig};
 use crate::runtime::{PullProgress, RuntimeError};
 
@@ -219,7 +220,7 @@ impl Inner {
         &self,
         reference: &ImageReference,
         digest: Option<&str>,
-    ) -> Result<Option<super::content::Descriptor>, RuntimeError> {
+    ) -> Result<Option<Descriptor>, RuntimeError> {
         if let Some(digest) = digest.or(reference.digest()) {
             let fixed = record::get(&self.client, &record::fixed_name(reference, digest)).await?;
             if fixed.is_some() {

@@ -144,7 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::runtime::containerd::oci::tests::record as of_body;
+    use crate::oci::tests::record as of_body;
 
     #[test]
     fn a_record_is_read_back_from_its_labels_without_secrets() {

@@ -11,8 +11,11 @@ use state::reason::Reason;
 
 use super::client::{CallError, quick};
 use super::unpack::{self, SNAPSHOTTER};
-use super::{Containerd, labels, oci, runc, user};
+use super::{Containerd, labels, runc, user};
 use crate::logs;
+use crate::network::Attached;
+use crate::oci::mounts;
+use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
 
 /// The shim that every containerd since 1.4 brings along.
@@ -129,14 +132,12 @@ impl Containerd {
         )
         .await?;
         let attached = self.network.paths(instance);
-        let spec = oci::spec(
-            &image.config,
-            record,
-            &user,
-            &attached,
-            &self.host,
-            &self.cgroups_path(instance),
-        )?;
+        let place = Placement {
+            netns: &attached.netns,
+            cgroups_path: &self.cgroups_path(instance),
+            mounts: &mounts_of(&attached),
+        };
+        let spec = oci::spec(&image.config, record, &user, &self.host, place)?;
         let container = api::Container {
             id: instance.to_string(),
             labels: labels::of(record, oci::stop_signal(&image.config), &image.top_chain_id),
@@ -259,6 +260,15 @@ impl Containerd {
             }
         }
     }
+}
+
+/// Mounts by which a container sees the files of its network.
+fn mounts_of(attached: &Attached) -> [mounts::Mount; 3] {
+    [
+        mounts::Mount::read_only(&attached.resolv_conf, "/etc/resolv.conf"),
+        mounts::Mount::read_only(&attached.hosts, "/etc/hosts"),
+        mounts::Mount::read_only(&attached.hostname, "/etc/hostname"),
+    ]
 }
 
 fn refused(message: &str) -> RuntimeError {

@@ -155,7 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::runtime::containerd::oci::tests::record;
+    use crate::oci::tests::record;
 
     fn generation(record: &Record, generation: u64) -> Record {
         Record {

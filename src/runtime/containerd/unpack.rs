@@ -12,9 +12,10 @@ use state::reason::Reason;
 use uuid::Uuid;
 
 use super::client::{CallError, Client, quick};
-use super::content::{self, Descriptor};
+use super::content;
 use super::durable::Durable;
 use super::lease::Lease;
+use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 
 /// The snapshotter that everything of ours lies in.
@@ -140,7 +141,7 @@ async fn into_scratch(
     let reply = quick(client.snapshots().prepare(request))
         .await
         .map_err(|error| refused(error, "prepare a snapshot"))?;
-    let mut wire = blob.to_wire();
+    let mut wire = content::to_wire(blob);
     if wire.media_type.ends_with(".tar.zstd") {
         // containerd knows this packing by its OCI name only.
         wire.media_type = "application/vnd.oci.image.layer.v1.tar+zstd".to_owned();

@@ -1,4 +1,4 @@
-//! Who a container's process runs as: `user[:group]`, by name or number, looked up in the image's own files.
+//! Lookup of a container's user in the files of its image, by a read-only mount that lasts a moment.
 
 use std::io::{self, Read as _};
 use std::path::Path;
@@ -14,91 +14,14 @@ use uuid::Uuid;
 use super::client::{Client, quick};
 use super::lease::Lease;
 use super::unpack::{self, SNAPSHOTTER};
+use crate::oci::user::{User, needs_files, resolve};
 use crate::runtime::RuntimeError;
 
-/// No real `/etc/passwd` is larger; a hostile one must not fill our memory.
+/// Bytes read of `/etc/passwd`: no real one is larger, and a hostile one must not fill the memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// The identity of a container's process.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct User {
-    /// Its user id.
-    pub(crate) uid: u32,
-    /// Its group id.
-    pub(crate) gid: u32,
-    /// Its supplementary groups, sorted.
-    pub(crate) groups: Vec<u32>,
-    /// Its home directory, if `/etc/passwd` names one.
-    pub(crate) home: Option<String>,
-}
-
-/// The largest id that may be asked for, as in docker: above it the C library's -1 begins.
-const ID_MAX: u32 = i32::MAX.unsigned_abs();
-
-/// Whether `wanted` can only be resolved with the image's `/etc/passwd` and `/etc/group`.
-///
-/// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no look at the image.
-pub(crate) fn needs_files(wanted: &str) -> bool {
-    !matches!(
-        wanted,
-        "" | "0" | "root" | "0:0" | "root:root" | "0:root" | "root:0"
-    )
-}
-
-/// Resolves `user[:group]` by docker's rules.
-///
-/// A number without an entry is taken as it is, with group 0. Without `:group`, the group is the one of the user's
-/// entry, and the supplementary groups are those that list the user's name. Broken lines of the files are skipped.
-///
-/// # Errors
-/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above 2147483647.
-pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, RuntimeError> {
-    let (user, of_group) = wanted
-        .split_once(':')
-        .map_or((wanted, None), |(user, group)| (user, Some(group)));
-    let user = if user.is_empty() { "0" } else { user };
-    let number = id(Named::User, user)?;
-    let mut entries = passwd.lines().filter_map(Entry::parse);
-    let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
-    let mut found = match (entry, number) {
-        (Some(entry), _) => User {
-            uid: entry.uid,
-            gid: entry.gid,
-            groups: Vec::new(),
-            home: entry.home.map(str::to_owned),
-        },
-        (None, Some(uid)) => User {
-            uid,
-            ..User::default()
-        },
-        (None, None) => return Err(unknown(Named::User, user)),
-    };
-    match (of_group.filter(|name| !name.is_empty()), entry) {
-        (Some(name), _) => {
-            found.gid = match id(Named::Group, name)? {
-                Some(gid) => gid,
-                None => groups(group)
-                    .find(|(known, ..)| *known == name)
-                    .map(|(_, gid, _)| gid)
-                    .ok_or_else(|| unknown(Named::Group, name))?,
-            };
-        }
-        (None, Some(entry)) => {
-            let lists =
-                |members: &str| members.split(',').any(|member| member.trim() == entry.name);
-            found.groups = groups(group)
-                .filter(|(.., members)| lists(members))
-                .map(|(_, gid, _)| gid)
-                .collect();
-            found.groups.sort_unstable();
-            found.groups.dedup();
-        }
-        (None, None) => {}
-    }
-    Ok(found)
-}
-
-/// Finds out who `wanted` is in the image whose topmost snapshot is `parent`. `run_dir` is for a mount that lasts a moment.
+/// Identity that `wanted` stands for in the image whose topmost snapshot is `parent`. The image is mounted below
+/// `run_dir` for a moment.
 ///
 /// # Errors
 /// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
@@ -138,7 +61,7 @@ pub(crate) async fn lookup(
     unpack::remove(client, &key).await;
     lease.close().await?;
     let (passwd, group) = files?;
-    resolve(wanted, &passwd, &group)
+    Ok(resolve(wanted, &passwd, &group)?)
 }
 
 /// `/etc/passwd` and `/etc/group` of a snapshot, empty where they are missing.
@@ -181,7 +104,7 @@ fn mount(mounts: &[Mount], directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads a file below `root`. The image's author may have made it a link to anywhere: it is followed as the container
+/// Contents of a file below `root`. The image's author may have made it a link to anywhere: it is followed as the container
 /// would, never out of the image.
 fn read(root: &Path, path: &str) -> io::Result<String> {
     let root = std::fs::File::open(root)?;
@@ -205,150 +128,4 @@ fn read(root: &Path, path: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// What a name or number is of.
-#[derive(Clone, Copy)]
-enum Named {
-    User,
-    Group,
-}
-
-impl Named {
-    const fn reason(self) -> Reason {
-        match self {
-            Self::User => Reason::UserNotFound,
-            Self::Group => Reason::GroupNotFound,
-        }
-    }
-}
-
-fn unknown(what: Named, name: &str) -> RuntimeError {
-    let (word, file) = match what {
-        Named::User => ("user", "/etc/passwd"),
-        Named::Group => ("group", "/etc/group"),
-    };
-    RuntimeError::failed(
-        what.reason(),
-        format!("the image's {file} has no {word} {name:?}; give one that it has, or a number"),
-    )
-}
-
-/// The text as an id; `None` if it is a name.
-fn id(what: Named, text: &str) -> Result<Option<u32>, RuntimeError> {
-    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Ok(None);
-    }
-    match text.parse() {
-        Ok(id) if id <= ID_MAX => Ok(Some(id)),
-        _ => Err(RuntimeError::failed(
-            what.reason(),
-            format!("{text} is above the largest user or group id, {ID_MAX}"),
-        )),
-    }
-}
-
-/// A line of passwd(5).
-#[derive(Clone, Copy)]
-struct Entry<'a> {
-    name: &'a str,
-    uid: u32,
-    gid: u32,
-    home: Option<&'a str>,
-}
-
-impl<'a> Entry<'a> {
-    fn parse(line: &'a str) -> Option<Self> {
-        let mut fields = line.trim().split(':');
-        let name = fields
-            .next()
-            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
-        let (uid, gid) = (fields.nth(1)?.parse().ok()?, fields.next()?.parse().ok()?);
-        Some(Self {
-            name,
-            uid,
-            gid,
-            home: fields.nth(1).filter(|home| home.starts_with('/')),
-        })
-    }
-}
-
-/// The lines of group(5): name, id, members.
-fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.trim().split(':');
-        let name = fields
-            .next()
-            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
-        let gid = fields.nth(1)?.parse().ok()?;
-        Some((name, gid, fields.next().unwrap_or_default()))
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\n# comment\nbroken\nweb:x:1000:1001:Web:/srv/web:/bin/sh\n\
-                          nohome:x:1002:1002:::/bin/sh\nhuge:x:99999999999:1::/:\n";
-    const GROUP: &str = "root:x:0:\nweb:x:1001:\nlogs:x:2000:web,other\nextra:x:1500:other, web\nbroken:x\nother:x:7:other\n";
-
-    #[track_caller]
-    fn check(wanted: &str, uid: u32, gid: u32, groups: &[u32], home: Option<&str>) {
-        let expected = User {
-            uid,
-            gid,
-            groups: groups.to_vec(),
-            home: home.map(str::to_owned),
-        };
-        assert_eq!(
-            resolve(wanted, PASSWD, GROUP).unwrap(),
-            expected,
-            "{wanted:?}"
-        );
-    }
-
-    #[test]
-    fn users_are_resolved_as_docker_does() {
-        check("", 0, 0, &[], Some("/root"));
-        check("root", 0, 0, &[], Some("/root"));
-        check("web", 1000, 1001, &[1500, 2000], Some("/srv/web"));
-        check("1000", 1000, 1001, &[1500, 2000], Some("/srv/web"));
-        check("web:", 1000, 1001, &[1500, 2000], Some("/srv/web"));
-        check("web:logs", 1000, 2000, &[], Some("/srv/web"));
-        check("1000:0", 1000, 0, &[], Some("/srv/web"));
-        check("4242", 4242, 0, &[], None);
-        check("4242:4343", 4242, 4343, &[], None);
-        check(":logs", 0, 2000, &[], Some("/root"));
-        check("nohome", 1002, 1002, &[], None);
-    }
-
-    #[test]
-    fn who_is_not_in_the_image_is_named() {
-        for (wanted, named, expected) in [
-            ("nobody", "nobody", Reason::UserNotFound),
-            ("web:nogroup", "nogroup", Reason::GroupNotFound),
-            ("4294967295", "4294967295", Reason::UserNotFound),
-            ("0:4294967295", "4294967295", Reason::GroupNotFound),
-            ("huge", "huge", Reason::UserNotFound),
-        ] {
-            let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
-            assert!(
-                matches!(error, RuntimeError::Failed(ref failure) if failure.reason == expected),
-                "{wanted}"
-            );
-            assert!(error.to_string().contains(named), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_plain_root_needs_no_look_at_the_image() {
-        assert!(!needs_files("") && !needs_files("0:0") && !needs_files("root"));
-        assert!(
-            needs_files("web")
-                && needs_files("1000")
-                && needs_files("root:web")
-                && needs_files("0:5")
-        );
-    }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
 use state::digest::{is_digest, sha256};
+use state::failure::Failure;
 use state::reason::Reason;
 use state::reference::ImageReference;
 
@@ -12,10 +13,9 @@ use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
+use crate::oci::descriptor::Descriptor;
 use crate::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
-use crate::runtime::containerd::content::{
-    self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer,
-};
+use crate::runtime::containerd::content::{self, Opened, PIECE_BYTES, StoreError, Writer};
 use crate::runtime::containerd::lease::Lease;
 use crate::runtime::{PullProgress, RuntimeError};
 
@@ -81,14 +81,14 @@ impl Fetch<'_> {
             if let Some(bytes) =
                 content::read(&self.lease.client, version, MANIFEST_BYTES_MAX).await?
             {
-                return fetched(bytes, declared);
+                return Ok(fetched(bytes, declared)?);
             }
         }
         let mut patience = Patience::new(self.config);
         loop {
             let error = match self.registry()?.manifest(self.image, version).await {
                 Ok(sent) if !is_digest(version) || sha256(&sent.bytes) == version => {
-                    return fetched(sent.bytes, &sent.media_type);
+                    return Ok(fetched(sent.bytes, &sent.media_type)?);
                 }
                 Ok(sent) => mismatch("manifest", version, &sha256(&sent.bytes)),
                 Err(error) => error,
@@ -263,7 +263,7 @@ impl Fetch<'_> {
     }
 }
 
-fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, RuntimeError> {
+fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, Failure> {
     let (document, media_type) = manifest::parse(&bytes, declared)?;
     let blob = Descriptor {
         media_type,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
 use state::digest::is_digest;
+use state::failure::Failure;
 use state::reason::Reason;
 
 use super::manifest::{self, Document, Manifest};
@@ -44,9 +45,9 @@ pub(crate) fn configuration(
     bytes: &Bytes,
     manifest: &Manifest,
     host: &Platform,
-) -> Result<Configuration, RuntimeError> {
+) -> Result<Configuration, Failure> {
     let invalid = |fault: &dyn std::fmt::Display| {
-        RuntimeError::failed(
+        Failure::new(
             Reason::ImageInvalid,
             format!("the image's configuration cannot be used: {fault}"),
         )
@@ -61,7 +62,7 @@ pub(crate) fn configuration(
     // The index chose the variant already; many configurations do not name it.
     if host.os != made_for.os || host.architecture != made_for.architecture {
         let message = format!("the image is made for {made_for}, and this machine is {host}");
-        return Err(RuntimeError::failed(Reason::ImagePlatformMismatch, message));
+        return Err(Failure::new(Reason::ImagePlatformMismatch, message));
     }
     let diff_ids = parsed.rootfs().diff_ids().clone();
     if diff_ids.len() != manifest.layers.len() {
@@ -99,7 +100,7 @@ pub(crate) async fn look(
             };
             match manifest::parse(&bytes, &chosen.media_type)?.0 {
                 Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(nested()),
+                Document::Index(_) => return Err(nested().into()),
             }
         }
     };
@@ -122,8 +123,8 @@ pub(crate) async fn look(
 }
 
 /// The error for an index in an index, which no builder makes.
-pub(crate) fn nested() -> RuntimeError {
-    RuntimeError::failed(
+pub(crate) fn nested() -> Failure {
+    Failure::new(
         Reason::ImageFormatUnsupported,
         "the image's index leads to another index, which is not followed",
     )

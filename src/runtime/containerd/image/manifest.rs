@@ -2,11 +2,11 @@
 
 use serde::Deserialize;
 use state::digest::is_digest;
+use state::failure::Failure;
 use state::reason::Reason;
 
 use super::platform::Platform;
-use crate::runtime::RuntimeError;
-use crate::runtime::containerd::content::Descriptor;
+use crate::oci::descriptor::Descriptor;
 
 /// More layers than overlayfs can be mounted with as containerd does it; docker builds 127 at most.
 const LAYERS_MAX: usize = 128;
@@ -82,7 +82,7 @@ struct WireDescriptor {
 }
 
 impl WireDescriptor {
-    fn check(self) -> Result<(Descriptor, Option<Platform>), RuntimeError> {
+    fn check(self) -> Result<(Descriptor, Option<Platform>), Failure> {
         if is_digest(&self.digest) && i64::try_from(self.size).is_ok() {
             Ok((
                 Descriptor {
@@ -102,15 +102,15 @@ impl WireDescriptor {
     }
 }
 
-fn invalid(fault: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::failed(
+fn invalid(fault: impl std::fmt::Display) -> Failure {
+    Failure::new(
         Reason::ImageInvalid,
         format!("the image's manifest cannot be used: {fault}"),
     )
 }
 
-fn unsupported(fault: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::failed(
+fn unsupported(fault: impl std::fmt::Display) -> Failure {
+    Failure::new(
         Reason::ImageFormatUnsupported,
         format!("the image cannot be run: {fault}"),
     )
@@ -121,10 +121,10 @@ fn unsupported(fault: impl std::fmt::Display) -> RuntimeError {
 ///
 /// # Errors
 /// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or [`Reason::RegistryAnswerInvalid`], with what is wrong.
-pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), RuntimeError> {
+pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), Failure> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(|error| match bytes.trim_ascii_start().first() {
         Some(b'{') => invalid(error),
-        _ => RuntimeError::failed(
+        _ => Failure::new(
             Reason::RegistryAnswerInvalid,
             format!("the registry sent something that is no manifest ({declared:?}); is there a proxy or login page before it?"),
         ),
@@ -174,7 +174,7 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
     }
 }
 
-fn index(variants: Vec<WireDescriptor>) -> Result<Index, RuntimeError> {
+fn index(variants: Vec<WireDescriptor>) -> Result<Index, Failure> {
     if variants.len() > VARIANTS_MAX {
         return Err(invalid(format_args!(
             "it has {} variants, more than {VARIANTS_MAX}",
@@ -189,7 +189,7 @@ fn index(variants: Vec<WireDescriptor>) -> Result<Index, RuntimeError> {
     })
 }
 
-fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, RuntimeError> {
+fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, Failure> {
     let (config, _) = config.check()?;
     if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
         return Err(unsupported(format_args!(
@@ -224,7 +224,7 @@ impl Index {
     ///
     /// # Errors
     /// [`Reason::ImagePlatformMismatch`], with the platforms there are.
-    pub(crate) fn choose(&self, host: &Platform) -> Result<&Descriptor, RuntimeError> {
+    pub(crate) fn choose(&self, host: &Platform) -> Result<&Descriptor, Failure> {
         let manifests = || {
             self.variants.iter().filter(|(blob, _)| {
                 matches!(blob.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
@@ -244,7 +244,7 @@ impl Index {
             there.truncate(20);
             let there = if there.is_empty() { "no platform at all".to_owned() } else { there.join(", ") };
             let message = format!("the image has no variant for {host}, this machine's platform; it is made for {there}");
-            RuntimeError::failed(Reason::ImagePlatformMismatch, message)
+            Failure::new(Reason::ImagePlatformMismatch, message)
         })
     }
 }

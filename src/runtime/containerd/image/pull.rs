@@ -36,7 +36,7 @@ pub(crate) async fn run(
         }
     };
     let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else {
-        return Err(local::nested());
+        return Err(local::nested().into());
     };
     let config_bytes = fetch.configuration(&manifest.config).await?;
     let configuration = local::configuration(&config_bytes, manifest, host)?;

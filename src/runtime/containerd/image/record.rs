@@ -6,9 +6,10 @@ use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
 use state::reference::ImageReference;
 
+use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::client::{CallError, Client, quick};
-use crate::runtime::containerd::content::{Descriptor, refused};
+use crate::runtime::containerd::content::{refused, to_wire};
 
 /// The label of everything that the agent may take away again.
 const MANAGED: &str = "chas.io/managed";
@@ -54,7 +55,7 @@ pub(crate) async fn put(
     let image = api::Image {
         name: name.to_owned(),
         labels: HashMap::from([(MANAGED.to_owned(), "1".to_owned())]),
-        target: Some(target.to_wire()),
+        target: Some(to_wire(target)),
         ..api::Image::default()
     };
     let request = api::CreateImageRequest {

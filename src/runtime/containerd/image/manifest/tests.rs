@@ -1,6 +1,5 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use state::failure::Failure;
 
 use super::*;
 
@@ -27,16 +26,16 @@ fn variant(platform: Option<&str>) -> Value {
     variant
 }
 
-fn read(document: &Value, declared: &str) -> Result<(Document, String), RuntimeError> {
+fn read(document: &Value, declared: &str) -> Result<(Document, String), Failure> {
     parse(document.to_string().as_bytes(), declared)
 }
 
 #[track_caller]
-fn refused(result: Result<(Document, String), RuntimeError>, expected: Reason, part: &str) {
+fn refused(result: Result<(Document, String), Failure>, expected: Reason, part: &str) {
     match result {
-        Err(RuntimeError::Failed(Failure {
+        Err(Failure {
             reason, message, ..
-        })) => {
+        }) => {
             assert!(
                 reason == expected && message.contains(part),
                 "{reason}: {message}"

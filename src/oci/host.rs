@@ -1,18 +1,18 @@
-//! The facts about this host that an OCI spec depends on, read once at start.
+//! Facts about this host that an OCI spec depends on, read once at start.
 
 use std::io;
 use std::path::Path;
 
-/// What the OCI spec must know of the host.
+/// Facts of the host that the OCI spec depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// Its processor.
+    /// Processor.
     pub(crate) machine: Machine,
-    /// How its control groups are mounted.
+    /// Mount of the control groups.
     pub(crate) cgroup: Cgroup,
-    /// Our own hard limit on open files: runc may not raise a container's above it without `CAP_SYS_RESOURCE`.
+    /// Hard limit of the agent itself on open files: runc may not raise a container's above it without `CAP_SYS_RESOURCE`.
     pub(crate) open_files_max: u64,
-    /// The lowest `oom_score_adj` a container of ours may be given.
+    /// Lowest `oom_score_adj` that a container may be given.
     pub(crate) oom_score_min: i32,
 }
 
@@ -25,7 +25,7 @@ pub(crate) enum Machine {
     Aarch64,
 }
 
-/// How control groups are mounted at `/sys/fs/cgroup`.
+/// Mount of the control groups at `/sys/fs/cgroup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cgroup {
     /// A directory a controller (also the hybrid of systemd).
@@ -40,11 +40,11 @@ pub(crate) enum Cgroup {
 /// `cgroup2`'s magic number, as `statfs` tells it (linux/magic.h).
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
-/// Where the kernel's control groups are mounted, on every distribution with systemd.
+/// Mount point of the control groups, on every distribution with systemd.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 impl Host {
-    /// Reads them.
+    /// Facts of the host that the agent runs on.
     ///
     /// # Errors
     /// `/sys/fs/cgroup` cannot be asked what it is.
@@ -83,7 +83,7 @@ impl Host {
 }
 
 impl Cgroup {
-    /// How many processes of the control group at `path` (absolute, as in the OCI spec) the kernel killed for want of
+    /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel killed for want of
     /// memory; `None` once the group is gone.
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {
         let path = path.trim_start_matches('/');
@@ -98,7 +98,7 @@ impl Cgroup {
     }
 }
 
-/// Both `memory.oom_control` and `memory.events` hold a line `oom_kill N`.
+/// Number in the line `oom_kill N`, which both `memory.oom_control` and `memory.events` hold.
 fn parse_kills(text: &str) -> Option<u64> {
     text.lines()
         .find_map(|line| line.strip_prefix("oom_kill "))

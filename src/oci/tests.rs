@@ -1,13 +1,12 @@
-use serde_json::json;
+use serde_json::{Value, json};
 use state::assign::Pool;
 use state::desired::Owner;
-use state::failure::Failure;
 use state::store::{Limits, Store};
 
-use super::host::Machine;
+use super::host::{Cgroup, Machine};
 use super::*;
 
-/// The record that a deploy body with these fields becomes.
+/// Record that a deploy body with these fields becomes.
 pub(crate) fn record(fields: &Value) -> Record {
     let mut body = json!({"name": "web", "image": "nginx"});
     body.as_object_mut()
@@ -38,17 +37,16 @@ fn image(config: &Value) -> ImageConfiguration {
     serde_json::from_value(whole).unwrap()
 }
 
-fn build(
-    config: &Value,
-    fields: &Value,
-    user: &User,
-    cgroup: Cgroup,
-) -> Result<Value, RuntimeError> {
-    let attached = Attached {
-        netns: "/n".into(),
-        resolv_conf: "/r".into(),
-        hosts: "/h".into(),
-        hostname: "/hn".into(),
+fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<Value, Failure> {
+    let mounts = [
+        Mount::read_only("/r", "/etc/resolv.conf"),
+        Mount::read_only("/h", "/etc/hosts"),
+        Mount::read_only("/hn", "/etc/hostname"),
+    ];
+    let place = Placement {
+        netns: Path::new("/n"),
+        cgroups_path: "/chas/x-1",
+        mounts: &mounts,
     };
     let host = Host {
         machine: Machine::X86_64,
@@ -56,14 +54,7 @@ fn build(
         open_files_max: 4096,
         oom_score_min: 0,
     };
-    let json = spec(
-        &image(config),
-        &record(fields),
-        user,
-        &attached,
-        &host,
-        "/chas/x-1",
-    )?;
+    let json = spec(&image(config), &record(fields), user, &host, place)?;
     Ok(serde_json::from_slice(&json).unwrap())
 }
 
@@ -84,13 +75,7 @@ fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
         assert_eq!(plain(&both, &fields)["process"]["args"], json!(args));
     }
     let nothing = build(&json!({}), &json!({}), &User::default(), Cgroup::V2).unwrap_err();
-    assert!(matches!(
-        nothing,
-        RuntimeError::Failed(Failure {
-            reason: Reason::NoCommand,
-            ..
-        })
-    ));
+    assert_eq!(nothing.reason, Reason::NoCommand);
 }
 
 #[test]
@@ -121,7 +106,7 @@ fn the_environment_is_the_images_then_ours_then_what_was_asked() {
     let bare = plain(&json!({"Cmd": ["c"]}), &json!({}));
     assert_eq!(
         bare["process"]["env"],
-        json!(["HOSTNAME=web", format!("PATH={PATH_DEFAULT}")])
+        json!(["HOSTNAME=web", format!("PATH={}", process::PATH_DEFAULT)])
     );
 }
 
@@ -212,9 +197,9 @@ fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
         image(&json!({"Cmd": ["c"], "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT"}));
     assert_eq!(wanted_user(&config, &record(&json!({}))), "web");
     assert_eq!(wanted_user(&config, &record(&json!({"user": "0"}))), "0");
-    assert_eq!(working_dir(&config, &record(&json!({}))), "/srv");
+    assert_eq!(process::working_dir(&config, &record(&json!({}))), "/srv");
     assert_eq!(
-        working_dir(&config, &record(&json!({"working_dir": "/x"}))),
+        process::working_dir(&config, &record(&json!({"working_dir": "/x"}))),
         "/x"
     );
     assert_eq!(stop_signal(&config), "SIGQUIT".parse().ok());
@@ -293,8 +278,7 @@ fn every_field_is_one_that_the_oci_schema_knows() {
     }
 }
 
-/// The whole spec, byte for byte as it was written before: a container's record in containerd is compared with nothing,
-/// but what runs in the field must not change by an accident.
+/// Compares a whole spec byte for byte: containers in the field must not change by accident.
 #[track_caller]
 fn check_golden(
     expected: &str,
@@ -304,11 +288,15 @@ fn check_golden(
     machine: Machine,
     cgroup: Cgroup,
 ) {
-    let attached = Attached {
-        netns: "/run/chas/netns/x-1".into(),
-        resolv_conf: "/run/chas/files/x-1/resolv.conf".into(),
-        hosts: "/run/chas/files/x-1/hosts".into(),
-        hostname: "/run/chas/files/x-1/hostname".into(),
+    let mounts = [
+        Mount::read_only("/run/chas/files/x-1/resolv.conf", "/etc/resolv.conf"),
+        Mount::read_only("/run/chas/files/x-1/hosts", "/etc/hosts"),
+        Mount::read_only("/run/chas/files/x-1/hostname", "/etc/hostname"),
+    ];
+    let place = Placement {
+        netns: Path::new("/run/chas/netns/x-1"),
+        cgroups_path: "/chas/x-1",
+        mounts: &mounts,
     };
     let host = Host {
         machine,
@@ -317,7 +305,7 @@ fn check_golden(
         oom_score_min: -10,
     };
     let (image, record) = (image(config), record(fields));
-    let json = spec(&image, &record, user, &attached, &host, "/chas/x-1").unwrap();
+    let json = spec(&image, &record, user, &host, place).unwrap();
     assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());
 }
 

@@ -1,13 +1,13 @@
-//! Which system calls a container may make: an allow-list with docker's meaning. Whoever builds the OCI spec puts it in.
+//! System calls that a container may make: an allow-list with docker's meaning.
 //!
 //! What is not listed answers EPERM. runc itself answers ENOSYS for calls newer than every call listed here, so that a
 //! C library which tries a new call first falls back to the old one.
 
 use serde_json::{Value, json};
 
-use super::oci::host::Machine;
+use super::host::Machine;
 
-/// The calls every program may make, whatever its arguments. Absent on purpose are those that change the host (mounts,
+/// Calls that every program may make, whatever its arguments. Absent on purpose are those that change the host (mounts,
 /// modules, clocks, swap, reboot, accounting, keyrings), that make namespaces (`unshare`, `setns`), that widen the
 /// kernel's attack surface for little (`bpf`, `io_uring_*`, `userfaultfd`, `perf_event_open`), and the obsolete ones.
 const ALLOWED: &str = "
@@ -46,19 +46,19 @@ const ALLOWED: &str = "
     truncate64 ugetrlimit umask uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice
     wait4 waitid waitpid write writev";
 
-/// The flags of `clone` that make a namespace: `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
+/// Flags of `clone` that make a namespace: `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
 
-/// What `personality` may be set to: Linux, 32 bit, with UNAME26, both, and the question for the present one.
+/// Values that `personality` may be set to: Linux, 32 bit, with UNAME26, both, and the question for the present one.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
-/// The address family of virtual machine sockets, which reach past the network namespace.
+/// Address family of virtual machine sockets, which reach past the network namespace.
 const AF_VSOCK: u64 = 40;
 
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
-/// The profile as OCI's `linux.seccomp`, for a container with these capabilities.
+/// Seccomp profile as OCI's `linux.seccomp`, for a container with these capabilities.
 pub(crate) fn profile(machine: Machine, capabilities: &[String]) -> Value {
     let mut calls = vec![
         allow(&ALLOWED.split_ascii_whitespace().collect::<Vec<_>>()),
