@@ -21,9 +21,8 @@ use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
 use crate::reconcile::{Clock, Reconciler};
 use crate::registry::RegistryConfig;
-use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
-use crate::runtime::containerd::{Containerd, ContainerdConfig};
+use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown};
 
@@ -225,7 +224,7 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
 }
 
 fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containerd> {
-    let client = Client::new(&config.containerd.socket, &config.containerd.namespace);
+    let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
     let registry = RegistryConfig {
         insecure: config.registry.insecure.clone(),
         auth_file: config.registry.auth_file.clone(),
@@ -241,6 +240,7 @@ fn containerd(config: &Config, network: Arc<Network>) -> anyhow::Result<Containe
         logs_dir: logs_dir(config),
         executable,
         run_dir: config.state.run_dir.clone(),
+        oci_runtime: OciRuntime::default(),
     };
     Containerd::new(settings, client, network, images).context("the host's facts cannot be read")
 }

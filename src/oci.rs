@@ -1,7 +1,9 @@
-//! OCI runtime spec of a container, from its image, its record and facts about the host. Pure, and without containerd.
+//! OCI runtime spec of a container, from its image, its record and facts about the host. Pure, and
+//! without containerd.
 //!
-//! Source: opencontainers/runtime-spec 1.0.2. JSON is written directly: no two specs are ever hashed or compared, and a
-//! builder brings defaults (a shell as command, a host name) that a node must not have.
+//! Source: opencontainers/runtime-spec 1.0.2. JSON is written directly: no two specs are ever
+//! hashed or compared, and a builder brings defaults (a shell as command, a host name) that a node
+//! must not have.
 
 use std::path::Path;
 
@@ -32,7 +34,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) netns: &'a Path,
     /// Control group, absolute, as in `/chas/0123456789ab-1`.
     pub(crate) cgroups_path: &'a str,
-    /// Files and directories of the host to be seen in the container, mounted in this order after the kernel's own.
+    /// Files and directories of the host to be seen in the container, mounted in this order after
+    /// the kernel's own.
     pub(crate) mounts: &'a [Mount],
 }
 

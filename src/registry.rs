@@ -1,8 +1,9 @@
-//! Manifests and blobs from registries, by the OCI distribution specification. One request at a time: repeating one, and
-//! storing its bytes, is left to the pull. This room knows no runtime.
+//! Manifests and blobs from registries, by the OCI distribution specification. One request at a
+//! time: repeating one, and storing its bytes, is left to the pull. This room knows no runtime.
 //!
-//! Written on reqwest because oci-client 0.18 drops the headers of errors (`Retry-After`), reads manifests of any size,
-//! keeps the first credentials it is given, and turns a failed token request into a refusal of the image.
+//! Written on reqwest because oci-client 0.18 drops the headers of errors (`Retry-After`), reads
+//! manifests of any size, keeps the first credentials it is given, and turns a failed token request
+//! into a refusal of the image.
 
 use bytes::Bytes;
 use reqwest::header::{
@@ -26,7 +27,8 @@ mod http;
 #[cfg(test)]
 mod tests;
 
-/// The largest manifest or index: what the distribution specification asks registries to accept at least.
+/// The largest manifest or index: what the distribution specification asks registries to accept at
+/// least.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -61,8 +63,8 @@ impl Registry {
         })
     }
 
-    /// Digest that a tag stands for now, by a request that does not count against Docker Hub's limit.
-    /// `None`: the registry does not say.
+    /// Digest that a tag stands for now, by a request that does not count against Docker Hub's
+    /// limit. `None`: the registry does not say.
     ///
     /// # Errors
     /// When there is no answer at all.

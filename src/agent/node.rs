@@ -23,7 +23,7 @@ use crate::chas::Contact;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
-use crate::runtime::Foreign;
+use crate::runtime::UnmanagedContainer;
 use crate::writer::Writer;
 
 pub(super) mod link;
@@ -130,7 +130,7 @@ fn applied(seen: &Seen) -> Option<u64> {
         .map(|(generation, _)| *generation)
 }
 
-fn unmanaged(foreign: Foreign) -> View {
+fn unmanaged(foreign: UnmanagedContainer) -> View {
     let status = if foreign.running {
         Status::Running
     } else {

@@ -1,4 +1,4 @@
-//! What a failure of the network means to whoever called.
+//! Errors of the network, and the failure that each is shown as.
 
 use std::error::Error;
 
@@ -8,39 +8,40 @@ use state::reason::Reason;
 
 use crate::cause;
 
-/// Why the network is not as asked, cut by what the caller does next.
+/// Error of the network, cut by what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// Somebody else has the host port: wait until it is free, or for a spec with another one.
+    /// Another process or container has the host port: wait until it is free, or for a spec with
+    /// another one.
     #[error("host port {}/{} is in use by another process or container of this host", binding.host, binding.protocol.as_str())]
     PortTaken {
-        /// The one of the assignment's ports that is taken.
+        /// Binding of the assignment that is taken.
         binding: PortBinding,
     },
     /// The kernel, `nft` or the file system refused: try again later.
     #[error("{what}")]
     Failed {
-        /// Whose failure it is.
+        /// Part of the network that failed.
         part: Part,
-        /// What was tried.
+        /// Action that was tried, in words.
         what: String,
-        /// What came of it.
+        /// Cause.
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
-/// What of the network failed: where a person has to look.
+/// Part of the network that failed: where a person has to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// A netns, or the file that names it.
+    /// Netns, or the file that names it.
     Netns,
-    /// The bridge, or the way from a container to it.
+    /// Bridge, or the veth pair between a container and it.
     Bridge,
-    /// The table of host ports, or the rules for forwarding.
+    /// Table of host ports, or the rules for forwarding.
     Firewall,
-    /// The files by which containers know names.
+    /// Hosts files.
     Names,
-    /// None of these alone: threads, sockets.
+    /// No part alone: threads, sockets.
     Whole,
 }
 
@@ -56,7 +57,7 @@ impl NetworkError {
         }
     }
 
-    /// The same failure, as one of `part` unless it is known to be another's.
+    /// Same error, as one of `part` unless it is known to be another's.
     #[must_use]
     pub(super) fn of(self, part: Part) -> Self {
         match self {

@@ -10,7 +10,8 @@ pub(crate) struct Host {
     pub(crate) machine: Machine,
     /// Mount of the control groups.
     pub(crate) cgroup: Cgroup,
-    /// Hard limit of the agent itself on open files: runc may not raise a container's above it without `CAP_SYS_RESOURCE`.
+    /// Hard limit of the agent itself on open files: runc may not raise a container's above it
+    /// without `CAP_SYS_RESOURCE`.
     pub(crate) open_files_max: u64,
     /// Lowest `oom_score_adj` that a container may be given.
     pub(crate) oom_score_min: i32,
@@ -54,7 +55,8 @@ impl Host {
         let swap = Path::new(CGROUP_ROOT)
             .join("memory/memory.memsw.limit_in_bytes")
             .exists();
-        // `None` is "unlimited"; the kernel's own ceiling, fs.nr_open, is 2^20 unless somebody raised it.
+        // `None` is "unlimited"; the kernel's own ceiling, fs.nr_open, is 2^20 unless somebody
+        // raised it.
         let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .maximum
             .unwrap_or(1 << 20);
@@ -83,8 +85,8 @@ impl Host {
 }
 
 impl Cgroup {
-    /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel killed for want of
-    /// memory; `None` once the group is gone.
+    /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel
+    /// killed for want of memory; `None` once the group is gone.
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {
         let path = path.trim_start_matches('/');
         let file = match self {

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::host::Cgroup;
 
-/// Paths that tell of the host, its other containers or its power draw (a side channel): not to be seen at all.
+/// Paths that tell of the host, its other containers or its power draw (a side channel): not to be
+/// seen at all.
 pub(super) const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",

@@ -41,7 +41,8 @@ pub(super) fn process(
     }))
 }
 
-/// Command line, as in Kubernetes: `command` replaces the image's entrypoint and drops its command; `args` replaces its command.
+/// Command line, as in Kubernetes: `command` replaces the image's entrypoint and drops its command;
+/// `args` replaces its command.
 fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Failure> {
     let config = image.config().as_ref();
     let entrypoint = config

@@ -7,7 +7,8 @@ use super::host::Cgroup;
 
 /// Period of a CPU quota: the kernel's default.
 const CPU_PERIOD_US: u64 = 100_000;
-/// Bounds of `cpu.shares` in the kernel; a core has 1024. runc refuses more, so above 256 cores all weigh the same.
+/// Bounds of `cpu.shares` in the kernel; a core has 1024. runc refuses more, so above 256 cores all
+/// weigh the same.
 const CPU_SHARES_MIN: u64 = 2;
 const CPU_SHARES_MAX: u64 = 262_144;
 
@@ -22,7 +23,8 @@ pub(super) fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
     }
     if let Some(memory) = wanted.memory {
         resources["memory"] = json!({"limit": memory.0});
-        // The sum of memory and swap: equal means no swap. Where swap is not accounted, asking for it is an error.
+        // The sum of memory and swap: equal means no swap. Where swap is not accounted, asking for
+        // it is an error.
         if cgroup != (Cgroup::V1 { swap: false }) {
             resources["memory"]["swap"] = json!(memory.0);
         }

@@ -1,15 +1,16 @@
 //! System calls that a container may make: an allow-list with docker's meaning.
 //!
-//! What is not listed answers EPERM. runc itself answers ENOSYS for calls newer than every call listed here, so that a
-//! C library which tries a new call first falls back to the old one.
+//! What is not listed answers EPERM. runc itself answers ENOSYS for calls newer than every call
+//! listed here, so that a C library which tries a new call first falls back to the old one.
 
 use serde_json::{Value, json};
 
 use super::host::Machine;
 
-/// Calls that every program may make, whatever its arguments. Absent on purpose are those that change the host (mounts,
-/// modules, clocks, swap, reboot, accounting, keyrings), that make namespaces (`unshare`, `setns`), that widen the
-/// kernel's attack surface for little (`bpf`, `io_uring_*`, `userfaultfd`, `perf_event_open`), and the obsolete ones.
+/// Calls that every program may make, whatever its arguments. Absent on purpose are those that
+/// change the host (mounts, modules, clocks, swap, reboot, accounting, keyrings), that make
+/// namespaces (`unshare`, `setns`), that widen the kernel's attack surface for little (`bpf`,
+/// `io_uring_*`, `userfaultfd`, `perf_event_open`), and the obsolete ones.
 const ALLOWED: &str = "
     accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32 clock_adjtime
     clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep clock_nanosleep_time64
@@ -46,10 +47,12 @@ const ALLOWED: &str = "
     truncate64 ugetrlimit umask uname unlink unlinkat uretprobe utime utimensat utimensat_time64 utimes vfork vmsplice
     wait4 waitid waitpid write writev";
 
-/// Flags of `clone` that make a namespace: `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`.
+/// Flags of `clone` that make a namespace: `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`,
+/// `NEWUSER`, `NEWPID`, `NEWNET`.
 const CLONE_NAMESPACES: u64 = 0x7E02_0000;
 
-/// Values that `personality` may be set to: Linux, 32 bit, with UNAME26, both, and the question for the present one.
+/// Values that `personality` may be set to: Linux, 32 bit, with UNAME26, both, and the question for
+/// the present one.
 const PERSONALITIES: [u64; 5] = [0, 0x8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
 /// Address family of virtual machine sockets, which reach past the network namespace.
@@ -64,7 +67,8 @@ pub(crate) fn profile(machine: Machine, capabilities: &[String]) -> Value {
         allow(&ALLOWED.split_ascii_whitespace().collect::<Vec<_>>()),
         json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }),
-        // Its flags lie in memory, where a filter cannot look. ENOSYS makes every C library use `clone` instead.
+        // Its flags lie in memory, where a filter cannot look. ENOSYS makes every C library use
+        // `clone` instead.
         json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
         json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 0, "value": AF_VSOCK, "op": "SCMP_CMP_NE" }] }),

@@ -1,4 +1,5 @@
-//! Identity of a container's process: `user[:group]`, by name or number, resolved with the image's own files. Pure.
+//! Identity of a container's process: `user[:group]`, by name or number, resolved with the image's
+//! own files. Pure.
 
 use state::failure::Failure;
 use state::reason::Reason;
@@ -21,7 +22,8 @@ const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
 /// Whether `wanted` can only be resolved with the image's `/etc/passwd` and `/etc/group`.
 ///
-/// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no look at the image.
+/// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no
+/// look at the image.
 pub(crate) fn needs_files(wanted: &str) -> bool {
     !matches!(
         wanted,
@@ -31,11 +33,13 @@ pub(crate) fn needs_files(wanted: &str) -> bool {
 
 /// Identity that `user[:group]` stands for, by docker's rules.
 ///
-/// A number without an entry is taken as it is, with group 0. Without `:group`, the group is the one of the user's
-/// entry, and the supplementary groups are those that list the user's name. Broken lines of the files are skipped.
+/// A number without an entry is taken as it is, with group 0. Without `:group`, the group is the
+/// one of the user's entry, and the supplementary groups are those that list the user's name.
+/// Broken lines of the files are skipped.
 ///
 /// # Errors
-/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above 2147483647.
+/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above
+/// 2147483647.
 pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, Failure> {
     let (user, of_group) = wanted
         .split_once(':')

@@ -281,7 +281,7 @@ impl<R: Runtime> Reconciler<R> {
                     .await?)
             }
             (Step::Forget, Some(_)) => {
-                self.runtime.forget(id).await?;
+                self.runtime.remove_logs(id).await?;
                 Ok(self.writer.write(move |store| store.forget(id)).await?)
             }
             (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),

@@ -1,4 +1,5 @@
-//! Access to registries: what they ask for, the credentials configured for them, and the grants obtained with those.
+//! Access to registries: what they ask for, the credentials configured for them, and the grants
+//! obtained with those.
 
 pub(super) mod challenge;
 pub(super) mod credentials;

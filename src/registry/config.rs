@@ -6,13 +6,16 @@ use std::time::Duration;
 /// Configuration of all registries: access, trust, and how long a pull goes on.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
-    /// `host[:port]`s reached over plain HTTP, written as in image references. No other host ever is.
+    /// `host[:port]`s reached over plain HTTP, written as in image references. No other host ever
+    /// is.
     pub insecure: Vec<String>,
-    /// Credentials in the format of docker's `config.json` (`auths` only); read again whenever it changed. `None`: none.
+    /// Credentials in the format of docker's `config.json` (`auths` only); read again whenever it
+    /// changed. `None`: none.
     pub auth_file: Option<PathBuf>,
     /// PEM certificates of authorities to trust besides the system's. `None`: only the system's.
     pub ca_file: Option<PathBuf>,
-    /// Layers of one pull that are downloaded at once: three fill a line without crowding out other traffic.
+    /// Layers of one pull that are downloaded at once: three fill a line without crowding out other
+    /// traffic.
     pub layers_max: usize,
     /// Pulls at once; further ones wait for their turn.
     pub pulls_max: usize,

@@ -121,7 +121,8 @@ impl RegistryError {
         Self::passing(reason, message)
     }
 
-    /// Failure that a status other than success means. `wanted` names what was asked for, as in `manifest of r.example/web:1`.
+    /// Failure that a status other than success means. `wanted` names what was asked for, as in
+    /// `manifest of r.example/web:1`.
     pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
         let status = response.status();
         let retry_after = asked_for(&response);

@@ -1,5 +1,5 @@
-//! One HTTP request to a registry: hosts that may be reached in the clear, redirects followed, and secrets kept from
-//! other hosts.
+//! One HTTP request to a registry: hosts that may be reached in the clear, redirects followed, and
+//! secrets kept from other hosts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::lookup::Lookup;
 /// A name lookup, TCP and TLS together may take this long.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Redirects followed for one request: real registries need one, to the store of their blobs; two with a mirror.
+/// Redirects followed for one request: real registries need one, to the store of their blobs; two
+/// with a mirror.
 const REDIRECTS_MAX: usize = 5;
 
 /// HTTP client for registries, with the hosts that may be reached without TLS.
@@ -130,8 +131,8 @@ impl Http {
     /// Body that must be small. `what` names it in the error.
     ///
     /// # Errors
-    /// [`Reason::ImageInvalid`] when it has more than `bytes_max` bytes; [`RegistryError::Passing`] when the connection
-    /// broke.
+    /// [`Reason::ImageInvalid`] when it has more than `bytes_max` bytes; [`RegistryError::Passing`]
+    /// when the connection broke.
     pub(crate) async fn read(
         &self,
         mut response: Response,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+mod arrows;
+
 /// What each room at the top may use of the others. Whatever is not here may use nothing.
 const MAY_USE: &[(&str, &[&str])] = &[
     (
@@ -22,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "notify",
             "reconcile",
+            "registry",
             "runtime",
             "shutdown",
             "writer",

@@ -1,4 +1,5 @@
-//! Users and passwords for registries, from a file in the format of docker's `config.json`, read again whenever it changed.
+//! Users and passwords for registries, from a file in the format of docker's `config.json`, read
+//! again whenever it changed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,7 +38,8 @@ type Stamp = (i64, i64, u64, u64);
 pub(crate) struct RegistryCredentials {
     /// `Authorization` of basic authentication; `None`: the file has no entry.
     pub(crate) basic: Option<HeaderValue>,
-    /// Grows each time the file changes: what was obtained with an older edition is to be obtained anew.
+    /// Grows each time the file changes: what was obtained with an older edition is to be obtained
+    /// anew.
     pub(crate) edition: u64,
     /// Fault of the file, for the message of an error; `None`: it was read.
     pub(crate) fault: Option<String>,
@@ -52,7 +54,8 @@ impl CredentialsFile {
         }
     }
 
-    /// Credentials for a registry, named as in image references; the file is read again if it changed.
+    /// Credentials for a registry, named as in image references; the file is read again if it
+    /// changed.
     pub(crate) fn of(&self, registry: &str) -> RegistryCredentials {
         let mut contents = self.read.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(file) = &self.file {
@@ -162,7 +165,8 @@ impl Table {
     }
 }
 
-/// docker writes keys as `host[:port]` or as URLs, and Docker Hub's as `https://index.docker.io/v1/`.
+/// docker writes keys as `host[:port]` or as URLs, and Docker Hub's as
+/// `https://index.docker.io/v1/`.
 fn registry_of(key: &str) -> String {
     let bare = key
         .trim_start_matches("https://")

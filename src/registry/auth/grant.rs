@@ -1,4 +1,5 @@
-//! Value of `Authorization` for a registry: a password, or a token that is fetched, kept and renewed here.
+//! Value of `Authorization` for a registry: a password, or a token that is fetched, kept and
+//! renewed here.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -16,7 +17,8 @@ use super::credentials::{CredentialsFile, RegistryCredentials};
 use crate::registry::fault::RegistryError;
 use crate::registry::http::{self, Http};
 
-/// Grants kept at once: one for each repository that is being pulled; beyond that they are fetched again.
+/// Grants kept at once: one for each repository that is being pulled; beyond that they are fetched
+/// again.
 const GRANTS_MAX: usize = 256;
 
 /// A token is a signed list of rights; the largest seen are some 10 kB.

@@ -1,5 +1,5 @@
-//! Brings an image's parts into the content store: from there if they are there already, else from the registry, going
-//! on where an earlier try ended.
+//! Parts of an image, brought into the content store: from there if they are stored already, else
+//! from the registry, resumed where an earlier try ended.
 
 use std::collections::HashMap;
 
@@ -15,14 +15,16 @@ use super::manifest::{self, Document};
 use super::patience::Patience;
 use crate::oci::descriptor::Descriptor;
 use crate::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
-use crate::runtime::containerd::content::{self, Opened, PIECE_BYTES, StoreError, Writer};
-use crate::runtime::containerd::lease::Lease;
+use crate::runtime::containerd::rpc::content::{
+    self, BlobWriter, ContentError, OpenedBlob, PIECE_BYTES,
+};
+use crate::runtime::containerd::rpc::lease::Lease;
 use crate::runtime::{PullProgress, RuntimeError};
 
-/// One pull's way to the parts of its image.
+/// Access of one pull to the parts of its image.
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
-    /// `None`: only what is on the node may be used.
+    /// Source of missing parts; `None`: only stored ones may be used.
     pub(crate) registry: Option<&'a Registry>,
     pub(crate) config: &'a RegistryConfig,
     pub(crate) flights: &'a Flights,
@@ -31,21 +33,21 @@ pub(crate) struct Fetch<'a> {
     pub(crate) progress: &'a PullProgress,
 }
 
-/// A manifest or index with the bytes that its digest is over.
+/// Manifest or index with the bytes that its digest is over.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedDocument {
     pub(crate) document: Document,
     pub(crate) blob: Descriptor,
     pub(crate) bytes: Bytes,
 }
 
-/// Why one try to download a layer ended.
+/// End of one try to download a layer.
 #[derive(Debug, thiserror::Error)]
 enum TryError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] ContentError),
 }
 
 impl Fetch<'_> {
@@ -59,7 +61,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// The digest a tag stands for now; `None`: only its manifest can tell.
+    /// Digest that a tag stands for now; `None`: only its manifest can tell.
     pub(crate) async fn resolve(&self, tag: &str) -> Result<Option<String>, RuntimeError> {
         let mut patience = Patience::new(self.config);
         loop {
@@ -70,14 +72,15 @@ impl Fetch<'_> {
         }
     }
 
-    /// The manifest or index under a tag or digest. `declared` is the media type it was promised with, if any.
+    /// Manifest or index under a tag or digest. `declared` is the media type it was promised with,
+    /// if any.
     pub(crate) async fn document(
         &self,
         version: &str,
         declared: &str,
-    ) -> Result<Fetched, RuntimeError> {
+    ) -> Result<FetchedDocument, RuntimeError> {
         if is_digest(version) {
-            self.lease.hold_blob(version).await?;
+            self.lease.keep_blob(version).await?;
             if let Some(bytes) =
                 content::read(&self.lease.client, version, MANIFEST_BYTES_MAX).await?
             {
@@ -97,7 +100,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// The image's configuration.
+    /// Configuration of the image.
     pub(crate) async fn configuration(&self, blob: &Descriptor) -> Result<Bytes, RuntimeError> {
         if blob.size > CONFIG_BYTES_MAX as u64 {
             let message = format!(
@@ -106,7 +109,7 @@ impl Fetch<'_> {
             );
             return Err(RuntimeError::failed(Reason::ImageInvalid, message));
         }
-        self.lease.hold_blob(&blob.digest).await?;
+        self.lease.keep_blob(&blob.digest).await?;
         if let Some(bytes) =
             content::read(&self.lease.client, &blob.digest, CONFIG_BYTES_MAX).await?
         {
@@ -148,7 +151,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// A layer's blob, which may be large: downloaded in as many tries as it takes, each from where the last one ended.
+    /// Downloads a layer's blob, which may be large, in as many tries as it takes, each from where
+    /// the last one ended.
     pub(crate) async fn layer(&self, blob: &Descriptor) -> Result<(), RuntimeError> {
         let _alone = self.flights.enter(&format!("blob {}", blob.digest)).await;
         let mut patience = Patience::new(self.config);
@@ -168,7 +172,7 @@ impl Fetch<'_> {
                 }
                 Err(TryError::Store(error)) => {
                     let error = self.recover(blob, error).await?;
-                    // What was thrown away is to be fetched once more.
+                    // The part that was deleted is to be fetched once more.
                     self.progress.add_total(std::mem::take(&mut counted));
                     error
                 }
@@ -177,19 +181,20 @@ impl Fetch<'_> {
         }
     }
 
-    /// Makes a clean start possible after the content store refused a blob.
+    /// Makes a clean start possible after the content store refused a blob, and answers the error
+    /// of the try.
     async fn recover(
         &self,
         blob: &Descriptor,
-        error: StoreError,
+        error: ContentError,
     ) -> Result<RegistryError, RuntimeError> {
         match error {
-            StoreError::Runtime(error) => Err(error),
-            StoreError::Locked(_) => Ok(RegistryError::passing(
+            ContentError::Runtime(error) => Err(error),
+            ContentError::Locked(_) => Ok(RegistryError::passing(
                 Reason::CreateFailed,
                 error.to_string(),
             )),
-            StoreError::Mismatch(message) => {
+            ContentError::Mismatch(message) => {
                 content::abort(&self.lease.client, &blob.digest).await?;
                 let registry = self.image.registry();
                 let message = format!(
@@ -201,15 +206,15 @@ impl Fetch<'_> {
         }
     }
 
-    /// One try. `counted` is what of the blob has been reported as fetched.
+    /// Downloads a layer's blob in one try. `counted` are its bytes that were reported as fetched.
     async fn try_layer(&self, blob: &Descriptor, counted: &mut u64) -> Result<(), TryError> {
         let mut writer = match content::open(&self.lease.client, blob).await? {
-            Opened::There => return Ok(()),
-            Opened::Writer(writer) => writer,
+            OpenedBlob::Complete => return Ok(()),
+            OpenedBlob::Writer(writer) => writer,
         };
         self.count(&writer, counted);
         if writer.offset() < blob.size {
-            let registry = self.registry().map_err(StoreError::from)?;
+            let registry = self.registry().map_err(ContentError::from)?;
             let mut body = registry
                 .blob(self.image, &blob.digest, writer.offset())
                 .await?;
@@ -224,7 +229,7 @@ impl Fetch<'_> {
                     Err(error) => break Err(error),
                 }
                 if writer.offset() + buffer.len() as u64 > blob.size {
-                    return Err(StoreError::Mismatch(format!(
+                    return Err(ContentError::Mismatch(format!(
                         "more than the {} bytes promised",
                         blob.size
                     ))
@@ -254,7 +259,7 @@ impl Fetch<'_> {
         Ok(writer.commit(HashMap::new()).await?)
     }
 
-    fn count(&self, writer: &Writer, counted: &mut u64) {
+    fn count(&self, writer: &BlobWriter, counted: &mut u64) {
         self.progress
             .add_fetched(writer.offset().saturating_sub(*counted));
         self.progress
@@ -263,14 +268,14 @@ impl Fetch<'_> {
     }
 }
 
-fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, Failure> {
+fn fetched(bytes: Bytes, declared: &str) -> Result<FetchedDocument, Failure> {
     let (document, media_type) = manifest::parse(&bytes, declared)?;
     let blob = Descriptor {
         media_type,
         digest: sha256(&bytes),
         size: bytes.len() as u64,
     };
-    Ok(Fetched {
+    Ok(FetchedDocument {
         document,
         blob,
         bytes,

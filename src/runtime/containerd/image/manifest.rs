@@ -1,4 +1,5 @@
-//! Reads manifests and indexes, of OCI and of Docker, from registries that are not trusted: everything has a bound.
+//! Manifests and indexes, of OCI and of Docker, from registries that are not trusted: everything
+//! has a bound.
 
 use serde::Deserialize;
 use state::digest::is_digest;
@@ -8,7 +9,8 @@ use state::reason::Reason;
 use super::platform::Platform;
 use crate::oci::descriptor::Descriptor;
 
-/// More layers than overlayfs can be mounted with as containerd does it; docker builds 127 at most.
+/// Largest number of layers that overlayfs can be mounted with as containerd does it; docker builds
+/// 127 at most.
 const LAYERS_MAX: usize = 128;
 
 /// Variants and attestations in one index; the largest official images have some 30.
@@ -36,21 +38,21 @@ const LAYERS: [&str; 10] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 
-/// What a reference leads to.
+/// Document that a reference leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
-    /// One image.
+    /// Manifest of one image.
     Manifest(Manifest),
-    /// The same image for several platforms.
+    /// Index of the same image for several platforms.
     Index(Index),
 }
 
-/// One image for one platform.
+/// Image for one platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// The image's configuration.
+    /// Configuration of the image.
     pub(crate) config: Descriptor,
-    /// The layers, bottom up.
+    /// Layers, bottom up.
     pub(crate) layers: Vec<Descriptor>,
 }
 
@@ -116,11 +118,12 @@ fn unsupported(fault: impl std::fmt::Display) -> Failure {
     )
 }
 
-/// Reads a manifest or index, and says its media type. `declared` is what the registry calls it: some manifests do not
-/// say so themselves.
+/// Manifest or index in `bytes`, and its media type. `declared` is the type that the registry
+/// names: some manifests hold none.
 ///
 /// # Errors
-/// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or [`Reason::RegistryAnswerInvalid`], with what is wrong.
+/// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or
+/// [`Reason::RegistryAnswerInvalid`], with what is wrong.
 pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), Failure> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(|error| match bytes.trim_ascii_start().first() {
         Some(b'{') => invalid(error),
@@ -166,7 +169,8 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
                 media_type.to_owned(),
             ))
         }
-        // Read one way here and the other way by somebody else, the same digest would be two images (CVE-2021-41190).
+        // Read one way here and the other way by somebody else, the same digest would be two images
+        // (CVE-2021-41190).
         (Some(_), ..) => Err(invalid("it claims to be an index and a manifest at once")),
         _ => Err(unsupported(format_args!(
             "a document of type {named:?} is no image"
@@ -220,7 +224,7 @@ fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manif
 }
 
 impl Index {
-    /// The variant for `host`.
+    /// Manifest of the variant for `host`.
     ///
     /// # Errors
     /// [`Reason::ImagePlatformMismatch`], with the platforms there are.
@@ -233,7 +237,8 @@ impl Index {
         let suiting = manifests()
             .rev()
             .filter_map(|(blob, platform)| Some((host.suits(platform.as_ref()?)?, blob)));
-        // Of equals the first, as every other client has it. What says nothing about its platform is tried last.
+        // Of equals the first, as every other client has it. What says nothing about its platform
+        // is tried last.
         let best = suiting.max_by_key(|(rank, _)| *rank).map(|(_, blob)| blob);
         best.or_else(|| manifests().find(|(_, platform)| platform.is_none()).map(|(blob, _)| blob)).ok_or_else(|| {
             let mut there: Vec<_> = manifests()

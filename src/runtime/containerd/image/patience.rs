@@ -1,4 +1,5 @@
-//! How long a pull goes on after failures that may pass: as long as it advances, and a bounded number of times.
+//! Retries within a pull, after failures that may pass: as long as it advances, and a bounded
+//! number of times.
 
 use std::time::Duration;
 
@@ -7,10 +8,11 @@ use state::failure::Failure;
 use crate::backoff;
 use crate::registry::{RegistryConfig, RegistryError};
 
-/// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers 12 GB.
+/// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers
+/// 12 GB.
 const ATTEMPTS_IN_ALL_MAX: u32 = 256;
 
-/// Counts what one blob or manifest has cost so far.
+/// Tries that one blob or manifest has cost so far.
 #[derive(Debug)]
 pub(crate) struct Patience<'a> {
     config: &'a RegistryConfig,
@@ -20,7 +22,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// All patience there is.
+    /// Patience of a pull that has not tried yet.
     pub(crate) fn new(config: &'a RegistryConfig) -> Self {
         Self {
             config,
@@ -30,7 +32,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// The last try brought something, although it failed.
+    /// Notes that the last try brought something, although it failed.
     pub(crate) fn advanced(&mut self) {
         self.advanced = true;
     }
@@ -38,8 +40,8 @@ impl<'a> Patience<'a> {
     /// Waits before another try.
     ///
     /// # Errors
-    /// The failure itself, when another try cannot help, or there were enough, or the registry wants to be left alone for
-    /// longer than a pull waits.
+    /// The failure itself, when another try cannot help, or there were enough, or the registry
+    /// wants to be left alone for longer than a pull waits.
     pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), Failure> {
         self.in_vain = if std::mem::take(&mut self.advanced) {
             0
@@ -60,7 +62,7 @@ impl<'a> Patience<'a> {
             self.config.retry_max,
             self.in_vain.saturating_sub(1),
         );
-        tracing::debug!(%error, wait = ?own.max(asked), "a request failed; it is tried again");
+        tracing::debug!(%error, wait = ?own.max(asked), "request failed; retrying");
         tokio::time::sleep(own.max(asked)).await;
         Ok(())
     }

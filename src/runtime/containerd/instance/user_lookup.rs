@@ -1,32 +1,33 @@
-//! Lookup of a container's user in the files of its image, by a read-only mount that lasts a moment.
+//! Lookup of a container's user in the files of its image, by a read-only mount that lasts a
+//! moment.
 
 use std::io::{self, Read as _};
 use std::path::Path;
 use std::time::SystemTime;
 
-use containerd_client::services::v1::snapshots as snapshots_api;
 use containerd_client::types::Mount;
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::{MountFlags, UnmountFlags};
 use state::reason::Reason;
 use uuid::Uuid;
 
-use super::client::{Client, quick};
-use super::lease::Lease;
-use super::unpack::{self, SNAPSHOTTER};
 use crate::oci::user::{User, needs_files, resolve};
 use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
+use crate::runtime::containerd::rpc::lease::Lease;
+use crate::runtime::containerd::rpc::snapshots;
 
 /// Bytes read of `/etc/passwd`: no real one is larger, and a hostile one must not fill the memory.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Identity that `wanted` stands for in the image whose topmost snapshot is `parent`. The image is mounted below
-/// `run_dir` for a moment.
+/// Identity that `wanted` stands for in the image whose topmost snapshot is `parent`. The image is
+/// mounted below `run_dir` for a moment.
 ///
 /// # Errors
-/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`RuntimeError::ImageLost`] when the snapshot is not there.
+/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`RuntimeError::ImageLost`] when the
+/// snapshot is not there.
 pub(crate) async fn lookup(
-    client: &Client,
+    client: &ContainerdClient,
     wanted: &str,
     parent: &str,
     run_dir: &Path,
@@ -37,16 +38,10 @@ pub(crate) async fn lookup(
     // Without a lease, containerd's garbage collector may take the view while it is mounted.
     let key = format!("chas-view-{}", Uuid::new_v4().simple());
     let lease = Lease::open(client, &key, SystemTime::now()).await?;
-    let request = snapshots_api::ViewSnapshotRequest {
-        snapshotter: SNAPSHOTTER.to_owned(),
-        key: key.clone(),
-        parent: parent.to_owned(),
-        ..snapshots_api::ViewSnapshotRequest::default()
-    };
-    let files = match quick(lease.client.snapshots().view(request)).await {
-        Ok(view) => {
+    let files = match snapshots::view(&lease.client, &key, parent).await {
+        Ok(mounts) => {
             let directory = run_dir.join(&key);
-            let read = tokio::task::spawn_blocking(move || files(&view.mounts, &directory)).await;
+            let read = tokio::task::spawn_blocking(move || files(&mounts, &directory)).await;
             let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
             read.map_err(|error| {
                 RuntimeError::failed(
@@ -55,10 +50,10 @@ pub(crate) async fn lookup(
                 )
             })
         }
-        Err(super::client::CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
-        Err(error) => Err(error.into()),
+        Err(CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "view a snapshot")),
     };
-    unpack::remove(client, &key).await;
+    snapshots::discard(client, &key).await;
     lease.close().await?;
     let (passwd, group) = files?;
     Ok(resolve(wanted, &passwd, &group)?)
@@ -104,8 +99,8 @@ fn mount(mounts: &[Mount], directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Contents of a file below `root`. The image's author may have made it a link to anywhere: it is followed as the container
-/// would, never out of the image.
+/// Contents of a file below `root`. The image's author may have made it a link to anywhere: it is
+/// followed as the container would, never out of the image.
 fn read(root: &Path, path: &str) -> io::Result<String> {
     let root = std::fs::File::open(root)?;
     let opened = rustix::fs::openat2(

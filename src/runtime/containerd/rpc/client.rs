@@ -1,4 +1,4 @@
-//! The gRPC channel to containerd and how its errors read. Who calls what is left to the files beside it.
+//! gRPC channel to containerd, and the one place that says what a failed call means.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use hyper_util::rt::TokioIo;
+use state::reason::Reason;
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -15,14 +16,19 @@ use tonic::{Code, Request, Status};
 
 use crate::runtime::RuntimeError;
 
-/// A reply may be this large: a listing of a thousand containers, each with its OCI spec and seccomp profile, is some
-/// 8 MB, while tonic's own limit of 4 MiB ends at about 550 of them. containerd itself sends 16 MiB at most.
+/// Largest reply that is read: a listing of a thousand containers, each with its OCI spec and
+/// seccomp profile, is some 8 MB, while tonic's own limit of 4 MiB ends at about 550 of them.
+/// containerd itself sends 16 MiB at most.
 const REPLY_BYTES_MAX: usize = 64 << 20;
 
-/// A cheap call (a look, a record) that takes longer than this counts as containerd being away.
+/// A cheap call (a look, a label) that takes longer than this counts as containerd being
+/// unreachable.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Puts the namespace, and the lease if there is one, into every call.
+/// Words of the kernel for a disk without space, as containerd passes them on.
+const FULL_DISK: [&str; 2] = ["no space left on device", "disk quota exceeded"];
+
+/// Namespace, and lease if there is one, of every call.
 #[derive(Clone, Debug)]
 pub(crate) struct Scope {
     namespace: MetadataValue<Ascii>,
@@ -43,14 +49,15 @@ impl Interceptor for Scope {
     }
 }
 
-/// The transport each generated client is built on.
+/// Transport that each generated client is built on.
 pub(crate) type Scoped = InterceptedService<Channel, Scope>;
 
-/// One connection to containerd, made at the first call and again by itself whenever it broke.
+/// Connection to containerd, made at the first call and again by itself whenever it broke.
 ///
-/// It has no HTTP/2 keep-alive: containerd's server answers the fourth ping with `ENHANCE_YOUR_CALM`.
+/// There is no HTTP/2 keep-alive: containerd's server answers the fourth ping with
+/// `ENHANCE_YOUR_CALM`.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct ContainerdClient {
     channel: Channel,
     scope: Scope,
     namespace: String,
@@ -66,8 +73,9 @@ macro_rules! services {
     };
 }
 
-impl Client {
-    /// A client of the containerd that listens on `socket`, for one of its namespaces. Connects at the first call.
+impl ContainerdClient {
+    /// Client of the containerd that listens on `socket`, for one of its namespaces. Connects at
+    /// the first call.
     ///
     /// # Panics
     /// Never: the URI is a constant that the connector ignores.
@@ -93,13 +101,13 @@ impl Client {
         }
     }
 
-    /// The containerd namespace that all calls are about.
+    /// Namespace of containerd that all calls are about.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// The same client, with everything it creates held by `lease`.
+    /// Client with the same connection whose creations `lease` keeps from the garbage collector.
     #[must_use]
     pub(crate) fn leased(&self, lease: &str) -> Self {
         let mut client = self.clone();
@@ -120,31 +128,34 @@ impl Client {
         version: VersionClient in api::version_client;
     }
 
-    /// Makes sure that containerd answers, and says which version it is.
+    /// Version of containerd, as a proof that it answers.
     ///
     /// # Errors
     /// [`RuntimeError::Unavailable`] when it does not within the time for a cheap call.
     pub async fn probe(&self) -> Result<String, RuntimeError> {
-        Ok(quick(self.version().version(())).await?.version)
+        let reply = quick(self.version().version(())).await;
+        let reply =
+            reply.map_err(|error| error.into_error(Reason::CreateFailed, "tell its version"))?;
+        Ok(reply.version)
     }
 }
 
-/// What a call's failure means to the room that made it.
+/// Failure of a call, cut by what its caller does next.
 #[derive(Debug)]
 pub(crate) enum CallError {
-    /// There is no such thing.
+    /// The object is absent.
     NotFound(String),
-    /// It is there already.
+    /// The object exists already.
     AlreadyExists,
     /// The connection broke, or containerd does not answer.
     Unavailable(String),
-    /// containerd, the shim or runc said no; its text is meant for people.
+    /// containerd, the shim or runc refused; the text is meant for people.
     Refused(String),
 }
 
 impl From<Status> for CallError {
-    /// A broken connection arrives as `Unavailable` on new calls and as `Unknown` with a source on those under way;
-    /// refusals of containerd and runc are mostly `Unknown` without one.
+    /// A broken connection arrives as `Unavailable` on new calls and as `Unknown` with a source on
+    /// those under way; refusals of containerd and runc are mostly `Unknown` without one.
     fn from(status: Status) -> Self {
         let broken = std::error::Error::source(&status).is_some();
         let message = status.message().to_owned();
@@ -162,24 +173,26 @@ impl From<Status> for CallError {
     }
 }
 
-impl From<CallError> for RuntimeError {
-    /// For calls where every answer but success is unexpected.
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Unavailable(message) => Self::Unavailable(message),
-            CallError::NotFound(message) | CallError::Refused(message) => Self::failed(
-                state::reason::Reason::CreateFailed,
-                format!("containerd: {message}"),
-            ),
-            CallError::AlreadyExists => Self::failed(
-                state::reason::Reason::CreateFailed,
-                "containerd: it exists already",
-            ),
+impl CallError {
+    /// Error for a caller that expected nothing but success of `doing`, as in `list containers`:
+    /// shown under `reason`, unless the disk is full, which has a reason of its own.
+    pub(crate) fn into_error(self, reason: Reason, doing: &str) -> RuntimeError {
+        let text = match self {
+            Self::Unavailable(message) => return RuntimeError::Unavailable(message),
+            Self::AlreadyExists => "it exists already".to_owned(),
+            Self::NotFound(text) | Self::Refused(text) => text,
+        };
+        if FULL_DISK.iter().any(|words| text.contains(words)) {
+            let message =
+                format!("the disk that holds containerd's data is full: {text}; free some space");
+            return RuntimeError::failed(Reason::DiskFull, message);
         }
+        RuntimeError::failed(reason, format!("containerd could not {doing}: {text}"))
     }
 }
 
-/// Awaits a cheap call under [`CALL_TIMEOUT`]. Not for `Tasks.Create`, which must never be given up.
+/// Awaits a cheap call under [`CALL_TIMEOUT`]. Not for `Tasks.Create`, which must never be given
+/// up.
 pub(crate) async fn quick<T>(
     call: impl Future<Output = Result<tonic::Response<T>, Status>>,
 ) -> Result<T, CallError> {
@@ -190,5 +203,33 @@ pub(crate) async fn quick<T>(
             "no answer within {} s",
             CALL_TIMEOUT.as_secs()
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed(error: CallError) -> (Reason, String) {
+        let error = error.into_error(Reason::StopFailed, "delete a task");
+        let RuntimeError::Failed(failure) = error else {
+            panic!("{error:?}")
+        };
+        (failure.reason, failure.message)
+    }
+
+    #[test]
+    fn a_refused_call_has_its_caller_s_reason_unless_the_disk_is_full() {
+        let (reason, message) = failed(CallError::Refused("no".to_owned()));
+        assert_eq!(reason, Reason::StopFailed);
+        assert_eq!(message, "containerd could not delete a task: no");
+        assert_eq!(failed(CallError::AlreadyExists).0, Reason::StopFailed);
+        for words in FULL_DISK {
+            let (reason, message) = failed(CallError::Refused(format!("write /x: {words}")));
+            assert_eq!(reason, Reason::DiskFull, "{message}");
+        }
+        let away = CallError::Unavailable("broken pipe".to_owned());
+        let away = away.into_error(Reason::StopFailed, "delete a task");
+        assert!(matches!(away, RuntimeError::Unavailable(_)), "{away:?}");
     }
 }

@@ -1,26 +1,34 @@
-//! What runc's refusals mean. Its texts are all there is: containerd passes them on with the code `Unknown`.
+//! Refusals of runc. Their texts are all there is: containerd passes them on with the code
+//! `Unknown`.
 
+use state::failure::Failure;
 use state::reason::Reason;
 
-/// A refusal's text is shown; runc's longest are a screenful.
+/// Characters of a refusal that are shown; runc's longest are a screenful.
 const TEXT_CHARS_MAX: usize = 500;
 
-/// The code of a refusal to create or start a task, and the part of its text that helps.
-pub(crate) fn refusal(text: &str) -> (Reason, String) {
+/// Failure for a refusal to create or start a task, with the part of its text that helps.
+pub(crate) fn refusal(text: &str) -> Failure {
+    Failure::new(reason(text), tail(text))
+}
+
+fn reason(text: &str) -> Reason {
     let lower = text.to_ascii_lowercase();
     let has = |part: &str| lower.contains(part);
     let any = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
-    // A mount that fails may name anything, `cgroup` or a program's path too: it is neither a limit nor the program.
+    // A mount that fails may name anything, `cgroup` or a program's path too: it is neither a limit
+    // nor the program.
     let mounting = any(&["mounting ", "rootfs_linux.go"]);
     let program = !mounting && any(&["exec: ", "exec /"]);
     let limit = !mounting && any(&["cgroup", "memory limit", "memory.limit", "rlimit"]);
     let full = has("no space left on device");
-    let reason = if !full
+    if !full
         && any(&[
             "unable to retrieve oci runtime error",
             "failed to start shim",
             "binary not installed",
-        ]) {
+        ])
+    {
         // Before the command: what is missing then is runc or the shim, in the same words.
         Reason::RuntimeBroken
     } else if any(&[
@@ -50,11 +58,10 @@ pub(crate) fn refusal(text: &str) -> (Reason, String) {
         Reason::WorkingDirInvalid
     } else {
         Reason::CreateFailed
-    };
-    (reason, tail(text))
+    }
 }
 
-/// Drops the chain of who called whom in front.
+/// Text without the chain of callers in front.
 fn tail(text: &str) -> String {
     const CALLERS: [&str; 8] = [
         "failed to create shim task: ",
@@ -80,7 +87,7 @@ fn tail(text: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What runc 1.1.5 says, its code, and what of it is shown.
+    /// Words of runc 1.1.5, their code, and the part that is shown.
     const REFUSALS: &[(&str, Reason, &str)] = &[
         (
             "exec: \"nope\": executable file not found in $PATH: unknown",
@@ -184,7 +191,7 @@ mod tests {
         for (text, reason, shown) in REFUSALS {
             assert_eq!(
                 refusal(&format!("{runc}{text}")),
-                (*reason, (*shown).to_owned()),
+                Failure::new(*reason, *shown),
                 "{text}"
             );
         }

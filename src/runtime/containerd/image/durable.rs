@@ -1,23 +1,23 @@
-//! Puts unpacked files on the disk. containerd does not: after a power cut an image that it calls complete may consist of
-//! empty files.
+//! Syncs unpacked files to the disk. containerd does not: after a power cut an image that it calls
+//! complete may consist of empty files.
 
 use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;
+use state::reason::Reason;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::client::{CallError, Client, quick};
-use super::content::refused;
-use super::unpack::SNAPSHOTTER;
 use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient, quick};
+use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 
-/// A slower disk is worth a line in the log.
+/// A sync that takes longer is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Where containerd keeps unpacked files, asked for once.
+/// Directory where containerd keeps unpacked files, asked for once.
 #[derive(Debug, Default)]
 pub(crate) struct Durable {
     root: OnceCell<Option<PathBuf>>,
@@ -26,13 +26,14 @@ pub(crate) struct Durable {
 impl Durable {
     /// Returns when everything written to the snapshotter's filesystem so far is on the disk.
     ///
-    /// Where that directory cannot be seen from here nothing is done: an image is then as safe as containerd makes it.
-    pub(crate) async fn settle(&self, client: &Client) -> Result<(), RuntimeError> {
+    /// Where that directory cannot be seen from here nothing is done: an image is then as safe as
+    /// containerd makes it.
+    pub(crate) async fn sync(&self, client: &ContainerdClient) -> Result<(), RuntimeError> {
         let root = self
             .root
             .get_or_try_init(|| find(client))
             .await
-            .map_err(|error| refused(error, "name its directories"))?;
+            .map_err(|error| error.into_error(Reason::CreateFailed, "name its directories"))?;
         let Some(root) = root.clone() else {
             return Ok(());
         };
@@ -42,23 +43,23 @@ impl Durable {
         });
         match synced.await {
             Ok(Ok(())) if started.elapsed() > SLOW => {
-                tracing::warn!(took = ?started.elapsed(), "the disk is slow: unpacked files took long to be written");
+                tracing::warn!(took = ?started.elapsed(), "unpacked files synced slowly; check the disk");
             }
             Ok(Ok(())) => {
-                tracing::debug!(took = ?started.elapsed(), "unpacked files are on the disk");
+                tracing::debug!(took = ?started.elapsed(), "unpacked files synced");
             }
             Ok(Err(error)) => {
-                tracing::warn!(%error, "unpacked files could not be synced; a power cut may empty them");
+                tracing::warn!(%error, "unpacked files not synced; a power cut may empty them");
             }
             Err(error) => {
-                tracing::warn!(%error, "unpacked files could not be synced; a power cut may empty them");
+                tracing::warn!(%error, "unpacked files not synced; a power cut may empty them");
             }
         }
         Ok(())
     }
 }
 
-async fn find(client: &Client) -> Result<Option<PathBuf>, CallError> {
+async fn find(client: &ContainerdClient) -> Result<Option<PathBuf>, CallError> {
     let filter = format!("type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}");
     let request = api::PluginsRequest {
         filters: vec![filter],
@@ -71,9 +72,7 @@ async fn find(client: &Client) -> Result<Option<PathBuf>, CallError> {
         .map(PathBuf::from);
     let seen = root.filter(|root| root.is_dir());
     if seen.is_none() {
-        tracing::debug!(
-            "containerd's files cannot be seen from here; unpacked images are not synced"
-        );
+        tracing::debug!("directory of containerd not visible; unpacked images are not synced");
     }
     Ok(seen)
 }

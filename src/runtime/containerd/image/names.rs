@@ -1,21 +1,21 @@
-//! containerd's image records: names that keep an image's blobs and snapshots from the garbage collector.
+//! Names of images in containerd: each keeps an image's blobs and snapshots from the garbage
+//! collector.
 
 use std::collections::HashMap;
 
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
+use state::reason::Reason;
 use state::reference::ImageReference;
 
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::client::{CallError, Client, quick};
-use crate::runtime::containerd::content::{refused, to_wire};
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient, quick};
+use crate::runtime::containerd::rpc::content::to_wire;
+use crate::runtime::containerd::rpc::labels::MANAGED;
 
-/// The label of everything that the agent may take away again.
-const MANAGED: &str = "chas.io/managed";
-
-/// The name that never moves: registry, repository and digest. A container of an older generation still needs its image
-/// when the tag has long moved on.
+/// Name that never moves: registry, repository and digest. A container of an older generation still
+/// needs its image when the tag has long moved on.
 pub(crate) fn fixed_name(reference: &ImageReference, digest: &str) -> String {
     format!(
         "{}/{}@{digest}",
@@ -24,8 +24,11 @@ pub(crate) fn fixed_name(reference: &ImageReference, digest: &str) -> String {
     )
 }
 
-/// What a record of this name points to.
-pub(crate) async fn get(client: &Client, name: &str) -> Result<Option<Descriptor>, RuntimeError> {
+/// Manifest or index that a name points to; `None`: there is no such name.
+pub(crate) async fn get(
+    client: &ContainerdClient,
+    name: &str,
+) -> Result<Option<Descriptor>, RuntimeError> {
     let target = find(client, name).await?.and_then(|image| image.target);
     Ok(target.map(|target| Descriptor {
         media_type: target.media_type,
@@ -34,7 +37,7 @@ pub(crate) async fn get(client: &Client, name: &str) -> Result<Option<Descriptor
     }))
 }
 
-async fn find(client: &Client, name: &str) -> Result<Option<api::Image>, RuntimeError> {
+async fn find(client: &ContainerdClient, name: &str) -> Result<Option<api::Image>, RuntimeError> {
     match quick(client.images().get(api::GetImageRequest {
         name: name.to_owned(),
     }))
@@ -42,13 +45,13 @@ async fn find(client: &Client, name: &str) -> Result<Option<api::Image>, Runtime
     {
         Ok(reply) => Ok(reply.image),
         Err(CallError::NotFound(_)) => Ok(None),
-        Err(error) => Err(refused(error, "look for an image")),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "look for an image")),
     }
 }
 
-/// Makes sure that a record of this name points to `target`. One that somebody else made stays as it is.
+/// Makes sure that a name points to `target`. One that the agent did not make stays as it is.
 pub(crate) async fn put(
-    client: &Client,
+    client: &ContainerdClient,
     name: &str,
     target: &Descriptor,
 ) -> Result<(), RuntimeError> {
@@ -65,7 +68,7 @@ pub(crate) async fn put(
     match quick(client.images().create(request)).await {
         Ok(_) => return Ok(()),
         Err(CallError::AlreadyExists) => {}
-        Err(error) => return Err(refused(error, "record an image")),
+        Err(error) => return Err(error.into_error(Reason::CreateFailed, "name an image")),
     }
     let Some(there) = find(client, name).await? else {
         return Ok(());
@@ -88,17 +91,19 @@ pub(crate) async fn put(
     quick(client.images().update(request))
         .await
         .map(|_| ())
-        .map_err(|error| refused(error, "move an image's name"))
+        .map_err(|error| error.into_error(Reason::CreateFailed, "move an image's name"))
 }
 
-/// The names of the agent's records, with what they point to.
-pub(crate) async fn ours(client: &Client) -> Result<Vec<(String, String)>, RuntimeError> {
+/// Names that the agent made, with the digests that they point to.
+pub(crate) async fn managed(
+    client: &ContainerdClient,
+) -> Result<Vec<(String, String)>, RuntimeError> {
     let request = api::ListImagesRequest {
         filters: vec![format!("labels.\"{MANAGED}\"==1")],
     };
     let reply = quick(client.images().list(request))
         .await
-        .map_err(|error| refused(error, "list images"))?;
+        .map_err(|error| error.into_error(Reason::CreateFailed, "list images"))?;
     let pairs = reply
         .images
         .into_iter()
@@ -106,8 +111,8 @@ pub(crate) async fn ours(client: &Client) -> Result<Vec<(String, String)>, Runti
     Ok(pairs.collect())
 }
 
-/// Deletes a record. That there is none is no error.
-pub(crate) async fn delete(client: &Client, name: &str) -> Result<(), RuntimeError> {
+/// Deletes a name. One that is absent is no error.
+pub(crate) async fn delete(client: &ContainerdClient, name: &str) -> Result<(), RuntimeError> {
     match quick(client.images().delete(api::DeleteImageRequest {
         name: name.to_owned(),
         ..api::DeleteImageRequest::default()
@@ -115,6 +120,6 @@ pub(crate) async fn delete(client: &Client, name: &str) -> Result<(), RuntimeErr
     .await
     {
         Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
-        Err(error) => Err(refused(error, "delete an image")),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "delete an image")),
     }
 }

@@ -1,4 +1,4 @@
-//! containerd's event stream, as hints which container to look at. It reconnects for ever.
+//! Event stream of containerd, as hints which container to look at. Reconnects for ever.
 
 use std::time::Duration;
 
@@ -10,19 +10,22 @@ use state::id::InstanceName;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
-use super::client::{CallError, Client, quick};
+use super::client::{CallError, ContainerdClient, quick};
 use crate::runtime::RuntimeEvent;
 
-/// containerd's answer to a subscription comes only with the first event: so one is published until it does.
+/// Topic of an event that is published until the subscription is answered, which containerd does
+/// only with a first event.
 const READY: &str = "/chas/ready";
 const READY_EVERY: Duration = Duration::from_millis(20);
-/// A containerd that is frozen keeps its connections: it is asked for its version now and then.
+/// A frozen containerd keeps its connections: so its version is asked for now and then.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between attempts to connect: short enough to follow a restart at once, long enough to cost nothing.
+/// Between attempts to connect: short enough to follow a restart at once, long enough to cost
+/// nothing.
 const RETRY: Duration = Duration::from_millis(250);
 
-pub(super) async fn follow(client: &Client, events: &mpsc::Sender<RuntimeEvent>) {
+/// Sends a hint for each event of a managed container, until nobody receives them.
+pub(crate) async fn follow(client: &ContainerdClient, events: &mpsc::Sender<RuntimeEvent>) {
     let mut connected = false;
     loop {
         if let Ok(stream) = subscribe(client).await {
@@ -42,7 +45,7 @@ pub(super) async fn follow(client: &Client, events: &mpsc::Sender<RuntimeEvent>)
     }
 }
 
-async fn subscribe(client: &Client) -> Result<Streaming<Envelope>, CallError> {
+async fn subscribe(client: &ContainerdClient) -> Result<Streaming<Envelope>, CallError> {
     let of = |topic: &str| format!("topic==\"{topic}\",namespace==\"{}\"", client.namespace());
     let topics = [
         "/tasks/start",
@@ -74,9 +77,9 @@ async fn subscribe(client: &Client) -> Result<Streaming<Envelope>, CallError> {
     }
 }
 
-/// Reads until the stream breaks. False: nobody listens any more.
+/// Reads until the stream breaks. False: nobody receives hints any more.
 async fn read(
-    client: &Client,
+    client: &ContainerdClient,
     mut stream: Streaming<Envelope>,
     events: &mpsc::Sender<RuntimeEvent>,
 ) -> bool {
@@ -103,7 +106,7 @@ async fn read(
     }
 }
 
-/// The instance that an event is about, if it is one of ours.
+/// Instance that an event is about; `None`: a name that no managed container has.
 fn subject(envelope: &Envelope) -> Option<InstanceName> {
     let event = envelope.event.as_ref()?;
     let bytes = event.value.as_slice();

@@ -1,31 +1,29 @@
-//! Bringing an instance up: from whatever exists of it to a running task.
+//! Launch of an instance: from whatever exists of it to a running task.
 
 use containerd_client::services::v1 as api;
-use containerd_client::services::v1::snapshots as snapshots_api;
 use containerd_client::types::Mount;
-use prost_types::Any;
 use state::desired::Record;
 use state::id::InstanceName;
 use state::observed::Task;
 use state::reason::Reason;
+use state::spec::Signal;
 
-use super::client::{CallError, quick};
-use super::unpack::{self, SNAPSHOTTER};
-use super::{Containerd, labels, runc, user};
+use super::{Instances, user_lookup};
 use crate::logs;
 use crate::network::Attached;
 use crate::oci::mounts;
 use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::CallError;
+use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
+use crate::runtime::containerd::rpc::{containers, labels, snapshots};
+use crate::runtime::containerd::shim::refusals;
 
-/// The shim that every containerd since 1.4 brings along.
-const SHIM: &str = "io.containerd.runc.v2";
-const SPEC_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
-
-impl Containerd {
-    pub(super) async fn bring_up(&self, record: &Record) -> Result<(), RuntimeError> {
+impl Instances {
+    /// Makes the record's generation run.
+    pub(crate) async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
         let instance = record.instance();
-        // The record first: what is not ours is not touched, whatever its task looks like.
+        // The container first: an unmanaged one is not touched, whatever its task looks like.
         let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(()),
@@ -38,7 +36,8 @@ impl Containerd {
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        // Wires and record do not need each other: the paths in the spec are known before there is anything at them.
+        // Network and container do not need each other: the paths in the spec are known before
+        // anything is at them.
         let connecting = self
             .network
             .connect(instance, &record.name, &record.assignment);
@@ -46,15 +45,15 @@ impl Containerd {
         let mounts = match (connected, laid_out) {
             (Ok(_), Ok(mounts)) => mounts,
             (connected, laid_out) => {
-                // Without a record, nothing else knows of its wires.
+                // Without a container, nothing else knows of its network.
                 if let Err(error) = self.network.detach(instance).await {
-                    tracing::debug!(%instance, %error, "left to the next comparison of the network");
+                    tracing::debug!(%instance, %error, "network not detached; left to its next repair");
                 }
                 connected?;
                 return laid_out.map(drop);
             }
         };
-        // Opening the host ports costs some 10 ms, which the 80 of the task's creation hide.
+        // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let opening = self.network.publish(instance, &record.assignment);
         let (created, opened) = tokio::join!(self.create_task(record, mounts), opening);
         created?;
@@ -62,20 +61,20 @@ impl Containerd {
         self.start(instance).await
     }
 
-    /// Makes sure of the container record and the snapshot, and answers the snapshot's mounts.
+    /// Makes sure of the container and its snapshot, and answers the snapshot's mounts.
     async fn lay_out(
         &self,
         record: &Record,
         container: Option<api::Container>,
     ) -> Result<Vec<Mount>, RuntimeError> {
         let parent = match container {
-            Some(container) if labels::are_of(&container.labels, record) => container
+            Some(container) if labels::are_made_of(&container.labels, record) => container
                 .labels
                 .get(labels::PARENT)
                 .cloned()
                 .unwrap_or_default(),
             Some(_) => {
-                tracing::info!(instance = %record.instance(), "its container was made of another image or spec; it is made anew");
+                tracing::info!(instance = %record.instance(), "recreating container: image or spec changed");
                 self.discard(record.instance()).await?;
                 self.create(record).await?
             }
@@ -84,16 +83,16 @@ impl Containerd {
         self.snapshot(record, &parent).await
     }
 
-    /// The instance's container record.
+    /// Managed container of an instance; `None`: there is none.
     ///
     /// # Errors
-    /// There is one that is not ours.
+    /// [`Reason::NameTaken`]: an unmanaged one has its name.
     pub(super) async fn container(
         &self,
         instance: InstanceName,
     ) -> Result<Option<api::Container>, RuntimeError> {
         match self.find(instance).await? {
-            Some(container) if !labels::are_ours(&container.labels) => {
+            Some(container) if !labels::is_managed(&container.labels) => {
                 let message = format!(
                     "containerd has a container {instance} that is not the agent's; remove it with the tool that made it"
                 );
@@ -103,28 +102,22 @@ impl Containerd {
         }
     }
 
-    /// The container record of that name, whoever made it.
+    /// Container of that name, managed or not.
     pub(super) async fn find(
         &self,
         instance: InstanceName,
     ) -> Result<Option<api::Container>, RuntimeError> {
-        let request = api::GetContainerRequest {
-            id: instance.to_string(),
-        };
-        match quick(self.client.containers().get(request)).await {
-            Ok(reply) => Ok(reply.container),
-            Err(CallError::NotFound(_)) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let found = containers::get(&self.client, instance).await;
+        found.map_err(|error| error.into_error(Reason::CreateFailed, "look for a container"))
     }
 
-    /// Creates the container record, and answers the snapshot that its own is to be made from.
+    /// Creates the container, and answers the snapshot that its own is to be made from.
     async fn create(&self, record: &Record) -> Result<String, RuntimeError> {
         let instance = record.instance();
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
-        let user = user::lookup(
+        let user = user_lookup::lookup(
             &self.client,
             &wanted,
             &image.top_chain_id,
@@ -138,59 +131,38 @@ impl Containerd {
             mounts: &mounts_of(&attached),
         };
         let spec = oci::spec(&image.config, record, &user, &self.host, place)?;
+        let labels =
+            labels::for_record(record, oci::stop_signal(&image.config), &image.top_chain_id);
+        let runtime = self.config.oci_runtime.to_wire();
         let container = api::Container {
-            id: instance.to_string(),
-            labels: labels::of(record, oci::stop_signal(&image.config), &image.top_chain_id),
             image: record.spec.image.to_string(),
-            runtime: Some(api::container::Runtime {
-                name: SHIM.to_owned(),
-                options: None,
-            }),
-            spec: Some(Any {
-                type_url: SPEC_TYPE.to_owned(),
-                value: spec,
-            }),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: instance.to_string(),
-            ..api::Container::default()
+            ..containers::bare(instance, labels, runtime, spec)
         };
-        let request = api::CreateContainerRequest {
-            container: Some(container),
-        };
-        match quick(self.client.containers().create(request)).await {
-            Ok(_) | Err(CallError::AlreadyExists) => Ok(image.top_chain_id.clone()),
-            Err(error) => Err(error.into()),
-        }
+        containers::create(&self.client, container)
+            .await
+            .map_err(|error| error.into_error(Reason::CreateFailed, "create a container"))?;
+        Ok(image.top_chain_id.clone())
     }
 
-    /// The mounts of its snapshot, which is made if it is not there. Only after the container record: what no record
-    /// refers to, containerd's garbage collector may take at any moment.
+    /// Mounts of the instance's snapshot, which is made if it is absent. Only after the container:
+    /// a snapshot that no container refers to may be taken by containerd's garbage collector at any
+    /// moment.
     async fn snapshot(&self, record: &Record, parent: &str) -> Result<Vec<Mount>, RuntimeError> {
         let key = record.instance().to_string();
-        let request = snapshots_api::PrepareSnapshotRequest {
-            snapshotter: SNAPSHOTTER.to_owned(),
-            key: key.clone(),
-            parent: parent.to_owned(),
-            labels: labels::bare(record.instance()),
-        };
-        match quick(self.client.snapshots().prepare(request)).await {
-            Ok(reply) => Ok(reply.mounts),
-            Err(CallError::AlreadyExists) => {
-                let request = snapshots_api::MountsRequest {
-                    snapshotter: SNAPSHOTTER.to_owned(),
-                    key,
-                };
-                let reply = quick(self.client.snapshots().mounts(request)).await;
-                Ok(reply
-                    .map_err(|error| unpack::refused(error, "mount a snapshot"))?
-                    .mounts)
-            }
+        let labels = labels::minimal_for(record.instance());
+        match snapshots::prepare(&self.client, &key, parent, labels).await {
+            Ok(mounts) => Ok(mounts),
+            Err(CallError::AlreadyExists) => snapshots::mounts(&self.client, &key)
+                .await
+                .map_err(|error| error.into_error(Reason::SnapshotFailed, "mount a snapshot")),
             Err(CallError::NotFound(message)) => {
                 self.images
-                    .forget(record.image_digest.as_deref().unwrap_or_default());
+                    .invalidate(record.image_digest.as_deref().unwrap_or_default());
                 Err(RuntimeError::ImageLost(message))
             }
-            Err(error) => Err(unpack::refused(error, "prepare a snapshot")),
+            Err(error) => Err(error.into_error(Reason::SnapshotFailed, "prepare a snapshot")),
         }
     }
 
@@ -204,59 +176,34 @@ impl Containerd {
             stderr: output,
             ..api::CreateTaskRequest::default()
         };
-        match self.request_task(request).await {
+        match self.tasks.create(request).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
                 // A shim that containerd has lost would answer the next try as well.
                 self.end_lost_shim(record.instance()).await?;
-                Err(refused(&message))
+                Err(refusals::refusal(&message).into())
             }
         }
     }
 
-    /// Asks for a task. Given up half-way, it would leave a shim that containerd does not know: so it has a task of its
-    /// own, and no timeout.
-    pub(super) async fn request_task(
-        &self,
-        request: api::CreateTaskRequest,
-    ) -> Result<(), CallError> {
-        let _slot = self.shims.acquire().await;
-        let mut tasks = self.client.tasks();
-        let created = self
-            .creations
-            .spawn(async move { tasks.create(request).await })
-            .await;
-        created
-            .map_err(|error| CallError::Unavailable(error.to_string()))?
-            .map(drop)
-            .map_err(CallError::from)
-    }
-
     async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
-        let request = api::StartRequest {
-            container_id: instance.to_string(),
-            exec_id: String::new(),
-        };
-        // The slot is given back before a refused task is deleted, which takes one itself: with all of them held by refused
-        // starts, each would wait for another for ever.
-        let started = {
-            let _slot = self.shims.acquire().await;
-            quick(self.client.tasks().start(request)).await
-        };
-        match started {
-            Ok(_) => Ok(()),
+        // Its slot is given back before a refused task is deleted, which takes one itself: with all
+        // of them taken by refused starts, each would wait for another for ever.
+        match self.tasks.start(instance).await {
+            Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
-            Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
-                // An earlier call may have started it whose answer was lost: what runs is not killed for that.
+                // An earlier call may have started it whose answer was lost: a running task is not
+                // killed for that.
                 if matches!(self.task(instance).await?, Task::Running { .. }) {
                     return Ok(());
                 }
-                // The task would stay as created, which a look takes for one that only has to be started.
-                self.kill(instance, state::spec::Signal::KILL, true).await?;
+                // The task would stay as created, which a look takes for one that only has to be
+                // started.
+                self.kill(instance, Signal::KILL, true).await?;
                 self.delete_task(instance).await?;
-                Err(refused(&message))
+                Err(refusals::refusal(&message).into())
             }
         }
     }
@@ -269,9 +216,4 @@ fn mounts_of(attached: &Attached) -> [mounts::Mount; 3] {
         mounts::Mount::read_only(&attached.hosts, "/etc/hosts"),
         mounts::Mount::read_only(&attached.hostname, "/etc/hostname"),
     ]
-}
-
-fn refused(message: &str) -> RuntimeError {
-    let (reason, message) = runc::refusal(message);
-    RuntimeError::failed(reason, message)
 }

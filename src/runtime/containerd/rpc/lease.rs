@@ -1,74 +1,72 @@
-//! The lease of a pull: keeps containerd's garbage collection from what is fetched until an image record holds it, and
-//! what an interrupted pull fetched for the next try, for a day.
+//! Leases of pulls: each keeps the garbage collector from what is fetched until an image's name
+//! keeps it, and what an interrupted pull fetched for the next one, for a day.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use state::digest::sha256;
+use state::reason::Reason;
 use uuid::Uuid;
 
-use super::client::{CallError, Client, quick};
-use super::content::refused;
-use super::unpack::{SNAPSHOTTER, is_scratch};
+use super::client::{CallError, ContainerdClient, quick};
+use super::gc::{self, EXPIRE};
+use super::labels::MANAGED;
+use super::snapshots::{self, SNAPSHOTTER, is_scratch};
 use crate::runtime::RuntimeError;
 
-/// How long what an abandoned pull left is kept.
+/// Time for which the leftovers of an abandoned pull are kept.
 const LIFE: Duration = Duration::from_secs(24 * 3600);
 
-/// A lease with less life left is replaced, so that none ends under a pull.
+/// Least life of a lease that is used again, so that none ends under a pull.
 const LIFE_LEFT_MIN: Duration = Duration::from_secs(12 * 3600);
 
 /// Marks the leases of pulls; the value names the image.
 const PULL: &str = "chas.io/pull";
 
-/// The garbage collector's own label (containerd, "Garbage Collection").
-const EXPIRE: &str = "containerd.io/gc.expire";
-
-/// Deleting a lease with `sync` waits for the garbage collector, which may have gigabytes to remove.
-const COLLECT_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A lease held by a pull under way.
+/// Lease of a pull under way.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    /// Everything it creates is held by the lease.
-    pub(crate) client: Client,
+    /// Client whose creations the lease keeps.
+    pub(crate) client: ContainerdClient,
     id: String,
 }
 
-/// A pull's lease as found.
+/// Lease of a pull as containerd lists it.
 #[derive(Clone, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundLease {
     id: String,
-    /// What [`tag`] made of the image's reference.
+    /// Tag of the image's reference, by [`tag`].
     pub(crate) tag: String,
     expires: Option<SystemTime>,
 }
 
-impl Found {
+impl FoundLease {
     fn life_left(&self, now: SystemTime) -> Duration {
         self.expires
             .and_then(|at| at.duration_since(now).ok())
             .unwrap_or_default()
     }
 
-    /// Its time is over.
+    /// Whether the lease has ended.
     pub(crate) fn expired(&self, now: SystemTime) -> bool {
         self.life_left(now).is_zero()
     }
 }
 
-/// What stands for an image's reference in a lease's label: a reference is longer than some filters take.
+/// Short form of an image's reference for a lease's label: a reference is longer than some filters
+/// take.
 pub(crate) fn tag(reference: &str) -> String {
     sha256(reference.as_bytes())["sha256:".len()..][..16].to_owned()
 }
 
 impl Lease {
-    /// The lease for pulling `reference`: the one an earlier try left, or a new one that takes over what it held.
+    /// Lease for pulling `reference`: the one of an earlier try, or a new one that takes over what
+    /// that one kept.
     ///
-    /// One pull of a reference at a time.
+    /// Only for one pull of a reference at a time.
     pub(crate) async fn open(
-        client: &Client,
+        client: &ContainerdClient,
         reference: &str,
         now: SystemTime,
     ) -> Result<Self, RuntimeError> {
@@ -98,29 +96,25 @@ impl Lease {
         Ok(lease)
     }
 
-    async fn create(client: &Client, tag: &str, now: SystemTime) -> Result<Self, RuntimeError> {
+    async fn create(
+        client: &ContainerdClient,
+        tag: &str,
+        now: SystemTime,
+    ) -> Result<Self, RuntimeError> {
         let id = format!("chas-pull-{tag}-{}", Uuid::new_v4().simple());
-        let expire = humantime::format_rfc3339_seconds(now + LIFE).to_string();
         let labels = HashMap::from([
-            ("chas.io/managed".to_owned(), "1".to_owned()),
+            (MANAGED.to_owned(), "1".to_owned()),
             (PULL.to_owned(), tag.to_owned()),
-            (EXPIRE.to_owned(), expire),
         ]);
-        let request = api::CreateRequest {
-            id: id.clone(),
-            labels,
-        };
-        quick(client.leases().create(request))
-            .await
-            .map_err(|error| refused(error, "create a lease"))?;
+        gc::create_lease(client, &id, labels, now + LIFE).await?;
         Ok(Self {
             client: client.leased(&id),
             id,
         })
     }
 
-    /// Holds a blob that is there already.
-    pub(crate) async fn hold_blob(&self, digest: &str) -> Result<(), RuntimeError> {
+    /// Keeps a blob that is stored already.
+    pub(crate) async fn keep_blob(&self, digest: &str) -> Result<(), RuntimeError> {
         self.add(api::Resource {
             id: digest.to_owned(),
             r#type: "content".to_owned(),
@@ -128,8 +122,8 @@ impl Lease {
         .await
     }
 
-    /// Holds a snapshot that is there already.
-    pub(crate) async fn hold_snapshot(&self, name: &str) -> Result<(), RuntimeError> {
+    /// Keeps a snapshot that exists, or will.
+    pub(crate) async fn keep_snapshot(&self, name: &str) -> Result<(), RuntimeError> {
         self.add(api::Resource {
             id: name.to_owned(),
             r#type: format!("snapshots/{SNAPSHOTTER}"),
@@ -144,27 +138,31 @@ impl Lease {
         };
         match quick(self.client.leases().add_resource(request)).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
-            Err(error) => Err(refused(error, "add to a lease")),
+            Err(error) => Err(error.into_error(Reason::CreateFailed, "add to a lease")),
         }
     }
 
-    /// Half-unpacked layers of an earlier try are of no use to anybody.
+    /// Removes half-unpacked layers of an earlier try.
     async fn clear_scratch(&self) -> Result<(), RuntimeError> {
         for resource in resources(&self.client, &self.id).await? {
             if is_scratch(&resource.id) {
-                super::unpack::remove(&self.client, &resource.id).await;
+                snapshots::discard(&self.client, &resource.id).await;
             }
         }
         Ok(())
     }
 
-    /// The pull is complete: what it fetched is held by its image record, and what is left over may go.
+    /// Ends the lease of a complete pull: the image's name keeps what was fetched, and leftovers
+    /// may go.
     pub(crate) async fn close(self) -> Result<(), RuntimeError> {
         delete(&self.client, &self.id).await
     }
 }
 
-async fn resources(client: &Client, id: &str) -> Result<Vec<api::Resource>, RuntimeError> {
+async fn resources(
+    client: &ContainerdClient,
+    id: &str,
+) -> Result<Vec<api::Resource>, RuntimeError> {
     match quick(
         client
             .leases()
@@ -174,12 +172,15 @@ async fn resources(client: &Client, id: &str) -> Result<Vec<api::Resource>, Runt
     {
         Ok(reply) => Ok(reply.resources),
         Err(CallError::NotFound(_)) => Ok(Vec::new()),
-        Err(error) => Err(refused(error, "list a lease's resources")),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "list a lease's resources")),
     }
 }
 
-/// The leases of pulls, of all or of one image.
-pub(crate) async fn list(client: &Client, tag: Option<&str>) -> Result<Vec<Found>, RuntimeError> {
+/// Leases of pulls, of all images or of the one with `tag`.
+pub(crate) async fn list(
+    client: &ContainerdClient,
+    tag: Option<&str>,
+) -> Result<Vec<FoundLease>, RuntimeError> {
     let filter = tag.map_or_else(
         || format!("labels.\"{PULL}\""),
         |tag| format!("labels.\"{PULL}\"==\"{tag}\""),
@@ -189,13 +190,13 @@ pub(crate) async fn list(client: &Client, tag: Option<&str>) -> Result<Vec<Found
     };
     let reply = quick(client.leases().list(request))
         .await
-        .map_err(|error| refused(error, "list leases"))?;
+        .map_err(|error| error.into_error(Reason::CreateFailed, "list leases"))?;
     let found = reply.leases.into_iter().filter_map(|mut lease| {
         let expires = lease
             .labels
             .get(EXPIRE)
             .and_then(|text| humantime::parse_rfc3339_weak(text).ok());
-        Some(Found {
+        Some(FoundLease {
             tag: lease.labels.remove(PULL)?,
             id: lease.id,
             expires,
@@ -204,7 +205,7 @@ pub(crate) async fn list(client: &Client, tag: Option<&str>) -> Result<Vec<Found
     Ok(found.collect())
 }
 
-async fn delete(client: &Client, id: &str) -> Result<(), RuntimeError> {
+async fn delete(client: &ContainerdClient, id: &str) -> Result<(), RuntimeError> {
     match quick(client.leases().delete(api::DeleteRequest {
         id: id.to_owned(),
         sync: false,
@@ -212,44 +213,15 @@ async fn delete(client: &Client, id: &str) -> Result<(), RuntimeError> {
     .await
     {
         Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
-        Err(error) => Err(refused(error, "delete a lease")),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "delete a lease")),
     }
 }
 
-/// Deletes a lease that was listed.
-pub(crate) async fn drop_found(client: &Client, found: &Found) -> Result<String, RuntimeError> {
+/// Deletes a lease that was listed, and names it for the log.
+pub(crate) async fn delete_found(
+    client: &ContainerdClient,
+    found: &FoundLease,
+) -> Result<String, RuntimeError> {
     delete(client, &found.id).await?;
     Ok(format!("lease {}", found.id))
-}
-
-/// Has containerd collect its garbage now, and waits for it.
-pub(crate) async fn collect(client: &Client) -> Result<(), RuntimeError> {
-    let id = format!("chas-collect-{}", Uuid::new_v4().simple());
-    let expire = humantime::format_rfc3339_seconds(SystemTime::now() + Duration::from_secs(3600))
-        .to_string();
-    let labels = HashMap::from([(EXPIRE.to_owned(), expire)]);
-    let request = api::CreateRequest {
-        id: id.clone(),
-        labels,
-    };
-    quick(client.leases().create(request))
-        .await
-        .map_err(|error| refused(error, "create a lease"))?;
-    let mut leases = client.leases();
-    match tokio::time::timeout(
-        COLLECT_TIMEOUT,
-        leases.delete(api::DeleteRequest { id, sync: true }),
-    )
-    .await
-    {
-        Ok(Ok(_)) => Ok(()),
-        Ok(Err(status)) => Err(refused(status.into(), "collect garbage")),
-        Err(_) => {
-            tracing::warn!(
-                "containerd has not finished collecting garbage within {} s",
-                COLLECT_TIMEOUT.as_secs()
-            );
-            Ok(())
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! containerd's content store: blobs by digest, written piece by piece and resumable. What they mean is left to `image`.
+//! Content store of containerd: blobs by digest, written piece by piece and resumable.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,16 +13,17 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::client::{CallError, Client, quick};
-use super::lease;
+use super::client::{CallError, ContainerdClient, quick};
+use super::gc;
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 
-/// One write, or the check of all bytes at a commit or at the resumption of a large blob, may take this long; beyond it
-/// containerd counts as away.
+/// One write, or the check of all bytes at a commit or at the resumption of a large blob, may take
+/// this long; beyond it containerd counts as unreachable.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Bytes in one message. containerd takes 16 MiB at most; with 1 MiB the wait for each answer costs nothing measurable.
+/// Bytes in one message. containerd takes 16 MiB at most; with 1 MiB the wait for each answer costs
+/// nothing measurable.
 pub(crate) const PIECE_BYTES: usize = 1 << 20;
 
 /// Descriptor as containerd's calls take it.
@@ -35,21 +36,21 @@ pub(crate) fn to_wire(blob: &Descriptor) -> containerd_client::types::Descriptor
     }
 }
 
-/// Why the content store did not take what it was given.
+/// Failure to store a blob, cut by what the pull does next.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
-    /// Another writer has not quite let go of it: try again soon.
-    #[error("another writer still holds the blob: {0}")]
+pub(crate) enum ContentError {
+    /// Another writer has not let go of the blob yet: try again soon.
+    #[error("another writer still has the blob open: {0}")]
     Locked(String),
-    /// The bytes are not those the digest promises: abort, and start over.
+    /// The bytes differ from those the digest promises: abort, and start over.
     #[error("{0}")]
     Mismatch(String),
-    /// It is the same with any blob: give up.
+    /// Any other blob would fail the same way: give up.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
 }
 
-impl From<Status> for StoreError {
+impl From<Status> for ContentError {
     fn from(status: Status) -> Self {
         let broken = std::error::Error::source(&status).is_some();
         let (code, text) = (status.code(), status.message());
@@ -58,40 +59,24 @@ impl From<Status> for StoreError {
         } else if matches!(code, Code::FailedPrecondition | Code::OutOfRange) {
             Self::Mismatch(text.to_owned())
         } else {
-            Self::Runtime(refused(CallError::from(status), "store a blob"))
+            Self::Runtime(refused(status.into(), "store a blob"))
         }
     }
 }
 
-/// What a refusal means when nothing but success was to be expected of `doing`.
-pub(crate) fn refused(error: CallError, doing: &str) -> RuntimeError {
-    match error {
-        CallError::Unavailable(message) => RuntimeError::Unavailable(message),
-        CallError::NotFound(text) | CallError::Refused(text)
-            if text.contains("no space left on device") || text.contains("disk quota exceeded") =>
-        {
-            let message =
-                format!("the disk that holds containerd's data is full: {text}; free some space");
-            RuntimeError::failed(Reason::DiskFull, message)
-        }
-        CallError::NotFound(text) | CallError::Refused(text) => RuntimeError::failed(
-            Reason::CreateFailed,
-            format!("containerd could not {doing}: {text}"),
-        ),
-        CallError::AlreadyExists => RuntimeError::failed(
-            Reason::CreateFailed,
-            format!("containerd could not {doing}: it exists already"),
-        ),
-    }
+/// Error of a call of which nothing but success was expected.
+fn refused(error: CallError, doing: &str) -> RuntimeError {
+    error.into_error(Reason::CreateFailed, doing)
 }
 
 fn signed(bytes: u64) -> i64 {
     i64::try_from(bytes).unwrap_or(i64::MAX)
 }
 
-/// A small blob, checked against its digest; `None`: it is not there. One that is damaged is deleted, and is not there.
+/// Small blob, checked against its digest; `None`: it is absent. A damaged one is deleted, and
+/// counts as absent.
 pub(crate) async fn read(
-    client: &Client,
+    client: &ContainerdClient,
     digest: &str,
     bytes_max: usize,
 ) -> Result<Option<Bytes>, RuntimeError> {
@@ -105,14 +90,14 @@ pub(crate) async fn read(
     })
     .await?;
     if !there {
-        // A record without its file would be taken for the blob when it is written again.
+        // An entry without its file would be taken for the blob when it is written again.
         discard(client, digest).await?;
         return Ok(None);
     }
     if digest::written(&hash.finalize()) != digest {
         tracing::warn!(
             digest,
-            "a blob in containerd's content store is damaged; it is deleted, to be fetched again"
+            "blob in containerd's content store is damaged; deleting it, to be fetched again"
         );
         discard(client, digest).await?;
         return Ok(None);
@@ -120,15 +105,18 @@ pub(crate) async fn read(
     Ok(Some(bytes.into()))
 }
 
-/// Whether a blob of any size is there and whole. Reads all of it.
-pub(crate) async fn is_whole(client: &Client, digest: &str) -> Result<bool, RuntimeError> {
+/// Whether a blob of any size is there and intact. Reads all of it.
+pub(crate) async fn is_intact(
+    client: &ContainerdClient,
+    digest: &str,
+) -> Result<bool, RuntimeError> {
     let mut hash = Sha256::new();
     let there = each_piece(client, digest, |piece| hash.update(piece)).await?;
     Ok(there && digest::written(&hash.finalize()) == digest)
 }
 
 async fn each_piece(
-    client: &Client,
+    client: &ContainerdClient,
     digest: &str,
     mut seen: impl FnMut(&[u8]),
 ) -> Result<bool, RuntimeError> {
@@ -152,23 +140,24 @@ async fn each_piece(
     }
 }
 
-/// Throws away a blob, or the record of one whose file is gone, so that the next to write it starts from nothing.
-pub(crate) async fn discard(client: &Client, digest: &str) -> Result<(), RuntimeError> {
+/// Deletes a blob, or the entry of one whose file is gone, so that the next writer starts from
+/// nothing.
+pub(crate) async fn discard(client: &ContainerdClient, digest: &str) -> Result<(), RuntimeError> {
     match quick(client.content().delete(api::DeleteContentRequest {
         digest: digest.to_owned(),
     }))
     .await
     {
         // Until its file is collected, containerd takes a write of the same digest for done.
-        Ok(()) => lease::collect(client).await,
+        Ok(()) => gc::collect(client).await,
         Err(CallError::NotFound(_)) => Ok(()),
         Err(error) => Err(refused(error, "delete a blob")),
     }
 }
 
-/// Sets labels of a blob that is there, and leaves its others alone.
+/// Sets labels of a stored blob, and leaves its others alone.
 pub(crate) async fn label(
-    client: &Client,
+    client: &ContainerdClient,
     digest: &str,
     labels: HashMap<String, String>,
 ) -> Result<(), RuntimeError> {
@@ -188,14 +177,14 @@ pub(crate) async fn label(
         .map_err(|error| refused(error, "label a blob"))
 }
 
-/// Stores a small blob with its labels; one that is there only gets the labels.
+/// Stores a small blob with its labels; one that is stored already only gets the labels.
 pub(crate) async fn put(
-    client: &Client,
+    client: &ContainerdClient,
     blob: &Descriptor,
     bytes: &Bytes,
     labels: &HashMap<String, String>,
-) -> Result<(), StoreError> {
-    if let Opened::Writer(mut writer) = open(client, blob).await? {
+) -> Result<(), ContentError> {
+    if let OpenedBlob::Writer(mut writer) = open(client, blob).await? {
         // What an earlier try left of it is shorter than asking.
         let rest = bytes
             .get(usize::try_from(writer.offset()).unwrap_or(usize::MAX)..)
@@ -208,8 +197,8 @@ pub(crate) async fn put(
     Ok(label(client, &blob.digest, labels.clone()).await?)
 }
 
-/// Throws away what is there of an unfinished blob.
-pub(crate) async fn abort(client: &Client, digest: &str) -> Result<(), RuntimeError> {
+/// Deletes the stored part of an unfinished blob.
+pub(crate) async fn abort(client: &ContainerdClient, digest: &str) -> Result<(), RuntimeError> {
     match quick(
         client
             .content()
@@ -222,31 +211,35 @@ pub(crate) async fn abort(client: &Client, digest: &str) -> Result<(), RuntimeEr
     }
 }
 
-/// The name under which a blob is written: the same for every pull, so that a later one finds what an earlier one left.
+/// Name under which a blob is written: the same for every pull, so that a later one resumes an
+/// earlier one.
 pub(crate) fn key(digest: &str) -> String {
     format!("chas-{digest}")
 }
 
-/// What came of asking to write.
+/// Answer to the request to write a blob.
 #[derive(Debug)]
-pub(crate) enum Opened {
-    /// The blob is there, and held by the client's lease.
-    There,
-    /// It may be written.
-    Writer(Box<Writer>),
+pub(crate) enum OpenedBlob {
+    /// The blob is stored, and the client's lease keeps it.
+    Complete,
+    /// The blob may be written.
+    Writer(Box<BlobWriter>),
 }
 
-/// A blob being written. Dropped before its commit, it stays as far as it is, to be resumed.
+/// Blob being written. Dropped before its commit, it stays as far as it is, to be resumed.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct BlobWriter {
     requests: mpsc::Sender<api::WriteContentRequest>,
     replies: Streaming<api::WriteContentResponse>,
     blob: Descriptor,
     offset: u64,
 }
 
-/// Asks to write a blob.
-pub(crate) async fn open(client: &Client, blob: &Descriptor) -> Result<Opened, StoreError> {
+/// Opens a blob for writing.
+pub(crate) async fn open(
+    client: &ContainerdClient,
+    blob: &Descriptor,
+) -> Result<OpenedBlob, ContentError> {
     let (requests, messages) = mpsc::channel(2);
     let first = api::WriteContentRequest {
         action: api::WriteAction::Stat.into(),
@@ -262,10 +255,10 @@ pub(crate) async fn open(client: &Client, blob: &Descriptor) -> Result<Opened, S
     let mut content = client.content();
     let replies = match timely(content.write(ReceiverStream::new(messages))).await? {
         Ok(replies) => replies.into_inner(),
-        Err(status) if status.code() == Code::AlreadyExists => return Ok(Opened::There),
+        Err(status) if status.code() == Code::AlreadyExists => return Ok(OpenedBlob::Complete),
         Err(status) => return Err(status.into()),
     };
-    let mut writer = Writer {
+    let mut writer = BlobWriter {
         requests,
         replies,
         blob: blob.clone(),
@@ -276,20 +269,20 @@ pub(crate) async fn open(client: &Client, blob: &Descriptor) -> Result<Opened, S
             writer.offset =
                 u64::try_from(reply.map_or(0, |reply| reply.offset)).unwrap_or_default();
         }
-        Err(status) if status.code() == Code::AlreadyExists => return Ok(Opened::There),
+        Err(status) if status.code() == Code::AlreadyExists => return Ok(OpenedBlob::Complete),
         Err(status) => return Err(status.into()),
     }
-    Ok(Opened::Writer(Box::new(writer)))
+    Ok(OpenedBlob::Writer(Box::new(writer)))
 }
 
-impl Writer {
+impl BlobWriter {
     /// Bytes stored so far.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
     /// Appends at most [`PIECE_BYTES`], and waits until they are stored.
-    pub(crate) async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+    pub(crate) async fn write(&mut self, piece: Bytes) -> Result<(), ContentError> {
         let bytes = piece.len() as u64;
         let request = self.request(api::WriteAction::Write, piece);
         // A closed channel shows as the reply's error, which knows why.
@@ -303,7 +296,7 @@ impl Writer {
     pub(crate) async fn commit(
         mut self,
         labels: HashMap<String, String>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), ContentError> {
         let mut request = self.request(api::WriteAction::Commit, Bytes::new());
         request.labels = labels;
         self.requests.send(request).await.ok();
@@ -338,9 +331,9 @@ impl Writer {
 }
 
 async fn timely<T>(call: impl Future<Output = T>) -> Result<T, RuntimeError> {
-    let late =
-        |_| RuntimeError::Unavailable(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()));
     tokio::time::timeout(WRITE_TIMEOUT, call)
         .await
-        .map_err(late)
+        .map_err(|_| {
+            RuntimeError::Unavailable(format!("no answer within {} s", WRITE_TIMEOUT.as_secs()))
+        })
 }

@@ -1,4 +1,5 @@
-//! The labels of our containers in containerd: how they are told from others', and a copy of what was asked.
+//! Labels of managed containers in containerd: what tells them from unmanaged ones, and a copy of
+//! the record.
 
 use std::collections::HashMap;
 
@@ -7,39 +8,41 @@ use state::desired::Record;
 use state::id::InstanceName;
 use state::spec::Signal;
 
-/// Marks what is ours, with [`ID`]. Nothing without both is ever touched.
+/// Mark of a managed container, with [`ID`]. Nothing without both is ever touched.
 pub(crate) const MANAGED: &str = "chas.io/managed";
-/// The container's id.
+/// Id of the container.
 pub(crate) const ID: &str = "chas.io/id";
-/// The signal that its image wants to be stopped with.
+/// Signal that the image wants to be stopped with.
 pub(crate) const STOP_SIGNAL: &str = "chas.io/stop-signal";
-/// The snapshot that its own is made from.
+/// Snapshot that the container's own is made from.
 pub(crate) const PARENT: &str = "chas.io/parent";
-/// The fingerprint of the spec that it was made of.
+/// Fingerprint of the spec that the container was made of.
 const SPEC_HASH: &str = "chas.io/spec-hash";
-/// The image that it was made of.
+/// Digest of the image that the container was made of.
 const IMAGE_DIGEST: &str = "chas.io/image-digest";
-/// A piece of the record, followed by its number.
+/// Piece of the record, followed by its number.
 const RECORD: &str = "chas.io/record.";
 
-/// containerd's limit on key and value together is 4,096 bytes; a piece stays clear of it with any number behind its key.
+/// containerd's limit on key and value together is 4,096 bytes; a piece stays clear of it with any
+/// number behind its key.
 const PIECE_BYTES_MAX: usize = 4000;
 
-/// The filter that finds what is ours, and may find more: see [`are_ours`].
-pub(crate) fn ours() -> String {
+/// Filter that finds every managed container, and may find more: see [`is_managed`].
+pub(crate) fn managed_filter() -> String {
     format!("labels.\"{MANAGED}\"==1")
 }
 
-/// Whether they are those of a container or snapshot of ours.
+/// Whether the labels are those of a managed container or its snapshot.
 ///
-/// [`MANAGED`] alone proves nothing: our image records bear it too, and containerd's clients (`ctr run`) copy an image's
-/// labels to whatever container they make of it. No image bears [`ID`].
-pub(crate) fn are_ours(labels: &HashMap<String, String>) -> bool {
+/// [`MANAGED`] alone proves nothing: the names of images bear it too, and containerd's clients
+/// (`ctr run`) copy an image's labels to whatever container they make of it. No image bears [`ID`].
+pub(crate) fn is_managed(labels: &HashMap<String, String>) -> bool {
     labels.get(MANAGED).is_some_and(|value| value == "1") && labels.contains_key(ID)
 }
 
-/// Whether a container with these labels was made of the record's spec, and of the image that the record names.
-pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool {
+/// Whether a container with these labels was made of the record's spec, and of the image that the
+/// record names.
+pub(crate) fn are_made_of(labels: &HashMap<String, String>, record: &Record) -> bool {
     let same = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
     same(SPEC_HASH, &record.spec_hash)
         && record
@@ -48,9 +51,9 @@ pub(crate) fn are_of(labels: &HashMap<String, String>, record: &Record) -> bool 
             .is_none_or(|digest| same(IMAGE_DIGEST, digest))
 }
 
-/// The record that a container was made of, as JSON, its environment's values taken from its OCI spec. `Null`: the labels
-/// hold none.
-pub(crate) fn copy(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
+/// Record that a container was made of, as JSON, its environment's values taken from its OCI spec.
+/// `Null`: the labels hold none.
+pub(crate) fn stored_record(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
     let mut record: Value = serde_json::from_str(&record_text(labels)).unwrap_or_default();
     let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
     let variables: HashMap<&str, &str> = spec["process"]["env"]
@@ -77,19 +80,20 @@ fn record_text(labels: &HashMap<String, String>) -> String {
         .collect()
 }
 
-/// The record that a container was made of, without the environment's values. `None`: the labels do not hold one.
+/// Record that a container was made of, without the environment's values. `None`: the labels hold
+/// none.
 pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
     serde_json::from_str(&record_text(labels)).ok()
 }
 
-/// The labels of a container of `record`. The record is in it without the environment's values, which may be secret
-/// and stand in the container's OCI spec anyway.
-pub(crate) fn of(
+/// Labels of a container of `record`. The record is in them without the environment's values, which
+/// may be secret and stand in the container's OCI spec anyway.
+pub(crate) fn for_record(
     record: &Record,
     stop_signal: Option<Signal>,
     parent: &str,
 ) -> HashMap<String, String> {
-    let mut labels = bare(record.instance());
+    let mut labels = minimal_for(record.instance());
     labels.insert("chas.io/name".to_owned(), record.name.to_string());
     labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
     labels.insert(
@@ -112,8 +116,8 @@ pub(crate) fn of(
     labels
 }
 
-/// The labels of a container of which only the name is known.
-pub(crate) fn bare(instance: InstanceName) -> HashMap<String, String> {
+/// Labels of a container of which only the name is known.
+pub(crate) fn minimal_for(instance: InstanceName) -> HashMap<String, String> {
     HashMap::from([
         (MANAGED.to_owned(), "1".to_owned()),
         (ID.to_owned(), instance.id.to_string()),
@@ -124,7 +128,7 @@ pub(crate) fn bare(instance: InstanceName) -> HashMap<String, String> {
     ])
 }
 
-/// Cuts a text between characters.
+/// Pieces of a text, cut between characters.
 fn pieces(text: &str) -> Vec<&str> {
     let (mut pieces, mut rest) = (Vec::new(), text);
     while !rest.is_empty() {
@@ -158,7 +162,7 @@ mod tests {
             .labels
             .insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
         record.image_digest = Some("sha256:1".to_owned());
-        let labels = of(&record, None, "sha256:parent");
+        let labels = for_record(&record, None, "sha256:parent");
         assert!(
             labels
                 .iter()
@@ -170,35 +174,36 @@ mod tests {
             .insert("TOKEN".to_owned(), String::new());
         assert_eq!(super::record(&labels), Some(record.clone()));
         let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
-        let whole: Record = serde_json::from_value(copy(&labels, spec.as_bytes())).unwrap();
+        let whole: Record =
+            serde_json::from_value(stored_record(&labels, spec.as_bytes())).unwrap();
         assert_eq!(whole.spec.environment["TOKEN"], "secret=1");
-        assert!(super::record(&bare(record.instance())).is_none());
+        assert!(super::record(&minimal_for(record.instance())).is_none());
     }
 
     #[test]
     fn a_container_is_of_a_record_only_with_the_same_spec_and_image() {
         let mut record = of_body(&json!({}));
         record.image_digest = Some("sha256:1".to_owned());
-        let labels = of(&record, None, "sha256:parent");
-        assert!(are_of(&labels, &record));
+        let labels = for_record(&record, None, "sha256:parent");
+        assert!(are_made_of(&labels, &record));
         assert!(
-            !are_of(&bare(record.instance()), &record),
+            !are_made_of(&minimal_for(record.instance()), &record),
             "what a removal left half done has no spec to run"
         );
         record.image_digest = None;
         assert!(
-            are_of(&labels, &record),
+            are_made_of(&labels, &record),
             "an image that is not resolved is no other one"
         );
         record.image_digest = Some("sha256:2".to_owned());
-        assert!(!are_of(&labels, &record));
+        assert!(!are_made_of(&labels, &record));
     }
 
     #[test]
     fn what_was_made_of_our_image_is_not_ours_for_that() {
         let inherited = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
-        assert!(!are_ours(&inherited));
-        assert!(are_ours(&bare("000000000abc-1".parse().unwrap())));
+        assert!(!is_managed(&inherited));
+        assert!(is_managed(&minimal_for("000000000abc-1".parse().unwrap())));
     }
 
     #[test]
