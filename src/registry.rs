@@ -27,8 +27,8 @@ mod http;
 #[cfg(test)]
 mod tests;
 
-/// The largest manifest or index: what the distribution specification asks registries to accept at
-/// least.
+/// Bytes of the largest manifest or index: the least that the distribution specification asks
+/// registries to accept.
 pub(crate) const MANIFEST_BYTES_MAX: usize = 4 << 20;
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
@@ -44,14 +44,14 @@ pub(crate) struct Registry {
 /// Manifest or index as the registry sent it. Its digest is over these bytes, and not checked yet.
 #[derive(Debug)]
 pub(crate) struct SentManifest {
-    /// The exact bytes.
+    /// Exact bytes.
     pub(crate) bytes: Bytes,
     /// Media type that the registry declares.
     pub(crate) media_type: String,
 }
 
 impl Registry {
-    /// Client that has connected to nobody yet.
+    /// Client that has not connected yet.
     ///
     /// # Errors
     /// When the CA file cannot be used.

@@ -55,8 +55,8 @@ impl Host {
         let swap = Path::new(CGROUP_ROOT)
             .join("memory/memory.memsw.limit_in_bytes")
             .exists();
-        // `None` is "unlimited"; the kernel's own ceiling, fs.nr_open, is 2^20 unless somebody
-        // raised it.
+        // `None` is "unlimited"; the kernel's own ceiling, fs.nr_open, is 2^20 unless it was
+        // raised.
         let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile)
             .maximum
             .unwrap_or(1 << 20);

@@ -6,8 +6,8 @@ use std::time::Duration;
 /// Configuration of all registries: access, trust, and how long a pull goes on.
 #[derive(Clone, Debug)]
 pub struct RegistryConfig {
-    /// `host[:port]`s reached over plain HTTP, written as in image references. No other host ever
-    /// is.
+    /// `host[:port]`s reached over plain HTTP, which no other host ever is; written as in image
+    /// references.
     pub insecure: Vec<String>,
     /// Credentials in the format of docker's `config.json` (`auths` only); read again whenever it
     /// changed. `None`: none.

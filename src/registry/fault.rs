@@ -53,32 +53,10 @@ impl RegistryError {
 
     /// Failure of a connection that broke, or never came to be.
     pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
-        let root = cause::root(error);
-        let not_tls = |said: &str| {
-            format!(
-                "registry {authority} {said}; if it speaks plain HTTP, list it under registry.insecure if you trust the network"
-            )
-        };
-        match tls_fault(error) {
-            Some(rustls::Error::InvalidMessage(_)) => {
-                return Self::lasting(
-                    Reason::RegistryNotTls,
-                    format!(
-                        "registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"
-                    ),
-                );
-            }
-            Some(rustls::Error::InvalidCertificate(fault)) => {
-                return Self::lasting(
-                    Reason::RegistryCertificateInvalid,
-                    format!(
-                        "the certificate of registry {authority} is not trusted ({fault}); \
-                         if an authority of your own signed it, name that in registry.ca_file"
-                    ),
-                );
-            }
-            _ => {}
+        if let Some(failure) = Self::tls(error, authority) {
+            return failure;
         }
+        let root = cause::root(error);
         let (reason, message) = if is_unresolved(error) {
             (
                 Reason::RegistryNameUnknown,
@@ -87,7 +65,7 @@ impl RegistryError {
         } else if error.is_timeout() && error.is_connect() {
             (
                 Reason::RegistryTimeout,
-                format!("registry {authority} cannot be connected to in time"),
+                format!("connecting to registry {authority} timed out"),
             )
         } else if error.is_timeout() {
             (
@@ -100,7 +78,9 @@ impl RegistryError {
         } else if error.is_connect() && root.contains("handshake") {
             (
                 Reason::RegistryNotTls,
-                not_tls(&format!("does not speak TLS properly ({root})")),
+                format!(
+                    "registry {authority} does not speak TLS properly ({root}); if it speaks plain HTTP, list it under registry.insecure if you trust the network"
+                ),
             )
         } else if error.is_connect() {
             (
@@ -119,6 +99,28 @@ impl RegistryError {
             )
         };
         Self::passing(reason, message)
+    }
+
+    /// Failure of TLS itself; `None`: the error is another.
+    fn tls(error: &reqwest::Error, authority: &str) -> Option<Self> {
+        let fault = cause::chain(error).find_map(|error| error.downcast_ref());
+        let (reason, message) = match fault {
+            Some(rustls::Error::InvalidMessage(_)) => (
+                Reason::RegistryNotTls,
+                format!(
+                    "registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"
+                ),
+            ),
+            Some(rustls::Error::InvalidCertificate(fault)) => (
+                Reason::RegistryCertificateInvalid,
+                format!(
+                    "the certificate of registry {authority} is not trusted ({fault}); \
+                     if an authority of your own signed it, name that in registry.ca_file"
+                ),
+            ),
+            _ => return None,
+        };
+        Some(Self::lasting(reason, message))
     }
 
     /// Failure that a status other than success means. `wanted` names what was asked for, as in
@@ -179,11 +181,7 @@ fn asked_for(response: &Response) -> Option<Duration> {
     Some(wait.min(RETRY_AFTER_MAX))
 }
 
-fn tls_fault(error: &reqwest::Error) -> Option<&rustls::Error> {
-    cause::chain(error).find_map(|error| error.downcast_ref())
-}
-
-/// The resolver's failure comes wrapped in an error of hyper's that only says so.
+/// Whether the name could not be resolved, which hyper tells in these words only.
 fn is_unresolved(error: &reqwest::Error) -> bool {
     cause::chain(error).any(|error| error.to_string() == "dns error")
 }

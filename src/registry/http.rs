@@ -14,7 +14,7 @@ use super::config::{InvalidRegistryConfig, RegistryConfig};
 use super::fault::RegistryError;
 use crate::lookup::Lookup;
 
-/// A name lookup, TCP and TLS together may take this long.
+/// Time for a name lookup, TCP and TLS together.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Redirects followed for one request: real registries need one, to the store of their blobs; two

@@ -181,9 +181,9 @@ fn tell(world: &World, id: ContainerId) {
 }
 
 fn seen(world: &World, id: ContainerId) -> Seen {
-    let ours = world.instances.iter().filter(|(name, _)| name.id == id);
+    let instances = world.instances.iter().filter(|(name, _)| name.id == id);
     Seen {
-        instances: ours
+        instances: instances
             .map(|(name, instance)| (name.generation, instance.clone()))
             .collect(),
     }

@@ -141,7 +141,9 @@ fn each_room_knows_only_whom_it_may() {
 fn only_the_rooms_for_it_name_a_foreign_thing() {
     for (thing, homes) in [
         ("containerd_client", &["src/runtime/containerd"][..]),
-        ("tonic::", &["src/runtime/containerd"]),
+        ("tonic::", &["src/runtime/containerd/rpc"]),
+        ("io.containerd.runc", &["src/runtime/containerd/shim"]),
+        ("02x}", &["state/src/digest.rs"]),
         ("rtnetlink", &["src/network"]),
         ("axum::", &["src/api", "src/agent.rs"]),
         ("serde_yaml", &["src/config/file.rs"]),

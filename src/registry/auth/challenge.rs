@@ -5,9 +5,9 @@
 pub(crate) enum Challenge {
     /// User and password with each request (RFC 7617).
     Basic,
-    /// A token, fetched at `realm` (the distribution project's token specification).
+    /// Token, fetched at `realm` (the distribution project's token specification).
     Bearer {
-        /// The URL of the token service.
+        /// URL of the token service.
         realm: String,
         /// Name of the registry at the token service.
         service: Option<String>,

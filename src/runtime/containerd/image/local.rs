@@ -15,7 +15,7 @@ use crate::runtime::containerd::rpc::client::ContainerdClient;
 use crate::runtime::containerd::rpc::content;
 
 /// Bytes of the largest configuration. Environment, labels and history of every build step lie in
-/// it: some 10 kB, with labels that hold whole documents some 100 kB. It is parsed in memory, so a
+/// it: some 10 kB, with documents in labels some 100 kB. It is parsed in memory, so a
 /// registry must not choose its size.
 pub(crate) const CONFIG_BYTES_MAX: usize = 4 << 20;
 

@@ -62,9 +62,9 @@ impl Platform {
                 .parse::<u32>()
                 .ok()
         };
-        let (ours, theirs) = (level(self)?, level(offered)?);
-        let downwards = theirs <= ours && (self.architecture == "arm" || theirs == ours);
-        downwards.then_some(theirs)
+        let (own, offered) = (level(self)?, level(offered)?);
+        let downwards = offered <= own && (self.architecture == "arm" || offered == own);
+        downwards.then_some(offered)
     }
 }
 

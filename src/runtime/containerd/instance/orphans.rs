@@ -28,7 +28,7 @@ impl Instances {
         self.remove_each(&orphans, "what was left of", swept).await
     }
 
-    /// Removes the instances that nobody wants, of which containerd has neither container nor task,
+    /// Removes the instances that are not wanted, of which containerd has neither container nor task,
     /// and of which a shim runs still. Each is tried; the first error is answered.
     pub(crate) async fn sweep_lost_shims(
         &self,

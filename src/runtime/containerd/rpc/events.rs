@@ -24,7 +24,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// nothing.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Sends a hint for each event of a managed container, until nobody receives them.
+/// Sends a hint for each event of a managed container, until the receiver is gone.
 pub(crate) async fn follow(client: &ContainerdClient, events: &mpsc::Sender<RuntimeEvent>) {
     let mut connected = false;
     loop {
@@ -77,7 +77,7 @@ async fn subscribe(client: &ContainerdClient) -> Result<Streaming<Envelope>, Cal
     }
 }
 
-/// Reads until the stream breaks. False: nobody receives hints any more.
+/// Reads until the stream breaks. False: the receiver is gone.
 async fn read(
     client: &ContainerdClient,
     mut stream: Streaming<Envelope>,

@@ -174,9 +174,9 @@ mod tests {
             .insert("TOKEN".to_owned(), String::new());
         assert_eq!(super::record(&labels), Some(record.clone()));
         let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
-        let whole: Record =
+        let complete: Record =
             serde_json::from_value(stored_record(&labels, spec.as_bytes())).unwrap();
-        assert_eq!(whole.spec.environment["TOKEN"], "secret=1");
+        assert_eq!(complete.spec.environment["TOKEN"], "secret=1");
         assert!(super::record(&minimal_for(record.instance())).is_none());
     }
 
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_made_of_our_image_is_not_ours_for_that() {
+    fn a_container_of_a_managed_image_is_not_managed_for_that() {
         let inherited = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
         assert!(!is_managed(&inherited));
         assert!(is_managed(&minimal_for("000000000abc-1".parse().unwrap())));

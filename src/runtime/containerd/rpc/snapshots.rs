@@ -106,7 +106,7 @@ pub(crate) async fn remove(client: &ContainerdClient, key: &str) -> Result<(), C
     }
 }
 
-/// Removes a snapshot of use to nobody; one that stays is left to the end of its lease.
+/// Removes a leftover snapshot; where that fails, the end of its lease does.
 pub(crate) async fn discard(client: &ContainerdClient, key: &str) {
     if let Err(error) = remove(client, key).await {
         tracing::debug!(key, ?error, "leftover snapshot not removed");

@@ -30,10 +30,10 @@ mod tests {
     fn a_process_s_beginning_is_read_from_the_kernel() {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
         let now = BootTime(Duration::try_from(now).unwrap());
-        let ours = began(std::process::id()).unwrap();
+        let own = began(std::process::id()).unwrap();
         assert!(
-            ours <= now && now.since(ours) < Duration::from_secs(3600),
-            "{ours:?} {now:?}"
+            own <= now && now.since(own) < Duration::from_secs(3600),
+            "{own:?} {now:?}"
         );
         assert_eq!(began(u32::MAX), None);
     }
