@@ -21,7 +21,7 @@ pub(super) async fn sweep_logs(logs_dir: &Path, wanted: &[Record], swept: &mut S
     let Ok(Ok(stored)) = stored else { return };
     for id in stored.into_iter().filter(|id| !ids.contains(id)) {
         match logs::remove(&logs::directory(logs_dir, id)).await {
-            Ok(()) => drop(swept.removed.insert(format!("the logs of {id}"))),
+            Ok(()) => drop(swept.removed.insert(format!("logs of {id}"))),
             Err(error) => tracing::warn!(%id, %error, "logs not removed"),
         }
     }

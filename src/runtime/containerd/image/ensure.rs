@@ -1,4 +1,4 @@
-//! Decision what it takes until an image is on the node: nothing, an unpacking, or a pull.
+//! Decision how an image comes to be on the node: it is there, or is unpacked, or is pulled.
 
 use std::time::SystemTime;
 
@@ -56,7 +56,7 @@ impl SharedImages {
         }
         let tag = fetch.image.tag().unwrap_or("latest");
         if !moves && let Some(target) = self.named(fetch.image, None).await? {
-            // Half of it is there: completed as what it was, even if the tag has moved on
+            // An incomplete image is completed as it was, even if the tag has moved on
             // meanwhile.
             match self.pull_version(fetch, &target.digest).await {
                 Err(RuntimeError::Failed(Failure {

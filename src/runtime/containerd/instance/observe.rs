@@ -18,7 +18,7 @@ use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::containerd::shim::process;
 use crate::runtime::{RuntimeError, RuntimeListing, UnmanagedContainer};
 
-/// The exit code of a process that SIGKILL ended: 128 + 9.
+/// Exit code of a process that SIGKILL ended: 128 + 9.
 const KILLED: u32 = 137;
 
 /// Error of a look of which nothing but success was expected.
@@ -86,7 +86,7 @@ impl Instances {
                     out_of_memory,
                 }))
             }
-            // The shim did not answer containerd in time.
+            // The shim's answer to containerd timed out.
             Status::Unknown => Err(RuntimeError::Unavailable(format!(
                 "the shim of {instance} does not answer"
             ))),

@@ -25,7 +25,7 @@ impl Instances {
         let mut orphans =
             std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
         orphans.retain(|orphan| wanted.iter().all(|record| record.id != orphan.id));
-        self.remove_each(&orphans, "what was left of", swept).await
+        self.remove_each(&orphans, "orphan", swept).await
     }
 
     /// Removes the instances that are not wanted, of which containerd has neither container nor task,
@@ -35,7 +35,7 @@ impl Instances {
         wanted: &[Record],
         swept: &mut Swept,
     ) -> Result<(), RuntimeError> {
-        // Before the lists: what is created meanwhile is in them.
+        // Before the lists: an instance that is created meanwhile is in them.
         let shims = self.shims.running().await;
         let containers = containers::list(&self.client, None)
             .await
@@ -52,7 +52,7 @@ impl Instances {
             .collect();
         let wanted = wanted.iter().map(Record::instance).collect();
         let lost = lost::lost(&shims, &known, &wanted);
-        self.remove_each(&lost, "the lost shim of", swept).await
+        self.remove_each(&lost, "lost shim of", swept).await
     }
 
     async fn remove_each(

@@ -185,7 +185,7 @@ pub(crate) async fn put(
     labels: &HashMap<String, String>,
 ) -> Result<(), ContentError> {
     if let OpenedBlob::Writer(mut writer) = open(client, blob).await? {
-        // What an earlier try left of it is shorter than asking.
+        // The part that an earlier try stored is skipped.
         let rest = bytes
             .get(usize::try_from(writer.offset()).unwrap_or(usize::MAX)..)
             .unwrap_or_default();

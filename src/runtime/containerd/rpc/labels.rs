@@ -188,12 +188,12 @@ mod tests {
         assert!(are_made_of(&labels, &record));
         assert!(
             !are_made_of(&minimal_for(record.instance()), &record),
-            "what a removal left half done has no spec to run"
+            "a half-done removal has no spec to run"
         );
         record.image_digest = None;
         assert!(
             are_made_of(&labels, &record),
-            "an image that is not resolved is no other one"
+            "an unresolved image is no other one"
         );
         record.image_digest = Some("sha256:2".to_owned());
         assert!(!are_made_of(&labels, &record));

@@ -154,7 +154,8 @@ pub(crate) struct Shim {
     age: Option<Duration>,
 }
 
-/// `/var/run` is a link to `/run`, and either may stand in the configuration.
+/// Whether two paths lead to one file: `/var/run` is a link to `/run`, and either may stand in the
+/// configuration.
 fn is_same_file(one: &Path, other: &Path) -> bool {
     one == other
         || one
@@ -243,9 +244,9 @@ mod tests {
         assert!(!check(shim(id, Some(LOST_AFTER)), &[], &[id]));
         assert!(
             !check(shim(id, Some(LOST_AFTER / 2)), &[], &[]),
-            "it may be on its way"
+            "a shim that may still be starting"
         );
         assert!(!check(shim(id, None), &[], &[]));
-        assert!(!check(shim("stranger", Some(LOST_AFTER)), &[], &[]));
+        assert!(!check(shim("unmanaged", Some(LOST_AFTER)), &[], &[]));
     }
 }

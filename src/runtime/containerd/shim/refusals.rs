@@ -29,7 +29,7 @@ fn reason(text: &str) -> Reason {
             "binary not installed",
         ])
     {
-        // Before the command: what is missing then is runc or the shim, in the same words.
+        // Before the command: a missing runc or shim is told in the same words.
         Reason::RuntimeBroken
     } else if any(&[
         "start binary process",
