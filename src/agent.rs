@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use state::assign::Pool;
+use state::failure::Failure;
 use state::store::{Limits, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -19,10 +20,9 @@ use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, TakenAddresses};
 use crate::reconcile::{Clock, Reconciler};
-use crate::runtime::containerd::client::Client;
+use crate::registry::RegistryConfig;
 use crate::runtime::containerd::image::Images;
-use crate::runtime::containerd::registry::RegistryConfig;
-use crate::runtime::containerd::{Containerd, ContainerdConfig};
+use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown};
 
@@ -132,7 +132,7 @@ async fn begin(
     tracker: TaskTracker,
 ) {
     while let Err(error) = network.prepare().await {
-        tracing::error!(error = %crate::runtime::RuntimeError::from(error), "the network cannot be set up; trying again");
+        tracing::error!(error = %Failure::from(error), "the network cannot be set up; trying again");
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(NETWORK_RETRY) => {}
@@ -237,7 +237,7 @@ fn network(config: &Config, store: &Arc<Store>) -> BridgeNetwork {
 }
 
 fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Containerd> {
-    let client = Client::new(&config.containerd.socket, &config.containerd.namespace);
+    let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
     let registry = RegistryConfig {
         insecure: config.registry.insecure.clone(),
         auth_file: config.registry.auth_file.clone(),
@@ -253,6 +253,7 @@ fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Co
         logs_dir: logs_dir(config),
         executable,
         run_dir: config.state.run_dir.clone(),
+        oci_runtime: OciRuntime::default(),
     };
     Containerd::new(settings, client, network, images).context("the host's facts cannot be read")
 }

@@ -1,9 +1,9 @@
-//! What is at the bottom of an error: the innermost cause says what happened, the outer ones where.
+//! Causes of an error: the innermost says what happened, the outer ones where.
 
 use std::error::Error;
 use std::io;
 
-/// The error and what caused it, outermost first.
+/// Error and its causes, outermost first.
 pub fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
@@ -21,20 +21,32 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// All of it in one line, outermost first.
+/// Texts of the error and its causes in one line, outermost first, each once: an [`io::Error`] says what it wraps as
+/// its own.
 #[must_use]
 pub fn all(error: &(dyn Error + 'static)) -> String {
-    chain(error)
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(": ")
+    let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
+    texts.dedup();
+    texts.join(": ")
 }
 
-/// The innermost cause, as text.
+/// Text of the innermost cause.
 #[must_use]
 pub fn root(error: &(dyn Error + 'static)) -> String {
     chain(error)
         .last()
         .map(ToString::to_string)
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_io_error_wraps_is_told_once() {
+        let wrapped = io::Error::other(io::Error::other("the kernel is tired"));
+        assert_eq!(all(&wrapped), "the kernel is tired");
+        assert_eq!(root(&wrapped), "the kernel is tired");
+    }
 }

@@ -21,7 +21,8 @@
 //! - [`chas`] cannot either: it is to CHaS what [`api`] is to whoever pushes, and on no way of the reconciler. What of a set is
 //!   held back is [`state::guard`]'s.
 //! - [`reconcile`] knows no containerd: only the trait [`runtime::Runtime`]. It never reads why it was woken.
-//! - [`network`] and [`logs`] know no containerd, and not each other.
+//! - [`network`] and [`logs`] know no containerd, and not each other. [`registry`] (where images come
+//!   from) and [`oci`] (the spec of a container) know neither of them, and no runtime.
 //! - Nothing outside [`runtime::containerd`] names a gRPC type, nothing outside [`config`] reads the environment, nothing
 //!   outside [`api::error`] makes a failure into a status code, nothing but `main` ends the process.
 //! - No decision uses the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
@@ -58,6 +59,9 @@ pub mod reconcile;
 pub mod runtime;
 
 pub mod network;
+
+pub mod oci;
+pub mod registry;
 
 pub mod logs;
 

@@ -184,7 +184,7 @@ impl<R: Runtime> Reconciler<R> {
             }
         };
         self.board.reached(None);
-        self.board.set_foreign(listing.foreign);
+        self.board.set_foreign(listing.unmanaged);
         if self.writer.store().desired().adoption().is_some() {
             self.adopt().await;
         }
@@ -192,7 +192,7 @@ impl<R: Runtime> Reconciler<R> {
         let desired = self.writer.store().desired();
         let now = self.board.clock.now();
         let unsettled = desired.records().filter(|record| {
-            let seen = listing.ours.get(&record.id).cloned().unwrap_or_default();
+            let seen = listing.managed.get(&record.id).cloned().unwrap_or_default();
             let mut known = self.board.known(record.id);
             known
                 .history
@@ -209,7 +209,7 @@ impl<R: Runtime> Reconciler<R> {
         let is_whole = desired.adoption().is_none();
         wake.extend(
             listing
-                .ours
+                .managed
                 .keys()
                 .filter(|id| is_whole && is_orphan(id))
                 .map(|id| (0, *id)),
@@ -229,7 +229,7 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt.
     async fn adopt(&self) {
-        let copies = match self.runtime.salvage().await {
+        let copies = match self.runtime.stored_records().await {
             Ok(copies) => copies,
             Err(error) => {
                 return tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");

@@ -1,6 +1,7 @@
-//! What the reconciler may ask of a container runtime. Each call is idempotent: what is already done is not an error.
+//! Container runtime as the reconciler sees it. Each call is idempotent: a step that is done
+//! already is not an error.
 //!
-//! `containerd` is the real one. Nothing outside it names a gRPC type.
+//! `containerd` is the runtime of a node. Nothing outside it names a gRPC type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
 use state::reason::Reason;
@@ -20,16 +22,17 @@ use tokio_util::sync::CancellationToken;
 pub mod containerd;
 pub mod memory;
 
-/// A container runtime, as the reconciler sees it.
+/// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
-    /// Looks at everything that bears our label, and names what does not.
+    /// Looks at every managed container, and names the unmanaged ones.
     ///
-    /// A listing is whole or an error: nothing may be concluded from a part of one.
-    fn list(&self) -> impl Future<Output = Result<Listing, RuntimeError>> + Send;
+    /// A listing is complete or an error: nothing may be concluded from a part of one.
+    fn list(&self) -> impl Future<Output = Result<RuntimeListing, RuntimeError>> + Send;
 
-    /// The copies of records that the runtime holds: for each of our containers, the record that its newest generation was
-    /// made of, as JSON; `Null` where there is none to read.
-    fn salvage(
+    /// Records stored in container labels, for rebuilding a lost store: for each managed container,
+    /// the record that its newest generation was made of, as JSON; `Null` where the labels hold
+    /// none.
+    fn stored_records(
         &self,
     ) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
 
@@ -38,8 +41,9 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes sure the image is on the node, unpacked and complete, and answers its digest.
     ///
-    /// Costs nothing beyond a look when the image is there and `pull` does not ask for more. `cancel` ends it at the
-    /// next await with [`RuntimeError::Cancelled`]; what was fetched is kept for the next attempt.
+    /// Costs nothing beyond a look when the image is there and `pull` does not ask for more.
+    /// `cancel` ends it at the next await with [`RuntimeError::Cancelled`]; what was fetched is
+    /// kept for the next attempt.
     fn ensure_image(
         &self,
         reference: &ImageReference,
@@ -48,13 +52,16 @@ pub trait Runtime: Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
 
-    /// Makes the record's generation run: creates what is missing of it (network, container, snapshot, task; a stopped
-    /// task is taken away first, container and snapshot are used again) and starts it.
+    /// Makes the record's generation run: creates what is missing of it (network, container,
+    /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
+    /// starts it.
     ///
-    /// Must not be dropped before it ends (a cancelled task creation leaves a process that nobody knows).
+    /// Must not be dropped before it ends (a cancelled task creation leaves a process that
+    /// containerd does not know).
     ///
     /// # Errors
-    /// [`RuntimeError::ImageLost`] if the image `record.image_digest` names is not on the node (any more).
+    /// [`RuntimeError::ImageLost`] if the image `record.image_digest` names is not on the node (any
+    /// more).
     fn launch(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
@@ -64,72 +71,84 @@ pub trait Runtime: Send + Sync + 'static {
         how: &StopOrder,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Ends the instance's task as `stop` does and takes away everything that bears the instance's name.
+    /// Ends the instance's task as `stop` does and removes everything that bears the instance's
+    /// name.
     fn remove(
         &self,
         instance: InstanceName,
         how: &StopOrder,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Takes away what a container keeps over its generations: its logs. Only once no instance of it is left.
-    fn forget(&self, id: ContainerId) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// Removes the logs of a container, which it keeps over its generations. Only once no instance
+    /// of it is left.
+    fn remove_logs(&self, id: ContainerId)
+    -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Takes away what belongs to no instance: snapshots, netns, leases, processes, log files, images nobody wants, and
-    /// settles the network with what is assigned. `wanted` is everything desired, including what is being removed.
+    /// Removes leftovers: snapshots, netns, leases, processes, log files and images that belong to
+    /// no instance; and repairs the network by what is assigned. `wanted` is everything desired,
+    /// including what is being removed.
     fn sweep(&self, wanted: &[Record]) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
 
     /// Tells `events` which containers to look at again, for ever; reconnects by itself.
     fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;
 }
 
-/// How a task is to be ended.
+/// Manner in which a task is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StopOrder {
-    /// The signal asked for; `None`: the image's, or SIGTERM.
+    /// Signal asked for; `None`: the image's, or SIGTERM.
     pub signal: Option<Signal>,
-    /// How long it may take before SIGKILL.
+    /// Time before SIGKILL.
     pub grace: Duration,
 }
 
-/// One whole look at the runtime.
-#[derive(Clone, Debug, Default)]
-pub struct Listing {
-    /// What bears our label, by container id.
-    pub ours: BTreeMap<ContainerId, Seen>,
-    /// What does not; it is shown and never touched.
-    pub foreign: Vec<Foreign>,
+impl StopOrder {
+    /// The image's signal or SIGTERM, and SIGKILL right after it.
+    pub const AT_ONCE: Self = Self {
+        signal: None,
+        grace: Duration::ZERO,
+    };
 }
 
-/// A container in our containerd namespace that is not ours.
+/// Complete look at the runtime.
+#[derive(Clone, Debug, Default)]
+pub struct RuntimeListing {
+    /// Managed containers by id.
+    pub managed: BTreeMap<ContainerId, Seen>,
+    /// Unmanaged containers, which are shown and never touched.
+    pub unmanaged: Vec<UnmanagedContainer>,
+}
+
+/// Container in the agent's containerd namespace without the agent's labels.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
-    /// containerd's id of it.
+pub struct UnmanagedContainer {
+    /// Id in the runtime.
     pub id: String,
-    /// The image's name, as its creator recorded it.
+    /// Name of the image, as the container's creator wrote it.
     pub image: String,
-    /// It has a running task.
+    /// Whether its task runs.
     pub running: bool,
 }
 
-/// What a sweep took away.
+/// Leftovers that a sweep removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// A line for each thing, as in `snapshot 0123456789ab-1`.
+    /// Line for each thing, as in `snapshot 0123456789ab-1`.
     pub removed: BTreeSet<String>,
 }
 
-/// A hint that something changed.
+/// Hint that something changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuntimeEvent {
-    /// Look at this one.
+    /// Look at this container.
     Changed(ContainerId),
     /// Look at everything: the stream is (again) live, and what happened before is unknown.
     Connected,
-    /// The runtime cannot be reached.
+    /// The runtime is unreachable.
     Disconnected,
 }
 
-/// How far a pull is. Written by the puller, read by whoever shows it.
+/// Progress of an image's pull. Written by the pull, read by the API.
 #[derive(Debug, Default)]
 pub struct PullProgress {
     fetched_bytes: AtomicU64,
@@ -138,17 +157,17 @@ pub struct PullProgress {
 }
 
 impl PullProgress {
-    /// The bytes to fetch in all became known, or more.
+    /// Adds to the bytes to fetch in all.
     pub fn add_total(&self, bytes: u64) {
         self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// That many more bytes are on the node.
+    /// Adds to the bytes that are on the node.
     pub fn add_fetched(&self, bytes: u64) {
         self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// That many bytes came from the registry, whatever becomes of them.
+    /// Adds to the bytes that came from the registry, stored or not.
     pub fn add_received(&self, bytes: u64) {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -169,37 +188,27 @@ impl PullProgress {
     }
 }
 
-/// Why the runtime did not do it, cut by what the reconciler does next.
+/// Error of a call to the runtime, cut by what the reconciler does next.
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
-    /// The runtime is away or does not answer: nothing is held against the container; try when it is back.
-    #[error("containerd does not answer: {0}")]
+    /// The runtime is unreachable or does not answer: nothing counts against the container; try
+    /// when it is back.
+    #[error("the container runtime does not answer: {0}")]
     Unavailable(String),
     /// The image is not on the node (any more): fetch it, then launch again.
     #[error("the image is not on the node: {0}")]
     ImageLost(String),
-    /// The caller's token ended it.
+    /// The caller's token ended the call.
     #[error("cancelled")]
     Cancelled,
-    /// It failed for a reason of the container's own: show it, and try again after a wait.
-    #[error("{message}")]
-    Failed {
-        /// The code to show.
-        reason: Reason,
-        /// A sentence that says what happened and what would help.
-        message: String,
-        /// The other side asked not to be asked before this has passed.
-        retry_after: Option<Duration>,
-    },
+    /// A step failed for a reason of the container's own: show it, and try again after a wait.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 impl RuntimeError {
-    /// A failure of the container's own, with nothing known about when to try again.
+    /// Failure of the container's own, with nothing known about when to try again.
     pub fn failed(reason: Reason, message: impl Into<String>) -> Self {
-        Self::Failed {
-            reason,
-            message: message.into(),
-            retry_after: None,
-        }
+        Self::Failed(Failure::new(reason, message))
     }
 }

@@ -22,7 +22,7 @@ use crate::chas::Contact;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Handle, Known};
-use crate::runtime::Foreign;
+use crate::runtime::UnmanagedContainer;
 use crate::writer::Writer;
 
 pub(super) mod link;
@@ -118,7 +118,7 @@ impl AgentNode {
     }
 }
 
-fn unmanaged(foreign: Foreign) -> View {
+fn unmanaged(foreign: UnmanagedContainer) -> View {
     let status = if foreign.running {
         Status::Running
     } else {

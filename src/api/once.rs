@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use state::desired::answer::{Answer, Outcome};
+use state::digest::hex;
 use state::ownership::answers::Key;
 
 use super::error::Problem;
@@ -34,17 +35,12 @@ pub(super) fn key(headers: &HeaderMap) -> Result<Option<Key>, Problem> {
 
 /// A fingerprint of a call and its body, whose members may come in any order.
 pub(super) fn fingerprint(call: &str, body: &Value) -> String {
-    use std::fmt::Write as _;
-
-    let digest = Sha256::new()
+    let hash = Sha256::new()
         .chain_update(call)
         .chain_update([0])
         .chain_update(body.to_string())
         .finalize();
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&hash)
 }
 
 /// What came of a request that came before, as it was then.

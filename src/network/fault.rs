@@ -1,45 +1,47 @@
-//! What a failure of the network means to whoever called.
+//! Errors of the network, and the failure that each is shown as.
 
 use std::error::Error;
 
 use state::desired::PortBinding;
+use state::failure::Failure;
 use state::reason::Reason;
 
-use crate::runtime::RuntimeError;
+use crate::cause;
 
-/// Why the network is not as asked, cut by what the caller does next.
+/// Error of the network, cut by what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// Somebody else has the host port: wait until it is free, or for a spec with another one.
+    /// Another process or container has the host port: wait until it is free, or for a spec with
+    /// another one.
     #[error("host port {}/{} is in use by another process or container of this host", binding.host, binding.protocol.as_str())]
     PortTaken {
-        /// The one of the assignment's ports that is taken.
+        /// Binding of the assignment that is taken.
         binding: PortBinding,
     },
     /// The kernel, `nft` or the file system refused: try again later.
     #[error("{what}")]
     Failed {
-        /// Whose failure it is.
+        /// Part of the network that failed.
         part: Part,
-        /// What was tried.
+        /// Action that was tried, in words.
         what: String,
-        /// What came of it.
+        /// Cause.
         source: Box<dyn Error + Send + Sync>,
     },
 }
 
-/// What of the network failed: where a person has to look.
+/// Part of the network that failed: where a person has to look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// A netns, or the file that names it.
+    /// Netns, or the file that names it.
     Netns,
-    /// The bridge, or the way from a container to it.
+    /// Bridge, or the veth pair between a container and it.
     Bridge,
-    /// The table of host ports, or the rules for forwarding.
+    /// Table of host ports, or the rules for forwarding.
     Firewall,
-    /// The files by which containers know names.
+    /// Hosts files.
     Names,
-    /// None of these alone: threads, sockets.
+    /// No part alone: threads, sockets.
     Whole,
 }
 
@@ -55,7 +57,7 @@ impl NetworkError {
         }
     }
 
-    /// The same failure, as one of `part` unless it is known to be another's.
+    /// Same error, as one of `part` unless it is known to be another's.
     #[must_use]
     pub(super) fn of(self, part: Part) -> Self {
         match self {
@@ -91,16 +93,9 @@ impl NetworkError {
     }
 }
 
-impl From<NetworkError> for RuntimeError {
+impl From<NetworkError> for Failure {
     fn from(error: NetworkError) -> Self {
-        let mut message = error.to_string();
-        let mut source = error.source();
-        while let Some(cause) = source {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
-            source = cause.source();
-        }
-        Self::failed(error.reason(), message)
+        Self::new(error.reason(), cause::all(&error))
     }
 }
 
@@ -114,15 +109,9 @@ mod tests {
     fn an_error_tells_the_whole_chain_and_its_reason() {
         let error =
             NetworkError::failed("cannot do it", std::io::Error::other("the kernel is tired"));
-        let RuntimeError::Failed {
-            reason, message, ..
-        } = RuntimeError::from(error)
-        else {
-            panic!("not a failure")
-        };
         assert_eq!(
-            (reason, message.as_str()),
-            (Reason::NetworkError, "cannot do it: the kernel is tired")
+            Failure::from(error),
+            Failure::new(Reason::NetworkError, "cannot do it: the kernel is tired")
         );
 
         for (part, expected) in [
@@ -151,12 +140,9 @@ mod tests {
             container: 80,
             protocol: Protocol::Udp,
         };
-        let RuntimeError::Failed {
+        let Failure {
             reason, message, ..
-        } = NetworkError::PortTaken { binding }.into()
-        else {
-            panic!("not a failure")
-        };
+        } = NetworkError::PortTaken { binding }.into();
         assert_eq!(reason, Reason::PortTaken);
         assert!(
             message.starts_with("host port 8080/udp is in use"),

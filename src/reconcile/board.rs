@@ -13,7 +13,7 @@ use state::time::BootTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::runtime::{Foreign, PullProgress};
+use crate::runtime::{PullProgress, UnmanagedContainer};
 
 /// Errors kept for `/health`.
 const ERRORS_MAX: usize = 20;
@@ -107,7 +107,7 @@ pub struct Reachability {
 #[derive(Debug)]
 pub struct Board {
     pub(super) known: Mutex<BTreeMap<ContainerId, Known>>,
-    foreign: Mutex<Vec<Foreign>>,
+    foreign: Mutex<Vec<UnmanagedContainer>>,
     troubles: Mutex<VecDeque<Trouble>>,
     reachability: Mutex<Reachability>,
     changes: watch::Sender<u64>,
@@ -150,7 +150,7 @@ impl Board {
 
     /// Containers in our namespace that are not ours.
     #[must_use]
-    pub fn foreign(&self) -> Vec<Foreign> {
+    pub fn foreign(&self) -> Vec<UnmanagedContainer> {
         lock(&self.foreign).clone()
     }
 
@@ -183,7 +183,7 @@ impl Board {
         result
     }
 
-    pub(super) fn set_foreign(&self, foreign: Vec<Foreign>) {
+    pub(super) fn set_foreign(&self, foreign: Vec<UnmanagedContainer>) {
         *lock(&self.foreign) = foreign;
     }
 

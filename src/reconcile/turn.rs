@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::failure::Failure;
 use state::history::{Cause, StoredHistory};
 use state::id::ContainerId;
 use state::plan::{Step, decide};
@@ -233,11 +234,11 @@ impl<R: Runtime> Reconciler<R> {
             }
             Undone::Runtime(RuntimeError::Cancelled) => return After::End,
             Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
-            Undone::Runtime(RuntimeError::Failed {
+            Undone::Runtime(RuntimeError::Failed(Failure {
                 reason,
                 message,
                 retry_after,
-            }) => (reason, message, retry_after),
+            })) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
@@ -283,7 +284,7 @@ impl<R: Runtime> Reconciler<R> {
                     .await?)
             }
             (Step::Forget, Some(_)) => {
-                self.runtime.forget(id).await?;
+                self.runtime.remove_logs(id).await?;
                 Ok(self.writer.write(move |store| store.forget(id)).await?)
             }
             (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),

@@ -1,123 +1,97 @@
-//! The real runtime: containerd over gRPC, with the agent's own network.
+//! Runtime on containerd, over gRPC, with the network of the agent.
 //!
-//! A container record in containerd is the envelope of everything that bears an instance's name: it is created before
-//! snapshot and task, and deleted after them. So whatever a crash leaves, a look at the records finds it.
+//! In four layers: `rpc` are containerd's calls, `image` and `shim` stand on them, `instance` on
+//! all three, and this file puts network, logs and images beside the instances. A layer looks only
+//! down.
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::Seen;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::network::BridgeNetwork;
+pub use self::config::ContainerdConfig;
+use self::image::Images;
+use self::instance::Instances;
+pub use self::rpc::client::ContainerdClient;
+use self::rpc::events;
+pub use self::shim::oci_runtime::OciRuntime;
+use crate::logs;
+use crate::network::NetworkDriver as _;
+use crate::network::{BridgeNetwork, NetworkError};
 use crate::runtime::{
-    Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+    PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
 };
-use client::Client;
-use image::Images;
-use oci::host::Host;
 
-pub mod client;
-mod content;
-mod durable;
-mod events;
+mod config;
 pub mod image;
-mod labels;
-mod launch;
-mod lease;
-mod observe;
-mod oci;
-pub mod registry;
-mod runc;
-mod seccomp;
+mod instance;
+mod rpc;
 mod shim;
-mod stop;
 mod sweep;
-mod unpack;
-mod user;
 
-/// Shims being started or ended at once, for each processor: beyond twice as many, everything only takes longer.
-const SHIMS_PER_CORE: usize = 2;
-
-/// Where this containerd is, and where what is ours lies.
-#[derive(Clone, Debug)]
-pub struct ContainerdConfig {
-    /// The socket that it listens on, which its shims have among their arguments.
-    pub socket: PathBuf,
-    /// Its namespace for us; also the directory of our control groups.
-    pub namespace: String,
-    /// The containers' logs, a directory each.
-    pub logs_dir: PathBuf,
-    /// This program, which the shim starts as each container's logging process.
-    pub executable: PathBuf,
-    /// For mounts that last a moment.
-    pub run_dir: PathBuf,
-}
-
-/// containerd, with the network and the images that containers on it need.
+/// Containers on containerd, with the network and the images that they need.
 #[derive(Debug)]
 pub struct Containerd {
-    config: ContainerdConfig,
-    client: Client,
+    client: ContainerdClient,
     network: Arc<BridgeNetwork>,
     images: Images,
-    host: Host,
-    shims: Semaphore,
-    /// Task creations under way, which must not be given up with whoever waits for them.
-    creations: TaskTracker,
-    /// What the last listing found of ours without a container record.
-    orphans: Mutex<Vec<InstanceName>>,
+    instances: Instances,
+    logs_dir: PathBuf,
 }
 
 impl Containerd {
-    /// A runtime on the containerd that `client` speaks to.
+    /// Runtime on the containerd of `client`.
     ///
     /// # Errors
     /// The host's facts (control groups, limits) cannot be read.
     pub fn new(
         config: ContainerdConfig,
-        client: Client,
+        client: ContainerdClient,
         network: Arc<BridgeNetwork>,
         images: Images,
     ) -> io::Result<Self> {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
         Ok(Self {
-            config,
+            logs_dir: config.logs_dir.clone(),
+            instances: Instances::new(
+                config,
+                client.clone(),
+                Arc::clone(&network),
+                images.clone(),
+            )?,
             client,
             network,
             images,
-            host: Host::read()?,
-            shims: Semaphore::new(SHIMS_PER_CORE * cores),
-            creations: TaskTracker::new(),
-            orphans: Mutex::default(),
         })
     }
+}
 
-    fn cgroups_path(&self, instance: InstanceName) -> String {
-        format!("/{}/{instance}", self.config.namespace)
+impl From<NetworkError> for RuntimeError {
+    fn from(error: NetworkError) -> Self {
+        Self::Failed(Failure::from(error))
     }
 }
 
 impl Runtime for Containerd {
-    async fn list(&self) -> Result<Listing, RuntimeError> {
-        self.listing().await
+    async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
+        self.instances.list().await
     }
 
-    async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
-        self.copies().await
+    async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        self.instances.stored_records().await
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
-        self.look(id).await
+        self.instances.observe(id).await
     }
 
     async fn ensure_image(
@@ -131,29 +105,54 @@ impl Runtime for Containerd {
     }
 
     async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
-        self.bring_up(record).await
+        self.instances.launch(record).await
     }
 
     async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
-        self.end_task(instance, how).await
+        self.instances.stop(instance, how).await
     }
 
     async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
-        self.take_away(instance, how).await
+        self.instances.remove(instance, how).await
     }
 
-    async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError> {
-        let removed = crate::logs::remove(&crate::logs::directory(&self.config.logs_dir, id)).await;
+    async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let removed = logs::remove(&logs::directory(&self.logs_dir, id)).await;
         removed.map_err(|error| {
-            RuntimeError::failed(
-                Reason::RemoveFailed,
-                format!("its logs cannot be removed: {error}"),
-            )
+            let message = format!("the logs of {id} cannot be removed: {error}");
+            RuntimeError::failed(Reason::RemoveFailed, message)
         })
     }
 
+    /// Each kind of leftover is swept although another could not be: one task that cannot be ended
+    /// must not keep the network from being repaired. The first error is answered when all is done.
     async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {
-        self.clear_leftovers(wanted).await
+        // Without it nothing can be told to be in use, and so nothing is removed.
+        let existing = self.instances.existing().await?;
+        let mut swept = Swept::default();
+        let orphans = self.instances.sweep_orphans(wanted, &mut swept).await;
+        let shims = self.instances.sweep_lost_shims(wanted, &mut swept).await;
+        let in_use = sweep::in_network(wanted, &existing);
+        let network = self.network.repair(&in_use).await;
+        let network = network
+            .map(|lines| swept.removed.extend(lines))
+            .map_err(RuntimeError::from);
+        let images = self
+            .images
+            .sweep(&sweep::images_of(wanted, &existing))
+            .await;
+        let images = images.map(|lines| swept.removed.extend(lines));
+        sweep::sweep_logs(&self.logs_dir, wanted, &mut swept).await;
+        match orphans.and(shims).and(network).and(images) {
+            Ok(()) => Ok(swept),
+            Err(error) => {
+                swept
+                    .removed
+                    .iter()
+                    .for_each(|line| tracing::info!(what = %line, "swept"));
+                Err(error)
+            }
+        }
     }
 
     async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {

@@ -1,4 +1,4 @@
-//! A runtime that only remembers, for fast tests of the reconciler: it has the shape of containerd, and none of its weight.
+//! Runtime for fast tests of the reconciler: the shape of containerd, and none of its weight.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,14 +15,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{
-    Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+    PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
 };
 
-/// How long a pull and a launch take, in the clock of the test.
+/// Time of a pull in the clock of the test.
 const PULL: Duration = Duration::from_secs(2);
+/// Time of a launch in the clock of the test.
 const LAUNCH: Duration = Duration::from_millis(100);
 
-/// A call that changes something.
+/// Call that changes something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// [`Runtime::ensure_image`].
@@ -33,20 +34,21 @@ pub enum Call {
     Stop,
     /// [`Runtime::remove`].
     Remove,
-    /// [`Runtime::forget`].
-    Forget,
+    /// [`Runtime::remove_logs`].
+    RemoveLogs,
 }
 
-/// Everything such a runtime holds.
+/// Everything that a test runtime has.
 #[derive(Debug, Default)]
 struct World {
     instances: BTreeMap<InstanceName, Instance>,
     images: BTreeSet<String>,
-    /// The record that each instance was made of.
+    /// Record that each instance was made of.
     labels: BTreeMap<InstanceName, Value>,
-    /// Failures to hand out, one a call that changes something; where a call is named, to that one only.
+    /// Failures to hand out, one a call that changes something; where a call is named, to that one
+    /// only.
     faults: Vec<(Option<Call>, RuntimeError)>,
-    /// Each call that changes something, and when it began.
+    /// Calls that changed something, and when each began.
     calls: Vec<(Call, Instant)>,
     launches: BTreeMap<ContainerId, u32>,
     most_tasks_of_one: usize,
@@ -54,7 +56,7 @@ struct World {
     events: Option<mpsc::Sender<RuntimeEvent>>,
 }
 
-/// A container runtime in memory.
+/// Test runtime.
 #[derive(Debug, Default)]
 pub struct MemoryRuntime(Mutex<World>);
 
@@ -63,21 +65,21 @@ impl MemoryRuntime {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next calls that change something fail with these, the last one first.
+    /// Makes the next calls that change something fail with these, the last one first.
     pub fn fail_next(&self, faults: impl IntoIterator<Item = RuntimeError>) {
         self.world()
             .faults
             .extend(faults.into_iter().map(|fault| (None, fault)));
     }
 
-    /// As [`Self::fail_next`], but only calls of one kind.
+    /// Makes the next calls of one kind fail, else as [`Self::fail_next`].
     pub fn fail_next_of(&self, call: Call, faults: impl IntoIterator<Item = RuntimeError>) {
         self.world()
             .faults
             .extend(faults.into_iter().map(|fault| (Some(call), fault)));
     }
 
-    /// The calls of one kind so far: when each began.
+    /// Times at which the calls of one kind began so far.
     #[must_use]
     pub fn began(&self, call: Call) -> Vec<Instant> {
         self.world()
@@ -88,12 +90,12 @@ impl MemoryRuntime {
             .collect()
     }
 
-    /// The container's process ends by itself. Says nothing when none runs.
+    /// Ends the container's process as if by itself. Does nothing when none runs.
     pub fn end(&self, id: ContainerId, code: u32) {
         self.end_as(id, code, false);
     }
 
-    /// As [`Self::end`]; it may be the kernel that ended it, for want of memory.
+    /// Ends the container's process, perhaps as the kernel does for want of memory.
     pub fn end_as(&self, id: ContainerId, code: u32, out_of_memory: bool) {
         let mut world = self.world();
         world.exits += 1;
@@ -110,7 +112,7 @@ impl MemoryRuntime {
         tell(&world, id);
     }
 
-    /// Somebody kills the container's shim: its task is gone, and nobody knows how it ended.
+    /// Loses the container's task, as if its shim was killed: no exit of it is known.
     pub fn lose(&self, id: ContainerId) {
         let mut world = self.world();
         world
@@ -121,7 +123,7 @@ impl MemoryRuntime {
         tell(&world, id);
     }
 
-    /// The node reboots: containers stay, tasks are gone.
+    /// Reboots the node: containers stay, tasks are gone.
     pub fn reboot(&self) {
         self.world()
             .instances
@@ -129,7 +131,7 @@ impl MemoryRuntime {
             .for_each(|instance| instance.task = Task::Absent);
     }
 
-    /// What runs now.
+    /// Instances that run now.
     #[must_use]
     pub fn running(&self) -> BTreeSet<InstanceName> {
         let world = self.world();
@@ -140,19 +142,19 @@ impl MemoryRuntime {
         running.map(|(name, _)| *name).collect()
     }
 
-    /// How often the container was started, ever.
+    /// Number of starts of the container, ever.
     #[must_use]
     pub fn launches(&self, id: ContainerId) -> u32 {
         self.world().launches.get(&id).copied().unwrap_or_default()
     }
 
-    /// Everything that exists, running or not.
+    /// Instances that exist, running or not.
     #[must_use]
     pub fn instances(&self) -> BTreeSet<InstanceName> {
         self.world().instances.keys().copied().collect()
     }
 
-    /// The most tasks any one container ever had at once.
+    /// Largest number of tasks that any one container ever had at once.
     #[must_use]
     pub fn most_tasks_of_one(&self) -> usize {
         self.world().most_tasks_of_one
@@ -171,7 +173,7 @@ impl MemoryRuntime {
     }
 }
 
-/// A hint that does not fit is lost, as events are.
+/// Sends a hint; one that does not fit is lost, as events are.
 fn tell(world: &World, id: ContainerId) {
     if let Some(events) = &world.events {
         let _lost = events.try_send(RuntimeEvent::Changed(id));
@@ -179,25 +181,25 @@ fn tell(world: &World, id: ContainerId) {
 }
 
 fn seen(world: &World, id: ContainerId) -> Seen {
-    let ours = world.instances.iter().filter(|(name, _)| name.id == id);
+    let instances = world.instances.iter().filter(|(name, _)| name.id == id);
     Seen {
-        instances: ours
+        instances: instances
             .map(|(name, instance)| (name.generation, instance.clone()))
             .collect(),
     }
 }
 
 impl Runtime for MemoryRuntime {
-    async fn list(&self) -> Result<Listing, RuntimeError> {
+    async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
         let world = self.world();
         let ids: BTreeSet<_> = world.instances.keys().map(|name| name.id).collect();
-        Ok(Listing {
-            ours: ids.into_iter().map(|id| (id, seen(&world, id))).collect(),
-            foreign: Vec::new(),
+        Ok(RuntimeListing {
+            managed: ids.into_iter().map(|id| (id, seen(&world, id))).collect(),
+            unmanaged: Vec::new(),
         })
     }
 
-    async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+    async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
         let world = self.world();
         let newest: BTreeMap<_, _> = world
             .labels
@@ -281,9 +283,9 @@ impl Runtime for MemoryRuntime {
         Ok(())
     }
 
-    async fn forget(&self, _: ContainerId) -> Result<(), RuntimeError> {
-        self.begin(Call::Forget);
-        self.fault(Call::Forget)
+    async fn remove_logs(&self, _: ContainerId) -> Result<(), RuntimeError> {
+        self.begin(Call::RemoveLogs);
+        self.fault(Call::RemoveLogs)
     }
 
     async fn sweep(&self, _: &[Record]) -> Result<Swept, RuntimeError> {

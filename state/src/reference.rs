@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::digest::is_digest;
+
 /// A complete reference to an image: registry, repository, and a tag or digest (or both; then the digest counts).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -110,10 +112,10 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
 }
 
 fn check_digest(digest: &str) -> Result<(), &'static str> {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    match digest.strip_prefix("sha256:") {
-        Some(hash) if hash.len() == 64 && hash.bytes().all(hex) => Ok(()),
-        _ => Err("the digest must be \"sha256:\" and 64 hex digits"),
+    if is_digest(digest) {
+        Ok(())
+    } else {
+        Err("the digest must be \"sha256:\" and 64 hex digits")
     }
 }
 

@@ -7,6 +7,7 @@ use chas_node_agent::runtime::RuntimeError;
 use chas_node_agent::runtime::memory::Call;
 use serde_json::{Value, json};
 use state::desired::RunState;
+use state::failure::Failure;
 use state::history::CRASH_LOOP_EXITS;
 use state::id::ContainerId;
 use state::ownership::ChasSet;
@@ -188,12 +189,9 @@ async fn a_registry_s_wish_to_be_left_alone_is_announced_and_kept() {
         Duration::from_secs(700),
     ] {
         let node = Node::start();
-        let limited = RuntimeError::Failed {
-            reason: Reason::RegistryRateLimited,
-            message: "later".to_owned(),
-            retry_after: Some(asked),
-        };
-        node.runtime.fail_next_of(Call::EnsureImage, [limited]);
+        let limited = Failure::new(Reason::RegistryRateLimited, "later").with_retry_after(asked);
+        node.runtime
+            .fail_next_of(Call::EnsureImage, [limited.into()]);
         let id = node.deploy(&web());
         let shown = eventually("it fails", || {
             let known = node.condition(id);

@@ -6,9 +6,9 @@ mod registries;
 
 use std::time::Duration;
 
-use chas_node_agent::runtime::containerd::client::Client;
+use chas_node_agent::registry::RegistryConfig;
+use chas_node_agent::runtime::containerd::ContainerdClient;
 use chas_node_agent::runtime::containerd::image::Images;
-use chas_node_agent::runtime::containerd::registry::RegistryConfig;
 use chas_node_agent::runtime::{PullProgress, RuntimeError};
 use state::reason::Reason;
 use state::reference::ImageReference;
@@ -40,7 +40,7 @@ fn config(insecure: &[&str]) -> RegistryConfig {
 
 fn images(bed: &Testbed, config: RegistryConfig) -> Images {
     Images::new(
-        Client::new(&bed.containerd.socket(), &bed.namespace),
+        ContainerdClient::new(&bed.containerd.socket(), &bed.namespace),
         config,
     )
     .expect("the configuration is good")
@@ -76,9 +76,7 @@ async fn pull(images: &Images, image: &str) -> Result<String, RuntimeError> {
 #[track_caller]
 fn failed(result: Result<String, RuntimeError>, expected: Reason) -> String {
     match result {
-        Err(RuntimeError::Failed {
-            reason, message, ..
-        }) if reason == expected => message,
+        Err(RuntimeError::Failed(failure)) if failure.reason == expected => failure.message,
         other => panic!("{expected} expected: {other:?}"),
     }
 }
@@ -230,7 +228,7 @@ async fn a_moved_tag_is_followed_when_asked_and_the_old_image_stays() {
     ];
     assert_eq!(images.sweep(&wanted).await.expect("a sweep"), [""; 0]);
     for pushed in [&first, &second] {
-        images.forget(&pushed.digest);
+        images.invalidate(&pushed.digest);
         images
             .local(&reference, &pushed.digest)
             .await

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use chas_node_agent::runtime::{
-    Foreign, Listing, PullProgress, Runtime, RuntimeError, RuntimeEvent, StopOrder, Swept,
+    PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
+    UnmanagedContainer,
 };
 use serde_json::Value;
 use state::desired::{Record, RunState};
@@ -238,20 +239,20 @@ impl World {
 }
 
 impl Runtime for World {
-    async fn list(&self) -> Result<Listing, RuntimeError> {
+    async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
         part().await?;
         let ids: BTreeSet<_> = self.inner().instances.keys().map(|name| name.id).collect();
-        let ours = ids.into_iter().map(|id| (id, self.seen(id))).collect();
-        let foreign = vec![Foreign {
+        let managed = ids.into_iter().map(|id| (id, self.seen(id))).collect();
+        let unmanaged = vec![UnmanagedContainer {
             id: "stranger".to_owned(),
             image: "theirs".to_owned(),
             running: true,
         }];
         part().await?;
-        Ok(Listing { ours, foreign })
+        Ok(RuntimeListing { managed, unmanaged })
     }
 
-    async fn salvage(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+    async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
         part().await?;
         let newest: BTreeMap<_, _> = self
             .inner()
@@ -288,9 +289,7 @@ impl Runtime for World {
             RuntimeError::Unavailable(_) | RuntimeError::ImageLost(_) | RuntimeError::Cancelled => {
                 error
             }
-            RuntimeError::Failed { .. } => {
-                RuntimeError::failed(Reason::ImageNotFound, "no such tag")
-            }
+            RuntimeError::Failed(_) => RuntimeError::failed(Reason::ImageNotFound, "no such tag"),
         })?;
         let digest = format!("digest of {reference}");
         // Now and then it says that it is there, and it is not.
@@ -374,7 +373,7 @@ impl Runtime for World {
         part().await
     }
 
-    async fn forget(&self, id: ContainerId) -> Result<(), RuntimeError> {
+    async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
         let _busy = self.begin(id);
         part().await
     }

@@ -7,7 +7,6 @@ use std::sync::OnceLock;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 use super::registry::Registry;
 use super::{http, run};
@@ -230,10 +229,7 @@ pub(crate) fn architecture() -> &'static str {
 
 /// A blob's name, as in `sha256:…`.
 pub(crate) fn digest(blob: &[u8]) -> String {
-    let hash = Sha256::digest(blob);
-    hash.iter().fold("sha256:".to_owned(), |text, byte| {
-        text + &format!("{byte:02x}")
-    })
+    state::digest::sha256(blob)
 }
 
 async fn push_blob(base: &str, blob: Vec<u8>) {

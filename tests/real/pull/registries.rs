@@ -217,7 +217,7 @@ async fn what_cannot_be_pulled_says_why_and_what_would_help() {
     let limited = pull(&listed, &format!("{}@{}", name("web:1"), pushed.digest)).await;
     let hour = Some(Duration::from_secs(3600));
     assert!(
-        matches!(limited, Err(RuntimeError::Failed { retry_after, .. }) if retry_after == hour),
+        matches!(limited, Err(RuntimeError::Failed(ref failure)) if failure.retry_after == hour),
         "{limited:?}"
     );
 }

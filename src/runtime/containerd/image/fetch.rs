@@ -1,29 +1,30 @@
-//! Brings an image's parts into the content store: from there if they are there already, else from the registry, going
-//! on where an earlier try ended.
+//! Parts of an image, brought into the content store: from there if they are stored already, else
+//! from the registry, resumed where an earlier try ended.
 
 use std::collections::HashMap;
 
 use bytes::{Bytes, BytesMut};
+use state::digest::{is_digest, sha256};
+use state::failure::Failure;
 use state::reason::Reason;
 use state::reference::ImageReference;
 
 use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
-use super::manifest::{self, Document, is_digest};
+use super::manifest::{self, Document};
 use super::patience::Patience;
-use crate::runtime::containerd::content::{
-    self, Descriptor, Opened, PIECE_BYTES, StoreError, Writer,
+use crate::oci::descriptor::Descriptor;
+use crate::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
+use crate::runtime::containerd::rpc::content::{
+    self, BlobWriter, ContentError, OpenedBlob, PIECE_BYTES,
 };
-use crate::runtime::containerd::lease::Lease;
-use crate::runtime::containerd::registry::{
-    MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError,
-};
+use crate::runtime::containerd::rpc::lease::Lease;
 use crate::runtime::{PullProgress, RuntimeError};
 
-/// One pull's way to the parts of its image.
+/// Access of one pull to the parts of its image.
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
-    /// `None`: only what is on the node may be used.
+    /// Source of missing parts; `None`: only stored ones may be used.
     pub(crate) registry: Option<&'a Registry>,
     pub(crate) config: &'a RegistryConfig,
     pub(crate) flights: &'a Flights,
@@ -32,21 +33,21 @@ pub(crate) struct Fetch<'a> {
     pub(crate) progress: &'a PullProgress,
 }
 
-/// A manifest or index with the bytes that its digest is over.
+/// Manifest or index with the bytes that its digest is over.
 #[derive(Debug)]
-pub(crate) struct Fetched {
+pub(crate) struct FetchedDocument {
     pub(crate) document: Document,
     pub(crate) blob: Descriptor,
     pub(crate) bytes: Bytes,
 }
 
-/// Why one try to download a layer ended.
+/// End of one try to download a layer.
 #[derive(Debug, thiserror::Error)]
 enum TryError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] ContentError),
 }
 
 impl Fetch<'_> {
@@ -60,7 +61,7 @@ impl Fetch<'_> {
         })
     }
 
-    /// The digest a tag stands for now; `None`: only its manifest can tell.
+    /// Digest that a tag stands for now; `None`: only its manifest can tell.
     pub(crate) async fn resolve(&self, tag: &str) -> Result<Option<String>, RuntimeError> {
         let mut patience = Patience::new(self.config);
         loop {
@@ -71,34 +72,35 @@ impl Fetch<'_> {
         }
     }
 
-    /// The manifest or index under a tag or digest. `declared` is the media type it was promised with, if any.
+    /// Manifest or index under a tag or digest. `declared` is the media type it was promised with,
+    /// if any.
     pub(crate) async fn document(
         &self,
         version: &str,
         declared: &str,
-    ) -> Result<Fetched, RuntimeError> {
+    ) -> Result<FetchedDocument, RuntimeError> {
         if is_digest(version) {
-            self.lease.hold_blob(version).await?;
+            self.lease.keep_blob(version).await?;
             if let Some(bytes) =
                 content::read(&self.lease.client, version, MANIFEST_BYTES_MAX).await?
             {
-                return fetched(bytes, declared);
+                return Ok(fetched(bytes, declared)?);
             }
         }
         let mut patience = Patience::new(self.config);
         loop {
             let error = match self.registry()?.manifest(self.image, version).await {
-                Ok(sent) if !is_digest(version) || content::digest(&sent.bytes) == version => {
-                    return fetched(sent.bytes, &sent.media_type);
+                Ok(sent) if !is_digest(version) || sha256(&sent.bytes) == version => {
+                    return Ok(fetched(sent.bytes, &sent.media_type)?);
                 }
-                Ok(sent) => mismatch("manifest", version, &content::digest(&sent.bytes)),
+                Ok(sent) => mismatch("manifest", version, &sha256(&sent.bytes)),
                 Err(error) => error,
             };
             patience.wait_after(error).await?;
         }
     }
 
-    /// The image's configuration.
+    /// Configuration of the image.
     pub(crate) async fn configuration(&self, blob: &Descriptor) -> Result<Bytes, RuntimeError> {
         if blob.size > CONFIG_BYTES_MAX as u64 {
             let message = format!(
@@ -107,7 +109,7 @@ impl Fetch<'_> {
             );
             return Err(RuntimeError::failed(Reason::ImageInvalid, message));
         }
-        self.lease.hold_blob(&blob.digest).await?;
+        self.lease.keep_blob(&blob.digest).await?;
         if let Some(bytes) =
             content::read(&self.lease.client, &blob.digest, CONFIG_BYTES_MAX).await?
         {
@@ -120,8 +122,8 @@ impl Fetch<'_> {
                 .small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX)
                 .await
             {
-                Ok(bytes) if content::digest(&bytes) == blob.digest => return Ok(bytes),
-                Ok(bytes) => mismatch("configuration", &blob.digest, &content::digest(&bytes)),
+                Ok(bytes) if sha256(&bytes) == blob.digest => return Ok(bytes),
+                Ok(bytes) => mismatch("configuration", &blob.digest, &sha256(&bytes)),
                 Err(error) => error,
             };
             patience.wait_after(error).await?;
@@ -149,7 +151,8 @@ impl Fetch<'_> {
         }
     }
 
-    /// A layer's blob, which may be large: downloaded in as many tries as it takes, each from where the last one ended.
+    /// Downloads a layer's blob, which may be large, in as many tries as it takes, each from where
+    /// the last one ended.
     pub(crate) async fn layer(&self, blob: &Descriptor) -> Result<(), RuntimeError> {
         let _alone = self.flights.enter(&format!("blob {}", blob.digest)).await;
         let mut patience = Patience::new(self.config);
@@ -169,7 +172,7 @@ impl Fetch<'_> {
                 }
                 Err(TryError::Store(error)) => {
                     let error = self.recover(blob, error).await?;
-                    // What was thrown away is to be fetched once more.
+                    // The part that was deleted is to be fetched once more.
                     self.progress.add_total(std::mem::take(&mut counted));
                     error
                 }
@@ -178,19 +181,20 @@ impl Fetch<'_> {
         }
     }
 
-    /// Makes a clean start possible after the content store refused a blob.
+    /// Makes a clean start possible after the content store refused a blob, and answers the error
+    /// of the try.
     async fn recover(
         &self,
         blob: &Descriptor,
-        error: StoreError,
+        error: ContentError,
     ) -> Result<RegistryError, RuntimeError> {
         match error {
-            StoreError::Runtime(error) => Err(error),
-            StoreError::Locked(_) => Ok(RegistryError::passing(
+            ContentError::Runtime(error) => Err(error),
+            ContentError::Locked(_) => Ok(RegistryError::passing(
                 Reason::CreateFailed,
                 error.to_string(),
             )),
-            StoreError::Mismatch(message) => {
+            ContentError::Mismatch(message) => {
                 content::abort(&self.lease.client, &blob.digest).await?;
                 let registry = self.image.registry();
                 let message = format!(
@@ -202,15 +206,15 @@ impl Fetch<'_> {
         }
     }
 
-    /// One try. `counted` is what of the blob has been reported as fetched.
+    /// Downloads a layer's blob in one try. `counted` are its bytes that were reported as fetched.
     async fn try_layer(&self, blob: &Descriptor, counted: &mut u64) -> Result<(), TryError> {
         let mut writer = match content::open(&self.lease.client, blob).await? {
-            Opened::There => return Ok(()),
-            Opened::Writer(writer) => writer,
+            OpenedBlob::Complete => return Ok(()),
+            OpenedBlob::Writer(writer) => writer,
         };
         self.count(&writer, counted);
         if writer.offset() < blob.size {
-            let registry = self.registry().map_err(StoreError::from)?;
+            let registry = self.registry().map_err(ContentError::from)?;
             let mut body = registry
                 .blob(self.image, &blob.digest, writer.offset())
                 .await?;
@@ -225,7 +229,7 @@ impl Fetch<'_> {
                     Err(error) => break Err(error),
                 }
                 if writer.offset() + buffer.len() as u64 > blob.size {
-                    return Err(StoreError::Mismatch(format!(
+                    return Err(ContentError::Mismatch(format!(
                         "more than the {} bytes promised",
                         blob.size
                     ))
@@ -255,7 +259,7 @@ impl Fetch<'_> {
         Ok(writer.commit(HashMap::new()).await?)
     }
 
-    fn count(&self, writer: &Writer, counted: &mut u64) {
+    fn count(&self, writer: &BlobWriter, counted: &mut u64) {
         self.progress
             .add_fetched(writer.offset().saturating_sub(*counted));
         self.progress
@@ -264,14 +268,14 @@ impl Fetch<'_> {
     }
 }
 
-fn fetched(bytes: Bytes, declared: &str) -> Result<Fetched, RuntimeError> {
+fn fetched(bytes: Bytes, declared: &str) -> Result<FetchedDocument, Failure> {
     let (document, media_type) = manifest::parse(&bytes, declared)?;
     let blob = Descriptor {
         media_type,
-        digest: content::digest(&bytes),
+        digest: sha256(&bytes),
         size: bytes.len() as u64,
     };
-    Ok(Fetched {
+    Ok(FetchedDocument {
         document,
         blob,
         bytes,

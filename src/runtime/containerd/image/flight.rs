@@ -1,27 +1,28 @@
-//! Lets one pull at a time do what several want, and the others find it done.
+//! Work that several pulls want, done by one of them at a time; the others find it done.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard};
 
-/// Entries of what is over are cleared away when there are this many; only what is under way remains.
+/// Entries of ended work are cleared away when there are this many; those under way remain.
 const ENTRIES_MAX: usize = 256;
 
-/// What is under way, by key. What is under way is itself bounded: by pulls and layers at once.
+/// Work under way, by key. Its number is bounded by pulls and layers at once.
 #[derive(Debug, Default)]
 pub(crate) struct Flights {
     under_way: Mutex<HashMap<String, Weak<Turnstile<()>>>>,
 }
 
 impl Flights {
-    /// Waits until nobody else is at `key`. Whoever comes second looks first whether there is still anything to do.
+    /// Waits until no other pull works at `key`. The second to enter looks first whether anything
+    /// is left to do.
     pub(crate) async fn enter(&self, key: &str) -> OwnedMutexGuard<()> {
         let turnstile = self.turnstile(key);
         turnstile.lock_owned().await
     }
 
-    /// Enters only if nobody is at `key`.
+    /// Enters only if no pull works at `key`.
     pub(crate) fn try_enter(&self, key: &str) -> Option<OwnedMutexGuard<()>> {
         self.turnstile(key).try_lock_owned().ok()
     }
@@ -43,12 +44,17 @@ impl Flights {
     }
 }
 
+/// Key of the pull of an image.
+pub(crate) fn image_key(name: &str) -> String {
+    format!("image {name}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_at_a_time_for_a_key_and_no_memory_of_what_is_over() {
+    async fn one_at_a_time_for_a_key_and_no_trace_of_what_is_over() {
         let flights = Flights::default();
         let first = flights.enter("a").await;
         assert!(flights.try_enter("a").is_none());

@@ -1,41 +1,46 @@
-//! An image as it is on the node, read without any network.
+//! Images as they are on the node, read without any network.
 
 use bytes::Bytes;
 use oci_spec::image::ImageConfiguration;
+use state::digest::is_digest;
+use state::failure::Failure;
 use state::reason::Reason;
 
-use super::manifest::{self, Document, Manifest, is_digest};
+use super::manifest::{self, Document, Manifest};
 use super::platform::Platform;
+use super::unpack;
+use crate::registry::MANIFEST_BYTES_MAX;
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::client::Client;
-use crate::runtime::containerd::registry::MANIFEST_BYTES_MAX;
-use crate::runtime::containerd::{content, unpack};
+use crate::runtime::containerd::rpc::client::ContainerdClient;
+use crate::runtime::containerd::rpc::content;
 
-/// The largest configuration. Environment, labels and history of every build step lie in it: some 10 kB, with labels
-/// that hold whole documents some 100 kB. It is parsed in memory, so a registry must not choose its size.
+/// Bytes of the largest configuration. Environment, labels and history of every build step lie in
+/// it: some 10 kB, with documents in labels some 100 kB. It is parsed in memory, so a
+/// registry must not choose its size.
 pub(crate) const CONFIG_BYTES_MAX: usize = 4 << 20;
 
-/// What a container is made from.
+/// Image that containers can be made from.
 #[derive(Clone, Debug)]
 pub struct LocalImage {
-    /// Of the manifest or index that the reference resolved to.
+    /// Digest of the manifest or index that the reference resolved to.
     pub digest: String,
-    /// The snapshot with all layers: the parent of a container's own.
+    /// Snapshot with all layers: the parent of a container's own.
     pub top_chain_id: String,
-    /// Entrypoint, command, environment, directory, user and stop signal, as the image's author set them.
+    /// Entrypoint, command, environment, directory, user and stop signal, as the image's author set
+    /// them.
     pub config: ImageConfiguration,
 }
 
-/// An image's configuration, checked against its manifest and this machine.
+/// Configuration of an image, checked against its manifest and this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Configuration {
-    /// As it was parsed.
+    /// Parsed document.
     pub(crate) parsed: ImageConfiguration,
-    /// The digests of the unpacked layers, bottom up.
+    /// Digests of the unpacked layers, bottom up.
     pub(crate) diff_ids: Vec<String>,
 }
 
-/// Reads and checks a configuration.
+/// Configuration in `bytes`, checked against manifest and host.
 ///
 /// # Errors
 /// [`Reason::ImageInvalid`], or [`Reason::ImagePlatformMismatch`] when it is for another machine.
@@ -43,9 +48,9 @@ pub(crate) fn configuration(
     bytes: &Bytes,
     manifest: &Manifest,
     host: &Platform,
-) -> Result<Configuration, RuntimeError> {
+) -> Result<Configuration, Failure> {
     let invalid = |fault: &dyn std::fmt::Display| {
-        RuntimeError::failed(
+        Failure::new(
             Reason::ImageInvalid,
             format!("the image's configuration cannot be used: {fault}"),
         )
@@ -60,7 +65,7 @@ pub(crate) fn configuration(
     // The index chose the variant already; many configurations do not name it.
     if host.os != made_for.os || host.architecture != made_for.architecture {
         let message = format!("the image is made for {made_for}, and this machine is {host}");
-        return Err(RuntimeError::failed(Reason::ImagePlatformMismatch, message));
+        return Err(Failure::new(Reason::ImagePlatformMismatch, message));
     }
     let diff_ids = parsed.rootfs().diff_ids().clone();
     if diff_ids.len() != manifest.layers.len() {
@@ -76,12 +81,12 @@ pub(crate) fn configuration(
     Ok(Configuration { parsed, diff_ids })
 }
 
-/// The image under a root digest, if manifest, configuration and unpacked layers are all there; else `None`.
+/// Image under a root digest; `None`: manifest, configuration or an unpacked layer is absent.
 ///
 /// # Errors
-/// When containerd does not answer, or the image is there and of no use on this machine.
+/// When containerd does not answer, or the image is there and cannot run on this machine.
 pub(crate) async fn look(
-    client: &Client,
+    client: &ContainerdClient,
     digest: &str,
     host: &Platform,
 ) -> Result<Option<LocalImage>, RuntimeError> {
@@ -98,7 +103,7 @@ pub(crate) async fn look(
             };
             match manifest::parse(&bytes, &chosen.media_type)?.0 {
                 Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(nested()),
+                Document::Index(_) => return Err(nested().into()),
             }
         }
     };
@@ -110,7 +115,7 @@ pub(crate) async fn look(
     let top = unpack::chain_ids(&configuration.diff_ids)
         .pop()
         .unwrap_or_default();
-    if !unpack::exists(client, &top).await? {
+    if !unpack::is_unpacked(client, &top).await? {
         return Ok(None);
     }
     Ok(Some(LocalImage {
@@ -120,9 +125,9 @@ pub(crate) async fn look(
     }))
 }
 
-/// The error for an index in an index, which no builder makes.
-pub(crate) fn nested() -> RuntimeError {
-    RuntimeError::failed(
+/// Error for an index in an index, which no builder makes.
+pub(crate) fn nested() -> Failure {
+    Failure::new(
         Reason::ImageFormatUnsupported,
         "the image's index leads to another index, which is not followed",
     )

@@ -1,13 +1,16 @@
-//! Reads manifests and indexes, of OCI and of Docker, from registries that are not trusted: everything has a bound.
+//! Manifests and indexes, of OCI and of Docker, from registries that are not trusted: everything
+//! has a bound.
 
 use serde::Deserialize;
+use state::digest::is_digest;
+use state::failure::Failure;
 use state::reason::Reason;
 
 use super::platform::Platform;
-use crate::runtime::RuntimeError;
-use crate::runtime::containerd::content::Descriptor;
+use crate::oci::descriptor::Descriptor;
 
-/// More layers than overlayfs can be mounted with as containerd does it; docker builds 127 at most.
+/// Largest number of layers that overlayfs can be mounted with as containerd does it; docker builds
+/// 127 at most.
 const LAYERS_MAX: usize = 128;
 
 /// Variants and attestations in one index; the largest official images have some 30.
@@ -35,21 +38,21 @@ const LAYERS: [&str; 10] = [
     "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
 ];
 
-/// What a reference leads to.
+/// Document that a reference leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Document {
-    /// One image.
+    /// Manifest of one image.
     Manifest(Manifest),
-    /// The same image for several platforms.
+    /// Index of the same image for several platforms.
     Index(Index),
 }
 
-/// One image for one platform.
+/// Image for one platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Manifest {
-    /// The image's configuration.
+    /// Configuration of the image.
     pub(crate) config: Descriptor,
-    /// The layers, bottom up.
+    /// Layers, bottom up.
     pub(crate) layers: Vec<Descriptor>,
 }
 
@@ -81,7 +84,7 @@ struct WireDescriptor {
 }
 
 impl WireDescriptor {
-    fn check(self) -> Result<(Descriptor, Option<Platform>), RuntimeError> {
+    fn check(self) -> Result<(Descriptor, Option<Platform>), Failure> {
         if is_digest(&self.digest) && i64::try_from(self.size).is_ok() {
             Ok((
                 Descriptor {
@@ -101,36 +104,30 @@ impl WireDescriptor {
     }
 }
 
-/// Whether a text is `sha256:` and 64 hex digits in lower case: the only kind of digest used, and safe in paths.
-pub(crate) fn is_digest(text: &str) -> bool {
-    let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-    text.strip_prefix("sha256:")
-        .is_some_and(|hash| hash.len() == 64 && hash.bytes().all(hex))
-}
-
-fn invalid(fault: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::failed(
+fn invalid(fault: impl std::fmt::Display) -> Failure {
+    Failure::new(
         Reason::ImageInvalid,
         format!("the image's manifest cannot be used: {fault}"),
     )
 }
 
-fn unsupported(fault: impl std::fmt::Display) -> RuntimeError {
-    RuntimeError::failed(
+fn unsupported(fault: impl std::fmt::Display) -> Failure {
+    Failure::new(
         Reason::ImageFormatUnsupported,
         format!("the image cannot be run: {fault}"),
     )
 }
 
-/// Reads a manifest or index, and says its media type. `declared` is what the registry calls it: some manifests do not
-/// say so themselves.
+/// Manifest or index in `bytes`, and its media type. `declared` is the type that the registry
+/// names: some manifests hold none.
 ///
 /// # Errors
-/// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or [`Reason::RegistryAnswerInvalid`], with what is wrong.
-pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), RuntimeError> {
+/// [`Reason::ImageInvalid`], [`Reason::ImageFormatUnsupported`] or
+/// [`Reason::RegistryAnswerInvalid`], with what is wrong.
+pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), Failure> {
     let wire: Wire = serde_json::from_slice(bytes).map_err(|error| match bytes.trim_ascii_start().first() {
         Some(b'{') => invalid(error),
-        _ => RuntimeError::failed(
+        _ => Failure::new(
             Reason::RegistryAnswerInvalid,
             format!("the registry sent something that is no manifest ({declared:?}); is there a proxy or login page before it?"),
         ),
@@ -172,7 +169,8 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
                 media_type.to_owned(),
             ))
         }
-        // Read one way here and the other way by somebody else, the same digest would be two images (CVE-2021-41190).
+        // Read one way here and the other way by somebody else, the same digest would be two images
+        // (CVE-2021-41190).
         (Some(_), ..) => Err(invalid("it claims to be an index and a manifest at once")),
         _ => Err(unsupported(format_args!(
             "a document of type {named:?} is no image"
@@ -180,7 +178,7 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
     }
 }
 
-fn index(variants: Vec<WireDescriptor>) -> Result<Index, RuntimeError> {
+fn index(variants: Vec<WireDescriptor>) -> Result<Index, Failure> {
     if variants.len() > VARIANTS_MAX {
         return Err(invalid(format_args!(
             "it has {} variants, more than {VARIANTS_MAX}",
@@ -195,7 +193,7 @@ fn index(variants: Vec<WireDescriptor>) -> Result<Index, RuntimeError> {
     })
 }
 
-fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, RuntimeError> {
+fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, Failure> {
     let (config, _) = config.check()?;
     if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
         return Err(unsupported(format_args!(
@@ -226,11 +224,11 @@ fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manif
 }
 
 impl Index {
-    /// The variant for `host`.
+    /// Manifest of the variant for `host`.
     ///
     /// # Errors
     /// [`Reason::ImagePlatformMismatch`], with the platforms there are.
-    pub(crate) fn choose(&self, host: &Platform) -> Result<&Descriptor, RuntimeError> {
+    pub(crate) fn choose(&self, host: &Platform) -> Result<&Descriptor, Failure> {
         let manifests = || {
             self.variants.iter().filter(|(blob, _)| {
                 matches!(blob.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
@@ -239,7 +237,8 @@ impl Index {
         let suiting = manifests()
             .rev()
             .filter_map(|(blob, platform)| Some((host.suits(platform.as_ref()?)?, blob)));
-        // Of equals the first, as every other client has it. What says nothing about its platform is tried last.
+        // Of equals the first, as every other client has it. What says nothing about its platform
+        // is tried last.
         let best = suiting.max_by_key(|(rank, _)| *rank).map(|(_, blob)| blob);
         best.or_else(|| manifests().find(|(_, platform)| platform.is_none()).map(|(blob, _)| blob)).ok_or_else(|| {
             let mut there: Vec<_> = manifests()
@@ -250,7 +249,7 @@ impl Index {
             there.truncate(20);
             let there = if there.is_empty() { "no platform at all".to_owned() } else { there.join(", ") };
             let message = format!("the image has no variant for {host}, this machine's platform; it is made for {there}");
-            RuntimeError::failed(Reason::ImagePlatformMismatch, message)
+            Failure::new(Reason::ImagePlatformMismatch, message)
         })
     }
 }

@@ -1,15 +1,18 @@
-//! How long a pull goes on after failures that may pass: as long as it advances, and a bounded number of times.
+//! Retries within a pull, after failures that may pass: as long as it advances, and a bounded
+//! number of times.
 
 use std::time::Duration;
 
-use crate::backoff;
-use crate::runtime::RuntimeError;
-use crate::runtime::containerd::registry::{RegistryConfig, RegistryError};
+use state::failure::Failure;
 
-/// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers 12 GB.
+use crate::backoff;
+use crate::registry::{RegistryConfig, RegistryError};
+
+/// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers
+/// 12 GB.
 const ATTEMPTS_IN_ALL_MAX: u32 = 256;
 
-/// Counts what one blob or manifest has cost so far.
+/// Tries that one blob or manifest has cost so far.
 #[derive(Debug)]
 pub(crate) struct Patience<'a> {
     config: &'a RegistryConfig,
@@ -19,7 +22,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    /// All patience there is.
+    /// Patience of a pull that has not tried yet.
     pub(crate) fn new(config: &'a RegistryConfig) -> Self {
         Self {
             config,
@@ -29,7 +32,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// The last try brought something, although it failed.
+    /// Notes that the last try brought something, although it failed.
     pub(crate) fn advanced(&mut self) {
         self.advanced = true;
     }
@@ -37,9 +40,9 @@ impl<'a> Patience<'a> {
     /// Waits before another try.
     ///
     /// # Errors
-    /// The failure itself, when another try cannot help, or there were enough, or the registry wants to be left alone for
-    /// longer than a pull waits.
-    pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), RuntimeError> {
+    /// The failure itself, when another try cannot help, or there were enough, or the registry
+    /// wants to be left alone for longer than a pull waits.
+    pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), Failure> {
         self.in_vain = if std::mem::take(&mut self.advanced) {
             0
         } else {
@@ -47,8 +50,8 @@ impl<'a> Patience<'a> {
         };
         self.in_all += 1;
         let asked = match &error {
-            RegistryError::Lasting { .. } => return Err(error.into()),
-            RegistryError::Passing { retry_after, .. } => retry_after.unwrap_or(Duration::ZERO),
+            RegistryError::Lasting(_) => return Err(error.into()),
+            RegistryError::Passing(failure) => failure.retry_after.unwrap_or(Duration::ZERO),
         };
         let enough = self.in_vain >= self.config.attempts_max || self.in_all >= ATTEMPTS_IN_ALL_MAX;
         if enough || asked > self.config.retry_max {
@@ -59,7 +62,7 @@ impl<'a> Patience<'a> {
             self.config.retry_max,
             self.in_vain.saturating_sub(1),
         );
-        tracing::debug!(%error, wait = ?own.max(asked), "a request failed; it is tried again");
+        tracing::debug!(%error, wait = ?own.max(asked), "request failed; retrying");
         tokio::time::sleep(own.max(asked)).await;
         Ok(())
     }
@@ -73,12 +76,11 @@ mod tests {
     use super::*;
 
     fn passing(retry_after_secs: Option<u64>) -> RegistryError {
-        let retry_after = retry_after_secs.map(Duration::from_secs);
-        RegistryError::Passing {
+        RegistryError::Passing(Failure {
             reason: Reason::RegistryError,
             message: "busy".to_owned(),
-            retry_after,
-        }
+            retry_after: retry_after_secs.map(Duration::from_secs),
+        })
     }
 
     #[tokio::test(start_paused = true)]
@@ -116,10 +118,7 @@ mod tests {
         assert!(started.elapsed() >= Duration::from_secs(7));
         let error = patience.wait_after(passing(Some(600))).await.unwrap_err();
         let long = Some(Duration::from_secs(600));
-        assert!(
-            matches!(error, RuntimeError::Failed { retry_after, .. } if retry_after == long),
-            "{error:?}"
-        );
+        assert_eq!(error.retry_after, long, "{error:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
-//! Which of an index's variants runs on this machine (OCI image specification, "Platform Variants").
+//! Platforms of images, and the one of this machine (OCI image specification, "Platform Variants").
 
 use serde::Deserialize;
 
-/// An operating system and a processor, in the words of the Go project that images use.
+/// Operating system and processor, in the words of the Go project that images use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub(crate) struct Platform {
     /// `linux`.
@@ -17,7 +17,7 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
-    /// This machine's.
+    /// Platform of this machine.
     pub(crate) fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
             "x86_64" => ("amd64", None),
@@ -37,7 +37,8 @@ impl Platform {
         }
     }
 
-    /// How well an image of platform `offered` runs here: higher is better, `None`: not at all.
+    /// Rank of an image of platform `offered` on this platform: higher is better, `None`: it does
+    /// not run.
     pub(crate) fn suits(&self, offered: &Self) -> Option<u32> {
         if offered.os != self.os || offered.architecture != self.architecture {
             return None;
@@ -61,9 +62,9 @@ impl Platform {
                 .parse::<u32>()
                 .ok()
         };
-        let (ours, theirs) = (level(self)?, level(offered)?);
-        let downwards = theirs <= ours && (self.architecture == "arm" || theirs == ours);
-        downwards.then_some(theirs)
+        let (own, offered) = (level(self)?, level(offered)?);
+        let downwards = offered <= own && (self.architecture == "arm" || offered == own);
+        downwards.then_some(offered)
     }
 }
 

@@ -1,22 +1,24 @@
-//! One pull from first to last: documents, layers (downloading the next while unpacking the last), then the records that
-//! make it an image.
+//! One pull from first to last: documents, layers (downloading the next while unpacking the last),
+//! then the names that make it an image.
 
 use std::collections::HashMap;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use state::reason::Reason;
 use tokio::sync::mpsc;
 
-use super::fetch::{Fetch, Fetched};
+use super::durable::Durable;
+use super::fetch::{Fetch, FetchedDocument};
 use super::local::{self, Configuration, LocalImage};
 use super::manifest::{Document, Manifest};
+use super::names;
 use super::platform::Platform;
-use super::record;
+use super::unpack::{self, UnpackError};
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::durable::Durable;
-use crate::runtime::containerd::unpack::{self, SNAPSHOTTER, UnpackError};
+use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 
-/// Makes the image under `version` (a tag or digest) complete on the node, and records it under the reference and under
-/// its digest.
+/// Makes the image under `version` (a tag or digest) complete on the node, and names it by the
+/// reference and by its digest.
 pub(crate) async fn run(
     fetch: &Fetch<'_>,
     durable: &Durable,
@@ -25,7 +27,7 @@ pub(crate) async fn run(
 ) -> Result<LocalImage, RuntimeError> {
     let root = fetch.document(version, "").await?;
     if let Some(image) = local::look(&fetch.lease.client, &root.blob.digest, host).await? {
-        record(fetch, &root).await?;
+        name(fetch, &root).await?;
         return Ok(image);
     }
     let child = match &root.document {
@@ -36,7 +38,7 @@ pub(crate) async fn run(
         }
     };
     let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else {
-        return Err(local::nested());
+        return Err(local::nested().into());
     };
     let config_bytes = fetch.configuration(&manifest.config).await?;
     let configuration = local::configuration(&config_bytes, manifest, host)?;
@@ -65,7 +67,7 @@ pub(crate) async fn run(
     fetch
         .store(&manifest.config, &config_bytes, &labels)
         .await?;
-    record(fetch, &root).await?;
+    name(fetch, &root).await?;
     Ok(LocalImage {
         digest: root.blob.digest,
         top_chain_id: top,
@@ -73,15 +75,15 @@ pub(crate) async fn run(
     })
 }
 
-async fn record(fetch: &Fetch<'_>, root: &Fetched) -> Result<(), RuntimeError> {
+async fn name(fetch: &Fetch<'_>, root: &FetchedDocument) -> Result<(), RuntimeError> {
     // The fixed name first: should the agent die between the two, nothing is lost.
-    record::put(
+    names::put(
         &fetch.lease.client,
-        &record::fixed_name(fetch.image, &root.blob.digest),
+        &names::fixed_name(fetch.image, &root.blob.digest),
         &root.blob,
     )
     .await?;
-    record::put(&fetch.lease.client, &fetch.image.to_string(), &root.blob).await
+    names::put(&fetch.lease.client, &fetch.image.to_string(), &root.blob).await
 }
 
 fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
@@ -99,8 +101,8 @@ fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
     layers.chain([config]).collect()
 }
 
-/// Downloads several layers at once and unpacks each as soon as it and all below it are there. Answers the topmost
-/// snapshot's name.
+/// Downloads several layers at once and unpacks each as soon as it and all below it are there.
+/// Answers the topmost snapshot's name.
 async fn layers(
     fetch: &Fetch<'_>,
     durable: &Durable,
@@ -159,5 +161,5 @@ fn damaged(digest: &str) -> RuntimeError {
         "layer {digest} is damaged on containerd's disk and cannot be replaced; check the disk, and whether another \
          containerd namespace holds the same blob"
     );
-    RuntimeError::failed(state::reason::Reason::DigestMismatch, message)
+    RuntimeError::failed(Reason::DigestMismatch, message)
 }

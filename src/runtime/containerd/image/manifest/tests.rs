@@ -26,14 +26,14 @@ fn variant(platform: Option<&str>) -> Value {
     variant
 }
 
-fn read(document: &Value, declared: &str) -> Result<(Document, String), RuntimeError> {
+fn read(document: &Value, declared: &str) -> Result<(Document, String), Failure> {
     parse(document.to_string().as_bytes(), declared)
 }
 
 #[track_caller]
-fn refused(result: Result<(Document, String), RuntimeError>, expected: Reason, part: &str) {
+fn refused(result: Result<(Document, String), Failure>, expected: Reason, part: &str) {
     match result {
-        Err(RuntimeError::Failed {
+        Err(Failure {
             reason, message, ..
         }) => {
             assert!(

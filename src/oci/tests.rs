@@ -1,0 +1,350 @@
+use serde_json::{Value, json};
+use state::assign::Pool;
+use state::desired::Owner;
+use state::store::{Limits, Store};
+
+use super::host::{Cgroup, Machine};
+use super::*;
+
+/// Record that a deploy body with these fields becomes.
+pub(crate) fn record(fields: &Value) -> Record {
+    let mut body = json!({"name": "web", "image": "nginx"});
+    body.as_object_mut()
+        .unwrap()
+        .extend(fields.as_object().unwrap().clone());
+    let directory = tempfile::tempdir().unwrap();
+    let addresses = std::net::Ipv4Addr::new(10, 0, 0, 2)..=std::net::Ipv4Addr::new(10, 0, 0, 2);
+    let limits = Limits {
+        pool: Pool {
+            addresses,
+            ports: 1..=1,
+        },
+        containers_max: 1,
+        random: state::store::random,
+    };
+    let store = Store::open(directory.path(), limits).unwrap();
+    let deploy = state::spec::parse::deploy(&body).unwrap();
+    Record::clone(
+        &store
+            .deploy(deploy, Owner::Push, true, 0, |_| false)
+            .unwrap()
+            .record,
+    )
+}
+
+fn image(config: &Value) -> ImageConfiguration {
+    let whole = json!({"architecture": "amd64", "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
+    serde_json::from_value(whole).unwrap()
+}
+
+fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<Value, Failure> {
+    let mounts = [
+        Mount::read_only("/r", "/etc/resolv.conf"),
+        Mount::read_only("/h", "/etc/hosts"),
+        Mount::read_only("/hn", "/etc/hostname"),
+    ];
+    let place = Placement {
+        netns: Path::new("/n"),
+        cgroups_path: "/chas/x-1",
+        mounts: &mounts,
+    };
+    let host = Host {
+        machine: Machine::X86_64,
+        cgroup,
+        open_files_max: 4096,
+        oom_score_min: 0,
+    };
+    let json = spec(&image(config), &record(fields), user, &host, place)?;
+    Ok(serde_json::from_slice(&json).unwrap())
+}
+
+fn plain(config: &Value, fields: &Value) -> Value {
+    build(config, fields, &User::default(), Cgroup::V1 { swap: true }).unwrap()
+}
+
+#[test]
+fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
+    let both = json!({"Entrypoint": ["e"], "Cmd": ["c"]});
+    for (fields, args) in [
+        (json!({}), vec!["e", "c"]),
+        (json!({"args": ["a"]}), vec!["e", "a"]),
+        (json!({"args": []}), vec!["e"]),
+        (json!({"command": ["x"]}), vec!["x"]),
+        (json!({"command": ["x"], "args": ["a"]}), vec!["x", "a"]),
+    ] {
+        assert_eq!(plain(&both, &fields)["process"]["args"], json!(args));
+    }
+    let nothing = build(&json!({}), &json!({}), &User::default(), Cgroup::V2).unwrap_err();
+    assert_eq!(nothing.reason, Reason::NoCommand);
+}
+
+#[test]
+fn the_environment_is_the_images_then_ours_then_what_was_asked() {
+    let user = User {
+        home: Some("/srv".to_owned()),
+        ..User::default()
+    };
+    let config = json!({"Cmd": ["c"], "Env": ["PATH=/p", "A=1", "B=1", "HOSTNAME=no", "=x", "C"]});
+    let spec = build(
+        &config,
+        &json!({"environment": {"B": "2", "C": "x=y"}}),
+        &user,
+        Cgroup::V2,
+    )
+    .unwrap();
+    assert_eq!(
+        spec["process"]["env"],
+        json!([
+            "A=1",
+            "B=2",
+            "C=x=y",
+            "HOME=/srv",
+            "HOSTNAME=web",
+            "PATH=/p"
+        ])
+    );
+    let bare = plain(&json!({"Cmd": ["c"]}), &json!({}));
+    assert_eq!(
+        bare["process"]["env"],
+        json!(["HOSTNAME=web", format!("PATH={}", process::PATH_DEFAULT)])
+    );
+}
+
+#[test]
+fn limits_are_in_the_kernels_terms() {
+    let cmd = json!({"Cmd": ["c"]});
+    let wanted = json!({"resources": {"cpu": "0.5", "memory": "512m", "pids": 64}});
+    let resources = plain(&cmd, &wanted)["linux"]["resources"].clone();
+    assert_eq!(
+        resources["devices"][0],
+        json!({"allow": false, "access": "rwm"})
+    );
+    assert_eq!(
+        resources["cpu"],
+        json!({"period": 100_000, "quota": 50_000, "shares": 512})
+    );
+    assert_eq!(
+        resources["memory"],
+        json!({"limit": 536_870_912, "swap": 536_870_912})
+    );
+    assert_eq!(resources["pids"], json!({"limit": 64}));
+    let most = plain(&cmd, &json!({"resources": {"cpu": "1024"}}));
+    assert_eq!(most["linux"]["resources"]["cpu"]["shares"], json!(262_144));
+    let least = plain(&cmd, &json!({"resources": {"cpu": "0.01"}}));
+    assert_eq!(
+        least["linux"]["resources"]["cpu"],
+        json!({"period": 100_000, "quota": 1000, "shares": 10})
+    );
+    let unaccounted = build(&cmd, &wanted, &User::default(), Cgroup::V1 { swap: false }).unwrap();
+    assert_eq!(
+        unaccounted["linux"]["resources"]["memory"],
+        json!({"limit": 536_870_912})
+    );
+    let unlimited = plain(&cmd, &json!({}));
+    assert_eq!(
+        (
+            &unlimited["linux"]["resources"]["cpu"],
+            &unlimited["linux"]["resources"]["memory"]
+        ),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[test]
+fn it_is_confined() {
+    let spec = plain(
+        &json!({"Cmd": ["c"]}),
+        &json!({"security": {"read_only_rootfs": true, "capabilities": {"drop": ["ALL"]}}}),
+    );
+    assert_eq!(spec["process"]["noNewPrivileges"], json!(true));
+    assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
+    assert_eq!(spec["root"], json!({"path": "rootfs", "readonly": true}));
+    assert_eq!(
+        spec["linux"]["seccomp"]["defaultAction"],
+        json!("SCMP_ACT_ERRNO")
+    );
+    assert!(
+        spec["linux"]["maskedPaths"]
+            .as_array()
+            .unwrap()
+            .contains(&json!("/proc/kcore"))
+    );
+    let kinds = |spec: &Value| {
+        spec["linux"]["namespaces"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|n| n["type"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&spec), ["pid", "ipc", "uts", "mount", "network"]);
+    let unified = build(
+        &json!({"Cmd": ["c"]}),
+        &json!({}),
+        &User::default(),
+        Cgroup::V2,
+    )
+    .unwrap();
+    assert_eq!(
+        kinds(&unified),
+        ["pid", "ipc", "uts", "mount", "network", "cgroup"]
+    );
+}
+
+#[test]
+fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
+    let config =
+        image(&json!({"Cmd": ["c"], "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT"}));
+    assert_eq!(wanted_user(&config, &record(&json!({}))), "web");
+    assert_eq!(wanted_user(&config, &record(&json!({"user": "0"}))), "0");
+    assert_eq!(process::working_dir(&config, &record(&json!({}))), "/srv");
+    assert_eq!(
+        process::working_dir(&config, &record(&json!({"working_dir": "/x"}))),
+        "/x"
+    );
+    assert_eq!(stop_signal(&config), "SIGQUIT".parse().ok());
+}
+
+#[test]
+fn names_and_paths_are_its_own() {
+    let spec = plain(&json!({"Cmd": ["c"]}), &json!({}));
+    assert_eq!(spec["hostname"], json!("web"));
+    assert_eq!(spec["linux"]["cgroupsPath"], json!("/chas/x-1"));
+    assert_eq!(
+        spec["linux"]["namespaces"][4],
+        json!({"type": "network", "path": "/n"})
+    );
+    let binds: Vec<_> = spec["mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|mount| mount["type"] == "bind")
+        .collect();
+    let pairs: Vec<_> = binds
+        .iter()
+        .map(|mount| (&mount["source"], &mount["destination"]))
+        .collect();
+    let expected = [
+        (json!("/r"), json!("/etc/resolv.conf")),
+        (json!("/h"), json!("/etc/hosts")),
+        (json!("/hn"), json!("/etc/hostname")),
+    ];
+    assert_eq!(
+        pairs,
+        expected
+            .iter()
+            .map(|(source, at)| (source, at))
+            .collect::<Vec<_>>()
+    );
+    assert!(
+        binds
+            .iter()
+            .all(|mount| mount["options"] == json!(["rbind", "ro", "nosuid", "nodev"]))
+    );
+}
+
+#[test]
+fn open_files_stay_below_what_the_host_allows() {
+    let process = plain(&json!({"Cmd": ["c"]}), &json!({}))["process"].clone();
+    assert_eq!(
+        process["rlimits"],
+        json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}])
+    );
+    assert_eq!(process["oomScoreAdj"], json!(0));
+}
+
+#[test]
+fn every_field_is_one_that_the_oci_schema_knows() {
+    let spec = plain(
+        &json!({"Cmd": ["c"]}),
+        &json!({"resources": {"cpu": "1", "memory": "64m"}}),
+    );
+    let typed: oci_spec::runtime::Spec = serde_json::from_value(spec.clone()).unwrap();
+    let back = serde_json::to_value(&typed).unwrap();
+    for field in [
+        "/process/args",
+        "/process/noNewPrivileges",
+        "/process/rlimits",
+        "/root",
+        "/mounts",
+        "/linux/cgroupsPath",
+        "/linux/namespaces",
+        "/linux/resources/cpu",
+        "/linux/resources/memory",
+        "/linux/sysctl",
+        "/linux/maskedPaths",
+    ] {
+        assert_eq!(back.pointer(field), spec.pointer(field), "{field}");
+    }
+}
+
+/// Compares a whole spec byte for byte: containers in the field must not change by accident.
+#[track_caller]
+fn check_golden(
+    expected: &str,
+    config: &Value,
+    fields: &Value,
+    user: &User,
+    machine: Machine,
+    cgroup: Cgroup,
+) {
+    let mounts = [
+        Mount::read_only("/run/chas/files/x-1/resolv.conf", "/etc/resolv.conf"),
+        Mount::read_only("/run/chas/files/x-1/hosts", "/etc/hosts"),
+        Mount::read_only("/run/chas/files/x-1/hostname", "/etc/hostname"),
+    ];
+    let place = Placement {
+        netns: Path::new("/run/chas/netns/x-1"),
+        cgroups_path: "/chas/x-1",
+        mounts: &mounts,
+    };
+    let host = Host {
+        machine,
+        cgroup,
+        open_files_max: 524_288,
+        oom_score_min: -10,
+    };
+    let (image, record) = (image(config), record(fields));
+    let json = spec(&image, &record, user, &host, place).unwrap();
+    assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());
+}
+
+#[test]
+fn a_plain_spec_is_written_as_ever() {
+    check_golden(
+        include_str!("tests/plain.json"),
+        &json!({"Cmd": ["c"]}),
+        &json!({}),
+        &User::default(),
+        Machine::X86_64,
+        Cgroup::V1 { swap: true },
+    );
+}
+
+#[test]
+fn a_full_spec_is_written_as_ever() {
+    let config = json!({
+        "Entrypoint": ["/entry"], "Cmd": ["c"], "Env": ["PATH=/p", "A=1", "=x", "C"],
+        "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT",
+    });
+    let fields = json!({
+        "command": ["/bin/x"], "args": ["a", "b"], "environment": {"B": "2", "A": "x=y"},
+        "user": "1000:1001", "working_dir": "/work",
+        "resources": {"cpu": "0.5", "memory": "512m", "pids": 64},
+        "security": {"read_only_rootfs": true, "capabilities": {"drop": ["ALL"], "add": ["SYS_CHROOT"]}},
+    });
+    let user = User {
+        uid: 1000,
+        gid: 1001,
+        groups: vec![1500, 2000],
+        home: Some("/srv/web".to_owned()),
+    };
+    check_golden(
+        include_str!("tests/full.json"),
+        &config,
+        &fields,
+        &user,
+        Machine::Aarch64,
+        Cgroup::V2,
+    );
+}

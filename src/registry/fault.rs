@@ -1,0 +1,226 @@
+//! Errors of registries: whether a repetition may help, and the sentence a person reads.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::RETRY_AFTER;
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use state::failure::Failure;
+use state::reason::Reason;
+
+use crate::{backoff, cause};
+
+/// Bytes of an error's body that are read for its message.
+const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// Characters of a registry's own words that are repeated.
+const WORDS_MAX: usize = 200;
+
+/// Longest `Retry-After` that is believed: a registry's clock may be wrong.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(6 * 3600);
+
+/// Error of a request to a registry, cut by whether a repetition within the same pull may help.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    /// Failure that may pass by itself.
+    #[error(transparent)]
+    Passing(Failure),
+    /// Failure that stays until somebody changes something.
+    #[error(transparent)]
+    Lasting(Failure),
+}
+
+impl RegistryError {
+    /// Passing failure of `reason`.
+    pub(crate) fn passing(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Passing(Failure::new(reason, message))
+    }
+
+    /// Lasting failure of `reason`.
+    pub(crate) fn lasting(reason: Reason, message: impl Into<String>) -> Self {
+        Self::Lasting(Failure::new(reason, message))
+    }
+
+    /// Same failure under another code, where it had the code `from`.
+    #[must_use]
+    pub(crate) fn renamed(mut self, from: Reason, to: Reason) -> Self {
+        let (Self::Passing(failure) | Self::Lasting(failure)) = &mut self;
+        if failure.reason == from {
+            failure.reason = to;
+        }
+        self
+    }
+
+    /// Failure of a connection that broke, or never came to be.
+    pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
+        if let Some(failure) = Self::tls(error, authority) {
+            return failure;
+        }
+        let root = cause::root(error);
+        let (reason, message) = if is_unresolved(error) {
+            (
+                Reason::RegistryNameUnknown,
+                format!("the name of registry {authority} cannot be resolved: {root}"),
+            )
+        } else if error.is_timeout() && error.is_connect() {
+            (
+                Reason::RegistryTimeout,
+                format!("connecting to registry {authority} timed out"),
+            )
+        } else if error.is_timeout() {
+            (
+                Reason::RegistryTimeout,
+                format!(
+                    "registry {authority} sent nothing for {} s",
+                    stall.as_secs_f32()
+                ),
+            )
+        } else if error.is_connect() && root.contains("handshake") {
+            (
+                Reason::RegistryNotTls,
+                format!(
+                    "registry {authority} does not speak TLS properly ({root}); if it speaks plain HTTP, list it under registry.insecure if you trust the network"
+                ),
+            )
+        } else if error.is_connect() {
+            (
+                Reason::RegistryUnreachable,
+                format!("registry {authority} cannot be reached: {root}"),
+            )
+        } else if error.is_body() || error.is_decode() {
+            (
+                Reason::ImageDownloadInterrupted,
+                format!("the connection to registry {authority} broke: {root}"),
+            )
+        } else {
+            (
+                Reason::RegistryUnreachable,
+                format!("registry {authority} closed the connection without an answer: {root}"),
+            )
+        };
+        Self::passing(reason, message)
+    }
+
+    /// Failure of TLS itself; `None`: the error is another.
+    fn tls(error: &reqwest::Error, authority: &str) -> Option<Self> {
+        let fault = cause::chain(error).find_map(|error| error.downcast_ref());
+        let (reason, message) = match fault {
+            Some(rustls::Error::InvalidMessage(_)) => (
+                Reason::RegistryNotTls,
+                format!(
+                    "registry {authority} answered in plain HTTP; list it under registry.insecure if you trust it"
+                ),
+            ),
+            Some(rustls::Error::InvalidCertificate(fault)) => (
+                Reason::RegistryCertificateInvalid,
+                format!(
+                    "the certificate of registry {authority} is not trusted ({fault}); \
+                     if an authority of your own signed it, name that in registry.ca_file"
+                ),
+            ),
+            _ => return None,
+        };
+        Some(Self::lasting(reason, message))
+    }
+
+    /// Failure that a status other than success means. `wanted` names what was asked for, as in
+    /// `manifest of r.example/web:1`.
+    pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
+        let status = response.status();
+        let retry_after = asked_for(&response);
+        let words = words(response).await;
+        let said = |what: &str| match words.as_str() {
+            "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
+            words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
+        };
+        match status {
+            StatusCode::UNAUTHORIZED => {
+                Self::lasting(Reason::RegistryUnauthorized, said("gives no access"))
+            }
+            StatusCode::FORBIDDEN => {
+                Self::lasting(Reason::RegistryForbidden, said("gives no access"))
+            }
+            StatusCode::NOT_FOUND => Self::lasting(
+                Reason::ImageNotFound,
+                format!("registry {authority} has no {wanted}"),
+            ),
+            StatusCode::TOO_MANY_REQUESTS => Self::Passing(Failure {
+                reason: Reason::RegistryRateLimited,
+                message: said("asks for fewer requests"),
+                retry_after,
+            }),
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
+                Self::passing(Reason::RegistryError, said("gave up"))
+            }
+            StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
+                Reason::RegistryNotInsecure,
+                format!("registry {authority} speaks TLS; take it out of registry.insecure"),
+            ),
+            status if status.is_server_error() => Self::Passing(Failure {
+                reason: Reason::RegistryError,
+                message: said("failed"),
+                retry_after,
+            }),
+            _ => Self::lasting(Reason::RegistryError, said("refused")),
+        }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        let (RegistryError::Passing(failure) | RegistryError::Lasting(failure)) = error;
+        failure
+    }
+}
+
+fn asked_for(response: &Response) -> Option<Duration> {
+    let wait = backoff::retry_after(
+        response.headers().get(RETRY_AFTER)?.to_str().ok()?,
+        SystemTime::now(),
+    )?;
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+/// Whether the name could not be resolved, which hyper tells in these words only.
+fn is_unresolved(error: &reqwest::Error) -> bool {
+    cause::chain(error).any(|error| error.to_string() == "dns error")
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    errors: Vec<ErrorEntry>,
+}
+
+#[derive(Deserialize)]
+struct ErrorEntry {
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    message: String,
+}
+
+/// Registry's own words (OCI distribution specification, "Error Codes"), fit for one line.
+async fn words(mut response: Response) -> String {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(BODY_BYTES_MAX - body.len())]);
+        if body.len() == BODY_BYTES_MAX {
+            break;
+        }
+    }
+    let text = match serde_json::from_slice::<ErrorBody>(&body)
+        .ok()
+        .and_then(|body| body.errors.into_iter().next())
+    {
+        Some(entry) if entry.message.is_empty() => entry.code,
+        Some(entry) => entry.message,
+        // A page of HTML is of no use in a message.
+        None if body.trim_ascii_start().starts_with(b"<") => String::new(),
+        None => String::from_utf8_lossy(&body).into_owned(),
+    };
+    text.trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .take(WORDS_MAX)
+        .collect()
+}

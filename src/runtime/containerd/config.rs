@@ -1,0 +1,22 @@
+//! Configuration of the runtime on containerd.
+
+use std::path::PathBuf;
+
+use super::shim::oci_runtime::OciRuntime;
+
+/// Place of containerd on the host, and of the files that belong to its containers.
+#[derive(Clone, Debug)]
+pub struct ContainerdConfig {
+    /// Socket that containerd listens on, which its shims have among their arguments.
+    pub socket: PathBuf,
+    /// Namespace of managed containers in containerd; also the directory of their control groups.
+    pub namespace: String,
+    /// Logs of the containers, a directory each.
+    pub logs_dir: PathBuf,
+    /// Program of the agent, which the shim starts as each container's logging process.
+    pub executable: PathBuf,
+    /// Directory for mounts that last a moment.
+    pub run_dir: PathBuf,
+    /// OCI runtime that serves the containers.
+    pub oci_runtime: OciRuntime,
+}

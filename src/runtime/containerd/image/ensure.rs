@@ -1,0 +1,121 @@
+//! Decision how an image comes to be on the node: it is there, or is unpacked, or is pulled.
+
+use std::time::SystemTime;
+
+use state::failure::Failure;
+use state::reason::Reason;
+use state::reference::ImageReference;
+use state::spec::ImagePull;
+
+use super::fetch::Fetch;
+use super::flight::image_key;
+use super::local::{self, LocalImage};
+use super::{SharedImages, names, pull, unpack};
+use crate::oci::descriptor::Descriptor;
+use crate::runtime::containerd::rpc::lease::{self, Lease};
+use crate::runtime::{PullProgress, RuntimeError};
+
+impl SharedImages {
+    pub(super) async fn ensure(
+        &self,
+        reference: &ImageReference,
+        pull: ImagePull,
+        progress: &PullProgress,
+    ) -> Result<String, RuntimeError> {
+        let moves = pull == ImagePull::Always && reference.digest().is_none();
+        if !moves && let Some(digest) = self.ready(reference).await? {
+            return Ok(digest);
+        }
+        let name = reference.to_string();
+        let _alone = self.flights.enter(&image_key(&name)).await;
+        if !moves && let Some(digest) = self.ready(reference).await? {
+            return Ok(digest);
+        }
+        let _slot = self.slots.acquire().await;
+        let _pulling = self.cache.mark_pull(lease::tag(&name));
+
+        let lease = Lease::open(&self.client, &name, SystemTime::now()).await?;
+        let fetch = Fetch {
+            registry: (pull != ImagePull::Never).then_some(&self.registry),
+            config: &self.config,
+            flights: &self.flights,
+            image: reference,
+            lease: &lease,
+            progress,
+        };
+        let image = self.pull(&fetch, moves).await?;
+        lease.close().await?;
+        let digest = image.digest.clone();
+        self.cache.insert(image);
+        Ok(digest)
+    }
+
+    async fn pull(&self, fetch: &Fetch<'_>, moves: bool) -> Result<LocalImage, RuntimeError> {
+        if let Some(digest) = fetch.image.digest() {
+            return self.pull_version(fetch, digest).await;
+        }
+        let tag = fetch.image.tag().unwrap_or("latest");
+        if !moves && let Some(target) = self.named(fetch.image, None).await? {
+            // An incomplete image is completed as it was, even if the tag has moved on
+            // meanwhile.
+            match self.pull_version(fetch, &target.digest).await {
+                Err(RuntimeError::Failed(Failure {
+                    reason: Reason::ImageNotFound | Reason::ImageBlobMissing,
+                    ..
+                })) => {}
+                other => return other,
+            }
+        }
+        let digest = fetch.resolve(tag).await?;
+        self.pull_version(fetch, digest.as_deref().unwrap_or(tag))
+            .await
+    }
+
+    async fn pull_version(
+        &self,
+        fetch: &Fetch<'_>,
+        version: &str,
+    ) -> Result<LocalImage, RuntimeError> {
+        pull::run(fetch, &self.durable, &self.host, version).await
+    }
+
+    /// Manifest or index that the reference is a name of; with a digest, the name that never moves
+    /// comes first.
+    pub(super) async fn named(
+        &self,
+        reference: &ImageReference,
+        digest: Option<&str>,
+    ) -> Result<Option<Descriptor>, RuntimeError> {
+        if let Some(digest) = digest.or(reference.digest()) {
+            let fixed = names::get(&self.client, &names::fixed_name(reference, digest)).await?;
+            if fixed.is_some() {
+                return Ok(fixed);
+            }
+        }
+        let found = names::get(&self.client, &reference.to_string()).await?;
+        Ok(found.filter(|target| {
+            reference
+                .digest()
+                .is_none_or(|digest| digest == target.digest)
+        }))
+    }
+
+    /// Digest of the image, if it is named, complete and unpacked.
+    async fn ready(&self, reference: &ImageReference) -> Result<Option<String>, RuntimeError> {
+        let Some(target) = self.named(reference, None).await? else {
+            return Ok(None);
+        };
+        let image = match self.cache.get(&target.digest) {
+            Some(image) if unpack::is_unpacked(&self.client, &image.top_chain_id).await? => image,
+            _ => match local::look(&self.client, &target.digest, &self.host).await? {
+                Some(image) => self.cache.insert(image),
+                None => return Ok(None),
+            },
+        };
+        let fixed = names::fixed_name(reference, &image.digest);
+        if names::get(&self.client, &fixed).await?.is_none() {
+            names::put(&self.client, &fixed, &target).await?;
+        }
+        Ok(Some(image.digest.clone()))
+    }
+}

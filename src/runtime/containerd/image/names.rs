@@ -1,0 +1,125 @@
+//! Names of images in containerd: each keeps an image's blobs and snapshots from the garbage
+//! collector.
+
+use std::collections::HashMap;
+
+use containerd_client::services::v1 as api;
+use prost_types::FieldMask;
+use state::reason::Reason;
+use state::reference::ImageReference;
+
+use crate::oci::descriptor::Descriptor;
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient, quick};
+use crate::runtime::containerd::rpc::content::to_wire;
+use crate::runtime::containerd::rpc::labels::MANAGED;
+
+/// Name that never moves: registry, repository and digest. A container of an older generation still
+/// needs its image when the tag has long moved on.
+pub(crate) fn fixed_name(reference: &ImageReference, digest: &str) -> String {
+    format!(
+        "{}/{}@{digest}",
+        reference.registry(),
+        reference.repository()
+    )
+}
+
+/// Manifest or index that a name points to; `None`: there is no such name.
+pub(crate) async fn get(
+    client: &ContainerdClient,
+    name: &str,
+) -> Result<Option<Descriptor>, RuntimeError> {
+    let target = find(client, name).await?.and_then(|image| image.target);
+    Ok(target.map(|target| Descriptor {
+        media_type: target.media_type,
+        digest: target.digest,
+        size: u64::try_from(target.size).unwrap_or_default(),
+    }))
+}
+
+async fn find(client: &ContainerdClient, name: &str) -> Result<Option<api::Image>, RuntimeError> {
+    match quick(client.images().get(api::GetImageRequest {
+        name: name.to_owned(),
+    }))
+    .await
+    {
+        Ok(reply) => Ok(reply.image),
+        Err(CallError::NotFound(_)) => Ok(None),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "look for an image")),
+    }
+}
+
+/// Makes sure that a name points to `target`. One that the agent did not make stays as it is.
+pub(crate) async fn put(
+    client: &ContainerdClient,
+    name: &str,
+    target: &Descriptor,
+) -> Result<(), RuntimeError> {
+    let image = api::Image {
+        name: name.to_owned(),
+        labels: HashMap::from([(MANAGED.to_owned(), "1".to_owned())]),
+        target: Some(to_wire(target)),
+        ..api::Image::default()
+    };
+    let request = api::CreateImageRequest {
+        image: Some(image.clone()),
+        ..api::CreateImageRequest::default()
+    };
+    match quick(client.images().create(request)).await {
+        Ok(_) => return Ok(()),
+        Err(CallError::AlreadyExists) => {}
+        Err(error) => return Err(error.into_error(Reason::CreateFailed, "name an image")),
+    }
+    let Some(there) = find(client, name).await? else {
+        return Ok(());
+    };
+    let same = there
+        .target
+        .as_ref()
+        .is_some_and(|there| there.digest == target.digest);
+    if same || there.labels.get(MANAGED).is_none_or(|value| value != "1") {
+        return Ok(());
+    }
+    let update_mask = Some(FieldMask {
+        paths: vec!["target".to_owned()],
+    });
+    let request = api::UpdateImageRequest {
+        image: Some(image),
+        update_mask,
+        ..api::UpdateImageRequest::default()
+    };
+    quick(client.images().update(request))
+        .await
+        .map(|_| ())
+        .map_err(|error| error.into_error(Reason::CreateFailed, "move an image's name"))
+}
+
+/// Names that the agent made, with the digests that they point to.
+pub(crate) async fn managed(
+    client: &ContainerdClient,
+) -> Result<Vec<(String, String)>, RuntimeError> {
+    let request = api::ListImagesRequest {
+        filters: vec![format!("labels.\"{MANAGED}\"==1")],
+    };
+    let reply = quick(client.images().list(request))
+        .await
+        .map_err(|error| error.into_error(Reason::CreateFailed, "list images"))?;
+    let pairs = reply
+        .images
+        .into_iter()
+        .map(|image| (image.name, image.target.unwrap_or_default().digest));
+    Ok(pairs.collect())
+}
+
+/// Deletes a name. One that is absent is no error.
+pub(crate) async fn delete(client: &ContainerdClient, name: &str) -> Result<(), RuntimeError> {
+    match quick(client.images().delete(api::DeleteImageRequest {
+        name: name.to_owned(),
+        ..api::DeleteImageRequest::default()
+    }))
+    .await
+    {
+        Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "delete an image")),
+    }
+}

@@ -1,0 +1,71 @@
+//! Instances of containers: brought up, looked at, stopped and removed, step by step, each of which
+//! may be repeated.
+//!
+//! The container in containerd is the envelope of everything that bears an instance's name: it is
+//! created before snapshot and task, and deleted after them. So a look at the containers finds
+//! whatever a crash leaves.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use state::id::InstanceName;
+
+use super::config::ContainerdConfig;
+use super::image::Images;
+use super::rpc::client::ContainerdClient;
+use super::rpc::tasks::TaskCalls;
+use super::shim::lost::Shims;
+use crate::network::BridgeNetwork;
+use crate::oci::host::Host;
+
+mod launch;
+mod observe;
+mod orphans;
+mod stop;
+mod user_lookup;
+
+/// Instances in one containerd namespace, with the network and the images that they need.
+#[derive(Debug)]
+pub(super) struct Instances {
+    config: ContainerdConfig,
+    client: ContainerdClient,
+    network: Arc<BridgeNetwork>,
+    images: Images,
+    host: Host,
+    tasks: TaskCalls,
+    shims: Shims,
+    /// Instances without a container, as the last listing found them.
+    orphans: Mutex<Vec<InstanceName>>,
+}
+
+impl Instances {
+    /// Instances on the containerd of `client`.
+    ///
+    /// # Errors
+    /// The host's facts (control groups, limits) cannot be read.
+    pub(super) fn new(
+        config: ContainerdConfig,
+        client: ContainerdClient,
+        network: Arc<BridgeNetwork>,
+        images: Images,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            tasks: TaskCalls::new(client.clone()),
+            shims: Shims {
+                namespace: config.namespace.clone(),
+                socket: config.socket.clone(),
+                program: config.oci_runtime.shim.clone(),
+            },
+            config,
+            client,
+            network,
+            images,
+            host: Host::read()?,
+            orphans: Mutex::default(),
+        })
+    }
+
+    fn cgroups_path(&self, instance: InstanceName) -> String {
+        format!("/{}/{instance}", self.config.namespace)
+    }
+}

@@ -1,0 +1,106 @@
+//! Orphans: instances without a container, and those of which only a shim is left.
+
+use std::sync::PoisonError;
+
+use containerd_client::services::v1 as api;
+use state::desired::Record;
+use state::id::InstanceName;
+use state::observed::Task;
+use state::reason::Reason;
+
+use super::Instances;
+use crate::runtime::containerd::rpc::client::CallError;
+use crate::runtime::containerd::rpc::{containers, snapshots};
+use crate::runtime::containerd::shim::lost;
+use crate::runtime::{RuntimeError, StopOrder, Swept};
+
+impl Instances {
+    /// Removes the orphans that the last listing found and of whose container nothing is `wanted`.
+    /// Each is tried; the first error is answered.
+    pub(crate) async fn sweep_orphans(
+        &self,
+        wanted: &[Record],
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let mut orphans =
+            std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
+        orphans.retain(|orphan| wanted.iter().all(|record| record.id != orphan.id));
+        self.remove_each(&orphans, "orphan", swept).await
+    }
+
+    /// Removes the instances that are not wanted, of which containerd has neither container nor task,
+    /// and of which a shim runs still. Each is tried; the first error is answered.
+    pub(crate) async fn sweep_lost_shims(
+        &self,
+        wanted: &[Record],
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        // Before the lists: an instance that is created meanwhile is in them.
+        let shims = self.shims.running().await;
+        let containers = containers::list(&self.client, None)
+            .await
+            .map_err(|error| error.into_error(Reason::CreateFailed, "list containers"))?;
+        let tasks = self
+            .tasks
+            .list()
+            .await
+            .map_err(|error| error.into_error(Reason::CreateFailed, "list tasks"))?;
+        let known = containers
+            .into_iter()
+            .map(|container| container.id)
+            .chain(tasks.into_iter().map(|task| task.id))
+            .collect();
+        let wanted = wanted.iter().map(Record::instance).collect();
+        let lost = lost::lost(&shims, &known, &wanted);
+        self.remove_each(&lost, "lost shim of", swept).await
+    }
+
+    async fn remove_each(
+        &self,
+        instances: &[InstanceName],
+        what: &str,
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let mut first = Ok(());
+        for instance in instances {
+            match self.remove(*instance, &StopOrder::AT_ONCE).await {
+                Ok(()) => drop(swept.removed.insert(format!("{what} {instance}"))),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    /// Ends the shim of an instance that containerd has lost, if one runs, and the processes that
+    /// it started.
+    pub(super) async fn end_lost_shim(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        if !matches!(self.task(instance).await?, Task::Absent) {
+            return Ok(());
+        }
+        if !self.shims.end_lost(instance).await? {
+            return Ok(());
+        }
+        // The processes that it started live on without it. A new shim finds them in runc's state
+        // and is refused, and containerd cleans up after a task that could not be created: all of
+        // its processes, the bundle, and the new shim.
+        let rootfs = match snapshots::mounts(&self.client, &instance.to_string()).await {
+            Ok(mounts) => mounts,
+            Err(CallError::NotFound(_)) => Vec::new(),
+            Err(error) => {
+                return Err(error.into_error(Reason::CreateFailed, "mount a snapshot"));
+            }
+        };
+        let request = api::CreateTaskRequest {
+            container_id: instance.to_string(),
+            rootfs,
+            ..api::CreateTaskRequest::default()
+        };
+        match self.tasks.create(request).await {
+            Ok(()) => self.stop(instance, &StopOrder::AT_ONCE).await,
+            Err(CallError::AlreadyExists | CallError::NotFound(_) | CallError::Refused(_)) => {
+                Ok(())
+            }
+            Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
+        }
+    }
+}

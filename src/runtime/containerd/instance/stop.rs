@@ -1,0 +1,144 @@
+//! End of an instance: its task by signal, grace and SIGKILL, and then everything that bears its
+//! name.
+
+use std::time::Duration;
+
+use state::id::InstanceName;
+use state::observed::Task;
+use state::reason::Reason;
+use state::spec::Signal;
+use tokio::time::Instant;
+
+use super::Instances;
+use crate::network::NetworkDriver as _;
+use crate::runtime::containerd::rpc::client::CallError;
+use crate::runtime::containerd::rpc::{containers, labels, snapshots};
+use crate::runtime::{RuntimeError, StopOrder};
+
+/// Time after which a process that SIGKILL has not ended is stuck in the kernel.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two looks while the connection is broken.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+impl Instances {
+    /// Ends the instance's task: signal, grace, SIGKILL.
+    pub(crate) async fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<(), RuntimeError> {
+        // The container first: an unmanaged one is not touched, whatever its task looks like.
+        let container = self.container(instance).await?;
+        match self.task(instance).await? {
+            Task::Absent => return Ok(()),
+            Task::Stopped(_) => {}
+            Task::Created { .. } => self.kill_hard(instance).await?,
+            Task::Running { .. } => {
+                let own = container.and_then(|container| {
+                    container
+                        .labels
+                        .get(labels::STOP_SIGNAL)
+                        .and_then(|name| name.parse().ok())
+                });
+                self.kill(instance, how.signal.or(own).unwrap_or(Signal::TERM), false)
+                    .await?;
+                if !self.ends_within(instance, how.grace).await? {
+                    tracing::info!(%instance, grace_ms = how.grace.as_millis(), "task outlived its grace; killing it");
+                    self.kill_hard(instance).await?;
+                }
+            }
+        }
+        self.delete_task(instance).await
+    }
+
+    async fn kill_hard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        self.kill(instance, Signal::KILL, true).await?;
+        if self.ends_within(instance, KILL_TIMEOUT).await? {
+            return Ok(());
+        }
+        let message = format!(
+            "its process does not end even by SIGKILL; it hangs in the kernel (a lost disk or network file system?): {instance}"
+        );
+        Err(RuntimeError::failed(Reason::ProcessStuck, message))
+    }
+
+    /// Sends a signal to the task's first process, or to `all`. One that has ended is no error.
+    pub(super) async fn kill(
+        &self,
+        instance: InstanceName,
+        signal: Signal,
+        all: bool,
+    ) -> Result<(), RuntimeError> {
+        let sent = self.tasks.kill(instance, signal, all).await;
+        sent.map_err(|error| error.into_error(Reason::StopFailed, "send a signal to a task"))
+    }
+
+    async fn ends_within(
+        &self,
+        instance: InstanceName,
+        timeout: Duration,
+    ) -> Result<bool, RuntimeError> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            match self.tasks.ended(instance, deadline).await {
+                Some(Ok(())) => return Ok(true),
+                Some(Err(CallError::Unavailable(_))) if Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                Some(Err(error)) => {
+                    return Err(error.into_error(Reason::StopFailed, "wait for the end of a task"));
+                }
+                None => {
+                    let task = self.task(instance).await?;
+                    return Ok(matches!(task, Task::Absent | Task::Stopped(_)));
+                }
+            }
+        }
+    }
+
+    /// Deletes a task that has ended, and its shim with it.
+    pub(super) async fn delete_task(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        let deleted = self.tasks.delete(instance).await;
+        deleted.map_err(|error| error.into_error(Reason::StopFailed, "delete a task"))
+    }
+
+    /// Ends the instance's task as [`Self::stop`] does, and removes everything that bears its name.
+    pub(crate) async fn remove(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<(), RuntimeError> {
+        match self.find(instance).await? {
+            Some(container) if labels::is_managed(&container.labels) => {}
+            // Nothing of that name is managed in containerd then, for the envelope outlives all
+            // else; only the network may be.
+            Some(_) => return Ok(self.network.detach(instance).await?),
+            // A task is reached only through a container of its name; without one there is no
+            // telling whether it has one.
+            None => self.create_envelope(instance).await?,
+        }
+        self.end_lost_shim(instance).await?;
+        self.stop(instance, how).await?;
+        self.network.detach(instance).await?;
+        self.discard(instance).await
+    }
+
+    /// Removes the snapshot and the container of an instance that has no task.
+    pub(super) async fn discard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        snapshots::remove(&self.client, &instance.to_string())
+            .await
+            .map_err(|error| error.into_error(Reason::RemoveFailed, "remove a snapshot"))?;
+        containers::delete(&self.client, instance)
+            .await
+            .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))
+    }
+
+    async fn create_envelope(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        let labels = labels::minimal_for(instance);
+        let runtime = self.config.oci_runtime.to_wire();
+        let container = containers::bare(instance, labels, runtime, b"{}".to_vec());
+        containers::create(&self.client, container)
+            .await
+            .map_err(|error| error.into_error(Reason::RemoveFailed, "create a container"))
+    }
+}

@@ -1,0 +1,220 @@
+//! Labels of managed containers in containerd: what tells them from unmanaged ones, and a copy of
+//! the record.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+use state::desired::Record;
+use state::id::InstanceName;
+use state::spec::Signal;
+
+/// Mark of a managed container, with [`ID`]. Nothing without both is ever touched.
+pub(crate) const MANAGED: &str = "chas.io/managed";
+/// Id of the container.
+pub(crate) const ID: &str = "chas.io/id";
+/// Signal that the image wants to be stopped with.
+pub(crate) const STOP_SIGNAL: &str = "chas.io/stop-signal";
+/// Snapshot that the container's own is made from.
+pub(crate) const PARENT: &str = "chas.io/parent";
+/// Fingerprint of the spec that the container was made of.
+const SPEC_HASH: &str = "chas.io/spec-hash";
+/// Digest of the image that the container was made of.
+const IMAGE_DIGEST: &str = "chas.io/image-digest";
+/// Piece of the record, followed by its number.
+const RECORD: &str = "chas.io/record.";
+
+/// containerd's limit on key and value together is 4,096 bytes; a piece stays clear of it with any
+/// number behind its key.
+const PIECE_BYTES_MAX: usize = 4000;
+
+/// Filter that finds every managed container, and may find more: see [`is_managed`].
+pub(crate) fn managed_filter() -> String {
+    format!("labels.\"{MANAGED}\"==1")
+}
+
+/// Whether the labels are those of a managed container or its snapshot.
+///
+/// [`MANAGED`] alone proves nothing: the names of images bear it too, and containerd's clients
+/// (`ctr run`) copy an image's labels to whatever container they make of it. No image bears [`ID`].
+pub(crate) fn is_managed(labels: &HashMap<String, String>) -> bool {
+    labels.get(MANAGED).is_some_and(|value| value == "1") && labels.contains_key(ID)
+}
+
+/// Whether a container with these labels was made of the record's spec, and of the image that the
+/// record names.
+pub(crate) fn are_made_of(labels: &HashMap<String, String>, record: &Record) -> bool {
+    let same = |key: &str, value: &str| labels.get(key).is_some_and(|label| label == value);
+    same(SPEC_HASH, &record.spec_hash)
+        && record
+            .image_digest
+            .as_deref()
+            .is_none_or(|digest| same(IMAGE_DIGEST, digest))
+}
+
+/// Record that a container was made of, as JSON, its environment's values taken from its OCI spec.
+/// `Null`: the labels hold none.
+pub(crate) fn stored_record(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
+    let mut record: Value = serde_json::from_str(&record_text(labels)).unwrap_or_default();
+    let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
+    let variables: HashMap<&str, &str> = spec["process"]["env"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|variable| variable.as_str()?.split_once('='))
+        .collect();
+    if let Some(environment) = record
+        .pointer_mut("/spec/environment")
+        .and_then(Value::as_object_mut)
+    {
+        for (key, value) in environment {
+            *value = Value::from(variables.get(key.as_str()).copied().unwrap_or_default());
+        }
+    }
+    record
+}
+
+fn record_text(labels: &HashMap<String, String>) -> String {
+    (0..labels.len())
+        .map_while(|n| labels.get(&format!("{RECORD}{n}")))
+        .map(String::as_str)
+        .collect()
+}
+
+/// Record that a container was made of, without the environment's values. `None`: the labels hold
+/// none.
+pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
+    serde_json::from_str(&record_text(labels)).ok()
+}
+
+/// Labels of a container of `record`. The record is in them without the environment's values, which
+/// may be secret and stand in the container's OCI spec anyway.
+pub(crate) fn for_record(
+    record: &Record,
+    stop_signal: Option<Signal>,
+    parent: &str,
+) -> HashMap<String, String> {
+    let mut labels = minimal_for(record.instance());
+    labels.insert("chas.io/name".to_owned(), record.name.to_string());
+    labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
+    labels.insert(
+        IMAGE_DIGEST.to_owned(),
+        record.image_digest.clone().unwrap_or_default(),
+    );
+    labels.insert(PARENT.to_owned(), parent.to_owned());
+    if let Some(signal) = stop_signal {
+        labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
+    }
+    let mut copy = record.clone();
+    copy.spec.environment.values_mut().for_each(String::clear);
+    let json = serde_json::to_string(&copy).unwrap_or_default();
+    labels.extend(
+        pieces(&json)
+            .into_iter()
+            .enumerate()
+            .map(|(n, piece)| (format!("{RECORD}{n}"), piece.to_owned())),
+    );
+    labels
+}
+
+/// Labels of a container of which only the name is known.
+pub(crate) fn minimal_for(instance: InstanceName) -> HashMap<String, String> {
+    HashMap::from([
+        (MANAGED.to_owned(), "1".to_owned()),
+        (ID.to_owned(), instance.id.to_string()),
+        (
+            "chas.io/generation".to_owned(),
+            instance.generation.to_string(),
+        ),
+    ])
+}
+
+/// Pieces of a text, cut between characters.
+fn pieces(text: &str) -> Vec<&str> {
+    let (mut pieces, mut rest) = (Vec::new(), text);
+    while !rest.is_empty() {
+        let end = (0..=rest.len().min(PIECE_BYTES_MAX))
+            .rev()
+            .find(|&at| rest.is_char_boundary(at))
+            .unwrap_or(rest.len());
+        let (piece, after) = rest.split_at(end);
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::oci::tests::record as of_body;
+
+    #[test]
+    fn a_record_is_read_back_from_its_labels_without_secrets() {
+        let mut record = of_body(&json!({}));
+        record
+            .spec
+            .environment
+            .insert("TOKEN".to_owned(), "secret".to_owned());
+        record
+            .spec
+            .labels
+            .insert("long".to_owned(), "x".repeat(3 * PIECE_BYTES_MAX));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = for_record(&record, None, "sha256:parent");
+        assert!(
+            labels
+                .iter()
+                .all(|(key, value)| key.len() + value.len() <= 4096 && !value.contains("secret"))
+        );
+        record
+            .spec
+            .environment
+            .insert("TOKEN".to_owned(), String::new());
+        assert_eq!(super::record(&labels), Some(record.clone()));
+        let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
+        let complete: Record =
+            serde_json::from_value(stored_record(&labels, spec.as_bytes())).unwrap();
+        assert_eq!(complete.spec.environment["TOKEN"], "secret=1");
+        assert!(super::record(&minimal_for(record.instance())).is_none());
+    }
+
+    #[test]
+    fn a_container_is_of_a_record_only_with_the_same_spec_and_image() {
+        let mut record = of_body(&json!({}));
+        record.image_digest = Some("sha256:1".to_owned());
+        let labels = for_record(&record, None, "sha256:parent");
+        assert!(are_made_of(&labels, &record));
+        assert!(
+            !are_made_of(&minimal_for(record.instance()), &record),
+            "a half-done removal has no spec to run"
+        );
+        record.image_digest = None;
+        assert!(
+            are_made_of(&labels, &record),
+            "an unresolved image is no other one"
+        );
+        record.image_digest = Some("sha256:2".to_owned());
+        assert!(!are_made_of(&labels, &record));
+    }
+
+    #[test]
+    fn a_container_of_a_managed_image_is_not_managed_for_that() {
+        let inherited = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
+        assert!(!is_managed(&inherited));
+        assert!(is_managed(&minimal_for("000000000abc-1".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_into_pieces_that_fit_and_make_it_again() {
+        let text = "ä€x".repeat(3000);
+        let pieces = pieces(&text);
+        assert!(
+            pieces
+                .iter()
+                .all(|piece| piece.len() <= PIECE_BYTES_MAX && !piece.is_empty())
+        );
+        assert_eq!(pieces.concat(), text);
+    }
+}

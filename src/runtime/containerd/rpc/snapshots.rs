@@ -1,0 +1,128 @@
+//! Snapshot service of containerd: file systems of containers, and of layers while they are
+//! unpacked.
+
+use std::collections::HashMap;
+
+use containerd_client::services::v1::snapshots as api;
+use containerd_client::types::Mount;
+use uuid::Uuid;
+
+use super::client::{CallError, ContainerdClient, quick};
+
+/// Snapshotter of all snapshots that the agent makes.
+pub(crate) const SNAPSHOTTER: &str = "overlayfs";
+
+const SCRATCH: &str = "chas-unpack-";
+
+/// New name of a snapshot that a layer is unpacked into before it becomes `chain_id`.
+pub(crate) fn scratch_key(chain_id: &str) -> String {
+    format!("{SCRATCH}{} {chain_id}", Uuid::new_v4().simple())
+}
+
+/// Whether a snapshot of this name is a layer that was being unpacked.
+pub(crate) fn is_scratch(key: &str) -> bool {
+    key.starts_with(SCRATCH)
+}
+
+/// Whether there is a complete snapshot of this name.
+pub(crate) async fn is_complete(client: &ContainerdClient, name: &str) -> Result<bool, CallError> {
+    let request = api::StatSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: name.to_owned(),
+    };
+    match quick(client.snapshots().stat(request)).await {
+        Ok(reply) => Ok(reply
+            .info
+            .is_some_and(|info| info.kind == i32::from(api::Kind::Committed))),
+        Err(CallError::NotFound(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Mounts of a new writable snapshot on `parent` (empty: on nothing).
+pub(crate) async fn prepare(
+    client: &ContainerdClient,
+    key: &str,
+    parent: &str,
+    labels: HashMap<String, String>,
+) -> Result<Vec<Mount>, CallError> {
+    let request = api::PrepareSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+        parent: parent.to_owned(),
+        labels,
+    };
+    Ok(quick(client.snapshots().prepare(request)).await?.mounts)
+}
+
+/// Mounts of a new snapshot on `parent` that can only be read.
+pub(crate) async fn view(
+    client: &ContainerdClient,
+    key: &str,
+    parent: &str,
+) -> Result<Vec<Mount>, CallError> {
+    let request = api::ViewSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+        parent: parent.to_owned(),
+        ..api::ViewSnapshotRequest::default()
+    };
+    Ok(quick(client.snapshots().view(request)).await?.mounts)
+}
+
+/// Mounts of a snapshot that exists.
+pub(crate) async fn mounts(client: &ContainerdClient, key: &str) -> Result<Vec<Mount>, CallError> {
+    let request = api::MountsRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+    };
+    Ok(quick(client.snapshots().mounts(request)).await?.mounts)
+}
+
+/// Makes the writable snapshot `key` the complete one `name`.
+pub(crate) async fn commit(
+    client: &ContainerdClient,
+    key: &str,
+    name: &str,
+) -> Result<(), CallError> {
+    let request = api::CommitSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        name: name.to_owned(),
+        key: key.to_owned(),
+        labels: HashMap::from([("containerd.io/snapshot.ref".to_owned(), name.to_owned())]),
+    };
+    quick(client.snapshots().commit(request)).await
+}
+
+/// Removes a snapshot. One that is absent is no error.
+pub(crate) async fn remove(client: &ContainerdClient, key: &str) -> Result<(), CallError> {
+    let request = api::RemoveSnapshotRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+    };
+    match quick(client.snapshots().remove(request)).await {
+        Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a leftover snapshot; where that fails, the end of its lease does.
+pub(crate) async fn discard(client: &ContainerdClient, key: &str) {
+    if let Err(error) = remove(client, key).await {
+        tracing::debug!(key, ?error, "leftover snapshot not removed");
+    }
+}
+
+/// All snapshots of the namespace.
+pub(crate) async fn list(client: &ContainerdClient) -> Result<Vec<api::Info>, CallError> {
+    let request = api::ListSnapshotsRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        filters: Vec::new(),
+    };
+    let mut stream = quick(client.snapshots().list(request)).await?;
+    let mut found = Vec::new();
+    while let Some(page) = stream.message().await? {
+        found.extend(page.info);
+    }
+    Ok(found)
+}
