@@ -36,7 +36,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 
 /// Client of all registries.
 #[derive(Debug)]
-pub(crate) struct Registry {
+pub(crate) struct RegistryClient {
     http: Http,
     grants: Grants,
 }
@@ -50,7 +50,7 @@ pub(crate) struct SentManifest {
     pub(crate) media_type: String,
 }
 
-impl Registry {
+impl RegistryClient {
     /// Client that has not connected yet.
     ///
     /// # Errors

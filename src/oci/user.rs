@@ -45,7 +45,7 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, F
         .split_once(':')
         .map_or((wanted, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
-    let number = id(Named::User, user)?;
+    let number = id(NameKind::User, user)?;
     let mut entries = passwd.lines().filter_map(PasswdEntry::parse);
     let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
     let mut found = match (entry, number) {
@@ -59,16 +59,16 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, F
             uid,
             ..User::default()
         },
-        (None, None) => return Err(unknown(Named::User, user)),
+        (None, None) => return Err(unknown(NameKind::User, user)),
     };
     match (of_group.filter(|name| !name.is_empty()), entry) {
         (Some(name), _) => {
-            found.gid = match id(Named::Group, name)? {
+            found.gid = match id(NameKind::Group, name)? {
                 Some(gid) => gid,
                 None => groups(group)
                     .find(|(known, ..)| *known == name)
                     .map(|(_, gid, _)| gid)
-                    .ok_or_else(|| unknown(Named::Group, name))?,
+                    .ok_or_else(|| unknown(NameKind::Group, name))?,
             };
         }
         (None, Some(entry)) => {
@@ -88,12 +88,12 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, F
 
 /// Kind of a name or number.
 #[derive(Clone, Copy)]
-enum Named {
+enum NameKind {
     User,
     Group,
 }
 
-impl Named {
+impl NameKind {
     const fn reason(self) -> Reason {
         match self {
             Self::User => Reason::UserNotFound,
@@ -102,10 +102,10 @@ impl Named {
     }
 }
 
-fn unknown(what: Named, name: &str) -> Failure {
+fn unknown(what: NameKind, name: &str) -> Failure {
     let (word, file) = match what {
-        Named::User => ("user", "/etc/passwd"),
-        Named::Group => ("group", "/etc/group"),
+        NameKind::User => ("user", "/etc/passwd"),
+        NameKind::Group => ("group", "/etc/group"),
     };
     Failure::new(
         what.reason(),
@@ -114,7 +114,7 @@ fn unknown(what: Named, name: &str) -> Failure {
 }
 
 /// Text as an id; `None` if it is a name.
-fn id(what: Named, text: &str) -> Result<Option<u32>, Failure> {
+fn id(what: NameKind, text: &str) -> Result<Option<u32>, Failure> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);
     }

@@ -37,13 +37,13 @@ fn answer(status: &str, headers: &str, body: &str) -> String {
     )
 }
 
-fn client(insecure: &[&str], auths: &str) -> (Registry, tempfile::NamedTempFile) {
+fn client(insecure: &[&str], auths: &str) -> (RegistryClient, tempfile::NamedTempFile) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), auths).unwrap();
     let insecure = insecure.iter().map(|&host| host.to_owned()).collect();
     let auth_file = Some(file.path().to_owned());
     (
-        Registry::new(&RegistryConfig {
+        RegistryClient::new(&RegistryConfig {
             insecure,
             auth_file,
             ..RegistryConfig::default()

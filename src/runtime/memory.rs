@@ -40,7 +40,7 @@ pub enum Call {
 
 /// Everything that a test runtime has.
 #[derive(Debug, Default)]
-struct World {
+struct TestContainers {
     instances: BTreeMap<InstanceName, Instance>,
     images: BTreeSet<String>,
     /// Record that each instance was made of.
@@ -58,10 +58,10 @@ struct World {
 
 /// Test runtime.
 #[derive(Debug, Default)]
-pub struct MemoryRuntime(Mutex<World>);
+pub struct MemoryRuntime(Mutex<TestContainers>);
 
 impl MemoryRuntime {
-    fn world(&self) -> MutexGuard<'_, World> {
+    fn world(&self) -> MutexGuard<'_, TestContainers> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,13 +174,13 @@ impl MemoryRuntime {
 }
 
 /// Sends a hint; one that does not fit is lost, as events are.
-fn tell(world: &World, id: ContainerId) {
+fn tell(world: &TestContainers, id: ContainerId) {
     if let Some(events) = &world.events {
         let _lost = events.try_send(RuntimeEvent::Changed(id));
     }
 }
 
-fn seen(world: &World, id: ContainerId) -> Seen {
+fn seen(world: &TestContainers, id: ContainerId) -> Seen {
     let instances = world.instances.iter().filter(|(name, _)| name.id == id);
     Seen {
         instances: instances

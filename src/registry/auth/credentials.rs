@@ -24,14 +24,14 @@ pub(crate) struct CredentialsFile {
 
 #[derive(Debug, Default)]
 struct Contents {
-    stamp: Option<Stamp>,
+    stamp: Option<FileStamp>,
     table: Table,
     fault: Option<String>,
     edition: u64,
 }
 
 /// Facts that change when a file is written or replaced: modification time, inode, size.
-type Stamp = (i64, i64, u64, u64);
+type FileStamp = (i64, i64, u64, u64);
 
 /// Credentials that the file holds for one registry.
 #[derive(Clone, Debug, Default)]
@@ -87,7 +87,7 @@ impl Contents {
         }
     }
 
-    fn read(&mut self, file: &Path, stamp: Stamp) {
+    fn read(&mut self, file: &Path, stamp: FileStamp) {
         *self = Self {
             stamp: Some(stamp),
             edition: self.edition + 1,

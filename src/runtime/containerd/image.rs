@@ -14,7 +14,7 @@ use self::flight::Flights;
 pub use self::local::LocalImage;
 use self::platform::Platform;
 use super::rpc::client::ContainerdClient;
-use crate::registry::{InvalidRegistryConfig, Registry, RegistryConfig};
+use crate::registry::{InvalidRegistryConfig, RegistryClient, RegistryConfig};
 use crate::runtime::{PullProgress, RuntimeError};
 
 mod cache;
@@ -39,7 +39,7 @@ pub struct Images(Arc<SharedImages>);
 struct SharedImages {
     client: ContainerdClient,
     config: RegistryConfig,
-    registry: Registry,
+    registry: RegistryClient,
     host: Platform,
     durable: Durable,
     flights: Flights,
@@ -58,7 +58,7 @@ impl Images {
         config: RegistryConfig,
     ) -> Result<Self, InvalidRegistryConfig> {
         Ok(Self(Arc::new(SharedImages {
-            registry: Registry::new(&config)?,
+            registry: RegistryClient::new(&config)?,
             slots: Semaphore::new(config.pulls_max.max(1)),
             host: Platform::host(),
             durable: Durable::default(),

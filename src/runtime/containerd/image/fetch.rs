@@ -14,7 +14,7 @@ use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
 use crate::oci::descriptor::Descriptor;
-use crate::registry::{MANIFEST_BYTES_MAX, Registry, RegistryConfig, RegistryError};
+use crate::registry::{MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError};
 use crate::runtime::containerd::rpc::content::{
     self, BlobWriter, ContentError, OpenedBlob, PIECE_BYTES,
 };
@@ -25,7 +25,7 @@ use crate::runtime::{PullProgress, RuntimeError};
 #[derive(Debug)]
 pub(crate) struct Fetch<'a> {
     /// Source of missing parts; `None`: only stored ones may be used.
-    pub(crate) registry: Option<&'a Registry>,
+    pub(crate) registry: Option<&'a RegistryClient>,
     pub(crate) config: &'a RegistryConfig,
     pub(crate) flights: &'a Flights,
     pub(crate) image: &'a ImageReference,
@@ -51,7 +51,7 @@ enum TryError {
 }
 
 impl Fetch<'_> {
-    fn registry(&self) -> Result<&Registry, RuntimeError> {
+    fn registry(&self) -> Result<&RegistryClient, RuntimeError> {
         self.registry.ok_or_else(|| {
             let message = format!(
                 "{} is not on the node, and image_pull is \"never\"",
