@@ -15,7 +15,7 @@ use state::time::BootTime;
 use super::View;
 
 /// What became of a request that may have come before.
-pub use state::store::Answered as Once;
+pub use state::store::Idempotent as Once;
 
 /// The set owned by push.
 #[derive(Clone, Debug)]

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::quantity::{ByteCount, CpuMillis};
 use crate::reference::ImageReference;
 
+mod fields;
 pub mod parse;
 
 /// Whether a field has its default, and so is left out of the stored form.

@@ -1,9 +1,9 @@
-//! The desired state on disk, in copies: sled, two checksummed files (`store/copy.rs`), and, outside of this crate, the labels of
-//! what the runtime holds.
+//! The desired state on disk, in copies: sled, two checksummed files (`store/copy.rs`), and,
+//! outside of this crate, the labels of the containers in the runtime.
 //!
-//! There is one writer at a time. A change is decided on what is in history, written in one transaction, synced to the
-//! disk, and only then shown to anybody. Every call that changes something blocks for as long as the disk takes
-//! (0.5 to 2 ms): not for an executor's threads.
+//! There is one writer at a time. A change is decided on the state in memory, written in one
+//! transaction, synced to the disk, and only then shown to anybody. A call that changes something
+//! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Finished, Record};
 use crate::history::{History, StoredHistory};
 use crate::id::ContainerId;
-use files::Files;
+use files::StoreFiles;
 
 mod adopt;
 mod apply;
@@ -32,42 +32,43 @@ mod quarantine;
 mod recover;
 
 pub use error::StoreError;
-pub use push::{Answered, ReplaceRequest, Replaced};
+pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
 
-/// What a deploy came to.
+/// Outcome of a deploy.
 #[derive(Clone, Debug)]
 pub struct Accepted {
     /// The record as it is (or, on a dry run, would be) stored.
     pub record: Arc<Record>,
-    /// It differs from what was stored before.
+    /// Whether the record differs from the one before, if there was one.
     pub changed: bool,
 }
 
-/// What a node has to give.
+/// Limits of a node: the network places and containers that it has room for.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Addresses and ports.
+    /// Addresses and ports for containers.
     pub pool: Pool,
-    /// Containers at once.
+    /// Most containers that are desired at once.
     pub containers_max: usize,
-    /// Where new ids come from. [`random`], but for simulations.
+    /// Source of new ids. [`random`], but for simulations.
     pub random: fn() -> u64,
 }
 
-/// The store. Readers take a snapshot of what is desired; it never changes under them.
+/// The desired state on disk. Readers take a snapshot of it, which never changes under them.
 #[derive(Debug)]
 pub struct Store {
     directory: PathBuf,
     limits: Limits,
-    /// Unconfirmed by whoever writes.
-    files: Mutex<Files>,
-    /// How far each of the two files is; `None`: not known, or not whole. Unconfirmed by whoever writes one.
+    /// sled's files. A writer holds the lock from its decision until the change is published.
+    files: Mutex<StoreFiles>,
+    /// Last change in each of the two copies; `None`: not known, or the copy is damaged. Whoever
+    /// writes a copy holds the lock meanwhile.
     copied: Mutex<[Option<u64>; 2]>,
     desired: RwLock<Arc<Desired>>,
     losses: Vec<String>,
-    /// For those who may not wait for a writer.
+    /// Whether the last change could be written; for readers who may not wait for a writer.
     writable: AtomicBool,
-    /// Locked as long as this value lives, so that no second agent writes here.
+    /// The state directory, locked as long as this value lives: no second agent writes here.
     _lock: Option<File>,
 }
 
@@ -76,14 +77,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Store {
-    /// Opens the store in `directory`, making it if it is not there. Damaged files are moved aside and rebuilt from the
-    /// newest copy that is fully_applied, and files that cannot be written are waited for: see [`losses`](Self::losses).
+    /// Opens the store in `directory`, which is created if it is missing.
+    ///
+    /// Damaged files go into quarantine and are rebuilt from the newest intact copy: see
+    /// [`losses`](Self::losses). Files that cannot be opened now are tried again with each change.
     ///
     /// # Errors
-    /// [`StoreError::InUse`], and no other.
+    /// [`StoreError::InUse`] only.
     pub fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
-        // Where it cannot be made, nothing is stored until it can.
-        let _made = files::make(directory);
+        // Without a directory nothing is stored, until a later change can create it.
+        let _created = files::create_directory(directory);
         let lock = File::open(directory).ok();
         if let Some(opened) = &lock {
             files::take_lock(opened).map_err(|_| StoreError::InUse(directory.to_owned()))?;
@@ -94,7 +97,7 @@ impl Store {
             losses,
         } = recover::recover(directory);
         let writable = AtomicBool::new(disk.is_some());
-        let files = disk.map_or(Files::Unread, |disk| Files::Open(Box::new(disk)));
+        let files = disk.map_or(StoreFiles::Unread, |disk| StoreFiles::Open(Box::new(disk)));
         let store = Self {
             directory: directory.to_owned(),
             limits,
@@ -108,25 +111,27 @@ impl Store {
         Ok(store)
     }
 
-    /// What is desired now.
+    /// The desired state as it is now.
     #[must_use]
     pub fn desired(&self) -> Arc<Desired> {
         Arc::clone(&self.desired.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the start found lost, damaged or not understood, in sentences. Empty after a good one.
+    /// Losses that the start found: files lost, damaged or not readable, in sentences. Empty after
+    /// a good start.
     #[must_use]
     pub fn losses(&self) -> &[String] {
         &self.losses
     }
 
-    /// Whether changes can be written, as far as the last one tells.
+    /// Whether changes can be written, as far as the last change tells.
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.writable.load(Ordering::Relaxed)
     }
 
-    /// Changes one record. Answers it as it is stored now; a change that changes nothing costs nothing.
+    /// Changes one record, and answers it as it is stored then. A change that alters nothing is not
+    /// written.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Disk`].
@@ -150,7 +155,8 @@ impl Store {
         })
     }
 
-    /// Notes what the image of this generation resolved to, or that it is not known (any more).
+    /// Notes the digest that the image of this generation resolved to. `None`: it is not known (any
+    /// more).
     ///
     /// # Errors
     /// As [`Store::note`].
@@ -163,7 +169,7 @@ impl Store {
         self.note(id, generation, |record| record.image_digest = digest)
     }
 
-    /// Notes that this generation ended and is to stay so.
+    /// Notes that this generation ended, and that its restart policy leaves it so.
     ///
     /// # Errors
     /// As [`Store::note`].
@@ -176,11 +182,14 @@ impl Store {
         self.note(id, generation, |record| record.finished = Some(finished))
     }
 
-    /// Notes something of this generation that nobody asked for: it is no change of what is desired, and so not younger than
-    /// a request that was sent after the last one.
+    /// Notes a fact about this generation in its record.
+    ///
+    /// A fact is no change of what is desired: `seq` stays, and the record counts as no newer than
+    /// a poll that was sent meanwhile. A record that has moved on to another generation stays as it
+    /// is.
     ///
     /// # Errors
-    /// As [`Store::change`]. A record that has moved on to another generation is left alone.
+    /// As [`Store::change`].
     pub fn note(
         &self,
         id: ContainerId,
@@ -205,7 +214,8 @@ impl Store {
         })
     }
 
-    /// Drops a record that is to be removed, once nothing of it is left. One that was deployed again meanwhile stays.
+    /// Drops the record of a removed container, once nothing of the container is left. A record
+    /// that was deployed again meanwhile stays.
     ///
     /// # Errors
     /// [`StoreError::Disk`].
@@ -225,8 +235,8 @@ impl Store {
         Ok(())
     }
 
-    /// Takes in the copies of records that the runtime holds, after the state was rebuilt: those that are newer than what it
-    /// was rebuilt from. Answers what was taken, in sentences.
+    /// Adopts records from the runtime's labels after the state was rebuilt: those that are newer
+    /// than the copy it was rebuilt from. Answers the adopted ones, in sentences.
     ///
     /// # Errors
     /// [`StoreError::Disk`].
@@ -235,7 +245,7 @@ impl Store {
             let Some(adoption) = desired.adoption() else {
                 return Ok((Vec::new(), Vec::new()));
             };
-            let (mut changes, told) = adopt::taken(desired, adoption, copies);
+            let (mut changes, told) = adopt::adopted(desired, adoption, copies);
             changes.push(DesiredChange::Adopt(None));
             Ok((changes, told))
         })
@@ -247,7 +257,7 @@ impl Store {
         decide: impl FnOnce(&Desired) -> Result<(Vec<DesiredChange>, T), StoreError>,
     ) -> Result<T, StoreError> {
         let mut files = lock(&self.files);
-        // Before the decision, for what is in memory may turn out to be older than the files.
+        // Before the decision, for the state in memory may turn out to be older than the files.
         let opened = files.open(&self.directory, &self.desired());
         self.writable.store(opened.is_ok(), Ordering::Relaxed);
         let unopened = opened
@@ -276,8 +286,9 @@ impl Store {
         *self.desired.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(desired);
     }
 
-    /// Brings the two files beside sled up to date, of which one at a time is written. Costs two fsyncs where something
-    /// changed, and nothing else.
+    /// Brings the two copies beside sled up to date, one after the other.
+    ///
+    /// It costs two fsyncs for each copy that is behind, and nothing where both are current.
     ///
     /// # Errors
     /// The disk's.
@@ -287,7 +298,7 @@ impl Store {
             let desired = self.desired();
             let older = usize::from(copied[0] > copied[1]);
             let newest = copied[1 - older];
-            // A file that is not whole is made so even if nothing changed.
+            // A copy that is damaged is written again even if nothing changed.
             if copied[older].is_some() && newest == Some(desired.seq()) {
                 return Ok(());
             }
@@ -296,44 +307,47 @@ impl Store {
         }
     }
 
-    /// Brings to the disk what is history](Self::save_history) as well. An orderly end does so by itself.
+    /// Syncs the [saved histories](Self::save_history) to the disk. An orderly end of the agent
+    /// does so by itself.
     pub fn flush(&self) {
-        if let Files::Open(disk) = &*lock(&self.files) {
+        if let StoreFiles::Open(disk) = &*lock(&self.files) {
             disk.flush();
         }
     }
 
-    /// Keeps what is remembered of a container (`None`: nothing any more) over a restart of the agent. It is no promise: it
-    /// reaches the disk within half a second, and is lost with the files.
-    pub fn save_history(&self, id: ContainerId, memory: Option<&StoredHistory>) {
-        let value = memory.map(serde_json::to_vec).and_then(Result::ok);
-        if let Files::Open(disk) = &*lock(&self.files)
-            && let Err(fault) = disk.remember(&id.to_string(), value)
+    /// Saves the history of a container over a restart of the agent. `None`: deletes it.
+    ///
+    /// A history is no promise: it reaches the disk within half a second, and is lost with the
+    /// files.
+    pub fn save_history(&self, id: ContainerId, history: Option<&StoredHistory>) {
+        let value = history.map(serde_json::to_vec).and_then(Result::ok);
+        if let StoreFiles::Open(disk) = &*lock(&self.files)
+            && let Err(error) = disk.save_history(&id.to_string(), value)
         {
-            tracing::debug!(%id, ?fault, "what is remembered of it is not kept");
+            tracing::debug!(%id, %error, "history not saved");
         }
     }
 
-    /// What was remembered when the agent ended of what is desired, as it is true in the boot with this id.
+    /// Saved histories of the desired containers, with times as they are in the boot with this id.
     #[must_use]
     pub fn histories(&self, boot_id: &str) -> BTreeMap<ContainerId, History> {
-        let Files::Open(disk) = &*lock(&self.files) else {
+        let StoreFiles::Open(disk) = &*lock(&self.files) else {
             return BTreeMap::new();
         };
         let read = |(key, value): (String, Vec<u8>)| {
-            let remembered: StoredHistory = serde_json::from_slice(&value).ok()?;
-            Some((key.parse().ok()?, remembered.in_boot(boot_id)))
+            let stored: StoredHistory = serde_json::from_slice(&value).ok()?;
+            Some((key.parse().ok()?, stored.in_boot(boot_id)))
         };
-        // A kill may have come between the end of a record and that of its memory.
+        // A kill may have come between the end of a record and that of its history.
         let desired = self.desired();
-        disk.remembered()
+        disk.histories()
             .into_iter()
             .filter_map(read)
             .filter(|(id, _)| desired.get(*id).is_some())
             .collect()
     }
 
-    /// An id that nothing has.
+    /// A fresh id, which no record has.
     fn new_id(&self, desired: &Desired) -> ContainerId {
         loop {
             let id = ContainerId::from_bits((self.limits.random)());
@@ -344,7 +358,7 @@ impl Store {
     }
 }
 
-/// A number that nobody can guess. The kernel's are always there by the time a daemon runs.
+/// A random number from the kernel, whose source is ready by the time a daemon runs.
 #[must_use]
 pub fn random() -> u64 {
     let mut bits = [0; 8];

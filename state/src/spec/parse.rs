@@ -9,17 +9,16 @@ use serde_json::Value;
 use crate::desired::RunState;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
-use crate::spec::parse::checks::{absolute, check_environment, check_labels, user};
-use crate::spec::parse::fields::{
+use crate::spec::fields::{
     Fields, boolean, duration, integer, list, parsed, text, text_map, words,
 };
+use crate::spec::parse::checks::{absolute, check_environment, check_labels, user};
 use crate::spec::{
     Capabilities, DEFAULT_CAPABILITIES, ImagePull, LogLimits, PortSpec, Protocol, Resources,
     Restart, RestartPolicy, Security, Spec, Stop,
 };
 
 mod checks;
-mod fields;
 mod set;
 
 pub use set::set;

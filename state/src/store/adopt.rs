@@ -1,4 +1,4 @@
-//! What is taken from the runtime's copies of records after the state was rebuilt. Pure.
+//! Adoption of the records in the runtime's labels after the state was rebuilt. Pure.
 
 use serde_json::Value;
 
@@ -6,15 +6,15 @@ use crate::desired::Record;
 use crate::desired::set::{Adoption, Desired, DesiredChange};
 use crate::id::ContainerId;
 
-/// The changes that take in what is newer than the state, and what to tell a person of each.
-pub(super) fn taken(
+/// The changes that adopt records newer than the state, and a sentence for a person about each.
+pub(super) fn adopted(
     desired: &Desired,
     adoption: Adoption,
     copies: &[(ContainerId, Value)],
 ) -> (Vec<DesiredChange>, Vec<String>) {
     let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for (id, copy) in copies {
-        // Without a record it is what a removal left half done.
+        // A container without a copy of its record is what a removal left half done.
         if desired.is_unreadable(*id) || copy.is_null() {
             continue;
         }
@@ -22,23 +22,23 @@ pub(super) fn taken(
             .ok()
             .filter(|record| record.id == *id)
         {
-            // What was noted when it was made has been done since.
+            // These were noted when the container was created, and are done since.
             Some(record) => records.push(Record {
                 restart_pending: false,
                 finished: None,
                 ..record
             }),
-            // Whatever it is, it is not known to be unwanted.
+            // An unreadable record may be wanted, so its container must not count as a leftover.
             None if desired.get(*id).is_none() => {
                 changes.push(DesiredChange::KeepUnreadable(*id, copy.clone()));
                 told.push(format!(
-                    "container {id} is left alone: the record in its labels is not understood"
+                    "container {id} is left alone: the record in its labels cannot be read"
                 ));
             }
             None => {}
         }
     }
-    // Of two with one name or address, the newer counts. The other is nobody's then, and is taken away.
+    // Of two records with one name or address, the newer counts. The other's container is swept.
     records.sort_by_key(|record| std::cmp::Reverse(record.seq));
     let mut known = Desired::clone(desired);
     for record in records {
@@ -59,7 +59,7 @@ pub(super) fn taken(
     (changes, told)
 }
 
-/// Two records that cannot both be.
+/// Whether two records exclude each other: one name or address cannot belong to both.
 fn collides(other: &Record, record: &Record) -> bool {
     other.id != record.id
         && (other.name == record.name || other.assignment.address == record.assignment.address)
@@ -97,7 +97,7 @@ mod tests {
                 .map(|r| DesiredChange::Put(Box::new(r)))
                 .collect::<Vec<_>>(),
         );
-        let (changes, told) = taken(&desired, adoption, copies);
+        let (changes, told) = adopted(&desired, adoption, copies);
         let after = desired.with(&changes);
         let names: Vec<_> = after
             .records()
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_newer_is_taken() {
+    fn only_newer_records_are_adopted() {
         check(&[], &[copy("a", 1, 6)], &["a@6"]);
         check(&[], &[copy("a", 1, 5)], &[]);
         check(&[copy("a", 1, 3)], &[copy("a", 1, 6)], &["a@6"]);
@@ -116,15 +116,15 @@ mod tests {
     }
 
     #[test]
-    fn of_two_that_cannot_both_be_the_newer_is_taken() {
+    fn of_two_records_that_exclude_each_other_the_newer_is_adopted() {
         check(&[], &[copy("a", 1, 6), copy("a", 2, 7)], &["a@7"]);
         check(&[copy("a", 1, 3)], &[copy("a", 2, 7)], &["a@3"]);
     }
 
     #[test]
-    fn what_is_not_understood_is_held() {
+    fn an_unreadable_record_is_kept() {
         let id = ContainerId::from_bits(9);
-        let (changes, told) = taken(
+        let (changes, told) = adopted(
             &Desired::default(),
             Adoption {
                 above: 0,

@@ -1,4 +1,4 @@
-//! Sets of CHaS, applied as [`crate::ownership`] and [`crate::guard`] have it.
+//! Sets of CHaS, applied by the rules of [`crate::ownership`] and [`crate::guard`].
 
 use std::collections::BTreeSet;
 
@@ -18,10 +18,10 @@ use crate::spec::parse::Deploy;
 impl Store {
     /// Applies a set of CHaS in one transaction.
     ///
-    /// What CHaS owns is then as the set lists it, but for what an operator stopped or deleted since
-    /// that version, what was pushed later, what this node cannot run, and what is unconfirmed. A
-    /// set that is not newer changes nothing, unless it was not fully applied; but the cordon is as
-    /// its newest copy says.
+    /// What CHaS owns is then as the set lists it, but for what an operator stopped or deleted
+    /// since that version, what was pushed later, what this node cannot run, and what is
+    /// unconfirmed. A set that is not newer changes nothing, unless it was not fully applied; but
+    /// the cordon is as its newest copy says.
     ///
     /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall
     /// time, for showing.
@@ -70,8 +70,8 @@ impl Store {
         })
     }
 
-    /// Notes that CHaS knows of everything up to this change: tombstones of deletions until then are
-    /// dropped.
+    /// Notes that CHaS knows of everything up to this change: tombstones of deletions until then
+    /// are dropped.
     ///
     /// # Errors
     /// [`StoreError::Disk`].
@@ -190,7 +190,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
     let wanted = judge(&batch.desired, set, &mut outcome);
     let wanted = guarded(batch, set, doubts.as_ref(), wanted, &mut outcome);
     let (accepted, failed) = batch.take_all(wanted, Owner::Chas);
-    // An entry that is not valid is so the next time, too: it does not count here.
+    // An invalid entry is invalid the next time, too: it does not count here.
     let fully_applied = failed.is_empty() && ownership::is_agreed(&outcome.conflicts);
     let changed = accepted.iter().filter(|accepted| accepted.changed);
     outcome
@@ -218,8 +218,8 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
     outcome
 }
 
-/// Whether a part of the set was not looked at, so that nobody knows yet what the set would do to
-/// it: what is unconfirmed, not understood, pushed, or kept otherwise by an operator.
+/// Whether a part of the set was not looked at, so that its effects are not known yet: entries that
+/// are unconfirmed, rejected, in conflict with a push, or suppressed by an operator.
 fn leaves_doubts(batch: &Batch<'_>, set: &ChasSet, outcome: &SetOutcome) -> bool {
     outcome.unconfirmed.is_some()
         || !set.rejected.is_empty()
@@ -253,8 +253,8 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut SetOutcome) {
     }
 }
 
-/// Removes what CHaS owns and does not list, or names as to be removed, but for what is unconfirmed.
-/// Answers the listed containers that are to be applied.
+/// Removes what CHaS owns and does not list, or names as to be removed, but for what is
+/// unconfirmed. Answers the listed containers that are to be applied.
 fn guarded(
     batch: &mut Batch<'_>,
     set: &ChasSet,
@@ -289,14 +289,14 @@ fn judge(desired: &Desired, set: &ChasSet, outcome: &mut SetOutcome) -> Vec<Depl
     for deploy in &set.containers {
         let name = &deploy.name;
         if set.remove.contains(name) {
-            let why = "it is listed, and named under remove too";
+            let why = "the name is listed, and named under remove too";
             outcome.rejected.push(Rejected::because(name, why));
             continue;
         }
         if !names.insert(name) {
             outcome
                 .rejected
-                .push(Rejected::because(name, "it is listed twice"));
+                .push(Rejected::because(name, "the name is listed twice"));
             continue;
         }
         if desired.marks().suppressed().contains_key(name) {

@@ -1,4 +1,4 @@
-//! Several records decided on in one transaction, each of them seeing those before it.
+//! A batch of records decided on in one transaction, each seeing those before it.
 
 use std::sync::Arc;
 
@@ -9,21 +9,22 @@ use crate::desired::{Owner, PortBinding, Record, RunState};
 use crate::id::ContainerName;
 use crate::spec::parse::Deploy;
 
-/// What is decided so far.
+/// The records decided so far, and the changes that store them.
 pub(super) struct Batch<'a> {
     store: &'a Store,
     listening: &'a dyn Fn(&PortBinding) -> bool,
     now_ms: u64,
-    /// The number of the one change that all of this is.
+    /// Number of the one change that the whole batch is.
     pub(super) seq: u64,
-    /// What is desired after what is decided so far.
+    /// The desired state with the changes so far.
     pub(super) desired: Desired,
+    /// The changes so far, in order.
     pub(super) changes: Vec<DesiredChange>,
 }
 
 impl<'a> Batch<'a> {
-    /// Nothing decided yet. `listening` says whether a process of this host listens on a binding; `now_ms` is the wall time,
-    /// for showing.
+    /// An empty batch. `listening` says whether a process of this host listens on a binding;
+    /// `now_ms` is the wall time, for showing.
     ///
     /// # Errors
     /// [`StoreError::Rebuilding`].
@@ -47,6 +48,7 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Adds changes to the batch.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = DesiredChange>) {
         for change in changes {
             self.desired.apply(&change);
@@ -54,7 +56,7 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// The name is what `deploy` asks for, and `owner`'s.
+    /// Decides that the name is what `deploy` asks for, and belongs to `owner`.
     pub(super) fn take(&mut self, deploy: Deploy, owner: Owner) -> Result<Accepted, StoreError> {
         if self.desired.is_unreadable_name(&deploy.name) {
             return Err(StoreError::UnreadableRecord(deploy.name));
@@ -79,8 +81,8 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Notes the fingerprint of the body by which CHaS lists a container. It is no change of what is
-    /// desired.
+    /// Notes the fingerprint of the body by which CHaS lists a container. It is no change of what
+    /// is desired.
     pub(super) fn note_listed(
         &mut self,
         record: Arc<Record>,
@@ -97,13 +99,14 @@ impl<'a> Batch<'a> {
         Arc::new(noted)
     }
 
-    /// As [`take`](Self::take), for each. What cannot be had is answered apart; one that another gives its port to has it.
+    /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A
+    /// container whose host port is given up by a later one is tried again, and gets it.
     pub(super) fn take_all(
         &mut self,
         mut wanted: Vec<Deploy>,
         owner: Owner,
     ) -> (Vec<Accepted>, Vec<(ContainerName, StoreError)>) {
-        // A port that is named is not given to who has no wish.
+        // Containers that name host ports come first, so that none of these is chosen for another.
         wanted.sort_by_key(|deploy| deploy.spec.ports.iter().all(|port| port.host.is_none()));
         let (mut taken, mut refused) = (Vec::new(), Vec::new());
         loop {
@@ -144,9 +147,9 @@ impl<'a> Batch<'a> {
             &self.store.limits.pool,
             self.listening,
         )?;
-        // Specs are compared by value: the stored fingerprint may be that of another version of the
-        // agent. A container that is being removed is not taken back: its successor is a generation
-        // of its own.
+        // Specs are compared by value: the stored fingerprint may be another agent version's. A
+        // container that is being removed is not taken back: its successor is a generation of its
+        // own.
         let same = before.filter(|before| {
             before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });

@@ -1,7 +1,7 @@
-//! The second copy of the desired state: two files, written in turn, so that one is always whole.
+//! The second copy of the desired state: two files, written in turn, so that one is always intact.
 //!
-//! The first line says what follows it: `{"format":1,"seq":42,"bytes":1234,"sha256":"…"}`; the rest is one JSON object, an
-//! entry a member.
+//! The first line describes the rest: `{"format":1,"seq":42,"bytes":1234,"sha256":"…"}`; the rest
+//! is one JSON object with a member for each entry.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use crate::desired::Entries;
 use crate::desired::set::{Desired, FORMAT};
 
-/// The two files.
+/// Names of the two files.
 pub(super) const NAMES: [&str; 2] = ["desired.json.a", "desired.json.b"];
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,29 +25,29 @@ struct Head {
     sha256: String,
 }
 
-/// What one of the two files holds.
+/// State of one of the two files.
 #[derive(Debug)]
-pub(super) enum Found {
-    /// There is no such file.
-    Nothing,
-    /// Whole.
-    Whole(Entries),
-    /// It cannot be read now; nothing is known of what is in it.
+pub(super) enum CopyState {
+    /// The file does not exist.
+    Missing,
+    /// The file is as it was written, and holds these entries.
+    Intact(Entries),
+    /// The file cannot be read now; its contents may be intact.
     Unreadable(std::io::Error),
-    /// It is not what was written.
-    Broken(String),
+    /// The file is not as it was written.
+    Damaged(String),
 }
 
-/// Reads one of the files.
-pub(super) fn read(path: &Path) -> Found {
+/// Reads one of the two files.
+pub(super) fn read(path: &Path) -> CopyState {
     match fs::read(path) {
-        Ok(bytes) => parse(&bytes).map_or_else(Found::Broken, Found::Whole),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
-        // As EIO of a failing disk: the file is of no use.
+        Ok(bytes) => parse(&bytes).map_or_else(CopyState::Damaged, CopyState::Intact),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => CopyState::Missing,
         Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            Found::Unreadable(error)
+            CopyState::Unreadable(error)
         }
-        Err(error) => Found::Broken(error.to_string()),
+        // For instance EIO of a failing disk: the file is of no use.
+        Err(error) => CopyState::Damaged(error.to_string()),
     }
 }
 
@@ -55,18 +55,18 @@ fn parse(bytes: &[u8]) -> Result<Entries, String> {
     let end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
-        .ok_or("it has no first line")?;
+        .ok_or("the first line is missing")?;
     let (head, body) = (&bytes[..end], &bytes[end + 1..]);
-    let head: Head =
-        serde_json::from_slice(head).map_err(|error| format!("its first line: {error}"))?;
+    let head: Head = serde_json::from_slice(head)
+        .map_err(|error| format!("the first line is invalid: {error}"))?;
     if head.bytes != body.len() || head.sha256 != checksum(body) {
-        return Err("its contents do not fit the checksum in its first line".to_owned());
+        return Err("the contents do not match the checksum in the first line".to_owned());
     }
     let entries: Entries = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     if Desired::seq_of(&entries) == head.seq {
         Ok(entries)
     } else {
-        Err("its first line is another file's".to_owned())
+        Err("the first line belongs to other contents".to_owned())
     }
 }
 
@@ -74,7 +74,7 @@ fn checksum(body: &[u8]) -> String {
     crate::digest::hex(&Sha256::digest(body))
 }
 
-/// Writes a copy so that a crash at any moment leaves the old one or the new.
+/// Writes a copy so that a crash at any moment leaves the old copy or the new one.
 pub(super) fn write(path: &Path, desired: &Desired) -> std::io::Result<()> {
     let body = serde_json::to_vec(&desired.entries())?;
     let head = Head {

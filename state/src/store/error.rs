@@ -1,55 +1,67 @@
-//! Why the store did not take a change.
+//! Reasons for which the store refuses a change.
 
 use std::path::PathBuf;
 
 use crate::assign::AssignError;
 use crate::id::{ContainerId, ContainerName};
 
-/// Why a change was not taken.
+/// Refusal of a change; nothing is stored then.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Its place on the network cannot be had.
+    /// No address or host port can be given to the container.
     #[error(transparent)]
     Assign(#[from] AssignError),
-    /// The name belongs to the control plane.
+    /// The container is owned by CHaS (its generation).
     #[error("{0} is owned by CHaS (generation {1}); change it there")]
     Owned(ContainerName, u64),
-    /// Containers of a set that cannot be had so; not empty.
-    #[error("{}", .0.iter().map(|(name, error)| format!("{name}: {error}")).collect::<Vec<_>>().join("; "))]
+    /// Containers of a set that are refused, each with its error; not empty.
+    #[error("{}", one_line(.0))]
     Several(Vec<(ContainerName, StoreError)>),
-    /// The set is not the one that the caller took it for.
-    #[error("the set is another one by now: its ETag is \"{0}\"")]
+    /// The set has another `ETag` than the request expects.
+    #[error("the set has changed: its ETag is \"{0}\" now; read it again before replacing it")]
     Unmatched(String),
     /// The `Idempotency-Key` came with another request before.
     #[error("the Idempotency-Key was used for another request; take another key")]
     KeyReused,
-    /// Nothing of what CHaS lists waits for a confirmation.
-    #[error("nothing waits for a confirmation")]
+    /// Nothing of the applied set is unconfirmed.
+    #[error("no change of CHaS waits for a confirmation")]
     NothingToConfirm,
-    /// Another generation's changes wait than the one that was confirmed.
-    #[error("what waits for a confirmation is of generation {0}; look at it again")]
+    /// The unconfirmed changes are of another generation than the confirmed one.
+    #[error(
+        "the changes that wait for a confirmation are of generation {0}; \
+         look at them, and confirm that generation"
+    )]
     OtherGeneration(u64),
-    /// Nothing has this id.
+    /// No record has this id.
     #[error("no container has the id {0}")]
     NotFound(ContainerId),
-    /// The node runs as many as it may.
-    #[error("this node is to run {0} containers at most (containers.max)")]
+    /// The node has as many containers as it may.
+    #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),
-    /// The disk did not take it; nothing was changed.
-    #[error("the state on disk cannot be written")]
+    /// The disk refuses the change.
+    #[error("the state cannot be written to state.dir")]
     Disk(#[source] std::io::Error),
-    /// The name is that of a record that this version cannot read.
+    /// The name is that of a record which this version cannot read.
     #[error(
         "container {0} is stored in a format that this agent cannot read; \
          it is left running and cannot be changed"
     )]
     UnreadableRecord(ContainerName),
-    /// Which addresses and ports are taken is not known yet.
+    /// The state is being rebuilt, so nobody knows yet which addresses and ports are taken.
     #[error(
-        "the stored state was damaged and is being rebuilt from what containerd holds; try again once it answers"
+        "the stored state was damaged and is being rebuilt from containerd's labels; \
+         try again once containerd answers"
     )]
     Rebuilding,
-    /// Another agent has the directory.
-    #[error("another agent runs with the state in {}; stop it first", .0.display())]
+    /// Another agent has locked the state directory.
+    #[error("another agent uses the state in {}; stop it first", .0.display())]
     InUse(PathBuf),
+}
+
+fn one_line(errors: &[(ContainerName, StoreError)]) -> String {
+    let texts: Vec<_> = errors
+        .iter()
+        .map(|(name, error)| format!("{name}: {error}"))
+        .collect();
+    texts.join("; ")
 }

@@ -1,4 +1,4 @@
-//! sled's files over their ups and downs: open, failed, or not to be had yet.
+//! State of sled's files: open, failed, or not opened yet.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -9,32 +9,29 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde_json::Value;
 
-use super::disk::{Disk, Fault};
+use super::disk::{Disk, DiskError, LOCK_RETRY, LOCK_TRIES};
 use super::quarantine::quarantine;
 use super::recover::{self, QUARANTINE, SLED};
 use crate::desired::set::Desired;
 
-/// How long sled may take to let go of files that failed.
+/// Time that sled may take to close files that failed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How often, and how far apart, a state directory that another agent has is tried: a second in all.
-pub(super) const LOCK_TRIES: u32 = 50;
-pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
-
-/// sled's files.
+/// sled's files, and whether they can be written.
 #[derive(Debug)]
-pub(super) enum Files {
-    /// They can be written, as far as is known.
+pub(super) enum StoreFiles {
+    /// The files can be written, as far as is known.
     Open(Box<Disk>),
-    /// A write failed: sled then fails for ever, until it is opened anew. They are to say what is in memory.
+    /// A write failed, and sled fails until the files are opened again. Then they are brought to
+    /// the state in memory.
     Failed,
-    /// They could not be opened at the start, and may be newer than what is in memory.
+    /// The files could not be opened at the start, and may be newer than the state in memory.
     Unread,
 }
 
-impl Files {
-    /// Opens them if they are not, and makes them say what was acknowledged: no less, and no more. Answers what is desired, if
-    /// they turn out to know it better.
+impl StoreFiles {
+    /// Opens the files if they are not open, and makes them hold the acknowledged state: no less,
+    /// and no more. Answers the desired state that they hold, if it turns out to be the newer one.
     pub(super) fn open(
         &mut self,
         directory: &Path,
@@ -43,29 +40,29 @@ impl Files {
         if matches!(self, Self::Open(_)) {
             return Ok(None);
         }
-        make(directory)?;
+        create_directory(directory)?;
         let path = directory.join(SLED);
         let (disk, found) = match Disk::open(&path) {
             Ok(opened) => opened,
-            Err(Fault::Io(error)) => return Err(error),
-            Err(Fault::Broken(why)) => {
-                tracing::error!(%why, "the stored state was damaged while in use; it is written anew from memory");
+            Err(DiskError::Io(error)) => return Err(error),
+            Err(DiskError::Damaged(why)) => {
+                tracing::error!(%why, "stored state damaged while in use; rewriting it from memory");
                 quarantine(&directory.join(QUARANTINE), &path, &why)?;
                 Disk::open(&path).map_err(io_error)?
             }
         };
-        // One more counts the note, in history, that it was rebuilt.
+        // The state in memory is one change ahead by the mark that it was rebuilt.
         let is_better = matches!(self, Self::Unread)
             && !found.is_empty()
             && Desired::seq_of(&found) + 1 >= desired.seq();
         let better = is_better.then(|| Desired::from_entries(found.clone()));
-        let disk = recover::mended(directory, disk, &found, better.as_ref().unwrap_or(desired))
+        let disk = recover::repaired(directory, disk, &found, better.as_ref().unwrap_or(desired))
             .map_err(io_error)?;
         *self = Self::Open(Box::new(disk));
         Ok(better)
     }
 
-    /// Writes and syncs changes, all or none; lets go of the files if that fails.
+    /// Writes and syncs changes, all or none; closes the files if that fails.
     pub(super) fn write(
         &mut self,
         directory: &Path,
@@ -74,22 +71,23 @@ impl Files {
         let Self::Open(disk) = self else {
             return Err(std::io::Error::other("the files are not open"));
         };
-        disk.write(&directory.join(SLED), changes).map_err(|fault| {
+        disk.write(&directory.join(SLED), changes).map_err(|error| {
             close(std::mem::replace(self, Self::Failed));
-            io_error(fault)
+            io_error(error)
         })
     }
 }
 
-/// Makes the state directory. Environment values in it may be secrets.
-pub(super) fn make(directory: &Path) -> std::io::Result<()> {
+/// Creates the state directory, for the agent's user alone: environment values may be secrets.
+pub(super) fn create_directory(directory: &Path) -> std::io::Result<()> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
 }
 
-/// An agent that was killed while it started a program left its files, for a moment, to what was to become that program.
+/// Locks the state directory, waiting a moment for its lock: if the agent before was killed while
+/// it started a program, that program's process holds the lock until it has begun.
 pub(super) fn take_lock(directory: &File) -> rustix::io::Result<()> {
     for _ in 1..LOCK_TRIES {
         match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
@@ -100,15 +98,15 @@ pub(super) fn take_lock(directory: &File) -> rustix::io::Result<()> {
     rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)
 }
 
-fn io_error(fault: Fault) -> std::io::Error {
-    match fault {
-        Fault::Io(error) => error,
-        Fault::Broken(why) => std::io::Error::other(why),
+fn io_error(error: DiskError) -> std::io::Error {
+    match error {
+        DiskError::Io(error) => error,
+        DiskError::Damaged(why) => std::io::Error::other(why),
     }
 }
 
-/// sled may panic on the way, or not come back.
-fn close(files: Files) {
+/// Closes files that failed, on a thread of its own: sled may panic, or never return.
+fn close(files: StoreFiles) {
     let (done, closed) = std::sync::mpsc::sync_channel(1);
     let closing = std::thread::Builder::new()
         .name("sled-close".to_owned())

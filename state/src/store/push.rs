@@ -1,4 +1,5 @@
-//! What is asked of the node by those who push: one container, the whole set, or an order about one that is there.
+//! Pushed requests: a deploy of one container, the whole set owned by push, or an order about one
+//! container. [`crate::ownership`] decides; here its decisions are stored in one transaction.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,44 +14,45 @@ use crate::ownership::answers::{self, Keyed};
 use crate::ownership::{self, Order, Pushed};
 use crate::spec::parse::Deploy;
 
-/// What became of a request that may have come before.
+/// Outcome of a request with an `Idempotency-Key`, which may be a repetition.
 #[derive(Clone, Debug)]
-pub enum Answered<T> {
-    /// It was taken now.
+pub enum Idempotent<T> {
+    /// The request is new, and was carried out now.
     Now(T),
-    /// It was taken before, and this came of it. Nothing was done.
+    /// The request was carried out before, with this answer. Nothing was done now.
     Before(Answer),
 }
 
-/// The whole set owned by push, as it is to be.
+/// Request to replace the whole set owned by push.
 #[derive(Clone, Debug, Default)]
 pub struct ReplaceRequest {
-    /// Everything in it; no name twice.
+    /// All containers of the set; no name twice.
     pub wanted: Vec<Deploy>,
-    /// It must be one of these now, by [`ownership::etag`]. `None`: whichever it is.
+    /// Versions of the set, by [`ownership::etag`], one of which it must have now. `None`: any.
     pub if_match: Option<Vec<String>>,
-    /// The request's key.
+    /// The request's `Idempotency-Key`, if it has one.
     pub keyed: Option<Keyed>,
-    /// Nothing is to be stored.
+    /// Whether only the outcome is asked for, and nothing is to be stored.
     pub dry_run: bool,
 }
 
-/// What the set came to.
+/// Outcome of replacing the set owned by push.
 #[derive(Clone, Debug)]
-pub struct Replaced {
-    /// [`ownership::etag`] of it. On a dry run: as it would be.
+pub struct ReplaceOutcome {
+    /// [`ownership::etag`] of the set. On a dry run: as it would be.
     pub etag: String,
-    /// The records that are not as before, as they are (or would be) now.
+    /// Records that differ from before, as they are (or would be) now.
     pub changed: Vec<Arc<Record>>,
 }
 
 impl Store {
-    /// Takes in a deploy. On a `dry_run`, answers what it would come to and stores nothing.
+    /// Accepts a deploy. A `dry_run` answers the outcome, and stores nothing.
     ///
-    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall time, for showing.
+    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall
+    /// time, for showing.
     ///
     /// # Errors
-    /// As [`StoreError`] has them; nothing is stored then.
+    /// Any refusal by [`StoreError`]; nothing is stored then.
     pub fn deploy(
         &self,
         deploy: Deploy,
@@ -69,20 +71,21 @@ impl Store {
         })
     }
 
-    /// Takes in a deploy that was pushed with a key, once.
+    /// Accepts a deploy that was pushed with an `Idempotency-Key`, once.
     ///
     /// # Errors
-    /// As [`Store::deploy`], and [`StoreError::KeyReused`]. A request that is refused does not use its key up.
+    /// As [`Store::deploy`], and [`StoreError::KeyReused`]. A refused request does not use its key
+    /// up.
     pub fn deploy_once(
         &self,
         deploy: Deploy,
         keyed: &Keyed,
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
-    ) -> Result<Answered<Accepted>, StoreError> {
+    ) -> Result<Idempotent<Accepted>, StoreError> {
         self.transact(|desired| {
             if let Some(answer) = before(desired, Some(keyed))? {
-                return Ok((Vec::new(), Answered::Before(answer)));
+                return Ok((Vec::new(), Idempotent::Before(answer)));
             }
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
             let accepted = push_one(&mut batch, deploy)?;
@@ -98,63 +101,64 @@ impl Store {
                 generation: *generation,
             };
             batch.apply(answers::kept(desired, keyed, accepted.changed, outcome));
-            Ok((batch.changes, Answered::Now(accepted)))
+            Ok((batch.changes, Idempotent::Now(accepted)))
         })
     }
 
-    /// Makes the set owned by push what is asked: adds, changes, and takes away what is left out. All of it, or nothing.
+    /// Replaces the set owned by push: adds, changes, and removes what is left out. All of it, or
+    /// nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unmatched`], [`StoreError::KeyReused`], [`StoreError::Several`] with every container that cannot be had,
-    /// and those of every change.
+    /// [`StoreError::Unmatched`], [`StoreError::KeyReused`], [`StoreError::Several`] with every
+    /// refused container, and those of every change.
     pub fn replace(
         &self,
-        replacing: ReplaceRequest,
+        request: ReplaceRequest,
         now_ms: u64,
         listening: impl Fn(&PortBinding) -> bool,
-    ) -> Result<Answered<Replaced>, StoreError> {
+    ) -> Result<Idempotent<ReplaceOutcome>, StoreError> {
         let ReplaceRequest {
             wanted,
             if_match,
             keyed,
             dry_run,
-        } = replacing;
-        // Nothing comes of a dry run that could be answered again.
+        } = request;
+        // A dry run has no effect whose answer would be worth keeping.
         let keyed = keyed.filter(|_| !dry_run);
         self.transact(|desired| {
             if let Some(answer) = before(desired, keyed.as_ref())? {
-                return Ok((Vec::new(), Answered::Before(answer)));
+                return Ok((Vec::new(), Idempotent::Before(answer)));
             }
             let etag = ownership::etag(desired);
             if if_match.is_some_and(|tags| !tags.contains(&etag)) {
                 return Err(StoreError::Unmatched(etag));
             }
             let mut batch = Batch::new(self, desired, now_ms, &listening)?;
-            let mut changed = omitted(&mut batch, &wanted);
+            let mut changed = remove_omitted(&mut batch, &wanted);
             changed.extend(push_all(&mut batch, wanted)?);
-            let replaced = Replaced {
+            let outcome = ReplaceOutcome {
                 etag: ownership::etag(&batch.desired),
                 changed,
             };
             if let Some(keyed) = &keyed {
-                let outcome = Outcome::Set {
-                    etag: replaced.etag.clone(),
-                };
+                let has_changed = !outcome.changed.is_empty();
+                let etag = outcome.etag.clone();
                 batch.apply(answers::kept(
                     desired,
                     keyed,
-                    !replaced.changed.is_empty(),
-                    outcome,
+                    has_changed,
+                    Outcome::Set { etag },
                 ));
             }
             Ok((
                 if dry_run { Vec::new() } else { batch.changes },
-                Answered::Now(replaced),
+                Idempotent::Now(outcome),
             ))
         })
     }
 
-    /// Changes one container as an operator asks. Answers it as it is stored now.
+    /// Carries out an operator's order about one container. Answers the record as it is stored
+    /// then.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Disk`].
@@ -167,6 +171,7 @@ impl Store {
     }
 }
 
+/// The answer to this request, if it was carried out before.
 fn before(desired: &Desired, keyed: Option<&Keyed>) -> Result<Option<Answer>, StoreError> {
     let Some(keyed) = keyed else { return Ok(None) };
     answers::before(desired.marks(), keyed)
@@ -174,45 +179,45 @@ fn before(desired: &Desired, keyed: Option<&Keyed>) -> Result<Option<Answer>, St
         .map_err(|answers::Reused| StoreError::KeyReused)
 }
 
-fn push_one(batch: &mut Batch<'_>, deploy: Deploy) -> Result<Accepted, StoreError> {
+/// Admits or refuses a push onto a container of CHaS. Answers the record if CHaS lists the
+/// container just so, and nothing is to be done.
+fn admit(batch: &mut Batch<'_>, deploy: &Deploy) -> Result<Option<Arc<Record>>, StoreError> {
     let before = batch.desired.named(&deploy.name).cloned();
-    match (ownership::pushed(before.as_deref(), &deploy), before) {
+    match (ownership::pushed(before.as_deref(), deploy), before) {
         (Pushed::Refuse, Some(before)) => {
-            Err(StoreError::Owned(before.name.clone(), before.generation))
+            return Err(StoreError::Owned(before.name.clone(), before.generation));
         }
-        (Pushed::Same, Some(before)) => Ok(Accepted {
-            record: before,
-            changed: false,
-        }),
+        (Pushed::Same, Some(before)) => return Ok(Some(before)),
         (Pushed::TakeOver, _) => {
             let again = ownership::apply_again(&batch.desired);
             batch.apply(again);
-            batch.take(deploy, Owner::Push)
         }
-        (Pushed::Take | Pushed::Refuse | Pushed::Same, _) => batch.take(deploy, Owner::Push),
+        (Pushed::Take | Pushed::Refuse | Pushed::Same, _) => {}
+    }
+    Ok(None)
+}
+
+fn push_one(batch: &mut Batch<'_>, deploy: Deploy) -> Result<Accepted, StoreError> {
+    match admit(batch, &deploy)? {
+        Some(record) => Ok(Accepted {
+            record,
+            changed: false,
+        }),
+        None => batch.take(deploy, Owner::Push),
     }
 }
 
-/// Takes in a whole set. Answers the records that are not as before.
+/// Accepts a whole set. Answers the records that differ from before.
 fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record>>, StoreError> {
-    let (mut mine, mut refused) = (Vec::new(), Vec::new());
+    let (mut admitted, mut refused) = (Vec::new(), Vec::new());
     for deploy in wanted {
-        let before = batch.desired.named(&deploy.name).cloned();
-        match (ownership::pushed(before.as_deref(), &deploy), before) {
-            (Pushed::Refuse, Some(before)) => {
-                let error = StoreError::Owned(before.name.clone(), before.generation);
-                refused.push((before.name.clone(), error));
-            }
-            (Pushed::Same, _) => {}
-            (Pushed::TakeOver, _) => {
-                let again = ownership::apply_again(&batch.desired);
-                batch.apply(again);
-                mine.push(deploy);
-            }
-            (Pushed::Take | Pushed::Refuse, _) => mine.push(deploy),
+        match admit(batch, &deploy) {
+            Ok(Some(_)) => {}
+            Ok(None) => admitted.push(deploy),
+            Err(error) => refused.push((deploy.name, error)),
         }
     }
-    let (taken, failed) = batch.take_all(mine, Owner::Push);
+    let (taken, failed) = batch.take_all(admitted, Owner::Push);
     refused.extend(failed);
     if !refused.is_empty() {
         return Err(StoreError::Several(refused));
@@ -224,8 +229,8 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
         .collect())
 }
 
-/// Takes away what was pushed and is left out.
-fn omitted(batch: &mut Batch<'_>, wanted: &[Deploy]) -> Vec<Arc<Record>> {
+/// Removes the pushed containers that are left out.
+fn remove_omitted(batch: &mut Batch<'_>, wanted: &[Deploy]) -> Vec<Arc<Record>> {
     let names: BTreeSet<_> = wanted.iter().map(|deploy| &deploy.name).collect();
     let gone = ownership::push_set(&batch.desired)
         .into_iter()

@@ -1,12 +1,12 @@
-//! Where damaged files go: aside, with the reason, never into the bin.
+//! Quarantine for damaged files: they are kept, each with the reason beside it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// So many are kept; beyond it the oldest goes, for a disk that rots must not fill itself.
+/// Files kept. Beyond that the oldest is deleted, for a failing disk must not fill itself.
 const KEPT_MAX: u64 = 20;
 
-/// Moves `path` into `directory`, with `why` in a file beside it. Answers where it is now.
+/// Moves `path` into `directory`, with `why` in a file beside it. Answers the new path.
 pub(super) fn quarantine(directory: &Path, path: &Path, why: &str) -> std::io::Result<PathBuf> {
     fs::create_dir_all(directory)?;
     let number = newest(directory) + 1;
@@ -40,6 +40,7 @@ fn drop_older(directory: &Path, last: u64) {
         .flatten()
         .map(|entry| entry.path());
     for path in entries.filter(|path| number_of(path).is_some_and(|number| number <= last)) {
+        // A failure is no matter: the next call tries again.
         let _next_time = if path.is_dir() {
             fs::remove_dir_all(&path)
         } else {
@@ -53,24 +54,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_damaged_is_kept_with_its_reason_and_only_so_many() {
+    fn damaged_files_are_kept_with_their_reasons_up_to_a_limit() {
         let directory = tempfile::tempdir().unwrap();
-        let (aside, broken) = (
+        let (kept, damaged) = (
             directory.path().join("quarantine"),
             directory.path().join("file"),
         );
         for n in 0..KEPT_MAX + 5 {
-            fs::write(&broken, n.to_string()).unwrap();
-            let to = quarantine(&aside, &broken, "rotten").unwrap();
+            fs::write(&damaged, n.to_string()).unwrap();
+            let to = quarantine(&kept, &damaged, "rotten").unwrap();
             assert_eq!(fs::read_to_string(&to).unwrap(), n.to_string());
             assert_eq!(
                 fs::read_to_string(format!("{}.reason", to.display())).unwrap(),
                 "rotten\n"
             );
         }
-        assert!(!broken.exists());
+        assert!(!damaged.exists());
         assert_eq!(
-            fs::read_dir(&aside).unwrap().count(),
+            fs::read_dir(&kept).unwrap().count(),
             2 * usize::try_from(KEPT_MAX).unwrap()
         );
     }

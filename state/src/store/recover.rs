@@ -1,35 +1,35 @@
-//! What a start does with what it finds: it takes the newest copy that is whole, moves the rest aside, and says so. It
-//! never fails, for no start may need a person.
+//! Recovery at the start: the newest intact copy is taken, damaged files go into quarantine, and
+//! the losses are told. Recovery never fails, for no start may need a person.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::copy::{self, Found};
-use super::disk::{Disk, Fault};
+use super::copy::{self, CopyState};
+use super::disk::{Disk, DiskError};
 use super::quarantine::quarantine;
 use crate::desired::Entries;
 use crate::desired::set::{Adoption, Desired, DesiredChange, FORMAT};
 
 /// sled's directory in the state directory.
 pub(super) const SLED: &str = "state";
-/// Where damaged files go.
+/// Directory for damaged files in the state directory.
 pub(super) const QUARANTINE: &str = "quarantine";
-/// Counts the openings of sled that have not come to their end.
+/// File that counts the openings of sled that have not ended.
 const OPENING: &str = "opening";
-/// So many openings in a row that ended the whole agent (out of memory, for instance) condemn the files. More than one,
-/// since the agent may also have been killed just then.
+/// Openings in a row that ended the whole agent (out of memory, for instance), after which the
+/// files count as damaged. More than one, since the agent may also have been killed just then.
 const OPENINGS_MAX: u32 = 3;
 
-/// What a start came to.
+/// The state that a start begins with.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    /// `None`: the files cannot be written now.
+    /// The opened files. `None`: they cannot be written now.
     pub(super) disk: Option<Disk>,
-    /// What is desired.
+    /// The desired state.
     pub(super) desired: Desired,
-    /// What was lost, found damaged, or not understood, in sentences.
+    /// Files lost, damaged, or not readable, in sentences.
     pub(super) losses: Vec<String>,
 }
 
@@ -40,16 +40,16 @@ pub(super) fn recover(directory: &Path) -> Recovered {
     let had_files = fs::metadata(directory.join(SLED).join("db")).is_ok_and(|db| db.len() > 0);
     match open_counted(directory) {
         Ok((disk, entries)) => {
-            // So sled answers a file whose beginning it does not know.
+            // sled answers nothing where it does not recognise the beginning of its file.
             if had_files && entries.is_empty() {
                 losses.push(format!(
-                    "{SLED}/ held nothing any more; {}",
+                    "{SLED}/ was empty although it held data before; {}",
                     taken_from(copy.as_ref())
                 ));
             }
-            settle(directory, (disk, entries), copy, losses)
+            opened(directory, (disk, entries), copy, losses)
         }
-        Err(Fault::Io(error)) => {
+        Err(DiskError::Io(error)) => {
             losses.push(format!(
                 "{SLED}/ cannot be opened now ({error}); {}",
                 taken_from(copy.as_ref())
@@ -61,17 +61,17 @@ pub(super) fn recover(directory: &Path) -> Recovered {
                 losses,
             }
         }
-        Err(Fault::Broken(why)) => {
-            let moved = set_aside(directory, &directory.join(SLED), &why);
+        Err(DiskError::Damaged(why)) => {
+            let moved = move_to_quarantine(directory, &directory.join(SLED), &why);
             losses.push(format!(
                 "{SLED}/ was damaged: {why}; {moved}; {}",
                 taken_from(copy.as_ref())
             ));
             let desired = rebuilt(copy.map(|(_, entries)| entries), false);
             let disk = Disk::open(&directory.join(SLED))
-                .and_then(|(disk, found)| mended(directory, disk, &found, &desired));
+                .and_then(|(disk, found)| repaired(directory, disk, &found, &desired));
             let disk = disk
-                .map_err(|fault| losses.push(format!("{SLED}/ cannot be made anew: {fault:?}")))
+                .map_err(|error| losses.push(format!("{SLED}/ cannot be created again: {error}")))
                 .ok();
             Recovered {
                 disk,
@@ -82,8 +82,9 @@ pub(super) fn recover(directory: &Path) -> Recovered {
     }
 }
 
-/// sled opened. It may still know less than the copy does, for it drops a damaged end of its log without a word.
-fn settle(
+/// The state after sled opened. A copy may still be newer, for sled drops a damaged end of its log
+/// silently.
+fn opened(
     directory: &Path,
     (disk, entries): (Disk, Entries),
     copy: Option<(&str, Entries)>,
@@ -96,24 +97,25 @@ fn settle(
             let to = Desired::seq_of(&copy);
             if !is_new || losses.is_empty() {
                 losses.push(format!(
-                    "{SLED}/ ended at change {seq}, {name} at {to}: it had lost changes, which are taken from there"
+                    "{SLED}/ had lost changes: it ended at change {seq}, {name} at {to}; \
+                     {name} is taken"
                 ));
             }
             rebuilt(Some(copy), false)
         }
-        // Everything may have been deleted: what runs is asked of the runtime.
+        // The files may have been deleted: the records are in the runtime's labels then.
         None if is_new => rebuilt(None, losses.is_empty()),
         None => Desired::from_entries(entries.clone()),
     };
     note_newer(directory, &entries, &desired, &mut losses);
-    match mended(directory, disk, &entries, &desired) {
+    match repaired(directory, disk, &entries, &desired) {
         Ok(disk) => Recovered {
             disk: Some(disk),
             desired,
             losses,
         },
-        Err(fault) => {
-            losses.push(format!("{SLED}/ cannot be written now: {fault:?}"));
+        Err(error) => {
+            losses.push(format!("{SLED}/ cannot be written now: {error}"));
             Recovered {
                 disk: None,
                 desired,
@@ -123,7 +125,7 @@ fn settle(
     }
 }
 
-/// The desired state from a copy that may be older than what ran last.
+/// The desired state from a copy that may be older than the last one that ran.
 fn rebuilt(copy: Option<Entries>, is_new: bool) -> Desired {
     let desired = Desired::from_entries(copy.unwrap_or_default());
     let adoption = desired.adoption().unwrap_or(Adoption {
@@ -136,12 +138,11 @@ fn rebuilt(copy: Option<Entries>, is_new: bool) -> Desired {
 fn taken_from(copy: Option<&(&str, Entries)>) -> String {
     match copy {
         Some((name, entries)) => format!(
-            "taken from {name}, which holds everything up to change {}; what is newer, from containerd's labels",
+            "taken from {name}, which holds everything up to change {}; \
+             newer records are taken from containerd's labels",
             Desired::seq_of(entries)
         ),
-        None => {
-            "there is no copy that is whole, so what containerd's labels say is taken".to_owned()
-        }
+        None => "no copy is intact; the records are taken from containerd's labels".to_owned(),
     }
 }
 
@@ -150,8 +151,8 @@ fn newest_copy(directory: &Path, losses: &mut Vec<String>) -> Option<(&'static s
     for name in copy::NAMES {
         let path = directory.join(name);
         match copy::read(&path) {
-            Found::Nothing => {}
-            Found::Whole(entries) => {
+            CopyState::Missing => {}
+            CopyState::Intact(entries) => {
                 if newest
                     .as_ref()
                     .is_none_or(|(_, best)| Desired::seq_of(best) < Desired::seq_of(&entries))
@@ -159,9 +160,9 @@ fn newest_copy(directory: &Path, losses: &mut Vec<String>) -> Option<(&'static s
                     newest = Some((name, entries));
                 }
             }
-            Found::Unreadable(error) => losses.push(format!("{name} cannot be read: {error}")),
-            Found::Broken(why) => {
-                let moved = set_aside(directory, &path, &why);
+            CopyState::Unreadable(error) => losses.push(format!("{name} cannot be read: {error}")),
+            CopyState::Damaged(why) => {
+                let moved = move_to_quarantine(directory, &path, &why);
                 losses.push(format!("{name} was damaged: {why}; {moved}"));
             }
         }
@@ -169,18 +170,18 @@ fn newest_copy(directory: &Path, losses: &mut Vec<String>) -> Option<(&'static s
     newest
 }
 
-fn set_aside(directory: &Path, path: &Path, why: &str) -> String {
+fn move_to_quarantine(directory: &Path, path: &Path, why: &str) -> String {
     match quarantine(&directory.join(QUARANTINE), path, why) {
         Ok(to) => format!(
             "moved to {}",
             to.strip_prefix(directory).unwrap_or(&to).display()
         ),
-        Err(error) => format!("it cannot be moved aside: {error}"),
+        Err(error) => format!("it cannot be moved to quarantine: {error}"),
     }
 }
 
-/// What a newer version wrote is read as far as it is understood; all of it is kept beside, as this version may drop
-/// what it does not know inside of a record that it changes.
+/// Tells of entries that this version cannot read, and keeps a newer version's entries in a file: a
+/// member that this version does not know is lost from a record that it changes.
 fn note_newer(directory: &Path, entries: &Entries, desired: &Desired, losses: &mut Vec<String>) {
     let format = Desired::format(entries);
     if format != FORMAT {
@@ -196,25 +197,27 @@ fn note_newer(directory: &Path, entries: &Entries, desired: &Desired, losses: &m
                 fs::write(&kept, text)
             }
         });
-        let (to, how) = (
+        let (to, failure) = (
             kept.strip_prefix(directory).unwrap_or(&kept).display(),
             written.err(),
         );
         losses.push(format!(
-            "{SLED}/ was written by a newer version (format {format}, this one knows {FORMAT}); kept as it was in {to}{}",
-            how.map(|error| format!(" - which failed: {error}")).unwrap_or_default()
+            "{SLED}/ was written by a newer version (format {format}, this version writes {FORMAT}); \
+             its entries are kept in {to}{}",
+            failure.map(|error| format!(", which failed: {error}")).unwrap_or_default()
         ));
     }
-    // The number of the format itself is one of them then.
-    let held = desired.unreadable_count() - usize::from(format != FORMAT);
-    if held > 0 {
+    // A newer format's number is itself an entry that this version does not know.
+    let unreadable = desired.unreadable_count() - usize::from(format != FORMAT);
+    if unreadable > 0 {
         losses.push(format!(
-            "{held} entries are not understood; they are kept, and their containers are left alone"
+            "{unreadable} entries cannot be read by this version; \
+             they are kept, and their containers are left alone"
         ));
     }
 }
 
-fn open_counted(directory: &Path) -> Result<(Disk, Entries), Fault> {
+fn open_counted(directory: &Path) -> Result<(Disk, Entries), DiskError> {
     let marker = directory.join(OPENING);
     let before: u32 = fs::read_to_string(&marker)
         .ok()
@@ -222,24 +225,24 @@ fn open_counted(directory: &Path) -> Result<(Disk, Entries), Fault> {
         .unwrap_or_default();
     if before >= OPENINGS_MAX {
         let _gone = fs::remove_file(&marker);
-        return Err(Fault::Broken(format!(
-            "opening it ended the agent {before} times in a row"
+        return Err(DiskError::Damaged(format!(
+            "opening the files ended the agent {before} times in a row"
         )));
     }
-    // A disk that does not take the mark is no reason not to open.
+    // A disk that refuses the marker is no reason not to open.
     let _marked = fs::write(&marker, format!("{}\n", before + 1));
     let opened = Disk::open(&directory.join(SLED));
     let _unmarked = fs::remove_file(&marker);
     opened
 }
 
-/// Makes the files say what is desired: no less, and no more.
-pub(super) fn mended(
+/// The files once they hold the desired state: no less, and no more.
+pub(super) fn repaired(
     directory: &Path,
     mut disk: Disk,
     found: &Entries,
     desired: &Desired,
-) -> Result<Disk, Fault> {
+) -> Result<Disk, DiskError> {
     let wanted = desired.entries();
     let gone = found
         .keys()

@@ -208,7 +208,7 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
         .record;
     // As a failed write leaves it: closed, and on disk neither all nor only what was acknowledged.
     let mut files = lock(&store.files);
-    let Files::Open(mut disk) = std::mem::replace(&mut *files, Files::Failed) else {
+    let StoreFiles::Open(mut disk) = std::mem::replace(&mut *files, StoreFiles::Failed) else {
         panic!("the files are open")
     };
     let stray = Record {

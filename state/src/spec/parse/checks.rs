@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::Fields;
+use crate::spec::fields::Fields;
 
 pub(super) fn absolute(path: &str) -> Result<String, String> {
     let fits = path.starts_with('/') && path.len() <= 4096 && !path.contains('\0');

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{FAULTS_MAX, Fields, list};
 use super::{Deploy, FieldError, read};
+use crate::spec::fields::{FAULTS_MAX, Fields, list};
 
 /// Bodies in a set. What fits into a request of 1 MiB at all, with some 100 bytes each.
 const CONTAINERS_MAX: usize = 10_000;

@@ -21,7 +21,7 @@ fn replace(
     store: &Store,
     wanted: &[Value],
     more: impl FnOnce(&mut ReplaceRequest),
-) -> Result<Answered<Replaced>, StoreError> {
+) -> Result<Idempotent<ReplaceOutcome>, StoreError> {
     let mut replacing = ReplaceRequest {
         wanted: bodies(wanted),
         ..ReplaceRequest::default()
@@ -32,8 +32,8 @@ fn replace(
 
 /// The names that a replacement changed.
 #[track_caller]
-fn changed(result: Result<Answered<Replaced>, StoreError>) -> Vec<String> {
-    let Answered::Now(replaced) = result.unwrap() else {
+fn changed(result: Result<Idempotent<ReplaceOutcome>, StoreError>) -> Vec<String> {
+    let Idempotent::Now(replaced) = result.unwrap() else {
         panic!("it was not asked before")
     };
     replaced
@@ -232,7 +232,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     let web = || bodies(&[body("web", "x", &[])]).remove(0);
     let push =
         |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1, |_| false);
-    let Answered::Now(first) = push(&store, "r").unwrap() else {
+    let Idempotent::Now(first) = push(&store, "r").unwrap() else {
         panic!("it is new")
     };
     let id = first.record.id;
@@ -240,7 +240,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     store.forget(id).unwrap();
     for _ in 0..2 {
         let seq = store.desired().seq();
-        let Answered::Before(answer) = push(&store, "r").unwrap() else {
+        let Idempotent::Before(answer) = push(&store, "r").unwrap() else {
             panic!("it was asked before")
         };
         assert_eq!(
@@ -260,7 +260,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     }
     assert!(matches!(
         store.deploy_once(web(), &keyed("l", "r"), 1, |_| false),
-        Ok(Answered::Now(_))
+        Ok(Idempotent::Now(_))
     ));
     assert_eq!(store.desired().records().count(), 1);
 }
@@ -281,7 +281,7 @@ fn a_refused_request_leaves_its_key_and_a_replacement_is_answered_once_too() {
     let repeated = |r: &mut ReplaceRequest| {
         (r.keyed, r.if_match) = (Some(keyed("k", "r")), Some(vec!["old".to_owned()]));
     };
-    let Answered::Before(answer) = replace(&store, &[body("b", "x", &[])], repeated).unwrap()
+    let Idempotent::Before(answer) = replace(&store, &[body("b", "x", &[])], repeated).unwrap()
     else {
         panic!("it is known")
     };

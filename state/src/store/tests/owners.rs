@@ -201,7 +201,7 @@ fn what_cannot_be_had_is_rejected_and_had_once_it_can() {
     assert_eq!(
         rejected,
         [
-            "c: it is listed twice",
+            "c: the name is listed twice",
             "b: host port 8080/tcp is taken by container a"
         ]
     );
