@@ -99,9 +99,10 @@ pub trait NetworkDriver: Send + Sync + 'static {
         assignment: &Assignment,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
         async move {
-            let (published, connected) = tokio::join!(
-                self.publish(instance, assignment),
-                self.connect(instance, hostname, assignment)
+            // Connecting begins first: a repair that comes between spares the instance's ports.
+            let (connected, published) = tokio::join!(
+                self.connect(instance, hostname, assignment),
+                self.publish(instance, assignment)
             );
             published.and(connected)
         }
