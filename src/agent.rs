@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use state::assign::Pool;
+use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::store::{Limits, Store};
 use tokio::net::TcpListener;
@@ -18,7 +18,7 @@ use crate::chas::{Contact, Link};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
-use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, TakenAddresses};
+use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _};
 use crate::reconcile::{Clock, Reconciler};
 use crate::registry::RegistryConfig;
 use crate::runtime::containerd::image::Images;
@@ -43,8 +43,8 @@ const NETWORK_RETRY: Duration = Duration::from_secs(2);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
-    let store = Arc::new(open_store(&config).await?);
-    let network = Arc::new(network(&config, &store));
+    let network = Arc::new(bridge_network(&config));
+    let store = Arc::new(open_store(&config, Arc::clone(&network) as _).await?);
     let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
     let monitor = Arc::new(Monitor::new(
         config.state.dir.clone(),
@@ -196,16 +196,10 @@ fn logs_dir(config: &Config) -> PathBuf {
     config.state.dir.join("logs")
 }
 
-async fn open_store(config: &Config) -> anyhow::Result<Store> {
-    let mut addresses = config.network.subnet.container_addresses();
-    let (first, last) = (addresses.next(), addresses.next_back());
-    let first = first.context("network.subnet has no address for a container")?;
-    let pool = Pool {
-        addresses: first..=last.unwrap_or(first),
-        ports: config.network.port_range.clone(),
-    };
+async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::Result<Store> {
     let limits = Limits {
-        pool,
+        ports: config.network.port_range.clone(),
+        network,
         containers_max: usize::try_from(config.containers.max)?,
         random: state::store::random,
     };
@@ -218,22 +212,14 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-fn network(config: &Config, store: &Arc<Store>) -> BridgeNetwork {
-    let store = Arc::clone(store);
-    let taken: TakenAddresses = Arc::new(move || {
-        let desired = store.desired();
-        let records = desired.records();
-        records
-            .map(|record| (record.id, record.assignment.address))
-            .collect()
-    });
+fn bridge_network(config: &Config) -> BridgeNetwork {
     let config = BridgeConfig {
         bridge: config.network.bridge.clone(),
         subnet: config.network.subnet,
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
     };
-    BridgeNetwork::new(config, taken)
+    BridgeNetwork::new(config)
 }
 
 fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Containerd> {

@@ -12,12 +12,11 @@
 //! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
 use std::future::Future;
-use std::io;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerId, ContainerName, InstanceName};
+use state::assign::HostNetwork;
+use state::desired::Assignment;
+use state::id::{ContainerName, InstanceName};
 
 pub mod bridge;
 mod directory;
@@ -27,17 +26,16 @@ mod listeners;
 mod netns;
 mod threads;
 
-pub use bridge::{BridgeConfig, BridgeNetwork, TakenAddresses};
+pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use fault::{NetworkError, Part};
-pub use listeners::listener_on;
 
 /// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
 /// different instances run side by side.
 ///
-/// The life of an instance: [`allocate`](Self::allocate) once per container, then for each launch
+/// The life of an instance: [`HostNetwork::address`] once per container, then for each launch
 /// [`connect`](Self::connect) and [`publish`](Self::publish), and [`detach`](Self::detach) when the
 /// instance is removed.
-pub trait NetworkDriver: Send + Sync + 'static {
+pub trait NetworkDriver: HostNetwork + 'static {
     /// Makes everything that all containers share. Idempotent.
     ///
     /// Ports that an earlier agent published stay published, and no connection is cut.
@@ -45,25 +43,6 @@ pub trait NetworkDriver: Send + Sync + 'static {
     /// # Errors
     /// [`NetworkError::Failed`].
     fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
-
-    /// Address for a container, before its first launch. The caller stores the answer durably and
-    /// passes it to every later call in the [`Assignment`].
-    ///
-    /// `before`, the container's earlier address, is kept if the driver can still give it and no
-    /// other container has it. Repeated calls for one container answer the same address, and no two
-    /// containers are answered the same one. Nothing calls this yet: addresses are still chosen
-    /// where a deploy is accepted.
-    ///
-    /// # Errors
-    /// [`NetworkError::Failed`] if no address is free.
-    fn allocate(
-        &self,
-        id: ContainerId,
-        before: Option<Ipv4Addr>,
-    ) -> impl Future<Output = Result<Ipv4Addr, NetworkError>> + Send;
-
-    /// Number of addresses that the driver can give.
-    fn capacity(&self) -> usize;
 
     /// Gives an instance its netns with `lo` and `eth0`, and its hosts files; no host ports. Parts
     /// that are right already stay as they are.
@@ -145,13 +124,6 @@ pub trait NetworkDriver: Send + Sync + 'static {
     /// # Errors
     /// [`NetworkError::Failed`], the first one. Everything else was done.
     fn teardown(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
-
-    /// Whether no OS process of this host listens on a host port right now, on any address that the
-    /// binding would take from it. Published ports of containers count as free.
-    ///
-    /// # Errors
-    /// The kernel's refusal to tell.
-    fn is_port_free(&self, binding: &PortBinding) -> io::Result<bool>;
 }
 
 /// Instance with the name of its container and its place on the network.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use state::desired::{Owner, PortBinding, Record};
+use state::desired::{Owner, Record};
 use state::id::ContainerId;
 use state::ownership;
 use state::ownership::answers::{Key, Keyed};
@@ -20,7 +20,6 @@ use crate::api::{
 };
 use crate::chas::Contact;
 use crate::monitor::Monitor;
-use crate::network;
 use crate::reconcile::{Handle, Known};
 use crate::runtime::UnmanagedContainer;
 use crate::writer::Writer;
@@ -184,16 +183,11 @@ fn wall_ms() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Whether a process of this host listens there. Where that cannot be found out, starting the container will.
-fn listening(binding: &PortBinding) -> bool {
-    network::listener_on(binding).unwrap_or(false)
-}
-
 impl Node for AgentNode {
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<Deployed, Refusal> {
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let accepted = store.deploy(deploy, Owner::Push, dry_run, wall_ms(), listening)?;
+            let accepted = store.deploy(deploy, Owner::Push, dry_run, wall_ms())?;
             if accepted.changed && !dry_run {
                 handle.wake(accepted.record.id);
             }
@@ -210,7 +204,7 @@ impl Node for AgentNode {
     ) -> Result<Once<Deployed>, Refusal> {
         let (handle, keyed) = (self.handle.clone(), self.keyed(key, request));
         let taken = self.write(move |store| {
-            let answered = store.deploy_once(deploy, &keyed, wall_ms(), listening)?;
+            let answered = store.deploy_once(deploy, &keyed, wall_ms())?;
             if let Once::Now(accepted) = &answered
                 && accepted.changed
             {
@@ -251,7 +245,6 @@ impl Node for AgentNode {
                     dry_run,
                 },
                 wall_ms(),
-                listening,
             )?;
             Ok(match answered {
                 Once::Now(replaced) => {

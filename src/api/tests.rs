@@ -278,7 +278,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         cordoned: false,
         listed_hash: None,
         assignment: Assignment {
-            address: Ipv4Addr::new(10, 0, 0, 2),
+            address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ports: Vec::new(),
         },
         image_digest: None,

@@ -7,14 +7,14 @@
 //! `addresses` chooses addresses; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use state::assign::{AssignError, HostNetwork};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerId, ContainerName, InstanceName};
+use state::id::{ContainerName, InstanceName};
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::RwLock;
@@ -23,7 +23,6 @@ use tokio::time::Instant;
 use super::directory::HostsDirectory;
 use super::threads::{block_on, blocking, on_own_thread};
 use super::{AssignedInstance, Attached, NetworkDriver, NetworkError, Part, listeners, netns};
-use addresses::Addresses;
 use device::BridgeDevice;
 use ports::HostPorts;
 use veth::VethPair;
@@ -38,8 +37,6 @@ mod ports;
 mod repair;
 mod sysctl;
 mod veth;
-
-pub use addresses::TakenAddresses;
 
 /// Time for which [`NetworkDriver::repair`] spares an instance that this agent connected although
 /// it is not wanted: the caller's list may be older than the instance. No list is that old.
@@ -65,7 +62,6 @@ pub struct BridgeConfig {
 #[derive(Debug)]
 pub struct BridgeNetwork {
     config: BridgeConfig,
-    addresses: Addresses,
     ports: HostPorts,
     hosts: HostsDirectory,
     /// Locked shared while one instance is changed, exclusively while the whole is compared, so
@@ -86,11 +82,10 @@ struct BridgeState {
 }
 
 impl BridgeNetwork {
-    /// Network on which nothing has been done yet. `taken` tells which addresses are stored.
+    /// Network on which nothing has been done yet.
     #[must_use]
-    pub fn new(config: BridgeConfig, taken: TakenAddresses) -> Self {
+    pub fn new(config: BridgeConfig) -> Self {
         Self {
-            addresses: Addresses::new(config.subnet, taken),
             ports: HostPorts::new(config.bridge.clone(), config.subnet),
             hosts: HostsDirectory::new(config.files_dir.clone()),
             config,
@@ -104,14 +99,14 @@ impl BridgeNetwork {
         &self,
         instance: InstanceName,
         hostname: &ContainerName,
-        assignment: &Assignment,
+        address: Ipv4Addr,
     ) -> Result<(), NetworkError> {
         let device = self.state().device.clone();
         let device = match device {
             Some(device) => device,
             None => self.ensure_device().await?.0,
         };
-        let mut pair = self.veth_pair(instance, hostname, assignment, device);
+        let mut pair = self.veth_pair(instance, hostname, address, device);
         let others = netns::instances_in(&self.config.netns_dir)
             .map_err(|error| netns::failed("cannot list the netns", error))?;
         pair.rivals = others
@@ -159,7 +154,7 @@ impl BridgeNetwork {
         &self,
         instance: InstanceName,
         hostname: &ContainerName,
-        assignment: &Assignment,
+        address: Ipv4Addr,
         device: BridgeDevice,
     ) -> VethPair {
         VethPair {
@@ -167,7 +162,7 @@ impl BridgeNetwork {
             name: veth::name(&self.config.bridge, instance),
             alias: veth::alias(instance, hostname),
             device,
-            address: assignment.address,
+            address,
             gateway: self.config.subnet.gateway(),
             prefix: self.config.subnet.prefix(),
             rivals: Vec::new(),
@@ -195,6 +190,21 @@ impl BridgeNetwork {
     }
 }
 
+impl HostNetwork for BridgeNetwork {
+    /// A port of which the kernel does not tell counts as free: starting the container will show.
+    fn is_listening(&self, binding: &PortBinding) -> bool {
+        listeners::listener_on(binding).unwrap_or(false)
+    }
+
+    fn address(
+        &self,
+        before: Option<Ipv4Addr>,
+        taken: &BTreeSet<Ipv4Addr>,
+    ) -> Result<Option<Ipv4Addr>, AssignError> {
+        addresses::choose(self.config.subnet, before, taken).map(Some)
+    }
+}
+
 impl NetworkDriver for BridgeNetwork {
     async fn prepare(&self) -> Result<(), NetworkError> {
         device::check_name(&self.config.bridge)?;
@@ -209,18 +219,6 @@ impl NetworkDriver for BridgeNetwork {
         Ok(())
     }
 
-    async fn allocate(
-        &self,
-        id: ContainerId,
-        before: Option<Ipv4Addr>,
-    ) -> Result<Ipv4Addr, NetworkError> {
-        self.addresses.allocate(id, before)
-    }
-
-    fn capacity(&self) -> usize {
-        self.addresses.capacity()
-    }
-
     async fn connect(
         &self,
         instance: InstanceName,
@@ -228,10 +226,11 @@ impl NetworkDriver for BridgeNetwork {
         assignment: &Assignment,
     ) -> Result<Attached, NetworkError> {
         let _shared = self.gate.read().await;
+        let address = assigned_address(instance, assignment)?;
         self.state().connected_at.insert(instance, Instant::now());
-        self.hosts.add(instance, hostname, assignment.address);
+        self.hosts.add(instance, hostname, address);
         let (connected, opened, written) = tokio::join!(
-            self.connect_veth(instance, hostname, assignment),
+            self.connect_veth(instance, hostname, address),
             self.open_forward(),
             self.hosts.write(instance)
         );
@@ -288,10 +287,19 @@ impl NetworkDriver for BridgeNetwork {
     async fn teardown(&self) -> Result<(), NetworkError> {
         self.remove_all().await
     }
+}
 
-    fn is_port_free(&self, binding: &PortBinding) -> io::Result<bool> {
-        listeners::listener_on(binding).map(|listens| !listens)
-    }
+/// Address that this driver gave when the container was accepted.
+fn assigned_address(
+    instance: InstanceName,
+    assignment: &Assignment,
+) -> Result<Ipv4Addr, NetworkError> {
+    assignment.address.ok_or_else(|| {
+        NetworkError::failed(
+            format!("{instance} has no address on the bridge; deploy the container again"),
+            "another network driver accepted it",
+        )
+    })
 }
 
 /// Deletes the kernel's UDP flows that lead past an instance's host ports: to the kernel, a client

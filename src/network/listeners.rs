@@ -17,7 +17,7 @@ use state::spec::Protocol;
 ///
 /// # Errors
 /// The kernel's refusal to tell.
-pub fn listener_on(binding: &PortBinding) -> io::Result<bool> {
+pub(super) fn listener_on(binding: &PortBinding) -> io::Result<bool> {
     let address = SocketAddrV4::new(
         binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
         binding.host,

@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use state::assign::Pool;
+use state::assign::QuietNetwork;
 use state::desired::Owner;
 use state::store::{Limits, Store};
 
@@ -15,21 +15,14 @@ pub(crate) fn record(fields: &Value) -> Record {
     let directory = tempfile::tempdir().unwrap();
     let addresses = std::net::Ipv4Addr::new(10, 0, 0, 2)..=std::net::Ipv4Addr::new(10, 0, 0, 2);
     let limits = Limits {
-        pool: Pool {
-            addresses,
-            ports: 1..=1,
-        },
+        ports: 1..=1,
+        network: std::sync::Arc::new(QuietNetwork(addresses)),
         containers_max: 1,
         random: state::store::random,
     };
     let store = Store::open(directory.path(), limits).unwrap();
     let deploy = state::spec::parse::deploy(&body).unwrap();
-    Record::clone(
-        &store
-            .deploy(deploy, Owner::Push, true, 0, |_| false)
-            .unwrap()
-            .record,
-    )
+    Record::clone(&store.deploy(deploy, Owner::Push, true, 0).unwrap().record)
 }
 
 fn image(config: &Value) -> ImageConfiguration {

@@ -7,10 +7,11 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use divan::Bencher;
 use serde_json::json;
-use state::assign::Pool;
+use state::assign::QuietNetwork;
 use state::desired::Owner;
 use state::spec::parse::{self, Deploy};
 use state::store::{Limits, Store, random};
@@ -22,10 +23,8 @@ fn main() {
 fn store(directory: &tempfile::TempDir) -> Store {
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 3, 254);
     let limits = Limits {
-        pool: Pool {
-            addresses,
-            ports: 20000..=29999,
-        },
+        ports: 20000..=29999,
+        network: Arc::new(QuietNetwork(addresses)),
         containers_max: 1000,
         random,
     };
@@ -58,14 +57,14 @@ fn durable_deploy(bencher: Bencher<'_, '_>, containers: usize) {
     let store = store(&directory);
     for name in 0..containers {
         store
-            .deploy(deploy(name, 0), Owner::Push, false, 0, |_| false)
+            .deploy(deploy(name, 0), Owner::Push, false, 0)
             .unwrap();
     }
     let mut number = 0;
     bencher.bench_local(|| {
         number += 1;
         store
-            .deploy(deploy(0, number), Owner::Push, false, 0, |_| false)
+            .deploy(deploy(0, number), Owner::Push, false, 0)
             .unwrap()
     });
 }
@@ -77,7 +76,7 @@ fn copy(bencher: Bencher<'_, '_>, containers: usize) {
     let store = store(&directory);
     for name in 0..containers {
         store
-            .deploy(deploy(name, 0), Owner::Push, false, 0, |_| false)
+            .deploy(deploy(name, 0), Owner::Push, false, 0)
             .unwrap();
     }
     store.copy().unwrap();
@@ -86,7 +85,7 @@ fn copy(bencher: Bencher<'_, '_>, containers: usize) {
         .with_inputs(|| {
             number += 1;
             store
-                .deploy(deploy(0, number), Owner::Push, false, 0, |_| false)
+                .deploy(deploy(0, number), Owner::Push, false, 0)
                 .unwrap();
         })
         .bench_local_values(|()| store.copy().unwrap());

@@ -1,4 +1,5 @@
-//! Which address and which host ports a container gets. Pure: who listens on this host is asked through a closure.
+//! Assignment: which address and which host ports a container gets. Pure; the node's network is
+//! asked through [`HostNetwork`].
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -8,74 +9,117 @@ use crate::desired::{Assignment, PortBinding, Record};
 use crate::id::{ContainerId, ContainerName};
 use crate::spec::{PortSpec, Protocol};
 
-/// What there is to give.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pool {
-    /// Container addresses, first to last.
-    pub addresses: RangeInclusive<Ipv4Addr>,
-    /// Host ports for those who leave the choice to the agent.
-    pub ports: RangeInclusive<u16>,
+/// The node's network, as the store asks it while it accepts a container.
+///
+/// Its answers are given inside of the transaction that stores them, one container after another, so
+/// the desired state is the only ledger of addresses and ports.
+pub trait HostNetwork: std::fmt::Debug + Send + Sync {
+    /// Whether an OS process of this host listens where the binding would go.
+    fn is_listening(&self, binding: &PortBinding) -> bool;
+
+    /// Address for a container. `before`, its earlier address, is kept if it still fits; no answer
+    /// is among those `taken` by others. `None`: the network answers it when it connects the
+    /// container, and the address is stored then.
+    ///
+    /// # Errors
+    /// [`AssignError::NoAddress`].
+    fn address(
+        &self,
+        before: Option<Ipv4Addr>,
+        taken: &BTreeSet<Ipv4Addr>,
+    ) -> Result<Option<Ipv4Addr>, AssignError>;
 }
 
-/// Why no place on the network could be given.
+/// A host network with a range of addresses, on which no OS process listens: for simulations, tests
+/// and benchmarks.
+#[derive(Clone, Debug)]
+pub struct QuietNetwork(pub RangeInclusive<Ipv4Addr>);
+
+impl HostNetwork for QuietNetwork {
+    fn is_listening(&self, _: &PortBinding) -> bool {
+        false
+    }
+
+    fn address(
+        &self,
+        before: Option<Ipv4Addr>,
+        taken: &BTreeSet<Ipv4Addr>,
+    ) -> Result<Option<Ipv4Addr>, AssignError> {
+        let (first, last) = (*self.0.start(), *self.0.end());
+        let before = before.filter(|address| self.0.contains(address));
+        let mut range = (first.to_bits()..=last.to_bits()).map(Ipv4Addr::from_bits);
+        let address = before.or_else(|| range.find(|address| !taken.contains(address)));
+        address
+            .map(Some)
+            .ok_or(AssignError::NoAddress { first, last })
+    }
+}
+
+/// Error: a container cannot be given its place on the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// Another container publishes the host port.
     #[error("host port {host}/{} is taken by container {by}", .protocol.as_str())]
     TakenByContainer {
-        /// The host port asked for.
+        /// Host port that was asked for.
         host: u16,
-        /// Its protocol.
+        /// Protocol of the port.
         protocol: Protocol,
-        /// Who has it.
+        /// Container that publishes it.
         by: ContainerName,
     },
-    /// A process of the host listens on it.
+    /// An OS process of the host listens on the host port.
     #[error("host port {host}/{} is taken: a process on this host listens on it", .protocol.as_str())]
     TakenByProcess {
-        /// The host port asked for.
+        /// Host port that was asked for.
         host: u16,
-        /// Its protocol.
+        /// Protocol of the port.
         protocol: Protocol,
     },
     /// Every port of the agent's range is taken.
-    #[error("no free host port between {} and {}; widen network.port_range, or name a host port", .0.start(), .0.end())]
+    #[error(
+        "no free host port between {} and {}; widen network.port_range, or name a host port",
+        .0.start(), .0.end()
+    )]
     NoPort(RangeInclusive<u16>),
     /// Every address of the subnet is taken.
-    #[error("no free container address between {} and {}; widen network.subnet", .0.start(), .0.end())]
-    NoAddress(RangeInclusive<Ipv4Addr>),
+    #[error("no free container address between {first} and {last}; widen network.subnet")]
+    NoAddress {
+        /// First address for containers.
+        first: Ipv4Addr,
+        /// Last address for containers.
+        last: Ipv4Addr,
+    },
 }
 
-/// Gives `id` an address and host ports for `ports`. What it has already, it keeps where that still fits.
-///
-/// `listening` says whether a process of the host listens where a binding would go; it is asked only of ports that
-/// the container does not publish already.
+/// Gives the container `id` an address and host ports for `ports`. Earlier ones are kept where they
+/// still fit. `range` is for ports whose choice is left to the agent.
 ///
 /// # Errors
-/// The first port that cannot be had, or that there is nothing left to give.
+/// The first port or address that cannot be given.
 pub fn assign<'a>(
     id: ContainerId,
     ports: &[PortSpec],
     records: impl Iterator<Item = &'a Record> + Clone,
-    pool: &Pool,
-    listening: impl Fn(&PortBinding) -> bool,
+    range: &RangeInclusive<u16>,
+    network: &dyn HostNetwork,
 ) -> Result<Assignment, AssignError> {
-    let prior = records
-        .clone()
-        .find(|record| record.id == id)
-        .map(|record| &record.assignment);
+    let mut owned = records.clone().filter(|record| record.id == id);
+    let prior = owned.next().map(|record| &record.assignment);
     let others = records.filter(|record| record.id != id);
-    let address = match prior {
-        Some(prior) if pool.addresses.contains(&prior.address) => prior.address,
-        _ => free_address(others.clone(), pool)?,
-    };
+    let before = prior.and_then(|prior| prior.address);
+    let taken = others
+        .clone()
+        .filter_map(|other| other.assignment.address)
+        .collect();
+    let address = network.address(before, &taken)?.or(before);
     let mut given: Vec<PortBinding> = Vec::new();
     for port in ports {
         let had = prior.and_then(|prior| prior.ports.iter().find(|had| continues(had, port)));
         let binding = match (had, port.host) {
             (Some(had), _) => had.clone(),
-            (None, Some(host)) => asked(port, host, others.clone(), &listening)?,
-            (None, None) => chosen(port, &given, ports, others.clone(), pool, &listening)?,
+            (None, Some(host)) => asked(port, host, others.clone(), network)?,
+            (None, None) => chosen(port, &given, ports, others.clone(), range, network)?,
         };
         given.push(binding);
     }
@@ -85,7 +129,7 @@ pub fn assign<'a>(
     })
 }
 
-/// The binding given earlier is still what is asked for.
+/// Whether a binding given earlier still fits.
 fn continues(had: &PortBinding, asked: &PortSpec) -> bool {
     had.container == asked.container
         && had.protocol == asked.protocol
@@ -102,7 +146,7 @@ fn bind(port: &PortSpec, host: u16) -> PortBinding {
     }
 }
 
-/// Two bindings would answer on the same address and port.
+/// Whether two bindings would answer on the same address and port.
 fn collide(a: &PortBinding, b: &PortBinding) -> bool {
     a.host == b.host
         && a.protocol == b.protocol
@@ -113,7 +157,7 @@ fn asked<'a>(
     port: &PortSpec,
     host: u16,
     mut others: impl Iterator<Item = &'a Record>,
-    listening: impl Fn(&PortBinding) -> bool,
+    network: &dyn HostNetwork,
 ) -> Result<PortBinding, AssignError> {
     let binding = bind(port, host);
     if let Some(other) = others.find(|other| {
@@ -129,7 +173,7 @@ fn asked<'a>(
             by: other.name.clone(),
         });
     }
-    if listening(&binding) {
+    if network.is_listening(&binding) {
         Err(AssignError::TakenByProcess {
             host,
             protocol: port.protocol,
@@ -144,8 +188,8 @@ fn chosen<'a>(
     given: &[PortBinding],
     siblings: &[PortSpec],
     others: impl Iterator<Item = &'a Record>,
-    pool: &Pool,
-    listening: impl Fn(&PortBinding) -> bool,
+    range: &RangeInclusive<u16>,
+    network: &dyn HostNetwork,
 ) -> Result<PortBinding, AssignError> {
     let named = siblings
         .iter()
@@ -157,39 +201,38 @@ fn chosen<'a>(
         .map(|binding| (binding.protocol, binding.host))
         .chain(named)
         .collect();
-    let free = pool
-        .ports
+    let free = range
         .clone()
         .filter(|host| !taken.contains(&(port.protocol, *host)));
     let mut bindings = free.map(|host| bind(port, host));
     bindings
-        .find(|binding| !listening(binding))
-        .ok_or_else(|| AssignError::NoPort(pool.ports.clone()))
-}
-
-fn free_address<'a>(
-    others: impl Iterator<Item = &'a Record>,
-    pool: &Pool,
-) -> Result<Ipv4Addr, AssignError> {
-    let taken: BTreeSet<u32> = others
-        .map(|other| other.assignment.address.to_bits())
-        .collect();
-    let mut range = pool.addresses.start().to_bits()..=pool.addresses.end().to_bits();
-    let free = range
-        .find(|bits| !taken.contains(bits))
-        .map(Ipv4Addr::from_bits);
-    free.ok_or_else(|| AssignError::NoAddress(pool.addresses.clone()))
+        .find(|binding| !network.is_listening(binding))
+        .ok_or_else(|| AssignError::NoPort(range.clone()))
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::desired::tests::record;
 
-    fn pool() -> Pool {
-        Pool {
-            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
-            ports: 100..=102,
+    /// Host with a range of addresses, and the ports on which its OS processes listen.
+    #[derive(Debug)]
+    pub(crate) struct Host {
+        pub(crate) addresses: RangeInclusive<Ipv4Addr>,
+        pub(crate) listening: Vec<u16>,
+    }
+
+    impl HostNetwork for Host {
+        fn is_listening(&self, binding: &PortBinding) -> bool {
+            self.listening.contains(&binding.host)
+        }
+
+        fn address(
+            &self,
+            before: Option<Ipv4Addr>,
+            taken: &BTreeSet<Ipv4Addr>,
+        ) -> Result<Option<Ipv4Addr>, AssignError> {
+            QuietNetwork(self.addresses.clone()).address(before, taken)
         }
     }
 
@@ -204,7 +247,7 @@ mod tests {
 
     fn with(name: &str, bits: u64, last: u8, ports: &[PortSpec]) -> Record {
         let mut record = record(name, bits);
-        record.assignment.address = Ipv4Addr::new(10, 0, 0, last);
+        record.assignment.address = Some(Ipv4Addr::new(10, 0, 0, last));
         record.assignment.ports = ports
             .iter()
             .map(|port| bind(port, port.host.unwrap()))
@@ -220,11 +263,13 @@ mod tests {
         listening: &[u16],
     ) -> Result<(u8, Vec<u16>), AssignError> {
         let id = ContainerId::from_bits(bits);
-        let assignment = assign(id, ports, records.iter(), &pool(), |binding| {
-            listening.contains(&binding.host)
-        })?;
+        let host = Host {
+            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
+            listening: listening.to_vec(),
+        };
+        let assignment = assign(id, ports, records.iter(), &(100..=102), &host)?;
         Ok((
-            assignment.address.octets()[3],
+            assignment.address.unwrap().octets()[3],
             assignment
                 .ports
                 .iter()

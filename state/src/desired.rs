@@ -114,8 +114,10 @@ pub enum RunState {
 /// A container's place on the network, kept for its life, over restarts and reboots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Address of the container.
-    pub address: Ipv4Addr,
+    /// Address of the container, as the node's network answered it. `None`: it answers when the
+    /// container is connected for the first time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub address: Option<Ipv4Addr>,
     /// Published ports, each with a host port.
     pub ports: Vec<PortBinding>,
 }
@@ -159,7 +161,7 @@ pub(crate) mod tests {
             cordoned: false,
             listed_hash: None,
             assignment: Assignment {
-                address: Ipv4Addr::new(10, 0, 0, 2),
+                address: Some(Ipv4Addr::new(10, 0, 0, 2)),
                 ports: Vec::new(),
             },
             image_digest: Some("sha256:00".to_owned()),

@@ -7,13 +7,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::assign::Pool;
+use crate::assign::HostNetwork;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Finished, Record};
 use crate::history::{History, StoredHistory};
@@ -46,8 +47,10 @@ pub struct Accepted {
 /// Limits of a node: the network places and containers that it has room for.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Addresses and ports for containers.
-    pub pool: Pool,
+    /// Host ports for containers that leave the choice to the agent.
+    pub ports: RangeInclusive<u16>,
+    /// The node's network, which answers addresses.
+    pub network: Arc<dyn HostNetwork>,
     /// Most containers that are desired at once.
     pub containers_max: usize,
     /// Source of new ids. [`random`], but for simulations.

@@ -9,7 +9,7 @@ use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::memory::MemoryRuntime;
 use chas_node_agent::writer::Writer;
 use serde_json::{Value, json};
-use state::assign::Pool;
+use state::assign::QuietNetwork;
 use state::desired::{Owner, RunState};
 use state::id::ContainerId;
 use state::phase::Phase;
@@ -36,10 +36,8 @@ impl Node {
     pub(crate) fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
         let limits = Limits {
-            pool: Pool {
-                addresses,
-                ports: 100..=199,
-            },
+            ports: 100..=199,
+            network: Arc::new(QuietNetwork(addresses)),
             containers_max: 50,
             random: state::store::random,
         };
@@ -88,7 +86,7 @@ impl Node {
         let deploy = state::spec::parse::deploy(body).unwrap();
         let id = self
             .store
-            .deploy(deploy, Owner::Push, false, 0, |_| false)
+            .deploy(deploy, Owner::Push, false, 0)
             .unwrap()
             .record
             .id;

@@ -283,7 +283,7 @@ async fn what_came_to_a_cordoned_node_starts_when_the_cordon_is_lifted() {
         }
     };
     let pull = |set| {
-        let changed = node.store.apply_set(&set, 0, |_| false).unwrap().changed;
+        let changed = node.store.apply_set(&set, 0).unwrap().changed;
         changed.iter().for_each(|&id| node.handle.wake(id));
         changed
     };

@@ -239,7 +239,7 @@ fn two_agents_share_a_host() {
                 vec![binding(Tcp, 20000 + u16::from(n), 80)],
             );
             let mut there = here.clone();
-            there.address = Ipv4Addr::new(10, 98, 0, n + 1);
+            there.address = Some(Ipv4Addr::new(10, 98, 0, n + 1));
             there.ports[0].host += 100;
             let both = tokio::join!(
                 one.attach(instance, &name, &here),

@@ -72,7 +72,7 @@ impl Ask {
             let body = json!({"name": name, "image": format!("image{body}"), "state": run, "environment": {"BODY": body.to_string()},
                 "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
             let deploy = state::spec::parse::deploy(&body).unwrap();
-            let accepted = store.deploy(deploy, Owner::Push, false, 0, |_| false)?;
+            let accepted = store.deploy(deploy, Owner::Push, false, 0)?;
             handle.wake(accepted.record.id);
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::RuntimeEvent;
 use chas_node_agent::writer::Writer;
-use state::assign::Pool;
+use state::assign::QuietNetwork;
 use state::id::InstanceName;
 use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
@@ -136,12 +136,10 @@ impl Node {
     }
 
     fn begin(&self, clock: Clock) -> Result<Life, String> {
-        let pool = Pool {
-            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99),
-            ports: 100..=199,
-        };
+        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
         let limits = Limits {
-            pool,
+            ports: 100..=199,
+            network: Arc::new(QuietNetwork(addresses)),
             containers_max: 50,
             random: dice::random,
         };

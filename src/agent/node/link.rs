@@ -12,7 +12,7 @@ use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
-use super::{AgentNode, listening, wall_ms};
+use super::{AgentNode, wall_ms};
 use crate::api::{self, View};
 use crate::chas::wire::{
     Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks,
@@ -290,7 +290,7 @@ impl chas::Node for AgentLink {
         let pulled = self.node.writer.write(move |store| {
             // The disk may have taken no writes when the agent started. This costs nothing where it is so already.
             store.set_identity(|link| link.node_id = node_id)?;
-            let outcome = store.apply_set(&set, wall_ms(), listening)?;
+            let outcome = store.apply_set(&set, wall_ms())?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();
             Ok(outcome)

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::task::Poll;
 
 use serde_json::{Value, json};
-use state::assign::Pool;
+use state::assign::QuietNetwork;
 use state::store::Limits;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -34,10 +34,8 @@ async fn agent() -> Agent {
     let directory = tempfile::tempdir().unwrap();
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
     let limits = Limits {
-        pool: Pool {
-            addresses,
-            ports: 100..=199,
-        },
+        ports: 100..=199,
+        network: Arc::new(QuietNetwork(addresses)),
         containers_max: 2,
         random: state::store::random,
     };

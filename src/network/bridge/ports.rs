@@ -231,16 +231,16 @@ fn host_port(binding: &PortBinding) -> HostPort {
 
 /// Elements of the table that an instance's assignment asks for.
 pub(super) fn publications(owner: InstanceName, assignment: &Assignment) -> Published {
-    let to = |binding: &PortBinding| Publication {
-        owner,
-        address: assignment.address,
-        port: binding.container,
+    let to = |binding: &PortBinding| {
+        let (address, port) = (assignment.address?, binding.container);
+        let publication = Publication {
+            owner,
+            address,
+            port,
+        };
+        Some((host_port(binding), publication))
     };
-    assignment
-        .ports
-        .iter()
-        .map(|binding| (host_port(binding), to(binding)))
-        .collect()
+    assignment.ports.iter().filter_map(to).collect()
 }
 
 fn check_free(binding: &PortBinding) -> Result<(), NetworkError> {

@@ -68,7 +68,7 @@ impl BridgeNetwork {
 
         let members = live
             .into_iter()
-            .map(|(instance, name, to)| (instance, name, to.address));
+            .filter_map(|(instance, name, to)| Some((instance, name, to.address?)));
         let rewritten = self.hosts.replace(&spared, members).await?;
         let changed = rewritten.changed.into_iter();
         repairs.note(Ok(
@@ -180,7 +180,10 @@ impl BridgeNetwork {
         let mut lines = Vec::new();
         let mut result = Ok(());
         for (instance, name, assignment) in live {
-            let pair = self.veth_pair(*instance, name, assignment, device.clone());
+            let Some(address) = assignment.address else {
+                continue;
+            };
+            let pair = self.veth_pair(*instance, name, address, device.clone());
             if !all
                 .iter()
                 .any(|link| link.name == pair.name && is_right(link, bridge))

@@ -128,7 +128,7 @@ mod tests {
     fn a_generation_keeps_the_ports_it_was_made_with() {
         let one = record(&json!({}));
         let mut two = generation(&one, 2);
-        two.assignment.address = std::net::Ipv4Addr::new(10, 9, 9, 9);
+        two.assignment.address = Some(std::net::Ipv4Addr::new(10, 9, 9, 9));
         let placed = in_network(&[two], &[(one.instance(), Some(one.clone()))]);
         assert_eq!(placed[0].2, one.assignment);
     }

@@ -61,8 +61,9 @@ pub(super) fn adopted(
 
 /// Whether two records exclude each other: one name or address cannot belong to both.
 fn collides(other: &Record, record: &Record) -> bool {
-    other.id != record.id
-        && (other.name == record.name || other.assignment.address == record.assignment.address)
+    let (known, address) = (other.assignment.address, record.assignment.address);
+    let is_same_address = address.is_some() && known == address;
+    other.id != record.id && (other.name == record.name || is_same_address)
 }
 
 #[cfg(test)]
@@ -76,8 +77,10 @@ mod tests {
 
     fn copy(name: &str, bits: u64, seq: u64) -> (ContainerId, Value) {
         let mut record = record(name, bits);
-        (record.seq, record.assignment.address) =
-            (seq, Ipv4Addr::new(10, 0, 1, u8::try_from(bits).unwrap()));
+        (record.seq, record.assignment.address) = (
+            seq,
+            Some(Ipv4Addr::new(10, 0, 1, u8::try_from(bits).unwrap())),
+        );
         (record.id, serde_json::to_value(record).unwrap())
     }
 

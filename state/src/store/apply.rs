@@ -9,7 +9,7 @@ use crate::desired::applied::{
 };
 use crate::desired::marks::{Mark, NodeIdentity};
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Owner, PortBinding, Record};
+use crate::desired::{Owner, Record};
 use crate::guard::{self, SetEffects};
 use crate::id::ContainerId;
 use crate::ownership::{self, Age, ChasSet, Listed, SetOutcome};
@@ -23,19 +23,13 @@ impl Store {
     /// unconfirmed. A set that is not newer changes nothing, unless it was not fully applied; but
     /// the cordon is as its newest copy says.
     ///
-    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall
-    /// time, for showing.
+    /// `now_ms` is the wall time, for showing.
     ///
     /// # Errors
     /// [`StoreError::Rebuilding`], [`StoreError::Disk`]; nothing is changed then.
-    pub fn apply_set(
-        &self,
-        set: &ChasSet,
-        now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
-    ) -> Result<SetOutcome, StoreError> {
+    pub fn apply_set(&self, set: &ChasSet, now_ms: u64) -> Result<SetOutcome, StoreError> {
         self.transact(|desired| {
-            let mut batch = Batch::new(self, desired, now_ms, &listening)?;
+            let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), &set.version()) {
                 Age::Old => refresh(&mut batch, set),
                 Age::Newer | Age::Again => apply(&mut batch, set),

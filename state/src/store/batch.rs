@@ -5,14 +5,13 @@ use std::sync::Arc;
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AssignError, assign};
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Owner, PortBinding, Record, RunState};
+use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::spec::parse::Deploy;
 
 /// The records decided so far, and the changes that store them.
 pub(super) struct Batch<'a> {
     store: &'a Store,
-    listening: &'a dyn Fn(&PortBinding) -> bool,
     now_ms: u64,
     /// Number of the one change that the whole batch is.
     pub(super) seq: u64,
@@ -23,8 +22,7 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// An empty batch. `listening` says whether a process of this host listens on a binding;
-    /// `now_ms` is the wall time, for showing.
+    /// An empty batch. `now_ms` is the wall time, for showing.
     ///
     /// # Errors
     /// [`StoreError::Rebuilding`].
@@ -32,7 +30,6 @@ impl<'a> Batch<'a> {
         store: &'a Store,
         desired: &Desired,
         now_ms: u64,
-        listening: &'a dyn Fn(&PortBinding) -> bool,
     ) -> Result<Self, StoreError> {
         if desired.adoption().is_some_and(|adoption| !adoption.is_new) {
             return Err(StoreError::Rebuilding);
@@ -40,7 +37,6 @@ impl<'a> Batch<'a> {
         let (seq, desired) = (desired.seq() + 1, desired.clone());
         Ok(Self {
             store,
-            listening,
             now_ms,
             seq,
             desired,
@@ -144,8 +140,8 @@ impl<'a> Batch<'a> {
             id,
             &deploy.spec.ports,
             records,
-            &self.store.limits.pool,
-            self.listening,
+            &self.store.limits.ports,
+            &*self.store.limits.network,
         )?;
         // Specs are compared by value: the stored fingerprint may be another agent version's. A
         // container that is being removed is not taken back: its successor is a generation of its

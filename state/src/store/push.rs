@@ -8,7 +8,7 @@ use super::batch::Batch;
 use super::{Accepted, Store, StoreError};
 use crate::desired::answer::{Answer, Outcome};
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Owner, PortBinding, Record};
+use crate::desired::{Owner, Record};
 use crate::id::ContainerId;
 use crate::ownership::answers::{self, Keyed};
 use crate::ownership::{self, Order, Pushed};
@@ -48,8 +48,7 @@ pub struct ReplaceOutcome {
 impl Store {
     /// Accepts a deploy. A `dry_run` answers the outcome, and stores nothing.
     ///
-    /// `listening` says whether a process of this host listens on a binding; `now_ms` is the wall
-    /// time, for showing.
+    /// `now_ms` is the wall time, for showing.
     ///
     /// # Errors
     /// Any refusal by [`StoreError`]; nothing is stored then.
@@ -59,10 +58,9 @@ impl Store {
         owner: Owner,
         dry_run: bool,
         now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Accepted, StoreError> {
         self.transact(|desired| {
-            let mut batch = Batch::new(self, desired, now_ms, &listening)?;
+            let mut batch = Batch::new(self, desired, now_ms)?;
             let accepted = match owner {
                 Owner::Push => push_one(&mut batch, deploy)?,
                 Owner::Chas => batch.take(deploy, owner)?,
@@ -81,13 +79,12 @@ impl Store {
         deploy: Deploy,
         keyed: &Keyed,
         now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Idempotent<Accepted>, StoreError> {
         self.transact(|desired| {
             if let Some(answer) = before(desired, Some(keyed))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
             }
-            let mut batch = Batch::new(self, desired, now_ms, &listening)?;
+            let mut batch = Batch::new(self, desired, now_ms)?;
             let accepted = push_one(&mut batch, deploy)?;
             let Record {
                 id,
@@ -115,7 +112,6 @@ impl Store {
         &self,
         request: ReplaceRequest,
         now_ms: u64,
-        listening: impl Fn(&PortBinding) -> bool,
     ) -> Result<Idempotent<ReplaceOutcome>, StoreError> {
         let ReplaceRequest {
             wanted,
@@ -133,7 +129,7 @@ impl Store {
             if if_match.is_some_and(|tags| !tags.contains(&etag)) {
                 return Err(StoreError::Unmatched(etag));
             }
-            let mut batch = Batch::new(self, desired, now_ms, &listening)?;
+            let mut batch = Batch::new(self, desired, now_ms)?;
             let mut changed = remove_omitted(&mut batch, &wanted);
             changed.extend(push_all(&mut batch, wanted)?);
             let outcome = ReplaceOutcome {

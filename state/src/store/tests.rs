@@ -8,17 +8,19 @@ use std::net::Ipv4Addr;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::assign::tests::Host;
 use crate::desired::Owner;
 use crate::guard;
 use crate::reason::Reason;
 
 fn limits() -> Limits {
-    let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
+    let network = Host {
+        addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9),
+        listening: vec![109],
+    };
     Limits {
-        pool: Pool {
-            addresses,
-            ports: 100..=109,
-        },
+        ports: 100..=109,
+        network: Arc::new(network),
         containers_max: 3,
         random,
     }
@@ -34,7 +36,6 @@ fn deploy(store: &Store, body: &Value) -> Result<Accepted, StoreError> {
         Owner::Push,
         false,
         1,
-        |_| false,
     )
 }
 
@@ -83,12 +84,7 @@ fn a_dry_run_stores_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let body = crate::spec::parse::deploy(&json!({"name": "a", "image": "x"})).unwrap();
-    assert!(
-        store
-            .deploy(body, Owner::Push, true, 1, |_| false)
-            .unwrap()
-            .changed
-    );
+    assert!(store.deploy(body, Owner::Push, true, 1).unwrap().changed);
     assert_eq!(store.desired().records().count(), 0);
 }
 

@@ -83,15 +83,12 @@ impl Host {
 
     async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeNetwork {
         let files_dir = netns_dir.with_file_name("files");
-        let network = BridgeNetwork::new(
-            BridgeConfig {
-                bridge,
-                subnet: subnet.parse().unwrap(),
-                netns_dir,
-                files_dir,
-            },
-            Arc::new(Vec::new),
-        );
+        let network = BridgeNetwork::new(BridgeConfig {
+            bridge,
+            subnet: subnet.parse().unwrap(),
+            netns_dir,
+            files_dir,
+        });
         network.prepare().await.unwrap();
         network
     }
@@ -122,7 +119,7 @@ impl Host {
             instance(n),
             format!("c{n}").parse().unwrap(),
             Assignment {
-                address: self.address(address),
+                address: Some(self.address(address)),
                 ports,
             },
         )

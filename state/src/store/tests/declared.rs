@@ -27,7 +27,7 @@ fn replace(
         ..ReplaceRequest::default()
     };
     more(&mut replacing);
-    store.replace(replacing, 1, |binding| binding.host == 109)
+    store.replace(replacing, 1)
 }
 
 /// The names that a replacement changed.
@@ -59,7 +59,7 @@ fn pull(store: &Store, generation: u64, containers: &[Value]) {
         requested_at_seq: store.desired().seq(),
         ..ChasSet::default()
     };
-    store.apply_set(&set, 1, |_| false).unwrap();
+    store.apply_set(&set, 1).unwrap();
 }
 
 fn keyed(key: &str, request: &str) -> Keyed {
@@ -230,8 +230,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path());
     let web = || bodies(&[body("web", "x", &[])]).remove(0);
-    let push =
-        |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1, |_| false);
+    let push = |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1);
     let Idempotent::Now(first) = push(&store, "r").unwrap() else {
         panic!("it is new")
     };
@@ -259,7 +258,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
         store = open_again(store, directory.path());
     }
     assert!(matches!(
-        store.deploy_once(web(), &keyed("l", "r"), 1, |_| false),
+        store.deploy_once(web(), &keyed("l", "r"), 1),
         Ok(Idempotent::Now(_))
     ));
     assert_eq!(store.desired().records().count(), 1);

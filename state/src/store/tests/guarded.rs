@@ -30,7 +30,7 @@ fn listing(range: std::ops::Range<usize>) -> Vec<Value> {
 }
 
 fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
-    store.apply_set(set, 1, |_| false).unwrap()
+    store.apply_set(set, 1).unwrap()
 }
 
 /// A node that runs so many of CHaS's containers, by generation 1 of epoch `e`.
@@ -199,7 +199,6 @@ fn what_was_pulled_by_an_agent_whose_memory_of_it_is_lost_is_guarded() {
             Owner::Chas,
             false,
             1,
-            |_| false,
         )
         .unwrap();
     assert_eq!(store.desired().marks().applied_set(), None);

@@ -50,7 +50,7 @@ fn set(epoch: &str, generation: u64, containers: &[Value], requested_at_seq: u64
 }
 
 fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
-    store.apply_set(set, 1, |_| false).unwrap()
+    store.apply_set(set, 1).unwrap()
 }
 
 fn named(store: &Store, name: &str) -> Arc<Record> {

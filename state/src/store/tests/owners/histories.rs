@@ -199,7 +199,6 @@ impl World {
                 ..ReplaceRequest::default()
             },
             1,
-            |_| false,
         );
         let after = self.store.desired();
         for record in before
