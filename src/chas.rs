@@ -23,17 +23,17 @@ use crate::metrics::Metrics;
 use client::{Client, Fault, FaultKind, Polled};
 
 pub mod client;
-mod contact;
 pub mod credentials;
-mod hold;
+mod link_state;
 mod poll;
+mod poll_wait;
 mod report;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use contact::{Contact, Standing};
+pub use link_state::{Contact, Standing};
 
 /// How far apart nodes that boot together make contact, for each node of the cluster; and at most.
 const SPREAD_PER_NODE: Duration = Duration::from_millis(10);

@@ -13,10 +13,10 @@ use super::wire::{self, Acknowledgement, Listing, Registration, Report, Welcome}
 use crate::cause;
 use crate::config::Secret;
 
-mod fault;
+mod error;
 
-pub use fault::{Fault, FaultKind};
-use fault::{retry_after, said};
+pub use error::{Fault, FaultKind};
+use error::{retry_after, said};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::client::{Fault, FaultKind, Polled};
-use super::hold::Hold;
+use super::poll_wait::Hold;
 use super::wire::Listing;
 use super::{Asking, Calls, Link, Node, jitter, not_offered};
 

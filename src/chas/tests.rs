@@ -2,7 +2,7 @@
 
 mod answers;
 mod client;
+mod failures;
 mod fake;
-mod faults;
 mod fleet;
 mod link;
