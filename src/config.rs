@@ -176,7 +176,7 @@ pub struct Reconcile {
 }
 
 /// A text that never shows by accident.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {

@@ -1,4 +1,4 @@
-//! How the link to CHaS stands, for those who show it; and what passes between its report and its poll.
+//! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and poll.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -6,125 +6,125 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{Fault, FaultKind};
-use super::wire::{Freshness, SetFault, Welcome};
+use super::client::{ChasError, ChasErrorKind};
+use super::wire::{RegisterReply, SetError, SetFreshness};
 
-/// What is known of the link.
+/// The link to CHaS as it is shown.
 #[derive(Clone, Debug)]
-pub struct Standing {
-    /// CHaS answers.
+pub struct LinkStatus {
+    /// Whether CHaS answered the last call.
     pub reachable: bool,
-    /// Since when that is so.
+    /// Wall time at which `reachable` last changed.
     pub since: SystemTime,
-    /// What went wrong last, if it does not answer or refuses the node.
+    /// The last error. `None`: the last call succeeded.
     pub error: Option<String>,
-    /// It took the node's registration.
+    /// Whether CHaS accepted the node's registration.
     pub registered: bool,
-    /// Another node has this node's id: nothing central is applied.
+    /// Whether another node uses this node's id; no set from CHaS is applied then.
     pub identity_conflict: bool,
-    /// How old what was pulled is.
-    pub freshness: Freshness,
+    /// Age of the applied set.
+    pub freshness: SetFreshness,
 }
 
 #[derive(Debug)]
-struct State {
-    standing: Standing,
+struct LinkFacts {
+    status: LinkStatus,
     fresh_at: Option<Instant>,
     poll_after: Option<Duration>,
     health_after: Option<Duration>,
-    report_changes: bool,
+    keeps_reports: bool,
 }
 
-/// Where the link's standing is kept.
+/// The state of one link. Its loops write it, `/health` and reports read it.
 #[derive(Debug)]
-pub struct Contact {
-    state: Mutex<State>,
-    /// CHaS is to be asked at once.
-    pub(super) asked: watch::Sender<()>,
-    /// A report is to be made at once.
-    pub(super) wanted: watch::Sender<()>,
-    /// Counts reports.
-    pub(super) reports: watch::Sender<Reports>,
+pub struct LinkState {
+    facts: Mutex<LinkFacts>,
+    /// Signals that CHaS should be polled at once.
+    pub(super) poll_wanted: watch::Sender<()>,
+    /// Signals that a report should be sent at once.
+    pub(super) report_wanted: watch::Sender<()>,
+    /// Reports so far; the poll loop waits on it.
+    pub(super) reports: watch::Sender<ReportCounts>,
 }
 
-/// Reports so far.
+/// Reports since the link began.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Reports {
-    /// Those that were answered, however.
+pub(super) struct ReportCounts {
+    /// Reports that CHaS answered, with success or an error.
     pub(super) answered: u64,
-    /// Those that came to an end.
-    pub(super) tried: u64,
+    /// Reports that ended in any way.
+    pub(super) finished: u64,
 }
 
-impl Default for Contact {
+impl Default for LinkState {
     fn default() -> Self {
-        let freshness = Freshness {
+        let freshness = SetFreshness {
             source: "disk",
             age_s: None,
             stale: true,
             fault: None,
         };
-        let standing = Standing {
+        let status = LinkStatus {
             reachable: false,
             since: SystemTime::now(),
-            error: Some("not asked yet".to_owned()),
+            error: Some("no call made yet".to_owned()),
             registered: false,
             identity_conflict: false,
             freshness,
         };
-        let state = State {
-            standing,
+        let facts = LinkFacts {
+            status,
             fresh_at: None,
             poll_after: None,
             health_after: None,
-            report_changes: false,
+            keeps_reports: false,
         };
         Self {
-            state: Mutex::new(state),
-            asked: watch::Sender::default(),
-            wanted: watch::Sender::default(),
+            facts: Mutex::new(facts),
+            poll_wanted: watch::Sender::default(),
+            report_wanted: watch::Sender::default(),
             reports: watch::Sender::default(),
         }
     }
 }
 
-impl Contact {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl LinkState {
+    fn lock(&self) -> MutexGuard<'_, LinkFacts> {
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How it stands now.
+    /// The link's status now.
     #[must_use]
-    pub fn standing(&self) -> Standing {
-        let state = self.lock();
-        let mut standing = state.standing.clone();
-        standing.freshness.age_s = state.fresh_at.map(|at| at.elapsed().as_secs());
-        standing
+    pub fn status(&self) -> LinkStatus {
+        let facts = self.lock();
+        let mut status = facts.status.clone();
+        status.freshness.age_s = facts.fresh_at.map(|at| at.elapsed().as_secs());
+        status
     }
 
-    /// Something that CHaS lists waits to be asked for again.
-    pub fn ask_now(&self) {
-        self.asked.send_modify(|()| ());
-    }
-
-    /// A report came to an end.
-    pub(super) fn reported(&self, is_answer: bool) {
-        self.reports.send_modify(|reports| {
-            reports.tried += 1;
-            reports.answered += u64::from(is_answer);
-        });
+    /// Has CHaS polled at once.
+    pub fn poll_now(&self) {
+        self.poll_wanted.send_modify(|()| ());
     }
 
     pub(super) fn report_now(&self) {
-        self.wanted.send_modify(|()| ());
+        self.report_wanted.send_modify(|()| ());
+    }
+
+    /// Counts a report that ended.
+    pub(super) fn record_report(&self, is_answered: bool) {
+        self.reports.send_modify(|reports| {
+            reports.finished += 1;
+            reports.answered += u64::from(is_answered);
+        });
     }
 
     pub(super) fn health_after(&self) -> Option<Duration> {
         self.lock().health_after
     }
 
-    pub(super) fn report_changes(&self) -> bool {
-        self.lock().report_changes
+    pub(super) fn keeps_reports(&self) -> bool {
+        self.lock().keeps_reports
     }
 
     pub(super) fn poll_after(&self) -> Option<Duration> {
@@ -137,30 +137,31 @@ impl Contact {
         }
     }
 
-    pub(super) fn registered(&self, welcome: &Welcome) {
+    pub(super) fn record_registration(&self, reply: &RegisterReply) {
         {
-            let mut state = self.lock();
-            state.poll_after = welcome.poll_after();
-            state.health_after = welcome.health_after();
-            state.report_changes = welcome.report_changes;
-            (state.standing.registered, state.standing.identity_conflict) = (true, false);
+            let mut facts = self.lock();
+            facts.poll_after = reply.poll_after();
+            facts.health_after = reply.health_after();
+            facts.keeps_reports = reply.report_changes;
+            (facts.status.registered, facts.status.identity_conflict) = (true, false);
         }
         tracing::info!(
-            cluster_size = welcome.cluster_size,
-            "CHaS took the node's registration"
+            cluster_size = reply.cluster_size,
+            "node registered with CHaS"
         );
-        self.answered();
+        self.record_success();
     }
 
-    pub(super) fn answered(&self) {
-        self.reach(None);
+    /// Records that a call succeeded.
+    pub(super) fn record_success(&self) {
+        self.record_call(None);
     }
 
-    /// What was pulled is what CHaS lists.
-    pub(super) fn fresh(&self) {
-        let mut state = self.lock();
-        state.fresh_at = Some(Instant::now());
-        state.standing.freshness = Freshness {
+    /// Records that a poll confirmed the applied set as the one CHaS lists.
+    pub(super) fn record_fresh(&self) {
+        let mut facts = self.lock();
+        facts.fresh_at = Some(Instant::now());
+        facts.status.freshness = SetFreshness {
             source: "chas",
             age_s: None,
             stale: false,
@@ -168,25 +169,23 @@ impl Contact {
         };
     }
 
-    /// CHaS said elsewhere that what is stored is its newest. What was wrong with its last answer stays so.
-    pub(super) fn up_to_date(&self) {
-        let mut state = self.lock();
-        if state.standing.freshness.fault.is_none() {
-            state.fresh_at = Some(Instant::now());
-            (
-                state.standing.freshness.source,
-                state.standing.freshness.stale,
-            ) = ("chas", false);
+    /// Records that the answer to a report named the applied set as the newest. An error of the last poll stays shown.
+    pub(super) fn record_up_to_date(&self) {
+        let mut facts = self.lock();
+        if facts.status.freshness.fault.is_none() {
+            facts.fresh_at = Some(Instant::now());
+            facts.status.freshness.source = "chas";
+            facts.status.freshness.stale = false;
         }
     }
 
-    /// What CHaS answered is no set for this node. `false`: it did so before, too.
-    pub(super) fn bad_set(&self, code: &'static str, message: &str) -> bool {
-        let freshness = &mut self.lock().standing.freshness;
+    /// Records that a set could not be applied. `true`: for another reason than the last time.
+    pub(super) fn record_set_error(&self, code: &'static str, message: &str) -> bool {
+        let freshness = &mut self.lock().status.freshness;
         freshness.stale = true;
         let before = freshness.fault.take().filter(|before| before.code == code);
         let count = before.as_ref().map_or(0, |before| before.count) + 1;
-        freshness.fault = Some(SetFault {
+        freshness.fault = Some(SetError {
             code,
             message: message.to_owned(),
             count,
@@ -194,42 +193,48 @@ impl Contact {
         before.is_none()
     }
 
-    /// A call failed.
-    pub(super) fn failed(&self, call: &'static str, fault: &Fault) {
-        if fault.kind == FaultKind::Conflict {
-            let is_news = !std::mem::replace(&mut self.lock().standing.identity_conflict, true);
+    /// Records that a call failed.
+    pub(super) fn record_error(&self, call: &'static str, error: &ChasError) {
+        if error.kind == ChasErrorKind::IdentityConflict {
+            let is_news = !std::mem::replace(&mut self.lock().status.identity_conflict, true);
             if is_news {
                 tracing::error!(
-                    error = %fault.message,
-                    "another node has this node's id: nothing from CHaS is applied, what runs goes on; give this one another node.id"
+                    error = %error.message,
+                    "node id is used by another node; sets from CHaS are not applied, running containers are unaffected; \
+                     set a unique node.id on this node"
                 );
             }
         }
         if call == "poll" {
-            self.lock().standing.freshness.stale = true;
+            self.lock().status.freshness.stale = true;
         }
-        self.reach(Some((call, fault)));
+        self.record_call(Some((call, error)));
     }
 
-    fn reach(&self, failed: Option<(&'static str, &Fault)>) {
-        let mut state = self.lock();
-        let standing = &mut state.standing;
-        let reachable = failed.is_none_or(|(_, fault)| !fault.kind.is_silence());
-        let error = failed.map(|(call, fault)| format!("{call}: {}", fault.message));
-        let changes =
-            standing.reachable != reachable || standing.error.is_some() != error.is_some();
-        if standing.reachable != reachable {
-            standing.since = SystemTime::now();
+    fn record_call(&self, failed: Option<(&'static str, &ChasError)>) {
+        let reachable = failed.is_none_or(|(_, error)| !error.kind.is_unreachable());
+        let error = failed.map(|(call, error)| format!("{call}: {}", error.message));
+        let mut facts = self.lock();
+        let status = &mut facts.status;
+        let changes = status.reachable != reachable || status.error.is_some() != error.is_some();
+        if status.reachable != reachable {
+            status.since = SystemTime::now();
         }
-        (standing.reachable, standing.error) = (reachable, error.clone());
-        drop(state);
-        match error {
-            Some(error) if changes => {
-                tracing::warn!(%error, "CHaS cannot be spoken to; what runs goes on, and it is tried again");
-            }
-            Some(error) => tracing::debug!(%error, "CHaS cannot be spoken to"),
-            None if changes => tracing::info!("CHaS answers"),
+        (status.reachable, status.error) = (reachable, error);
+        drop(facts);
+        match failed {
+            Some((call, error)) if changes => log_lost(call, error),
+            Some((call, error)) => tracing::debug!(call, %error, "CHaS call failed"),
+            None if changes => tracing::info!("CHaS connected"),
             None => {}
         }
+    }
+}
+
+fn log_lost(call: &str, error: &ChasError) {
+    if error.kind.is_unreachable() {
+        tracing::warn!(call, %error, "CHaS unreachable; running containers are unaffected; retrying");
+    } else {
+        tracing::warn!(call, %error, "CHaS call failed; running containers are unaffected; retrying");
     }
 }

@@ -1,4 +1,4 @@
-//! How long CHaS is asked to hold a poll.
+//! The wait of a poll: how long CHaS is asked to keep it open while nothing is new.
 
 use std::time::Duration;
 
@@ -6,61 +6,64 @@ use tokio::time::Instant;
 
 use super::jitter;
 
-/// Less than the minute after which proxies give up on what is silent, and a little more or less, so that polls that met once
-/// part again.
-const HOLD: Duration = Duration::from_secs(55);
+/// Longest wait: below the minute after which proxies usually cut a silent connection.
+const WAIT_MAX: Duration = Duration::from_secs(55);
+/// Random share of the wait, so that polls that began together drift apart.
 const SPREAD: Duration = Duration::from_secs(5);
-/// After a set that many nodes got at once, the first poll ends at any time from this on. No poll is asked to be held shorter.
-const LEAST: Duration = Duration::from_secs(5);
-/// What is learned of a proxy is tried anew after this: it may have been a server that was restarted.
+/// Shortest wait. After a set that many nodes got at once, the first poll ends at any time from this on.
+const WAIT_MIN: Duration = Duration::from_secs(5);
+/// Time after which the limit learned from a proxy is dropped: it may have been a server that was restarted.
 const LEARNED_FOR: Duration = Duration::from_secs(600);
 
-/// What polls are asked to be held for, as far as it was learned.
+/// The wait for polls, shortened where a proxy cuts them off.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct PollWait {
     most: Duration,
-    until: Option<Instant>,
+    learned_until: Option<Instant>,
     /// Polls in a row that were cut off.
     cuts: u32,
 }
 
-impl Default for Hold {
+impl Default for PollWait {
     fn default() -> Self {
         Self {
-            most: HOLD,
-            until: None,
+            most: WAIT_MAX,
+            learned_until: None,
             cuts: 0,
         }
     }
 }
 
-impl Hold {
-    /// How long the next poll is to be held; after `news` that many nodes had at once, at random.
-    pub(super) fn next(&mut self, news: bool) -> Duration {
-        if self.until.is_some_and(|until| until <= Instant::now()) {
+impl PollWait {
+    /// The wait of the next poll. After news that many nodes got at once, it is drawn from the whole range.
+    pub(super) fn next(&mut self, is_after_news: bool) -> Duration {
+        if self
+            .learned_until
+            .is_some_and(|until| until <= Instant::now())
+        {
             *self = Self::default();
         }
-        let spread = if news {
-            self.most.saturating_sub(LEAST)
+        let spread = if is_after_news {
+            self.most.saturating_sub(WAIT_MIN)
         } else {
             SPREAD.min(self.most / 10)
         };
         self.most - jitter(spread)
     }
 
-    /// A poll was answered.
-    pub(super) const fn answered(&mut self) {
+    /// Records that a poll was answered.
+    pub(super) const fn record_answer(&mut self) {
         self.cuts = 0;
     }
 
-    /// A poll was not answered after so long. Once, that is a server that was restarted or is away; again, with nothing wrong
-    /// in between, it is a proxy that gives up on what is silent.
-    pub(super) fn cut(&mut self, held: Duration) {
-        let is_cut = held > LEAST && held < self.most;
+    /// Records that a poll was cut off after `waited`. Once, a server was restarted or is unreachable; twice in a row, a proxy
+    /// cuts silent connections.
+    pub(super) fn record_cut(&mut self, waited: Duration) {
+        let is_cut = waited > WAIT_MIN && waited < self.most;
         self.cuts = if is_cut { self.cuts + 1 } else { 0 };
         if self.cuts > 1 {
-            self.most = (held * 3 / 4).max(LEAST);
-            self.until = Some(Instant::now() + LEARNED_FOR);
+            self.most = (waited * 3 / 4).max(WAIT_MIN);
+            self.learned_until = Some(Instant::now() + LEARNED_FOR);
         }
     }
 }
@@ -70,29 +73,30 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_proxy_cuts_off_is_asked_for_shorter_for_a_while() {
-        let mut hold = Hold::default();
-        let whole = HOLD - SPREAD..=HOLD;
-        assert!(whole.contains(&hold.next(false)));
+    async fn a_proxy_that_cuts_polls_off_shortens_the_wait_for_a_while() {
+        let mut wait = PollWait::default();
+        let full = WAIT_MAX - SPREAD..=WAIT_MAX;
+        assert!(full.contains(&wait.next(false)));
         for cuts in [[30, 0], [0, 30], [30, 5], [70, 30]] {
-            cuts.iter()
-                .for_each(|held| hold.cut(Duration::from_secs(*held)));
+            for waited in cuts {
+                wait.record_cut(Duration::from_secs(waited));
+            }
             assert!(
-                whole.contains(&hold.next(false)),
+                full.contains(&wait.next(false)),
                 "{cuts:?} is no sign of a proxy"
             );
-            hold.answered();
+            wait.record_answer();
         }
-        hold.cut(Duration::from_secs(30));
-        hold.cut(Duration::from_secs(30));
+        wait.record_cut(Duration::from_secs(30));
+        wait.record_cut(Duration::from_secs(30));
         for _ in 0..20 {
-            let next = hold.next(false).as_secs_f64();
+            let next = wait.next(false).as_secs_f64();
             assert!((20.0..=22.5).contains(&next), "{next}");
-            assert!((LEAST..=Duration::from_secs(23)).contains(&hold.next(true)));
+            assert!((WAIT_MIN..=Duration::from_secs(23)).contains(&wait.next(true)));
         }
         tokio::time::sleep(LEARNED_FOR).await;
         assert!(
-            whole.contains(&hold.next(false)),
+            full.contains(&wait.next(false)),
             "it may be another proxy by now"
         );
     }

@@ -1,4 +1,4 @@
-//! Failed calls to CHaS, cut by what is to be done next.
+//! Errors of calls to CHaS, cut by what the link does next.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,137 +6,127 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 
 use crate::backoff;
 
-/// Of what a server says about an error.
-const WORDS_MAX: usize = 200;
+/// Characters kept of a server's own error text.
+const PROBLEM_CHARS_MAX: usize = 200;
 /// The shortest and the longest wait that a server may ask for.
 const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 /// Refusals in a row after which the node registers again.
 const REFUSALS_MAX: u32 = 3;
 
-/// What a fault asks for.
+/// The kinds of error of a call to CHaS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultKind {
-    /// No answer, or one that promises a better one: again, soon.
-    Away,
-    /// No answer, because a certificate is refused or what is to be shown cannot be had: again, soon, and at once when the
-    /// files are others.
-    Untrusted,
-    /// The token is refused, or what it may do.
+pub enum ChasErrorKind {
+    /// CHaS gave no answer, or one that promises a better one (429, 5xx): retry soon.
+    Unreachable,
+    /// A certificate was rejected, or the node's own credentials cannot be read: retry soon, and at once when files change.
+    TlsRejected,
+    /// CHaS rejects the token, or what it permits.
     Unauthorized,
-    /// CHaS does not know the node: register.
-    Unknown,
-    /// Another node has this node's id.
-    Conflict,
-    /// The server has no such call: again, much later.
+    /// CHaS does not know the node: register again.
+    NodeUnknown,
+    /// Another node uses this node's id.
+    IdentityConflict,
+    /// The server does not offer this call: retry much later.
     NotOffered,
-    /// The request is refused for another reason.
+    /// CHaS refuses the request for another reason.
     Refused,
-    /// The answer is not what it should be.
-    Bad,
+    /// The answer is malformed, incomplete, or meant for another node.
+    InvalidResponse,
 }
 
-impl FaultKind {
-    /// CHaS was not spoken to.
+impl ChasErrorKind {
+    /// Whether no answer came from CHaS at all.
     #[must_use]
-    pub const fn is_silence(self) -> bool {
-        matches!(self, Self::Away | Self::Untrusted)
+    pub const fn is_unreachable(self) -> bool {
+        matches!(self, Self::Unreachable | Self::TlsRejected)
     }
 
-    /// The kind in a word, for counting.
+    /// The word for this kind in metrics.
     #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Away => "away",
-            Self::Untrusted => "untrusted",
+            Self::Unreachable => "away",
+            Self::TlsRejected => "untrusted",
             Self::Unauthorized => "unauthorized",
-            Self::Unknown => "unknown",
-            Self::Conflict => "conflict",
+            Self::NodeUnknown => "unknown",
+            Self::IdentityConflict => "conflict",
             Self::NotOffered => "not_offered",
             Self::Refused => "refused",
-            Self::Bad => "bad",
+            Self::InvalidResponse => "bad",
         }
     }
 }
 
-/// A call that failed.
+/// A failed call to CHaS.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct Fault {
-    /// What it asks for.
-    pub kind: FaultKind,
-    /// What happened, for a person.
+pub struct ChasError {
+    /// Kind of the error.
+    pub kind: ChasErrorKind,
+    /// Text for a person.
     pub message: String,
-    /// CHaS asks to wait so long.
+    /// Wait that CHaS asks for.
     pub retry_after: Option<Duration>,
-    /// CHaS, or something in its place, answered.
+    /// Whether CHaS, or a server in its place, answered.
     pub is_answer: bool,
-    /// The connection stood, and broke off before there was an answer.
+    /// Whether an established connection broke off before there was an answer.
     pub is_cut: bool,
-    /// Which credentials were shown; see [`Calls::has_other_credentials`].
-    pub shown: u64,
+    /// Credentials that were used; see [`ChasCalls::has_other_credentials`](crate::chas::ChasCalls::has_other_credentials).
+    pub credentials_fingerprint: u64,
 }
 
-impl Fault {
-    pub(super) fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+impl ChasError {
+    pub(super) fn new(kind: ChasErrorKind, message: impl Into<String>) -> Self {
         Self {
             kind,
             message: message.into(),
             retry_after: None,
             is_answer: false,
             is_cut: false,
-            shown: 0,
+            credentials_fingerprint: 0,
         }
     }
 
-    /// CHaS does not know the node, or knows another one by its name; or it has refused it so often that the registration may
-    /// be what is wrong.
-    pub(in crate::chas) const fn is_to_register_again(&self, attempts: u32) -> bool {
-        match self.kind {
-            FaultKind::Unknown | FaultKind::Conflict => true,
-            FaultKind::Unauthorized => attempts >= REFUSALS_MAX,
-            FaultKind::Away
-            | FaultKind::Untrusted
-            | FaultKind::NotOffered
-            | FaultKind::Refused
-            | FaultKind::Bad => false,
-        }
-    }
-
-    /// The answer is not what it should be.
-    pub(super) fn bad(message: impl Into<String>) -> Self {
+    /// An answer that came, and is not a valid one.
+    pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self {
             is_answer: true,
-            ..Self::new(FaultKind::Bad, message)
+            ..Self::new(ChasErrorKind::InvalidResponse, message)
+        }
+    }
+
+    /// Whether the node has to register again after `attempts` errors in a row. Repeated refusals count, because the
+    /// registration itself may be what is wrong.
+    pub(in crate::chas) const fn requires_registration(&self, attempts: u32) -> bool {
+        match self.kind {
+            ChasErrorKind::NodeUnknown | ChasErrorKind::IdentityConflict => true,
+            ChasErrorKind::Unauthorized => attempts >= REFUSALS_MAX,
+            ChasErrorKind::Unreachable
+            | ChasErrorKind::TlsRejected
+            | ChasErrorKind::NotOffered
+            | ChasErrorKind::Refused
+            | ChasErrorKind::InvalidResponse => false,
         }
     }
 }
 
-/// The code of an error and a few words of it (RFC 9457, or whatever it is).
-pub(super) fn said(body: &[u8]) -> (String, String) {
+/// The code and the text of an error body: an RFC 9457 problem, or any JSON object with similar members.
+pub(super) fn problem(body: &[u8]) -> (String, String) {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let field = |name: &str| problem[name].as_str().map(str::to_owned);
-    let code = field("code").or_else(|| field("error")).unwrap_or_default();
-    let words = field("detail")
-        .or_else(|| field("title"))
-        .or_else(|| field("message"))
-        .unwrap_or_default();
-    let words: String = words
+    let first = |names: &[&str]| {
+        let text = names.iter().find_map(|name| problem[name].as_str());
+        text.unwrap_or_default().to_owned()
+    };
+    let text = first(&["detail", "title", "message"])
         .chars()
         .filter(|c| !c.is_control())
-        .take(WORDS_MAX)
+        .take(PROBLEM_CHARS_MAX)
         .collect();
-    (
-        code,
-        if words.is_empty() {
-            words
-        } else {
-            format!(": {words}")
-        },
-    )
+    (first(&["code", "error"]), text)
 }
 
-/// How long CHaS asks to be left alone. No time at all is no such wish.
+/// The wait that a `Retry-After` header asks for; below [`RETRY_AFTER_MIN`] it counts as none.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let wait = backoff::retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())?;
     (wait >= RETRY_AFTER_MIN).then(|| wait.min(RETRY_AFTER_MAX))
