@@ -1,13 +1,15 @@
-//! The node's link to CHaS, its control plane: registers the node, polls for the set of containers it should run, and reports
-//! its state.
+//! The node's link to CHaS, its control plane: registers the node, polls for the set of containers
+//! it should run, and reports its state.
 //!
-//! The reconciler never waits for CHaS: this room changes the desired state through [`LinkNode`] and reports observed state.
-//! Whatever CHaS answers, or fails to answer, running containers are unaffected.
+//! The reconciler never waits for CHaS: this room changes the desired state through [`LinkNode`]
+//! and reports observed state. Whatever CHaS answers, or fails to answer, running containers are
+//! unaffected.
 //!
 //! - [`wire`] holds the bodies of requests and answers, and checks what CHaS sends.
 //! - [`client`] makes one call; its errors are cut by what the link does next.
-//! - [`ChasLink`] decides when calls are made: it registers, then reports and polls side by side until CHaS no longer knows
-//!   the node, or knows another one by its id. After CHaS was unreachable, a report comes first and then a poll.
+//! - [`ChasLink`] decides when calls are made: it registers, then reports and polls side by side
+//!   until CHaS no longer knows the node, or knows another one by its id. After CHaS was
+//!   unreachable, a report comes first and then a poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,16 +37,20 @@ mod tests;
 
 pub use link_state::{LinkState, LinkStatus};
 
-/// Nodes that boot together spread their first call over this much time for each node of the cluster, up to the maximum.
+/// Nodes that boot together spread their first call over this much time for each node of the
+/// cluster, up to the maximum.
 const SPREAD_PER_NODE: Duration = Duration::from_millis(10);
 const SPREAD_MAX: Duration = Duration::from_secs(30);
 /// Backoff while CHaS is unreachable or fails: the first wait and the longest.
 const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Backoff while CHaS refuses the node, which takes a person to change: the first wait and the longest.
+/// Backoff while CHaS refuses the node, which takes a person to change: the first wait and the
+/// longest.
 const REFUSED_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-/// A call that the server does not offer is tried again after half of this, up to one and a half times as long.
+/// A call that the server does not offer is tried again after half of this, up to one and a half
+/// times as long.
 const NOT_OFFERED_RETRY: Duration = Duration::from_secs(600);
-/// Interval at which the files of the token and the certificates are compared with what was sent, during a backoff.
+/// Interval at which the files of the token and the certificates are compared with what was sent,
+/// during a backoff.
 const CREDENTIALS_CHECK: Duration = Duration::from_secs(2);
 
 /// The set the node applied last; its tag is sent as `If-None-Match` with the next poll.
@@ -76,7 +82,8 @@ pub trait LinkNode: Send + Sync + 'static {
     /// The set that was applied last.
     fn last_applied(&self) -> LastApplied;
 
-    /// Applies a set. When it answers, the set is on disk and the reconciler is woken; an error says why it cannot be stored.
+    /// Applies a set. When it answers, the set is on disk and the reconciler is woken; an error
+    /// says why it cannot be stored.
     fn apply_set(&self, set: PulledSet)
     -> impl Future<Output = Result<PullOutcome, String>> + Send;
 
@@ -86,7 +93,8 @@ pub trait LinkNode: Send + Sync + 'static {
     /// The stored identity of this node towards CHaS.
     fn identity(&self) -> marks::Link;
 
-    /// Stores that CHaS registered the node in this boot, and the number of nodes in its cluster where CHaS gave it.
+    /// Stores that CHaS registered the node in this boot, and the number of nodes in its cluster
+    /// where CHaS gave it.
     fn registered(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send;
 }
 
@@ -105,8 +113,9 @@ pub trait ChasCalls: Send + Sync + 'static {
         is_full: bool,
     ) -> impl Future<Output = Result<wire::ReportReply, ChasError>> + Send;
 
-    /// Polls for a set other than the one tagged `etag`. CHaS may keep the poll open for `wait`, in whole seconds, while there
-    /// is none. `sent_after` is the store's change counter, kept with the set.
+    /// Polls for a set other than the one tagged `etag`. CHaS may keep the poll open for `wait`, in
+    /// whole seconds, while there is none. `sent_after` is the store's change counter, kept with
+    /// the set.
     fn poll(
         &self,
         etag: Option<&str>,
@@ -114,7 +123,8 @@ pub trait ChasCalls: Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<PollReply, ChasError>> + Send;
 
-    /// Whether the operator's token or certificates differ from those of [`ChasError::credentials_fingerprint`].
+    /// Whether the operator's token or certificates differ from those of
+    /// [`ChasError::credentials_fingerprint`].
     fn has_other_credentials(&self, than: u64) -> impl Future<Output = bool> + Send;
 }
 
@@ -200,20 +210,23 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         }
     }
 
-    /// Waits at random in a new boot: after a power cut, all nodes boot together and would call CHaS at one moment.
+    /// Waits at random in a new boot: after a power cut, all nodes boot together and would call
+    /// CHaS at one moment.
     async fn spread_after_boot(&self) {
         if self.node.identity().boot_id != self.settings.boot_id {
             tokio::time::sleep(jitter(self.spread(SPREAD_PER_NODE, SPREAD_MAX))).await;
         }
     }
 
-    /// The time over which the nodes of the cluster spread a call that they all make for the same cause.
+    /// The time over which the nodes of the cluster spread a call that they all make for the same
+    /// cause.
     fn spread(&self, per_node: Duration, most: Duration) -> Duration {
         let nodes = u32::try_from(self.node.identity().cluster_size).unwrap_or(u32::MAX);
         per_node.saturating_mul(nodes).min(most)
     }
 
-    /// Registers the node, however long it takes. `Some`: the server offers no registration; try again after this wait.
+    /// Registers the node, however long it takes. `Some`: the server offers no registration; try
+    /// again after this wait.
     async fn register(&self) -> Option<Duration> {
         let mut attempts = 0;
         loop {

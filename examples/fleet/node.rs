@@ -13,7 +13,7 @@ use chas_node_agent::chas::wire::{
     SupportedSchemas, Vitals,
 };
 use chas_node_agent::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
-use chas_node_agent::config::{Chas, Secret};
+use chas_node_agent::config::{ChasSection, Secret};
 use chas_node_agent::metrics::Metrics;
 use state::desired::marks;
 use state::ownership::{PullOutcome, PulledSet};
@@ -214,7 +214,7 @@ pub(crate) fn start_all(
         .parse()
         .context("the server's own address")?;
     let token = Some(Secret::new(JOIN_TOKEN));
-    let chas = Chas {
+    let chas = ChasSection {
         url,
         token,
         token_file: None,

@@ -25,7 +25,8 @@ const PARSE_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest answer to any other call.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-const TLS_ADVICE: &str = "check chas.ca_file (authorities to trust), chas.cert_file and chas.key_file (client certificate)";
+const TLS_ADVICE: &str =
+    "check chas.ca_file (who is trusted), chas.cert_file and chas.key_file (who the agent is)";
 
 /// Timeouts of one call.
 #[derive(Clone, Copy, Debug)]
@@ -89,7 +90,8 @@ fn agent_is_stopping<E>(_: E) -> ChasError {
 }
 
 impl ChasClient {
-    /// A client for the node `node_id` at the server whose paths begin with `url`, which ends with a slash.
+    /// A client for the node `node_id` at the server whose paths begin with `url`, which ends with
+    /// a slash.
     #[must_use]
     pub fn new(url: Url, node_id: String, credentials: ChasCredentials) -> Self {
         Self {
@@ -139,7 +141,8 @@ impl ChasClient {
         })
     }
 
-    /// Sends a call and waits `timeout` for the head of its answer; a status that is no success is an error.
+    /// Sends a call and waits `timeout` for the head of its answer; a status that is no success is
+    /// an error.
     async fn send(
         &self,
         call: PreparedCall,
@@ -183,7 +186,8 @@ impl ChasClient {
         let (code, text) = problem(&body.unwrap_or_default());
         let is_issued_token_refused = match status {
             StatusCode::UNAUTHORIZED => self.credentials.tokens.refused(token),
-            // A server may answer 403 for a token it does not know; then the next registration uses the operator's.
+            // A server may answer 403 for a token it does not know; then the next registration uses
+            // the operator's.
             StatusCode::FORBIDDEN if is_registration => {
                 self.credentials.tokens.refused(token);
                 false
@@ -191,7 +195,8 @@ impl ChasClient {
             _ => false,
         };
         let kind = if is_issued_token_refused {
-            // The token CHaS issued is void, as after a loss of its state: register again with the operator's.
+            // The token CHaS issued is void, as after a loss of its state: register again with the
+            // operator's.
             ChasErrorKind::NodeUnknown
         } else {
             error_kind(status, &code)
@@ -278,7 +283,8 @@ fn is_success(status: StatusCode) -> bool {
 impl ChasCalls for ChasClient {
     /// Registers the node, and keeps the token that CHaS issues.
     async fn register(&self, registration: &Registration) -> Result<RegisterReply, ChasError> {
-        // Sent only here: in each report and poll of a large fleet, it would be a twentieth of an idle node's traffic.
+        // Sent only here: in each report and poll of a large fleet, it would be a twentieth of an
+        // idle node's traffic.
         let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
         let call = PreparedCall {
             is_registration: true,
@@ -366,7 +372,8 @@ impl ChasCalls for ChasClient {
     }
 }
 
-/// Parses an answer, where an empty one stands for the default. An error does not quote it: it may hold a token.
+/// Parses an answer, where an empty one stands for the default. An error does not quote it: it may
+/// hold a token.
 fn parse_reply<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ChasError> {
     if body.trim_ascii().is_empty() {
         return Ok(T::default());

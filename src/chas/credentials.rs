@@ -1,5 +1,5 @@
-//! Credentials for CHaS: the node's token and certificate, and the authorities it trusts. Files are read for every call, so
-//! that they can be replaced while the agent runs.
+//! Credentials for CHaS: the node's token and certificate, and the authorities it trusts. Files are
+//! read for every call, so that they can be replaced while the agent runs.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,10 @@ pub enum CredentialsError {
         path: PathBuf,
     },
     /// The certificates or the key cannot be used, or the system has no certificate authorities.
-    #[error("cannot set up TLS: {}; check chas.ca_file, chas.cert_file and chas.key_file, or this system's certificate authorities", cause::root(.0))]
+    #[error(
+        "cannot set up TLS: {}; check chas.ca_file, chas.cert_file, chas.key_file, or the system's CAs",
+        cause::root(.0)
+    )]
     Tls(reqwest::Error),
 }
 
@@ -55,8 +58,8 @@ impl ChasCredentials {
         self.transport.reads_files() || self.tokens.reads_files()
     }
 
-    /// The client and the token for the next call, after a fingerprint of everything that the operator gave: another
-    /// fingerprint means that a refused call may succeed now. Blocks.
+    /// The client and the token for the next call, after a fingerprint of everything that the
+    /// operator gave: another fingerprint means that a refused call may succeed now. Blocks.
     pub fn current(
         &self,
     ) -> (

@@ -1,4 +1,5 @@
-//! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and poll.
+//! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and
+//! poll.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -169,7 +170,8 @@ impl LinkState {
         };
     }
 
-    /// Records that the answer to a report named the applied set as the newest. An error of the last poll stays shown.
+    /// Records that the answer to a report named the applied set as the newest. An error of the
+    /// last poll stays shown.
     pub(super) fn record_up_to_date(&self) {
         let mut facts = self.lock();
         if facts.status.freshness.fault.is_none() {
@@ -200,8 +202,8 @@ impl LinkState {
             if is_news {
                 tracing::error!(
                     error = %error.message,
-                    "node id is used by another node; sets from CHaS are not applied, running containers are unaffected; \
-                     set a unique node.id on this node"
+                    "node id is used by another node; no set from CHaS is applied; running containers \
+                     are unaffected; set a unique node.id on this node"
                 );
             }
         }
@@ -233,8 +235,16 @@ impl LinkState {
 
 fn log_lost(call: &str, error: &ChasError) {
     if error.kind.is_unreachable() {
-        tracing::warn!(call, %error, "CHaS unreachable; running containers are unaffected; retrying");
+        tracing::warn!(
+            call,
+            %error,
+            "CHaS unreachable; running containers are unaffected; retrying"
+        );
     } else {
-        tracing::warn!(call, %error, "CHaS call failed; running containers are unaffected; retrying");
+        tracing::warn!(
+            call,
+            %error,
+            "CHaS call failed; running containers are unaffected; retrying"
+        );
     }
 }

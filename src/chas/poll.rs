@@ -17,13 +17,17 @@ const INTERVAL: Duration = Duration::from_secs(15);
 const SPACING: Duration = Duration::from_secs(1);
 /// Time that a waited poll still has to be answered after another call announced news.
 const NEWS_GRACE: Duration = Duration::from_secs(1);
-/// Backoff before a set that was not fully applied is asked for again: the first wait and the longest.
+/// Backoff before a set that was not fully applied is asked for again: the first wait and the
+/// longest.
 const REAPPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
-/// After a set, the next poll is spread over this much time for each node of the cluster, up to the maximum.
+/// After a set, the next poll is spread over this much time for each node of the cluster, up to the
+/// maximum.
 const NEWS_SPREAD: (Duration, Duration) = (Duration::from_micros(300), Duration::from_secs(3));
-/// Longest time that polls wait for a report to be answered: reports alone may be what does not work.
+/// Longest time that polls wait for a report to be answered: reports alone may be what does not
+/// work.
 const REPORT_PATIENCE: Duration = Duration::from_secs(300);
-/// After that, longest time until a report ends, unless CHaS asked for a longer pause between reports.
+/// After that, longest time until a report ends, unless CHaS asked for a longer pause between
+/// reports.
 const REPORT_ATTEMPT: Duration = Duration::from_secs(90);
 
 /// The timing of the next poll.
@@ -47,7 +51,8 @@ struct Reapply {
 }
 
 impl Reapply {
-    /// The tag for a poll, and the latest time of the next one. Without a tag, CHaS sends the set again.
+    /// The tag for a poll, and the latest time of the next one. Without a tag, CHaS sends the set
+    /// again.
     fn tag(&mut self, last: &LastApplied) -> (Option<String>, Option<Instant>) {
         let is_same = self.epoch == last.epoch && self.generation == last.generation;
         if last.fully_applied || !is_same {
@@ -73,10 +78,12 @@ impl Reapply {
 }
 
 impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
-    /// Polls until the node has to register again. The first poll waits for more than `reports` answered reports.
+    /// Polls until the node has to register again. The first poll waits for more than `reports`
+    /// answered reports.
     pub(super) async fn poll_for_ever(&self, reports: u64) {
         let (mut reapply, mut attempts, mut wait) = (Reapply::default(), 0, PollWait::default());
-        // The stored set may be the one CHaS lists. It says so at once if the first poll has no wait.
+        // The stored set may be the one CHaS lists. It says so at once if the first poll has no
+        // wait.
         let (mut next, mut is_immediate) = (NextPoll::Paced, true);
         self.await_report(reports).await;
         let mut wanted = self.state.poll_wanted.subscribe();
@@ -125,7 +132,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         }
     }
 
-    /// Acts on an answer. `was_news`: the answer before was a new set; `had_no_wait`: CHaS was not asked to keep this poll open.
+    /// Acts on an answer. `was_news`: the answer before was a new set; `had_no_wait`: CHaS was not
+    /// asked to keep this poll open.
     async fn digest_reply(
         &self,
         reply: PollReply,
@@ -144,8 +152,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 }
             }
             PollReply::Set(reply) => {
-                // Only a poll with the tag of the current set shows whether CHaS keeps polls open; with a server that
-                // changes the tag each time, it never does.
+                // Only a poll with the tag of the current set shows whether CHaS keeps polls open;
+                // with a server that changes the tag each time, it never does.
                 let set = &reply.set;
                 let is_other = Some(set.generation) != last.generation
                     || Some(&set.epoch) != last.epoch.as_ref();
@@ -160,7 +168,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         }
     }
 
-    /// Records an error of a poll and waits before the next one. `false`: the node has to register again.
+    /// Records an error of a poll and waits before the next one. `false`: the node has to register
+    /// again.
     async fn digest_error(
         &self,
         error: &ChasError,
@@ -196,8 +205,9 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         true
     }
 
-    /// Waits until more than `answered` reports were answered, so that CHaS learns the node's state before it is polled. Where
-    /// none is answered for long, the poll goes ahead right after a report that failed.
+    /// Waits until more than `answered` reports were answered, so that CHaS learns the node's state
+    /// before it is polled. Where none is answered for long, the poll goes ahead right after a
+    /// report that failed.
     async fn await_report(&self, answered: u64) {
         let mut reports = self.state.reports.subscribe();
         let next = reports.wait_for(|reports| reports.answered > answered);
@@ -232,7 +242,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         tokio::time::sleep_until(started + SPACING).await;
     }
 
-    /// Applies a set. `known` is the generation that was applied when the poll was sent. `false`: the set is not in force.
+    /// Applies a set. `known` is the generation that was applied when the poll was sent. `false`:
+    /// the set is not in force.
     async fn apply(&self, reply: SetReply, known: Option<u64>) -> bool {
         self.state.set_poll_after(reply.poll_after);
         let generation = reply.set.generation;
@@ -303,8 +314,8 @@ fn log_outcome(outcome: &PullOutcome, generation: u64) {
             generation,
             count = names.len(),
             names = names.join(" "),
-            "prune awaits confirmation: the set from CHaS would remove many containers at once; to allow it, run: \
-             chas-node-agent confirm"
+            "prune awaits confirmation: the set from CHaS would remove many containers at once; \
+             to allow it, run: chas-node-agent confirm"
         );
     }
 }

@@ -10,9 +10,11 @@ use super::jitter;
 const WAIT_MAX: Duration = Duration::from_secs(55);
 /// Random share of the wait, so that polls that began together drift apart.
 const SPREAD: Duration = Duration::from_secs(5);
-/// Shortest wait. After a set that many nodes got at once, the first poll ends at any time from this on.
+/// Shortest wait. After a set that many nodes got at once, the first poll ends at any time from
+/// this on.
 const WAIT_MIN: Duration = Duration::from_secs(5);
-/// Time after which the limit learned from a proxy is dropped: it may have been a server that was restarted.
+/// Time after which the limit learned from a proxy is dropped: it may have been a server that was
+/// restarted.
 const LEARNED_FOR: Duration = Duration::from_secs(600);
 
 /// The wait for polls, shortened where a proxy cuts them off.
@@ -35,7 +37,8 @@ impl Default for PollWait {
 }
 
 impl PollWait {
-    /// The wait of the next poll. After news that many nodes got at once, it is drawn from the whole range.
+    /// The wait of the next poll. After news that many nodes got at once, it is drawn from the
+    /// whole range.
     pub(super) fn next(&mut self, is_after_news: bool) -> Duration {
         if self
             .learned_until
@@ -56,8 +59,8 @@ impl PollWait {
         self.cuts = 0;
     }
 
-    /// Records that a poll was cut off after `waited`. Once, a server was restarted or is unreachable; twice in a row, a proxy
-    /// cuts silent connections.
+    /// Records that a poll was cut off after `waited`. Once, a server was restarted or is
+    /// unreachable; twice in a row, a proxy cuts silent connections.
     pub(super) fn record_cut(&mut self, waited: Duration) {
         let is_cut = waited > WAIT_MIN && waited < self.most;
         self.cuts = if is_cut { self.cuts + 1 } else { 0 };

@@ -1,4 +1,5 @@
-//! Reports the node's state to CHaS: at an interval, soon after a change, and first of all when CHaS is reachable again.
+//! Reports the node's state to CHaS: at an interval, soon after a change, and first of all when
+//! CHaS is reachable again.
 
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::client::ChasError;
 use super::wire::{Report, ReportContent, ReportReply};
 use super::{ChasCalls, ChasLink, LinkNode, jitter};
 
-/// Time for which changes are collected into one report, and its random share: nodes that got news at once report apart.
+/// Time for which changes are collected into one report, and its random share: nodes that got news
+/// at once report apart.
 const COLLECT: Duration = Duration::from_millis(200);
 const COLLECT_SPREAD: Duration = Duration::from_millis(600);
 /// Shortest time between the starts of two reports.
@@ -115,7 +117,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         if reply.send_all && !sent.is_full {
             self.state.report_now();
         }
-        // An early report does not move the interval: nodes that got news at once would report together from then on.
+        // An early report does not move the interval: nodes that got news at once would report
+        // together from then on.
         if progress.due <= sent.at + SPACING {
             let interval = self.state.health_after();
             progress.due =
@@ -142,7 +145,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         }
     }
 
-    /// Waits until the next report: its interval ends, it is asked for, or the content is no longer `before`.
+    /// Waits until the next report: its interval ends, it is asked for, or the content is no longer
+    /// `before`.
     async fn until_due(
         &self,
         sent_at: Instant,

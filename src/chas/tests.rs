@@ -1,4 +1,5 @@
-//! The link over calls that only play their part, in virtual time; the client over sockets; and what answers are believed.
+//! The link over calls that only play their part, in virtual time; the client over sockets; and
+//! what answers are believed.
 
 mod answers;
 mod client;

@@ -1,4 +1,5 @@
-//! Bodies of the requests and answers between a node and the CHaS API, and the checks of what CHaS sends.
+//! Bodies of the requests and answers between a node and the CHaS API, and the checks of what CHaS
+//! sends.
 
 use std::time::Duration;
 

@@ -19,7 +19,8 @@ const REFUSALS_MAX: u32 = 3;
 pub enum ChasErrorKind {
     /// CHaS gave no answer, or one that promises a better one (429, 5xx): retry soon.
     Unreachable,
-    /// A certificate was rejected, or the node's own credentials cannot be read: retry soon, and at once when files change.
+    /// A certificate was rejected, or the node's own credentials cannot be read: retry soon, and at
+    /// once when files change.
     TlsRejected,
     /// CHaS rejects the token, or what it permits.
     Unauthorized,
@@ -72,7 +73,8 @@ pub struct ChasError {
     pub is_answer: bool,
     /// Whether an established connection broke off before there was an answer.
     pub is_cut: bool,
-    /// Credentials that were used; see [`ChasCalls::has_other_credentials`](crate::chas::ChasCalls::has_other_credentials).
+    /// Credentials that were used; see
+    /// [`ChasCalls::has_other_credentials`](crate::chas::ChasCalls::has_other_credentials).
     pub credentials_fingerprint: u64,
 }
 
@@ -96,8 +98,8 @@ impl ChasError {
         }
     }
 
-    /// Whether the node has to register again after `attempts` errors in a row. Repeated refusals count, because the
-    /// registration itself may be what is wrong.
+    /// Whether the node has to register again after `attempts` errors in a row. Repeated refusals
+    /// count, because the registration itself may be what is wrong.
     pub(in crate::chas) const fn requires_registration(&self, attempts: u32) -> bool {
         match self.kind {
             ChasErrorKind::NodeUnknown | ChasErrorKind::IdentityConflict => true,
@@ -111,7 +113,8 @@ impl ChasError {
     }
 }
 
-/// The code and the text of an error body: an RFC 9457 problem, or any JSON object with similar members.
+/// The code and the text of an error body: an RFC 9457 problem, or any JSON object with similar
+/// members.
 pub(super) fn problem(body: &[u8]) -> (String, String) {
     let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let first = |names: &[&str]| {

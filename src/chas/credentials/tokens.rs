@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{CredentialsError, lock, read};
-use crate::config::{Chas, Secret};
+use crate::config::{ChasSection, Secret};
 
 /// Tokens for one server.
 #[derive(Debug)]
@@ -35,7 +35,8 @@ struct TokenState {
 #[derive(Debug)]
 struct IssuedToken {
     token: Secret,
-    /// Digest of the operator's token at that time. Once the operator gives another, the issued one is void.
+    /// Digest of the operator's token at that time. Once the operator gives another, the issued one
+    /// is void.
     given_sha256: String,
 }
 
@@ -51,7 +52,7 @@ struct StoredToken {
 impl Tokens {
     /// The tokens for the server in `chas`; an issued one is kept in `issued_file`. Blocks.
     #[must_use]
-    pub fn new(chas: &Chas, issued_file: Option<PathBuf>) -> Self {
+    pub fn new(chas: &ChasSection, issued_file: Option<PathBuf>) -> Self {
         let url = chas.url.to_string();
         let issued = issued_file
             .as_deref()
@@ -84,8 +85,8 @@ impl Tokens {
             .ok_or_else(|| CredentialsError::NoToken { path: path.clone() })
     }
 
-    /// The token for the next call: the issued one, unless CHaS refused it or the operator has given another since. An error
-    /// of the operator's file matters only without an issued token.
+    /// The token for the next call: the issued one, unless CHaS refused it or the operator has
+    /// given another since. An error of the operator's file matters only without an issued token.
     pub(super) fn current(
         &self,
         given: Result<Option<Secret>, CredentialsError>,
@@ -102,8 +103,9 @@ impl Tokens {
         }
     }
 
-    /// Records that CHaS refused `token` (`None`: a call without one). `true`: it was the issued one, and the operator's is
-    /// used next. After a refusal of the operator's, the issued one is tried again, since either answer may be a mistake.
+    /// Records that CHaS refused `token` (`None`: a call without one). `true`: it was the issued
+    /// one, and the operator's is used next. After a refusal of the operator's, the issued one is
+    /// tried again, since either answer may be a mistake.
     pub fn refused(&self, token: Option<&Secret>) -> bool {
         let mut state = lock(&self.state);
         let issued = state.issued.as_ref().map(|issued| &issued.token);
@@ -112,7 +114,8 @@ impl Tokens {
         is_refused
     }
 
-    /// Takes over a token that CHaS issued, and stores it. Where it cannot be stored, it is used until the agent stops. Blocks.
+    /// Takes over a token that CHaS issued, and stores it. Where it cannot be stored, it is used
+    /// until the agent stops. Blocks.
     pub fn issue(&self, token: &str) {
         let Some(token) = parse_token(token.as_bytes()) else {
             return tracing::warn!("token issued by CHaS ignored: it does not fit into a header");

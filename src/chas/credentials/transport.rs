@@ -5,16 +5,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use super::{CredentialsError, lock, read};
-use crate::config::Chas;
+use crate::config::ChasSection;
 use crate::lookup::Lookup;
 
 /// Timeout of the connection to a name server or host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Interval of TCP keepalives: a peer that vanished is noticed during a waited poll. Reports come as often, so that their
-/// connection sends none.
+/// Interval of TCP keepalives: a peer that vanished is noticed during a waited poll. Reports come
+/// as often, so that their connection sends none.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Factory of the HTTP client, built again when the certificates' files change. Many links may share one.
+/// Factory of the HTTP client, built again when the certificates' files change. Many links may
+/// share one.
 #[derive(Debug, Default)]
 pub struct Transport {
     is_tls: bool,
@@ -24,7 +25,8 @@ pub struct Transport {
     built: Mutex<Option<(Pem, reqwest::Client)>>,
 }
 
-/// Content of the certificates' files: the authorities, and the agent's own certificate with its key.
+/// Content of the certificates' files: the authorities, and the agent's own certificate with its
+/// key.
 #[derive(Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Pem {
     authorities: Vec<u8>,
@@ -34,7 +36,7 @@ pub(super) struct Pem {
 impl Transport {
     /// A transport for the server in `chas`.
     #[must_use]
-    pub fn new(chas: &Chas) -> Self {
+    pub fn new(chas: &ChasSection) -> Self {
         Self {
             is_tls: chas.url.scheme() == "https",
             ca_file: chas.ca_file.clone(),
@@ -79,7 +81,8 @@ impl Transport {
             .tcp_keepalive(KEEPALIVE)
             // A redirect is a captive portal's answer, or would send the token elsewhere.
             .redirect(reqwest::redirect::Policy::none())
-            // With HTTP/1, a waited poll and a report use two connections: one that hangs does not hold up the other.
+            // With HTTP/1, a waited poll and a report use two connections: one that hangs does not
+            // hold up the other.
             .http1_only();
         if self.ca_file.is_some() {
             builder =

@@ -1,4 +1,5 @@
-//! The client over real sockets: what each answer means, and that nothing it sends is believed, waited for or kept beyond bounds.
+//! The client over real sockets: what each answer means, and that nothing it sends is believed,
+//! waited for or kept beyond bounds.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::chas::ChasCalls as _;
 use crate::chas::client::{CallTimeouts, ChasClient, ChasErrorKind, PollReply};
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
-use crate::config::{Chas, Secret};
+use crate::config::{ChasSection, Secret};
 
 /// What is sent in answer to each request, in turn; the last one again and again.
 #[derive(Clone)]
@@ -26,7 +27,7 @@ enum Answer {
 }
 
 struct Door {
-    chas: Chas,
+    chas: ChasSection,
     asked: Arc<Mutex<Vec<String>>>,
     _open: AbortOnDropHandle<()>,
 }
@@ -62,7 +63,7 @@ async fn door(answers: Vec<Answer>) -> Door {
             }
         }
     });
-    let chas = Chas {
+    let chas = ChasSection {
         url,
         token: None,
         token_file: None,
@@ -76,7 +77,7 @@ async fn door(answers: Vec<Answer>) -> Door {
     }
 }
 
-fn client(chas: &Chas, issued: Option<&Path>) -> ChasClient {
+fn client(chas: &ChasSection, issued: Option<&Path>) -> ChasClient {
     let tokens = Arc::new(Tokens::new(chas, issued.map(Path::to_owned)));
     let credentials = ChasCredentials {
         transport: Arc::new(Transport::new(chas)),
@@ -366,8 +367,8 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     // Over a restart, too.
     let again = client(&door.chas, Some(&kept));
     poll(&again).await.unwrap();
-    // CHaS does not know it any more: the node is to register with what it was given. Where that is worth nothing either, the
-    // first answer may have been a mistake.
+    // CHaS does not know it any more: the node is to register with what it was given. Where that is
+    // worth nothing either, the first answer may have been a mistake.
     assert_eq!(poll(&again).await.unwrap_err(), ChasErrorKind::NodeUnknown);
     let error = again.register(&registration).await.unwrap_err();
     assert_eq!(error.kind, ChasErrorKind::Unauthorized);

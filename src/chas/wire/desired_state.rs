@@ -1,4 +1,5 @@
-//! `GET /nodes/{node_id}/desired-state`: the set that CHaS lists for the node, and the checks it must pass.
+//! `GET /nodes/{node_id}/desired-state`: the set that CHaS lists for the node, and the checks it
+//! must pass.
 
 use std::time::Duration;
 
@@ -25,11 +26,12 @@ pub struct SetReply {
     pub poll_after: Option<Duration>,
 }
 
-/// Parses a set for `node_id`. `etag` and `sent_after`, the store's change counter when the poll was sent, are kept with it.
+/// Parses a set for `node_id`. `etag` and `sent_after`, the store's change counter when the poll
+/// was sent, are kept with it.
 ///
 /// # Errors
-/// A sentence that says why the body is not a complete set for this node. Invalid entries are no reason: they are listed in
-/// the set as rejected.
+/// A sentence that says why the body is not a complete set for this node. Invalid entries are no
+/// reason: they are listed in the set as rejected.
 pub fn parse_set(
     body: &[u8],
     node_id: &str,
@@ -119,7 +121,8 @@ fn parse_entries(entries: &[Value]) -> (Vec<parse::Deploy>, Vec<Rejected>) {
                 } else {
                     Vec::new()
                 };
-                // Every name counts, however many there are: a container with a rejected name is left alone.
+                // Every name counts, however many there are: a container with a rejected name is
+                // left alone.
                 rejected.push(Rejected {
                     name: entry["name"].as_str().map(str::to_owned),
                     index: Some(index),

@@ -18,8 +18,9 @@ pub struct Report {
     pub up_to_seq: u64,
 }
 
-/// A report without its content, for a server that keeps it ([`super::RegisterReply::report_changes`]). For a node with fifty
-/// containers, it has a tenth of the bytes.
+/// A report without its content, for a server that keeps it
+/// ([`super::RegisterReply::report_changes`]). For a node with fifty containers, it has a tenth of
+/// the bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Heartbeat<'a> {
     /// Measurements.
@@ -91,7 +92,8 @@ pub struct ReportContent {
     pub observed_generation: Option<u64>,
     /// Epoch of the set that is stored.
     pub observed_epoch: Option<String>,
-    /// Generation of the newest set to which the node has converged. `None`: none since the agent started.
+    /// Generation of the newest set to which the node has converged. `None`: none since the agent
+    /// started.
     pub applied_generation: Option<u64>,
     /// Whether the node has converged: nothing is left to do for the desired state.
     pub converged: bool,
@@ -114,8 +116,8 @@ pub struct ReportContent {
 }
 
 impl ReportContent {
-    /// A copy without the times of next attempts, which move on with each attempt. Where two copies differ, the change is
-    /// worth a report of its own.
+    /// A copy without the times of next attempts, which move on with each attempt. Where two copies
+    /// differ, the change is worth a report of its own.
     #[must_use]
     pub fn without_retry_times(&self) -> Self {
         let mut content = self.clone();
@@ -175,7 +177,8 @@ pub struct ContainerReport {
 /// The age of the set that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SetFreshness {
-    /// Source of the desired state: `chas` once CHaS confirmed it since the agent started, `disk` before.
+    /// Source of the desired state: `chas` once CHaS confirmed it since the agent started, `disk`
+    /// before.
     pub source: &'static str,
     /// Seconds since CHaS last confirmed the set. `None`: not since the agent started.
     pub age_s: Option<u64>,
