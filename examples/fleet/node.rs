@@ -1,4 +1,5 @@
-//! A node without containers: the agent's own link and client, with a store that is a variable.
+//! A node without containers: the agent's own link and client, with the last set in a variable as
+//! its store.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -135,7 +136,7 @@ impl LinkNode for FleetNode {
     }
 
     fn identity(&self) -> marks::Link {
-        // It met CHaS before it was booted.
+        // The node registered in an earlier boot.
         marks::Link {
             cluster_size: self.cluster_size,
             ..marks::Link::default()
@@ -147,7 +148,7 @@ impl LinkNode for FleetNode {
     }
 }
 
-/// The agent's client, counted: what did not reach the server is no call.
+/// The agent's client, which counts calls that reached the server.
 struct CountedClient {
     client: ChasClient,
     tally: Arc<Tally>,
@@ -201,7 +202,7 @@ fn name(number: usize) -> String {
     format!("worker-{number:05}")
 }
 
-/// Starts all nodes' links. They share the HTTP client, as they share the process: its connections are theirs.
+/// Starts the links of all nodes, which share one HTTP client and its connections.
 pub(crate) fn start_all(
     nodes: usize,
     url: &str,
@@ -212,7 +213,7 @@ pub(crate) fn start_all(
 ) -> anyhow::Result<()> {
     let url = format!("{url}/")
         .parse()
-        .context("the server's own address")?;
+        .context("the URL of the server is invalid")?;
     let token = Some(Secret::new(JOIN_TOKEN));
     let chas = ChasSection {
         url,
