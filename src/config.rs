@@ -1,5 +1,5 @@
 //! Configuration from flags, environment and file, as typed values; or every error in it at once.
-//! It knows nothing of ours, and nobody else reads the environment.
+//! This room knows no other, and no other reads the environment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -33,7 +33,7 @@ pub struct Config {
     pub api: ApiSection,
     /// The CHaS API server. `None`: the node runs only containers that are pushed to it.
     pub chas: Option<ChasSection>,
-    /// This node.
+    /// The node itself.
     pub node: NodeSection,
     /// The connection to containerd.
     pub containerd: ContainerdSection,
@@ -124,7 +124,7 @@ pub struct LoggingSection {
 pub enum LogFormat {
     /// Text for people.
     Text,
-    /// One JSON object for each line.
+    /// A JSON object for each line.
     Json,
 }
 

@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One error in the configuration.
+/// An error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// Origin of the value.

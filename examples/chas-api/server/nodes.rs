@@ -88,7 +88,7 @@ pub(super) enum ReportOutcome {
     Unknown,
 }
 
-/// One registered node.
+/// A registered node.
 #[derive(Clone, Debug)]
 pub(super) struct KnownNode {
     pub(super) registration: Arc<Registration>,

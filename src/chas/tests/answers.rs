@@ -1,4 +1,4 @@
-//! What is believed of what CHaS lists.
+//! Tests of the checks of answers from CHaS.
 
 use serde_json::{Value, json};
 use state::ownership::PulledSet;

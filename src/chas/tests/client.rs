@@ -1,5 +1,4 @@
-//! The client over real sockets: what each answer means, and that nothing it sends is believed,
-//! waited for or kept beyond bounds.
+//! Tests of the client over real sockets: the meaning of each answer, its limits of size and time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -15,14 +14,14 @@ use crate::chas::client::{CallTimeouts, ChasClient, ChasErrorKind, PollReply};
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::config::{ChasSection, Secret};
 
-/// What is sent in answer to each request, in turn; the last one again and again.
+/// An answer to a request; the last one is sent again and again.
 #[derive(Clone)]
 enum Answer {
-    /// This, and then the connection is closed.
+    /// Bytes, after which the connection is closed.
     Whole(Vec<u8>),
-    /// This, over and over, with a pause in between.
+    /// Bytes that are sent over and over, with a pause in between.
     Drip(Vec<u8>, Duration),
-    /// Nothing.
+    /// No bytes at all.
     Silence,
 }
 
@@ -286,7 +285,7 @@ async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
     }
 }
 
-/// What was shown in each request so far.
+/// Tokens of the requests so far.
 fn shown(door: &Door) -> Vec<String> {
     let asked = door.asked.lock().unwrap();
     let token = |head: &String| {

@@ -1,4 +1,4 @@
-//! What follows where CHaS is away, refuses, or answers what it should not.
+//! Tests of the link where CHaS is unreachable, refuses calls, or sends invalid answers.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the link is tried with: a server and nodes that only play their part, in virtual time.
+//! Fakes for tests of the link: a server and nodes, in virtual time.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -21,25 +21,25 @@ use crate::chas::wire::{
 use crate::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
 use crate::metrics::Metrics;
 
-/// A server that answers as it is told to, and writes down who called when.
+/// A server that answers as a test tells it, and records its calls.
 #[derive(Default)]
 pub(super) struct Server {
     pub(super) calls: Mutex<Vec<(Instant, &'static str)>>,
-    /// By call; none: it answers well.
+    /// Errors by call; a call without one succeeds.
     pub(super) faults: Mutex<BTreeMap<&'static str, (ChasErrorKind, Option<Duration>)>>,
     pub(super) generation: AtomicU64,
-    /// It holds polls.
+    /// Whether the server keeps polls open.
     pub(super) holds: bool,
     pub(super) changed: Notify,
     pub(super) cluster_size: Option<u64>,
-    /// It keeps what it was told.
+    /// Whether the server keeps reports.
     pub(super) keeps: bool,
     pub(super) forgets: AtomicBool,
-    /// An answer to a poll takes so long.
+    /// Time that an answer to a poll takes.
     pub(super) poll_takes: Duration,
-    /// Its sets have no tag.
+    /// Whether sets have no tag.
     pub(super) tagless: bool,
-    /// Its sets have another tag each time.
+    /// Whether a set has another tag each time.
     pub(super) fickle: bool,
 }
 
@@ -66,7 +66,7 @@ impl Server {
         self.changed.notify_waiters();
     }
 
-    /// The calls since the last time, without their times.
+    /// The calls since the last time this was called.
     pub(super) fn heard(&self) -> Vec<&'static str> {
         self.calls
             .lock()
@@ -97,7 +97,7 @@ pub(super) fn error(kind: ChasErrorKind, retry_after: Option<Duration>) -> ChasE
     }
 }
 
-/// One node's calls to it.
+/// The calls of one node to a server.
 pub(super) struct Line(pub(super) Arc<Server>);
 
 impl ChasCalls for Line {
@@ -170,7 +170,7 @@ impl ChasCalls for Line {
     }
 }
 
-/// What a small node says of itself.
+/// The registration of a small node.
 pub(super) fn registration() -> Registration {
     let resources = NodeCapacity {
         cpu_cores: 1,

@@ -1,4 +1,4 @@
-//! Many nodes and one server: that none of them meet at its door.
+//! Tests of many nodes with one server: their calls must not come at one moment.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! When calls are made, and what follows from their answers, where nothing is wrong.
+//! Tests of the link's calls and their timing while CHaS answers.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

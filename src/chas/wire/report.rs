@@ -139,7 +139,7 @@ pub struct PendingPrune {
     pub generation: u64,
 }
 
-/// One container in a report.
+/// A container in a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ContainerReport {
     /// Id of the container.

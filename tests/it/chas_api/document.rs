@@ -1,11 +1,11 @@
-//! The document, against itself and against the server that reads it.
+//! Tests of the OpenAPI document: its own form, and its agreement with the server.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::contract::{OPENAPI, faults};
 
-/// The keywords that the server's own reading of the document knows, and those that say nothing about a body.
+/// Keywords that the server's checks support, and those that do not constrain a body.
 const KNOWN: [&str; 18] = [
     "$ref",
     "additionalProperties",
@@ -86,7 +86,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_one() {
     }
 }
 
-/// Each way in which one place of `value` can be otherwise.
+/// Variants of `value`, each changed in one place.
 fn variants(value: &Value) -> Vec<Value> {
     let mut found: Vec<_> = [
         json!(null),
