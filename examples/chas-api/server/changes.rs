@@ -1,5 +1,6 @@
 //! Changes of sets: written to the disk, then published, then answered.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
 use serde_json::Value;
@@ -7,7 +8,7 @@ use serde_json::Value;
 use super::Server;
 use super::etag::EtagCondition;
 use super::problem::Problem;
-use super::sets::{ContainerSet, DEFAULT, NAMES_MAX, SetChange};
+use super::sets::{ContainerSet, DEFAULT, DesiredSets, NAMES_MAX, SetChange};
 
 /// The origin of a change.
 #[derive(Debug)]
@@ -76,43 +77,7 @@ impl Server {
         let mut in_files = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let (after, generation) = {
             let wanted = self.wanted();
-            let set = wanted.entry(name).set;
-            match (by, change) {
-                (ChangeOrigin::Caller(_), SetChange::Put(_) | SetChange::Delete)
-                    if in_files.contains(name) =>
-                {
-                    return Err(Problem::SetInFile(format!(
-                        "the set of {name} comes from a file in the directory of --sets: change it there"
-                    )));
-                }
-                (ChangeOrigin::Caller(_), SetChange::Delete) if set.is_none() => {
-                    return Err(none_for(name));
-                }
-                (ChangeOrigin::Caller(condition), SetChange::Put(_) | SetChange::Delete)
-                    if !condition.allows(set.as_ref().map(|set| set.tag()).as_deref()) =>
-                {
-                    return Err(Problem::Precondition(
-                        "the set has changed: read it again, then change it".to_owned(),
-                    ));
-                }
-                (_, SetChange::Confirm(_))
-                    if set.is_none() && (name == DEFAULT || wanted.wish(name).is_none()) =>
-                {
-                    return Err(none_for(name));
-                }
-                (_, SetChange::Confirm(generation)) if *generation != wanted.generation(name) => {
-                    let now = wanted.generation(name);
-                    return Err(Problem::Precondition(format!(
-                        "the generation is {now} by now: check what it removes, then confirm it"
-                    )));
-                }
-                _ => {}
-            }
-            if wanted.is_full_for(name) {
-                return Err(Problem::Full(format!(
-                    "this server keeps at most {NAMES_MAX} sets"
-                )));
-            }
+            check_change(&wanted, &in_files, name, change, by)?;
             (wanted.after(name, change), wanted.generation(name))
         };
         let is_changed = after.is_some();
@@ -148,6 +113,54 @@ impl Server {
         let mut in_files = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         names.for_each(|name| _ = in_files.remove(&name));
     }
+}
+
+/// Checks that a change is permitted, and that its conditions hold.
+fn check_change(
+    wanted: &DesiredSets,
+    in_files: &BTreeSet<String>,
+    name: &str,
+    change: &SetChange,
+    by: &ChangeOrigin,
+) -> Result<(), Problem> {
+    let set = wanted.entry(name).set;
+    match (by, change) {
+        (ChangeOrigin::Caller(_), SetChange::Put(_) | SetChange::Delete)
+            if in_files.contains(name) =>
+        {
+            return Err(Problem::SetInFile(format!(
+                "the set of {name} comes from a file in the directory of --sets: change it there"
+            )));
+        }
+        (ChangeOrigin::Caller(_), SetChange::Delete) if set.is_none() => {
+            return Err(none_for(name));
+        }
+        (ChangeOrigin::Caller(condition), SetChange::Put(_) | SetChange::Delete)
+            if !condition.allows(set.as_ref().map(|set| set.tag()).as_deref()) =>
+        {
+            return Err(Problem::Precondition(
+                "the set has changed: read it again, then change it".to_owned(),
+            ));
+        }
+        (_, SetChange::Confirm(_))
+            if set.is_none() && (name == DEFAULT || wanted.wish(name).is_none()) =>
+        {
+            return Err(none_for(name));
+        }
+        (_, SetChange::Confirm(generation)) if *generation != wanted.generation(name) => {
+            let now = wanted.generation(name);
+            return Err(Problem::Precondition(format!(
+                "the generation is {now} by now: check what it removes, then confirm it"
+            )));
+        }
+        _ => {}
+    }
+    if wanted.is_full_for(name) {
+        return Err(Problem::Full(format!(
+            "this server keeps at most {NAMES_MAX} sets"
+        )));
+    }
+    Ok(())
 }
 
 /// The problem that no set is written for `name`.
