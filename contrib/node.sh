@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by quickstart and bench: a whole node (containerd, a registry, the agent) in one directory, and how it goes again.
-# It touches nothing of the host's containerd. NODE is the directory; everything else follows from it.
+# Sourced by quickstart and bench: functions that start a whole node (containerd, a registry, the agent) in the directory
+# NODE, and remove it. The host's own containerd is not touched.
 
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-# Names that another clone, or the agent installed on this host, does not use.
+# These names differ from those of another clone, and of an agent installed on this host.
 TAG=$(printf %s "$NODE" | cksum | cut -d' ' -f1)
 NAMESPACE=quickstart-$TAG
 BRIDGE=qs$TAG
@@ -16,7 +16,7 @@ BOLD='' RED='' PLAIN=''
 [[ ! -t 1 || ! -t 2 ]] || BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
 STEP='' STEP_LOG='' STEP_ADVICE='' STEP_BEGAN=0
 
-# step WHAT [LOG [ADVICE]]: ends the step before; if this one fails, the end of LOG and the ADVICE are shown.
+# step NAME [LOG [ADVICE]]: begins a step. If it fails, the end of LOG and the ADVICE are shown.
 step() {
     step_done
     STEP=$1 STEP_LOG=${2:-} STEP_ADVICE=${3:-} STEP_BEGAN=${EPOCHREALTIME/[.,]/}
@@ -39,7 +39,7 @@ fail() {
     exit 1
 }
 
-# For `trap … EXIT`: what failed, the end of its log, what to do.
+# For `trap … EXIT`: prints the failed step, the end of its log, and the advice.
 explain_failure() {
     local status=$?
     [[ $status -ne 0 && -n $STEP ]] || return 0
@@ -51,19 +51,19 @@ explain_failure() {
     [[ -z $STEP_ADVICE ]] || printf 'What to do: %s\n' "$STEP_ADVICE" >&2
 }
 
-need_root() { [[ $EUID -eq 0 ]] || fail "This makes network interfaces and containers: run it as root (sudo $0)."; }
+need_root() { [[ $EUID -eq 0 ]] || fail "$0 creates network interfaces and containers: run it as root (sudo $0)."; }
 
-# What would otherwise end in a riddle minutes later.
+# Checks the host for conditions that would fail minutes later without a clear message.
 check_host() {
     need_root
-    # The kernel takes 107 bytes for a socket's path; containerd adds `.ttrpc` to this one.
+    # A socket's path has at most 107 bytes; containerd appends `.ttrpc` to this one.
     [[ ${#SOCKET} -le 100 ]] || fail "$SOCKET is too long for a socket's path: clone into a directory with a shorter name."
     [[ $(stat -f -c %T "$REPOSITORY") != overlayfs ]] ||
-        fail "$REPOSITORY is on an overlay file system (are we in a container?), on which containerd cannot lay another: clone onto a disk."
+        fail "$REPOSITORY is on an overlay file system (inside a container?), on which containerd cannot mount another: clone onto a disk."
 }
 
-# Builds the agent with cargo's own progress to be seen, as the clone's owner if that is who called sudo. Sets AGENT.
-# build_agent [MORE...]: sets AGENT. What more cargo is to build besides it, as in `--example chas-api`.
+# build_agent [MORE...]: builds the agent with cargo, as the clone's owner if the owner called sudo, and sets AGENT. MORE are
+# further arguments of cargo, such as `--example chas-api`.
 build_agent() {
     local cargo=cargo as=()
     if [[ -n ${SUDO_USER:-} && $(stat -c %U "$REPOSITORY") == "$SUDO_USER" ]]; then
@@ -73,21 +73,22 @@ build_agent() {
     else
         cargo=$(PATH=$HOME/.cargo/bin:$PATH command -v cargo || true)
     fi
-    [[ -n $cargo ]] || fail "There is no cargo. Install Rust first: https://rustup.rs"
+    [[ -n $cargo ]] || fail "cargo is missing: install Rust from https://rustup.rs"
     (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" --bin chas-node-agent "$@")
     local target
     target=$(cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" metadata --format-version 1 --no-deps | jq -r .target_directory)
     AGENT=$target/${PROFILE/#dev/debug}/chas-node-agent
 }
 
-# alive NAME: the process that `launch NAME` started is still that process.
+# alive NAME: whether the process that `launch NAME` started still runs.
 alive() {
     local pid began now
     read -r pid began 2>/dev/null <"$NODE/$1.pid" || return 1
     now=$(cut -d' ' -f3,22 "/proc/$pid/stat" 2>/dev/null) && [[ $now == *" $began" && $now != Z* ]]
 }
 
-# launch NAME READY COMMAND...: starts it in the background unless it runs, and waits until the shell code READY succeeds.
+# launch NAME READY COMMAND...: starts a command in the background unless it runs, and waits until the shell code READY
+# succeeds.
 launch() {
     local name=$1 ready=$2 attempt
     shift 2
@@ -96,18 +97,18 @@ launch() {
     else
         setsid "$@" >>"$NODE/$name.log" 2>&1 </dev/null &
         local pid=$!
-        # Gone already? Then `alive` finds out.
+        # If the process has ended already, `alive` notices.
         echo "$pid $(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null)" >"$NODE/$name.pid"
     fi
     for attempt in {1..300}; do
         eval "$ready" >/dev/null 2>&1 && return
-        alive "$name" || fail "$name ended at once."
+        alive "$name" || fail "$name ended during its start: read $NODE/$name.log"
         sleep 0.1
     done
-    fail "$name does not answer after ${attempt}00 ms."
+    fail "$name gave no answer within ${attempt}00 ms: read $NODE/$name.log"
 }
 
-# stop NAME: asks it to end, waits, kills.
+# stop NAME: terminates a process, and kills it after 10 s.
 stop() {
     local pid attempt
     alive "$1" || return 0
@@ -120,7 +121,7 @@ stop() {
     kill -9 "$pid" 2>/dev/null || true
 }
 
-# choose NAME FIRST: a TCP port that nobody listens on, from FIRST up; the same again as long as the node lives.
+# choose_port NAME FIRST: a free TCP port from FIRST up; the same one as long as the node exists.
 choose_port() {
     local file=$NODE/$1.port port=$2
     if [[ ! -s $file ]]; then
@@ -130,7 +131,7 @@ choose_port() {
     cat "$file"
 }
 
-# A /24 that no route of this host touches; the same again as long as the node lives.
+# choose_subnet: a /24 that no route of this host covers; the same one as long as the node exists.
 choose_subnet() {
     local number
     if [[ ! -s $NODE/subnet ]]; then
@@ -172,12 +173,12 @@ END
     launch registry "curl -fs http://$REGISTRY/v2/" docker-registry serve "$NODE/registry.yml"
 }
 
-# The nginx image of our own making, in the registry as nginx:latest. It listens on port 80; with `-c /etc/nginx/PORT.conf`
-# on PORT, for each PORT given.
+# push_nginx [PORT...]: builds an nginx image and pushes it as nginx:latest. It listens on port 80, or with
+# `-c /etc/nginx/PORT.conf` on one of these ports.
 push_nginx() {
     local port
     if curl -fs -o /dev/null "http://$REGISTRY/v2/nginx/manifests/latest" -H 'Accept: application/vnd.oci.image.manifest.v1+json'; then
-        say "nginx:latest is there already"
+        say "the registry has nginx:latest already"
         return
     fi
     rm -rf "$NODE/nginx"
@@ -191,25 +192,25 @@ push_nginx() {
     rm -rf "$NODE/nginx"
 }
 
-# Starts the example of a CHaS API server; what a node is to run, it reads from $NODE/sets. Sets CHAS.
+# start_chas: starts the example of the CHaS API server, with the sets in $NODE/sets. Sets CHAS.
 start_chas() {
     local port
     port=$(choose_port chas 8780)
     CHAS=http://127.0.0.1:$port
     mkdir -p "$NODE/sets"
-    # Nodes for which nothing is listed at all ask but every ten minutes.
+    # A node without any set polls only every ten minutes.
     [[ -e $NODE/sets/quickstart.yaml ]] || echo 'containers: []' >"$NODE/sets/quickstart.yaml"
     launch chas "curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
         "$(dirname "$AGENT")/examples/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
 }
 
-# secret NAME: a token that is made once and kept.
+# secret NAME: prints a token, which is created once.
 secret() {
     [[ -s $NODE/$1 ]] || (umask 077 && head -c 24 /dev/urandom | base64 | tr -d '\n/+=' >"$NODE/$1")
     cat "$NODE/$1"
 }
 
-# Starts the agent on the state it left, or anew if it was built since. Sets API.
+# start_agent: starts the agent on its state, and restarts one that was built since. Sets API.
 start_agent() {
     local port subnet first
     port=$(choose_port agent 9090)
@@ -241,13 +242,13 @@ registry:
   insecure: [$REGISTRY]
 END
     if alive agent && [[ $AGENT -nt $NODE/agent.pid ]]; then
-        say "it was built anew: the old one makes place, its containers run on"
+        say "the agent was built again: replacing the old one; its containers keep running"
         stop agent
     fi
     launch agent "curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
 }
 
-# api METHOD PATH [BODY]: asks the agent. An error status is a failure; the body, which says why, comes out in any case.
+# api METHOD PATH [BODY]: calls the agent's API and prints the answer. Fails for an error status.
 api() {
     local arguments=(-sS -X "$1" -H "Authorization: Bearer $(cat "$NODE/token")" -w '\n%{http_code}') answer body
     [[ $# -lt 3 ]] || arguments+=(-H 'Content-Type: application/json' --data "$3")
@@ -257,11 +258,11 @@ api() {
     [[ ${answer##*$'\n'} == 2?? ]]
 }
 
-# node_down [MORE...]: takes the node away, whatever there is of it, with more lines for `sweep`. Says what it found.
+# node_down [MORE...]: removes the node, however much of it exists, with more lines for `sweep`. Prints what it found.
 node_down() {
     [[ -e $NODE ]] || return 0
     local name
     for name in agent chas containerd registry; do stop "$name"; done
     printf '%s\n' "namespace $NAMESPACE" "namespace $NAMESPACE-ctr" "bridge $BRIDGE" "$@" | sh "$REPOSITORY/contrib/sweep" "$NODE"
-    [[ ! -e $NODE ]] || fail "$NODE cannot be removed; see what holds it: grep $NODE /proc/mounts; fuser -vm $NODE"
+    [[ ! -e $NODE ]] || fail "$NODE cannot be removed: look for mounts and processes in it: grep $NODE /proc/mounts; fuser -vm $NODE"
 }

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced: installs the Debian or Ubuntu packages of programs that are missing, and nothing that is there.
+# Sourced: installs the Debian or Ubuntu packages of missing programs.
 
-# install_missing LOG PROGRAM:PACKAGE[,PACKAGE]...: says what it installs; fails with a sentence on stderr.
+# install_missing LOG PROGRAM:PACKAGE[,PACKAGE]...: prints the command it runs; on failure, a sentence on stderr.
 install_missing() {
     local log=$1 missing=() more pair
     shift
@@ -12,12 +12,12 @@ install_missing() {
     done
     [[ ${#missing[@]} -gt 0 ]] || return 0
     if ! command -v apt-get >/dev/null; then
-        echo "This host has no apt-get; install what gives you: ${missing[*]}" >&2
+        echo "This host has no apt-get: install the programs of these Debian packages yourself: ${missing[*]}" >&2
         return 1
     fi
     local install=(apt-get install -y -q --no-install-recommends "${missing[@]}")
     if [[ $EUID -ne 0 ]]; then
-        echo "Only root can do this: ${install[*]}" >&2
+        echo "Packages are missing; run as root: ${install[*]}" >&2
         return 1
     fi
     echo "${install[*]}"

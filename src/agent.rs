@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::listener::BoundedListener;
-use crate::chas::credentials::{Credentials, Tokens, Transport};
-use crate::chas::{Contact, Link};
+use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
+use crate::chas::{ChasLink, LinkState};
 use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         config.reconcile.resync_interval,
     );
     let reconciler = reconciler.counting(metrics.clone());
-    let contact = config.chas.as_ref().map(|_| Arc::new(Contact::default()));
+    let contact = config.chas.as_ref().map(|_| Arc::new(LinkState::default()));
     let (handle, logs) = (reconciler.handle(), logs_dir(&config));
     let node = Arc::new(node::AgentNode::new(
         writer.clone(),
@@ -160,10 +160,10 @@ fn announce(config: &Config) {
 fn link(
     config: &Config,
     node: &Arc<node::AgentNode>,
-    contact: Arc<Contact>,
+    contact: Arc<LinkState>,
     metrics: &Metrics,
     boot_id: String,
-) -> Option<(Link<AgentLink>, Arc<AgentLink>)> {
+) -> Option<(ChasLink<AgentLink>, Arc<AgentLink>)> {
     let chas = config.chas.as_ref()?;
     let this = Arc::new(AgentLink::new(
         Arc::clone(node),
@@ -171,17 +171,18 @@ fn link(
         config.clone(),
     ));
     let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
-    let credentials = Credentials {
+    let credentials = ChasCredentials {
         transport: Arc::new(Transport::new(chas)),
         tokens: Arc::new(tokens),
     };
-    let client = chas::client::Client::new(chas.url.clone(), config.node.id.clone(), credentials);
-    let settings = chas::Settings {
+    let client =
+        chas::client::ChasClient::new(chas.url.clone(), config.node.id.clone(), credentials);
+    let settings = chas::LinkSettings {
         boot_id,
         health_interval: config.monitoring.health_interval,
     };
     Some((
-        Link::new(
+        ChasLink::new(
             Arc::clone(&this),
             client,
             settings,

@@ -1,5 +1,5 @@
-//! How long to wait before another try: doubling, with full jitter; or what a server asks for. The only place that knows the
-//! crate `backoff`.
+//! Waits before the next attempt: exponential backoff with full jitter, or the wait that a server
+//! asks for. Only this file uses the crate `backoff`.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,14 +8,15 @@ use backoff::backoff::Backoff;
 
 /// A wait chosen at random between nothing and `initial` doubled `attempt` times, at most `max`.
 ///
-/// The whole range is used ("full jitter"), so that a thousand nodes that failed together do not come back together.
-/// `attempt` counts from 0.
+/// The whole range is used ("full jitter"), so that a thousand nodes that failed together do not
+/// come back together. `attempt` counts from 0.
 #[must_use]
 pub fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
     let ceiling = initial
         .saturating_mul(2_u32.saturating_pow(attempt))
         .min(max);
-    // The crate draws from its interval, give or take a factor of it: half the ceiling ± all of that.
+    // The crate draws from an interval around its initial one: half the ceiling, plus or minus all
+    // of it.
     let mut draw = ExponentialBackoffBuilder::new()
         .with_initial_interval(ceiling / 2)
         .with_randomization_factor(1.0)
@@ -24,7 +25,8 @@ pub fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
     draw.next_backoff().unwrap_or(ceiling).min(ceiling)
 }
 
-/// What a `Retry-After` asks for, in either of its forms (RFC 9110, 10.2.3). `None`: it is neither.
+/// The wait that a `Retry-After` header asks for, in seconds or as a date (RFC 9110, 10.2.3).
+/// `None`: it is neither.
 #[must_use]
 pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     match header.trim().parse() {

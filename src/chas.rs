@@ -1,13 +1,15 @@
-//! The agent's other half: it belongs to a fleet. It registers the node with the CHaS API, pulls what should run there, and
-//! reports how it is.
+//! The node's link to CHaS, its control plane: registers the node, polls for the set of containers
+//! it should run, and reports its state.
 //!
-//! CHaS is on no way of the reconciler: this room changes what is desired through [`Node`], and shows what is known. Whatever
-//! CHaS answers or does not answer, what runs goes on.
+//! The reconciler never waits for CHaS: this room changes the desired state through [`LinkNode`]
+//! and reports observed state. Whatever CHaS answers, or fails to answer, running containers are
+//! unaffected.
 //!
-//! - [`wire`] is what goes over the line, and what of it is believed.
-//! - [`client`] does one call; its faults are cut by what is to be done next.
-//! - [`Link`] is when calls are made: it registers, then reports and polls side by side until CHaS does not know the node any
-//!   more, or another one by its name. After a loss of contact, a report comes first and then a poll.
+//! - [`wire`] holds the bodies of requests and answers, and checks what CHaS sends.
+//! - [`client`] makes one call; its errors are cut by what the link does next.
+//! - [`ChasLink`] decides when calls are made: it registers, then reports and polls side by side
+//!   until CHaS no longer knows the node, or knows another one by its id. After CHaS was
+//!   unreachable, a report comes first and then a poll.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,119 +22,127 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff;
 use crate::metrics::Metrics;
-use client::{Client, Fault, FaultKind, Polled};
+use client::{ChasClient, ChasError, ChasErrorKind, PollReply};
 
 pub mod client;
-mod contact;
 pub mod credentials;
-mod hold;
+mod link_state;
 mod poll;
+mod poll_wait;
 mod report;
 pub mod wire;
 
 #[cfg(test)]
 mod tests;
 
-pub use contact::{Contact, Standing};
+pub use link_state::{LinkState, LinkStatus};
 
-/// How far apart nodes that boot together make contact, for each node of the cluster; and at most.
+/// Nodes that boot together spread their first call over this much time for each node of the
+/// cluster, up to the maximum.
 const SPREAD_PER_NODE: Duration = Duration::from_millis(10);
 const SPREAD_MAX: Duration = Duration::from_secs(30);
-/// Between tries where CHaS does not answer, or fails: doubling up to the second.
-const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// Where it answered that it does not want us so: a person has to do something.
-const REFUSED: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
-/// What the server does not offer is asked for again, after half of it at least.
-const NOT_OFFERED: Duration = Duration::from_secs(600);
-/// How often it is looked whether the token or the certificates in files are others by now.
-const FILES_LOOK: Duration = Duration::from_secs(2);
+/// Backoff while CHaS is unreachable or fails: the first wait and the longest.
+const UNREACHABLE_BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Backoff while CHaS refuses the node, which takes a person to change: the first wait and the
+/// longest.
+const REFUSED_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(300));
+/// A call that the server does not offer is tried again after half of this, up to one and a half
+/// times as long.
+const NOT_OFFERED_RETRY: Duration = Duration::from_secs(600);
+/// Interval at which the files of the token and the certificates are compared with what was sent,
+/// during a backoff.
+const CREDENTIALS_CHECK: Duration = Duration::from_secs(2);
 
-/// What is asked with.
+/// The set the node applied last; its tag is sent as `If-None-Match` with the next poll.
 #[derive(Clone, Debug, Default)]
-pub struct Asking {
-    /// The tag of the set that was taken last.
+pub struct LastApplied {
+    /// Entity tag of the set. `None`: CHaS gave none, or no set was applied yet.
     pub etag: Option<String>,
-    /// Its generation.
+    /// Generation of the set.
     pub generation: Option<u64>,
-    /// Its epoch.
+    /// Epoch of the set.
     pub epoch: Option<String>,
-    /// Everything of it could be had.
-    pub whole: bool,
-    /// The store's counter.
+    /// Whether everything in the set could be applied.
+    pub fully_applied: bool,
+    /// Change counter of the store.
     pub seq: u64,
 }
 
-/// What the link needs of the agent.
-pub trait Node: Send + Sync + 'static {
-    /// What the node is.
+/// The node as its link to CHaS needs it: facts to send, and the desired state to change.
+pub trait LinkNode: Send + Sync + 'static {
+    /// The node's facts for its registration.
     fn registration(&self) -> wire::Registration;
 
-    /// How it is.
+    /// The node's state for a report.
     fn report(&self) -> wire::Report;
 
-    /// A number that grows whenever a report may have changed.
+    /// A counter that grows whenever the report may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
-    /// What was pulled last.
-    fn asking(&self) -> Asking;
+    /// The set that was applied last.
+    fn last_applied(&self) -> LastApplied;
 
-    /// Takes in a set: durable, and acted on, when it answers. Otherwise, why it cannot be stored.
-    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send;
+    /// Applies a set. When it answers, the set is on disk and the reconciler is woken; an error
+    /// says why it cannot be stored.
+    fn apply_set(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send;
 
-    /// CHaS knows of everything up to this change.
-    fn acknowledged(&self, up_to_seq: u64) -> impl Future<Output = ()> + Send;
+    /// Notes that CHaS has acknowledged a report of every change up to `up_to_seq`.
+    fn report_acknowledged(&self, up_to_seq: u64) -> impl Future<Output = ()> + Send;
 
-    /// What this node is to CHaS.
-    fn link(&self) -> marks::NodeIdentity;
+    /// The stored identity of this node towards CHaS.
+    fn identity(&self) -> marks::NodeIdentity;
 
-    /// Keeps that CHaS answered in this boot, and how many nodes it has.
-    fn met(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send;
+    /// Stores that CHaS registered the node in this boot, and the number of nodes in its cluster
+    /// where CHaS gave it.
+    fn registered(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send;
 }
 
-/// The calls that a link makes. [`Client`] makes them over HTTP.
-pub trait Calls: Send + Sync + 'static {
+/// The calls that a link makes; [`ChasClient`] makes them over HTTP.
+pub trait ChasCalls: Send + Sync + 'static {
     /// Registers the node.
     fn register(
         &self,
         registration: &wire::Registration,
-    ) -> impl Future<Output = Result<wire::Welcome, Fault>> + Send;
+    ) -> impl Future<Output = Result<wire::RegisterReply, ChasError>> + Send;
 
-    /// Reports how the node is; all of it, or (unless `whole`) that nothing but its vitals changed.
+    /// Reports the node's state: all of it, or only its vitals where `is_full` is false.
     fn report(
         &self,
         report: &wire::Report,
-        whole: bool,
-    ) -> impl Future<Output = Result<wire::Acknowledgement, Fault>> + Send;
+        is_full: bool,
+    ) -> impl Future<Output = Result<wire::ReportReply, ChasError>> + Send;
 
-    /// Asks what should run, and whether it is still what `etag` stands for; CHaS may hold the answer so long, in whole
-    /// seconds, while it is.
+    /// Polls for a set other than the one tagged `etag`. CHaS may keep the poll open for `wait`, in
+    /// whole seconds, while there is none. `requested_at_seq` is the store's change counter, kept with
+    /// the set.
     fn poll(
         &self,
         etag: Option<&str>,
         requested_at_seq: u64,
-        hold: Duration,
-    ) -> impl Future<Output = Result<Polled, Fault>> + Send;
+        wait: Duration,
+    ) -> impl Future<Output = Result<PollReply, ChasError>> + Send;
 
-    /// Whether the operator gives another token or other certificates than those ([`Fault::shown`]).
+    /// Whether the operator's token or certificates differ from those of
+    /// [`ChasError::credentials_fingerprint`].
     fn has_other_credentials(&self, than: u64) -> impl Future<Output = bool> + Send;
 }
 
-/// What can be set.
+/// Settings of a link that do not change while it runs.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The boot.
+pub struct LinkSettings {
+    /// Id of the current boot.
     pub boot_id: String,
-    /// Between two reports where nothing changes, unless CHaS wishes otherwise.
+    /// Interval between two reports while nothing changes, unless CHaS asks for another.
     pub health_interval: Duration,
 }
 
 /// The node's link to CHaS.
 #[derive(Debug)]
-pub struct Link<N, C = Client> {
+pub struct ChasLink<N, C = ChasClient> {
     node: Arc<N>,
     client: C,
-    settings: Settings,
-    contact: Arc<Contact>,
+    settings: LinkSettings,
+    state: Arc<LinkState>,
     metrics: Metrics,
 }
 
@@ -141,126 +151,146 @@ fn jitter(ceiling: Duration) -> Duration {
     backoff::delay(ceiling, ceiling, 0)
 }
 
-/// When what the server does not offer is asked for again.
-fn not_offered(fault: &Fault) -> Duration {
-    fault.retry_after.unwrap_or_default().max(NOT_OFFERED / 2) + jitter(NOT_OFFERED)
+/// The wait before a call that the server does not offer is tried again.
+fn not_offered_wait(error: &ChasError) -> Duration {
+    error
+        .retry_after
+        .unwrap_or_default()
+        .max(NOT_OFFERED_RETRY / 2)
+        + jitter(NOT_OFFERED_RETRY)
 }
 
-impl<N: Node, C: Calls> Link<N, C> {
-    /// A link that has not begun.
+impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
+    /// A link that has made no call yet.
     #[must_use]
     pub const fn new(
         node: Arc<N>,
         client: C,
-        settings: Settings,
-        contact: Arc<Contact>,
+        settings: LinkSettings,
+        state: Arc<LinkState>,
         metrics: Metrics,
     ) -> Self {
         Self {
             node,
             client,
             settings,
-            contact,
+            state,
             metrics,
         }
     }
 
-    /// Keeps the link until `stop`. A call under way is cut off then.
+    /// Keeps the link until `stop`, which also cuts off a call under way.
     pub async fn run(self, stop: CancellationToken) {
-        let kept = async {
-            self.spread().await;
-            let mut attempts = 0;
-            loop {
-                let again = self.register().await;
-                let (began, reports) = (Instant::now(), self.contact.reports.borrow().answered);
-                // Each ends only when the node is to register again.
-                tokio::select! {
-                    () = self.report_for_ever() => {}
-                    () = self.poll_for_ever(reports) => {}
-                    () = tokio::time::sleep(again.unwrap_or_default()), if again.is_some() => {}
-                }
-                // One that takes a registration and forgets it is not to be asked for ever without a pause.
-                attempts = if began.elapsed() < REFUSED.1 {
-                    attempts + 1
-                } else {
-                    0
-                };
-                if attempts > 1 {
-                    tokio::time::sleep(backoff::delay(REFUSED.0, REFUSED.1, attempts)).await;
-                }
-            }
-        };
-        stop.run_until_cancelled(kept).await;
+        stop.run_until_cancelled(self.keep()).await;
     }
 
-    /// After a power cut all nodes boot together: they are not to meet at CHaS's door.
-    async fn spread(&self) {
-        let link = self.node.link();
-        if link.boot_id != self.settings.boot_id {
-            tokio::time::sleep(jitter(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX))).await;
+    async fn keep(&self) {
+        self.spread_after_boot().await;
+        let mut attempts = 0;
+        loop {
+            let retry_at = self.register().await;
+            let (started, reports) = (Instant::now(), self.state.reports.borrow().answered);
+            // Each ends only when the node has to register again.
+            tokio::select! {
+                () = self.report_for_ever() => {}
+                () = self.poll_for_ever(reports) => {}
+                () = tokio::time::sleep(retry_at.unwrap_or_default()), if retry_at.is_some() => {}
+            }
+            // A server that accepts registrations and loses them is not called in a tight loop.
+            let (first, most) = REFUSED_BACKOFF;
+            attempts = if started.elapsed() < most {
+                attempts + 1
+            } else {
+                0
+            };
+            if attempts > 1 {
+                tokio::time::sleep(backoff::delay(first, most, attempts)).await;
+            }
         }
     }
 
-    /// What all nodes of the cluster do because of the same thing, each does at a time of its own within this one.
-    fn spread_over(&self, per_node: Duration, most: Duration) -> Duration {
-        let size = u32::try_from(self.node.link().cluster_size).unwrap_or(u32::MAX);
-        per_node.saturating_mul(size).min(most)
+    /// Waits at random in a new boot: after a power cut, all nodes boot together and would call
+    /// CHaS at one moment.
+    async fn spread_after_boot(&self) {
+        if self.node.identity().boot_id != self.settings.boot_id {
+            tokio::time::sleep(jitter(self.spread(SPREAD_PER_NODE, SPREAD_MAX))).await;
+        }
     }
 
-    /// Registers the node, however long it takes. `Some`: the server has no registration, and is to be asked again then.
+    /// The time over which the nodes of the cluster spread a call that they all make for the same
+    /// cause.
+    fn spread(&self, per_node: Duration, most: Duration) -> Duration {
+        let nodes = u32::try_from(self.node.identity().cluster_size).unwrap_or(u32::MAX);
+        per_node.saturating_mul(nodes).min(most)
+    }
+
+    /// Registers the node, however long it takes. `Some`: the server offers no registration; try
+    /// again after this wait.
     async fn register(&self) -> Option<Duration> {
         let mut attempts = 0;
         loop {
             match self.client.register(&self.node.registration()).await {
-                Ok(welcome) => {
-                    self.contact.registered(&welcome);
-                    self.node.met(welcome.cluster_size).await;
+                Ok(reply) => {
+                    self.state.record_registration(&reply);
+                    self.node.registered(reply.cluster_size).await;
                     return None;
                 }
-                // A server without registration may still have something for us.
-                Err(fault) if fault.kind == FaultKind::NotOffered => {
-                    self.contact.failed("register", &fault);
-                    return Some(not_offered(&fault));
+                // A server without registration may still offer polls and reports.
+                Err(error) if error.kind == ChasErrorKind::NotOffered => {
+                    self.state.record_error("register", &error);
+                    return Some(not_offered_wait(&error));
                 }
-                Err(fault) => {
-                    self.contact.failed("register", &fault);
-                    self.pause(&fault, &mut attempts).await;
+                Err(error) => {
+                    self.state.record_error("register", &error);
+                    self.back_off(&error, &mut attempts).await;
                 }
             }
         }
     }
 
-    /// Waits before another try.
-    async fn pause(&self, fault: &Fault, attempts: &mut u32) {
-        let (first, most) = match fault.kind {
-            // What one node lost, all may have lost at the same moment.
-            FaultKind::Away => (
-                AWAY.0.max(self.spread_over(SPREAD_PER_NODE, SPREAD_MAX)),
-                AWAY.1,
-            ),
-            FaultKind::Untrusted | FaultKind::Bad | FaultKind::NotOffered => AWAY,
-            FaultKind::Unauthorized
-            | FaultKind::Conflict
-            | FaultKind::Refused
-            | FaultKind::Unknown => REFUSED,
-        };
-        let wait = match fault.retry_after {
-            // Whoever was told the same is not to come at the same moment.
-            Some(least) => least + jitter(least.clamp(AWAY.0, AWAY.1)),
-            None => backoff::delay(first, most, *attempts),
-        };
+    /// Waits before the next attempt; shorter where new credentials in files may help.
+    async fn back_off(&self, error: &ChasError, attempts: &mut u32) {
+        let wait = self.backoff(error, *attempts);
         *attempts = attempts.saturating_add(1);
-        let until = Instant::now() + wait;
+        let retry_at = Instant::now() + wait;
         let follows_files = matches!(
-            fault.kind,
-            FaultKind::Unauthorized | FaultKind::Unknown | FaultKind::Untrusted
+            error.kind,
+            ChasErrorKind::Unauthorized | ChasErrorKind::NodeUnknown | ChasErrorKind::TlsRejected
         );
-        while follows_files && Instant::now() + FILES_LOOK < until {
-            tokio::time::sleep(FILES_LOOK).await;
-            if self.client.has_other_credentials(fault.shown).await {
+        while follows_files && Instant::now() + CREDENTIALS_CHECK < retry_at {
+            tokio::time::sleep(CREDENTIALS_CHECK).await;
+            if self
+                .client
+                .has_other_credentials(error.credentials_fingerprint)
+                .await
+            {
                 return;
             }
         }
-        tokio::time::sleep_until(until).await;
+        tokio::time::sleep_until(retry_at).await;
+    }
+
+    fn backoff(&self, error: &ChasError, attempts: u32) -> Duration {
+        let (first, most) = match error.kind {
+            // A loss of contact may have hit all nodes at the same moment.
+            ChasErrorKind::Unreachable => {
+                let spread = self.spread(SPREAD_PER_NODE, SPREAD_MAX);
+                (UNREACHABLE_BACKOFF.0.max(spread), UNREACHABLE_BACKOFF.1)
+            }
+            ChasErrorKind::TlsRejected
+            | ChasErrorKind::InvalidResponse
+            | ChasErrorKind::NotOffered => UNREACHABLE_BACKOFF,
+            ChasErrorKind::Unauthorized
+            | ChasErrorKind::IdentityConflict
+            | ChasErrorKind::Refused
+            | ChasErrorKind::NodeUnknown => REFUSED_BACKOFF,
+        };
+        match error.retry_after {
+            // Jitter keeps nodes that were told the same time from coming back together.
+            Some(least) => {
+                least + jitter(least.clamp(UNREACHABLE_BACKOFF.0, UNREACHABLE_BACKOFF.1))
+            }
+            None => backoff::delay(first, most, attempts),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The command line: what is to be done, and the flags. Help and flags are made from the table of configuration keys.
+//! Parser of the command line; flags and help are made from the table of configuration keys.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -7,52 +7,57 @@ use std::path::PathBuf;
 use clap::builder::PathBufValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::keys::{KEYS, Key};
+use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
 
 const AFTER_HELP: &str = "\
-A flag wins over its environment variable, that over the file, that over the default. An empty variable counts as unset.
-`config check` shows every value with where it came from, and everything that is wrong, and starts nothing.
+Each value is taken from the first of: its flag, its environment variable, its key in the
+configuration file, its default. An empty variable counts as unset. `config check` shows every
+value with its origin, and every error, and starts nothing.
 
-Exit codes: 0 ended as asked to; 1 failed; 64 the command line or the configuration is wrong.";
+Exit codes: 0 stopped as asked; 1 failed; 64 invalid command line or configuration.";
 
 const CONFIRM_HELP: &str = "\
-A set that CHaS lists and that leaves out more than two and more than 30 % of what runs for it, or that is of another epoch
-(its database was restored), is held as far as it would end something. This asks the agent that runs on this host what waits,
-shows it, and confirms just that. Exit codes: 0 done, or nothing waits; 1 the agent cannot be asked; 64 the command line is
-wrong.";
+A set from CHaS that leaves out more than two containers and more than 30 % of those that run
+for CHaS, or that has another epoch (as after a restore of its database), removes nothing until
+it is confirmed. This command asks the agent on this host which containers await a confirmation,
+shows them, and confirms their removal.
 
-/// What the process was asked to do.
+Exit codes: 0 confirmed, or nothing to confirm; 1 the agent does not answer or refuses;
+64 invalid command line.";
+
+/// The command that the command line asks for.
 #[derive(Clone, Debug)]
 pub enum Invocation {
-    /// Be the agent.
+    /// Runs the agent.
     Run(Flags),
-    /// Show the configuration and its faults.
+    /// Shows the configuration and its errors.
     ConfigCheck(Flags),
-    /// Confirm what of the set that CHaS lists is held, or only show it.
+    /// Confirms the removals that await a confirmation, or only lists them.
     Confirm {
-        /// Where the agent is.
+        /// Flags, for the address of the agent.
         flags: Flags,
-        /// Only show it.
+        /// Whether to list them only.
         only_list: bool,
     },
-    /// Show the version.
+    /// Shows the version.
     Version,
 }
 
-/// Not an invocation: help that was asked for, or a command line that is wrong.
+/// Text to print in place of an invocation: requested help, or an error of the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// What to print; ends with a newline.
+    /// Text to print; ends with a newline.
     pub text: String,
-    /// Help was asked for: it belongs on stdout and is no failure. Otherwise stderr, and exit code 64.
+    /// Whether help was requested: it goes to stdout, with exit code 0. Otherwise to stderr, with
+    /// exit code 64.
     pub asked_for: bool,
 }
 
-/// Reads the command line, the program's name first.
+/// Parses the command line, which begins with the program's name.
 ///
 /// # Errors
-/// There is nothing to do but to print the [`Usage`].
+/// A [`Usage`] to print.
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usage> {
     let matches = command()
         .try_get_matches_from(args)
@@ -62,7 +67,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
         })?;
     Ok(match matches.subcommand() {
         Some(("version", _)) => Invocation::Version,
-        // `check` is the only thing that can be done with `config`, and clap insists on one.
+        // clap requires a subcommand of `config`, and `check` is the only one.
         Some(("config", below)) => {
             Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below)))
         }
@@ -75,28 +80,28 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
     })
 }
 
-/// The line that `version` prints.
+/// The output of `version`.
 #[must_use]
 pub fn version() -> String {
     format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
 }
 
-/// The whole command, also for making manual pages and completions.
+/// The whole command line, also for manual pages and completions.
 pub fn command() -> Command {
-    let check = Command::new("check").about(
-        "Shows every value, where it came from, and everything that is wrong; exits 0 or 64",
-    );
+    let check = Command::new("check")
+        .about("Shows every value with its origin, and every error; exits with 64 if there is one");
     let config = Command::new("config")
-        .about("Looks at the configuration")
+        .about("Checks the configuration")
         .subcommand_required(true)
         .subcommand(check);
     let list = Arg::new("list")
         .long("list")
         .action(ArgAction::SetTrue)
-        .help("Only shows what waits");
+        .help("Only list the containers that await a confirmation");
     let confirm = Command::new("confirm")
         .about(
-            "Lets CHaS end what it no longer lists, where that was too much at once to be believed",
+            "Confirms the removal of containers that CHaS no longer lists, where too many are \
+             missing at once",
         )
         .after_help(CONFIRM_HELP)
         .arg(list);
@@ -106,9 +111,7 @@ pub fn command() -> Command {
         .after_help(AFTER_HELP)
         .args(KEYS.iter().filter_map(argument))
         .arg(file_argument())
-        .subcommand(
-            Command::new("run").about("Runs the agent; what happens without a subcommand, too"),
-        )
+        .subcommand(Command::new("run").about("Runs the agent; the default without a subcommand"))
         .subcommand(config)
         .subcommand(confirm)
         .subcommand(Command::new("version").about("Shows the version"))
@@ -116,7 +119,8 @@ pub fn command() -> Command {
 
 fn file_argument() -> Arg {
     let help = format!(
-        "The configuration file; if named, it must exist [env: {FILE_VARIABLE}] [default: {DEFAULT_FILE}]"
+        "Configuration file, YAML; a file named here must exist [env: {FILE_VARIABLE}] [default: \
+         {DEFAULT_FILE}]"
     );
     Arg::new("config")
         .long("config")
@@ -126,7 +130,7 @@ fn file_argument() -> Arg {
         .global(true)
 }
 
-fn argument(key: &'static Key) -> Option<Arg> {
+fn argument(key: &'static ConfigKey) -> Option<Arg> {
     let help = format!(
         "{} [env: {}] [file: {}] [default: {}]",
         key.doc,
@@ -134,7 +138,7 @@ fn argument(key: &'static Key) -> Option<Arg> {
         key.name,
         key.default_text()
     );
-    // A value such as -1 is for us to refuse, with the reason.
+    // The parser of the value refuses one such as -1, with the reason.
     Some(
         Arg::new(key.name)
             .long(key.flag?)
@@ -146,7 +150,8 @@ fn argument(key: &'static Key) -> Option<Arg> {
 }
 
 fn flags(matches: &ArgMatches) -> Flags {
-    let given = |key: &'static Key| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
+    let given =
+        |key: &'static ConfigKey| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
     let values: BTreeMap<_, _> = KEYS
         .iter()
         .filter(|key| key.flag.is_some())
@@ -211,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_command_line_is_refused_with_what_was_meant() {
+    fn an_invalid_command_line_is_refused_with_a_suggestion() {
         for line in [
             "agent --prot 1",
             "agent confg check",

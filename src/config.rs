@@ -1,5 +1,5 @@
-//! What the operator has said, from flags, environment and file, as values that cannot be wrong; or everything that is
-//! wrong at once. It knows nothing of ours, and nobody else reads the environment.
+//! Configuration from flags, environment and file, as typed values; or every error in it at once.
+//! This room knows no other, and no other reads the environment.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,167 +20,167 @@ mod parse;
 mod resolve;
 
 pub use check::report;
-pub use origin::{ConfigFaults, Fault, Origin};
-pub use resolve::{Effective, FILE_VARIABLE, Flags, Loaded, load};
+pub use origin::{ConfigError, ConfigErrors, Origin};
+pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadedConfig, load};
 
-/// The file that is read when none is named; it may be absent.
+/// Path of the configuration file when none is named; the file may be absent.
 pub const DEFAULT_FILE: &str = "/etc/chas/node-agent.yaml";
 
-/// Everything that can be configured, grouped as the file is.
+/// The agent's configuration, grouped into the sections of the file.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The agent's own interface.
-    pub api: Api,
-    /// CHaS. `None`: the node runs only what is pushed to it.
-    pub chas: Option<Chas>,
-    /// This node.
-    pub node: Node,
-    /// Where containerd is.
-    pub containerd: Containerd,
-    /// What is observed of the node.
-    pub monitoring: Monitoring,
+    /// The agent's own API.
+    pub api: ApiSection,
+    /// The CHaS API server. `None`: the node runs only containers that are pushed to it.
+    pub chas: Option<ChasSection>,
+    /// The node itself.
+    pub node: NodeSection,
+    /// The connection to containerd.
+    pub containerd: ContainerdSection,
+    /// Health samples and metrics.
+    pub monitoring: MonitoringSection,
     /// The agent's own log.
-    pub logging: Logging,
-    /// Where the agent keeps what it knows.
-    pub state: State,
+    pub logging: LoggingSection,
+    /// Directories of the agent's state.
+    pub state: StateSection,
     /// The containers' network.
-    pub network: Network,
-    /// How registries are spoken to.
-    pub registry: Registry,
-    /// What the node accepts.
-    pub containers: Containers,
-    /// How the desired state is applied.
-    pub reconcile: Reconcile,
+    pub network: NetworkSection,
+    /// Access to registries.
+    pub registry: RegistrySection,
+    /// Limits on containers.
+    pub containers: ContainersSection,
+    /// Application of the desired state.
+    pub reconcile: ReconcileSection,
 }
 
-/// `api`: what the agent serves.
+/// Section `api`: the agent's own API.
 #[derive(Clone, Debug)]
-pub struct Api {
-    /// Where the agent's own API listens; loopback if there is no token.
+pub struct ApiSection {
+    /// Address and port the API listens on; a loopback address if there is no token.
     pub listen: SocketAddr,
-    /// What callers of the agent present. `None`: nothing is asked of callers, who are local.
+    /// Token that callers must present. `None`: callers are local and present none.
     pub token: Option<Secret>,
 }
 
-/// `api.chas_url` and `chas`: the CHaS API server.
+/// Key `api.chas_url` and section `chas`: the CHaS API server.
 #[derive(Clone, Debug)]
-pub struct Chas {
-    /// Where it is; ends with a slash, so that paths can be joined to it.
+pub struct ChasSection {
+    /// URL of the server; ends with a slash, so that paths can be joined to it.
     pub url: Url,
-    /// What the agent presents to it, unless CHaS gave it another.
+    /// Token that the agent presents, until CHaS issues another.
     pub token: Option<Secret>,
-    /// A file with it, instead. It need not exist yet.
+    /// File that holds this token instead. It need not exist yet.
     pub token_file: Option<PathBuf>,
-    /// Certificates to trust instead of the system's, PEM.
+    /// Certificates of the authorities to trust instead of the system's, PEM.
     pub ca_file: Option<PathBuf>,
     /// The agent's own certificate and its key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// `node`: this node.
+/// Section `node`: this node.
 #[derive(Clone, Debug)]
-pub struct Node {
-    /// Its name in CHaS; fits a URL's path segment.
+pub struct NodeSection {
+    /// Name of the node in CHaS; fits a URL's path segment.
     pub id: String,
-    /// The hostname it registers with.
+    /// Hostname that the node registers.
     pub hostname: String,
-    /// The address it registers with. `None`: that of the default route.
+    /// Address that the node registers. `None`: the address of the default route.
     pub address: Option<IpAddr>,
-    /// What it registers with for schedulers.
+    /// Labels that the node registers, for schedulers.
     pub labels: BTreeMap<String, String>,
 }
 
-/// `containerd`: where it is.
+/// Section `containerd`: the connection to containerd.
 #[derive(Clone, Debug)]
-pub struct Containerd {
-    /// Its socket.
+pub struct ContainerdSection {
+    /// Socket of containerd.
     pub socket: PathBuf,
-    /// Its namespace for what is ours; an identifier that containerd takes.
+    /// containerd namespace of the agent's containers; a valid containerd identifier.
     pub namespace: String,
 }
 
-/// `monitoring`: what is observed of the node.
+/// Section `monitoring`: health samples and metrics.
 #[derive(Clone, Debug)]
-pub struct Monitoring {
-    /// Between two samples and two reports; 1 s to 1 h.
+pub struct MonitoringSection {
+    /// Interval between two samples and two reports; 1 s to 1 h.
     pub health_interval: Duration,
-    /// `GET /metrics` answers.
+    /// Whether `GET /metrics` is served.
     pub metrics_enabled: bool,
 }
 
-/// `logging`: the agent's own log.
+/// Section `logging`: the agent's own log.
 #[derive(Clone, Debug)]
-pub struct Logging {
-    /// Directives that `tracing_subscriber::EnvFilter` takes.
+pub struct LoggingSection {
+    /// Directives of `tracing_subscriber::EnvFilter`.
     pub level: String,
-    /// How a line looks.
+    /// Format of a log line.
     pub format: LogFormat,
-    /// Appended to, instead of stderr.
+    /// File that log lines are appended to. `None`: stderr.
     pub file: Option<PathBuf>,
 }
 
-/// How a line of the agent's log looks.
+/// Format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For machines: an object per line.
+    /// A JSON object for each line.
     Json,
 }
 
-/// `state`: where the agent keeps what it knows.
+/// Section `state`: directories of the agent's state.
 #[derive(Clone, Debug)]
-pub struct State {
-    /// What survives a reboot.
+pub struct StateSection {
+    /// Directory that survives a reboot.
     pub dir: PathBuf,
-    /// What does not.
+    /// Directory that does not.
     pub run_dir: PathBuf,
 }
 
-/// `network`: the containers' network.
+/// Section `network`: the containers' network.
 #[derive(Clone, Debug)]
-pub struct Network {
-    /// The bridge's name; the kernel takes it.
+pub struct NetworkSection {
+    /// Name of the bridge; a valid interface name.
     pub bridge: String,
-    /// The containers' addresses.
+    /// Subnet of the containers' addresses.
     pub subnet: Ipv4Subnet,
-    /// Host ports for containers that ask for any.
+    /// Host ports for containers that ask for any port.
     pub port_range: RangeInclusive<u16>,
 }
 
-/// `registry`: how registries are spoken to.
+/// Section `registry`: access to registries.
 #[derive(Clone, Debug)]
-pub struct Registry {
-    /// Those spoken to in plain HTTP, as `host` or `host:port`.
+pub struct RegistrySection {
+    /// Registries that are called over plain HTTP, as `host` or `host:port`.
     pub insecure: Vec<String>,
-    /// Credentials, in the format of docker's `config.json`.
+    /// File of credentials, in the format of docker's `config.json`.
     pub auth_file: Option<PathBuf>,
-    /// Certificates to trust besides the system's, PEM.
+    /// Certificates of authorities to trust besides the system's, PEM.
     pub ca_file: Option<PathBuf>,
-    /// A pull that receives nothing for so long is given up; 1 s to 10 min.
+    /// Time after which a pull that receives nothing is given up; 1 s to 10 min.
     pub stall_timeout: Duration,
 }
 
-/// `containers`: what the node accepts.
+/// Section `containers`: limits on containers.
 #[derive(Clone, Debug)]
-pub struct Containers {
-    /// How many; 1 to 10000.
+pub struct ContainersSection {
+    /// Most containers that the node accepts; 1 to 10000.
     pub max: u32,
 }
 
-/// `reconcile`: how the desired state is applied.
+/// Section `reconcile`: application of the desired state.
 #[derive(Clone, Debug)]
-pub struct Reconcile {
-    /// Between two comparisons of everything; 1 s to 10 min.
+pub struct ReconcileSection {
+    /// Interval between two comparisons of all containers with the desired state; 1 s to 10 min.
     pub resync_interval: Duration,
 }
 
-/// A text that never shows by accident.
-#[derive(Clone, PartialEq, Eq)]
+/// A secret text, which its `Debug` form hides.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps `text`.
+    /// A secret with this text.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
@@ -199,7 +199,8 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A variable of the process' environment: the one reading of it there is. An empty one counts as unset.
+/// A variable of the process's environment; an empty one counts as unset. No other code reads the
+/// environment.
 #[must_use]
 pub fn environment(name: &str) -> Option<OsString> {
     std::env::var_os(name).filter(|value| !value.is_empty())

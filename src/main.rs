@@ -1,4 +1,4 @@
-//! The process: parse, log, run, and the exit code. Nothing else of the agent ends it.
+//! Entry point: parses the command line, runs the command, and ends the process with its exit code.
 
 use std::ffi::OsStr;
 use std::io::Write as _;
@@ -9,15 +9,17 @@ use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags};
 use chas_node_agent::{agent, logs, operator, telemetry};
 
-/// The command line or the configuration is wrong (`EX_USAGE` of sysexits.h).
+/// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
-/// Threads that wait for the disk. Each costs memory for as long as it idles; more than the disk serves at once are of no use.
+/// Most threads for blocking calls. Each takes memory while it idles; more than the disk serves at
+/// once are useless.
 const BLOCKING_THREADS_MAX: usize = 32;
 
 fn main() -> ExitCode {
-    // containerd's shim starts this binary as a container's logging process, with almost no environment. It must be up
-    // within milliseconds and stay small, so this comes before everything else.
+    // containerd's shim starts this binary as the logger of a container, with almost no
+    // environment. The logger must be up within milliseconds and stay small, so this comes before
+    // everything else.
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(logs::logger::ARGUMENT)) {
         return logs::logger::run(
             std::env::args_os(),
@@ -45,10 +47,10 @@ fn main() -> ExitCode {
 fn run(flags: &Flags) -> ExitCode {
     let config = match config::load(flags, &config::environment).outcome {
         Ok(config) => config,
-        Err(faults) => return complain(&format!("{faults}\n")),
+        Err(errors) => return complain(&format!("{errors}\n")),
     };
     let journal = config::environment(telemetry::JOURNAL_VARIABLE);
-    if let Err(error) = telemetry::begin(&config.logging, journal.as_deref()) {
+    if let Err(error) = telemetry::start(&config.logging, journal.as_deref()) {
         complain(&format!(
             "chas-node-agent: {:#}\n",
             anyhow::Error::from(error)
@@ -61,7 +63,7 @@ fn run(flags: &Flags) -> ExitCode {
     };
     tracing::error!("{error:#}");
     if logs_to_file {
-        // Whoever started it looks here first.
+        // A person who started the agent looks at stderr first.
         complain(&format!("chas-node-agent: {error:#}\n"));
     }
     ExitCode::FAILURE
@@ -70,7 +72,7 @@ fn run(flags: &Flags) -> ExitCode {
 fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
     let config = match config::load(flags, &config::environment).outcome {
         Ok(config) => config,
-        Err(faults) => return complain(&format!("{faults}\n")),
+        Err(errors) => return complain(&format!("{errors}\n")),
     };
     let asked = provide_tls().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -87,10 +89,12 @@ fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
     }
 }
 
-/// reqwest is built without a provider of its own, and panics where none is installed.
+/// Installs the TLS provider: reqwest is built without one of its own, and panics where none is
+/// installed.
 fn provide_tls() -> anyhow::Result<()> {
     let installed = rustls::crypto::ring::default_provider().install_default();
-    installed.map_err(|_| anyhow::anyhow!("a TLS provider is installed already"))
+    installed
+        .map_err(|_| anyhow::anyhow!("cannot install the TLS provider: another one is installed"))
 }
 
 fn serve(config: Config) -> anyhow::Result<()> {
@@ -100,12 +104,12 @@ fn serve(config: Config) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     let ended = runtime.block_on(agent::run(config));
-    // What is still under way had its time; a disk that hangs is not waited for.
+    // The agent has already waited for its tasks; a disk that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended
 }
 
-/// A reader that went away (`| head`) is no failure.
+/// Prints to stdout. A reader that has gone (`| head`) is no failure.
 fn print(text: &str) -> ExitCode {
     let _ = std::io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS

@@ -9,7 +9,7 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
 use crate::cause;
-use crate::config::Api;
+use crate::config::ApiSection;
 
 /// The agent answers from memory, but for one write.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// The agent cannot be asked, or refuses.
-pub async fn confirm(api: &Api, only_list: bool) -> anyhow::Result<String> {
+pub async fn confirm(api: &ApiSection, only_list: bool) -> anyhow::Result<String> {
     let agent = Agent {
         client: Client::builder()
             .no_proxy()
@@ -65,7 +65,7 @@ pub async fn confirm(api: &Api, only_list: bool) -> anyhow::Result<String> {
 
 struct Agent<'a> {
     client: Client,
-    api: &'a Api,
+    api: &'a ApiSection,
 }
 
 impl Agent<'_> {

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks the agent to end, the second ends the process whatever it is doing.
+//! SIGTERM and SIGINT: the first signal asks the agent to stop, the second ends the process at
+//! once.
 
 use std::io;
 use std::sync::Arc;
@@ -9,17 +10,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// A token that is cancelled by the first SIGTERM or SIGINT; anybody may cancel it too. Needs a tokio runtime.
+/// A token that the first SIGTERM or SIGINT cancels; the agent may cancel it too. Requires a tokio
+/// runtime.
 ///
-/// The second signal ends the process with 128 + its number out of the signal handler itself, so that it does even where
-/// the runtime is stuck.
+/// The second signal ends the process with exit code 128 + its number from within the signal
+/// handler, so that it works even where the runtime hangs.
 ///
 /// # Errors
-/// The system refuses to have a signal handled.
+/// The system refuses a signal handler.
 pub fn on_signal(tracker: &TaskTracker) -> io::Result<CancellationToken> {
     let asked = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT] {
-        // In this order: the first signal finds the flag unset, and sets it.
+        // The order matters: the first signal finds the flag unset, and sets it.
         signal_hook::flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
         signal_hook::flag::register(number, Arc::clone(&asked))?;
     }
@@ -35,7 +37,10 @@ pub fn on_signal(tracker: &TaskTracker) -> io::Result<CancellationToken> {
             _ = interrupt.recv() => "SIGINT",
             () = cancelled.cancelled() => return,
         };
-        tracing::info!(signal = name, "asked to end; a second signal ends at once");
+        tracing::info!(
+            signal = name,
+            "stop requested; a second signal ends the process at once"
+        );
         cancelled.cancel();
     });
     Ok(token)

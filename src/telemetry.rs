@@ -1,4 +1,4 @@
-//! The agent's own log: to stderr, to the journal behind it, or to a file.
+//! The agent's own log: written to stderr, to the systemd journal behind it, or to a file.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -15,43 +15,43 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{LogFormat, Logging};
+use crate::config::{LogFormat, LoggingSection};
 
-/// The environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
+/// Environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
 pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
-/// The crates that a bare level is for.
+/// Crates that a bare level applies to.
 const OWN_CRATES: [&str; 2] = [env!("CARGO_CRATE_NAME"), "state"];
 
-/// The log cannot be begun.
+/// A log that cannot be started.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The file cannot be opened for appending.
+    /// The log file cannot be opened for appending.
     #[error("cannot open the log file {path}")]
     File {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// The directives are none; [`crate::config`] has looked at them.
-    #[error("the log level {level:?} is not understood")]
+    /// The directives are invalid, though [`crate::config`] has checked them.
+    #[error("log level {level:?} is invalid")]
     Level {
-        /// The directives.
+        /// Directives, as configured.
         level: String,
-        /// What the filter said.
+        /// Error of the filter.
         source: tracing_subscriber::filter::ParseError,
     },
-    /// The process has begun one already.
-    #[error("the process logs already")]
+    /// The process has started a log before.
+    #[error("cannot start the log: this process has one")]
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
-/// Begins the process' log. `journal` is the value of [`JOURNAL_VARIABLE`].
+/// Starts the process's log. `journal` is the value of [`JOURNAL_VARIABLE`].
 ///
 /// # Errors
-/// The file cannot be opened, the level is none, or it is called twice.
-pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
+/// The file cannot be opened, the level is invalid, or the log was started before.
+pub fn start(logging: &LoggingSection, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
     let wrong = |source| TelemetryError::Level {
         level: logging.level.clone(),
         source,
@@ -72,14 +72,15 @@ pub fn begin(logging: &Logging, journal: Option<&OsStr>) -> Result<(), Telemetry
     }
 }
 
-/// A level that names no crate is for the agent's own. What it is built on (h2 above all) speaks of each frame, and says
-/// from WARN on what an operator needs; who wants more of it names it, as in `info,h2=trace`.
+/// The filter's directives for a configured level. A level without a crate applies to the agent's
+/// own crates; of others, only warnings and errors are logged, since h2 for one logs every frame.
+/// `info,h2=trace` asks for more of it.
 fn directives(level: &str) -> String {
     let mut directives = Vec::from(["warn".to_owned()]);
     for directive in level.split(',').map(str::trim) {
         match directive.parse::<LevelFilter>() {
             Ok(level) if !directive.is_empty() => {
-                // Who wants less than WARN of the agent wants no more than that of the others.
+                // A level below WARN applies to the other crates too.
                 directives[0] = level.min(LevelFilter::WARN).to_string();
                 directives.extend(OWN_CRATES.map(|own| format!("{own}={level}")));
             }
@@ -89,7 +90,7 @@ fn directives(level: &str) -> String {
     directives.join(",")
 }
 
-/// What a line ends up in.
+/// The destination of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Medium {
     Terminal,
@@ -110,12 +111,12 @@ where
         .with_env_filter(filter)
         .with_writer(to)
         .with_ansi(medium == Medium::Terminal);
-    let begun = match (format, medium) {
+    let started = match (format, medium) {
         (LogFormat::Json, _) => {
             tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
         }
         (LogFormat::Text, Medium::Journal) => {
-            let format = ForJournal(
+            let format = JournalFormat(
                 Format::default()
                     .without_time()
                     .with_level(false)
@@ -127,13 +128,14 @@ where
             tracing::subscriber::set_global_default(subscriber.finish())
         }
     };
-    begun.map_err(TelemetryError::Twice)
+    started.map_err(TelemetryError::Twice)
 }
 
-/// The journal knows the time, and takes the level as a prefix (sd-daemon(3)), so that `journalctl -p err` works.
-struct ForJournal(Format<Full, ()>);
+/// Format for the journal, which adds the time itself and takes the level as a prefix
+/// (sd-daemon(3)), so that `journalctl -p err` works.
+struct JournalFormat(Format<Full, ()>);
 
-impl<S, N> FormatEvent<S, N> for ForJournal
+impl<S, N> FormatEvent<S, N> for JournalFormat
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -155,7 +157,8 @@ where
     }
 }
 
-/// Stderr is the journal, and not only inherited its variable: systemd.exec(5), `$JOURNAL_STREAM`.
+/// Whether stderr is the journal, as the variable says; it may be inherited with another stderr
+/// (systemd.exec(5), `$JOURNAL_STREAM`).
 fn is_journal(journal: Option<&OsStr>) -> bool {
     let named = journal
         .and_then(OsStr::to_str)
@@ -199,7 +202,7 @@ mod tests {
     #[test]
     fn a_line_for_the_journal_begins_with_its_priority_and_bears_no_time() {
         let mut file = tempfile::tempfile().unwrap();
-        let format = ForJournal(
+        let format = JournalFormat(
             Format::default()
                 .without_time()
                 .with_level(false)

@@ -1,4 +1,4 @@
-//! The process of the example: arguments, logging, run, exit code.
+//! Entry point of the example server: arguments, log, and exit code.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
@@ -19,16 +19,18 @@ use crate::server::{Server, Settings, serve};
 
 mod server;
 
-/// Connections that may wait to be accepted: after a power cut, all nodes come at once.
+/// Connections that may wait to be accepted: after a power cut, all nodes connect at once.
 const BACKLOG: u32 = 4096;
 
 const ABOUT: &str = "An example of the CHaS API server (--help says more)";
 
 const LONG_ABOUT: &str = "\
-An example of the CHaS API server: nodes register with it, pull from it what they are to run, and report to it.
+An example of the CHaS API server: nodes register with it, poll it for the set of containers to
+run, and report to it.
 
-It is for trying the agent, for its tests, and to show all that a server has to do for it. GET /openapi.json says how to
-speak to it; each set is a list of the deploy bodies that the agent's own API takes:
+It serves to try out the agent, to test it, and to show what a server must do for it. GET
+/openapi.json describes its API. A set is a list of deploy bodies, as the agent's own API
+accepts them:
 
   cargo run --example chas-api -- --state /tmp/chas --sets examples/sets
   CHAS_API_URL=http://127.0.0.1:8080 chas-node-agent
@@ -36,52 +38,55 @@ speak to it; each set is a list of the deploy bodies that the agent's own API ta
   curl -X PUT http://127.0.0.1:8080/nodes/worker-1/set -d '{\"containers\": [{\"name\": \"web\", \"image\": \"nginx:1.29\"}]}'";
 
 const AFTER_HELP: &str = "\
-A node has its own set, or else the one named _default, or else none: then it keeps what it runs. So taking a set away stops
-nothing; writing an empty one does. What a node finds too much to stop at once it holds until
-POST /nodes/{id}/confirm?generation=N, where N is what GET /nodes/{id} shows under pending_prune.
+A node runs its own set, or else the one named _default. Without either it keeps its containers:
+deleting a set stops nothing, writing an empty one does. Removals that are too many at once
+await a confirmation: POST /nodes/{id}/confirm?generation=N, with the N that GET /nodes/{id}
+shows under pending_prune.
 
-A set that comes from a file of --sets is changed in the file. Write it elsewhere and mv it there: a file that nobody writes to
-for a second counts as whole. One that is not valid is logged with every fault, and the set stays as it was. A file that is
-deleted while the server runs takes its set along.
+A set from a file in --sets is changed in that file. Write the file elsewhere and mv it there: a
+file that is unchanged for a second counts as complete. An invalid one is logged with every
+error, and the set stays as it was. Deleting a file while the server runs deletes its set.
 
-Who sets --state back to a backup deletes the file epoch in it: nodes then hold back what the old sets would stop or change,
-instead of taking new generations for ones that they have seen.
+After restoring --state from a backup, delete the file epoch in it: nodes then let removals and
+changes by the old sets await a confirmation, instead of taking new generations for old ones.
 
-Tokens: CHAS_JOIN_TOKEN and CHAS_ADMIN_TOKEN, or the files. A file wins. Agents take none of fewer than 16 characters; they
-are given the join token as CHAS_API_TOKEN.
+Tokens: CHAS_JOIN_TOKEN and CHAS_ADMIN_TOKEN, or the files, which take precedence. Agents accept
+no token of fewer than 16 characters; give them the join token as CHAS_API_TOKEN.
 
-What a real one must add: TLS; a database and more than one server, where this one has a directory and a lock; operators
-with names, roles and an audit log; tokens that expire, and join tokens for one node each (here, who has the join token may
-pass for a node that is offline); limits on how often anybody asks, and how many connections there are;
-and something that decides what is to run where, instead of whoever writes the sets.
+A production server must add: TLS; a database and several servers, in place of a directory and a
+lock; operators with names, roles and an audit log; tokens that expire, and a join token for
+each node (here, a holder of the join token can pass for a node that is offline); limits on
+calls and connections; and a scheduler that writes the sets.
 
-Exit codes: 0 ended as asked to; 1 failed; 2 the command line is wrong.";
+Exit codes: 0 stopped as asked; 1 failed; 2 invalid command line.";
 
 #[derive(Parser)]
 #[command(name = "chas-api", about = ABOUT, long_about = LONG_ABOUT, after_long_help = AFTER_HELP)]
 struct Arguments {
-    /// Where to listen. Beyond this machine's own addresses both tokens are needed
+    /// Address and port to listen on. Any address but loopback requires both tokens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Where to keep nodes, sets and generations. Without it they end with the process, and every start is a new epoch
+    /// Directory for nodes, sets and generations. Without it they end with the process, and every
+    /// start is a new epoch
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Where to read sets from: <node_id>.yaml and _default.yaml, looked at once a second
+    /// Directory of set files, <node_id>.yaml and _default.yaml, checked once a second
     #[arg(long, value_name = "DIR")]
     sets: Option<PathBuf>,
-    /// The file with the token that nodes register with. Without one, nodes need no token at all
+    /// File with the token that nodes register with. Without one, nodes need no token
     #[arg(long, value_name = "PATH")]
     join_token_file: Option<PathBuf>,
-    /// The file with the token that operators show. Without one, they need none
+    /// File with the token of operators. Without one, they need no token
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
-    /// What nodes are told to wait between polls that are not held
+    /// Interval between polls that are not kept open, in whole seconds, 1s to 1h
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = seconds)]
     poll_after: Duration,
-    /// What nodes are told to wait between reports; three times that without a word, and a node is offline
+    /// Interval between reports, in whole seconds, 1s to 1h. A node without a call for three of
+    /// them is offline
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = seconds)]
     health_after: Duration,
-    /// Lets everybody in who can reach an address of --listen, where there are no tokens
+    /// Serve other hosts without tokens: every caller may do anything
     #[arg(long)]
     insecure: bool,
 }
@@ -90,7 +95,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     let fits = time.subsec_nanos() == 0 && (1..=3600).contains(&time.as_secs());
     fits.then_some(time)
-        .ok_or_else(|| "must be whole seconds, from 1s to 1h".to_owned())
+        .ok_or_else(|| "not in range: write whole seconds, from 1s to 1h".to_owned())
 }
 
 fn main() -> ExitCode {
@@ -123,13 +128,13 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let is_open = settings.join_token.is_none() || settings.admin_token.is_none();
     if is_open && !arguments.listen.ip().is_loopback() && !arguments.insecure {
         bail!(
-            "{} can be reached by others: set both tokens, or say --insecure",
+            "{} accepts calls from other hosts: set both tokens, or pass --insecure",
             arguments.listen
         );
     }
     if is_open {
         tracing::warn!(
-            "there is no token for nodes, for operators, or for both: whoever gets here may do anything"
+            "no token is set for nodes, operators, or both: every caller may do anything"
         );
     }
     raise_open_files();
@@ -137,7 +142,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let listener = listen(arguments.listen).with_context(|| arguments.listen.to_string())?;
+        let listener = listen(arguments.listen)
+            .with_context(|| format!("cannot listen on {}", arguments.listen))?;
         let (stop, tracker) = (CancellationToken::new(), TaskTracker::new());
         let (mut terminate, mut interrupt) = (
             signal(SignalKind::terminate())?,
@@ -152,13 +158,16 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             asked.cancel();
         });
-        let server = Server::open(settings).context("the state")?;
+        let server = Server::open(settings).context("cannot open the state")?;
         tracing::info!(address = %listener.local_addr()?, "listening");
-        serve(listener, server, stop).await.context("the server")
+        serve(listener, server, stop)
+            .await
+            .context("the server failed")
     })
 }
 
-/// The file wins. An empty variable counts as unset, an empty file is a mistake.
+/// The token from a file, which takes precedence, or from a variable. An empty variable counts as
+/// unset, an empty file is an error.
 fn token(file: Option<PathBuf>, variable: &str) -> anyhow::Result<Option<String>> {
     let Some(path) = file else {
         let value = std::env::var_os(variable).filter(|value| !value.is_empty());
@@ -167,13 +176,18 @@ fn token(file: Option<PathBuf>, variable: &str) -> anyhow::Result<Option<String>
                 value
                     .into_string()
                     .ok()
-                    .with_context(|| format!("{variable} is not text"))
+                    .with_context(|| format!("{variable} is not UTF-8"))
             })
             .transpose();
     };
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     let token = text.trim();
-    ensure!(!token.is_empty(), "{} is empty", path.display());
+    ensure!(
+        !token.is_empty(),
+        "{} is empty: write a token into it",
+        path.display()
+    );
     Ok(Some(token.to_owned()))
 }
 
@@ -188,11 +202,12 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-/// Each node holds a connection or two, and most systems begin with 1,024 files.
+/// Raises the limit of open files: each node keeps one or two connections, and most systems allow
+/// 1,024 files.
 fn raise_open_files() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
-        tracing::warn!(%error, "no more files can be open than before");
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }

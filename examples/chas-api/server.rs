@@ -1,10 +1,11 @@
-//! An example of the CHaS API server, in one process and without TLS. It knows nothing of the agent but the deploy body.
+//! Example of the CHaS API server, in one process and without TLS. Of the agent, it knows only the
+//! deploy body.
 //!
-//! [`Server`] is the state, [`serve`] answers from it. No lock is held while something is awaited, and nothing that a node
-//! asks for takes longer the more nodes there are.
+//! [`Server`] is the state, [`serve`] answers from it. No lock is held across an await, and no call
+//! of a node takes longer the more nodes there are.
 //!
-//! Tests include this file by `#[path]`. Such a file's own modules are looked for beside it, those of a `mod server;` below
-//! `server/`: their paths are spelt out, so that both find them.
+//! Tests include this file by `#[path]`. The compiler looks for the modules of such a file beside
+//! it, and for those of `mod server;` below `server/`: explicit paths serve both.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -52,37 +53,38 @@ mod tokens;
 
 pub(crate) use run::serve;
 
-/// Every fault of `body` (of a hundred), as what the document calls `name`; with `closed`, also fields that it does not know.
+/// Errors of `body` under the schema `name`, at most a hundred; with `closed`, also members that
+/// the schema does not list.
 #[allow(
     dead_code,
     reason = "only for those who run the server in their own process"
 )]
-pub(crate) fn body_faults(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
-    schema::faults(name, body, closed)
+pub(crate) fn body_errors(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
+    schema::errors(name, body, closed)
 }
 
-/// What can be asked of the time.
-pub(crate) type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
+/// A source of the wall time.
+pub(crate) type WallClock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
-/// What can be set.
+/// Settings of the server.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// Where the state is kept. `None`: nowhere, and every start is another epoch.
+    /// Directory of the state. `None`: the state is kept in RAM, and every start is another epoch.
     pub(crate) state: Option<PathBuf>,
-    /// Where sets are read from files. `None`: they come over HTTP only.
+    /// Directory of set files. `None`: sets come over HTTP only.
     pub(crate) sets: Option<PathBuf>,
-    /// How often they are looked at.
+    /// Interval at which the set files are checked.
     pub(crate) look_after: Duration,
-    /// What nodes register with. `None`: nodes need no token at all.
+    /// Token that nodes register with. `None`: nodes need no token.
     pub(crate) join_token: Option<String>,
-    /// What operators show. `None`: nothing.
+    /// Token of operators. `None`: they need none.
     pub(crate) admin_token: Option<String>,
-    /// Between polls that are not held. In whole seconds, as it is told to nodes.
+    /// Interval between polls that are not kept open, in whole seconds.
     pub(crate) poll_after: Duration,
-    /// Between reports. In whole seconds, too.
+    /// Interval between reports, in whole seconds.
     pub(crate) health_after: Duration,
-    /// What decides when a node was silent for too long.
-    pub(crate) clock: Clock,
+    /// Clock that decides when a node is offline.
+    pub(crate) clock: WallClock,
 }
 
 impl Default for Settings {
@@ -103,35 +105,35 @@ impl Default for Settings {
 /// The state of the server.
 pub(crate) struct Server {
     settings: Settings,
-    doors: tokens::Doors,
-    disk: disk::Disk,
-    /// Read by every poll and report, written only by `changes`.
-    wanted: RwLock<sets::Wanted>,
-    nodes: RwLock<nodes::Nodes>,
-    /// Held by whoever changes what is wanted, over the write to the disk: changes are made one after another. The names
-    /// whose sets are kept in files.
+    doors: tokens::AccessRules,
+    disk: disk::StateDir,
+    /// Sets of all nodes. Every poll and report reads them, only `changes` writes them.
+    wanted: RwLock<sets::DesiredSets>,
+    nodes: RwLock<nodes::KnownNodes>,
+    /// Names whose sets come from files. Locked during each change of a set, with its write to the
+    /// disk, so that changes are made one after another.
     changing: Mutex<BTreeSet<String>>,
-    /// Wakes the polls that are held: something changed. `true`: the server stops.
+    /// Wakes the polls that are kept open after a change. `true`: the server stops.
     wake: watch::Sender<bool>,
-    counts: counts::Counts,
-    /// Polls that are held.
-    held: AtomicUsize,
-    /// A registration is not on the disk.
+    counts: counts::RequestCounts,
+    /// Number of polls that are kept open.
+    waiting_polls: AtomicUsize,
+    /// Whether a registration is not on the disk yet.
     unsaved: AtomicBool,
-    /// Nothing but reports is not on the disk.
+    /// Whether a report is not on the disk yet.
     unsaved_reports: AtomicBool,
 }
 
 impl Server {
-    /// Reads the state. Blocks.
+    /// Opens the state. Blocks.
     ///
     /// # Errors
-    /// It cannot be read, or another server has it.
+    /// The directory cannot be read, or another server uses it.
     pub(crate) fn open(settings: Settings) -> io::Result<Arc<Self>> {
-        let disk = disk::Disk::open(settings.state.as_deref())?;
+        let disk = disk::StateDir::open(settings.state.as_deref())?;
         let (mut wanted, mut nodes) = (
-            sets::Wanted::default(),
-            nodes::Nodes::since(ms((settings.clock)())),
+            sets::DesiredSets::default(),
+            nodes::KnownNodes::since(ms((settings.clock)())),
         );
         for (name, entry) in disk.entries()? {
             wanted.insert(&name, entry);
@@ -139,13 +141,9 @@ impl Server {
         for node in disk.nodes()? {
             nodes.insert(node);
         }
-        tracing::info!(
-            epoch = disk.epoch(),
-            nodes = nodes.len(),
-            "the state is read"
-        );
+        tracing::info!(epoch = disk.epoch(), nodes = nodes.len(), "state loaded");
         Ok(Arc::new(Self {
-            doors: tokens::Doors::new(
+            doors: tokens::AccessRules::new(
                 settings.join_token.as_deref(),
                 settings.admin_token.as_deref(),
             ),
@@ -155,22 +153,22 @@ impl Server {
             nodes: RwLock::new(nodes),
             changing: Mutex::default(),
             wake: watch::Sender::new(false),
-            counts: counts::Counts::default(),
-            held: AtomicUsize::new(0),
+            counts: counts::RequestCounts::default(),
+            waiting_polls: AtomicUsize::new(0),
             unsaved: AtomicBool::new(false),
             unsaved_reports: AtomicBool::new(false),
         }))
     }
 
-    fn wanted(&self) -> RwLockReadGuard<'_, sets::Wanted> {
+    fn wanted(&self) -> RwLockReadGuard<'_, sets::DesiredSets> {
         self.wanted.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nodes(&self) -> RwLockReadGuard<'_, nodes::Nodes> {
+    fn nodes(&self) -> RwLockReadGuard<'_, nodes::KnownNodes> {
         self.nodes.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn nodes_mut(&self) -> RwLockWriteGuard<'_, nodes::Nodes> {
+    fn nodes_mut(&self) -> RwLockWriteGuard<'_, nodes::KnownNodes> {
         self.nodes.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -178,7 +176,7 @@ impl Server {
         ms((self.settings.clock)())
     }
 
-    /// After so long without a word, a node is offline.
+    /// Time without a call after which a node is offline, in milliseconds.
     fn silence_ms(&self) -> u64 {
         u64::try_from((self.settings.health_after * nodes::SILENT_INTERVALS).as_millis())
             .unwrap_or(u64::MAX)

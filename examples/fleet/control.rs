@@ -1,4 +1,4 @@
-//! The server: the example beside this program, as a process of its own.
+//! The control plane: the example server beside this program, in a process of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
@@ -8,13 +8,13 @@ use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// What nodes register with.
+/// Token that nodes register with.
 pub(crate) const JOIN_TOKEN: &str = "a-join-token-of-the-fleet";
 const ADMIN_TOKEN: &str = "an-admin-token-of-the-fleet";
-/// It reads a state of ten thousand nodes before it answers.
+/// Time in which the server starts: it loads a state of ten thousand nodes first.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The server and its operator.
+/// The server, and the client of its operator.
 pub(crate) struct Control {
     address: SocketAddr,
     url: String,
@@ -25,7 +25,7 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Starts a server that knows nobody.
+    /// Starts a server without any nodes.
     pub(crate) async fn start(health_interval: Duration) -> anyhow::Result<Self> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let mut control = Self {
@@ -40,12 +40,12 @@ impl Control {
         Ok(control)
     }
 
-    /// Where it is.
+    /// The URL of the server.
     pub(crate) fn url(&self) -> &str {
         &self.url
     }
 
-    /// Starts it on the state and the address that it had, and waits until it answers.
+    /// Starts the server on its former state and address, and waits until it answers.
     pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
         let program = std::env::current_exe()?.with_file_name("chas-api");
         let mut command = Command::new(&program);
@@ -77,7 +77,7 @@ impl Control {
         {
             ensure!(
                 Instant::now() < deadline,
-                "the server does not answer within {} s",
+                "the server gave no answer within {} s of its start",
                 START_TIMEOUT.as_secs()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -85,15 +85,15 @@ impl Control {
         Ok(())
     }
 
-    /// Ends it as a power cut does.
+    /// Ends the server as a power cut does.
     pub(crate) fn cut(&mut self) {
         if let Some(mut child) = self.running.take() {
-            // One that is gone already needs no end.
+            // The process may have ended already.
             let _gone = child.kill().and_then(|()| child.wait());
         }
     }
 
-    /// Lists these containers for every node.
+    /// Writes the set of every node.
     pub(crate) async fn list(&self, containers: Value) -> anyhow::Result<()> {
         let request = self
             .operator
@@ -103,12 +103,12 @@ impl Control {
             .json(&json!({"containers": containers}))
             .send()
             .await
-            .context("the server does not answer")?;
+            .context("the server gave no answer to a set")?;
         let status = response.status();
         let body = response.text().await.unwrap_or_default();
         ensure!(
             status.is_success(),
-            "the server refuses the set: {status} {body}"
+            "the server refused the set: {status} {body}"
         );
         Ok(())
     }

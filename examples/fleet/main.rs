@@ -1,5 +1,6 @@
-//! What a fleet costs its control plane: N of the agent's own links to CHaS, in one process and without containers, against one
-//! `chas-api`. `contrib/fleet` runs it in a network of its own, so that the kernel's counters are only about it.
+//! Measures the cost of a fleet for its control plane: N of the agent's own links to CHaS, in one
+//! process and without containers, against one `chas-api`. `contrib/fleet` runs it in a network of
+//! its own, so that the kernel's counters are only about it.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -19,39 +20,40 @@ mod wire_bytes;
 use control::Control;
 use tally::Tally;
 
-/// Changes that are made, one after another.
+/// Number of changes, made one after another.
 const CHANGES: u32 = 5;
-/// Between two changes, and before a calm look.
+/// Pause between two changes, and before an idle measurement.
 const CALM: Duration = Duration::from_secs(20);
-/// Longer than a poll is held.
+/// Longer than a poll is kept open.
 const POLL: Duration = Duration::from_secs(60);
-/// How long the fleet is watched after the server is back: every node has come by then.
+/// Time for which the fleet is measured after the server is back: every node has called by then.
 const BACK: Duration = Duration::from_secs(180);
 
-/// Measures what so many nodes cost one CHaS API server: idle, on a change, and when the server was away.
+/// Measures the cost of a fleet for one CHaS API server: idle, on a change, and after an outage of
+/// the server.
 #[derive(Clone, Debug, Parser)]
 struct Arguments {
-    /// How many nodes.
+    /// Number of nodes.
     #[arg(long, default_value_t = 1000)]
     nodes: usize,
-    /// How long an idle fleet is watched.
+    /// Time for which the idle fleet is measured.
     #[arg(long, default_value = "2m", value_parser = humantime::parse_duration)]
     steady: Duration,
-    /// How long the server is away; 0s leaves that out.
+    /// Time for which the server is down; 0s skips the outage.
     #[arg(long, default_value = "5m", value_parser = humantime::parse_duration)]
     away: Duration,
-    /// Between two reports of a node.
+    /// Interval between two reports of a node.
     #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
     health_interval: Duration,
 }
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    room_for(arguments.nodes)?;
+    raise_open_files(arguments.nodes)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .ok()
-        .context("a TLS provider is installed already")?;
+        .context("cannot install the TLS provider: another one is installed")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -59,13 +61,14 @@ fn main() -> anyhow::Result<()> {
     runtime.block_on(measure(arguments))
 }
 
-/// A held poll is a connection for each node, and some of them report at the same time.
-fn room_for(nodes: usize) -> anyhow::Result<()> {
+/// Raises the limit of open files: each node has a connection for its poll, and some report at the
+/// same time.
+fn raise_open_files(nodes: usize) -> anyhow::Result<()> {
     let needed = u64::try_from(nodes + nodes / 2 + 200)?;
     let limit = getrlimit(Resource::Nofile);
     ensure!(
         limit.maximum.is_none_or(|most| most >= needed),
-        "{nodes} nodes need {needed} open files: ulimit -n {needed}"
+        "{nodes} nodes need {needed} open files: run ulimit -n {needed} as root first"
     );
     setrlimit(
         Resource::Nofile,
@@ -123,7 +126,7 @@ async fn measure(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes what is listed for everybody, several times.
+/// Changes the set of all nodes several times, and measures until every node has it.
 async fn changes(control: &mut Control, tally: &Arc<Tally>) -> anyhow::Result<()> {
     let mut changes = Vec::new();
     for change in 0..CHANGES {
@@ -152,7 +155,7 @@ async fn changes(control: &mut Control, tally: &Arc<Tally>) -> anyhow::Result<()
     Ok(())
 }
 
-/// Counts what a fleet costs in which nothing happens. Answers the calls a second.
+/// Measures the cost of an idle fleet. Returns the calls a second.
 async fn idle(tally: &Arc<Tally>, steady: Duration) -> anyhow::Result<f64> {
     let (before, from) = (wire_bytes::now()?, Instant::now());
     tokio::time::sleep(steady).await;
@@ -182,7 +185,7 @@ async fn idle(tally: &Arc<Tally>, steady: Duration) -> anyhow::Result<f64> {
     Ok(mean)
 }
 
-/// Takes the server away, as if its power were cut, and back.
+/// Stops the server as a power cut does, starts it again, and measures how the fleet returns.
 async fn outage(
     control: &mut Control,
     tally: &Arc<Tally>,
@@ -191,7 +194,7 @@ async fn outage(
 ) -> anyhow::Result<()> {
     control.cut();
     tokio::time::sleep(away).await;
-    tally.forget();
+    tally.reset_first_answers();
     let back = Instant::now();
     control.start_again().await?;
     tokio::time::sleep(BACK + POLL).await;
@@ -199,7 +202,7 @@ async fn outage(
     let ratio = f64::from(peak) / mean;
     let all = tally
         .all_back(back)
-        .context("a node did not come back")?
+        .context("a node did not report after the outage")?
         .as_secs_f64();
     say(&format!(
         "back after {}: at most {peak} calls in one second, {ratio:.2} times the idle mean; the last node is there after {all:.0} s",

@@ -1,4 +1,5 @@
-//! A node without containers: the agent's own link and client, with a store that is a variable.
+//! A node without containers: the agent's own link and client, with the last set in a variable as
+//! its store.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -6,13 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use chas_node_agent::chas::client::{Client, Fault, Polled};
-use chas_node_agent::chas::credentials::{Credentials, Tokens, Transport};
+use chas_node_agent::chas::client::{ChasClient, ChasError, PollReply};
+use chas_node_agent::chas::credentials::{ChasCredentials, Tokens, Transport};
 use chas_node_agent::chas::wire::{
-    Acknowledgement, Capacity, Content, Registration, Report, Resources, Speaks, Vitals, Welcome,
+    NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply, ResourceUsage,
+    SupportedSchemas, Vitals,
 };
-use chas_node_agent::chas::{Asking, Calls, Contact, Link, Node, Settings};
-use chas_node_agent::config::{Chas, Secret};
+use chas_node_agent::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
+use chas_node_agent::config::{ChasSection, Secret};
 use chas_node_agent::metrics::Metrics;
 use state::desired::marks;
 use state::ownership::{ChasSet, SetOutcome};
@@ -24,11 +26,11 @@ use tokio_util::task::TaskTracker;
 use crate::control::JOIN_TOKEN;
 use crate::tally::{Call, Tally};
 
-struct Bare {
+struct FleetNode {
     number: usize,
-    asking: Mutex<Asking>,
+    last_applied: Mutex<LastApplied>,
     changes: watch::Sender<u64>,
-    contact: Arc<Contact>,
+    state: Arc<LinkState>,
     begun: Instant,
     cluster_size: u64,
     tally: Arc<Tally>,
@@ -38,13 +40,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Bare {
+impl FleetNode {
     fn uuid(&self) -> String {
         format!("{:032x}", self.number + 1)
     }
 }
 
-impl Node for Bare {
+impl LinkNode for FleetNode {
     fn registration(&self) -> Registration {
         let name = name(self.number);
         Registration {
@@ -52,7 +54,7 @@ impl Node for Bare {
             hostname: name,
             ip_address: Some([10, 0, 0, 1].into()),
             port: 9090,
-            resources: Capacity {
+            resources: NodeCapacity {
                 cpu_cores: 4,
                 memory_total: "8GB".to_owned(),
                 disk_total: "100GB".to_owned(),
@@ -60,22 +62,22 @@ impl Node for Bare {
             instance_uuid: self.uuid(),
             boot_id: self.uuid(),
             agent_version: env!("CARGO_PKG_VERSION"),
-            api: Speaks::default(),
+            api: SupportedSchemas::default(),
             labels: BTreeMap::new(),
         }
     }
 
     fn report(&self) -> Report {
-        let Asking {
+        let LastApplied {
             generation, epoch, ..
-        } = lock(&self.asking).clone();
-        let resources = Resources {
+        } = lock(&self.last_applied).clone();
+        let resources = ResourceUsage {
             cpu_usage: 12.3,
             memory_usage: 45.6,
             disk_available: "50GB".to_owned(),
             container_count: 0,
         };
-        let content = Content {
+        let content = ReportContent {
             status: "healthy",
             boot_id: self.uuid(),
             instance_uuid: self.uuid(),
@@ -83,14 +85,14 @@ impl Node for Bare {
             observed_epoch: epoch,
             applied_generation: generation,
             converged: true,
-            ..Content::default()
+            ..ReportContent::default()
         };
         let vitals = Vitals {
             seq: u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             resources,
             uptime: 86400 + self.begun.elapsed().as_secs(),
             load_average: [0.12, 0.34, 0.56],
-            desired: self.contact.standing().freshness,
+            desired: self.state.status().freshness,
         };
         Report {
             vitals,
@@ -103,16 +105,19 @@ impl Node for Bare {
         self.changes.subscribe()
     }
 
-    fn asking(&self) -> Asking {
-        lock(&self.asking).clone()
+    fn last_applied(&self) -> LastApplied {
+        lock(&self.last_applied).clone()
     }
 
-    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
-        let mut asking = lock(&self.asking);
-        let stale = asking.generation >= Some(set.generation);
+    fn apply_set(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
+        let mut last_applied = lock(&self.last_applied);
+        let stale = last_applied.generation >= Some(set.generation);
         if !stale {
-            (asking.generation, asking.epoch, asking.etag) =
-                (Some(set.generation), Some(set.epoch), set.etag);
+            (
+                last_applied.generation,
+                last_applied.epoch,
+                last_applied.etag,
+            ) = (Some(set.generation), Some(set.epoch), set.etag);
             self.tally.has(set.generation);
             self.changes.send_modify(|count| *count += 1);
         }
@@ -122,53 +127,53 @@ impl Node for Bare {
         }))
     }
 
-    fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
+    fn report_acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
         self.tally.answered(self.number, Instant::now());
         ready(())
     }
 
-    fn link(&self) -> marks::NodeIdentity {
-        // It met CHaS before it was booted.
+    fn identity(&self) -> marks::NodeIdentity {
+        // The node registered in an earlier boot.
         marks::NodeIdentity {
             cluster_size: self.cluster_size,
             ..marks::NodeIdentity::default()
         }
     }
 
-    fn met(&self, _: Option<u64>) -> impl Future<Output = ()> + Send {
+    fn registered(&self, _: Option<u64>) -> impl Future<Output = ()> + Send {
         ready(())
     }
 }
 
-/// The agent's client, counted: what did not reach the server is no call.
-struct Counted {
-    client: Client,
+/// The agent's client, which counts calls that reached the server.
+struct CountedClient {
+    client: ChasClient,
     tally: Arc<Tally>,
 }
 
-impl Counted {
-    fn count<T>(&self, call: Call, at: Instant, result: &Result<T, Fault>) {
+impl CountedClient {
+    fn count<T>(&self, call: Call, at: Instant, result: &Result<T, ChasError>) {
         if result
             .as_ref()
             .err()
-            .is_none_or(|fault| !fault.kind.is_silence())
+            .is_none_or(|error| !error.kind.is_unreachable())
         {
             self.tally.called(call, at);
         }
     }
 }
 
-impl Calls for Counted {
-    async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
+impl ChasCalls for CountedClient {
+    async fn register(&self, registration: &Registration) -> Result<RegisterReply, ChasError> {
         let at = Instant::now();
         let result = self.client.register(registration).await;
         self.count(Call::Register, at, &result);
         result
     }
 
-    async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
+    async fn report(&self, report: &Report, is_full: bool) -> Result<ReportReply, ChasError> {
         let at = Instant::now();
-        let result = self.client.report(report, whole).await;
+        let result = self.client.report(report, is_full).await;
         self.count(Call::Report, at, &result);
         result
     }
@@ -177,10 +182,10 @@ impl Calls for Counted {
         &self,
         etag: Option<&str>,
         requested_at_seq: u64,
-        hold: Duration,
-    ) -> Result<Polled, Fault> {
+        wait: Duration,
+    ) -> Result<PollReply, ChasError> {
         let at = Instant::now();
-        let result = self.client.poll(etag, requested_at_seq, hold).await;
+        let result = self.client.poll(etag, requested_at_seq, wait).await;
         self.count(Call::Poll, at, &result);
         result
     }
@@ -194,7 +199,7 @@ fn name(number: usize) -> String {
     format!("worker-{number:05}")
 }
 
-/// Starts all nodes' links. They share the HTTP client, as they share the process: its connections are theirs.
+/// Starts the links of all nodes, which share one HTTP client and its connections.
 pub(crate) fn start_all(
     nodes: usize,
     url: &str,
@@ -205,9 +210,9 @@ pub(crate) fn start_all(
 ) -> anyhow::Result<()> {
     let url = format!("{url}/")
         .parse()
-        .context("the server's own address")?;
+        .context("the URL of the server is invalid")?;
     let token = Some(Secret::new(JOIN_TOKEN));
-    let chas = Chas {
+    let chas = ChasSection {
         url,
         token,
         token_file: None,
@@ -216,34 +221,34 @@ pub(crate) fn start_all(
     };
     let transport = Arc::new(Transport::new(&chas));
     for number in 0..nodes {
-        let credentials = Credentials {
+        let credentials = ChasCredentials {
             transport: Arc::clone(&transport),
             tokens: Arc::new(Tokens::new(&chas, None)),
         };
-        let client = Client::new(chas.url.clone(), name(number), credentials);
-        let contact = Arc::new(Contact::default());
-        let node = Arc::new(Bare {
+        let client = ChasClient::new(chas.url.clone(), name(number), credentials);
+        let state = Arc::new(LinkState::default());
+        let node = Arc::new(FleetNode {
             number,
-            asking: Mutex::new(Asking {
-                whole: true,
-                ..Asking::default()
+            last_applied: Mutex::new(LastApplied {
+                fully_applied: true,
+                ..LastApplied::default()
             }),
             changes: watch::Sender::new(0),
-            contact: Arc::clone(&contact),
+            state: Arc::clone(&state),
             begun: Instant::now(),
             cluster_size: nodes as u64,
             tally: Arc::clone(tally),
         });
-        let settings = Settings {
+        let settings = LinkSettings {
             boot_id: node.uuid(),
             health_interval,
         };
-        let counted = Counted {
+        let counted = CountedClient {
             client,
             tally: Arc::clone(tally),
         };
         tracker
-            .spawn(Link::new(node, counted, settings, contact, Metrics::new()).run(stop.clone()));
+            .spawn(ChasLink::new(node, counted, settings, state, Metrics::new()).run(stop.clone()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Who called when, and how far a change has come.
+//! Counters of calls by second, and of the nodes that have a change.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,10 +8,10 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A change that has not reached all nodes by then will not.
+/// Time after which a change that has not reached all nodes counts as lost.
 const REACHED_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A kind of call.
+/// Kind of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Call {
     Register,
@@ -19,25 +19,25 @@ pub(crate) enum Call {
     Poll,
 }
 
-/// Calls of a while.
+/// Number of calls in a span of time.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Calls {
+pub(crate) struct CallCounts {
     pub(crate) reports: u64,
     pub(crate) polls: u64,
     pub(crate) total: u64,
 }
 
-/// What all nodes count into.
+/// Counters that all nodes share.
 #[derive(Debug)]
 pub(crate) struct Tally {
     pub(crate) nodes: usize,
     begun: Instant,
-    /// Calls that came to the server, by second since the beginning: registrations, reports, polls.
+    /// Calls that reached the server, by second since the start: registrations, reports, polls.
     seconds: Mutex<Vec<[u32; 3]>>,
-    /// When nodes got a generation, in the order in which they did.
+    /// Times at which nodes got a generation, in order.
     generations: Mutex<BTreeMap<u64, Vec<Instant>>>,
     progress: Notify,
-    /// When each node was answered first, since [`Tally::forget`].
+    /// Time of the first answer to each node since [`Tally::reset_first_answers`].
     first: Mutex<Vec<Option<Instant>>>,
 }
 
@@ -57,7 +57,7 @@ impl Tally {
         })
     }
 
-    /// A call came to the server at this moment.
+    /// Counts a call that reached the server at this time.
     pub(crate) fn called(&self, call: Call, at: Instant) {
         let second = usize::try_from(at.duration_since(self.begun).as_secs()).unwrap_or(usize::MAX);
         let mut seconds = lock(&self.seconds);
@@ -67,17 +67,17 @@ impl Tally {
         seconds[second][call as usize] += 1;
     }
 
-    /// A node's report was answered.
+    /// Records that a node's report was answered.
     pub(crate) fn answered(&self, node: usize, at: Instant) {
         lock(&self.first)[node].get_or_insert(at);
     }
 
-    /// From now on, it counts again which nodes were answered.
-    pub(crate) fn forget(&self) {
+    /// Clears the times of first answers, before they are recorded again.
+    pub(crate) fn reset_first_answers(&self) {
         lock(&self.first).fill(None);
     }
 
-    /// A node has this generation.
+    /// Records that a node has this generation.
     pub(crate) fn has(&self, generation: u64) {
         let mut generations = lock(&self.generations);
         let reached = generations.entry(generation).or_default();
@@ -87,7 +87,8 @@ impl Tally {
         }
     }
 
-    /// Waits until all nodes have this generation; how long after `since` half of them had it, and all.
+    /// Waits until all nodes have this generation. Returns how long after `since` half of them had
+    /// it, and all.
     pub(crate) async fn reached(
         &self,
         generation: u64,
@@ -132,8 +133,8 @@ impl Tally {
             .collect()
     }
 
-    pub(crate) fn calls(&self, from: Instant, length: Duration) -> Calls {
-        let mut calls = Calls::default();
+    pub(crate) fn calls(&self, from: Instant, length: Duration) -> CallCounts {
+        let mut calls = CallCounts::default();
         for [registers, reports, polls] in self.window(from, length) {
             calls.reports += u64::from(reports);
             calls.polls += u64::from(polls);
@@ -142,7 +143,7 @@ impl Tally {
         calls
     }
 
-    /// The most calls in one second.
+    /// The largest number of calls in one second.
     pub(crate) fn peak(&self, from: Instant, length: Duration) -> u32 {
         self.window(from, length)
             .iter()
@@ -151,7 +152,7 @@ impl Tally {
             .unwrap_or(0)
     }
 
-    /// How long after `since` the last node was answered. `None`: one was not.
+    /// The time from `since` until the last node was answered. `None`: a node was not.
     pub(crate) fn all_back(&self, since: Instant) -> Option<Duration> {
         let first: Option<Vec<Instant>> = lock(&self.first).iter().copied().collect();
         first?

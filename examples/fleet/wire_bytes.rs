@@ -1,22 +1,22 @@
-//! What went over the network, as the kernel counts it for this network namespace.
+//! Bytes sent over the network, as the kernel counts them for this network namespace.
 
 use std::fs;
 
 use anyhow::Context as _;
 
-/// An IPv4 header and a TCP header with its timestamps: what a packet has besides what it carries.
+/// Bytes of a packet's headers: an IPv4 header, and a TCP header with timestamps.
 const HEADERS: u64 = 20 + 32;
 
-/// Bytes since the namespace exists, or between two looks.
+/// Bytes since the namespace was created, or between two readings.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bytes {
-    /// IP packets, acknowledgements among them.
+pub(crate) struct WireBytes {
+    /// Bytes of IP packets, with acknowledgements.
     pub(crate) ip: u64,
-    /// What TCP carried, to within the few bytes of options by which some packets differ.
+    /// Bytes that TCP carried, up to a few bytes of TCP options.
     pub(crate) http: u64,
 }
 
-impl Bytes {
+impl WireBytes {
     pub(crate) const fn since(self, before: Self) -> Self {
         Self {
             ip: self.ip - before.ip,
@@ -25,17 +25,18 @@ impl Bytes {
     }
 }
 
-/// All bytes sent so far. Both ends are here, so that what is sent is all there is.
-pub(crate) fn now() -> anyhow::Result<Bytes> {
+/// All bytes sent so far. Both ends of each connection are in this namespace, so that sent bytes
+/// are all bytes.
+pub(crate) fn now() -> anyhow::Result<WireBytes> {
     let ip = counter("/proc/net/netstat", "IpExt:", "OutOctets")?;
     let packets = counter("/proc/net/snmp", "Tcp:", "OutSegs")?;
-    Ok(Bytes {
+    Ok(WireBytes {
         ip,
         http: ip.saturating_sub(packets * HEADERS),
     })
 }
 
-/// A number of a table that has its names in one line and its values in the next.
+/// A counter in a table that has its names in one line and its values in the next.
 fn counter(file: &str, table: &str, name: &str) -> anyhow::Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {file}"))?;
     let mut lines = text.lines().filter(|line| line.starts_with(table));

@@ -18,7 +18,7 @@ use crate::api::{
     Change, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal, Replace, Replaced,
     View,
 };
-use crate::chas::Contact;
+use crate::chas::LinkState;
 use crate::monitor::Monitor;
 use crate::reconcile::{Handle, Known};
 use crate::runtime::UnmanagedContainer;
@@ -35,7 +35,7 @@ pub(super) struct AgentNode {
     monitor: Arc<Monitor>,
     logs_dir: PathBuf,
     /// `None`: no CHaS is configured.
-    contact: Option<Arc<Contact>>,
+    contact: Option<Arc<LinkState>>,
 }
 
 impl AgentNode {
@@ -44,7 +44,7 @@ impl AgentNode {
         handle: Handle,
         monitor: Arc<Monitor>,
         logs_dir: PathBuf,
-        contact: Option<Arc<Contact>>,
+        contact: Option<Arc<LinkState>>,
     ) -> Self {
         Self {
             writer,
@@ -277,7 +277,7 @@ impl Node for AgentNode {
             let ended = store.confirm(generation)?;
             ended.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();
-            contact.iter().for_each(|contact| contact.ask_now());
+            contact.iter().for_each(|contact| contact.poll_now());
             Ok(ended.len())
         })
         .await

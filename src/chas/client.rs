@@ -1,4 +1,4 @@
-//! One call to the CHaS API at a time: bounded in time and size, and its faults cut by what is to be done next.
+//! HTTP client for the CHaS API: makes one call at a time, bounded in time and size.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,27 +7,37 @@ use reqwest::header::{ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use serde::de::DeserializeOwned;
 
-use super::Calls;
-use super::credentials::Credentials;
-use super::wire::{self, Acknowledgement, Listing, Registration, Report, Welcome};
+use super::ChasCalls;
+use super::credentials::ChasCredentials;
+use super::wire::{self, RegisterReply, Registration, Report, ReportReply, SetReply};
 use crate::cause;
 use crate::config::Secret;
 
-mod fault;
+mod error;
 
-pub use fault::{Fault, FaultKind};
-use fault::{retry_after, said};
+pub use error::{ChasError, ChasErrorKind};
+use error::{problem, retry_after};
 
-/// How long a call may take.
+/// Longest answer to a poll: two thousand containers of two kilobytes.
+const SET_BYTES_MAX: usize = 4 << 20;
+/// A longer set is parsed on a blocking thread.
+const PARSE_INLINE_BYTES_MAX: usize = 32 << 10;
+/// Longest answer to any other call.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+const TLS_ADVICE: &str =
+    "check chas.ca_file (who is trusted), chas.cert_file and chas.key_file (who the agent is)";
+
+/// Timeouts of one call.
 #[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    /// From the request to the answer's head, besides what it may be held.
+pub struct CallTimeouts {
+    /// Time from the request to the head of the answer, in addition to the wait of a poll.
     pub answer: Duration,
-    /// For the answer's body.
+    /// Time for the body of the answer.
     pub body: Duration,
 }
 
-impl Default for Timeouts {
+impl Default for CallTimeouts {
     fn default() -> Self {
         Self {
             answer: Duration::from_secs(20),
@@ -36,193 +46,37 @@ impl Default for Timeouts {
     }
 }
 
-/// A set: two thousand containers of two kilobytes.
-const SET_BYTES_MAX: usize = 4 << 20;
-/// A set of more than that is not read beside other work.
-const LARGE: usize = 32 << 10;
-/// Any other answer.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// What a poll came to.
+/// The answer to a poll.
 #[derive(Debug)]
-pub enum Polled {
-    /// What is stored is what CHaS lists.
+pub enum PollReply {
+    /// The set that CHaS lists is still the one tagged in the poll.
     Unchanged {
-        /// CHaS holds polls in which nothing is new.
-        held: bool,
+        /// Whether CHaS keeps polls open while there is no other set.
+        waited: bool,
     },
-    /// What it lists.
-    Listing {
-        /// The set.
-        listing: Box<Listing>,
-    },
+    /// The set that CHaS lists.
+    Set(Box<SetReply>),
 }
 
-/// Speaks to the CHaS API for one node.
+/// A client of the CHaS API for one node.
 #[derive(Debug)]
-pub struct Client {
+pub struct ChasClient {
     url: Url,
     node_id: String,
-    credentials: Credentials,
-    timeouts: Timeouts,
+    credentials: ChasCredentials,
+    timeouts: CallTimeouts,
 }
 
-impl Client {
-    /// A client for the node at the server whose paths begin with `url`, which ends with a slash.
-    #[must_use]
-    pub fn new(url: Url, node_id: String, credentials: Credentials) -> Self {
-        Self {
-            url,
-            node_id,
-            credentials,
-            timeouts: Timeouts::default(),
-        }
-    }
-
-    /// With other timeouts than usual.
-    #[must_use]
-    pub const fn timing(mut self, timeouts: Timeouts) -> Self {
-        self.timeouts = timeouts;
-        self
-    }
-
-    async fn request(&self, method: Method, path: &str) -> Result<Prepared, Fault> {
-        let credentials = self.credentials.clone();
-        let (shown, current) = if credentials.reads_files() {
-            let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
-            tokio::task::spawn_blocking(move || credentials.current())
-                .await
-                .map_err(ended)?
-        } else {
-            credentials.current()
-        };
-        let (client, token) = current.map_err(|e| Fault {
-            shown,
-            ..Fault::new(FaultKind::Untrusted, e.to_string())
-        })?;
-        let url = self
-            .url
-            .join(path)
-            .map_err(|error| Fault::new(FaultKind::Refused, format!("{path}: {error}")))?;
-        let request = client.request(method, url);
-        let request = match &token {
-            Some(token) => request.bearer_auth(token.expose()),
-            None => request,
-        };
-        Ok(Prepared {
-            request,
-            token,
-            shown,
-        })
-    }
-
-    /// Sends a request; an answer that is no success is a fault.
-    async fn answer(
-        &self,
-        prepared: Prepared,
-        timeout: Duration,
-        is_success: fn(StatusCode) -> bool,
-    ) -> Result<Response, Fault> {
-        let Prepared {
-            request,
-            token,
-            shown,
-        } = prepared;
-        let silence = |kind, message: String| Fault {
-            shown,
-            ..Fault::new(kind, message)
-        };
-        let sent = tokio::time::timeout(timeout, request.send()).await;
-        let late = |_| {
-            silence(
-                FaultKind::Away,
-                format!("no answer within {} s", timeout.as_secs()),
-            )
-        };
-        let response = sent.map_err(late)?.map_err(|error| {
-            let root = cause::root(&error);
-            if cause::chain(&error).any(|cause| cause.is::<rustls::Error>()) {
-                let advice = "chas.ca_file says whom to trust, chas.cert_file and chas.key_file are what is shown";
-                return silence(FaultKind::Untrusted, format!("TLS: {root} ({advice})"));
-            }
-            Fault { is_cut: !error.is_connect() && !error.is_timeout(), ..silence(FaultKind::Away, root) }
-        })?;
-        let status = response.status();
-        if is_success(status) {
-            return Ok(response);
-        }
-        let retry_after = retry_after(response.headers());
-        let words = self
-            .body(response, ANSWER_BYTES_MAX)
-            .await
-            .unwrap_or_default();
-        let (code, words) = said(&words);
-        let kind = self.judge(status, &code, token.as_ref());
-        Err(Fault {
-            kind,
-            message: format!("{status}{words}"),
-            retry_after,
-            is_answer: true,
-            is_cut: false,
-            shown,
-        })
-    }
-
-    /// A whole body, as far as it is small enough and comes in time.
-    async fn body(&self, mut response: Response, bytes_max: usize) -> Result<Vec<u8>, Fault> {
-        let read = async {
-            let mut bytes = Vec::new();
-            while let Some(chunk) = response.chunk().await.map_err(|error| {
-                Fault::bad(format!("the answer broke off: {}", cause::root(&error)))
-            })? {
-                if bytes.len() + chunk.len() > bytes_max {
-                    return Err(Fault::bad(format!(
-                        "the answer is larger than {bytes_max} bytes"
-                    )));
-                }
-                bytes.extend_from_slice(&chunk);
-            }
-            Ok(bytes)
-        };
-        let late = |_| {
-            Fault::bad(format!(
-                "the answer did not come within {} s",
-                self.timeouts.body.as_secs()
-            ))
-        };
-        tokio::time::timeout(self.timeouts.body, read)
-            .await
-            .map_err(late)?
-    }
-
-    fn judge(&self, status: StatusCode, code: &str, token: Option<&Secret>) -> FaultKind {
-        match status {
-            // What CHaS issued may be worth nothing any more (its state was lost): the node registers anew, with the operator's.
-            StatusCode::UNAUTHORIZED if self.credentials.tokens.refused(token) => {
-                FaultKind::Unknown
-            }
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => FaultKind::Unauthorized,
-            StatusCode::NOT_FOUND if code == "node_unknown" => FaultKind::Unknown,
-            StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::NOT_IMPLEMENTED => FaultKind::NotOffered,
-            StatusCode::CONFLICT => FaultKind::Conflict,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => FaultKind::Away,
-            status if status.is_server_error() => FaultKind::Away,
-            status if status.is_client_error() => FaultKind::Refused,
-            _ => FaultKind::Bad,
-        }
-    }
-}
-
-/// A request, and what it shows.
+/// A request that is ready to be sent, with the credentials it uses.
 #[derive(Debug)]
-struct Prepared {
+struct PreparedCall {
     request: RequestBuilder,
     token: Option<Secret>,
-    shown: u64,
+    credentials_fingerprint: u64,
+    is_registration: bool,
 }
 
-impl Prepared {
+impl PreparedCall {
     fn with(self, change: impl FnOnce(RequestBuilder) -> RequestBuilder) -> Self {
         Self {
             request: change(self.request),
@@ -231,91 +85,263 @@ impl Prepared {
     }
 }
 
-impl Calls for Client {
-    /// Registers the node, and keeps the token that it is given.
-    async fn register(&self, registration: &Registration) -> Result<Welcome, Fault> {
-        // Said once: with each report and poll of a large fleet it would be a twentieth of what an idle node costs.
-        let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
-        let prepared = self.request(Method::POST, "nodes/register").await?;
-        let prepared =
-            prepared.with(|request| request.header(USER_AGENT, agent).json(registration));
-        let token = prepared.token.clone();
-        let response = self
-            .answer(prepared, self.timeouts.answer, |status| status.is_success())
+fn agent_is_stopping<E>(_: E) -> ChasError {
+    ChasError::new(ChasErrorKind::Unreachable, "the agent is stopping")
+}
+
+impl ChasClient {
+    /// A client for the node `node_id` at the server whose paths begin with `url`, which ends with
+    /// a slash.
+    #[must_use]
+    pub fn new(url: Url, node_id: String, credentials: ChasCredentials) -> Self {
+        Self {
+            url,
+            node_id,
+            credentials,
+            timeouts: CallTimeouts::default(),
+        }
+    }
+
+    /// The same client with other timeouts.
+    #[must_use]
+    pub const fn with_timeouts(mut self, timeouts: CallTimeouts) -> Self {
+        self.timeouts = timeouts;
+        self
+    }
+
+    async fn prepare(&self, method: Method, path: &str) -> Result<PreparedCall, ChasError> {
+        let credentials = self.credentials.clone();
+        let (credentials_fingerprint, current) = if credentials.reads_files() {
+            tokio::task::spawn_blocking(move || credentials.current())
+                .await
+                .map_err(agent_is_stopping)?
+        } else {
+            credentials.current()
+        };
+        let (client, token) = current.map_err(|error| ChasError {
+            credentials_fingerprint,
+            ..ChasError::new(ChasErrorKind::TlsRejected, error.to_string())
+        })?;
+        let url = self.url.join(path).map_err(|error| {
+            ChasError::new(
+                ChasErrorKind::Refused,
+                format!("{path:?} is not a valid path: {error}; check node.id"),
+            )
+        })?;
+        let request = client.request(method, url);
+        let request = match &token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        };
+        Ok(PreparedCall {
+            request,
+            token,
+            credentials_fingerprint,
+            is_registration: false,
+        })
+    }
+
+    /// Sends a call and waits `timeout` for the head of its answer; a status that is no success is
+    /// an error.
+    async fn send(
+        &self,
+        call: PreparedCall,
+        timeout: Duration,
+        is_success: fn(StatusCode) -> bool,
+    ) -> Result<Response, ChasError> {
+        let PreparedCall {
+            request,
+            token,
+            credentials_fingerprint,
+            is_registration,
+        } = call;
+        let error = match tokio::time::timeout(timeout, request.send()).await {
+            Ok(Ok(response)) if is_success(response.status()) => return Ok(response),
+            Ok(Ok(response)) => {
+                self.refusal(response, token.as_ref(), is_registration)
+                    .await
+            }
+            Ok(Err(error)) => transport_error(&error),
+            Err(_) => ChasError::new(
+                ChasErrorKind::Unreachable,
+                format!("no answer within {} s", timeout.as_secs()),
+            ),
+        };
+        Err(ChasError {
+            credentials_fingerprint,
+            ..error
+        })
+    }
+
+    /// The error that an answer without success stands for.
+    async fn refusal(
+        &self,
+        response: Response,
+        token: Option<&Secret>,
+        is_registration: bool,
+    ) -> ChasError {
+        let status = response.status();
+        let retry_after = retry_after(response.headers());
+        let body = self.body(response, ANSWER_BYTES_MAX).await;
+        let (code, text) = problem(&body.unwrap_or_default());
+        let is_issued_token_refused = match status {
+            StatusCode::UNAUTHORIZED => self.credentials.tokens.refused(token),
+            // A server may answer 403 for a token it does not know; then the next registration uses
+            // the operator's.
+            StatusCode::FORBIDDEN if is_registration => {
+                self.credentials.tokens.refused(token);
+                false
+            }
+            _ => false,
+        };
+        let kind = if is_issued_token_refused {
+            // The token CHaS issued is void, as after a loss of its state: register again with the
+            // operator's.
+            ChasErrorKind::NodeUnknown
+        } else {
+            error_kind(status, &code)
+        };
+        let separator = if text.is_empty() { "" } else { ": " };
+        ChasError {
+            retry_after,
+            is_answer: true,
+            ..ChasError::new(kind, format!("{status}{separator}{text}"))
+        }
+    }
+
+    /// The whole body of an answer, within its limits of size and time.
+    async fn body(&self, response: Response, bytes_max: usize) -> Result<Vec<u8>, ChasError> {
+        let timeout = self.timeouts.body;
+        tokio::time::timeout(timeout, read_body(response, bytes_max))
             .await
-            .inspect_err(|fault| {
-                // A server that says 403 of a token that it does not know is to be shown the other one, too.
-                if fault.kind == FaultKind::Unauthorized {
-                    _ = self.credentials.tokens.refused(token.as_ref());
-                }
-            })?;
-        let welcome: Welcome = parsed(&self.body(response, ANSWER_BYTES_MAX).await?)?;
-        if let Some(token) = welcome.token.clone() {
+            .map_err(|_| {
+                ChasError::invalid(format!(
+                    "the answer is incomplete after {} s",
+                    timeout.as_secs()
+                ))
+            })?
+    }
+}
+
+async fn read_body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, ChasError> {
+    let mut bytes = Vec::new();
+    loop {
+        let chunk = response.chunk().await.map_err(|error| {
+            ChasError::invalid(format!("the answer broke off: {}", cause::root(&error)))
+        })?;
+        let Some(chunk) = chunk else {
+            return Ok(bytes);
+        };
+        if bytes.len() + chunk.len() > bytes_max {
+            return Err(ChasError::invalid(format!(
+                "the answer is larger than {bytes_max} bytes"
+            )));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+}
+
+fn transport_error(error: &reqwest::Error) -> ChasError {
+    let root = cause::root(error);
+    if cause::chain(error).any(|cause| cause.is::<rustls::Error>()) {
+        let message = format!("TLS handshake failed: {root}; {TLS_ADVICE}");
+        return ChasError::new(ChasErrorKind::TlsRejected, message);
+    }
+    ChasError {
+        is_cut: !error.is_connect() && !error.is_timeout(),
+        ..ChasError::new(ChasErrorKind::Unreachable, root)
+    }
+}
+
+fn error_kind(status: StatusCode, code: &str) -> ChasErrorKind {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ChasErrorKind::Unauthorized,
+        StatusCode::NOT_FOUND if code == "node_unknown" => ChasErrorKind::NodeUnknown,
+        StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
+            ChasErrorKind::NotOffered
+        }
+        StatusCode::CONFLICT => ChasErrorKind::IdentityConflict,
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => ChasErrorKind::Unreachable,
+        status if status.is_server_error() => ChasErrorKind::Unreachable,
+        status if status.is_client_error() => ChasErrorKind::Refused,
+        _ => ChasErrorKind::InvalidResponse,
+    }
+}
+
+/// Whether a status answers a poll. Any other 2xx, such as 202 or 206, is not a complete answer.
+fn is_poll_success(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
+    )
+}
+
+fn is_success(status: StatusCode) -> bool {
+    status.is_success()
+}
+
+impl ChasCalls for ChasClient {
+    /// Registers the node, and keeps the token that CHaS issues.
+    async fn register(&self, registration: &Registration) -> Result<RegisterReply, ChasError> {
+        // Sent only here: in each report and poll of a large fleet, it would be a twentieth of an
+        // idle node's traffic.
+        let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
+        let call = PreparedCall {
+            is_registration: true,
+            ..self.prepare(Method::POST, "nodes/register").await?
+        };
+        let call = call.with(|request| request.header(USER_AGENT, agent).json(registration));
+        let response = self.send(call, self.timeouts.answer, is_success).await?;
+        let reply: RegisterReply = parse_reply(&self.body(response, ANSWER_BYTES_MAX).await?)?;
+        if let Some(token) = reply.token.clone() {
             let tokens = Arc::clone(&self.credentials.tokens);
             let _kept = tokio::task::spawn_blocking(move || tokens.issue(&token)).await;
         }
-        Ok(welcome)
+        Ok(reply)
     }
 
-    /// Reports how the node is.
-    async fn report(&self, report: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
-        let prepared = self
-            .request(Method::PUT, &format!("nodes/{}/health", self.node_id))
-            .await?;
-        let prepared = prepared.with(|request| {
-            if whole {
+    async fn report(&self, report: &Report, is_full: bool) -> Result<ReportReply, ChasError> {
+        let path = format!("nodes/{}/health", self.node_id);
+        let call = self.prepare(Method::PUT, &path).await?.with(|request| {
+            if is_full {
                 request.json(report)
             } else {
                 request.json(&report.heartbeat())
             }
         });
-        let response = self
-            .answer(prepared, self.timeouts.answer, |status| status.is_success())
-            .await?;
-        parsed(&self.body(response, ANSWER_BYTES_MAX).await?)
+        let response = self.send(call, self.timeouts.answer, is_success).await?;
+        parse_reply(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
 
-    /// Asks what should run, and whether it is still what `etag` stands for.
     async fn poll(
         &self,
         etag: Option<&str>,
         requested_at_seq: u64,
-        hold: Duration,
-    ) -> Result<Polled, Fault> {
+        wait: Duration,
+    ) -> Result<PollReply, ChasError> {
         let path = format!("nodes/{}/desired-state", self.node_id);
         let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
         let is_conditional = etag.is_some();
-        let prepared = self.request(Method::GET, &path).await?.with(|request| {
-            let request = request.header(
-                HeaderName::from_static("prefer"),
-                format!("wait={}", hold.as_secs()),
-            );
+        let call = self.prepare(Method::GET, &path).await?.with(|request| {
+            let prefer = HeaderName::from_static("prefer");
+            let request = request.header(prefer, format!("wait={}", wait.as_secs()));
             match etag {
                 Some(etag) => request.header(IF_NONE_MATCH, etag),
                 None => request,
             }
         });
-        // Whatever else is of the hundreds of 200 (a 202, a 206) is no whole answer.
-        let is_success = |status| {
-            matches!(
-                status,
-                StatusCode::OK | StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            )
-        };
         let response = self
-            .answer(prepared, hold + self.timeouts.answer, is_success)
+            .send(call, wait + self.timeouts.answer, is_poll_success)
             .await?;
-        let held = response
-            .headers()
-            .get("preference-applied")
-            .is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
         if response.status() == StatusCode::NOT_MODIFIED {
-            let unasked = || {
-                Fault::bad("it answers that nothing has changed, and was not asked whether it has")
-            };
-            return is_conditional
-                .then_some(Polled::Unchanged { held })
-                .ok_or_else(unasked);
+            if !is_conditional {
+                return Err(ChasError::invalid(
+                    "the answer is 304, but the poll named no set to compare with",
+                ));
+            }
+            let applied = response.headers().get("preference-applied");
+            let waited = applied.is_some_and(|applied| applied.as_bytes().starts_with(b"wait"));
+            return Ok(PollReply::Unchanged { waited });
         }
         let etag = response
             .headers()
@@ -323,22 +349,22 @@ impl Calls for Client {
             .and_then(|etag| etag.to_str().ok())
             .map(str::to_owned);
         let body = self.body(response, SET_BYTES_MAX).await?;
-        let (node_id, is_large) = (self.node_id.clone(), body.len() > LARGE);
-        let read =
-            move || wire::listing(&body, &node_id, etag, requested_at_seq).map_err(Fault::bad);
-        // A large set takes a while, and others use this thread, too.
-        let ended = |_| Fault::new(FaultKind::Away, "the agent is ending");
-        let listing = if is_large {
-            tokio::task::spawn_blocking(read).await.map_err(ended)?
-        } else {
-            read()
+        let node_id = self.node_id.clone();
+        let is_large = body.len() > PARSE_INLINE_BYTES_MAX;
+        let parse = move || {
+            wire::parse_set(&body, &node_id, etag, requested_at_seq).map_err(ChasError::invalid)
         };
-        Ok(Polled::Listing {
-            listing: Box::new(listing?),
-        })
+        // Parsing a large set would keep this thread from other tasks.
+        let set = if is_large {
+            tokio::task::spawn_blocking(parse)
+                .await
+                .map_err(agent_is_stopping)?
+        } else {
+            parse()
+        };
+        Ok(PollReply::Set(Box::new(set?)))
     }
 
-    /// Whether other credentials would be shown than those.
     async fn has_other_credentials(&self, than: u64) -> bool {
         let credentials = self.credentials.clone();
         tokio::task::spawn_blocking(move || credentials.current().0 != than)
@@ -347,21 +373,19 @@ impl Calls for Client {
     }
 }
 
-/// What an answer says that may be empty. It may hold a token, which is not to be told to anybody.
-fn parsed<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, Fault> {
+/// Parses an answer, where an empty one stands for the default. An error does not quote it: it may
+/// hold a token.
+fn parse_reply<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ChasError> {
     if body.trim_ascii().is_empty() {
         return Ok(T::default());
     }
-    let bad = |error: serde_json::Error| {
+    serde_json::from_slice(body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
-        let what = if error.is_data() {
-            "not what it should be"
+        let fault = if error.is_data() {
+            "has a member of the wrong type"
         } else {
-            "not JSON"
+            "is not JSON"
         };
-        Fault::bad(format!(
-            "the answer is {what}, from line {line} column {column} on"
-        ))
-    };
-    serde_json::from_slice(body).map_err(bad)
+        ChasError::invalid(format!("the answer {fault} at line {line} column {column}"))
+    })
 }

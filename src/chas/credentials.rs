@@ -1,5 +1,7 @@
-//! What the agent shows to CHaS, and what it trusts it by. Files are read anew for every call, so that they can be changed.
+//! Credentials for CHaS: the node's token and certificate, and the authorities it trusts. Files are
+//! read for every call, so that they can be replaced while the agent runs.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,87 +14,65 @@ mod transport;
 pub use tokens::Tokens;
 pub use transport::Transport;
 
-/// A token or a bundle of certificates is smaller.
+/// Bytes read of a token or certificate file; any real one is smaller.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// What cannot be read.
+/// Credentials that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
-    /// A file is missing, too large, or may not be read.
+    /// A file is missing, or may not be read.
     #[error("cannot read {}: {source}", path.display())]
     File {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// What is in the file is no token.
-    #[error("{} holds no token: it must be one line of visible ASCII characters", path.display())]
+    /// The content of a token file is not a token.
+    #[error("{} holds no token: write one line of printable ASCII without spaces", path.display())]
     NoToken {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// What is in the files, or among the system's authorities, cannot be used.
-    #[error("chas.ca_file, chas.cert_file and chas.key_file, or without the first this system's authorities, cannot be used: {}", cause::root(.0))]
+    /// The certificates or the key cannot be used, or the system has no certificate authorities.
+    #[error(
+        "cannot set up TLS: {}; check chas.ca_file, chas.cert_file, chas.key_file, or the system's CAs",
+        cause::root(.0)
+    )]
     Tls(reqwest::Error),
 }
 
-/// Both, as they are shared by the calls of one link.
+/// Token and TLS credentials, shared by the calls of one link.
 #[derive(Clone, Debug)]
-pub struct Credentials {
-    /// The client.
+pub struct ChasCredentials {
+    /// HTTP client with the TLS credentials.
     pub transport: Arc<Transport>,
-    /// The token.
+    /// Tokens of the node.
     pub tokens: Arc<Tokens>,
 }
 
-impl Credentials {
-    /// Whether files have to be read for it, which blocks.
+impl ChasCredentials {
+    /// Whether [`Self::current`] reads files, which blocks.
     #[must_use]
     pub fn reads_files(&self) -> bool {
         self.transport.reads_files() || self.tokens.reads_files()
     }
 
-    /// What is to be asked with now, and a number that is another one whenever the operator's part of it is. Blocks.
+    /// The client and the token for the next call, after a fingerprint of everything that the
+    /// operator gave: another fingerprint means that a refused call may succeed now. Blocks.
     pub fn current(
         &self,
     ) -> (
         u64,
         Result<(reqwest::Client, Option<Secret>), CredentialsError>,
     ) {
-        let (transport, client) = self.transport.client();
-        let (token_version, token) = self.tokens.current();
-        // Each of them only grows, so that two sums are equal only if both parts are.
-        (
-            transport + token_version,
-            client.and_then(|client| Ok((client, token?))),
-        )
-    }
-}
-
-/// What was read last, and how often that was something else than before.
-#[derive(Debug)]
-struct Latest<T> {
-    /// `None`: it could not be read.
-    value: Option<T>,
-    version: u64,
-}
-
-impl<T> Default for Latest<T> {
-    fn default() -> Self {
-        Self {
-            value: None,
-            version: 0,
-        }
-    }
-}
-
-impl<T: PartialEq> Latest<T> {
-    fn is(&mut self, value: Option<T>) -> u64 {
-        if self.value != value {
-            (self.value, self.version) = (value, self.version + 1);
-        }
-        self.version
+        let pem = self.transport.read();
+        let given = self.tokens.given();
+        let mut hasher = DefaultHasher::new();
+        (pem.as_ref().ok(), given.as_ref().ok()).hash(&mut hasher);
+        let token = self.tokens.current(given);
+        let current = pem.and_then(|pem| Ok((self.transport.client(pem)?, token?)));
+        (hasher.finish(), current)
     }
 }
 

@@ -1,4 +1,4 @@
-//! When CHaS is asked what should run, and what becomes of its answer.
+//! Polls CHaS for the set that the node should run, and applies it.
 
 use std::time::Duration;
 
@@ -6,282 +6,294 @@ use state::ownership::SetOutcome;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{Fault, FaultKind, Polled};
-use super::hold::Hold;
-use super::wire::Listing;
-use super::{Asking, Calls, Link, Node, jitter, not_offered};
+use super::client::{ChasError, ChasErrorKind, PollReply};
+use super::poll_wait::PollWait;
+use super::wire::SetReply;
+use super::{ChasCalls, ChasLink, LastApplied, LinkNode, jitter, not_offered_wait};
 
-/// Between polls where CHaS neither holds them nor says how often to come.
-const AFTER: Duration = Duration::from_secs(15);
-/// Two polls are at least so far apart, whatever the server does.
+/// Interval between polls where CHaS neither keeps them open nor names an interval.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Shortest time between the starts of two polls, whatever the server does.
 const SPACING: Duration = Duration::from_secs(1);
-/// A poll that is held may be about to be answered when it is heard elsewhere that there is something new.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// What could not be had is asked for again, though it is the same: after this, doubling up to that.
-const AGAIN: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
-/// After a set, the next poll is not to meet those of all others that got theirs: for each node of the cluster, and at most.
+/// Time that a waited poll still has to be answered after another call announced news.
+const NEWS_GRACE: Duration = Duration::from_secs(1);
+/// Backoff before a set that was not fully applied is asked for again: the first wait and the
+/// longest.
+const REAPPLY_BACKOFF: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
+/// After a set, the next poll is spread over this much time for each node of the cluster, up to the
+/// maximum.
 const NEWS_SPREAD: (Duration, Duration) = (Duration::from_micros(300), Duration::from_secs(3));
-/// So long, about, CHaS is not asked because it does not hear how the node is: that call alone may be what does not work.
+/// Longest time that polls wait for a report to be answered: reports alone may be what does not
+/// work.
 const REPORT_PATIENCE: Duration = Duration::from_secs(300);
-/// Within that, a report was tried, unless CHaS asked to be left alone with reports.
-const REPORT_TRIED: Duration = Duration::from_secs(90);
+/// After that, longest time until a report ends, unless CHaS asked for a longer pause between
+/// reports.
+const REPORT_ATTEMPT: Duration = Duration::from_secs(90);
 
-/// What a poll asks for next.
-enum Next {
-    /// Another one, soon: whether CHaS holds polls shows when it is asked to, with the new tag.
-    News,
-    /// Another one; CHaS holds it as long as nothing is new.
-    Held,
-    /// Another one after a pause.
+/// The timing of the next poll.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NextPoll {
+    /// Soon, after news: the poll with the new tag shows whether CHaS keeps polls open.
+    AfterNews,
+    /// At once: CHaS keeps it open while nothing is new.
+    Waited,
+    /// After an interval.
     Paced,
 }
 
-/// When the same set is taken again, of which not all could be had.
+/// The schedule on which a set that was not fully applied is asked for again.
 #[derive(Default)]
-struct Again {
-    /// Epoch and generation.
-    of: (Option<String>, Option<u64>),
+struct Reapply {
+    epoch: Option<String>,
+    generation: Option<u64>,
     attempts: u32,
     at: Option<Instant>,
 }
 
-impl Again {
-    /// The tag to ask with, and when it is to be asked next at the latest. Without a tag, the set is sent again.
-    fn tag(&mut self, asking: &Asking) -> (Option<String>, Option<Instant>) {
-        let of = (asking.epoch.clone(), asking.generation);
-        if asking.whole || self.of != of {
+impl Reapply {
+    /// The tag for a poll, and the latest time of the next one. Without a tag, CHaS sends the set
+    /// again.
+    fn tag(&mut self, last: &LastApplied) -> (Option<String>, Option<Instant>) {
+        let is_same = self.epoch == last.epoch && self.generation == last.generation;
+        if last.fully_applied || !is_same {
             *self = Self {
-                of,
+                epoch: last.epoch.clone(),
+                generation: last.generation,
                 ..Self::default()
             };
         }
-        if asking.whole {
-            return (asking.etag.clone(), None);
+        if last.fully_applied {
+            return (last.etag.clone(), None);
         }
-        let at = *self.at.get_or_insert_with(Instant::now);
-        if Instant::now() < at {
-            return (asking.etag.clone(), Some(at));
+        let now = Instant::now();
+        let at = *self.at.get_or_insert(now);
+        if now < at {
+            return (last.etag.clone(), Some(at));
         }
-        let (first, most) = AGAIN;
-        let next = Instant::now() + first.saturating_mul(1 << self.attempts.min(5)).min(most);
+        let (first, most) = REAPPLY_BACKOFF;
+        let next = now + first.saturating_mul(1 << self.attempts.min(5)).min(most);
         (self.at, self.attempts) = (Some(next), self.attempts + 1);
         (None, Some(next))
     }
 }
 
-impl<N: Node, C: Calls> Link<N, C> {
-    /// Polls until the node is to register again; first when more than so many reports were answered.
+impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
+    /// Polls until the node has to register again. The first poll waits for more than `reports`
+    /// answered reports.
     pub(super) async fn poll_for_ever(&self, reports: u64) {
-        let (mut again, mut attempts, mut hold) = (Again::default(), 0, Hold::default());
-        // What is stored may be what CHaS lists: it says so at once, if it is not asked to hold that back.
-        let (mut is_news, mut is_hurried) = (false, true);
-        self.after_a_report(reports).await;
-        let mut asked = self.contact.asked.subscribe();
+        let (mut reapply, mut attempts, mut wait) = (Reapply::default(), 0, PollWait::default());
+        // The stored set may be the one CHaS lists. It says so at once if the first poll has no
+        // wait.
+        let (mut next, mut is_immediate) = (NextPoll::Paced, true);
+        self.await_report(reports).await;
+        let mut wanted = self.state.poll_wanted.subscribe();
         loop {
-            asked.mark_unchanged();
-            let asking = self.node.asking();
-            let (tag, latest) = again.tag(&asking);
-            let began = Instant::now();
-            let until_latest = latest.map_or(Duration::MAX, |latest| latest - began);
-            let held_for = if is_hurried {
+            wanted.mark_unchanged();
+            let last = self.node.last_applied();
+            let (tag, latest) = reapply.tag(&last);
+            let started = Instant::now();
+            let poll_wait = if is_immediate {
                 Duration::ZERO
             } else {
-                hold.next(is_news).min(until_latest)
+                let until_latest = latest.map_or(Duration::MAX, |latest| latest - started);
+                wait.next(next == NextPoll::AfterNews).min(until_latest)
             };
             let polled = tokio::select! {
-                polled = self.client.poll(tag.as_deref(), asking.seq, held_for) => polled,
-                // Cut off once, it is not cut off again: an answer that takes its time is still one.
-                () = heard(&mut asked), if !is_hurried => {
-                    is_hurried = true;
-                    tokio::time::sleep_until(began + SPACING).await;
+                polled = self.client.poll(tag.as_deref(), last.seq, poll_wait) => polled,
+                // A poll is cut short once only: an answer that takes its time is still one.
+                () = news_announced(&mut wanted), if !is_immediate => {
+                    is_immediate = true;
+                    tokio::time::sleep_until(started + SPACING).await;
                     continue;
                 }
             };
-            is_hurried = false;
-            let next = match polled {
-                Ok(polled) => {
-                    hold.answered();
-                    self.contact.answered();
-                    self.answered(polled, &asking, is_news, held_for.is_zero())
-                        .await
+            is_immediate = false;
+            match polled {
+                Ok(reply) => {
+                    wait.record_answer();
+                    self.state.record_success();
+                    let was_news = next == NextPoll::AfterNews;
+                    next = self
+                        .digest_reply(reply, &last, was_news, poll_wait.is_zero())
+                        .await;
+                    attempts = 0;
+                    self.until_next_poll(next, started, &mut wanted).await;
                 }
-                Err(fault) => {
-                    if fault.kind == FaultKind::Away && (fault.is_cut || fault.is_answer) {
-                        hold.cut(began.elapsed());
+                Err(error) => {
+                    let is_cut = error.is_cut || error.is_answer;
+                    if error.kind == ChasErrorKind::Unreachable && is_cut {
+                        wait.record_cut(started.elapsed());
                     }
-                    if self.failed(&fault, &mut attempts, &mut asked).await {
-                        continue;
+                    if !self.digest_error(&error, &mut attempts, &mut wanted).await {
+                        return;
                     }
-                    return;
                 }
-            };
-            attempts = 0;
-            is_news = matches!(next, Next::News);
-            self.until_next(&next, began, &mut asked).await;
+            }
         }
     }
 
-    /// What follows from an answer. `was_news`: so was the one before; `at_once`: it was not to be held.
-    async fn answered(
+    /// Acts on an answer. `was_news`: the answer before was a new set; `had_no_wait`: CHaS was not
+    /// asked to keep this poll open.
+    async fn digest_reply(
         &self,
-        polled: Polled,
-        asking: &Asking,
+        reply: PollReply,
+        last: &LastApplied,
         was_news: bool,
-        at_once: bool,
-    ) -> Next {
-        match polled {
-            Polled::Unchanged { held } => {
-                self.contact.fresh();
+        had_no_wait: bool,
+    ) -> NextPoll {
+        match reply {
+            PollReply::Unchanged { waited } => {
+                self.state.record_fresh();
                 self.metrics.polled("unchanged");
-                match held {
-                    true => Next::Held,
-                    false if at_once => Next::News,
-                    false => Next::Paced,
+                match waited {
+                    true => NextPoll::Waited,
+                    false if had_no_wait => NextPoll::AfterNews,
+                    false => NextPoll::Paced,
                 }
             }
-            Polled::Listing { listing } => {
-                // Whether CHaS holds polls shows only when it is asked with the tag that it gave. Where that is another one each
-                // time, it never shows.
-                let is_other = (Some(listing.set.generation), Some(&listing.set.epoch))
-                    != (asking.generation, asking.epoch.as_ref());
-                let is_tagged = listing.set.etag.is_some() && listing.set.etag != asking.etag;
+            PollReply::Set(reply) => {
+                // Only a poll with the tag of the current set shows whether CHaS keeps polls open;
+                // with a server that changes the tag each time, it never does.
+                let set = &reply.set;
+                let is_other = Some(set.generation) != last.generation
+                    || Some(&set.epoch) != last.epoch.as_ref();
+                let is_tagged = set.etag.is_some() && set.etag != last.etag;
                 let is_news = is_tagged && (is_other || !was_news);
-                if self.take(*listing, asking.generation).await && is_news {
-                    Next::News
+                if self.apply(*reply, last.generation).await && is_news {
+                    NextPoll::AfterNews
                 } else {
-                    Next::Paced
+                    NextPoll::Paced
                 }
             }
         }
     }
 
-    /// Waits before another try. `false`: the node is to register again.
-    async fn failed(
+    /// Records an error of a poll and waits before the next one. `false`: the node has to register
+    /// again.
+    async fn digest_error(
         &self,
-        fault: &Fault,
+        error: &ChasError,
         attempts: &mut u32,
-        asked: &mut watch::Receiver<()>,
+        wanted: &mut watch::Receiver<()>,
     ) -> bool {
-        self.metrics.polled(if fault.kind == FaultKind::Bad {
-            "bad_desired_state"
+        if error.kind == ChasErrorKind::InvalidResponse {
+            self.reject_set("bad_desired_state", &error.message);
         } else {
-            fault.kind.word()
-        });
-        if fault.kind == FaultKind::Bad {
-            self.bad_set("bad_desired_state", &fault.message);
+            self.metrics.polled(error.kind.as_str());
         }
-        self.contact.failed("poll", fault);
-        if matches!(fault.kind, FaultKind::Unknown | FaultKind::Conflict) {
+        self.state.record_error("poll", error);
+        if matches!(
+            error.kind,
+            ChasErrorKind::NodeUnknown | ChasErrorKind::IdentityConflict
+        ) {
             return false;
         }
-        if fault.kind == FaultKind::NotOffered {
+        if error.kind == ChasErrorKind::NotOffered {
             tokio::select! {
-                () = tokio::time::sleep(not_offered(fault)) => {}
-                // A server that had nothing to poll may have by now.
-                Ok(()) = asked.changed() => {}
+                () = tokio::time::sleep(not_offered_wait(error)) => {}
+                // News announced by another call: the server may offer polls by now.
+                Ok(()) = wanted.changed() => {}
             }
             return true;
         }
-        self.pause(fault, attempts).await;
-        if fault.kind.is_silence() {
-            let answered = self.contact.reports.borrow().answered;
-            self.contact.report_now();
-            self.after_a_report(answered).await;
+        self.back_off(error, attempts).await;
+        if error.kind.is_unreachable() {
+            let answered = self.state.reports.borrow().answered;
+            self.state.report_now();
+            self.await_report(answered).await;
         }
         true
     }
 
-    /// CHaS hears first how the node is, and is asked then: when more than so many reports were answered. If it answers none,
-    /// it may still be asked, right after one that it did not answer.
-    async fn after_a_report(&self, answered: u64) {
-        let mut reports = self.contact.reports.subscribe();
-        let heard = reports.wait_for(|reports| reports.answered > answered);
-        if tokio::time::timeout(REPORT_PATIENCE, heard).await.is_err() {
-            let tried = reports.borrow().tried;
-            drop(
-                tokio::time::timeout(
-                    REPORT_TRIED,
-                    reports.wait_for(|reports| reports.tried > tried),
-                )
-                .await,
-            );
+    /// Waits until more than `answered` reports were answered, so that CHaS learns the node's state
+    /// before it is polled. Where none is answered for long, the poll goes ahead right after a
+    /// report that failed.
+    async fn await_report(&self, answered: u64) {
+        let mut reports = self.state.reports.subscribe();
+        let next = reports.wait_for(|reports| reports.answered > answered);
+        if tokio::time::timeout(REPORT_PATIENCE, next).await.is_err() {
+            let finished = reports.borrow().finished;
+            let next = reports.wait_for(|reports| reports.finished > finished);
+            drop(tokio::time::timeout(REPORT_ATTEMPT, next).await);
         }
     }
 
-    async fn until_next(&self, next: &Next, began: Instant, asked: &mut watch::Receiver<()>) {
-        let floor = began + SPACING;
+    async fn until_next_poll(
+        &self,
+        next: NextPoll,
+        started: Instant,
+        wanted: &mut watch::Receiver<()>,
+    ) {
         let wait = match next {
-            Next::Held => Duration::ZERO,
-            Next::News => began.elapsed() + jitter(self.spread_over(NEWS_SPREAD.0, NEWS_SPREAD.1)),
-            Next::Paced => {
-                let after = self.contact.poll_after().unwrap_or(AFTER);
-                after / 2 + jitter(after)
+            NextPoll::Waited => Duration::ZERO,
+            NextPoll::AfterNews => {
+                let (per_node, most) = NEWS_SPREAD;
+                started.elapsed() + jitter(self.spread(per_node, most))
+            }
+            NextPoll::Paced => {
+                let interval = self.state.poll_after().unwrap_or(INTERVAL);
+                interval / 2 + jitter(interval)
             }
         };
         tokio::select! {
-            () = tokio::time::sleep_until(began + wait) => {}
-            Ok(()) = asked.changed() => {}
+            () = tokio::time::sleep_until(started + wait) => {}
+            Ok(()) = wanted.changed() => {}
         }
-        tokio::time::sleep_until(floor).await;
+        tokio::time::sleep_until(started + SPACING).await;
     }
 
-    /// Takes in what CHaS lists. `known` is the generation that was stored when it was asked. `false`: it could not.
-    async fn take(&self, listing: Listing, known: Option<u64>) -> bool {
-        self.contact.set_poll_after(listing.poll_after);
-        let Listing { set, .. } = listing;
-        let version = set.version();
-        match self.node.pull(set).await {
-            Ok(SetOutcome { stale: true, .. }) if known > Some(version.generation) => {
-                self.metrics.polled("stale_generation");
+    /// Applies a set. `known` is the generation that was applied when the poll was sent. `false`:
+    /// the set is not in force.
+    async fn apply(&self, reply: SetReply, known: Option<u64>) -> bool {
+        self.state.set_poll_after(reply.poll_after);
+        let generation = reply.set.generation;
+        match self.node.apply_set(reply.set).await {
+            Ok(SetOutcome { stale: true, .. }) if known > Some(generation) => {
                 let known = known.unwrap_or_default();
-                self.bad_set(
-                    "stale_generation",
-                    &format!(
-                        "it lists generation {}, and {known} before",
-                        version.generation
-                    ),
+                let message = format!(
+                    "set has generation {generation}, older than the applied generation {known}"
                 );
+                self.reject_set("stale_generation", &message);
                 false
-            }
-            Ok(SetOutcome { stale: true, .. }) => {
-                self.metrics.polled("unchanged");
-                self.contact.fresh();
-                true
             }
             Ok(outcome) => {
-                self.metrics.polled("taken");
-                self.contact.fresh();
-                say(&outcome, version.generation);
+                self.metrics
+                    .polled(if outcome.stale { "unchanged" } else { "taken" });
+                self.state.record_fresh();
+                if !outcome.stale {
+                    log_outcome(&outcome, generation);
+                }
                 true
             }
-            Err(why) => {
-                self.metrics.polled("not_stored");
-                self.bad_set("not_stored", &why);
-                tokio::time::sleep(jitter(AFTER)).await;
+            Err(message) => {
+                self.reject_set("not_stored", &message);
+                tokio::time::sleep(jitter(INTERVAL)).await;
                 false
             }
         }
     }
 
-    fn bad_set(&self, code: &'static str, message: &str) {
-        if self.contact.bad_set(code, message) {
+    /// Records that an answer is not applied; the set that was applied before stays in force.
+    fn reject_set(&self, code: &'static str, message: &str) {
+        self.metrics.polled(code);
+        if self.state.record_set_error(code, message) {
             tracing::warn!(
                 code,
                 error = message,
-                "what CHaS answered is not applied; what was pulled before stays in force"
+                "set from CHaS rejected; the last applied set stays in force"
             );
-            self.contact.report_now();
+            self.state.report_now();
         }
     }
 }
 
-/// It is heard elsewhere that there is something new, and a poll that is held does not say so.
-async fn heard(asked: &mut watch::Receiver<()>) {
-    let _never_ends = asked.changed().await;
-    tokio::time::sleep(PATIENCE).await;
+/// Another call said that CHaS lists another set, and the waited poll did not bring it in time.
+async fn news_announced(wanted: &mut watch::Receiver<()>) {
+    let _never_ends = wanted.changed().await;
+    tokio::time::sleep(NEWS_GRACE).await;
 }
 
-fn say(outcome: &SetOutcome, generation: u64) {
+fn log_outcome(outcome: &SetOutcome, generation: u64) {
     let SetOutcome {
         changed,
         conflicts,
@@ -294,15 +306,16 @@ fn say(outcome: &SetOutcome, generation: u64) {
         changed = changed.len(),
         conflicts = conflicts.len(),
         rejected = rejected.len(),
-        "what CHaS lists was taken"
+        "applied desired state from CHaS"
     );
-    if let Some(held) = held {
-        let names: Vec<_> = held.names().map(|name| name.as_str()).collect();
+    if let Some(unconfirmed) = held {
+        let names: Vec<_> = unconfirmed.names().map(|name| name.as_str()).collect();
         tracing::warn!(
             generation,
             count = names.len(),
             names = names.join(" "),
-            "what CHaS lists would end too much at once and is held; if it is meant so: chas-node-agent confirm"
+            "prune awaits confirmation: the set from CHaS would remove many containers at once; \
+             to allow it, run: chas-node-agent confirm"
         );
     }
 }

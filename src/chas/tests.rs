@@ -1,8 +1,8 @@
-//! The link over calls that only play their part, in virtual time; the client over sockets; and what answers are believed.
+//! Tests of the link, the client and the checks of answers.
 
 mod answers;
 mod client;
+mod failures;
 mod fake;
-mod faults;
 mod fleet;
 mod link;

@@ -1,4 +1,5 @@
-//! What goes over the line between a node and the CHaS API, and what of its answers is believed.
+//! Bodies of the requests and answers between a node and the CHaS API, and the checks of what CHaS
+//! sends.
 
 use std::time::Duration;
 
@@ -6,18 +7,19 @@ mod desired_state;
 mod register;
 mod report;
 
-pub use desired_state::{Listing, listing};
-pub use register::{Capacity, Registration, Speaks, Welcome};
+pub use desired_state::{SetReply, parse_set};
+pub use register::{NodeCapacity, RegisterReply, Registration, SupportedSchemas};
 pub use report::{
-    Acknowledgement, Aside, Content, Freshness, Heartbeat, PendingPrune, Report, Reported,
-    Resources, SetFault, Vitals,
+    ContainerReport, Heartbeat, PendingPrune, Report, ReportContent, ReportReply, ResourceUsage,
+    SetError, SetFreshness, Vitals,
 };
 
-/// The version of the desired state that this agent reads.
+/// Version of the desired state that this agent reads.
 const SCHEMA: u64 = 1;
-/// What CHaS may wish for as a pace.
-const PACE: std::ops::RangeInclusive<u64> = 1..=3600;
+/// Interval that CHaS may ask for, in seconds; anything beyond is clamped.
+const INTERVAL_S: std::ops::RangeInclusive<u64> = 1..=3600;
 
-fn pace(seconds: Option<u64>) -> Option<Duration> {
-    seconds.map(|seconds| Duration::from_secs(seconds.clamp(*PACE.start(), *PACE.end())))
+fn interval(seconds: Option<u64>) -> Option<Duration> {
+    let (min, max) = INTERVAL_S.into_inner();
+    seconds.map(|seconds| Duration::from_secs(seconds.clamp(min, max)))
 }

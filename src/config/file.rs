@@ -1,7 +1,9 @@
-//! Reads the configuration file into texts, each with its line. Knows YAML, and which keys there are; not what they mean.
+//! Parser of the configuration file: reads YAML into texts by key, each with its line. It knows
+//! which keys exist, not their types.
 //!
-//! `serde_yaml` is no longer maintained (0.9.34 is its last release; no advisory). It is prescribed, reads a file that only
-//! root writes, and is named nowhere else, so that it can be replaced here.
+//! `serde_yaml` is no longer maintained (0.9.34 is its last release; no advisory). It is
+//! prescribed, reads a file that only root writes, and is used in this file alone, so that it can
+//! be replaced here.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,65 +11,66 @@ use std::path::Path;
 use serde_yaml::Value;
 
 use super::keys::{self, KEYS};
-use super::origin::{Fault, Origin};
+use super::origin::{ConfigError, Origin};
 
-/// A configuration has a few dozen lines; whatever is larger is another file.
+/// Longest file: a configuration has a few dozen lines, so a longer one is another file.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Edits between a key and what it may have been meant to be.
+/// Most edits between an unknown key and the key that is suggested for it.
 const TYPO_EDITS_MAX: usize = 3;
 
-/// What the file at `path` says, as text by key, and what is wrong with it.
+/// The values in `text`, the content of the file at `path`, by key; and the errors in it.
 pub(super) fn read(
     path: &Path,
     text: &str,
-) -> (BTreeMap<&'static str, (String, Origin)>, Vec<Fault>) {
-    let mut found = Reader {
+) -> (BTreeMap<&'static str, (String, Origin)>, Vec<ConfigError>) {
+    let mut reader = FileReader {
         path,
         text,
         values: BTreeMap::new(),
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     if text.len() > FILE_BYTES_MAX {
-        found.fault(
+        reader.error(
             None,
             "",
-            format!("larger than {FILE_BYTES_MAX} bytes: this is no configuration"),
+            format!("the file is larger than {FILE_BYTES_MAX} bytes: check the path"),
         );
-        return (found.values, found.faults);
+        return (reader.values, reader.errors);
     }
     match serde_yaml::from_str(text) {
         Ok(Value::Null) => {}
         Ok(Value::Mapping(sections)) => sections
             .iter()
-            .for_each(|(name, section)| found.section(name, section)),
-        Ok(_) => found.fault(
+            .for_each(|(name, section)| reader.section(name, section)),
+        Ok(_) => reader.error(
             Some(1),
             "",
-            "must be sections, such as \"api:\", with keys in them".to_owned(),
+            "the file has no sections: write for example \"api:\", with keys indented below it"
+                .to_owned(),
         ),
         Err(error) => {
             let line = error.location().map(|location| location.line());
-            found.fault(line, "", format!("not YAML: {error}"));
+            reader.error(line, "", format!("the file is not YAML: {error}"));
         }
     }
-    (found.values, found.faults)
+    (reader.values, reader.errors)
 }
 
-struct Reader<'a> {
+struct FileReader<'a> {
     path: &'a Path,
     text: &'a str,
     values: BTreeMap<&'static str, (String, Origin)>,
-    faults: Vec<Fault>,
+    errors: Vec<ConfigError>,
 }
 
-impl Reader<'_> {
+impl FileReader<'_> {
     fn section(&mut self, name: &Value, section: &Value) {
         let name = scalar(name).unwrap_or_default();
         let line = line_of(self.text, &name, None);
         if !KEYS.iter().any(|key| key.section() == name) {
             let near = nearest(&name, KEYS.iter().map(|key| key.section()));
-            return self.fault(line, &name, format!("unknown section{near}"));
+            return self.error(line, &name, format!("unknown section{near}"));
         }
         match section {
             Value::Null => {}
@@ -79,10 +82,10 @@ impl Reader<'_> {
             | Value::String(_)
             | Value::Sequence(_)
             | Value::Tagged(_) => {
-                self.fault(
+                self.error(
                     line,
                     &name,
-                    "is a section: its keys stand below it, indented".to_owned(),
+                    "this is a section: write its keys indented below it".to_owned(),
                 );
             }
         }
@@ -99,17 +102,18 @@ impl Reader<'_> {
                     .filter(|key| !key.is_secret())
                     .map(|key| key.name),
             );
-            return self.fault(line, &name, format!("unknown key{near}"));
+            return self.error(line, &name, format!("unknown key{near}"));
         };
         if key.is_secret() {
             let message = format!(
-                "a secret does not belong in this file: put it in a file of its own ({name}_file) or in {}",
+                "a secret must not stand in this file: put it into a file of its own ({name}_file) \
+                 or into {}",
                 key.env
             );
-            return self.fault(line, &name, message);
+            return self.error(line, &name, message);
         }
         let text = match value {
-            // A key without a value is as good as none.
+            // A key without a value counts as unset.
             Value::Null => return,
             Value::Sequence(items) if key.value.contains("[,") => items
                 .iter()
@@ -125,7 +129,11 @@ impl Reader<'_> {
         };
         match text {
             Some(text) => drop(self.values.insert(key.name, (text, self.origin(line)))),
-            None => self.fault(line, &name, format!("must be one value: {}", key.value)),
+            None => self.error(
+                line,
+                &name,
+                format!("the value must be a single {}", key.value),
+            ),
         }
     }
 
@@ -136,8 +144,8 @@ impl Reader<'_> {
         }
     }
 
-    fn fault(&mut self, line: Option<usize>, key: &str, message: String) {
-        self.faults.push(Fault {
+    fn error(&mut self, line: Option<usize>, key: &str, message: String) {
+        self.errors.push(ConfigError {
             origin: self.origin(line),
             key: key.to_owned(),
             message,
@@ -154,8 +162,8 @@ fn scalar(value: &Value) -> Option<String> {
     }
 }
 
-/// The line, from 1, on which a section or a key of it is written. `serde_yaml` does not say; in a file written in another
-/// style than sections with indented keys, the section's line, or none, is the answer.
+/// The line, from 1, of a section or of a key in it, which `serde_yaml` does not tell. In a file of
+/// another style than sections with indented keys, the section's line, or none.
 fn line_of(text: &str, section: &str, key: Option<&str>) -> Option<usize> {
     let names = |line: &str, name: &str| {
         let line = line.trim_start().trim_start_matches(['"', '\'']);
@@ -181,7 +189,8 @@ fn line_of(text: &str, section: &str, key: Option<&str>) -> Option<usize> {
     )
 }
 
-/// `; did you mean …?` with what is nearest to `name`, or nothing where nothing is near.
+/// The suggestion `; did you mean …?` with the candidate nearest to `name`, or nothing where none
+/// is near.
 fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> String {
     // A key in the wrong section is as common as a misspelt one.
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
@@ -201,7 +210,7 @@ fn nearest(name: &str, candidates: impl Iterator<Item = &'static str>) -> String
     }
 }
 
-/// The edit distance of Levenshtein: insertions, deletions and substitutions of a character.
+/// The Levenshtein distance: insertions, deletions and substitutions of a character.
 fn edits(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();
@@ -236,8 +245,8 @@ mod tests {
     #[test]
     fn every_value_knows_its_line_whatever_the_style() {
         let text = "# c\napi:\n  # port: 1\n  port: 7\n\n  \"listen\" : 127.0.0.1\nnode: {id: x}\nregistry:\n  insecure:\n  - a:1\n  - b\n";
-        let (values, faults) = read(Path::new("f"), text);
-        assert_eq!(faults, []);
+        let (values, errors) = read(Path::new("f"), text);
+        assert_eq!(errors, []);
         let line = |key: &str| values[key].1.to_string();
         assert_eq!(
             [line("api.port"), line("api.listen"), line("node.id")],
@@ -247,21 +256,22 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_line_and_what_was_meant() {
+    fn an_error_has_its_line_and_a_suggestion() {
         let text = "api:\n  prot: 1\n  token: abc\n  chas_url: [a]\nnodes:\n  id: x\nlogging: 3\nstate:\n  level: INFO\n";
-        let said: Vec<String> = read(Path::new("f"), text)
+        let errors: Vec<String> = read(Path::new("f"), text)
             .1
             .iter()
             .map(ToString::to_string)
             .collect();
         assert_eq!(
-            said,
+            errors,
             [
                 "f:2: api.prot: unknown key; did you mean api.port?",
-                "f:3: api.token: a secret does not belong in this file: put it in a file of its own (api.token_file) or in CHAS_TOKEN",
-                "f:4: api.chas_url: must be one value: URL",
+                "f:3: api.token: a secret must not stand in this file: put it into a file of its \
+                 own (api.token_file) or into CHAS_TOKEN",
+                "f:4: api.chas_url: the value must be a single URL",
                 "f:5: nodes: unknown section; did you mean node?",
-                "f:7: logging: is a section: its keys stand below it, indented",
+                "f:7: logging: this is a section: write its keys indented below it",
                 "f:9: state.level: unknown key; did you mean logging.level?",
             ]
         );

@@ -1,23 +1,23 @@
-//! Where a value came from, and what is wrong with it.
+//! Origins of configured values, and the errors in them.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Where a value came from.
+/// The origin of a configured value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The command line; the flag without its dashes.
+    /// A flag, without its dashes.
     Flag(&'static str),
-    /// The environment variable.
+    /// An environment variable.
     Environment(&'static str),
-    /// The file, and the line in it where that is known.
+    /// The configuration file.
     File {
-        /// The file's path.
+        /// Path of the file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line of the value, from 1. `None`: not known.
         line: Option<usize>,
     },
-    /// Nobody said anything.
+    /// The table's default.
     Default,
 }
 
@@ -36,18 +36,18 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// An error in the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Where.
+pub struct ConfigError {
+    /// Origin of the value.
     pub origin: Origin,
-    /// The key it is about; empty where it is about the file.
+    /// Key of the value; empty where the error is about the whole file.
     pub key: String,
-    /// What is wrong, and what would be right.
+    /// Sentence that says what is wrong, and how to correct it.
     pub message: String,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.origin)?;
         if !self.key.is_empty() {
@@ -57,18 +57,18 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong with the configuration, never none; displayed one per line.
+/// Every error in the configuration, at least one; displayed one for each line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigFaults(pub Vec<Fault>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-impl fmt::Display for ConfigFaults {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, fault) in self.0.iter().enumerate() {
+        for (number, error) in self.0.iter().enumerate() {
             let separator = if number == 0 { "" } else { "\n" };
-            write!(f, "{separator}{fault}")?;
+            write!(f, "{separator}{error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for ConfigFaults {}
+impl std::error::Error for ConfigErrors {}

@@ -1,4 +1,4 @@
-//! From a text to a value that cannot be wrong; each refusal says what would be right.
+//! Parsers of configured values; each error says what would be valid.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,13 +12,13 @@ use state::subnet::Ipv4Subnet;
 
 use super::{LogFormat, Secret};
 
-/// A value, or a sentence that says what would be one.
+/// A parsed value, or a sentence that says what would be valid.
 pub(super) type Parsed<T> = Result<T, String>;
 
-/// Guessing a token must not pay.
+/// Shortest token: guessing one must not pay.
 const TOKEN_CHARS_MIN: usize = 16;
 
-/// Labels go along with every registration.
+/// Most labels, since every registration carries them.
 const LABELS_MAX: usize = 64;
 
 pub(super) fn number<T>(range: RangeInclusive<T>) -> impl Fn(&str) -> Parsed<T>
@@ -41,7 +41,7 @@ pub(super) fn flag(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "true" | "yes" | "on" | "1" => Ok(true),
         "false" | "no" | "off" | "0" => Ok(false),
-        _ => Err(format!("{text:?} is neither true nor false")),
+        _ => Err(format!("{text:?} is not a boolean: write true or false")),
     }
 }
 
@@ -54,14 +54,16 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> impl Fn(&str) -> Pars
             .ok()
             .or_else(|| humantime::parse_duration(text).ok());
         let parsed = parsed.ok_or_else(|| {
-            format!("{text:?} is not a duration: write seconds, or such as \"30s\" or \"5m\"")
+            format!(
+                "{text:?} is not a duration: write seconds, or a text such as \"30s\" or \"5m\""
+            )
         })?;
         if range.contains(&parsed) {
             return Ok(parsed);
         }
         let [least, most] =
             [range.start(), range.end()].map(|bound| humantime::format_duration(*bound));
-        Err(format!("{text:?} is not from {least} to {most}"))
+        Err(format!("{text:?} is out of range: write {least} to {most}"))
     }
 }
 
@@ -70,16 +72,18 @@ pub(super) fn path(text: &str) -> Parsed<PathBuf> {
     if path.is_absolute() {
         Ok(path)
     } else {
-        Err(format!("{text:?} is not an absolute path"))
+        Err(format!(
+            "{text:?} is not an absolute path: begin it with a slash"
+        ))
     }
 }
 
 pub(super) fn address(text: &str) -> Parsed<IpAddr> {
     text.parse()
-        .map_err(|_| format!("{text:?} is not an IP address, such as 127.0.0.1 or ::"))
+        .map_err(|_| format!("{text:?} is not an IP address: write for example 127.0.0.1 or ::"))
 }
 
-/// A list of labels; at most so many that they fit into a request many times over.
+/// Labels as `key=value`, separated by commas; at most [`LABELS_MAX`].
 pub(super) fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
     let fits = |text: &str, least: usize| {
         (least..=253).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic())
@@ -96,25 +100,28 @@ pub(super) fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
         .filter(|part| !part.is_empty())
         .collect();
     if parts.len() > LABELS_MAX {
-        return Err(format!("{} labels are more than {LABELS_MAX}", parts.len()));
+        return Err(format!(
+            "{} labels are too many: write at most {LABELS_MAX}",
+            parts.len()
+        ));
     }
-    let labels = parts
-        .iter()
-        .map(|part| label(part).ok_or_else(|| format!("{part:?} is not a label, such as zone=a")));
+    let labels = parts.iter().map(|part| {
+        label(part).ok_or_else(|| format!("{part:?} is not a label: write for example zone=a"))
+    });
     labels.collect()
 }
 
 pub(super) fn url(text: &str) -> Parsed<Url> {
     let mut url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("{text:?} is not an http or https URL"));
+        return Err(format!("{text:?} is not a URL of http or https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("a URL with credentials would show in logs: use chas.token_file".to_owned());
+        return Err("credentials in a URL would appear in logs: use chas.token_file".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!(
-            "{text:?} must end with its path: calls are appended to it"
+            "{text:?} has a query or a fragment: end it with its path"
         ));
     }
     if !url.path().ends_with('/') {
@@ -130,22 +137,25 @@ pub(super) fn node_name(text: &str) -> Parsed<String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is not a node's name: 1 to 253 letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        "{text:?} is not a node name: write 1 to 253 letters, digits, '.', '-' and '_', beginning \
+         with a letter or digit"
     ))
 }
 
-/// An identifier as containerd has them (its package `identifiers`): what it refuses later is refused here.
+/// A containerd identifier, by the rules of its package `identifiers`.
 pub(super) fn namespace(text: &str) -> Parsed<String> {
     let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric());
     if text.len() <= 76 && text.split(['.', '-', '_']).all(part) {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is not a containerd namespace: at most 76 letters and digits, single '.', '-' and '_' between them"
+        "{text:?} is not a containerd namespace: write at most 76 letters and digits, with single \
+         '.', '-' and '_' between them"
     ))
 }
 
-/// A network interface's name as the kernel has them (`dev_valid_name`), of characters that need no quoting anywhere.
+/// A network interface name, by the kernel's rules (`dev_valid_name`), of characters that need no
+/// quoting anywhere.
 pub(super) fn interface(text: &str) -> Parsed<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     if !matches!(text, "." | "..")
@@ -156,7 +166,7 @@ pub(super) fn interface(text: &str) -> Parsed<String> {
         return Ok(text.to_owned());
     }
     Err(format!(
-        "{text:?} is not a network interface's name: 1 to 15 letters, digits, '.', '-' and '_'"
+        "{text:?} is not a network interface name: write 1 to 15 letters, digits, '.', '-' and '_'"
     ))
 }
 
@@ -166,7 +176,8 @@ pub(super) fn subnet(text: &str) -> Parsed<Ipv4Subnet> {
         .map_err(|wrong: state::subnet::InvalidSubnet| format!("{text:?} {wrong}"))?;
     if !subnet.gateway().is_private() || !subnet.broadcast().is_private() {
         return Err(format!(
-            "{text} is not private (10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16): it would hide hosts of the Internet"
+            "{text} is not private and would hide hosts of the Internet: choose from 10.0.0.0/8, \
+             172.16.0.0/12 or 192.168.0.0/16"
         ));
     }
     Ok(subnet)
@@ -179,7 +190,8 @@ pub(super) fn port_range(text: &str) -> Parsed<RangeInclusive<u16>> {
     match ends {
         Some((first, last)) if 1024 <= first && first <= last => Ok(first..=last),
         _ => Err(format!(
-            "{text:?} is not a range of ports from 1024 to 65535, such as \"20000-29999\""
+            "{text:?} is not a port range: write two ports from 1024 to 65535, such as \
+             \"20000-29999\""
         )),
     }
 }
@@ -193,7 +205,7 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
         .collect();
     match hosts.iter().find(|host| !host.chars().all(fits)) {
         Some(wrong) => Err(format!(
-            "{wrong:?} is not a registry: write host or host:port, without scheme and path"
+            "{wrong:?} is not a registry: write host or host:port, without scheme or path"
         )),
         None => Ok(hosts),
     }
@@ -207,7 +219,8 @@ pub(super) fn log_level(text: &str) -> Parsed<String> {
         }
         _ => None,
     };
-    // The filter takes any word for the name of a module, so a misspelt level would silently switch everything off.
+    // The filter takes any word for a module name, so a misspelt level would silently switch the
+    // log off.
     let directive =
         |part: &str| level(part).or_else(|| part.contains('=').then(|| part.trim().to_owned()));
     let directives: Option<Vec<String>> = text.split(',').map(directive).collect();
@@ -215,7 +228,7 @@ pub(super) fn log_level(text: &str) -> Parsed<String> {
         .map(|parts| parts.join(","))
         .filter(|text| text.parse::<tracing_subscriber::EnvFilter>().is_ok());
     directives.ok_or_else(|| {
-        format!("{text:?} is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"")
+        format!("{text:?} is not a log level: write ERROR, WARN, INFO, DEBUG, TRACE or OFF, or directives such as \"info,hyper=warn\"")
     })
 }
 
@@ -223,20 +236,23 @@ pub(super) fn log_format(text: &str) -> Parsed<LogFormat> {
     match text.to_ascii_lowercase().as_str() {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        _ => Err(format!("{text:?} is neither text nor json")),
+        _ => Err(format!("{text:?} is not a log format: write text or json")),
     }
 }
 
-/// The refusal never quotes it.
+/// A token; the error never quotes it.
 pub(super) fn token(text: &str) -> Parsed<Secret> {
     let text = text.trim();
     if text.chars().count() < TOKEN_CHARS_MIN {
         return Err(format!(
-            "the token has fewer than {TOKEN_CHARS_MIN} characters"
+            "the token has fewer than {TOKEN_CHARS_MIN} characters: use a longer one"
         ));
     }
     if !text.chars().all(|c| c.is_ascii_graphic()) {
-        return Err("the token has characters that no HTTP header takes: use printable ASCII without spaces".to_owned());
+        return Err(
+            "the token does not fit into an HTTP header: use printable ASCII without spaces"
+                .to_owned(),
+        );
     }
     Ok(Secret::new(text))
 }

@@ -1,51 +1,53 @@
-//! Puts flags, environment, file and defaults over one another, and makes the typed configuration of what is on top.
+//! Layers of the configuration: flags over environment over file over defaults. The topmost values
+//! become the typed configuration.
 
-use super::keys::{DefaultValue, KEYS, Key};
+use super::keys::{ConfigKey, DefaultValue, KEYS};
 use super::parse::{self, Parsed};
 use super::*;
 
-/// The environment variable that names the file.
+/// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 const SECOND: Duration = Duration::from_secs(1);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// What the command line says.
+/// Flags of the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
-    /// The file; it must exist.
+    /// Configuration file; it must exist.
     pub file: Option<PathBuf>,
-    /// Values by key.
+    /// Values by the name of their key.
     pub values: BTreeMap<&'static str, String>,
 }
 
-/// A value in force, for showing.
+/// A value in force, as `config check` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Effective {
-    /// The key.
+pub struct EffectiveValue {
+    /// Name of the key.
     pub key: &'static str,
-    /// The value as it was written; a secret's is masked. `None`: unset.
+    /// Value as it was written; a secret is masked. `None`: unset.
     pub value: Option<String>,
-    /// Where it came from.
+    /// Origin of the value.
     pub origin: Origin,
 }
 
-/// What loading gave: what is in force (as far as it is known), and the configuration or all its faults.
+/// A loaded configuration: the values in force, and the typed configuration or all errors in it.
 #[derive(Debug)]
-pub struct Loaded {
-    /// Every key, in the table's order.
-    pub effective: Vec<Effective>,
-    /// The configuration, if nothing is wrong.
-    pub outcome: Result<Config, ConfigFaults>,
+pub struct LoadedConfig {
+    /// Values of all keys, in the order of the table.
+    pub effective: Vec<EffectiveValue>,
+    /// Typed configuration, or every error in it.
+    pub outcome: Result<Config, ConfigErrors>,
 }
 
-/// Loads the configuration: a flag wins over the environment, that over the file, that over the default. An empty variable
-/// counts as unset. Reads the configuration's and the token's file; blocks.
-pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Loaded {
+/// Loads the configuration. A flag takes precedence over the environment, the environment over the
+/// file, the file over the default; an empty variable counts as unset. Reads the configuration file
+/// and the token file; blocks.
+pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> LoadedConfig {
     let mut layers = Layers {
         values: BTreeMap::new(),
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
     layers.read_file(flags, environment);
     layers.read_environment(environment);
@@ -58,18 +60,18 @@ pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Lo
     }
     let config = layers.config();
     let effective = KEYS.iter().map(|key| layers.effective(key)).collect();
-    let outcome = if layers.faults.is_empty() {
+    let outcome = if layers.errors.is_empty() {
         Ok(config)
     } else {
-        Err(ConfigFaults(layers.faults))
+        Err(ConfigErrors(layers.errors))
     };
-    Loaded { effective, outcome }
+    LoadedConfig { effective, outcome }
 }
 
-/// The topmost text of each key, and what was found wrong so far.
+/// The topmost text of each key, and the errors found so far.
 struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
-    faults: Vec<Fault>,
+    errors: Vec<ConfigError>,
 }
 
 impl Layers {
@@ -90,14 +92,14 @@ impl Layers {
         );
         match std::fs::read_to_string(&path) {
             Ok(text) => {
-                let (values, faults) = file::read(&path, &text);
+                let (values, errors) = file::read(&path, &text);
                 self.values.extend(values);
-                self.faults.extend(faults);
+                self.errors.extend(errors);
             }
             Err(error) if named.is_none() && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => {
                 let message = format!("cannot read {}: {error}", path.display());
-                self.faults.push(Fault {
+                self.errors.push(ConfigError {
                     origin: named.unwrap_or(Origin::Default),
                     key: String::new(),
                     message,
@@ -114,22 +116,22 @@ impl Layers {
             let origin = Origin::Environment(key.env);
             match value.into_string() {
                 Ok(text) => drop(self.values.insert(key.name, (text, origin))),
-                Err(_) => self.faults.push(Fault {
+                Err(_) => self.errors.push(ConfigError {
                     origin,
                     key: key.name.to_owned(),
-                    message: "is not UTF-8".to_owned(),
+                    message: "the value is not UTF-8".to_owned(),
                 }),
             }
         }
     }
 
-    fn effective(&self, key: &'static Key) -> Effective {
+    fn effective(&self, key: &'static ConfigKey) -> EffectiveValue {
         let (value, origin) = match (self.values.get(key.name), key.default) {
             (Some((text, origin)), _) => (Some(text.clone()), origin.clone()),
             (None, DefaultValue::Text(text)) => (Some(text.to_owned()), Origin::Default),
             (None, DefaultValue::Computed(_) | DefaultValue::Unset) => (None, Origin::Default),
         };
-        Effective {
+        EffectiveValue {
             key: key.name,
             value: value.map(|text| {
                 if key.is_secret() {
@@ -142,29 +144,30 @@ impl Layers {
         }
     }
 
-    /// The key's value, if it is set and right.
+    /// The value of a key. `None`: it is unset or invalid.
     fn optional<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> Option<T> {
         let (text, _) = self.values.get(name)?;
         match parse(text.trim()) {
             Ok(value) => Some(value),
             Err(message) => {
-                self.fault(name, message);
+                self.error(name, message);
                 None
             }
         }
     }
 
-    /// The key's value; its default if it is unset, or wrong, so that the rest can be looked at too.
+    /// The value of a key; its default if it is unset, or invalid, so that the other keys can be
+    /// checked too.
     fn value<T>(&mut self, name: &'static str, parse: impl Fn(&str) -> Parsed<T>) -> T {
         self.optional(name, &parse).unwrap_or_else(|| {
             let default = keys::find(name)
                 .expect("only keys of the table are asked for")
                 .default_text();
-            parse(default).expect("the table's defaults are right: a test loads them")
+            parse(default).expect("the table's defaults are valid: a test loads them")
         })
     }
 
-    /// As `value`, with a default that is found out only now, and shown as if it had been written.
+    /// The value of a key with a computed default, which is shown as if it had been written.
     fn computed<T>(
         &mut self,
         name: &'static str,
@@ -177,12 +180,12 @@ impl Layers {
         self.optional(name, parse)
     }
 
-    fn fault(&mut self, name: &'static str, message: String) {
+    fn error(&mut self, name: &'static str, message: String) {
         let origin = self
             .values
             .get(name)
             .map_or(Origin::Default, |(_, origin)| origin.clone());
-        self.faults.push(Fault {
+        self.errors.push(ConfigError {
             origin,
             key: name.to_owned(),
             message,
@@ -190,71 +193,75 @@ impl Layers {
     }
 
     fn config(&mut self) -> Config {
-        let hostname = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let pulls = parse::duration(SECOND..=TEN_MINUTES);
+        let ten_minutes = parse::duration(SECOND..=TEN_MINUTES);
         Config {
             api: self.api(),
             chas: self.chas(),
-            node: Node {
-                id: self
-                    .computed("node.id", hostname.clone(), parse::node_name)
-                    .unwrap_or_default(),
-                hostname: self
-                    .computed("node.hostname", hostname, parse::node_name)
-                    .unwrap_or_default(),
-                address: self.optional("node.address", parse::address),
-                labels: self
-                    .optional("node.labels", parse::labels)
-                    .unwrap_or_default(),
-            },
-            containerd: Containerd {
+            node: self.node(),
+            containerd: ContainerdSection {
                 socket: self.value("containerd.socket", parse::path),
                 namespace: self.value("containerd.namespace", parse::namespace),
             },
-            monitoring: Monitoring {
+            monitoring: MonitoringSection {
                 health_interval: self
                     .value("monitoring.health_interval", parse::duration(SECOND..=HOUR)),
                 metrics_enabled: self.value("monitoring.metrics_enabled", parse::flag),
             },
-            logging: Logging {
+            logging: LoggingSection {
                 level: self.value("logging.level", parse::log_level),
                 format: self.value("logging.format", parse::log_format),
                 file: self.optional("logging.file", parse::path),
             },
-            state: State {
+            state: StateSection {
                 dir: self.value("state.dir", parse::path),
                 run_dir: self.value("state.run_dir", parse::path),
             },
-            network: Network {
+            network: NetworkSection {
                 bridge: self.value("network.bridge", parse::interface),
                 subnet: self.value("network.subnet", parse::subnet),
                 port_range: self.value("network.port_range", parse::port_range),
             },
-            registry: Registry {
+            registry: RegistrySection {
                 insecure: self
                     .optional("registry.insecure", parse::hosts)
                     .unwrap_or_default(),
                 auth_file: self.optional("registry.auth_file", parse::path),
                 ca_file: self.optional("registry.ca_file", parse::path),
-                stall_timeout: self.value("registry.stall_timeout", &pulls),
+                stall_timeout: self.value("registry.stall_timeout", &ten_minutes),
             },
-            containers: Containers {
+            containers: ContainersSection {
                 max: self.value("containers.max", parse::number(1..=10_000)),
             },
-            reconcile: Reconcile {
-                resync_interval: self.value("reconcile.resync_interval", pulls),
+            reconcile: ReconcileSection {
+                resync_interval: self.value("reconcile.resync_interval", ten_minutes),
             },
         }
     }
 
-    fn api(&mut self) -> Api {
-        let faults_before = self.faults.len();
+    fn node(&mut self) -> NodeSection {
+        let hostname = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        NodeSection {
+            id: self
+                .computed("node.id", hostname.clone(), parse::node_name)
+                .unwrap_or_default(),
+            hostname: self
+                .computed("node.hostname", hostname, parse::node_name)
+                .unwrap_or_default(),
+            address: self.optional("node.address", parse::address),
+            labels: self
+                .optional("node.labels", parse::labels)
+                .unwrap_or_default(),
+        }
+    }
+
+    fn api(&mut self) -> ApiSection {
+        let errors_before = self.errors.len();
         let token = self.token();
-        let token_is_wrong = self.faults.len() > faults_before;
-        let default = if token.is_some() || token_is_wrong {
+        let token_is_invalid = self.errors.len() > errors_before;
+        let default = if token.is_some() || token_is_invalid {
             Ipv4Addr::UNSPECIFIED
         } else {
             Ipv4Addr::LOCALHOST
@@ -262,68 +269,18 @@ impl Layers {
         let listen = self
             .computed("api.listen", default.to_string(), parse::address)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        if token.is_none() && !token_is_wrong && !listen.is_loopback() {
-            let why = "can be reached from other hosts, and without a token anybody there could run containers as root here";
-            self.fault(
-                "api.listen",
-                format!("{listen} {why}: set api.token_file, or listen on 127.0.0.1"),
+        if token.is_none() && !token_is_invalid && !listen.is_loopback() {
+            let message = format!(
+                "{listen} accepts calls from other hosts, and without a token any of them could run \
+                 containers as root: set api.token_file, or listen on 127.0.0.1"
             );
+            self.error("api.listen", message);
         }
         let port = self.value("api.port", parse::number(1..=u16::MAX));
-        Api {
+        ApiSection {
             listen: SocketAddr::new(listen, port),
             token,
         }
-    }
-
-    fn chas(&mut self) -> Option<Chas> {
-        let url = self.optional("api.chas_url", parse::url);
-        let token = self.optional("chas.token", parse::token);
-        // The files are read when they are needed: CHaS is on no way to a start.
-        let [token_file, ca_file, cert_file, key_file] = [
-            "chas.token_file",
-            "chas.ca_file",
-            "chas.cert_file",
-            "chas.key_file",
-        ]
-        .map(|name| self.optional(name, parse::path));
-        if token.is_some() && token_file.is_some() {
-            self.fault(
-                "chas.token_file",
-                "CHAS_API_TOKEN is set too: keep one of them".to_owned(),
-            );
-        }
-        for (one, other, is_alone) in [
-            (
-                "chas.cert_file",
-                "chas.key_file",
-                cert_file.is_some() && key_file.is_none(),
-            ),
-            (
-                "chas.key_file",
-                "chas.cert_file",
-                cert_file.is_none() && key_file.is_some(),
-            ),
-        ] {
-            if is_alone {
-                self.fault(one, format!("is of no use without {other}"));
-            }
-        }
-        if url.as_ref().is_some_and(|url| url.scheme() == "http")
-            && (ca_file.is_some() || cert_file.is_some())
-        {
-            self.fault(
-                "api.chas_url",
-                "chas.ca_file and chas.cert_file are for an https URL".to_owned(),
-            );
-        }
-        Some(Chas {
-            url: url?,
-            token,
-            token_file,
-            ca_file,
-            identity: cert_file.zip(key_file),
-        })
     }
 
     fn token(&mut self) -> Option<Secret> {
@@ -332,15 +289,56 @@ impl Layers {
             let path: &Path = &parse::path(text)?;
             let secret = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            parse::token(&secret).map_err(|why| format!("{}: {why}", path.display()))
+            parse::token(&secret).map_err(|error| format!("{}: {error}", path.display()))
         });
         if self.values.contains_key("api.token") && self.values.contains_key("api.token_file") {
-            self.fault(
-                "api.token_file",
-                "CHAS_TOKEN is set too: keep one of them".to_owned(),
-            );
+            let message = "conflicts with CHAS_TOKEN, which is set too: unset one of them";
+            self.error("api.token_file", message.to_owned());
         }
         given.or(from_file)
+    }
+
+    fn chas(&mut self) -> Option<ChasSection> {
+        let url = self.optional("api.chas_url", parse::url);
+        let token = self.optional("chas.token", parse::token);
+        // These files are read when they are used, since the agent starts without CHaS.
+        let [token_file, ca_file, cert_file, key_file] = [
+            "chas.token_file",
+            "chas.ca_file",
+            "chas.cert_file",
+            "chas.key_file",
+        ]
+        .map(|name| self.optional(name, parse::path));
+        if token.is_some() && token_file.is_some() {
+            let message = "conflicts with CHAS_API_TOKEN, which is set too: unset one of them";
+            self.error("chas.token_file", message.to_owned());
+        }
+        self.check_pair(cert_file.is_some(), key_file.is_some());
+        if url.as_ref().is_some_and(|url| url.scheme() == "http")
+            && (ca_file.is_some() || cert_file.is_some())
+        {
+            let message = "chas.ca_file and chas.cert_file require an https URL";
+            self.error("api.chas_url", message.to_owned());
+        }
+        Some(ChasSection {
+            url: url?,
+            token,
+            token_file,
+            ca_file,
+            identity: cert_file.zip(key_file),
+        })
+    }
+
+    fn check_pair(&mut self, has_certificate: bool, has_key: bool) {
+        let (lone, missing) = match (has_certificate, has_key) {
+            (true, false) => ("chas.cert_file", "chas.key_file"),
+            (false, true) => ("chas.key_file", "chas.cert_file"),
+            (true, true) | (false, false) => return,
+        };
+        self.error(
+            lone,
+            format!("requires {missing}: set both of them, or none"),
+        );
     }
 }
 

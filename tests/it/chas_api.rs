@@ -1,4 +1,5 @@
-//! The example of the CHaS API server, in this process, over a real socket. Every call is held against its document.
+//! Tests of the example server over a real socket, in this process. Every call is checked against
+//! its OpenAPI document.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,18 +28,18 @@ mod server;
 const JOIN: &str = "join-token";
 const ADMIN: &str = "admin-token";
 
-/// A server on a port of its own, and the time that it goes by.
+/// A server on a port of its own, and its clock.
 struct Running {
     base: String,
     server: Arc<Server>,
-    /// Milliseconds that passed for the server besides those that did.
+    /// Milliseconds by which the server's clock is ahead.
     ahead_ms: Arc<AtomicU64>,
     stop: CancellationToken,
     served: JoinHandle<std::io::Result<()>>,
     http: reqwest::Client,
 }
 
-/// What was answered.
+/// An answer of the server.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -55,7 +56,7 @@ impl Answer {
         self.header("etag").unwrap().to_owned()
     }
 
-    /// The status, and the code where it is a failure.
+    /// The status, and the code of an error.
     fn kind(&self) -> (u16, &str) {
         (self.status, self.body["code"].as_str().unwrap_or_default())
     }
@@ -74,7 +75,7 @@ impl Running {
         .await
     }
 
-    /// With both tokens, whatever else is set.
+    /// Starts a server with both tokens and these settings.
     async fn start_with(settings: Settings) -> Self {
         Self::start_as(Settings {
             join_token: Some(JOIN.to_owned()),
@@ -88,7 +89,7 @@ impl Running {
         Self::start_later(settings, Duration::ZERO).await
     }
 
-    /// Where the time is so much ahead from the start.
+    /// Starts a server whose clock is ahead from the start.
     async fn start_later(settings: Settings, ahead: Duration) -> Self {
         static PROVIDER: Once = Once::new();
         PROVIDER.call_once(|| {
@@ -127,7 +128,8 @@ impl Running {
             .fetch_add(u64::try_from(time.as_millis()).unwrap(), Ordering::Relaxed);
     }
 
-    /// A call with these headers. What the server takes, the document must allow; what it answers, too.
+    /// Makes a call with these headers. The document must allow what the server accepts and what it
+    /// answers.
     async fn send(
         &self,
         method: &str,
@@ -165,14 +167,14 @@ impl Running {
         self.send(method, path, with(token, &[]), body).await
     }
 
-    /// A call of an operator, which succeeds.
+    /// Makes a call of an operator, which must succeed.
     async fn operate(&self, method: &str, path: &str, body: Option<&Value>) -> Value {
         let answer = self.call(method, path, ADMIN, body).await;
         assert!(answer.status < 300, "{method} {path}: {answer:?}");
         answer.body
     }
 
-    /// Registers a node with the join token; answers its own.
+    /// Registers a node with the join token, and returns the node's own.
     async fn join(&self, node_id: &str) -> String {
         let answer = self
             .call(
@@ -186,7 +188,7 @@ impl Running {
         answer.body["token"].as_str().unwrap().to_owned()
     }
 
-    /// What the node is to run, asked for with these headers.
+    /// Polls for the node's set with these headers.
     async fn poll(&self, node_id: &str, token: &str, headers: &[(&str, &str)]) -> Answer {
         self.send(
             "GET",
@@ -197,7 +199,7 @@ impl Running {
         .await
     }
 
-    /// Until the server holds so many polls. Nothing can be asked to say when.
+    /// Waits until the server keeps this many polls open, which only its metrics show.
     async fn until_held(&self, count: usize) {
         let line = format!("chas_api_polls_held {count}\n");
         let text = async || {
@@ -233,7 +235,7 @@ fn with(token: &str, headers: &[(&str, &str)]) -> HeaderMap {
     all
 }
 
-/// A registration of one instance of a node.
+/// The registration of an instance of a node.
 fn registration(node_id: &str, instance: &str) -> Value {
     json!({
         "node_id": node_id, "hostname": format!("{node_id}.example"), "ip_address": "10.0.0.7", "port": 9090,
@@ -242,7 +244,7 @@ fn registration(node_id: &str, instance: &str) -> Value {
     })
 }
 
-/// A report of the instance `a` with everything in it that there can be.
+/// A report of the instance `a` with every member there is.
 fn report(seq: u64) -> Value {
     let container = json!({
         "id": "0123456789ab", "name": "web", "owner": "chas", "revision": 3, "generation": 2, "spec_hash": "c0ffee",
@@ -262,7 +264,7 @@ fn report(seq: u64) -> Value {
     })
 }
 
-/// A heartbeat after it.
+/// A heartbeat after [`report`].
 fn heartbeat(seq: u64) -> Value {
     let mut beat = report(seq);
     let kept = [
@@ -282,7 +284,7 @@ fn heartbeat(seq: u64) -> Value {
     beat
 }
 
-/// A set of one container each.
+/// A set with a container for each name.
 fn set(names: &[&str]) -> Value {
     let containers: Vec<_> = names
         .iter()

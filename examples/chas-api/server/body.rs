@@ -1,4 +1,4 @@
-//! What comes in: names in the path, bodies; and the answers that are JSON.
+//! Names in the path and bodies of requests, and answers in JSON.
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest as _, FromRequestParts, Path, Request};
@@ -10,14 +10,14 @@ use serde_json::Value;
 use super::problem::Problem;
 use super::sets::DEFAULT;
 
-/// A registration or report. A report of a thousand containers is about half of it.
+/// Longest registration or report. A report of a thousand containers takes about half of it.
 pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
-/// A set: what agents read at most, but for the fields around it.
+/// Longest set: agents read as much, with the members around it.
 pub(super) const SET_BYTES_MAX: usize = 4_000_000;
-/// A file is named after it, and with an ending it has 255 bytes at most.
+/// Longest name. A file is named after it, and a file name has at most 255 bytes.
 const NAME_BYTES_MAX: usize = 240;
 
-/// A node's name in the path, as it is: what names no node is just not found.
+/// A node's name in the path, unchecked: a name of no node is just not found.
 #[derive(Debug)]
 pub(super) struct NodeId(pub(super) String);
 
@@ -40,15 +40,15 @@ impl<S: Send + Sync> FromRequestParts<S> for SetName {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let NodeId(name) = NodeId::from_request_parts(parts, state).await?;
-        match name_fault(&name) {
-            Some(fault) if name != DEFAULT => Err(Problem::fault("node_id", fault)),
+        match name_error(&name) {
+            Some(error) if name != DEFAULT => Err(Problem::field_error("node_id", error)),
             _ => Ok(Self(name)),
         }
     }
 }
 
-/// Why no node can be called so.
-pub(super) fn name_fault(name: &str) -> Option<String> {
+/// The reason why no node can have this name.
+pub(super) fn name_error(name: &str) -> Option<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
     if !begins || name.len() > NAME_BYTES_MAX || !name.chars().all(fits) {
@@ -57,11 +57,11 @@ pub(super) fn name_fault(name: &str) -> Option<String> {
         );
         return Some(how);
     }
-    // Its path is that of a call.
+    // `/nodes/register` is the path of a call.
     (name == "register").then(|| "must not be \"register\"".to_owned())
 }
 
-/// The body of a request, as it is and as JSON. The route's limit is `bytes_max`.
+/// The body of a request, as bytes and as JSON. `bytes_max` is the limit of the route.
 pub(super) async fn json(request: Request, bytes_max: usize) -> Result<(Bytes, Value), Problem> {
     let sent = Bytes::from_request(request, &())
         .await
@@ -74,7 +74,7 @@ pub(super) async fn json(request: Request, bytes_max: usize) -> Result<(Bytes, V
     Ok((sent, body))
 }
 
-/// A body that is JSON already.
+/// An answer with a body in JSON.
 pub(super) fn answer(body: impl Into<Bytes>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }

@@ -1,4 +1,4 @@
-//! What was asked and answered, counted, in Prometheus' text format.
+//! Counters of requests, in Prometheus' text format.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,13 +13,14 @@ use axum::response::{IntoResponse as _, Response};
 use super::Server;
 
 /// Method, route and status of a request.
-type Key = (String, Option<String>, u16);
+type RequestKey = (String, Option<String>, u16);
 
-/// How many requests there were of each kind.
+/// Number of requests of each kind.
 #[derive(Debug, Default)]
-pub(super) struct Counts(Mutex<BTreeMap<Key, u64>>);
+pub(super) struct RequestCounts(Mutex<BTreeMap<RequestKey, u64>>);
 
-/// Counts a request once it is answered. The route is a pattern, so there are only as many as the document has.
+/// Counts a request once it is answered. Routes are patterns, so that there are only as many as in
+/// the document.
 pub(super) async fn count(
     State(server): State<Arc<Server>>,
     request: Request,
@@ -32,7 +33,7 @@ pub(super) async fn count(
     let method = request.method().to_string();
     let response = next.run(request).await;
     let status = response.status().as_u16();
-    // Anybody may make up methods; those that are not taken are one.
+    // Callers can invent methods; all that are not allowed count as one.
     let method = if route.is_none() || status == 405 {
         String::new()
     } else {
@@ -63,7 +64,7 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         let _ = writeln!(text, "chas_api_requests_total{{{labels}}} {count}");
     }
     let gauges = [
-        ("polls_held", server.held.load(Ordering::Relaxed)),
+        ("polls_held", server.waiting_polls.load(Ordering::Relaxed)),
         ("nodes", server.nodes().len()),
     ];
     for (name, value) in gauges {

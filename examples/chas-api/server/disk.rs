@@ -1,8 +1,8 @@
-//! What survives a restart, as files that a person can read. Everything here blocks.
+//! State that survives a restart, as files that a person can read. All functions block.
 //!
-//! `epoch` is made once: losing the directory makes another one, and whoever sets the rest back to a backup deletes it.
-//! `sets/` has a file for each name, written before a change is answered. `nodes.json` is written every now and then:
-//! whatever is lost of it comes again with the next registration.
+//! `epoch` is written once: a lost directory gets another one, and an operator who restores a
+//! backup deletes it. `sets/` has a file for each name, written before a change is answered.
+//! `nodes.json` is written at intervals: nodes that are lost from it register again.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind, Write as _};
@@ -14,40 +14,40 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::nodes::{Node, Registration, Report};
-use super::sets::{Entry, Set};
+use super::nodes::{KnownNode, Registration, StoredReport};
+use super::sets::{ContainerSet, SetEntry};
 use super::tokens;
 
-/// Where the state is kept. Without a directory it ends with the process.
+/// The directory of the state. Without one, the state ends with the process.
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(super) struct StateDir {
     epoch: String,
-    /// With the lock that keeps another server out of it, for as long as this one lives.
+    /// Directory, and its lock that keeps other servers out while this one runs.
     kept: Option<(PathBuf, File)>,
 }
 
 #[derive(Deserialize)]
-struct KeptEntry {
+struct StoredEntry {
     name: String,
     set: Option<Value>,
     count: i64,
     confirmed: Option<u64>,
-    /// In which the confirmation was given: in another one it is last week's word.
+    /// Epoch of the confirmation, which is void in another one.
     confirmed_epoch: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct KeptNode {
+struct StoredNode {
     registration: Registration,
     token_sha256: Option<String>,
     heard_ms: u64,
-    /// As it was sent: written without being read again, so that ten thousand of them are no work.
+    /// Report as it was sent. It is written without being parsed again: there may be ten thousand.
     #[serde(skip_serializing)]
     report: Option<Value>,
 }
 
-impl Disk {
-    /// Takes the directory, which is made if it is not there.
+impl StateDir {
+    /// Opens and locks the directory, which is created if it is missing.
     pub(super) fn open(directory: Option<&Path>) -> io::Result<Self> {
         let Some(directory) = directory else {
             return Ok(Self {
@@ -66,7 +66,7 @@ impl Disk {
         lock.try_lock().map_err(|_| {
             at(
                 directory,
-                &io::Error::other("another server has this directory"),
+                &io::Error::other("another server uses this directory"),
             )
         })?;
         let epoch = match fs::read_to_string(directory.join("epoch")) {
@@ -84,14 +84,15 @@ impl Disk {
         })
     }
 
-    /// Of this state. Another one: everything was lost, and generations begin anew.
+    /// The epoch of this state. A new epoch says that the state was lost, and that generations
+    /// begin anew.
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    /// Everything that [`Self::keep`] kept. A file that cannot be read is an error: to begin without it would take from
-    /// nodes what they are to run.
-    pub(super) fn entries(&self) -> io::Result<Vec<(String, Entry)>> {
+    /// All entries that [`Self::keep`] stored. An unreadable file is an error: without its set,
+    /// nodes would stop containers.
+    pub(super) fn entries(&self) -> io::Result<Vec<(String, SetEntry)>> {
         let Some((directory, _)) = &self.kept else {
             return Ok(Vec::new());
         };
@@ -102,14 +103,17 @@ impl Disk {
                 .extension()
                 .is_some_and(|extension| extension == "json")
             {
-                let kept: KeptEntry = read(&path)?;
-                let set = kept.set.as_ref().map(|set| Arc::new(Set::stored(set)));
+                let kept: StoredEntry = read(&path)?;
+                let set = kept
+                    .set
+                    .as_ref()
+                    .map(|set| Arc::new(ContainerSet::stored(set)));
                 let confirmed = kept
                     .confirmed
                     .filter(|_| kept.confirmed_epoch.as_ref() == Some(&self.epoch));
                 entries.push((
                     kept.name,
-                    Entry {
+                    SetEntry {
                         set,
                         count: kept.count,
                         confirmed,
@@ -120,8 +124,8 @@ impl Disk {
         Ok(entries)
     }
 
-    /// Keeps what is known of `name`. On the disk when it answers.
-    pub(super) fn keep(&self, name: &str, entry: &Entry) -> io::Result<()> {
+    /// Stores the entry of `name`. The entry is on the disk when this returns.
+    pub(super) fn keep(&self, name: &str, entry: &SetEntry) -> io::Result<()> {
         let Some((directory, _)) = &self.kept else {
             return Ok(());
         };
@@ -138,27 +142,27 @@ impl Disk {
         write(&directory.join("sets"), &format!("{name}.json"), &text)
     }
 
-    /// Every node that [`Self::keep_nodes`] kept.
-    pub(super) fn nodes(&self) -> io::Result<Vec<Node>> {
+    /// All nodes that [`Self::keep_nodes`] stored.
+    pub(super) fn nodes(&self) -> io::Result<Vec<KnownNode>> {
         let Some((directory, _)) = &self.kept else {
             return Ok(Vec::new());
         };
         let path = directory.join("nodes.json");
-        let kept: Vec<KeptNode> = if path.exists() {
+        let kept: Vec<StoredNode> = if path.exists() {
             read(&path)?
         } else {
             Vec::new()
         };
-        let node = |kept: KeptNode| {
+        let node = |kept: StoredNode| {
             let report = kept.report.and_then(|report| {
                 let sent = report.to_string().into();
-                Some(Arc::new(Report {
+                Some(Arc::new(StoredReport {
                     summary: serde_json::from_value(report).ok()?,
                     sent,
                 }))
             });
             let token = kept.token_sha256.and_then(|hex| tokens::from_hex(&hex));
-            Node {
+            KnownNode {
                 registration: Arc::new(kept.registration),
                 token,
                 heard_ms: kept.heard_ms,
@@ -170,15 +174,15 @@ impl Disk {
         Ok(kept.into_iter().map(node).collect())
     }
 
-    /// Keeps all nodes in place of those kept before.
-    pub(super) fn keep_nodes(&self, nodes: &[Node]) -> io::Result<()> {
+    /// Stores these nodes in place of all stored before.
+    pub(super) fn keep_nodes(&self, nodes: &[KnownNode]) -> io::Result<()> {
         let Some((directory, _)) = &self.kept else {
             return Ok(());
         };
         let mut text = b"[".to_vec();
         for (index, node) in nodes.iter().enumerate() {
             text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
-            let kept = KeptNode {
+            let kept = StoredNode {
                 registration: Registration::clone(&node.registration),
                 token_sha256: node.token.as_ref().map(tokens::hex),
                 heard_ms: node.heard_ms,
@@ -219,7 +223,7 @@ fn read<T: for<'de> Deserialize<'de>>(path: &Path) -> io::Result<T> {
         .map_err(|error| at(path, &io::Error::new(ErrorKind::InvalidData, error)))
 }
 
-/// Whoever reads it sees the old content or the new, also after a power cut.
+/// Replaces a file: readers see the old content or the new, also after a power cut.
 fn write(directory: &Path, name: &str, content: &[u8]) -> io::Result<()> {
     let temporary = directory.join(format!("{name}.new"));
     let written = || {

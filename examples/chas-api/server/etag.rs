@@ -1,16 +1,16 @@
-//! Conditions on what the caller has (RFC 9110, 13.1).
+//! Conditions of a request on entity tags (RFC 9110, 13.1).
 
 use axum::http::header::{IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, HeaderName};
 
-/// What the caller says that it has, or has not.
+/// The conditions `If-Match` and `If-None-Match` of a request.
 #[derive(Debug, Default)]
-pub(super) struct Condition {
+pub(super) struct EtagCondition {
     matches: Option<String>,
     none_matches: Option<String>,
 }
 
-impl Condition {
+impl EtagCondition {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self {
             matches: whole(headers, &IF_MATCH),
@@ -18,13 +18,14 @@ impl Condition {
         }
     }
 
-    /// Whether a change may be made to what has this tag. `None`: to nothing, it is not there.
+    /// Whether the conditions allow a change of the resource with this tag. `None`: it does not
+    /// exist.
     pub(super) fn allows(&self, tag: Option<&str>) -> bool {
         let lists = |listed: &String| tag.is_some_and(|tag| lists(listed, tag));
         self.matches.as_ref().is_none_or(lists) && !self.none_matches.as_ref().is_some_and(lists)
     }
 
-    /// The caller has just this.
+    /// Whether the caller has the resource with this tag already.
     pub(super) fn is_current(&self, tag: &str) -> bool {
         self.none_matches
             .as_ref()
@@ -32,7 +33,7 @@ impl Condition {
     }
 }
 
-/// A list may come in several headers.
+/// The tags of a header, which may be given several times.
 fn whole(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers
         .get_all(name)
@@ -42,7 +43,8 @@ fn whole(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     (!values.is_empty()).then(|| values.join(","))
 }
 
-/// A weak tag in the list counts as well: there are only strong ones here, and a proxy may have weakened it.
+/// Whether a list contains a tag. A weak tag counts as well: a proxy may have weakened a strong
+/// one.
 fn lists(listed: &str, tag: &str) -> bool {
     listed
         .split(',')

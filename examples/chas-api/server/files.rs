@@ -1,8 +1,9 @@
-//! Sets in files: `<node_id>.yaml` and `_default.yaml` in one directory, looked at again and again. Blocks.
+//! Sets in files: `<node_id>.yaml` and `_default.yaml` in one directory, checked at intervals.
+//! Blocks.
 //!
-//! Whatever is wrong keeps what was read last: a file that is not valid, one that cannot be read, a directory that is gone or
-//! another one than before (a mount that is missing shows as an empty directory). Only a file that goes away from a directory
-//! that stays takes its set with it, and only if that was seen: what was deleted before the start is not.
+//! A set stays as it was read last if its file is invalid or unreadable, or if the directory is
+//! missing or replaced: a missing mount shows as an empty directory. A set is deleted only when its
+//! file disappears from the same directory while the server runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Metadata};
@@ -15,42 +16,42 @@ use serde_json::Value;
 use state::spec::parse::FieldError;
 
 use super::Server;
-use super::body::{SET_BYTES_MAX, name_fault};
-use super::changes::By;
-use super::sets::{Change, DEFAULT, Set};
+use super::body::{SET_BYTES_MAX, name_error};
+use super::changes::ChangeOrigin;
+use super::sets::{ContainerSet, DEFAULT, SetChange};
 
-/// Device, inode, length and time of the last change: another one, another content.
-type Signature = (u64, u64, u64, i64, i64);
+/// Device, inode, length and change time of a file; they differ where the content does.
+type FileSignature = (u64, u64, u64, i64, i64);
 
-/// What is in a directory: its device and inode, and its files by name. One that is there and cannot be looked at has no
+/// A directory's device and inode, and its files by name. A file that cannot be examined has no
 /// signature.
-type Listing = ((u64, u64), BTreeMap<String, Option<Signature>>);
+type DirectoryListing = ((u64, u64), BTreeMap<String, Option<FileSignature>>);
 
 #[derive(Debug, Default)]
-struct Seen {
-    /// What was read last, good or not.
-    read: Option<Signature>,
-    /// What the last look found, in case that it is being written just now.
-    found: Option<Signature>,
-    /// Its set is wanted.
+struct SetFile {
+    /// Signature of the content that was read last, valid or not.
+    read: Option<FileSignature>,
+    /// Signature that the last check found; the file may still be being written.
+    found: Option<FileSignature>,
+    /// Whether the file's set is in force.
     is_wanted: bool,
-    /// The last look did not find it.
+    /// Whether the last check missed the file.
     is_missing: bool,
 }
 
-/// The files, as the last look found them.
+/// The set files, as the last check found them.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct SetFiles {
     directory: PathBuf,
-    /// Of the directory. `None`: there was no look yet.
+    /// Device and inode of the directory. `None`: before the first check.
     identity: Option<(u64, u64)>,
-    seen: BTreeMap<String, Seen>,
-    /// What was told of already: files that mean nothing here.
+    seen: BTreeMap<String, SetFile>,
+    /// Files with other names, which were warned of already.
     odd: BTreeSet<PathBuf>,
     is_readable: bool,
 }
 
-impl Files {
+impl SetFiles {
     pub(super) fn new(directory: PathBuf) -> Self {
         Self {
             directory,
@@ -61,15 +62,16 @@ impl Files {
         }
     }
 
-    /// Looks at the directory, and takes in what is new and two looks in a row found: whoever writes a file does not do so at
-    /// once, and half of one may be a valid set that stops the other half.
+    /// Checks the directory, and applies files that changed and were the same in two checks in a
+    /// row: a file is written in steps, and half of one may be a valid set without the other half's
+    /// containers.
     pub(super) fn look(&mut self, server: &Server) {
         let (identity, found) = match self.list() {
             Ok(found) => found,
             Err(error) => {
                 if std::mem::take(&mut self.is_readable) {
                     let directory = self.directory.display();
-                    tracing::error!(%directory, %error, "the sets cannot be read; the last ones stay");
+                    tracing::error!(%directory, %error, "cannot read the directory of sets; the current sets stay in force");
                 }
                 return;
             }
@@ -78,7 +80,7 @@ impl Files {
             let names: Vec<_> = self.seen.keys().collect();
             tracing::warn!(
                 ?names,
-                "this is another directory than before; what is not in it stays as it was"
+                "directory of sets was replaced; sets without a file in it stay in force"
             );
             server.release(std::mem::take(&mut self.seen).into_keys());
         }
@@ -100,7 +102,7 @@ impl Files {
             .retain(|name, seen| found.contains_key(name) || seen.stays(name, server));
     }
 
-    fn list(&mut self) -> io::Result<Listing> {
+    fn list(&mut self) -> io::Result<DirectoryListing> {
         let identity = fs::metadata(&self.directory)?;
         let mut found = BTreeMap::new();
         for file in fs::read_dir(&self.directory)? {
@@ -112,47 +114,48 @@ impl Files {
             let is_yaml = path
                 .extension()
                 .is_some_and(|extension| extension == "yaml");
-            if is_yaml && (stem == DEFAULT || name_fault(stem).is_none()) {
+            if is_yaml && (stem == DEFAULT || name_error(stem).is_none()) {
                 let file = fs::metadata(&path).ok().filter(Metadata::is_file);
                 found.insert(stem.to_owned(), file.as_ref().map(signature));
             } else if !stem.starts_with('.') && self.odd.insert(path.clone()) {
-                tracing::warn!(path = %path.display(), "is no <node_id>.yaml, and means nothing here");
+                tracing::warn!(path = %path.display(), "file ignored: its name is not <node_id>.yaml");
             }
         }
         Ok(((identity.dev(), identity.ino()), found))
     }
 }
 
-impl Seen {
-    /// Reads the file, and makes its set the node's.
-    fn take(&mut self, name: &str, path: &Path, signature: Signature, server: &Server) {
+impl SetFile {
+    /// Reads the file, and puts its set into force.
+    fn take(&mut self, name: &str, path: &Path, signature: FileSignature, server: &Server) {
         let file = path.display();
         let text = match read(path, signature) {
             Ok(Some(text)) => text,
-            // It is being written after all: the next looks will see.
+            // The file is still being written: a later check reads it.
             Ok(None) => return,
             Err(error) => {
-                return tracing::error!(%file, %error, "a set cannot be read; tried again");
+                return tracing::error!(%file, %error, "cannot read the set file; retrying");
             }
         };
         let set = match set(&text) {
             Ok(set) => set,
-            Err(faults) => {
+            Err(errors) => {
                 self.read = Some(signature);
-                for FieldError { field, message } in faults {
-                    tracing::error!(%file, field, message, "a set is not valid; the last one stays");
+                for FieldError { field, message } in errors {
+                    tracing::error!(%file, field, message, "set file is invalid; the current set stays in force");
                 }
                 return;
             }
         };
-        match server.change_now(name, &Change::Put(Arc::new(set)), &By::File) {
+        match server.change_now(name, &SetChange::Put(Arc::new(set)), &ChangeOrigin::File) {
             Ok(_) => (self.read, self.is_wanted) = (Some(signature), true),
-            // Not read, as far as the next look is concerned.
-            Err(problem) => tracing::error!(%file, ?problem, "a set cannot be taken; tried again"),
+            // The next check reads the file again.
+            Err(problem) => tracing::error!(%file, ?problem, "cannot apply the set file; retrying"),
         }
     }
 
-    /// The file is gone. Editors put another one in its place, so it has to be gone twice.
+    /// Deletes the set of a missing file, once two checks missed it: editors replace files. `true`:
+    /// try again.
     fn stays(&mut self, name: &str, server: &Server) -> bool {
         if !std::mem::replace(&mut self.is_missing, true) {
             return true;
@@ -160,15 +163,19 @@ impl Seen {
         if !self.is_wanted {
             return false;
         }
-        let gone = server.change_now(name, &Change::Delete, &By::File);
+        let gone = server.change_now(name, &SetChange::Delete, &ChangeOrigin::File);
         gone.inspect_err(|problem| {
-            tracing::error!(name, ?problem, "a set cannot be taken away; tried again");
+            tracing::error!(
+                name,
+                ?problem,
+                "cannot delete the set of a deleted file; retrying"
+            );
         })
         .is_err()
     }
 }
 
-fn signature(file: &Metadata) -> Signature {
+fn signature(file: &Metadata) -> FileSignature {
     (
         file.dev(),
         file.ino(),
@@ -178,8 +185,8 @@ fn signature(file: &Metadata) -> Signature {
     )
 }
 
-/// What is in the file, if it is the one with this signature, and still is when all was read.
-fn read(path: &Path, signature_before: Signature) -> io::Result<Option<Vec<u8>>> {
+/// The content of a file. `None`: its signature has changed since the check.
+fn read(path: &Path, signature_before: FileSignature) -> io::Result<Option<Vec<u8>>> {
     let file = File::open(path)?;
     let mut text = Vec::new();
     (&file)
@@ -188,19 +195,21 @@ fn read(path: &Path, signature_before: Signature) -> io::Result<Option<Vec<u8>>>
     Ok((signature(&file.metadata()?) == signature_before).then_some(text))
 }
 
-fn set(text: &[u8]) -> Result<Set, Vec<FieldError>> {
-    let fault = |message: String| {
+fn set(text: &[u8]) -> Result<ContainerSet, Vec<FieldError>> {
+    let one_error = |message: String| {
         vec![FieldError {
             field: String::new(),
             message,
         }]
     };
     if text.len() > SET_BYTES_MAX {
-        return Err(fault(format!("is larger than {SET_BYTES_MAX} bytes")));
+        return Err(one_error(format!(
+            "the file is larger than {SET_BYTES_MAX} bytes"
+        )));
     }
-    // By way of YAML's own value: it refuses a key that is there twice.
+    // YAML's own value type refuses duplicate keys.
     let yaml: serde_yaml::Value =
-        serde_yaml::from_slice(text).map_err(|error| fault(error.to_string()))?;
-    let body: Value = serde_json::to_value(yaml).map_err(|error| fault(error.to_string()))?;
-    Set::of(&body, false)
+        serde_yaml::from_slice(text).map_err(|error| one_error(error.to_string()))?;
+    let body: Value = serde_json::to_value(yaml).map_err(|error| one_error(error.to_string()))?;
+    ContainerSet::of(&body, false)
 }

@@ -1,4 +1,4 @@
-//! What nodes call, but for the poll: `POST /nodes/register` and `PUT /nodes/{node_id}/health`.
+//! Calls of nodes, except for the poll: `POST /nodes/register` and `PUT /nodes/{node_id}/health`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use state::spec::parse::FieldError;
 
-use super::body::{BODY_BYTES_MAX, NodeId, answer, json, name_fault};
-use super::nodes::{Heard, Registration, Report};
+use super::body::{BODY_BYTES_MAX, NodeId, answer, json, name_error};
+use super::nodes::{Registration, ReportOutcome, StoredReport};
 use super::problem::Problem;
-use super::tokens::{self, Registering};
+use super::tokens::{self, RegistrationRight};
 use super::{Server, schema};
 
 pub(super) async fn register(
@@ -28,16 +28,16 @@ pub(super) async fn register(
     let registration = registration(&body)?;
     let id = registration.node_id.clone();
     let token = match registering {
-        Registering::Known(owner) if owner != id => return Err(tokens::foreign(&owner)),
-        Registering::Known(_) | Registering::Open => None,
-        Registering::Joining => Some(tokens::new()),
+        RegistrationRight::Known(owner) if owner != id => return Err(tokens::foreign(&owner)),
+        RegistrationRight::Known(_) | RegistrationRight::Open => None,
+        RegistrationRight::Joining => Some(tokens::new()),
     };
     let (hash, now_ms) = (token.as_deref().map(tokens::hash), server.now_ms());
     let size = server
         .nodes_mut()
         .register(registration, hash, now_ms, server.silence_ms())?;
     server.unsaved.store(true, Ordering::Relaxed);
-    tracing::debug!(node = id, size, "registered");
+    tracing::debug!(node = id, size, "node registered");
     let mut welcome = json!({
         "poll_after_s": server.settings.poll_after.as_secs(),
         "health_after_s": server.settings.health_after.as_secs(),
@@ -63,13 +63,13 @@ pub(super) async fn report(
         let heartbeat = read("Heartbeat", &body)?;
         server.nodes_mut().heartbeat(&id, heartbeat, now_ms)?
     } else {
-        // Kept apart from the buffer that it came in, which is larger.
-        let report = Arc::new(Report {
+        // A copy, since the buffer of the connection is larger.
+        let report = Arc::new(StoredReport {
             summary: read("Report", &body)?,
             sent: Bytes::copy_from_slice(&sent),
         });
         server.nodes_mut().report(&id, report, now_ms)?;
-        Heard::Known
+        ReportOutcome::Known
     };
     server.unsaved_reports.store(true, Ordering::Relaxed);
     let told = told(&server, &id, heard);
@@ -80,8 +80,8 @@ pub(super) async fn report(
     })
 }
 
-/// What the node is to hear; mostly nothing.
-fn told(server: &Server, id: &str, heard: Heard) -> Map<String, Value> {
+/// The members of the answer to a report; mostly none.
+fn told(server: &Server, id: &str, heard: ReportOutcome) -> Map<String, Value> {
     let mut told = Map::new();
     if let Some(generation) = server.wanted().wish(id).map(|wish| wish.generation)
         && !server
@@ -92,44 +92,44 @@ fn told(server: &Server, id: &str, heard: Heard) -> Map<String, Value> {
         told.insert("desired_generation".to_owned(), json!(generation));
         told.insert("desired_epoch".to_owned(), json!(server.disk.epoch()));
     }
-    if heard == Heard::Unknown {
+    if heard == ReportOutcome::Unknown {
         told.insert("send_all".to_owned(), json!(true));
     }
     told
 }
 
-/// Reads what the document calls `name`, or tells every fault.
+/// Parses a body under the schema `name`; otherwise, lists every error.
 fn read<T: DeserializeOwned>(name: &str, body: &Value) -> Result<T, Problem> {
-    let faults = schema::faults(name, body, false);
-    if faults.is_empty() {
-        T::deserialize(body).map_err(|error| Problem::fault("", error.to_string()))
+    let errors = schema::errors(name, body, false);
+    if errors.is_empty() {
+        T::deserialize(body).map_err(|error| Problem::field_error("", error.to_string()))
     } else {
-        Err(Problem::Invalid(faults))
+        Err(Problem::Invalid(errors))
     }
 }
 
 fn registration(body: &Value) -> Result<Registration, Problem> {
-    let mut faults = schema::faults("Registration", body, false);
-    let mut fault = |field: &str, message: String| {
-        if faults.iter().all(|fault: &FieldError| fault.field != field) {
-            faults.push(FieldError {
+    let mut errors = schema::errors("Registration", body, false);
+    let mut add = |field: &str, message: String| {
+        if errors.iter().all(|error: &FieldError| error.field != field) {
+            errors.push(FieldError {
                 field: field.to_owned(),
                 message,
             });
         }
     };
-    if let Some(message) = body["node_id"].as_str().and_then(name_fault) {
-        fault("node_id", message);
+    if let Some(message) = body["node_id"].as_str().and_then(name_error) {
+        add("node_id", message);
     }
     if body["ip_address"]
         .as_str()
         .is_some_and(|address| address.parse::<IpAddr>().is_err())
     {
-        fault("ip_address", "must be an IP address".to_owned());
+        add("ip_address", "must be an IP address".to_owned());
     }
-    if faults.is_empty() {
+    if errors.is_empty() {
         read("Registration", body)
     } else {
-        Err(Problem::Invalid(faults))
+        Err(Problem::Invalid(errors))
     }
 }

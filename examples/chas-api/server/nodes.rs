@@ -1,4 +1,4 @@
-//! The nodes that registered, how they registered and what they reported last. Pure; time is an argument.
+//! Registered nodes, with their registration and last report. Pure; time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,15 +10,16 @@ use serde_json::Value;
 
 use super::problem::Problem;
 
-/// Ten times the nodes that this example was tried with.
+/// Most nodes: ten times as many as this example was tested with.
 const NODES_MAX: usize = 100_000;
-/// So many health intervals without a word, and a node is offline: its name may be taken over.
+/// Health intervals without a call after which a node is offline, and another one may take over its
+/// name.
 pub(super) const SILENT_INTERVALS: u32 = 3;
 
 /// The SHA-256 of a token.
 pub(super) type TokenHash = [u8; 32];
 
-/// How a node registered.
+/// Registration of a node, as it was sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Registration {
     pub(super) node_id: String,
@@ -33,9 +34,9 @@ pub(super) struct Registration {
     pub(super) labels: BTreeMap<String, String>,
 }
 
-/// What of a report is looked at here.
+/// The members of a report that this server reads.
 #[derive(Debug, Deserialize)]
-pub(super) struct Summary {
+pub(super) struct ReportSummary {
     pub(super) status: String,
     pub(super) boot_id: String,
     pub(super) instance_uuid: String,
@@ -51,25 +52,25 @@ pub(super) struct Summary {
     pub(super) rejected: Vec<IgnoredAny>,
 }
 
-/// A report: what is looked at, and all of it as it was sent.
+/// A report: the members that are read, and all of it as it was sent.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) summary: Summary,
+pub(super) struct StoredReport {
+    pub(super) summary: ReportSummary,
     pub(super) sent: Bytes,
 }
 
-/// What a heartbeat says besides that nothing changed.
+/// A heartbeat: new measurements, while the rest of the report is unchanged.
 #[derive(Debug, Deserialize)]
 pub(super) struct Heartbeat {
     pub(super) boot_id: String,
     pub(super) seq: u64,
-    /// As it was sent.
+    /// Measurements, as they were sent.
     #[serde(flatten)]
     pub(super) vitals: BTreeMap<String, Value>,
 }
 
 impl Heartbeat {
-    /// What of the report is otherwise by now.
+    /// The members of the report that the heartbeat replaces.
     pub(super) fn told(&self) -> impl Iterator<Item = (String, Value)> {
         let vitals = self.vitals.iter().filter(|(name, _)| *name != "unchanged");
         vitals
@@ -78,35 +79,36 @@ impl Heartbeat {
     }
 }
 
-/// What a report came to.
+/// The outcome of a report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
-    /// It is known, or something newer is.
+pub(super) enum ReportOutcome {
+    /// The report is stored, or a newer one is.
     Known,
-    /// What it refers to is not.
+    /// The report that a heartbeat refers to is not stored.
     Unknown,
 }
 
-/// One node.
+/// A registered node.
 #[derive(Clone, Debug)]
-pub(super) struct Node {
+pub(super) struct KnownNode {
     pub(super) registration: Arc<Registration>,
-    /// Of its own token, if it was given one.
+    /// Hash of the node's own token, if one was issued.
     pub(super) token: Option<TokenHash>,
-    /// When it registered or reported last, in milliseconds since 1970.
+    /// Time of the last registration or report, in milliseconds since 1970.
     pub(super) heard_ms: u64,
-    pub(super) report: Option<Arc<Report>>,
-    /// The last one since the report.
+    pub(super) report: Option<Arc<StoredReport>>,
+    /// Last heartbeat since the report.
     pub(super) heartbeat: Option<Arc<Heartbeat>>,
-    /// The report is the one that was acknowledged last: it did not come from the disk, where a newer one may be missing.
+    /// Whether the report is the one acknowledged last. One from the disk is not: a newer one may
+    /// be lost.
     pub(super) is_acknowledged: bool,
 }
 
-impl Node {
-    /// It reported that it has stored just this.
+impl KnownNode {
+    /// Whether the node reported this generation as stored.
     pub(super) fn has(&self, epoch: &str, generation: u64) -> bool {
         self.report.as_ref().is_some_and(|report| {
-            let Summary {
+            let ReportSummary {
                 observed_generation,
                 observed_epoch,
                 ..
@@ -127,17 +129,18 @@ impl Node {
     }
 }
 
-/// All nodes.
+/// All registered nodes.
 #[derive(Debug, Default)]
-pub(super) struct Nodes {
-    by_id: BTreeMap<String, Node>,
-    /// Whose a token is. A lookup by hash tells nothing of a token by the time it takes.
+pub(super) struct KnownNodes {
+    by_id: BTreeMap<String, KnownNode>,
+    /// Node ids by the hash of their token. The time of a lookup by hash reveals nothing of a
+    /// token.
     owners: HashMap<TokenHash, String>,
-    /// Since when they could be heard: while the server was away, none was silent.
+    /// Start of this server, in milliseconds since 1970: silence before it does not count.
     listening_ms: u64,
 }
 
-impl Nodes {
+impl KnownNodes {
     pub(super) fn since(listening_ms: u64) -> Self {
         Self {
             listening_ms,
@@ -145,11 +148,11 @@ impl Nodes {
         }
     }
 
-    pub(super) fn get(&self, node_id: &str) -> Option<&Node> {
+    pub(super) fn get(&self, node_id: &str) -> Option<&KnownNode> {
         self.by_id.get(node_id)
     }
 
-    /// The node has a token of its own.
+    /// Whether the node has a token of its own.
     pub(super) fn has_token(&self, node_id: &str) -> bool {
         self.get(node_id).is_some_and(|node| node.token.is_some())
     }
@@ -158,8 +161,8 @@ impl Nodes {
         self.by_id.len()
     }
 
-    /// Every node, by name. Cheap: what is large in it is shared.
-    pub(super) fn all(&self) -> Vec<Node> {
+    /// All nodes, by name. Cheap: their large parts are shared.
+    pub(super) fn all(&self) -> Vec<KnownNode> {
         self.by_id.values().cloned().collect()
     }
 
@@ -168,7 +171,8 @@ impl Nodes {
         self.owners.get(hash).map(String::as_str)
     }
 
-    /// Takes in a registration; with `token`, that is the node's own from now on. Answers how many nodes there are.
+    /// Registers a node, whose own token has the hash `token` from now on. Returns the number of
+    /// nodes.
     pub(super) fn register(
         &mut self,
         registration: Registration,
@@ -180,23 +184,24 @@ impl Nodes {
         let known = self.by_id.get(&id);
         let is_other =
             known.is_some_and(|node| node.registration.instance_uuid != registration.instance_uuid);
-        let silent_ms = |node: &Node| now_ms.saturating_sub(node.heard_ms.max(self.listening_ms));
+        let silent_ms =
+            |node: &KnownNode| now_ms.saturating_sub(node.heard_ms.max(self.listening_ms));
         if let Some(node) = known.filter(|node| is_other && silent_ms(node) <= silence_ms) {
             return Err(conflict(&id, &node.registration));
         }
         if known.is_none() && self.by_id.len() >= NODES_MAX {
             return Err(Problem::Full(format!(
-                "this server knows {NODES_MAX} nodes and takes no more"
+                "this server registers at most {NODES_MAX} nodes"
             )));
         }
-        // What another instance reported says nothing of this one.
+        // A report of another instance does not describe this one.
         let same = known.filter(|_| !is_other);
         let (report, heartbeat) = same
             .map(|node| (node.report.clone(), node.heartbeat.clone()))
             .unwrap_or_default();
         let is_acknowledged = same.is_some_and(|node| node.is_acknowledged);
         let token = token.or_else(|| known.and_then(|node| node.token));
-        self.insert(Node {
+        self.insert(KnownNode {
             registration: Arc::new(registration),
             token,
             heard_ms: now_ms,
@@ -207,8 +212,8 @@ impl Nodes {
         Ok(self.by_id.len())
     }
 
-    /// Takes in a node as it is.
-    pub(super) fn insert(&mut self, node: Node) {
+    /// Inserts a node in place of the one with its id.
+    pub(super) fn insert(&mut self, node: KnownNode) {
         let id = node.registration.node_id.clone();
         let token = node.token;
         let old = self
@@ -223,11 +228,11 @@ impl Nodes {
         }
     }
 
-    /// Takes in a report, unless a newer one came before it.
+    /// Stores a report, unless a newer one was stored before.
     pub(super) fn report(
         &mut self,
         node_id: &str,
-        report: Arc<Report>,
+        report: Arc<StoredReport>,
         now_ms: u64,
     ) -> Result<(), Problem> {
         let node = self
@@ -249,13 +254,13 @@ impl Nodes {
         Ok(())
     }
 
-    /// Takes in that nothing changed since the report that was acknowledged last.
+    /// Stores a heartbeat of the report that was acknowledged last.
     pub(super) fn heartbeat(
         &mut self,
         node_id: &str,
         heartbeat: Heartbeat,
         now_ms: u64,
-    ) -> Result<Heard, Problem> {
+    ) -> Result<ReportOutcome, Problem> {
         let node = self
             .by_id
             .get_mut(node_id)
@@ -263,16 +268,16 @@ impl Nodes {
         node.heard_ms = now_ms;
         let report = node.report.as_ref().filter(|_| node.is_acknowledged);
         if report.is_none_or(|report| report.summary.boot_id != heartbeat.boot_id) {
-            return Ok(Heard::Unknown);
+            return Ok(ReportOutcome::Unknown);
         }
         if node.seq() <= Some(heartbeat.seq) {
             node.heartbeat = Some(Arc::new(heartbeat));
         }
-        Ok(Heard::Known)
+        Ok(ReportOutcome::Known)
     }
 
-    /// Forgets a node and its token.
-    pub(super) fn forget(&mut self, node_id: &str) -> Result<(), Problem> {
+    /// Deletes a node and its token.
+    pub(super) fn delete(&mut self, node_id: &str) -> Result<(), Problem> {
         let node = self.by_id.remove(node_id).ok_or_else(|| unknown(node_id))?;
         if let Some(token) = node.token {
             self.owners.remove(&token);
@@ -281,15 +286,15 @@ impl Nodes {
     }
 }
 
-/// The node should register.
+/// The problem that a node is not registered.
 pub(super) fn unknown(node_id: &str) -> Problem {
-    Problem::NodeUnknown(format!("{node_id} is not registered"))
+    Problem::NodeUnknown(format!("node {node_id} is not registered"))
 }
 
 fn conflict(node_id: &str, holder: &Registration) -> Problem {
-    // Whoever knows its instance may take its place: that is not told.
+    // The instance is not named: a caller that knows it could take the node's place.
     Problem::IdentityConflict(format!(
-        "{node_id} is another instance, on {}",
+        "node id {node_id} is used by another instance, on host {}",
         holder.hostname
     ))
 }

@@ -1,4 +1,4 @@
-//! What operators call: the nodes, and what is wanted of them.
+//! Calls of operators: the nodes and their sets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use serde_json::{Map, Value, json};
 
 use super::Server;
 use super::body::{NodeId, SET_BYTES_MAX, SetName, answer, json as read_json};
-use super::changes::{Changed, none_for};
-use super::etag::Condition;
-use super::nodes::{self, Node};
+use super::changes::{ChangeReply, none_for};
+use super::etag::EtagCondition;
+use super::nodes::{self, KnownNode};
 use super::problem::Problem;
-use super::sets::{Change, Set};
+use super::sets::{ContainerSet, SetChange};
 
-/// Lets only operators pass.
+/// Refuses callers that are not operators.
 pub(super) async fn check(
     State(server): State<Arc<Server>>,
     request: Request,
@@ -36,7 +36,7 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Response {
     let nodes = server.nodes().all();
     let wanted: BTreeMap<_, _> = {
         let wanted = server.wanted();
-        let generation = |node: &Node| {
+        let generation = |node: &KnownNode| {
             wanted
                 .wish(&node.registration.node_id)
                 .map(|wish| wish.generation)
@@ -46,7 +46,7 @@ pub(super) async fn list(State(server): State<Arc<Server>>) -> Response {
             .map(|node| (node.registration.node_id.clone(), generation(node)))
             .collect()
     };
-    let line = |node: &Node| {
+    let line = |node: &KnownNode| {
         line(
             &server,
             node,
@@ -79,19 +79,19 @@ pub(super) async fn get(
     std::future::ready(Ok(answer(shown.to_string()))).await
 }
 
-pub(super) async fn forget(
+pub(super) async fn delete(
     State(server): State<Arc<Server>>,
     NodeId(id): NodeId,
 ) -> Result<StatusCode, Problem> {
-    server.nodes_mut().forget(&id)?;
+    server.nodes_mut().delete(&id)?;
     server.unsaved.store(true, Ordering::Relaxed);
-    // A poll of its own that is held ends.
+    // A poll of the node that is kept open ends.
     server.wake.send_modify(|_| ());
     std::future::ready(Ok(StatusCode::NO_CONTENT)).await
 }
 
-/// A node as operators see it. `wanted`: the generation of what it is to have.
-fn line(server: &Server, node: &Node, wanted: Option<u64>) -> Value {
+/// A node as operators see it. `wanted` is the generation of its set.
+fn line(server: &Server, node: &KnownNode, wanted: Option<u64>) -> Value {
     let registration = &node.registration;
     let address = registration
         .ip_address
@@ -142,15 +142,15 @@ pub(super) async fn put_set(
         None | Some("" | "force=false") => false,
         Some("force=true") => true,
         Some(_) => {
-            return Err(Problem::fault(
+            return Err(Problem::field_error(
                 "force",
-                "is the only parameter, and is true or false",
+                "must be true or false, and the only parameter",
             ));
         }
     };
     let (_, body) = read_json(request, SET_BYTES_MAX).await?;
-    // A large set takes a while, and others use this thread, too.
-    let read = tokio::task::spawn_blocking(move || Set::of(&body, force)).await;
+    // Checking a large set would keep this thread from other tasks.
+    let read = tokio::task::spawn_blocking(move || ContainerSet::of(&body, force)).await;
     let set = Arc::new(
         read.map_err(|error| Problem::NotStored(error.to_string()))?
             .map_err(Problem::Invalid)?,
@@ -158,8 +158,8 @@ pub(super) async fn put_set(
     let changed = server
         .change(
             &name,
-            Change::Put(Arc::clone(&set)),
-            Condition::of(&headers),
+            SetChange::Put(Arc::clone(&set)),
+            EtagCondition::of(&headers),
         )
         .await?;
     Ok(tagged(shown(changed), &set))
@@ -172,7 +172,7 @@ pub(super) async fn delete_set(
 ) -> Result<Response, Problem> {
     Ok(shown(
         server
-            .change(&name, Change::Delete, Condition::of(&headers))
+            .change(&name, SetChange::Delete, EtagCondition::of(&headers))
             .await?,
     ))
 }
@@ -185,20 +185,24 @@ pub(super) async fn confirm(
     let asked = query
         .as_deref()
         .and_then(|query| query.strip_prefix("generation=")?.parse().ok());
-    let how = "is the only parameter, and is needed: the generation whose removals are meant, as pending_prune has it";
-    let generation = asked.ok_or_else(|| Problem::fault("generation", how))?;
+    let how = "is required, as the only parameter: the generation to confirm, as in pending_prune";
+    let generation = asked.ok_or_else(|| Problem::field_error("generation", how))?;
     Ok(shown(
         server
-            .change(&name, Change::Confirm(generation), Condition::default())
+            .change(
+                &name,
+                SetChange::Confirm(generation),
+                EtagCondition::default(),
+            )
             .await?,
     ))
 }
 
-fn shown(changed: Changed) -> Response {
+fn shown(changed: ChangeReply) -> Response {
     answer(json!({"generation": changed.generation, "changed": changed.is_changed}).to_string())
 }
 
-fn tagged(mut response: Response, set: &Set) -> Response {
+fn tagged(mut response: Response, set: &ContainerSet) -> Response {
     let tag = HeaderValue::from_str(&set.tag()).expect("a tag is hex digits in quotes");
     response.headers_mut().insert(header::ETAG, tag);
     response

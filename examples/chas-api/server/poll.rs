@@ -1,4 +1,4 @@
-//! What a node is to run: `GET /nodes/{node_id}/desired-state`, held while nothing is new.
+//! The set of a node: `GET /nodes/{node_id}/desired-state`, kept open while nothing is new.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -12,27 +12,28 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
 use super::body::NodeId;
-use super::etag::Condition;
+use super::etag::EtagCondition;
 use super::problem::Problem;
-use super::sets::{Wish, fingerprint};
+use super::sets::{DesiredSet, fingerprint};
 use super::{Server, changes, nodes};
 
-/// However long a node asks for. Proxies give up on what is silent for longer.
+/// Longest wait, whatever a node asks for. Proxies cut longer silence.
 const WAIT_MAX: Duration = Duration::from_secs(120);
-/// Polls held at once: each is a few kilobytes. Beyond it, they are answered at once, as RFC 7240 lets any server do.
-const HELD_MAX: usize = 50_000;
+/// Most polls that are kept open, each of which takes a few kilobytes. Others are answered at once,
+/// as RFC 7240 permits.
+const WAITING_POLLS_MAX: usize = 50_000;
 
-/// One poll that is held.
-struct Held<'a>(&'a AtomicUsize);
+/// A poll that is kept open, counted as long as it is.
+struct WaitedPoll<'a>(&'a AtomicUsize);
 
-impl<'a> Held<'a> {
+impl<'a> WaitedPoll<'a> {
     fn begin(count: &'a AtomicUsize) -> Option<Self> {
         let held = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < HELD_MAX).then_some(held)
+        (count.fetch_add(1, Ordering::Relaxed) < WAITING_POLLS_MAX).then_some(held)
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for WaitedPoll<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -44,27 +45,27 @@ pub(super) async fn desired_state(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     server.doors.acting(&headers, &server.nodes(), &id)?;
-    let (condition, wait) = (Condition::of(&headers), wait(&headers));
-    // Before the first look: a change right after it must not be missed.
+    let (condition, wait) = (EtagCondition::of(&headers), wait(&headers));
+    // Before the first look, so that no change after it is missed.
     let mut wake = server.wake.subscribe();
     let mut wish = look(&server, &id)?;
     let mut tag = tag_of(&server, &wish);
     let held = wait
         .filter(|_| condition.is_current(&tag))
-        .and_then(|wait| Some((Held::begin(&server.held)?, wait)));
+        .and_then(|wait| Some((WaitedPoll::begin(&server.waiting_polls)?, wait)));
     let Some((_held, wait)) = held else {
         return Ok(answer(&server, &id, &wish, &tag, &condition, None));
     };
     let until = tokio::time::sleep(wait);
     tokio::pin!(until);
-    // `borrow` marks nothing as seen: a change since the last look still wakes.
+    // `borrow` marks nothing as seen, so that a change since the last look still wakes.
     while condition.is_current(&tag) && !*wake.borrow() {
         tokio::select! {
             () = &mut until => break,
-            changed = wake.changed() => changed.expect("the server that is looked at is there"),
+            changed = wake.changed() => changed.expect("the sender lives as long as the server"),
         }
         let now = look(&server, &id)?;
-        // Most changes are some other node's.
+        // Most changes concern other nodes.
         if (now.generation, now.is_confirmed) != (wish.generation, wish.is_confirmed) {
             tag = tag_of(&server, &now);
             wish = now;
@@ -73,8 +74,8 @@ pub(super) async fn desired_state(
     Ok(answer(&server, &id, &wish, &tag, &condition, Some(wait)))
 }
 
-/// What the node is to have now.
-fn look(server: &Server, id: &str) -> Result<Wish, Problem> {
+/// The set of the node now.
+fn look(server: &Server, id: &str) -> Result<DesiredSet, Problem> {
     if server.nodes().get(id).is_none() {
         return Err(nodes::unknown(id));
     }
@@ -84,14 +85,14 @@ fn look(server: &Server, id: &str) -> Result<Wish, Problem> {
         .ok_or_else(|| changes::none_for(id))
 }
 
-/// The tag of all that is said about it.
+/// The tag of the answer with this set.
 fn tag_of(
     server: &Server,
-    Wish {
+    DesiredSet {
         set,
         generation,
         is_confirmed,
-    }: &Wish,
+    }: &DesiredSet,
 ) -> String {
     let rest = format!(
         "{generation} {is_confirmed} {}",
@@ -106,9 +107,9 @@ fn tag_of(
 fn answer(
     server: &Server,
     id: &str,
-    wish: &Wish,
+    wish: &DesiredSet,
     tag: &str,
-    condition: &Condition,
+    condition: &EtagCondition,
     held: Option<Duration>,
 ) -> Response {
     let mut response = if condition.is_current(tag) {
@@ -129,9 +130,9 @@ fn answer(
     response
 }
 
-/// The containers are shared by all answers, and are not copied into any.
-fn whole(server: &Server, id: &str, wish: &Wish) -> Response {
-    let Wish {
+/// The answer with the whole set. Its containers are shared by all answers, and copied into none.
+fn whole(server: &Server, id: &str, wish: &DesiredSet) -> Response {
+    let DesiredSet {
         set,
         generation,
         is_confirmed,
@@ -158,7 +159,7 @@ fn whole(server: &Server, id: &str, wish: &Wish) -> Response {
     (headers, body).into_response()
 }
 
-/// How long the caller would have the answer held (RFC 7240, 4.3). Of several, the first counts.
+/// The wait that the caller asks for (RFC 7240, 4.3). Of several, the first counts.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
     let values = headers
         .get_all("prefer")

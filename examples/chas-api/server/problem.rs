@@ -1,121 +1,89 @@
-//! Failures as RFC 9457 problems. The only place that names a status code of a failure.
+//! Errors as RFC 9457 problems. No other file names the status code of an error.
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use state::spec::parse::FieldError;
 
-/// A failure, as it is answered.
+/// An error, as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// The request itself is wrong: 400.
+    /// Malformed request: 400.
     Request(String),
-    /// No token, or one that nobody has: 401.
+    /// Missing or unknown token: 401.
     Unauthorized,
-    /// Somebody else's token: 403.
+    /// Token of another node or role: 403.
     Forbidden(String),
-    /// No such node is registered, and it should register: 404.
+    /// Node that is not registered, and should register: 404.
     NodeUnknown(String),
-    /// Nobody wrote a set that this node is to have: 404.
+    /// Node without a set: 404.
     NoSet(String),
-    /// There is nothing at this path: 404.
+    /// Unknown path: 404.
     NoSuchPath(String),
-    /// What is at this path does not take this method: 405.
+    /// Method that the path does not allow: 405.
     NoSuchMethod,
-    /// Another node has this name: 409.
+    /// Node id that another node uses: 409.
     IdentityConflict(String),
-    /// The set is kept in a file, and changed there: 409.
+    /// Set that comes from a file, and is changed there: 409.
     SetInFile(String),
-    /// It is not as the caller believes (`If-Match`, `If-None-Match`, `generation`): 412.
+    /// Condition that does not hold (`If-Match`, `If-None-Match`, `generation`): 412.
     Precondition(String),
-    /// The body is larger than so many bytes: 413.
+    /// Body larger than this many bytes: 413.
     TooLarge(usize),
-    /// The body is not valid: 422, with every fault.
+    /// Invalid body: 422, with every error.
     Invalid(Vec<FieldError>),
-    /// The change could not be written to the disk: 503. It did not happen.
+    /// Change that could not be written to the disk, and is not made: 503.
     NotStored(String),
-    /// There are as many as there may be: 507.
+    /// Limit that is reached: 507.
     Full(String),
 }
 
 impl Problem {
-    /// One fault of a body.
-    pub(super) fn fault(field: &str, message: impl Into<String>) -> Self {
+    /// The problem of a body with one invalid field.
+    pub(super) fn field_error(field: &str, message: impl Into<String>) -> Self {
         Self::Invalid(vec![FieldError {
             field: field.to_owned(),
             message: message.into(),
         }])
     }
 
-    /// The status, the code that programs go by, and the title.
+    /// The status, the code for programs, and the title.
     const fn kind(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
-            Self::Request(_) => (
-                StatusCode::BAD_REQUEST,
-                "bad_request",
-                "the request is wrong",
-            ),
+            Self::Request(_) => (StatusCode::BAD_REQUEST, "bad_request", "malformed request"),
             Self::Unauthorized => (
                 StatusCode::UNAUTHORIZED,
                 "unauthorized",
-                "credentials are needed",
+                "authentication required",
             ),
-            Self::Forbidden(_) => (
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                "these credentials are for something else",
-            ),
-            Self::NodeUnknown(_) => (
-                StatusCode::NOT_FOUND,
-                "node_unknown",
-                "there is no such node",
-            ),
-            Self::NoSet(_) => (
-                StatusCode::NOT_FOUND,
-                "no_set",
-                "there is no set for this node",
-            ),
-            Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", "there is nothing here"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden", "permission denied"),
+            Self::NodeUnknown(_) => (StatusCode::NOT_FOUND, "node_unknown", "node not registered"),
+            Self::NoSet(_) => (StatusCode::NOT_FOUND, "no_set", "no set for this node"),
+            Self::NoSuchPath(_) => (StatusCode::NOT_FOUND, "not_found", "unknown path"),
             Self::NoSuchMethod => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 "method_not_allowed",
-                "this is not done here",
+                "method not allowed",
             ),
             Self::IdentityConflict(_) => (
                 StatusCode::CONFLICT,
                 "identity_conflict",
-                "another node has this name",
+                "node id in use by another node",
             ),
-            Self::SetInFile(_) => (
-                StatusCode::CONFLICT,
-                "set_in_file",
-                "the set is kept in a file",
-            ),
+            Self::SetInFile(_) => (StatusCode::CONFLICT, "set_in_file", "set comes from a file"),
             Self::Precondition(_) => (
                 StatusCode::PRECONDITION_FAILED,
                 "precondition_failed",
-                "it is not as you believe",
+                "precondition failed",
             ),
-            Self::TooLarge(_) => (
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "too_large",
-                "the body is too large",
-            ),
-            Self::Invalid(_) => (
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "invalid",
-                "the body is not valid",
-            ),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "body too large"),
+            Self::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid", "invalid body"),
             Self::NotStored(_) => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not_stored",
-                "the change cannot be stored",
+                "change not stored",
             ),
-            Self::Full(_) => (
-                StatusCode::INSUFFICIENT_STORAGE,
-                "full",
-                "there are as many as there may be",
-            ),
+            Self::Full(_) => (StatusCode::INSUFFICIENT_STORAGE, "full", "limit reached"),
         }
     }
 
@@ -132,14 +100,16 @@ impl Problem {
             | Self::NotStored(detail)
             | Self::Full(detail) => detail.clone(),
             Self::Unauthorized => "send a valid token as \"Authorization: Bearer …\"".to_owned(),
-            Self::NoSuchMethod => "openapi.json lists what there is".to_owned(),
-            Self::TooLarge(bytes_max) => format!("a body is {bytes_max} bytes at most"),
-            Self::Invalid(faults) => {
-                let faults: Vec<_> = faults
+            Self::NoSuchMethod => "openapi.json lists the methods of each path".to_owned(),
+            Self::TooLarge(bytes_max) => {
+                format!("a body has at most {bytes_max} bytes: send a shorter one")
+            }
+            Self::Invalid(errors) => {
+                let errors: Vec<_> = errors
                     .iter()
-                    .map(|fault| format!("{}: {}", fault.field, fault.message))
+                    .map(|error| format!("{}: {}", error.field, error.message))
                     .collect();
-                faults.join("; ")
+                errors.join("; ")
             }
         }
     }
@@ -149,8 +119,8 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, code, title) = self.kind();
         let mut body = json!({"type": "about:blank", "title": title, "status": status.as_u16(), "detail": self.detail(), "code": code});
-        if let Self::Invalid(faults) = &self {
-            body["errors"] = json!(faults);
+        if let Self::Invalid(errors) = &self {
+            body["errors"] = json!(errors);
         }
         let mut response = (
             status,

@@ -1,4 +1,4 @@
-//! Which call is answered where.
+//! Routes of the calls to their functions.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/nodes", get(operator::list))
         .route(
             "/nodes/{node_id}",
-            get(operator::get).delete(operator::forget),
+            get(operator::get).delete(operator::delete),
         )
         .route(
             "/nodes/{node_id}/set",
@@ -41,7 +41,10 @@ pub(super) fn router(server: Arc<Server>) -> Router {
         .route("/metrics", get(counts::metrics))
         .merge(operators)
         .fallback(async |uri: Uri| {
-            Problem::NoSuchPath(format!("there is nothing at {}", uri.path()))
+            Problem::NoSuchPath(format!(
+                "no resource at {}: openapi.json lists all paths",
+                uri.path()
+            ))
         })
         .method_not_allowed_fallback(async || Problem::NoSuchMethod)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

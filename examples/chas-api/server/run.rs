@@ -1,4 +1,4 @@
-//! The server at work: it answers, reads files, saves, and stops.
+//! The running server: answers calls, reads set files, saves its state, and stops.
 
 use std::io;
 use std::sync::Arc;
@@ -12,21 +12,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::files::Files;
+use super::files::SetFiles;
 use super::{Server, routes};
 
-/// Registrations are on the disk that soon.
+/// Time until a registration is on the disk.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
-/// Reports are worth less: each node sends another one within its health interval.
+/// Time until a report is on the disk. Reports matter less: each node sends another within its
+/// health interval.
 const SAVE_REPORTS_AFTER: Duration = Duration::from_secs(10);
-/// Of the time, so much at most is spent on saving: one part in ten.
+/// Pause after a save, as a multiple of its time: saving takes at most a tenth of the time.
 const SAVE_REST: u32 = 10;
-/// Longer than anything is held: a connection that is silent for so long may have nobody at its other end.
+/// Silence after which a connection is probed for a peer that vanished. Longer than any poll is
+/// kept open.
 const VANISHED_AFTER: Duration = Duration::from_secs(150);
-/// What is under way when the server is to stop has so long. Polls that are held end at once.
+/// Time that calls have to finish when the server stops. Polls that are kept open end at once.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Answers on `listener` until `stop`. Everything that was answered is on the disk when it returns.
+/// Serves calls on `listener` until `stop`. Every answered change is on the disk when this returns.
 ///
 /// # Errors
 /// The socket fails, or the nodes cannot be saved at the end.
@@ -38,9 +40,9 @@ pub(crate) async fn serve(
     server.wake.send_replace(false);
     let tracker = TaskTracker::new();
     if let Some(directory) = server.settings.sets.clone() {
-        // Before the first node asks: it is not to hear that there is no set, just because it was not read yet.
-        // Twice, since only what stays as it is from look to look is taken.
-        let files = look(Files::new(directory), &server).await?;
+        // Before the first node polls, so that it does not hear that it has no set, only because it
+        // was not read yet. Twice, since only a file that is the same in two checks is applied.
+        let files = look(SetFiles::new(directory), &server).await?;
         tokio::time::sleep(server.settings.look_after).await;
         let files = look(files, &server).await?;
         tracker.spawn(follow(files, Arc::clone(&server), stop.clone()));
@@ -55,14 +57,14 @@ pub(crate) async fn serve(
         }
     };
     let listener = listener.tap_io(|stream| {
-        // Answers are small and wait for nothing: Nagle's algorithm would only delay them. A node that vanished without a word
-        // would keep its connection for ever.
+        // Answers are small: Nagle's algorithm would only delay them. Without keepalives, a node
+        // that vanished would keep its connection for ever.
         let set = stream.set_nodelay(true).and_then(|()| {
             sockopt::set_socket_keepalive(&*stream, true)?;
             Ok(sockopt::set_tcp_keepidle(&*stream, VANISHED_AFTER)?)
         });
         if let Err(error) = set {
-            tracing::debug!(%error, "a connection stays as it came");
+            tracing::debug!(%error, "cannot set the options of a connection");
         }
     });
     let serving =
@@ -96,14 +98,14 @@ async fn save_now_and_then(server: Arc<Server>, stop: CancellationToken) {
         }
         let began = Instant::now();
         if let Err(error) = save(&server).await {
-            tracing::error!(%error, "the nodes cannot be saved; tried again");
+            tracing::error!(%error, "cannot save the nodes; retrying");
         }
         saved = Instant::now();
         rest = SAVE_AFTER.max(began.elapsed() * SAVE_REST);
     }
 }
 
-async fn look(mut files: Files, server: &Arc<Server>) -> io::Result<Files> {
+async fn look(mut files: SetFiles, server: &Arc<Server>) -> io::Result<SetFiles> {
     let server = Arc::clone(server);
     let looked = move || {
         files.look(&server);
@@ -112,7 +114,7 @@ async fn look(mut files: Files, server: &Arc<Server>) -> io::Result<Files> {
     Ok(tokio::task::spawn_blocking(looked).await?)
 }
 
-async fn follow(mut files: Files, server: Arc<Server>, stop: CancellationToken) {
+async fn follow(mut files: SetFiles, server: Arc<Server>, stop: CancellationToken) {
     while stop
         .run_until_cancelled(tokio::time::sleep(server.settings.look_after))
         .await
@@ -120,9 +122,9 @@ async fn follow(mut files: Files, server: Arc<Server>, stop: CancellationToken) 
     {
         files = match look(files, &server).await {
             Ok(files) => files,
-            // The runtime ends, or a look panicked, which is a fault of this program.
+            // The runtime stops, or a check panicked, which is a bug.
             Err(error) => {
-                return tracing::error!(%error, "the files with sets are not followed any more");
+                return tracing::error!(%error, "set files are no longer checked");
             }
         };
     }

@@ -1,7 +1,9 @@
-//! Bodies held against `openapi.json`: what the document says of a body is what is refused here, so they cannot drift apart.
-//! What nodes send may bear more than the document knows, for they may be newer than the server.
+//! Checks of bodies against `openapi.json`, so that the document and the server cannot differ.
+//! Bodies of nodes may have more members than the document, since nodes may be newer than the
+//! server.
 //!
-//! It knows only the keywords that the document's request bodies use. `pattern` and `format` are left to whom they matter.
+//! Only the keywords that request bodies in the document use are supported; `pattern` and `format`
+//! are checked elsewhere.
 
 use std::fmt;
 use std::sync::LazyLock;
@@ -11,10 +13,10 @@ use state::spec::parse::FieldError;
 
 /// The document, as it is served.
 pub(crate) const OPENAPI: &str = include_str!("../openapi.json");
-/// Faults that are told. Whoever sends another kind of document needs not hear of it ten thousand times.
-const FAULTS_MAX: usize = 100;
+/// Most errors of one body: a body of another kind would have thousands.
+const ERRORS_MAX: usize = 100;
 
-/// `components/schemas`, each with what its references lead to in their place.
+/// `components/schemas`, with each reference replaced by its target.
 static SCHEMAS: LazyLock<Value> = LazyLock::new(|| {
     let document: Value = serde_json::from_str(OPENAPI).expect("openapi.json is JSON");
     resolved(&document["components"]["schemas"], &document)
@@ -28,7 +30,7 @@ fn resolved(schema: &Value, document: &Value) -> Value {
                     .strip_prefix('#')
                     .and_then(|pointer| document.pointer(pointer));
                 resolved(
-                    there.expect("a $ref of openapi.json leads somewhere"),
+                    there.expect("every $ref of openapi.json has a target"),
                     document,
                 )
             }
@@ -42,26 +44,26 @@ fn resolved(schema: &Value, document: &Value) -> Value {
     }
 }
 
-/// Every fault of `body` (of a hundred), as a `name` of `components/schemas`. With `closed`, a field that the document does not
-/// know is one, also where it may be there.
-pub(super) fn faults(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
-    let mut look = Look {
+/// Errors of `body` under the schema `name`, at most a hundred. With `closed`, a member that the
+/// schema does not list is an error, also where the schema permits it.
+pub(super) fn errors(name: &str, body: &Value, closed: bool) -> Vec<FieldError> {
+    let mut check = SchemaCheck {
         closed,
-        faults: Vec::new(),
+        errors: Vec::new(),
     };
-    look.check(&SCHEMAS[name], body, &At::Body);
-    look.faults.truncate(FAULTS_MAX);
-    look.faults
+    check.check(&SCHEMAS[name], body, &BodyPath::Body);
+    check.errors.truncate(ERRORS_MAX);
+    check.errors
 }
 
-/// Where a value stands in its body. It is written out for a fault only.
-enum At<'a> {
+/// The path to a value in its body, formatted for an error only.
+enum BodyPath<'a> {
     Body,
-    Field(&'a At<'a>, &'a str),
-    Item(&'a At<'a>, usize),
+    Field(&'a BodyPath<'a>, &'a str),
+    Item(&'a BodyPath<'a>, usize),
 }
 
-impl fmt::Display for At<'_> {
+impl fmt::Display for BodyPath<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Body => Ok(()),
@@ -72,25 +74,25 @@ impl fmt::Display for At<'_> {
     }
 }
 
-struct Look {
+struct SchemaCheck {
     closed: bool,
-    faults: Vec<FieldError>,
+    errors: Vec<FieldError>,
 }
 
-impl Look {
-    fn fault(&mut self, at: &At<'_>, message: impl Into<String>) {
-        self.faults.push(FieldError {
+impl SchemaCheck {
+    fn error(&mut self, at: &BodyPath<'_>, message: impl Into<String>) {
+        self.errors.push(FieldError {
             field: at.to_string(),
             message: message.into(),
         });
     }
 
-    fn check(&mut self, schema: &Value, value: &Value, at: &At<'_>) {
-        if self.faults.len() >= FAULTS_MAX {
+    fn check(&mut self, schema: &Value, value: &Value, at: &BodyPath<'_>) {
+        if self.errors.len() >= ERRORS_MAX {
             return;
         }
         if let Some(message) = mismatch(schema, value) {
-            return self.fault(at, message);
+            return self.error(at, message);
         }
         match value {
             Value::Object(fields) => {
@@ -101,7 +103,7 @@ impl Look {
                     .filter_map(Value::as_str)
                 {
                     if !fields.contains_key(name) {
-                        self.fault(&At::Field(at, name), "is required");
+                        self.error(&BodyPath::Field(at, name), "is required");
                     }
                 }
                 let others = schema.get("additionalProperties");
@@ -109,11 +111,11 @@ impl Look {
                 for (name, value) in fields {
                     match schema["properties"].get(name).or(others) {
                         Some(Value::Bool(false)) => {
-                            self.fault(&At::Field(at, name), "is an unknown field");
+                            self.error(&BodyPath::Field(at, name), "is an unknown field");
                         }
-                        Some(schema) => self.check(schema, value, &At::Field(at, name)),
+                        Some(schema) => self.check(schema, value, &BodyPath::Field(at, name)),
                         None if closed => {
-                            self.fault(&At::Field(at, name), "is not in the document");
+                            self.error(&BodyPath::Field(at, name), "is not in the document");
                         }
                         None => {}
                     }
@@ -121,7 +123,7 @@ impl Look {
             }
             Value::Array(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    self.check(&schema["items"], item, &At::Item(at, index));
+                    self.check(&schema["items"], item, &BodyPath::Item(at, index));
                 }
             }
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
@@ -129,7 +131,7 @@ impl Look {
     }
 }
 
-/// Why the value itself, whatever is in it, is not one of the schema.
+/// The reason why a value, apart from its members, does not match the schema.
 fn mismatch(schema: &Value, value: &Value) -> Option<String> {
     let (one, several) = (schema["type"].as_str(), schema["type"].as_array());
     let types = || {
@@ -172,7 +174,7 @@ fn mismatch(schema: &Value, value: &Value) -> Option<String> {
         .map(|most| format!("must be {most}{unit} or less"))
 }
 
-/// Sizes here are bounded by the body, far below what a float counts exactly.
+/// A size as a float, which is exact: sizes are bounded by the body.
 fn count(size: usize) -> f64 {
     u32::try_from(size).map_or(f64::INFINITY, f64::from)
 }

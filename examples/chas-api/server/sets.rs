@@ -1,4 +1,4 @@
-//! What operators want to run: sets, who has which, and how often that changed. Pure; `changes` stores and publishes it.
+//! Sets of containers by node, and their generations. Pure; `changes` stores and publishes them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -11,54 +11,55 @@ use state::spec::parse::{self, FieldError};
 use super::body::SET_BYTES_MAX;
 use super::schema;
 
-/// The name of the set that holds for every node that has none of its own. No node can be called so.
+/// Name of the set for every node without a set of its own. No node can have this name.
 pub(crate) const DEFAULT: &str = "_default";
-/// Names that ever had a set: ten times the nodes that this example was tried with.
+/// Most names that ever had a set: ten times the nodes that this example was tested with.
 pub(super) const NAMES_MAX: usize = 100_000;
 
-/// A set that was accepted. Serialised once, however many nodes have it.
+/// A valid set, serialised once for all nodes that have it.
 #[derive(Debug)]
-pub(super) struct Set {
-    /// A fingerprint of all of it.
+pub(super) struct ContainerSet {
+    /// Fingerprint of the set.
     pub(super) hash: String,
-    /// Its fields without the braces, as they stand in each node's desired state.
+    /// Members of the JSON object without the braces, as they stand in each node's desired state.
     pub(super) fields: Bytes,
 }
 
-impl Set {
-    /// Reads a set. With `force`, containers that are not valid are taken too.
+impl ContainerSet {
+    /// Parses a set. With `force`, invalid containers are accepted too.
     ///
     /// # Errors
-    /// Every fault in it, each with its place.
+    /// Every error in the set, each with its place.
     pub(super) fn of(body: &Value, force: bool) -> Result<Self, Vec<FieldError>> {
-        let mut faults = schema::faults("Set", body, false);
+        let mut errors = schema::errors("Set", body, false);
         let containers = body["containers"].as_array();
         if !force {
             let mut names = BTreeSet::new();
             for (index, container) in containers.into_iter().flatten().enumerate() {
-                check(index, container, &mut names, &mut faults);
+                check(index, container, &mut names, &mut errors);
             }
             for (index, removed) in body["remove"].as_array().into_iter().flatten().enumerate() {
                 if removed["name"]
                     .as_str()
                     .is_some_and(|name| names.contains(name))
                 {
-                    let message = "is listed under containers too".to_owned();
-                    faults.push(FieldError {
+                    let message =
+                        "is listed under containers too: list it in one of them".to_owned();
+                    errors.push(FieldError {
                         field: format!("remove[{index}].name"),
                         message,
                     });
                 }
             }
         }
-        if !faults.is_empty() {
-            return Err(faults);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let set = Self::stored(body);
-        // A few anchors of YAML may stand for more than was read.
+        // A few YAML anchors may expand to more than was read.
         if set.fields.len() > SET_BYTES_MAX {
             let message = format!(
-                "is {} bytes of JSON, and agents read {SET_BYTES_MAX} at most",
+                "has {} bytes as JSON; agents read at most {SET_BYTES_MAX}",
                 set.fields.len()
             );
             return Err(vec![FieldError {
@@ -69,7 +70,7 @@ impl Set {
         Ok(set)
     }
 
-    /// A set that was read before.
+    /// A set that was parsed before.
     pub(super) fn stored(body: &Value) -> Self {
         let (remove, cordon) = (
             body["remove"].as_array(),
@@ -86,12 +87,12 @@ impl Set {
         }
     }
 
-    /// The tag of the document.
+    /// The entity tag of the set.
     pub(super) fn tag(&self) -> String {
         format!("\"{}\"", self.hash)
     }
 
-    /// It as an operator writes it.
+    /// The set as an operator writes it, in JSON.
     pub(super) fn document(&self) -> Vec<u8> {
         [b"{".as_slice(), &self.fields, b"}"].concat()
     }
@@ -101,32 +102,32 @@ fn check(
     index: usize,
     container: &Value,
     names: &mut BTreeSet<String>,
-    faults: &mut Vec<FieldError>,
+    errors: &mut Vec<FieldError>,
 ) {
     let at = format!("containers[{index}]");
     if let Some(name) = container["name"]
         .as_str()
         .filter(|name| !names.insert((*name).to_owned()))
     {
-        faults.push(FieldError {
+        errors.push(FieldError {
             field: format!("{at}.name"),
             message: format!("{name} is listed twice"),
         });
     }
-    for fault in parse::deploy(container).err().into_iter().flatten() {
-        let field = if fault.field.is_empty() {
+    for error in parse::deploy(container).err().into_iter().flatten() {
+        let field = if error.field.is_empty() {
             at.clone()
         } else {
-            format!("{at}.{}", fault.field)
+            format!("{at}.{}", error.field)
         };
-        faults.push(FieldError {
+        errors.push(FieldError {
             field,
-            message: fault.message,
+            message: error.message,
         });
     }
 }
 
-/// Sixteen hex digits of the SHA-256 of the parts. Enough to tell apart what follows one another.
+/// Sixteen hex digits of the SHA-256 of the parts: enough to tell one version from the next.
 pub(super) fn fingerprint(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -140,48 +141,50 @@ pub(super) fn fingerprint(parts: &[&str]) -> String {
         .collect()
 }
 
-/// What is known of one name: `_default`, or a node's.
+/// The entry of one name: `_default`, or a node's.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Entry {
-    /// The set written for it.
-    pub(super) set: Option<Arc<Set>>,
-    /// With a set, and for `_default` always: its generation. Otherwise what is to be added to `_default`'s.
+pub(super) struct SetEntry {
+    /// Set written for the name.
+    pub(super) set: Option<Arc<ContainerSet>>,
+    /// Generation of the set, and of `_default` always. Without a set: the difference to
+    /// `_default`'s generation.
     pub(super) count: i64,
-    /// The generation whose removals are meant.
+    /// Generation whose removals are confirmed.
     pub(super) confirmed: Option<u64>,
 }
 
-/// What one node is to have.
+/// The set that one node should run.
 #[derive(Clone, Debug)]
-pub(super) struct Wish {
-    pub(super) set: Arc<Set>,
+pub(super) struct DesiredSet {
+    pub(super) set: Arc<ContainerSet>,
     pub(super) generation: u64,
     pub(super) is_confirmed: bool,
 }
 
-/// A change of what is wanted.
+/// A change of a set.
 #[derive(Clone, Debug)]
-pub(super) enum Change {
-    /// This is the set.
-    Put(Arc<Set>),
-    /// There is no set.
+pub(super) enum SetChange {
+    /// Replaces the set.
+    Put(Arc<ContainerSet>),
+    /// Deletes the set.
     Delete,
-    /// What this generation removes is meant. It has to be the current one.
+    /// Confirms the removals of this generation, which must be the current one.
     Confirm(u64),
 }
 
-/// What is wanted of all nodes.
+/// The sets of all nodes.
 ///
-/// A node that follows `_default` is counted along with it, so a change for ten thousand nodes is a change of one number.
+/// A node that follows `_default` is counted along with it, so a change for ten thousand nodes is a
+/// change of one number.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    default: Entry,
-    own: HashMap<String, Entry>,
+pub(super) struct DesiredSets {
+    default: SetEntry,
+    own: HashMap<String, SetEntry>,
 }
 
-impl Wanted {
-    /// What is known of `name`.
-    pub(super) fn entry(&self, name: &str) -> Entry {
+impl DesiredSets {
+    /// The entry of `name`.
+    pub(super) fn entry(&self, name: &str) -> SetEntry {
         if name == DEFAULT {
             self.default.clone()
         } else {
@@ -189,12 +192,12 @@ impl Wanted {
         }
     }
 
-    /// The generation of `name`: raised by one with each change of what it is to have, and never lowered.
+    /// The generation of `name`: raised by one with each change of its set, and never lowered.
     pub(super) fn generation(&self, name: &str) -> u64 {
         self.generation_with(name, self.own.get(name))
     }
 
-    fn generation_with(&self, name: &str, own: Option<&Entry>) -> u64 {
+    fn generation_with(&self, name: &str, own: Option<&SetEntry>) -> u64 {
         let count = match own {
             Some(entry) if name != DEFAULT && entry.set.is_some() => entry.count,
             Some(entry) if name != DEFAULT => self.default.count + entry.count,
@@ -203,13 +206,13 @@ impl Wanted {
         u64::try_from(count).unwrap_or_default()
     }
 
-    /// What the node is to have. `None`: nobody wrote anything that holds for it.
-    pub(super) fn wish(&self, node_id: &str) -> Option<Wish> {
+    /// The set of a node. `None`: neither it nor `_default` has one.
+    pub(super) fn wish(&self, node_id: &str) -> Option<DesiredSet> {
         let own = self.own.get(node_id);
         let generation = self.generation_with(node_id, own);
         let confirmed_alone = own.is_some_and(|entry| entry.confirmed == Some(generation));
         if let Some(set) = own.and_then(|entry| entry.set.clone()) {
-            return Some(Wish {
+            return Some(DesiredSet {
                 set,
                 generation,
                 is_confirmed: confirmed_alone,
@@ -219,20 +222,20 @@ impl Wanted {
             .default
             .confirmed
             .is_some_and(|confirmed| i64::try_from(confirmed) == Ok(self.default.count));
-        Some(Wish {
+        Some(DesiredSet {
             set: self.default.set.clone()?,
             generation,
             is_confirmed: confirmed_alone || with_all,
         })
     }
 
-    /// What is to be known of `name` after the change. `None`: it is so already.
-    pub(super) fn after(&self, name: &str, change: &Change) -> Option<Entry> {
+    /// The entry of `name` after a change. `None`: nothing changes.
+    pub(super) fn after(&self, name: &str, change: &SetChange) -> Option<SetEntry> {
         let entry = self.entry(name);
         let generation = self.generation(name);
         let next = i64::try_from(generation + 1).unwrap_or(i64::MAX);
         match change {
-            Change::Put(set)
+            SetChange::Put(set)
                 if entry
                     .set
                     .as_ref()
@@ -240,32 +243,32 @@ impl Wanted {
             {
                 None
             }
-            Change::Put(set) => Some(Entry {
+            SetChange::Put(set) => Some(SetEntry {
                 set: Some(Arc::clone(set)),
                 count: next,
                 confirmed: None,
             }),
-            Change::Delete if entry.set.is_none() => None,
-            Change::Delete if name == DEFAULT => Some(Entry {
+            SetChange::Delete if entry.set.is_none() => None,
+            SetChange::Delete if name == DEFAULT => Some(SetEntry {
                 set: None,
                 count: next,
                 confirmed: None,
             }),
-            Change::Delete => Some(Entry {
+            SetChange::Delete => Some(SetEntry {
                 set: None,
                 count: next - self.default.count,
                 confirmed: None,
             }),
-            Change::Confirm(_) if entry.confirmed == Some(generation) => None,
-            Change::Confirm(_) => Some(Entry {
+            SetChange::Confirm(_) if entry.confirmed == Some(generation) => None,
+            SetChange::Confirm(_) => Some(SetEntry {
                 confirmed: Some(generation),
                 ..entry
             }),
         }
     }
 
-    /// Takes in what is known of `name`.
-    pub(super) fn insert(&mut self, name: &str, entry: Entry) {
+    /// Replaces the entry of `name`.
+    pub(super) fn insert(&mut self, name: &str, entry: SetEntry) {
         if name == DEFAULT {
             self.default = entry;
         } else {
@@ -273,7 +276,7 @@ impl Wanted {
         }
     }
 
-    /// There is no room for another name.
+    /// Whether the limit of names leaves no room for `name`.
     pub(super) fn is_full_for(&self, name: &str) -> bool {
         name != DEFAULT && self.own.len() >= NAMES_MAX && !self.own.contains_key(name)
     }

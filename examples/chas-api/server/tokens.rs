@@ -1,4 +1,4 @@
-//! Who calls: the bearer of the join token, of a node's own, or of the admin token.
+//! Tokens of callers: the join token, a node's own token, the admin token.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -7,28 +7,28 @@ use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
-use super::nodes::{self, Nodes, TokenHash};
+use super::nodes::{self, KnownNodes, TokenHash};
 use super::problem::Problem;
 
-/// Who may register, and who may operate. Without a token, anybody may.
+/// The tokens for registering and operating. Without a token, every caller may.
 #[derive(Debug)]
-pub(super) struct Doors {
+pub(super) struct AccessRules {
     join: Option<TokenHash>,
     admin: Option<TokenHash>,
 }
 
-/// How somebody may register.
+/// The right of a caller to register.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Registering {
-    /// Any node; it is given a token of its own.
+pub(super) enum RegistrationRight {
+    /// Any node, which gets a token of its own.
     Joining,
-    /// Only the node whose token this is.
+    /// Only the node with this token.
     Known(String),
-    /// Any node; nobody needs a token here.
+    /// Any node, since no token is required.
     Open,
 }
 
-impl Doors {
+impl AccessRules {
     pub(super) fn new(join: Option<&str>, admin: Option<&str>) -> Self {
         Self {
             join: join.map(hash),
@@ -40,18 +40,18 @@ impl Doors {
     pub(super) fn registering(
         &self,
         headers: &HeaderMap,
-        nodes: &Nodes,
-    ) -> Result<Registering, Problem> {
+        nodes: &KnownNodes,
+    ) -> Result<RegistrationRight, Problem> {
         let Some(join) = &self.join else {
-            return Ok(Registering::Open);
+            return Ok(RegistrationRight::Open);
         };
         let given = bearer(headers).ok_or(Problem::Unauthorized)?;
         if is_same(&given, join) {
-            return Ok(Registering::Joining);
+            return Ok(RegistrationRight::Joining);
         }
         nodes
             .owner(&given)
-            .map(|owner| Registering::Known(owner.to_owned()))
+            .map(|owner| RegistrationRight::Known(owner.to_owned()))
             .ok_or(Problem::Unauthorized)
     }
 
@@ -59,10 +59,11 @@ impl Doors {
     pub(super) fn acting(
         &self,
         headers: &HeaderMap,
-        nodes: &Nodes,
+        nodes: &KnownNodes,
         node_id: &str,
     ) -> Result<(), Problem> {
-        // Before the token: where the state was lost, no node's token is worth anything, and each is to register again.
+        // Checked before the token: after a loss of the state every node's token is void, and each
+        // must register again.
         if nodes.get(node_id).is_none() {
             return Err(nodes::unknown(node_id));
         }
@@ -73,7 +74,7 @@ impl Doors {
         match nodes.owner(&given) {
             Some(owner) if owner == node_id => Ok(()),
             Some(owner) => Err(foreign(owner)),
-            // It registered while no token was needed.
+            // The node registered while no token was required.
             None if self.join.as_ref().is_some_and(|join| is_same(&given, join))
                 && !nodes.has_token(node_id) =>
             {
@@ -84,7 +85,7 @@ impl Doors {
     }
 
     /// Whether the caller may operate.
-    pub(super) fn operating(&self, headers: &HeaderMap, nodes: &Nodes) -> Result<(), Problem> {
+    pub(super) fn operating(&self, headers: &HeaderMap, nodes: &KnownNodes) -> Result<(), Problem> {
         let Some(admin) = &self.admin else {
             return Ok(());
         };
@@ -97,12 +98,13 @@ impl Doors {
     }
 }
 
-/// The token is that of `owner`, and was shown for something else.
+/// The problem that a token belongs to the node `owner`.
 pub(super) fn foreign(owner: &str) -> Problem {
-    Problem::Forbidden(format!("this token is that of the node {owner}"))
+    Problem::Forbidden(format!("this token belongs to node {owner}"))
 }
 
-/// A token of more than 180 random bits, in 32 characters: it is sent with every call.
+/// A new token: 192 bits, more than 180 of them random, in 32 characters, since it is sent with
+/// every call.
 pub(super) fn new() -> String {
     let bits = [Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat();
     BASE64_URL_SAFE_NO_PAD.encode(&bits[..24])
@@ -123,7 +125,8 @@ fn bearer(headers: &HeaderMap) -> Option<TokenHash> {
         .then(|| hash(token.trim()))
 }
 
-/// A comparison that ends at the first difference tells, by its time, how much of a guess was right.
+/// Compares in constant time: ending at the first difference would reveal how much of a guess is
+/// right.
 fn is_same(given: &TokenHash, expected: &TokenHash) -> bool {
     given.ct_eq(expected).into()
 }

@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use super::{AgentNode, wall_ms};
 use crate::api::{self, View};
 use crate::chas::wire::{
-    Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks,
-    Vitals,
+    ContainerReport, NodeCapacity, PendingPrune, Registration, Report, ReportContent,
+    ResourceUsage, SupportedSchemas, Vitals,
 };
-use crate::chas::{self, Asking, Contact};
+use crate::chas::{self, LastApplied, LinkState};
 use crate::config::Config;
 use crate::monitor::size_text;
 use crate::reconcile::Known;
@@ -32,7 +32,7 @@ const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(in crate::agent) struct AgentLink {
     node: Arc<AgentNode>,
-    contact: Arc<Contact>,
+    contact: Arc<LinkState>,
     config: Config,
     /// As long as none is stored.
     new_uuid: String,
@@ -43,7 +43,7 @@ pub(in crate::agent) struct AgentLink {
 impl AgentLink {
     pub(in crate::agent) fn new(
         node: Arc<AgentNode>,
-        contact: Arc<Contact>,
+        contact: Arc<LinkState>,
         config: Config,
     ) -> Self {
         let new_uuid = uuid::Uuid::new_v4().simple().to_string();
@@ -94,7 +94,7 @@ impl AgentLink {
             .unwrap_or_else(|| self.new_uuid.clone())
     }
 
-    fn content(&self, health: &api::Health) -> Content {
+    fn content(&self, health: &api::Health) -> ReportContent {
         let desired = self.node.writer.store().desired();
         let pulled = desired.marks().applied_set();
         let observed_generation = pulled.map(|pulled| pulled.version.generation);
@@ -107,7 +107,7 @@ impl AgentLink {
         let error = |(_, reason, message): &(_, state::reason::Reason, String)| {
             format!("{reason}: {message}")
         };
-        Content {
+        ReportContent {
             status: health.status(),
             boot_id: self.node.handle.board().clock.boot_id(),
             instance_uuid: self.instance_uuid(),
@@ -145,10 +145,10 @@ fn pending(held: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
     })
 }
 
-fn reported(view: &View) -> Option<Reported> {
+fn reported(view: &View) -> Option<ContainerReport> {
     let record: &Record = view.record.as_ref()?;
     let condition = &view.condition;
-    Some(Reported {
+    Some(ContainerReport {
         id: record.id.to_string(),
         name: record.name.to_string(),
         owner: record.owner,
@@ -162,10 +162,9 @@ fn reported(view: &View) -> Option<Reported> {
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,
-        next_attempt: Aside(
-            view.next_attempt
-                .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
-        ),
+        next_attempt: view
+            .next_attempt
+            .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
     })
@@ -189,7 +188,7 @@ fn tenths(percent: f64) -> f64 {
     (percent * 10.0).round() / 10.0
 }
 
-impl chas::Node for AgentLink {
+impl chas::LinkNode for AgentLink {
     fn registration(&self) -> Registration {
         let facts = self.node.monitor.snapshot();
         let url = self
@@ -217,7 +216,7 @@ impl chas::Node for AgentLink {
                 .or_else(|| own_address(towards))
                 .or_else(first),
             port: self.config.api.listen.port(),
-            resources: Capacity {
+            resources: NodeCapacity {
                 cpu_cores: facts.cpu_cores,
                 memory_total: size_text(facts.memory_total_bytes),
                 disk_total: size_text(facts.disk_total_bytes),
@@ -225,7 +224,7 @@ impl chas::Node for AgentLink {
             instance_uuid: self.instance_uuid(),
             boot_id: self.node.handle.board().clock.boot_id(),
             agent_version: env!("CARGO_PKG_VERSION"),
-            api: Speaks::default(),
+            api: SupportedSchemas::default(),
             labels: self.config.node.labels.clone(),
         }
     }
@@ -238,7 +237,7 @@ impl chas::Node for AgentLink {
         let since_boot = self.node.handle.board().clock.now().0.as_millis();
         let vitals = Vitals {
             seq: u64::try_from(since_boot).unwrap_or(u64::MAX),
-            resources: Resources {
+            resources: ResourceUsage {
                 cpu_usage: tenths(facts.cpu_usage_percent),
                 memory_usage: tenths(facts.memory_usage_percent),
                 disk_available: facts.disk_available(),
@@ -246,7 +245,7 @@ impl chas::Node for AgentLink {
             },
             uptime: facts.uptime_seconds,
             load_average: facts.load_average,
-            desired: self.contact.standing().freshness,
+            desired: self.contact.status().freshness,
         };
         Report {
             vitals,
@@ -259,22 +258,22 @@ impl chas::Node for AgentLink {
         self.node.handle.board().changes()
     }
 
-    fn asking(&self) -> Asking {
+    fn last_applied(&self) -> LastApplied {
         let desired = self.node.writer.store().desired();
         let pulled = desired.marks().applied_set();
-        Asking {
+        LastApplied {
             // Without it CHaS sends the whole set, of which the bodies are still to be noted.
             etag: pulled
                 .filter(|pulled| pulled.has_listed_hashes)
                 .and_then(|pulled| pulled.etag.clone()),
             generation: pulled.map(|pulled| pulled.version.generation),
             epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
-            whole: pulled.is_none_or(|pulled| pulled.fully_applied),
+            fully_applied: pulled.is_none_or(|pulled| pulled.fully_applied),
             seq: desired.seq(),
         }
     }
 
-    async fn pull(&self, set: ChasSet) -> Result<SetOutcome, String> {
+    async fn apply_set(&self, set: ChasSet) -> Result<SetOutcome, String> {
         let handle = self.node.handle.clone();
         // What is to be taken over from containerd is not known yet, so nor is what the set would end. On a new node that is
         // nothing, and nothing is started before it is known either.
@@ -298,7 +297,7 @@ impl chas::Node for AgentLink {
         pulled.await.map_err(|error| crate::cause::all(&error))
     }
 
-    async fn acknowledged(&self, up_to_seq: u64) {
+    async fn report_acknowledged(&self, up_to_seq: u64) {
         if self
             .node
             .writer
@@ -320,7 +319,7 @@ impl chas::Node for AgentLink {
         }
     }
 
-    fn link(&self) -> marks::NodeIdentity {
+    fn identity(&self) -> marks::NodeIdentity {
         self.node
             .writer
             .store()
@@ -331,7 +330,7 @@ impl chas::Node for AgentLink {
             .unwrap_or_default()
     }
 
-    async fn met(&self, cluster_size: Option<u64>) {
+    async fn registered(&self, cluster_size: Option<u64>) {
         let boot_id = self.node.handle.board().clock.boot_id();
         self.note(move |link| {
             link.boot_id = boot_id;
@@ -365,7 +364,7 @@ impl AgentNode {
 
     /// The link to CHaS, for `/health`.
     pub(super) fn link_shown(&self) -> Option<api::Link> {
-        let standing = self.contact.as_ref()?.standing();
+        let standing = self.contact.as_ref()?.status();
         let desired = self.writer.store().desired();
         let pulled = desired.marks().applied_set();
         let held = pulled.and_then(|pulled| pulled.unconfirmed.as_ref());

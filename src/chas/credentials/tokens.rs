@@ -1,4 +1,4 @@
-//! The token that is shown: what CHaS gave to the node, or what the operator gave.
+//! Tokens for CHaS: the one that CHaS issued to the node, and the one that the operator gave.
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -10,63 +10,56 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{CredentialsError, Latest, lock, read};
-use crate::config::{Chas, Secret};
+use super::{CredentialsError, lock, read};
+use crate::config::{ChasSection, Secret};
 
-/// The tokens for one server.
+/// Tokens for one server.
 #[derive(Debug)]
 pub struct Tokens {
     url: String,
     given: Option<Secret>,
     given_file: Option<PathBuf>,
-    /// Where CHaS's own is kept. `None`: nowhere.
+    /// File that keeps the issued token over restarts. `None`: it is kept in RAM only.
     issued_file: Option<PathBuf>,
-    state: Mutex<State>,
+    state: Mutex<TokenState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    issued: Option<Issued>,
-    /// The server refused what it had issued; until it is known to be right again, the operator's is shown.
+struct TokenState {
+    issued: Option<IssuedToken>,
+    /// Whether CHaS refused its own token; the operator's is used until that one is refused too.
     is_refused: bool,
-    given: Latest<Option<Secret>>,
 }
 
-/// What CHaS issued, to whom.
+/// A token that CHaS issued.
 #[derive(Debug)]
-struct Issued {
+struct IssuedToken {
     token: Secret,
-    /// Of what the operator gave at that time. Once that is another, this one is worth nothing.
-    given: String,
+    /// Digest of the operator's token at that time. Once the operator gives another, the issued one
+    /// is void.
+    given_sha256: String,
 }
 
-/// As it is kept in a file.
+/// An issued token as its file keeps it.
 #[derive(Serialize, Deserialize)]
-struct Kept {
-    /// The server that issued it: no other is shown it.
+struct StoredToken {
+    /// URL of the server that issued it; no other server is sent it.
     url: String,
     given_sha256: String,
     token: String,
 }
 
 impl Tokens {
-    /// The tokens for this server; what it issues is kept in `issued_file`. Blocks.
+    /// The tokens for the server in `chas`; an issued one is kept in `issued_file`. Blocks.
     #[must_use]
-    pub fn new(chas: &Chas, issued_file: Option<PathBuf>) -> Self {
+    pub fn new(chas: &ChasSection, issued_file: Option<PathBuf>) -> Self {
         let url = chas.url.to_string();
-        let kept = issued_file.as_ref().and_then(|path| read(path).ok());
-        let kept = kept
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .filter(|kept: &Kept| kept.url == url);
-        let issued = kept.and_then(|kept| {
-            Some(Issued {
-                token: secret(kept.token.as_bytes())?,
-                given: kept.given_sha256,
-            })
-        });
-        let state = Mutex::new(State {
+        let issued = issued_file
+            .as_deref()
+            .and_then(|path| load_issued(path, &url));
+        let state = Mutex::new(TokenState {
             issued,
-            ..State::default()
+            is_refused: false,
         });
         Self {
             url,
@@ -81,86 +74,103 @@ impl Tokens {
         self.given_file.is_some()
     }
 
-    fn given(&self) -> Result<Option<Secret>, CredentialsError> {
+    /// The operator's token. Blocks where it stands in a file.
+    pub(super) fn given(&self) -> Result<Option<Secret>, CredentialsError> {
         let Some(path) = &self.given_file else {
             return Ok(self.given.clone());
         };
-        // One that is just being written is empty for a moment.
-        secret(&read(path)?)
+        // A file is empty for a moment while it is being written.
+        parse_token(&read(path)?)
             .map(Some)
             .ok_or_else(|| CredentialsError::NoToken { path: path.clone() })
     }
 
-    /// What is to be shown now: what CHaS issued, unless it refused that, or the operator gave another since. And the version
-    /// of what the operator gave, which is what may help where both are refused. Blocks. The operator's file matters only where
-    /// there is no other.
-    pub(super) fn current(&self) -> (u64, Result<Option<Secret>, CredentialsError>) {
-        let given = self.given();
+    /// The token for the next call: the issued one, unless CHaS refused it or the operator has
+    /// given another since. An error of the operator's file matters only without an issued token.
+    pub(super) fn current(
+        &self,
+        given: Result<Option<Secret>, CredentialsError>,
+    ) -> Result<Option<Secret>, CredentialsError> {
         let mut state = lock(&self.state);
-        let version = state.given.is(given.as_ref().ok().cloned());
         if let (Ok(given), Some(issued)) = (&given, &state.issued)
-            && fingerprint(given.as_ref()) != issued.given
+            && sha256(given.as_ref()) != issued.given_sha256
         {
             state.issued = None;
         }
-        let token = match &state.issued {
+        match &state.issued {
             Some(issued) if !state.is_refused => Ok(Some(issued.token.clone())),
             Some(_) | None => given,
-        };
-        (version, token)
+        }
     }
 
-    /// CHaS refused this token (`None`: that there was none). `true`: it was the one that it had issued itself, and the
-    /// operator's is shown next. If that one was refused, the other is tried again: one of the answers may have been a mistake.
-    pub fn refused(&self, shown: Option<&Secret>) -> bool {
+    /// Records that CHaS refused `token` (`None`: a call without one). `true`: it was the issued
+    /// one, and the operator's is used next. After a refusal of the operator's, the issued one is
+    /// tried again, since either answer may be a mistake.
+    pub fn refused(&self, token: Option<&Secret>) -> bool {
         let mut state = lock(&self.state);
-        state.is_refused = state
-            .issued
-            .as_ref()
-            .is_some_and(|issued| Some(&issued.token) == shown);
-        state.is_refused
+        let issued = state.issued.as_ref().map(|issued| &issued.token);
+        let is_refused = issued.is_some() && issued == token;
+        state.is_refused = is_refused;
+        is_refused
     }
 
-    /// CHaS issued a token. Kept over restarts; if that cannot be, until the next one. Blocks.
+    /// Takes over a token that CHaS issued, and stores it. Where it cannot be stored, it is used
+    /// until the agent stops. Blocks.
     pub fn issue(&self, token: &str) {
-        let Some(token) = secret(token.as_bytes()) else {
-            return tracing::warn!("CHaS issued a token that no HTTP header takes; it is not used");
+        let Some(token) = parse_token(token.as_bytes()) else {
+            return tracing::warn!("token issued by CHaS ignored: it does not fit into a header");
         };
         let given = self.given();
         let mut state = lock(&self.state);
-        let given = match (given, &state.issued) {
-            (Err(_), Some(before)) => before.given.clone(),
-            (given, _) => fingerprint(given.unwrap_or_default().as_ref()),
+        let given_sha256 = match (given, &state.issued) {
+            (Err(_), Some(before)) => before.given_sha256.clone(),
+            (given, _) => sha256(given.unwrap_or_default().as_ref()),
         };
-        let kept = Kept {
+        let stored = StoredToken {
             url: self.url.clone(),
-            given_sha256: given.clone(),
+            given_sha256: given_sha256.clone(),
             token: token.expose().to_owned(),
         };
-        (state.is_refused, state.issued) = (false, Some(Issued { token, given }));
+        state.is_refused = false;
+        state.issued = Some(IssuedToken {
+            token,
+            given_sha256,
+        });
         drop(state);
         if let Some(path) = &self.issued_file
-            && let Err(error) = keep(path, &kept)
+            && let Err(error) = store(path, &stored)
         {
-            tracing::warn!(%error, path = %path.display(), "the token that CHaS issued cannot be kept");
+            tracing::warn!(%error, path = %path.display(), "cannot store the token issued by CHaS");
         }
     }
 }
 
-fn secret(bytes: &[u8]) -> Option<Secret> {
+/// The token in `path`, if the server at `url` issued it.
+fn load_issued(path: &Path, url: &str) -> Option<IssuedToken> {
+    let stored: StoredToken = serde_json::from_slice(&read(path).ok()?).ok()?;
+    if stored.url != url {
+        return None;
+    }
+    Some(IssuedToken {
+        token: parse_token(stored.token.as_bytes())?,
+        given_sha256: stored.given_sha256,
+    })
+}
+
+fn parse_token(bytes: &[u8]) -> Option<Secret> {
     let text = std::str::from_utf8(bytes).ok()?.trim();
     let fits = !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic());
     fits.then(|| Secret::new(text))
 }
 
-/// Tells whether it is the same; empty for none.
-fn fingerprint(given: Option<&Secret>) -> String {
+/// Digest of the operator's token, in base64; empty without one.
+fn sha256(given: Option<&Secret>) -> String {
     given.map_or_else(String::new, |given| {
         BASE64.encode(Sha256::digest(given.expose()))
     })
 }
 
-fn keep(path: &Path, kept: &Kept) -> std::io::Result<()> {
+fn store(path: &Path, stored: &StoredToken) -> std::io::Result<()> {
     let new = path.with_extension("new");
     let mut file = std::fs::OpenOptions::new()
         .write(true)
@@ -168,7 +178,7 @@ fn keep(path: &Path, kept: &Kept) -> std::io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&new)?;
-    file.write_all(&serde_json::to_vec(kept)?)?;
+    file.write_all(&serde_json::to_vec(stored)?)?;
     file.sync_all()?;
     std::fs::rename(&new, path)
 }

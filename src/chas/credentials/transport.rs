@@ -1,52 +1,47 @@
-//! The HTTP client: whom it trusts, and how it proves who it is.
+//! The HTTP client for CHaS, with the authorities it trusts and the node's own certificate.
 
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::{CredentialsError, Latest, lock, read};
-use crate::config::Chas;
+use super::{CredentialsError, lock, read};
+use crate::config::ChasSection;
 use crate::lookup::Lookup;
 
-/// Name servers and hosts that do not answer.
+/// Timeout of the connection to a name server or host.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A peer that vanished is noticed while a poll is held. Reports come as often, so that it costs their connection nothing.
+/// Interval of TCP keepalives: a peer that vanished is noticed during a waited poll. Reports come
+/// as often, so that their connection sends none.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// The HTTP client: made anew when the certificates' files change. Many links may share one.
+/// Factory of the HTTP client, built again when the certificates' files change. Many links may
+/// share one.
 #[derive(Debug, Default)]
 pub struct Transport {
     is_tls: bool,
     ca_file: Option<PathBuf>,
     identity: Option<(PathBuf, PathBuf)>,
-    made: Mutex<Made>,
+    /// Client that was built last, and the files' content it was built from.
+    built: Mutex<Option<(Pem, reqwest::Client)>>,
 }
 
-/// What was made of the files last.
-#[derive(Debug, Default)]
-struct Made {
-    of: Latest<Pem>,
-    /// `None`: nothing can be made of them.
-    client: Option<reqwest::Client>,
-}
-
-/// What stands in the files: of the authorities, and of the agent itself with its key.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Pem {
+/// Content of the certificates' files: the authorities, and the agent's own certificate with its
+/// key.
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Pem {
     authorities: Vec<u8>,
     identity: Vec<u8>,
 }
 
 impl Transport {
-    /// A client for this server.
+    /// A transport for the server in `chas`.
     #[must_use]
-    pub fn new(chas: &Chas) -> Self {
-        let is_tls = chas.url.scheme() == "https";
+    pub fn new(chas: &ChasSection) -> Self {
         Self {
-            is_tls,
+            is_tls: chas.url.scheme() == "https",
             ca_file: chas.ca_file.clone(),
             identity: chas.identity.clone(),
-            made: Mutex::default(),
+            built: Mutex::default(),
         }
     }
 
@@ -54,23 +49,8 @@ impl Transport {
         self.ca_file.is_some() || self.identity.is_some()
     }
 
-    /// The client with what is in the files now, and their version. Blocks.
-    pub(super) fn client(&self) -> (u64, Result<reqwest::Client, CredentialsError>) {
-        let pem = match self.read() {
-            Ok(pem) => pem,
-            Err(error) => return (lock(&self.made).of.is(None), Err(error)),
-        };
-        let mut made = lock(&self.made);
-        let is_same = made.of.value.as_ref() == Some(&pem);
-        let client = match made.client.take().filter(|_| is_same) {
-            Some(client) => Ok(client),
-            None => self.build(&pem).map_err(CredentialsError::Tls),
-        };
-        made.client = client.as_ref().ok().cloned();
-        (made.of.is(Some(pem)), client)
-    }
-
-    fn read(&self) -> Result<Pem, CredentialsError> {
+    /// The files' content now. Blocks.
+    pub(super) fn read(&self) -> Result<Pem, CredentialsError> {
         let mut pem = Pem::default();
         if let Some(path) = &self.ca_file {
             pem.authorities = read(path)?;
@@ -81,20 +61,34 @@ impl Transport {
         Ok(pem)
     }
 
+    /// The client for this content of the files. Blocks where it is built.
+    pub(super) fn client(&self, pem: Pem) -> Result<reqwest::Client, CredentialsError> {
+        let mut built = lock(&self.built);
+        if let Some((of, client)) = &*built
+            && *of == pem
+        {
+            return Ok(client.clone());
+        }
+        let client = self.build(&pem).map_err(CredentialsError::Tls)?;
+        *built = Some((pem, client.clone()));
+        Ok(client)
+    }
+
     fn build(&self, pem: &Pem) -> reqwest::Result<reqwest::Client> {
         let mut builder = reqwest::Client::builder()
             .dns_resolver(Lookup::default())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
-            // A redirect is a captive portal's answer, or would take the token elsewhere.
+            // A redirect is a captive portal's answer, or would send the token elsewhere.
             .redirect(reqwest::redirect::Policy::none())
-            // A held poll and a report are two connections: one that hangs does not hold the other.
+            // With HTTP/1, a waited poll and a report use two connections: one that hangs does not
+            // hold up the other.
             .http1_only();
         if self.ca_file.is_some() {
             builder =
                 builder.tls_certs_only(reqwest::Certificate::from_pem_bundle(&pem.authorities)?);
         } else if !self.is_tls {
-            // The system's are not needed, and a node may have none.
+            // Plain HTTP needs no authorities, and a node may have none.
             builder = builder.tls_certs_only([]);
         }
         if self.identity.is_some() {

@@ -1,9 +1,9 @@
-//! What is believed of what CHaS lists.
+//! Tests of the checks of answers from CHaS.
 
 use serde_json::{Value, json};
 use state::ownership::ChasSet;
 
-use crate::chas::wire::{self, Acknowledgement, Content, Welcome};
+use crate::chas::wire::{self, RegisterReply, ReportContent, ReportReply};
 
 fn set() -> Value {
     json!({"schema": 1, "node_id": "n", "epoch": "e", "generation": 42, "complete": true, "poll_after_s": 7,
@@ -11,7 +11,7 @@ fn set() -> Value {
 }
 
 fn read(body: &[u8]) -> Result<ChasSet, String> {
-    wire::listing(body, "n", Some("\"t\"".to_owned()), 5).map(|listing| listing.set)
+    wire::parse_set(body, "n", Some("\"t\"".to_owned()), 5).map(|listing| listing.set)
 }
 
 fn with(field: &str, value: Value) -> Vec<u8> {
@@ -22,7 +22,7 @@ fn with(field: &str, value: Value) -> Vec<u8> {
 
 #[test]
 fn a_whole_set_is_taken_as_it_is() {
-    let listing = wire::listing(
+    let listing = wire::parse_set(
         set().to_string().as_bytes(),
         "n",
         Some("\"t\"".to_owned()),
@@ -55,17 +55,17 @@ fn a_whole_set_is_taken_as_it_is() {
 
 #[test]
 fn what_is_not_whole_or_not_for_this_node_is_no_set() {
-    let whole = set().to_string();
-    let half = &whole.as_bytes()[..whole.len() / 2];
+    let full = set().to_string();
+    let half = &full.as_bytes()[..full.len() / 2];
     for (body, part) in [
         (b"".to_vec(), "empty"),
         (half.to_vec(), "not JSON"),
         (b"<html>Log in</html>".to_vec(), "not JSON"),
-        (b"[]".to_vec(), "no JSON object"),
-        (b"null".to_vec(), "no JSON object"),
-        (b"{}".to_vec(), "for the node null"),
-        (with("schema", json!(2)), "schema is 2"),
-        (with("node_id", json!("m")), "for the node \"m\""),
+        (b"[]".to_vec(), "not a JSON object"),
+        (b"null".to_vec(), "not a JSON object"),
+        (b"{}".to_vec(), "for node null"),
+        (with("schema", json!(2)), "schema 2"),
+        (with("node_id", json!("m")), "for node \"m\""),
         (with("complete", json!(false)), "complete"),
         (with("complete", json!("true")), "complete"),
         (with("complete", Value::Null), "complete"),
@@ -75,7 +75,7 @@ fn what_is_not_whole_or_not_for_this_node_is_no_set() {
         (with("generation", json!("42")), "no generation"),
         (with("containers", json!({})), "no list of containers"),
         (with("containers", Value::Null), "no list of containers"),
-        (with("containers", json!(vec![0; 10_001])), "10000 at most"),
+        (with("containers", json!(vec![0; 10_001])), "at most 10000"),
     ] {
         let why = read(&body).unwrap_err();
         assert!(why.contains(part), "{part:?} is not in {why:?}");
@@ -122,7 +122,7 @@ fn an_entry_that_is_wrong_is_told_with_every_fault_and_the_rest_is_taken() {
 
 #[test]
 fn a_welcome_may_be_empty_and_its_paces_are_bounded() {
-    let welcome = |body: Value| serde_json::from_value::<Welcome>(body).unwrap();
+    let welcome = |body: Value| serde_json::from_value::<RegisterReply>(body).unwrap();
     assert_eq!(welcome(json!({})).poll_after(), None);
     let seconds = |body| {
         let welcome = welcome(body);
@@ -143,12 +143,12 @@ fn a_welcome_may_be_empty_and_its_paces_are_bounded() {
 
 #[test]
 fn an_acknowledgement_says_whether_the_node_has_what_is_listed() {
-    let observed = |generation, epoch: Option<&str>| Content {
+    let observed = |generation, epoch: Option<&str>| ReportContent {
         observed_generation: generation,
         observed_epoch: epoch.map(str::to_owned),
-        ..Content::default()
+        ..ReportContent::default()
     };
-    let says = |body: Value| serde_json::from_value::<Acknowledgement>(body).unwrap();
+    let says = |body: Value| serde_json::from_value::<ReportReply>(body).unwrap();
     for (body, expected) in [
         (json!({}), None),
         (json!({"desired_generation": 7}), Some(true)),
@@ -165,13 +165,14 @@ fn an_acknowledgement_says_whether_the_node_has_what_is_listed() {
         ),
     ] {
         assert_eq!(
-            says(body.clone()).lists(&observed(Some(7), Some("e"))),
+            says(body.clone()).confirms(&observed(Some(7), Some("e"))),
             expected,
             "{body}"
         );
     }
     assert_eq!(
-        says(json!({"desired_generation": 1, "desired_epoch": "e"})).lists(&observed(None, None)),
+        says(json!({"desired_generation": 1, "desired_epoch": "e"}))
+            .confirms(&observed(None, None)),
         Some(false)
     );
 }

@@ -1,4 +1,4 @@
-//! The client over real sockets: what each answer means, and that nothing it sends is believed, waited for or kept beyond bounds.
+//! Tests of the client over real sockets: the meaning of each answer, its limits of size and time.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,24 +9,24 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::chas::Calls as _;
-use crate::chas::client::{Client, FaultKind, Polled, Timeouts};
-use crate::chas::credentials::{Credentials, Tokens, Transport};
-use crate::config::{Chas, Secret};
+use crate::chas::ChasCalls as _;
+use crate::chas::client::{CallTimeouts, ChasClient, ChasErrorKind, PollReply};
+use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
+use crate::config::{ChasSection, Secret};
 
-/// What is sent in answer to each request, in turn; the last one again and again.
+/// An answer to a request; the last one is sent again and again.
 #[derive(Clone)]
 enum Answer {
-    /// This, and then the connection is closed.
+    /// Bytes, after which the connection is closed.
     Whole(Vec<u8>),
-    /// This, over and over, with a pause in between.
+    /// Bytes that are sent over and over, with a pause in between.
     Drip(Vec<u8>, Duration),
-    /// Nothing.
+    /// No bytes at all.
     Silence,
 }
 
 struct Door {
-    chas: Chas,
+    chas: ChasSection,
     asked: Arc<Mutex<Vec<String>>>,
     _open: AbortOnDropHandle<()>,
 }
@@ -62,7 +62,7 @@ async fn door(answers: Vec<Answer>) -> Door {
             }
         }
     });
-    let chas = Chas {
+    let chas = ChasSection {
         url,
         token: None,
         token_file: None,
@@ -76,21 +76,22 @@ async fn door(answers: Vec<Answer>) -> Door {
     }
 }
 
-fn client(chas: &Chas, issued: Option<&Path>) -> Client {
+fn client(chas: &ChasSection, issued: Option<&Path>) -> ChasClient {
     let tokens = Arc::new(Tokens::new(chas, issued.map(Path::to_owned)));
-    let credentials = Credentials {
+    let credentials = ChasCredentials {
         transport: Arc::new(Transport::new(chas)),
         tokens,
     };
     let [answer, body] = [300, 300].map(Duration::from_millis);
-    Client::new(chas.url.clone(), "n".to_owned(), credentials).timing(Timeouts { answer, body })
+    ChasClient::new(chas.url.clone(), "n".to_owned(), credentials)
+        .with_timeouts(CallTimeouts { answer, body })
 }
 
 fn http(head: &str, body: &str) -> Answer {
     let length = if head.contains("ength") {
         String::new()
     } else {
-        format!("Content-Length: {}\r\n", body.len())
+        format!("ReportContent-Length: {}\r\n", body.len())
     };
     Answer::Whole(format!("HTTP/1.1 {head}{length}Connection: close\r\n\r\n{body}").into_bytes())
 }
@@ -101,72 +102,100 @@ const SET: &str = r#"{"node_id":"n","epoch":"e","generation":3,"complete":true,"
 async fn each_answer_to_a_poll_means_one_thing() {
     let set = |head: &str| http(head, SET);
     for (answer, expected, part) in [
-        (http("200 OK\r\n", ""), FaultKind::Bad, "empty"),
-        (http("304 Same\r\n", ""), FaultKind::Bad, "not asked"),
-        (http("204 No Content\r\n", ""), FaultKind::Bad, "empty"),
+        (
+            http("200 OK\r\n", ""),
+            ChasErrorKind::InvalidResponse,
+            "empty",
+        ),
+        (
+            http("304 Same\r\n", ""),
+            ChasErrorKind::InvalidResponse,
+            "named no set",
+        ),
+        (
+            http("204 No ReportContent\r\n", ""),
+            ChasErrorKind::InvalidResponse,
+            "empty",
+        ),
         (
             http("200 OK\r\nContent-Length: 500\r\n", &SET[..20]),
-            FaultKind::Bad,
+            ChasErrorKind::InvalidResponse,
             "broke off",
         ),
         (
             http("200 OK\r\nContent-Type: text/html\r\n", "<html>"),
-            FaultKind::Bad,
+            ChasErrorKind::InvalidResponse,
             "not JSON",
         ),
-        (set("206 Partial\r\n"), FaultKind::Bad, "206"),
+        (
+            set("206 Partial\r\n"),
+            ChasErrorKind::InvalidResponse,
+            "206",
+        ),
         (
             http("302 Found\r\nLocation: http://portal/\r\n", ""),
-            FaultKind::Bad,
+            ChasErrorKind::InvalidResponse,
             "302",
         ),
         (
             http("200 OK\r\n", &SET.replace("\"n\"", "\"m\"")),
-            FaultKind::Bad,
+            ChasErrorKind::InvalidResponse,
             "\"m\"",
         ),
         (
             http("401 No\r\n", r#"{"title":"no token"}"#),
-            FaultKind::Unauthorized,
+            ChasErrorKind::Unauthorized,
             "no token",
         ),
-        (http("403 No\r\n", "<html>"), FaultKind::Unauthorized, "403"),
+        (
+            http("403 No\r\n", "<html>"),
+            ChasErrorKind::Unauthorized,
+            "403",
+        ),
         (
             http("404 No\r\n", r#"{"code":"node_unknown"}"#),
-            FaultKind::Unknown,
+            ChasErrorKind::NodeUnknown,
             "404",
         ),
-        (http("404 No\r\n", "not here"), FaultKind::NotOffered, "404"),
-        (http("405 No\r\n", ""), FaultKind::NotOffered, "405"),
-        (http("501 No\r\n", ""), FaultKind::NotOffered, "501"),
+        (
+            http("404 No\r\n", "not here"),
+            ChasErrorKind::NotOffered,
+            "404",
+        ),
+        (http("405 No\r\n", ""), ChasErrorKind::NotOffered, "405"),
+        (http("501 No\r\n", ""), ChasErrorKind::NotOffered, "501"),
         (
             http("409 No\r\n", r#"{"code":"identity_conflict"}"#),
-            FaultKind::Conflict,
+            ChasErrorKind::IdentityConflict,
             "409",
         ),
-        (http("400 No\r\n", ""), FaultKind::Refused, "400"),
+        (http("400 No\r\n", ""), ChasErrorKind::Refused, "400"),
         (
             http("500 No\r\n", r#"{"detail":"it broke"}"#),
-            FaultKind::Away,
+            ChasErrorKind::Unreachable,
             "it broke",
         ),
-        (http("503 No\r\n", ""), FaultKind::Away, "503"),
-        (http("429 No\r\n", ""), FaultKind::Away, "429"),
+        (http("503 No\r\n", ""), ChasErrorKind::Unreachable, "503"),
+        (http("429 No\r\n", ""), ChasErrorKind::Unreachable, "429"),
         (
             Answer::Whole(b"SSH-2.0-OpenSSH\r\n".to_vec()),
-            FaultKind::Away,
+            ChasErrorKind::Unreachable,
             "",
         ),
-        (Answer::Whole(Vec::new()), FaultKind::Away, ""),
-        (Answer::Silence, FaultKind::Away, "no answer within"),
+        (Answer::Whole(Vec::new()), ChasErrorKind::Unreachable, ""),
+        (
+            Answer::Silence,
+            ChasErrorKind::Unreachable,
+            "no answer within",
+        ),
     ] {
         let door = door(vec![answer]).await;
-        let fault = client(&door.chas, None)
+        let error = client(&door.chas, None)
             .poll(None, 0, Duration::ZERO)
             .await
             .unwrap_err();
-        assert_eq!(fault.kind, expected, "{fault}");
-        assert!(fault.message.contains(part), "{part:?} is not in {fault}");
+        assert_eq!(error.kind, expected, "{error}");
+        assert!(error.message.contains(part), "{part:?} is not in {error}");
     }
 }
 
@@ -177,17 +206,17 @@ async fn what_is_too_large_or_too_slow_is_given_up() {
     let slow = Answer::Drip(head, Duration::from_millis(50));
     for (answer, part) in [
         (large, "larger than 4194304 bytes"),
-        (slow, "did not come within"),
+        (slow, "incomplete after"),
     ] {
         let door = door(vec![answer]).await;
         let began = Instant::now();
-        let fault = client(&door.chas, None)
+        let error = client(&door.chas, None)
             .poll(None, 0, Duration::ZERO)
             .await
             .unwrap_err();
         assert!(
-            fault.kind == FaultKind::Bad && fault.message.contains(part),
-            "{fault}"
+            error.kind == ChasErrorKind::InvalidResponse && error.message.contains(part),
+            "{error}"
         );
         assert!(began.elapsed() < Duration::from_secs(20));
     }
@@ -201,7 +230,7 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
     );
     let door = door(vec![first, http("304 Same\r\n", "")]).await;
     let client = client(&door.chas, None);
-    let Polled::Listing { listing } = client.poll(None, 7, Duration::ZERO).await.unwrap() else {
+    let PollReply::Set(listing) = client.poll(None, 7, Duration::ZERO).await.unwrap() else {
         panic!()
     };
     assert_eq!(
@@ -216,7 +245,7 @@ async fn a_set_comes_with_its_tag_and_the_next_question_bears_it() {
         client
             .poll(listing.set.etag.as_deref(), 7, Duration::ZERO)
             .await,
-        Ok(Polled::Unchanged { held: false })
+        Ok(PollReply::Unchanged { waited: false })
     ));
     let asked = door.asked.lock().unwrap();
     assert!(
@@ -244,19 +273,19 @@ async fn a_server_may_ask_to_be_left_alone_for_a_while_but_not_for_ever() {
             "",
         )])
         .await;
-        let fault = client(&door.chas, None)
+        let error = client(&door.chas, None)
             .poll(None, 0, Duration::ZERO)
             .await
             .unwrap_err();
         assert_eq!(
-            fault.retry_after,
+            error.retry_after,
             expected.map(Duration::from_secs),
             "{header}"
         );
     }
 }
 
-/// What was shown in each request so far.
+/// Tokens of the requests so far.
 fn shown(door: &Door) -> Vec<String> {
     let asked = door.asked.lock().unwrap();
     let token = |head: &String| {
@@ -275,24 +304,26 @@ async fn the_token_in_a_file_is_read_anew_and_may_be_missing() {
     let path = directory.path().join("t");
     door.chas.token_file = Some(path.clone());
     let client = client(&door.chas, None);
-    let mut fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
+    let mut error = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
     assert!(
-        fault.kind == FaultKind::Untrusted && fault.message.contains("cannot read"),
-        "{fault}"
+        error.kind == ChasErrorKind::TlsRejected && error.message.contains("cannot read"),
+        "{error}"
     );
     for (text, kind) in [
-        ("one\n", FaultKind::Unauthorized),
-        ("", FaultKind::Untrusted),
-        ("two", FaultKind::Unauthorized),
+        ("one\n", ChasErrorKind::Unauthorized),
+        ("", ChasErrorKind::TlsRejected),
+        ("two", ChasErrorKind::Unauthorized),
     ] {
         std::fs::write(&path, text).unwrap();
         // Both of a link's loops find out, whichever asks first.
-        let before = fault.shown;
-        fault = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
-        assert_eq!(fault.kind, kind, "{fault}");
+        let before = error.credentials_fingerprint;
+        error = client.poll(None, 0, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
         assert!(
             client.has_other_credentials(before).await
-                && !client.has_other_credentials(fault.shown).await,
+                && !client
+                    .has_other_credentials(error.credentials_fingerprint)
+                    .await,
             "{text:?}"
         );
     }
@@ -322,11 +353,11 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     ])
     .await;
     let (_directory, kept) = given_and_kept(&mut door);
-    let poll = async |client: &Client| {
+    let poll = async |client: &ChasClient| {
         client
             .poll(Some("\"t\""), 0, Duration::ZERO)
             .await
-            .map_err(|fault| fault.kind)
+            .map_err(|error| error.kind)
     };
     let first = client(&door.chas, Some(&kept));
     let registration = super::fake::registration();
@@ -335,19 +366,21 @@ async fn what_chas_issues_is_shown_from_then_on_until_it_is_refused() {
     // Over a restart, too.
     let again = client(&door.chas, Some(&kept));
     poll(&again).await.unwrap();
-    // CHaS does not know it any more: the node is to register with what it was given. Where that is worth nothing either, the
-    // first answer may have been a mistake.
-    assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unknown);
-    let fault = again.register(&registration).await.unwrap_err();
-    assert_eq!(fault.kind, FaultKind::Unauthorized);
+    // CHaS does not know it any more: the node is to register with what it was given. Where that is
+    // worth nothing either, the first answer may have been a mistake.
+    assert_eq!(poll(&again).await.unwrap_err(), ChasErrorKind::NodeUnknown);
+    let error = again.register(&registration).await.unwrap_err();
+    assert_eq!(error.kind, ChasErrorKind::Unauthorized);
     assert!(
-        !again.has_other_credentials(fault.shown).await,
+        !again
+            .has_other_credentials(error.credentials_fingerprint)
+            .await,
         "the operator gave nothing else, so that is no reason for haste"
     );
     poll(&again).await.unwrap();
     // That it may not do something is no word on the token.
     for _ in 0..2 {
-        assert_eq!(poll(&again).await.unwrap_err(), FaultKind::Unauthorized);
+        assert_eq!(poll(&again).await.unwrap_err(), ChasErrorKind::Unauthorized);
     }
     assert_eq!(
         shown(&door),
@@ -401,7 +434,7 @@ async fn a_server_without_tokens_that_refuses_its_own_is_registered_with_again()
     assert!(client.register(&super::fake::registration()).await.is_ok());
     assert_eq!(
         client.poll(None, 0, Duration::ZERO).await.unwrap_err().kind,
-        FaultKind::Unknown
+        ChasErrorKind::NodeUnknown
     );
     assert_eq!(shown(&door), ["nothing", "issued"]);
 }

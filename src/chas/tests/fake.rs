@@ -1,4 +1,4 @@
-//! What the link is tried with: a server and nodes that only play their part, in virtual time.
+//! Fakes for tests of the link: a server and nodes, in virtual time.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -13,47 +13,47 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::chas::client::{Fault, FaultKind, Polled};
+use crate::chas::client::{ChasError, ChasErrorKind, PollReply};
 use crate::chas::wire::{
-    Acknowledgement, Capacity, Content, Freshness, Listing, Registration, Report, Resources,
-    Speaks, Vitals, Welcome,
+    NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply, ResourceUsage,
+    SetFreshness, SetReply, SupportedSchemas, Vitals,
 };
-use crate::chas::{Asking, Calls, Contact, Link, Node, Settings};
+use crate::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
 use crate::metrics::Metrics;
 
-/// A server that answers as it is told to, and writes down who called when.
+/// A server that answers as a test tells it, and records its calls.
 #[derive(Default)]
 pub(super) struct Server {
     pub(super) calls: Mutex<Vec<(Instant, &'static str)>>,
-    /// By call; none: it answers well.
-    pub(super) faults: Mutex<BTreeMap<&'static str, (FaultKind, Option<Duration>)>>,
+    /// Errors by call; a call without one succeeds.
+    pub(super) faults: Mutex<BTreeMap<&'static str, (ChasErrorKind, Option<Duration>)>>,
     pub(super) generation: AtomicU64,
-    /// It holds polls.
+    /// Whether the server keeps polls open.
     pub(super) holds: bool,
     pub(super) changed: Notify,
     pub(super) cluster_size: Option<u64>,
-    /// It keeps what it was told.
+    /// Whether the server keeps reports.
     pub(super) keeps: bool,
     pub(super) forgets: AtomicBool,
-    /// An answer to a poll takes so long.
+    /// Time that an answer to a poll takes.
     pub(super) poll_takes: Duration,
-    /// Its sets have no tag.
+    /// Whether sets have no tag.
     pub(super) tagless: bool,
-    /// Its sets have another tag each time.
+    /// Whether a set has another tag each time.
     pub(super) fickle: bool,
 }
 
 impl Server {
-    pub(super) fn called(&self, call: &'static str) -> Result<(), Fault> {
+    pub(super) fn called(&self, call: &'static str) -> Result<(), ChasError> {
         self.calls.lock().unwrap().push((Instant::now(), call));
         let faults = self.faults.lock().unwrap();
         match faults.get(call).or(faults.get("all")) {
-            Some(&(kind, retry_after)) => Err(fault(kind, retry_after)),
+            Some(&(kind, retry_after)) => Err(error(kind, retry_after)),
             None => Ok(()),
         }
     }
 
-    pub(super) fn fail(&self, call: &'static str, kind: FaultKind) {
+    pub(super) fn fail(&self, call: &'static str, kind: ChasErrorKind) {
         self.faults.lock().unwrap().insert(call, (kind, None));
     }
 
@@ -66,7 +66,7 @@ impl Server {
         self.changed.notify_waiters();
     }
 
-    /// The calls since the last time, without their times.
+    /// The calls since the last time this was called.
     pub(super) fn heard(&self) -> Vec<&'static str> {
         self.calls
             .lock()
@@ -86,58 +86,64 @@ impl Server {
     }
 }
 
-pub(super) fn fault(kind: FaultKind, retry_after: Option<Duration>) -> Fault {
-    Fault {
+pub(super) fn error(kind: ChasErrorKind, retry_after: Option<Duration>) -> ChasError {
+    ChasError {
         kind,
         message: "as told".to_owned(),
         retry_after,
-        is_answer: !kind.is_silence(),
-        is_cut: kind == FaultKind::Away,
-        shown: 0,
+        is_answer: !kind.is_unreachable(),
+        is_cut: kind == ChasErrorKind::Unreachable,
+        credentials_fingerprint: 0,
     }
 }
 
-/// One node's calls to it.
+/// The calls of one node to a server.
 pub(super) struct Line(pub(super) Arc<Server>);
 
-impl Calls for Line {
-    async fn register(&self, _: &Registration) -> Result<Welcome, Fault> {
+impl ChasCalls for Line {
+    async fn register(&self, _: &Registration) -> Result<RegisterReply, ChasError> {
         self.0.called("register")?;
-        Ok(Welcome {
+        Ok(RegisterReply {
             cluster_size: self.0.cluster_size,
             report_changes: self.0.keeps,
-            ..Welcome::default()
+            ..RegisterReply::default()
         })
     }
 
-    async fn report(&self, _: &Report, whole: bool) -> Result<Acknowledgement, Fault> {
-        self.0.called(if whole { "report" } else { "heartbeat" })?;
+    async fn report(&self, _: &Report, is_full: bool) -> Result<ReportReply, ChasError> {
+        self.0
+            .called(if is_full { "report" } else { "heartbeat" })?;
         let send_all = self.0.forgets.swap(false, Ordering::Relaxed);
         let desired_generation = Some(self.0.generation.load(Ordering::Relaxed));
-        Ok(Acknowledgement {
+        Ok(ReportReply {
             desired_generation,
             desired_epoch: None,
             send_all,
         })
     }
 
-    async fn poll(&self, etag: Option<&str>, _: u64, hold: Duration) -> Result<Polled, Fault> {
+    async fn poll(
+        &self,
+        etag: Option<&str>,
+        _: u64,
+        wait: Duration,
+    ) -> Result<PollReply, ChasError> {
         self.0.called("poll")?;
         let tag = || self.0.generation.load(Ordering::Relaxed).to_string();
-        let holds = self.0.holds && !hold.is_zero();
+        let holds = self.0.holds && !wait.is_zero();
         if holds && etag == Some(&tag()) {
             let changed = self.0.changed.notified();
-            let _either = tokio::time::timeout(hold, changed).await;
+            let _either = tokio::time::timeout(wait, changed).await;
             // What broke off meanwhile did so for those who waited, too.
             self.0
                 .faults
                 .lock()
                 .unwrap()
                 .get("all")
-                .map_or(Ok(()), |&(kind, retry_after)| Err(fault(kind, retry_after)))?;
+                .map_or(Ok(()), |&(kind, retry_after)| Err(error(kind, retry_after)))?;
         }
         if etag == Some(&tag()) {
-            return Ok(Polled::Unchanged { held: holds });
+            return Ok(PollReply::Unchanged { waited: holds });
         }
         tokio::time::sleep(self.0.poll_takes).await;
         let generation = self.0.generation.load(Ordering::Relaxed);
@@ -153,12 +159,10 @@ impl Calls for Line {
             etag,
             ..ChasSet::default()
         };
-        Ok(Polled::Listing {
-            listing: Box::new(Listing {
-                set,
-                poll_after: None,
-            }),
-        })
+        Ok(PollReply::Set(Box::new(SetReply {
+            set,
+            poll_after: None,
+        })))
     }
 
     fn has_other_credentials(&self, _: u64) -> impl Future<Output = bool> + Send {
@@ -166,16 +170,16 @@ impl Calls for Line {
     }
 }
 
-/// What a small node says of itself.
+/// The registration of a small node.
 pub(super) fn registration() -> Registration {
-    let resources = Capacity {
+    let resources = NodeCapacity {
         cpu_cores: 1,
         memory_total: "1GB".to_owned(),
         disk_total: "1GB".to_owned(),
     };
     let (node_id, hostname) = ("n".to_owned(), "n".to_owned());
     let (instance_uuid, boot_id, labels) = (String::new(), String::new(), BTreeMap::new());
-    let (api, agent_version) = (Speaks::default(), "0");
+    let (api, agent_version) = (SupportedSchemas::default(), "0");
     Registration {
         node_id,
         hostname,
@@ -192,7 +196,7 @@ pub(super) fn registration() -> Registration {
 
 /// A node without containers.
 pub(super) struct Bare {
-    pub(super) asking: Mutex<Asking>,
+    pub(super) last_applied: Mutex<LastApplied>,
     pub(super) link: Mutex<marks::NodeIdentity>,
     pub(super) changes: watch::Sender<u64>,
     pub(super) status: Mutex<&'static str>,
@@ -201,16 +205,16 @@ pub(super) struct Bare {
 
 impl Default for Bare {
     fn default() -> Self {
-        let asking = Mutex::new(Asking {
-            whole: true,
-            ..Asking::default()
+        let last_applied = Mutex::new(LastApplied {
+            fully_applied: true,
+            ..LastApplied::default()
         });
         let (changes, link) = (
             watch::Sender::new(0),
             Mutex::new(marks::NodeIdentity::default()),
         );
         Self {
-            asking,
+            last_applied,
             link,
             changes,
             status: Mutex::new("healthy"),
@@ -219,31 +223,31 @@ impl Default for Bare {
     }
 }
 
-impl Node for Bare {
+impl LinkNode for Bare {
     fn registration(&self) -> Registration {
         registration()
     }
 
     fn report(&self) -> Report {
-        let observed_generation = self.asking.lock().unwrap().generation;
-        let resources = Resources {
+        let observed_generation = self.last_applied.lock().unwrap().generation;
+        let resources = ResourceUsage {
             cpu_usage: 0.0,
             memory_usage: 0.0,
             disk_available: "1GB".to_owned(),
             container_count: 0,
         };
-        let desired = Freshness {
+        let desired = SetFreshness {
             source: "chas",
             age_s: None,
             stale: false,
             fault: None,
         };
-        let content = Content {
+        let content = ReportContent {
             status: *self.status.lock().unwrap(),
             observed_generation,
             applied_generation: observed_generation,
             converged: true,
-            ..Content::default()
+            ..ReportContent::default()
         };
         Report {
             vitals: Vitals {
@@ -262,21 +266,21 @@ impl Node for Bare {
         self.changes.subscribe()
     }
 
-    fn asking(&self) -> Asking {
-        self.asking.lock().unwrap().clone()
+    fn last_applied(&self) -> LastApplied {
+        self.last_applied.lock().unwrap().clone()
     }
 
-    fn pull(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
+    fn apply_set(&self, set: ChasSet) -> impl Future<Output = Result<SetOutcome, String>> + Send {
         if !*self.stores.lock().unwrap() {
             return ready(Err("the disk is full".to_owned()));
         }
-        let mut asking = self.asking.lock().unwrap();
-        let stale = asking.generation >= Some(set.generation);
-        if asking.generation <= Some(set.generation) {
-            asking.etag = set.etag;
+        let mut last_applied = self.last_applied.lock().unwrap();
+        let stale = last_applied.generation >= Some(set.generation);
+        if last_applied.generation <= Some(set.generation) {
+            last_applied.etag = set.etag;
         }
         if !stale {
-            (asking.generation, asking.epoch) = (Some(set.generation), Some(set.epoch));
+            (last_applied.generation, last_applied.epoch) = (Some(set.generation), Some(set.epoch));
             self.changes.send_modify(|count| *count += 1);
         }
         ready(Ok(SetOutcome {
@@ -285,15 +289,15 @@ impl Node for Bare {
         }))
     }
 
-    fn acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
+    fn report_acknowledged(&self, _: u64) -> impl Future<Output = ()> + Send {
         ready(())
     }
 
-    fn link(&self) -> marks::NodeIdentity {
+    fn identity(&self) -> marks::NodeIdentity {
         self.link.lock().unwrap().clone()
     }
 
-    fn met(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send {
+    fn registered(&self, cluster_size: Option<u64>) -> impl Future<Output = ()> + Send {
         let mut link = self.link.lock().unwrap();
         (link.boot_id, link.cluster_size) = ("b".to_owned(), cluster_size.unwrap_or_default());
         ready(())
@@ -303,7 +307,7 @@ impl Node for Bare {
 pub(super) struct Running {
     pub(super) node: Arc<Bare>,
     pub(super) server: Arc<Server>,
-    pub(super) contact: Arc<Contact>,
+    pub(super) state: Arc<LinkState>,
     pub(super) stop: CancellationToken,
     pub(super) tracker: TaskTracker,
 }
@@ -319,21 +323,21 @@ pub(super) fn join(
     node: &Arc<Bare>,
     stop: &CancellationToken,
     tracker: &TaskTracker,
-) -> Arc<Contact> {
-    let contact = Arc::new(Contact::default());
-    let settings = Settings {
+) -> Arc<LinkState> {
+    let state = Arc::new(LinkState::default());
+    let settings = LinkSettings {
         boot_id: "b".to_owned(),
         health_interval: Duration::from_secs(30),
     };
-    let link = Link::new(
+    let link = ChasLink::new(
         Arc::clone(node),
         Line(Arc::clone(server)),
         settings,
-        Arc::clone(&contact),
+        Arc::clone(&state),
         Metrics::new(),
     );
     tracker.spawn(link.run(stop.clone()));
-    contact
+    state
 }
 
 pub(super) fn start(server: Server) -> Running {
@@ -344,11 +348,11 @@ pub(super) fn start(server: Server) -> Running {
         TaskTracker::new(),
     );
     server.generation.store(1, Ordering::Relaxed);
-    let contact = join(&server, &node, &stop, &tracker);
+    let state = join(&server, &node, &stop, &tracker);
     Running {
         node,
         server,
-        contact,
+        state,
         stop,
         tracker,
     }

@@ -1,4 +1,4 @@
-//! Many nodes and one server: that none of them meet at its door.
+//! Tests of many nodes with one server: their calls must not come at one moment.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::fake::{Bare, Server, join, pass};
-use crate::chas::client::FaultKind;
+use crate::chas::client::ChasErrorKind;
 
-/// Calls by second, from a moment on.
+/// ChasCalls by second, from a moment on.
 fn by_second(server: &Server, from: Instant, seconds: usize) -> Vec<usize> {
     let mut counts = vec![0; seconds];
     for (at, _) in server.calls.lock().unwrap().iter() {
@@ -69,7 +69,7 @@ async fn a_fleet_does_not_boot_come_back_or_go_on_after_a_change_all_at_once() {
         "{peak} calls in one second after a change, and {mean} usually"
     );
 
-    server.fail("all", FaultKind::Away);
+    server.fail("all", ChasErrorKind::Unreachable);
     server.changed.notify_waiters();
     pass(300).await;
     server.recover();

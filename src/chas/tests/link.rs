@@ -1,11 +1,11 @@
-//! When calls are made, and what follows from their answers, where nothing is wrong.
+//! Tests of the link's calls and their timing while CHaS answers.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::fake::{Server, pass, start};
-use crate::chas::Node as _;
-use crate::chas::client::FaultKind;
+use crate::chas::LinkNode as _;
+use crate::chas::client::ChasErrorKind;
 
 #[tokio::test(start_paused = true)]
 async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() {
@@ -19,7 +19,7 @@ async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() 
         running.server.heard(),
         ["register", "report", "poll", "poll", "report"]
     );
-    assert_eq!(running.node.asking().generation, Some(1));
+    assert_eq!(running.node.last_applied().generation, Some(1));
     pass(600).await;
     let calls = running.server.heard();
     let of = |call: &str| calls.iter().filter(|called| **called == call).count();
@@ -27,8 +27,8 @@ async fn it_registers_reports_and_then_asks_and_an_idle_minute_is_three_calls() 
         (19..=21).contains(&of("report")) && (10..=13).contains(&of("poll")) && of("register") == 0,
         "{calls:?}"
     );
-    let standing = running.contact.standing();
-    assert!(standing.reachable && standing.registered && !standing.freshness.stale);
+    let status = running.state.status();
+    assert!(status.reachable && status.registered && !status.freshness.stale);
     running.stop.cancel();
     running.tracker.close();
     running.tracker.wait().await;
@@ -43,11 +43,11 @@ async fn what_is_stored_from_before_is_known_to_be_fresh_at_once() {
         });
         let tag = Some("1".to_owned());
         (
-            running.node.asking.lock().unwrap().generation,
-            running.node.asking.lock().unwrap().etag,
+            running.node.last_applied.lock().unwrap().generation,
+            running.node.last_applied.lock().unwrap().etag,
         ) = (Some(1), tag);
         pass(2).await;
-        assert!(!running.contact.standing().freshness.stale);
+        assert!(!running.state.status().freshness.stale);
         running.server.heard();
         pass(600).await;
         let polls = running.server.count("poll");
@@ -72,7 +72,7 @@ async fn a_change_is_there_at_once_by_a_held_poll_and_by_a_report_where_polls_ar
         pass(100).await;
         running.server.list(2);
         pass(if holds { 1 } else { 32 }).await;
-        assert_eq!(running.node.asking().generation, Some(2), "{holds}");
+        assert_eq!(running.node.last_applied().generation, Some(2), "{holds}");
         // Without a hold, it is asked every 7.5 to 22.5 s.
         running.server.heard();
         pass(600).await;
@@ -160,7 +160,7 @@ async fn a_server_that_keeps_what_it_was_told_hears_only_what_changes() {
         ),
         (1, 0)
     );
-    running.server.fail("all", FaultKind::Away);
+    running.server.fail("all", ChasErrorKind::Unreachable);
     running.server.changed.notify_waiters();
     pass(40).await;
     running.server.heard();

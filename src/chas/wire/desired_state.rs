@@ -1,4 +1,5 @@
-//! `GET /nodes/{node_id}/desired-state`: what CHaS lists, and what of it is believed.
+//! `GET /nodes/{node_id}/desired-state`: the set that CHaS lists for the node, and the checks it
+//! must pass.
 
 use std::time::Duration;
 
@@ -7,116 +8,123 @@ use state::desired::applied::Rejected;
 use state::ownership::ChasSet;
 use state::spec::parse::{self, FieldError};
 
-use super::{SCHEMA, pace};
+use super::{SCHEMA, interval};
 
-/// Containers that are listed for one node: beyond what any can run.
+/// Most containers in one set: beyond what any node can run.
 const ENTRIES_MAX: usize = 10_000;
-/// Entries that are not understood of which each is told apart.
+/// Most rejected entries whose field errors are kept.
 const REJECTED_MAX: usize = 256;
-/// Faults told of one entry.
+/// Most field errors kept of one entry.
 const ERRORS_MAX: usize = 16;
-/// What CHaS lists.
+
+/// The set that CHaS lists, and the interval it asks for.
 #[derive(Clone, Debug)]
-pub struct Listing {
-    /// The set.
+pub struct SetReply {
+    /// Set for the store.
     pub set: ChasSet,
-    /// Between polls that are not held.
+    /// Interval between polls that are not kept open.
     pub poll_after: Option<Duration>,
 }
 
-/// Reads a set that was listed for `node_id`, asked for after change `requested_at_seq`.
+/// Parses a set for `node_id`. `etag` and `requested_at_seq`, the store's change counter when the poll
+/// was sent, are kept with it.
 ///
 /// # Errors
-/// Why it is no such set, in a sentence. An entry that is not understood is no reason.
-pub fn listing(
+/// A sentence that says why the body is not a complete set for this node. Invalid entries are no
+/// reason: they are listed in the set as rejected.
+pub fn parse_set(
     body: &[u8],
     node_id: &str,
     etag: Option<String>,
     requested_at_seq: u64,
-) -> Result<Listing, String> {
+) -> Result<SetReply, String> {
     if body.is_empty() {
         return Err("the answer is empty".to_owned());
     }
     let body: Value =
         serde_json::from_slice(body).map_err(|error| format!("the answer is not JSON: {error}"))?;
-    if !body.is_object() {
-        return Err("the answer is no JSON object".to_owned());
+    check_envelope(&body, node_id)?;
+    let epoch = text(&body, "epoch").ok_or("the set has no epoch")?;
+    let generation = body["generation"]
+        .as_u64()
+        .ok_or("the set has no generation")?;
+    let entries = body["containers"]
+        .as_array()
+        .ok_or("the set has no list of containers")?;
+    if entries.len() > ENTRIES_MAX {
+        return Err(format!(
+            "the set lists {} containers; a node accepts at most {ENTRIES_MAX}",
+            entries.len()
+        ));
     }
-    let text = |field: &str| body[field].as_str().filter(|text| !text.is_empty());
+    let (containers, rejected) = parse_entries(entries);
+    let remove = body["remove"].as_array().into_iter().flatten();
+    let set = ChasSet {
+        epoch: epoch.to_owned(),
+        generation,
+        etag,
+        containers,
+        remove: remove.filter_map(removed_name).collect(),
+        rejected,
+        prune_confirm: body["prune_confirm"].as_u64(),
+        cordon: body["cordon"].as_bool().unwrap_or(false),
+        requested_at_seq,
+    };
+    Ok(SetReply {
+        set,
+        poll_after: interval(body["poll_after_s"].as_u64()),
+    })
+}
+
+/// Checks that a body is a complete set, in a schema this agent reads, for this node.
+fn check_envelope(body: &Value, node_id: &str) -> Result<(), String> {
+    if !body.is_object() {
+        return Err("the answer is not a JSON object".to_owned());
+    }
     let schema = body.get("schema").map_or(Some(SCHEMA), Value::as_u64);
     if schema != Some(SCHEMA) {
         return Err(format!(
-            "its schema is {}, and this agent reads {SCHEMA}",
+            "the set has schema {}; this agent reads schema {SCHEMA}",
             body["schema"]
         ));
     }
-    if text("node_id") != Some(node_id) {
+    if text(body, "node_id") != Some(node_id) {
         return Err(format!(
-            "it is for the node {}, and this one is {node_id:?}",
+            "the set is for node {}; this node is {node_id:?}",
             body["node_id"]
         ));
     }
     if body["complete"] != Value::Bool(true) {
-        return Err("it does not say that it is complete".to_owned());
+        return Err("the set is not marked as complete".to_owned());
     }
-    let epoch = text("epoch").ok_or("it has no epoch")?.to_owned();
-    let generation = body["generation"].as_u64().ok_or("it has no generation")?;
-    let entries = body["containers"]
-        .as_array()
-        .ok_or("it has no list of containers")?;
-    if entries.len() > ENTRIES_MAX {
-        return Err(format!(
-            "it lists {} containers, and a node takes {ENTRIES_MAX} at most",
-            entries.len()
-        ));
-    }
-    let (containers, rejected) = read(entries);
-    let named = |entry: &Value| {
-        entry["name"]
-            .as_str()
-            .or(entry.as_str())
-            .and_then(|name| name.parse().ok())
-    };
-    let remove = body["remove"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(named)
-        .collect();
-    let prune_confirm = body["prune_confirm"].as_u64();
-    let cordon = body["cordon"].as_bool().unwrap_or(false);
-    let set = ChasSet {
-        epoch,
-        generation,
-        etag,
-        containers,
-        remove,
-        rejected,
-        prune_confirm,
-        cordon,
-        requested_at_seq,
-    };
-    Ok(Listing {
-        set,
-        poll_after: pace(body["poll_after_s"].as_u64()),
-    })
+    Ok(())
 }
 
-fn read(entries: &[Value]) -> (Vec<parse::Deploy>, Vec<Rejected>) {
+fn text<'a>(body: &'a Value, member: &str) -> Option<&'a str> {
+    body[member].as_str().filter(|text| !text.is_empty())
+}
+
+/// The name in an entry of `remove`: a string, or an object with a name.
+fn removed_name<T: std::str::FromStr>(entry: &Value) -> Option<T> {
+    let name = entry["name"].as_str().or(entry.as_str())?;
+    name.parse().ok()
+}
+
+fn parse_entries(entries: &[Value]) -> (Vec<parse::Deploy>, Vec<Rejected>) {
     let (mut containers, mut rejected) = (Vec::new(), Vec::new());
     for (index, entry) in entries.iter().enumerate() {
         match parse::deploy(entry) {
             Ok(deploy) => containers.push(deploy),
             Err(errors) => {
-                // All of their names count: what bears one is left alone.
-                let name = entry["name"].as_str().map(str::to_owned);
                 let errors = if rejected.len() < REJECTED_MAX {
-                    few(errors)
+                    bounded(errors)
                 } else {
                     Vec::new()
                 };
+                // Every name counts, however many there are: a container with a rejected name is
+                // left alone.
                 rejected.push(Rejected {
-                    name,
+                    name: entry["name"].as_str().map(str::to_owned),
                     index: Some(index),
                     errors,
                 });
@@ -126,13 +134,13 @@ fn read(entries: &[Value]) -> (Vec<parse::Deploy>, Vec<Rejected>) {
     (containers, rejected)
 }
 
-fn few(mut errors: Vec<FieldError>) -> Vec<FieldError> {
+fn bounded(mut errors: Vec<FieldError>) -> Vec<FieldError> {
     let more = errors.len().saturating_sub(ERRORS_MAX);
     if more > 0 {
         errors.truncate(ERRORS_MAX);
         errors.push(FieldError {
             field: String::new(),
-            message: format!("and {more} more faults"),
+            message: format!("and {more} more errors"),
         });
     }
     errors

@@ -1,4 +1,4 @@
-//! `POST /nodes/register`: what the node says of itself, and what CHaS answers.
+//! `POST /nodes/register`: the node's facts, and the answer of CHaS.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,52 +6,52 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SCHEMA, pace};
+use super::{SCHEMA, interval};
 
-/// `POST /nodes/register`.
+/// Body of `POST /nodes/register`: the node's facts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Registration {
-    /// The node's name.
+    /// Name of the node in CHaS.
     pub node_id: String,
-    /// Its hostname.
+    /// Hostname of the node.
     pub hostname: String,
-    /// Where its agent can be reached.
+    /// Address at which the agent's API can be reached.
     pub ip_address: Option<IpAddr>,
-    /// The port of its agent's API.
+    /// Port of the agent's API.
     pub port: u16,
-    /// What it has.
-    pub resources: Capacity,
-    /// Tells two nodes of one name apart.
+    /// Capacity of the node.
+    pub resources: NodeCapacity,
+    /// Random id of the installation; tells two nodes with one `node_id` apart.
     pub instance_uuid: String,
-    /// The boot.
+    /// Id of the current boot.
     pub boot_id: String,
-    /// The agent's version.
+    /// Version of the agent.
     pub agent_version: &'static str,
-    /// What of this interface the agent speaks.
-    pub api: Speaks,
-    /// What schedulers choose by.
+    /// Versions of this API that the agent speaks.
+    pub api: SupportedSchemas,
+    /// Labels by which schedulers choose nodes.
     pub labels: BTreeMap<String, String>,
 }
 
-/// What a node has, in the words of the specification.
+/// The capacity of a node, in the units of the specification.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Capacity {
-    /// Logical processors.
+pub struct NodeCapacity {
+    /// Number of logical processors.
     pub cpu_cores: usize,
-    /// As in `8GB`.
+    /// Memory, such as `8GB`.
     pub memory_total: String,
-    /// As in `100GB`.
+    /// Disk space, such as `100GB`.
     pub disk_total: String,
 }
 
-/// What of this interface the agent speaks.
+/// Schema versions that the agent speaks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Speaks {
-    /// The newest schema of the desired state.
+pub struct SupportedSchemas {
+    /// Newest schema of the desired state.
     pub desired_state: u64,
 }
 
-impl Default for Speaks {
+impl Default for SupportedSchemas {
     fn default() -> Self {
         Self {
             desired_state: SCHEMA,
@@ -59,32 +59,32 @@ impl Default for Speaks {
     }
 }
 
-/// CHaS's answer to a registration. It may be empty.
+/// The answer of CHaS to a registration. It may be empty.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Welcome {
-    /// What the node is to present from now on.
+pub struct RegisterReply {
+    /// Token for later calls. `None`: the node keeps the one it has.
     pub token: Option<String>,
-    /// Between polls that are not held, in seconds.
+    /// Interval between polls that are not kept open, in seconds.
     pub poll_after_s: Option<u64>,
-    /// Between reports, in seconds.
+    /// Interval between reports, in seconds.
     pub health_after_s: Option<u64>,
-    /// Nodes in the cluster.
+    /// Number of nodes in the cluster.
     pub cluster_size: Option<u64>,
-    /// CHaS keeps what it was told: a report in which nothing changed may say just that.
+    /// Whether CHaS keeps reports, so that one in which nothing changed may leave out the content.
     pub report_changes: bool,
 }
 
-impl Welcome {
-    /// Between polls that are not held.
+impl RegisterReply {
+    /// The interval between polls that are not kept open.
     #[must_use]
     pub fn poll_after(&self) -> Option<Duration> {
-        pace(self.poll_after_s)
+        interval(self.poll_after_s)
     }
 
-    /// Between reports.
+    /// The interval between reports.
     #[must_use]
     pub fn health_after(&self) -> Option<Duration> {
-        pace(self.health_after_s)
+        interval(self.health_after_s)
     }
 }

@@ -1,40 +1,41 @@
-//! `PUT /nodes/{node_id}/health`: how the node is, and what CHaS answers.
+//! `PUT /nodes/{node_id}/health`: the node's state, and the answer of CHaS.
 
 use serde::{Deserialize, Serialize};
 use state::desired::applied::{Conflict, Rejected};
 use state::desired::{Owner, PortBinding};
 
-/// `PUT /nodes/{node_id}/health`.
+/// Body of `PUT /nodes/{node_id}/health`: the node's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What changes from look to look.
+    /// Measurements.
     #[serde(flatten)]
     pub vitals: Vitals,
-    /// What is worth a report of its own when it changes.
+    /// State of the node and its containers.
     #[serde(flatten)]
-    pub content: Content,
-    /// The store's counter when it was made. Not sent.
+    pub content: ReportContent,
+    /// Change counter of the store when the report was made. Not sent.
     #[serde(skip)]
     pub up_to_seq: u64,
 }
 
-/// A report in which nothing changed but the vitals, for a server that keeps the rest ([`super::Welcome::report_changes`]): of a
-/// node with fifty containers, a tenth of the bytes.
+/// A report without its content, for a server that keeps it
+/// ([`super::RegisterReply::report_changes`]). For a node with fifty containers, it has a tenth of
+/// the bytes.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Heartbeat<'a> {
-    /// What changes from look to look.
+    /// Measurements.
     #[serde(flatten)]
     pub vitals: &'a Vitals,
-    /// As in the whole report.
+    /// Status of the node, as in the full report.
     pub status: &'static str,
-    /// The boot that the whole report was of.
+    /// Boot that the full report was made in.
     pub boot_id: &'a str,
-    /// All else is as in the whole report that was acknowledged last.
+    /// Always `true`: the content is that of the full report acknowledged last.
     pub unchanged: bool,
 }
 
 impl Report {
-    /// All that differs if nothing but the vitals changed.
+    /// The heartbeat that stands for this report while its content is unchanged.
     #[must_use]
     pub fn heartbeat(&self) -> Heartbeat<'_> {
         let Self {
@@ -49,167 +50,172 @@ impl Report {
     }
 }
 
-/// The part of a report that changes from look to look.
+/// Measurements of a node. A change of them alone triggers no report.
 #[derive(Clone, Debug, Serialize)]
 pub struct Vitals {
-    /// Orders reports of one boot: milliseconds since it.
+    /// Order of the reports of one boot: milliseconds since boot.
     pub seq: u64,
-    /// How busy the node is.
-    pub resources: Resources,
+    /// Resources in use.
+    pub resources: ResourceUsage,
     /// Seconds since boot.
     pub uptime: u64,
-    /// Over 1, 5 and 15 minutes.
+    /// Load average over 1, 5 and 15 minutes.
     pub load_average: [f64; 3],
-    /// How old what was pulled is.
-    pub desired: Freshness,
+    /// Age of the applied set.
+    pub desired: SetFreshness,
 }
 
-/// How busy a node is, in the words of the specification.
+/// Resources in use on a node, in the units of the specification.
 #[derive(Clone, Debug, Serialize)]
-pub struct Resources {
-    /// Percent.
+pub struct ResourceUsage {
+    /// Processor use in percent.
     pub cpu_usage: f64,
-    /// Percent.
+    /// Memory use in percent.
     pub memory_usage: f64,
-    /// As in `50GB`.
+    /// Free disk space, such as `50GB`.
     pub disk_available: String,
-    /// Containers that run.
+    /// Number of running containers.
     pub container_count: usize,
 }
 
-/// The part of a report that is worth one of its own when it changes.
+/// State of a node and its containers. A change of it triggers a report, except for a change of
+/// [`ContainerReport::next_attempt`] alone.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Content {
-    /// `healthy`, `degraded` or `unhealthy`.
+pub struct ReportContent {
+    /// Status of the node: `healthy`, `degraded` or `unhealthy`.
     pub status: &'static str,
-    /// The boot.
+    /// Id of the current boot.
     pub boot_id: String,
-    /// Tells two nodes of one name apart.
+    /// Random id of the installation; tells two nodes with one `node_id` apart.
     pub instance_uuid: String,
-    /// The generation that is stored. `None`: none yet.
+    /// Generation of the set that is stored. `None`: none is stored yet.
     pub observed_generation: Option<u64>,
-    /// The epoch that it is of.
+    /// Epoch of the set that is stored.
     pub observed_epoch: Option<String>,
-    /// The newest that the node was seen to be as it lists. `None`: none since the agent started.
+    /// Generation of the newest set to which the node has converged. `None`: none since the agent
+    /// started.
     pub applied_generation: Option<u64>,
-    /// All is as asked.
+    /// Whether the node has converged: nothing is left to do for the desired state.
     pub converged: bool,
-    /// What waits for a confirmation.
+    /// Containers whose removal awaits a confirmation.
     pub pending_prune: Option<PendingPrune>,
-    /// The node takes nothing new.
+    /// Whether the node is cordoned: it starts no new containers.
     pub cordoned: bool,
-    /// Every container.
-    pub containers: Vec<Reported>,
-    /// Names about which push and pull differed.
+    /// Every container with a record.
+    pub containers: Vec<ContainerReport>,
+    /// Names that both push and CHaS claim.
     pub conflicts: Vec<Conflict>,
-    /// What of the set could not be taken.
+    /// Entries of the set that are rejected.
     pub rejected: Vec<Rejected>,
-    /// What the agent's start found lost of its state.
+    /// Parts of its state that the agent found lost when it started.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<String>,
-    /// What went wrong lately.
+    /// Recent errors.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
 }
 
-/// Said along with the rest; that it is another one is no news.
-#[derive(Clone, Debug, Serialize)]
-#[serde(transparent)]
-pub struct Aside<T>(pub T);
-
-impl<T> PartialEq for Aside<T> {
-    fn eq(&self, _: &Self) -> bool {
-        true
+impl ReportContent {
+    /// A copy without the times of next attempts, which move on with each attempt. Where two copies
+    /// differ, the change is worth a report of its own.
+    #[must_use]
+    pub fn without_retry_times(&self) -> Self {
+        let mut content = self.clone();
+        for container in &mut content.containers {
+            container.next_attempt = None;
+        }
+        content
     }
 }
 
-/// What waits for a confirmation.
+/// Containers whose removal awaits a confirmation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PendingPrune {
-    /// How many.
+    /// Number of containers.
     pub count: usize,
-    /// Their names.
+    /// Names of the containers.
     pub names: Vec<String>,
-    /// The generation that is to be confirmed.
+    /// Generation of the set to confirm.
     pub generation: u64,
 }
 
-/// One container, as it is reported.
+/// A container in a report.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Reported {
-    /// Its id.
+pub struct ContainerReport {
+    /// Id of the container.
     pub id: String,
-    /// Its name.
+    /// Name of the container.
     pub name: String,
-    /// Whose it is.
+    /// Owner: `push` or `chas`.
     pub owner: Owner,
-    /// CHaS's number for its specification.
+    /// Number that CHaS gave the spec.
     pub revision: Option<u64>,
-    /// The agent's number for it.
+    /// Number that the agent gave the spec.
     pub generation: u64,
-    /// The fingerprint of its specification.
+    /// Hash of the spec.
     pub spec_hash: String,
-    /// One word.
+    /// Status in one word.
     pub status: &'static str,
-    /// It runs and can be used.
+    /// Whether the container runs as specified.
     pub ready: bool,
-    /// Why it is not as desired.
+    /// Reason code of the closed set. `None`: the container is as desired.
     pub reason: Option<&'static str>,
-    /// That in a sentence.
+    /// Sentence that explains the reason.
     pub message: Option<String>,
-    /// How often it was started again.
+    /// Number of restarts.
     pub restart_count: u32,
-    /// How it ended last.
+    /// Exit code of the last end.
     pub exit_code: Option<u32>,
-    /// RFC 3339.
-    pub next_attempt: Aside<Option<String>>,
-    /// What its image reference was resolved to.
+    /// Time of the next attempt, RFC 3339.
+    pub next_attempt: Option<String>,
+    /// Digest of the image.
     pub image_digest: Option<String>,
-    /// Its published ports.
+    /// Published ports.
     pub ports: Vec<PortBinding>,
 }
 
-/// How old what was pulled is.
+/// The age of the set that is in force.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Freshness {
-    /// Where what is desired comes from: `chas` if it answered since the agent started, else `disk`.
+pub struct SetFreshness {
+    /// Source of the desired state: `chas` once CHaS confirmed it since the agent started, `disk`
+    /// before.
     pub source: &'static str,
-    /// Seconds since CHaS said that it is so. `None`: not since the agent started.
+    /// Seconds since CHaS last confirmed the set. `None`: not since the agent started.
     pub age_s: Option<u64>,
-    /// CHaS did not say so when it was asked last.
+    /// Whether the last poll failed to confirm the set.
     pub stale: bool,
-    /// What was wrong with what it answered.
+    /// Error of the last answer to a poll.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub fault: Option<SetFault>,
+    pub fault: Option<SetError>,
 }
 
-/// What was wrong with an answer.
+/// An answer to a poll that could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct SetFault {
-    /// `bad_desired_state`, or `not_stored`.
+pub struct SetError {
+    /// Code: `bad_desired_state`, `stale_generation` or `not_stored`.
     pub code: &'static str,
-    /// In a sentence.
+    /// Sentence that explains the code.
     pub message: String,
-    /// How often in a row.
+    /// Number of such answers in a row.
     pub count: u64,
 }
 
-/// CHaS's answer to a report. It may be empty.
+/// The answer of CHaS to a report. It may be empty.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Acknowledgement {
-    /// The generation that CHaS lists now.
+pub struct ReportReply {
+    /// Generation of the set that CHaS lists now.
     pub desired_generation: Option<u64>,
-    /// The epoch that it is of. `None`: that of the node's.
+    /// Epoch of that set. `None`: the node's epoch.
     pub desired_epoch: Option<String>,
-    /// It does not know what the report left out.
+    /// Whether CHaS lacks the content that the report left out, and asks for all of it.
     pub send_all: bool,
 }
 
-impl Acknowledgement {
-    /// Whether CHaS lists what the node has. `None`: it does not say.
+impl ReportReply {
+    /// Whether CHaS lists the set that the node reported. `None`: CHaS does not say.
     #[must_use]
-    pub fn lists(&self, reported: &Content) -> Option<bool> {
+    pub fn confirms(&self, reported: &ReportContent) -> Option<bool> {
         let same_epoch =
             self.desired_epoch.is_none() || self.desired_epoch == reported.observed_epoch;
         let generation = self.desired_generation?;

@@ -2,13 +2,13 @@ use super::*;
 
 const TOKEN: &str = "0123456789abcdef";
 
-struct Said {
+struct Sources {
     flags: Flags,
     environment: BTreeMap<&'static str, OsString>,
     dir: tempfile::TempDir,
 }
 
-impl Said {
+impl Sources {
     fn nothing() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self {
@@ -36,7 +36,7 @@ impl Said {
         self
     }
 
-    fn load(&self) -> Loaded {
+    fn load(&self) -> LoadedConfig {
         load(&self.flags, &|name| self.environment.get(name).cloned())
     }
 
@@ -44,22 +44,22 @@ impl Said {
         self.load().outcome.unwrap()
     }
 
-    /// The faults, with the file's directory taken away.
-    fn faults(&self) -> Vec<String> {
+    /// The errors, without the directory of the file.
+    fn errors(&self) -> Vec<String> {
         let dir = format!("{}/", self.dir.path().display());
         self.load()
             .outcome
             .unwrap_err()
             .0
             .iter()
-            .map(|fault| fault.to_string().replace(&dir, ""))
+            .map(|error| error.to_string().replace(&dir, ""))
             .collect()
     }
 }
 
 #[test]
-fn with_nothing_said_the_table_holds() {
-    let config = Said::nothing().config();
+fn without_any_source_the_defaults_of_the_table_hold() {
+    let config = Sources::nothing().config();
     assert_eq!(config.api.listen.to_string(), "127.0.0.1:9090");
     assert!(config.chas.is_none() && config.api.token.is_none());
     assert_eq!(config.monitoring.health_interval, Duration::from_secs(30));
@@ -74,12 +74,12 @@ fn with_nothing_said_the_table_holds() {
 
 #[test]
 fn the_example_of_the_specification_is_taken_as_it_is() {
-    let said = Said::nothing().file(
+    let sources = Sources::nothing().file(
         "api:\n  chas_url: \"http://chas-api:8080\"\n  port: 9090\n  \nnode:\n  id: \"worker-1\"\n  hostname: \"worker-1.local\"\n  \n\
          containerd:\n  socket: \"/run/containerd/containerd.sock\"\n  namespace: \"chas\"\n  \n\
          monitoring:\n  health_interval: 30\n  metrics_enabled: true\n  \nlogging:\n  level: \"INFO\"\n  file: \"/var/log/chas-node-agent.log\"\n",
     );
-    let config = said.config();
+    let config = sources.config();
     assert_eq!(config.node.hostname, "worker-1.local");
     assert_eq!(
         config.logging.file,
@@ -90,8 +90,8 @@ fn the_example_of_the_specification_is_taken_as_it_is() {
 
 #[test]
 fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
-    let port = |said: &Said| {
-        let loaded = said.load();
+    let port = |sources: &Sources| {
+        let loaded = sources.load();
         let row = loaded
             .effective
             .iter()
@@ -104,120 +104,133 @@ fn a_flag_wins_over_the_environment_over_the_file_over_the_default() {
         );
         row.origin
             .to_string()
-            .replace(&format!("{}/", said.dir.path().display()), "")
+            .replace(&format!("{}/", sources.dir.path().display()), "")
     };
-    let said = Said::nothing();
-    assert_eq!(port(&said), "default");
-    let said = said.file("api:\n  port: 1001\n");
-    assert_eq!(port(&said), "c.yaml:2");
-    let said = said.env("NODE_PORT", "1002");
-    assert_eq!(port(&said), "environment NODE_PORT");
-    let said = said.flag("api.port", "1003");
-    assert_eq!(port(&said), "flag --port");
+    let sources = Sources::nothing();
+    assert_eq!(port(&sources), "default");
+    let sources = sources.file("api:\n  port: 1001\n");
+    assert_eq!(port(&sources), "c.yaml:2");
+    let sources = sources.env("NODE_PORT", "1002");
+    assert_eq!(port(&sources), "environment NODE_PORT");
+    let sources = sources.flag("api.port", "1003");
+    assert_eq!(port(&sources), "flag --port");
 }
 
 #[test]
-fn every_fault_is_told_at_once_with_where_it_is() {
-    let said = Said::nothing()
+fn every_error_is_reported_at_once_with_its_origin() {
+    let sources = Sources::nothing()
         .file("api:\n  prot: 1\ncontainers:\n  max: 0\nmonitoring:\n  health_interval: 2h\n  metrics_enabled: maybe\n")
         .env("NODE_PORT", "70000")
         .env("LOG_LEVEL", "LOUD")
         .flag("network.subnet", "10.231.0.1/16");
     assert_eq!(
-        said.faults(),
+        sources.errors(),
         [
             "c.yaml:2: api.prot: unknown key; did you mean api.port?",
             "environment NODE_PORT: api.port: \"70000\" is not a number from 1 to 65535",
-            "c.yaml:6: monitoring.health_interval: \"2h\" is not from 1s to 1h",
-            "c.yaml:7: monitoring.metrics_enabled: \"maybe\" is neither true nor false",
-            "environment LOG_LEVEL: logging.level: \"LOUD\" is neither ERROR, WARN, INFO, DEBUG, TRACE nor OFF, nor directives such as \"info,hyper=warn\"",
-            "flag --subnet: network.subnet: \"10.231.0.1/16\" has bits set beyond its prefix: write the subnet's first address, as in \"10.231.0.0/16\"",
+            "c.yaml:6: monitoring.health_interval: \"2h\" is out of range: write 1s to 1h",
+            "c.yaml:7: monitoring.metrics_enabled: \"maybe\" is not a boolean: write true or false",
+            "environment LOG_LEVEL: logging.level: \"LOUD\" is not a log level: write ERROR, WARN, \
+             INFO, DEBUG, TRACE or OFF, or directives such as \"info,hyper=warn\"",
+            "flag --subnet: network.subnet: \"10.231.0.1/16\" has bits set beyond its prefix: \
+             write the subnet's first address, as in \"10.231.0.0/16\"",
             "c.yaml:4: containers.max: \"0\" is not a number from 1 to 10000",
         ]
     );
-    let shown = report(&said.load());
+    let shown = report(&sources.load());
     assert!(
-        shown.contains("\n7 wrong:\n") && shown.contains("containers.max"),
+        shown.contains("\n7 errors:\n") && shown.contains("containers.max"),
         "{shown}"
     );
 }
 
 #[test]
 fn without_a_token_only_this_host_is_listened_to() {
-    let said = Said::nothing().env("CHAS_LISTEN", "0.0.0.0");
-    assert_eq!(said.faults().len(), 1);
+    let sources = Sources::nothing().env("CHAS_LISTEN", "0.0.0.0");
+    assert_eq!(sources.errors().len(), 1);
     assert!(
-        said.faults()[0].starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 can be reached")
+        sources.errors()[0]
+            .starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 accepts calls")
     );
     assert!(
-        Said::nothing()
+        Sources::nothing()
             .env("CHAS_LISTEN", "::1")
             .load()
             .outcome
             .is_ok()
     );
-    let config = Said::nothing().env("CHAS_TOKEN", TOKEN).config();
+    let config = Sources::nothing().env("CHAS_TOKEN", TOKEN).config();
     assert_eq!(config.api.listen.to_string(), "0.0.0.0:9090");
     assert_eq!(config.api.token.unwrap().expose(), TOKEN);
 }
 
 #[test]
 fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
-    let said = Said::nothing();
-    let path = said.dir.path().join("token");
+    let sources = Sources::nothing();
+    let path = sources.dir.path().join("token");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    let said = said.env("CHAS_TOKEN_FILE", path.to_str().unwrap());
-    let config = said.config();
+    let sources = sources.env("CHAS_TOKEN_FILE", path.to_str().unwrap());
+    let config = sources.config();
     assert!(!format!("{config:?}").contains(TOKEN));
     assert_eq!(config.api.token.unwrap().expose(), TOKEN);
-    let said = said.env("CHAS_TOKEN", TOKEN);
+    let sources = sources.env("CHAS_TOKEN", TOKEN);
     assert_eq!(
-        said.faults(),
-        ["environment CHAS_TOKEN_FILE: api.token_file: CHAS_TOKEN is set too: keep one of them"]
+        sources.errors(),
+        [
+            "environment CHAS_TOKEN_FILE: api.token_file: conflicts with CHAS_TOKEN, which is set \
+             too: unset one of them"
+        ]
     );
-    assert!(!report(&said.load()).contains(TOKEN));
+    assert!(!report(&sources.load()).contains(TOKEN));
     std::fs::write(&path, "short").unwrap();
     assert!(
-        !Said::nothing().env("CHAS_TOKEN", "short-secret").faults()[0].contains("short-secret")
+        !Sources::nothing()
+            .env("CHAS_TOKEN", "short-secret")
+            .errors()[0]
+            .contains("short-secret")
     );
-    let said = Said::nothing().env("CHAS_TOKEN_FILE", path.to_str().unwrap());
+    let sources = Sources::nothing().env("CHAS_TOKEN_FILE", path.to_str().unwrap());
     assert!(
-        said.faults()[0].ends_with("the token has fewer than 16 characters"),
+        sources.errors()[0].ends_with("the token has fewer than 16 characters: use a longer one"),
         "{:?}",
-        said.faults()
+        sources.errors()
     );
 }
 
 #[test]
-fn what_chas_is_spoken_to_with_is_found_wrong_at_once_and_read_later() {
-    let said = Said::nothing()
+fn credentials_for_chas_are_checked_at_once_and_read_later() {
+    let sources = Sources::nothing()
         .env("CHAS_API_URL", "https://chas:1/base")
         .env("CHAS_API_TOKEN", TOKEN);
-    let chas = said.env("CHAS_API_CA_FILE", "/none").config().chas.unwrap();
+    let chas = sources
+        .env("CHAS_API_CA_FILE", "/none")
+        .config()
+        .chas
+        .unwrap();
     assert_eq!(
         (chas.url.as_str(), chas.token.as_ref().map(Secret::expose)),
         ("https://chas:1/base/", Some(TOKEN))
     );
-    let wrong = Said::nothing()
+    let wrong = Sources::nothing()
         .env("CHAS_API_URL", "http://chas")
         .env("CHAS_API_TOKEN", TOKEN)
         .env("CHAS_API_TOKEN_FILE", "/none")
         .env("CHAS_API_CERT_FILE", "/none");
-    let faults = wrong.faults();
+    let errors = wrong.errors();
     for part in [
-        "keep one of them",
-        "of no use without chas.key_file",
-        "are for an https URL",
+        "conflicts with CHAS_API_TOKEN",
+        "requires chas.key_file",
+        "require an https URL",
     ] {
         assert!(
-            faults.iter().any(|fault| fault.contains(part)),
-            "{part} is not in {faults:?}"
+            errors.iter().any(|error| error.contains(part)),
+            "{part} is not in {errors:?}"
         );
     }
     assert_eq!(
-        Said::nothing()
+        Sources::nothing()
             .env("CHAS_API_TOKEN", "short")
-            .faults()
+            .errors()
             .len(),
         1
     );
@@ -225,19 +238,19 @@ fn what_chas_is_spoken_to_with_is_found_wrong_at_once_and_read_later() {
 
 #[test]
 fn a_file_that_is_named_must_exist() {
-    for said in [
-        Said::nothing(),
-        Said::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml"),
+    for sources in [
+        Sources::nothing(),
+        Sources::nothing().env(FILE_VARIABLE, "/nonexistent/c.yaml"),
     ] {
-        let mut said = said;
-        said.flags.file = said
+        let mut sources = sources;
+        sources.flags.file = sources
             .environment
             .is_empty()
             .then(|| "/nonexistent/c.yaml".into());
         assert!(
-            said.faults()[0].contains("cannot read /nonexistent/c.yaml: No such file"),
+            sources.errors()[0].contains("cannot read /nonexistent/c.yaml: No such file"),
             "{:?}",
-            said.faults()
+            sources.errors()
         );
     }
 }
@@ -314,13 +327,13 @@ fn values_are_refused_at_their_edges() {
     for (key, good, bad) in table {
         for text in good {
             assert!(
-                Said::nothing().flag(key, text).load().outcome.is_ok(),
+                Sources::nothing().flag(key, text).load().outcome.is_ok(),
                 "{key} {text}"
             );
         }
         for text in bad {
             assert_eq!(
-                Said::nothing().flag(key, text).faults().len(),
+                Sources::nothing().flag(key, text).errors().len(),
                 1,
                 "{key} {text}"
             );

@@ -1,11 +1,11 @@
-//! The document, against itself and against the server that reads it.
+//! Tests of the OpenAPI document: its own form, and its agreement with the server.
 
 use std::collections::BTreeSet;
 
 use super::*;
 use crate::contract::{OPENAPI, faults};
 
-/// The keywords that the server's own reading of the document knows, and those that say nothing about a body.
+/// Keywords that the server's checks support, and those that do not constrain a body.
 const KNOWN: [&str; 18] = [
     "$ref",
     "additionalProperties",
@@ -86,7 +86,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_one() {
     }
 }
 
-/// Each way in which one place of `value` can be otherwise.
+/// Variants of `value`, each changed in one place.
 fn variants(value: &Value) -> Vec<Value> {
     let mut found: Vec<_> = [
         json!(null),
@@ -149,7 +149,7 @@ fn the_server_refuses_what_the_document_refuses_and_nothing_else() {
         let whole = json!({"components": OPENAPI["components"], "allOf": [schema]});
         let validator = jsonschema::draft202012::new(&whole).unwrap();
         for variant in variants {
-            let refused = server::body_faults(name, &variant, false);
+            let refused = server::body_errors(name, &variant, false);
             // The one pattern is left to another check.
             let by_document: Vec<_> = validator
                 .iter_errors(&variant)
@@ -168,15 +168,15 @@ fn the_server_refuses_what_the_document_refuses_and_nothing_else() {
 fn what_nodes_send_may_bear_more_than_the_document_knows_and_is_found_where_that_is_asked() {
     let mut newer = report(1);
     newer["containers"][0]["weather"] = json!("fine");
-    assert_eq!(server::body_faults("Report", &newer, false), []);
-    let fields: Vec<_> = server::body_faults("Report", &newer, true)
+    assert_eq!(server::body_errors("Report", &newer, false), []);
+    let fields: Vec<_> = server::body_errors("Report", &newer, true)
         .into_iter()
         .map(|fault| fault.field)
         .collect();
     assert_eq!(fields, ["containers[0].weather"]);
     let mut set = set(&["a"]);
     set["weather"] = json!("fine");
-    assert_eq!(server::body_faults("Set", &set, false).len(), 1);
+    assert_eq!(server::body_errors("Set", &set, false).len(), 1);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Sets that come from files.
+//! Tests of sets from files.
 
 use std::fs;
 
@@ -28,7 +28,7 @@ fn names(answer: &Answer) -> Vec<&str> {
         .collect()
 }
 
-/// Little to read, and more than an agent takes.
+/// A short YAML text that expands to more than an agent accepts.
 fn large() -> String {
     let first = format!(
         "containers:\n- {{name: c0, image: nginx, environment: &e {{A: {}}}}}\n",
@@ -39,7 +39,7 @@ fn large() -> String {
     first + &rest.collect::<String>()
 }
 
-/// Holds a poll until what the node is to run is another.
+/// Polls with a wait, until the node's set is another one.
 async fn changed(api: &Running, token: &str, old: &Answer) -> Answer {
     let answer = api
         .poll(

@@ -1,4 +1,4 @@
-//! Registering and reporting.
+//! Tests of registrations and reports.
 
 use super::*;
 

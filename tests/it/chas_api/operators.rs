@@ -1,4 +1,4 @@
-//! What operators do, and what of it survives a restart.
+//! Tests of operators' calls, also over a restart.
 
 use std::os::unix::fs::PermissionsExt as _;
 

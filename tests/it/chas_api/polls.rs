@@ -1,4 +1,4 @@
-//! What a node pulls, and how long it waits for it.
+//! Tests of polls and their waits.
 
 use super::*;
 

@@ -48,7 +48,7 @@ struct State {
 
 /// All that is not as the document has it, fields that it does not know among it.
 fn undocumented(name: &str, body: &Value) -> Vec<String> {
-    let faults = crate::chas_api::body_faults(name, body, true);
+    let faults = crate::chas_api::body_errors(name, body, true);
     faults
         .into_iter()
         .map(|fault| format!("{name} {}: {}", fault.field, fault.message))

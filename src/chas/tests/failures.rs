@@ -1,10 +1,10 @@
-//! What follows where CHaS is away, refuses, or answers what it should not.
+//! Tests of the link where CHaS is unreachable, refuses calls, or sends invalid answers.
 
 use std::time::Duration;
 
 use super::fake::{Server, pass, start};
-use crate::chas::Node as _;
-use crate::chas::client::FaultKind;
+use crate::chas::LinkNode as _;
+use crate::chas::client::ChasErrorKind;
 
 #[tokio::test(start_paused = true)]
 async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to() {
@@ -13,10 +13,10 @@ async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to
         ..Server::default()
     });
     pass(45).await;
-    running.server.fail("all", FaultKind::Away);
+    running.server.fail("all", ChasErrorKind::Unreachable);
     running.server.changed.notify_waiters();
     pass(600).await;
-    assert!(!running.contact.standing().reachable && running.contact.standing().freshness.stale);
+    assert!(!running.state.status().reachable && running.state.status().freshness.stale);
     running.server.heard();
     pass(600).await;
     let calls = running.server.heard();
@@ -33,17 +33,17 @@ async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to
     pass(60).await;
     let calls = running.server.heard();
     assert_eq!(calls[..2], ["report", "poll"], "{calls:?}");
-    assert!(running.contact.standing().reachable && !running.contact.standing().freshness.stale);
+    assert!(running.state.status().reachable && !running.state.status().freshness.stale);
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_fault_has_its_own_pace_and_consequence() {
     for (kind, polls, registers) in [
-        (FaultKind::Unauthorized, 4..=40, 0),
-        (FaultKind::Refused, 4..=40, 0),
-        (FaultKind::Bad, 20..=90, 0),
-        (FaultKind::Away, 20..=90, 0),
-        (FaultKind::NotOffered, 1..=7, 0),
+        (ChasErrorKind::Unauthorized, 4..=40, 0),
+        (ChasErrorKind::Refused, 4..=40, 0),
+        (ChasErrorKind::InvalidResponse, 20..=90, 0),
+        (ChasErrorKind::Unreachable, 20..=90, 0),
+        (ChasErrorKind::NotOffered, 1..=7, 0),
     ] {
         let running = start(Server {
             holds: true,
@@ -53,7 +53,7 @@ async fn each_fault_has_its_own_pace_and_consequence() {
         running.server.fail("poll", kind);
         running.server.changed.notify_waiters();
         running.server.heard();
-        // Reports go on, which is what says that something is wrong.
+        // ReportCounts go on, which is what says that something is wrong.
         pass(1800).await;
         let calls = running.server.heard();
         let of = |call: &str| calls.iter().filter(|called| **called == call).count();
@@ -64,7 +64,7 @@ async fn each_fault_has_its_own_pace_and_consequence() {
         running.server.recover();
         running.server.list(2);
         pass(700).await;
-        assert_eq!(running.node.asking().generation, Some(2), "{kind:?}");
+        assert_eq!(running.node.last_applied().generation, Some(2), "{kind:?}");
     }
 }
 
@@ -77,7 +77,7 @@ async fn a_node_that_is_not_known_registers_again() {
         });
         pass(10).await;
         running.server.heard();
-        running.server.fail(call, FaultKind::Unknown);
+        running.server.fail(call, ChasErrorKind::NodeUnknown);
         running.server.list(2);
         pass(31).await;
         running.server.recover();
@@ -86,7 +86,7 @@ async fn a_node_that_is_not_known_registers_again() {
             "{call}"
         );
         pass(301).await;
-        assert_eq!(running.node.asking().generation, Some(2), "{call}");
+        assert_eq!(running.node.last_applied().generation, Some(2), "{call}");
     }
 }
 
@@ -100,17 +100,17 @@ async fn a_set_that_cannot_be_stored_is_said_and_asked_for_again() {
     *running.node.stores.lock().unwrap() = false;
     running.server.list(2);
     pass(60).await;
-    let fault = running.contact.standing().freshness.fault.unwrap();
+    let error = running.state.status().freshness.fault.unwrap();
     assert_eq!(
-        (fault.code, fault.message.as_str()),
+        (error.code, error.message.as_str()),
         ("not_stored", "the disk is full")
     );
     *running.node.stores.lock().unwrap() = true;
     pass(60).await;
     assert_eq!(
         (
-            running.node.asking().generation,
-            running.contact.standing().freshness.fault
+            running.node.last_applied().generation,
+            running.state.status().freshness.fault
         ),
         (Some(2), None)
     );
@@ -126,7 +126,7 @@ async fn an_older_generation_changes_nothing() {
     pass(10).await;
     running.server.list(3);
     pass(300).await;
-    assert_eq!(running.node.asking().generation, Some(9));
+    assert_eq!(running.node.last_applied().generation, Some(9));
     // And is not asked for without a pause.
     assert!(
         running.server.count("poll") < 45,
@@ -138,10 +138,10 @@ async fn an_older_generation_changes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn where_only_reports_do_not_work_what_is_listed_is_there_all_the_same() {
     for (kind, soon) in [
-        (FaultKind::Away, 800),
-        (FaultKind::Bad, 90),
-        (FaultKind::NotOffered, 90),
-        (FaultKind::Refused, 90),
+        (ChasErrorKind::Unreachable, 800),
+        (ChasErrorKind::InvalidResponse, 90),
+        (ChasErrorKind::NotOffered, 90),
+        (ChasErrorKind::Refused, 90),
     ] {
         let running = start(Server {
             holds: true,
@@ -149,15 +149,15 @@ async fn where_only_reports_do_not_work_what_is_listed_is_there_all_the_same() {
         });
         running.server.fail("report", kind);
         pass(soon).await;
-        assert_eq!(running.node.asking().generation, Some(1), "{kind:?}");
-        running.server.fail("poll", FaultKind::Away);
+        assert_eq!(running.node.last_applied().generation, Some(1), "{kind:?}");
+        running.server.fail("poll", ChasErrorKind::Unreachable);
         running.server.changed.notify_waiters();
         pass(20).await;
         running.server.recover();
         running.server.fail("report", kind);
         running.server.list(2);
         pass(soon).await;
-        assert_eq!(running.node.asking().generation, Some(2), "{kind:?}");
+        assert_eq!(running.node.last_applied().generation, Some(2), "{kind:?}");
     }
 }
 
@@ -167,24 +167,24 @@ async fn a_door_that_leads_nowhere_for_a_moment_silences_nobody() {
         holds: true,
         ..Server::default()
     });
-    running.server.fail("register", FaultKind::NotOffered);
+    running.server.fail("register", ChasErrorKind::NotOffered);
     pass(10).await;
-    running.server.fail("report", FaultKind::NotOffered);
+    running.server.fail("report", ChasErrorKind::NotOffered);
     pass(60).await;
     running.server.recover();
     running.server.heard();
     pass(90).await;
-    assert!(running.server.count("report") >= 2 && !running.contact.standing().registered);
+    assert!(running.server.count("report") >= 2 && !running.state.status().registered);
     pass(900).await;
-    assert!(running.server.heard().contains(&"register") && running.contact.standing().registered);
+    assert!(running.server.heard().contains(&"register") && running.state.status().registered);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_registers_again() {
     for (call, kind, polls) in [
-        ("report", FaultKind::Conflict, 0),
-        ("poll", FaultKind::Conflict, 1),
-        ("report", FaultKind::Unauthorized, 3),
+        ("report", ChasErrorKind::IdentityConflict, 0),
+        ("poll", ChasErrorKind::IdentityConflict, 1),
+        ("report", ChasErrorKind::Unauthorized, 3),
     ] {
         let running = start(Server {
             holds: true,
@@ -203,12 +203,14 @@ async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_register
             "{kind:?} {calls:?}"
         );
         assert!(of("poll") <= polls * of("register"), "{kind:?} {calls:?}");
-        assert!(running.contact.standing().identity_conflict || kind != FaultKind::Conflict);
+        assert!(
+            running.state.status().identity_conflict || kind != ChasErrorKind::IdentityConflict
+        );
         running.server.recover();
         pass(310).await;
         assert!(
-            !running.contact.standing().identity_conflict
-                && running.node.asking().generation == Some(2),
+            !running.state.status().identity_conflict
+                && running.node.last_applied().generation == Some(2),
             "{kind:?}"
         );
     }
@@ -231,7 +233,7 @@ async fn an_answer_that_takes_its_time_is_not_cut_off_again_and_again() {
         pass(2).await;
     }
     assert_eq!(
-        running.node.asking().generation,
+        running.node.last_applied().generation,
         Some(1),
         "{:?}",
         running.server.heard()
@@ -252,12 +254,12 @@ async fn a_server_without_tags_or_with_another_each_time_is_not_asked_for_ever_w
         },
     ] {
         let running = start(server);
-        for whole in [true, false] {
-            running.node.asking.lock().unwrap().whole = whole;
+        for is_applied in [true, false] {
+            running.node.last_applied.lock().unwrap().fully_applied = is_applied;
             running.server.heard();
             pass(600).await;
             let polls = running.server.count("poll");
-            assert!((20..=110).contains(&polls), "{whole} {polls}");
+            assert!((20..=110).contains(&polls), "{is_applied} {polls}");
         }
     }
 }
@@ -275,13 +277,13 @@ async fn what_the_server_asks_for_with_reports_does_not_keep_it_from_being_polle
         .faults
         .lock()
         .unwrap()
-        .insert("report", (FaultKind::Away, retry_after));
+        .insert("report", (ChasErrorKind::Unreachable, retry_after));
     pass(60).await;
-    running.server.fail("poll", FaultKind::Away);
+    running.server.fail("poll", ChasErrorKind::Unreachable);
     running.server.changed.notify_waiters();
     pass(5).await;
     running.server.faults.lock().unwrap().remove("poll");
     running.server.list(2);
     pass(700).await;
-    assert_eq!(running.node.asking().generation, Some(2));
+    assert_eq!(running.node.last_applied().generation, Some(2));
 }
