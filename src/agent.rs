@@ -18,17 +18,14 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
+use crate::node::link::AgentLink;
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::registry::RegistryConfig;
 use crate::runtime::containerd::{Containerd, ContainerdConfig};
 use crate::writer::Writer;
-use crate::{api, chas, notify, shutdown};
-
-mod node;
-
-use node::link::AgentLink;
+use crate::{api, chas, node, notify, shutdown};
 
 /// How long turns and requests under way may take once the agent is to stop. Whatever is cut off is found by the next
 /// start's first look; systemd kills after 90 s.

@@ -116,6 +116,7 @@ pub struct Deployed {
     pub plan: Vec<Action>,
 }
 
+#[path = "view/plan.rs"]
 mod shown;
 
 pub use shown::{Action, Course, Declared, Explanation, Link, Once, Plan, Replace, Replaced};

@@ -73,6 +73,7 @@ pub mod cause;
 pub mod lookup;
 pub mod metrics;
 pub mod monitor;
+mod node;
 pub mod notify;
 pub mod operator;
 pub mod shutdown;

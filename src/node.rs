@@ -26,12 +26,12 @@ use crate::reconcile::{Handle, Known};
 use crate::runtime::Foreign;
 use crate::writer::Writer;
 
-pub(super) mod link;
+pub(crate) mod link;
 mod plan;
 
 /// The running agent, as the API sees it.
 #[derive(Debug)]
-pub(super) struct AgentNode {
+pub(crate) struct AgentNode {
     writer: Writer,
     handle: Handle,
     monitor: Arc<Monitor>,
@@ -41,7 +41,7 @@ pub(super) struct AgentNode {
 }
 
 impl AgentNode {
-    pub(super) const fn new(
+    pub(crate) const fn new(
         writer: Writer,
         handle: Handle,
         monitor: Arc<Monitor>,

@@ -30,7 +30,7 @@ const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The running agent, as its link to CHaS sees it.
 #[derive(Debug)]
-pub(in crate::agent) struct AgentLink {
+pub(crate) struct AgentLink {
     node: Arc<AgentNode>,
     contact: Arc<Contact>,
     config: Config,
@@ -41,11 +41,7 @@ pub(in crate::agent) struct AgentLink {
 }
 
 impl AgentLink {
-    pub(in crate::agent) fn new(
-        node: Arc<AgentNode>,
-        contact: Arc<Contact>,
-        config: Config,
-    ) -> Self {
+    pub(crate) fn new(node: Arc<AgentNode>, contact: Arc<Contact>, config: Config) -> Self {
         let new_uuid = uuid::Uuid::new_v4().simple().to_string();
         Self {
             node,
@@ -57,7 +53,7 @@ impl AgentLink {
     }
 
     /// Keeps what tells this node apart before CHaS hears of it.
-    pub(in crate::agent) async fn prepare(&self) {
+    pub(crate) async fn prepare(&self) {
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
     }
