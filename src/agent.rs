@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
-use crate::node::link::AgentLink;
+use crate::node::link::{AgentLink, LinkConfig};
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
@@ -167,10 +167,16 @@ fn link(
     boot_id: String,
 ) -> Option<(Link<AgentLink>, Arc<AgentLink>)> {
     let chas = config.chas.as_ref()?;
+    let host = chas.url.host_str();
+    let registered = LinkConfig {
+        node: config.node.clone(),
+        port: config.api.listen.port(),
+        chas_address: host.and_then(|host| host.trim_matches(['[', ']']).parse().ok()),
+    };
     let this = Arc::new(AgentLink::new(
         Arc::clone(node),
         Arc::clone(&contact),
-        config.clone(),
+        registered,
     ));
     let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
     let credentials = Credentials {

@@ -1,47 +1,59 @@
-//! What the link to CHaS sees of the agent: the store for what is pulled, the board for what is reported.
+//! The running agent as its link to CHaS sees it: the store for the set that CHaS lists, the read model for reports.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use state::desired::Record;
 use state::desired::marks;
 use state::desired::pulled::Held;
-use state::desired::{Owner, Record};
 use state::ownership::{PullOutcome, PulledSet};
 use state::plan::{Step, step};
 use state::status::Status;
 use tokio::sync::watch;
 
 use super::{AgentNode, listening, wall_ms};
-use crate::api::{self, View};
 use crate::chas::wire::{
     Aside, Capacity, Content, PendingPrune, Registration, Report, Reported, Resources, Speaks,
     Vitals,
 };
 use crate::chas::{self, Asking, Contact};
-use crate::config::Config;
+use crate::config;
+use crate::lock::lock;
 use crate::monitor::size_text;
-use crate::reconcile::Known;
+use crate::reconcile::Board;
+use crate::view::{HealthView, ManagedView};
 
-/// Of what went wrong lately, so much goes into a report.
+/// The last errors that go into a report.
 const ERRORS_MAX: usize = 5;
-/// How long a set waits for the first look at containerd, before it is asked for again.
+/// How long a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The configured part of the node's registration.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkConfig {
+    /// `node` of the configuration.
+    pub(crate) node: config::Node,
+    /// The port that the agent's own API listens on.
+    pub(crate) port: u16,
+    /// The host of `api.chas_url`, if that is an address.
+    pub(crate) chas_address: Option<IpAddr>,
+}
 
 /// The running agent, as its link to CHaS sees it.
 #[derive(Debug)]
 pub(crate) struct AgentLink {
     node: Arc<AgentNode>,
     contact: Arc<Contact>,
-    config: Config,
-    /// As long as none is stored.
+    config: LinkConfig,
+    /// The identity of this node until one is stored.
     new_uuid: String,
-    /// The newest generation that the node was seen to be as it lists.
+    /// The newest generation of the set with which the node was seen converged.
     applied: Mutex<Option<u64>>,
 }
 
 impl AgentLink {
-    pub(crate) fn new(node: Arc<AgentNode>, contact: Arc<Contact>, config: Config) -> Self {
+    pub(crate) fn new(node: Arc<AgentNode>, contact: Arc<Contact>, config: LinkConfig) -> Self {
         let new_uuid = uuid::Uuid::new_v4().simple().to_string();
         Self {
             node,
@@ -52,7 +64,7 @@ impl AgentLink {
         }
     }
 
-    /// Keeps what tells this node apart before CHaS hears of it.
+    /// Stores the identity of this node, before CHaS hears of it.
     pub(crate) async fn prepare(&self) {
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
@@ -72,7 +84,7 @@ impl AgentLink {
             .write(move |store| store.link(change))
             .await
         {
-            tracing::warn!(%error, "what this node is to CHaS cannot be kept");
+            tracing::warn!(%error, "cannot persist the node identity used with CHaS");
         }
     }
 
@@ -90,35 +102,27 @@ impl AgentLink {
             .unwrap_or_else(|| self.new_uuid.clone())
     }
 
-    fn content(&self, health: &api::Health) -> Content {
+    fn content(&self, health: &HealthView) -> Content {
         let desired = self.node.writer.store().desired();
         let pulled = desired.marks().pulled();
         let observed_generation = pulled.map(|pulled| pulled.version.generation);
         let converged = self.node.converged();
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        if converged {
-            *applied = observed_generation;
-        }
+        let applied_generation = self.applied_generation(converged, observed_generation);
         let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
-        let error = |(_, reason, message): &(_, state::reason::Reason, String)| {
-            format!("{reason}: {message}")
-        };
+        let newest_errors = health.errors.iter().skip(skipped);
         Content {
             status: health.status(),
-            boot_id: self.node.handle.board().clock.boot_id(),
+            boot_id: self.node.board().clock.boot_id(),
             instance_uuid: self.instance_uuid(),
             observed_generation,
             observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
-            applied_generation: *applied,
+            applied_generation,
             converged,
             pending_prune: pending(
                 pulled.and_then(|pulled| Some((pulled.held.as_ref()?, pulled.version.generation))),
             ),
             cordoned: desired.marks().cordoned(),
-            containers: api::Node::containers(&*self.node)
-                .iter()
-                .filter_map(reported)
-                .collect(),
+            containers: self.reported(),
             conflicts: pulled
                 .map(|pulled| pulled.conflicts.clone())
                 .unwrap_or_default(),
@@ -126,8 +130,26 @@ impl AgentLink {
                 .map(|pulled| pulled.rejected.clone())
                 .unwrap_or_default(),
             losses: health.losses.clone(),
-            errors: health.errors.iter().skip(skipped).map(error).collect(),
+            errors: newest_errors
+                .map(|error| format!("{}: {}", error.reason, error.message))
+                .collect(),
         }
+    }
+
+    /// The newest generation with which the node was converged: from now on this one, if it is.
+    fn applied_generation(&self, converged: bool, observed: Option<u64>) -> Option<u64> {
+        let mut applied = lock(&self.applied);
+        if converged {
+            *applied = observed;
+        }
+        *applied
+    }
+
+    /// The managed containers by name, as they are reported.
+    fn reported(&self) -> Vec<Reported> {
+        let mut views: Vec<_> = self.node.managed_containers().collect();
+        views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        views.iter().map(reported).collect()
     }
 }
 
@@ -141,10 +163,15 @@ fn pending(held: Option<(&Held, u64)>) -> Option<PendingPrune> {
     })
 }
 
-fn reported(view: &View) -> Option<Reported> {
-    let record: &Record = view.record.as_ref()?;
-    let condition = &view.condition;
-    Some(Reported {
+/// The newest generation runs.
+fn is_ready(view: &ManagedView) -> bool {
+    view.condition.status == Status::Running
+        && view.applied_generation == Some(view.record.generation)
+}
+
+fn reported(view: &ManagedView) -> Reported {
+    let (record, condition) = (&view.record, &view.condition);
+    Reported {
         id: record.id.to_string(),
         name: record.name.to_string(),
         owner: record.owner,
@@ -152,19 +179,18 @@ fn reported(view: &View) -> Option<Reported> {
         generation: record.generation,
         spec_hash: record.spec_hash.clone(),
         status: condition.status.word(),
-        ready: condition.status == Status::Running
-            && view.applied_generation == Some(record.generation),
+        ready: is_ready(view),
         reason: condition.reason.map(state::reason::Reason::code),
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,
         next_attempt: Aside(
-            view.next_attempt
+            view.next_attempt()
                 .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
         ),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
-    })
+    }
 }
 
 /// The address that this host speaks to others from. No packet is sent.
@@ -188,20 +214,12 @@ fn tenths(percent: f64) -> f64 {
 impl chas::Node for AgentLink {
     fn registration(&self) -> Registration {
         let facts = self.node.monitor.snapshot();
-        let url = self
-            .config
-            .chas
-            .as_ref()
-            .and_then(|chas| chas.url.host_str());
-        let towards = url.and_then(|host| host.trim_matches(['[', ']']).parse().ok());
         let first = || {
-            facts
-                .interfaces
-                .iter()
-                .filter(|i| i.up)
-                .flat_map(|i| &i.addresses)
-                .find(|a| !a.is_loopback())
-                .copied()
+            let mut interfaces = facts.interfaces.iter().filter(|interface| interface.up);
+            interfaces.find_map(|interface| {
+                let mut addresses = interface.addresses.iter().copied();
+                addresses.find(|address| !address.is_loopback())
+            })
         };
         Registration {
             node_id: self.config.node.id.clone(),
@@ -210,16 +228,16 @@ impl chas::Node for AgentLink {
                 .config
                 .node
                 .address
-                .or_else(|| own_address(towards))
+                .or_else(|| own_address(self.config.chas_address))
                 .or_else(first),
-            port: self.config.api.listen.port(),
+            port: self.config.port,
             resources: Capacity {
                 cpu_cores: facts.cpu_cores,
                 memory_total: size_text(facts.memory_total_bytes),
                 disk_total: size_text(facts.disk_total_bytes),
             },
             instance_uuid: self.instance_uuid(),
-            boot_id: self.node.handle.board().clock.boot_id(),
+            boot_id: self.node.board().clock.boot_id(),
             agent_version: env!("CARGO_PKG_VERSION"),
             api: Speaks::default(),
             labels: self.config.node.labels.clone(),
@@ -229,9 +247,9 @@ impl chas::Node for AgentLink {
     fn report(&self) -> Report {
         // Before anything else is looked at: what changes from now on is not in it.
         let up_to_seq = self.node.writer.store().desired().seq();
-        let health = api::Node::health(&*self.node);
+        let health = self.node.health();
         let facts = &health.facts;
-        let since_boot = self.node.handle.board().clock.now().0.as_millis();
+        let since_boot = self.node.board().clock.now().0.as_millis();
         let vitals = Vitals {
             seq: u64::try_from(since_boot).unwrap_or(u64::MAX),
             resources: Resources {
@@ -252,7 +270,7 @@ impl chas::Node for AgentLink {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.node.handle.board().changes()
+        self.node.board().changes()
     }
 
     fn asking(&self) -> Asking {
@@ -281,7 +299,7 @@ impl chas::Node for AgentLink {
         }
         let node_id = self.config.node.id.clone();
         let pulled = self.node.writer.write(move |store| {
-            // The disk may have taken no writes when the agent started. This costs nothing where it is so already.
+            // The disk may have taken no writes when the agent started. This costs nothing where it is stored already.
             store.link(|link| link.node_id = node_id)?;
             let outcome = store.pull(&set, wall_ms(), listening)?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
@@ -325,7 +343,7 @@ impl chas::Node for AgentLink {
     }
 
     async fn met(&self, cluster_size: Option<u64>) {
-        let boot_id = self.node.handle.board().clock.boot_id();
+        let boot_id = self.node.board().clock.boot_id();
         self.note(move |link| {
             link.boot_id = boot_id;
             link.cluster_size = cluster_size.unwrap_or(link.cluster_size);
@@ -335,58 +353,29 @@ impl chas::Node for AgentLink {
 }
 
 impl AgentNode {
-    /// All is as asked, and a look at everything would say so.
+    /// The node is converged: every record is settled, the set is fully applied, and no leftover is left.
     fn converged(&self) -> bool {
-        let (board, desired) = (self.handle.board(), self.writer.store().desired());
-        let now = board.clock.now();
-        let as_asked = |record: &Arc<Record>| {
-            let Known {
-                seen,
-                memory,
-                activity,
-                ..
-            } = board.known(record.id);
-            let memory = memory.of(record);
-            let next = step(record.id, Some(record), &seen, &memory, now);
-            activity.is_none()
-                && next == Step::Settled
-                && !(record.cordoned && seen.instances.is_empty())
-        };
+        let (board, desired) = (self.board(), self.writer.store().desired());
         let pulled = desired.marks().pulled();
         board.reachability().reachable
             && desired.adoption().is_none()
             && pulled.is_none_or(|pulled| pulled.whole && pulled.held.is_none())
-            && desired.records().all(as_asked)
+            && desired.records().all(|record| is_as_asked(board, record))
             && board.leftovers(&desired).is_empty()
     }
+}
 
-    /// The link to CHaS, for `/health`.
-    pub(super) fn link_shown(&self) -> Option<api::Link> {
-        let standing = self.contact.as_ref()?.standing();
-        let desired = self.writer.store().desired();
-        let pulled = desired.marks().pulled();
-        let held = pulled.and_then(|pulled| pulled.held.as_ref());
-        let owned = desired
-            .records()
-            .filter(|record| record.owner == Owner::Chas && !record.removing)
-            .count();
-        Some(api::Link {
-            reachable: standing.reachable,
-            since: standing.since,
-            error: standing.error,
-            registered: standing.registered,
-            identity_conflict: standing.identity_conflict,
-            stale: standing.freshness.stale,
-            age_s: standing.freshness.age_s,
-            fault: standing.freshness.fault.map(|fault| fault.message),
-            generation: pulled.map(|pulled| pulled.version.generation),
-            owned,
-            pending_prune: held
-                .map(|held| held.names().map(ToString::to_string).collect())
-                .unwrap_or_default(),
-            cordoned: desired.marks().cordoned(),
-            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
-            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
-        })
-    }
+/// The container is settled, and nothing is being done for it. One that a cordon keeps from starting is not as asked.
+fn is_as_asked(board: &Board, record: &Record) -> bool {
+    let known = board.known(record.id);
+    let memory = known.memory.of(record);
+    let next = step(
+        record.id,
+        Some(record),
+        &known.seen,
+        &memory,
+        board.clock.now(),
+    );
+    let is_kept_back = record.cordoned && known.seen.instances.is_empty();
+    known.activity.is_none() && next == Step::Settled && !is_kept_back
 }

@@ -1,6 +1,4 @@
-//! What would be done now, from what the reconciler knows: the same steps that it will decide on.
-
-use std::time::SystemTime;
+//! The steps that would be done now, from what the reconciler knows: the same ones that it will decide on.
 
 use state::desired::Record;
 use state::id::ContainerId;
@@ -8,109 +6,100 @@ use state::plan::{Planned, Step, plan};
 use state::reason::Reason;
 
 use super::AgentNode;
-use crate::api::{Action, Course, Explanation, Plan};
-use crate::reconcile::{Board, Known};
+use super::queries::moment;
+use crate::reconcile::Board;
+use crate::view::{ContainerPlanView, ExplanationView, Moment, PlanView, StepView};
 
-/// What would be done for a record, which may not be stored yet.
-pub(super) fn course(board: &Board, record: &Record) -> Course {
-    let Known { seen, memory, .. } = board.known(record.id);
-    let planned = plan(record.id, Some(record), &seen, &memory, board.clock.now());
-    Course {
+/// The steps for a record, which may not be stored yet.
+pub(super) fn container_plan(board: &Board, record: &Record) -> ContainerPlanView {
+    ContainerPlanView {
         id: record.id,
         name: Some(record.name.clone()),
-        steps: actions(board, planned),
+        steps: steps(board, record.id, Some(record)),
     }
 }
 
-fn actions(board: &Board, planned: Vec<Planned>) -> Vec<Action> {
-    let action = |Planned {
-                      step,
-                      instance,
-                      why,
-                  }| {
-        let until = match step {
-            Step::Wait(until) => Some(board.clock.wall(until)),
-            Step::Settled
-            | Step::Pull
-            | Step::Launch
-            | Step::Stop(_)
-            | Step::Remove(_)
-            | Step::Finish(_)
-            | Step::Forget => None,
-        };
-        Action {
-            word: step.word(),
-            instance,
-            why,
-            until,
-        }
+fn steps(board: &Board, id: ContainerId, record: Option<&Record>) -> Vec<StepView> {
+    let known = board.known(id);
+    let now = moment(&board.clock);
+    let planned = plan(id, record, &known.seen, &known.memory, now.boot);
+    planned.into_iter().map(|step| shown(step, now)).collect()
+}
+
+fn shown(planned: Planned, now: Moment) -> StepView {
+    let until = match planned.step {
+        Step::Wait(until) => Some(now.wall_at(until)),
+        Step::Settled
+        | Step::Pull
+        | Step::Launch
+        | Step::Stop(_)
+        | Step::Remove(_)
+        | Step::Finish(_)
+        | Step::Forget => None,
     };
-    planned.into_iter().map(action).collect()
+    StepView {
+        word: planned.step.word(),
+        instance: planned.instance,
+        why: planned.why,
+        until,
+    }
 }
 
 impl AgentNode {
-    /// containerd does not answer, and why.
-    pub(super) fn away(&self) -> Option<String> {
-        let reachability = self.handle.board().reachability();
+    /// The sentence that is shown while containerd is unreachable.
+    pub(super) fn unreachable(&self) -> Option<String> {
+        let reachability = self.board().reachability();
         let error = reachability.error.unwrap_or_default();
         (!reachability.reachable)
             .then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
     }
 
-    /// Why the reconciler does nothing at the moment.
+    /// The cause for which the reconciler does nothing at the moment.
     fn blocked(&self) -> Option<String> {
         let is_adopting = self.writer.store().desired().adoption().is_some();
-        let adopting = || {
-            is_adopting
-                .then(|| "the desired state is being rebuilt from what containerd holds".to_owned())
-        };
-        self.away().or_else(adopting)
+        let adopting = || "the desired state is being rebuilt from what containerd holds";
+        self.unreachable()
+            .or_else(|| is_adopting.then(adopting).map(ToOwned::to_owned))
     }
 
-    pub(super) fn whole_plan(&self) -> Plan {
+    /// The steps for every record and every leftover.
+    pub(super) fn plan(&self) -> PlanView {
         let desired = self.writer.store().desired();
-        let board = self.handle.board();
+        let board = self.board();
         let mut containers: Vec<_> = desired
             .records()
-            .map(|record| course(board, record))
+            .map(|record| container_plan(board, record))
             .collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
-        let leftovers = board.leftovers(&desired).into_iter().map(|(id, seen)| {
-            let steps = actions(
-                board,
-                plan(id, None, &seen, &board.known(id).memory, board.clock.now()),
-            );
-            Course {
-                id,
-                name: None,
-                steps,
-            }
+        let leftovers = board.leftovers(&desired).into_keys();
+        let leftovers = leftovers.map(|id| ContainerPlanView {
+            id,
+            name: None,
+            steps: steps(board, id, None),
         });
-        Plan {
+        PlanView {
             containers,
             leftovers: leftovers.collect(),
             blocked: self.blocked(),
         }
     }
 
-    pub(super) fn explanation(&self, id: ContainerId) -> Option<Explanation> {
+    /// The cause for which a container is where it is. `None`: there is no such managed container.
+    pub(super) fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
         let desired = self.writer.store().desired();
         let record = desired.get(id)?;
-        let Known {
-            seen,
-            memory,
-            activity,
-            ..
-        } = self.handle.board().known(id);
-        Some(Explanation {
-            view: self.view(record),
-            next: course(self.handle.board(), record).steps.into_iter().next(),
-            seen,
-            memory: memory.of(record),
-            activity,
+        let known = self.board().known(id);
+        Some(ExplanationView {
+            container: self.managed(record),
+            next: container_plan(self.board(), record)
+                .steps
+                .into_iter()
+                .next(),
+            seen: known.seen,
+            memory: known.memory.of(record),
+            activity: known.activity,
             blocked: self.blocked(),
             suppressed: desired.marks().suppressed().get(&record.name).cloned(),
-            now: (self.handle.board().clock.now(), SystemTime::now()),
         })
     }
 }

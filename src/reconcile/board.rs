@@ -1,7 +1,7 @@
 //! What the reconciler knows, for those who show it, and the clock that it goes by.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use state::id::ContainerId;
@@ -12,6 +12,7 @@ use state::status::Activity;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::runtime::{Foreign, PullProgress};
 
 /// Errors kept for `/health`.
@@ -112,10 +113,6 @@ pub struct Board {
     changes: watch::Sender<u64>,
     /// The time everything is measured in.
     pub clock: Clock,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Board {

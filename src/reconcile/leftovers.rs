@@ -6,7 +6,8 @@ use state::desired::set::Desired;
 use state::id::ContainerId;
 use state::observed::Seen;
 
-use super::board::{Board, lock};
+use super::board::Board;
+use crate::lock::lock;
 
 impl Board {
     /// What was found of containers that have no record. Nothing, while what has none is not known to be unwanted.

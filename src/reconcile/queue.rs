@@ -1,12 +1,14 @@
 //! When a container has its turn: never two at once, never late, and the earliest of what was asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use state::id::ContainerId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+
+use crate::lock::lock;
 
 #[derive(Debug)]
 struct Entry {
@@ -25,7 +27,7 @@ pub struct Queue {
 
 impl Queue {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Asks for a turn now. During a turn, for another one right after it.

@@ -9,7 +9,7 @@ use state::ownership::answers::{Answer, Outcome};
 use state::status::Status;
 
 use super::{Fake, ask, get, named, nginx, problem, send, view};
-use crate::api::{Node as _, Refusal};
+use crate::api::{NodeApi as _, Refusal};
 
 const PATH: &str = "/desired-state";
 

@@ -1,0 +1,196 @@
+//! Containers, the node's health and its link, read from the store and the board: every answer comes from memory.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use state::desired::{Owner, Record};
+use state::id::ContainerId;
+use state::observed::{Seen, Task};
+use state::ownership;
+use state::reason::Reason;
+use state::status::{Condition, Status, condition};
+
+use super::AgentNode;
+use crate::reconcile::{Clock, Known};
+use crate::runtime::Foreign;
+use crate::view::{
+    ContainerView, ErrorView, FindError, Found, HealthView, LinkView, ManagedView, Moment,
+    PushSetView, UnmanagedView, find,
+};
+
+impl AgentNode {
+    /// Every container: the managed ones by name, then the unmanaged.
+    pub(super) fn containers(&self) -> Vec<ContainerView> {
+        let mut views: Vec<_> = self.managed_containers().collect();
+        views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        let managed = views.into_iter().map(Box::new).map(ContainerView::Managed);
+        let unmanaged = self.unmanaged().into_iter().map(ContainerView::Unmanaged);
+        managed.chain(unmanaged).collect()
+    }
+
+    /// Every managed container, by id.
+    pub(super) fn managed_containers(&self) -> impl Iterator<Item = ManagedView> {
+        let desired = self.writer.store().desired();
+        let records: Vec<_> = desired.records().cloned().collect();
+        records.into_iter().map(|record| self.managed(&record))
+    }
+
+    /// The managed container with this id.
+    pub(super) fn container(&self, id: ContainerId) -> Option<ManagedView> {
+        let desired = self.writer.store().desired();
+        desired.get(id).map(|record| self.managed(record))
+    }
+
+    /// The container that a text names.
+    pub(super) fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+        let desired = self.writer.store().desired();
+        Ok(match find(&desired, &self.unmanaged(), name)? {
+            Found::Managed(record) => ContainerView::Managed(Box::new(self.managed(&record))),
+            Found::Unmanaged(view) => ContainerView::Unmanaged(view),
+        })
+    }
+
+    /// The container that a record asks for. The record may not be stored yet.
+    pub(super) fn managed(&self, record: &Arc<Record>) -> ManagedView {
+        let mut known = self.board().known(record.id);
+        // The board is older than the record until the turn that the change woke has taken its first look.
+        known.memory = known.memory.of(record);
+        let taken = moment(&self.board().clock);
+        let exit = known.memory.last_exit.as_ref();
+        let finished = record.finished.as_ref();
+        let finished_at =
+            finished.map(|end| SystemTime::UNIX_EPOCH + Duration::from_millis(end.at_ms));
+        ManagedView {
+            condition: self.shown_condition(record, &known),
+            taken,
+            started: known.memory.started.map(|at| taken.wall_at(at)),
+            finished: exit.map(|exit| exit.at).or(finished_at),
+            exit_code: exit
+                .map(|exit| exit.code)
+                .or(finished.map(|finished| finished.code)),
+            restart_count: known.memory.restart_count,
+            pull: known.pull.as_ref().map(|progress| progress.get()),
+            applied_generation: applied_generation(&known.seen),
+            record: Arc::clone(record),
+        }
+    }
+
+    /// The verdict that is shown: the container's condition, or that containerd is unreachable while it is pending.
+    fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
+        let mut condition = condition(record, &known.seen, &known.memory, known.activity);
+        // Nothing of it has failed: nothing can be tried.
+        if condition.status == Status::Pending
+            && condition.reason.is_none()
+            && let Some(unreachable) = self.unreachable()
+        {
+            condition.reason = Some(Reason::RuntimeUnavailable);
+            condition.message = Some(unreachable);
+        }
+        condition
+    }
+
+    fn unmanaged(&self) -> Vec<UnmanagedView> {
+        let foreign = self.board().foreign();
+        foreign.into_iter().map(unmanaged).collect()
+    }
+
+    /// The set owned by push.
+    pub(super) fn push_set(&self) -> PushSetView {
+        let desired = self.writer.store().desired();
+        PushSetView {
+            records: ownership::push_set(&desired).into_iter().cloned().collect(),
+            etag: ownership::etag(&desired),
+        }
+    }
+
+    /// The node's health.
+    pub(super) fn health(&self) -> HealthView {
+        let reachability = self.board().reachability();
+        let statuses: Vec<_> = self
+            .managed_containers()
+            .map(|view| view.condition.status)
+            .collect();
+        let is_settled = |status: &Status| matches!(status, Status::Running | Status::Stopped);
+        let running = statuses.iter().filter(|&&status| status == Status::Running);
+        let unsettled = statuses.iter().filter(|status| !is_settled(status));
+        let store = self.writer.store();
+        let adoption = store.desired().adoption();
+        HealthView {
+            facts: self.monitor.snapshot(),
+            running: running.count(),
+            unsettled: unsettled.count(),
+            containerd: reachability.reachable,
+            containerd_since: reachability.since,
+            containerd_error: reachability.error,
+            writable: store.is_writable(),
+            rebuilding: adoption.is_some_and(|adoption| !adoption.is_new),
+            losses: store.losses().to_vec(),
+            errors: self.errors(),
+            link: self.link_view(),
+        }
+    }
+
+    fn errors(&self) -> Vec<ErrorView> {
+        let troubles = self.board().troubles().into_iter();
+        let shown = troubles.map(|trouble| ErrorView {
+            at: trouble.at,
+            reason: trouble.reason,
+            message: trouble.message,
+        });
+        shown.collect()
+    }
+
+    /// The link to CHaS. `None`: none is configured.
+    fn link_view(&self) -> Option<LinkView> {
+        let standing = self.contact.as_ref()?.standing();
+        let desired = self.writer.store().desired();
+        let pulled = desired.marks().pulled();
+        let held = pulled.and_then(|pulled| pulled.held.as_ref());
+        let is_owned = |record: &&Arc<Record>| record.owner == Owner::Chas && !record.removing;
+        Some(LinkView {
+            reachable: standing.reachable,
+            since: standing.since,
+            error: standing.error,
+            registered: standing.registered,
+            identity_conflict: standing.identity_conflict,
+            stale: standing.freshness.stale,
+            age_s: standing.freshness.age_s,
+            fault: standing.freshness.fault.map(|fault| fault.message),
+            generation: pulled.map(|pulled| pulled.version.generation),
+            owned: desired.records().filter(is_owned).count(),
+            pending_prune: held
+                .map(|held| held.names().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            cordoned: desired.marks().cordoned(),
+            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
+            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
+        })
+    }
+}
+
+pub(super) fn moment(clock: &Clock) -> Moment {
+    Moment {
+        boot: clock.now(),
+        wall: SystemTime::now(),
+    }
+}
+
+/// The newest generation that runs.
+fn applied_generation(seen: &Seen) -> Option<u64> {
+    let mut newest_first = seen.instances.iter().rev();
+    newest_first
+        .find(|(_, instance)| matches!(instance.task, Task::Running { .. }))
+        .map(|(generation, _)| *generation)
+}
+
+fn unmanaged(foreign: Foreign) -> UnmanagedView {
+    UnmanagedView {
+        id: foreign.id,
+        image: foreign.image,
+        status: if foreign.running {
+            Status::Running
+        } else {
+            Status::Stopped
+        },
+    }
+}
