@@ -28,6 +28,7 @@
 //!   outside [`api::error`] makes a failure into a status code, nothing but `main` ends the process.
 //! - No decision uses the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
 //! - [`metrics`] knows nothing of ours: whoever counts names what it counted, in words of closed sets.
+//! - [`journal`] takes each fact once ([`state::event`]), and is the only one to log, count and keep it.
 //! - Only [`agent`] knows everything: it builds the rooms, starts them, and stops them in order. No container is stopped
 //!   when the agent is.
 //!
@@ -72,6 +73,7 @@ pub mod config;
 
 pub mod backoff;
 pub mod cause;
+pub mod journal;
 mod lock;
 pub mod lookup;
 pub mod metrics;

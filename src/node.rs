@@ -1,4 +1,5 @@
-//! The running agent as its interfaces see it: the store for what is desired, the reconciler's board for what is known.
+//! The running agent as its interfaces see it: the store for what is desired, the reconciler's board for what is
+//! known, the journal for what happened.
 //!
 //! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is the side that CHaS sees.
 //! It starts no container.
@@ -10,6 +11,7 @@ use std::time::SystemTime;
 use state::desired::PortBinding;
 
 use crate::chas::Contact;
+use crate::journal::Journal;
 use crate::monitor::Monitor;
 use crate::network;
 use crate::reconcile::{Board, Handle};
@@ -27,6 +29,7 @@ mod tests;
 pub(crate) struct AgentNode {
     writer: Writer,
     handle: Handle,
+    journal: Journal,
     monitor: Arc<Monitor>,
     logs_dir: PathBuf,
     /// `None`: no CHaS is configured.
@@ -37,6 +40,7 @@ impl AgentNode {
     pub(crate) const fn new(
         writer: Writer,
         handle: Handle,
+        journal: Journal,
         monitor: Arc<Monitor>,
         logs_dir: PathBuf,
         contact: Option<Arc<Contact>>,
@@ -44,6 +48,7 @@ impl AgentNode {
         Self {
             writer,
             handle,
+            journal,
             monitor,
             logs_dir,
             contact,

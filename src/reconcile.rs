@@ -1,4 +1,4 @@
-//! Carries out what [`state::plan`] decides, for ever: one step, then another look.
+//! Carries out the steps that [`state::plan`] decides on, for ever: one step, then another look.
 //!
 //! [`queue`] says *when* a container has its turn, the plan *what* is done in it, the [`Runtime`] *how*. Whoever wakes a
 //! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::event::{Event, EventKind};
 use state::id::ContainerId;
 use state::plan::{Step, step};
 use state::reason::Reason;
@@ -15,17 +16,18 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff;
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 use crate::runtime::{Runtime, RuntimeEvent};
 use crate::writer::Writer;
 use queue::Queue;
 
 mod board;
+mod execute;
 mod leftovers;
 pub mod queue;
 mod turn;
 
-pub use board::{Board, Clock, Known, Reachability, Trouble};
+pub use board::{Board, Clock, Fact, Known, Reachability};
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
 const EVENTS_MAX: usize = 4096;
@@ -70,20 +72,26 @@ pub struct Reconciler<R> {
     /// The runtime is (again) there: what happened before is unknown.
     look_at_all: Notify,
     resync_interval: Duration,
-    metrics: Metrics,
+    journal: Journal,
     /// Draws a wait between nothing and the one given.
     draw: fn(Duration) -> Duration,
 }
 
 impl<R: Runtime> Reconciler<R> {
-    /// A reconciler that has not begun. A whole look at everything is taken every `resync_interval`.
+    /// A reconciler that has not begun. Everything is looked at every `resync_interval`.
     #[must_use]
-    pub fn new(runtime: Arc<R>, writer: Writer, clock: Clock, resync_interval: Duration) -> Self {
+    pub fn new(
+        runtime: Arc<R>,
+        writer: Writer,
+        journal: Journal,
+        clock: Clock,
+        resync_interval: Duration,
+    ) -> Self {
         let board = Arc::new(Board::new(clock));
         for (id, memory) in writer.store().memories(&clock.boot_id()) {
             board.update(id, |known| known.memory = memory);
         }
-        let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
+        let (queue, look_at_all) = (Arc::default(), Notify::new());
         let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
         Self {
             runtime,
@@ -92,7 +100,7 @@ impl<R: Runtime> Reconciler<R> {
             board,
             look_at_all,
             resync_interval,
-            metrics,
+            journal,
             draw,
         }
     }
@@ -101,12 +109,6 @@ impl<R: Runtime> Reconciler<R> {
     #[must_use]
     pub fn drawing(self, draw: fn(Duration) -> Duration) -> Self {
         Self { draw, ..self }
-    }
-
-    /// Counts what it does in `metrics`.
-    #[must_use]
-    pub fn counting(self, metrics: Metrics) -> Self {
-        Self { metrics, ..self }
     }
 
     /// What others hold of it.
@@ -148,7 +150,7 @@ impl<R: Runtime> Reconciler<R> {
                 Some(hint) = hints.recv() => match hint {
                     RuntimeEvent::Changed(id) => this.queue.wake(id),
                     RuntimeEvent::Connected => this.look_at_all.notify_one(),
-                    RuntimeEvent::Disconnected => this.board.reached(Some("the connection broke".to_owned())),
+                    RuntimeEvent::Disconnected => this.unreachable("the connection broke"),
                 },
                 (id, interrupt) = this.queue.next() => {
                     let turn = Arc::clone(&this);
@@ -179,11 +181,11 @@ impl<R: Runtime> Reconciler<R> {
         let listing = match self.runtime.list().await {
             Ok(listing) => listing,
             Err(error) => {
-                self.board.reached(Some(error.to_string()));
+                self.unreachable(&error.to_string());
                 return false;
             }
         };
-        self.board.reached(None);
+        self.reached();
         self.board.set_foreign(listing.foreign);
         if self.writer.store().desired().adoption().is_some() {
             self.adopt().await;
@@ -224,41 +226,54 @@ impl<R: Runtime> Reconciler<R> {
         true
     }
 
-    /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt.
+    /// Notes that the runtime answers.
+    fn reached(&self) {
+        if self.board.reached(None) {
+            self.journal.record(EventKind::RuntimeReached);
+        }
+    }
+
+    /// Notes that the runtime does not answer.
+    fn unreachable(&self, error: &str) {
+        if self.board.reached(Some(error.to_owned())) {
+            self.journal
+                .record(Event::from(EventKind::RuntimeLost).saying(error));
+        }
+    }
+
+    /// Takes in the runtime's copies of records, after the state was begun or rebuilt.
     async fn adopt(&self) {
         let copies = match self.runtime.salvage().await {
             Ok(copies) => copies,
             Err(error) => {
-                return tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");
+                let unread = Event::from(EventKind::RebuildFailed).saying(error.to_string());
+                return self.journal.record(unread);
             }
         };
         match self.writer.write(move |store| store.adopt(&copies)).await {
             Ok(taken) => {
                 for line in taken {
-                    tracing::warn!(%line, "the state was rebuilt");
-                    self.board.trouble(Reason::StateLost, line);
+                    let rebuilt = Event::from(EventKind::StateRebuilt).because(Reason::StateLost);
+                    self.journal.record(rebuilt.saying(line));
                 }
             }
             Err(error) => {
-                let error = turn::full_text(&error);
-                tracing::warn!(%error, "the state cannot be rebuilt yet");
-                self.board.trouble(Reason::DiskFull, error);
+                let failed = Event::from(EventKind::RebuildFailed).because(Reason::DiskFull);
+                self.journal.record(failed.saying(turn::full_text(&error)));
             }
         }
     }
 
     async fn sweep(&self, wanted: Vec<Record>) {
         match self.runtime.sweep(&wanted).await {
-            Ok(swept) => swept
-                .removed
-                .iter()
-                .for_each(|line| tracing::info!(what = %line, "swept")),
+            Ok(swept) if swept.removed.is_empty() => {}
+            Ok(swept) => self.journal.record(EventKind::LeftoversSwept {
+                removed: swept.removed.into_iter().collect(),
+            }),
             Err(error) => {
-                tracing::warn!(%error, "could not sweep");
-                self.board.trouble(
-                    Reason::RemoveFailed,
-                    format!("leftovers could not be taken away: {error}"),
-                );
+                let failed = Event::from(EventKind::SweepFailed).because(Reason::RemoveFailed);
+                let message = format!("leftovers could not be removed: {error}");
+                self.journal.record(failed.saying(message));
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The one way to the store for whoever may not block: each change on a thread of its own, to its end even if the caller goes
-//! away, and the copies beside it brought up to date soon after.
+//! away; and the copies beside the store, brought up to date soon after.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use state::event::EventKind;
 use state::id::ContainerId;
 use state::memory::Remembered;
 use state::store::{Store, StoreError};
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 
 /// Copies are written at most this often: a hundred deploys in a second cost ten of them.
 const COPY_SPACING: Duration = Duration::from_millis(100);
@@ -21,7 +22,7 @@ const COPY_SHARE: u32 = 10;
 /// A disk that did not take a copy is asked again.
 const COPY_RETRY: Duration = Duration::from_secs(5);
 
-/// Where the store's blocking is done.
+/// The thread on which the store blocks.
 #[derive(Clone, Debug)]
 enum Place {
     /// On a thread, for whose end the tracker waits.
@@ -30,11 +31,11 @@ enum Place {
     Here(fn() -> Duration),
 }
 
-/// The store, as those have it who change it.
+/// The store, for those who change it.
 #[derive(Clone, Debug)]
 pub struct Writer {
     store: Arc<Store>,
-    metrics: Metrics,
+    journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
 }
@@ -42,10 +43,10 @@ pub struct Writer {
 impl Writer {
     /// A writer whose changes `tracker` waits for.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Metrics, tracker: TaskTracker) -> Self {
+    pub fn new(store: Arc<Store>, journal: Journal, tracker: TaskTracker) -> Self {
         Self {
             store,
-            metrics,
+            journal,
             place: Place::Thread(tracker),
             copy_due: Arc::default(),
         }
@@ -53,22 +54,22 @@ impl Writer {
 
     /// A writer for simulations: it writes on the caller's thread, and every change takes two `pause`s.
     #[must_use]
-    pub fn simulated(store: Arc<Store>, pause: fn() -> Duration) -> Self {
+    pub fn simulated(store: Arc<Store>, journal: Journal, pause: fn() -> Duration) -> Self {
         Self {
             store,
-            metrics: Metrics::new(),
+            journal,
             place: Place::Here(pause),
             copy_due: Arc::default(),
         }
     }
 
-    /// The store, to look at.
+    /// The store, to read.
     #[must_use]
     pub const fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
-    /// Changes the store. Whoever has to be told of the change is told inside of it, since the caller may be gone by then.
+    /// Changes the store. Whoever is to hear of the change is told inside of it, since the caller may be gone by then.
     ///
     /// # Errors
     /// The change's own.
@@ -76,11 +77,13 @@ impl Writer {
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (metrics, copy_due) = (self.metrics.clone(), Arc::clone(&self.copy_due));
+        let (journal, copy_due) = (self.journal.clone(), Arc::clone(&self.copy_due));
         let timed = move |store: &Store| {
             let began = Instant::now();
             let written = change(store);
-            metrics.written(began.elapsed());
+            journal.record(EventKind::StoreWritten {
+                took: began.elapsed(),
+            });
             copy_due.notify_one();
             written
         };
@@ -89,7 +92,7 @@ impl Writer {
             .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
-    /// Keeps what is remembered of a container over a restart of the agent. It is no promise, and costs no sync.
+    /// Keeps a container's history over a restart of the agent. No promise: it costs no sync.
     pub async fn remember(&self, id: ContainerId, remembered: Remembered) {
         let _lost_with_the_thread = self
             .run(move |store| store.remember(id, Some(&remembered)))
@@ -129,7 +132,7 @@ impl Writer {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::warn!(%error, "the copy of the desired state cannot be written; it is tried again");
+                        tracing::warn!(%error, "copy of the desired state not written, retrying");
                     }
                     self.copy_due.notify_one();
                     COPY_RETRY

@@ -131,11 +131,13 @@ impl AgentNode {
     }
 
     fn errors(&self) -> Vec<ErrorView> {
-        let troubles = self.board().troubles().into_iter();
-        let shown = troubles.map(|trouble| ErrorView {
-            at: trouble.at,
-            reason: trouble.reason,
-            message: trouble.message,
+        let entries = self.journal.errors().into_iter();
+        let shown = entries.filter_map(|entry| {
+            Some(ErrorView {
+                at: entry.at,
+                reason: entry.event.reason?,
+                message: entry.event.text(),
+            })
         });
         shown.collect()
     }

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::api::{NodeApi as _, Refusal};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::memory::MemoryRuntime;
@@ -55,10 +56,12 @@ async fn agent() -> Agent {
         TaskTracker::new(),
         CancellationToken::new(),
     );
-    let writer = Writer::new(store, Metrics::new(), tracker.clone());
+    let journal = Journal::new(Metrics::new());
+    let writer = Writer::new(store, journal.clone(), tracker.clone());
     let reconciler = Reconciler::new(
         Arc::clone(&runtime),
         writer.clone(),
+        journal.clone(),
         Clock::start(),
         Duration::from_hours(1),
     );
@@ -66,6 +69,7 @@ async fn agent() -> Agent {
     let node = AgentNode::new(
         writer,
         reconciler.handle(),
+        journal,
         monitor,
         directory.path().join("logs"),
         None,

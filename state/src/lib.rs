@@ -16,6 +16,7 @@
 )]
 
 pub mod assign;
+pub mod event;
 pub mod guard;
 pub mod id;
 pub mod memory;

@@ -12,7 +12,7 @@ use crate::spec::RestartPolicy;
 
 mod ahead;
 
-pub use ahead::{Planned, plan};
+pub use ahead::{Planned, STEPS_MAX, plan};
 
 /// One step towards what is wanted. Each may be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq)]

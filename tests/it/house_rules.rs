@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// What each room at the top may use of the others. Whatever is not here may use nothing.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 15] = [
     (
         "main",
         &["agent", "cli", "config", "logs", "operator", "telemetry"],
@@ -16,12 +16,13 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "cause",
             "chas",
             "config",
+            "journal",
             "logs",
             "metrics",
             "monitor",
             "network",
-            "notify",
             "node",
+            "notify",
             "reconcile",
             "runtime",
             "shutdown",
@@ -35,6 +36,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "cause",
             "chas",
             "config",
+            "journal",
             "lock",
             "logs",
             "metrics",
@@ -51,11 +53,12 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("chas", &["backoff", "cause", "config", "lookup", "metrics"]),
     ("cli", &["config"]),
     ("telemetry", &["config"]),
+    ("journal", &["lock", "metrics"]),
     (
         "reconcile",
-        &["backoff", "lock", "metrics", "runtime", "writer"],
+        &["backoff", "journal", "lock", "runtime", "writer"],
     ),
-    ("writer", &["metrics"]),
+    ("writer", &["journal"]),
     (
         "runtime",
         &["backoff", "cause", "logs", "lookup", "network"],

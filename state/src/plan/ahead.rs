@@ -7,8 +7,9 @@ use crate::id::{ContainerId, InstanceName};
 use crate::memory::{BootTime, Memory};
 use crate::observed::{Instance, Seen, Task};
 
-/// As many as the reconciler does in one turn.
-const STEPS_MAX: usize = 20;
+/// Steps of one turn. The longest way, a change of two generations with a lost image, takes ten; more is a fault of ours
+/// and must not keep a processor busy.
+pub const STEPS_MAX: usize = 20;
 
 /// A step that would be done, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
