@@ -17,21 +17,21 @@ pub(super) fn write(event: &Event) {
         EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
         EventKind::TurnExhausted => exhausted(container),
         EventKind::ContainerExited { code } => {
-            debug!(container, exit_code = code, "container exited");
+            debug!(%container, exit_code = code, "container exited");
         }
-        EventKind::ContainerRestarted => debug!(container, "container restarted"),
+        EventKind::ContainerRestarted => debug!(%container, "container restarted"),
         EventKind::ImagePulled {
             received_bytes,
             complete,
-        } => debug!(container, received_bytes, complete, "image pull ended"),
+        } => debug!(%container, received_bytes, complete, "image pull ended"),
         EventKind::RuntimeReached => info!("containerd reached"),
-        EventKind::RuntimeLost => warn!(error, "containerd unreachable, retrying"),
-        EventKind::StateRebuilt => warn!(line = error, "state rebuilt"),
-        EventKind::RebuildFailed => warn!(error, "state not rebuilt, retrying"),
+        EventKind::RuntimeLost => warn!(%error, "containerd unreachable, retrying"),
+        EventKind::StateRebuilt => warn!(line = %error, "state rebuilt"),
+        EventKind::RebuildFailed => warn!(%error, "state not rebuilt, retrying"),
         EventKind::LeftoversSwept { removed } => removed
             .iter()
             .for_each(|what| info!(%what, "leftover removed")),
-        EventKind::SweepFailed => warn!(error, "leftovers not removed, retrying"),
+        EventKind::SweepFailed => warn!(%error, "leftovers not removed, retrying"),
         EventKind::NodeRegistered { cluster_size } => info!(cluster_size, "node registered"),
         EventKind::LinkReached => info!("CHaS reached"),
         EventKind::LinkLost => link_lost(error),
@@ -58,35 +58,36 @@ pub(super) fn write(event: &Event) {
 fn finished(container: &str, step: &Step, took: Duration) {
     let ms = took.as_millis();
     if matches!(step, Step::Finish(_) | Step::Forget) {
-        debug!(container, %step, ms, "step finished");
+        debug!(%container, %step, ms, "step finished");
     } else {
-        info!(container, %step, ms, "step finished");
+        info!(%container, %step, ms, "step finished");
     }
 }
 
 fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
-    let (message, retry_in_ms) = (event.message.as_deref(), retry_in.as_millis());
-    let reason = event.reason.map(Reason::code);
-    warn!(container, %step, reason, message, retry_in_ms, "step failed, retrying");
+    let message = event.message.as_deref().unwrap_or_default();
+    let reason = event.reason.map_or("unknown", Reason::code);
+    let retry_in_ms = retry_in.as_millis();
+    warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
 }
 
 fn exhausted(container: &str) {
     error!(
-        container,
+        %container,
         "reconcile made {STEPS_MAX} steps without settling; pausing 1s (please report)"
     );
 }
 
 fn link_lost(error: &str) {
     warn!(
-        error,
+        %error,
         "CHaS unreachable; running containers are unaffected; retrying"
     );
 }
 
 fn identity_conflict(error: &str) {
     error!(
-        error,
+        %error,
         "another node has this node's id; nothing from CHaS is applied, running containers are \
          unaffected; give this node another node.id"
     );
@@ -105,6 +106,7 @@ fn unconfirmed(generation: u64, names: &[String]) {
 fn set_rejected(code: &str, error: &str) {
     warn!(
         code,
-        error, "answer of CHaS rejected; the desired state applied before stays in force"
+        %error,
+        "answer of CHaS rejected; the desired state applied before stays in force"
     );
 }
