@@ -21,7 +21,7 @@ use crate::monitor::Monitor;
 use crate::network::{Network, NetworkConfig};
 use crate::node::AgentNode;
 use crate::node::link::{AgentLink, LinkConfig};
-use crate::reconcile::{Clock, Reconciler};
+use crate::reconcile::{Clock, Handle, Reconciler};
 use crate::runtime::containerd::client::Client;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::registry::RegistryConfig;
@@ -63,6 +63,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 struct Rooms {
     network: Arc<Network>,
     reconciler: Reconciler<Containerd>,
+    handle: Handle,
     writer: Writer,
     monitor: Arc<Monitor>,
     /// `None`: no CHaS is configured.
@@ -101,6 +102,7 @@ impl Rooms {
         let scraped = config.monitoring.metrics_enabled.then_some(metrics);
         Ok(Self {
             network,
+            handle: reconciler.handle(),
             reconciler,
             writer,
             monitor,
@@ -118,7 +120,8 @@ impl Rooms {
     ) -> axum::Router {
         let reconciling = begin(self.reconciler, self.network, stop.clone(), tracker.clone());
         tracker.spawn(reconciling);
-        tracker.spawn(self.writer.keep_copies(stop.clone()));
+        tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
+        tracker.spawn(self.writer.clone().keep_asking(stop.clone()));
         if let Some((node, link)) = self.link {
             let stop = stop.clone();
             tracker.spawn(async move {
@@ -129,8 +132,9 @@ impl Rooms {
         let (monitor, interval) = (self.monitor, config.monitoring.health_interval);
         let sampling = stop.clone();
         tracker.spawn(async move { monitor.run(interval, sampling).await });
-        // That it has its turn among the others is the sign of life.
-        tracker.spawn(notify::watchdog(|| true, stop.clone()));
+        let (handle, writer) = (self.handle, self.writer);
+        let stalled = move || handle.stalled().or_else(|| writer.stalled());
+        tracker.spawn(notify::watchdog(stalled, stop.clone()));
         self.router
     }
 }

@@ -19,11 +19,13 @@ use crate::backoff;
 use crate::journal::Journal;
 use crate::runtime::{Runtime, RuntimeEvent};
 use crate::writer::Writer;
+use liveness::Liveness;
 use queue::Queue;
 
 mod board;
 mod execute;
 mod leftovers;
+mod liveness;
 pub mod queue;
 mod turn;
 
@@ -34,11 +36,12 @@ const EVENTS_MAX: usize = 4096;
 /// How soon after a failed listing the next one is tried.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
 
-/// The part of the reconciler that others hold: it wakes containers, and shows what is known.
+/// The part of the reconciler that others hold: it wakes containers, shows the board, and says whether turns make progress.
 #[derive(Clone, Debug)]
 pub struct Handle {
     queue: Arc<Queue>,
     board: Arc<Board>,
+    liveness: Arc<Liveness>,
 }
 
 impl Handle {
@@ -49,26 +52,27 @@ impl Handle {
         self.board.changed();
     }
 
-    /// What the reconciler knows.
+    /// The board.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
 
-    /// How many containers have a turn or wait for one.
+    /// The number of containers that have a turn or wait for one.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 }
 
-/// The reconciler: everything it needs, and nothing of what it knows.
+/// The reconciler: everything it needs; all that it knows is on the board.
 #[derive(Debug)]
 pub struct Reconciler<R> {
     runtime: Arc<R>,
     writer: Writer,
     queue: Arc<Queue>,
     board: Arc<Board>,
+    liveness: Arc<Liveness>,
     /// The runtime is (again) there: what happened before is unknown.
     look_at_all: Notify,
     resync_interval: Duration,
@@ -98,6 +102,7 @@ impl<R: Runtime> Reconciler<R> {
             writer,
             queue,
             board,
+            liveness: Arc::default(),
             look_at_all,
             resync_interval,
             journal,
@@ -105,18 +110,19 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Takes what is random in its waits from `draw`, for simulations.
+    /// The same, with the random part of its waits from `draw`: for simulations.
     #[must_use]
     pub fn drawing(self, draw: fn(Duration) -> Duration) -> Self {
         Self { draw, ..self }
     }
 
-    /// What others hold of it.
+    /// The handle that others hold.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
             queue: Arc::clone(&self.queue),
             board: Arc::clone(&self.board),
+            liveness: Arc::clone(&self.liveness),
         }
     }
 
@@ -162,12 +168,14 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
     async fn resync_for_ever(&self) {
+        self.liveness.resync_in(Duration::ZERO);
         loop {
             let wait = if self.resync().await {
                 self.resync_interval
             } else {
                 RELIST_AFTER
             };
+            self.liveness.resync_in(wait);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(wait) => {}
@@ -176,7 +184,7 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Looks at everything; wakes what is not as wanted, and takes away what belongs to nobody. False if it could not.
+    /// Looks at everything; wakes each container that is not settled, and sweeps leftovers. False if it could not.
     async fn resync(&self) -> bool {
         let listing = match self.runtime.list().await {
             Ok(listing) => listing,

@@ -1,7 +1,7 @@
 //! The one way to the store for whoever may not block: each change on a thread of its own, to its end even if the caller goes
 //! away; and the copies beside the store, brought up to date soon after.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use state::event::EventKind;
@@ -14,13 +14,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::journal::Journal;
+use crate::lock::lock;
 
 /// Copies are written at most this often: a hundred deploys in a second cost ten of them.
 const COPY_SPACING: Duration = Duration::from_millis(100);
-/// One of a thousand containers takes 40 ms: no more than a tenth of a processor is spent on them.
+/// A copy of a thousand containers takes 40 ms: no more than a tenth of a processor is spent on them.
 const COPY_SHARE: u32 = 10;
 /// A disk that did not take a copy is asked again.
 const COPY_RETRY: Duration = Duration::from_secs(5);
+
+/// The store is asked so often whether it answers.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// The store answers within this. A write takes milliseconds; where a disk lets a thread hang, the kernel itself speaks of
+/// it after two minutes.
+const SILENCE_MAX: Duration = Duration::from_mins(3);
 
 /// The thread on which the store blocks.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Writer {
     journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
+    /// The last time that the store answered a ping.
+    answered: Arc<Mutex<Instant>>,
 }
 
 impl Writer {
@@ -49,6 +58,7 @@ impl Writer {
             journal,
             place: Place::Thread(tracker),
             copy_due: Arc::default(),
+            answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
@@ -60,6 +70,7 @@ impl Writer {
             journal,
             place: Place::Here(pause),
             copy_due: Arc::default(),
+            answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
@@ -120,6 +131,26 @@ impl Writer {
         }
     }
 
+    /// The store, if it is stuck: it does not answer any more, or has no thread to answer on.
+    #[must_use]
+    pub fn stalled(&self) -> Option<&'static str> {
+        let silence = lock(&self.answered).elapsed();
+        (silence > SILENCE_MAX).then_some("the store does not answer")
+    }
+
+    /// Asks the store again and again whether it answers, until `stop`.
+    pub async fn keep_asking(self, stop: CancellationToken) {
+        let asking = async {
+            loop {
+                if self.run(Store::ping).await.is_ok() {
+                    *lock(&self.answered) = Instant::now();
+                }
+                tokio::time::sleep(PING_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(asking).await;
+    }
+
     /// Keeps the copies beside the store up to date until `stop`, and then once more.
     pub async fn keep_copies(self, stop: CancellationToken) {
         let mut failed = false;
@@ -147,5 +178,41 @@ impl Writer {
                 () = async { tokio::time::sleep(wait).await; self.copy_due.notified().await } => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use state::assign::Pool;
+    use state::store::Limits;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_not_heard_of_is_stuck_and_one_that_answers_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits {
+            pool: Pool {
+                addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9),
+                ports: 100..=199,
+            },
+            containers_max: 1,
+            random: state::store::random,
+        };
+        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+        let journal = Journal::new(Metrics::new());
+        let writer = Writer::simulated(store, journal, || Duration::from_secs(1));
+        let stop = CancellationToken::new();
+        let end = async {
+            tokio::time::sleep(SILENCE_MAX * 3).await;
+            assert_eq!(writer.stalled(), None);
+            stop.cancel();
+        };
+        tokio::join!(writer.clone().keep_asking(stop.clone()), end);
+        tokio::time::sleep(SILENCE_MAX * 2).await;
+        assert_eq!(writer.stalled(), Some("the store does not answer"));
     }
 }

@@ -69,7 +69,7 @@ impl Clock {
 pub struct Known {
     /// The last look.
     pub seen: Seen,
-    /// Its restart and retry history.
+    /// The restart and retry history.
     pub memory: Memory,
     /// The step under way.
     pub activity: Option<Activity>,

@@ -1,4 +1,4 @@
-//! One container's turn: look, decide, do one step, look again, until it is settled or has to wait.
+//! The turn of one container: look, decide, do one step, look again, until it is settled or has to wait.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -110,6 +110,7 @@ impl<R: Runtime> Reconciler<R> {
 
     async fn steps(&self, id: ContainerId, interrupt: CancellationToken) {
         for _ in 0..STEPS_MAX {
+            self.queue.advanced(id);
             let desired = self.writer.store().desired();
             let record = desired.get(id).cloned();
             // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.

@@ -58,7 +58,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
         "reconcile",
         &["backoff", "journal", "lock", "runtime", "writer"],
     ),
-    ("writer", &["journal"]),
+    ("writer", &["journal", "lock", "metrics"]),
     (
         "runtime",
         &["backoff", "cause", "logs", "lookup", "network"],
