@@ -24,7 +24,7 @@ const ERRORS_MAX: usize = 20;
 /// An event, as the journal keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
-    /// Its number: 1 for the first since the agent started, then one more each.
+    /// The number: 1 for the first since the agent started, then one more each.
     pub seq: u64,
     /// The wall time.
     pub at: SystemTime,

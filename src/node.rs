@@ -2,7 +2,7 @@
 //! known, the journal for what happened.
 //!
 //! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is the side that CHaS sees.
-//! It starts no container.
+//! None of them starts a container.
 
 use std::path::PathBuf;
 use std::sync::Arc;

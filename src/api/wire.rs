@@ -35,7 +35,7 @@ pub(super) fn container_plan(plan: &ContainerPlanView) -> Value {
     json!({"id": plan.id, "name": plan.name, "steps": steps})
 }
 
-/// One step that would be done.
+/// A step that would be done.
 pub(super) fn step(step: &StepView) -> Value {
     let instance = step.instance.map(|instance| instance.to_string());
     let mut shown = json!({"action": step.word, "instance": instance, "why": step.why});

@@ -327,7 +327,7 @@ impl chas::Node for AgentLink {
             .write(move |store| store.report_acknowledged(up_to_seq))
             .await;
         if let Err(error) = written {
-            tracing::debug!(%error, "what CHaS knows of cannot be noted; it is with the next report");
+            tracing::debug!(%error, "acknowledgement of CHaS not stored, retrying with the next report");
         }
     }
 

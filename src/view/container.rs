@@ -1,4 +1,4 @@
-//! One container: a managed one with its record and condition, or an unmanaged one that is only shown.
+//! Containers: a managed one with its record and condition, or an unmanaged one that is only shown.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -7,7 +7,7 @@ use state::desired::{Owner, Record};
 use state::memory::BootTime;
 use state::status::{Condition, Status};
 
-/// One moment, by both clocks: how a point in boot time is shown as a wall time.
+/// A moment by both clocks, by which a point in boot time is shown as a wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     /// The time since boot.
@@ -43,7 +43,7 @@ impl ContainerView {
         }
     }
 
-    /// Its status.
+    /// The status.
     #[must_use]
     pub fn status(&self) -> Status {
         match self {
@@ -52,7 +52,7 @@ impl ContainerView {
         }
     }
 
-    /// The owner as it stands in JSON: `push`, `chas` or `unmanaged`.
+    /// The owner's word, as it stands in JSON: `push`, `chas` or `unmanaged`.
     #[must_use]
     pub fn owner(&self) -> &'static str {
         match self.managed().map(|view| view.record.owner) {
@@ -73,7 +73,7 @@ impl ContainerView {
 /// A managed container.
 #[derive(Clone, Debug)]
 pub struct ManagedView {
-    /// What was asked for.
+    /// The desired entry.
     pub record: Arc<Record>,
     /// The status, and why.
     pub condition: Condition,

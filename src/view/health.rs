@@ -39,7 +39,7 @@ pub struct HealthView {
 pub struct ErrorView {
     /// The time of it.
     pub at: SystemTime,
-    /// Its code.
+    /// The code.
     pub reason: Reason,
     /// The sentence, with the container's name in front.
     pub message: String,

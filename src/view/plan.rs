@@ -1,4 +1,4 @@
-//! Plans, and what is shown beside them: the answer to a deploy, the set owned by push, and explanations.
+//! Plans, and their neighbours: the answer to a deploy, the set owned by push, and explanations.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use state::status::Activity;
 
 use super::ManagedView;
 
-/// One step that would be done.
+/// A step that would be done.
 #[derive(Clone, Debug)]
 pub struct StepView {
     /// [`state::plan::Step::word`].
@@ -60,9 +60,9 @@ pub struct DeployedView {
 /// The set owned by push.
 #[derive(Clone, Debug)]
 pub struct PushSetView {
-    /// Its records, by name.
+    /// The records, by name.
     pub records: Vec<Record>,
-    /// Its fingerprint: another one whenever any spec of it differs.
+    /// The fingerprint: another one whenever any spec of it differs.
     pub etag: String,
 }
 
@@ -82,7 +82,7 @@ pub struct ExplanationView {
     pub container: ManagedView,
     /// The last look.
     pub seen: Seen,
-    /// Its restart and retry history.
+    /// The restart and retry history.
     pub memory: Memory,
     /// The step under way.
     pub activity: Option<Activity>,

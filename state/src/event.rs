@@ -9,7 +9,7 @@ use crate::id::{ContainerId, ContainerName};
 use crate::plan::Step;
 use crate::reason::Reason;
 
-/// One fact.
+/// A fact.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// The fact itself.
@@ -25,9 +25,9 @@ pub struct Event {
 /// The container that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventSubject {
-    /// Its id.
+    /// The id.
     pub id: ContainerId,
-    /// Its name. `None`: a leftover.
+    /// The name. `None`: a leftover.
     pub name: Option<ContainerName>,
     /// The generation of its record. `None`: a leftover.
     pub generation: Option<u64>,
@@ -62,7 +62,7 @@ pub enum EventKind {
     StepFinished {
         /// The step.
         step: Step,
-        /// Its duration.
+        /// The duration.
         took: Duration,
     },
     /// A step failed, and is tried again after a wait.
@@ -81,7 +81,7 @@ pub enum EventKind {
     TurnExhausted,
     /// A container's process ended by itself.
     ContainerExited {
-        /// Its exit code.
+        /// The exit code.
         code: u32,
     },
     /// A container was started again after it had ended by itself.
@@ -110,7 +110,7 @@ pub enum EventKind {
     SweepFailed,
     /// A change was written to the store, or refused by it.
     StoreWritten {
-        /// Its duration.
+        /// The duration.
         took: Duration,
     },
     /// CHaS took the node's registration.
@@ -126,7 +126,7 @@ pub enum EventKind {
     IdentityConflict,
     /// A set from CHaS was applied.
     SetApplied {
-        /// Its generation.
+        /// The generation of the set.
         generation: u64,
         /// Containers that changed.
         changed: usize,
@@ -149,12 +149,12 @@ pub enum EventKind {
     },
     /// A poll of CHaS ended.
     PollEnded {
-        /// Its result, in a word of a closed set.
+        /// The result, in a word of a closed set.
         result: &'static str,
     },
     /// A report to CHaS ended.
     ReportEnded {
-        /// Its result, in a word of a closed set.
+        /// The result, in a word of a closed set.
         result: &'static str,
     },
 }
