@@ -16,22 +16,21 @@ use crate::api::listener::BoundedListener;
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::Config;
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _};
-use crate::reconcile::{Clock, Reconciler};
+use crate::node::AgentNode;
+use crate::node::link::{AgentLink, LinkConfig};
+use crate::reconcile::{Clock, Handle, Reconciler};
 use crate::registry::RegistryConfig;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown};
 
-mod node;
-
-use node::link::AgentLink;
-
 /// How long turns and requests under way may take once the agent is to stop. Whatever is cut off is found by the next
-/// start's first look; systemd kills after 90 s.
+/// start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
 const DRAIN: Duration = Duration::from_secs(15);
 /// How soon the network is tried again where it could not be set up.
 const NETWORK_RETRY: Duration = Duration::from_secs(2);
@@ -39,73 +38,105 @@ const NETWORK_RETRY: Duration = Duration::from_secs(2);
 /// Runs the agent until it is told to stop. Stops no container.
 ///
 /// # Errors
-/// What keeps it from starting: the store, the address to listen on, the host's facts.
+/// The store, the address to listen on, or the host's facts keep it from starting.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
-    let network = Arc::new(bridge_network(&config));
-    let store = Arc::new(open_store(&config, Arc::clone(&network) as _).await?);
-    let runtime = Arc::new(containerd(&config, Arc::clone(&network))?);
-    let monitor = Arc::new(Monitor::new(
-        config.state.dir.clone(),
-        config.network.bridge.clone(),
-    )?);
-    let clock = Clock::start();
-    let metrics = Metrics::new();
-    let writer = Writer::new(store, metrics.clone(), tracker.clone());
-    let reconciler = Reconciler::new(
-        Arc::clone(&runtime),
-        writer.clone(),
-        clock,
-        config.reconcile.resync_interval,
-    );
-    let reconciler = reconciler.counting(metrics.clone());
-    let contact = config.chas.as_ref().map(|_| Arc::new(LinkState::default()));
-    let (handle, logs) = (reconciler.handle(), logs_dir(&config));
-    let node = Arc::new(node::AgentNode::new(
-        writer.clone(),
-        handle,
-        Arc::clone(&monitor),
-        logs,
-        contact.clone(),
-    ));
-    let link = contact.and_then(|contact| link(&config, &node, contact, &metrics, clock.boot_id()));
-    let router = api::router(
-        node,
-        config.api.token.clone(),
-        config.monitoring.metrics_enabled.then_some(metrics),
-    );
+    let rooms = Rooms::build(&config, &tracker).await?;
     let listener = TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.api.listen))?;
     announce(&config);
-
-    tracker.spawn(begin(reconciler, network, stop.clone(), tracker.clone()));
-    tracker.spawn(writer.keep_copies(stop.clone()));
-    if let Some((link, this)) = link {
-        let stop = stop.clone();
-        tracker.spawn(async move {
-            this.prepare().await;
-            link.run(stop).await;
-        });
-    }
-    let sampling = (
-        Arc::clone(&monitor),
-        config.monitoring.health_interval,
-        stop.clone(),
-    );
-    tracker.spawn(async move { sampling.0.run(sampling.1, sampling.2).await });
-    // That it has its turn among the others is the sign of life.
-    tracker.spawn(notify::watchdog(|| true, stop.clone()));
+    let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
     let served = serve(listener, router, stop.clone()).await;
     stop.cancel();
     notify::stopping();
     tracker.close();
     if tokio::time::timeout(DRAIN, tracker.wait()).await.is_err() {
-        tracing::warn!("some work did not end in time and is left to the next start");
+        tracing::warn!("shutdown timed out; unfinished work is left to the next start");
     }
     served
+}
+
+/// Every room, built and not yet started.
+struct Rooms {
+    network: Arc<BridgeNetwork>,
+    reconciler: Reconciler<Containerd>,
+    handle: Handle,
+    writer: Writer,
+    monitor: Arc<Monitor>,
+    /// `None`: no CHaS is configured.
+    link: Option<(Arc<AgentLink>, ChasLink<AgentLink>)>,
+    router: axum::Router,
+}
+
+impl Rooms {
+    async fn build(config: &Config, tracker: &TaskTracker) -> anyhow::Result<Self> {
+        let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
+        let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
+        let runtime = Arc::new(containerd(config, Arc::clone(&network))?);
+        let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
+        let monitor = Arc::new(Monitor::new(disk, bridge)?);
+        let (clock, metrics) = (Clock::start(), Metrics::new());
+        let journal = Journal::new(metrics.clone());
+        let writer = Writer::new(store, journal.clone(), tracker.clone());
+        let reconciler = Reconciler::new(
+            runtime,
+            writer.clone(),
+            journal.clone(),
+            clock,
+            config.reconcile.resync_interval,
+        );
+        let contact = config.chas.as_ref().map(|_| Arc::new(LinkState::default()));
+        let node = Arc::new(AgentNode::new(
+            writer.clone(),
+            reconciler.handle(),
+            journal,
+            Arc::clone(&monitor),
+            logs_dir(config),
+            contact.clone(),
+        ));
+        let link =
+            contact.and_then(|contact| link(config, &node, contact, &metrics, clock.boot_id()));
+        let scraped = config.monitoring.metrics_enabled.then_some(metrics);
+        Ok(Self {
+            network,
+            handle: reconciler.handle(),
+            reconciler,
+            writer,
+            monitor,
+            link,
+            router: api::router(node, config.api.token.clone(), scraped),
+        })
+    }
+
+    /// Starts all but the API, whose routes it answers.
+    fn start(
+        self,
+        config: &Config,
+        stop: &CancellationToken,
+        tracker: &TaskTracker,
+    ) -> axum::Router {
+        let reconciling = begin(self.reconciler, self.network, stop.clone(), tracker.clone());
+        tracker.spawn(reconciling);
+        tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
+        tracker.spawn(self.writer.clone().keep_asking(stop.clone()));
+        if let Some((node, link)) = self.link {
+            let stop = stop.clone();
+            tracker.spawn(async move {
+                node.prepare().await;
+                link.run(stop).await;
+            });
+        }
+        let (monitor, interval) = (self.monitor, config.monitoring.health_interval);
+        let sampling = stop.clone();
+        tracker.spawn(async move { monitor.run(interval, sampling).await });
+        let (handle, writer) = (self.handle, self.writer);
+        let stalled = move || handle.stalled().or_else(|| writer.stalled());
+        tracker.spawn(notify::watchdog(stalled, stop.clone()));
+        self.router
+    }
 }
 
 async fn serve(
@@ -123,8 +154,8 @@ async fn serve(
     }
 }
 
-/// Sets up the network and reconciles. The network comes first, since a container cannot start without; as long as it
-/// cannot be had, the reason is said and containers that run are left alone.
+/// Sets up the network and reconciles. The network comes first, since a container cannot start without; until it is set up,
+/// the error is logged and running containers are left alone.
 async fn begin(
     reconciler: Reconciler<Containerd>,
     network: Arc<BridgeNetwork>,
@@ -132,7 +163,7 @@ async fn begin(
     tracker: TaskTracker,
 ) {
     while let Err(error) = network.prepare().await {
-        tracing::error!(error = %Failure::from(error), "the network cannot be set up; trying again");
+        tracing::error!(error = %Failure::from(error), "network not set up, retrying");
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(NETWORK_RETRY) => {}
@@ -145,13 +176,13 @@ fn announce(config: &Config) {
     tracing::info!(listen = %config.api.listen, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
     match &config.chas {
         None => tracing::info!(
-            "no api.chas_url (CHAS_API_URL) is configured: nothing is pulled or reported, containers come by push only"
+            "no api.chas_url (CHAS_API_URL) configured; nothing is polled or reported, containers come by push only"
         ),
         Some(chas)
             if chas.url.scheme() == "http"
                 && (chas.token.is_some() || chas.token_file.is_some()) =>
         {
-            tracing::warn!(url = %chas.url, "the token for CHaS goes over plain HTTP: whoever is on the way can read it");
+            tracing::warn!(url = %chas.url, "token for CHaS goes over plain HTTP; anybody on the way can read it");
         }
         Some(_) => {}
     }
@@ -159,16 +190,22 @@ fn announce(config: &Config) {
 
 fn link(
     config: &Config,
-    node: &Arc<node::AgentNode>,
+    node: &Arc<AgentNode>,
     contact: Arc<LinkState>,
     metrics: &Metrics,
     boot_id: String,
-) -> Option<(ChasLink<AgentLink>, Arc<AgentLink>)> {
+) -> Option<(Arc<AgentLink>, ChasLink<AgentLink>)> {
     let chas = config.chas.as_ref()?;
+    let host = chas.url.host_str();
+    let registered = LinkConfig {
+        node: config.node.clone(),
+        port: config.api.listen.port(),
+        chas_address: host.and_then(|host| host.trim_matches(['[', ']']).parse().ok()),
+    };
     let this = Arc::new(AgentLink::new(
         Arc::clone(node),
         Arc::clone(&contact),
-        config.clone(),
+        registered,
     ));
     let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
     let credentials = ChasCredentials {
@@ -181,16 +218,23 @@ fn link(
         boot_id,
         health_interval: config.monitoring.health_interval,
     };
-    Some((
-        ChasLink::new(
-            Arc::clone(&this),
-            client,
-            settings,
-            contact,
-            metrics.clone(),
-        ),
-        this,
-    ))
+    let link = ChasLink::new(
+        Arc::clone(&this),
+        client,
+        settings,
+        contact,
+        metrics.clone(),
+    );
+    Some((this, link))
+}
+
+fn bridge_config(config: &Config) -> BridgeConfig {
+    BridgeConfig {
+        bridge: config.network.bridge.clone(),
+        subnet: config.network.subnet,
+        netns_dir: config.state.run_dir.join("netns"),
+        files_dir: config.state.run_dir.join("files"),
+    }
 }
 
 fn logs_dir(config: &Config) -> PathBuf {
@@ -209,18 +253,8 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     store
         .losses()
         .iter()
-        .for_each(|loss| tracing::error!(%loss, "the stored state is not as it was left"));
+        .for_each(|loss| tracing::error!(%loss, "stored state lost or damaged"));
     Ok(store)
-}
-
-fn bridge_network(config: &Config) -> BridgeNetwork {
-    let config = BridgeConfig {
-        bridge: config.network.bridge.clone(),
-        subnet: config.network.subnet,
-        netns_dir: config.state.run_dir.join("netns"),
-        files_dir: config.state.run_dir.join("files"),
-    };
-    BridgeNetwork::new(config)
 }
 
 fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Containerd> {
@@ -233,7 +267,8 @@ fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Co
         ..RegistryConfig::default()
     };
     let images = Images::new(client.clone(), registry)?;
-    let executable = std::env::current_exe().context("the agent's own path is not known")?;
+    let executable =
+        std::env::current_exe().context("the path of the agent's own executable is unknown")?;
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),

@@ -1,5 +1,5 @@
-//! What is counted of the agent, and the text of it for Prometheus (OpenMetrics 1.0). It knows nothing of ours: whoever
-//! counts says in a word what it counted.
+//! The agent's metrics, and their text for Prometheus (OpenMetrics 1.0). This room knows nothing of ours: whoever counts
+//! says in a word what it counted.
 //!
 //! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels take words of closed sets,
 //! so the number of series is bounded whatever callers ask for; no label names a container.
@@ -16,7 +16,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// What [`Metrics::text`] is, for `Content-Type`.
+/// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -204,12 +204,12 @@ impl Metrics {
         );
     }
 
-    /// CHaS was asked what should run.
+    /// A poll of CHaS ended.
     pub fn polled(&self, result: &'static str) {
         self.polls.get_or_create(&OfResult { result }).inc();
     }
 
-    /// The node reported to CHaS.
+    /// A report to CHaS ended.
     pub fn reported(&self, result: &'static str) {
         self.reports.get_or_create(&OfResult { result }).inc();
     }
@@ -221,7 +221,7 @@ impl Metrics {
         self.cordoned.set(i64::from(cordoned));
     }
 
-    /// So many containers have this status now.
+    /// The number of containers that have this status now.
     pub fn containers(&self, status: &'static str, count: usize) {
         self.containers
             .get_or_create(&OfStatus { status })
@@ -258,7 +258,7 @@ impl Metrics {
             .inc();
     }
 
-    /// That much came from a registry.
+    /// Bytes came from a registry.
     pub fn pulled(&self, bytes: u64) {
         self.pulled.inc_by(bytes);
     }

@@ -1,6 +1,6 @@
-//! What the node has and how busy it is. Sampled in the background at a slow pace; asking for it costs nothing.
+//! The node's resources and their use. Sampled in the background at a slow pace; asking for them costs nothing.
 //!
-//! It knows nothing of ours: not which containers there are, nor whether the node is healthy.
+//! This room knows nothing of ours: not which containers there are, nor whether the node is healthy.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,25 +15,25 @@ mod sample;
 
 use sample::Sampler;
 
-/// CPU usage is the difference of two looks; the first needs a second one soon, but not within the kernel's tick.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// CPU usage is the difference of two samples; the first needs a second one soon, but not within the kernel's tick.
+const SECOND_SAMPLE: Duration = Duration::from_millis(500);
 
-/// What the node has, and how much of it is used. Bytes are bytes, percentages 0 to 100.
+/// The node's resources, and their use. Bytes are bytes, percentages 0 to 100.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// Logical processors.
     pub cpu_cores: usize,
     /// Of all processors together, between the last two samples.
     pub cpu_usage_percent: f64,
-    /// What is not available, of the total.
+    /// Memory that is not available, of the total.
     pub memory_usage_percent: f64,
     /// The node's memory.
     pub memory_total_bytes: u64,
-    /// What a new process could have without swapping (`MemAvailable`).
+    /// Memory that a new process could have without swapping (`MemAvailable`).
     pub memory_available_bytes: u64,
     /// The size of the file system that holds the monitored path.
     pub disk_total_bytes: u64,
-    /// What is free there for us (statvfs(3), `f_bavail`). 0 if it cannot be asked.
+    /// Free space for the agent there (statvfs(3), `f_bavail`). 0 if it cannot be asked.
     pub disk_available_bytes: u64,
     /// Over 1, 5 and 15 minutes.
     pub load_average: [f64; 3],
@@ -54,11 +54,11 @@ impl NodeFacts {
 /// A network interface of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// It can carry packets (loopback and tunnels, which do not say, count as up).
+    /// The interface can carry packets (loopback and tunnels, which do not say, count as up).
     pub up: bool,
-    /// Its addresses.
+    /// The addresses.
     pub addresses: Vec<IpAddr>,
     /// Bytes received since it exists.
     pub received_bytes: u64,
@@ -110,7 +110,7 @@ impl Monitor {
             .and_then(|mut sampler| sampler.take());
         let Some(mut sampler) = taken else { return };
         let mut ticks = tokio::time::interval_at(
-            tokio::time::Instant::now() + FIRST_LOOK.min(interval),
+            tokio::time::Instant::now() + SECOND_SAMPLE.min(interval),
             interval,
         );
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -1,4 +1,4 @@
-//! What systemd is told (sd_notify(3)): ready, stopping, a line of status, and that the agent lives. Silent without systemd.
+//! Messages to systemd (sd_notify(3)): ready, stopping, a line of status, and signs of life. Silent without systemd.
 
 use std::time::Duration;
 
@@ -24,13 +24,14 @@ pub fn status(line: &str) {
     tell(&NotifyState::Status(&one_line(line)));
 }
 
-/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `is_alive` says so: when it does
-/// not for a whole interval, systemd starts the agent anew. Ends with `cancel`, or at once if systemd does not ask.
-pub async fn watchdog(is_alive: impl Fn() -> bool, cancel: CancellationToken) {
+/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled` names nothing that is
+/// stuck: after a whole interval without a sign, systemd restarts the agent. Ends with `cancel`, or at once if systemd does
+/// not ask.
+pub async fn watchdog(stalled: impl Fn() -> Option<&'static str>, cancel: CancellationToken) {
     if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
         beat(
             interval / 2,
-            is_alive,
+            stalled,
             || tell(&NotifyState::Watchdog),
             cancel,
         )
@@ -40,7 +41,7 @@ pub async fn watchdog(is_alive: impl Fn() -> bool, cancel: CancellationToken) {
 
 async fn beat(
     interval: Duration,
-    is_alive: impl Fn() -> bool,
+    stalled: impl Fn() -> Option<&'static str>,
     mut tell: impl FnMut(),
     cancel: CancellationToken,
 ) {
@@ -51,12 +52,9 @@ async fn beat(
             _ = ticks.tick() => {}
             () = cancel.cancelled() => return,
         }
-        if is_alive() {
-            tell();
-        } else {
-            tracing::error!(
-                "the agent makes no progress: systemd is not told that it lives, and will start it anew"
-            );
+        match stalled() {
+            None => tell(),
+            Some(what) => tracing::error!(what, "agent stalled; systemd restarts it"),
         }
     }
 }
@@ -71,7 +69,7 @@ fn one_line(line: &str) -> String {
 fn tell(state: &NotifyState<'_>) {
     // Nothing is worse for it: systemd acts on what it does not hear.
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "systemd cannot be told: {state}");
+        tracing::warn!(%error, "systemd not notified: {state}");
     }
 }
 
@@ -82,22 +80,22 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_beats_while_alive_and_only_then() {
-        let (alive, beats) = (Cell::new(true), Cell::new(0));
+    async fn it_beats_while_nothing_is_stuck_and_only_then() {
+        let (stalled, beats) = (Cell::new(None), Cell::new(0));
         let cancel = CancellationToken::new();
         let beating = beat(
             Duration::from_secs(5),
-            || alive.get(),
+            || stalled.get(),
             || beats.set(beats.get() + 1),
             cancel.clone(),
         );
         let watching = async {
             tokio::time::sleep(Duration::from_secs(21)).await;
             assert_eq!(beats.get(), 5);
-            alive.set(false);
+            stalled.set(Some("a turn"));
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(beats.get(), 5);
-            alive.set(true);
+            stalled.set(None);
             tokio::time::sleep(Duration::from_secs(5)).await;
             assert_eq!(beats.get(), 6);
             cancel.cancel();

@@ -1,4 +1,4 @@
-//! What an operator asks of the agent from the command line: it goes over the agent's own API, like everybody's.
+//! An operator's commands to the agent, from the command line: they go over the agent's own API, like everybody's.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -14,10 +14,10 @@ use crate::config::ApiSection;
 /// The agent answers from memory, but for one write.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Shows what of the set that CHaS lists is held, and (unless `only_list`) confirms just that. Answers what to print.
+/// Shows the unconfirmed part of the set from CHaS, and (unless `only_list`) confirms just that. Answers the text to print.
 ///
 /// # Errors
-/// The agent cannot be asked, or refuses.
+/// The agent is unreachable, or refuses.
 pub async fn confirm(api: &ApiSection, only_list: bool) -> anyhow::Result<String> {
     let agent = Agent {
         client: Client::builder()
@@ -31,7 +31,7 @@ pub async fn confirm(api: &ApiSection, only_list: bool) -> anyhow::Result<String
     let link = &health["chas"];
     if link.is_null() {
         bail!(
-            "no CHaS is configured on this node (api.chas_url): nothing is pulled, so nothing waits"
+            "no CHaS is configured on this node (api.chas_url): no set is applied, so nothing waits"
         );
     }
     let names: Vec<&str> = link["pending_prune"]
@@ -85,11 +85,11 @@ impl Agent<'_> {
         let body: Value = response
             .json()
             .await
-            .with_context(|| format!("what answers at {address} is no agent"))?;
+            .with_context(|| format!("the answer at {address} is not an agent's"))?;
         match status {
             status if status.is_success() => Ok(body),
             StatusCode::UNAUTHORIZED => {
-                bail!("the agent at {address} wants a token: CHAS_TOKEN, or api.token_file")
+                bail!("the agent at {address} needs a token: CHAS_TOKEN, or api.token_file")
             }
             status => bail!(
                 "the agent refuses ({status}): {}",
@@ -99,7 +99,7 @@ impl Agent<'_> {
     }
 }
 
-/// Where to go for what listens there: who listens everywhere is here, too.
+/// The address to reach a listener at: one that listens everywhere listens on loopback, too.
 fn reachable(listen: SocketAddr) -> SocketAddr {
     let ip = match listen.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),

@@ -1,4 +1,4 @@
-//! Carries out what [`state::plan`] decides, for ever: one step, then another look.
+//! Carries out the steps that [`state::plan`] decides on, for ever: one step, then another look.
 //!
 //! [`queue`] says *when* a container has its turn, the plan *what* is done in it, the [`Runtime`] *how*. Whoever wakes a
 //! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::event::{Event, EventKind};
 use state::id::ContainerId;
 use state::phase::Phase;
 use state::reason::Reason;
@@ -15,28 +16,32 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backoff;
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 use crate::runtime::{Runtime, RuntimeEvent};
 use crate::writer::Writer;
+use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod execute;
 mod leftovers;
+mod liveness;
 pub mod queue;
 mod turn;
 
-pub use board::{Board, Clock, Known, Reachability, Trouble};
+pub use board::{Board, Clock, Fact, Known, Reachability};
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
 const EVENTS_MAX: usize = 4096;
 /// How soon after a failed listing the next one is tried.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
 
-/// The part of the reconciler that others hold: it wakes containers, and shows what is known.
+/// The part of the reconciler that others hold: it wakes containers, shows the board, and says whether turns make progress.
 #[derive(Clone, Debug)]
 pub struct Handle {
     queue: Arc<Queue>,
     board: Arc<Board>,
+    liveness: Arc<Liveness>,
 }
 
 impl Handle {
@@ -47,74 +52,77 @@ impl Handle {
         self.board.changed();
     }
 
-    /// What the reconciler knows.
+    /// The board.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {
         &self.board
     }
 
-    /// How many containers have a turn or wait for one.
+    /// The number of containers that have a turn or wait for one.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.queue.len()
     }
 }
 
-/// The reconciler: everything it needs, and nothing of what it knows.
+/// The reconciler: everything it needs; all that it knows is on the board.
 #[derive(Debug)]
 pub struct Reconciler<R> {
     runtime: Arc<R>,
     writer: Writer,
     queue: Arc<Queue>,
     board: Arc<Board>,
+    liveness: Arc<Liveness>,
     /// The runtime is (again) there: what happened before is unknown.
     look_at_all: Notify,
     resync_interval: Duration,
-    metrics: Metrics,
+    journal: Journal,
     /// Draws a wait between nothing and the one given.
     draw: fn(Duration) -> Duration,
 }
 
 impl<R: Runtime> Reconciler<R> {
-    /// A reconciler that has not begun. A whole look at everything is taken every `resync_interval`.
+    /// A reconciler that has not begun. Everything is looked at every `resync_interval`.
     #[must_use]
-    pub fn new(runtime: Arc<R>, writer: Writer, clock: Clock, resync_interval: Duration) -> Self {
+    pub fn new(
+        runtime: Arc<R>,
+        writer: Writer,
+        journal: Journal,
+        clock: Clock,
+        resync_interval: Duration,
+    ) -> Self {
         let board = Arc::new(Board::new(clock));
         for (id, history) in writer.store().histories(&clock.boot_id()) {
             board.update(id, |known| known.history = history);
         }
-        let (queue, look_at_all, metrics) = (Arc::default(), Notify::new(), Metrics::new());
+        let (queue, look_at_all) = (Arc::default(), Notify::new());
         let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
         Self {
             runtime,
             writer,
             queue,
             board,
+            liveness: Arc::default(),
             look_at_all,
             resync_interval,
-            metrics,
+            journal,
             draw,
         }
     }
 
-    /// Takes what is random in its waits from `draw`, for simulations.
+    /// The same, with the random part of its waits from `draw`: for simulations.
     #[must_use]
     pub fn drawing(self, draw: fn(Duration) -> Duration) -> Self {
         Self { draw, ..self }
     }
 
-    /// Counts what it does in `metrics`.
-    #[must_use]
-    pub fn counting(self, metrics: Metrics) -> Self {
-        Self { metrics, ..self }
-    }
-
-    /// What others hold of it.
+    /// The handle that others hold.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle {
             queue: Arc::clone(&self.queue),
             board: Arc::clone(&self.board),
+            liveness: Arc::clone(&self.liveness),
         }
     }
 
@@ -148,7 +156,7 @@ impl<R: Runtime> Reconciler<R> {
                 Some(hint) = hints.recv() => match hint {
                     RuntimeEvent::Changed(id) => this.queue.wake(id),
                     RuntimeEvent::Connected => this.look_at_all.notify_one(),
-                    RuntimeEvent::Disconnected => this.board.reached(Some("the connection broke".to_owned())),
+                    RuntimeEvent::Disconnected => this.unreachable("the connection broke"),
                 },
                 (id, interrupt) = this.queue.next() => {
                     let turn = Arc::clone(&this);
@@ -160,12 +168,14 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
     async fn resync_for_ever(&self) {
+        self.liveness.resync_in(Duration::ZERO);
         loop {
             let wait = if self.resync().await {
                 self.resync_interval
             } else {
                 RELIST_AFTER
             };
+            self.liveness.resync_in(wait);
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(wait) => {}
@@ -174,16 +184,16 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    /// Looks at everything; wakes what is not as wanted, and takes away what belongs to nobody. False if it could not.
+    /// Looks at everything; wakes each container that is not settled, and sweeps leftovers. False if it could not.
     async fn resync(&self) -> bool {
         let listing = match self.runtime.list().await {
             Ok(listing) => listing,
             Err(error) => {
-                self.board.reached(Some(error.to_string()));
+                self.unreachable(&error.to_string());
                 return false;
             }
         };
-        self.board.reached(None);
+        self.reached();
         self.board.set_foreign(listing.unmanaged);
         if self.writer.store().desired().adoption().is_some() {
             self.adopt().await;
@@ -227,41 +237,54 @@ impl<R: Runtime> Reconciler<R> {
         true
     }
 
-    /// Takes in the runtime's copies of what is desired, after the state was begun or rebuilt.
+    /// Notes that the runtime answers.
+    fn reached(&self) {
+        if self.board.reached(None) {
+            self.journal.record(EventKind::RuntimeReached);
+        }
+    }
+
+    /// Notes that the runtime does not answer.
+    fn unreachable(&self, error: &str) {
+        if self.board.reached(Some(error.to_owned())) {
+            self.journal
+                .record(Event::from(EventKind::RuntimeLost).saying(error));
+        }
+    }
+
+    /// Takes in the runtime's copies of records, after the state was begun or rebuilt.
     async fn adopt(&self) {
         let copies = match self.runtime.stored_records().await {
             Ok(copies) => copies,
             Err(error) => {
-                return tracing::warn!(%error, "what is desired cannot be read from containerd's labels yet");
+                let unread = Event::from(EventKind::RebuildFailed).saying(error.to_string());
+                return self.journal.record(unread);
             }
         };
         match self.writer.write(move |store| store.adopt(&copies)).await {
             Ok(taken) => {
                 for line in taken {
-                    tracing::warn!(%line, "the state was rebuilt");
-                    self.board.trouble(Reason::StateLost, line);
+                    let rebuilt = Event::from(EventKind::StateRebuilt).because(Reason::StateLost);
+                    self.journal.record(rebuilt.saying(line));
                 }
             }
             Err(error) => {
-                let error = turn::full_text(&error);
-                tracing::warn!(%error, "the state cannot be rebuilt yet");
-                self.board.trouble(Reason::DiskFull, error);
+                let failed = Event::from(EventKind::RebuildFailed).because(Reason::DiskFull);
+                self.journal.record(failed.saying(turn::full_text(&error)));
             }
         }
     }
 
     async fn sweep(&self, wanted: Vec<Record>) {
         match self.runtime.sweep(&wanted).await {
-            Ok(swept) => swept
-                .removed
-                .iter()
-                .for_each(|line| tracing::info!(what = %line, "swept")),
+            Ok(swept) if swept.removed.is_empty() => {}
+            Ok(swept) => self.journal.record(EventKind::LeftoversSwept {
+                removed: swept.removed.into_iter().collect(),
+            }),
             Err(error) => {
-                tracing::warn!(%error, "could not sweep");
-                self.board.trouble(
-                    Reason::RemoveFailed,
-                    format!("leftovers could not be taken away: {error}"),
-                );
+                let failed = Event::from(EventKind::SweepFailed).because(Reason::RemoveFailed);
+                let message = format!("leftovers could not be removed: {error}");
+                self.journal.record(failed.saying(message));
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The one way to the store for whoever may not block: each change on a thread of its own, to its end even if the caller goes
-//! away, and the copies beside it brought up to date soon after.
+//! away; and the copies beside the store, brought up to date soon after.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use state::event::EventKind;
 use state::history::StoredHistory;
 use state::id::ContainerId;
 use state::store::{Store, StoreError};
@@ -12,16 +13,23 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::metrics::Metrics;
+use crate::journal::Journal;
+use crate::lock::lock;
 
 /// Copies are written at most this often: a hundred deploys in a second cost ten of them.
 const COPY_SPACING: Duration = Duration::from_millis(100);
-/// One of a thousand containers takes 40 ms: no more than a tenth of a processor is spent on them.
+/// A copy of a thousand containers takes 40 ms: no more than a tenth of a processor is spent on them.
 const COPY_SHARE: u32 = 10;
 /// A disk that did not take a copy is asked again.
 const COPY_RETRY: Duration = Duration::from_secs(5);
 
-/// Where the store's blocking is done.
+/// The store is asked so often whether it answers.
+const PING_EVERY: Duration = Duration::from_secs(10);
+/// The store answers within this. A write takes milliseconds; where a disk lets a thread hang, the kernel itself speaks of
+/// it after two minutes.
+const SILENCE_MAX: Duration = Duration::from_mins(3);
+
+/// The thread on which the store blocks.
 #[derive(Clone, Debug)]
 enum Place {
     /// On a thread, for whose end the tracker waits.
@@ -30,45 +38,49 @@ enum Place {
     Here(fn() -> Duration),
 }
 
-/// The store, as those have it who change it.
+/// The store, for those who change it.
 #[derive(Clone, Debug)]
 pub struct Writer {
     store: Arc<Store>,
-    metrics: Metrics,
+    journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
+    /// The last time that the store answered a ping.
+    answered: Arc<Mutex<Instant>>,
 }
 
 impl Writer {
     /// A writer whose changes `tracker` waits for.
     #[must_use]
-    pub fn new(store: Arc<Store>, metrics: Metrics, tracker: TaskTracker) -> Self {
+    pub fn new(store: Arc<Store>, journal: Journal, tracker: TaskTracker) -> Self {
         Self {
             store,
-            metrics,
+            journal,
             place: Place::Thread(tracker),
             copy_due: Arc::default(),
+            answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
     /// A writer for simulations: it writes on the caller's thread, and every change takes two `pause`s.
     #[must_use]
-    pub fn simulated(store: Arc<Store>, pause: fn() -> Duration) -> Self {
+    pub fn simulated(store: Arc<Store>, journal: Journal, pause: fn() -> Duration) -> Self {
         Self {
             store,
-            metrics: Metrics::new(),
+            journal,
             place: Place::Here(pause),
             copy_due: Arc::default(),
+            answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
 
-    /// The store, to look at.
+    /// The store, to read.
     #[must_use]
     pub const fn store(&self) -> &Arc<Store> {
         &self.store
     }
 
-    /// Changes the store. Whoever has to be told of the change is told inside of it, since the caller may be gone by then.
+    /// Changes the store. Whoever is to hear of the change is told inside of it, since the caller may be gone by then.
     ///
     /// # Errors
     /// The change's own.
@@ -76,11 +88,13 @@ impl Writer {
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let (metrics, copy_due) = (self.metrics.clone(), Arc::clone(&self.copy_due));
+        let (journal, copy_due) = (self.journal.clone(), Arc::clone(&self.copy_due));
         let timed = move |store: &Store| {
             let began = Instant::now();
             let written = change(store);
-            metrics.written(began.elapsed());
+            journal.record(EventKind::StoreWritten {
+                took: began.elapsed(),
+            });
             copy_due.notify_one();
             written
         };
@@ -89,7 +103,7 @@ impl Writer {
             .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
-    /// Keeps what is remembered of a container over a restart of the agent. It is no promise, and costs no sync.
+    /// Keeps a container's history over a restart of the agent. No promise: it costs no sync.
     pub async fn remember(&self, id: ContainerId, remembered: StoredHistory) {
         let _lost_with_the_thread = self
             .run(move |store| store.save_history(id, Some(&remembered)))
@@ -117,6 +131,26 @@ impl Writer {
         }
     }
 
+    /// The store, if it is stuck: it does not answer any more, or has no thread to answer on.
+    #[must_use]
+    pub fn stalled(&self) -> Option<&'static str> {
+        let silence = lock(&self.answered).elapsed();
+        (silence > SILENCE_MAX).then_some("the store does not answer")
+    }
+
+    /// Asks the store again and again whether it answers, until `stop`.
+    pub async fn keep_asking(self, stop: CancellationToken) {
+        let asking = async {
+            loop {
+                if self.run(Store::ping).await.is_ok() {
+                    *lock(&self.answered) = Instant::now();
+                }
+                tokio::time::sleep(PING_EVERY).await;
+            }
+        };
+        stop.run_until_cancelled(asking).await;
+    }
+
     /// Keeps the copies beside the store up to date until `stop`, and then once more.
     pub async fn keep_copies(self, stop: CancellationToken) {
         let mut failed = false;
@@ -129,7 +163,7 @@ impl Writer {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failed, true) {
-                        tracing::warn!(%error, "the copy of the desired state cannot be written; it is tried again");
+                        tracing::warn!(%error, "copy of the desired state not written, retrying");
                     }
                     self.copy_due.notify_one();
                     COPY_RETRY
@@ -144,5 +178,40 @@ impl Writer {
                 () = async { tokio::time::sleep(wait).await; self.copy_due.notified().await } => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use state::assign::QuietNetwork;
+    use state::store::Limits;
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_not_heard_of_is_stuck_and_one_that_answers_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
+        let limits = Limits {
+            ports: 100..=199,
+            network: Arc::new(QuietNetwork(addresses)),
+            containers_max: 1,
+            random: state::store::random,
+        };
+        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+        let journal = Journal::new(Metrics::new());
+        let writer = Writer::simulated(store, journal, || Duration::from_secs(1));
+        let stop = CancellationToken::new();
+        let end = async {
+            tokio::time::sleep(SILENCE_MAX * 3).await;
+            assert_eq!(writer.stalled(), None);
+            stop.cancel();
+        };
+        tokio::join!(writer.clone().keep_asking(stop.clone()), end);
+        tokio::time::sleep(SILENCE_MAX * 2).await;
+        assert_eq!(writer.stalled(), Some("the store does not answer"));
     }
 }

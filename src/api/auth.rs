@@ -1,4 +1,4 @@
-//! Who may call: the bearer of the node's token.
+//! Authentication: callers bear the node's token.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Deploying, listing, changing and removing containers, and waiting for what comes of it.
+//! Deploying, listing, changing and removing containers, and waiting for the outcome.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,15 +12,18 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::desired::answer::{Answer, Outcome};
 use state::id::ContainerId;
+use state::ownership::Order;
 use state::status::Status;
+use state::store::Idempotent;
 
 use super::error::Problem;
-use super::once::{self, fingerprint};
-use super::outcome::Awaited;
+use super::idempotency::{self, fingerprint};
+use super::outcome::{Awaited, is_applied};
 use super::query::{Named, Parameters, RawQuery};
-use super::{Change, Deployed, Node, Once, Refusal, View, wire};
+use super::{NodeApi, Refusal, wire};
+use crate::view::{ContainerView, DeployedView, ManagedView};
 
-pub(super) async fn deploy<N: Node>(
+pub(super) async fn deploy<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
     headers: HeaderMap,
@@ -29,24 +32,23 @@ pub(super) async fn deploy<N: Node>(
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for(&parameters, "running")?;
-    let key = once::key(&headers)?;
+    let key = idempotency::key(&headers)?;
     let body = wire::body(body)?;
     let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
     let deployed = match key.filter(|_| !dry_run) {
         None => node.deploy(deploy, dry_run).await?,
-        Some(key) => match node
-            .deploy_once(deploy, key, fingerprint("POST /containers/deploy", &body))
-            .await?
-        {
-            Once::Now(deployed) => deployed,
-            Once::Before(answer) => return replay(&*node, &answer, wait.then_some(timeout)).await,
-        },
+        Some(key) => {
+            let keyed = node.keyed(key, fingerprint("POST /containers/deploy", &body));
+            match node.deploy_once(deploy, keyed).await? {
+                Idempotent::Now(deployed) => deployed,
+                Idempotent::Before(answer) => {
+                    return replay(&*node, &answer, wait.then_some(timeout)).await;
+                }
+            }
+        }
     };
     if dry_run {
-        let plan: Vec<_> = deployed.plan.iter().map(wire::action).collect();
-        let container = wire::whole(&deployed.view);
-        let answer = json!({"dry_run": true, "changed": deployed.changed, "container": container, "plan": plan});
-        return Ok(Json(answer).into_response());
+        return Ok(Json(wire::dry_run(&deployed)).into_response());
     }
     if wait {
         return Ok(Json(awaited(&*node, &deployed, timeout).await?).into_response());
@@ -56,90 +58,78 @@ pub(super) async fn deploy<N: Node>(
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(wire::whole(&deployed.view))).into_response())
+    Ok((status, Json(wire::whole(&deployed.container))).into_response())
 }
 
-/// Waits for what comes of a deploy.
-async fn awaited<N: Node>(
+/// Waits for the outcome of a deploy.
+async fn awaited<N: NodeApi>(
     node: &N,
-    deployed: &Deployed,
+    deployed: &DeployedView,
     timeout: Duration,
 ) -> Result<Value, Problem> {
-    let deadline = SystemTime::now() + timeout;
-    let Some(awaited) = Awaited::after(deployed, deadline) else {
-        return Ok(wire::whole(&deployed.view));
-    };
-    let id = own(&deployed.view)?;
-    let view = until(node, timeout, || {
-        node.container(id)
-            .map_or(Some(Err(gone(id))), |view| awaited.outcome(view))
+    let awaited = Awaited::after(deployed, SystemTime::now() + timeout);
+    let id = deployed.container.record.id;
+    let view = until(node, id, timeout, "running", |view| match view {
+        Some(view) => awaited.outcome(view),
+        None => Some(Err(gone(id))),
     })
     .await??;
     Ok(wire::whole(&view))
 }
 
 /// The answer to a deploy that was taken before. Whoever waited then may wait again, if it is still there.
-async fn replay<N: Node>(
+async fn replay<N: NodeApi>(
     node: &N,
     answer: &Answer,
     wait: Option<Duration>,
 ) -> Result<Response, Problem> {
     let Outcome::Container { id, generation, .. } = answer.outcome else {
-        return Ok(once::replayed(answer));
+        return Ok(idempotency::replayed(answer));
     };
-    let is_there = |view: &View| {
-        view.record
-            .as_ref()
-            .is_some_and(|r| r.generation == generation && !r.removing)
+    let is_there =
+        |view: &ManagedView| view.record.generation == generation && !view.record.removing;
+    let (Some(timeout), Some(container)) = (wait, node.container(id).filter(is_there)) else {
+        return Ok(idempotency::replayed(answer));
     };
-    let (Some(timeout), Some(view)) = (wait, node.container(id).filter(is_there)) else {
-        return Ok(once::replayed(answer));
+    let deployed = DeployedView {
+        container,
+        changed: false,
+        plan: Vec::new(),
     };
-    let mut shown = awaited(
-        node,
-        &Deployed {
-            view,
-            changed: false,
-            plan: Vec::new(),
-        },
-        timeout,
-    )
-    .await?;
+    let mut shown = awaited(node, &deployed, timeout).await?;
     shown["replayed"] = json!(true);
     Ok(Json(shown).into_response())
 }
 
-pub(super) async fn list<N: Node>(
+pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["status", "label", "owner"])?;
     parameters.word("status", &Status::ALL.map(Status::as_str))?;
     parameters.word("owner", &["push", "chas", "unmanaged"])?;
-    let fits = |shown: &Value| {
-        let is = |key: &str| {
-            parameters
-                .text(key)
-                .is_none_or(|wanted| shown[key] == wanted)
-        };
-        let label = parameters
-            .text("label")
-            .is_none_or(|wanted| match wanted.split_once('=') {
-                Some((key, value)) => shown["labels"][key] == value,
-                None => shown["labels"].get(wanted).is_some(),
-            });
-        is("status") && is("owner") && label
-    };
-    let shown: Vec<_> = node
-        .containers()
+    let views = node.containers();
+    let shown: Vec<_> = views
         .iter()
+        .filter(|view| fits(view, &parameters))
         .map(wire::short)
-        .filter(fits)
         .collect();
-    std::future::ready(Ok(Json(json!({"containers": shown})))).await
+    Ok(Json(json!({"containers": shown})))
 }
 
-pub(super) async fn get<N: Node>(
+/// The container is one that a listing asks for.
+fn fits(view: &ContainerView, parameters: &Parameters) -> bool {
+    let has = |key: &str, word: &str| parameters.text(key).is_none_or(|wanted| wanted == word);
+    let has_label = |wanted: &str| match wanted.split_once('=') {
+        Some((key, value)) => view.label(key) == Some(value),
+        None => view.label(wanted).is_some(),
+    };
+    has("status", view.status().as_str())
+        && has("owner", view.owner())
+        && parameters.text("label").is_none_or(has_label)
+}
+
+pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
@@ -148,141 +138,93 @@ pub(super) async fn get<N: Node>(
     let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
     let found = find(&*node, &name)?;
-    let Ok(id) = own(&found) else {
+    let ContainerView::Managed(found) = found else {
+        return Ok(Json(wire::short(&found)));
+    };
+    if !wait {
         return Ok(Json(wire::whole(&found)));
-    };
-    if wait {
-        let is_applied = || {
-            node.container(id)
-                .is_none_or(|view| applied(&view, generation))
-        };
-        until(&*node, timeout, || is_applied().then_some(())).await?;
     }
-    let view = node.container(id).ok_or_else(|| gone(id))?;
-    Ok(Json(wire::whole(&view)))
-}
-
-/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs, for one
-/// that ended and stays so, that it did.
-fn applied(view: &View, generation: Option<u64>) -> bool {
-    let Some(record) = &view.record else {
-        return false;
+    let id = found.record.id;
+    let applied = |view: Option<ManagedView>| match view {
+        Some(view) if !is_applied(&view, generation) => None,
+        other => Some(other),
     };
-    let wanted = generation.unwrap_or(record.generation);
-    let ended = record.finished.is_some()
-        && matches!(view.condition.status, Status::Stopped | Status::Failed);
-    let stopped =
-        (ended || view.condition.status == Status::Stopped) && record.generation >= wanted;
-    stopped
-        || view
-            .applied_generation
-            .is_some_and(|applied| applied >= wanted)
+    let view = until(&*node, id, timeout, "applied", applied).await?;
+    Ok(Json(wire::whole(&view.ok_or_else(|| gone(id))?)))
 }
 
-pub(super) async fn remove<N: Node>(
+pub(super) async fn remove<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "removed")?, parameters.timeout()?);
-    let id = find_own(&*node, &name)?;
-    node.change(id, Change::Remove).await?;
+    let id = find_managed(&*node, &name)?;
+    node.order(id, Order::Remove).await?;
     if !wait {
-        return Ok((
-            StatusCode::ACCEPTED,
-            Json(json!({"id": id, "status": "removing"})),
-        )
-            .into_response());
+        let shown = json!({"id": id, "status": "removing"});
+        return Ok((StatusCode::ACCEPTED, Json(shown)).into_response());
     }
-    until(&*node, timeout, || {
-        node.container(id).is_none().then_some(())
-    })
-    .await?;
+    let removed = |view: Option<ManagedView>| view.is_none().then_some(());
+    until(&*node, id, timeout, "removed", removed).await?;
     Ok(Json(json!({"id": id, "status": "removed"})).into_response())
 }
 
-pub(super) async fn stop<N: Node>(
+pub(super) async fn stop<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    change(&*node, &name, query, Change::Stop).await
+    order(&*node, &name, query, Order::Stop).await
 }
 
-pub(super) async fn start<N: Node>(
+pub(super) async fn start<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    change(&*node, &name, query, Change::Start).await
+    order(&*node, &name, query, Order::Start).await
 }
 
-pub(super) async fn restart<N: Node>(
+pub(super) async fn restart<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    change(&*node, &name, query, Change::Restart).await
+    order(&*node, &name, query, Order::Restart).await
 }
 
-async fn change<N: Node>(
+async fn order<N: NodeApi>(
     node: &N,
     name: &str,
     query: RawQuery,
-    change: Change,
+    order: Order,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
-    let id = find_own(node, name)?;
-    node.change(id, change).await?;
+    let id = find_managed(node, name)?;
+    node.order(id, order).await?;
     let view = node.container(id).ok_or_else(|| gone(id))?;
     Ok((StatusCode::ACCEPTED, Json(wire::whole(&view))).into_response())
 }
 
-/// The container that a path names: by id, by name, or by the beginning of an id that only one has. An id comes before a
-/// name, so that nobody can take another container's calls by naming his own so.
-fn find<N: Node>(node: &N, name: &str) -> Result<View, Problem> {
-    let views = node.containers();
-    let is_id = |view: &&View| view.id() == name;
-    let is_name = |view: &&View| {
-        view.record
-            .as_ref()
-            .is_some_and(|record| record.name.as_str() == name)
-    };
-    if let Some(view) = views
-        .iter()
-        .find(is_id)
-        .or_else(|| views.iter().find(is_name))
-    {
-        return Ok(view.clone());
-    }
-    let mut fitting = views
-        .iter()
-        .filter(|view| !name.is_empty() && view.id().starts_with(name));
-    match (fitting.next(), fitting.next()) {
-        (Some(view), None) => Ok(view.clone()),
-        (Some(_), Some(_)) => Err(Problem::Request(format!("several ids begin with {name}"))),
-        (None, _) => Err(Problem::Refused(Refusal::NotFound(format!(
-            "no container is named {name}, or has an id that begins so"
+fn find<N: NodeApi>(node: &N, name: &str) -> Result<ContainerView, Problem> {
+    Ok(node.find(name)?)
+}
+
+/// The managed container that a path names.
+pub(super) fn find_managed<N: NodeApi>(node: &N, name: &str) -> Result<ContainerId, Problem> {
+    match find(node, name)? {
+        ContainerView::Managed(view) => Ok(view.record.id),
+        ContainerView::Unmanaged(view) => Err(Problem::Refused(Refusal::Conflict(format!(
+            "container {} is not managed by this agent and cannot be changed",
+            view.id
         )))),
     }
 }
 
-/// The same, where it must be ours.
-pub(super) fn find_own<N: Node>(node: &N, name: &str) -> Result<ContainerId, Problem> {
-    own(&find(node, name)?)
-}
-
-fn own(view: &View) -> Result<ContainerId, Problem> {
-    let foreign = || format!("{} is not the agent's, which only shows it", view.id());
-    view.record
-        .as_ref()
-        .map(|record| record.id)
-        .ok_or_else(|| Problem::Refused(Refusal::Conflict(foreign())))
-}
-
 pub(super) fn gone(id: ContainerId) -> Problem {
-    Problem::Refused(Refusal::NotFound(format!("{id} has been removed")))
+    Problem::Refused(Refusal::NotFound(format!("container {id} was removed")))
 }
 
 fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
@@ -290,23 +232,25 @@ fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
         None => Ok(false),
         Some(wanted) if wanted == what => Ok(true),
         Some(other) => Err(Problem::Request(format!(
-            "wait={other}: here, only wait={what} can be waited for"
+            "wait={other} is not known here; wait={what} is"
         ))),
     }
 }
 
-/// Looks whenever something changed, until `look` is content or time is up.
-async fn until<N: Node, T>(
+/// Looks at one container whenever something changed, until `look` is content or `timeout` has passed.
+async fn until<N: NodeApi, T>(
     node: &N,
+    id: ContainerId,
     timeout: Duration,
-    look: impl Fn() -> Option<T>,
+    what: &str,
+    look: impl Fn(Option<ManagedView>) -> Option<T>,
 ) -> Result<T, Problem> {
     let mut changes = node.changes();
     let waiting = async {
         loop {
             // Marked as seen before the look, so that no change falls between the two.
             changes.borrow_and_update();
-            if let Some(found) = look() {
+            if let Some(found) = look(node.container(id)) {
                 return Some(found);
             }
             changes.changed().await.ok()?;
@@ -317,9 +261,14 @@ async fn until<N: Node, T>(
         Ok(None) => Err(Problem::Refused(Refusal::Unavailable(
             "the agent is stopping".to_owned(),
         ))),
-        Err(_) => Err(Problem::Timeout(format!(
-            "not within {}",
-            humantime::format_duration(timeout)
-        ))),
+        Err(_) => Err(timed_out(timeout, what, node.container(id))),
     }
+}
+
+fn timed_out(timeout: Duration, what: &str, view: Option<ManagedView>) -> Problem {
+    let now = view.map_or("removed", |view| view.condition.status.as_str());
+    let timeout = humantime::format_duration(timeout);
+    Problem::Timeout(format!(
+        "timed out after {timeout} waiting for status {what} (now: {now})"
+    ))
 }

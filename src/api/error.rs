@@ -13,13 +13,14 @@ use state::spec::parse::FieldError;
 use tokio::time::Instant;
 
 use super::Refusal;
+use crate::view::FindError;
 
-/// A failure, as it is answered.
+/// A failed request, as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// The request itself is wrong: 400.
+    /// A malformed request: 400.
     Request(String),
-    /// No credentials, or wrong ones: 401.
+    /// Credentials are missing or wrong: 401.
     Unauthorized,
     /// The body is too large: 413.
     TooLarge,
@@ -27,23 +28,26 @@ pub enum Problem {
     Invalid(Vec<FieldError>),
     /// The container failed while the caller waited: 422.
     Failed(Reason, String),
-    /// Time is up while the caller waited; the work goes on: 504.
+    /// The caller's wait timed out; the work goes on: 504.
     Timeout(String),
-    /// As many do this already as may: 429.
+    /// Too many concurrent requests of this kind: 429.
     Busy(String),
-    /// The agent did not take it.
+    /// The agent did not take the change.
     Refused(Refusal),
 }
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        match refusal {
-            Refusal::Invalid(faults) => Self::Invalid(faults),
-            other @ (Refusal::Conflict(_)
-            | Refusal::NotFound(_)
-            | Refusal::Reused(_)
-            | Refusal::Full(_)
-            | Refusal::Unavailable(_)) => Self::Refused(other),
+        Self::Refused(refusal)
+    }
+}
+
+impl From<FindError> for Problem {
+    fn from(error: FindError) -> Self {
+        let text = error.to_string();
+        match error {
+            FindError::Unknown(_) => Self::Refused(Refusal::NotFound(text)),
+            FindError::Ambiguous(_) => Self::Request(text),
         }
     }
 }
@@ -55,9 +59,9 @@ impl Problem {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
-            Self::Refused(Refusal::Reused(_) | Refusal::Invalid(_))
-            | Self::Invalid(_)
-            | Self::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Refused(Refusal::Reused(_)) | Self::Invalid(_) | Self::Failed(..) => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
@@ -69,33 +73,31 @@ impl Problem {
 
     fn title(&self) -> &'static str {
         match self {
-            Self::Request(_) => "the request is wrong",
-            Self::Unauthorized => "credentials are needed",
-            Self::TooLarge => "the body is too large",
-            Self::Invalid(_) => "the container's specification is not valid",
+            Self::Request(_) => "invalid request",
+            Self::Unauthorized => "credentials required",
+            Self::TooLarge => "request body too large",
+            Self::Invalid(_) => "invalid container specification",
             Self::Failed(reason, _) => reason.meaning(),
-            Self::Timeout(_) => "time is up; the work goes on",
-            Self::Busy(_) => "too many do this at once",
-            Self::Refused(Refusal::Conflict(_)) => "it contradicts what is there",
-            Self::Refused(Refusal::NotFound(_)) => "there is no such container",
-            Self::Refused(Refusal::Reused(_)) => "the Idempotency-Key was used already",
-            Self::Refused(Refusal::Full(_)) => "the node has no room for it",
-            Self::Refused(Refusal::Unavailable(_)) => "it cannot be taken now",
-            Self::Refused(Refusal::Invalid(_)) => "it is not valid",
+            Self::Timeout(_) => "timed out; the work goes on",
+            Self::Busy(_) => "too many concurrent requests",
+            Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
+            Self::Refused(Refusal::NotFound(_)) => "no such container",
+            Self::Refused(Refusal::Reused(_)) => "Idempotency-Key already used",
+            Self::Refused(Refusal::Full(_)) => "node capacity exceeded",
+            Self::Refused(Refusal::Unavailable(_)) => "temporarily unavailable",
         }
     }
 
     fn detail(&self) -> String {
         match self {
-            Self::Unauthorized => "send the node's token as \"Authorization: Bearer …\"".to_owned(),
-            Self::TooLarge => "a body is 1 MiB at most".to_owned(),
-            Self::Invalid(faults) => {
-                let fields = faults
+            Self::Unauthorized => "the request bears no valid token; send the node's token as \"Authorization: Bearer …\"".to_owned(),
+            Self::TooLarge => "the request body is larger than 1 MiB; send a smaller one".to_owned(),
+            Self::Invalid(errors) => {
+                let fields = errors
                     .iter()
-                    .map(|fault| format!("{}: {}", fault.field, fault.message));
+                    .map(|error| format!("{}: {}", error.field, error.message));
                 fields.collect::<Vec<_>>().join("; ")
             }
-            Self::Refused(Refusal::Invalid(_)) => String::new(),
             Self::Request(detail)
             | Self::Failed(_, detail)
             | Self::Timeout(detail)
@@ -116,7 +118,7 @@ impl IntoResponse for Problem {
         let status = self.status();
         let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "detail": self.detail()});
         match &self {
-            Self::Invalid(faults) => body["errors"] = json!(faults),
+            Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
             Self::Request(_)
             | Self::Unauthorized
@@ -158,22 +160,23 @@ fn plain(status: StatusCode, detail: &str) -> Response {
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {
-    std::future::ready(plain(
+    plain(
         StatusCode::NOT_FOUND,
-        &format!("there is nothing at {}", uri.path()),
-    ))
-    .await
+        &format!("no such path: {}", uri.path()),
+    )
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
-    std::future::ready(plain(
+    plain(
         StatusCode::METHOD_NOT_ALLOWED,
         &format!("{} does not take {method}", uri.path()),
-    ))
-    .await
+    )
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "the layer calls it so")]
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "the layer passes the panic by value"
+)]
 pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body> {
     let text = panic
         .downcast_ref::<String>()
@@ -181,15 +184,15 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body>
         .or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(
         panic = text.unwrap_or("without a text"),
-        "a request failed by a fault of the agent"
+        "request handler panicked"
     );
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "a fault of the agent; its log says more",
+        "the agent failed unexpectedly; its log says more",
     )
 }
 
-/// A line for each request: changes at info, looks at debug.
+/// A line for each request: changes at info, reads at debug.
 pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let (method, path, began) = (
         request.method().clone(),

@@ -1,4 +1,4 @@
-//! What the reconciler would do now, and why a container is where it is.
+//! Plans and explanations: the steps that would be done now, and the cause for which a container is where it is.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,12 +12,13 @@ use state::reason::Reason;
 use state::status::Activity;
 use state::time::BootTime;
 
-use super::containers::{find_own, gone};
+use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{Explanation, Node, wire};
+use super::{NodeApi, wire};
+use crate::view::ExplanationView;
 
-pub(super) async fn plan<N: Node>(
+pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
@@ -27,37 +28,36 @@ pub(super) async fn plan<N: Node>(
         .containers
         .iter()
         .chain(&plan.leftovers)
-        .all(|course| course.steps.is_empty());
-    let containers: Vec<_> = plan.containers.iter().map(wire::course).collect();
-    let leftovers: Vec<_> = plan.leftovers.iter().map(wire::course).collect();
+        .all(|container| container.steps.is_empty());
+    let containers: Vec<_> = plan.containers.iter().map(wire::container_plan).collect();
+    let leftovers: Vec<_> = plan.leftovers.iter().map(wire::container_plan).collect();
     let shown = json!({"settled": settled, "blocked": plan.blocked, "containers": containers, "leftovers": leftovers});
-    std::future::ready(Ok(Json(shown))).await
+    Ok(Json(shown))
 }
 
-pub(super) async fn explain<N: Node>(
+pub(super) async fn explain<N: NodeApi>(
     State(node): State<Arc<N>>,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
-    let id = find_own(&*node, &name)?;
+    let id = find_managed(&*node, &name)?;
     let explanation = node.explain(id).ok_or_else(|| gone(id))?;
-    std::future::ready(Ok(Json(shown(&explanation)))).await
+    Ok(Json(shown(&explanation)))
 }
 
-fn shown(explanation: &Explanation) -> Value {
-    let Explanation {
-        view,
+fn shown(explanation: &ExplanationView) -> Value {
+    let ExplanationView {
+        container,
         seen,
         history,
         activity,
         next,
         blocked,
         suppressed,
-        ..
     } = explanation;
-    let wall = |point: BootTime| wire::time(explanation.wall(point));
-    let condition = &view.condition;
+    let (record, condition) = (&container.record, &container.condition);
+    let wall = |point: BootTime| wire::time(container.taken.wall_at(point));
     let instances: Vec<_> = seen
         .instances
         .iter()
@@ -73,33 +73,33 @@ fn shown(explanation: &Explanation) -> Value {
             json!({"cause": cause, "reason": reason, "message": message, "until": wall(*retry_at)})
         },
     );
-    let waits = |cause, pending| history.waits(cause, pending, explanation.now.0).map(wall);
-    let restart_pending = view
-        .record
-        .as_ref()
-        .is_some_and(|record| record.restart_pending);
+    let waits = |cause, pending| {
+        history
+            .waits(cause, pending, container.taken.boot)
+            .map(wall)
+    };
     json!({
-        "id": view.id(), "name": view.record.as_ref().map(|record| &record.name), "status": condition.status,
+        "id": record.id.to_string(), "name": record.name, "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
-        "attempts": history.attempts.max(history.exits), "next_attempt": view.next_attempt.map(wire::time),
+        "attempts": history.attempts.max(history.exits), "next_attempt": container.next_attempt().map(wire::time),
         "unblock": blocked.as_deref().or(condition.reason.map(Reason::remedy)), "blocked": blocked,
-        "desired": view.record.as_ref().map(|record| json!({
+        "desired": {
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
             "seq": record.seq, "image": record.spec.image.to_string(), "image_digest": record.image_digest,
             "removing": record.removing, "restart_pending": record.restart_pending, "finished": record.finished,
             "kept_by_operator": suppressed,
-        })),
+        },
         "observed": {"instances": instances, "activity": activity.map(word)},
         "decision": {
             "step": next.as_ref().map_or_else(
-                || json!({"action": "nothing", "why": "it is as wanted"}),
-                wire::action,
+                || json!({"action": "nothing", "why": "the container is settled"}),
+                wire::step,
             ),
             "inputs": {
                 "exits": history.exits, "attempts": history.attempts, "restarts": history.restart_count, "setback": backoff,
                 "ended": history.ended.as_ref().map(exit), "last_exit": history.last_exit.as_ref().map(exit),
                 "running_since": history.started.map(wall),
-                "start_waits_until": waits(Cause::Start, restart_pending), "end_waits_until": waits(Cause::End, false),
+                "start_waits_until": waits(Cause::Start, record.restart_pending), "end_waits_until": waits(Cause::End, false),
             },
         },
     })
@@ -114,7 +114,7 @@ const fn word(activity: Activity) -> &'static str {
 }
 
 fn exit(exit: &Exit) -> Value {
-    // A task that was lost ended at no known time.
+    // The end of a task that was lost has no known time.
     let at = (exit.at > SystemTime::UNIX_EPOCH).then(|| wire::time(exit.at));
     json!({"exit_code": exit.code, "at": at, "out_of_memory": exit.out_of_memory})
 }

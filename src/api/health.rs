@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use super::{Link, Node, wire};
+use super::{NodeApi, wire};
+use crate::view::LinkView;
 
-pub(super) async fn health<N: Node>(
+pub(super) async fn health<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
@@ -27,7 +28,7 @@ pub(super) async fn health<N: Node>(
     let errors: Vec<_> = health
         .errors
         .iter()
-        .map(|(at, reason, message)| json!({"at": wire::time(*at), "reason": reason, "message": message}))
+        .map(|error| json!({"at": wire::time(error.at), "reason": error.reason, "message": error.message}))
         .collect();
     let body = json!({
         "status": status,
@@ -42,10 +43,10 @@ pub(super) async fn health<N: Node>(
         "state": {"writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
         "errors": errors, "chas": health.link.as_ref().map(link),
     });
-    std::future::ready(Ok(Json(body))).await
+    Ok(Json(body))
 }
 
-fn link(link: &Link) -> Value {
+fn link(link: &LinkView) -> Value {
     json!({
         "reachable": link.reachable, "since": wire::time(link.since), "error": link.error, "registered": link.registered,
         "identity_conflict": link.identity_conflict, "generation": link.generation, "containers": link.owned,
@@ -54,22 +55,23 @@ fn link(link: &Link) -> Value {
     })
 }
 
-pub(super) async fn ready<N: Node>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {
+pub(super) async fn ready<N: NodeApi>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {
     let health = node.health();
-    let answer = match (health.containerd, health.rebuilding) {
+    match (health.containerd, health.rebuilding) {
         (true, false) => (StatusCode::OK, "ready\n"),
         (true, true) => (
             StatusCode::SERVICE_UNAVAILABLE,
             "the stored state is being rebuilt\n",
         ),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "containerd is away\n"),
-    };
-    std::future::ready(answer).await
+        (false, _) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "containerd is unreachable\n",
+        ),
+    }
 }
 
 pub(super) async fn version() -> Json<Value> {
-    std::future::ready(Json(
-        json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "api": {"desired_state": 1}}),
-    ))
-    .await
+    Json(json!({
+        "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "api": {"desired_state": 1},
+    }))
 }

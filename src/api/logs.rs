@@ -12,10 +12,10 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 use tokio::sync::Semaphore;
 
-use super::containers::find_own;
+use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{Node, wire};
+use super::{NodeApi, wire};
 use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read};
 
@@ -27,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at 64, that is still little.
 pub(super) const FOLLOWERS_MAX: usize = 64;
 
-pub(super) async fn logs<N: Node>(
+pub(super) async fn logs<N: NodeApi>(
     State(node): State<Arc<N>>,
     Extension(followers): Extension<Arc<Semaphore>>,
     Named(name): Named,
@@ -63,7 +63,7 @@ pub(super) async fn logs<N: Node>(
         follow: parameters.flag("follow")?,
     };
     let timestamps = parameters.flag("timestamps")?;
-    let id = find_own(&*node, &name)?;
+    let id = find_managed(&*node, &name)?;
     let busy = || {
         Problem::Busy(format!(
             "{FOLLOWERS_MAX} requests follow logs already; end one of them"
@@ -94,10 +94,7 @@ pub(super) async fn logs<N: Node>(
     } else {
         "text/plain; charset=utf-8"
     };
-    Ok(std::future::ready(
-        ([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response(),
-    )
-    .await)
+    Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
 }
 
 fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {

@@ -1,4 +1,4 @@
-//! Counts requests, and shows what is counted.
+//! Counts requests, and shows the metrics.
 
 use std::sync::Arc;
 
@@ -10,41 +10,35 @@ use axum::response::{IntoResponse, Response};
 use state::status::Status;
 use tokio::time::Instant;
 
-use super::Node;
+use super::NodeApi;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use crate::metrics::{CONTENT_TYPE, Metrics};
+use crate::view::ContainerView;
 
-/// From history, like every look: a scrape never waits for containerd.
-pub(super) async fn metrics<N: Node>(
+/// The metrics, from memory: a scrape never waits for containerd.
+pub(super) async fn metrics<N: NodeApi>(
     State(node): State<Arc<N>>,
     Extension(metrics): Extension<Metrics>,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
     let views = node.containers();
+    let managed = || views.iter().filter_map(ContainerView::managed);
     for status in Status::ALL {
-        let of_status = views
-            .iter()
-            .filter(|view| view.record.is_some() && view.condition.status == status);
+        let of_status = managed().filter(|view| view.condition.status == status);
         metrics.containers(status.as_str(), of_status.count());
     }
     let health = node.health();
     metrics.containerd(health.containerd);
     metrics.store(health.writable, health.losses.len());
     let link = health.link.as_ref();
-    let held = link.map_or(0, |link| link.pending_prune.len());
     metrics.link(
         link.is_some_and(|link| link.reachable),
-        held,
+        link.map_or(0, |link| link.pending_prune.len()),
         link.is_some_and(|link| link.cordoned),
     );
-    Ok(
-        std::future::ready(
-            ([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response(),
-        )
-        .await,
-    )
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response())
 }
 
 pub(super) async fn count(

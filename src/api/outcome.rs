@@ -1,87 +1,61 @@
-//! What came of a deploy that somebody waits for. Pure: it judges a view.
+//! Verdicts on a view that a caller waits for: the outcome of a deploy, and whether a generation is applied. Pure.
 
 use std::time::SystemTime;
 
 use state::desired::RunState;
 use state::reason::Reason;
-use state::status::Status;
+use state::status::{Condition, Status};
 use state::time::BootTime;
 
+use super::Refusal;
 use super::error::Problem;
-use super::{Deployed, Refusal, View};
+use crate::view::{DeployedView, ManagedView};
 
-/// What is waited for.
+/// The deploy that somebody waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Awaited {
     generation: u64,
     run: RunState,
-    /// A failure that is waited out since before the deploy, which changed nothing: that one is not of its doing.
-    old_backoff: Option<BootTime>,
+    /// The next attempt after a failure from before the deploy, which changed nothing: that one is not of its doing.
+    old_attempt: Option<BootTime>,
     deadline: SystemTime,
 }
 
 impl Awaited {
-    /// What is waited for after a deploy, until `deadline`. `None`: it is not ours.
-    pub(super) fn after(deployed: &Deployed, deadline: SystemTime) -> Option<Self> {
-        let record = deployed.view.record.as_ref()?;
-        // Where something changed, whatever failed is the change's, however soon it did.
-        let old_backoff = deployed
-            .view
-            .condition
-            .next_attempt
-            .filter(|_| !deployed.changed);
-        Some(Self {
+    /// The wait that follows a deploy, until `deadline`.
+    pub(super) fn after(deployed: &DeployedView, deadline: SystemTime) -> Self {
+        let record = &deployed.container.record;
+        let next_attempt = deployed.container.condition.next_attempt;
+        Self {
             generation: record.generation,
             run: record.run,
-            old_backoff,
+            // Where something changed, whatever failed is the change's, however soon it did.
+            old_attempt: next_attempt.filter(|_| !deployed.changed),
             deadline,
-        })
+        }
     }
 
-    /// How it ended; `None`: not decided yet.
-    pub(super) fn outcome(&self, view: View) -> Option<Result<View, Problem>> {
-        let condition = &view.condition;
-        let newest = view
-            .record
-            .as_ref()
-            .map_or(self.generation, |record| record.generation);
-        if newest > self.generation {
+    /// The outcome; `None`: not decided yet.
+    pub(super) fn outcome(&self, view: ManagedView) -> Option<Result<ManagedView, Problem>> {
+        let (record, condition) = (&view.record, &view.condition);
+        if record.generation > self.generation {
             return conflict(format!(
-                "generation {newest} took the place of {} before it ran",
-                self.generation
+                "generation {} replaced generation {} before it ran",
+                record.generation, self.generation
             ));
         }
-        let stopped = view
-            .record
-            .as_ref()
-            .is_some_and(|record| record.run == RunState::Stopped);
+        let is_ordered_otherwise = record.run == RunState::Stopped && self.run == RunState::Running;
         match condition.status {
-            Status::Removing => conflict("it is being removed".to_owned()),
-            Status::Stopping | Status::Stopped if stopped && self.run == RunState::Running => {
-                conflict("it was asked to be stopped before it ran".to_owned())
+            Status::Removing => conflict("the container is being removed".to_owned()),
+            Status::Stopping | Status::Stopped if is_ordered_otherwise => {
+                conflict("the container was asked to be stopped before it ran".to_owned())
             }
             Status::Running if view.applied_generation == Some(self.generation) => Some(Ok(view)),
             Status::Stopped => Some(Ok(view)),
-            Status::Failed | Status::Restarting => {
-                let old =
-                    condition.next_attempt.is_some() && condition.next_attempt == self.old_backoff;
-                let tried_in_time = view.next_attempt.is_some_and(|at| at < self.deadline);
-                if old && tried_in_time {
-                    return None;
-                }
-                let reason = condition.reason?;
-                Some(Err(Problem::Failed(
-                    reason,
-                    condition.message.clone().unwrap_or_default(),
-                )))
-            }
+            Status::Failed | Status::Restarting if self.is_old(&view) => None,
+            Status::Failed | Status::Restarting => failed(condition),
             // Waiting for a person may take longer than anybody waits.
-            Status::Pending if condition.reason == Some(Reason::NodeCordoned) => {
-                Some(Err(Problem::Failed(
-                    Reason::NodeCordoned,
-                    condition.message.clone().unwrap_or_default(),
-                )))
-            }
+            Status::Pending if condition.reason == Some(Reason::NodeCordoned) => failed(condition),
             Status::Pending
             | Status::Pulling
             | Status::Creating
@@ -89,8 +63,33 @@ impl Awaited {
             | Status::Stopping => None,
         }
     }
+
+    /// The failure is one from before the deploy, and is tried again before the deadline.
+    fn is_old(&self, view: &ManagedView) -> bool {
+        let next = view.condition.next_attempt;
+        let is_in_time = view.next_attempt().is_some_and(|at| at < self.deadline);
+        next.is_some() && next == self.old_attempt && is_in_time
+    }
 }
 
-fn conflict(why: String) -> Option<Result<View, Problem>> {
+/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs, for one
+/// that ended and stays so, that it did.
+pub(super) fn is_applied(view: &ManagedView, generation: Option<u64>) -> bool {
+    let (record, status) = (&view.record, view.condition.status);
+    let wanted = generation.unwrap_or(record.generation);
+    let has_ended = record.finished.is_some() && status == Status::Failed;
+    let is_at_rest = status == Status::Stopped || has_ended;
+    let runs = view
+        .applied_generation
+        .is_some_and(|applied| applied >= wanted);
+    runs || (is_at_rest && record.generation >= wanted)
+}
+
+fn failed(condition: &Condition) -> Option<Result<ManagedView, Problem>> {
+    let message = condition.message.clone().unwrap_or_default();
+    Some(Err(Problem::Failed(condition.reason?, message)))
+}
+
+fn conflict(why: String) -> Option<Result<ManagedView, Problem>> {
     Some(Err(Problem::Refused(Refusal::Conflict(why))))
 }

@@ -1,4 +1,4 @@
-//! What a request's address says: the container it names, and query parameters. Each is read once, and those that nobody
+//! The address of a request: the container that it names, and query parameters. Each is read once, and those that nobody
 //! knows are an error that names them.
 
 use std::collections::BTreeMap;

@@ -9,57 +9,65 @@ use std::time::SystemTime;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, header};
 use serde_json::{Value, json};
+use state::desired::set::{Desired, DesiredChange};
 use state::desired::{Assignment, Owner, Record};
 use state::id::ContainerId;
-use state::ownership::answers::Key;
+use state::ownership::Order;
+use state::ownership::answers::{Key, Keyed};
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::{Condition, Status};
+use state::store::{Idempotent, ReplaceRequest};
+use state::time::BootTime;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{
-    Action, Change, Course, Declared, Deployed, Explanation, Health, Node, Once, Plan, Refusal,
-    Replace, Replaced, View, router,
-};
+use super::{NodeApi, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
+use crate::view::{
+    ContainerPlanView, ContainerView, DeployedView, ErrorView, ExplanationView, FindError, Found,
+    HealthView, ManagedView, Moment, PlanView, PushSetView, SetPlanView, StepView, UnmanagedView,
+    find,
+};
 
 mod changes;
-mod declared;
 mod explain;
 mod logs;
 mod looks;
 mod metrics;
+mod push_set;
 
 /// Shows what it is told to show.
 struct Fake {
-    views: Mutex<Vec<View>>,
+    views: Mutex<Vec<ManagedView>>,
+    unmanaged: Mutex<Vec<UnmanagedView>>,
     refusal: Mutex<Option<Refusal>>,
-    changed: Mutex<Vec<(ContainerId, Change)>>,
+    ordered: Mutex<Vec<(ContainerId, Order)>>,
     changes: watch::Sender<u64>,
     containerd: bool,
     logs: PathBuf,
     /// What the next request with a key is answered, as one that came before.
     before: Mutex<Option<state::desired::answer::Answer>>,
     keys: Mutex<Vec<(Key, String)>>,
-    replaced: Mutex<Vec<Replace>>,
+    replaced: Mutex<Vec<ReplaceRequest>>,
 }
 
 impl Fake {
-    fn new(views: Vec<View>) -> Arc<Self> {
+    fn new(views: Vec<ManagedView>) -> Arc<Self> {
         Arc::new(Self::with(views))
     }
 
-    fn with(views: Vec<View>) -> Self {
+    fn with(views: Vec<ManagedView>) -> Self {
         let (changes, _) = watch::channel(0);
-        let (views, refusal, changed) = (Mutex::new(views), Mutex::default(), Mutex::default());
+        let (views, refusal, ordered) = (Mutex::new(views), Mutex::default(), Mutex::default());
         let (before, keys, replaced) = (Mutex::default(), Mutex::default(), Mutex::default());
         let logs = PathBuf::from("/nonexistent");
         Self {
             views,
+            unmanaged: Mutex::default(),
             refusal,
-            changed,
+            ordered,
             changes,
             containerd: true,
             logs,
@@ -69,21 +77,26 @@ impl Fake {
         }
     }
 
-    fn show(&self, views: Vec<View>) {
+    /// One that somebody else runs on the node, too.
+    fn beside(self, id: &str, image: &str) -> Arc<Self> {
+        self.unmanaged.lock().unwrap().push(UnmanagedView {
+            id: id.to_owned(),
+            image: image.to_owned(),
+            status: Status::Running,
+        });
+        Arc::new(self)
+    }
+
+    fn show(&self, views: Vec<ManagedView>) {
         *self.views.lock().unwrap() = views;
         self.changes.send_modify(|count| *count += 1);
     }
 
-    fn take(&self, deploy: Deploy, dry_run: bool) -> Deployed {
+    fn take(&self, deploy: Deploy, dry_run: bool) -> DeployedView {
         let mut views = self.views.lock().unwrap();
-        let named = |view: &&View| {
-            view.record
-                .as_ref()
-                .is_some_and(|record| record.name == deploy.name)
-        };
-        if let Some(view) = views.iter().find(named) {
-            return Deployed {
-                view: view.clone(),
+        if let Some(view) = views.iter().find(|view| view.record.name == deploy.name) {
+            return DeployedView {
+                container: view.clone(),
                 changed: false,
                 plan: Vec::new(),
             };
@@ -92,20 +105,21 @@ impl Fake {
         if !dry_run {
             views.push(view.clone());
         }
-        Deployed {
-            view,
+        DeployedView {
+            container: view,
             changed: true,
             plan: vec![pulls()],
         }
     }
 
     /// Takes a key, unless it came before.
-    fn once<T>(&self, key: Option<(Key, String)>, now: impl FnOnce() -> T) -> Once<T> {
+    fn once<T>(&self, key: Option<Keyed>, now: impl FnOnce() -> T) -> Idempotent<T> {
         let before = key
             .as_ref()
             .and_then(|_| self.before.lock().unwrap().clone());
+        let key = key.map(|keyed| (keyed.key, keyed.request));
         self.keys.lock().unwrap().extend(key);
-        before.map_or_else(|| Once::Now(now()), Once::Before)
+        before.map_or_else(|| Idempotent::Now(now()), Idempotent::Before)
     }
 
     fn refused(&self) -> Result<(), Refusal> {
@@ -113,58 +127,60 @@ impl Fake {
     }
 }
 
-impl Node for Fake {
+impl NodeApi for Fake {
+    fn keyed(&self, key: Key, request: String) -> Keyed {
+        Keyed {
+            key,
+            request,
+            boot_id: String::new(),
+            now: BootTime::default(),
+        }
+    }
+
     fn deploy(
         &self,
         deploy: Deploy,
         dry_run: bool,
-    ) -> impl Future<Output = Result<Deployed, Refusal>> + Send {
+    ) -> impl Future<Output = Result<DeployedView, Refusal>> + Send {
         ready(self.refused().map(|()| self.take(deploy, dry_run)))
     }
 
     fn deploy_once(
         &self,
         deploy: Deploy,
-        key: Key,
-        request: String,
-    ) -> impl Future<Output = Result<Once<Deployed>, Refusal>> + Send {
+        keyed: Keyed,
+    ) -> impl Future<Output = Result<Idempotent<DeployedView>, Refusal>> + Send {
         ready(
             self.refused()
-                .map(|()| self.once(Some((key, request)), || self.take(deploy, false))),
+                .map(|()| self.once(Some(keyed), || self.take(deploy, false))),
         )
     }
 
-    fn declared(&self) -> Declared {
-        let records = self
-            .views
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(|view| view.record.as_deref().cloned())
-            .collect();
-        Declared {
-            records,
+    fn push_set(&self) -> PushSetView {
+        let views = self.views.lock().unwrap();
+        PushSetView {
+            records: views.iter().map(|view| (*view.record).clone()).collect(),
             etag: "0a1b".to_owned(),
         }
     }
 
     fn replace(
         &self,
-        replace: Replace,
-    ) -> impl Future<Output = Result<Once<Replaced>, Refusal>> + Send {
-        let courses = replace.wanted.iter().map(|deploy| Course {
+        replacing: ReplaceRequest,
+    ) -> impl Future<Output = Result<Idempotent<SetPlanView>, Refusal>> + Send {
+        let plans = replacing.wanted.iter().map(|deploy| ContainerPlanView {
             id: ContainerId::from_bits(0xabc),
             name: Some(deploy.name.clone()),
             steps: vec![pulls()],
         });
-        let replaced = Replaced {
+        let replaced = SetPlanView {
             etag: "2c3d".to_owned(),
-            plan: courses.collect(),
+            plan: plans.collect(),
         };
         let answer = self
             .refused()
-            .map(|()| self.once(replace.key.clone(), || replaced));
-        self.replaced.lock().unwrap().push(replace);
+            .map(|()| self.once(replacing.keyed.clone(), || replaced));
+        self.replaced.lock().unwrap().push(replacing);
         ready(answer)
     }
 
@@ -172,57 +188,67 @@ impl Node for Fake {
         ready(self.refused().map(|()| 3))
     }
 
-    fn plan(&self) -> Plan {
-        let course = |view: &View| {
-            let record = view.record.as_ref()?;
+    fn plan(&self) -> PlanView {
+        let plan = |view: &ManagedView| {
             let steps = if view.condition.status == Status::Running {
                 Vec::new()
             } else {
                 vec![pulls()]
             };
-            Some(Course {
-                id: record.id,
-                name: Some(record.name.clone()),
+            ContainerPlanView {
+                id: view.record.id,
+                name: Some(view.record.name.clone()),
                 steps,
-            })
+            }
         };
-        let containers = self
-            .views
-            .lock()
-            .unwrap()
-            .iter()
-            .filter_map(course)
-            .collect();
-        Plan {
-            containers,
+        PlanView {
+            containers: self.views.lock().unwrap().iter().map(plan).collect(),
             leftovers: Vec::new(),
-            blocked: (!self.containerd).then(|| "containerd is away".to_owned()),
+            blocked: (!self.containerd).then(|| "containerd is unreachable".to_owned()),
         }
     }
 
-    fn explain(&self, id: ContainerId) -> Option<Explanation> {
+    fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
         Some(explain::explanation(self.container(id)?))
     }
 
-    fn change(
+    fn order(
         &self,
         id: ContainerId,
-        change: Change,
+        order: Order,
     ) -> impl Future<Output = Result<(), Refusal>> + Send {
         ready(
             self.refused()
-                .map(|()| self.changed.lock().unwrap().push((id, change))),
+                .map(|()| self.ordered.lock().unwrap().push((id, order))),
         )
     }
 
-    fn containers(&self) -> Vec<View> {
-        self.views.lock().unwrap().clone()
+    fn containers(&self) -> Vec<ContainerView> {
+        let managed = self.views.lock().unwrap().clone().into_iter();
+        let unmanaged = self.unmanaged.lock().unwrap().clone().into_iter();
+        managed
+            .map(|view| ContainerView::Managed(Box::new(view)))
+            .chain(unmanaged.map(ContainerView::Unmanaged))
+            .collect()
     }
 
-    fn container(&self, id: ContainerId) -> Option<View> {
-        self.containers()
-            .into_iter()
-            .find(|view| view.record.as_ref().is_some_and(|record| record.id == id))
+    fn container(&self, id: ContainerId) -> Option<ManagedView> {
+        let views = self.views.lock().unwrap();
+        views.iter().find(|view| view.record.id == id).cloned()
+    }
+
+    fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+        let put = |view: &ManagedView| DesiredChange::Put(Box::new((*view.record).clone()));
+        let records: Vec<_> = self.views.lock().unwrap().iter().map(put).collect();
+        let unmanaged = self.unmanaged.lock().unwrap();
+        Ok(
+            match find(&Desired::default().with(&records), &unmanaged, name)? {
+                Found::Managed(record) => {
+                    ContainerView::Managed(Box::new(self.container(record.id).unwrap()))
+                }
+                Found::Unmanaged(view) => ContainerView::Unmanaged(view),
+            },
+        )
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -233,8 +259,8 @@ impl Node for Fake {
         self.logs.clone()
     }
 
-    fn health(&self) -> Health {
-        Health {
+    fn health(&self) -> HealthView {
+        HealthView {
             writable: true,
             rebuilding: false,
             losses: Vec::new(),
@@ -245,14 +271,18 @@ impl Node for Fake {
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,
             link: None,
-            errors: vec![(SystemTime::UNIX_EPOCH, Reason::PortTaken, "8080".to_owned())],
+            errors: vec![ErrorView {
+                at: SystemTime::UNIX_EPOCH,
+                reason: Reason::PortTaken,
+                message: "8080".to_owned(),
+            }],
         }
     }
 }
 
 /// The step that everything begins with.
-fn pulls() -> Action {
-    Action {
+fn pulls() -> StepView {
+    StepView {
         word: "pull",
         instance: Some("000000000abc-1".parse().unwrap()),
         why: "it is not resolved".to_owned(),
@@ -291,17 +321,19 @@ fn named(name: &str, bits: u64) -> Record {
     record(state::spec::parse::deploy(&body).unwrap(), bits)
 }
 
-fn view(record: &Record, status: Status) -> View {
-    View {
-        record: Some(Arc::new(record.clone())),
-        foreign: None,
+fn view(record: &Record, status: Status) -> ManagedView {
+    ManagedView {
+        record: Arc::new(record.clone()),
         condition: Condition {
             status,
             reason: None,
             message: None,
             next_attempt: None,
         },
-        next_attempt: None,
+        taken: Moment {
+            boot: BootTime::default(),
+            wall: SystemTime::UNIX_EPOCH,
+        },
         started: None,
         finished: None,
         exit_code: None,
@@ -311,7 +343,7 @@ fn view(record: &Record, status: Status) -> View {
     }
 }
 
-fn failed(record: &Record, status: Status) -> View {
+fn failed(record: &Record, status: Status) -> ManagedView {
     let mut view = view(record, status);
     view.condition.reason = Some(Reason::ImageNotFound);
     view.condition.message = Some("no such tag".to_owned());

@@ -10,7 +10,9 @@ use state::desired::Record;
 use state::spec::{ImagePull, RestartPolicy, Spec};
 
 use super::error::Problem;
-use super::{Action, Course, View};
+use crate::view::{
+    ContainerPlanView, ContainerView, DeployedView, ManagedView, StepView, UnmanagedView,
+};
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(super) fn time(time: SystemTime) -> String {
@@ -27,35 +29,60 @@ pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem
         .map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))
 }
 
-/// What would be done for one container.
-pub(super) fn course(course: &Course) -> Value {
-    json!({"id": course.id, "name": course.name, "steps": course.steps.iter().map(action).collect::<Vec<Value>>()})
+/// The steps for one container.
+pub(super) fn container_plan(plan: &ContainerPlanView) -> Value {
+    let steps: Vec<_> = plan.steps.iter().map(step).collect();
+    json!({"id": plan.id, "name": plan.name, "steps": steps})
 }
 
-/// One step that would be done.
-pub(super) fn action(action: &Action) -> Value {
-    let instance = action.instance.map(|instance| instance.to_string());
-    let mut shown = json!({"action": action.word, "instance": instance, "why": action.why});
-    if let Some(until) = action.until {
+/// A step that would be done.
+pub(super) fn step(step: &StepView) -> Value {
+    let instance = step.instance.map(|instance| instance.to_string());
+    let mut shown = json!({"action": step.word, "instance": instance, "why": step.why});
+    if let Some(until) = step.until {
         shown["until"] = json!(time(until));
     }
     shown
 }
 
-/// What the list shows.
-pub(super) fn short(view: &View) -> Value {
-    let condition = &view.condition;
-    let mut shown = match (&view.record, &view.foreign) {
-        (Some(record), _) => own(record),
-        (None, Some((id, image))) => {
-            json!({"id": id, "name": id, "image": image, "ports": [], "owner": "unmanaged"})
-        }
-        (None, None) => json!({}),
-    };
+/// The answer to a deploy that is only tried.
+pub(super) fn dry_run(deployed: &DeployedView) -> Value {
+    let plan: Vec<_> = deployed.plan.iter().map(step).collect();
+    let container = whole(&deployed.container);
+    json!({"dry_run": true, "changed": deployed.changed, "container": container, "plan": plan})
+}
+
+/// A container as the list shows it.
+pub(super) fn short(view: &ContainerView) -> Value {
+    match view {
+        ContainerView::Managed(view) => managed(view),
+        ContainerView::Unmanaged(view) => unmanaged(view),
+    }
+}
+
+/// A managed container with its specification.
+pub(super) fn whole(view: &ManagedView) -> Value {
+    let mut shown = managed(view);
+    shown["spec"] = spec(&view.record);
+    shown["spec_hash"] = json!(view.record.spec_hash);
+    shown["applied_generation"] = json!(view.applied_generation);
+    shown
+}
+
+fn unmanaged(view: &UnmanagedView) -> Value {
+    json!({
+        "id": view.id, "name": view.id, "image": view.image, "ports": [], "owner": "unmanaged",
+        "status": view.status, "reason": null, "message": null, "next_attempt": null,
+        "restart_count": 0, "exit_code": null, "started": null, "finished": null,
+    })
+}
+
+fn managed(view: &ManagedView) -> Value {
+    let (condition, mut shown) = (&view.condition, asked(&view.record));
     shown["status"] = json!(condition.status);
     shown["reason"] = json!(condition.reason);
     shown["message"] = json!(condition.message);
-    shown["next_attempt"] = json!(view.next_attempt.map(time));
+    shown["next_attempt"] = json!(view.next_attempt().map(time));
     shown["restart_count"] = json!(view.restart_count);
     shown["exit_code"] = json!(view.exit_code);
     shown["started"] = json!(view.started.map(time));
@@ -66,18 +93,7 @@ pub(super) fn short(view: &View) -> Value {
     shown
 }
 
-/// What a look at one container shows: the list's fields and the specification.
-pub(super) fn whole(view: &View) -> Value {
-    let mut shown = short(view);
-    if let Some(record) = &view.record {
-        shown["spec"] = spec(record);
-        shown["spec_hash"] = json!(record.spec_hash);
-        shown["applied_generation"] = json!(view.applied_generation);
-    }
-    shown
-}
-
-fn own(record: &Record) -> Value {
+fn asked(record: &Record) -> Value {
     let ports: Vec<_> = record
         .assignment
         .ports

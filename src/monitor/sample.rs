@@ -1,4 +1,4 @@
-//! One look at the node, through `sysinfo` and statvfs. Blocks.
+//! A sample of the node, through `sysinfo` and statvfs. Blocks.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use sysinfo::{
 
 use super::{Interface, NodeFacts};
 
-/// What must be kept between two looks.
+/// The values that must be kept between two samples.
 #[derive(Debug)]
 pub(super) struct Sampler {
     system: System,
@@ -41,7 +41,7 @@ impl Sampler {
         let load = System::load_average().map(|load| [load.one, load.five, load.fifteen]);
         NodeFacts {
             cpu_cores: self.system.cpus().len(),
-            // The first look has nothing to compare with, and says NaN.
+            // The first sample has nothing to compare with, and says NaN.
             cpu_usage_percent: Some(f64::from(self.system.global_cpu_usage()))
                 .filter(|usage| usage.is_finite())
                 .unwrap_or(0.0),
@@ -78,7 +78,7 @@ impl Sampler {
                 sent_bytes: data.total_transmitted(),
             })
             .collect();
-        // The system's order changes from look to look.
+        // The system's order changes from sample to sample.
         interfaces
             .iter_mut()
             .for_each(|interface| interface.addresses.sort_unstable());

@@ -1,22 +1,19 @@
-//! What the reconciler knows, for those who show it, and the clock that it goes by.
+//! The board: all that the reconciler knows beyond the records, for those who show it; and the clock that it goes by.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use state::history::History;
 use state::id::ContainerId;
 use state::observed::Seen;
-use state::reason::Reason;
 use state::status::Activity;
 use state::time::BootTime;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::lock::lock;
 use crate::runtime::{PullProgress, UnmanagedContainer};
-
-/// Errors kept for `/health`.
-const ERRORS_MAX: usize = 20;
 
 /// Time since boot, from a clock that tests can stop: tokio's, from the moment the agent started.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +45,7 @@ impl Clock {
         }
     }
 
-    /// Which boot of the node its times are of.
+    /// The boot of the node that its times are of.
     #[must_use]
     pub fn boot_id(&self) -> String {
         format!("{:032x}", self.boot_id)
@@ -68,55 +65,46 @@ impl Clock {
     }
 }
 
-/// What is known of one container beyond its record.
+/// All that is known of one container beyond its record.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// What the last look found.
+    /// The last look.
     pub seen: Seen,
-    /// What happened to it lately.
+    /// The restart and retry history.
     pub history: History,
-    /// What is being done for it.
+    /// The step under way.
     pub activity: Option<Activity>,
-    /// How far its pull is.
+    /// The progress of its pull.
     pub pull: Option<Arc<PullProgress>>,
 }
 
-/// Something that went wrong, for `/health`.
+/// A fact about a container that is not the reconciler's own: others find it out, and the board shows it.
 #[derive(Clone, Debug)]
-pub struct Trouble {
-    /// When.
-    pub at: SystemTime,
-    /// Its code.
-    pub reason: Reason,
-    /// What happened, with the container's name.
-    pub message: String,
+pub enum Fact {
+    /// The progress of the pull of its image. `None`: no pull is under way.
+    PullProgress(Option<Arc<PullProgress>>),
 }
 
 /// Whether the runtime answers, and since when it does or does not.
 #[derive(Clone, Debug)]
 pub struct Reachability {
-    /// It answers.
+    /// The runtime answers.
     pub reachable: bool,
-    /// Since when that is so.
+    /// The time since which it does, or does not.
     pub since: SystemTime,
-    /// What it said last when it did not.
+    /// The error of the last call that it did not answer; `None` while it does.
     pub error: Option<String>,
 }
 
-/// What the reconciler knows, shared with those who show it.
+/// The board, shared with those who show it.
 #[derive(Debug)]
 pub struct Board {
     pub(super) known: Mutex<BTreeMap<ContainerId, Known>>,
     foreign: Mutex<Vec<UnmanagedContainer>>,
-    troubles: Mutex<VecDeque<Trouble>>,
     reachability: Mutex<Reachability>,
     changes: watch::Sender<u64>,
     /// The time everything is measured in.
     pub clock: Clock,
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Board {
@@ -129,35 +117,28 @@ impl Board {
         Self {
             known: Mutex::default(),
             foreign: Mutex::default(),
-            troubles: Mutex::default(),
             reachability: Mutex::new(reachability),
             changes: watch::Sender::new(0),
             clock,
         }
     }
 
-    /// What is known of one container; nothing, if it was never looked at.
+    /// All that is known of one container; nothing, if it was never looked at.
     #[must_use]
     pub fn known(&self, id: ContainerId) -> Known {
         lock(&self.known).get(&id).cloned().unwrap_or_default()
     }
 
-    /// The containers of which anything is known.
+    /// Every container of which anything is known.
     #[must_use]
     pub fn known_ids(&self) -> Vec<ContainerId> {
         lock(&self.known).keys().copied().collect()
     }
 
-    /// Containers in our namespace that are not ours.
+    /// The unmanaged containers.
     #[must_use]
     pub fn foreign(&self) -> Vec<UnmanagedContainer> {
         lock(&self.foreign).clone()
-    }
-
-    /// What went wrong lately, oldest first.
-    #[must_use]
-    pub fn troubles(&self) -> Vec<Trouble> {
-        lock(&self.troubles).iter().cloned().collect()
     }
 
     /// Whether the runtime answers.
@@ -177,6 +158,16 @@ impl Board {
         self.changes.send_modify(|count| *count += 1);
     }
 
+    /// Takes in a fact. One about a container that nothing else is known of is dropped: it is no longer there.
+    pub fn record_fact(&self, id: ContainerId, fact: Fact) {
+        if let Some(known) = lock(&self.known).get_mut(&id) {
+            match fact {
+                Fact::PullProgress(progress) => known.pull = progress,
+            }
+        }
+        self.changed();
+    }
+
     pub(super) fn update<T>(&self, id: ContainerId, update: impl FnOnce(&mut Known) -> T) -> T {
         let result = update(lock(&self.known).entry(id).or_default());
         self.changed();
@@ -192,35 +183,21 @@ impl Board {
         self.changed();
     }
 
-    pub(super) fn trouble(&self, reason: Reason, message: String) {
-        let mut troubles = lock(&self.troubles);
-        if troubles.len() == ERRORS_MAX {
-            troubles.pop_front();
-        }
-        troubles.push_back(Trouble {
-            at: SystemTime::now(),
-            reason,
-            message,
-        });
-    }
-
-    pub(super) fn reached(&self, error: Option<String>) {
+    /// Notes whether the runtime answers, or its error. Answers whether that is news.
+    pub(super) fn reached(&self, error: Option<String>) -> bool {
         let mut now = lock(&self.reachability);
-        // Before the first answer or refusal it is neither: the first of either is news too.
+        // Of many refusals in a row, only the first is news.
         let is_news = if error.is_none() {
             !now.reachable
         } else {
             now.error.is_none()
         };
         if is_news {
-            match &error {
-                None => tracing::info!("containerd answers"),
-                Some(error) => tracing::warn!(%error, "containerd does not answer"),
-            }
             now.since = SystemTime::now();
         }
         (now.reachable, now.error) = (error.is_none(), error);
         drop(now);
         self.changed();
+        is_news
     }
 }

@@ -1,4 +1,4 @@
-//! What the runtime holds that nothing asks for, as far as it is known.
+//! Leftovers: containers that the runtime holds without a record, as far as they are known.
 
 use std::collections::BTreeMap;
 
@@ -6,10 +6,11 @@ use state::desired::set::Desired;
 use state::id::ContainerId;
 use state::observed::Seen;
 
-use super::board::{Board, lock};
+use super::board::Board;
+use crate::lock::lock;
 
 impl Board {
-    /// What was found of containers that have no record. Nothing, while what has none is not known to be unwanted.
+    /// The last look at each leftover. None, as long as a record may be missing: then nothing is known to be unwanted.
     #[must_use]
     pub fn leftovers(&self, desired: &Desired) -> BTreeMap<ContainerId, Seen> {
         if desired.adoption().is_some() {

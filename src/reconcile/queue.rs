@@ -1,22 +1,38 @@
-//! When a container has its turn: never two at once, never late, and the earliest of what was asked for.
+//! The order of turns: never two at once for one container, never late, and the earliest of the times asked for.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use state::id::ContainerId;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::lock::lock;
+
 #[derive(Debug)]
 struct Entry {
-    /// When its next turn is due.
+    /// The time at which its next turn is due.
     due: Option<Instant>,
-    /// It has its turn now; the token tells that turn that it may be about something no longer wanted.
-    busy: Option<CancellationToken>,
+    /// No turn of it could begin before this.
+    free_since: Instant,
+    /// The turn under way.
+    busy: Option<Busy>,
 }
 
-/// Who has a turn, and who is waiting for one. As large as the number of containers.
+/// A turn under way.
+#[derive(Debug)]
+struct Busy {
+    /// Tells the turn that it may be about something no longer wanted.
+    token: CancellationToken,
+    /// The last sign that it advances.
+    alive_at: Instant,
+    /// The bytes of its pull at that sign.
+    bytes: u64,
+}
+
+/// The containers that have a turn or wait for one. As large as the number of containers.
 #[derive(Debug, Default)]
 pub struct Queue {
     entries: Mutex<BTreeMap<ContainerId, Entry>>,
@@ -25,7 +41,7 @@ pub struct Queue {
 
 impl Queue {
     fn entries(&self) -> MutexGuard<'_, BTreeMap<ContainerId, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.entries)
     }
 
     /// Asks for a turn now. During a turn, for another one right after it.
@@ -36,8 +52,9 @@ impl Queue {
     /// Asks for a turn at `due`; the earliest that was asked for counts.
     pub fn wake_at(&self, id: ContainerId, due: Instant) {
         let mut entries = self.entries();
-        let entry = entries.entry(id).or_insert(Entry {
+        let entry = entries.entry(id).or_insert_with(|| Entry {
             due: None,
+            free_since: Instant::now(),
             busy: None,
         });
         entry.due = Some(entry.due.map_or(due, |before| before.min(due)));
@@ -52,7 +69,7 @@ impl Queue {
             .get(&id)
             .and_then(|entry| entry.busy.as_ref())
         {
-            busy.cancel();
+            busy.token.cancel();
         }
     }
 
@@ -61,7 +78,7 @@ impl Queue {
         self.entries()
             .values()
             .filter_map(|entry| entry.busy.as_ref())
-            .for_each(CancellationToken::cancel);
+            .for_each(|busy| busy.token.cancel());
     }
 
     /// Waits for the next turn that is due and begins it. Cancel safe.
@@ -77,7 +94,12 @@ impl Queue {
                 match earliest {
                     Some((due, id, entry)) if due <= Instant::now() => {
                         let token = CancellationToken::new();
-                        (entry.due, entry.busy) = (None, Some(token.clone()));
+                        let busy = Busy {
+                            token: token.clone(),
+                            alive_at: Instant::now(),
+                            bytes: 0,
+                        };
+                        (entry.due, entry.busy) = (None, Some(busy));
                         return (id, token);
                     }
                     other => other.map(|(due, ..)| due),
@@ -92,7 +114,43 @@ impl Queue {
         }
     }
 
-    /// How many have a turn or wait for one.
+    /// Notes that a turn advances.
+    pub(super) fn advanced(&self, id: ContainerId) {
+        if let Some(busy) = self.entries().get_mut(&id).and_then(|e| e.busy.as_mut()) {
+            busy.alive_at = Instant::now();
+        }
+    }
+
+    /// Notes how many bytes the pull of a turn has by now: another number is a sign that the turn advances.
+    pub(super) fn advanced_to(&self, id: ContainerId, bytes: u64) {
+        if let Some(busy) = self.entries().get_mut(&id).and_then(|e| e.busy.as_mut())
+            && busy.bytes != bytes
+        {
+            (busy.alive_at, busy.bytes) = (Instant::now(), bytes);
+        }
+    }
+
+    /// The containers that have a turn.
+    pub(super) fn busy(&self) -> Vec<ContainerId> {
+        let entries = self.entries();
+        let busy = entries.iter().filter(|(_, entry)| entry.busy.is_some());
+        busy.map(|(id, _)| *id).collect()
+    }
+
+    /// The longest time for which a due turn could have begun and did not; and the longest silence of a turn.
+    pub(super) fn ages(&self) -> (Duration, Duration) {
+        let (mut overdue, mut silent) = (Duration::ZERO, Duration::ZERO);
+        for entry in self.entries().values() {
+            match (&entry.busy, entry.due) {
+                (Some(busy), _) => silent = silent.max(busy.alive_at.elapsed()),
+                (None, Some(due)) => overdue = overdue.max(due.max(entry.free_since).elapsed()),
+                (None, None) => {}
+            }
+        }
+        (overdue, silent)
+    }
+
+    /// The number of containers that have a turn or wait for one.
     pub fn len(&self) -> usize {
         self.entries().len()
     }
@@ -106,7 +164,7 @@ impl Queue {
     pub fn done(&self, id: ContainerId) {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&id) {
-            entry.busy = None;
+            (entry.busy, entry.free_since) = (None, Instant::now());
             if entry.due.is_none() {
                 entries.remove(&id);
             }
@@ -118,8 +176,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn id(bits: u64) -> ContainerId {

@@ -1,14 +1,15 @@
-//! One container's turn: look, decide, do one step, look again, until it is settled or has to wait.
+//! The turn of one container: look, decide, do one step, look again, until it is settled or has to wait.
 
 use std::io::{self, ErrorKind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
+use state::event::{Event, EventKind, EventSubject};
 use state::failure::Failure;
-use state::history::{Cause, StoredHistory};
+use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
-use state::plan::{Step, decide};
+use state::observed::Seen;
+use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::{Kind, Reason};
 use state::status::Activity;
 use state::store::StoreError;
@@ -17,12 +18,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
+use super::execute::Undone;
+use crate::runtime::{Runtime, RuntimeError};
 
-/// Steps of one turn. The longest way, a change of two generations with a lost image, takes ten; more is a fault of ours
-/// and must not keep a processor busy.
-const STEPS_MAX: u32 = 20;
-/// How long a turn that ran out of steps, or found the runtime away, waits.
+/// How long a turn that ran out of steps, or found the runtime unreachable, waits.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.
@@ -51,32 +50,34 @@ fn attempt_delay(
     ceiling / 2 + draw(ceiling / 2)
 }
 
-/// What follows a step.
+/// The side of a container's life that a step belongs to, and what is shown while it is under way.
+const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
+    match step {
+        Step::Pull => (Cause::Start, Some(Activity::Pulling)),
+        Step::Launch => (Cause::Start, Some(Activity::Creating)),
+        Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
+        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
+    }
+}
+
+/// Notes in a container's history that a step was done.
+fn record_done(history: &mut History, step: &Step, now: BootTime) {
+    match step {
+        Step::Pull => history.record_pull(),
+        Step::Launch => history.record_start(now),
+        Step::Stop(_) | Step::Remove(_) => history.record_stop(),
+        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => {}
+    }
+}
+
+/// The consequence of a step.
 enum After {
     /// Another look.
     Look,
-    /// The runtime is away: another turn, after a pause.
+    /// The runtime is unreachable: another turn, after a pause.
     Pause,
     /// The turn was interrupted. Whoever did that asked for another one, or the agent ends.
     End,
-}
-
-/// Why a step did not get done.
-enum Undone {
-    Runtime(RuntimeError),
-    Store(StoreError),
-}
-
-impl From<RuntimeError> for Undone {
-    fn from(error: RuntimeError) -> Self {
-        Self::Runtime(error)
-    }
-}
-
-impl From<StoreError> for Undone {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
 }
 
 /// Gives the container back to the queue, also when its turn panics.
@@ -111,6 +112,7 @@ impl<R: Runtime> Reconciler<R> {
 
     async fn steps(&self, id: ContainerId, interrupt: CancellationToken) {
         for _ in 0..STEPS_MAX {
+            self.queue.advanced(id);
             let desired = self.writer.store().desired();
             let record = desired.get(id).cloned();
             // What is not known to be unwanted is not taken away; the adoption wakes whom it concerns.
@@ -129,24 +131,13 @@ impl<R: Runtime> Reconciler<R> {
                 Ok(seen) => seen,
                 Err(error) => {
                     if matches!(error, RuntimeError::Unavailable(_)) {
-                        self.board.reached(Some(error.to_string()));
+                        self.unreachable(&error.to_string());
                     }
                     return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
                 }
             };
             let now = self.board.clock.now();
-            let next = self.board.update(id, |known| {
-                if let Some(record) = record {
-                    known
-                        .history
-                        .record_observation(record, &seen, now, |exits| {
-                            restart_delay(exits, self.draw)
-                        });
-                }
-                known.seen = seen;
-                decide(id, record, &known.seen, &known.history, now).step
-            });
-            match next {
+            match self.decide(id, record, seen, now) {
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled => return,
                 Step::Wait(until) => {
@@ -164,11 +155,35 @@ impl<R: Runtime> Reconciler<R> {
                 },
             }
         }
-        tracing::error!(%id, "a turn did not come to an end; it goes on after a pause");
+        let desired = self.writer.store().desired();
+        let subject = EventSubject::new(id, desired.get(id).map(AsRef::as_ref));
+        self.journal
+            .record(Event::from(EventKind::TurnExhausted).about(subject));
         self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
     }
 
-    /// Does one step and remembers how it went.
+    /// Takes in a look, and decides on the next step.
+    fn decide(&self, id: ContainerId, record: Option<&Record>, seen: Seen, now: BootTime) -> Step {
+        let (next, ended) = self.board.update(id, |known| {
+            let before = known.history.last_exit.clone();
+            if let Some(record) = record {
+                let delay = |exits| restart_delay(exits, self.draw);
+                known.history.record_observation(record, &seen, now, delay);
+            }
+            known.seen = seen;
+            let ended = known.history.last_exit.clone();
+            let next = decide(id, record, &known.seen, &known.history, now).step;
+            (next, ended.filter(|exit| before.as_ref() != Some(exit)))
+        });
+        if let Some(exit) = ended {
+            let exited = Event::from(EventKind::ContainerExited { code: exit.code });
+            let about = exited.about(EventSubject::new(id, record));
+            self.journal.record(about.because(exit.reason()));
+        }
+        next
+    }
+
+    /// Does one step, and notes how it went.
     async fn carry_out(
         &self,
         id: ContainerId,
@@ -176,60 +191,48 @@ impl<R: Runtime> Reconciler<R> {
         next: Step,
         interrupt: &CancellationToken,
     ) -> After {
-        let name = record.map_or_else(|| id.to_string(), |record| record.name.to_string());
-        let (cause, activity) = match &next {
-            Step::Pull => (Cause::Start, Some(Activity::Pulling)),
-            Step::Launch => (Cause::Start, Some(Activity::Creating)),
-            Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
-            Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
-        };
-        tracing::debug!(container = %name, step = %next, "begins");
+        let subject = EventSubject::new(id, record);
+        let (cause, activity) = kind_of(&next);
+        tracing::debug!(container = %subject, step = %next, "step started");
         self.board.update(id, |known| known.activity = activity);
         let began = Instant::now();
         let result = self.execute(id, record, &next, interrupt).await;
-        let now = self.board.clock.now();
-        let spent = began.elapsed();
-        let undone = self.board.update(id, |known| {
+        let (now, took) = (self.board.clock.now(), began.elapsed());
+        let is_restart = self.board.update(id, |known| {
+            let before = known.history.restart_count;
             known.activity = None;
-            match (&next, &result) {
-                (Step::Pull, Ok(())) => known.history.record_pull(),
-                (Step::Launch, Ok(())) => {
-                    let before = known.history.restart_count;
-                    known.history.record_start(now);
-                    if known.history.restart_count > before {
-                        self.metrics.restarted();
-                    }
-                }
-                (Step::Stop(_) | Step::Remove(_), Ok(())) => known.history.record_stop(),
-                (_, Ok(()) | Err(_)) => {}
+            if result.is_ok() {
+                record_done(&mut known.history, &next, now);
             }
-            result.err()
+            known.history.restart_count > before
         });
-        match undone {
-            None => {
-                if activity.is_some() {
-                    tracing::info!(container = %name, step = %next, ms = spent.as_millis(), "done");
-                }
-                self.metrics.step_done(next.as_str(), spent);
+        if is_restart {
+            self.journal
+                .record(Event::from(EventKind::ContainerRestarted).about(subject.clone()));
+        }
+        match result {
+            Ok(()) => {
+                let finished = EventKind::StepFinished { step: next, took };
+                self.journal.record(Event::from(finished).about(subject));
                 After::Look
             }
-            Some(undone) => self.remember(id, &name, (&next, cause), undone, now),
+            Err(undone) => self.failed(subject, (next, cause), undone, now),
         }
     }
 
-    fn remember(
+    /// Notes that a step failed, and why; what follows is cut by who is to mend it.
+    fn failed(
         &self,
-        id: ContainerId,
-        name: &str,
-        (step, cause): (&Step, Cause),
+        subject: EventSubject,
+        (step, cause): (Step, Cause),
         undone: Undone,
         now: BootTime,
     ) -> After {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
-                self.metrics
-                    .step_failed(step.as_str(), Reason::RuntimeUnavailable.code());
-                self.board.reached(Some(error));
+                let deferred = EventKind::StepDeferred { step };
+                self.journal.record(Event::from(deferred).about(subject));
+                self.unreachable(&error);
                 return After::Pause;
             }
             Undone::Runtime(RuntimeError::Cancelled) => return After::End,
@@ -242,98 +245,26 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
-        self.metrics.step_failed(step.as_str(), reason.code());
-        self.board.update(id, |known| {
-            let first_loss = reason == Reason::ImageLost && known.history.attempts == 0;
-            let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.history.attempts, self.draw) };
+        let retry_in = self.board.update(subject.id, |known| {
+            let attempts = known.history.attempts;
+            let own = if reason == Reason::ImageLost && attempts == 0 {
+                Duration::ZERO
+            } else {
+                attempt_delay(cause, reason, attempts, self.draw)
+            };
             let wait = own.max(retry_after.unwrap_or_default());
-            tracing::warn!(container = %name, %reason, %message, again_in_ms = wait.as_millis(), "failed");
-            known.history.record_failure(cause, reason, message.clone(), now, wait);
+            known
+                .history
+                .record_failure(cause, reason, message.clone(), now, wait);
+            wait
         });
-        self.board.trouble(reason, format!("{name}: {message}"));
+        let failed = Event::from(EventKind::StepFailed { step, retry_in }).about(subject);
+        self.journal.record(failed.because(reason).saying(message));
         After::Look
-    }
-
-    async fn execute(
-        &self,
-        id: ContainerId,
-        record: Option<&Record>,
-        next: &Step,
-        interrupt: &CancellationToken,
-    ) -> Result<(), Undone> {
-        let how = record.map_or(
-            StopOrder {
-                signal: None,
-                grace: Duration::from_secs(10),
-            },
-            |record| StopOrder {
-                signal: record.spec.stop.signal,
-                grace: record.spec.stop.timeout,
-            },
-        );
-        match (next, record) {
-            (Step::Stop(instance), _) => Ok(self.runtime.stop(*instance, &how).await?),
-            (Step::Remove(instance), _) => Ok(self.runtime.remove(*instance, &how).await?),
-            (Step::Pull, Some(record)) => self.pull(record, interrupt).await,
-            (Step::Launch, Some(record)) => self.launch(record).await,
-            (Step::Finish(finished), Some(record)) => {
-                let (generation, finished) = (record.generation, finished.clone());
-                Ok(self
-                    .writer
-                    .write(move |store| store.finish(id, generation, finished))
-                    .await?)
-            }
-            (Step::Forget, Some(_)) => {
-                self.runtime.remove_logs(id).await?;
-                Ok(self.writer.write(move |store| store.forget(id)).await?)
-            }
-            (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
-        }
-    }
-
-    async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
-        let progress = Arc::new(PullProgress::default());
-        self.board
-            .update(record.id, |known| known.pull = Some(Arc::clone(&progress)));
-        let pulled = self
-            .runtime
-            .ensure_image(
-                &record.spec.image,
-                record.spec.image_pull,
-                &progress,
-                interrupt,
-            )
-            .await;
-        self.board.update(record.id, |known| known.pull = None);
-        self.metrics.pulled(progress.received_bytes());
-        let (id, generation, digest) = (record.id, record.generation, pulled?);
-        Ok(self
-            .writer
-            .write(move |store| store.set_image_digest(id, generation, Some(digest)))
-            .await?)
-    }
-
-    async fn launch(&self, record: &Record) -> Result<(), Undone> {
-        let (id, generation) = (record.id, record.generation);
-        let launched = self.runtime.launch(record).await;
-        if let Err(RuntimeError::ImageLost(_)) = launched {
-            self.writer
-                .write(move |store| store.set_image_digest(id, generation, None))
-                .await?;
-        }
-        launched?;
-        if record.restart_pending {
-            self.writer
-                .write(move |store| {
-                    store.note(id, generation, |record| record.restart_pending = false)
-                })
-                .await?;
-        }
-        Ok(())
     }
 }
 
-/// What a change that could not be stored is called.
+/// The code of a change that could not be stored.
 fn reason_of(error: &StoreError) -> Reason {
     let full = |source: &io::Error| {
         matches!(

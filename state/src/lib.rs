@@ -17,6 +17,7 @@
 
 pub mod assign;
 pub mod digest;
+pub mod event;
 pub mod failure;
 pub mod guard;
 pub mod history;

@@ -254,6 +254,12 @@ impl Store {
         })
     }
 
+    /// Answers the counter of changes once no change is under way: a sign that the next one would be heard.
+    pub fn ping(&self) -> u64 {
+        let _no_change_is_under_way = lock(&self.files);
+        self.desired().seq()
+    }
+
     /// Decides on a change and makes it, in one transaction.
     fn transact<T>(
         &self,

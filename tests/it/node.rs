@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::memory::MemoryRuntime;
@@ -43,14 +44,15 @@ impl Node {
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let (metrics, tracker) = (Metrics::new(), TaskTracker::new());
-        let writer = Writer::new(Arc::clone(&store), metrics.clone(), tracker.clone());
+        let journal = Journal::new(metrics.clone());
+        let writer = Writer::new(Arc::clone(&store), journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::clone(&runtime),
             writer,
+            journal,
             Clock::start(),
             Duration::from_secs(30),
         );
-        let reconciler = reconciler.counting(metrics.clone());
         let (handle, stop) = (reconciler.handle(), CancellationToken::new());
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
         Self {

@@ -134,7 +134,7 @@ async fn tried_as_announced(agent: &Agent, names: &[&str]) {
     for (name, noted, wait) in announced {
         let begun = log
             .lines()
-            .filter(|line| line.contains(&format!(" begins container={name} ")));
+            .filter(|line| line.contains(&format!(" step started container={name} ")));
         let begun = begun
             .filter_map(|line| humantime::parse_rfc3339(line.split(' ').next()?).ok())
             .find(|time| *time > noted);

@@ -158,7 +158,7 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
                 let losses = health["state"]["losses"].as_array().unwrap().len();
                 assert_eq!(
                     losses > 0,
-                    stand.agent.log().contains("is not as it was left") && losses > 0,
+                    stand.agent.log().contains("stored state lost or damaged") && losses > 0,
                     "{what}: {health}"
                 );
                 named += usize::from(losses > 0);

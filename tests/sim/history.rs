@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chas_node_agent::journal::Journal;
+use chas_node_agent::metrics::Metrics;
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
 use chas_node_agent::runtime::RuntimeEvent;
 use chas_node_agent::writer::Writer;
@@ -149,10 +151,11 @@ impl Node {
         if self.fate != Fate::Gone {
             self.clients.check(&store, true)?;
         }
-        let writer = Writer::simulated(Arc::clone(&store), dice::disk_pause);
-        let reconciler =
-            Reconciler::new(Arc::new(self.world.clone()), writer.clone(), clock, RESYNC)
-                .drawing(dice::draw);
+        let journal = Journal::new(Metrics::new());
+        let writer = Writer::simulated(Arc::clone(&store), journal.clone(), dice::disk_pause);
+        let world = Arc::new(self.world.clone());
+        let reconciler = Reconciler::new(world, writer.clone(), journal, clock, RESYNC);
+        let reconciler = reconciler.drawing(dice::draw);
         let (handle, stop, tracker) = (
             reconciler.handle(),
             CancellationToken::new(),

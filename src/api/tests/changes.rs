@@ -10,7 +10,8 @@ use state::time::BootTime;
 use tokio::time::Instant;
 
 use super::{Fake, ask, failed, get, named, nginx, problem, view};
-use crate::api::{Change, Node as _, Refusal, View};
+use crate::api::{NodeApi as _, Order, Refusal};
+use crate::view::{ManagedView, Moment};
 
 #[tokio::test]
 async fn a_deploy_is_202_when_it_changes_something_and_200_when_not() {
@@ -131,7 +132,7 @@ async fn a_deploy_that_is_waited_for_tells_how_it_ended() {
 }
 
 /// Redeploys what is there and does not run, and shows `then` after two seconds.
-async fn redeploy(now: View, then: View) -> super::Answer {
+async fn redeploy(now: ManagedView, then: ManagedView) -> super::Answer {
     let node = Fake::new(vec![now]);
     let later = async {
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -146,10 +147,14 @@ async fn redeploy(now: View, then: View) -> super::Answer {
     tokio::join!(deploy, later).0
 }
 
-fn waiting_out(record: &Record, attempt: u64, wait: Duration) -> View {
+fn waiting_out(record: &Record, attempt: u64, wait: Duration) -> ManagedView {
     let mut view = failed(record, Status::Failed);
-    view.condition.next_attempt = Some(BootTime(Duration::from_secs(attempt)));
-    view.next_attempt = Some(SystemTime::now() + wait);
+    let next = BootTime(Duration::from_secs(attempt));
+    view.condition.next_attempt = Some(next);
+    view.taken = Moment {
+        boot: next,
+        wall: SystemTime::now() + wait,
+    };
     view
 }
 
@@ -238,9 +243,8 @@ async fn a_deploy_that_somebody_else_stops_does_not_count_as_running() {
 
 #[tokio::test]
 async fn what_is_not_ours_is_shown_and_never_touched() {
-    let mut foreign = view(&named("x", 1), Status::Running);
-    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
-    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running), foreign]);
+    let views = vec![view(&named("web", 0xabc), Status::Running)];
+    let node = Fake::with(views).beside("k8s-1", "pause");
     for path in [
         "/containers/k8s-1",
         "/containers/k8s",
@@ -263,10 +267,10 @@ async fn what_is_not_ours_is_shown_and_never_touched() {
         problem(
             &ask(&node, method, path, "").await,
             409,
-            "k8s-1 is not the agent's",
+            "k8s-1 is not managed by this agent",
         );
     }
-    assert!(node.changed.lock().unwrap().is_empty());
+    assert!(node.ordered.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -376,12 +380,12 @@ async fn stop_start_and_restart_ask_for_just_that() {
             202
         );
     }
-    let asked: Vec<_> = node
-        .changed
+    let orders: Vec<_> = node
+        .ordered
         .lock()
         .unwrap()
         .iter()
-        .map(|(_, change)| *change)
+        .map(|(_, order)| *order)
         .collect();
-    assert_eq!(asked, [Change::Stop, Change::Start, Change::Restart]);
+    assert_eq!(orders, [Order::Stop, Order::Start, Order::Restart]);
 }

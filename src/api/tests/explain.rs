@@ -11,10 +11,10 @@ use state::status::Status;
 use state::time::BootTime;
 
 use super::{Fake, Record, ask, failed, get, named, nginx, problem, pulls, view};
-use crate::api::{Explanation, View};
+use crate::view::{ExplanationView, ManagedView, Moment};
 
 /// Of one that fails to start, a second after the boot began; its image is tried again ten seconds later.
-pub(super) fn explanation(view: View) -> Explanation {
+pub(super) fn explanation(view: ManagedView) -> ExplanationView {
     let mut history = History::default();
     let at = BootTime(Duration::from_secs(1));
     history.record_failure(
@@ -30,8 +30,12 @@ pub(super) fn explanation(view: View) -> Explanation {
             since: Some(BootTime::default()),
         },
     };
-    Explanation {
-        view,
+    let taken = Moment {
+        boot: at,
+        wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+    };
+    ExplanationView {
+        container: ManagedView { taken, ..view },
         seen: Seen {
             instances: [(1, running)].into(),
         },
@@ -40,7 +44,6 @@ pub(super) fn explanation(view: View) -> Explanation {
         next: Some(pulls()),
         blocked: None,
         suppressed: None,
-        now: (at, SystemTime::UNIX_EPOCH + Duration::from_secs(1)),
     }
 }
 
@@ -67,7 +70,7 @@ async fn a_plan_is_empty_when_all_is_settled() {
     });
     assert_eq!(
         get(&away, "/plan").await.json()["blocked"],
-        "containerd is away"
+        "containerd is unreachable"
     );
     let dry = ask(
         &node,
@@ -115,13 +118,11 @@ async fn an_explanation_has_what_is_wanted_what_is_seen_what_is_decided_and_what
         (&inputs["setback"]["until"], &json!(null))
     );
     problem(&get(&node, "/containers/db/explain").await, 404, "db");
-    let mut foreign = view(&named("x", 1), Status::Running);
-    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
-    node.show(vec![foreign]);
+    let node = Fake::with(Vec::new()).beside("k8s-1", "pause");
     problem(
         &get(&node, "/containers/k8s-1/explain").await,
         409,
-        "not the agent's",
+        "not managed by this agent",
     );
 }
 

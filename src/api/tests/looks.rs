@@ -49,13 +49,11 @@ async fn a_container_is_found_by_name_id_and_unique_prefix() {
 
 #[tokio::test]
 async fn the_list_is_filtered_and_keeps_secrets() {
-    let mut foreign = view(&named("x", 1), Status::Running);
-    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
-    let node = Fake::new(vec![
+    let node = Fake::with(vec![
         view(&named("db", 1), Status::Failed),
         view(&named("web", 2), Status::Running),
-        foreign,
-    ]);
+    ])
+    .beside("k8s-1", "pause");
     for (query, names) in [
         ("", &["db", "web", "k8s-1"][..]),
         ("?status=running", &["web", "k8s-1"]),
@@ -129,7 +127,7 @@ async fn parameters_that_mean_nothing_are_named() {
     ] {
         problem(&ask(&node, method, path, nginx()).await, 400, says);
     }
-    assert!(node.changed.lock().unwrap().is_empty());
+    assert!(node.ordered.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

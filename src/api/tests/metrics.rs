@@ -101,9 +101,8 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
 
 #[tokio::test]
 async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
-    let mut foreign = view(&named("x", 1), Status::Running);
-    (foreign.record, foreign.foreign) = (None, Some(("k8s-1".to_owned(), "pause".to_owned())));
-    let node = Fake::new(vec![view(&named("web", 1), Status::Running), foreign]);
+    let views = vec![view(&named("web", 1), Status::Running)];
+    let node = Fake::with(views).beside("k8s-1", "pause");
     let router = router(Arc::clone(&node), None, Some(Metrics::new()));
     has(
         &scrape(&router).await,

@@ -9,7 +9,7 @@ use state::status::Status;
 use state::time::BootTime;
 
 use super::{Fake, ask, get, named, nginx, problem, send, view};
-use crate::api::{Node as _, Refusal};
+use crate::api::{NodeApi as _, Refusal};
 
 const PATH: &str = "/desired-state";
 

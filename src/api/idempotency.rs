@@ -1,4 +1,4 @@
-//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and what one that came before is answered.
+//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and the answer to a request that came before.
 
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
@@ -43,8 +43,8 @@ pub(super) fn fingerprint(call: &str, body: &Value) -> String {
     hex(&hash)
 }
 
-/// What came of a request that came before, as it was then.
-pub(super) fn shown(answer: &Answer) -> Value {
+/// The outcome of a request that came before, as it was then.
+fn shown(answer: &Answer) -> Value {
     match &answer.outcome {
         Outcome::Container {
             id,

@@ -1,51 +1,59 @@
-//! What the link to CHaS sees of the agent: the store for what is pulled, the board for what is reported.
+//! The running agent as its link to CHaS sees it: the store for the set that CHaS lists, the read model for reports.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use state::desired::Record;
 use state::desired::applied::Unconfirmed;
 use state::desired::marks;
-use state::desired::{Owner, Record};
 use state::ownership::{ChasSet, SetOutcome};
 use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
 use super::{AgentNode, wall_ms};
-use crate::api::{self, View};
 use crate::chas::wire::{
     ContainerReport, NodeCapacity, PendingPrune, Registration, Report, ReportContent,
     ResourceUsage, SupportedSchemas, Vitals,
 };
 use crate::chas::{self, LastApplied, LinkState};
-use crate::config::Config;
+use crate::config;
+use crate::lock::lock;
 use crate::monitor::size_text;
-use crate::reconcile::Known;
+use crate::reconcile::Board;
+use crate::view::{HealthView, ManagedView};
 
-/// Of what went wrong lately, so much goes into a report.
+/// The last errors that go into a report.
 const ERRORS_MAX: usize = 5;
-/// How long a set waits for the first look at containerd, before it is asked for again.
+/// How long a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The configured part of the node's registration.
+#[derive(Clone, Debug)]
+pub(crate) struct LinkConfig {
+    /// `node` of the configuration.
+    pub(crate) node: config::NodeSection,
+    /// The port that the agent's own API listens on.
+    pub(crate) port: u16,
+    /// The host of `api.chas_url`, if that is an address.
+    pub(crate) chas_address: Option<IpAddr>,
+}
 
 /// The running agent, as its link to CHaS sees it.
 #[derive(Debug)]
-pub(in crate::agent) struct AgentLink {
+pub(crate) struct AgentLink {
     node: Arc<AgentNode>,
     contact: Arc<LinkState>,
-    config: Config,
-    /// As long as none is stored.
+    config: LinkConfig,
+    /// The identity of this node until one is stored.
     new_uuid: String,
-    /// The newest generation that the node was seen to be as it lists.
+    /// The newest generation of the set with which the node was seen converged.
     applied: Mutex<Option<u64>>,
 }
 
 impl AgentLink {
-    pub(in crate::agent) fn new(
-        node: Arc<AgentNode>,
-        contact: Arc<LinkState>,
-        config: Config,
-    ) -> Self {
+    pub(crate) fn new(node: Arc<AgentNode>, contact: Arc<LinkState>, config: LinkConfig) -> Self {
         let new_uuid = uuid::Uuid::new_v4().simple().to_string();
         Self {
             node,
@@ -56,8 +64,8 @@ impl AgentLink {
         }
     }
 
-    /// Keeps what tells this node apart before CHaS hears of it.
-    pub(in crate::agent) async fn prepare(&self) {
+    /// Stores the identity of this node, before CHaS hears of it.
+    pub(crate) async fn prepare(&self) {
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
     }
@@ -76,7 +84,7 @@ impl AgentLink {
             .write(move |store| store.set_identity(change))
             .await
         {
-            tracing::warn!(%error, "what this node is to CHaS cannot be kept");
+            tracing::warn!(%error, "cannot persist the node identity used with CHaS");
         }
     }
 
@@ -94,35 +102,27 @@ impl AgentLink {
             .unwrap_or_else(|| self.new_uuid.clone())
     }
 
-    fn content(&self, health: &api::Health) -> ReportContent {
+    fn content(&self, health: &HealthView) -> ReportContent {
         let desired = self.node.writer.store().desired();
         let pulled = desired.marks().applied_set();
         let observed_generation = pulled.map(|pulled| pulled.version.generation);
         let converged = self.node.converged();
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
-        if converged {
-            *applied = observed_generation;
-        }
+        let applied_generation = self.applied_generation(converged, observed_generation);
         let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
-        let error = |(_, reason, message): &(_, state::reason::Reason, String)| {
-            format!("{reason}: {message}")
-        };
+        let newest_errors = health.errors.iter().skip(skipped);
         ReportContent {
             status: health.status(),
-            boot_id: self.node.handle.board().clock.boot_id(),
+            boot_id: self.node.board().clock.boot_id(),
             instance_uuid: self.instance_uuid(),
             observed_generation,
             observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
-            applied_generation: *applied,
+            applied_generation,
             converged,
             pending_prune: pending(pulled.and_then(|pulled| {
                 Some((pulled.unconfirmed.as_ref()?, pulled.version.generation))
             })),
             cordoned: desired.marks().cordoned(),
-            containers: api::Node::containers(&*self.node)
-                .iter()
-                .filter_map(reported)
-                .collect(),
+            containers: self.reported(),
             conflicts: pulled
                 .map(|pulled| pulled.conflicts.clone())
                 .unwrap_or_default(),
@@ -130,8 +130,26 @@ impl AgentLink {
                 .map(|pulled| pulled.rejected.clone())
                 .unwrap_or_default(),
             losses: health.losses.clone(),
-            errors: health.errors.iter().skip(skipped).map(error).collect(),
+            errors: newest_errors
+                .map(|error| format!("{}: {}", error.reason, error.message))
+                .collect(),
         }
+    }
+
+    /// The newest generation with which the node was converged: from now on this one, if it is.
+    fn applied_generation(&self, converged: bool, observed: Option<u64>) -> Option<u64> {
+        let mut applied = lock(&self.applied);
+        if converged {
+            *applied = observed;
+        }
+        *applied
+    }
+
+    /// The managed containers by name, as they are reported.
+    fn reported(&self) -> Vec<ContainerReport> {
+        let mut views: Vec<_> = self.node.managed_containers().collect();
+        views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        views.iter().map(reported).collect()
     }
 }
 
@@ -145,10 +163,15 @@ fn pending(held: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
     })
 }
 
-fn reported(view: &View) -> Option<ContainerReport> {
-    let record: &Record = view.record.as_ref()?;
-    let condition = &view.condition;
-    Some(ContainerReport {
+/// The newest generation runs.
+fn is_ready(view: &ManagedView) -> bool {
+    view.condition.status == Status::Running
+        && view.applied_generation == Some(view.record.generation)
+}
+
+fn reported(view: &ManagedView) -> ContainerReport {
+    let (record, condition) = (&view.record, &view.condition);
+    ContainerReport {
         id: record.id.to_string(),
         name: record.name.to_string(),
         owner: record.owner,
@@ -156,18 +179,17 @@ fn reported(view: &View) -> Option<ContainerReport> {
         generation: record.generation,
         spec_hash: record.spec_hash.clone(),
         status: condition.status.as_str(),
-        ready: condition.status == Status::Running
-            && view.applied_generation == Some(record.generation),
+        ready: is_ready(view),
         reason: condition.reason.map(state::reason::Reason::code),
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,
         next_attempt: view
-            .next_attempt
+            .next_attempt()
             .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
-    })
+    }
 }
 
 /// The address that this host speaks to others from. No packet is sent.
@@ -191,20 +213,12 @@ fn tenths(percent: f64) -> f64 {
 impl chas::LinkNode for AgentLink {
     fn registration(&self) -> Registration {
         let facts = self.node.monitor.snapshot();
-        let url = self
-            .config
-            .chas
-            .as_ref()
-            .and_then(|chas| chas.url.host_str());
-        let towards = url.and_then(|host| host.trim_matches(['[', ']']).parse().ok());
         let first = || {
-            facts
-                .interfaces
-                .iter()
-                .filter(|i| i.up)
-                .flat_map(|i| &i.addresses)
-                .find(|a| !a.is_loopback())
-                .copied()
+            let mut interfaces = facts.interfaces.iter().filter(|interface| interface.up);
+            interfaces.find_map(|interface| {
+                let mut addresses = interface.addresses.iter().copied();
+                addresses.find(|address| !address.is_loopback())
+            })
         };
         Registration {
             node_id: self.config.node.id.clone(),
@@ -213,16 +227,16 @@ impl chas::LinkNode for AgentLink {
                 .config
                 .node
                 .address
-                .or_else(|| own_address(towards))
+                .or_else(|| own_address(self.config.chas_address))
                 .or_else(first),
-            port: self.config.api.listen.port(),
+            port: self.config.port,
             resources: NodeCapacity {
                 cpu_cores: facts.cpu_cores,
                 memory_total: size_text(facts.memory_total_bytes),
                 disk_total: size_text(facts.disk_total_bytes),
             },
             instance_uuid: self.instance_uuid(),
-            boot_id: self.node.handle.board().clock.boot_id(),
+            boot_id: self.node.board().clock.boot_id(),
             agent_version: env!("CARGO_PKG_VERSION"),
             api: SupportedSchemas::default(),
             labels: self.config.node.labels.clone(),
@@ -232,9 +246,9 @@ impl chas::LinkNode for AgentLink {
     fn report(&self) -> Report {
         // Before anything else is looked at: what changes from now on is not in it.
         let up_to_seq = self.node.writer.store().desired().seq();
-        let health = api::Node::health(&*self.node);
+        let health = self.node.health();
         let facts = &health.facts;
-        let since_boot = self.node.handle.board().clock.now().0.as_millis();
+        let since_boot = self.node.board().clock.now().0.as_millis();
         let vitals = Vitals {
             seq: u64::try_from(since_boot).unwrap_or(u64::MAX),
             resources: ResourceUsage {
@@ -255,7 +269,7 @@ impl chas::LinkNode for AgentLink {
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
-        self.node.handle.board().changes()
+        self.node.board().changes()
     }
 
     fn last_applied(&self) -> LastApplied {
@@ -287,7 +301,7 @@ impl chas::LinkNode for AgentLink {
         }
         let node_id = self.config.node.id.clone();
         let pulled = self.node.writer.write(move |store| {
-            // The disk may have taken no writes when the agent started. This costs nothing where it is so already.
+            // The disk may have taken no writes when the agent started. This costs nothing where it is stored already.
             store.set_identity(|link| link.node_id = node_id)?;
             let outcome = store.apply_set(&set, wall_ms())?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
@@ -315,7 +329,7 @@ impl chas::LinkNode for AgentLink {
             .write(move |store| store.report_acknowledged(up_to_seq))
             .await;
         if let Err(error) = written {
-            tracing::debug!(%error, "what CHaS knows of cannot be noted; it is with the next report");
+            tracing::debug!(%error, "acknowledgement of CHaS not stored, retrying with the next report");
         }
     }
 
@@ -331,7 +345,7 @@ impl chas::LinkNode for AgentLink {
     }
 
     async fn registered(&self, cluster_size: Option<u64>) {
-        let boot_id = self.node.handle.board().clock.boot_id();
+        let boot_id = self.node.board().clock.boot_id();
         self.note(move |link| {
             link.boot_id = boot_id;
             link.cluster_size = cluster_size.unwrap_or(link.cluster_size);
@@ -341,54 +355,22 @@ impl chas::LinkNode for AgentLink {
 }
 
 impl AgentNode {
-    /// All is as asked, and a look at everything would say so.
+    /// The node is converged: every record is settled, the set is fully applied, and no leftover is left.
     fn converged(&self) -> bool {
-        let (board, desired) = (self.handle.board(), self.writer.store().desired());
-        let as_asked = |record: &Arc<Record>| {
-            let Known {
-                seen,
-                history,
-                activity,
-                ..
-            } = board.known(record.id);
-            let history = history.of(record);
-            activity.is_none() && Phase::of(record.id, Some(record), &seen, &history).is_as_asked()
-        };
+        let (board, desired) = (self.board(), self.writer.store().desired());
         let pulled = desired.marks().applied_set();
         board.reachability().reachable
             && desired.adoption().is_none()
             && pulled.is_none_or(|pulled| pulled.fully_applied && pulled.unconfirmed.is_none())
-            && desired.records().all(as_asked)
+            && desired.records().all(|record| is_as_asked(board, record))
             && board.leftovers(&desired).is_empty()
     }
+}
 
-    /// The link to CHaS, for `/health`.
-    pub(super) fn link_shown(&self) -> Option<api::Link> {
-        let standing = self.contact.as_ref()?.status();
-        let desired = self.writer.store().desired();
-        let pulled = desired.marks().applied_set();
-        let held = pulled.and_then(|pulled| pulled.unconfirmed.as_ref());
-        let owned = desired
-            .records()
-            .filter(|record| record.owner == Owner::Chas && !record.removing)
-            .count();
-        Some(api::Link {
-            reachable: standing.reachable,
-            since: standing.since,
-            error: standing.error,
-            registered: standing.registered,
-            identity_conflict: standing.identity_conflict,
-            stale: standing.freshness.stale,
-            age_s: standing.freshness.age_s,
-            fault: standing.freshness.fault.map(|fault| fault.message),
-            generation: pulled.map(|pulled| pulled.version.generation),
-            owned,
-            pending_prune: held
-                .map(|held| held.names().map(ToString::to_string).collect())
-                .unwrap_or_default(),
-            cordoned: desired.marks().cordoned(),
-            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
-            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
-        })
-    }
+/// The container is settled, and nothing is being done for it. One that a cordon keeps from starting is not as asked.
+fn is_as_asked(board: &Board, record: &Record) -> bool {
+    let known = board.known(record.id);
+    let history = known.history.of(record);
+    let phase = Phase::of(record.id, Some(record), &known.seen, &history);
+    known.activity.is_none() && phase.is_as_asked()
 }

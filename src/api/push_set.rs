@@ -1,4 +1,4 @@
-//! The set owned by push as a whole: shown, replaced, and told apart by its `ETag` (RFC 9110, 8.8.3).
+//! The set owned by push as a whole: shown, replaced, and versioned by its `ETag` (RFC 9110, 8.8.3).
 
 use std::sync::Arc;
 
@@ -9,37 +9,38 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use state::store::{Idempotent, ReplaceRequest};
 
 use super::error::Problem;
-use super::once::{self, fingerprint};
+use super::idempotency::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
-use super::{Node, Once, Replace, wire};
+use super::{NodeApi, wire};
 
-pub(super) async fn get<N: Node>(
+pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
-    let declared = node.declared();
-    let tag = [(header::ETAG, format!("\"{}\"", declared.etag))];
+    let set = node.push_set();
+    let tag = [(header::ETAG, format!("\"{}\"", set.etag))];
     // `*` is any set, and there always is one; a weak tag of it serves for showing (RFC 9110, 13.1.2).
     let known = tags(&headers, &header::IF_NONE_MATCH, true)?;
     let is_known = match known {
-        Some(tags) => tags.contains(&declared.etag),
+        Some(tags) => tags.contains(&set.etag),
         None => headers.contains_key(header::IF_NONE_MATCH),
     };
     let answer = if is_known {
         (StatusCode::NOT_MODIFIED, tag).into_response()
     } else {
-        let containers: Vec<_> = declared.records.iter().map(wire::spec).collect();
+        let containers: Vec<_> = set.records.iter().map(wire::spec).collect();
         (tag, Json(json!({"containers": containers}))).into_response()
     };
-    Ok(std::future::ready(answer).await)
+    Ok(answer)
 }
 
-/// Confirms what of the set that CHaS lists is held.
-pub(super) async fn confirm<N: Node>(
+/// Confirms the unconfirmed part of the set from CHaS.
+pub(super) async fn confirm<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
@@ -48,7 +49,7 @@ pub(super) async fn confirm<N: Node>(
     Ok(Json(json!({"confirmed": true, "ended": ended})))
 }
 
-pub(super) async fn put<N: Node>(
+pub(super) async fn put<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
     headers: HeaderMap,
@@ -57,27 +58,25 @@ pub(super) async fn put<N: Node>(
     let dry_run = Parameters::of(query, &["dry_run"])?.flag("dry_run")?;
     let (if_match, key) = (
         tags(&headers, &header::IF_MATCH, false)?,
-        once::key(&headers)?,
+        idempotency::key(&headers)?,
     );
     let body = wire::body(body)?;
     let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
-    let key = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
-    let replaced = match node
-        .replace(Replace {
-            wanted,
-            if_match,
-            key,
-            dry_run,
-        })
-        .await?
-    {
-        Once::Now(replaced) => replaced,
-        Once::Before(answer) => return Ok(once::replayed(&answer)),
+    let keyed = key.map(|key| node.keyed(key, fingerprint("PUT /desired-state", &body)));
+    let replacing = ReplaceRequest {
+        wanted,
+        if_match,
+        keyed,
+        dry_run,
+    };
+    let replaced = match node.replace(replacing).await? {
+        Idempotent::Now(replaced) => replaced,
+        Idempotent::Before(answer) => return Ok(idempotency::replayed(&answer)),
     };
     let changed = !replaced.plan.is_empty();
     let mut answer = json!({
         "etag": format!("\"{}\"", replaced.etag), "changed": changed,
-        "plan": replaced.plan.iter().map(wire::course).collect::<Vec<Value>>(),
+        "plan": replaced.plan.iter().map(wire::container_plan).collect::<Vec<Value>>(),
     });
     if dry_run {
         answer["dry_run"] = json!(true);
@@ -96,7 +95,7 @@ pub(super) async fn put<N: Node>(
         .into_response())
 }
 
-/// The tags that a condition names, without their quotes. `None`: there is no condition, or it is `*`. A weak tag is one
+/// The tags that a condition names, without their quotes. `None`: there is no condition, or it is `*`. A weak tag counts
 /// only where `weak` ones serve.
 fn tags(
     headers: &HeaderMap,

@@ -1,20 +1,29 @@
-use state::reason::Reason;
 use std::future::poll_fn;
 use std::net::Ipv4Addr;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use state::assign::QuietNetwork;
-use state::store::Limits;
+use state::id::ContainerId;
+use state::ownership::Order;
+use state::ownership::answers::Key;
+use state::reason::Reason;
+use state::spec::parse::Deploy;
+use state::status::Status;
+use state::store::{Idempotent, Limits, ReplaceRequest, Store};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::api::{NodeApi as _, Refusal};
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
 use crate::runtime::memory::MemoryRuntime;
+use crate::view::{ContainerPlanView, ManagedView};
 
 struct Agent {
     node: AgentNode,
@@ -45,10 +54,12 @@ async fn agent() -> Agent {
         TaskTracker::new(),
         CancellationToken::new(),
     );
-    let writer = Writer::new(store, Metrics::new(), tracker.clone());
+    let journal = Journal::new(Metrics::new());
+    let writer = Writer::new(store, journal.clone(), tracker.clone());
     let reconciler = Reconciler::new(
         Arc::clone(&runtime),
         writer.clone(),
+        journal.clone(),
         Clock::start(),
         Duration::from_hours(1),
     );
@@ -56,6 +67,7 @@ async fn agent() -> Agent {
     let node = AgentNode::new(
         writer,
         reconciler.handle(),
+        journal,
         monitor,
         directory.path().join("logs"),
         None,
@@ -77,7 +89,7 @@ fn deploy(name: &str, image: &str) -> Deploy {
 }
 
 /// Waits for a container to be as `fits` says, in virtual time; the store's thread is let run in between.
-async fn until(node: &AgentNode, id: ContainerId, fits: impl Fn(Option<&View>) -> bool) {
+async fn until(node: &AgentNode, id: ContainerId, fits: impl Fn(Option<&ManagedView>) -> bool) {
     for _ in 0..2000 {
         if fits(node.container(id).as_ref()) {
             return;
@@ -88,7 +100,7 @@ async fn until(node: &AgentNode, id: ContainerId, fits: impl Fn(Option<&View>) -
     panic!("it never came to it: {:?}", node.container(id));
 }
 
-fn runs(generation: u64) -> impl Fn(Option<&View>) -> bool {
+fn runs(generation: u64) -> impl Fn(Option<&ManagedView>) -> bool {
     move |view| {
         view.is_some_and(|v| {
             v.condition.status == Status::Running && v.applied_generation == Some(generation)
@@ -114,9 +126,9 @@ async fn a_caller_that_hangs_up_cancels_nothing() {
     while node.containers().is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
-    let id = node.containers()[0].record.as_ref().unwrap().id;
+    let id = node.managed_containers().next().unwrap().record.id;
     until(node, id, runs(1)).await;
-    hang_up(node.change(id, Change::Remove)).await;
+    hang_up(node.order(id, Order::Remove)).await;
     until(node, id, |view| view.is_none()).await;
     assert!(runtime.instances().is_empty());
 }
@@ -126,7 +138,7 @@ async fn changes_come_to_what_they_say() {
     let agent = agent().await;
     let node = &agent.node;
     let first = node.deploy(deploy("web", "nginx"), false).await.unwrap();
-    let id = first.view.record.unwrap().id;
+    let id = first.container.record.id;
     assert!(first.changed);
     until(node, id, runs(1)).await;
     assert!(
@@ -136,15 +148,15 @@ async fn changes_come_to_what_they_say() {
             .unwrap()
             .changed
     );
-    node.change(id, Change::Stop).await.unwrap();
+    node.order(id, Order::Stop).await.unwrap();
     until(node, id, |view| {
         view.unwrap().condition.status == Status::Stopped
     })
     .await;
-    node.change(id, Change::Start).await.unwrap();
+    node.order(id, Order::Start).await.unwrap();
     until(node, id, runs(1)).await;
     let launches = agent.runtime.launches(id);
-    node.change(id, Change::Restart).await.unwrap();
+    node.order(id, Order::Restart).await.unwrap();
     until(node, id, |_| agent.runtime.launches(id) == launches + 1).await;
     assert!(
         node.deploy(deploy("web", "nginx:2"), true)
@@ -153,7 +165,7 @@ async fn changes_come_to_what_they_say() {
             .changed
     );
     assert_eq!(
-        node.container(id).unwrap().record.unwrap().generation,
+        node.container(id).unwrap().record.generation,
         1,
         "a dry run stores nothing"
     );
@@ -177,9 +189,8 @@ async fn what_failed_with_one_generation_is_not_said_of_the_next() {
         .deploy(deploy("web", "nginx:no"), false)
         .await
         .unwrap()
-        .view
+        .container
         .record
-        .unwrap()
         .id;
     until(node, id, |view| {
         view.unwrap().condition.status == Status::Failed
@@ -189,7 +200,7 @@ async fn what_failed_with_one_generation_is_not_said_of_the_next() {
         .deploy(deploy("web", "nginx"), false)
         .await
         .unwrap()
-        .view;
+        .container;
     assert_ne!(next.condition.status, Status::Failed, "{next:?}");
     assert_eq!(next.condition.reason, None);
     until(node, id, runs(2)).await;
@@ -208,18 +219,16 @@ async fn refusals_keep_their_kind() {
     ));
     let nobody = ContainerId::from_bits(1);
     assert!(matches!(
-        node.change(nobody, Change::Stop).await,
+        node.order(nobody, Order::Stop).await,
         Err(Refusal::NotFound(_))
     ));
 }
 
-fn replace(bodies: &[Value]) -> Replace {
+fn replacing(bodies: &[Value]) -> ReplaceRequest {
     let wanted = state::spec::parse::set(&json!({"containers": bodies})).unwrap();
-    Replace {
+    ReplaceRequest {
         wanted,
-        if_match: None,
-        key: None,
-        dry_run: false,
+        ..ReplaceRequest::default()
     }
 }
 
@@ -228,15 +237,15 @@ fn body(name: &str, image: &str) -> Value {
 }
 
 #[track_caller]
-fn now<T: std::fmt::Debug>(taken: Result<Once<T>, Refusal>) -> T {
+fn now<T: std::fmt::Debug>(taken: Result<Idempotent<T>, Refusal>) -> T {
     match taken.unwrap() {
-        Once::Now(taken) => taken,
-        Once::Before(answer) => panic!("it did not come before: {answer:?}"),
+        Idempotent::Now(taken) => taken,
+        Idempotent::Before(answer) => panic!("it did not come before: {answer:?}"),
     }
 }
 
-fn words(course: &crate::api::Course) -> Vec<&'static str> {
-    course.steps.iter().map(|step| step.word).collect()
+fn words(plan: &ContainerPlanView) -> Vec<&'static str> {
+    plan.steps.iter().map(|step| step.word).collect()
 }
 
 #[tokio::test(start_paused = true)]
@@ -244,9 +253,9 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
     let agent = agent().await;
     let node = &agent.node;
     let dry = now(node
-        .replace(Replace {
+        .replace(ReplaceRequest {
             dry_run: true,
-            ..replace(&[body("a", "x"), body("b", "x")])
+            ..replacing(&[body("a", "x"), body("b", "x")])
         })
         .await);
     assert_eq!(
@@ -255,9 +264,9 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
     );
     assert!(node.containers().is_empty());
     let first = now(node
-        .replace(replace(&[body("a", "x"), body("b", "x")]))
+        .replace(replacing(&[body("a", "x"), body("b", "x")]))
         .await);
-    assert_eq!((&first.etag, node.declared().records.len()), (&dry.etag, 2));
+    assert_eq!((&first.etag, node.push_set().records.len()), (&dry.etag, 2));
     for course in &first.plan {
         until(node, course.id, runs(1)).await;
     }
@@ -269,12 +278,12 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
     );
     assert!(
         now(node
-            .replace(replace(&[body("a", "x"), body("b", "x")]))
+            .replace(replacing(&[body("a", "x"), body("b", "x")]))
             .await)
         .plan
         .is_empty()
     );
-    let second = now(node.replace(replace(&[body("a", "y")])).await);
+    let second = now(node.replace(replacing(&[body("a", "y")])).await);
     let planned: Vec<_> = second
         .plan
         .iter()
@@ -291,9 +300,9 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
     until(node, second.plan[0].id, |view| view.is_none()).await;
     until(node, second.plan[1].id, runs(2)).await;
     let stale = node
-        .replace(Replace {
+        .replace(ReplaceRequest {
             if_match: Some(vec![first.etag]),
-            ..replace(&[])
+            ..replacing(&[])
         })
         .await;
     assert!(matches!(stale, Err(Refusal::Conflict(text)) if text.contains(&second.etag)));
@@ -304,11 +313,11 @@ async fn what_cannot_be_had_of_a_set_is_refused_by_its_kind() {
     let agent = agent().await;
     let node = &agent.node;
     let full = node
-        .replace(replace(&[body("a", "x"), body("b", "x"), body("c", "x")]))
+        .replace(replacing(&[body("a", "x"), body("b", "x"), body("c", "x")]))
         .await;
     assert!(matches!(full, Err(Refusal::Full(text)) if text.starts_with("c: ")));
     let port = |name: &str| json!({"name": name, "image": "x", "exposed_ports": [{"container": 1, "host": 7}]});
-    let taken = node.replace(replace(&[port("a"), port("b")])).await;
+    let taken = node.replace(replacing(&[port("a"), port("b")])).await;
     assert!(
         matches!(taken, Err(Refusal::Conflict(text)) if text == "b: host port 7/tcp is taken by container a")
     );
@@ -320,13 +329,15 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
     let agent = agent().await;
     let node = &agent.node;
     let key: Key = "k".parse().unwrap();
-    let push =
-        |request: &str| node.deploy_once(deploy("web", "nginx"), key.clone(), request.to_owned());
-    let id = now(push("r").await).view.record.unwrap().id;
+    let push = |request: &str| {
+        let keyed = node.keyed(key.clone(), request.to_owned());
+        node.deploy_once(deploy("web", "nginx"), keyed)
+    };
+    let id = now(push("r").await).container.record.id;
     until(node, id, runs(1)).await;
-    node.change(id, Change::Remove).await.unwrap();
+    node.order(id, Order::Remove).await.unwrap();
     until(node, id, |view| view.is_none()).await;
-    assert!(matches!(push("r").await, Ok(Once::Before(_))));
+    assert!(matches!(push("r").await, Ok(Idempotent::Before(_))));
     assert!(matches!(push("other").await, Err(Refusal::Reused(_))));
     assert!(node.containers().is_empty() && agent.runtime.instances().is_empty());
 }
@@ -345,9 +356,8 @@ async fn what_fails_is_explained_with_what_is_waited_for() {
         .deploy(deploy("web", "nginx"), false)
         .await
         .unwrap()
-        .view
+        .container
         .record
-        .unwrap()
         .id;
     until(node, id, |view| {
         view.unwrap().condition.status == Status::Failed
@@ -361,7 +371,7 @@ async fn what_fails_is_explained_with_what_is_waited_for() {
     );
     assert!(
         next.until.is_some()
-            && explanation.view.next_attempt.is_some()
+            && explanation.container.next_attempt().is_some()
             && explanation.history.attempts == 1
     );
     until(node, id, runs(1)).await;

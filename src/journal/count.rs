@@ -1,0 +1,40 @@
+//! The counters that events feed.
+
+use state::event::{Event, EventKind};
+use state::reason::Reason;
+
+use crate::metrics::Metrics;
+
+/// Counts an event, if there is a counter for it.
+pub(super) fn count(metrics: &Metrics, event: &Event) {
+    match &event.kind {
+        EventKind::StepFinished { step, took } => metrics.step_done(step.as_str(), *took),
+        EventKind::StepFailed { step, .. } => {
+            let reason = event.reason.map_or("", Reason::code);
+            metrics.step_failed(step.as_str(), reason);
+        }
+        EventKind::StepDeferred { step } => {
+            metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.code());
+        }
+        EventKind::ContainerRestarted => metrics.restarted(),
+        EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
+        EventKind::StoreWritten { took } => metrics.written(*took),
+        EventKind::PollEnded { result } => metrics.polled(result),
+        EventKind::ReportEnded { result } => metrics.reported(result),
+        EventKind::TurnExhausted
+        | EventKind::ContainerExited { .. }
+        | EventKind::RuntimeReached
+        | EventKind::RuntimeLost
+        | EventKind::StateRebuilt
+        | EventKind::RebuildFailed
+        | EventKind::LeftoversSwept { .. }
+        | EventKind::SweepFailed
+        | EventKind::NodeRegistered { .. }
+        | EventKind::LinkReached
+        | EventKind::LinkLost
+        | EventKind::IdentityConflict
+        | EventKind::SetApplied { .. }
+        | EventKind::SetUnconfirmed { .. }
+        | EventKind::SetRejected { .. } => {}
+    }
+}

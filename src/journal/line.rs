@@ -1,0 +1,112 @@
+//! The log line of an event: a fixed short phrase, with the facts as fields.
+
+use std::time::Duration;
+
+use state::event::{Event, EventKind};
+use state::plan::{STEPS_MAX, Step};
+use state::reason::Reason;
+use tracing::{debug, error, info, warn};
+
+/// Writes the line of an event, if it has one.
+pub(super) fn write(event: &Event) {
+    let error = event.message.as_deref().unwrap_or_default();
+    let subject = event.subject.as_ref().map(ToString::to_string);
+    let container = subject.as_deref().unwrap_or_default();
+    match &event.kind {
+        EventKind::StepFinished { step, took } => finished(container, step, *took),
+        EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
+        EventKind::TurnExhausted => exhausted(container),
+        EventKind::ContainerExited { code } => {
+            debug!(%container, exit_code = code, "container exited");
+        }
+        EventKind::ContainerRestarted => debug!(%container, "container restarted"),
+        EventKind::ImagePulled {
+            received_bytes,
+            complete,
+        } => debug!(%container, received_bytes, complete, "image pull ended"),
+        EventKind::RuntimeReached => info!("containerd reached"),
+        EventKind::RuntimeLost => warn!(%error, "containerd unreachable, retrying"),
+        EventKind::StateRebuilt => warn!(line = %error, "state rebuilt"),
+        EventKind::RebuildFailed => warn!(%error, "state not rebuilt, retrying"),
+        EventKind::LeftoversSwept { removed } => removed
+            .iter()
+            .for_each(|what| info!(%what, "leftover removed")),
+        EventKind::SweepFailed => warn!(%error, "leftovers not removed, retrying"),
+        EventKind::NodeRegistered { cluster_size } => info!(cluster_size, "node registered"),
+        EventKind::LinkReached => info!("CHaS reached"),
+        EventKind::LinkLost => link_lost(error),
+        EventKind::IdentityConflict => identity_conflict(error),
+        EventKind::SetApplied {
+            generation,
+            changed,
+            conflicts,
+            rejected,
+        } => info!(
+            generation,
+            changed, conflicts, rejected, "applied desired state from CHaS"
+        ),
+        EventKind::SetUnconfirmed { generation, names } => unconfirmed(*generation, names),
+        EventKind::SetRejected { code } => set_rejected(code, error),
+        // The cause has a line of its own, or nothing happened that anybody would read of.
+        EventKind::StepDeferred { .. }
+        | EventKind::StoreWritten { .. }
+        | EventKind::PollEnded { .. }
+        | EventKind::ReportEnded { .. } => {}
+    }
+}
+
+fn finished(container: &str, step: &Step, took: Duration) {
+    let ms = took.as_millis();
+    if matches!(step, Step::Finish(_) | Step::Forget) {
+        debug!(%container, %step, ms, "step finished");
+    } else {
+        info!(%container, %step, ms, "step finished");
+    }
+}
+
+fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
+    let message = event.message.as_deref().unwrap_or_default();
+    let reason = event.reason.map_or("unknown", Reason::code);
+    let retry_in_ms = retry_in.as_millis();
+    warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
+}
+
+fn exhausted(container: &str) {
+    error!(
+        %container,
+        "reconcile made {STEPS_MAX} steps without settling; pausing 1s (please report)"
+    );
+}
+
+fn link_lost(error: &str) {
+    warn!(
+        %error,
+        "CHaS unreachable; running containers are unaffected; retrying"
+    );
+}
+
+fn identity_conflict(error: &str) {
+    error!(
+        %error,
+        "another node has this node's id; nothing from CHaS is applied, running containers are \
+         unaffected; give this node another node.id"
+    );
+}
+
+fn unconfirmed(generation: u64, names: &[String]) {
+    warn!(
+        generation,
+        count = names.len(),
+        names = names.join(" "),
+        "desired state from CHaS would end too much at once and waits for a confirmation; if it \
+         is meant so: chas-node-agent confirm"
+    );
+}
+
+fn set_rejected(code: &str, error: &str) {
+    warn!(
+        code,
+        %error,
+        "answer of CHaS rejected; the desired state applied before stays in force"
+    );
+}

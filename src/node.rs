@@ -1,0 +1,66 @@
+//! The running agent as its interfaces see it: the store for what is desired, the reconciler's board for what is
+//! known, the journal for what happened.
+//!
+//! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is the side that CHaS sees.
+//! None of them starts a container.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::chas::LinkState;
+use crate::journal::Journal;
+use crate::monitor::Monitor;
+use crate::reconcile::{Board, Handle};
+use crate::writer::Writer;
+
+mod commands;
+pub(crate) mod link;
+mod plan;
+mod queries;
+#[cfg(test)]
+mod tests;
+
+/// The running agent, as its interfaces see it.
+#[derive(Debug)]
+pub(crate) struct AgentNode {
+    writer: Writer,
+    handle: Handle,
+    journal: Journal,
+    monitor: Arc<Monitor>,
+    logs_dir: PathBuf,
+    /// `None`: no CHaS is configured.
+    contact: Option<Arc<LinkState>>,
+}
+
+impl AgentNode {
+    pub(crate) const fn new(
+        writer: Writer,
+        handle: Handle,
+        journal: Journal,
+        monitor: Arc<Monitor>,
+        logs_dir: PathBuf,
+        contact: Option<Arc<LinkState>>,
+    ) -> Self {
+        Self {
+            writer,
+            handle,
+            journal,
+            monitor,
+            logs_dir,
+            contact,
+        }
+    }
+
+    fn board(&self) -> &Board {
+        self.handle.board()
+    }
+}
+
+/// Milliseconds since 1970, for showing.
+fn wall_ms() -> u64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+}

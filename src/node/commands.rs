@@ -1,0 +1,204 @@
+//! Changes of what is desired, as the API asks for them. Each is carried to its end and acted on, even if the caller goes
+//! away: so the change itself wakes whom it concerns, not the caller after it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use state::assign::AssignError;
+use state::desired::{Owner, Record};
+use state::id::ContainerId;
+use state::ownership::Order;
+use state::ownership::answers::{Key, Keyed};
+use state::spec::parse::Deploy;
+use state::store::{Accepted, Idempotent, ReplaceRequest, Store, StoreError};
+use tokio::sync::watch;
+
+use super::{AgentNode, plan, wall_ms};
+use crate::api::{NodeApi, Refusal};
+use crate::reconcile::Handle;
+use crate::view::{
+    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, PlanView,
+    PushSetView, SetPlanView,
+};
+
+impl AgentNode {
+    async fn write<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        self.writer.write(change).await.map_err(refusal)
+    }
+
+    fn deployed(&self, accepted: &Accepted) -> DeployedView {
+        DeployedView {
+            container: self.managed(&accepted.record),
+            changed: accepted.changed,
+            plan: plan::container_plan(self.board(), &accepted.record).steps,
+        }
+    }
+}
+
+fn wake_all(handle: &Handle, changed: &[Arc<Record>]) {
+    for record in changed {
+        handle.wake(record.id);
+    }
+}
+
+impl NodeApi for AgentNode {
+    fn keyed(&self, key: Key, request: String) -> Keyed {
+        let clock = &self.board().clock;
+        Keyed {
+            key,
+            request,
+            boot_id: clock.boot_id(),
+            now: clock.now(),
+        }
+    }
+
+    async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<DeployedView, Refusal> {
+        let handle = self.handle.clone();
+        let taken = self.write(move |store| {
+            let accepted = store.deploy(deploy, Owner::Push, dry_run, wall_ms())?;
+            if accepted.changed && !dry_run {
+                handle.wake(accepted.record.id);
+            }
+            Ok(accepted)
+        });
+        Ok(self.deployed(&taken.await?))
+    }
+
+    async fn deploy_once(
+        &self,
+        deploy: Deploy,
+        keyed: Keyed,
+    ) -> Result<Idempotent<DeployedView>, Refusal> {
+        let handle = self.handle.clone();
+        let taken = self.write(move |store| {
+            let answered = store.deploy_once(deploy, &keyed, wall_ms())?;
+            if let Idempotent::Now(accepted) = &answered
+                && accepted.changed
+            {
+                handle.wake(accepted.record.id);
+            }
+            Ok(answered)
+        });
+        Ok(match taken.await? {
+            Idempotent::Now(accepted) => Idempotent::Now(self.deployed(&accepted)),
+            Idempotent::Before(answer) => Idempotent::Before(answer),
+        })
+    }
+
+    async fn replace(&self, replacing: ReplaceRequest) -> Result<Idempotent<SetPlanView>, Refusal> {
+        let handle = self.handle.clone();
+        let dry_run = replacing.dry_run;
+        let taken = self.write(move |store| {
+            let replaced = match store.replace(replacing, wall_ms())? {
+                Idempotent::Now(replaced) => replaced,
+                Idempotent::Before(answer) => return Ok(Idempotent::Before(answer)),
+            };
+            // Before anybody is woken: what is shown is the whole of it.
+            let plan = replaced
+                .changed
+                .iter()
+                .map(|record| plan::container_plan(handle.board(), record))
+                .collect();
+            if !dry_run {
+                wake_all(&handle, &replaced.changed);
+            }
+            Ok(Idempotent::Now(SetPlanView {
+                etag: replaced.etag,
+                plan,
+            }))
+        });
+        taken.await
+    }
+
+    async fn confirm(&self, generation: Option<u64>) -> Result<usize, Refusal> {
+        let (handle, contact) = (self.handle.clone(), self.contact.clone());
+        self.write(move |store| {
+            let ended = store.confirm(generation)?;
+            ended.iter().for_each(|&id| handle.wake(id));
+            handle.board().changed();
+            contact.iter().for_each(|contact| contact.poll_now());
+            Ok(ended.len())
+        })
+        .await
+    }
+
+    async fn order(&self, id: ContainerId, order: Order) -> Result<(), Refusal> {
+        let handle = self.handle.clone();
+        self.write(move |store| {
+            store.order(id, order)?;
+            handle.wake(id);
+            Ok(())
+        })
+        .await
+    }
+
+    fn push_set(&self) -> PushSetView {
+        self.push_set()
+    }
+
+    fn plan(&self) -> PlanView {
+        self.plan()
+    }
+
+    fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
+        self.explain(id)
+    }
+
+    fn containers(&self) -> Vec<ContainerView> {
+        self.containers()
+    }
+
+    fn container(&self, id: ContainerId) -> Option<ManagedView> {
+        self.container(id)
+    }
+
+    fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+        self.find(name)
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.board().changes()
+    }
+
+    fn logs_dir(&self, id: ContainerId) -> PathBuf {
+        crate::logs::directory(&self.logs_dir, id)
+    }
+
+    fn health(&self) -> HealthView {
+        self.health()
+    }
+}
+
+fn refusal(error: StoreError) -> Refusal {
+    let text = error.to_string();
+    match error {
+        StoreError::Assign(
+            AssignError::TakenByContainer { .. } | AssignError::TakenByProcess { .. },
+        )
+        | StoreError::Owned(..)
+        | StoreError::Unmatched(_)
+        | StoreError::NothingToConfirm
+        | StoreError::OtherGeneration(_)
+        | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
+        StoreError::KeyReused => Refusal::Reused(text),
+        // One that cannot be had as things are weighs more than one that there is no room for.
+        StoreError::Several(refused) => {
+            let mut kinds = refused.into_iter().map(|(_, error)| refusal(error));
+            if kinds.all(|kind| matches!(kind, Refusal::Full(_))) {
+                Refusal::Full(text)
+            } else {
+                Refusal::Conflict(text)
+            }
+        }
+        StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
+        StoreError::NotFound(_) => Refusal::NotFound(text),
+        StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+            Refusal::Full(format!("{text}: {source}"))
+        }
+        StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
+        StoreError::Rebuilding | StoreError::InUse(_) => Refusal::Unavailable(text),
+    }
+}

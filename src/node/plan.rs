@@ -1,0 +1,105 @@
+//! The steps that would be done now, from what the reconciler knows: the same ones that it will decide on.
+
+use state::desired::Record;
+use state::id::ContainerId;
+use state::plan::{Planned, Step, plan};
+use state::reason::Reason;
+
+use super::AgentNode;
+use super::queries::moment;
+use crate::reconcile::Board;
+use crate::view::{ContainerPlanView, ExplanationView, Moment, PlanView, StepView};
+
+/// The steps for a record, which may not be stored yet.
+pub(super) fn container_plan(board: &Board, record: &Record) -> ContainerPlanView {
+    ContainerPlanView {
+        id: record.id,
+        name: Some(record.name.clone()),
+        steps: steps(board, record.id, Some(record)),
+    }
+}
+
+fn steps(board: &Board, id: ContainerId, record: Option<&Record>) -> Vec<StepView> {
+    let known = board.known(id);
+    let now = moment(&board.clock);
+    let planned = plan(id, record, &known.seen, &known.history, now.boot);
+    planned.into_iter().map(|step| shown(step, now)).collect()
+}
+
+fn shown(planned: Planned, now: Moment) -> StepView {
+    let until = match planned.step {
+        Step::Wait(until) => Some(now.wall_at(until)),
+        Step::Settled
+        | Step::Pull
+        | Step::Launch
+        | Step::Stop(_)
+        | Step::Remove(_)
+        | Step::Finish(_)
+        | Step::Forget => None,
+    };
+    StepView {
+        word: planned.step.as_str(),
+        instance: planned.instance,
+        why: planned.why,
+        until,
+    }
+}
+
+impl AgentNode {
+    /// The sentence that is shown while containerd is unreachable.
+    pub(super) fn unreachable(&self) -> Option<String> {
+        let reachability = self.board().reachability();
+        let error = reachability.error.unwrap_or_default();
+        (!reachability.reachable)
+            .then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
+    }
+
+    /// The cause for which the reconciler does nothing at the moment.
+    fn blocked(&self) -> Option<String> {
+        let is_adopting = self.writer.store().desired().adoption().is_some();
+        let adopting = || "the desired state is being rebuilt from what containerd holds";
+        self.unreachable()
+            .or_else(|| is_adopting.then(adopting).map(ToOwned::to_owned))
+    }
+
+    /// The steps for every record and every leftover.
+    pub(super) fn plan(&self) -> PlanView {
+        let desired = self.writer.store().desired();
+        let board = self.board();
+        let mut containers: Vec<_> = desired
+            .records()
+            .map(|record| container_plan(board, record))
+            .collect();
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        let leftovers = board.leftovers(&desired).into_keys();
+        let leftovers = leftovers.map(|id| ContainerPlanView {
+            id,
+            name: None,
+            steps: steps(board, id, None),
+        });
+        PlanView {
+            containers,
+            leftovers: leftovers.collect(),
+            blocked: self.blocked(),
+        }
+    }
+
+    /// The cause for which a container is where it is. `None`: there is no such managed container.
+    pub(super) fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
+        let desired = self.writer.store().desired();
+        let record = desired.get(id)?;
+        let known = self.board().known(id);
+        Some(ExplanationView {
+            container: self.managed(record),
+            next: container_plan(self.board(), record)
+                .steps
+                .into_iter()
+                .next(),
+            seen: known.seen,
+            history: known.history.of(record),
+            activity: known.activity,
+            blocked: self.blocked(),
+            suppressed: desired.marks().suppressed().get(&record.name).cloned(),
+        })
+    }
+}

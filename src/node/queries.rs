@@ -1,0 +1,188 @@
+//! Containers, the node's health and its link, read from the store and the board: every answer comes from memory.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use state::desired::{Owner, Record};
+use state::id::ContainerId;
+use state::ownership;
+use state::phase::Phase;
+use state::status::{Condition, Status, condition};
+
+use super::AgentNode;
+use crate::reconcile::{Clock, Known};
+use crate::runtime::UnmanagedContainer;
+use crate::view::{
+    ContainerView, ErrorView, FindError, Found, HealthView, LinkView, ManagedView, Moment,
+    PushSetView, UnmanagedView, find,
+};
+
+impl AgentNode {
+    /// Every container: the managed ones by name, then the unmanaged.
+    pub(super) fn containers(&self) -> Vec<ContainerView> {
+        let mut views: Vec<_> = self.managed_containers().collect();
+        views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
+        let managed = views.into_iter().map(Box::new).map(ContainerView::Managed);
+        let unmanaged = self.unmanaged().into_iter().map(ContainerView::Unmanaged);
+        managed.chain(unmanaged).collect()
+    }
+
+    /// Every managed container, by id.
+    pub(super) fn managed_containers(&self) -> impl Iterator<Item = ManagedView> {
+        let desired = self.writer.store().desired();
+        let records: Vec<_> = desired.records().cloned().collect();
+        records.into_iter().map(|record| self.managed(&record))
+    }
+
+    /// The managed container with this id.
+    pub(super) fn container(&self, id: ContainerId) -> Option<ManagedView> {
+        let desired = self.writer.store().desired();
+        desired.get(id).map(|record| self.managed(record))
+    }
+
+    /// The container that a text names.
+    pub(super) fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+        let desired = self.writer.store().desired();
+        Ok(match find(&desired, &self.unmanaged(), name)? {
+            Found::Managed(record) => ContainerView::Managed(Box::new(self.managed(&record))),
+            Found::Unmanaged(view) => ContainerView::Unmanaged(view),
+        })
+    }
+
+    /// The container that a record asks for. The record may not be stored yet.
+    pub(super) fn managed(&self, record: &Arc<Record>) -> ManagedView {
+        let mut known = self.board().known(record.id);
+        // The board is older than the record until the turn that the change woke has taken its first look.
+        known.history = known.history.of(record);
+        let taken = moment(&self.board().clock);
+        let exit = known.history.last_exit.as_ref();
+        let finished = record.finished.as_ref();
+        let finished_at =
+            finished.map(|end| SystemTime::UNIX_EPOCH + Duration::from_millis(end.at_ms));
+        ManagedView {
+            condition: self.shown_condition(record, &known),
+            taken,
+            started: known.history.started.map(|at| taken.wall_at(at)),
+            finished: exit.map(|exit| exit.at).or(finished_at),
+            exit_code: exit
+                .map(|exit| exit.code)
+                .or(finished.map(|finished| finished.code)),
+            restart_count: known.history.restart_count,
+            pull: known.pull.as_ref().map(|progress| progress.get()),
+            applied_generation: known.seen.running_generation(),
+            record: Arc::clone(record),
+        }
+    }
+
+    /// Condition of the container, or that containerd is unreachable while it is pending.
+    fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
+        let phase = Phase::of(record.id, Some(record), &known.seen, &known.history);
+        let (activity, unreachable) = (known.activity, self.unreachable());
+        condition(
+            record,
+            &phase,
+            &known.history,
+            activity,
+            unreachable.as_deref(),
+        )
+    }
+
+    fn unmanaged(&self) -> Vec<UnmanagedView> {
+        let foreign = self.board().foreign();
+        foreign.into_iter().map(unmanaged).collect()
+    }
+
+    /// The set owned by push.
+    pub(super) fn push_set(&self) -> PushSetView {
+        let desired = self.writer.store().desired();
+        PushSetView {
+            records: ownership::push_set(&desired).into_iter().cloned().collect(),
+            etag: ownership::etag(&desired),
+        }
+    }
+
+    /// The node's health.
+    pub(super) fn health(&self) -> HealthView {
+        let reachability = self.board().reachability();
+        let statuses: Vec<_> = self
+            .managed_containers()
+            .map(|view| view.condition.status)
+            .collect();
+        let is_settled = |status: &Status| matches!(status, Status::Running | Status::Stopped);
+        let running = statuses.iter().filter(|&&status| status == Status::Running);
+        let unsettled = statuses.iter().filter(|status| !is_settled(status));
+        let store = self.writer.store();
+        let adoption = store.desired().adoption();
+        HealthView {
+            facts: self.monitor.snapshot(),
+            running: running.count(),
+            unsettled: unsettled.count(),
+            containerd: reachability.reachable,
+            containerd_since: reachability.since,
+            containerd_error: reachability.error,
+            writable: store.is_writable(),
+            rebuilding: adoption.is_some_and(|adoption| !adoption.is_new),
+            losses: store.losses().to_vec(),
+            errors: self.errors(),
+            link: self.link_view(),
+        }
+    }
+
+    fn errors(&self) -> Vec<ErrorView> {
+        let entries = self.journal.errors().into_iter();
+        let shown = entries.filter_map(|entry| {
+            Some(ErrorView {
+                at: entry.at,
+                reason: entry.event.reason?,
+                message: entry.event.text(),
+            })
+        });
+        shown.collect()
+    }
+
+    /// The link to CHaS. `None`: none is configured.
+    fn link_view(&self) -> Option<LinkView> {
+        let standing = self.contact.as_ref()?.status();
+        let desired = self.writer.store().desired();
+        let pulled = desired.marks().applied_set();
+        let held = pulled.and_then(|pulled| pulled.unconfirmed.as_ref());
+        let is_owned = |record: &&Arc<Record>| record.owner == Owner::Chas && !record.removing;
+        Some(LinkView {
+            reachable: standing.reachable,
+            since: standing.since,
+            error: standing.error,
+            registered: standing.registered,
+            identity_conflict: standing.identity_conflict,
+            stale: standing.freshness.stale,
+            age_s: standing.freshness.age_s,
+            fault: standing.freshness.fault.map(|fault| fault.message),
+            generation: pulled.map(|pulled| pulled.version.generation),
+            owned: desired.records().filter(is_owned).count(),
+            pending_prune: held
+                .map(|held| held.names().map(ToString::to_string).collect())
+                .unwrap_or_default(),
+            cordoned: desired.marks().cordoned(),
+            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
+            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
+        })
+    }
+}
+
+pub(super) fn moment(clock: &Clock) -> Moment {
+    Moment {
+        boot: clock.now(),
+        wall: SystemTime::now(),
+    }
+}
+
+fn unmanaged(foreign: UnmanagedContainer) -> UnmanagedView {
+    UnmanagedView {
+        id: foreign.id,
+        image: foreign.image,
+        status: if foreign.running {
+            Status::Running
+        } else {
+            Status::Stopped
+        },
+    }
+}

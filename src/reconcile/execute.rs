@@ -1,0 +1,115 @@
+//! How a step is done: by the runtime, and noted in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::desired::Record;
+use state::event::{Event, EventKind, EventSubject};
+use state::id::ContainerId;
+use state::plan::Step;
+use state::store::StoreError;
+use tokio_util::sync::CancellationToken;
+
+use super::{Fact, Reconciler};
+use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
+
+/// The cause for which a step was not done.
+pub(super) enum Undone {
+    Runtime(RuntimeError),
+    Store(StoreError),
+}
+
+impl From<RuntimeError> for Undone {
+    fn from(error: RuntimeError) -> Self {
+        Self::Runtime(error)
+    }
+}
+
+impl From<StoreError> for Undone {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<R: Runtime> Reconciler<R> {
+    /// Does one step.
+    pub(super) async fn execute(
+        &self,
+        id: ContainerId,
+        record: Option<&Record>,
+        next: &Step,
+        interrupt: &CancellationToken,
+    ) -> Result<(), Undone> {
+        let how = record.map_or(
+            StopOrder {
+                signal: None,
+                grace: Duration::from_secs(10),
+            },
+            |record| StopOrder {
+                signal: record.spec.stop.signal,
+                grace: record.spec.stop.timeout,
+            },
+        );
+        match (next, record) {
+            (Step::Stop(instance), _) => Ok(self.runtime.stop(*instance, &how).await?),
+            (Step::Remove(instance), _) => Ok(self.runtime.remove(*instance, &how).await?),
+            (Step::Pull, Some(record)) => self.pull(record, interrupt).await,
+            (Step::Launch, Some(record)) => self.launch(record).await,
+            (Step::Finish(finished), Some(record)) => {
+                let (generation, finished) = (record.generation, finished.clone());
+                Ok(self
+                    .writer
+                    .write(move |store| store.finish(id, generation, finished))
+                    .await?)
+            }
+            (Step::Forget, Some(_)) => {
+                self.runtime.remove_logs(id).await?;
+                Ok(self.writer.write(move |store| store.forget(id)).await?)
+            }
+            (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
+        }
+    }
+
+    async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
+        let (id, generation) = (record.id, record.generation);
+        let progress = Arc::new(PullProgress::default());
+        let begun = Fact::PullProgress(Some(Arc::clone(&progress)));
+        self.board.record_fact(id, begun);
+        let (image, policy) = (&record.spec.image, record.spec.image_pull);
+        let pulled = self
+            .runtime
+            .ensure_image(image, policy, &progress, interrupt)
+            .await;
+        self.board.record_fact(id, Fact::PullProgress(None));
+        let ended = EventKind::ImagePulled {
+            received_bytes: progress.received_bytes(),
+            complete: pulled.is_ok(),
+        };
+        let subject = EventSubject::new(id, Some(record));
+        self.journal.record(Event::from(ended).about(subject));
+        let digest = pulled?;
+        Ok(self
+            .writer
+            .write(move |store| store.set_image_digest(id, generation, Some(digest)))
+            .await?)
+    }
+
+    async fn launch(&self, record: &Record) -> Result<(), Undone> {
+        let (id, generation) = (record.id, record.generation);
+        let launched = self.runtime.launch(record).await;
+        if let Err(RuntimeError::ImageLost(_)) = launched {
+            self.writer
+                .write(move |store| store.set_image_digest(id, generation, None))
+                .await?;
+        }
+        launched?;
+        if record.restart_pending {
+            self.writer
+                .write(move |store| {
+                    store.note(id, generation, |record| record.restart_pending = false)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+}

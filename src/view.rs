@@ -1,0 +1,16 @@
+//! The read model: containers, plans, the node's health and its link to CHaS, as they are shown. The API, the report to CHaS
+//! and the metrics only render it.
+
+mod container;
+mod find;
+mod health;
+mod link;
+mod plan;
+
+pub use container::{ContainerView, ManagedView, Moment, UnmanagedView};
+pub use find::{FindError, Found, find};
+pub use health::{ErrorView, HealthView};
+pub use link::LinkView;
+pub use plan::{
+    ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView, SetPlanView, StepView,
+};

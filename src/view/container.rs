@@ -1,0 +1,114 @@
+//! Containers: a managed one with its record and condition, or an unmanaged one that is only shown.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use state::desired::{Owner, Record};
+use state::status::{Condition, Status};
+use state::time::BootTime;
+
+/// A moment by both clocks, by which a point in boot time is shown as a wall time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// The time since boot.
+    pub boot: BootTime,
+    /// The wall time.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// The wall time at `point`, for showing.
+    #[must_use]
+    pub fn wall_at(&self, point: BootTime) -> SystemTime {
+        self.wall + point.since(self.boot) - self.boot.since(point)
+    }
+}
+
+/// A container in the agent's containerd namespace.
+#[derive(Clone, Debug)]
+pub enum ContainerView {
+    /// The agent's own.
+    Managed(Box<ManagedView>),
+    /// Somebody else's: shown, and never changed.
+    Unmanaged(UnmanagedView),
+}
+
+impl ContainerView {
+    /// The container, if the agent manages it.
+    #[must_use]
+    pub fn managed(&self) -> Option<&ManagedView> {
+        match self {
+            Self::Managed(view) => Some(view),
+            Self::Unmanaged(_) => None,
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Managed(view) => view.condition.status,
+            Self::Unmanaged(view) => view.status,
+        }
+    }
+
+    /// The owner's word, as it stands in JSON: `push`, `chas` or `unmanaged`.
+    #[must_use]
+    pub fn owner(&self) -> &'static str {
+        match self.managed().map(|view| view.record.owner) {
+            Some(Owner::Push) => "push",
+            Some(Owner::Chas) => "chas",
+            None => "unmanaged",
+        }
+    }
+
+    /// The value of a label; `None`: no such label, as on every unmanaged container.
+    #[must_use]
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let labels = &self.managed()?.record.spec.labels;
+        labels.get(key).map(String::as_str)
+    }
+}
+
+/// A managed container.
+#[derive(Clone, Debug)]
+pub struct ManagedView {
+    /// The desired entry.
+    pub record: Arc<Record>,
+    /// The status, and why.
+    pub condition: Condition,
+    /// The moment of this view.
+    pub taken: Moment,
+    /// The start of its process, while it runs.
+    pub started: Option<SystemTime>,
+    /// The last end of its process.
+    pub finished: Option<SystemTime>,
+    /// The exit code of that end.
+    pub exit_code: Option<u32>,
+    /// Starts after it had ended by itself.
+    pub restart_count: u32,
+    /// Bytes fetched of its image, and in all, while it is pulled.
+    pub pull: Option<(u64, u64)>,
+    /// The newest generation that runs, if one does.
+    pub applied_generation: Option<u64>,
+}
+
+impl ManagedView {
+    /// The time of the next attempt, if one is waited for.
+    #[must_use]
+    pub fn next_attempt(&self) -> Option<SystemTime> {
+        let next = self.condition.next_attempt?;
+        Some(self.taken.wall_at(next))
+    }
+}
+
+/// An unmanaged container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnmanagedView {
+    /// containerd's id of it.
+    pub id: String,
+    /// The image's name, as its creator recorded it.
+    pub image: String,
+    /// Running or stopped.
+    pub status: Status,
+}

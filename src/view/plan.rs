@@ -1,0 +1,95 @@
+//! Plans, and their neighbours: the answer to a deploy, the set owned by push, and explanations.
+
+use std::time::SystemTime;
+
+use state::desired::Record;
+use state::desired::marks::Suppressed;
+use state::history::History;
+use state::id::{ContainerId, ContainerName, InstanceName};
+use state::observed::Seen;
+use state::status::Activity;
+
+use super::ManagedView;
+
+/// A step that would be done.
+#[derive(Clone, Debug)]
+pub struct StepView {
+    /// [`state::plan::Step::word`].
+    pub word: &'static str,
+    /// The instance that it is done to.
+    pub instance: Option<InstanceName>,
+    /// The cause, in a sentence.
+    pub why: String,
+    /// The end of the wait, if the step is one.
+    pub until: Option<SystemTime>,
+}
+
+/// The steps for one container, in order.
+#[derive(Clone, Debug)]
+pub struct ContainerPlanView {
+    /// The container's id.
+    pub id: ContainerId,
+    /// The container's name. `None`: a leftover.
+    pub name: Option<ContainerName>,
+    /// The steps. None: the container is settled.
+    pub steps: Vec<StepView>,
+}
+
+/// The steps that would be done now on the whole node.
+#[derive(Clone, Debug, Default)]
+pub struct PlanView {
+    /// Every record, by name.
+    pub containers: Vec<ContainerPlanView>,
+    /// Every leftover.
+    pub leftovers: Vec<ContainerPlanView>,
+    /// The cause for which nothing of it is done at the moment.
+    pub blocked: Option<String>,
+}
+
+/// A deploy that was taken in.
+#[derive(Clone, Debug)]
+pub struct DeployedView {
+    /// The container after it (on a dry run: as it would be).
+    pub container: ManagedView,
+    /// The record differs from the one stored before.
+    pub changed: bool,
+    /// The steps that will be (on a dry run: would be) done.
+    pub plan: Vec<StepView>,
+}
+
+/// The set owned by push.
+#[derive(Clone, Debug)]
+pub struct PushSetView {
+    /// The records, by name.
+    pub records: Vec<Record>,
+    /// The fingerprint: another one whenever any spec of it differs.
+    pub etag: String,
+}
+
+/// A replacement of the set owned by push that was taken in.
+#[derive(Clone, Debug)]
+pub struct SetPlanView {
+    /// The set's fingerprint after it.
+    pub etag: String,
+    /// The steps that will be (on a dry run: would be) done for each container that changed.
+    pub plan: Vec<ContainerPlanView>,
+}
+
+/// The cause for which a container is where it is.
+#[derive(Clone, Debug)]
+pub struct ExplanationView {
+    /// The container as it is shown elsewhere; all times here are of its moment.
+    pub container: ManagedView,
+    /// The last look.
+    pub seen: Seen,
+    /// The restart and retry history.
+    pub history: History,
+    /// The step under way.
+    pub activity: Option<Activity>,
+    /// The next step. `None`: the container is settled.
+    pub next: Option<StepView>,
+    /// The cause for which nothing is done at the moment, for any container.
+    pub blocked: Option<String>,
+    /// An operator keeps it otherwise than CHaS lists it.
+    pub suppressed: Option<Suppressed>,
+}

@@ -1,0 +1,298 @@
+//! Facts about the node and its containers, as they happen: a closed set of kinds. Pure data; the agent's journal numbers,
+//! tells and keeps them.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::desired::Record;
+use crate::id::{ContainerId, ContainerName};
+use crate::plan::Step;
+use crate::reason::Reason;
+
+/// A fact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    /// The fact itself.
+    pub kind: EventKind,
+    /// The container that it is about; `None`: the node.
+    pub subject: Option<EventSubject>,
+    /// The code of its cause, if one is known.
+    pub reason: Option<Reason>,
+    /// The cause in a sentence.
+    pub message: Option<String>,
+}
+
+/// The container that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventSubject {
+    /// The id.
+    pub id: ContainerId,
+    /// The name. `None`: a leftover.
+    pub name: Option<ContainerName>,
+    /// The generation of its record. `None`: a leftover.
+    pub generation: Option<u64>,
+}
+
+impl EventSubject {
+    /// The container with this id, and its record if it has one.
+    #[must_use]
+    pub fn new(id: ContainerId, record: Option<&Record>) -> Self {
+        Self {
+            id,
+            name: record.map(|record| record.name.clone()),
+            generation: record.map(|record| record.generation),
+        }
+    }
+}
+
+impl fmt::Display for EventSubject {
+    /// The name, or the id of a leftover.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => name.fmt(f),
+            None => self.id.fmt(f),
+        }
+    }
+}
+
+/// The kinds of facts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    /// A step of the reconciler was done.
+    StepFinished {
+        /// The step.
+        step: Step,
+        /// The duration.
+        took: Duration,
+    },
+    /// A step failed, and is tried again after a wait.
+    StepFailed {
+        /// The step.
+        step: Step,
+        /// The wait.
+        retry_in: Duration,
+    },
+    /// A step was not done because the runtime is unreachable. Nothing is held against the container.
+    StepDeferred {
+        /// The step.
+        step: Step,
+    },
+    /// The reconciler made as many steps as one turn may have without settling the container.
+    TurnExhausted,
+    /// A container's process ended by itself.
+    ContainerExited {
+        /// The exit code.
+        code: u32,
+    },
+    /// A container was started again after it had ended by itself.
+    ContainerRestarted,
+    /// A pull ended.
+    ImagePulled {
+        /// Bytes that came from the registry.
+        received_bytes: u64,
+        /// The image is on the node; `false`: the pull failed or was interrupted.
+        complete: bool,
+    },
+    /// The runtime answers (again).
+    RuntimeReached,
+    /// The runtime does not answer.
+    RuntimeLost,
+    /// A record was rebuilt from the runtime's copy.
+    StateRebuilt,
+    /// The state cannot be rebuilt yet.
+    RebuildFailed,
+    /// Leftovers were removed.
+    LeftoversSwept {
+        /// A line for each, as in `snapshot 0123456789ab-1`.
+        removed: Vec<String>,
+    },
+    /// Leftovers cannot be removed yet.
+    SweepFailed,
+    /// A change was written to the store, or refused by it.
+    StoreWritten {
+        /// The duration.
+        took: Duration,
+    },
+    /// CHaS took the node's registration.
+    NodeRegistered {
+        /// The number of nodes in the cluster, as CHaS says it.
+        cluster_size: Option<u64>,
+    },
+    /// CHaS answers (again).
+    LinkReached,
+    /// CHaS does not answer, or refuses the node.
+    LinkLost,
+    /// Another node has this node's id.
+    IdentityConflict,
+    /// A set from CHaS was applied.
+    SetApplied {
+        /// The generation of the set.
+        generation: u64,
+        /// Containers that changed.
+        changed: usize,
+        /// Names about which push and CHaS differ.
+        conflicts: usize,
+        /// Entries that could not be taken.
+        rejected: usize,
+    },
+    /// A part of a set from CHaS waits for a confirmation.
+    SetUnconfirmed {
+        /// The set's generation.
+        generation: u64,
+        /// The names that wait.
+        names: Vec<String>,
+    },
+    /// An answer of CHaS is no set for this node; the set applied before stays in force.
+    SetRejected {
+        /// The fault, in a word.
+        code: &'static str,
+    },
+    /// A poll of CHaS ended.
+    PollEnded {
+        /// The result, in a word of a closed set.
+        result: &'static str,
+    },
+    /// A report to CHaS ended.
+    ReportEnded {
+        /// The result, in a word of a closed set.
+        result: &'static str,
+    },
+}
+
+impl EventKind {
+    /// The word of the kind, as it stands in JSON.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::StepFinished { .. } => "step_finished",
+            Self::StepFailed { .. } => "step_failed",
+            Self::StepDeferred { .. } => "step_deferred",
+            Self::TurnExhausted => "turn_exhausted",
+            Self::ContainerExited { .. } => "container_exited",
+            Self::ContainerRestarted => "container_restarted",
+            Self::ImagePulled { .. } => "image_pulled",
+            Self::RuntimeReached => "runtime_reached",
+            Self::RuntimeLost => "runtime_lost",
+            Self::StateRebuilt => "state_rebuilt",
+            Self::RebuildFailed => "rebuild_failed",
+            Self::LeftoversSwept { .. } => "leftovers_swept",
+            Self::SweepFailed => "sweep_failed",
+            Self::StoreWritten { .. } => "store_written",
+            Self::NodeRegistered { .. } => "node_registered",
+            Self::LinkReached => "link_reached",
+            Self::LinkLost => "link_lost",
+            Self::IdentityConflict => "identity_conflict",
+            Self::SetApplied { .. } => "set_applied",
+            Self::SetUnconfirmed { .. } => "set_unconfirmed",
+            Self::SetRejected { .. } => "set_rejected",
+            Self::PollEnded { .. } => "poll_ended",
+            Self::ReportEnded { .. } => "report_ended",
+        }
+    }
+
+    /// A fact that only counts: one of many alike, which would push the others out of a bounded history.
+    #[must_use]
+    pub const fn is_routine(&self) -> bool {
+        matches!(
+            self,
+            Self::StoreWritten { .. }
+                | Self::PollEnded { .. }
+                | Self::ReportEnded { .. }
+                | Self::StepDeferred { .. }
+        )
+    }
+}
+
+impl From<EventKind> for Event {
+    fn from(kind: EventKind) -> Self {
+        Self {
+            kind,
+            subject: None,
+            reason: None,
+            message: None,
+        }
+    }
+}
+
+impl Event {
+    /// The fact, as one about this container.
+    #[must_use]
+    pub fn about(self, subject: EventSubject) -> Self {
+        Self {
+            subject: Some(subject),
+            ..self
+        }
+    }
+
+    /// The fact, with the code of its cause.
+    #[must_use]
+    pub fn because(self, reason: Reason) -> Self {
+        Self {
+            reason: Some(reason),
+            ..self
+        }
+    }
+
+    /// The fact, with its cause in a sentence.
+    #[must_use]
+    pub fn saying(self, message: impl Into<String>) -> Self {
+        Self {
+            message: Some(message.into()),
+            ..self
+        }
+    }
+
+    /// An error for a person to read, with its code: a step, a rebuild or a sweep that failed, or a state that was lost.
+    #[must_use]
+    pub const fn is_error(&self) -> bool {
+        self.reason.is_some()
+            && matches!(
+                self.kind,
+                EventKind::StepFailed { .. }
+                    | EventKind::StateRebuilt
+                    | EventKind::RebuildFailed
+                    | EventKind::SweepFailed
+            )
+    }
+
+    /// The sentence, with the container's name in front.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let message = self.message.as_deref().unwrap_or_default();
+        match &self.subject {
+            Some(subject) => format!("{subject}: {message}"),
+            None => message.to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::record;
+
+    #[test]
+    fn an_error_has_a_code_and_a_sentence_that_begins_with_the_containers_name() {
+        let failed = EventKind::StepFailed {
+            step: Step::Pull,
+            retry_in: Duration::from_secs(1),
+        };
+        let (web, id) = (record("web", 1), ContainerId::from_bits(0xabc));
+        let event = Event::from(failed).saying("no such tag");
+        assert!(!event.is_error());
+        let event = event.because(Reason::ImageNotFound);
+        assert!(event.is_error());
+        assert_eq!(event.text(), "no such tag");
+        let of_web = event.clone().about(EventSubject::new(web.id, Some(&web)));
+        assert_eq!(of_web.text(), "web: no such tag");
+        let of_leftover = event.about(EventSubject::new(id, None));
+        assert_eq!(of_leftover.text(), "000000000abc: no such tag");
+    }
+
+    #[test]
+    fn a_kind_is_one_word_and_what_only_counts_is_routine() {
+        let poll = EventKind::PollEnded { result: "taken" };
+        assert!(poll.is_routine() && !EventKind::LinkLost.is_routine());
+        assert_eq!(poll.as_str(), "poll_ended");
+    }
+}
