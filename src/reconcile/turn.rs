@@ -227,7 +227,7 @@ impl<R: Runtime> Reconciler<R> {
         let (reason, message, retry_after) = match undone {
             Undone::Runtime(RuntimeError::Unavailable(error)) => {
                 self.metrics
-                    .step_failed(step.as_str(), Reason::RuntimeUnavailable.code());
+                    .step_failed(step.as_str(), Reason::RuntimeUnavailable.as_str());
                 self.board.reached(Some(error));
                 return After::Pause;
             }
@@ -241,7 +241,7 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), full_text(&error), None),
         };
-        self.metrics.step_failed(step.as_str(), reason.code());
+        self.metrics.step_failed(step.as_str(), reason.as_str());
         self.board.update(id, |known| {
             let first_loss = reason == Reason::ImageLost && known.history.attempts == 0;
             let own = if first_loss { Duration::ZERO } else { attempt_delay(cause, reason, known.history.attempts, self.draw) };

@@ -158,7 +158,7 @@ fn reported(view: &View) -> Option<Reported> {
         status: condition.status.as_str(),
         ready: condition.status == Status::Running
             && view.applied_generation == Some(record.generation),
-        reason: condition.reason.map(state::reason::Reason::code),
+        reason: condition.reason.map(state::reason::Reason::as_str),
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,
