@@ -1,4 +1,5 @@
-//! Which address and which host ports a container gets. Pure: who listens on this host is asked through a closure.
+//! Assignment of an address and host ports to a container. Pure: a closure says which ports of the
+//! host are in use.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -8,16 +9,16 @@ use crate::desired::{Assignment, PortBinding, Record};
 use crate::id::{ContainerId, ContainerName};
 use crate::spec::{PortSpec, Protocol};
 
-/// What there is to give.
+/// Addresses and ports that can be assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// Container addresses, first to last.
     pub addresses: RangeInclusive<Ipv4Addr>,
-    /// Host ports for those who leave the choice to the agent.
+    /// Host ports for containers that leave the choice to the agent.
     pub ports: RangeInclusive<u16>,
 }
 
-/// Why no place on the network could be given.
+/// Failure to assign an address or a host port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// Another container publishes the host port.
@@ -25,34 +26,44 @@ pub enum AssignError {
     TakenByContainer {
         /// The host port asked for.
         host: u16,
-        /// Its protocol.
+        /// Protocol of the port.
         protocol: Protocol,
-        /// Who has it.
+        /// The container that publishes the port.
         by: ContainerName,
     },
-    /// A process of the host listens on it.
-    #[error("host port {host}/{} is taken: a process on this host listens on it", .protocol.as_str())]
+    /// A process of the host listens on the host port.
+    #[error(
+        "host port {host}/{} is taken by a process on this host; end it, or name another port",
+        .protocol.as_str()
+    )]
     TakenByProcess {
         /// The host port asked for.
         host: u16,
-        /// Its protocol.
+        /// Protocol of the port.
         protocol: Protocol,
     },
     /// Every port of the agent's range is taken.
-    #[error("no free host port between {} and {}; widen network.port_range, or name a host port", .0.start(), .0.end())]
+    #[error(
+        "no host port is free from {} to {}; widen network.port_range, or name a host port",
+        .0.start(), .0.end()
+    )]
     NoPort(RangeInclusive<u16>),
     /// Every address of the subnet is taken.
-    #[error("no free container address between {} and {}; widen network.subnet", .0.start(), .0.end())]
+    #[error(
+        "no container address is free from {} to {}; widen network.subnet",
+        .0.start(), .0.end()
+    )]
     NoAddress(RangeInclusive<Ipv4Addr>),
 }
 
-/// Gives `id` an address and host ports for `ports`. What it has already, it keeps where that still fits.
+/// Assigns an address and host ports for `ports` to the container `id`, which keeps those it has
+/// where they still fit.
 ///
-/// `listening` says whether a process of the host listens where a binding would go; it is asked only of ports that
-/// the container does not publish already.
+/// `listening` says whether a process of the host listens on a binding; only bindings that the
+/// container does not have already are asked about.
 ///
 /// # Errors
-/// The first port that cannot be had, or that there is nothing left to give.
+/// The first port that is taken, or an exhausted pool.
 pub fn assign<'a>(
     id: ContainerId,
     ports: &[PortSpec],
@@ -69,23 +80,23 @@ pub fn assign<'a>(
         Some(prior) if pool.addresses.contains(&prior.address) => prior.address,
         _ => free_address(others.clone(), pool)?,
     };
-    let mut given: Vec<PortBinding> = Vec::new();
+    let mut assigned: Vec<PortBinding> = Vec::new();
     for port in ports {
         let had = prior.and_then(|prior| prior.ports.iter().find(|had| continues(had, port)));
         let binding = match (had, port.host) {
             (Some(had), _) => had.clone(),
-            (None, Some(host)) => asked(port, host, others.clone(), &listening)?,
-            (None, None) => chosen(port, &given, ports, others.clone(), pool, &listening)?,
+            (None, Some(host)) => named(port, host, others.clone(), &listening)?,
+            (None, None) => chosen(port, &assigned, ports, others.clone(), pool, &listening)?,
         };
-        given.push(binding);
+        assigned.push(binding);
     }
     Ok(Assignment {
         address,
-        ports: given,
+        ports: assigned,
     })
 }
 
-/// The binding given earlier is still what is asked for.
+/// Whether an earlier binding still fits the port that is asked for.
 fn continues(had: &PortBinding, asked: &PortSpec) -> bool {
     had.container == asked.container
         && had.protocol == asked.protocol
@@ -102,14 +113,15 @@ fn bind(port: &PortSpec, host: u16) -> PortBinding {
     }
 }
 
-/// Two bindings would answer on the same address and port.
+/// Whether two bindings would answer on the same address and port.
 fn collide(a: &PortBinding, b: &PortBinding) -> bool {
     a.host == b.host
         && a.protocol == b.protocol
         && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
 }
 
-fn asked<'a>(
+/// The host port that the spec names.
+fn named<'a>(
     port: &PortSpec,
     host: u16,
     mut others: impl Iterator<Item = &'a Record>,
@@ -139,23 +151,24 @@ fn asked<'a>(
     }
 }
 
+/// The first free host port of the pool that no other port of the spec names.
 fn chosen<'a>(
     port: &PortSpec,
-    given: &[PortBinding],
+    assigned: &[PortBinding],
     siblings: &[PortSpec],
     others: impl Iterator<Item = &'a Record>,
     pool: &Pool,
     listening: impl Fn(&PortBinding) -> bool,
 ) -> Result<PortBinding, AssignError> {
-    let named = siblings
+    let reserved = siblings
         .iter()
         .filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
     let theirs = others
         .flat_map(|other| other.assignment.ports.iter())
-        .chain(given);
+        .chain(assigned);
     let taken: BTreeSet<_> = theirs
         .map(|binding| (binding.protocol, binding.host))
-        .chain(named)
+        .chain(reserved)
         .collect();
     let free = pool
         .ports
@@ -234,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_free_are_given_and_then_kept() {
+    fn the_lowest_free_ones_are_assigned_and_then_kept() {
         let a = with("a", 1, 2, &[port(80, Some(100), None)]);
         assert_eq!(
             give(&[], 1, &[port(80, None, None)], &[]),
@@ -256,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_somebody_listens_on_is_passed_over_or_refused() {
+    fn a_port_that_a_process_listens_on_is_passed_over_or_refused() {
         assert_eq!(
             give(&[], 1, &[port(80, None, None)], &[100, 101]),
             Ok((2, vec![102]))
