@@ -7,7 +7,6 @@ use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use state::desired::Record;
-use state::spec::{ImagePull, RestartPolicy, Spec};
 
 use super::error::Problem;
 use crate::view::{
@@ -110,38 +109,5 @@ fn asked(record: &Record) -> Value {
 
 /// The specification in the words of the deploy body.
 pub(super) fn spec(record: &Record) -> Value {
-    let Spec {
-        resources,
-        restart,
-        stop,
-        security,
-        logs,
-        ..
-    } = &record.spec;
-    let spec = &record.spec;
-    let policy = match restart.policy {
-        RestartPolicy::Always => "always",
-        RestartPolicy::OnFailure => "on-failure",
-        RestartPolicy::Never => "never",
-    };
-    let pull = match spec.image_pull {
-        ImagePull::IfNotPresent => "if-not-present",
-        ImagePull::Always => "always",
-        ImagePull::Never => "never",
-    };
-    let ports: Vec<_> = spec
-        .ports
-        .iter()
-        .map(|port| json!({"container": port.container, "protocol": port.protocol, "host": port.host, "host_ip": port.host_ip}))
-        .collect();
-    json!({
-        "name": record.name, "image": spec.image.to_string(), "exposed_ports": ports,
-        "resources": {"cpu": resources.cpu.map(|cpu| cpu.to_string()), "memory": resources.memory.map(|m| m.to_string()), "pids": resources.pids},
-        "environment": spec.environment, "command": spec.command, "args": spec.args, "working_dir": spec.working_dir, "user": spec.user,
-        "labels": spec.labels, "state": record.run, "priority": record.priority, "revision": record.revision,
-        "restart": {"policy": policy, "max_retries": restart.max_retries},
-        "stop": {"signal": stop.signal, "timeout": humantime::format_duration(stop.timeout).to_string()},
-        "security": {"read_only_rootfs": security.read_only_rootfs, "capabilities": {"add": security.capabilities.0, "drop": ["ALL"]}},
-        "logs": {"max_size": logs.max_size.to_string(), "max_files": logs.max_files}, "image_pull": pull,
-    })
+    state::spec::body::of(record)
 }

@@ -10,11 +10,11 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
     match &event.kind {
         EventKind::StepFinished { step, took } => metrics.step_done(step.as_str(), *took),
         EventKind::StepFailed { step, .. } => {
-            let reason = event.reason.map_or("", Reason::code);
+            let reason = event.reason.map_or("", Reason::as_str);
             metrics.step_failed(step.as_str(), reason);
         }
         EventKind::StepDeferred { step } => {
-            metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.code());
+            metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.as_str());
         }
         EventKind::ContainerRestarted => metrics.restarted(),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),

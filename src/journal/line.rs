@@ -66,7 +66,7 @@ fn finished(container: &str, step: &Step, took: Duration) {
 
 fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
     let message = event.message.as_deref().unwrap_or_default();
-    let reason = event.reason.map_or("unknown", Reason::code);
+    let reason = event.reason.map_or("unknown", Reason::as_str);
     let retry_in_ms = retry_in.as_millis();
     warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
 }

@@ -180,7 +180,7 @@ fn reported(view: &ManagedView) -> ContainerReport {
         spec_hash: record.spec_hash.clone(),
         status: condition.status.as_str(),
         ready: is_ready(view),
-        reason: condition.reason.map(state::reason::Reason::code),
+        reason: condition.reason.map(state::reason::Reason::as_str),
         message: condition.message.clone(),
         restart_count: view.restart_count,
         exit_code: view.exit_code,

@@ -1,6 +1,7 @@
-//! One durable deploy beside one bare fsync, on the same disk in the same run: `cargo bench -p state`.
+//! Cost of a durable deploy beside a bare fsync, on the same disk in the same run:
+//! `cargo bench -p state`.
 //!
-//! The directory is made in the one that `TMPDIR` names; a tmpfs, which syncs nothing, says nothing.
+//! The state directory is created below `TMPDIR`, which must be on a disk: a tmpfs syncs nothing.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark has nobody to tell")]
 
@@ -39,7 +40,7 @@ fn deploy(name: usize, number: u64) -> Deploy {
     parse::deploy(&body).unwrap()
 }
 
-/// What a disk takes for a kilobyte appended and synced, with nothing around it.
+/// Time of the disk alone: a kilobyte is appended and synced.
 #[divan::bench(sample_count = 300, sample_size = 1)]
 fn bare_fsync(bencher: Bencher<'_, '_>) {
     let directory = tempfile::tempdir().unwrap();
@@ -50,7 +51,7 @@ fn bare_fsync(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A changed body taken in by a store of that many containers, up to where it is answered.
+/// Time of a deploy that changes a container, in a store of that many, up to the answer.
 #[divan::bench(args = [1, 100, 1000], sample_count = 300, sample_size = 1)]
 fn durable_deploy(bencher: Bencher<'_, '_>, containers: usize) {
     let directory = tempfile::tempdir().unwrap();
@@ -69,7 +70,7 @@ fn durable_deploy(bencher: Bencher<'_, '_>, containers: usize) {
     });
 }
 
-/// What is written beside it, at most ten times a second and not before the answer: a copy of everything.
+/// Time of the copy that is written beside it, at most ten times a second and after the answer.
 #[divan::bench(args = [1, 100, 1000], sample_count = 100, sample_size = 1)]
 fn copy(bencher: Bencher<'_, '_>, containers: usize) {
     let directory = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! Assignment: which address and which host ports a container gets. Pure; the node's network is
-//! asked through [`HostNetwork`].
+//! Assignment of an address and host ports to a container. Pure; the node's network is asked through
+//! [`HostNetwork`].
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -55,7 +55,7 @@ impl HostNetwork for QuietNetwork {
     }
 }
 
-/// Error: a container cannot be given its place on the network.
+/// Failure to assign an address or a host port.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AssignError {
     /// Another container publishes the host port.
@@ -69,7 +69,10 @@ pub enum AssignError {
         by: ContainerName,
     },
     /// An OS process of the host listens on the host port.
-    #[error("host port {host}/{} is taken: a process on this host listens on it", .protocol.as_str())]
+    #[error(
+        "host port {host}/{} is taken by a process on this host; end it, or name another port",
+        .protocol.as_str()
+    )]
     TakenByProcess {
         /// Host port that was asked for.
         host: u16,
@@ -78,12 +81,12 @@ pub enum AssignError {
     },
     /// Every port of the agent's range is taken.
     #[error(
-        "no free host port between {} and {}; widen network.port_range, or name a host port",
+        "no host port is free from {} to {}; widen network.port_range, or name a host port",
         .0.start(), .0.end()
     )]
     NoPort(RangeInclusive<u16>),
     /// Every address of the subnet is taken.
-    #[error("no free container address between {first} and {last}; widen network.subnet")]
+    #[error("no container address is free from {first} to {last}; widen network.subnet")]
     NoAddress {
         /// First address for containers.
         first: Ipv4Addr,
@@ -92,8 +95,8 @@ pub enum AssignError {
     },
 }
 
-/// Gives the container `id` an address and host ports for `ports`. Earlier ones are kept where they
-/// still fit. `range` is for ports whose choice is left to the agent.
+/// Assigns an address and host ports for `ports` to the container `id`, which keeps those it has
+/// where they still fit. `range` is for ports whose choice is left to the agent.
 ///
 /// # Errors
 /// The first port or address that cannot be given.
@@ -113,19 +116,19 @@ pub fn assign<'a>(
         .filter_map(|other| other.assignment.address)
         .collect();
     let address = network.address(before, &taken)?.or(before);
-    let mut given: Vec<PortBinding> = Vec::new();
+    let mut assigned: Vec<PortBinding> = Vec::new();
     for port in ports {
         let had = prior.and_then(|prior| prior.ports.iter().find(|had| continues(had, port)));
         let binding = match (had, port.host) {
             (Some(had), _) => had.clone(),
-            (None, Some(host)) => asked(port, host, others.clone(), network)?,
-            (None, None) => chosen(port, &given, ports, others.clone(), range, network)?,
+            (None, Some(host)) => named(port, host, others.clone(), network)?,
+            (None, None) => chosen(port, &assigned, ports, others.clone(), range, network)?,
         };
-        given.push(binding);
+        assigned.push(binding);
     }
     Ok(Assignment {
         address,
-        ports: given,
+        ports: assigned,
     })
 }
 
@@ -153,7 +156,8 @@ fn collide(a: &PortBinding, b: &PortBinding) -> bool {
         && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
 }
 
-fn asked<'a>(
+/// The host port that the spec names.
+fn named<'a>(
     port: &PortSpec,
     host: u16,
     mut others: impl Iterator<Item = &'a Record>,
@@ -183,23 +187,24 @@ fn asked<'a>(
     }
 }
 
+/// The first free host port of the pool that no other port of the spec names.
 fn chosen<'a>(
     port: &PortSpec,
-    given: &[PortBinding],
+    assigned: &[PortBinding],
     siblings: &[PortSpec],
     others: impl Iterator<Item = &'a Record>,
     range: &RangeInclusive<u16>,
     network: &dyn HostNetwork,
 ) -> Result<PortBinding, AssignError> {
-    let named = siblings
+    let reserved = siblings
         .iter()
         .filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
     let theirs = others
         .flat_map(|other| other.assignment.ports.iter())
-        .chain(given);
+        .chain(assigned);
     let taken: BTreeSet<_> = theirs
         .map(|binding| (binding.protocol, binding.host))
-        .chain(named)
+        .chain(reserved)
         .collect();
     let free = range
         .clone()
@@ -279,7 +284,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_lowest_free_are_given_and_then_kept() {
+    fn the_lowest_free_ones_are_assigned_and_then_kept() {
         let a = with("a", 1, 2, &[port(80, Some(100), None)]);
         assert_eq!(
             give(&[], 1, &[port(80, None, None)], &[]),
@@ -301,7 +306,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_somebody_listens_on_is_passed_over_or_refused() {
+    fn a_port_that_a_process_listens_on_is_passed_over_or_refused() {
         assert_eq!(
             give(&[], 1, &[port(80, None, None)], &[100, 101]),
             Ok((2, vec![102]))

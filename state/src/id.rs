@@ -1,4 +1,5 @@
-//! The names a container goes by: the operator's, ours, and the one each of its generations bears in containerd.
+//! Names of a container: the operator's name, the agent's id, and the name of each instance in
+//! containerd.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +19,7 @@ impl ContainerName {
     }
 }
 
-/// Why a text is no name, id or instance name; the text says what would be.
+/// Error of a text that is no name, id or instance name; it says what the text must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidName(&'static str);
@@ -35,7 +36,8 @@ impl FromStr for ContainerName {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidName(
-                "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', beginning and ending with a letter or digit",
+                "must be a DNS label: 1 to 63 of a-z, 0-9 and '-', \
+                 beginning and ending with a letter or digit",
             ))
         }
     }
@@ -61,7 +63,8 @@ impl fmt::Display for ContainerName {
     }
 }
 
-/// Our id for a container: 12 hex digits, given at the first deploy and kept for the life of the name.
+/// The agent's id of a container: 12 hex digits, chosen at the first deploy and kept as long as the
+/// record.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ContainerId(u64);
@@ -117,15 +120,15 @@ impl fmt::Debug for ContainerId {
     }
 }
 
-/// One generation of one container: `<id>-<generation>`.
+/// Name of an instance, which is one generation of one container: `<id>-<generation>`.
 ///
-/// The containerd container, its snapshot, lease, netns and cgroup all bear this name, so creating any of them
-/// twice is the same act, and every leftover can be traced to its owner.
+/// The containerd container, its snapshot, lease, netns and cgroup all bear this name. Creating any
+/// of them twice is the same act, and every leftover can be traced to its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceName {
-    /// The container it belongs to.
+    /// The container that the instance belongs to.
     pub id: ContainerId,
-    /// The generation of its spec, counted from 1.
+    /// The generation of the container's spec, counted from 1.
     pub generation: u64,
 }
 

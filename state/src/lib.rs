@@ -1,11 +1,25 @@
-//! What should run on a node, what was seen running, and the step between them.
+//! Decisions of the node agent, and the state they are made on: what should run, what runs, and
+//! the next step from the one to the other.
 //!
-//! In reading order: [`spec`] says what one container is asked to be, [`desired`] what the node is asked to
-//! run, [`ownership`] who may change that, [`observed`] what one look at the runtime found, [`plan`] the next step from the
-//! one to the other, and [`store`] keeps the desired state on disk.
+//! In reading order:
 //!
-//! What this crate does *not* know: containerd, HTTP, an executor, and the time. Nothing here reads a clock:
-//! whoever decides passes `now`. The only I/O is the store's.
+//! - Words: [`id`] names a container and its instances, [`reference`](mod@reference) an image,
+//!   [`quantity`] an amount, [`subnet`] the addresses of containers, [`reason`] why a container is
+//!   not as desired, [`failure`] a step that failed for such a reason. [`time`] and [`digest`] are
+//!   their ground.
+//! - Asked: [`spec`] is what was asked for one container, [`desired`] everything that was asked of
+//!   the node.
+//! - Rules about a change: [`ownership`] says whether a push or CHaS may make it, [`guard`] whether
+//!   it waits for a person's confirmation, [`assign`] which address and ports the container gets.
+//! - Seen: [`observed`] is what one look at the runtime found, [`history`] the exits, failures and
+//!   waits of a container so far.
+//! - Verdict: [`phase`] says what record, observation and history of a container mean together.
+//!   [`plan`] reads the next step from it, [`status`] the word that people see.
+//! - Kept: [`store`] writes the desired state to disk, and carries changes out by the rules.
+//!
+//! This crate knows no containerd, no HTTP, no executor, and no clock: whoever decides passes
+//! `now`. Everything is pure but for the store, which does I/O on its files. Doing the steps, and
+//! deciding when to look again, is left to the agent.
 
 #![cfg_attr(
     test,
@@ -16,6 +30,7 @@
 )]
 
 pub mod assign;
+pub mod desired;
 pub mod digest;
 pub mod event;
 pub mod failure;
@@ -34,5 +49,3 @@ pub mod status;
 pub mod store;
 pub mod subnet;
 pub mod time;
-
-pub mod desired;

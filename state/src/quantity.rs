@@ -1,36 +1,40 @@
-//! Amounts as people write them: bytes (`512m`, `1Gi`) and processor time (`0.5`, `500m`).
+//! Quantities as people write them: bytes (`512m`, `1Gi`) and CPU time (`0.5`, `500m`).
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A number of bytes. Units are powers of 1024, with or without `i` or `b`, as docker and nerdctl have them.
+/// A number of bytes. Units are powers of 1024, with or without `i` or `b`, as docker and nerdctl
+/// have them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ByteCount(pub u64);
 
-/// Processor time in thousandths of a core.
+/// CPU time in thousandths of a core.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CpuMillis(pub u64);
 
-/// Why a text is no amount; it says what would be.
+/// Error of a text that is no quantity; it says what the text must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuantity {
-    /// It is not a number with one of the known units.
+    /// The text is not a number with one of the known units.
     #[error(
-        "{0:?} is not a size: write a number of bytes, or one with k, m, g or t (powers of 1024), such as \"512m\" or \"1Gi\""
+        "{0:?} is not a size: write a number of bytes, or one with k, m, g or t (powers of 1024), \
+         such as \"512m\" or \"1Gi\""
     )]
     Bytes(String),
-    /// It is neither a number of cores nor one of thousandths.
+    /// The text is neither a number of cores nor one of thousandths.
     #[error(
-        "{0:?} is not an amount of CPU: write cores, such as \"0.5\", or thousandths of a core, such as \"500m\""
+        "{0:?} is not an amount of CPU: write cores, such as \"0.5\", \
+         or thousandths of a core, such as \"500m\""
     )]
     Cpu(String),
 }
 
-/// A decimal number as thousandths, exactly; `None` where it is none, is finer than that, or does not fit.
+/// A decimal number as thousandths, exactly. `None`: the text is no number, is finer than that, or
+/// does not fit.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
@@ -82,7 +86,7 @@ impl FromStr for CpuMillis {
 }
 
 impl fmt::Display for ByteCount {
-    /// The largest unit that divides it: `512m`, `1g`, `1000`.
+    /// The number in the largest unit that divides it: `512m`, `1g`, `1000`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(40, "t"), (30, "g"), (20, "m"), (10, "k")];
         match units
@@ -96,7 +100,7 @@ impl fmt::Display for ByteCount {
 }
 
 impl fmt::Display for CpuMillis {
-    /// Cores, without trailing zeros: `0.5`, `2`.
+    /// The number of cores, without trailing zeros: `0.5`, `2`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format!("{}.{:03}", self.0 / 1000, self.0 % 1000);
         f.write_str(text.trim_end_matches('0').trim_end_matches('.'))
@@ -129,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_size_is_refused() {
+    fn a_text_that_is_no_size_is_refused() {
         for text in [
             "",
             "m",
@@ -179,7 +183,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back(bytes in 0..u64::MAX / 1000, millis in 0..u64::MAX / 1000) {
+        fn a_printed_quantity_reads_back(bytes in 0..u64::MAX / 1000, millis in 0..u64::MAX / 1000) {
             prop_assert_eq!(ByteCount(bytes).to_string().parse(), Ok(ByteCount(bytes)));
             prop_assert_eq!(CpuMillis(millis).to_string().parse(), Ok(CpuMillis(millis)));
         }

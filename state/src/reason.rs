@@ -1,27 +1,29 @@
-//! Why a container is not as desired: a closed set of codes, one at a time, each with a sentence beside it.
+//! Reasons for which a container is not as desired: a closed set of codes, each with its meaning and
+//! its remedy.
 
 use serde::{Deserialize, Serialize};
 
-/// When a reason comes up.
+/// Moment at which a reason comes up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// While the image is fetched.
+    /// While the image is pulled.
     Image,
     /// While the container is created and started.
     Start,
-    /// While it is stopped or removed.
+    /// While the container is stopped or removed.
     End,
-    /// Its process ended.
+    /// The container's task ended.
     Exit,
-    /// None of these: nothing of the container's own failed.
+    /// None of these: the cause is the node, or an order.
     Node,
 }
 
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident: $kind:ident, $remedy:literal;)+) => {
-        /// Why a container is not (yet) as desired. The code is what programs match on; it never changes meaning.
+        /// Reason why a container is not (yet) as desired. Programs match on its code, which never
+        /// changes meaning.
         ///
-        /// | code | meaning | what would help | comes up |
+        /// | code | meaning | remedy | comes up |
         /// |---|---|---|---|
         $(#[doc = concat!("| `", stringify!($name), "` |", $($doc,)+ " | ", $remedy, " | ", stringify!($kind), " |")])+
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,23 +35,23 @@ macro_rules! reasons {
 
             /// The code as it appears in JSON and in logs.
             #[must_use]
-            pub const fn code(self) -> &'static str {
+            pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => stringify!($name),)+ }
             }
 
-            /// What the code means, in a sentence.
+            /// The code's meaning, in a sentence.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$name => concat!($($doc,)+).trim_ascii(),)+ }
             }
 
-            /// What would help, for the person who reads it: a phrase without a full stop.
+            /// The remedy, for a person: a phrase without a full stop.
             #[must_use]
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)+ }
             }
 
-            /// When it comes up. How long is waited before the next attempt follows from it.
+            /// Moment at which the reason comes up. The wait before the next attempt follows from it.
             #[must_use]
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)+ }
@@ -61,57 +63,57 @@ macro_rules! reasons {
 reasons! {
     /// The registry has no such repository, tag or digest.
     ImageNotFound: Image, "correct the image's name or tag, or push it";
-    /// The registry has the image's manifest, but not a layer or the configuration that it names.
+    /// The registry has the image's manifest, but lacks a layer or the configuration that it names.
     ImageBlobMissing: Image, "push the image again: the registry has lost a part of it";
-    /// The registry wants credentials, and none are configured for it.
+    /// The registry requires credentials, and none are configured for it.
     RegistryUnauthorized: Image, "add the registry to registry.auth_file";
-    /// The registry refuses the credentials that it was given.
+    /// The registry rejects the configured credentials.
     RegistryCredentialsRefused: Image, "correct the user and password in registry.auth_file";
-    /// The registry knows who asks, and does not let them have this image.
+    /// The registry accepts the credentials, but denies access to this image.
     RegistryForbidden: Image, "give the user the right to pull the repository";
     /// The registry's host name cannot be resolved.
     RegistryNameUnknown: Image, "correct the registry's name, or the node's name servers";
-    /// The registry's host refuses the connection, or there is no way to it.
+    /// The registry's host refuses the connection, or has no route to it.
     RegistryUnreachable: Image, "start the registry, or correct its port or the node's routes";
-    /// The registry does not answer in time, or stopped sending.
+    /// The registry timed out, before its answer or in the middle of it.
     RegistryTimeout: Image, "look for a firewall or an overloaded registry; a slow one needs a longer registry.stall_timeout";
-    /// The registry's TLS certificate is not trusted, has ended, or is for another name.
-    RegistryCertificateInvalid: Image, "name the authority that signed it in registry.ca_file, or renew the certificate";
-    /// The registry speaks plain HTTP, and is not listed as one that may.
+    /// The registry's TLS certificate is not trusted, has expired, or is for another name.
+    RegistryCertificateInvalid: Image, "add the authority that signed it to registry.ca_file, or renew the certificate";
+    /// The registry speaks plain HTTP, and is not listed as insecure.
     RegistryNotTls: Image, "give the registry TLS, or list it under registry.insecure if the network can be trusted";
-    /// The registry speaks TLS, and is listed as one that speaks plain HTTP.
-    RegistryNotInsecure: Image, "take the registry out of registry.insecure";
-    /// The registry leads to an address that is not followed: plain HTTP that is not listed, a circle, or no URL.
-    RegistryRedirectRefused: Image, "list the host that it leads to under registry.insecure, or correct the registry's configuration";
-    /// The registry asks for fewer requests for a while.
+    /// The registry speaks TLS, but is listed as insecure (plain HTTP).
+    RegistryNotInsecure: Image, "remove the registry from registry.insecure";
+    /// The registry redirects to an address that is not followed: plain HTTP that is not listed, a loop, or no URL.
+    RegistryRedirectRefused: Image, "list the redirect's host under registry.insecure, or correct the registry's configuration";
+    /// The registry limits the rate of requests.
     RegistryRateLimited: Image, "wait, or use credentials with a higher limit, or a mirror";
-    /// The service where the registry sends for tokens fails, or answers without one.
-    RegistryTokenFailed: Image, "look after the token service that the message names";
-    /// What answered does not speak as a registry does.
-    RegistryAnswerInvalid: Image, "look for a proxy or login page before the registry, or correct the address";
-    /// The registry answered with an error of its own.
-    RegistryError: Image, "look into the registry's log";
-    /// The connection was cut again and again while the image came.
-    ImageDownloadInterrupted: Image, "look for what cuts connections between node and registry; what came is kept, and the next attempt goes on there";
-    /// What the registry sent is not what its digest promises.
-    DigestMismatch: Image, "look for what changes data on the way (a proxy), or push the image again";
-    /// The image has no variant for this machine's processor and system.
+    /// The registry's token service fails, or answers without a token.
+    RegistryTokenFailed: Image, "check the token service that the message names";
+    /// The registry's address gives an answer that no registry gives.
+    RegistryAnswerInvalid: Image, "look for a proxy or login page in front of the registry, or correct the address";
+    /// The registry answered with an internal error.
+    RegistryError: Image, "read the registry's log";
+    /// The connection was cut again and again during the download.
+    ImageDownloadInterrupted: Image, "look for the cause of cut connections between node and registry; downloaded parts are kept, and the next attempt resumes there";
+    /// The data from the registry does not match its digest.
+    DigestMismatch: Image, "look for a proxy that changes data on the way, or push the image again";
+    /// The image has no variant for this node's processor and system.
     ImagePlatformMismatch: Image, "build the image for this platform, or use a node that suits it";
-    /// The image is of a kind or format that cannot be run: schema 1, not a container, an unknown layer type.
+    /// The image's kind or format cannot be run: schema 1, not a container, or an unknown layer type.
     ImageFormatUnsupported: Image, "push the image again with a current tool, as an OCI or docker (schema 2) container image";
     /// The image's manifest or configuration contradicts itself, or cannot be read.
     ImageInvalid: Image, "build and push the image again";
-    /// A layer came as it was pushed, and cannot be unpacked.
+    /// A layer matches its digest, but cannot be unpacked.
     ImageLayerInvalid: Image, "build the image again: one of its layers is no archive of its type";
     /// The image is not on the node, and `image_pull` is `never`.
     ImageNotPresent: Image, "import the image, or change image_pull";
-    /// The image's files on the node were found missing or damaged; it is fetched again.
-    ImageLost: Start, "nothing; if it comes again, look at the disk and at who else deletes containerd's images";
-    /// Neither the image nor the deploy body says what to run.
+    /// The image's files on the node are missing or damaged; the image is pulled again.
+    ImageLost: Start, "nothing to do; if it recurs, check the disk, and what else deletes containerd's images";
+    /// Neither the image nor the deploy body names a command.
     NoCommand: Start, "give a command";
     /// The command is not in the image.
     CommandNotFound: Start, "correct the command, or the PATH it is searched in";
-    /// The command is in the image, and may not be executed: a directory, or without the permission.
+    /// The command is in the image, but cannot be executed: a directory, or a file without the permission.
     CommandNotExecutable: Start, "make the file executable in the image, or run it by its interpreter";
     /// The working directory is a file or below one, or may not be entered.
     WorkingDirInvalid: Start, "correct working_dir";
@@ -120,72 +122,72 @@ reasons! {
     /// The group is not in the image.
     GroupNotFound: Start, "name a group that the image's /etc/group has, or give a number";
     /// The memory limit is too small even to start the container.
-    MemoryLimitTooSmall: Start, "raise resources.history; a start alone takes some MiB";
-    /// A limit asked for cannot be set on this host.
-    LimitRefused: Start, "ask for no more than the control group above allows, and look at the message";
+    MemoryLimitTooSmall: Start, "raise resources.memory; a start alone takes some MiB";
+    /// A requested limit cannot be set on this host.
+    LimitRefused: Start, "request no more than the control group above allows, and read the message";
     /// A mount that every container gets does not fit into the image.
-    MountFailed: Start, "look at what the image has at the path in the message";
-    /// containerd has a container of that name that is not the agent's.
-    NameTaken: Start, "remove it with the tool that made it";
+    MountFailed: Start, "check what the image has at the path in the message";
+    /// containerd has an unmanaged container of that name.
+    NameTaken: Start, "remove that container with the tool that created it";
     /// Another process on this host listens on the host port.
     PortTaken: Start, "end that process, or use another host port";
-    /// The container's network namespace could not be made or taken away.
-    NetnsFailed: Start, "look at the path in the message, below state.run_dir";
-    /// The bridge could not be made, or the container not be connected to it.
-    BridgeFailed: Start, "look for another link of the bridge's name; its name is network.bridge";
+    /// The container's network namespace could not be created or removed.
+    NetnsFailed: Start, "check the path in the message, below state.run_dir";
+    /// The bridge could not be created, or the container not be connected to it.
+    BridgeFailed: Start, "look for another interface of the bridge's name; its name is network.bridge";
     /// The rules for host ports or forwarding could not be written.
-    FirewallFailed: Start, "look whether nft works on the host, and what else changes the agent's table";
+    FirewallFailed: Start, "check whether nft works on the host, and what else changes the agent's table";
     /// The container's hosts and resolv.conf could not be written.
-    NameFilesFailed: Start, "look at the path in the message, and whether its disk is full";
+    NameFilesFailed: Start, "check the path in the message, and whether its disk is full";
     /// The container's network could not be set up for a reason that no other code names.
     NetworkError: Start, "read the message; it is the kernel's";
-    /// containerd could not make the container's file system.
-    SnapshotFailed: Start, "look into containerd's log and at its root directory";
-    /// The container's logging process could not be started.
+    /// The container's file system could not be prepared by containerd.
+    SnapshotFailed: Start, "read containerd's log, and check its root directory";
+    /// The container's logger could not be started.
     LoggerFailed: Start, "put the agent's program back where it was started from, or restart the agent";
     /// containerd finds no runc or shim, or cannot run it.
     RuntimeBroken: Start, "install runc and containerd's shim where containerd looks for them";
-    /// The runtime refused to create or start the container for a reason that no other code names.
+    /// The runtime could not create or start the container for a reason that no other code names.
     CreateFailed: Start, "read the message, and containerd's log";
     /// The disk is full.
     DiskFull: Start, "free some space on the disk that the message names";
     /// The agent cannot write its own state.
-    StateUnwritable: Start, "look at the disk and the permissions of state.dir";
-    /// The container's process, or what runc keeps of it, could not be ended.
-    StopFailed: End, "look into containerd's log, and at who else is in the container's control group";
+    StateUnwritable: Start, "check the disk and the permissions of state.dir";
+    /// The container's task could not be ended, or what runc keeps of it not be deleted.
+    StopFailed: End, "read containerd's log, and look for other processes in the container's control group";
     /// The container's process does not end even by SIGKILL: it hangs in the kernel.
     ProcessStuck: End, "look for a lost disk or network file system, or a frozen control group; else reboot";
-    /// What the container leaves (snapshot, record, logs) could not be removed.
-    RemoveFailed: End, "read the message; something else holds or protects it";
+    /// The container's snapshot, containerd record or logs could not be removed.
+    RemoveFailed: End, "read the message; something else holds or protects them";
     /// The container's process ended with an error.
     Exited: Exit, "read the container's log";
-    /// The container's process ended without an error, and is to run always.
-    ExitedCleanly: Exit, "run it in the foreground, or use the restart policy on-failure if ending is its purpose";
+    /// The container's process ended without an error, but is to run always.
+    ExitedCleanly: Exit, "run the program in the foreground, or use the restart policy on-failure if ending is its purpose";
     /// The container's process was ended by a signal.
-    Signaled: Exit, "look who sent the signal; SIGSEGV and the like are faults of the program";
-    /// The container's process was lost together with the shim that containerd kept for it.
-    ShimLost: Exit, "look who killed containerd-shim-runc-v2";
-    /// The container's process ended, and its restart policy leaves it so.
-    Completed: Exit, "nothing; it has done what it was to do";
+    Signaled: Exit, "find the sender of the signal; SIGSEGV and the like are faults of the program";
+    /// The container's shim was lost, and its process with it.
+    ShimLost: Exit, "find what killed containerd-shim-runc-v2";
+    /// The container's process ended, and its restart policy leaves it ended.
+    Completed: Exit, "nothing to do; the container has done its work";
     /// The container used more memory than its limit and was killed by the kernel.
-    OutOfMemory: Exit, "raise resources.history, or make the program use less";
+    OutOfMemory: Exit, "raise resources.memory, or make the program use less";
     /// The container's process keeps ending soon after its start.
-    CrashLoop: Exit, "read the container's log; deploy a version that stays";
-    /// It ended more often than `restart.max_retries` allows.
-    RetriesExhausted: Exit, "read the container's log, then start it again";
-    /// containerd cannot be reached; nothing is done until it is back.
+    CrashLoop: Exit, "read the container's log, and deploy a version that stays up";
+    /// The container ended more often than `restart.max_retries` allows.
+    RetriesExhausted: Exit, "read the container's log, then start the container again";
+    /// containerd is unreachable; no step is taken until it is back.
     RuntimeUnavailable: Node, "start containerd";
-    /// The stored state was damaged; this was found in containerd's labels instead.
-    StateLost: Node, "nothing; look what damaged the files, which are under quarantine/ in state.dir";
-    /// It came while the node was cordoned, which takes nothing new.
-    NodeCordoned: Node, "lift the cordon in CHaS, or run it on another node";
-    /// It was asked to be stopped.
-    StopRequested: Node, "nothing; start it to run it again";
+    /// The stored state was damaged; this container's record is from containerd's labels.
+    StateLost: Node, "nothing to do; find what damaged the files, which are under quarantine/ in state.dir";
+    /// The node is cordoned and starts no new containers.
+    NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
+    /// The container was asked to stop.
+    StopRequested: Node, "nothing to do; start the container to run it again";
 }
 
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.code())
+        f.write_str(self.as_str())
     }
 }
 
@@ -204,7 +206,7 @@ mod tests {
                 .collect::<BTreeSet<_>>()
         };
         assert!(Reason::ALL.len() >= 40);
-        for text in [Reason::code, Reason::meaning, Reason::remedy] {
+        for text in [Reason::as_str, Reason::meaning, Reason::remedy] {
             assert_eq!(different(text).len(), Reason::ALL.len());
         }
     }
@@ -218,7 +220,7 @@ mod tests {
                     written.trim_matches('"'),
                     serde_json::from_str(&written).unwrap()
                 ),
-                (reason.code(), reason)
+                (reason.as_str(), reason)
             );
             assert!(
                 reason.meaning().ends_with('.') && !reason.remedy().ends_with('.'),

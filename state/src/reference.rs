@@ -1,4 +1,5 @@
-//! Image references, by the rules of the distribution project: `nginx` is `docker.io/library/nginx:latest`.
+//! Image references, by the rules of the distribution project: `nginx` is
+//! `docker.io/library/nginx:latest`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::is_digest;
 
-/// A complete reference to an image: registry, repository, and a tag or digest (or both; then the digest counts).
+/// A complete reference to an image: registry, repository, and a tag or digest (or both; then the
+/// digest counts).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ImageReference {
@@ -17,10 +19,11 @@ pub struct ImageReference {
     digest: Option<String>,
 }
 
-/// Why a text is no image reference.
+/// Error of a text that is no image reference; it says what the text must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{text:?} is not an image reference: {fault}; write [REGISTRY[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST], such as \"nginx:1.27\""
+    "{text:?} is not an image reference: {fault}; \
+     write [REGISTRY[:PORT]/]REPOSITORY[:TAG][@sha256:DIGEST], such as \"nginx:1.27\""
 )]
 pub struct InvalidReference {
     text: String,
@@ -46,7 +49,7 @@ impl ImageReference {
         self.tag.as_deref()
     }
 
-    /// `sha256:` and 64 hex digits, if the reference is pinned.
+    /// The digest, `sha256:` and 64 hex digits, if the reference is pinned.
     #[must_use]
     pub fn digest(&self) -> Option<&str> {
         self.digest.as_deref()
@@ -106,7 +109,8 @@ fn check_tag(tag: &str) -> Result<(), &'static str> {
         Ok(())
     } else {
         Err(
-            "the tag must be 1 to 128 letters, digits, '_', '.' and '-', not beginning with '.' or '-'",
+            "the tag must be 1 to 128 letters, digits, '_', '.' and '-', \
+             not beginning with '.' or '-'",
         )
     }
 }
@@ -185,7 +189,8 @@ impl From<ImageReference> for String {
 }
 
 impl fmt::Display for ImageReference {
-    /// The complete form, which is also the image's name in containerd: `docker.io/library/nginx:latest`.
+    /// The complete form, which is also the image's name in containerd:
+    /// `docker.io/library/nginx:latest`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;
         self.tag
@@ -238,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reference_is_refused() {
+    fn a_text_that_is_no_reference_is_refused() {
         let long = "a".repeat(256);
         for text in [
             "",

@@ -1,4 +1,5 @@
-//! The range of addresses that containers live in. Which of them a container gets is decided by who accepts it.
+//! The subnet of the containers. Which address of it a container gets is decided by
+//! [`crate::assign`].
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// An IPv4 subnet in CIDR notation (RFC 4632), as in `10.231.0.0/16`; prefixes from 8 to 29.
 ///
-/// Its first address is the gateway's, its last the broadcast address; those between are the containers'.
+/// The first address is the gateway's, the last the broadcast address; those between are the
+/// containers'.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Ipv4Subnet {
@@ -16,25 +18,25 @@ pub struct Ipv4Subnet {
     prefix: u8,
 }
 
-/// Why a text is no subnet; the text says what would be.
+/// Error of a text that is no subnet; it says what the text must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSubnet(&'static str);
 
 impl Ipv4Subnet {
-    /// Bits of the network part, 8 to 29.
+    /// The number of bits in the network part, 8 to 29.
     #[must_use]
     pub const fn prefix(self) -> u8 {
         self.prefix
     }
 
-    /// The host's own address in it: the first.
+    /// The gateway, which is the host's own address in the subnet: the first.
     #[must_use]
     pub const fn gateway(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network + 1)
     }
 
-    /// The address that means everybody: the last.
+    /// The broadcast address: the last.
     #[must_use]
     pub const fn broadcast(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.network | !self.mask())
@@ -62,7 +64,7 @@ impl FromStr for Ipv4Subnet {
 
     fn from_str(text: &str) -> Result<Self, InvalidSubnet> {
         const WRONG: InvalidSubnet = InvalidSubnet(
-            "must be an IPv4 subnet as in \"10.231.0.0/16\", with a prefix of 8 to 29",
+            "must be an IPv4 subnet such as \"10.231.0.0/16\", with a prefix of 8 to 29",
         );
         let (address, prefix) = text.split_once('/').ok_or(WRONG)?;
         let address: Ipv4Addr = address.parse().map_err(|_| WRONG)?;
@@ -76,7 +78,8 @@ impl FromStr for Ipv4Subnet {
         };
         if subnet.network & !subnet.mask() != 0 {
             return Err(InvalidSubnet(
-                "has bits set beyond its prefix: write the subnet's first address, as in \"10.231.0.0/16\"",
+                "has bits set beyond its prefix: \
+                 write the subnet's first address, as in \"10.231.0.0/16\"",
             ));
         }
         if address.is_loopback() || address.is_multicast() || address.is_unspecified() {
@@ -134,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_usable_subnet_is_refused() {
+    fn a_text_that_is_no_usable_subnet_is_refused() {
         for bad in [
             "",
             "10.0.0.0",

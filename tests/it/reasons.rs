@@ -55,7 +55,7 @@ impl Node {
     /// Waits until the container shows `reason` with the time of an attempt, then for that attempt, the first of `call`
     /// from then on. Answers the wait that was announced.
     async fn attempt_as_announced(&self, id: ContainerId, reason: Reason, call: Call) -> Duration {
-        let (before, shown): (usize, Condition) = eventually(reason.code(), || {
+        let (before, shown): (usize, Condition) = eventually(reason.as_str(), || {
             let condition = self.condition(id);
             let announced = condition.reason == Some(reason) && condition.next_attempt.is_some();
             announced.then(|| (self.runtime.began(call).len(), condition))
@@ -64,7 +64,7 @@ impl Node {
         let until = shown.next_attempt.unwrap();
         // From the time of the look, which is a little shorter than from the failure: the stricter measure.
         let wait = until.since(self.handle.board().clock.now());
-        let began = eventually(reason.code(), || {
+        let began = eventually(reason.as_str(), || {
             self.runtime.began(call).get(before).copied()
         })
         .await;
@@ -257,7 +257,7 @@ async fn what_is_not_tried_again_announces_nothing() {
                 .unwrap();
             node.handle.wake(id);
         }
-        let shown = eventually(reason.code(), || {
+        let shown = eventually(reason.as_str(), || {
             let condition = node.condition(id);
             (condition.reason == Some(reason) && condition.next_attempt.is_none()).then_some(())
         });

@@ -77,7 +77,7 @@ async fn shows(agent: &Agent, name: &str, reason: Reason, part: &str) -> Value {
     let deadline = Instant::now() + LATE;
     loop {
         let (_, shown) = agent.get(&format!("/containers/{name}")).await;
-        if shown["reason"] == reason.code() {
+        if shown["reason"] == reason.as_str() {
             assert!(
                 shown["message"]
                     .as_str()

@@ -74,7 +74,7 @@ mod tests {
         check(
             None,
             &[2, 3, 4, 5, 6],
-            Err("no free container address between 10.0.0.2 and 10.0.0.6; widen network.subnet"),
+            Err("no container address is free from 10.0.0.2 to 10.0.0.6; widen network.subnet"),
         );
         check(Some(address(3)), &[2, 4, 5, 6], Ok(3));
     }

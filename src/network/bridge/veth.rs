@@ -39,16 +39,9 @@ pub(super) struct VethPair {
 /// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use
 /// the same one.
 pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
-    use std::fmt::Write as _;
-
     let digest = Sha256::digest(format!("{bridge}/{instance}"));
-    digest
-        .iter()
-        .take(6)
-        .fold(PREFIX.to_owned(), |mut name, byte| {
-            write!(name, "{byte:02x}").expect("writing to a string cannot fail");
-            name
-        })
+    let short: Vec<u8> = digest.iter().take(6).copied().collect();
+    format!("{PREFIX}{}", state::digest::hex(&short))
 }
 
 /// Alias of an instance's link, for a person who looks at the host.

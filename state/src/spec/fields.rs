@@ -1,18 +1,27 @@
-//! Reading JSON objects field by field, so that one pass finds every fault. What the fields mean is left to the caller.
+//! Fields of JSON objects, read one by one, so that one pass finds every fault. Their meaning is
+//! left to the sections.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::spec::parse::FieldError;
+/// Field error: one fault of a deploy body.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// Path of the field, as in `exposed_ports[0].container`. Empty: the body as a whole.
+    pub field: String,
+    /// The fault, and what the field must be.
+    pub message: String,
+}
 
-/// Faults that are told. Whoever sends another kind of document needs not hear of it ten thousand times.
+/// Faults told of one body. A document of another kind would have ten thousand.
 pub(super) const FAULTS_MAX: usize = 1_000;
 
-/// The members of one JSON object, each read once; what nobody read is unknown.
+/// The members of one JSON object, each read once; a member that nobody reads is unknown.
 pub(super) struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
@@ -21,7 +30,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// The members of `value`; a fault if it is no object.
+    /// The members of `value`; a fault if `value` is no object.
     pub(super) fn of(
         value: &'a Value,
         path: &str,
@@ -56,7 +65,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Notes a fault of the member `key`. Of a body that is nothing but faults, the first ones.
+    /// Notes a fault of the member `key`; of a body with more than [`FAULTS_MAX`], the first ones.
     pub(super) fn fault(&mut self, key: &str, message: &str) {
         if self.faults.len() < FAULTS_MAX {
             let field = self.join(key);
@@ -67,7 +76,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The member, if it is there; `null` says the same as leaving it out.
+    /// The member, if there is one; `null` means the same as leaving it out.
     fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.known.push(key);
         self.map.get(key).filter(|value| !value.is_null())
@@ -88,7 +97,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Reads a member that must be there.
+    /// Reads a required member.
     pub(super) fn required<T>(
         &mut self,
         key: &'static str,
@@ -122,7 +131,7 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Reads a member that is itself an object.
+    /// Reads an optional member that is an object.
     pub(super) fn object<T>(
         &mut self,
         key: &'static str,
@@ -145,25 +154,21 @@ impl<'a> Fields<'a> {
         inner(value, &path, self.faults, read)
     }
 
-    /// Refuses a member that is known but must not be there.
+    /// Refuses a member that is known but not allowed.
     pub(super) fn refuse(&mut self, key: &'static str, message: &str) {
         if self.get(key).is_some() {
             self.fault(key, message);
         }
     }
 
-    /// Notes every member that nobody asked for, with the nearest known one.
+    /// Notes every unknown member as a fault, with the nearest known name.
     pub(super) fn finish(mut self) {
-        self.unknown();
-    }
-
-    fn unknown(&mut self) {
-        let strangers: Vec<_> = self
+        let unknown: Vec<_> = self
             .map
             .keys()
             .filter(|key| !self.known.contains(&key.as_str()))
             .collect();
-        for key in strangers.into_iter().take(FAULTS_MAX) {
+        for key in unknown.into_iter().take(FAULTS_MAX) {
             let score = |known: &str| strsim::jaro_winkler(key, known);
             let nearest = self
                 .known
@@ -203,6 +208,16 @@ pub(super) fn parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, Stri
         .map_err(|error: T::Err| error.to_string())
 }
 
+/// An amount with or without a unit: a string, or a number as it stands in the body.
+pub(super) fn amount<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
+    let parsed = if value.is_number() {
+        value.to_string().parse()
+    } else {
+        text(value)?.parse()
+    };
+    parsed.map_err(|error: T::Err| error.to_string())
+}
+
 pub(super) fn boolean(value: &Value) -> Result<bool, String> {
     value
         .as_bool()
@@ -220,7 +235,7 @@ pub(super) fn integer(value: &Value, range: RangeInclusive<u64>) -> Result<u64, 
     })
 }
 
-/// A humantime string (`10s`, `5m`), or a number of seconds.
+/// A duration: a humantime string (`10s`, `5m`), or a number of seconds.
 pub(super) fn duration(value: &Value, max: Duration) -> Result<Duration, String> {
     let duration = match value.as_u64() {
         Some(seconds) => Some(Duration::from_secs(seconds)),
@@ -240,22 +255,6 @@ pub(super) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> 
         Some(_) => Err(format!("must not be more than {items_max}")),
         None => Err("must be an array".to_owned()),
     }
-}
-
-/// A command line: at least one word, none with NUL. The kernel takes 128 KiB a word.
-pub(super) fn words(value: &Value) -> Result<Vec<String>, String> {
-    const FAULT: &str = "must be an array of 1 to 1000 strings, such as [\"nginx\", \"-g\", \"daemon off;\"], 128 KiB at most and without NUL";
-    let items = list(value, 1000).map_err(|_| FAULT)?;
-    let words: Option<Vec<_>> = items
-        .iter()
-        .map(|item| item.as_str().map(str::to_owned))
-        .collect();
-    let fits = |words: &Vec<String>| {
-        !words.is_empty()
-            && words.iter().all(|w| !w.contains('\0'))
-            && words.iter().map(String::len).sum::<usize>() <= 128 << 10
-    };
-    words.filter(fits).ok_or_else(|| FAULT.to_owned())
 }
 
 pub(super) fn text_map(value: &Value) -> Result<BTreeMap<String, String>, String> {

@@ -1,19 +1,21 @@
-//! A whole set of deploy bodies, as `{"containers": […]}`: every fault of every one of them at once.
+//! Set of deploy bodies, as `{"containers": […]}`: every fault of each body at once.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Deploy, FieldError, read};
+use super::{Deploy, FieldError};
+use crate::spec::body::read;
 use crate::spec::fields::{FAULTS_MAX, Fields, list};
 
-/// Bodies in a set. What fits into a request of 1 MiB at all, with some 100 bytes each.
+/// Bodies in a set. A request of 1 MiB has room for no more, with some 100 bytes each.
 const CONTAINERS_MAX: usize = 10_000;
 
 /// Reads a set of deploy bodies; no name twice.
 ///
 /// # Errors
-/// Every fault in it (of a thousand), each with its place, as in `containers[3].resources.memory`. Never empty.
+/// Every fault in it (of a thousand), each with its place, as in `containers[3].resources.memory`.
+/// Never empty.
 pub fn set(body: &Value) -> Result<Vec<Deploy>, Vec<FieldError>> {
     let mut faults = Vec::new();
     if let Some(mut top) = Fields::of(body, "", &mut faults) {

@@ -1,7 +1,11 @@
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
-use crate::spec::Signal;
+use crate::desired::RunState;
+use crate::quantity::{ByteCount, CpuMillis};
+use crate::spec::{PortSpec, Protocol, Resources, Signal, Stop};
 
 #[track_caller]
 fn check(body: &Value, faults: &[(&str, &str)]) {

@@ -1,4 +1,4 @@
-//! Whatever is done to the files, a start succeeds, loses no more than it says, and says it.
+//! Damage to the files: a start succeeds, and tells everything that it lost.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -186,7 +186,7 @@ fn an_opening_that_keeps_ending_the_agent_is_not_tried_for_ever() {
 }
 
 #[test]
-fn what_a_newer_version_wrote_survives_reading_and_writing() {
+fn entries_of_a_newer_version_survive_reading_and_writing() {
     let (directory, desired) = stored();
     let path = directory.path().join("state");
     let (mut disk, _) = Disk::open(&path).unwrap();
@@ -220,7 +220,7 @@ fn what_a_newer_version_wrote_survives_reading_and_writing() {
 }
 
 #[test]
-fn what_is_remembered_outlives_the_agent_and_its_waits_end_with_the_boot() {
+fn a_history_outlives_the_agent_and_its_waits_end_with_the_boot() {
     use crate::history::Cause;
     use crate::time::BootTime;
     let (directory, desired) = stored();

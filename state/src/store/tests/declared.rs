@@ -51,7 +51,7 @@ fn body(name: &str, image: &str, ports: &[u16]) -> Value {
     json!({"name": name, "image": image, "exposed_ports": ports})
 }
 
-fn pull(store: &Store, generation: u64, containers: &[Value]) {
+fn apply(store: &Store, generation: u64, containers: &[Value]) {
     let set = ChasSet {
         epoch: "e".to_owned(),
         generation,
@@ -150,10 +150,10 @@ fn a_dry_run_or_an_old_etag_changes_nothing() {
 }
 
 #[test]
-fn what_cannot_be_had_is_named_all_of_it_and_nothing_is_changed() {
+fn every_refused_container_is_named_and_nothing_is_changed() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    pull(&store, 1, &[body("theirs", "x", &[80])]);
+    apply(&store, 1, &[body("theirs", "x", &[80])]);
     let wanted = [
         body("theirs", "y", &[]),
         body("a", "x", &[80]),

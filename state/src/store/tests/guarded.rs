@@ -1,4 +1,4 @@
-//! What a pulled set may not end without a confirmation, and what comes to a cordoned node.
+//! Containers that a set may not end without a confirmation, and containers of a cordoned node.
 
 mod restored;
 
@@ -29,7 +29,7 @@ fn listing(range: std::ops::Range<usize>) -> Vec<Value> {
     range.map(body).collect()
 }
 
-fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
+fn apply(store: &Store, set: &ChasSet) -> SetOutcome {
     store.apply_set(set, 1).unwrap()
 }
 
@@ -44,7 +44,9 @@ fn node(path: &Path, count: usize) -> Store {
     )
     .unwrap();
     assert_eq!(
-        pull(&store, &set("e", 1, &listing(0..count))).changed.len(),
+        apply(&store, &set("e", 1, &listing(0..count)))
+            .changed
+            .len(),
         count
     );
     store
@@ -58,7 +60,7 @@ fn staying(store: &Store) -> usize {
         .count()
 }
 
-fn held(store: &Store) -> Option<Unconfirmed> {
+fn unconfirmed(store: &Store) -> Option<Unconfirmed> {
     store
         .desired()
         .marks()
@@ -67,11 +69,11 @@ fn held(store: &Store) -> Option<Unconfirmed> {
 }
 
 #[test]
-fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
+fn a_set_that_leaves_out_too_much_waits_until_it_is_confirmed_by_chas() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
     let empty = set("e", 2, &[body(7)]);
-    let outcome = pull(&store, &empty);
+    let outcome = apply(&store, &empty);
     assert_eq!(
         (outcome.changed.len(), staying(&store)),
         (1, 6),
@@ -87,13 +89,16 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
         },
     );
     assert_eq!(
-        (staying(&store), held(&store).map(|held| held.omitted.len())),
+        (
+            staying(&store),
+            unconfirmed(&store).map(|held| held.omitted.len())
+        ),
         (6, Some(5))
     );
     // The same again, or confirmed for another generation: nothing.
     for prune_confirm in [None, Some(1)] {
         assert!(
-            pull(
+            apply(
                 &store,
                 &ChasSet {
                     prune_confirm,
@@ -105,7 +110,7 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
         );
         assert_eq!(staying(&store), 6);
     }
-    let outcome = pull(
+    let outcome = apply(
         &store,
         &ChasSet {
             prune_confirm: Some(2),
@@ -116,18 +121,18 @@ fn a_set_that_leaves_out_too_much_is_held_until_it_is_confirmed_by_chas() {
         (outcome.changed.len(), outcome.unconfirmed, staying(&store)),
         (5, None, 1)
     );
-    assert!(pull(&store, &empty).stale);
+    assert!(apply(&store, &empty).stale);
 }
 
 #[test]
-fn what_is_held_ends_when_it_is_named_or_listed_again() {
+fn an_unconfirmed_container_is_decided_when_it_is_named_or_listed_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
-    assert!(pull(&store, &set("e", 2, &[])).unconfirmed.is_some());
+    assert!(apply(&store, &set("e", 2, &[])).unconfirmed.is_some());
     let named = (0..4)
         .map(|name| format!("c{name}").parse().unwrap())
         .collect();
-    let outcome = pull(
+    let outcome = apply(
         &store,
         &ChasSet {
             remove: named,
@@ -141,32 +146,35 @@ fn what_is_held_ends_when_it_is_named_or_listed_again() {
 
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
-    assert!(pull(&store, &set("e", 2, &[])).unconfirmed.is_some());
-    assert_eq!(pull(&store, &set("e", 3, &listing(0..5))).unconfirmed, None);
+    assert!(apply(&store, &set("e", 2, &[])).unconfirmed.is_some());
+    assert_eq!(
+        apply(&store, &set("e", 3, &listing(0..5))).unconfirmed,
+        None
+    );
     assert_eq!(staying(&store), 5);
 }
 
 #[test]
-fn an_operator_confirms_what_is_held_and_only_that() {
+fn an_operator_confirms_the_unconfirmed_part_and_only_that() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
     assert!(matches!(
         store.confirm(None),
         Err(StoreError::NothingToConfirm)
     ));
-    pull(&store, &set("e", 2, &[]));
+    apply(&store, &set("e", 2, &[]));
     assert!(matches!(
         store.confirm(Some(1)),
         Err(StoreError::OtherGeneration(2))
     ));
     assert_eq!(staying(&store), 5);
     assert_eq!(store.confirm(Some(2)).unwrap().len(), 5);
-    assert_eq!((staying(&store), held(&store)), (0, None));
-    assert!(pull(&store, &set("e", 2, &[])).stale);
+    assert_eq!((staying(&store), unconfirmed(&store)), (0, None));
+    assert!(apply(&store, &set("e", 2, &[])).stale);
 }
 
 #[test]
-fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
+fn sets_for_another_name_of_the_node_are_counted_anew_and_guarded() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 2);
     let rename = |name: &'static str| {
@@ -176,12 +184,12 @@ fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
     };
     rename("one");
     assert!(
-        pull(&store, &set("e", 1, &[])).stale,
+        apply(&store, &set("e", 1, &[])).stale,
         "a name that was not noted is none that was changed"
     );
     rename("two");
     assert_eq!(
-        pull(&store, &set("e", 1, &listing(1..2)))
+        apply(&store, &set("e", 1, &listing(1..2)))
             .unconfirmed
             .map(|held| held.omitted.len()),
         Some(1)
@@ -190,7 +198,7 @@ fn what_another_name_of_the_node_lists_is_counted_anew_and_guarded() {
 }
 
 #[test]
-fn what_was_pulled_by_an_agent_whose_memory_of_it_is_lost_is_guarded() {
+fn a_set_is_guarded_when_the_mark_of_the_last_one_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     store
@@ -202,7 +210,7 @@ fn what_was_pulled_by_an_agent_whose_memory_of_it_is_lost_is_guarded() {
         )
         .unwrap();
     assert_eq!(store.desired().marks().applied_set(), None);
-    assert!(pull(&store, &set("e", 1, &[])).unconfirmed.is_some());
+    assert!(apply(&store, &set("e", 1, &[])).unconfirmed.is_some());
     assert_eq!(staying(&store), 1);
 }
 
@@ -219,7 +227,7 @@ fn an_entry_that_is_not_understood_ends_nothing() {
         rejected: vec![rejected],
         ..set("e", generation, &listing(0..1))
     };
-    let outcome = pull(&store, &with(2, bad(None)));
+    let outcome = apply(&store, &with(2, bad(None)));
     assert_eq!(
         (
             outcome.changed.len(),
@@ -228,7 +236,7 @@ fn an_entry_that_is_not_understood_ends_nothing() {
         ),
         (0, 3, 1)
     );
-    pull(&store, &with(3, bad(Some("c1"))));
+    apply(&store, &with(3, bad(Some("c1"))));
     assert_eq!(staying(&store), 2, "c2 is left out, c1 is not");
     assert!(
         store.desired().marks().applied_set().unwrap().fully_applied,
@@ -237,14 +245,14 @@ fn an_entry_that_is_not_understood_ends_nothing() {
 }
 
 #[test]
-fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
+fn new_containers_of_a_cordoned_node_wait_and_the_others_stay() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 1);
     let cordoned = ChasSet {
         cordon: true,
         ..set("e", 2, &listing(0..2))
     };
-    pull(&store, &cordoned);
+    apply(&store, &cordoned);
     let pushed = deploy(&store, &body(2)).unwrap().record;
     let waiting = |store: &Store| {
         let desired = store.desired();
@@ -262,7 +270,7 @@ fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
     );
     // A change of what is there is no new container; one of what waits is waited with.
     let changed = json!({"name": "c0", "image": "x:2"});
-    pull(
+    apply(
         &store,
         &ChasSet {
             cordon: true,
@@ -286,7 +294,7 @@ fn what_comes_to_a_cordoned_node_waits_and_what_is_there_stays() {
     assert!(store.desired().marks().cordoned());
     assert_eq!(waiting(&store), "c1 c2");
     // Lifted, also by the same generation.
-    let outcome = pull(&store, &set("e", 3, &[changed, body(1)]));
+    let outcome = apply(&store, &set("e", 3, &[changed, body(1)]));
     assert!(outcome.stale && outcome.changed.len() == 2);
     assert_eq!(
         (waiting(&store).as_str(), store.desired().marks().cordoned()),
@@ -309,7 +317,7 @@ fn a_fingerprint_that_another_version_computed_changes_nothing() {
     stored_by_another_version(&store, |record| {
         record.spec_hash = "sha256:other".to_owned();
     });
-    let outcome = pull(&store, &set("e", 2, &listing(0..5)));
+    let outcome = apply(&store, &set("e", 2, &listing(0..5)));
     assert_eq!((outcome.changed, outcome.unconfirmed), (Vec::new(), None));
     let generations: Vec<_> = store
         .desired()
@@ -324,7 +332,7 @@ fn a_fingerprint_that_another_version_computed_changes_nothing() {
 }
 
 #[test]
-fn what_only_an_upgrade_makes_of_the_same_bodies_waits_for_a_confirmation() {
+fn changes_that_only_an_upgrade_makes_of_the_same_bodies_wait_for_a_confirmation() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
     stored_by_another_version(&store, |record| record.spec.resources.pids = 99);
@@ -335,13 +343,13 @@ fn what_only_an_upgrade_makes_of_the_same_bodies_waits_for_a_confirmation() {
             .map(|record| record.generation)
             .collect()
     };
-    let outcome = pull(&store, &set("e", 2, &listing(0..5)));
+    let outcome = apply(&store, &set("e", 2, &listing(0..5)));
     assert_eq!(outcome.changed, Vec::new());
     assert_eq!(outcome.unconfirmed.unwrap().changed.len(), 5);
     assert_eq!(generations(), [1; 5]);
     assert_eq!(store.confirm(Some(2)).unwrap(), Vec::new());
-    assert_eq!(pull(&store, &set("e", 2, &listing(0..5))).changed.len(), 5);
-    assert_eq!((generations(), held(&store)), (vec![2; 5], None));
+    assert_eq!(apply(&store, &set("e", 2, &listing(0..5))).changed.len(), 5);
+    assert_eq!((generations(), unconfirmed(&store)), (vec![2; 5], None));
 }
 
 #[test]
@@ -350,7 +358,7 @@ fn bodies_that_an_older_agent_applied_are_noted_when_the_set_is_sent_again() {
     let store = node(directory.path(), 5);
     stored_by_another_version(&store, |record| record.listed_hash = None);
     let before = store.desired();
-    let outcome = pull(&store, &set("e", 1, &listing(0..5)));
+    let outcome = apply(&store, &set("e", 1, &listing(0..5)));
     assert!(outcome.stale);
     let after = store.desired();
     assert!(after.records().all(|record| record.listed_hash.is_some()));

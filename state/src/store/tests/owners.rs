@@ -1,4 +1,4 @@
-//! Whatever is pushed, pulled, deleted, stopped and started again, in whatever order: nobody loses what is his.
+//! Ownership over pushes, sets, deletions, stops and starts in any order: no owner loses a container.
 
 mod histories;
 
@@ -49,7 +49,7 @@ fn set(epoch: &str, generation: u64, containers: &[Value], requested_at_seq: u64
     }
 }
 
-fn pull(store: &Store, set: &ChasSet) -> SetOutcome {
+fn apply(store: &Store, set: &ChasSet) -> SetOutcome {
     store.apply_set(set, 1).unwrap()
 }
 
@@ -62,24 +62,24 @@ fn web(image: u8) -> Value {
 }
 
 #[test]
-fn what_was_pushed_and_is_listed_changes_hands_and_does_not_restart() {
+fn a_pushed_container_that_is_listed_changes_its_owner_and_does_not_restart() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let pushed = deploy(&store, &web(1)).unwrap().record;
-    let outcome = pull(&store, &set("e", 1, &[web(1)], 0));
+    let outcome = apply(&store, &set("e", 1, &[web(1)], 0));
     assert_eq!(
         (outcome.changed.as_slice(), outcome.conflicts.len()),
         (&[pushed.id][..], 0)
     );
     let record = named(&store, "a");
     assert_eq!((record.owner, record.generation), (Owner::Chas, 1));
-    assert!(pull(&store, &set("e", 1, &[], 9)).stale);
+    assert!(apply(&store, &set("e", 1, &[], 9)).stale);
     assert!(matches!(
         deploy(&store, &web(2)),
         Err(StoreError::Owned(_, 1))
     ));
     assert!(!deploy(&store, &web(1)).unwrap().changed);
-    assert_eq!(pull(&store, &set("e", 2, &[], 9)).changed, [pushed.id]);
+    assert_eq!(apply(&store, &set("e", 2, &[], 9)).changed, [pushed.id]);
     assert!(named(&store, "a").removing);
 }
 
@@ -89,7 +89,7 @@ fn a_push_that_is_younger_than_the_question_stands_until_the_same_set_is_sent_ag
     let store = open(directory.path());
     let requested_at_seq = store.desired().seq();
     let pushed = deploy(&store, &web(1)).unwrap().record;
-    let outcome = pull(&store, &set("e", 1, &[web(2)], requested_at_seq));
+    let outcome = apply(&store, &set("e", 1, &[web(2)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (0, Owner::Push)
@@ -103,7 +103,7 @@ fn a_push_that_is_younger_than_the_question_stands_until_the_same_set_is_sent_ag
     store
         .set_image_digest(pushed.id, 1, Some("sha256:1".to_owned()))
         .unwrap();
-    let outcome = pull(&store, &set("e", 1, &[web(2)], requested_at_seq));
+    let outcome = apply(&store, &set("e", 1, &[web(2)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (1, Owner::Chas)
@@ -123,7 +123,7 @@ fn a_push_that_is_younger_than_the_question_stands_until_the_same_set_is_sent_ag
 fn a_higher_revision_takes_it_from_chas_until_chas_lists_the_same() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    pull(&store, &set("e", 1, &[body(0, 1, Some(7), true, false)], 0));
+    apply(&store, &set("e", 1, &[body(0, 1, Some(7), true, false)], 0));
     assert!(
         deploy(&store, &body(0, 2, Some(8), true, false))
             .unwrap()
@@ -133,7 +133,7 @@ fn a_higher_revision_takes_it_from_chas_until_chas_lists_the_same() {
     assert!(!store.desired().marks().applied_set().unwrap().fully_applied);
     // A set from before it neither prunes it nor takes it back.
     for old in [vec![], vec![body(0, 1, Some(7), true, false)]] {
-        pull(
+        apply(
             &store,
             &set("e", 2 + u64::try_from(old.len()).unwrap(), &old, 99),
         );
@@ -142,7 +142,7 @@ fn a_higher_revision_takes_it_from_chas_until_chas_lists_the_same() {
             (Owner::Push, false)
         );
     }
-    pull(
+    apply(
         &store,
         &set("e", 4, &[body(0, 2, Some(8), true, false)], 99),
     );
@@ -153,11 +153,11 @@ fn a_higher_revision_takes_it_from_chas_until_chas_lists_the_same() {
 }
 
 #[test]
-fn what_an_operator_stops_or_deletes_stays_so_until_a_newer_set_lists_it() {
+fn a_container_that_an_operator_stops_or_deletes_stays_so_until_a_newer_set_lists_it() {
     for order in [Order::Stop, Order::Remove] {
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
-        pull(&store, &set("e", 1, &[web(1)], 0));
+        apply(&store, &set("e", 1, &[web(1)], 0));
         let id = named(&store, "a").id;
         store.order(id, order).unwrap();
         if order == Order::Remove {
@@ -167,20 +167,20 @@ fn what_an_operator_stops_or_deletes_stays_so_until_a_newer_set_lists_it() {
         // Something else of the set is open, so that it is sent again.
         deploy(&store, &body(1, 9, Some(9), true, false)).unwrap();
         let listing = [web(1), body(1, 1, Some(1), true, false)];
-        assert!(pull(&store, &set("e", 1, &listing, 99)).stale);
-        let outcome = pull(&store, &set("e", 2, &listing, 99));
+        assert!(apply(&store, &set("e", 1, &listing, 99)).stale);
+        let outcome = apply(&store, &set("e", 2, &listing, 99));
         assert_eq!(outcome.conflicts.len(), 1);
         let record = named(&store, "a");
         assert_eq!((record.run, record.removing), (RunState::Running, false));
         store.order(record.id, order).unwrap();
-        assert!(pull(&store, &set("e", 2, &listing, 99)).changed.is_empty());
+        assert!(apply(&store, &set("e", 2, &listing, 99)).changed.is_empty());
         let record = named(&store, "a");
         assert!(record.run == RunState::Stopped || record.removing);
     }
 }
 
 #[test]
-fn what_cannot_be_had_is_rejected_and_had_once_it_can() {
+fn a_container_without_a_free_port_is_rejected_until_one_is_free() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let mine = deploy(&store, &body(0, 1, None, true, true))
@@ -191,7 +191,7 @@ fn what_cannot_be_had_is_rejected_and_had_once_it_can() {
         body(2, 1, None, true, false),
         body(2, 2, None, true, false),
     ];
-    let outcome = pull(&store, &set("e", 1, &listing, 99));
+    let outcome = apply(&store, &set("e", 1, &listing, 99));
     assert_eq!(outcome.changed.len(), 1);
     let rejected: Vec<_> = outcome
         .rejected
@@ -207,12 +207,12 @@ fn what_cannot_be_had_is_rejected_and_had_once_it_can() {
     );
     store.order(mine.id, Order::Remove).unwrap();
     store.forget(mine.id).unwrap();
-    let outcome = pull(&store, &set("e", 1, &listing[..2], 99));
+    let outcome = apply(&store, &set("e", 1, &listing[..2], 99));
     assert_eq!((outcome.changed.len(), outcome.rejected.len()), (1, 0));
     let mut both = set("e", 2, &listing[..2], 99);
     both.remove.insert("c".parse().unwrap());
     assert!(
-        pull(&store, &both).rejected[0].errors[0]
+        apply(&store, &both).rejected[0].errors[0]
             .message
             .contains("remove")
     );
@@ -230,13 +230,13 @@ fn a_late_answer_does_not_bring_back_what_was_deleted() {
     let requested_at_seq = store.desired().seq();
     store.order(id, Order::Remove).unwrap();
     store.forget(id).unwrap();
-    let outcome = pull(&store, &set("e", 1, &[web(1)], requested_at_seq));
+    let outcome = apply(&store, &set("e", 1, &[web(1)], requested_at_seq));
     assert_eq!(
         (outcome.changed.len(), outcome.conflicts[0].winner),
         (0, Owner::Push)
     );
     assert_eq!(
-        pull(&store, &set("e", 1, &[web(1)], store.desired().seq()))
+        apply(&store, &set("e", 1, &[web(1)], store.desired().seq()))
             .changed
             .len(),
         1

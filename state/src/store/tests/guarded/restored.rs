@@ -9,7 +9,7 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     let changed = json!({"name": "c0", "image": "x:0"});
     let stopped = json!({"name": "c1", "image": "x:1", "state": "stopped"});
     let old = set("f", 9, &[changed, stopped, body(2), body(8)]);
-    let outcome = pull(&store, &old);
+    let outcome = apply(&store, &old);
     assert_eq!(outcome.changed.len(), 1, "what is new is taken");
     let names = |held: &Unconfirmed| {
         held.names()
@@ -32,7 +32,7 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
     // The guard stays up for the epoch's next sets, however little they end.
     let listed = |bodies: &[usize]| bodies.iter().map(|&name| body(name)).collect::<Vec<_>>();
     assert_eq!(
-        pull(&store, &set("f", 10, &listed(&[0, 1, 2, 8])))
+        apply(&store, &set("f", 10, &listed(&[0, 1, 2, 8])))
             .unconfirmed
             .as_ref()
             .map(names)
@@ -45,7 +45,7 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
         generation: 11,
         ..old
     };
-    assert!(pull(&store, &next).unconfirmed.is_some());
+    assert!(apply(&store, &next).unconfirmed.is_some());
     assert_eq!(store.confirm(Some(11)).unwrap().len(), 1);
     assert_eq!(runs(&store), 4);
     let pulled = store.desired().marks().applied_set().cloned().unwrap();
@@ -53,11 +53,11 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
         !pulled.fully_applied && pulled.etag.is_none(),
         "so that it is asked for again, at once"
     );
-    assert_eq!(pull(&store, &next).unconfirmed, None);
+    assert_eq!(apply(&store, &next).unconfirmed, None);
     assert_eq!(runs(&store), 2);
     // From then on it is an epoch like any other.
     assert_eq!(
-        pull(&store, &set("f", 12, &listed(&[0, 1, 2]))).unconfirmed,
+        apply(&store, &set("f", 12, &listed(&[0, 1, 2]))).unconfirmed,
         None
     );
 }
@@ -79,7 +79,7 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
         ..set("f", 9, &listing(2..3))
     };
     for _ in 0..3 {
-        assert_eq!(pull(&store, &old).unconfirmed.unwrap().omitted.len(), 2);
+        assert_eq!(apply(&store, &old).unconfirmed.unwrap().omitted.len(), 2);
         assert_eq!(staying(&store), 3);
     }
     // It is kept with the rest, and said again with what is new.
@@ -87,10 +87,10 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
         generation: 10,
         ..old.clone()
     };
-    assert_eq!(pull(&store, &next).unconfirmed.unwrap().omitted.len(), 2);
+    assert_eq!(apply(&store, &next).unconfirmed.unwrap().omitted.len(), 2);
     // What is named only now is meant, and so is a confirmation of what was held, though it counts as another generation.
     assert_eq!(
-        pull(
+        apply(
             &store,
             &ChasSet {
                 generation: 11,
@@ -108,12 +108,12 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
         ..old
     };
     assert_eq!(
-        (pull(&store, &confirmed).unconfirmed, staying(&store)),
+        (apply(&store, &confirmed).unconfirmed, staying(&store)),
         (None, 1)
     );
     // From then on, it is an epoch like any other.
     assert_eq!(
-        pull(
+        apply(
             &store,
             &ChasSet {
                 remove: named(&[2]),
@@ -141,7 +141,7 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
             ..set("f", 1, &listing(1..3))
         };
         assert_eq!(
-            (pull(&store, &half).unconfirmed, staying(&store)),
+            (apply(&store, &half).unconfirmed, staying(&store)),
             (None, 3),
             "{name:?}"
         );
@@ -154,12 +154,15 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
             },
         );
         let changed = json!({"name": "c1", "image": "x:0"});
-        let outcome = pull(&store, &set("f", 2, &[changed, body(2)]));
+        let outcome = apply(&store, &set("f", 2, &[changed, body(2)]));
         assert_eq!(outcome.unconfirmed.unwrap().names().count(), 2, "{name:?}");
         assert_eq!((staying(&store), outcome.changed.len()), (3, 0));
-        assert_eq!(pull(&store, &set("f", 3, &listing(0..3))).unconfirmed, None);
         assert_eq!(
-            pull(&store, &set("f", 4, &listing(0..2))).changed.len(),
+            apply(&store, &set("f", 3, &listing(0..3))).unconfirmed,
+            None
+        );
+        assert_eq!(
+            apply(&store, &set("f", 4, &listing(0..2))).changed.len(),
             1,
             "it is an epoch like any other now"
         );
@@ -175,7 +178,7 @@ fn what_is_pushed_while_a_restored_database_is_asked_is_not_overruled_without_as
         .unwrap()
         .record;
     let old = [body(0), json!({"name": "c5", "image": "x:last-week"})];
-    let outcome = pull(
+    let outcome = apply(
         &store,
         &ChasSet {
             requested_at_seq,
@@ -188,7 +191,7 @@ fn what_is_pushed_while_a_restored_database_is_asked_is_not_overruled_without_as
     );
     // It is sent again, asked for after the push.
     assert_eq!(
-        pull(&store, &set("f", 1, &old))
+        apply(&store, &set("f", 1, &old))
             .unconfirmed
             .map(|held| held.changed.len()),
         Some(1)
@@ -212,9 +215,12 @@ fn an_operators_word_makes_a_restored_database_one_like_any_other() {
         rejected: vec![bad],
         ..set("f", 1, &listing(0..3))
     };
-    assert!(pull(&store, &first).unconfirmed.is_some());
+    assert!(apply(&store, &first).unconfirmed.is_some());
     assert_eq!(store.confirm(Some(1)).unwrap().len(), 1);
-    assert!(pull(&store, &first).stale);
-    assert_eq!(pull(&store, &set("f", 2, &listing(0..2))).unconfirmed, None);
+    assert!(apply(&store, &first).stale);
+    assert_eq!(
+        apply(&store, &set("f", 2, &listing(0..2))).unconfirmed,
+        None
+    );
     assert_eq!(staying(&store), 2);
 }

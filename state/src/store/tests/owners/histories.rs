@@ -1,4 +1,4 @@
-//! Random histories of pushes, pulls and orders, held against the rules of ownership.
+//! Random sequences of pushes, sets and orders, checked against the rules of ownership.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::id::ContainerName;
 
-/// One thing that happens to a node.
+/// An event on a node.
 #[derive(Clone, Debug)]
 enum Event {
     Push {
@@ -75,7 +75,7 @@ struct World {
     generation: u64,
     /// An answer of CHaS that is on its way.
     pending: Option<ChasSet>,
-    /// What was taken last, by version.
+    /// The set applied last, by version.
     taken: Option<ChasSet>,
 }
 
@@ -151,7 +151,7 @@ impl World {
         self
     }
 
-    /// What CHaS answers to a question that is sent now.
+    /// The answer of CHaS to a poll that is sent now.
     fn asked(&self) -> ChasSet {
         let (epoch, seq) = (self.epoch.to_string(), self.store.desired().seq());
         let mut asked = set(&epoch, self.generation, &self.listing, seq);
@@ -228,7 +228,7 @@ impl World {
             return self;
         };
         let before = self.store.desired();
-        let outcome = pull(&self.store, &pending);
+        let outcome = apply(&self.store, &pending);
         let after = self.store.desired();
         if outcome.stale {
             assert_eq!(before, after);
@@ -279,7 +279,7 @@ impl World {
         }
     }
 
-    /// What must be so at any time.
+    /// Checks the rules that hold at any time.
     fn check(&self) {
         let desired = self.store.desired();
         let addresses: BTreeSet<_> = desired

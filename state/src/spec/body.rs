@@ -1,0 +1,179 @@
+//! The deploy body, member by member: each is read, and shown again, by the file of its section.
+
+use serde_json::{Value, json};
+
+use super::fields::{FieldError, Fields, integer, parsed};
+use super::image::ImagePull;
+use super::logs::LogLimits;
+use super::resources::Resources;
+use super::restart::Restart;
+use super::security::Security;
+use super::stop::Stop;
+use super::{Spec, labels, ports, process};
+use crate::desired::{Record, RunState};
+use crate::id::ContainerName;
+
+/// A deploy body that was found valid.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deploy {
+    /// Name of the container.
+    pub name: ContainerName,
+    /// Spec of the container.
+    pub spec: Spec,
+    /// Whether the container should run.
+    pub run: RunState,
+    /// Priority, 0 to 100; higher starts first.
+    pub priority: u8,
+    /// The caller's own number for this spec.
+    pub revision: Option<u64>,
+    /// Fingerprint of the body as it came: `sha256:` and 64 hex digits.
+    pub body_hash: String,
+}
+
+/// Reads a body at `path`. Faults are noted in the order of the fields.
+pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Option<Deploy> {
+    let mut top = Fields::of(body, path, faults)?;
+    let name = top.required("name", parsed::<ContainerName>);
+    let image = top.required("image", parsed);
+    let ports = ports::read(&mut top);
+    let resources = top.object("resources", Resources::read);
+    let environment = process::read_environment(&mut top);
+    let command = process::read_command(&mut top);
+    let args = process::read_args(&mut top);
+    let working_dir = process::read_working_dir(&mut top);
+    let user = process::read_user(&mut top);
+    let labels = labels::read(&mut top);
+    let run = read_state(&mut top);
+    let priority = top
+        .read("priority", |value| integer(value, 0..=100))
+        .and_then(|priority| u8::try_from(priority).ok());
+    let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
+    let restart = top.object("restart", Restart::read);
+    let stop = top.object("stop", Stop::read);
+    let security = top.object("security", Security::read);
+    let logs = top.object("logs", LogLimits::read);
+    let image_pull = ImagePull::read(&mut top);
+    for later in ["health", "update", "volumes", "on_disconnect"] {
+        top.refuse(later, "not supported yet");
+    }
+    top.finish();
+    let spec = Spec {
+        image: image?,
+        image_pull: image_pull.unwrap_or_default(),
+        ports: ports.unwrap_or_default(),
+        resources: resources.unwrap_or_default(),
+        environment: environment.unwrap_or_default(),
+        command,
+        args,
+        working_dir,
+        user,
+        labels: labels.unwrap_or_default(),
+        restart: restart.unwrap_or_default(),
+        stop: stop.unwrap_or_default(),
+        security: security.unwrap_or_default(),
+        logs: logs.unwrap_or_default(),
+    };
+    Some(Deploy {
+        name: name?,
+        spec,
+        run: run.unwrap_or(RunState::Running),
+        priority: priority.unwrap_or(50),
+        revision,
+        body_hash: crate::digest::sha256(body.to_string().as_bytes()),
+    })
+}
+
+fn read_state(top: &mut Fields<'_>) -> Option<RunState> {
+    let states = [
+        ("running", RunState::Running),
+        ("stopped", RunState::Stopped),
+    ];
+    top.choice("state", &states)
+}
+
+/// The deploy body that asks for what `record` is, with every default written out.
+#[must_use]
+pub fn of(record: &Record) -> Value {
+    let spec = &record.spec;
+    json!({
+        "name": record.name,
+        "image": spec.image,
+        "exposed_ports": ports::to_json(&spec.ports),
+        "resources": spec.resources.to_json(),
+        "environment": spec.environment,
+        "command": spec.command,
+        "args": spec.args,
+        "working_dir": spec.working_dir,
+        "user": spec.user,
+        "labels": spec.labels,
+        "state": record.run,
+        "priority": record.priority,
+        "revision": record.revision,
+        "restart": spec.restart.to_json(),
+        "stop": spec.stop.to_json(),
+        "security": spec.security.to_json(),
+        "logs": spec.logs.to_json(),
+        "image_pull": spec.image_pull,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::tests::record;
+
+    #[test]
+    fn a_record_is_shown_as_the_body_that_asks_for_it() {
+        let body = json!({
+            "name": "web",
+            "image": "docker.io/library/nginx:latest",
+            "exposed_ports": [{"container": 80, "protocol": "udp", "host": 8080, "host_ip": "127.0.0.1"}],
+            "resources": {"cpu": "0.5", "memory": "512m", "pids": 10},
+            "environment": {"A": "1"},
+            "command": ["nginx"],
+            "args": [],
+            "working_dir": "/srv",
+            "user": "1000:web",
+            "labels": {"team": "a"},
+            "state": "stopped",
+            "priority": 70,
+            "revision": 7,
+            "restart": {"policy": "on-failure", "max_retries": 3},
+            "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
+            "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}},
+            "logs": {"max_size": "1m", "max_files": 2},
+            "image_pull": "always",
+        });
+        let deploy = read(&body, "", &mut Vec::new()).unwrap();
+        let record = Record {
+            spec: deploy.spec,
+            run: deploy.run,
+            priority: deploy.priority,
+            revision: deploy.revision,
+            ..record("web", 1)
+        };
+        assert_eq!(of(&record), body);
+    }
+
+    #[test]
+    fn every_default_is_written_out() {
+        let body = json!({"name": "web", "image": "nginx"});
+        let deploy = read(&body, "", &mut Vec::new()).unwrap();
+        let shown = of(&Record {
+            spec: deploy.spec,
+            ..record("web", 1)
+        });
+        assert_eq!(
+            shown["resources"],
+            json!({"cpu": null, "memory": null, "pids": 4096})
+        );
+        assert_eq!(
+            shown["restart"],
+            json!({"policy": "always", "max_retries": null})
+        );
+        assert_eq!(shown["stop"], json!({"signal": null, "timeout": "10s"}));
+        assert_eq!(shown["logs"], json!({"max_size": "10m", "max_files": 5}));
+        assert_eq!(shown["image_pull"], "if-not-present");
+        assert_eq!(shown["command"], Value::Null);
+    }
+}

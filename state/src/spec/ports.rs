@@ -1,0 +1,110 @@
+//! Ports section: the container's ports that the host publishes.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::fields::{Fields, integer, list, text};
+
+/// Ports a container may publish. More than any service needs; the limit bounds the rule set and
+/// the check for listeners.
+const PORTS_MAX: usize = 128;
+
+/// A port of the container that the host publishes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// The port inside the container, 1 to 65535.
+    pub container: u16,
+    /// Protocol of the port.
+    pub protocol: Protocol,
+    /// The port on the host. `None`: one of the agent's range, chosen once and kept.
+    pub host: Option<u16>,
+    /// The host address that the port is published on. `None`: all of them.
+    pub host_ip: Option<Ipv4Addr>,
+}
+
+/// A transport protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// RFC 9293.
+    Tcp,
+    /// RFC 768.
+    Udp,
+}
+
+impl Protocol {
+    /// The protocol's word in JSON and in logs: `tcp` or `udp`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Reads all ports. A container port is published once for each protocol, and so is a host port.
+pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<PortSpec>> {
+    let items = top.read("exposed_ports", |value| list(value, PORTS_MAX))?;
+    let mut ports = Vec::new();
+    let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
+    for (index, item) in items.iter().enumerate() {
+        let Some(port) = top.item("exposed_ports", index, item, PortSpec::read) else {
+            continue;
+        };
+        if !inside.insert((port.protocol, port.container)) {
+            let field = format!("exposed_ports[{index}].container");
+            top.fault(&field, "this port is already listed");
+        }
+        let host = port.host.map(|host| (port.protocol, host, port.host_ip));
+        if host.is_some_and(|host| !outside.insert(host)) {
+            let field = format!("exposed_ports[{index}].host");
+            top.fault(&field, "this host port is already listed");
+        }
+        ports.push(port);
+    }
+    Some(ports)
+}
+
+pub(super) fn to_json(ports: &[PortSpec]) -> Value {
+    ports.iter().map(PortSpec::to_json).collect()
+}
+
+impl PortSpec {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let container = fields.required("container", number);
+        let protocols = [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
+        let protocol = fields.choice("protocol", &protocols);
+        let host = fields.read("host", number);
+        let host_ip = fields.read("host_ip", address);
+        Some(Self {
+            container: container?,
+            protocol: protocol.unwrap_or(Protocol::Tcp),
+            host,
+            host_ip: host_ip.filter(|address| !address.is_unspecified()),
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        json!({
+            "container": self.container,
+            "protocol": self.protocol,
+            "host": self.host,
+            "host_ip": self.host_ip,
+        })
+    }
+}
+
+fn number(value: &Value) -> Result<u16, String> {
+    let number = integer(value, 1..=65535)?;
+    u16::try_from(number).map_err(|error| error.to_string())
+}
+
+fn address(value: &Value) -> Result<Ipv4Addr, String> {
+    text(value)?
+        .parse()
+        .map_err(|_| "must be an IPv4 address of this host".to_owned())
+}

@@ -1,0 +1,124 @@
+//! Security section: what a container may do beyond, or less than, the default.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::fields::{Fields, boolean, list, text};
+
+/// Capabilities of a container by default: the set of docker and containerd.
+pub const DEFAULT_CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// Privileges of a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Security {
+    /// Whether the container's root file system is read-only.
+    pub read_only_rootfs: bool,
+    /// Capabilities that the container has, computed from `add` and `drop`.
+    pub capabilities: Capabilities,
+}
+
+/// Capabilities of a container's root user, by name (`CAP_…`); sorted, and never outside
+/// [`DEFAULT_CAPABILITIES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Capabilities(pub Vec<String>);
+
+impl Default for Capabilities {
+    fn default() -> Self {
+        Self::of_default(|_| true)
+    }
+}
+
+impl Security {
+    pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let read_only_rootfs = fields.read("read_only_rootfs", boolean);
+        let capabilities = fields.object("capabilities", Capabilities::read);
+        Some(Self {
+            read_only_rootfs: read_only_rootfs.unwrap_or_default(),
+            capabilities: capabilities.unwrap_or_default(),
+        })
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "read_only_rootfs": self.read_only_rootfs,
+            "capabilities": {"add": self.capabilities.0, "drop": ["ALL"]},
+        })
+    }
+}
+
+impl Capabilities {
+    /// The default capabilities that `keep` lets pass.
+    fn of_default(keep: impl Fn(&str) -> bool) -> Self {
+        let names = DEFAULT_CAPABILITIES.iter().filter(|name| keep(name));
+        Self(names.map(|&name| name.to_owned()).collect())
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let add = names(fields, "add");
+        let drop = names(fields, "drop");
+        for (index, name) in add.iter().enumerate() {
+            if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
+                let message = format!(
+                    "not supported yet: a container may have, at most, {}",
+                    DEFAULT_CAPABILITIES.join(", ")
+                );
+                fields.fault(&format!("add[{index}]"), &message);
+            }
+        }
+        let lists = |names: &[String], name: &str| names.iter().any(|listed| listed == name);
+        let drops_all = lists(&drop, "CAP_ALL");
+        Some(Self::of_default(|name| {
+            lists(&add, name) || !(drops_all || lists(&drop, name))
+        }))
+    }
+}
+
+/// Capability names with or without `CAP_`, in any case, as `CAP_…`.
+fn names(fields: &mut Fields<'_>, key: &'static str) -> Vec<String> {
+    let names = fields.read(key, upper_case_names).unwrap_or_default();
+    for (index, name) in names.iter().enumerate().filter(|(_, name)| !is_word(name)) {
+        fields.fault(
+            &format!("{key}[{index}]"),
+            &format!("{name:?} is not the name of a capability, such as \"NET_RAW\" or \"ALL\""),
+        );
+    }
+    names.into_iter().map(with_prefix).collect()
+}
+
+fn upper_case_names(value: &Value) -> Result<Vec<String>, String> {
+    list(value, 64)?
+        .iter()
+        .map(|item| text(item).map(str::to_ascii_uppercase))
+        .collect()
+}
+
+fn is_word(name: &str) -> bool {
+    (1..=32).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn with_prefix(name: String) -> String {
+    if name.starts_with("CAP_") {
+        name
+    } else {
+        format!("CAP_{name}")
+    }
+}
