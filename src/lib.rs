@@ -6,9 +6,9 @@
 //!                                 v
 //! HTTP <------------------ api -> node --> writer --> state::store
 //!                                 ^   |
-//!                                 |   +---- wake --> reconcile -- step --> runtime --> containerd
-//!                                 |                  |       ^             |     |
-//!                   view <----- board <--------------+       +--- look ----+     +--> network, logs
+//!                                 |   +--- wake --> reconcile -- step --> runtime --> containerd
+//!                                 |                 |       ^             |     |
+//!                   view <----- board <-------------+       +--- look ----+     +--> network, logs
 //! ```
 //!
 //! `node`, `writer` and `reconcile` tell the journal every event: log line, counter, ring.
