@@ -11,7 +11,7 @@
 //!                   view <----- board <-------------+       +--- look ----+     +--> network, logs
 //! ```
 //!
-//! `node`, `writer` and `reconcile` tell the journal every event: log line, counter, ring.
+//! `writer` and `reconcile` tell the journal their events: log line, counter, ring.
 //!
 //! # Rules: the crate `state`
 //!
