@@ -11,12 +11,13 @@
 //! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
 //! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::path::PathBuf;
 
 use state::assign::HostNetwork;
 use state::desired::Assignment;
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 
 pub mod bridge;
 mod directory;
@@ -105,6 +106,8 @@ pub trait NetworkDriver: HostNetwork + 'static {
     /// Compares the whole network with `wanted`, repairs every difference, and removes leftovers.
     /// `wanted` is every assigned instance; those without a netns get no host ports.
     ///
+    /// Nothing of the containers in `untouched` is changed, made or removed: their place is not known.
+    ///
     /// Answers one line for each repaired or removed thing. Things that are not the agent's are
     /// never touched. An instance that was connected within the last minute counts as wanted: the
     /// caller's list may be older than the instance.
@@ -114,6 +117,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn repair(
         &self,
         wanted: &[AssignedInstance],
+        untouched: &BTreeSet<ContainerId>,
     ) -> impl Future<Output = Result<Vec<String>, NetworkError>> + Send;
 
     /// Removes the whole network of this agent. For good, or for tests.

@@ -1,7 +1,8 @@
 //! Container runtime as the reconciler sees it. Each call is idempotent: a step that is done
 //! already is not an error.
 //!
-//! `containerd` is the runtime of a node. Nothing outside it names a gRPC type.
+//! `node` is the runtime of a node: it puts network and logs beside an `engine`. `containerd` is that
+//! engine; nothing outside it names a gRPC type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -20,7 +21,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod containerd;
+pub(crate) mod engine;
 pub mod memory;
+pub(crate) mod node;
 
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
@@ -85,9 +88,11 @@ pub trait Runtime: Send + Sync + 'static {
     -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Removes leftovers: snapshots, netns, leases, processes, log files and images that belong to
-    /// no instance; and repairs the network by what is assigned. `wanted` is everything desired,
-    /// including what is being removed.
-    fn sweep(&self, wanted: &[Record]) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
+    /// no instance; and repairs the network by what is assigned.
+    fn sweep(
+        &self,
+        wanted: &WantedRecords,
+    ) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
 
     /// Tells `events` which containers to look at again, for ever; reconnects by itself.
     fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;
@@ -108,6 +113,24 @@ impl StopOrder {
         signal: None,
         grace: Duration::ZERO,
     };
+}
+
+/// Everything desired, as a sweep is told of it.
+#[derive(Clone, Debug, Default)]
+pub struct WantedRecords {
+    /// Records, also those whose containers are being removed.
+    pub records: Vec<Record>,
+    /// Containers whose records this agent cannot read. Nothing of theirs is known to be a leftover,
+    /// so all of it is left as it is.
+    pub unreadable: BTreeSet<ContainerId>,
+}
+
+impl WantedRecords {
+    /// Whether there is a record of the container, readable or not.
+    #[must_use]
+    pub fn names(&self, id: ContainerId) -> bool {
+        self.unreadable.contains(&id) || self.records.iter().any(|record| record.id == id)
+    }
 }
 
 /// Complete look at the runtime.

@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use state::assign::{AssignError, HostNetwork};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::RwLock;
@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use super::directory::HostsDirectory;
 use super::threads::{block_on, blocking, on_own_thread};
 use super::{AssignedInstance, Attached, NetworkDriver, NetworkError, Part, listeners, netns};
+use crate::lock::lock;
 use device::BridgeDevice;
 use ports::HostPorts;
 use veth::VethPair;
@@ -174,7 +175,7 @@ impl BridgeNetwork {
     }
 
     fn state(&self) -> MutexGuard<'_, BridgeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Instances that are not wanted, but may be younger than the list that does not name them.
@@ -280,8 +281,12 @@ impl NetworkDriver for BridgeNetwork {
             .and(self.hosts.remove_files(instance).await)
     }
 
-    async fn repair(&self, wanted: &[AssignedInstance]) -> Result<Vec<String>, NetworkError> {
-        self.repair_all(wanted).await
+    async fn repair(
+        &self,
+        wanted: &[AssignedInstance],
+        untouched: &BTreeSet<ContainerId>,
+    ) -> Result<Vec<String>, NetworkError> {
+        self.repair_all(wanted, untouched).await
     }
 
     async fn teardown(&self) -> Result<(), NetworkError> {

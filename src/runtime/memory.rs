@@ -288,7 +288,7 @@ impl Runtime for MemoryRuntime {
         self.fault(Call::RemoveLogs)
     }
 
-    async fn sweep(&self, _: &[Record]) -> Result<Swept, RuntimeError> {
+    async fn sweep(&self, _: &crate::runtime::WantedRecords) -> Result<Swept, RuntimeError> {
         Ok(Swept::default())
     }
 

@@ -7,6 +7,7 @@
     reason = "a test that finds nothing to unwrap has failed, and real time passes here"
 )]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use chas_node_agent::network::{NetworkDriver as _, NetworkError};
@@ -306,7 +307,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
 
             let wanted = [host.wanted(1, 2, vec![binding(Tcp, 18080, 80)])];
             lab::shell("iptables -F FORWARD && iptables -P FORWARD DROP");
-            let _ = net.repair(&wanted).await.unwrap();
+            let _ = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
             if docker.is_empty() {
                 assert!(
                     host.outside().run(|| ask_tcp(lab::HOST_LAN, 18080)).is_ok(),
@@ -314,7 +315,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
                 );
             }
             net.detach(instance(1)).await.unwrap();
-            net.repair(&[]).await.unwrap();
+            net.repair(&[], &BTreeSet::new()).await.unwrap();
             lab::shell("! iptables -S | grep chas-node-agent");
             net.teardown().await.unwrap();
         });

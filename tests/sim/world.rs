@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use chas_node_agent::runtime::{
     PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
-    UnmanagedContainer,
+    UnmanagedContainer, WantedRecords,
 };
 use serde_json::Value;
 use state::desired::{Record, RunState};
@@ -378,9 +378,10 @@ impl Runtime for World {
         part().await
     }
 
-    async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {
+    async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
         part().await?;
         let names: BTreeSet<String> = wanted
+            .records
             .iter()
             .map(|record| format!("digest of {}", record.spec.image))
             .collect();

@@ -1,5 +1,6 @@
 //! A host of one's own: a netns as the host, another as its neighbour on the network, and things that ask and answer.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -177,7 +178,10 @@ impl Host {
     }
 
     pub(crate) async fn repairs_nothing(&self, net: &BridgeNetwork, wanted: &[AssignedInstance]) {
-        assert_eq!(net.repair(wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(
+            net.repair(wanted, &BTreeSet::new()).await.unwrap(),
+            Vec::<String>::new()
+        );
     }
 }
 
