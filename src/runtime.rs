@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,13 +60,19 @@ pub trait Runtime: Send + Sync + 'static {
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
     /// starts it.
     ///
+    /// Answers the container's address, which the caller stores if it is another than before;
+    /// `None` if the task ran already.
+    ///
     /// Must not be dropped before it ends (a cancelled task creation leaves a process that
     /// containerd does not know).
     ///
     /// # Errors
     /// [`RuntimeError::ImageLost`] if the image `record.image_digest` names is not on the node (any
     /// more).
-    fn launch(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn launch(
+        &self,
+        record: &Record,
+    ) -> impl Future<Output = Result<Option<Ipv4Addr>, RuntimeError>> + Send;
 
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
     fn stop(

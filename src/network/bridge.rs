@@ -22,7 +22,9 @@ use tokio::time::Instant;
 
 use super::directory::HostsDirectory;
 use super::threads::{block_on, blocking, on_own_thread};
-use super::{AssignedInstance, Attached, NetworkDriver, NetworkError, Part, listeners, netns};
+use super::{
+    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkPaths, Part, listeners, netns,
+};
 use crate::lock::lock;
 use device::BridgeDevice;
 use ports::HostPorts;
@@ -236,7 +238,10 @@ impl NetworkDriver for BridgeNetwork {
             self.hosts.write(instance)
         );
         connected.and(opened).and(written)?;
-        Ok(self.paths(instance))
+        Ok(Attached {
+            address,
+            paths: self.paths(instance),
+        })
     }
 
     async fn publish(
@@ -257,9 +262,9 @@ impl NetworkDriver for BridgeNetwork {
         Ok(())
     }
 
-    fn paths(&self, instance: InstanceName) -> Attached {
+    fn paths(&self, instance: InstanceName) -> NetworkPaths {
         let files = self.hosts.files(instance);
-        Attached {
+        NetworkPaths {
             netns: self.netns(instance),
             resolv_conf: files.resolv_conf(),
             hosts: files.hosts(),

@@ -1,5 +1,6 @@
 //! Runtime of a node: a container engine, and what is the node's own beside it (network and logs).
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,7 +79,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         &self,
         record: &Record,
         found: E::Container,
-    ) -> Result<E::Rootfs, RuntimeError> {
+    ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
         let instance = record.instance();
         let sandbox = self.sandbox(instance);
         let (connected, created) = tokio::join!(
@@ -87,14 +88,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             self.engine.create(record, found, &sandbox)
         );
         match (connected, created) {
-            (Ok(_), Ok(rootfs)) => Ok(rootfs),
+            (Ok(attached), Ok(rootfs)) => Ok((attached.address, rootfs)),
             (connected, created) => {
                 // Without a container, nothing else knows of its network.
                 if let Err(error) = self.network.detach(instance).await {
                     tracing::debug!(%instance, %error, "network not detached, left to its repair");
                 }
-                connected?;
-                created
+                let address = connected?.address;
+                created.map(|rootfs| (address, rootfs))
             }
         }
     }
@@ -169,29 +170,33 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             .await
     }
 
-    async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
+    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let instance = record.instance();
         let found = match self.engine.begin(instance).await? {
-            LaunchStage::Running => return Ok(()),
+            LaunchStage::Running => return Ok(None),
             LaunchStage::Created => {
-                self.network
-                    .attach(instance, &record.name, &record.assignment)
-                    .await?;
-                return self.engine.start(instance).await;
+                let attaching = self
+                    .network
+                    .attach(instance, &record.name, &record.assignment);
+                let address = attaching.await?.address;
+                self.engine.start(instance).await?;
+                return Ok(Some(address));
             }
             LaunchStage::NoTask(found) => found,
         };
-        let rootfs = self.create(record, found).await?;
+        let (address, rootfs) = self.create(record, found).await?;
+        let assignment = record.assignment.at(address);
         let directory = logs::directory(&self.logs.dir, record.id);
         let output = logs::logger::uri(&self.logs.executable, &directory, record.spec.logs);
         // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let (created, published) = tokio::join!(
             self.engine.create_task(record, rootfs, output),
-            self.network.publish(instance, &record.assignment)
+            self.network.publish(instance, &assignment)
         );
         created?;
         published?;
-        self.engine.start(instance).await
+        self.engine.start(instance).await?;
+        Ok(Some(address))
     }
 
     async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {

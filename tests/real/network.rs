@@ -250,21 +250,22 @@ fn two_agents_share_a_host() {
             twos.push(both.1.unwrap());
         }
         let _servers = [
-            Server::tcp(&ones[0].netns, 80),
-            Server::tcp(&twos[0].netns, 80),
+            Server::tcp(&ones[0].paths.netns, 80),
+            Server::tcp(&twos[0].paths.netns, 80),
         ];
         for port in [20001, 20101] {
             assert!(ask_tcp(LOCALHOST, port).is_ok(), "{port}");
             for inside in [&ones[3], &twos[3]] {
                 assert!(
-                    lab::in_netns(&inside.netns, move || ask_tcp(lab::HOST_LAN, port)).is_ok(),
+                    lab::in_netns(&inside.paths.netns, move || ask_tcp(lab::HOST_LAN, port))
+                        .is_ok(),
                     "{port} from {inside:?}"
                 );
             }
         }
         let other = Ipv4Addr::new(10, 98, 0, 2);
         assert!(
-            lab::in_netns(&ones[1].netns, move || ask_tcp(other, 80)).is_err(),
+            lab::in_netns(&ones[1].paths.netns, move || ask_tcp(other, 80)).is_err(),
             "only what is published is reached"
         );
         one.teardown().await.unwrap();

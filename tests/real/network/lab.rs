@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use chas_node_agent::network::{
-    AssignedInstance, Attached, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError,
+    AssignedInstance, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError, NetworkPaths,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
@@ -132,9 +132,11 @@ impl Host {
         n: u64,
         address: u8,
         ports: Vec<PortBinding>,
-    ) -> Result<Attached, NetworkError> {
+    ) -> Result<NetworkPaths, NetworkError> {
         let (instance, name, assignment) = self.wanted(n, address, ports);
-        net.attach(instance, &name, &assignment).await
+        let attached = net.attach(instance, &name, &assignment).await?;
+        assert_eq!(Some(attached.address), assignment.address);
+        Ok(attached.paths)
     }
 
     /// What is published, as `nft` shows it.

@@ -235,7 +235,7 @@ fn the_next_generation_takes_over_address_and_ports() {
             host.table()
         );
         host.wait_for_veths(1);
-        let web = net.attach(new, &name, &to).await.unwrap();
+        let web = net.attach(new, &name, &to).await.unwrap().paths;
         let _servers = [Server::tcp(&web.netns, 8080)];
         assert!(ask_tcp(LOCALHOST, 18080).is_ok());
         net.teardown().await.unwrap();
