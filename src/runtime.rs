@@ -20,7 +20,6 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod containerd;
-pub mod memory;
 
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
