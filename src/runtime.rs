@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 
 pub mod containerd;
 pub(crate) mod engine;
-pub mod memory;
 pub(crate) mod node;
 
 /// Container runtime, as the reconciler sees it.

@@ -22,12 +22,18 @@ use crate::api::{NodeApi as _, Refusal};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
-use crate::runtime::memory::MemoryRuntime;
 use crate::view::{ContainerPlanView, ManagedView};
+
+#[path = "../../tests/support/memory_runtime.rs"]
+mod memory_runtime;
+#[path = "../../tests/support/script.rs"]
+mod script;
+
+use script::ScriptedRuntime;
 
 struct Agent {
     node: AgentNode,
-    runtime: Arc<MemoryRuntime>,
+    runtime: Arc<ScriptedRuntime>,
     directory: TempDir,
     stop: CancellationToken,
 }
@@ -50,7 +56,7 @@ async fn agent() -> Agent {
     };
     let store = Arc::new(Store::open(directory.path(), limits).unwrap());
     let (runtime, tracker, stop) = (
-        Arc::new(MemoryRuntime::default()),
+        Arc::new(ScriptedRuntime::default()),
         TaskTracker::new(),
         CancellationToken::new(),
     );

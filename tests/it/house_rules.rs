@@ -187,6 +187,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("sysinfo::", &["src/monitor"]),
         ("prometheus_client", &["src/metrics.rs"]),
         ("std::process::exit", &[]),
+        ("tests/support", &["src/node/tests"]),
     ] {
         for (path, text) in sources("src").into_iter().chain(sources("state/src")) {
             let home = homes

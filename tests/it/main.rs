@@ -5,6 +5,16 @@
     reason = "a row of a table stands over several lines"
 )]
 
+use chas_node_agent::runtime;
+
+#[cfg(test)]
+#[path = "../support/memory_runtime.rs"]
+mod memory_runtime;
+
+#[cfg(test)]
+#[path = "../support/script.rs"]
+mod script;
+
 #[cfg(test)]
 mod chas_api;
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
-use chas_node_agent::runtime::memory::MemoryRuntime;
 use chas_node_agent::writer::Writer;
 use serde_json::{Value, json};
 use state::assign::QuietNetwork;
@@ -19,8 +18,10 @@ use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::script::ScriptedRuntime;
+
 pub(crate) struct Node {
-    pub(crate) runtime: Arc<MemoryRuntime>,
+    pub(crate) runtime: Arc<ScriptedRuntime>,
     pub(crate) store: Arc<Store>,
     pub(crate) handle: Handle,
     pub(crate) metrics: Metrics,
@@ -34,7 +35,7 @@ impl Node {
         Self::start_on(Arc::default(), tempfile::tempdir().unwrap())
     }
 
-    pub(crate) fn start_on(runtime: Arc<MemoryRuntime>, directory: tempfile::TempDir) -> Self {
+    pub(crate) fn start_on(runtime: Arc<ScriptedRuntime>, directory: tempfile::TempDir) -> Self {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
         let limits = Limits {
             ports: 100..=199,

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chas_node_agent::runtime::RuntimeError;
-use chas_node_agent::runtime::memory::Call;
 use serde_json::{Value, json};
 use state::desired::RunState;
 use state::failure::Failure;
@@ -16,6 +15,7 @@ use state::status::Condition;
 use state::time::BootTime;
 use tokio::time::Instant;
 
+use crate::memory_runtime::Call;
 use crate::node::{Node, pass, web};
 
 /// As often as each failure is repeated: the waits double.

@@ -1,5 +1,6 @@
 //! What is deployed comes to run and stays so, whatever fails on the way.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use chas_node_agent::runtime::RuntimeError;
@@ -75,6 +76,25 @@ async fn a_reboot_brings_everything_back() {
     let node = node.restart().await;
     pass(Duration::from_secs(5)).await;
     assert!(node.settled());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_address_that_the_network_answers_at_a_launch_is_stored() {
+    let node = Node::start();
+    let answered = Ipv4Addr::new(10, 9, 9, 9);
+    node.runtime.answer_address(answered);
+    let id = node.deploy(&web());
+    let before = node.store.desired().get(id).cloned().unwrap();
+    pass(Duration::from_secs(5)).await;
+    assert_eq!(node.condition(id).status, Status::Running);
+    let after = node.store.desired().get(id).cloned().unwrap();
+    assert_eq!(after.assignment.address, Some(answered));
+    assert_ne!(before.assignment.address, Some(answered));
+    assert_eq!(after.spec_hash, before.spec_hash);
+    assert_eq!(
+        (after.seq, after.generation),
+        (before.seq, before.generation)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -108,7 +108,7 @@ impl Clients {
     }
 
     /// Somebody asks for something; nobody asks twice for one name before the answer.
-    pub(crate) async fn ask(self, world: World, writer: Writer, handle: Handle) {
+    pub(crate) async fn ask(self, world: Arc<World>, writer: Writer, handle: Handle) {
         let (name, ask) = (NAMES[dice::index(NAMES.len())], ask());
         {
             let mut all = self.told();
@@ -119,28 +119,24 @@ impl Clients {
             }
             told.asked = Some(ask.after(told.acknowledged));
         }
-        world.inner().judge.trace(|| format!("ask {name} {ask:?}"));
-        let looking = world.clone();
+        world.judge().trace(|| format!("ask {name} {ask:?}"));
+        let looking = Arc::clone(&world);
         let asked = writer.write(move |store| {
             let changed = ask.change(store, name, &handle);
-            let mut inner = looking.inner();
-            let names: Vec<_> = inner.instances.keys().copied().collect();
+            let (names, mut judge) = (looking.instances(), looking.judge());
             let id = store
                 .desired()
                 .named(&name.parse().unwrap())
                 .map(|record| record.id);
             for instance in names.iter().filter(|instance| Some(instance.id) == id) {
-                inner.judge.forget_exits(*instance);
-                inner.judge.protected.remove(instance);
+                judge.forget_exits(*instance);
+                judge.protected.remove(instance);
             }
-            inner.judge.look(names.into_iter());
+            judge.look(names.into_iter());
             changed
         });
         let answer = asked.await;
-        world
-            .inner()
-            .judge
-            .trace(|| format!("told {name} {answer:?}"));
+        world.judge().trace(|| format!("told {name} {answer:?}"));
         let mut all = self.told();
         let told = all.entry(name).or_default();
         if let Some(asked) = told.asked.take()

@@ -38,7 +38,7 @@ enum End {
 
 /// What outlives the agent.
 struct Node {
-    world: World,
+    world: Arc<World>,
     clients: Clients,
     files: Files,
     boot_time: Duration,
@@ -50,7 +50,7 @@ struct Node {
 
 /// One life of the agent.
 struct Life {
-    world: World,
+    world: Arc<World>,
     clients: Clients,
     store: Arc<Store>,
     writer: Writer,
@@ -67,9 +67,9 @@ struct Life {
 pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     dice::seed(seed);
     let files = Files::new();
-    let (world, clients) = (World::default(), Clients::default());
+    let (world, clients) = (Arc::new(World::anew()), Clients::default());
     if verbose {
-        world.inner().judge.verbose();
+        world.judge().verbose();
     }
     let mut node = Node {
         world,
@@ -83,9 +83,9 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     let lives = dice::below(4);
     for life in 0..=lives {
         node.live(life == lives)?;
-        node.world.inner().judge.verdict()?;
+        node.world.judge().verdict()?;
     }
-    Ok(node.world.inner().judge.hash())
+    Ok(node.world.judge().hash())
 }
 
 impl Node {
@@ -95,10 +95,10 @@ impl Node {
             .start_paused(true)
             .build()
             .unwrap();
-        let (world, began) = (self.world.clone(), self.boot_time);
+        let (world, began) = (Arc::clone(&self.world), self.boot_time);
         world.new_life();
         let result = runtime.block_on(async {
-            world.inner().judge.begin_life();
+            world.judge().begin_life();
             let clock = Clock::at(began, self.boots);
             let life = self.begin(clock)?;
             let lived = life.pass(is_last).await;
@@ -111,10 +111,7 @@ impl Node {
             } else {
                 End::Orderly
             };
-            world
-                .inner()
-                .judge
-                .trace(|| format!("the agent's end: {end:?}"));
+            world.judge().trace(|| format!("the agent's end: {end:?}"));
             if end == End::Orderly {
                 life.stop.cancel();
                 life.tracker.close();
@@ -122,13 +119,13 @@ impl Node {
             }
             self.boot_time = clock.now().0;
             let running = world.running();
-            self.healthy = world.inner().judge.wanted(running);
+            self.healthy = world.judge().wanted(running);
             // Before damage is done, a tenth of a second has passed: the copies are current. And what is remembered is
             // flushed, so that a history does not hang on real time.
             let fate_follows = life.store.copy().map_err(|error| error.to_string());
             life.store.flush();
             self.files.crash();
-            world.inner().judge.end_life();
+            world.judge().end_life();
             lived.and(fate_follows).map(|()| end)
         });
         // What the tasks hold goes with them.
@@ -147,13 +144,13 @@ impl Node {
         };
         let store =
             Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
-        self.world.set_store(&store);
+        self.world.judge().store = Some(Arc::downgrade(&store));
         if self.fate != Fate::Gone {
             self.clients.check(&store, true)?;
         }
         let journal = Journal::new(Metrics::new());
         let writer = Writer::simulated(Arc::clone(&store), journal.clone(), dice::disk_pause);
-        let world = Arc::new(self.world.clone());
+        let world = Arc::clone(&self.world);
         let reconciler = Reconciler::new(world, writer.clone(), journal, clock, RESYNC);
         let reconciler = reconciler.drawing(dice::draw);
         let (handle, stop, tracker) = (
@@ -163,7 +160,7 @@ impl Node {
         );
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
         tracker.spawn(writer.clone().keep_copies(stop.clone()));
-        let (world, clients) = (self.world.clone(), self.clients.clone());
+        let (world, clients) = (Arc::clone(&self.world), self.clients.clone());
         Ok(Life {
             world,
             clients,
@@ -180,24 +177,23 @@ impl Node {
     fn between(&mut self, end: End) {
         // What a turn had seen and not kept yet is lost with a crash.
         if end == End::Crash {
-            self.world.inner().judge.forget_all_exits();
+            self.world.judge().forget_all_exits();
         }
-        let names: Vec<_> = self.world.inner().instances.keys().copied().collect();
         let reboot = dice::chance(20);
-        for name in names {
+        for name in self.world.instances() {
             if !self.world.running().contains(&name) {
                 // How long it had run, the next agent cannot know exactly.
-                self.world.inner().judge.forget_exits(name);
+                self.world.judge().forget_exits(name);
             }
             if reboot || dice::chance(5) {
                 self.world.lose_task(name);
             } else if dice::chance(15) {
-                self.world.exit(name);
-                self.world.inner().judge.forget_exits(name);
+                self.world.end(name);
+                self.world.judge().forget_exits(name);
             }
         }
         let down = dice::millis(400_000);
-        self.world.inner().judge.passes(down);
+        self.world.judge().passes(down);
         if reboot {
             (self.boots, self.boot_time) = (self.boots + 1, dice::millis(5000));
         } else {
@@ -205,11 +201,11 @@ impl Node {
         }
         self.fate = self.files.damage();
         if self.fate != Fate::Whole {
-            self.world.inner().judge.forget_all_exits();
+            self.world.judge().forget_all_exits();
         }
         if self.fate == Fate::Gone {
             let running = self.world.running();
-            self.world.inner().judge.protected = self
+            self.world.judge().protected = self
                 .healthy
                 .iter()
                 .copied()
@@ -218,8 +214,7 @@ impl Node {
         }
         let fate = self.fate;
         self.world
-            .inner()
-            .judge
+            .judge()
             .trace(|| format!("between: reboot {reboot}, files {fate:?}"));
     }
 }
@@ -249,7 +244,7 @@ impl Life {
         for _ in 0..2000 {
             if self.store.desired().adoption().is_none() {
                 self.clients.take_as_it_is(&self.store);
-                return self.world.inner().judge.verdict();
+                return self.world.judge().verdict();
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
@@ -262,15 +257,15 @@ impl Life {
         match (dice::below(20), one) {
             (0..9, _) => {
                 let asking = self.clients.clone().ask(
-                    self.world.clone(),
+                    Arc::clone(&self.world),
                     self.writer.clone(),
                     self.handle.clone(),
                 );
                 self.tracker.spawn(asking);
             }
-            (9..14, Some(name)) => self.world.exit(name),
+            (9..14, Some(name)) => self.world.end(name),
             (14, Some(name)) => self.world.lose_task(name),
-            (15, _) => self.world.lose_images(),
+            (15, _) => self.world.inner().images.clear(),
             (16, _) => {
                 self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
                 self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
@@ -284,16 +279,16 @@ impl Life {
 
     fn look(&self) -> Result<(), String> {
         self.clients.check(&self.store, false)?;
-        let inner = self.world.inner();
-        inner.judge.verdict()?;
-        let ids = inner.instances.len() + self.store.desired().records().count();
+        self.world.judge().verdict()?;
+        let ids = self.world.instances().len() + self.store.desired().records().count();
         let waiting = self.handle.waiting();
         // What was removed a moment ago may have one turn to come.
         if waiting > ids + 4 {
             return Err(format!("{waiting} wait for a turn, of {ids}"));
         }
-        if inner.looks > LOOKS_MAX {
-            Err(format!("{} looks at single containers", inner.looks))
+        let looks = self.world.judge().looks;
+        if looks > LOOKS_MAX {
+            Err(format!("{looks} looks at single containers"))
         } else {
             Ok(())
         }
@@ -303,8 +298,7 @@ impl Life {
     async fn converge(&self) -> Result<(), String> {
         dice::calm(true);
         self.world
-            .inner()
-            .judge
+            .judge()
             .trace(|| "from now on all goes well".to_owned());
         let step = Duration::from_secs(5);
         let mut left = CONVERGED_WITHIN;
@@ -321,13 +315,13 @@ impl Life {
         self.clients.check(&self.store, false)?;
         // Whoever is settled is left alone, after one more whole look for what was settled a moment ago.
         tokio::time::sleep(RESYNC * 2).await;
-        let looks = self.world.inner().looks;
+        let looks = self.world.judge().looks;
         tokio::time::sleep(RESYNC * 4).await;
-        let more = self.world.inner().looks - looks;
+        let more = self.world.judge().looks - looks;
         let (waiting, mut gone) = (self.handle.waiting(), self.handle.board().known_ids());
         gone.retain(|id| self.store.desired().get(*id).is_none());
         match (more, waiting, gone.is_empty()) {
-            (0, 0, true) => self.world.inner().judge.verdict(),
+            (0, 0, true) => self.world.judge().verdict(),
             _ => Err(format!(
                 "settled, and yet {more} looks, {waiting} waiting, and something is known of {gone:?}"
             )),

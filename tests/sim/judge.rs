@@ -10,6 +10,8 @@ use state::id::InstanceName;
 use state::store::Store;
 use tokio::time::Instant;
 
+use crate::memory_runtime::Call;
+
 /// A decision may be this much older than the call that it leads to: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
 /// A life this long may make up for the ends before it: ten minutes, less what the agent may be late to see an end.
@@ -34,6 +36,8 @@ pub(crate) struct Judge {
     ends: BTreeMap<InstanceName, Ends>,
     /// What ran and was wanted when all of the agent's files were lost: nobody asked for its end since.
     pub(crate) protected: BTreeSet<InstanceName>,
+    /// Looks at one container, ever.
+    pub(crate) looks: u64,
     first: Option<String>,
     hash: u64,
     verbose: bool,
@@ -121,7 +125,12 @@ impl Judge {
     }
 
     /// The agent ends a process that runs.
-    pub(crate) fn ends(&mut self, name: InstanceName, how: &str) {
+    pub(crate) fn ends(&mut self, name: InstanceName, call: Call) {
+        let how = if call == Call::Stop {
+            "stopped"
+        } else {
+            "removed"
+        };
         let unwanted = self
             .unwanted
             .get(&name)

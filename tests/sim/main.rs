@@ -1,4 +1,4 @@
-//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in history, in virtual time, with all
+//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
 //! that can go wrong drawn from a seed. `contrib/simulate --help`.
 //!
 //! That it finds faults has to be shown anew whenever it is changed. Planted one at a time, and found by seed: a turn begun
@@ -22,11 +22,15 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use chas_node_agent::runtime;
+
 mod client;
 mod dice;
 mod files;
 mod history;
 mod judge;
+#[path = "../support/memory_runtime.rs"]
+mod memory_runtime;
 mod world;
 
 /// Where nothing else is asked: some seconds on two cores.

@@ -1,0 +1,404 @@
+//! Container runtime in memory, which outlives the agent. What its calls cost, what of them fails
+//! and who watches, its circumstances say.
+//!
+//! A crate of tests includes this file by its path, and names `runtime` at its root.
+
+#![allow(dead_code, reason = "no crate of tests uses all of it")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use serde_json::Value;
+use state::desired::Record;
+use state::id::{ContainerId, InstanceName};
+use state::observed::{Exit, Instance, Seen, Task};
+use state::reference::ImageReference;
+use state::spec::ImagePull;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::runtime::{
+    PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
+    UnmanagedContainer, WantedRecords,
+};
+
+/// Call that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    EnsureImage,
+    Launch,
+    Stop,
+    Remove,
+    RemoveLogs,
+}
+
+/// Thing that happens in the runtime.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    /// The agent looks at one container.
+    Look,
+    Pull(&'a ImageReference),
+    Launch(&'a Record),
+    Stop(InstanceName),
+    Remove(InstanceName),
+    /// So many calls for one container are under way.
+    Calls(ContainerId, usize),
+    /// So many tasks of one container exist.
+    Tasks(ContainerId, usize),
+    Runs(InstanceName),
+    /// The agent ends a process that runs, by this call.
+    Ends(InstanceName, Call),
+    /// The agent has taken a task away.
+    Ended(InstanceName),
+    /// A process has ended by itself, with this code.
+    Exited(InstanceName, u32),
+    /// A task is gone, and nobody knows how it ended.
+    Lost(InstanceName),
+}
+
+/// Circumstances in which a runtime works.
+pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
+    /// First part of a call: takes its time, and may fail.
+    fn first_part(&self, call: Call) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Any later part of a call, or a part of a call that only looks.
+    fn part(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Time of the next pull.
+    fn pull_time(&self) -> Duration;
+
+    /// Time in which the next process ends that was asked to.
+    fn ending_time(&self, grace: Duration) -> Duration;
+
+    /// Whether the next image that is pulled is on the node then.
+    fn keeps_image(&self) -> bool;
+
+    /// Times after which the next change is told: none of them if nobody is told.
+    fn event_delays(&self) -> Vec<Duration>;
+
+    /// Address that the network answers for a container that is launched.
+    fn address(&self, record: &Record) -> Option<Ipv4Addr> {
+        record.assignment.address
+    }
+
+    /// Takes notice of a step.
+    fn saw(&self, step: Step<'_>);
+}
+
+/// Generation of a container, as far as it exists.
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
+    pub(crate) task: Task,
+    /// Record that it was made of, as its labels hold it.
+    label: Value,
+}
+
+/// Everything on the node that the runtime has.
+#[derive(Debug, Default)]
+pub(crate) struct Inner {
+    pub(crate) instances: BTreeMap<InstanceName, Made>,
+    pub(crate) images: BTreeSet<String>,
+    pub(crate) unmanaged: Vec<UnmanagedContainer>,
+    /// What is to be told, when, and in which order.
+    hints: BTreeMap<(Instant, u64), RuntimeEvent>,
+    count: u64,
+    /// Calls under way, by container.
+    busy: BTreeMap<ContainerId, usize>,
+}
+
+/// The runtime.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryRuntime<C> {
+    inner: Mutex<Inner>,
+    told: Notify,
+    pub(crate) circumstances: C,
+}
+
+/// A call for one container, until it ends or is dropped with the agent.
+struct Busy<'a, C>(&'a MemoryRuntime<C>, ContainerId);
+
+impl<C> Drop for Busy<'_, C> {
+    fn drop(&mut self) {
+        if let Some(calls) = self.0.inner().busy.get_mut(&self.1) {
+            *calls -= 1;
+        }
+    }
+}
+
+fn digest(reference: &ImageReference) -> String {
+    format!("digest of {reference}")
+}
+
+impl<C> MemoryRuntime<C> {
+    pub(crate) fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap()
+    }
+
+    /// The agent begins (again): what it was to be told before is lost.
+    pub(crate) fn new_life(&self) {
+        let mut inner = self.inner();
+        inner.hints.clear();
+        inner.busy.clear();
+    }
+
+    /// Tells whoever follows, after a while.
+    pub(crate) fn hint(&self, late: Duration, event: RuntimeEvent) {
+        let mut inner = self.inner();
+        inner.count += 1;
+        let key = (Instant::now() + late, inner.count);
+        inner.hints.insert(key, event);
+        drop(inner);
+        self.told.notify_one();
+    }
+
+    /// Instances that run now.
+    pub(crate) fn running(&self) -> BTreeSet<InstanceName> {
+        let inner = self.inner();
+        let running = inner
+            .instances
+            .iter()
+            .filter(|(_, made)| matches!(made.task, Task::Running { .. }));
+        running.map(|(name, _)| *name).collect()
+    }
+
+    /// Instances that exist, running or not.
+    pub(crate) fn instances(&self) -> BTreeSet<InstanceName> {
+        self.inner().instances.keys().copied().collect()
+    }
+
+    fn task(&self, name: InstanceName) -> Task {
+        let inner = self.inner();
+        let made = inner.instances.get(&name);
+        made.map(|made| made.task.clone()).unwrap_or_default()
+    }
+
+    fn seen(&self, id: ContainerId) -> Seen {
+        let inner = self.inner();
+        let of_id = inner.instances.iter().filter(|(name, _)| name.id == id);
+        let instance = |made: &Made| Instance {
+            task: made.task.clone(),
+        };
+        Seen {
+            instances: of_id
+                .map(|(name, made)| (name.generation, instance(made)))
+                .collect(),
+        }
+    }
+}
+
+impl<C: Circumstances> MemoryRuntime<C> {
+    /// A process ends by itself, if it runs. The wall clock is `ahead` by so much.
+    pub(crate) fn exit(&self, name: InstanceName, code: u32, out_of_memory: bool, ahead: Duration) {
+        if !self.running().contains(&name) {
+            return;
+        }
+        let mut inner = self.inner();
+        inner.count += 1;
+        let at = SystemTime::UNIX_EPOCH + ahead + Duration::from_secs(inner.count);
+        drop(inner);
+        self.set(
+            name,
+            Task::Stopped(Exit {
+                code,
+                at,
+                out_of_memory,
+            }),
+        );
+        self.circumstances.saw(Step::Exited(name, code));
+        self.tell(name.id);
+    }
+
+    /// Somebody kills a shim, or the node reboots: no task, and nobody knows how it ended.
+    pub(crate) fn lose_task(&self, name: InstanceName) {
+        self.set(name, Task::Absent);
+        self.circumstances.saw(Step::Lost(name));
+        self.tell(name.id);
+    }
+
+    fn tell(&self, id: ContainerId) {
+        for late in self.circumstances.event_delays() {
+            self.hint(late, RuntimeEvent::Changed(id));
+        }
+    }
+
+    fn begin(&self, id: ContainerId) -> Busy<'_, C> {
+        let mut inner = self.inner();
+        let calls = inner.busy.entry(id).or_default();
+        *calls += 1;
+        let calls = *calls;
+        drop(inner);
+        self.circumstances.saw(Step::Calls(id, calls));
+        Busy(self, id)
+    }
+
+    fn set(&self, name: InstanceName, task: Task) {
+        let mut inner = self.inner();
+        if let Some(made) = inner.instances.get_mut(&name) {
+            made.task = task;
+        }
+        let exists = |(other, made): &(&InstanceName, &Made)| {
+            other.id == name.id && made.task != Task::Absent
+        };
+        let tasks = inner.instances.iter().filter(exists).count();
+        drop(inner);
+        self.circumstances.saw(Step::Tasks(name.id, tasks));
+    }
+
+    async fn end_task(
+        &self,
+        name: InstanceName,
+        how: &StopOrder,
+        call: Call,
+    ) -> Result<(), RuntimeError> {
+        if matches!(self.task(name), Task::Running { .. }) {
+            self.circumstances.saw(Step::Ends(name, call));
+            tokio::time::sleep(self.circumstances.ending_time(how.grace)).await;
+        }
+        self.circumstances.part().await?;
+        self.circumstances.saw(Step::Ended(name));
+        self.set(name, Task::Absent);
+        self.tell(name.id);
+        Ok(())
+    }
+}
+
+impl<C: Circumstances> Runtime for MemoryRuntime<C> {
+    async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
+        self.circumstances.part().await?;
+        let ids: BTreeSet<_> = self.instances().iter().map(|name| name.id).collect();
+        let managed = ids.into_iter().map(|id| (id, self.seen(id))).collect();
+        let unmanaged = self.inner().unmanaged.clone();
+        self.circumstances.part().await?;
+        Ok(RuntimeListing { managed, unmanaged })
+    }
+
+    async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        self.circumstances.part().await?;
+        let inner = self.inner();
+        let labels = inner.instances.iter();
+        let newest: BTreeMap<_, _> = labels
+            .map(|(name, made)| (name.id, made.label.clone()))
+            .collect();
+        Ok(newest.into_iter().collect())
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
+        let _busy = self.begin(id);
+        self.circumstances.saw(Step::Look);
+        self.circumstances.part().await?;
+        let seen = self.seen(id);
+        self.circumstances.part().await?;
+        Ok(seen)
+    }
+
+    async fn ensure_image(
+        &self,
+        reference: &ImageReference,
+        _: ImagePull,
+        _: &PullProgress,
+        cancel: &CancellationToken,
+    ) -> Result<String, RuntimeError> {
+        self.circumstances.saw(Step::Pull(reference));
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(RuntimeError::Cancelled),
+            () = tokio::time::sleep(self.circumstances.pull_time()) => {}
+        }
+        self.circumstances.first_part(Call::EnsureImage).await?;
+        let digest = digest(reference);
+        if self.circumstances.keeps_image() {
+            self.inner().images.insert(digest.clone());
+        }
+        self.circumstances.part().await?;
+        Ok(digest)
+    }
+
+    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        let (_busy, name) = (self.begin(record.id), record.instance());
+        self.circumstances.saw(Step::Launch(record));
+        self.circumstances.first_part(Call::Launch).await?;
+        // A stopped task is taken away first.
+        if matches!(self.task(name), Task::Stopped(_)) {
+            self.set(name, Task::Absent);
+        }
+        self.circumstances.part().await?;
+        let digest = record.image_digest.clone().unwrap_or_default();
+        let needs_image = !matches!(self.task(name), Task::Created { .. });
+        if needs_image && !self.inner().images.contains(&digest) {
+            return Err(RuntimeError::ImageLost(digest));
+        }
+        let made = Made {
+            task: Task::Absent,
+            label: serde_json::to_value(record).unwrap(),
+        };
+        self.inner().instances.entry(name).or_insert(made);
+        self.circumstances.part().await?;
+        if matches!(self.task(name), Task::Running { .. }) {
+            return Ok(None);
+        }
+        self.set(name, Task::Created { pid: 1 });
+        self.circumstances.part().await?;
+        let (pid, since) = (1, None);
+        self.set(name, Task::Running { pid, since });
+        self.circumstances.saw(Step::Runs(name));
+        self.tell(record.id);
+        self.circumstances.part().await?;
+        Ok(self.circumstances.address(record))
+    }
+
+    async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        let _busy = self.begin(instance.id);
+        self.circumstances.saw(Step::Stop(instance));
+        self.circumstances.first_part(Call::Stop).await?;
+        self.end_task(instance, how, Call::Stop).await?;
+        self.circumstances.part().await
+    }
+
+    async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        let _busy = self.begin(instance.id);
+        self.circumstances.saw(Step::Remove(instance));
+        self.circumstances.first_part(Call::Remove).await?;
+        self.end_task(instance, how, Call::Remove).await?;
+        self.circumstances.part().await?;
+        self.inner().instances.remove(&instance);
+        self.tell(instance.id);
+        self.circumstances.part().await
+    }
+
+    async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let _busy = self.begin(id);
+        self.circumstances.first_part(Call::RemoveLogs).await
+    }
+
+    async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
+        self.circumstances.part().await?;
+        let records = wanted.records.iter();
+        let wanted: BTreeSet<_> = records.map(|r| digest(&r.spec.image)).collect();
+        self.inner().images.retain(|image| wanted.contains(image));
+        Ok(Swept::default())
+    }
+
+    async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {
+        let _full = events.try_send(RuntimeEvent::Connected);
+        loop {
+            let told = self.told.notified();
+            let first = self.inner().hints.first_key_value().map(|(key, _)| *key);
+            match first {
+                Some(key) if key.0 <= Instant::now() => {
+                    let hint = self.inner().hints.remove(&key);
+                    let _full = hint.map(|event| events.try_send(event));
+                }
+                Some((at, _)) => tokio::select! {
+                    biased;
+                    () = told => {}
+                    () = tokio::time::sleep_until(at) => {}
+                },
+                None => told.await,
+            }
+        }
+    }
+}
