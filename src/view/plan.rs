@@ -14,7 +14,7 @@ use super::ManagedView;
 /// A step that would be done.
 #[derive(Clone, Debug)]
 pub struct StepView {
-    /// [`state::plan::Step::word`].
+    /// [`state::plan::Step::as_str`].
     pub word: &'static str,
     /// The instance that it is done to.
     pub instance: Option<InstanceName>,
