@@ -1,7 +1,7 @@
 //! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and
 //! poll.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use state::event::{Event, EventKind};
@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::client::{ChasError, ChasErrorKind};
 use super::wire::{RegisterReply, SetError, SetFreshness};
 use crate::journal::Journal;
+use crate::lock::lock;
 
 /// Shown as the error before the first call.
 const NO_CALL: &str = "no call made yet";
@@ -96,7 +97,7 @@ impl Default for LinkState {
 
 impl LinkState {
     fn lock(&self) -> MutexGuard<'_, LinkFacts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.facts)
     }
 
     /// The link's status now.
