@@ -96,13 +96,13 @@ impl Rooms {
         let node = Arc::new(AgentNode::new(
             writer.clone(),
             reconciler.handle(),
-            journal,
+            journal.clone(),
             Arc::clone(&monitor),
             logs_dir(config),
             contact.clone(),
         ));
         let link =
-            contact.and_then(|contact| link(config, &node, contact, &metrics, clock.boot_id()));
+            contact.and_then(|contact| link(config, &node, contact, journal, clock.boot_id()));
         let scraped = config.monitoring.metrics_enabled.then_some(metrics);
         Ok(Self {
             network,
@@ -196,7 +196,7 @@ fn link(
     config: &Config,
     node: &Arc<AgentNode>,
     contact: Arc<LinkState>,
-    metrics: &Metrics,
+    journal: Journal,
     boot_id: String,
 ) -> Option<(Arc<AgentLink>, ChasLink<AgentLink>)> {
     let chas = config.chas.as_ref()?;
@@ -222,13 +222,7 @@ fn link(
         boot_id,
         health_interval: config.monitoring.health_interval,
     };
-    let link = ChasLink::new(
-        Arc::clone(&this),
-        client,
-        settings,
-        contact,
-        metrics.clone(),
-    );
+    let link = ChasLink::new(Arc::clone(&this), client, settings, contact, journal);
     Some((this, link))
 }
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff;
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 use client::{ChasClient, ChasError, ChasErrorKind, PollReply};
 
 pub mod client;
@@ -143,7 +143,7 @@ pub struct ChasLink<N, C = ChasClient> {
     client: C,
     settings: LinkSettings,
     state: Arc<LinkState>,
-    metrics: Metrics,
+    journal: Journal,
 }
 
 /// A wait chosen at random between nothing and `ceiling`.
@@ -168,14 +168,14 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         client: C,
         settings: LinkSettings,
         state: Arc<LinkState>,
-        metrics: Metrics,
+        journal: Journal,
     ) -> Self {
         Self {
             node,
             client,
             settings,
             state,
-            metrics,
+            journal,
         }
     }
 
@@ -231,17 +231,17 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         loop {
             match self.client.register(&self.node.registration()).await {
                 Ok(reply) => {
-                    self.state.record_registration(&reply);
+                    self.state.record_registration(&reply, &self.journal);
                     self.node.registered(reply.cluster_size).await;
                     return None;
                 }
                 // A server without registration may still offer polls and reports.
                 Err(error) if error.kind == ChasErrorKind::NotOffered => {
-                    self.state.record_error("register", &error);
+                    self.state.record_error("register", &error, &self.journal);
                     return Some(not_offered_wait(&error));
                 }
                 Err(error) => {
-                    self.state.record_error("register", &error);
+                    self.state.record_error("register", &error, &self.journal);
                     self.back_off(&error, &mut attempts).await;
                 }
             }

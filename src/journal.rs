@@ -41,7 +41,7 @@ struct History {
 }
 
 /// The journal. Clones write into the same.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Journal {
     metrics: Metrics,
     history: Arc<Mutex<History>>,

@@ -121,6 +121,14 @@ impl Metrics {
         let mut all = Registry::with_prefix("chas");
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         all.register("agent_build", "The agent that runs", version);
+        self.register_containers(&mut all);
+        self.register_api(&mut all);
+        self.register_store_and_runtime(&mut all);
+        self.register_link(&mut all);
+        all
+    }
+
+    fn register_containers(&self, all: &mut Registry) {
         all.register(
             "containers",
             "Containers this node is asked to run, by status, as GET /containers shows it",
@@ -148,6 +156,9 @@ impl Metrics {
             Unit::Bytes,
             self.pulled.clone(),
         );
+    }
+
+    fn register_api(&self, all: &mut Registry) {
         all.register(
             "api_requests",
             "Requests answered, by route (\"none\": there is no such path)",
@@ -159,6 +170,9 @@ impl Metrics {
             Unit::Seconds,
             self.latency.clone(),
         );
+    }
+
+    fn register_store_and_runtime(&self, all: &mut Registry) {
         all.register_with_unit(
             "store_write_duration",
             "How long changes of the desired state took until they were safe on the disk",
@@ -178,8 +192,6 @@ impl Metrics {
         let losses =
             "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
-        self.register_link(&mut all);
-        all
     }
 
     fn register_link(&self, all: &mut Registry) {

@@ -15,6 +15,7 @@ use chas_node_agent::chas::wire::{
 };
 use chas_node_agent::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
 use chas_node_agent::config::{ChasSection, Secret};
+use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use state::desired::marks;
 use state::ownership::{ChasSet, SetOutcome};
@@ -247,8 +248,10 @@ pub(crate) fn start_all(
             client,
             tally: Arc::clone(tally),
         };
-        tracker
-            .spawn(ChasLink::new(node, counted, settings, state, Metrics::new()).run(stop.clone()));
+        tracker.spawn(
+            ChasLink::new(node, counted, settings, state, Journal::new(Metrics::new()))
+                .run(stop.clone()),
+        );
     }
     Ok(())
 }

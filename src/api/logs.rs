@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::containers::find_managed;
 use super::error::Problem;
@@ -38,45 +38,15 @@ pub(super) async fn logs<N: NodeApi>(
         query,
         &["tail", "since", "until", "follow", "timestamps", "stream"],
     )?;
-    let now = SystemTime::now();
-    let options = ReadOptions {
-        tail: match parameters.text("tail") {
-            Some("all") => None,
-            _ => Some(
-                parameters
-                    .parsed("tail", "a number of lines, or \"all\"")?
-                    .unwrap_or(TAIL_DEFAULT),
-            ),
-        },
-        since: parameters.time("since", now)?,
-        until: parameters.time("until", now)?,
-        stream: match parameters.text("stream") {
-            None => None,
-            Some("stdout") => Some(Stream::Stdout),
-            Some("stderr") => Some(Stream::Stderr),
-            Some(other) => {
-                return Err(Problem::Request(format!(
-                    "stream={other} is neither stdout nor stderr"
-                )));
-            }
-        },
-        follow: parameters.flag("follow")?,
-    };
+    let options = read_options(&parameters)?;
     let timestamps = parameters.flag("timestamps")?;
     let id = find_managed(&*node, &name)?;
-    let busy = || {
-        Problem::Busy(format!(
-            "{FOLLOWERS_MAX} requests follow logs already; end one of them"
-        ))
+    let permit = if options.follow {
+        Some(follower_permit(followers)?)
+    } else {
+        None
     };
-    let permit = options
-        .follow
-        .then(|| followers.try_acquire_owned().map_err(|_| busy()))
-        .transpose()?;
-    let json = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("ndjson"));
+    let json = wants_objects(&headers);
     let ended = {
         let (node, mut changes) = (Arc::clone(&node), node.changes());
         async move {
@@ -95,6 +65,54 @@ pub(super) async fn logs<N: NodeApi>(
         "text/plain; charset=utf-8"
     };
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
+}
+
+/// The lines that a request asks for.
+fn read_options(parameters: &Parameters) -> Result<ReadOptions, Problem> {
+    let now = SystemTime::now();
+    let tail = match parameters.text("tail") {
+        Some("all") => None,
+        _ => Some(
+            parameters
+                .parsed("tail", "a number of lines, or \"all\"")?
+                .unwrap_or(TAIL_DEFAULT),
+        ),
+    };
+    Ok(ReadOptions {
+        tail,
+        since: parameters.time("since", now)?,
+        until: parameters.time("until", now)?,
+        stream: stream(parameters)?,
+        follow: parameters.flag("follow")?,
+    })
+}
+
+fn stream(parameters: &Parameters) -> Result<Option<Stream>, Problem> {
+    match parameters.text("stream") {
+        None => Ok(None),
+        Some("stdout") => Ok(Some(Stream::Stdout)),
+        Some("stderr") => Ok(Some(Stream::Stderr)),
+        Some(other) => Err(Problem::Request(format!(
+            "stream={other} is neither stdout nor stderr"
+        ))),
+    }
+}
+
+/// A place among the followers, given back when it is dropped.
+fn follower_permit(followers: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
+    followers.try_acquire_owned().map_err(|_| {
+        Problem::Busy(format!(
+            "{FOLLOWERS_MAX} requests follow logs already; end one of them"
+        ))
+    })
+}
+
+/// Whether a line is to be an object; else it is text.
+fn wants_objects(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains("ndjson"))
 }
 
 fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {

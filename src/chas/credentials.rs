@@ -3,7 +3,7 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::cause;
 use crate::config::Secret;
@@ -74,10 +74,6 @@ impl ChasCredentials {
         let current = pem.and_then(|pem| Ok((self.transport.client(pem)?, token?)));
         (hasher.finish(), current)
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {

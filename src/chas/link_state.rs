@@ -1,14 +1,20 @@
 //! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and
 //! poll.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
+use state::event::{Event, EventKind};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::client::{ChasError, ChasErrorKind};
 use super::wire::{RegisterReply, SetError, SetFreshness};
+use crate::journal::Journal;
+use crate::lock::lock;
+
+/// Shown as the error before the first call.
+const NO_CALL: &str = "no call made yet";
 
 /// The link to CHaS as it is shown.
 #[derive(Clone, Debug)]
@@ -68,7 +74,7 @@ impl Default for LinkState {
         let status = LinkStatus {
             reachable: false,
             since: SystemTime::now(),
-            error: Some("no call made yet".to_owned()),
+            error: Some(NO_CALL.to_owned()),
             registered: false,
             identity_conflict: false,
             freshness,
@@ -91,7 +97,7 @@ impl Default for LinkState {
 
 impl LinkState {
     fn lock(&self) -> MutexGuard<'_, LinkFacts> {
-        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.facts)
     }
 
     /// The link's status now.
@@ -138,7 +144,7 @@ impl LinkState {
         }
     }
 
-    pub(super) fn record_registration(&self, reply: &RegisterReply) {
+    pub(super) fn record_registration(&self, reply: &RegisterReply, journal: &Journal) {
         {
             let mut facts = self.lock();
             facts.poll_after = reply.poll_after();
@@ -146,16 +152,14 @@ impl LinkState {
             facts.keeps_reports = reply.report_changes;
             (facts.status.registered, facts.status.identity_conflict) = (true, false);
         }
-        tracing::info!(
-            cluster_size = reply.cluster_size,
-            "node registered with CHaS"
-        );
-        self.record_success();
+        let cluster_size = reply.cluster_size;
+        journal.record(EventKind::NodeRegistered { cluster_size });
+        self.record_success(journal);
     }
 
     /// Records that a call succeeded.
-    pub(super) fn record_success(&self) {
-        self.record_call(None);
+    pub(super) fn record_success(&self, journal: &Journal) {
+        self.record_call(None, journal);
     }
 
     /// Records that a poll confirmed the applied set as the one CHaS lists.
@@ -196,55 +200,40 @@ impl LinkState {
     }
 
     /// Records that a call failed.
-    pub(super) fn record_error(&self, call: &'static str, error: &ChasError) {
+    pub(super) fn record_error(&self, call: &'static str, error: &ChasError, journal: &Journal) {
         if error.kind == ChasErrorKind::IdentityConflict {
             let is_news = !std::mem::replace(&mut self.lock().status.identity_conflict, true);
             if is_news {
-                tracing::error!(
-                    error = %error.message,
-                    "node id is used by another node; no set from CHaS is applied; running containers \
-                     are unaffected; set a unique node.id on this node"
-                );
+                let conflict = Event::from(EventKind::IdentityConflict);
+                journal.record(conflict.saying(&error.message));
             }
         }
         if call == "poll" {
             self.lock().status.freshness.stale = true;
         }
-        self.record_call(Some((call, error)));
+        self.record_call(Some((call, error)), journal);
     }
 
-    fn record_call(&self, failed: Option<(&'static str, &ChasError)>) {
+    fn record_call(&self, failed: Option<(&'static str, &ChasError)>, journal: &Journal) {
         let reachable = failed.is_none_or(|(_, error)| !error.kind.is_unreachable());
         let error = failed.map(|(call, error)| format!("{call}: {}", error.message));
         let mut facts = self.lock();
         let status = &mut facts.status;
-        let changes = status.reachable != reachable || status.error.is_some() != error.is_some();
+        let changes = status.reachable != reachable
+            || status.error.is_some() != error.is_some()
+            || status.error.as_deref() == Some(NO_CALL);
         if status.reachable != reachable {
             status.since = SystemTime::now();
         }
-        (status.reachable, status.error) = (reachable, error);
+        (status.reachable, status.error) = (reachable, error.clone());
         drop(facts);
-        match failed {
-            Some((call, error)) if changes => log_lost(call, error),
-            Some((call, error)) => tracing::debug!(call, %error, "CHaS call failed"),
-            None if changes => tracing::info!("CHaS connected"),
+        match error {
+            Some(error) if changes => {
+                journal.record(Event::from(EventKind::LinkLost).saying(error));
+            }
+            Some(error) => tracing::debug!(%error, "CHaS call failed"),
+            None if changes => journal.record(EventKind::LinkReached),
             None => {}
         }
-    }
-}
-
-fn log_lost(call: &str, error: &ChasError) {
-    if error.kind.is_unreachable() {
-        tracing::warn!(
-            call,
-            %error,
-            "CHaS unreachable; running containers are unaffected; retrying"
-        );
-    } else {
-        tracing::warn!(
-            call,
-            %error,
-            "CHaS call failed; running containers are unaffected; retrying"
-        );
     }
 }

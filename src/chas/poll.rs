@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use state::event::{Event, EventKind};
 use state::ownership::SetOutcome;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -111,7 +112,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             match polled {
                 Ok(reply) => {
                     wait.record_answer();
-                    self.state.record_success();
+                    self.state.record_success(&self.journal);
                     let was_news = next == NextPoll::AfterNews;
                     next = self
                         .digest_reply(reply, &last, was_news, poll_wait.is_zero())
@@ -144,7 +145,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         match reply {
             PollReply::Unchanged { waited } => {
                 self.state.record_fresh();
-                self.metrics.polled("unchanged");
+                self.poll_ended("unchanged");
                 match waited {
                     true => NextPoll::Waited,
                     false if had_no_wait => NextPoll::AfterNews,
@@ -179,9 +180,9 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         if error.kind == ChasErrorKind::InvalidResponse {
             self.reject_set("bad_desired_state", &error.message);
         } else {
-            self.metrics.polled(error.kind.as_str());
+            self.poll_ended(error.kind.as_str());
         }
-        self.state.record_error("poll", error);
+        self.state.record_error("poll", error, &self.journal);
         if matches!(
             error.kind,
             ChasErrorKind::NodeUnknown | ChasErrorKind::IdentityConflict
@@ -257,11 +258,10 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 false
             }
             Ok(outcome) => {
-                self.metrics
-                    .polled(if outcome.stale { "unchanged" } else { "taken" });
+                self.poll_ended(if outcome.stale { "unchanged" } else { "taken" });
                 self.state.record_fresh();
                 if !outcome.stale {
-                    log_outcome(&outcome, generation);
+                    self.set_applied(&outcome, generation);
                 }
                 true
             }
@@ -275,14 +275,30 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
 
     /// Records that an answer is not applied; the set that was applied before stays in force.
     fn reject_set(&self, code: &'static str, message: &str) {
-        self.metrics.polled(code);
+        self.poll_ended(code);
         if self.state.record_set_error(code, message) {
-            tracing::warn!(
-                code,
-                error = message,
-                "set from CHaS rejected; the last applied set stays in force"
-            );
+            let rejected = Event::from(EventKind::SetRejected { code });
+            self.journal.record(rejected.saying(message));
             self.state.report_now();
+        }
+    }
+
+    fn poll_ended(&self, result: &'static str) {
+        self.journal.record(EventKind::PollEnded { result });
+    }
+
+    /// Records that a set was applied, and the part of it that waits for a confirmation.
+    fn set_applied(&self, outcome: &SetOutcome, generation: u64) {
+        self.journal.record(EventKind::SetApplied {
+            generation,
+            changed: outcome.changed.len(),
+            conflicts: outcome.conflicts.len(),
+            rejected: outcome.rejected.len(),
+        });
+        if let Some(unconfirmed) = &outcome.unconfirmed {
+            let names = unconfirmed.names().map(ToString::to_string).collect();
+            self.journal
+                .record(EventKind::SetUnconfirmed { generation, names });
         }
     }
 }
@@ -291,31 +307,4 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
 async fn news_announced(wanted: &mut watch::Receiver<()>) {
     let _never_ends = wanted.changed().await;
     tokio::time::sleep(NEWS_GRACE).await;
-}
-
-fn log_outcome(outcome: &SetOutcome, generation: u64) {
-    let SetOutcome {
-        changed,
-        conflicts,
-        rejected,
-        unconfirmed: held,
-        ..
-    } = outcome;
-    tracing::info!(
-        generation,
-        changed = changed.len(),
-        conflicts = conflicts.len(),
-        rejected = rejected.len(),
-        "applied desired state from CHaS"
-    );
-    if let Some(unconfirmed) = held {
-        let names: Vec<_> = unconfirmed.names().map(|name| name.as_str()).collect();
-        tracing::warn!(
-            generation,
-            count = names.len(),
-            names = names.join(" "),
-            "prune awaits confirmation: the set from CHaS would remove many containers at once; \
-             to allow it, run: chas-node-agent confirm"
-        );
-    }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use state::event::EventKind;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -67,7 +68,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 }
                 Err(error) => {
                     progress.acknowledged = None;
-                    self.state.record_error("report", &error);
+                    self.state.record_error("report", &error, &self.journal);
                     if error.requires_registration(progress.attempts) {
                         return;
                     }
@@ -85,9 +86,11 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         let (report, at) = (self.node.report(), Instant::now());
         let is_full = !self.state.keeps_reports() || acknowledged != Some(&report.content);
         let result = self.client.report(&report, is_full).await;
-        self.metrics.reported(match &result {
-            Ok(_) => "taken",
-            Err(error) => error.kind.as_str(),
+        self.journal.record(EventKind::ReportEnded {
+            result: match &result {
+                Ok(_) => "taken",
+                Err(error) => error.kind.as_str(),
+            },
         });
         let sent = SentReport {
             report,
@@ -106,7 +109,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         let content = &sent.report.content;
         progress.attempts = 0;
         progress.acknowledged = (!reply.send_all).then(|| content.clone());
-        self.state.record_success();
+        self.state.record_success(&self.journal);
         match reply.confirms(content) {
             Some(true) => self.state.record_up_to_date(),
             Some(false) => self.state.poll_now(),

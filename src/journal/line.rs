@@ -81,7 +81,7 @@ fn exhausted(container: &str) {
 fn link_lost(error: &str) {
     warn!(
         %error,
-        "CHaS unreachable; running containers are unaffected; retrying"
+        "link to CHaS lost; running containers are unaffected; retrying"
     );
 }
 

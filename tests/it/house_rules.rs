@@ -52,7 +52,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("api", &["config", "logs", "metrics", "monitor", "view"]),
     ("view", &["monitor"]),
-    ("chas", &["backoff", "cause", "config", "lookup", "metrics"]),
+    (
+        "chas",
+        &["backoff", "cause", "config", "journal", "lock", "lookup"],
+    ),
     ("cli", &["config"]),
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),

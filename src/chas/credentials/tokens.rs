@@ -10,8 +10,9 @@ use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{CredentialsError, lock, read};
+use super::{CredentialsError, read};
 use crate::config::{ChasSection, Secret};
+use crate::lock::lock;
 
 /// Tokens for one server.
 #[derive(Debug)]

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::{CredentialsError, lock, read};
+use super::{CredentialsError, read};
 use crate::config::ChasSection;
+use crate::lock::lock;
 use crate::lookup::Lookup;
 
 /// Timeout of the connection to a name server or host.

@@ -37,6 +37,34 @@ async fn what_is_away_is_tried_a_few_times_a_minute_and_first_of_all_reported_to
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_loss_is_told_once_also_at_the_very_start_and_so_is_the_return() {
+    let running = start(Server {
+        holds: true,
+        ..Server::default()
+    });
+    running.server.fail("all", ChasErrorKind::Unreachable);
+    pass(300).await;
+    assert_eq!(running.told(), ["link_lost"]);
+    let lost = &running.journal.after(0)[0].event;
+    assert_eq!(lost.message.as_deref(), Some("register: as told"));
+    running.server.recover();
+    pass(120).await;
+    running.server.fail("all", ChasErrorKind::IdentityConflict);
+    running.server.changed.notify_waiters();
+    pass(300).await;
+    assert_eq!(
+        running.told()[1..],
+        [
+            "node_registered",
+            "link_reached",
+            "set_applied",
+            "identity_conflict",
+            "link_lost"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn each_fault_has_its_own_pace_and_consequence() {
     for (kind, polls, registers) in [
         (ChasErrorKind::Unauthorized, 4..=40, 0),
@@ -105,6 +133,9 @@ async fn a_set_that_cannot_be_stored_is_said_and_asked_for_again() {
         (error.code, error.message.as_str()),
         ("not_stored", "the disk is full")
     );
+    let told = running.told();
+    let rejected = told.iter().filter(|kind| **kind == "set_rejected");
+    assert_eq!(rejected.count(), 1, "{told:?}");
     *running.node.stores.lock().unwrap() = true;
     pass(60).await;
     assert_eq!(

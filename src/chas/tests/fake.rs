@@ -19,7 +19,7 @@ use crate::chas::wire::{
     SetFreshness, SetReply, SupportedSchemas, Vitals,
 };
 use crate::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 
 /// A server that answers as a test tells it, and records its calls.
 #[derive(Default)]
@@ -308,8 +308,20 @@ pub(super) struct Running {
     pub(super) node: Arc<Bare>,
     pub(super) server: Arc<Server>,
     pub(super) state: Arc<LinkState>,
+    pub(super) journal: Journal,
     pub(super) stop: CancellationToken,
     pub(super) tracker: TaskTracker,
+}
+
+impl Running {
+    /// Kinds of the events so far.
+    pub(super) fn told(&self) -> Vec<&'static str> {
+        let entries = self.journal.after(0);
+        entries
+            .iter()
+            .map(|entry| entry.event.kind.as_str())
+            .collect()
+    }
 }
 
 impl Drop for Running {
@@ -323,8 +335,8 @@ pub(super) fn join(
     node: &Arc<Bare>,
     stop: &CancellationToken,
     tracker: &TaskTracker,
-) -> Arc<LinkState> {
-    let state = Arc::new(LinkState::default());
+) -> (Arc<LinkState>, Journal) {
+    let (state, journal) = (Arc::new(LinkState::default()), Journal::default());
     let settings = LinkSettings {
         boot_id: "b".to_owned(),
         health_interval: Duration::from_secs(30),
@@ -334,10 +346,10 @@ pub(super) fn join(
         Line(Arc::clone(server)),
         settings,
         Arc::clone(&state),
-        Metrics::new(),
+        journal.clone(),
     );
     tracker.spawn(link.run(stop.clone()));
-    state
+    (state, journal)
 }
 
 pub(super) fn start(server: Server) -> Running {
@@ -348,11 +360,12 @@ pub(super) fn start(server: Server) -> Running {
         TaskTracker::new(),
     );
     server.generation.store(1, Ordering::Relaxed);
-    let state = join(&server, &node, &stop, &tracker);
+    let (state, journal) = join(&server, &node, &stop, &tracker);
     Running {
         node,
         server,
         state,
+        journal,
         stop,
         tracker,
     }
