@@ -271,7 +271,8 @@ impl<R: Runtime> Reconciler<R> {
             }
             Err(error) => {
                 let failed = Event::from(EventKind::RebuildFailed).because(Reason::DiskFull);
-                self.journal.record(failed.saying(turn::full_text(&error)));
+                self.journal
+                    .record(failed.saying(crate::cause::all(&error)));
             }
         }
     }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
 use super::execute::Undone;
+use crate::cause;
 use crate::runtime::{Runtime, RuntimeError};
 
 /// How long a turn that ran out of steps, or found the runtime unreachable, waits.
@@ -243,7 +244,7 @@ impl<R: Runtime> Reconciler<R> {
                 retry_after,
             })) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
-            Undone::Store(error) => (reason_of(&error), full_text(&error), None),
+            Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
         let retry_in = self.board.update(subject.id, |known| {
             let attempts = known.history.attempts;
@@ -277,17 +278,6 @@ fn reason_of(error: &StoreError) -> Reason {
     } else {
         Reason::StateUnwritable
     }
-}
-
-/// An error and what caused it, once each.
-pub(super) fn full_text(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -61,7 +61,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("journal", &["lock", "metrics"]),
     (
         "reconcile",
-        &["backoff", "journal", "lock", "runtime", "writer"],
+        &["backoff", "cause", "journal", "lock", "runtime", "writer"],
     ),
     ("writer", &["journal", "lock", "metrics"]),
     (
@@ -69,7 +69,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["backoff", "lock", "logs", "network", "oci", "registry"],
     ),
     ("network", &["cause", "lock"]),
-    ("registry", &["backoff", "cause", "lookup"]),
+    ("registry", &["backoff", "cause", "lock", "lookup"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

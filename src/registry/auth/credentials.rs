@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
+
+use crate::lock::lock;
 
 /// A larger file is not read: a thousand registries need a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -57,7 +59,7 @@ impl CredentialsFile {
     /// Credentials for a registry, named as in image references; the file is read again if it
     /// changed.
     pub(crate) fn of(&self, registry: &str) -> RegistryCredentials {
-        let mut contents = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = lock(&self.read);
         if let Some(file) = &self.file {
             contents.refresh(file);
         }

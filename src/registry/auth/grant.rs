@@ -2,7 +2,7 @@
 //! renewed here.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderValue};
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::challenge::Challenge;
 use super::credentials::{CredentialsFile, RegistryCredentials};
+use crate::lock::lock;
 use crate::registry::fault::RegistryError;
 use crate::registry::http::{self, Http};
 
@@ -66,7 +67,7 @@ impl Grants {
     /// `Authorization` that opened the repository before, if it is still good.
     pub(crate) fn kept(&self, image: &ImageReference) -> Option<HeaderValue> {
         let edition = self.credentials.of(image.registry()).edition;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         kept.retain(|_, grant| grant.until.is_none_or(|until| until > Instant::now()));
         let grant = kept
             .get(&key(image))
@@ -106,7 +107,7 @@ impl Grants {
             until,
             edition: known.edition,
         };
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = lock(&self.kept);
         if kept.len() >= GRANTS_MAX {
             kept.clear();
         }
@@ -116,10 +117,7 @@ impl Grants {
 
     /// Error for a registry that refuses the grant as well.
     pub(crate) fn refused(&self, image: &ImageReference) -> RegistryError {
-        self.kept
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&key(image));
+        lock(&self.kept).remove(&key(image));
         unauthorized(image, &self.credentials.of(image.registry()))
     }
 }
