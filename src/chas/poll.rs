@@ -33,11 +33,11 @@ const REPORT_ATTEMPT: Duration = Duration::from_secs(90);
 /// The timing of the next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NextPoll {
-    /// Soon, after news: the poll with the new tag shows whether CHaS keeps polls open.
+    /// Poll soon, after news: the poll with the new tag shows whether CHaS keeps polls open.
     AfterNews,
-    /// At once: CHaS keeps it open while nothing is new.
+    /// Poll at once: CHaS keeps it open while nothing is new.
     Waited,
-    /// After an interval.
+    /// Poll after an interval.
     Paced,
 }
 
@@ -287,7 +287,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
     }
 }
 
-/// Another call said that CHaS lists another set, and the waited poll did not bring it in time.
+/// The error for a waited poll that timed out, though another call announced a new set.
 async fn news_announced(wanted: &mut watch::Receiver<()>) {
     let _never_ends = wanted.changed().await;
     tokio::time::sleep(NEWS_GRACE).await;
@@ -298,7 +298,7 @@ fn log_outcome(outcome: &SetOutcome, generation: u64) {
         changed,
         conflicts,
         rejected,
-        unconfirmed: held,
+        unconfirmed,
         ..
     } = outcome;
     tracing::info!(
@@ -308,7 +308,7 @@ fn log_outcome(outcome: &SetOutcome, generation: u64) {
         rejected = rejected.len(),
         "applied desired state from CHaS"
     );
-    if let Some(unconfirmed) = held {
+    if let Some(unconfirmed) = unconfirmed {
         let names: Vec<_> = unconfirmed.names().map(|name| name.as_str()).collect();
         tracing::warn!(
             generation,
