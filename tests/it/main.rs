@@ -16,6 +16,7 @@ mod contract;
 
 #[cfg(test)]
 mod house_rules;
+mod house_words;
 
 #[cfg(test)]
 mod node;
