@@ -26,6 +26,7 @@ use crate::reconcile::{Clock, Handle, Reconciler};
 use crate::registry::RegistryConfig;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
+use crate::runtime::node::{ContainerLogs, NodeRuntime};
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown};
 
@@ -59,10 +60,13 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     served
 }
 
+/// Runtime of this agent.
+type AgentRuntime = NodeRuntime<Containerd, BridgeNetwork>;
+
 /// Every room, built and not yet started.
 struct Rooms {
     network: Arc<BridgeNetwork>,
-    reconciler: Reconciler<Containerd>,
+    reconciler: Reconciler<AgentRuntime>,
     handle: Handle,
     writer: Writer,
     monitor: Arc<Monitor>,
@@ -75,7 +79,7 @@ impl Rooms {
     async fn build(config: &Config, tracker: &TaskTracker) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
         let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
-        let runtime = Arc::new(containerd(config, Arc::clone(&network))?);
+        let runtime = Arc::new(node_runtime(config, Arc::clone(&network))?);
         let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
         let (clock, metrics) = (Clock::start(), Metrics::new());
@@ -157,7 +161,7 @@ async fn serve(
 /// Sets up the network and reconciles. The network comes first, since a container cannot start without; until it is set up,
 /// the error is logged and running containers are left alone.
 async fn begin(
-    reconciler: Reconciler<Containerd>,
+    reconciler: Reconciler<AgentRuntime>,
     network: Arc<BridgeNetwork>,
     stop: CancellationToken,
     tracker: TaskTracker,
@@ -257,7 +261,7 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     Ok(store)
 }
 
-fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Containerd> {
+fn node_runtime(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<AgentRuntime> {
     let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
     let registry = RegistryConfig {
         insecure: config.registry.insecure.clone(),
@@ -272,10 +276,14 @@ fn containerd(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<Co
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
-        logs_dir: logs_dir(config),
-        executable,
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
     };
-    Containerd::new(settings, client, network, images).context("the host's facts cannot be read")
+    let engine =
+        Containerd::new(settings, client, images).context("the host's facts cannot be read")?;
+    let logs = ContainerLogs {
+        dir: logs_dir(config),
+        executable,
+    };
+    Ok(NodeRuntime::new(engine, network, logs))
 }

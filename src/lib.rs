@@ -1,52 +1,142 @@
-//! The agent that keeps a node's containers running: the desired state is on disk, the running containers are in containerd,
-//! and the agent takes the steps between, for ever.
+//! The agent that keeps a node's containers running. The desired state is on disk, the running
+//! containers are in containerd, and the agent takes the steps between, for ever.
 //!
 //! ```text
-//!  CHaS <--poll, report--> chas --+
+//! CHaS <-- poll, report -- chas --+
 //!                                 v
-//!  HTTP <----------------> api --> node --> state::Store --wake--> reconcile --step--> runtime::containerd --> containerd
-//!                                   ^                                |   ^                 |    |    |
-//!                                   +---- view <------ board --------+   +---- events -----+  network logs (the logger)
+//! HTTP <------------------ api -> node --> writer --> state::store
+//!                                 ^   |
+//!                                 |   +--- wake --> reconcile -- step --> runtime --> containerd
+//!                                 |                 |       ^             |     |
+//!                   view <----- board <-------------+       +--- look ----+     +--> network, logs
 //! ```
 //!
-//! # Who decides what
+//! `writer` and `reconcile` tell the journal their events: log line, counter, ring.
 //!
-//! [`state::plan`] says *what* the next step for a container is: a pure function of its record, one look and the time.
-//! [`reconcile::queue`] says *when* a container has its turn. [`runtime`] says *how* a step is done. Every step may be
-//! repeated, and every state that a crash can leave is one that a look can see; so there is no recovery, only another look.
+//! # Rules: the crate `state`
 //!
-//! # What is not known where
+//! It knows no containerd, no HTTP, no executor and no clock. All of it is pure, but for the store.
 //!
-//! - [`api`] cannot start a container. It changes what is desired through [`api::NodeApi`], and renders [`view`], the read
-//!   model, as JSON.
-//! - [`chas`] cannot either: it is to CHaS what [`api`] is to whoever pushes, and on no way of the reconciler. The unconfirmed
-//!   part of a set is [`state::guard`]'s.
-//! - `node` answers both, from the store and the reconciler's board; neither knows of the other.
-//! - [`reconcile`] knows no containerd: only the trait [`runtime::Runtime`]. It never reads why it was woken.
-//! - [`network`] and [`logs`] know no containerd, and not each other. [`registry`] (where images come
-//!   from) and [`oci`] (the spec of a container) know neither of them, and no runtime.
-//! - Nothing outside [`runtime::containerd`] names a gRPC type, nothing outside [`config`] reads the environment, nothing
-//!   outside [`api::error`] makes a failure into a status code, nothing but `main` ends the process.
-//! - No decision uses the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
-//! - [`metrics`] knows nothing of ours: whoever counts names what it counted, in words of closed sets.
-//! - [`journal`] takes each fact once ([`state::event`]), and is the only one to log, count and keep it.
-//! - Only [`agent`] knows everything: it builds the rooms, starts them, and stops them in order. No container is stopped
-//!   when the agent is.
+//! - [`state::spec`]: what was asked for one container; a file for each section of a deploy body.
+//! - [`state::desired`]: the records and marks as they are stored. No rules.
+//! - [`state::ownership`]: whether a push or CHaS may make a change, and who wins. No files.
+//! - [`state::guard`]: whether a set ends or changes too much without a confirmation.
+//! - [`state::assign`]: address and host ports of a container; asks the network what is free.
+//! - [`state::phase`]: the one verdict from record, look and history. It knows no time.
+//! - [`state::plan`]: the next step for that verdict, and the plan a person reads: one function.
+//! - [`state::status`]: the word, reason and next attempt that people see.
+//! - [`state::history`]: exits, failures and the backoff of a container. Time is an argument.
+//! - [`state::event`], [`state::failure`], [`state::reason`]: facts, failed steps, their codes.
+//! - [`state::store`]: writes the desired state to disk, each change in one transaction.
 //!
-//! `tests/it/house_rules.rs` holds these directions.
+//! # Rooms of the agent, from the ground up
 //!
-//! # What is written first
+//! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
-//! Persist, then publish, then act, then answer: a deploy is synced to disk by [`state::store`] before the reconciler or
-//! the caller hears of it. [`writer`] is the only way there for async code. In containerd, a container is made before
-//! its snapshot and task, and deleted after them.
+//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, [`lookup`] (names to addresses),
+//!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] (signals): know nobody.
+//! - [`config`]: flags, environment, file. The only room that reads the environment.
+//! - [`metrics`]: counters. It knows none of the things that it counts.
+//! - [`journal`]: takes each event once; logs, counts and keeps it. It acts on none.
+//! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
+//! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
+//!   It knows no containerd, and what it assigned only the store remembers.
+//! - [`registry`]: manifests and blobs over HTTP. It stores nothing and knows no runtime.
+//! - [`oci`]: the OCI spec of a container, pure. It knows no containerd.
+//! - [`runtime`]: the trait [`runtime::Runtime`], which is all that the reconciler sees.
+//!   [`runtime::containerd`] stands in layers, each of which looks only down: `rpc` (a file for
+//!   each service; alone names tonic), `image` and `shim`, `instance`, and the node's runtime,
+//!   which joins them with network and logs. It never decides that a container should run.
+//! - [`writer`]: the only way to the store for async code. It does not know what a change means.
+//! - [`reconcile`]: [`reconcile::queue`] says *when*, `turn` looks, decides and acts, `board` shows
+//!   all that is known, `liveness` says whether turns advance. It never learns why it was woken.
+//! - [`view`]: the read model, plain data. The others render it.
+//! - [`api`]: the HTTP interface, behind [`api::NodeApi`]. [`api::error`] alone makes a failure a
+//!   status code. It cannot start a container: it changes what is desired.
+//! - [`chas`]: the link to CHaS, behind [`chas::LinkNode`]. It cannot start a container either,
+//!   and no container waits for it.
+//! - `node`: answers both, from the store, the board and the journal. It reaches no runtime.
+//! - [`cli`], [`operator`], [`telemetry`]: command line, `confirm` over the API, the agent's log.
+//! - [`agent`]: the only wiring. It builds the rooms, starts them, and stops them in order; no
+//!   container is stopped when the agent is. Only `main` ends the process.
 //!
-//! # What is written three times
+//! # One deploy, from push to running
 //!
-//! sled holds the desired state; two checksummed files beside it hold it again, a tenth of a second later; and the labels of
-//! each container in containerd hold its record a third time. A start takes the newest copy that is intact, quarantines the
-//! rest, and says what it lost. As long as something may be missing ([`state::desired::set::Adoption`]) nothing counts as
-//! unwanted, so no loss of the agent's files stops a container.
+//! 1. `api` reads the body; [`state::spec::parse`] checks it, and tells every fault at once.
+//! 2. `node` hands the change to `writer`, [`state::store`] to `ownership` and `assign`; the
+//!    record is synced to disk. Inside of that write the container is woken; then the caller hears.
+//! 3. `queue` gives the container a turn. The turn looks ([`runtime::Runtime::observe`]) and notes
+//!    the look in the history; [`state::plan::decide`] makes a phase of them, and a step of that.
+//! 4. The turn does the step (`pull`: registry, content, snapshots; `launch`: network, container,
+//!    task), tells the journal and the board, and looks again, until it is settled or has to wait.
+//!
+//! So the order is: persist, publish, act, answer. Every step may be repeated, and a look sees
+//! every state that a crash can leave: there is no recovery, only another look. No decision uses
+//! the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
+//!
+//! The desired state is written three times: in sled, in two checksummed files beside it, and in
+//! the labels of the containers. A start takes the newest intact copy. While records may be
+//! missing ([`state::desired::set::Adoption`]) nothing counts as unwanted.
+//!
+//! # Where to add a thing
+//!
+//! - A field of a body: its section in `state/src/spec`, both halves of `spec/body.rs`, a default
+//!   that is left out of the stored form, and a golden file in `state/tests/formats`.
+//! - A step: [`state::plan::Step`] (and a [`state::phase::Stage`] that leads to it), its effect in
+//!   `plan/ahead.rs`, its execution in `reconcile/execute.rs` by a call of [`runtime::Runtime`].
+//! - A reason: `state/src/reason.rs`, the table in `README.md`, a test in `tests/real/reasons`.
+//! - A route: the router in `src/api.rs`, a handler below `api`, a call of [`api::NodeApi`] that
+//!   `node` answers with a type of [`view`].
+//! - An event: [`state::event::EventKind`], its line in `journal/line.rs`, its count in `count.rs`.
+//! - A network driver: a room below `network` with [`network::NetworkDriver`], chosen in [`agent`];
+//!   `runtime::containerd` still names the bridge and is to become generic.
+//! - A configuration key: the table in `config/keys.rs`, which makes parser, help and check.
+//!
+//! # Words: one word, one thing
+//!
+//! - **desired** ([`state::desired::set::Desired`]): everything that the node was asked to run.
+//! - **spec** ([`state::spec::Spec`]): what was asked for one container, without its name.
+//! - **record** ([`state::desired::Record`]): the store's entry of one container.
+//! - **unreadable record**: one of another version; its container runs on and cannot be changed.
+//! - **mark** ([`state::desired::marks::Mark`]): a stored fact that is no record.
+//! - **managed**: a container with the agent's labels. **Unmanaged**: one without, never touched.
+//! - **owner** ([`state::desired::Owner`]): push or CHaS, whoever may change the container.
+//! - **generation**: the count of accepted changes of one spec. CHaS counts its sets so too.
+//! - **revision**: the caller's own number for a spec. **seq**: the store's counter of changes.
+//! - **instance** ([`state::id::InstanceName`]): a generation in containerd, `<id>-<generation>`.
+//! - **container**, **task**, **snapshot**: containerd's entry, running process and file system.
+//! - **reference**, **digest**: the name of an image as written, and the hash of its content.
+//! - **pull**: to fetch an image; nothing else is pulled.
+//! - **seen** ([`state::observed::Seen`]): what one look found of a container.
+//! - **history** ([`state::history::History`]): exits, failed attempts and backoff of a container.
+//! - **backoff** ([`state::history::Backoff`]): the wait in force, with its cause and `retry_at`.
+//! - **goal**, **stage**, **phase** ([`state::phase::Phase`]): where to, how far, the verdict.
+//! - **step** ([`state::plan::Step`]): one thing to do. **Plan**: the steps ahead.
+//! - **turn**: the steps of one container, one after the other. **Resync**: a look at everything.
+//! - **settled**: nothing to do for a container. **Converged**: for the node.
+//! - **status**, **condition** ([`state::status::Condition`]): one word; the word with its reason.
+//! - **reason** ([`state::reason::Reason`]): a code of a closed set, with meaning and remedy.
+//! - **failure** ([`state::failure::Failure`]): reason and message of a failed step.
+//! - **event** ([`state::event::Event`]): one fact of a closed set.
+//! - **set** ([`state::ownership::ChasSet`]): the containers that CHaS lists for the node.
+//! - **poll**: to ask CHaS for the set. **Wait**: how long CHaS may keep the poll open.
+//! - **apply**: to take a set in; [`state::desired::applied::AppliedSet`] is the last one.
+//! - **epoch**: one life of CHaS's database; generations of two epochs cannot be compared.
+//! - **unconfirmed** ([`state::desired::applied::Unconfirmed`]): of a set, what the guard
+//!   lets wait for a confirmation.
+//! - **conflict**: push and CHaS differ about a name. **Rejected**: an entry that is not applied.
+//! - **suppressed**: stopped or deleted by an operator, until a newer set lists it.
+//! - **tombstone**: the mark of a pushed container that was deleted, until CHaS knows of it.
+//! - **cordon**: CHaS's order to start nothing new. **Link**: the node's connection to CHaS.
+//! - **register**, **report**: to tell CHaS that the node exists, and how it is.
+//! - **assignment** ([`state::desired::Assignment`]): address and host ports of a container.
+//! - **netns**: a network namespace of the kernel; **namespace** alone is containerd's.
+//! - **lease**: containerd's; keeps what a pull fetched from its garbage collector.
+//! - **leftover**: a thing in the runtime without a record; a **sweep** removes it.
+//! - **orphan**: an instance without a container. **Forget**: to drop a record, the last step.
+//! - **adoption**: taking in records from labels, after the store was rebuilt.
+//! - **quarantine**: the place of damaged files. **Logger**: the process that writes a log.
+//! - **grace**: the time between asking to stop and SIGKILL. **Deadline**: a point in time.
 
 #![cfg_attr(
     test,
@@ -57,34 +147,26 @@
 )]
 
 pub mod agent;
-
-pub mod reconcile;
-pub mod runtime;
-
-pub mod network;
-
-pub mod oci;
-pub mod registry;
-
-pub mod logs;
-
 pub mod api;
-
-pub mod chas;
-
-pub mod cli;
-pub mod config;
-
 pub mod backoff;
 pub mod cause;
+pub mod chas;
+pub mod cli;
+pub mod config;
 pub mod journal;
 mod lock;
+pub mod logs;
 pub mod lookup;
 pub mod metrics;
 pub mod monitor;
+pub mod network;
 mod node;
 pub mod notify;
+pub mod oci;
 pub mod operator;
+pub mod reconcile;
+pub mod registry;
+pub mod runtime;
 pub mod shutdown;
 pub mod telemetry;
 pub mod view;

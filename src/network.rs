@@ -11,12 +11,14 @@
 //! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
 //! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use state::assign::HostNetwork;
 use state::desired::Assignment;
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 
 pub mod bridge;
 mod directory;
@@ -67,7 +69,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
         assignment: &Assignment,
     ) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    /// Connects an instance and publishes its host ports, side by side.
+    /// Connects an instance and publishes its host ports.
     ///
     /// # Errors
     /// [`NetworkError::PortTaken`], else [`NetworkError::Failed`].
@@ -78,17 +80,15 @@ pub trait NetworkDriver: HostNetwork + 'static {
         assignment: &Assignment,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
         async move {
-            // Connecting begins first: a repair that comes between spares the instance's ports.
-            let (connected, published) = tokio::join!(
-                self.connect(instance, hostname, assignment),
-                self.publish(instance, assignment)
-            );
-            published.and(connected)
+            let attached = self.connect(instance, hostname, assignment).await?;
+            let assignment = assignment.at(attached.address);
+            self.publish(instance, &assignment).await?;
+            Ok(attached)
         }
     }
 
-    /// Answer of [`connect`](Self::connect), known before there is anything at these paths.
-    fn paths(&self, instance: InstanceName) -> Attached;
+    /// Paths of [`connect`](Self::connect)'s answer, known before there is anything at them.
+    fn paths(&self, instance: InstanceName) -> NetworkPaths;
 
     /// Removes an instance's host ports, netns and files. Idempotent; the kernel ends the netns
     /// soon after.
@@ -105,6 +105,8 @@ pub trait NetworkDriver: HostNetwork + 'static {
     /// Compares the whole network with `wanted`, repairs every difference, and removes leftovers.
     /// `wanted` is every assigned instance; those without a netns get no host ports.
     ///
+    /// Nothing of the containers in `untouched` is changed, made or removed: their place is not known.
+    ///
     /// Answers one line for each repaired or removed thing. Things that are not the agent's are
     /// never touched. An instance that was connected within the last minute counts as wanted: the
     /// caller's list may be older than the instance.
@@ -114,6 +116,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn repair(
         &self,
         wanted: &[AssignedInstance],
+        untouched: &BTreeSet<ContainerId>,
     ) -> impl Future<Output = Result<Vec<String>, NetworkError>> + Send;
 
     /// Removes the whole network of this agent. For good, or for tests.
@@ -129,9 +132,18 @@ pub trait NetworkDriver: HostNetwork + 'static {
 /// Instance with the name of its container and its place on the network.
 pub type AssignedInstance = (InstanceName, ContainerName, Assignment);
 
-/// Paths that a container needs from its network.
+/// Instance's place on the network, as its driver answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
+    /// Address of the container, which the caller stores if it is another than before.
+    pub address: Ipv4Addr,
+    /// Paths for the container.
+    pub paths: NetworkPaths,
+}
+
+/// Paths that a container needs from its network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkPaths {
     /// File for the OCI spec's network namespace.
     pub netns: PathBuf,
     /// File to mount on `/etc/resolv.conf`.

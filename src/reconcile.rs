@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::desired::Record;
 use state::event::{Event, EventKind};
 use state::id::ContainerId;
 use state::phase::Phase;
@@ -17,7 +16,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff;
 use crate::journal::Journal;
-use crate::runtime::{Runtime, RuntimeEvent};
+use crate::runtime::{Runtime, RuntimeEvent, WantedRecords};
 use crate::writer::Writer;
 use liveness::Liveness;
 use queue::Queue;
@@ -229,10 +228,12 @@ impl<R: Runtime> Reconciler<R> {
             self.queue.wake(id);
         }
         self.board.changed();
-        // What a record asks for that is not understood cannot be told from a leftover.
-        if is_whole && desired.unreadable_count() == 0 {
-            self.sweep(desired.records().map(|record| (**record).clone()).collect())
-                .await;
+        if is_whole {
+            self.sweep(&WantedRecords {
+                records: desired.records().map(|record| (**record).clone()).collect(),
+                unreadable: desired.unreadable_ids(),
+            })
+            .await;
         }
         true
     }
@@ -275,8 +276,8 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
-    async fn sweep(&self, wanted: Vec<Record>) {
-        match self.runtime.sweep(&wanted).await {
+    async fn sweep(&self, wanted: &WantedRecords) {
+        match self.runtime.sweep(wanted).await {
             Ok(swept) if swept.removed.is_empty() => {}
             Ok(swept) => self.journal.record(EventKind::LeftoversSwept {
                 removed: swept.removed.into_iter().collect(),

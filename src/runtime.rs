@@ -1,10 +1,12 @@
 //! Container runtime as the reconciler sees it. Each call is idempotent: a step that is done
 //! already is not an error.
 //!
-//! `containerd` is the runtime of a node. Nothing outside it names a gRPC type.
+//! `node` is the runtime of a node: it puts network and logs beside an `engine`. `containerd` is that
+//! engine; nothing outside it names a gRPC type.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -20,7 +22,9 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 pub mod containerd;
+pub(crate) mod engine;
 pub mod memory;
+pub(crate) mod node;
 
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
@@ -56,13 +60,19 @@ pub trait Runtime: Send + Sync + 'static {
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
     /// starts it.
     ///
+    /// Answers the container's address, which the caller stores if it is another than before;
+    /// `None` if the task ran already.
+    ///
     /// Must not be dropped before it ends (a cancelled task creation leaves a process that
     /// containerd does not know).
     ///
     /// # Errors
     /// [`RuntimeError::ImageLost`] if the image `record.image_digest` names is not on the node (any
     /// more).
-    fn launch(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    fn launch(
+        &self,
+        record: &Record,
+    ) -> impl Future<Output = Result<Option<Ipv4Addr>, RuntimeError>> + Send;
 
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
     fn stop(
@@ -85,9 +95,11 @@ pub trait Runtime: Send + Sync + 'static {
     -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Removes leftovers: snapshots, netns, leases, processes, log files and images that belong to
-    /// no instance; and repairs the network by what is assigned. `wanted` is everything desired,
-    /// including what is being removed.
-    fn sweep(&self, wanted: &[Record]) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
+    /// no instance; and repairs the network by what is assigned.
+    fn sweep(
+        &self,
+        wanted: &WantedRecords,
+    ) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
 
     /// Tells `events` which containers to look at again, for ever; reconnects by itself.
     fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;
@@ -108,6 +120,24 @@ impl StopOrder {
         signal: None,
         grace: Duration::ZERO,
     };
+}
+
+/// Everything desired, as a sweep is told of it.
+#[derive(Clone, Debug, Default)]
+pub struct WantedRecords {
+    /// Records, also those whose containers are being removed.
+    pub records: Vec<Record>,
+    /// Containers whose records this agent cannot read. Nothing of theirs is known to be a leftover,
+    /// so all of it is left as it is.
+    pub unreadable: BTreeSet<ContainerId>,
+}
+
+impl WantedRecords {
+    /// Whether there is a record of the container, readable or not.
+    #[must_use]
+    pub fn names(&self, id: ContainerId) -> bool {
+        self.unreadable.contains(&id) || self.records.iter().any(|record| record.id == id)
+    }
 }
 
 /// Complete look at the runtime.

@@ -9,12 +9,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use state::assign::{AssignError, HostNetwork};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::RwLock;
@@ -22,7 +22,10 @@ use tokio::time::Instant;
 
 use super::directory::HostsDirectory;
 use super::threads::{block_on, blocking, on_own_thread};
-use super::{AssignedInstance, Attached, NetworkDriver, NetworkError, Part, listeners, netns};
+use super::{
+    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkPaths, Part, listeners, netns,
+};
+use crate::lock::lock;
 use device::BridgeDevice;
 use ports::HostPorts;
 use veth::VethPair;
@@ -174,7 +177,7 @@ impl BridgeNetwork {
     }
 
     fn state(&self) -> MutexGuard<'_, BridgeState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Instances that are not wanted, but may be younger than the list that does not name them.
@@ -235,7 +238,10 @@ impl NetworkDriver for BridgeNetwork {
             self.hosts.write(instance)
         );
         connected.and(opened).and(written)?;
-        Ok(self.paths(instance))
+        Ok(Attached {
+            address,
+            paths: self.paths(instance),
+        })
     }
 
     async fn publish(
@@ -256,9 +262,9 @@ impl NetworkDriver for BridgeNetwork {
         Ok(())
     }
 
-    fn paths(&self, instance: InstanceName) -> Attached {
+    fn paths(&self, instance: InstanceName) -> NetworkPaths {
         let files = self.hosts.files(instance);
-        Attached {
+        NetworkPaths {
             netns: self.netns(instance),
             resolv_conf: files.resolv_conf(),
             hosts: files.hosts(),
@@ -280,8 +286,12 @@ impl NetworkDriver for BridgeNetwork {
             .and(self.hosts.remove_files(instance).await)
     }
 
-    async fn repair(&self, wanted: &[AssignedInstance]) -> Result<Vec<String>, NetworkError> {
-        self.repair_all(wanted).await
+    async fn repair(
+        &self,
+        wanted: &[AssignedInstance],
+        untouched: &BTreeSet<ContainerId>,
+    ) -> Result<Vec<String>, NetworkError> {
+        self.repair_all(wanted, untouched).await
     }
 
     async fn teardown(&self) -> Result<(), NetworkError> {

@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use state::id::{ContainerName, InstanceName};
 
 use super::hosts_files::{self, HostsFiles, Peers};
 use super::threads::blocking;
 use super::{NetworkError, Part};
+use crate::lock::lock;
 
 /// Instances on the network, and the directory that holds their hosts files.
 #[derive(Debug)]
@@ -148,7 +149,7 @@ impl HostsDirectory {
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.members)
     }
 }
 

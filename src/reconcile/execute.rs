@@ -102,12 +102,15 @@ impl<R: Runtime> Reconciler<R> {
                 .write(move |store| store.set_image_digest(id, generation, None))
                 .await?;
         }
-        launched?;
-        if record.restart_pending {
+        let known = record.assignment.address;
+        let address = launched?.or(known);
+        if record.restart_pending || address != known {
+            let note = move |record: &mut Record| {
+                record.restart_pending = false;
+                record.assignment.address = address;
+            };
             self.writer
-                .write(move |store| {
-                    store.note(id, generation, |record| record.restart_pending = false)
-                })
+                .write(move |store| store.note(id, generation, note))
                 .await?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! Runtime for fast tests of the reconciler: the shape of containerd, and none of its weight.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -231,7 +232,7 @@ impl Runtime for MemoryRuntime {
         Ok(digest)
     }
 
-    async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
+    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         self.begin(Call::Launch);
         tokio::time::sleep(LAUNCH).await;
         self.fault(Call::Launch)?;
@@ -242,7 +243,7 @@ impl Runtime for MemoryRuntime {
         }
         let instance = world.instances.entry(record.instance()).or_default();
         if matches!(instance.task, Task::Running { .. }) {
-            return Ok(());
+            return Ok(None);
         }
         *instance = Instance {
             task: Task::Running {
@@ -262,7 +263,7 @@ impl Runtime for MemoryRuntime {
             .count();
         world.most_tasks_of_one = world.most_tasks_of_one.max(tasks);
         tell(&world, record.id);
-        Ok(())
+        Ok(record.assignment.address)
     }
 
     async fn stop(&self, instance: InstanceName, _: &StopOrder) -> Result<(), RuntimeError> {
@@ -288,7 +289,7 @@ impl Runtime for MemoryRuntime {
         self.fault(Call::RemoveLogs)
     }
 
-    async fn sweep(&self, _: &[Record]) -> Result<Swept, RuntimeError> {
+    async fn sweep(&self, _: &crate::runtime::WantedRecords) -> Result<Swept, RuntimeError> {
         Ok(Swept::default())
     }
 

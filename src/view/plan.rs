@@ -14,7 +14,7 @@ use super::ManagedView;
 /// A step that would be done.
 #[derive(Clone, Debug)]
 pub struct StepView {
-    /// The step in a word; see [`state::plan::Step::word`].
+    /// The step in a word; see [`state::plan::Step::as_str`].
     pub word: &'static str,
     /// The instance that the step is about.
     pub instance: Option<InstanceName>,

@@ -18,7 +18,7 @@ pub trait HostNetwork: std::fmt::Debug + Send + Sync {
     fn is_listening(&self, binding: &PortBinding) -> bool;
 
     /// Address for a container. `before`, its earlier address, is kept if it still fits; no answer
-    /// is among those `taken` by others. `None`: the network answers it when it connects the
+    /// is among those `taken` by others. `None`: the network answers it only when it connects the
     /// container, and the address is stored then.
     ///
     /// # Errors

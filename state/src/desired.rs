@@ -122,6 +122,17 @@ pub struct Assignment {
     pub ports: Vec<PortBinding>,
 }
 
+impl Assignment {
+    /// The same place at another address.
+    #[must_use]
+    pub fn at(&self, address: Ipv4Addr) -> Self {
+        Self {
+            address: Some(address),
+            ports: self.ports.clone(),
+        }
+    }
+}
+
 /// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortBinding {

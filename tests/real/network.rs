@@ -7,6 +7,7 @@
     reason = "a test that finds nothing to unwrap has failed, and real time passes here"
 )]
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use chas_node_agent::network::{NetworkDriver as _, NetworkError};
@@ -249,21 +250,22 @@ fn two_agents_share_a_host() {
             twos.push(both.1.unwrap());
         }
         let _servers = [
-            Server::tcp(&ones[0].netns, 80),
-            Server::tcp(&twos[0].netns, 80),
+            Server::tcp(&ones[0].paths.netns, 80),
+            Server::tcp(&twos[0].paths.netns, 80),
         ];
         for port in [20001, 20101] {
             assert!(ask_tcp(LOCALHOST, port).is_ok(), "{port}");
             for inside in [&ones[3], &twos[3]] {
                 assert!(
-                    lab::in_netns(&inside.netns, move || ask_tcp(lab::HOST_LAN, port)).is_ok(),
+                    lab::in_netns(&inside.paths.netns, move || ask_tcp(lab::HOST_LAN, port))
+                        .is_ok(),
                     "{port} from {inside:?}"
                 );
             }
         }
         let other = Ipv4Addr::new(10, 98, 0, 2);
         assert!(
-            lab::in_netns(&ones[1].netns, move || ask_tcp(other, 80)).is_err(),
+            lab::in_netns(&ones[1].paths.netns, move || ask_tcp(other, 80)).is_err(),
             "only what is published is reached"
         );
         one.teardown().await.unwrap();
@@ -306,7 +308,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
 
             let wanted = [host.wanted(1, 2, vec![binding(Tcp, 18080, 80)])];
             lab::shell("iptables -F FORWARD && iptables -P FORWARD DROP");
-            let _ = net.repair(&wanted).await.unwrap();
+            let _ = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
             if docker.is_empty() {
                 assert!(
                     host.outside().run(|| ask_tcp(lab::HOST_LAN, 18080)).is_ok(),
@@ -314,7 +316,7 @@ fn a_host_that_drops_forwarded_packets_lets_the_bridges_through() {
                 );
             }
             net.detach(instance(1)).await.unwrap();
-            net.repair(&[]).await.unwrap();
+            net.repair(&[], &BTreeSet::new()).await.unwrap();
             lab::shell("! iptables -S | grep chas-node-agent");
             net.teardown().await.unwrap();
         });

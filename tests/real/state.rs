@@ -11,6 +11,7 @@ use crate::stand::{SOON, Stand, serves};
 
 mod kills;
 mod power;
+mod unreadable;
 
 /// A start is over within this, whatever it finds.
 const READY_WITHIN: Duration = Duration::from_secs(5);

@@ -1,12 +1,13 @@
 //! A node in history, on which everything goes wrong that can: the runtime below the agent, which outlives it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use chas_node_agent::runtime::{
     PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
-    UnmanagedContainer,
+    UnmanagedContainer, WantedRecords,
 };
 use serde_json::Value;
 use state::desired::{Record, RunState};
@@ -300,7 +301,7 @@ impl Runtime for World {
         Ok(digest)
     }
 
-    async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
+    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.trace(|| format!("launch {name}"));
         self.inner().judge.look(std::iter::once(name));
@@ -334,7 +335,7 @@ impl Runtime for World {
             .get(&name)
             .map(|made| made.task.clone());
         if matches!(task, Some(Task::Running { .. })) {
-            return Ok(());
+            return Ok(None);
         }
         self.set(name, Task::Created { pid: 1 });
         part().await?;
@@ -348,7 +349,7 @@ impl Runtime for World {
         self.inner().judge.launched(name);
         self.trace(|| format!("{name} runs"));
         self.tell(record.id);
-        part().await
+        part().await.map(|()| record.assignment.address)
     }
 
     async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
@@ -378,9 +379,10 @@ impl Runtime for World {
         part().await
     }
 
-    async fn sweep(&self, wanted: &[Record]) -> Result<Swept, RuntimeError> {
+    async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
         part().await?;
         let names: BTreeSet<String> = wanted
+            .records
             .iter()
             .map(|record| format!("digest of {}", record.spec.image))
             .collect();

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use state::id::InstanceName;
+use state::id::{ContainerId, InstanceName};
 
 use super::device::BridgeDevice;
 use super::links::{self, KernelLink, Netlink};
@@ -45,11 +45,13 @@ impl BridgeNetwork {
     pub(super) async fn repair_all(
         &self,
         wanted: &[AssignedInstance],
+        untouched: &BTreeSet<ContainerId>,
     ) -> Result<Vec<String>, NetworkError> {
         let _alone = self.gate.write().await;
         let mut repairs = Repairs::default();
         let named: BTreeSet<InstanceName> = wanted.iter().map(|(instance, ..)| *instance).collect();
-        let spared = self.spared(&named);
+        let mut spared = self.spared(&named);
+        spared.extend(self.instances_of(untouched)?.difference(&named));
 
         let (device, done) = self.ensure_device().await?;
         repairs.note(Ok(done));
@@ -111,6 +113,17 @@ impl BridgeNetwork {
             host.delete(&bridge).await
         })
         .await
+    }
+
+    /// Instances of these containers that have a netns.
+    fn instances_of(
+        &self,
+        containers: &BTreeSet<ContainerId>,
+    ) -> Result<BTreeSet<InstanceName>, NetworkError> {
+        let found = netns::instances_in(&self.config.netns_dir)
+            .map_err(|error| netns::failed("cannot list the netns", error))?;
+        let is_theirs = |instance: &InstanceName| containers.contains(&instance.id);
+        Ok(found.into_iter().filter(is_theirs).collect())
     }
 
     /// Wanted instances that have a netns.

@@ -11,10 +11,6 @@ pub struct ContainerdConfig {
     pub socket: PathBuf,
     /// Namespace of managed containers in containerd; also the directory of their control groups.
     pub namespace: String,
-    /// Logs of the containers, a directory each.
-    pub logs_dir: PathBuf,
-    /// Program of the agent, which the shim starts as each container's logging process.
-    pub executable: PathBuf,
     /// Directory for mounts that last a moment.
     pub run_dir: PathBuf,
     /// OCI runtime that serves the containers.

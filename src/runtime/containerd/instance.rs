@@ -6,7 +6,7 @@
 //! whatever a crash leaves.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use state::id::InstanceName;
 
@@ -15,7 +15,6 @@ use super::image::Images;
 use super::rpc::client::ContainerdClient;
 use super::rpc::tasks::TaskCalls;
 use super::shim::lost::Shims;
-use crate::network::BridgeNetwork;
 use crate::oci::host::Host;
 
 mod launch;
@@ -24,12 +23,11 @@ mod orphans;
 mod stop;
 mod user_lookup;
 
-/// Instances in one containerd namespace, with the network and the images that they need.
+/// Instances in one containerd namespace, with the images that they need.
 #[derive(Debug)]
 pub(super) struct Instances {
     config: ContainerdConfig,
     client: ContainerdClient,
-    network: Arc<BridgeNetwork>,
     images: Images,
     host: Host,
     tasks: TaskCalls,
@@ -46,7 +44,6 @@ impl Instances {
     pub(super) fn new(
         config: ContainerdConfig,
         client: ContainerdClient,
-        network: Arc<BridgeNetwork>,
         images: Images,
     ) -> io::Result<Self> {
         Ok(Self {
@@ -58,7 +55,6 @@ impl Instances {
             },
             config,
             client,
-            network,
             images,
             host: Host::read()?,
             orphans: Mutex::default(),

@@ -1,5 +1,6 @@
 //! A host of one's own: a netns as the host, another as its neighbour on the network, and things that ask and answer.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use chas_node_agent::network::{
-    AssignedInstance, Attached, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError,
+    AssignedInstance, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError, NetworkPaths,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
@@ -131,9 +132,11 @@ impl Host {
         n: u64,
         address: u8,
         ports: Vec<PortBinding>,
-    ) -> Result<Attached, NetworkError> {
+    ) -> Result<NetworkPaths, NetworkError> {
         let (instance, name, assignment) = self.wanted(n, address, ports);
-        net.attach(instance, &name, &assignment).await
+        let attached = net.attach(instance, &name, &assignment).await?;
+        assert_eq!(Some(attached.address), assignment.address);
+        Ok(attached.paths)
     }
 
     /// What is published, as `nft` shows it.
@@ -177,7 +180,10 @@ impl Host {
     }
 
     pub(crate) async fn repairs_nothing(&self, net: &BridgeNetwork, wanted: &[AssignedInstance]) {
-        assert_eq!(net.repair(wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(
+            net.repair(wanted, &BTreeSet::new()).await.unwrap(),
+            Vec::<String>::new()
+        );
     }
 }
 

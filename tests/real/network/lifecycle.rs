@@ -1,5 +1,6 @@
 //! The network on a real kernel: what comes, what goes, what comes back, and what it costs.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chas_node_agent::network::NetworkDriver as _;
@@ -25,7 +26,7 @@ fn a_connection_outlives_replaced_tables_and_restarted_agents() {
                 "nft flush map ip {0} ports; nft add rule ip {0} forward counter",
                 host.bridge()
             ));
-            let lines = net.repair(&wanted).await.unwrap();
+            let lines = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
             assert_eq!(lines.len(), 2, "{lines:?}");
             talk.once(round);
             assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "a new one");
@@ -36,7 +37,10 @@ fn a_connection_outlives_replaced_tables_and_restarted_agents() {
             ask_tcp(LOCALHOST, 18080).is_ok(),
             "published by the agent before"
         );
-        assert_eq!(next.repair(&wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(
+            next.repair(&wanted, &BTreeSet::new()).await.unwrap(),
+            Vec::<String>::new()
+        );
         talk.once(101);
         next.teardown().await.unwrap();
     });
@@ -51,7 +55,7 @@ fn whatever_is_taken_away_comes_back() {
         let wanted = [host.wanted(1, 2, ports)];
         let _servers = [Server::tcp(&web.netns, 80)];
         assert_eq!(
-            net.repair(&wanted).await.unwrap(),
+            net.repair(&wanted, &BTreeSet::new()).await.unwrap(),
             Vec::<String>::new(),
             "nothing to do"
         );
@@ -76,7 +80,7 @@ fn whatever_is_taken_away_comes_back() {
             format!("rm {}", web.hosts.display()),
         ] {
             lab::shell(&harm);
-            let lines = net.repair(&wanted).await.unwrap();
+            let lines = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
             assert!(!lines.is_empty(), "{harm} is told");
             host.repairs_nothing(&net, &wanted).await;
             for port in [18080, 18081] {
@@ -134,7 +138,7 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
         lab::shell(&format!("ip link set foreign0 master {}", host.bridge()));
         std::fs::write(host.netns_dir().join("somebody"), "").unwrap();
 
-        let young = net.repair(&[]).await.unwrap();
+        let young = net.repair(&[], &BTreeSet::new()).await.unwrap();
         assert_eq!(
             young,
             Vec::<String>::new(),
@@ -143,7 +147,10 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
 
         let next = host.network().await;
         let lines = next
-            .repair(&[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])])
+            .repair(
+                &[host.wanted(2, 3, vec![binding(Tcp, 18082, 80)])],
+                &BTreeSet::new(),
+            )
             .await
             .unwrap();
         for leftover in [
@@ -228,7 +235,7 @@ fn the_next_generation_takes_over_address_and_ports() {
             host.table()
         );
         host.wait_for_veths(1);
-        let web = net.attach(new, &name, &to).await.unwrap();
+        let web = net.attach(new, &name, &to).await.unwrap().paths;
         let _servers = [Server::tcp(&web.netns, 8080)];
         assert!(ask_tcp(LOCALHOST, 18080).is_ok());
         net.teardown().await.unwrap();
@@ -286,7 +293,10 @@ fn fifty_at_once_come_and_go() {
             })
             .collect();
         let started = Instant::now();
-        assert_eq!(net.repair(&wanted).await.unwrap(), Vec::<String>::new());
+        assert_eq!(
+            net.repair(&wanted, &BTreeSet::new()).await.unwrap(),
+            Vec::<String>::new()
+        );
         println!("50 compared in {:?}", started.elapsed());
 
         let started = Instant::now();

@@ -2,12 +2,13 @@
 //! lost with the process.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::local::LocalImage;
+use crate::lock::lock;
 
 /// Images cached: more than a node runs. One that is not costs three small reads.
 const IMAGES_MAX: usize = 128;
@@ -45,7 +46,7 @@ impl Drop for PullMark<'_> {
 
 impl ImageCache {
     fn lock(&self) -> MutexGuard<'_, CachedImages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Image under a root digest; `None`: it is not cached.

@@ -1,9 +1,11 @@
 //! Work that several pulls want, done by one of them at a time; the others find it done.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::{Mutex as Turnstile, OwnedMutexGuard};
+
+use crate::lock::lock;
 
 /// Entries of ended work are cleared away when there are this many; those under way remain.
 const ENTRIES_MAX: usize = 256;
@@ -28,10 +30,7 @@ impl Flights {
     }
 
     fn turnstile(&self, key: &str) -> Arc<Turnstile<()>> {
-        let mut under_way = self
-            .under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut under_way = lock(&self.under_way);
         if let Some(turnstile) = under_way.get(key).and_then(Weak::upgrade) {
             return turnstile;
         }

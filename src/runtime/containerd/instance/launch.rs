@@ -9,64 +9,37 @@ use state::reason::Reason;
 use state::spec::Signal;
 
 use super::{Instances, user_lookup};
-use crate::logs;
-use crate::network::Attached;
-use crate::network::NetworkDriver as _;
-use crate::oci::mounts;
 use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::containerd::shim::refusals;
+use crate::runtime::engine::{LaunchStage, Sandbox};
 
 impl Instances {
-    /// Makes the record's generation run.
-    pub(crate) async fn launch(&self, record: &Record) -> Result<(), RuntimeError> {
-        let instance = record.instance();
+    /// Looks how far the instance got; a stopped task is deleted.
+    pub(crate) async fn begin(
+        &self,
+        instance: InstanceName,
+    ) -> Result<LaunchStage<Option<api::Container>>, RuntimeError> {
         // The container first: an unmanaged one is not touched, whatever its task looks like.
         let container = self.container(instance).await?;
         match self.task(instance).await? {
-            Task::Running { .. } => return Ok(()),
-            Task::Created { .. } => {
-                self.network
-                    .attach(instance, &record.name, &record.assignment)
-                    .await?;
-                return self.start(instance).await;
-            }
+            Task::Running { .. } => return Ok(LaunchStage::Running),
+            Task::Created { .. } => return Ok(LaunchStage::Created),
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
         }
-        // Network and container do not need each other: the paths in the spec are known before
-        // anything is at them.
-        let connecting = self
-            .network
-            .connect(instance, &record.name, &record.assignment);
-        let (connected, laid_out) = tokio::join!(connecting, self.lay_out(record, container));
-        let mounts = match (connected, laid_out) {
-            (Ok(_), Ok(mounts)) => mounts,
-            (connected, laid_out) => {
-                // Without a container, nothing else knows of its network.
-                if let Err(error) = self.network.detach(instance).await {
-                    tracing::debug!(%instance, %error, "network not detached; left to its next repair");
-                }
-                connected?;
-                return laid_out.map(drop);
-            }
-        };
-        // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
-        let opening = self.network.publish(instance, &record.assignment);
-        let (created, opened) = tokio::join!(self.create_task(record, mounts), opening);
-        created?;
-        opened?;
-        self.start(instance).await
+        Ok(LaunchStage::NoTask(container))
     }
 
     /// Makes sure of the container and its snapshot, and answers the snapshot's mounts.
-    async fn lay_out(
+    pub(crate) async fn create(
         &self,
         record: &Record,
         container: Option<api::Container>,
+        sandbox: &Sandbox,
     ) -> Result<Vec<Mount>, RuntimeError> {
         let parent = match container {
             Some(container) if labels::are_made_of(&container.labels, record) => container
@@ -77,9 +50,9 @@ impl Instances {
             Some(_) => {
                 tracing::info!(instance = %record.instance(), "recreating container: image or spec changed");
                 self.discard(record.instance()).await?;
-                self.create(record).await?
+                self.create_container(record, sandbox).await?
             }
-            None => self.create(record).await?,
+            None => self.create_container(record, sandbox).await?,
         };
         self.snapshot(record, &parent).await
     }
@@ -113,7 +86,11 @@ impl Instances {
     }
 
     /// Creates the container, and answers the snapshot that its own is to be made from.
-    async fn create(&self, record: &Record) -> Result<String, RuntimeError> {
+    async fn create_container(
+        &self,
+        record: &Record,
+        sandbox: &Sandbox,
+    ) -> Result<String, RuntimeError> {
         let instance = record.instance();
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
@@ -125,11 +102,10 @@ impl Instances {
             &self.config.run_dir,
         )
         .await?;
-        let attached = self.network.paths(instance);
         let place = Placement {
-            netns: &attached.netns,
+            netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
-            mounts: &mounts_of(&attached),
+            mounts: &sandbox.mounts,
         };
         let spec = oci::spec(&image.config, record, &user, &self.host, place)?;
         let labels =
@@ -167,9 +143,13 @@ impl Instances {
         }
     }
 
-    async fn create_task(&self, record: &Record, rootfs: Vec<Mount>) -> Result<(), RuntimeError> {
-        let logs = logs::directory(&self.config.logs_dir, record.id);
-        let output = logs::logger::uri(&self.config.executable, &logs, record.spec.logs);
+    /// Creates the task; its output goes to the logger that the URI `output` names.
+    pub(crate) async fn create_task(
+        &self,
+        record: &Record,
+        rootfs: Vec<Mount>,
+        output: String,
+    ) -> Result<(), RuntimeError> {
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
             rootfs,
@@ -188,7 +168,8 @@ impl Instances {
         }
     }
 
-    async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+    /// Starts the created task.
+    pub(crate) async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         // Its slot is given back before a refused task is deleted, which takes one itself: with all
         // of them taken by refused starts, each would wait for another for ever.
         match self.tasks.start(instance).await {
@@ -208,13 +189,4 @@ impl Instances {
             }
         }
     }
-}
-
-/// Mounts by which a container sees the files of its network.
-fn mounts_of(attached: &Attached) -> [mounts::Mount; 3] {
-    [
-        mounts::Mount::read_only(&attached.resolv_conf, "/etc/resolv.conf"),
-        mounts::Mount::read_only(&attached.hosts, "/etc/hosts"),
-        mounts::Mount::read_only(&attached.hostname, "/etc/hostname"),
-    ]
 }

@@ -1,7 +1,6 @@
 //! Looks at containerd: its managed containers, their tasks and leftovers, as facts.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
@@ -13,6 +12,7 @@ use state::observed::{Exit, Instance, Seen, Task};
 use state::reason::Reason;
 
 use super::Instances;
+use crate::lock::lock;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::containerd::shim::process;
@@ -197,8 +197,7 @@ impl Instances {
             .chain(snapshots.map(|info| info.name.as_str()))
             .filter_map(|name| name.parse().ok())
             .collect();
-        *self.orphans.lock().unwrap_or_else(PoisonError::into_inner) =
-            orphans.into_iter().collect();
+        *lock(&self.orphans) = orphans.into_iter().collect();
         Ok(())
     }
 }

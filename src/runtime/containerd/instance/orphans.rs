@@ -1,40 +1,31 @@
 //! Orphans: instances without a container, and those of which only a shim is left.
 
-use std::sync::PoisonError;
+use std::collections::BTreeSet;
 
 use containerd_client::services::v1 as api;
-use state::desired::Record;
 use state::id::InstanceName;
 use state::observed::Task;
 use state::reason::Reason;
 
 use super::Instances;
+use crate::lock::lock;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, snapshots};
 use crate::runtime::containerd::shim::lost;
-use crate::runtime::{RuntimeError, StopOrder, Swept};
+use crate::runtime::{RuntimeError, StopOrder};
 
 impl Instances {
-    /// Removes the orphans that the last listing found and of whose container nothing is `wanted`.
-    /// Each is tried; the first error is answered.
-    pub(crate) async fn sweep_orphans(
-        &self,
-        wanted: &[Record],
-        swept: &mut Swept,
-    ) -> Result<(), RuntimeError> {
-        let mut orphans =
-            std::mem::take(&mut *self.orphans.lock().unwrap_or_else(PoisonError::into_inner));
-        orphans.retain(|orphan| wanted.iter().all(|record| record.id != orphan.id));
-        self.remove_each(&orphans, "orphan", swept).await
+    /// Instances without a container that the last listing found.
+    pub(crate) fn take_orphans(&self) -> Vec<InstanceName> {
+        std::mem::take(&mut *lock(&self.orphans))
     }
 
-    /// Removes the instances that are not wanted, of which containerd has neither container nor task,
-    /// and of which a shim runs still. Each is tried; the first error is answered.
-    pub(crate) async fn sweep_lost_shims(
+    /// Instances that are not `wanted`, of which containerd has neither container nor task, and of
+    /// which a shim runs still.
+    pub(crate) async fn lost(
         &self,
-        wanted: &[Record],
-        swept: &mut Swept,
-    ) -> Result<(), RuntimeError> {
+        wanted: &BTreeSet<InstanceName>,
+    ) -> Result<Vec<InstanceName>, RuntimeError> {
         // Before the lists: an instance that is created meanwhile is in them.
         let shims = self.shims.running().await;
         let containers = containers::list(&self.client, None)
@@ -50,25 +41,7 @@ impl Instances {
             .map(|container| container.id)
             .chain(tasks.into_iter().map(|task| task.id))
             .collect();
-        let wanted = wanted.iter().map(Record::instance).collect();
-        let lost = lost::lost(&shims, &known, &wanted);
-        self.remove_each(&lost, "lost shim of", swept).await
-    }
-
-    async fn remove_each(
-        &self,
-        instances: &[InstanceName],
-        what: &str,
-        swept: &mut Swept,
-    ) -> Result<(), RuntimeError> {
-        let mut first = Ok(());
-        for instance in instances {
-            match self.remove(*instance, &StopOrder::AT_ONCE).await {
-                Ok(()) => drop(swept.removed.insert(format!("{what} {instance}"))),
-                Err(error) => first = first.and(Err(error)),
-            }
-        }
-        first
+        Ok(lost::lost(&shims, &known, wanted))
     }
 
     /// Ends the shim of an instance that containerd has lost, if one runs, and the processes that

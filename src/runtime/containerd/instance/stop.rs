@@ -10,7 +10,6 @@ use state::spec::Signal;
 use tokio::time::Instant;
 
 use super::Instances;
-use crate::network::NetworkDriver as _;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::{RuntimeError, StopOrder};
@@ -102,29 +101,29 @@ impl Instances {
         deleted.map_err(|error| error.into_error(Reason::StopFailed, "delete a task"))
     }
 
-    /// Ends the instance's task as [`Self::stop`] does, and removes everything that bears its name.
-    pub(crate) async fn remove(
+    /// Ends the instance's task as [`Self::stop`] does, also where only a shim is left of it. False:
+    /// an unmanaged container has the name.
+    pub(crate) async fn end(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<bool, RuntimeError> {
         match self.find(instance).await? {
             Some(container) if labels::is_managed(&container.labels) => {}
             // Nothing of that name is managed in containerd then, for the envelope outlives all
-            // else; only the network may be.
-            Some(_) => return Ok(self.network.detach(instance).await?),
+            // else.
+            Some(_) => return Ok(false),
             // A task is reached only through a container of its name; without one there is no
             // telling whether it has one.
             None => self.create_envelope(instance).await?,
         }
         self.end_lost_shim(instance).await?;
         self.stop(instance, how).await?;
-        self.network.detach(instance).await?;
-        self.discard(instance).await
+        Ok(true)
     }
 
     /// Removes the snapshot and the container of an instance that has no task.
-    pub(super) async fn discard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+    pub(crate) async fn discard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         snapshots::remove(&self.client, &instance.to_string())
             .await
             .map_err(|error| error.into_error(Reason::RemoveFailed, "remove a snapshot"))?;

@@ -1,0 +1,147 @@
+//! Container engine: images, containers and tasks of a node, without what is the node's own
+//! (network, logs). [`super::node`] puts the two together; [`super::containerd`] is an engine.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::path::PathBuf;
+
+use serde_json::Value;
+use state::desired::Record;
+use state::id::{ContainerId, InstanceName};
+use state::observed::Seen;
+use state::reference::ImageReference;
+use state::spec::ImagePull;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
+use crate::oci::mounts::Mount;
+
+/// Instance that exists, and the record that it was made of, where its labels hold one.
+pub(crate) type Existing = (InstanceName, Option<Record>);
+
+/// Place that the node gives to an instance: the parts of its sandbox that no engine makes.
+#[derive(Clone, Debug)]
+pub(crate) struct Sandbox {
+    /// File that names the network namespace.
+    pub(crate) netns: PathBuf,
+    /// Files of the host to be seen in the container.
+    pub(crate) mounts: Vec<Mount>,
+}
+
+/// Progress of a launch that an engine found begun.
+#[derive(Debug)]
+pub(crate) enum LaunchStage<C> {
+    /// The task runs.
+    Running,
+    /// The task is created, and only to be started.
+    Created,
+    /// No task is there; `C` is the engine's container, or its absence.
+    NoTask(C),
+}
+
+/// Container engine, as the node's runtime uses it. Every call is idempotent. The calls that
+/// [`super::Runtime`] has too mean the same here.
+///
+/// A launch is [`begin`](Self::begin), then [`create`](Self::create), [`create_task`] and
+/// [`start`](Self::start); a removal is [`end`](Self::end), then [`discard`](Self::discard).
+///
+/// [`create_task`]: Self::create_task
+pub(crate) trait Engine: Send + Sync + 'static {
+    /// Container as a launch finds it, or its absence.
+    type Container: Send;
+    /// Root file system of a container that is created, for its task.
+    type Rootfs: Send;
+
+    /// As [`super::Runtime::list`].
+    fn list(&self) -> impl Future<Output = Result<RuntimeListing, RuntimeError>> + Send;
+
+    /// As [`super::Runtime::stored_records`].
+    fn stored_records(
+        &self,
+    ) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
+
+    /// As [`super::Runtime::observe`].
+    fn observe(&self, id: ContainerId) -> impl Future<Output = Result<Seen, RuntimeError>> + Send;
+
+    /// As [`super::Runtime::ensure_image`].
+    fn ensure_image(
+        &self,
+        reference: &ImageReference,
+        pull: ImagePull,
+        progress: &PullProgress,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
+
+    /// Managed instances that exist.
+    fn existing(&self) -> impl Future<Output = Result<Vec<Existing>, RuntimeError>> + Send;
+
+    /// Looks how far a launch got before; a stopped task is deleted.
+    fn begin(
+        &self,
+        instance: InstanceName,
+    ) -> impl Future<Output = Result<LaunchStage<Self::Container>, RuntimeError>> + Send;
+
+    /// Creates the container and its root file system, where they are not there already. The paths
+    /// of `sandbox` need not exist yet.
+    fn create(
+        &self,
+        record: &Record,
+        found: Self::Container,
+        sandbox: &Sandbox,
+    ) -> impl Future<Output = Result<Self::Rootfs, RuntimeError>> + Send;
+
+    /// Creates the task. Its output goes to the logger that the URI `output` names.
+    fn create_task(
+        &self,
+        record: &Record,
+        rootfs: Self::Rootfs,
+        output: String,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Starts the created task.
+    fn start(
+        &self,
+        instance: InstanceName,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// As [`super::Runtime::stop`].
+    fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Ends every process of an instance, before [`discard`](Self::discard). False: the name
+    /// belongs to an unmanaged container, which is not touched.
+    fn end(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<bool, RuntimeError>> + Send;
+
+    /// Removes the container and its root file system. Only after [`end`](Self::end).
+    fn discard(
+        &self,
+        instance: InstanceName,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Instances without a container that the last listing found. Each is answered once.
+    fn take_orphans(&self) -> Vec<InstanceName>;
+
+    /// Instances of which only an OS process is left, apart from the `wanted` ones.
+    fn lost(
+        &self,
+        wanted: &BTreeSet<InstanceName>,
+    ) -> impl Future<Output = Result<Vec<InstanceName>, RuntimeError>> + Send;
+
+    /// Removes images that none of `in_use` needs, and answers a line for each. `None` as a digest:
+    /// not pulled yet.
+    fn sweep_images(
+        &self,
+        in_use: &[(ImageReference, Option<String>)],
+    ) -> impl Future<Output = Result<Vec<String>, RuntimeError>> + Send;
+
+    /// As [`super::Runtime::follow`].
+    fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;
+}

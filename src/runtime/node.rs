@@ -1,0 +1,256 @@
+//! Runtime of a node: a container engine, and what is the node's own beside it (network and logs).
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::Value;
+use state::desired::Record;
+use state::failure::Failure;
+use state::id::{ContainerId, InstanceName};
+use state::observed::Seen;
+use state::reason::Reason;
+use state::reference::ImageReference;
+use state::spec::ImagePull;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{Engine, LaunchStage, Sandbox};
+use super::{
+    PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
+    WantedRecords,
+};
+use crate::logs;
+use crate::network::{NetworkDriver, NetworkError};
+use crate::oci::mounts::Mount;
+
+mod sweep;
+
+/// Runtime of one node, on the engine `E` and the network `N`.
+#[derive(Debug)]
+pub(crate) struct NodeRuntime<E, N> {
+    engine: E,
+    network: Arc<N>,
+    logs: ContainerLogs,
+}
+
+/// Place of the containers' logs, and the program that writes them.
+#[derive(Clone, Debug)]
+pub(crate) struct ContainerLogs {
+    /// Directory with a directory for each container.
+    pub(crate) dir: PathBuf,
+    /// Program of the agent, which the engine starts as each container's logger.
+    pub(crate) executable: PathBuf,
+}
+
+impl From<NetworkError> for RuntimeError {
+    fn from(error: NetworkError) -> Self {
+        Self::Failed(Failure::from(error))
+    }
+}
+
+impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
+    pub(crate) fn new(engine: E, network: Arc<N>, logs: ContainerLogs) -> Self {
+        Self {
+            engine,
+            network,
+            logs,
+        }
+    }
+
+    fn sandbox(&self, instance: InstanceName) -> Sandbox {
+        let paths = self.network.paths(instance);
+        let mounts = [
+            (paths.resolv_conf, "/etc/resolv.conf"),
+            (paths.hosts, "/etc/hosts"),
+            (paths.hostname, "/etc/hostname"),
+        ];
+        Sandbox {
+            netns: paths.netns,
+            mounts: mounts
+                .map(|(source, destination)| Mount::read_only(source, destination))
+                .into(),
+        }
+    }
+
+    /// Makes the container and its place on the network, side by side: the paths in the container's
+    /// spec are known before anything is at them.
+    async fn create(
+        &self,
+        record: &Record,
+        found: E::Container,
+    ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
+        let instance = record.instance();
+        let sandbox = self.sandbox(instance);
+        let (connected, created) = tokio::join!(
+            self.network
+                .connect(instance, &record.name, &record.assignment),
+            self.engine.create(record, found, &sandbox)
+        );
+        match (connected, created) {
+            (Ok(attached), Ok(rootfs)) => Ok((attached.address, rootfs)),
+            (connected, created) => {
+                // Without a container, nothing else knows of its network.
+                if let Err(error) = self.network.detach(instance).await {
+                    tracing::debug!(%instance, %error, "network not detached, left to its repair");
+                }
+                let address = connected?.address;
+                created.map(|rootfs| (address, rootfs))
+            }
+        }
+    }
+
+    async fn remove_each(
+        &self,
+        instances: Vec<InstanceName>,
+        what: &str,
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let mut first = Ok(());
+        for instance in instances {
+            match self.remove(instance, &StopOrder::AT_ONCE).await {
+                Ok(()) => drop(swept.removed.insert(format!("{what} {instance}"))),
+                Err(error) => first = first.and(Err(error)),
+            }
+        }
+        first
+    }
+
+    async fn sweep_lost(
+        &self,
+        wanted: &WantedRecords,
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let named = wanted.records.iter().map(Record::instance).collect();
+        let mut lost = self.engine.lost(&named).await?;
+        lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
+        self.remove_each(lost, "lost shim of", swept).await
+    }
+
+    /// Removes images that nothing needs. None while a record is unreadable: its image may be any.
+    async fn sweep_images(
+        &self,
+        wanted: &WantedRecords,
+        existing: &[super::engine::Existing],
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        if !wanted.unreadable.is_empty() {
+            return Ok(());
+        }
+        let in_use = sweep::images_of(&wanted.records, existing);
+        swept
+            .removed
+            .extend(self.engine.sweep_images(&in_use).await?);
+        Ok(())
+    }
+}
+
+impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
+    async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
+        self.engine.list().await
+    }
+
+    async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
+        self.engine.stored_records().await
+    }
+
+    async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
+        self.engine.observe(id).await
+    }
+
+    async fn ensure_image(
+        &self,
+        reference: &ImageReference,
+        pull: ImagePull,
+        progress: &PullProgress,
+        cancel: &CancellationToken,
+    ) -> Result<String, RuntimeError> {
+        self.engine
+            .ensure_image(reference, pull, progress, cancel)
+            .await
+    }
+
+    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        let instance = record.instance();
+        let found = match self.engine.begin(instance).await? {
+            LaunchStage::Running => return Ok(None),
+            LaunchStage::Created => {
+                let attaching = self
+                    .network
+                    .attach(instance, &record.name, &record.assignment);
+                let address = attaching.await?.address;
+                self.engine.start(instance).await?;
+                return Ok(Some(address));
+            }
+            LaunchStage::NoTask(found) => found,
+        };
+        let (address, rootfs) = self.create(record, found).await?;
+        let assignment = record.assignment.at(address);
+        let directory = logs::directory(&self.logs.dir, record.id);
+        let output = logs::logger::uri(&self.logs.executable, &directory, record.spec.logs);
+        // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
+        let (created, published) = tokio::join!(
+            self.engine.create_task(record, rootfs, output),
+            self.network.publish(instance, &assignment)
+        );
+        created?;
+        published?;
+        self.engine.start(instance).await?;
+        Ok(Some(address))
+    }
+
+    async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        self.engine.stop(instance, how).await
+    }
+
+    async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        let is_managed = self.engine.end(instance, how).await?;
+        self.network.detach(instance).await?;
+        if is_managed {
+            self.engine.discard(instance).await
+        } else {
+            Ok(())
+        }
+    }
+
+    async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
+        let removed = logs::remove(&logs::directory(&self.logs.dir, id)).await;
+        removed.map_err(|error| {
+            let message = format!("the logs of {id} cannot be removed: {error}");
+            RuntimeError::failed(Reason::RemoveFailed, message)
+        })
+    }
+
+    /// Each kind of leftover is swept although another could not be: one task that cannot be ended
+    /// must not keep the network from being repaired. The first error is answered when all is done.
+    async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
+        // Without it nothing can be told to be in use, and so nothing is removed.
+        let existing = self.engine.existing().await?;
+        let mut swept = Swept::default();
+        let mut orphans = self.engine.take_orphans();
+        orphans.retain(|orphan| !wanted.names(orphan.id));
+        let orphans = self.remove_each(orphans, "orphan", &mut swept).await;
+        let lost = self.sweep_lost(wanted, &mut swept).await;
+        let in_use = sweep::in_network(&wanted.records, &existing);
+        let network = self.network.repair(&in_use, &wanted.unreadable).await;
+        let network = network
+            .map(|lines| swept.removed.extend(lines))
+            .map_err(RuntimeError::from);
+        let images = self.sweep_images(wanted, &existing, &mut swept).await;
+        sweep::sweep_logs(&self.logs.dir, wanted, &mut swept).await;
+        match orphans.and(lost).and(network).and(images) {
+            Ok(()) => Ok(swept),
+            Err(error) => {
+                swept
+                    .removed
+                    .iter()
+                    .for_each(|line| tracing::info!(what = %line, "leftover swept"));
+                Err(error)
+            }
+        }
+    }
+
+    async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {
+        self.engine.follow(events).await;
+    }
+}
