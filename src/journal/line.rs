@@ -74,7 +74,8 @@ fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
 fn exhausted(container: &str) {
     error!(
         %container,
-        "reconcile made {STEPS_MAX} steps without settling; pausing 1s (please report)"
+        steps = STEPS_MAX,
+        "reconcile made too many steps without settling; pausing 1s (please report)"
     );
 }
 
