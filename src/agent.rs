@@ -30,10 +30,10 @@ use crate::runtime::node::{ContainerLogs, NodeRuntime};
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown};
 
-/// How long turns and requests under way may take once the agent is to stop. Whatever is cut off is found by the next
-/// start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
+/// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
+/// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
 const DRAIN: Duration = Duration::from_secs(15);
-/// How soon the network is tried again where it could not be set up.
+/// Wait before the network is set up again after a failure.
 const NETWORK_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop. Stops no container.

@@ -1,6 +1,8 @@
-//! The HTTP interface. It changes what is desired and shows the read model; it cannot start a container.
+//! The HTTP interface: changes the desired state and shows the read model; it cannot start a
+//! container.
 //!
-//! [`NodeApi`] is all it needs of the agent. Errors are RFC 9457 problems; [`error`] alone names status codes of failures.
+//! [`NodeApi`] is all it needs of the agent. Errors are RFC 9457 problems; [`error`] alone names
+//! status codes of failures.
 
 #![allow(
     clippy::unused_async,
@@ -49,13 +51,14 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// The agent, as the API needs it.
 ///
-/// A client that goes away drops the future of its request: the calls that change something come to their end, and are acted
-/// on, without being polled again.
+/// A client that goes away drops the future of its request: the calls that change something come to
+/// their end, and are acted on, without being polled again.
 pub trait NodeApi: Send + Sync + 'static {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 
-    /// Takes in a deploy; on a dry run, only answers the result it would have. Durable when it answers.
+    /// Takes in a deploy; on a dry run, only answers the result it would have. Durable when it
+    /// answers.
     fn deploy(
         &self,
         deploy: Deploy,
@@ -75,7 +78,8 @@ pub trait NodeApi: Send + Sync + 'static {
         replacing: ReplaceRequest,
     ) -> impl Future<Output = Result<Idempotent<SetPlanView>, Refusal>> + Send;
 
-    /// Confirms the unconfirmed part of the set from CHaS (of this generation, if one is given). Answers how many end.
+    /// Confirms the unconfirmed part of the set from CHaS (of this generation, if one is given).
+    /// Answers how many end.
     fn confirm(
         &self,
         generation: Option<u64>,
@@ -134,7 +138,8 @@ pub enum Refusal {
     Unavailable(String),
 }
 
-/// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`, there are none to see.
+/// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`,
+/// there are none to see.
 pub fn router<N: NodeApi>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
     let scrape = metrics
         .clone()
@@ -149,7 +154,8 @@ pub fn router<N: NodeApi>(node: Arc<N>, token: Option<Secret>, metrics: Option<M
         .merge(open)
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method);
-    // The last one is the outermost: a panic is answered first, and then logged and counted as the answer it became.
+    // The last one is the outermost: a panic is answered first, and then logged and counted as the
+    // answer it became.
     let routes = routes
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(

@@ -10,7 +10,8 @@ pub fn chain<'a>(
     std::iter::successors(Some(error), |error| below(*error))
 }
 
-/// An [`io::Error`] hides what it wraps from `source`, which answers the wrapped one's own source.
+/// The source of an error: an [`io::Error`] hides the error it wraps, and answers that one's
+/// source.
 fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     match error
         .downcast_ref::<io::Error>()
@@ -21,8 +22,8 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
     }
 }
 
-/// Texts of the error and its causes in one line, outermost first, each once: an [`io::Error`] says what it wraps as
-/// its own.
+/// Texts of the error and its causes in one line, outermost first, each once: an [`io::Error`] says
+/// what it wraps as its own.
 #[must_use]
 pub fn all(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();

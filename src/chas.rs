@@ -113,8 +113,8 @@ pub trait ChasCalls: Send + Sync + 'static {
     ) -> impl Future<Output = Result<wire::ReportReply, ChasError>> + Send;
 
     /// Polls for a set other than the one tagged `etag`. CHaS may keep the poll open for `wait`, in
-    /// whole seconds, while there is none. `requested_at_seq` is the store's change counter, kept with
-    /// the set.
+    /// whole seconds, while there is none. `requested_at_seq` is the store's change counter, kept
+    /// with the set.
     fn poll(
         &self,
         etag: Option<&str>,

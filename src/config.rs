@@ -133,7 +133,7 @@ pub enum LogFormat {
 pub struct StateSection {
     /// Directory that survives a reboot.
     pub dir: PathBuf,
-    /// Directory that does not.
+    /// Directory that is emptied by a reboot.
     pub run_dir: PathBuf,
 }
 

@@ -1,8 +1,9 @@
-//! The journal: the one place that takes events. A call of [`Journal::record`] writes the log line, counts, and keeps the
-//! event in a bounded history, in this order.
+//! The journal: the one place that takes events. A call of [`Journal::record`] writes the log line,
+//! counts, and keeps the event in a bounded ring, in this order.
 //!
-//! Nothing else in the agent logs or counts a fact that is an [`Event`]. Routine events (a store write, a poll, a report) are
-//! only counted: a node makes thousands of them a day, and they would push the rest out.
+//! Nothing else in the agent logs or counts a fact that is an [`Event`]. Routine events (a store
+//! write, a poll, a report) are only counted: a node makes thousands of them a day, and they would
+//! push the rest out.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -33,10 +34,10 @@ pub struct JournalEntry {
 }
 
 #[derive(Debug, Default)]
-struct History {
+struct EventRing {
     seq: u64,
     entries: VecDeque<JournalEntry>,
-    /// Kept apart, since a burst of other events is not to hide them.
+    /// Errors, kept apart, since a burst of other events is not to hide them.
     errors: VecDeque<JournalEntry>,
 }
 
@@ -44,7 +45,7 @@ struct History {
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     metrics: Metrics,
-    history: Arc<Mutex<History>>,
+    ring: Arc<Mutex<EventRing>>,
 }
 
 impl Journal {
@@ -53,7 +54,7 @@ impl Journal {
     pub fn new(metrics: Metrics) -> Self {
         Self {
             metrics,
-            history: Arc::default(),
+            ring: Arc::default(),
         }
     }
 
@@ -63,27 +64,27 @@ impl Journal {
         line::write(&event);
         count::count(&self.metrics, &event);
         if !event.kind.is_routine() {
-            lock(&self.history).push(event);
+            lock(&self.ring).push(event);
         }
     }
 
     /// The last errors, oldest first.
     #[must_use]
     pub fn errors(&self) -> Vec<JournalEntry> {
-        lock(&self.history).errors.iter().cloned().collect()
+        lock(&self.ring).errors.iter().cloned().collect()
     }
 
-    /// The events after number `seq` that are still kept, oldest first. Where the first one has another number than
-    /// `seq + 1`, those between are lost.
+    /// The events after number `seq` that are still kept, oldest first. Where the first one has
+    /// another number than `seq + 1`, those between are lost.
     #[must_use]
     pub fn after(&self, seq: u64) -> Vec<JournalEntry> {
-        let history = lock(&self.history);
-        let entries = history.entries.iter().filter(|entry| entry.seq > seq);
+        let ring = lock(&self.ring);
+        let entries = ring.entries.iter().filter(|entry| entry.seq > seq);
         entries.cloned().collect()
     }
 }
 
-impl History {
+impl EventRing {
     fn push(&mut self, event: Event) {
         self.seq += 1;
         let entry = JournalEntry {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_history_is_bounded_and_the_last_errors_outlive_a_burst_of_other_events() {
+    fn the_ring_is_bounded_and_the_last_errors_outlive_a_burst_of_other_events() {
         let journal = Journal::new(Metrics::new());
         for number in 0..=ERRORS_MAX {
             journal.record(failed(number));

@@ -61,7 +61,7 @@ fn run(flags: &Flags) -> ExitCode {
     let Err(error) = serve(config) else {
         return ExitCode::SUCCESS;
     };
-    tracing::error!("{error:#}");
+    tracing::error!(error = %format_args!("{error:#}"), "agent failed");
     if logs_to_file {
         // A person who started the agent looks at stderr first.
         complain(&format!("chas-node-agent: {error:#}\n"));

@@ -1,8 +1,9 @@
-//! The agent's metrics, and their text for Prometheus (OpenMetrics 1.0). This room knows nothing of ours: whoever counts
-//! says in a word what it counted.
+//! The agent's metrics, and their text for Prometheus (OpenMetrics 1.0). This room knows no other:
+//! whoever counts says in a word what it counted.
 //!
-//! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels take words of closed sets,
-//! so the number of series is bounded whatever callers ask for; no label names a container.
+//! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels
+//! take words of closed sets, so the number of series is bounded whatever callers ask for; no label
+//! names a container.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,7 @@ struct OfAnswer {
 
 type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// Every number there is. Clones count into the same.
+/// The agent's counters and gauges. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -73,7 +74,7 @@ pub struct Metrics {
     polls: Family<OfResult, Counter>,
     reports: Family<OfResult, Counter>,
     chas: Gauge,
-    held: Gauge,
+    unconfirmed: Gauge,
     cordoned: Gauge,
 }
 
@@ -84,7 +85,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Nothing counted yet.
+    /// Metrics with every counter at zero.
     #[must_use]
     pub fn new() -> Self {
         let mut metrics = Self {
@@ -110,7 +111,7 @@ impl Metrics {
             polls: Family::default(),
             reports: Family::default(),
             chas: Gauge::default(),
-            held: Gauge::default(),
+            unconfirmed: Gauge::default(),
             cordoned: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
@@ -207,8 +208,8 @@ impl Metrics {
             "1 while CHaS answers, else 0; 0 where none is configured",
             self.chas.clone(),
         );
-        let held = "Containers that CHaS no longer lists, or lists otherwise, and that wait for a confirmation";
-        all.register("link_pending_prune", held, self.held.clone());
+        let unconfirmed = "Containers that CHaS no longer lists, or lists otherwise, and that wait for a confirmation";
+        all.register("link_pending_prune", unconfirmed, self.unconfirmed.clone());
         all.register(
             "cordoned",
             "1 while the node takes no new containers, else 0",
@@ -216,66 +217,69 @@ impl Metrics {
         );
     }
 
-    /// A poll of CHaS ended.
+    /// Counts a poll of CHaS that ended.
     pub fn polled(&self, result: &'static str) {
         self.polls.get_or_create(&OfResult { result }).inc();
     }
 
-    /// A report to CHaS ended.
+    /// Counts a report to CHaS that ended.
     pub fn reported(&self, result: &'static str) {
         self.reports.get_or_create(&OfResult { result }).inc();
     }
 
-    /// Whether CHaS answers now, how much waits for a confirmation, and whether the node takes new containers.
-    pub fn link(&self, up: bool, held: usize, cordoned: bool) {
+    /// Sets whether CHaS answers now, how many containers wait for a confirmation, and whether the
+    /// node takes new containers.
+    pub fn link(&self, up: bool, unconfirmed: usize, cordoned: bool) {
         self.chas.set(i64::from(up));
-        self.held.set(i64::try_from(held).unwrap_or(i64::MAX));
+        self.unconfirmed
+            .set(i64::try_from(unconfirmed).unwrap_or(i64::MAX));
         self.cordoned.set(i64::from(cordoned));
     }
 
-    /// The number of containers that have this status now.
+    /// Sets the number of containers that have this status now.
     pub fn containers(&self, status: &'static str, count: usize) {
         self.containers
             .get_or_create(&OfStatus { status })
             .set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Whether changes can be stored now, and how much the start found lost.
+    /// Sets whether changes can be stored now, and how many losses the start found.
     pub fn store(&self, writable: bool, losses: usize) {
         self.writable.set(i64::from(writable));
         self.losses.set(i64::try_from(losses).unwrap_or(i64::MAX));
     }
 
-    /// Whether containerd answers now.
+    /// Sets whether containerd answers now.
     pub fn containerd(&self, up: bool) {
         self.containerd.set(i64::from(up));
     }
 
-    /// A container was started again after it had ended by itself.
+    /// Counts a restart of a container that had ended by itself.
     pub fn restarted(&self) {
         self.restarts.inc();
     }
 
-    /// A step was done.
+    /// Counts a step that was done.
     pub fn step_done(&self, step: &'static str, took: Duration) {
         self.steps
             .get_or_create(&OfStep { step })
             .observe(took.as_secs_f64());
     }
 
-    /// A step failed.
+    /// Counts a step that failed.
     pub fn step_failed(&self, step: &'static str, reason: &'static str) {
         self.failures
             .get_or_create(&OfFailure { step, reason })
             .inc();
     }
 
-    /// Bytes came from a registry.
+    /// Counts bytes that came from a registry.
     pub fn pulled(&self, bytes: u64) {
         self.pulled.inc_by(bytes);
     }
 
-    /// A request was answered. `route` is a pattern of the router, never a path as it came.
+    /// Counts a request that was answered. `route` is a pattern of the router, never a path as it
+    /// came.
     pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let route = route.to_owned();
         self.requests
@@ -290,12 +294,12 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// A change of the desired state was written.
+    /// Counts a change of the desired state that was written.
     pub fn written(&self, took: Duration) {
         self.writes.observe(took.as_secs_f64());
     }
 
-    /// All of it, as [`CONTENT_TYPE`].
+    /// The text of all metrics, as [`CONTENT_TYPE`].
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

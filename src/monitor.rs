@@ -1,6 +1,7 @@
-//! The node's resources and their use. Sampled in the background at a slow pace; asking for them costs nothing.
+//! The node's resources and their use, sampled in the background at a slow pace; reading them costs
+//! nothing.
 //!
-//! This room knows nothing of ours: not which containers there are, nor whether the node is healthy.
+//! This room knows no other: not which containers there are, nor whether the node is healthy.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ mod sample;
 
 use sample::Sampler;
 
-/// CPU usage is the difference of two samples; the first needs a second one soon, but not within the kernel's tick.
+/// Pause before the second sample: CPU usage is the difference of two samples, and the first needs
+/// a second one soon, but not within the kernel's tick.
 const SECOND_SAMPLE: Duration = Duration::from_millis(500);
 
 /// The node's resources, and their use. Bytes are bytes, percentages 0 to 100.
@@ -23,9 +25,9 @@ const SECOND_SAMPLE: Duration = Duration::from_millis(500);
 pub struct NodeFacts {
     /// Logical processors.
     pub cpu_cores: usize,
-    /// Of all processors together, between the last two samples.
+    /// CPU usage of all processors together, between the last two samples.
     pub cpu_usage_percent: f64,
-    /// Memory that is not available, of the total.
+    /// Share of the memory that is not available.
     pub memory_usage_percent: f64,
     /// The node's memory.
     pub memory_total_bytes: u64,
@@ -35,9 +37,9 @@ pub struct NodeFacts {
     pub disk_total_bytes: u64,
     /// Free space for the agent there (statvfs(3), `f_bavail`). 0 if it cannot be asked.
     pub disk_available_bytes: u64,
-    /// Over 1, 5 and 15 minutes.
+    /// Load average over 1, 5 and 15 minutes.
     pub load_average: [f64; 3],
-    /// Since boot, suspension included.
+    /// Time since boot, suspension included.
     pub uptime_seconds: u64,
     /// The node's own network interfaces, by name; not those of containers.
     pub interfaces: Vec<Interface>,
@@ -56,22 +58,23 @@ impl NodeFacts {
 pub struct Interface {
     /// The name.
     pub name: String,
-    /// The interface can carry packets (loopback and tunnels, which do not say, count as up).
+    /// Whether the interface can carry packets (loopback and tunnels, which do not tell, count as
+    /// up).
     pub up: bool,
     /// The addresses.
     pub addresses: Vec<IpAddr>,
-    /// Bytes received since it exists.
+    /// Bytes received since the interface exists.
     pub received_bytes: u64,
-    /// Bytes sent since it exists.
+    /// Bytes sent since the interface exists.
     pub sent_bytes: u64,
 }
 
-/// The node cannot be looked at.
+/// The node's facts cannot be sampled.
 #[derive(Debug, thiserror::Error)]
 #[error("the node's resources cannot be read")]
 pub struct MonitorError(#[from] sysinfo::Error);
 
-/// Where the facts are; [`Monitor::run`] keeps them fresh.
+/// The last sample of the node's facts; [`Monitor::run`] keeps it fresh.
 #[derive(Debug)]
 pub struct Monitor {
     facts: watch::Sender<NodeFacts>,
@@ -79,8 +82,9 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Takes a first sample. `disk` is a path on the file system that fills up with containers (it may not exist yet);
-    /// interfaces attached to `bridge` belong to containers. Blocks for some milliseconds.
+    /// Takes a first sample. `disk` is a path on the file system that fills up with containers (it
+    /// may not exist yet); interfaces attached to `bridge` belong to containers. Blocks for some
+    /// milliseconds.
     ///
     /// # Errors
     /// `/proc` or `/sys` cannot be read.
@@ -101,7 +105,8 @@ impl Monitor {
         facts
     }
 
-    /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second ends at once.
+    /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second
+    /// ends at once.
     pub async fn run(&self, interval: Duration, cancel: CancellationToken) {
         let taken = self
             .sampler
@@ -129,7 +134,8 @@ impl Monitor {
     }
 }
 
-/// A size as the specification writes it: `50GB`, or `512MB` below one. Powers of 1024, to the nearest.
+/// A size as the specification writes it: `50GB`, or `512MB` below one. Powers of 1024, to the
+/// nearest.
 #[must_use]
 pub fn size_text(bytes: u64) -> String {
     let (unit, name) = if bytes >= 1 << 30 {

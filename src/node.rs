@@ -1,8 +1,8 @@
-//! The running agent as its interfaces see it: the store for what is desired, the reconciler's board for what is
-//! known, the journal for what happened.
+//! The running agent as its interfaces see it: the store for what is desired, the reconciler's
+//! board for what is known, the journal for what happened.
 //!
-//! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is the side that CHaS sees.
-//! None of them starts a container.
+//! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is
+//! the side that CHaS sees. None of them starts a container.
 
 use std::path::PathBuf;
 use std::sync::Arc;

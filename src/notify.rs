@@ -1,4 +1,5 @@
-//! Messages to systemd (sd_notify(3)): ready, stopping, a line of status, and signs of life. Silent without systemd.
+//! Messages to systemd (sd_notify(3)): ready, stopping, a line of status, and signs of life. Silent
+//! without systemd.
 
 use std::time::Duration;
 
@@ -6,27 +7,27 @@ use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-/// `systemctl status` shows one line.
+/// Longest status: `systemctl status` shows one line.
 const STATUS_CHARS_MAX: usize = 200;
 
-/// The agent serves: systemd starts what is ordered after it.
+/// Tells systemd that the agent serves: units ordered after it are started.
 pub fn ready() {
     tell(&NotifyState::Ready);
 }
 
-/// The agent ends as it was asked to.
+/// Tells systemd that the agent stops as it was asked to.
 pub fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// A line for `systemctl status`, such as `12 of 12 containers settled`.
+/// Sets the line of `systemctl status`, such as `12 of 12 containers settled`.
 pub fn status(line: &str) {
     tell(&NotifyState::Status(&one_line(line)));
 }
 
-/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled` names nothing that is
-/// stuck: after a whole interval without a sign, systemd restarts the agent. Ends with `cancel`, or at once if systemd does
-/// not ask.
+/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled`
+/// names nothing that is stuck: after a whole interval without a sign, systemd restarts the agent.
+/// Ends with `cancel`, or at once if systemd does not ask.
 pub async fn watchdog(stalled: impl Fn() -> Option<&'static str>, cancel: CancellationToken) {
     if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
         beat(
@@ -69,7 +70,7 @@ fn one_line(line: &str) -> String {
 fn tell(state: &NotifyState<'_>) {
     // Nothing is worse for it: systemd acts on what it does not hear.
     if let Err(error) = sd_notify::notify(std::slice::from_ref(state)) {
-        tracing::warn!(%error, "systemd not notified: {state}");
+        tracing::warn!(%error, %state, "systemd not notified");
     }
 }
 

@@ -1,4 +1,5 @@
-//! An operator's commands to the agent, from the command line: they go over the agent's own API, like everybody's.
+//! An operator's commands to the agent, from the command line: they go over the agent's own API,
+//! like everybody's.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -11,10 +12,11 @@ use serde_json::Value;
 use crate::cause;
 use crate::config::ApiSection;
 
-/// The agent answers from memory, but for one write.
+/// Timeout of a call: the agent answers from memory, but for one write.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Shows the unconfirmed part of the set from CHaS, and (unless `only_list`) confirms just that. Answers the text to print.
+/// Shows the unconfirmed part of the set from CHaS, and (unless `only_list`) confirms just that.
+/// Answers the text to print.
 ///
 /// # Errors
 /// The agent is unreachable, or refuses.

@@ -32,7 +32,7 @@ pub use board::{Board, Clock, Fact, Known, Reachability};
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
 const EVENTS_MAX: usize = 4096;
-/// How soon after a failed listing the next one is tried.
+/// Wait before the next listing after a failed one.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
 
 /// The part of the reconciler that others hold: it wakes containers, shows the board, and says whether turns make progress.

@@ -1,5 +1,5 @@
-//! The read model: containers, plans, the node's health and its link to CHaS, as they are shown. The API, the report to CHaS
-//! and the metrics only render it.
+//! The read model: containers, plans, the node's health and its link to CHaS, as they are shown.
+//! The API, the report to CHaS and the metrics only render it.
 
 mod container;
 mod find;

@@ -1,5 +1,5 @@
-//! The one way to the store for whoever may not block: each change on a thread of its own, to its end even if the caller goes
-//! away; and the copies beside the store, brought up to date soon after.
+//! Access to the store for async code: each change on a thread of its own, to its end even if the
+//! caller goes away; and the copies beside the store, brought up to date soon after.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,25 +16,26 @@ use tokio_util::task::TaskTracker;
 use crate::journal::Journal;
 use crate::lock::lock;
 
-/// Copies are written at most this often: a hundred deploys in a second cost ten of them.
+/// Shortest interval between two copies: a hundred deploys in a second cost ten of them.
 const COPY_SPACING: Duration = Duration::from_millis(100);
-/// A copy of a thousand containers takes 40 ms: no more than a tenth of a processor is spent on them.
+/// Pause after a copy, in multiples of its duration: copies take at most a tenth of a processor.
 const COPY_SHARE: u32 = 10;
-/// A disk that did not take a copy is asked again.
+/// Wait before a copy that failed is written again.
 const COPY_RETRY: Duration = Duration::from_secs(5);
 
-/// The store is asked so often whether it answers.
+/// Interval between two pings of the store.
 const PING_EVERY: Duration = Duration::from_secs(10);
-/// The store answers within this. A write takes milliseconds; where a disk lets a thread hang, the kernel itself speaks of
-/// it after two minutes.
+/// Time within which the store answers a ping. A write takes milliseconds; where a disk lets a
+/// thread hang, the kernel itself speaks of it after two minutes.
 const SILENCE_MAX: Duration = Duration::from_mins(3);
 
 /// The thread on which the store blocks.
 #[derive(Clone, Debug)]
 enum Place {
-    /// On a thread, for whose end the tracker waits.
+    /// A thread for each call, for whose end the tracker waits.
     Thread(TaskTracker),
-    /// Here, with a pause before and after: a disk in a simulation, in which nothing happens by chance.
+    /// The caller's thread, with a pause before and after: a disk in a simulation, in which nothing
+    /// happens by chance.
     Here(fn() -> Duration),
 }
 
@@ -62,7 +63,8 @@ impl Writer {
         }
     }
 
-    /// A writer for simulations: it writes on the caller's thread, and every change takes two `pause`s.
+    /// A writer for simulations: it writes on the caller's thread, and every change takes two
+    /// `pause`s.
     #[must_use]
     pub fn simulated(store: Arc<Store>, journal: Journal, pause: fn() -> Duration) -> Self {
         Self {
@@ -80,7 +82,8 @@ impl Writer {
         &self.store
     }
 
-    /// Changes the store. Whoever is to hear of the change is told inside of it, since the caller may be gone by then.
+    /// Changes the store. Whoever is to hear of the change is told inside of it, since the caller
+    /// may be gone by then.
     ///
     /// # Errors
     /// The change's own.
@@ -103,7 +106,7 @@ impl Writer {
             .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
-    /// Keeps a container's history over a restart of the agent. No promise: it costs no sync.
+    /// Saves a container's history over a restart of the agent, without a sync: it may be lost.
     pub async fn remember(&self, id: ContainerId, remembered: StoredHistory) {
         let _lost_with_the_thread = self
             .run(move |store| store.save_history(id, Some(&remembered)))
@@ -131,14 +134,15 @@ impl Writer {
         }
     }
 
-    /// The store, if it is stuck: it does not answer any more, or has no thread to answer on.
+    /// The name of the store, if it is stuck: it does not answer any more, or has no thread to
+    /// answer on.
     #[must_use]
     pub fn stalled(&self) -> Option<&'static str> {
         let silence = lock(&self.answered).elapsed();
         (silence > SILENCE_MAX).then_some("the store does not answer")
     }
 
-    /// Asks the store again and again whether it answers, until `stop`.
+    /// Pings the store at an interval, until `stop`.
     pub async fn keep_asking(self, stop: CancellationToken) {
         let asking = async {
             loop {

@@ -26,7 +26,8 @@ pub(super) async fn check(
     let given = given
         .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    // A comparison that ends at the first difference tells, by its time, how much of a guess was right.
+    // A comparison that ends at the first difference tells, by its time, how much of a guess was
+    // right.
     if given.is_some_and(|(_, given)| {
         given
             .trim()

@@ -58,7 +58,7 @@ pub(super) async fn deploy<N: NodeApi>(
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(wire::whole(&deployed.container))).into_response())
+    Ok((status, Json(wire::full(&deployed.container))).into_response())
 }
 
 /// Waits for the outcome of a deploy.
@@ -74,10 +74,11 @@ async fn awaited<N: NodeApi>(
         None => Some(Err(gone(id))),
     })
     .await??;
-    Ok(wire::whole(&view))
+    Ok(wire::full(&view))
 }
 
-/// The answer to a deploy that was taken before. Whoever waited then may wait again, if it is still there.
+/// The answer to a deploy that was accepted before. Its caller may wait again, if the container
+/// still exists.
 async fn replay<N: NodeApi>(
     node: &N,
     answer: &Answer,
@@ -117,7 +118,7 @@ pub(super) async fn list<N: NodeApi>(
     Ok(Json(json!({"containers": shown})))
 }
 
-/// The container is one that a listing asks for.
+/// Whether a container matches the filters of a listing.
 fn fits(view: &ContainerView, parameters: &Parameters) -> bool {
     let has = |key: &str, word: &str| parameters.text(key).is_none_or(|wanted| wanted == word);
     let has_label = |wanted: &str| match wanted.split_once('=') {
@@ -142,7 +143,7 @@ pub(super) async fn get<N: NodeApi>(
         return Ok(Json(wire::short(&found)));
     };
     if !wait {
-        return Ok(Json(wire::whole(&found)));
+        return Ok(Json(wire::full(&found)));
     }
     let id = found.record.id;
     let applied = |view: Option<ManagedView>| match view {
@@ -150,7 +151,7 @@ pub(super) async fn get<N: NodeApi>(
         other => Some(other),
     };
     let view = until(&*node, id, timeout, "applied", applied).await?;
-    Ok(Json(wire::whole(&view.ok_or_else(|| gone(id))?)))
+    Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)))
 }
 
 pub(super) async fn remove<N: NodeApi>(
@@ -205,7 +206,7 @@ async fn order<N: NodeApi>(
     let id = find_managed(node, name)?;
     node.order(id, order).await?;
     let view = node.container(id).ok_or_else(|| gone(id))?;
-    Ok((StatusCode::ACCEPTED, Json(wire::whole(&view))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response())
 }
 
 fn find<N: NodeApi>(node: &N, name: &str) -> Result<ContainerView, Problem> {
@@ -237,7 +238,7 @@ fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
     }
 }
 
-/// Looks at one container whenever something changed, until `look` is content or `timeout` has passed.
+/// Waits until `look` decides on a container, or `timeout` has passed; looks after each change.
 async fn until<N: NodeApi, T>(
     node: &N,
     id: ContainerId,

@@ -1,4 +1,4 @@
-//! Failures as RFC 9457 problems. The only place that names a status code of a failure.
+//! Failures as RFC 9457 problems. No other file names the status code of a failure.
 
 use std::any::Any;
 
@@ -32,7 +32,7 @@ pub enum Problem {
     Timeout(String),
     /// Too many concurrent requests of this kind: 429.
     Busy(String),
-    /// The agent did not take the change.
+    /// The agent refused the change.
     Refused(Refusal),
 }
 
@@ -192,7 +192,7 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body>
     )
 }
 
-/// A line for each request: changes at info, reads at debug.
+/// Logs each request: changes at info, reads at debug.
 pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let (method, path, began) = (
         request.method().clone(),

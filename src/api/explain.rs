@@ -1,4 +1,5 @@
-//! Plans and explanations: the steps that would be done now, and the cause for which a container is where it is.
+//! Plans and explanations as JSON: the steps that would be done now, and the cause of a
+//! container's status.
 
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,4 +1,5 @@
-//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and the answer to a request that came before.
+//! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and the answer
+//! to a repeated request.
 
 use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
@@ -43,7 +44,7 @@ pub(super) fn fingerprint(call: &str, body: &Value) -> String {
     hex(&hash)
 }
 
-/// The outcome of a request that came before, as it was then.
+/// The outcome of a repeated request, as it was the first time.
 fn shown(answer: &Answer) -> Value {
     match &answer.outcome {
         Outcome::Container {
@@ -59,7 +60,7 @@ fn shown(answer: &Answer) -> Value {
     }
 }
 
-/// The answer to a request that came before.
+/// The answer to a repeated request.
 pub(super) fn replayed(answer: &Answer) -> Response {
     let status = if answer.changed {
         StatusCode::ACCEPTED

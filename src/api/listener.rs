@@ -1,4 +1,5 @@
-//! The API's listening socket, with a bound on the connections open at once. More wait in the kernel's queue.
+//! The API's listening socket, with a bound on the connections open at once. More wait in the
+//! kernel's queue.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,8 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Connections open at once: far more than a control plane and its operators need, far less than the 1,024 files that a
-/// service may have open where nobody raised the limit.
+/// Connections open at once: far more than a control plane and its operators need, far less than
+/// the 1,024 files that a service may have open where nobody raised the limit.
 const CONNECTIONS_MAX: usize = 256;
 
 /// A listening socket that accepts no more connections than may be open at once.
@@ -23,7 +24,7 @@ pub struct BoundedListener {
 }
 
 impl BoundedListener {
-    /// Bounds `listener`.
+    /// A bounded listener on the socket `listener`.
     #[must_use]
     pub fn new(listener: TcpListener) -> Self {
         Self {

@@ -20,11 +20,12 @@ use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read};
 
 const TAIL_DEFAULT: usize = 100;
-/// A follower of a container that is gone ends by itself, once it has read what was left; one of a container that never
-/// printed waits for a directory that never comes, and is ended after this.
+/// A follower of a container that is gone ends by itself, once it has read what was left; one of a
+/// container that never printed waits for a directory that never comes, and is ended after this.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at 64, that is still little.
+/// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at
+/// 64, that is still little.
 pub(super) const FOLLOWERS_MAX: usize = 64;
 
 pub(super) async fn logs<N: NodeApi>(

@@ -58,7 +58,7 @@ pub(super) async fn count(
     response
 }
 
-/// A caller may make up methods; each would be a series of its own.
+/// The method as a label: callers may invent methods, and each would be a series of its own.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

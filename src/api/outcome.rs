@@ -1,4 +1,5 @@
-//! Verdicts on a view that a caller waits for: the outcome of a deploy, and whether a generation is applied. Pure.
+//! Verdicts on a view that a caller waits for: the outcome of a deploy, and whether a generation is
+//! applied. Pure.
 
 use std::time::SystemTime;
 
@@ -16,7 +17,8 @@ use crate::view::{DeployedView, ManagedView};
 pub(super) struct Awaited {
     generation: u64,
     run: RunState,
-    /// The next attempt after a failure from before the deploy, which changed nothing: that one is not of its doing.
+    /// Time of the next attempt after a failure from before a deploy that changed nothing: the
+    /// deploy did not cause that failure.
     old_attempt: Option<BootTime>,
     deadline: SystemTime,
 }
@@ -64,7 +66,7 @@ impl Awaited {
         }
     }
 
-    /// The failure is one from before the deploy, and is tried again before the deadline.
+    /// Whether the failure is from before the deploy, and is tried again before the deadline.
     fn is_old(&self, view: &ManagedView) -> bool {
         let next = view.condition.next_attempt;
         let is_in_time = view.next_attempt().is_some_and(|at| at < self.deadline);
@@ -72,8 +74,8 @@ impl Awaited {
     }
 }
 
-/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means that nothing runs, for one
-/// that ended and stays so, that it did.
+/// The generation (`None`: the newest) is what there is. For one that is to be stopped that means
+/// that nothing runs, for one that ended and stays so, that it did.
 pub(super) fn is_applied(view: &ManagedView, generation: Option<u64>) -> bool {
     let (record, status) = (&view.record, view.condition.status);
     let wanted = generation.unwrap_or(record.generation);

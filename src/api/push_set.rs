@@ -1,4 +1,5 @@
-//! The set owned by push as a whole: shown, replaced, and versioned by its `ETag` (RFC 9110, 8.8.3).
+//! The set owned by push as a whole: shown, replaced, and versioned by its `ETag` (RFC 9110,
+//! 8.8.3).
 
 use std::sync::Arc;
 
@@ -24,7 +25,8 @@ pub(super) async fn get<N: NodeApi>(
     Parameters::of(query, &[])?;
     let set = node.push_set();
     let tag = [(header::ETAG, format!("\"{}\"", set.etag))];
-    // `*` is any set, and there always is one; a weak tag of it serves for showing (RFC 9110, 13.1.2).
+    // `*` is any set, and there always is one; a weak tag of it serves for showing (RFC 9110,
+    // 13.1.2).
     let known = tags(&headers, &header::IF_NONE_MATCH, true)?;
     let is_known = match known {
         Some(tags) => tags.contains(&set.etag),
@@ -95,8 +97,8 @@ pub(super) async fn put<N: NodeApi>(
         .into_response())
 }
 
-/// The tags that a condition names, without their quotes. `None`: there is no condition, or it is `*`. A weak tag counts
-/// only where `weak` ones serve.
+/// The tags that a condition names, without their quotes. `None`: there is no condition, or it is
+/// `*`. A weak tag counts only where `weak` ones serve.
 fn tags(
     headers: &HeaderMap,
     name: &HeaderName,

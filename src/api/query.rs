@@ -1,5 +1,5 @@
-//! The address of a request: the container that it names, and query parameters. Each is read once, and those that nobody
-//! knows are an error that names them.
+//! The address of a request: the container that it names, and query parameters. Each is read once,
+//! and those that nobody knows are an error that names them.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use axum::http::request::Parts;
 
 use super::error::Problem;
 
-/// Waits longer than this tie up a connection for nothing.
+/// Longest wait: a longer one ties up a connection for nothing.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
@@ -85,7 +85,7 @@ impl Parameters {
             .transpose()
     }
 
-    /// True for `true` and for the bare name.
+    /// The parameter as a flag: true for `true` and for the bare name.
     pub(super) fn flag(&self, key: &str) -> Result<bool, Problem> {
         match self.text(key) {
             None | Some("false") => Ok(false),
@@ -96,7 +96,7 @@ impl Parameters {
         }
     }
 
-    /// How long to wait: `timeout`, 30 s where it is not given.
+    /// The timeout of a wait: `timeout`, or 30 s where it is not given.
     pub(super) fn timeout(&self) -> Result<Duration, Problem> {
         let Some(text) = self.text("timeout") else {
             return Ok(TIMEOUT_DEFAULT);

@@ -13,7 +13,7 @@ use crate::view::{
     ContainerPlanView, ContainerView, DeployedView, ManagedView, StepView, UnmanagedView,
 };
 
-/// RFC 3339 in UTC, to the millisecond.
+/// A time as RFC 3339 in UTC, to the millisecond.
 pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
@@ -44,10 +44,10 @@ pub(super) fn step(step: &StepView) -> Value {
     shown
 }
 
-/// The answer to a deploy that is only tried.
+/// The answer to a dry run of a deploy.
 pub(super) fn dry_run(deployed: &DeployedView) -> Value {
     let plan: Vec<_> = deployed.plan.iter().map(step).collect();
-    let container = whole(&deployed.container);
+    let container = full(&deployed.container);
     json!({"dry_run": true, "changed": deployed.changed, "container": container, "plan": plan})
 }
 
@@ -60,7 +60,7 @@ pub(super) fn short(view: &ContainerView) -> Value {
 }
 
 /// A managed container with its specification.
-pub(super) fn whole(view: &ManagedView) -> Value {
+pub(super) fn full(view: &ManagedView) -> Value {
     let mut shown = managed(view);
     shown["spec"] = spec(&view.record);
     shown["spec_hash"] = json!(view.record.spec_hash);

@@ -20,7 +20,7 @@ use error::{problem, retry_after};
 
 /// Longest answer to a poll: two thousand containers of two kilobytes.
 const SET_BYTES_MAX: usize = 4 << 20;
-/// A longer set is parsed on a blocking thread.
+/// Size above which a set is parsed on a blocking thread.
 const PARSE_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest answer to any other call.
 const ANSWER_BYTES_MAX: usize = 64 << 10;

@@ -109,7 +109,7 @@ impl LinkState {
         status
     }
 
-    /// Has CHaS polled at once.
+    /// Makes the poll loop poll CHaS at once.
     pub fn poll_now(&self) {
         self.poll_wanted.send_modify(|()| ());
     }

@@ -34,11 +34,11 @@ const REPORT_ATTEMPT: Duration = Duration::from_secs(90);
 /// The timing of the next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NextPoll {
-    /// Soon, after news: the poll with the new tag shows whether CHaS keeps polls open.
+    /// Poll soon, after news: the poll with the new tag shows whether CHaS keeps polls open.
     AfterNews,
-    /// At once: CHaS keeps it open while nothing is new.
+    /// Poll at once: CHaS keeps it open while nothing is new.
     Waited,
-    /// After an interval.
+    /// Poll after an interval.
     Paced,
 }
 
@@ -303,7 +303,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
     }
 }
 
-/// Another call said that CHaS lists another set, and the waited poll did not bring it in time.
+/// The error for a waited poll that timed out, though another call announced a new set.
 async fn news_announced(wanted: &mut watch::Receiver<()>) {
     let _never_ends = wanted.changed().await;
     tokio::time::sleep(NEWS_GRACE).await;

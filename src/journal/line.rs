@@ -7,7 +7,7 @@ use state::plan::{STEPS_MAX, Step};
 use state::reason::Reason;
 use tracing::{debug, error, info, warn};
 
-/// Writes the line of an event, if it has one.
+/// Writes the log line of an event, if it has one.
 pub(super) fn write(event: &Event) {
     let error = event.message.as_deref().unwrap_or_default();
     let subject = event.subject.as_ref().map(ToString::to_string);
@@ -74,7 +74,8 @@ fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
 fn exhausted(container: &str) {
     error!(
         %container,
-        "reconcile made {STEPS_MAX} steps without settling; pausing 1s (please report)"
+        steps = STEPS_MAX,
+        "reconcile made too many steps without settling; pausing 1s (please report)"
     );
 }
 

@@ -12,14 +12,14 @@ pub const LINE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of time, stream and flag before the printed bytes.
 pub const HEADER_BYTES: usize = STAMP_BYTES + " stdout F ".len();
 
-/// `2026-11-23T15:57:00.123456789Z`
+/// Length of a stamp, as in `2026-11-23T15:57:00.123456789Z`.
 const STAMP_BYTES: usize = 30;
 
 /// Largest step back of the clock over which time stands still; after a larger one a new file
 /// begins.
 pub const STEP_BACK_MAX: Duration = Duration::from_secs(60);
 
-/// 9999-12-31T23:59:59Z: what four digits of a year can say.
+/// Latest time that four digits of a year can express: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Output stream of a container.
@@ -50,7 +50,8 @@ pub struct LogLine {
     pub time: SystemTime,
     /// Stream the bytes were printed to.
     pub stream: Stream,
-    /// No newline follows these bytes: the printed line goes on in the stream's next log line.
+    /// Whether the printed line goes on in the stream's next log line: no newline follows these
+    /// bytes.
     pub partial: bool,
     /// Printed bytes, without the newline, at most [`LINE_BYTES_MAX`]; not always UTF-8.
     pub bytes: Bytes,
@@ -142,7 +143,7 @@ impl LineStamp {
         self.set(since_epoch(now).max(self.at + Duration::from_nanos(1)));
     }
 
-    /// The clock was set back so far that time must not stand still until it has caught up.
+    /// Whether the clock was set back so far that time must not stand still until it has caught up.
     #[must_use]
     pub fn is_stepped_back(&self, now: SystemTime) -> bool {
         since_epoch(now) + STEP_BACK_MAX < self.at

@@ -113,11 +113,11 @@ pub fn read(dir: PathBuf, options: ReadOptions) -> Reading {
 /// Result of one look at the files.
 #[derive(Debug)]
 enum ReadStep {
-    /// More; perhaps none that is wanted.
+    /// Output was found; perhaps none that is wanted.
     Lines(Vec<LogLine>),
-    /// Nothing yet.
+    /// No output is there yet.
     Idle,
-    /// Nothing any more.
+    /// The output has ended.
     End,
 }
 
@@ -140,7 +140,7 @@ struct OpenFile {
     offset: u64,
     /// Beginning of a line whose end has not been read.
     begun: BytesMut,
-    /// Inside a line that is too long to be a log line.
+    /// Whether the place is inside a line that is too long to be a log line.
     overlong: bool,
 }
 

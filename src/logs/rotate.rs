@@ -58,7 +58,7 @@ pub struct LogWriter {
 struct CurrentFile {
     file: File,
     number: u64,
-    /// The last batch was cut short: the next begins with a newline.
+    /// Whether the last batch was cut short: the next begins with a newline.
     torn: bool,
 }
 
@@ -242,8 +242,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Within a file time never goes back, so what comes after a far step of the clock begins a new
-    /// one.
+    /// Begins a new file after a far step of the clock: within a file time never goes back.
     fn follow_the_clock(&mut self, now: SystemTime) {
         self.flush();
         if let Some(current) = &self.current {

@@ -35,19 +35,19 @@ pub(super) struct LineFilter {
 }
 
 impl LineFilter {
-    /// The line is wanted.
+    /// Whether the line is wanted.
     pub(super) fn takes(&self, header: &LineHeader) -> bool {
         self.stream.is_none_or(|stream| stream == header.stream)
             && self.since.is_none_or(|since| header.time >= since)
             && self.until.is_none_or(|until| header.time <= until)
     }
 
-    /// Neither a line of this time is wanted, nor any before it in its file.
+    /// Whether a line of this time, and every line before it in its file, is unwanted.
     pub(super) fn is_past(&self, time: SystemTime) -> bool {
         self.since.is_some_and(|since| time + DISORDER_MAX < since)
     }
 
-    /// Neither a line of this time is wanted, nor any after it in its file.
+    /// Whether a line of this time, and every line after it in its file, is unwanted.
     pub(super) fn is_over(&self, time: SystemTime) -> bool {
         self.until.is_some_and(|until| until + DISORDER_MAX < time)
     }
@@ -121,12 +121,12 @@ struct LineCount {
     lines: usize,
     found: usize,
     seen_any: bool,
-    /// Everything from here on was counted.
+    /// Place from which on every line was counted.
     from: Option<LogPlace>,
 }
 
 impl LineCount {
-    /// Goes through one file; true: there are enough.
+    /// Counts the lines of one file; true: there are enough.
     fn back_through(&mut self, file: &File, number: u64, wanted: &LineFilter) -> io::Result<bool> {
         let size = file.metadata()?.len();
         let mut block = vec![0; BLOCK_BYTES + HEADER_BYTES];

@@ -36,7 +36,7 @@ impl LineSplitter {
         }
     }
 
-    /// Hands on the bytes that no newline ended, as a line that goes on. For the end of the stream.
+    /// Emits the bytes that no newline ended, as a line that goes on. For the end of the stream.
     pub fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
         if !self.begun.is_empty() {
             emit(&self.begun, true);

@@ -87,7 +87,7 @@ impl Sampler {
     }
 }
 
-/// The interface is a port of the bridge: the host's end of a container's.
+/// Whether the interface is a port of a bridge: the host's end of a container's veth pair.
 fn is_attached(interface: &OsStr, bridge: &str) -> bool {
     let master = std::fs::read_link(Path::new("/sys/class/net").join(interface).join("master"));
     master.is_ok_and(|master| master.file_name().is_some_and(|name| name == bridge))

@@ -1,5 +1,6 @@
-//! Changes of what is desired, as the API asks for them. Each is carried to its end and acted on, even if the caller goes
-//! away: so the change itself wakes whom it concerns, not the caller after it.
+//! Changes of what is desired, as the API asks for them. Each is carried to its end and acted on,
+//! even if the caller goes away: so the change itself wakes whom it concerns, not the caller after
+//! it.
 
 use std::path::PathBuf;
 use std::sync::Arc;

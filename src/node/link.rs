@@ -1,4 +1,5 @@
-//! The running agent as its link to CHaS sees it: the store for the set that CHaS lists, the read model for reports.
+//! The running agent as its link to CHaS sees it: the store for the set that CHaS lists, the read
+//! model for reports.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex};
@@ -26,7 +27,7 @@ use crate::view::{HealthView, ManagedView};
 
 /// The last errors that go into a report.
 const ERRORS_MAX: usize = 5;
-/// How long a set waits for the first look at containerd, before CHaS is asked for it again.
+/// Time that a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The configured part of the node's registration.
@@ -104,8 +105,8 @@ impl AgentLink {
 
     fn content(&self, health: &HealthView) -> ReportContent {
         let desired = self.node.writer.store().desired();
-        let pulled = desired.marks().applied_set();
-        let observed_generation = pulled.map(|pulled| pulled.version.generation);
+        let applied = desired.marks().applied_set();
+        let observed_generation = applied.map(|applied| applied.version.generation);
         let converged = self.node.converged();
         let applied_generation = self.applied_generation(converged, observed_generation);
         let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
@@ -115,19 +116,19 @@ impl AgentLink {
             boot_id: self.node.board().clock.boot_id(),
             instance_uuid: self.instance_uuid(),
             observed_generation,
-            observed_epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
+            observed_epoch: applied.map(|applied| applied.version.epoch.clone()),
             applied_generation,
             converged,
-            pending_prune: pending(pulled.and_then(|pulled| {
-                Some((pulled.unconfirmed.as_ref()?, pulled.version.generation))
+            pending_prune: pending(applied.and_then(|applied| {
+                Some((applied.unconfirmed.as_ref()?, applied.version.generation))
             })),
             cordoned: desired.marks().cordoned(),
             containers: self.reported(),
-            conflicts: pulled
-                .map(|pulled| pulled.conflicts.clone())
+            conflicts: applied
+                .map(|applied| applied.conflicts.clone())
                 .unwrap_or_default(),
-            rejected: pulled
-                .map(|pulled| pulled.rejected.clone())
+            rejected: applied
+                .map(|applied| applied.rejected.clone())
                 .unwrap_or_default(),
             losses: health.losses.clone(),
             errors: newest_errors
@@ -136,7 +137,8 @@ impl AgentLink {
         }
     }
 
-    /// The newest generation with which the node was converged: from now on this one, if it is.
+    /// The newest generation with which the node was converged: this one, if the node is converged
+    /// now.
     fn applied_generation(&self, converged: bool, observed: Option<u64>) -> Option<u64> {
         let mut applied = lock(&self.applied);
         if converged {
@@ -153,9 +155,9 @@ impl AgentLink {
     }
 }
 
-fn pending(held: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
-    let (held, generation) = held?;
-    let names: Vec<_> = held.names().map(ToString::to_string).collect();
+fn pending(unconfirmed: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
+    let (unconfirmed, generation) = unconfirmed?;
+    let names: Vec<_> = unconfirmed.names().map(ToString::to_string).collect();
     Some(PendingPrune {
         count: names.len(),
         names,
@@ -163,7 +165,7 @@ fn pending(held: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
     })
 }
 
-/// The newest generation runs.
+/// Whether the newest generation runs.
 fn is_ready(view: &ManagedView) -> bool {
     view.condition.status == Status::Running
         && view.applied_generation == Some(view.record.generation)
@@ -194,7 +196,8 @@ fn reported(view: &ManagedView) -> ContainerReport {
 
 /// The address that this host speaks to others from. No packet is sent.
 fn own_address(towards: Option<IpAddr>) -> Option<IpAddr> {
-    // Where CHaS's own address is not known, any that is not this host's serves: this one is of documents (RFC 5737).
+    // Where CHaS's own address is not known, any that is not this host's serves: this one is of
+    // documents (RFC 5737).
     let towards = towards.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
     let any = if towards.is_ipv4() {
         "0.0.0.0:0"
@@ -274,23 +277,23 @@ impl chas::LinkNode for AgentLink {
 
     fn last_applied(&self) -> LastApplied {
         let desired = self.node.writer.store().desired();
-        let pulled = desired.marks().applied_set();
+        let applied = desired.marks().applied_set();
         LastApplied {
             // Without it CHaS sends the whole set, of which the bodies are still to be noted.
-            etag: pulled
-                .filter(|pulled| pulled.has_listed_hashes)
-                .and_then(|pulled| pulled.etag.clone()),
-            generation: pulled.map(|pulled| pulled.version.generation),
-            epoch: pulled.map(|pulled| pulled.version.epoch.clone()),
-            fully_applied: pulled.is_none_or(|pulled| pulled.fully_applied),
+            etag: applied
+                .filter(|applied| applied.has_listed_hashes)
+                .and_then(|applied| applied.etag.clone()),
+            generation: applied.map(|applied| applied.version.generation),
+            epoch: applied.map(|applied| applied.version.epoch.clone()),
+            fully_applied: applied.is_none_or(|applied| applied.fully_applied),
             seq: desired.seq(),
         }
     }
 
     async fn apply_set(&self, set: ChasSet) -> Result<SetOutcome, String> {
         let handle = self.node.handle.clone();
-        // What is to be taken over from containerd is not known yet, so nor is what the set would end. On a new node that is
-        // nothing, and nothing is started before it is known either.
+        // What is to be taken over from containerd is not known yet, so nor is what the set would
+        // end. On a new node that is nothing, and nothing is started before it is known either.
         let is_adopted = || self.node.writer.store().desired().adoption().is_none();
         let mut changes = self.changes();
         if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted()))
@@ -300,15 +303,16 @@ impl chas::LinkNode for AgentLink {
             return Err("containerd has not shown yet what runs here".to_owned());
         }
         let node_id = self.config.node.id.clone();
-        let pulled = self.node.writer.write(move |store| {
-            // The disk may have taken no writes when the agent started. This costs nothing where it is stored already.
+        let applied = self.node.writer.write(move |store| {
+            // The disk may have taken no writes when the agent started. This costs nothing where it
+            // is stored already.
             store.set_identity(|link| link.node_id = node_id)?;
             let outcome = store.apply_set(&set, wall_ms())?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();
             Ok(outcome)
         });
-        pulled.await.map_err(|error| crate::cause::all(&error))
+        applied.await.map_err(|error| crate::cause::all(&error))
     }
 
     async fn report_acknowledged(&self, up_to_seq: u64) {
@@ -355,19 +359,21 @@ impl chas::LinkNode for AgentLink {
 }
 
 impl AgentNode {
-    /// The node is converged: every record is settled, the set is fully applied, and no leftover is left.
+    /// Whether the node is converged: every record is settled, the set is fully applied, and no
+    /// leftover exists.
     fn converged(&self) -> bool {
         let (board, desired) = (self.board(), self.writer.store().desired());
-        let pulled = desired.marks().applied_set();
+        let applied = desired.marks().applied_set();
         board.reachability().reachable
             && desired.adoption().is_none()
-            && pulled.is_none_or(|pulled| pulled.fully_applied && pulled.unconfirmed.is_none())
+            && applied.is_none_or(|applied| applied.fully_applied && applied.unconfirmed.is_none())
             && desired.records().all(|record| is_as_asked(board, record))
             && board.leftovers(&desired).is_empty()
     }
 }
 
-/// The container is settled, and nothing is being done for it. One that a cordon keeps from starting is not as asked.
+/// Whether the container is settled, and nothing is being done for it. A container that a cordon
+/// keeps from starting is not.
 fn is_as_asked(board: &Board, record: &Record) -> bool {
     let known = board.known(record.id);
     let history = known.history.of(record);

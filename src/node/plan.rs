@@ -1,4 +1,4 @@
-//! The steps that would be done now, from what the reconciler knows: the same ones that it will decide on.
+//! Plans and explanations: the steps that the reconciler would do now, from its own observations.
 
 use state::desired::Record;
 use state::id::ContainerId;
@@ -54,7 +54,7 @@ impl AgentNode {
             .then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
     }
 
-    /// The cause for which the reconciler does nothing at the moment.
+    /// The cause for which the reconciler is blocked at the moment.
     fn blocked(&self) -> Option<String> {
         let is_adopting = self.writer.store().desired().adoption().is_some();
         let adopting = || "the desired state is being rebuilt from what containerd holds";
@@ -84,7 +84,7 @@ impl AgentNode {
         }
     }
 
-    /// The cause for which a container is where it is. `None`: there is no such managed container.
+    /// The explanation of a container's status. `None`: there is no such managed container.
     pub(super) fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
         let desired = self.writer.store().desired();
         let record = desired.get(id)?;

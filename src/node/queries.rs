@@ -1,4 +1,5 @@
-//! Containers, the node's health and its link, read from the store and the board: every answer comes from memory.
+//! Containers, the node's health and its link, read from the store and the board: every answer
+//! comes from memory.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -52,7 +53,8 @@ impl AgentNode {
     /// The container that a record asks for. The record may not be stored yet.
     pub(super) fn managed(&self, record: &Arc<Record>) -> ManagedView {
         let mut known = self.board().known(record.id);
-        // The board is older than the record until the turn that the change woke has taken its first look.
+        // The board is older than the record until the turn that the change woke has taken its
+        // first look.
         known.history = known.history.of(record);
         let taken = moment(&self.board().clock);
         let exit = known.history.last_exit.as_ref();
@@ -88,8 +90,8 @@ impl AgentNode {
     }
 
     fn unmanaged(&self) -> Vec<UnmanagedView> {
-        let foreign = self.board().foreign();
-        foreign.into_iter().map(unmanaged).collect()
+        let unmanaged_containers = self.board().foreign();
+        unmanaged_containers.into_iter().map(unmanaged).collect()
     }
 
     /// The set owned by push.
@@ -144,8 +146,8 @@ impl AgentNode {
     fn link_view(&self) -> Option<LinkView> {
         let standing = self.contact.as_ref()?.status();
         let desired = self.writer.store().desired();
-        let pulled = desired.marks().applied_set();
-        let held = pulled.and_then(|pulled| pulled.unconfirmed.as_ref());
+        let applied = desired.marks().applied_set();
+        let unconfirmed = applied.and_then(|applied| applied.unconfirmed.as_ref());
         let is_owned = |record: &&Arc<Record>| record.owner == Owner::Chas && !record.removing;
         Some(LinkView {
             reachable: standing.reachable,
@@ -156,14 +158,14 @@ impl AgentNode {
             stale: standing.freshness.stale,
             age_s: standing.freshness.age_s,
             fault: standing.freshness.fault.map(|fault| fault.message),
-            generation: pulled.map(|pulled| pulled.version.generation),
+            generation: applied.map(|applied| applied.version.generation),
             owned: desired.records().filter(is_owned).count(),
-            pending_prune: held
-                .map(|held| held.names().map(ToString::to_string).collect())
+            pending_prune: unconfirmed
+                .map(|unconfirmed| unconfirmed.names().map(ToString::to_string).collect())
                 .unwrap_or_default(),
             cordoned: desired.marks().cordoned(),
-            conflicts: pulled.map_or(0, |pulled| pulled.conflicts.len()),
-            rejected: pulled.map_or(0, |pulled| pulled.rejected.len()),
+            conflicts: applied.map_or(0, |applied| applied.conflicts.len()),
+            rejected: applied.map_or(0, |applied| applied.rejected.len()),
         })
     }
 }
@@ -175,11 +177,11 @@ pub(super) fn moment(clock: &Clock) -> Moment {
     }
 }
 
-fn unmanaged(foreign: UnmanagedContainer) -> UnmanagedView {
+fn unmanaged(container: UnmanagedContainer) -> UnmanagedView {
     UnmanagedView {
-        id: foreign.id,
-        image: foreign.image,
-        status: if foreign.running {
+        id: container.id,
+        image: container.image,
+        status: if container.running {
             Status::Running
         } else {
             Status::Stopped

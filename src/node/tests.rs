@@ -44,7 +44,8 @@ impl Drop for Agent {
     }
 }
 
-/// One that has taken its first whole look, and takes the next in an hour: what happens until then was woken for.
+/// One that has taken its first whole look, and takes the next in an hour: what happens until then
+/// was woken for.
 async fn agent() -> Agent {
     let directory = tempfile::tempdir().unwrap();
     let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
@@ -94,7 +95,8 @@ fn deploy(name: &str, image: &str) -> Deploy {
     state::spec::parse::deploy(&json!({"name": name, "image": image})).unwrap()
 }
 
-/// Waits for a container to be as `fits` says, in virtual time; the store's thread is let run in between.
+/// Waits for a container to be as `fits` says, in virtual time; the store's thread is let run in
+/// between.
 async fn until(node: &AgentNode, id: ContainerId, fits: impl Fn(Option<&ManagedView>) -> bool) {
     for _ in 0..2000 {
         if fits(node.container(id).as_ref()) {

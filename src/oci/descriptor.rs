@@ -5,8 +5,8 @@
 pub(crate) struct Descriptor {
     /// Kind of the bytes.
     pub(crate) media_type: String,
-    /// `sha256:` and 64 hex digits.
+    /// Digest: `sha256:` and 64 hex digits.
     pub(crate) digest: String,
-    /// In bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
 }

@@ -31,10 +31,10 @@ pub(crate) enum Machine {
 pub(crate) enum Cgroup {
     /// A directory a controller (also the hybrid of systemd).
     V1 {
-        /// The kernel accounts swap (`memory.memsw.limit_in_bytes` exists).
+        /// Whether the kernel accounts swap (`memory.memsw.limit_in_bytes` exists).
         swap: bool,
     },
-    /// One tree for all controllers.
+    /// A single tree for all controllers.
     V2,
 }
 

@@ -1,4 +1,4 @@
-//! How a step is done: by the runtime, and noted in the store.
+//! Execution of a step: done by the runtime, and noted in the store.
 
 use std::sync::Arc;
 use std::time::Duration;

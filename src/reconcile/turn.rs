@@ -22,7 +22,7 @@ use super::execute::Undone;
 use crate::cause;
 use crate::runtime::{Runtime, RuntimeError};
 
-/// How long a turn that ran out of steps, or found the runtime unreachable, waits.
+/// Wait of a turn that ran out of steps, or found the runtime unreachable.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.

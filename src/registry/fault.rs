@@ -41,7 +41,7 @@ impl RegistryError {
         Self::Lasting(Failure::new(reason, message))
     }
 
-    /// Same failure under another code, where it had the code `from`.
+    /// The same failure under another code, where it had the code `from`.
     #[must_use]
     pub(crate) fn renamed(mut self, from: Reason, to: Reason) -> Self {
         let (Self::Passing(failure) | Self::Lasting(failure)) = &mut self;
@@ -129,16 +129,16 @@ impl RegistryError {
         let status = response.status();
         let retry_after = asked_for(&response);
         let words = words(response).await;
-        let said = |what: &str| match words.as_str() {
+        let sentence = |what: &str| match words.as_str() {
             "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
             words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
         };
         match status {
             StatusCode::UNAUTHORIZED => {
-                Self::lasting(Reason::RegistryUnauthorized, said("gives no access"))
+                Self::lasting(Reason::RegistryUnauthorized, sentence("gives no access"))
             }
             StatusCode::FORBIDDEN => {
-                Self::lasting(Reason::RegistryForbidden, said("gives no access"))
+                Self::lasting(Reason::RegistryForbidden, sentence("gives no access"))
             }
             StatusCode::NOT_FOUND => Self::lasting(
                 Reason::ImageNotFound,
@@ -146,11 +146,11 @@ impl RegistryError {
             ),
             StatusCode::TOO_MANY_REQUESTS => Self::Passing(Failure {
                 reason: Reason::RegistryRateLimited,
-                message: said("asks for fewer requests"),
+                message: sentence("asks for fewer requests"),
                 retry_after,
             }),
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
-                Self::passing(Reason::RegistryError, said("gave up"))
+                Self::passing(Reason::RegistryError, sentence("gave up"))
             }
             StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
                 Reason::RegistryNotInsecure,
@@ -158,10 +158,10 @@ impl RegistryError {
             ),
             status if status.is_server_error() => Self::Passing(Failure {
                 reason: Reason::RegistryError,
-                message: said("failed"),
+                message: sentence("failed"),
                 retry_after,
             }),
-            _ => Self::lasting(Reason::RegistryError, said("refused")),
+            _ => Self::lasting(Reason::RegistryError, sentence("refused")),
         }
     }
 }

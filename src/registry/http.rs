@@ -1,5 +1,5 @@
-//! One HTTP request to a registry: hosts that may be reached in the clear, redirects followed, and
-//! secrets kept from other hosts.
+//! A single HTTP request to a registry: hosts that may be reached in the clear, redirects followed,
+//! and secrets kept from other hosts.
 
 use std::path::Path;
 use std::time::Duration;

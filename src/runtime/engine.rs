@@ -53,18 +53,18 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Root file system of a container that is created, for its task.
     type Rootfs: Send;
 
-    /// As [`super::Runtime::list`].
+    /// Looks at every managed container; see [`super::Runtime::list`].
     fn list(&self) -> impl Future<Output = Result<RuntimeListing, RuntimeError>> + Send;
 
-    /// As [`super::Runtime::stored_records`].
+    /// Records stored in container labels; see [`super::Runtime::stored_records`].
     fn stored_records(
         &self,
     ) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
 
-    /// As [`super::Runtime::observe`].
+    /// Looks at a container; see [`super::Runtime::observe`].
     fn observe(&self, id: ContainerId) -> impl Future<Output = Result<Seen, RuntimeError>> + Send;
 
-    /// As [`super::Runtime::ensure_image`].
+    /// Makes sure the image is on the node; see [`super::Runtime::ensure_image`].
     fn ensure_image(
         &self,
         reference: &ImageReference,
@@ -105,7 +105,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
         instance: InstanceName,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// As [`super::Runtime::stop`].
+    /// Ends an instance's task; see [`super::Runtime::stop`].
     fn stop(
         &self,
         instance: InstanceName,
@@ -142,6 +142,6 @@ pub(crate) trait Engine: Send + Sync + 'static {
         in_use: &[(ImageReference, Option<String>)],
     ) -> impl Future<Output = Result<Vec<String>, RuntimeError>> + Send;
 
-    /// As [`super::Runtime::follow`].
+    /// Tells which containers to look at again; see [`super::Runtime::follow`].
     fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;
 }

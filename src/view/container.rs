@@ -27,9 +27,9 @@ impl Moment {
 /// A container in the agent's containerd namespace.
 #[derive(Clone, Debug)]
 pub enum ContainerView {
-    /// The agent's own.
+    /// A managed container.
     Managed(Box<ManagedView>),
-    /// Somebody else's: shown, and never changed.
+    /// An unmanaged container: shown, and never changed.
     Unmanaged(UnmanagedView),
 }
 
@@ -79,15 +79,15 @@ pub struct ManagedView {
     pub condition: Condition,
     /// The moment of this view.
     pub taken: Moment,
-    /// The start of its process, while it runs.
+    /// The start of the container's process, while it runs.
     pub started: Option<SystemTime>,
-    /// The last end of its process.
+    /// The last end of the container's process.
     pub finished: Option<SystemTime>,
     /// The exit code of that end.
     pub exit_code: Option<u32>,
-    /// Starts after it had ended by itself.
+    /// Number of restarts after the container had ended by itself.
     pub restart_count: u32,
-    /// Bytes fetched of its image, and in all, while it is pulled.
+    /// Bytes fetched of the image, and in all, while it is pulled.
     pub pull: Option<(u64, u64)>,
     /// The newest generation that runs, if one does.
     pub applied_generation: Option<u64>,
@@ -105,10 +105,10 @@ impl ManagedView {
 /// An unmanaged container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmanagedView {
-    /// containerd's id of it.
+    /// Id in containerd.
     pub id: String,
     /// The image's name, as its creator recorded it.
     pub image: String,
-    /// Running or stopped.
+    /// Status: running or stopped.
     pub status: Status,
 }

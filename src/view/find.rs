@@ -1,4 +1,4 @@
-//! The one rule by which a text names a container.
+//! Lookup of a container by name, id, or the beginning of an id.
 
 use std::sync::Arc;
 
@@ -11,25 +11,25 @@ use super::UnmanagedView;
 /// A container that was found.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Found {
-    /// A managed one, by its record.
+    /// A managed container, by its record.
     Managed(Arc<Record>),
-    /// An unmanaged one.
+    /// An unmanaged container.
     Unmanaged(UnmanagedView),
 }
 
-/// Why no container was found.
+/// Failure to find a container.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FindError {
-    /// Neither an id, nor a name, nor the beginning of an id.
+    /// The text is neither an id, nor a name, nor the beginning of an id.
     #[error("no container is named {0}, or has an id that begins so")]
     Unknown(String),
-    /// The beginning of more than one id.
+    /// The text is the beginning of more than one id.
     #[error("several ids begin with {0}")]
     Ambiguous(String),
 }
 
-/// Finds a container by id, by name, or by the beginning of an id that only one has. An id comes before a name, so that
-/// nobody can take another container's calls by naming his own so.
+/// Finds a container by id, by name, or by the beginning of an id that only one has. An id comes
+/// before a name, so that nobody can take another container's calls by naming his own so.
 ///
 /// # Errors
 /// [`FindError`].

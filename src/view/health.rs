@@ -16,15 +16,16 @@ pub struct HealthView {
     pub running: usize,
     /// Managed containers that are neither running nor stopped.
     pub unsettled: usize,
-    /// containerd answers.
+    /// Whether containerd answers.
     pub containerd: bool,
-    /// The time since which it does, or does not.
+    /// The time since which containerd answers, or does not.
     pub containerd_since: SystemTime,
     /// The error of the last call that containerd did not answer; `None` while it does.
     pub containerd_error: Option<String>,
-    /// Changes can be stored.
+    /// Whether changes can be stored.
     pub writable: bool,
-    /// The stored state was damaged, and the copies in containerd's labels are not taken in yet.
+    /// Whether the state is being rebuilt: the stored one was damaged, and the records in
+    /// containerd's labels are not adopted yet.
     pub rebuilding: bool,
     /// Losses and damage of the stored state that the start found, in sentences.
     pub losses: Vec<String>,
@@ -37,11 +38,11 @@ pub struct HealthView {
 /// An error of the last hours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorView {
-    /// The time of it.
+    /// The time of the error.
     pub at: SystemTime,
-    /// The code.
+    /// The reason code.
     pub reason: Reason,
-    /// The sentence, with the container's name in front.
+    /// The error in a sentence, with the container's name in front.
     pub message: String,
 }
 

@@ -5,32 +5,32 @@ use std::time::SystemTime;
 /// The node's link to CHaS.
 #[derive(Clone, Debug)]
 pub struct LinkView {
-    /// CHaS answers.
+    /// Whether CHaS answers.
     pub reachable: bool,
-    /// The time since which it does, or does not.
+    /// The time since which CHaS answers, or does not.
     pub since: SystemTime,
     /// The error of the last call that failed; `None` while calls succeed.
     pub error: Option<String>,
-    /// CHaS took the node's registration.
+    /// Whether CHaS accepted the node's registration.
     pub registered: bool,
-    /// Another node has this node's id.
+    /// Whether another node uses this node's id.
     pub identity_conflict: bool,
-    /// CHaS did not confirm, when it was asked last, that the stored set is the one that it lists.
+    /// Whether the last poll failed to confirm the stored set as the one that CHaS lists.
     pub stale: bool,
-    /// Seconds since it confirmed that. `None`: not since the agent started.
+    /// Seconds since CHaS confirmed the stored set. `None`: not since the agent started.
     pub age_s: Option<u64>,
-    /// The fault of the set that it answered last, if that was invalid.
+    /// The error of the set that CHaS answered last, if that was invalid.
     pub fault: Option<String>,
     /// The generation of the stored set.
     pub generation: Option<u64>,
     /// Containers that CHaS owns.
     pub owned: usize,
-    /// Names that wait for a confirmation before they end.
+    /// Containers whose removal awaits a confirmation.
     pub pending_prune: Vec<String>,
-    /// The node takes nothing new.
+    /// Whether the node is cordoned: it starts no new containers.
     pub cordoned: bool,
     /// Names about which push and CHaS differed.
     pub conflicts: usize,
-    /// Entries of the set that could not be taken.
+    /// Entries of the set that could not be applied.
     pub rejected: usize,
 }

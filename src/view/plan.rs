@@ -14,11 +14,11 @@ use super::ManagedView;
 /// A step that would be done.
 #[derive(Clone, Debug)]
 pub struct StepView {
-    /// [`state::plan::Step::as_str`].
+    /// The step in a word; see [`state::plan::Step::as_str`].
     pub word: &'static str,
-    /// The instance that it is done to.
+    /// The instance that the step is about.
     pub instance: Option<InstanceName>,
-    /// The cause, in a sentence.
+    /// The cause of the step, in a sentence.
     pub why: String,
     /// The end of the wait, if the step is one.
     pub until: Option<SystemTime>,
@@ -31,27 +31,27 @@ pub struct ContainerPlanView {
     pub id: ContainerId,
     /// The container's name. `None`: a leftover.
     pub name: Option<ContainerName>,
-    /// The steps. None: the container is settled.
+    /// The steps; empty if the container is settled.
     pub steps: Vec<StepView>,
 }
 
 /// The steps that would be done now on the whole node.
 #[derive(Clone, Debug, Default)]
 pub struct PlanView {
-    /// Every record, by name.
+    /// The steps for every record, by name.
     pub containers: Vec<ContainerPlanView>,
-    /// Every leftover.
+    /// The steps for every leftover.
     pub leftovers: Vec<ContainerPlanView>,
-    /// The cause for which nothing of it is done at the moment.
+    /// The cause for which the plan is blocked at the moment.
     pub blocked: Option<String>,
 }
 
-/// A deploy that was taken in.
+/// A deploy that was accepted.
 #[derive(Clone, Debug)]
 pub struct DeployedView {
-    /// The container after it (on a dry run: as it would be).
+    /// The container after the deploy (on a dry run: as it would be).
     pub container: ManagedView,
-    /// The record differs from the one stored before.
+    /// Whether the record differs from the one stored before.
     pub changed: bool,
     /// The steps that will be (on a dry run: would be) done.
     pub plan: Vec<StepView>,
@@ -66,21 +66,21 @@ pub struct PushSetView {
     pub etag: String,
 }
 
-/// A replacement of the set owned by push that was taken in.
+/// A replacement of the set owned by push that was accepted.
 #[derive(Clone, Debug)]
 pub struct SetPlanView {
-    /// The set's fingerprint after it.
+    /// The set's fingerprint after the replacement.
     pub etag: String,
     /// The steps that will be (on a dry run: would be) done for each container that changed.
     pub plan: Vec<ContainerPlanView>,
 }
 
-/// The cause for which a container is where it is.
+/// The explanation of a container's status.
 #[derive(Clone, Debug)]
 pub struct ExplanationView {
     /// The container as it is shown elsewhere; all times here are of its moment.
     pub container: ManagedView,
-    /// The last look.
+    /// The last observation of the container.
     pub seen: Seen,
     /// The restart and retry history.
     pub history: History,
@@ -88,8 +88,8 @@ pub struct ExplanationView {
     pub activity: Option<Activity>,
     /// The next step. `None`: the container is settled.
     pub next: Option<StepView>,
-    /// The cause for which nothing is done at the moment, for any container.
+    /// The cause for which the reconciler is blocked at the moment, for every container.
     pub blocked: Option<String>,
-    /// An operator keeps it otherwise than CHaS lists it.
+    /// Whether an operator keeps the container otherwise than CHaS lists it.
     pub suppressed: Option<Suppressed>,
 }

@@ -1,5 +1,5 @@
-//! Assignment of an address and host ports to a container. Pure; the node's network is asked through
-//! [`HostNetwork`].
+//! Assignment of an address and host ports to a container. Pure; the node's network is asked
+//! through [`HostNetwork`].
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -11,8 +11,8 @@ use crate::spec::{PortSpec, Protocol};
 
 /// The node's network, as the store asks it while it accepts a container.
 ///
-/// Its answers are given inside of the transaction that stores them, one container after another, so
-/// the desired state is the only ledger of addresses and ports.
+/// Its answers are given inside of the transaction that stores them, one container after another,
+/// so the desired state is the only ledger of addresses and ports.
 pub trait HostNetwork: std::fmt::Debug + Send + Sync {
     /// Whether an OS process of this host listens where the binding would go.
     fn is_listening(&self, binding: &PortBinding) -> bool;

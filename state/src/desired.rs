@@ -21,7 +21,7 @@ pub mod set;
 /// its form.
 pub type Entries = BTreeMap<String, serde_json::Value>;
 
-/// One container's desired entry: the spec as asked, and all that was decided when it was accepted.
+/// Desired entry of a container: the spec as asked, and all that was decided when it was accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// Id, given at the first deploy and kept for the life of the name.
@@ -49,8 +49,8 @@ pub struct Record {
     pub removing: bool,
     /// Whether a restart was asked for and has not been done.
     pub restart_pending: bool,
-    /// How the container ended, where its restart policy leaves it so until it is started, restarted
-    /// or changed.
+    /// End of the container, where its restart policy leaves it so until it is started,
+    /// restarted or changed.
     pub finished: Option<Finished>,
     /// Address and host ports.
     pub assignment: Assignment,
@@ -95,7 +95,7 @@ pub struct Finished {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Owner {
-    /// Whoever pushes over HTTP.
+    /// The callers that push over HTTP.
     Push,
     /// The CHaS API.
     Chas,
@@ -133,7 +133,7 @@ impl Assignment {
     }
 }
 
-/// One published port.
+/// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortBinding {
     /// Host address that the port is published on. `None`: all of them.

@@ -26,7 +26,8 @@ pub fn written(hash: &[u8]) -> String {
     format!("sha256:{}", hex(hash))
 }
 
-/// Whether a text is `sha256:` and 64 hex digits in lower case: the only kind of digest used, and safe in paths.
+/// Whether a text is `sha256:` and 64 hex digits in lower case: the only kind of digest used, and
+/// safe in paths.
 #[must_use]
 pub fn is_digest(text: &str) -> bool {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

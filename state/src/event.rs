@@ -1,5 +1,5 @@
-//! Facts about the node and its containers, as they happen: a closed set of kinds. Pure data; the agent's journal numbers,
-//! tells and keeps them.
+//! Facts about the node and its containers, as they happen: a closed set of kinds. Pure data; the
+//! agent's journal numbers, tells and keeps them.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::id::{ContainerId, ContainerName};
 use crate::plan::Step;
 use crate::reason::Reason;
 
-/// A fact.
+/// A fact about the node or a container, with its cause.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
     /// The fact itself.
     pub kind: EventKind,
-    /// The container that it is about; `None`: the node.
+    /// The container that the fact is about. `None`: the node.
     pub subject: Option<EventSubject>,
-    /// The code of its cause, if one is known.
+    /// The reason code of the fact, if one is known.
     pub reason: Option<Reason>,
     /// The cause in a sentence.
     pub message: Option<String>,
@@ -72,7 +72,8 @@ pub enum EventKind {
         /// The wait.
         retry_in: Duration,
     },
-    /// A step was not done because the runtime is unreachable. Nothing is held against the container.
+    /// A step was not done because the runtime is unreachable. It counts as no failure of the
+    /// container.
     StepDeferred {
         /// The step.
         step: Step,
@@ -97,13 +98,13 @@ pub enum EventKind {
     RuntimeReached,
     /// The runtime does not answer.
     RuntimeLost,
-    /// A record was rebuilt from the runtime's copy.
+    /// A record was rebuilt from the runtime's labels.
     StateRebuilt,
     /// The state cannot be rebuilt yet.
     RebuildFailed,
     /// Leftovers were removed.
     LeftoversSwept {
-        /// A line for each, as in `snapshot 0123456789ab-1`.
+        /// Descriptions of the leftovers, as in `snapshot 0123456789ab-1`.
         removed: Vec<String>,
     },
     /// Leftovers cannot be removed yet.
@@ -113,7 +114,7 @@ pub enum EventKind {
         /// The duration.
         took: Duration,
     },
-    /// CHaS took the node's registration.
+    /// CHaS accepted the node's registration.
     NodeRegistered {
         /// The number of nodes in the cluster, as CHaS says it.
         cluster_size: Option<u64>,
@@ -132,7 +133,7 @@ pub enum EventKind {
         changed: usize,
         /// Names about which push and CHaS differ.
         conflicts: usize,
-        /// Entries that could not be taken.
+        /// Entries that could not be applied.
         rejected: usize,
     },
     /// A part of a set from CHaS waits for a confirmation.
@@ -190,7 +191,8 @@ impl EventKind {
         }
     }
 
-    /// A fact that only counts: one of many alike, which would push the others out of a bounded history.
+    /// Whether the fact is only counted: one of many alike, which would push the others out of a
+    /// bounded ring.
     #[must_use]
     pub const fn is_routine(&self) -> bool {
         matches!(
@@ -242,7 +244,8 @@ impl Event {
         }
     }
 
-    /// An error for a person to read, with its code: a step, a rebuild or a sweep that failed, or a state that was lost.
+    /// An error for a person to read, with its code: a step, a rebuild or a sweep that failed, or a
+    /// state that was lost.
     #[must_use]
     pub const fn is_error(&self) -> bool {
         self.reason.is_some()

@@ -1,4 +1,5 @@
-//! A failed step, as a person reads it: a code of the closed set, a sentence, and when to try again.
+//! A failed step, as a person reads it: a code of the closed set, a sentence, and when to try
+//! again.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub struct Failure {
     pub reason: Reason,
     /// A sentence that says what happened and what would help.
     pub message: String,
-    /// The other side asked not to be asked before this has passed; `None`: it has no such wish.
+    /// Wait that the other side asks for. `None`: it asks for none.
     pub retry_after: Option<Duration>,
 }
 

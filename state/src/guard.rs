@@ -1,14 +1,14 @@
 //! The mass-change guard: how much of what runs one set of CHaS may end or change. Pure;
 //! [`crate::store`] carries it out.
 //!
-//! A fault of the control plane, a half-restored database or a filter that went wrong shows as a set
-//! that leaves out what it should not; a fault of an upgraded agent, as a set that says what it
+//! A fault of the control plane, a half-restored database or a filter that went wrong shows as a
+//! set that leaves out what it should not; a fault of an upgraded agent, as a set that says what it
 //! always said and is understood otherwise. So more than a few containers are not ended or changed
 //! before CHaS or an operator confirms it:
 //!
 //! - Of a set like any other, containers that it *leaves out* and containers that it changes
-//!   *without a reason* count together: more than 2, and more than 30 % of the running containers of
-//!   CHaS, wait. A change has a reason where the body that CHaS lists is another one than before
+//!   *without a reason* count together: more than 2, and more than 30 % of the running containers
+//!   of CHaS, wait. A change has a reason where the body that CHaS lists is another one than before
 //!   (another image among it): then it is CHaS's word, however many containers it is about. Where
 //!   the body is the same to the letter and the spec that this agent makes of it is not, the change
 //!   is the agent's own.
@@ -43,7 +43,7 @@ pub struct SetEffects {
     pub omitted: BTreeSet<ContainerName>,
     /// Running containers that the set lists otherwise.
     pub changed: BTreeSet<ContainerName>,
-    /// Those of the changed ones whose body is the same as before.
+    /// Changed containers whose body is the same as before.
     pub unexplained: BTreeSet<ContainerName>,
 }
 
@@ -106,15 +106,15 @@ pub fn is_confirmed(desired: &Desired, set: &ChasSet, doubts: Option<&RestoredEp
         || confirms(set, doubts, set.generation)
 }
 
-/// The containers of which the set says twice that they end: it omits them and names them under
-/// `remove`; or it omits them, and confirms all that is unconfirmed of an earlier one.
-fn said_twice(
+/// The containers that the set ends explicitly: it omits them and names them under `remove`; or it
+/// omits them, and confirms all that is unconfirmed of an earlier one.
+fn explicitly_removed(
     desired: &Desired,
     set: &ChasSet,
     doubts: Option<&RestoredEpoch>,
 ) -> BTreeSet<ContainerName> {
     let is_old = |name: &ContainerName| doubts.is_some_and(|doubts| doubts.remove.contains(name));
-    let mut said: BTreeSet<_> = set
+    let mut explicit: BTreeSet<_> = set
         .remove
         .iter()
         .filter(|name| !is_old(name))
@@ -125,9 +125,9 @@ fn said_twice(
         applied.version.epoch == set.epoch && confirms(set, doubts, applied.version.generation)
     });
     if let Some(unconfirmed) = confirmed.and_then(|applied| applied.unconfirmed.as_ref()) {
-        said.extend(unconfirmed.names().cloned());
+        explicit.extend(unconfirmed.names().cloned());
     }
-    said
+    explicit
 }
 
 /// The part of the set that waits for a confirmation. `desired` is the state before the set.
@@ -141,10 +141,10 @@ pub fn unconfirmed(
     if is_confirmed(desired, set, doubts) {
         return None;
     }
-    let said = said_twice(desired, set, doubts);
-    let omitted: BTreeSet<_> = effects.omitted.difference(&said).cloned().collect();
+    let explicit = explicitly_removed(desired, set, doubts);
+    let omitted: BTreeSet<_> = effects.omitted.difference(&explicit).cloned().collect();
     if doubts.is_some() {
-        let changed: BTreeSet<_> = effects.changed.difference(&said).cloned().collect();
+        let changed: BTreeSet<_> = effects.changed.difference(&explicit).cloned().collect();
         let is_any = !omitted.is_empty() || !changed.is_empty();
         return is_any.then_some(Unconfirmed {
             omitted,

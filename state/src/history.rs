@@ -37,7 +37,7 @@ pub struct Backoff {
     pub cause: Cause,
     /// Reason code of the event.
     pub reason: Reason,
-    /// One sentence that says what happened.
+    /// Description of the event, in a sentence.
     pub message: String,
     /// Earliest time of the next attempt.
     #[serde(rename = "until")]

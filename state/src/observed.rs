@@ -37,7 +37,7 @@ impl Seen {
     }
 }
 
-/// One generation of a container, of which containerd has a container.
+/// A generation of a container that exists as a container in containerd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
     /// State of its task.
@@ -86,8 +86,8 @@ impl Exit {
         out_of_memory: false,
     };
 
-    /// Signal that ended the process, as far as an exit code can tell: a shell passes its child's on
-    /// in the same way.
+    /// Signal that ended the process, as far as an exit code can tell: a shell passes its child's
+    /// on in the same way.
     #[must_use]
     pub const fn signal(&self) -> Option<u32> {
         match self.code {

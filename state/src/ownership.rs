@@ -5,8 +5,8 @@
 //! 2. Same name, same spec: CHaS takes ownership, and nothing restarts ([`listed`]).
 //! 3. Same name, other spec: the higher revision wins where both have one; else CHaS, if it was
 //!    polled after the push was accepted; else the push stands until the next poll ([`listed`]).
-//! 4. A push onto a container of CHaS is refused, unless it asks for what is there or bears a higher
-//!    revision ([`pushed`]).
+//! 4. A push onto a container of CHaS is refused, unless it asks for what is there or bears a
+//!    higher revision ([`pushed`]).
 //! 5. A container of CHaS that an operator stopped or deleted stays so until a newer set lists it
 //!    ([`ordered`], [`Suppressed`]).
 //! 6. A pushed container that is deleted leaves a [`Tombstone`] until CHaS knows of it: its

@@ -1,10 +1,10 @@
 //! The phase of a container: the one verdict on what its record, what was seen of it, and its
 //! history mean together. Pure, and without time.
 //!
-//! Everybody who needs to know where a container stands reads it from here: [`crate::plan`] the next
-//! step and its reason, [`crate::status`] the status that people see, and through them the reports
-//! to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and the
-//! compiler names all who have to say something about it.
+//! Everybody who needs to know where a container stands reads it from here: [`crate::plan`] the
+//! next step and its reason, [`crate::status`] the status that people see, and through them the
+//! reports to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and
+//! the compiler names all who have to say something about it.
 
 use std::time::SystemTime;
 
@@ -26,8 +26,8 @@ pub enum Goal {
     Stopped,
     /// The container has ended, and its restart policy leaves it so.
     Finished,
-    /// The container came while the node was cordoned: it is to run once the cordon is lifted, or if
-    /// something of it exists.
+    /// The container came while the node was cordoned: it is to run once the cordon is lifted, or
+    /// if something of it exists.
     Cordoned,
     /// The container is to run.
     Running,

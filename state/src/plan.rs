@@ -16,7 +16,7 @@ pub use ahead::{Planned, plan};
 /// image, takes ten; more is a fault of the agent, which must not keep a processor busy.
 pub const STEPS_MAX: usize = 20;
 
-/// One step towards what is desired. Each may be repeated without harm.
+/// A step towards the desired state. Each may be repeated without harm.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing is to be done.

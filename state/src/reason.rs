@@ -1,5 +1,5 @@
-//! Reasons for which a container is not as desired: a closed set of codes, each with its meaning and
-//! its remedy.
+//! Reasons for which a container is not as desired: a closed set of codes, each with its meaning
+//! and its remedy.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub enum Kind {
     End,
     /// The container's task ended.
     Exit,
-    /// None of these: the cause is the node, or an order.
+    /// Any moment: the cause is the node, or an order.
     Node,
 }
 
@@ -51,7 +51,8 @@ macro_rules! reasons {
                 match self { $(Self::$name => $remedy,)+ }
             }
 
-            /// Moment at which the reason comes up. The wait before the next attempt follows from it.
+            /// Moment at which the reason comes up. The wait before the next attempt follows from
+            /// it.
             #[must_use]
             pub const fn kind(self) -> Kind {
                 match self { $(Self::$name => Kind::$kind,)+ }
@@ -83,7 +84,8 @@ reasons! {
     RegistryNotTls: Image, "give the registry TLS, or list it under registry.insecure if the network can be trusted";
     /// The registry speaks TLS, but is listed as insecure (plain HTTP).
     RegistryNotInsecure: Image, "remove the registry from registry.insecure";
-    /// The registry redirects to an address that is not followed: plain HTTP that is not listed, a loop, or no URL.
+    /// The registry redirects to an address that is not followed: plain HTTP that is not listed, a
+    /// loop, or no URL.
     RegistryRedirectRefused: Image, "list the redirect's host under registry.insecure, or correct the registry's configuration";
     /// The registry limits the rate of requests.
     RegistryRateLimited: Image, "wait, or use credentials with a higher limit, or a mirror";
@@ -99,7 +101,8 @@ reasons! {
     DigestMismatch: Image, "look for a proxy that changes data on the way, or push the image again";
     /// The image has no variant for this node's processor and system.
     ImagePlatformMismatch: Image, "build the image for this platform, or use a node that suits it";
-    /// The image's kind or format cannot be run: schema 1, not a container, or an unknown layer type.
+    /// The image's kind or format cannot be run: schema 1, not a container, or an unknown layer
+    /// type.
     ImageFormatUnsupported: Image, "push the image again with a current tool, as an OCI or docker (schema 2) container image";
     /// The image's manifest or configuration contradicts itself, or cannot be read.
     ImageInvalid: Image, "build and push the image again";
@@ -113,7 +116,8 @@ reasons! {
     NoCommand: Start, "give a command";
     /// The command is not in the image.
     CommandNotFound: Start, "correct the command, or the PATH it is searched in";
-    /// The command is in the image, but cannot be executed: a directory, or a file without the permission.
+    /// The command is in the image, but cannot be executed: a directory, or a file without the
+    /// permission.
     CommandNotExecutable: Start, "make the file executable in the image, or run it by its interpreter";
     /// The working directory is a file or below one, or may not be entered.
     WorkingDirInvalid: Start, "correct working_dir";

@@ -1,5 +1,5 @@
-//! The status of a container, as people and CHaS see it: one word, and one reason where the container
-//! is not as desired. It follows from the [`Phase`].
+//! The status of a container, as people and CHaS see it: one word, and one reason where the
+//! container is not as desired. It follows from the [`Phase`].
 
 use serde::Serialize;
 

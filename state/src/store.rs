@@ -254,7 +254,8 @@ impl Store {
         })
     }
 
-    /// Answers the counter of changes once no change is under way: a sign that the next one would be heard.
+    /// Answers the counter of changes once no change is under way: a sign that the next one would
+    /// be heard.
     pub fn ping(&self) -> u64 {
         let _no_change_is_under_way = lock(&self.files);
         self.desired().seq()

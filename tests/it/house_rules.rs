@@ -81,7 +81,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn sources(directory: &str) -> Vec<(PathBuf, String)> {
+pub(crate) fn sources(directory: &str) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
     let mut left = vec![root().join(directory)];
     while let Some(directory) = left.pop() {

@@ -26,6 +26,7 @@ mod contract;
 
 #[cfg(test)]
 mod house_rules;
+mod house_words;
 
 #[cfg(test)]
 mod node;

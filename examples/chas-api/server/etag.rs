@@ -13,8 +13,8 @@ pub(super) struct EtagCondition {
 impl EtagCondition {
     pub(super) fn of(headers: &HeaderMap) -> Self {
         Self {
-            matches: whole(headers, &IF_MATCH),
-            none_matches: whole(headers, &IF_NONE_MATCH),
+            matches: joined(headers, &IF_MATCH),
+            none_matches: joined(headers, &IF_NONE_MATCH),
         }
     }
 
@@ -34,7 +34,7 @@ impl EtagCondition {
 }
 
 /// The tags of a header, which may be given several times.
-fn whole(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+fn joined(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values: Vec<_> = headers
         .get_all(name)
         .iter()

@@ -28,7 +28,9 @@ pub(super) async fn register(
     let registration = registration(&body)?;
     let id = registration.node_id.clone();
     let token = match registering {
-        RegistrationRight::Known(owner) if owner != id => return Err(tokens::foreign(&owner)),
+        RegistrationRight::Known(owner) if owner != id => {
+            return Err(tokens::of_another_node(&owner));
+        }
         RegistrationRight::Known(_) | RegistrationRight::Open => None,
         RegistrationRight::Joining => Some(tokens::new()),
     };

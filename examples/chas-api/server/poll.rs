@@ -28,8 +28,8 @@ struct WaitedPoll<'a>(&'a AtomicUsize);
 
 impl<'a> WaitedPoll<'a> {
     fn begin(count: &'a AtomicUsize) -> Option<Self> {
-        let held = Self(count);
-        (count.fetch_add(1, Ordering::Relaxed) < WAITING_POLLS_MAX).then_some(held)
+        let kept_open = Self(count);
+        (count.fetch_add(1, Ordering::Relaxed) < WAITING_POLLS_MAX).then_some(kept_open)
     }
 }
 
@@ -50,10 +50,10 @@ pub(super) async fn desired_state(
     let mut wake = server.wake.subscribe();
     let mut wish = look(&server, &id)?;
     let mut tag = tag_of(&server, &wish);
-    let held = wait
+    let kept_open = wait
         .filter(|_| condition.is_current(&tag))
         .and_then(|wait| Some((WaitedPoll::begin(&server.waiting_polls)?, wait)));
-    let Some((_held, wait)) = held else {
+    let Some((_kept_open, wait)) = kept_open else {
         return Ok(answer(&server, &id, &wish, &tag, &condition, None));
     };
     let until = tokio::time::sleep(wait);
@@ -110,28 +110,29 @@ fn answer(
     wish: &DesiredSet,
     tag: &str,
     condition: &EtagCondition,
-    held: Option<Duration>,
+    kept_open: Option<Duration>,
 ) -> Response {
     let mut response = if condition.is_current(tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        whole(server, id, wish)
+        complete(server, id, wish)
     };
     let headers = response.headers_mut();
     headers.insert(
         header::ETAG,
         HeaderValue::from_str(tag).expect("a tag is hex digits in quotes"),
     );
-    if let Some(held) = held {
-        let applied = HeaderValue::from_str(&format!("wait={}", held.as_secs()))
+    if let Some(kept_open) = kept_open {
+        let applied = HeaderValue::from_str(&format!("wait={}", kept_open.as_secs()))
             .expect("a number is visible ASCII");
         headers.insert(HeaderName::from_static("preference-applied"), applied);
     }
     response
 }
 
-/// The answer with the whole set. Its containers are shared by all answers, and copied into none.
-fn whole(server: &Server, id: &str, wish: &DesiredSet) -> Response {
+/// The answer with the complete set. Its containers are shared by all answers, and copied into
+/// none.
+fn complete(server: &Server, id: &str, wish: &DesiredSet) -> Response {
     let DesiredSet {
         set,
         generation,

@@ -73,7 +73,7 @@ impl AccessRules {
         let given = bearer(headers).ok_or(Problem::Unauthorized)?;
         match nodes.owner(&given) {
             Some(owner) if owner == node_id => Ok(()),
-            Some(owner) => Err(foreign(owner)),
+            Some(owner) => Err(of_another_node(owner)),
             // The node registered while no token was required.
             None if self.join.as_ref().is_some_and(|join| is_same(&given, join))
                 && !nodes.has_token(node_id) =>
@@ -92,14 +92,14 @@ impl AccessRules {
         let given = bearer(headers).ok_or(Problem::Unauthorized)?;
         match nodes.owner(&given) {
             _ if is_same(&given, admin) => Ok(()),
-            Some(owner) => Err(foreign(owner)),
+            Some(owner) => Err(of_another_node(owner)),
             None => Err(Problem::Unauthorized),
         }
     }
 }
 
 /// The problem that a token belongs to the node `owner`.
-pub(super) fn foreign(owner: &str) -> Problem {
+pub(super) fn of_another_node(owner: &str) -> Problem {
     Problem::Forbidden(format!("this token belongs to node {owner}"))
 }
 

@@ -13,7 +13,8 @@ use state::time::BootTime;
 use super::{Fake, Record, ask, failed, get, named, nginx, problem, pulls, view};
 use crate::view::{ExplanationView, ManagedView, Moment};
 
-/// Of one that fails to start, a second after the boot began; its image is tried again ten seconds later.
+/// Of one that fails to start, a second after the boot began; its image is tried again ten seconds
+/// later.
 pub(super) fn explanation(view: ManagedView) -> ExplanationView {
     let mut history = History::default();
     let at = BootTime(Duration::from_secs(1));

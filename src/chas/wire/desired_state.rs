@@ -26,8 +26,8 @@ pub struct SetReply {
     pub poll_after: Option<Duration>,
 }
 
-/// Parses a set for `node_id`. `etag` and `requested_at_seq`, the store's change counter when the poll
-/// was sent, are kept with it.
+/// Parses a set for `node_id`. `etag` and `requested_at_seq`, the store's change counter when the
+/// poll was sent, are kept with it.
 ///
 /// # Errors
 /// A sentence that says why the body is not a complete set for this node. Invalid entries are no

@@ -152,9 +152,9 @@ pub(super) async fn warn_of_obstacles(bridge: &str) {
                 tracing::warn!(
                     chain,
                     bridge,
-                    "host firewall may drop forwarded packets: let packets from and to the bridge \
+                    "host firewall may drop forwarded packets; let packets from and to the bridge \
                      pass this chain (firewalld: `firewall-cmd --permanent --zone=trusted \
-                     --add-interface={bridge}`, then `--reload`)"
+                     --add-interface` with the bridge, then `--reload`)"
                 );
             }
         }

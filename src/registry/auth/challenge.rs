@@ -47,8 +47,8 @@ struct Offer<'a> {
     parameters: Vec<(&'a str, String)>,
 }
 
-/// One header may hold several offers: a word followed by `=` belongs to the offer before it, any
-/// other begins one.
+/// The offers of a header: a word followed by `=` belongs to the offer before it, any other
+/// begins one.
 fn offers(header: &str) -> Vec<Offer<'_>> {
     let mut offers: Vec<Offer<'_>> = Vec::new();
     let mut rest = header;

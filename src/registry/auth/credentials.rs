@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::lock::lock;
 
-/// A larger file is not read: a thousand registries need a tenth of it.
+/// Largest file that is read: a thousand registries need a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// Credentials file and its contents as last read.
@@ -40,8 +40,8 @@ type FileStamp = (i64, i64, u64, u64);
 pub(crate) struct RegistryCredentials {
     /// `Authorization` of basic authentication; `None`: the file has no entry.
     pub(crate) basic: Option<HeaderValue>,
-    /// Grows each time the file changes: what was obtained with an older edition is to be obtained
-    /// anew.
+    /// Edition of the file, which grows with each change: what was obtained with an older edition
+    /// is to be obtained anew.
     pub(crate) edition: u64,
     /// Fault of the file, for the message of an error; `None`: it was read.
     pub(crate) fault: Option<String>,
@@ -167,8 +167,8 @@ impl Table {
     }
 }
 
-/// docker writes keys as `host[:port]` or as URLs, and Docker Hub's as
-/// `https://index.docker.io/v1/`.
+/// Registry that a key of the file stands for: docker writes keys as `host[:port]` or as URLs, and
+/// Docker Hub's as `https://index.docker.io/v1/`.
 fn registry_of(key: &str) -> String {
     let bare = key
         .trim_start_matches("https://")

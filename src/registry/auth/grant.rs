@@ -22,7 +22,8 @@ use crate::registry::http::{self, Http};
 /// again.
 const GRANTS_MAX: usize = 256;
 
-/// A token is a signed list of rights; the largest seen are some 10 kB.
+/// Largest answer of a token service that is read: a token is a signed list of rights, and the
+/// largest seen are some 10 kB.
 const TOKEN_BYTES_MAX: usize = 256 << 10;
 
 /// A token's life where its service names none (distribution's token specification).
@@ -41,7 +42,7 @@ pub(crate) struct Grants {
 #[derive(Debug)]
 struct Grant {
     authorization: HeaderValue,
-    /// `None`: for ever.
+    /// End of the grant. `None`: it is good for ever.
     until: Option<Instant>,
     edition: u64,
 }

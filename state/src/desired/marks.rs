@@ -53,7 +53,7 @@ pub struct Tombstone {
     pub seq: u64,
 }
 
-/// One change of the marks. `None` removes the mark.
+/// A change of the marks. `None` removes the mark.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
     /// The set of CHaS that was applied last.

@@ -1,4 +1,4 @@
-//! Everything desired, as one value: the store keeps it, and every decision is made on it.
+//! The desired state as one value: the store keeps it, and every decision is made on it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const FORMAT_KEY: &str = "format";
 const ADOPTION: &str = "adoption";
 const RECORD: &str = "record/";
 
-/// Everything desired, at one moment.
+/// The desired state at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Desired {
     records: BTreeMap<ContainerId, Arc<Record>>,
@@ -42,7 +42,7 @@ pub struct Adoption {
     pub is_new: bool,
 }
 
-/// One change of the desired state.
+/// A change of the desired state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DesiredChange {
     /// The record is new, or replaces the one with its id.

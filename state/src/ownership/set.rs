@@ -136,8 +136,8 @@ pub fn is_agreed(conflicts: &[Conflict]) -> bool {
         .all(|conflict| conflict.winner == Owner::Chas)
 }
 
-/// The mark after a change by which the node is no longer as CHaS lists it: the set is to be applied
-/// again.
+/// The mark after a change by which the node is no longer as CHaS lists it: the set is to be
+/// applied again.
 #[must_use]
 pub fn apply_again(desired: &Desired) -> Option<DesiredChange> {
     let applied = desired

@@ -276,7 +276,8 @@ fn rule_5_an_order_about_what_chas_owns_is_noted_until_it_is_as_listed_again() {
     );
     let again = after.with(&ordered(&after, &stopped, Order::Start).1);
     assert_eq!(again.marks().suppressed().len(), 0);
-    // A newer set ends it; the same one does not, and nor does the first one of another epoch, which may be older.
+    // A newer set ends it; the same one does not, and nor does the first one of another epoch,
+    // which may be older.
     for (next, restored, left) in [
         (version("e", 6), false, 0),
         (version("f", 1), true, 1),

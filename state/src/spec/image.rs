@@ -8,12 +8,12 @@ use super::fields::Fields;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ImagePull {
-    /// Only when the node lacks the image.
+    /// Pull only when the node lacks the image.
     #[default]
     IfNotPresent,
-    /// Once for each accepted change of the spec, so that a moved tag is followed then.
+    /// Pull once for each accepted change of the spec, so that a moved tag is followed then.
     Always,
-    /// Never: the image must be on the node.
+    /// Never pull: the image must be on the node.
     Never,
 }
 

@@ -16,7 +16,7 @@ pub struct LogLimits {
 }
 
 impl Default for LogLimits {
-    /// 50 MiB in all.
+    /// Limits of 50 MiB in all.
     fn default() -> Self {
         Self {
             max_size: ByteCount(10 << 20),

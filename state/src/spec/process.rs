@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::fields::{Fields, list, text, text_map};
 
-/// The kernel takes 128 KiB a string and a quarter of the stack for all; a record this large is
-/// still one page of the store.
+/// Largest environment: the kernel takes 128 KiB a string and a quarter of the stack for all; a
+/// record this large is still one page of the store.
 const ENVIRONMENT_BYTES_MAX: usize = 128 << 10;
 const WORDS_MAX: usize = 1000;
-/// The kernel takes 128 KiB a word.
+/// Largest command line: the kernel takes 128 KiB a word.
 const WORDS_BYTES_MAX: usize = 128 << 10;
 const WORDS_FAULT: &str = "must be an array of 1 to 1000 strings, such as \
     [\"nginx\", \"-g\", \"daemon off;\"], 128 KiB at most and without NUL";

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::fields::{Fields, amount, integer};
 use crate::quantity::{ByteCount, CpuMillis};
 
-/// The kernel's smallest CFS quota is 1 ms in a period of 100 ms.
+/// Smallest CPU limit: the kernel's smallest CFS quota is 1 ms in a period of 100 ms.
 const CPU_MILLIS_MIN: CpuMillis = CpuMillis(10);
 const CPU_MILLIS_MAX: CpuMillis = CpuMillis(1_024_000);
 /// The memory below which runc itself does not start (2.5 to 3 MiB measured), doubled as docker

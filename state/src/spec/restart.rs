@@ -18,12 +18,12 @@ pub struct Restart {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
-    /// After every exit code.
+    /// Restart after every exit code.
     #[default]
     Always,
-    /// After every exit code but 0.
+    /// Restart after every exit code but 0.
     OnFailure,
-    /// Never.
+    /// Never restart.
     Never,
 }
 

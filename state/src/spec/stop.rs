@@ -20,7 +20,7 @@ pub struct Stop {
 }
 
 impl Default for Stop {
-    /// The grace that docker and nerdctl give.
+    /// The default of docker and nerdctl.
     fn default() -> Self {
         Self {
             signal: None,

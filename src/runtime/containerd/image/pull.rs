@@ -1,4 +1,4 @@
-//! One pull from first to last: documents, layers (downloading the next while unpacking the last),
+//! A pull from first to last: documents, layers (downloading the next while unpacking the last),
 //! then the names that make it an image.
 
 use std::collections::HashMap;

@@ -18,8 +18,8 @@ use super::gc;
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 
-/// One write, or the check of all bytes at a commit or at the resumption of a large blob, may take
-/// this long; beyond it containerd counts as unreachable.
+/// Timeout of a write, or of the check of all bytes at a commit or at the resumption of a large
+/// blob; beyond it containerd counts as unreachable.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(180);
 
 /// Bytes in one message. containerd takes 16 MiB at most; with 1 MiB the wait for each answer costs

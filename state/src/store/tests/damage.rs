@@ -70,7 +70,8 @@ fn damage(path: &Path, block: usize, how: usize) {
 fn no_damaged_block_of_any_file_loses_anything() {
     let (whole, desired) = stored();
     let expected: Vec<_> = desired.records().cloned().collect();
-    // All blocks where it is asked for (a minute or two); else every so many, beginning elsewhere in each file.
+    // All blocks where it is asked for (a minute or two); else every so many, beginning elsewhere
+    // in each file.
     let stride = if std::env::var_os("CHAS_TEST_EVERY_BLOCK").is_some() {
         1
     } else {

@@ -1,4 +1,5 @@
-//! Ownership over pushes, sets, deletions, stops and starts in any order: no owner loses a container.
+//! Ownership over pushes, sets, deletions, stops and starts in any order: no owner loses a
+//! container.
 
 mod histories;
 

@@ -40,7 +40,8 @@ fn a_restored_database_ends_and_changes_nothing_until_confirmed() {
         Some("c3")
     );
     assert_eq!(runs(&store), 5);
-    // An operator's word counts for what is left out at once, and for the rest with the next answer.
+    // An operator's word counts for what is left out at once, and for the rest with the next
+    // answer.
     let next = ChasSet {
         generation: 11,
         ..old
@@ -88,7 +89,8 @@ fn what_a_restored_database_said_before_is_no_word_of_today() {
         ..old.clone()
     };
     assert_eq!(apply(&store, &next).unconfirmed.unwrap().omitted.len(), 2);
-    // What is named only now is meant, and so is a confirmation of what was held, though it counts as another generation.
+    // What is named only now is meant, and so is a confirmation of what was held, though it counts
+    // as another generation.
     assert_eq!(
         apply(
             &store,

@@ -299,7 +299,8 @@ impl World {
         if !pulled.fully_applied || pulled.unconfirmed.is_some() {
             return;
         }
-        // Converged: a fresh listing of that version says what is there, but for what an operator keeps otherwise.
+        // Converged: a fresh listing of that version says what is there, but for what an operator
+        // keeps otherwise.
         let free = |name: &ContainerName| !desired.marks().suppressed().contains_key(name);
         let theirs = desired
             .records()
