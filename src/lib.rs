@@ -147,27 +147,27 @@
 )]
 
 pub mod agent;
-pub mod api;
-pub mod backoff;
-pub mod cause;
+pub(crate) mod api;
+pub(crate) mod backoff;
+pub(crate) mod cause;
 pub mod chas;
 pub mod cli;
 pub mod config;
 pub mod journal;
 mod lock;
 pub mod logs;
-pub mod lookup;
+pub(crate) mod lookup;
 pub mod metrics;
-pub mod monitor;
+pub(crate) mod monitor;
 pub mod network;
 mod node;
-pub mod notify;
-pub mod oci;
+pub(crate) mod notify;
+pub(crate) mod oci;
 pub mod operator;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;
-pub mod shutdown;
+pub(crate) mod shutdown;
 pub mod telemetry;
-pub mod view;
+pub(crate) mod view;
 pub mod writer;

@@ -1,4 +1,4 @@
-//! Those who ask the agent for something, and remember what they were told.
+//! Callers of the agent, and what they remember of its answers.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,17 +14,17 @@ use crate::world::World;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
-/// What one container is asked to be: which body, and whether it runs. `None`: it is not to be.
+/// State asked for one container: its body, and whether it runs. `None`: it is removed.
 type Wanted = Option<(u64, RunState)>;
 
 #[derive(Debug, Default)]
 struct Told {
     acknowledged: Wanted,
-    /// What was asked and not answered yet: either may be.
+    /// Request without an answer so far: it may be carried out or not.
     asked: Option<Wanted>,
 }
 
-/// What the callers know.
+/// Knowledge of all callers, by the container's name.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clients(Arc<Mutex<BTreeMap<&'static str, Told>>>);
 
@@ -64,7 +64,7 @@ impl Ask {
         }
     }
 
-    /// As the API does it.
+    /// Makes the change in the store as the API does.
     fn change(self, store: &Store, name: &str, handle: &Handle) -> Result<(), StoreError> {
         if let Self::Deploy(body, run) = self {
             let policy = ["always", "always", "always", "on-failure", "never"]
@@ -107,7 +107,7 @@ impl Clients {
         self.0.lock().unwrap()
     }
 
-    /// Somebody asks for something; nobody asks twice for one name before the answer.
+    /// Asks for one thing, unless an earlier request for the same name has no answer yet.
     pub(crate) async fn ask(self, world: Arc<World>, writer: Writer, handle: Handle) {
         let (name, ask) = (NAMES[dice::index(NAMES.len())], ask());
         {
@@ -146,7 +146,8 @@ impl Clients {
         }
     }
 
-    /// Holds what is stored against what was told. After a crash either of what was asked may be; from then on it is.
+    /// Compares the store with the answers. After a crash an unanswered request may be carried out
+    /// or not; `settle` then takes what is stored as answered.
     pub(crate) fn check(&self, store: &Store, settle: bool) -> Result<(), String> {
         for (name, told) in self.told().iter_mut() {
             let is = actual(store.desired().named(&name.parse().unwrap()));
@@ -163,7 +164,7 @@ impl Clients {
         Ok(())
     }
 
-    /// All of the agent's files were lost: what is there now is what there is.
+    /// Takes what is stored as answered, because all of the agent's files were lost.
     pub(crate) fn take_as_it_is(&self, store: &Store) {
         for name in NAMES {
             let is = actual(store.desired().named(&name.parse().unwrap()));

@@ -1,5 +1,5 @@
-//! All chance of a history, from its seed: one line of numbers a thread, for the agent takes some of them through plain
-//! functions.
+//! Random numbers of a history, from its seed: one sequence for each thread, because the agent
+//! takes some through plain functions.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -9,13 +9,13 @@ thread_local! {
     static CALM: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Begins the line of this seed.
+/// Begins the sequence of this seed.
 pub(crate) fn seed(seed: u64) {
     STATE.set(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d);
     CALM.set(false);
 }
 
-/// From now on nothing goes wrong, and nothing takes long.
+/// Switches all faults and long waits off or on.
 pub(crate) fn calm(calm: bool) {
     CALM.set(calm);
 }
@@ -24,7 +24,7 @@ pub(crate) fn is_calm() -> bool {
     CALM.get()
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014).
+/// Next number of the sequence, by SplitMix64 (Steele, Lea and Flood, 2014).
 pub(crate) fn random() -> u64 {
     let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
     STATE.set(state);
@@ -34,7 +34,7 @@ pub(crate) fn random() -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// A number below `end`.
+/// Number below `end`.
 pub(crate) fn below(end: u64) -> u64 {
     random() % end.max(1)
 }
@@ -43,7 +43,7 @@ pub(crate) fn index(length: usize) -> usize {
     usize::try_from(below(u64::try_from(length).unwrap())).unwrap()
 }
 
-/// True in so many of a hundred.
+/// True in `percent` of a hundred cases.
 pub(crate) fn chance(percent: u64) -> bool {
     below(100) < percent
 }
@@ -52,7 +52,7 @@ pub(crate) fn millis(end: u64) -> Duration {
     Duration::from_millis(below(end))
 }
 
-/// How long one part of a call takes: mostly nothing worth naming, now and then long.
+/// Time that one part of a call takes: mostly next to none, now and then seconds.
 pub(crate) fn pause() -> Duration {
     match below(if CALM.get() { 10 } else { 40 }) {
         0..10 => Duration::ZERO,
@@ -62,7 +62,7 @@ pub(crate) fn pause() -> Duration {
     }
 }
 
-/// A disk's.
+/// Time that a write to the disk takes.
 pub(crate) fn disk_pause() -> Duration {
     if chance(80) {
         Duration::ZERO
@@ -71,7 +71,7 @@ pub(crate) fn disk_pause() -> Duration {
     }
 }
 
-/// A wait between nothing and `ceiling`.
+/// Wait between nothing and `ceiling`.
 pub(crate) fn draw(ceiling: Duration) -> Duration {
     Duration::from_millis(below(u64::try_from(ceiling.as_millis()).unwrap() + 1))
 }

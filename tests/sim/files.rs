@@ -1,4 +1,4 @@
-//! The agent's files: where they are, and what is done to them while it is down.
+//! Files of the agent: where they are, and the damage done to them while it is down.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,26 +8,26 @@ use crate::dice;
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
-/// A state directory, and where it goes next. Gone with the value.
+/// State directory of each life. Dropping the value deletes them all.
 #[derive(Debug)]
 pub(crate) struct Files {
     root: PathBuf,
     life: u32,
 }
 
-/// What became of them.
+/// Damage to the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nothing that matters: nothing may be lost.
+    /// None that matters: nothing may be lost.
     Whole,
-    /// sled's are damaged: nothing that was acknowledged may be lost, but what is only remembered is.
+    /// sled's files are damaged: no acknowledged change may be lost, but observations may.
     Damaged,
-    /// All are gone: what runs must go on, and is all that is known.
+    /// All files are gone: what runs must go on, and the agent learns everything from it.
     Gone,
 }
 
 impl Files {
-    /// On a disk of memory where there is one, for speed: what syncing is worth, a power cut shows, not this.
+    /// Uses a disk in memory where there is one, for speed: no history tests that syncing works.
     pub(crate) fn new() -> Self {
         let memory = Path::new("/dev/shm");
         let parent = if memory.is_dir() {
@@ -46,7 +46,7 @@ impl Files {
         self.root.join(self.life.to_string())
     }
 
-    /// As they are at this moment, for the next life: whatever the agent that is dropped still writes is not in them.
+    /// Copies the files as they are now for the next life: what the old agent still writes is lost.
     pub(crate) fn crash(&mut self) {
         let from = self.now();
         self.life += 1;
@@ -72,8 +72,8 @@ impl Files {
                 Fate::Whole
             }
             12..18 => {
-                // Where in its log a thing stands hangs on sled's own threads: damage to parts is not for a history that can
-                // be repeated. The tests of the store damage every block.
+                // sled's threads decide where in its log an entry is, so damage to a part would
+                // make the history differ between runs. The store's own tests damage every block.
                 let path = directory.join("state/db");
                 let length = fs::read(&path).map_or(0, |bytes| bytes.len());
                 fs::write(&path, vec![[0_u8, 0xff][dice::index(2)]; length]).unwrap();
@@ -105,7 +105,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A few blocks turned over or made zero, or the file cut.
+/// Inverts a few blocks, makes them zero, or cuts the file.
 fn damage(path: &Path) {
     let Ok(mut bytes) = fs::read(path) else {
         return;

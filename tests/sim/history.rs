@@ -1,4 +1,4 @@
-//! One history: a few lives of the agent on one node, with all that goes wrong in and between them, and a peaceful end.
+//! One history: some lives of the agent on a node, faults in and between them, and a quiet end.
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
@@ -20,23 +20,23 @@ use crate::dice;
 use crate::files::{Fate, Files};
 use crate::world::World;
 
-/// As the agent's own default.
+/// Time between whole looks, the agent's own default.
 const RESYNC: Duration = Duration::from_secs(30);
-/// The longest wait is five minutes; a few of them may follow each other.
+/// Time to settle in: the longest wait is five minutes, and a few of them may follow each other.
 const CONVERGED_WITHIN: Duration = Duration::from_mins(30);
-/// A look at a container costs three calls: more than this, in the time and for the reasons there were, is a spin.
+/// Most looks at single containers in a history: more of them mean that the agent spins.
 const LOOKS_MAX: u64 = 4000;
 
-/// How a life ends.
+/// End of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    /// As by `kill -9`: at whatever await each task is.
+    /// As by `kill -9`: every task ends at the await it is at.
     Crash,
     /// As by SIGTERM.
     Orderly,
 }
 
-/// What outlives the agent.
+/// Node with everything that outlives the agent.
 struct Node {
     world: Arc<World>,
     clients: Clients,
@@ -44,7 +44,7 @@ struct Node {
     boot_time: Duration,
     boots: u128,
     fate: Fate,
-    /// What ran and was wanted when the last life ended.
+    /// Instances that ran and were wanted when the last life ended.
     healthy: Vec<InstanceName>,
 }
 
@@ -63,7 +63,7 @@ struct Life {
 /// Runs the history of a seed.
 ///
 /// # Errors
-/// What must not have happened, and did.
+/// The first rule that was broken.
 pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     dice::seed(seed);
     let files = Files::new();
@@ -120,15 +120,15 @@ impl Node {
             self.boot_time = clock.now().0;
             let running = world.running();
             self.healthy = world.judge().wanted(running);
-            // Before damage is done, a tenth of a second has passed: the copies are current. And what is remembered is
-            // flushed, so that a history does not hang on real time.
+            // Copies are written a tenth of a second after a change: damage comes later.
+            // Observations are flushed, so that a history does not depend on real time.
             let fate_follows = life.store.copy().map_err(|error| error.to_string());
             life.store.flush();
             self.files.crash();
             world.judge().end_life();
             lived.and(fate_follows).map(|()| end)
         });
-        // What the tasks hold goes with them.
+        // Ends every task of the agent.
         drop(runtime);
         self.between(result?);
         Ok(())
@@ -173,16 +173,16 @@ impl Node {
         })
     }
 
-    /// While the agent is down.
+    /// Lets time pass, tasks end and files be damaged while the agent is down.
     fn between(&mut self, end: End) {
-        // What a turn had seen and not kept yet is lost with a crash.
+        // A crash loses what the agent saw and did not store yet.
         if end == End::Crash {
             self.world.judge().forget_all_exits();
         }
         let reboot = dice::chance(20);
         for name in self.world.instances() {
             if !self.world.running().contains(&name) {
-                // How long it had run, the next agent cannot know exactly.
+                // The next agent cannot know exactly how long it had run.
                 self.world.judge().forget_exits(name);
             }
             if reboot || dice::chance(5) {
@@ -220,7 +220,7 @@ impl Node {
 }
 
 impl Life {
-    /// All that goes wrong, and all that is asked for.
+    /// Lets faults and requests happen for a while.
     async fn pass(&self, is_last: bool) -> Result<(), String> {
         if self.fate == Fate::Gone {
             self.settle_into_the_loss().await?;
@@ -239,7 +239,7 @@ impl Life {
         Ok(())
     }
 
-    /// Until what runs is taken over, nothing is asked of the agent: what was told before says nothing any more.
+    /// Waits until the agent has taken over what runs, and asks nothing of it before.
     async fn settle_into_the_loss(&self) -> Result<(), String> {
         for _ in 0..2000 {
             if self.store.desired().adoption().is_none() {
@@ -282,7 +282,7 @@ impl Life {
         self.world.judge().verdict()?;
         let ids = self.world.instances().len() + self.store.desired().records().count();
         let waiting = self.handle.waiting();
-        // What was removed a moment ago may have one turn to come.
+        // A container that was just removed may have one turn left.
         if waiting > ids + 4 {
             return Err(format!("{waiting} wait for a turn, of {ids}"));
         }
@@ -294,7 +294,7 @@ impl Life {
         }
     }
 
-    /// Nothing goes wrong any more: all comes to be as it is wanted, and then nothing is done.
+    /// Stops all faults, and checks that everything becomes as desired and then stays untouched.
     async fn converge(&self) -> Result<(), String> {
         dice::calm(true);
         self.world
@@ -313,7 +313,7 @@ impl Life {
             self.look()?;
         }
         self.clients.check(&self.store, false)?;
-        // Whoever is settled is left alone, after one more whole look for what was settled a moment ago.
+        // One more whole look is due for what settled just now; after it nobody may be looked at.
         tokio::time::sleep(RESYNC * 2).await;
         let looks = self.world.judge().looks;
         tokio::time::sleep(RESYNC * 4).await;

@@ -1,4 +1,4 @@
-//! What must never happen, whatever goes wrong: watched at each call that the agent makes.
+//! Rules that hold whatever goes wrong, checked at each call of the agent.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -12,9 +12,10 @@ use tokio::time::Instant;
 
 use crate::memory_runtime::Call;
 
-/// A decision may be this much older than the call that it leads to: a look in between takes up to two long pauses.
+/// Longest time from a decision to its call: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
-/// A life this long may make up for the ends before it: ten minutes, less what the agent may be late to see an end.
+/// Length of a life after which earlier ends no longer count: ten minutes, less the time that the
+/// agent may be late to see an end.
 const HEALTHY: Duration = Duration::from_secs(500);
 
 /// Ends of one generation in a row, as far as the agent must have seen them.
@@ -28,13 +29,13 @@ struct Ends {
 #[derive(Debug, Default)]
 pub(crate) struct Judge {
     pub(crate) store: Option<Weak<Store>>,
-    /// Time since the history began: what was before this life, and when this life began.
+    /// Time from the history's begin to this life's.
     before: Duration,
     life: Option<Instant>,
-    /// When each instance was last seen not to be wanted as it runs.
+    /// Last time at which each instance was seen not to be wanted as it runs.
     unwanted: BTreeMap<InstanceName, Duration>,
     ends: BTreeMap<InstanceName, Ends>,
-    /// What ran and was wanted when all of the agent's files were lost: nobody asked for its end since.
+    /// Instances that ran and were wanted when all files were lost, and no caller changed since.
     pub(crate) protected: BTreeSet<InstanceName>,
     /// Looks at one container, ever.
     pub(crate) looks: u64,
@@ -53,13 +54,13 @@ impl Judge {
         self.life = Some(Instant::now());
     }
 
-    /// The life's runtime is gone, and with it the clock.
+    /// Ends the life, whose clock ends with its runtime.
     pub(crate) fn end_life(&mut self) {
         self.before = self.now();
         self.life = None;
     }
 
-    /// Time passes without an agent.
+    /// Lets time pass without an agent.
     pub(crate) fn passes(&mut self, time: Duration) {
         self.before += time;
     }
@@ -68,7 +69,7 @@ impl Judge {
         self.before + self.life.map_or(Duration::ZERO, |life| life.elapsed())
     }
 
-    /// The first thing that must not have happened.
+    /// First rule that was broken.
     pub(crate) fn verdict(&self) -> Result<(), String> {
         self.first.clone().map_or(Ok(()), Err)
     }
@@ -78,7 +79,7 @@ impl Judge {
         self.first.get_or_insert(what);
     }
 
-    /// A fingerprint of all that happened.
+    /// Fingerprint of all that happened.
     pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
@@ -93,7 +94,7 @@ impl Judge {
         }
     }
 
-    /// It is wanted just as it runs.
+    /// Whether the instance is wanted just as it runs.
     fn is_wanted(&self, name: InstanceName) -> bool {
         let store = self.store.as_ref().and_then(Weak::upgrade);
         let record = store.and_then(|store| store.desired().get(name.id).cloned());
@@ -106,7 +107,7 @@ impl Judge {
         })
     }
 
-    /// Those of them that are wanted just as they run.
+    /// Instances among `running` that are wanted just as they run.
     pub(crate) fn wanted(&self, running: BTreeSet<InstanceName>) -> Vec<InstanceName> {
         running
             .into_iter()
@@ -114,7 +115,7 @@ impl Judge {
             .collect()
     }
 
-    /// To be called whenever what is desired has changed.
+    /// Notes which instances are not wanted. Call it whenever the desired state has changed.
     pub(crate) fn look(&mut self, instances: impl Iterator<Item = InstanceName>) {
         let now = self.now();
         for name in instances {
@@ -124,7 +125,7 @@ impl Judge {
         }
     }
 
-    /// The agent ends a process that runs.
+    /// Checks that the agent may end this running process.
     pub(crate) fn ends(&mut self, name: InstanceName, call: Call) {
         let how = if call == Call::Stop {
             "stopped"
@@ -156,7 +157,7 @@ impl Judge {
     pub(crate) fn exited(&mut self, name: InstanceName) {
         let now = self.now();
         if !self.is_wanted(name) {
-            // The end of what was to end, or to be started anew, is held against nobody.
+            // An end that was asked for does not lead to a backoff.
             self.ends.remove(&name);
             return;
         }
@@ -172,7 +173,7 @@ impl Judge {
         ends.last = now;
     }
 
-    /// Whatever was counted may not be known to the agent, or was forgiven.
+    /// Forgets the ends of an instance: the agent may not know them, or no longer counts them.
     pub(crate) fn forget_exits(&mut self, name: InstanceName) {
         self.ends.remove(&name);
     }
@@ -181,7 +182,7 @@ impl Judge {
         self.ends.clear();
     }
 
-    /// The agent starts it: not before the wait is over that so many ends ask for.
+    /// Checks that the agent starts it only after the wait that its ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
         let (name, now) = (record.instance(), self.now());
         let Some(ends) = self

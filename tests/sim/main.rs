@@ -1,10 +1,11 @@
-//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in memory, in virtual time, with all
-//! that can go wrong drawn from a seed. `contrib/simulate --help`.
+//! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in
+//! memory, in virtual time, with all faults drawn from a seed. `contrib/simulate --help`.
 //!
-//! That it finds faults has to be shown anew whenever it is changed. Planted one at a time, and found by seed: a turn begun
-//! while another runs (2); a removal that is not done (2); the backoff reset at each whole look (3); a change acknowledged and
-//! not written (3); a record forgotten though it was deployed again (49); a task that was only created taken for running (1);
-//! what is remembered not read at a start (64); the older of the two copies taken (1).
+//! Whoever changes the simulation shows again that it finds faults. These were planted one at a
+//! time, and found by the seed in parentheses: a turn begun while another runs (2); a removal not
+//! done (2); the backoff reset at each whole look (3); a change acknowledged and not written (3); a
+//! record forgotten though it was deployed again (49); a created task taken for a running one (1);
+//! observations not read at a start (64); the older of the two copies taken (1).
 
 #![allow(
     clippy::too_many_lines,
@@ -33,9 +34,9 @@ mod judge;
 mod memory_runtime;
 mod world;
 
-/// Where nothing else is asked: some seconds on two cores.
+/// Default number of histories: some seconds on two cores.
 const SEEDS: u64 = 300;
-/// Every so many, a history is run twice, and must be the same.
+/// Each history of this many is run twice, and must be the same both times.
 const TWICE_EVERY: u64 = 50;
 
 struct Asked {
@@ -68,7 +69,7 @@ fn asked() -> Option<Asked> {
     Some(asked)
 }
 
-/// What becomes of one seed; a panic is a fault like any other.
+/// Runs one seed; a panic is a fault like any other.
 fn one(seed: u64) -> Result<(), String> {
     let run = || {
         std::panic::catch_unwind(|| history::run(seed, false))

@@ -1,4 +1,4 @@
-//! A node in memory, on which everything goes wrong that can: what of it the dice decide, and the judge sees.
+//! Node in memory with every possible fault: the dice decide, and the judge watches.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -57,7 +57,7 @@ impl Circumstances for Fortune {
         dice::millis(4000)
     }
 
-    /// At most all the time that it is given.
+    /// At most the grace.
     fn ending_time(&self, grace: Duration) -> Duration {
         if dice::chance(50) {
             Duration::ZERO
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// Everything runs that should, and there is nothing else.
+    /// Difference between what runs and what should, if there is one.
     pub(crate) fn unsettled(&self, store: &Store) -> Option<String> {
         let desired = store.desired();
         if desired.adoption().is_some() {
@@ -172,16 +172,13 @@ impl World {
         }
         let current: BTreeSet<_> = desired.records().map(|record| record.instance()).collect();
         let inner = self.inner();
-        let extra: Vec<_> = inner
-            .instances
-            .keys()
-            .filter(|name| !current.contains(name))
-            .collect();
+        let mut names = inner.instances.keys();
+        let extra = names.find(|name| !current.contains(name));
         let held = inner
             .instances
             .iter()
             .find(|(_, made)| matches!(made.task, Task::Stopped(_) | Task::Created { .. }));
-        match (extra.first(), held) {
+        match (extra, held) {
             (Some(name), _) => Some(format!("{name} is left over")),
             (None, Some((name, made))) => Some(format!("{name} is left as {:?}", made.task)),
             (None, None) => None,

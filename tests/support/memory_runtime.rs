@@ -45,9 +45,9 @@ pub(crate) enum Step<'a> {
     Launch(&'a Record),
     Stop(InstanceName),
     Remove(InstanceName),
-    /// So many calls for one container are under way.
+    /// Number of calls under way for one container.
     Calls(ContainerId, usize),
-    /// So many tasks of one container exist.
+    /// Number of tasks of one container.
     Tasks(ContainerId, usize),
     Runs(InstanceName),
     /// The agent ends a process that runs, by this call.
@@ -97,20 +97,20 @@ pub(crate) struct Made {
     label: Value,
 }
 
-/// Everything on the node that the runtime has.
+/// Contents of the runtime.
 #[derive(Debug, Default)]
 pub(crate) struct Inner {
     pub(crate) instances: BTreeMap<InstanceName, Made>,
     pub(crate) images: BTreeSet<String>,
     pub(crate) unmanaged: Vec<UnmanagedContainer>,
-    /// What is to be told, when, and in which order.
+    /// Events to tell, by time and order.
     hints: BTreeMap<(Instant, u64), RuntimeEvent>,
     count: u64,
     /// Calls under way, by container.
     busy: BTreeMap<ContainerId, usize>,
 }
 
-/// The runtime.
+/// Runtime in memory.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryRuntime<C> {
     inner: Mutex<Inner>,
@@ -118,7 +118,7 @@ pub(crate) struct MemoryRuntime<C> {
     pub(crate) circumstances: C,
 }
 
-/// A call for one container, until it ends or is dropped with the agent.
+/// Call for one container, until it ends or is dropped with the agent.
 struct Busy<'a, C>(&'a MemoryRuntime<C>, ContainerId);
 
 impl<C> Drop for Busy<'_, C> {
