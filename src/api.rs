@@ -32,11 +32,11 @@ use crate::view::{
 
 mod auth;
 mod containers;
-pub mod error;
+pub(crate) mod error;
 mod explain;
 mod health;
 mod idempotency;
-pub mod listener;
+pub(crate) mod listener;
 mod logs;
 mod metrics;
 mod outcome;
@@ -53,7 +53,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 ///
 /// A client that goes away drops the future of its request: the calls that change something come to
 /// their end, and are acted on, without being polled again.
-pub trait NodeApi: Send + Sync + 'static {
+pub(crate) trait NodeApi: Send + Sync + 'static {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 
@@ -125,7 +125,7 @@ pub trait NodeApi: Send + Sync + 'static {
 
 /// The cause for which a change was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// The change conflicts with existing state: a name or host port that another one has.
     Conflict(String),
     /// No such container.
@@ -140,7 +140,7 @@ pub enum Refusal {
 
 /// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`,
 /// there are none to see.
-pub fn router<N: NodeApi>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
+pub(crate) fn router<N: NodeApi>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
     let scrape = metrics
         .clone()
         .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));

@@ -11,7 +11,7 @@ use backoff::backoff::Backoff;
 /// The whole range is used ("full jitter"), so that a thousand nodes that failed together do not
 /// come back together. `attempt` counts from 0.
 #[must_use]
-pub fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
+pub(crate) fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
     let ceiling = initial
         .saturating_mul(2_u32.saturating_pow(attempt))
         .min(max);
@@ -28,7 +28,7 @@ pub fn delay(initial: Duration, max: Duration, attempt: u32) -> Duration {
 /// The wait that a `Retry-After` header asks for, in seconds or as a date (RFC 9110, 10.2.3).
 /// `None`: it is neither.
 #[must_use]
-pub fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(header: &str, now: SystemTime) -> Option<Duration> {
     match header.trim().parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
         Err(_) => Some(

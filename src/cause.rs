@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io;
 
 /// Error and its causes, outermost first.
-pub fn chain<'a>(
+pub(crate) fn chain<'a>(
     error: &'a (dyn Error + 'static),
 ) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| below(*error))
@@ -25,7 +25,7 @@ fn below<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'stati
 /// Texts of the error and its causes in one line, outermost first, each once: an [`io::Error`] says
 /// what it wraps as its own.
 #[must_use]
-pub fn all(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn all(error: &(dyn Error + 'static)) -> String {
     let mut texts: Vec<String> = chain(error).map(ToString::to_string).collect();
     texts.dedup();
     texts.join(": ")
@@ -33,7 +33,7 @@ pub fn all(error: &(dyn Error + 'static)) -> String {
 
 /// Text of the innermost cause.
 #[must_use]
-pub fn root(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn root(error: &(dyn Error + 'static)) -> String {
     chain(error)
         .last()
         .map(ToString::to_string)

@@ -16,7 +16,7 @@ const LOOKUPS_MAX: usize = 8;
 
 /// System resolver (`getaddrinfo`) for one HTTP client.
 #[derive(Debug)]
-pub struct Lookup {
+pub(crate) struct Lookup {
     permits: Arc<Semaphore>,
     ask: fn(&str) -> io::Result<Vec<SocketAddr>>,
 }

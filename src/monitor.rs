@@ -22,7 +22,7 @@ const SECOND_SAMPLE: Duration = Duration::from_millis(500);
 
 /// The node's resources, and their use. Bytes are bytes, percentages 0 to 100.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeFacts {
+pub(crate) struct NodeFacts {
     /// Logical processors.
     pub cpu_cores: usize,
     /// CPU usage of all processors together, between the last two samples.
@@ -48,14 +48,14 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// The free disk space as the specification writes it: `50GB`.
     #[must_use]
-    pub fn disk_available(&self) -> String {
+    pub(crate) fn disk_available(&self) -> String {
         size_text(self.disk_available_bytes)
     }
 }
 
 /// A network interface of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
+pub(crate) struct Interface {
     /// The name.
     pub name: String,
     /// Whether the interface can carry packets (loopback and tunnels, which do not tell, count as
@@ -72,11 +72,11 @@ pub struct Interface {
 /// The node's facts cannot be sampled.
 #[derive(Debug, thiserror::Error)]
 #[error("the node's resources cannot be read")]
-pub struct MonitorError(#[from] sysinfo::Error);
+pub(crate) struct MonitorError(#[from] sysinfo::Error);
 
 /// The last sample of the node's facts; [`Monitor::run`] keeps it fresh.
 #[derive(Debug)]
-pub struct Monitor {
+pub(crate) struct Monitor {
     facts: watch::Sender<NodeFacts>,
     sampler: std::sync::Mutex<Option<Sampler>>,
 }
@@ -88,7 +88,7 @@ impl Monitor {
     ///
     /// # Errors
     /// `/proc` or `/sys` cannot be read.
-    pub fn new(disk: PathBuf, bridge: String) -> Result<Self, MonitorError> {
+    pub(crate) fn new(disk: PathBuf, bridge: String) -> Result<Self, MonitorError> {
         let mut sampler = Sampler::new(disk, bridge)?;
         let facts = watch::Sender::new(sampler.sample());
         Ok(Self {
@@ -99,7 +99,7 @@ impl Monitor {
 
     /// The facts of the last sample, at most an interval old; the uptime is that of now.
     #[must_use]
-    pub fn snapshot(&self) -> NodeFacts {
+    pub(crate) fn snapshot(&self) -> NodeFacts {
         let mut facts = self.facts.borrow().clone();
         facts.uptime_seconds = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0);
         facts
@@ -107,7 +107,7 @@ impl Monitor {
 
     /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second
     /// ends at once.
-    pub async fn run(&self, interval: Duration, cancel: CancellationToken) {
+    pub(crate) async fn run(&self, interval: Duration, cancel: CancellationToken) {
         let taken = self
             .sampler
             .lock()
@@ -137,7 +137,7 @@ impl Monitor {
 /// A size as the specification writes it: `50GB`, or `512MB` below one. Powers of 1024, to the
 /// nearest.
 #[must_use]
-pub fn size_text(bytes: u64) -> String {
+pub(crate) fn size_text(bytes: u64) -> String {
     let (unit, name) = if bytes >= 1 << 30 {
         (1 << 30, "GB")
     } else {

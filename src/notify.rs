@@ -11,24 +11,24 @@ use tokio_util::sync::CancellationToken;
 const STATUS_CHARS_MAX: usize = 200;
 
 /// Tells systemd that the agent serves: units ordered after it are started.
-pub fn ready() {
+pub(crate) fn ready() {
     tell(&NotifyState::Ready);
 }
 
 /// Tells systemd that the agent stops as it was asked to.
-pub fn stopping() {
+pub(crate) fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
 /// Sets the line of `systemctl status`, such as `12 of 12 containers settled`.
-pub fn status(line: &str) {
+pub(crate) fn status(line: &str) {
     tell(&NotifyState::Status(&one_line(line)));
 }
 
 /// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled`
 /// names nothing that is stuck: after a whole interval without a sign, systemd restarts the agent.
 /// Ends with `cancel`, or at once if systemd does not ask.
-pub async fn watchdog(stalled: impl Fn() -> Option<&'static str>, cancel: CancellationToken) {
+pub(crate) async fn watchdog(stalled: impl Fn() -> Option<&'static str>, cancel: CancellationToken) {
     if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
         beat(
             interval / 2,

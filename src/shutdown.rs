@@ -18,7 +18,7 @@ use tokio_util::task::TaskTracker;
 ///
 /// # Errors
 /// The system refuses a signal handler.
-pub fn on_signal(tracker: &TaskTracker) -> io::Result<CancellationToken> {
+pub(crate) fn on_signal(tracker: &TaskTracker) -> io::Result<CancellationToken> {
     let asked = Arc::new(AtomicBool::new(false));
     for number in [SIGTERM, SIGINT] {
         // The order matters: the first signal finds the flag unset, and sets it.

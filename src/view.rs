@@ -7,10 +7,10 @@ mod health;
 mod link;
 mod plan;
 
-pub use container::{ContainerView, ManagedView, Moment, UnmanagedView};
-pub use find::{FindError, Found, find};
-pub use health::{ErrorView, HealthView};
-pub use link::LinkView;
-pub use plan::{
+pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
+pub(crate) use find::{FindError, Found, find};
+pub(crate) use health::{ErrorView, HealthView};
+pub(crate) use link::LinkView;
+pub(crate) use plan::{
     ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView, SetPlanView, StepView,
 };

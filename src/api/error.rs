@@ -17,7 +17,7 @@ use crate::view::FindError;
 
 /// A failed request, as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Problem {
+pub(crate) enum Problem {
     /// A malformed request: 400.
     Request(String),
     /// Credentials are missing or wrong: 401.

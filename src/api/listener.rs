@@ -18,7 +18,7 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// A listening socket that accepts no more connections than may be open at once.
 #[derive(Debug)]
-pub struct BoundedListener {
+pub(crate) struct BoundedListener {
     listener: TcpListener,
     slots: Arc<Semaphore>,
 }
@@ -26,7 +26,7 @@ pub struct BoundedListener {
 impl BoundedListener {
     /// A bounded listener on the socket `listener`.
     #[must_use]
-    pub fn new(listener: TcpListener) -> Self {
+    pub(crate) fn new(listener: TcpListener) -> Self {
         Self {
             listener,
             slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
@@ -60,7 +60,7 @@ impl Listener for BoundedListener {
 
 /// A connection that makes room when it ends.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     _slot: OwnedSemaphorePermit,
 }

@@ -9,7 +9,7 @@ use state::time::BootTime;
 
 /// A moment by both clocks, by which a point in boot time is shown as a wall time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Moment {
+pub(crate) struct Moment {
     /// The time since boot.
     pub boot: BootTime,
     /// The wall time.
@@ -19,14 +19,14 @@ pub struct Moment {
 impl Moment {
     /// The wall time at `point`, for showing.
     #[must_use]
-    pub fn wall_at(&self, point: BootTime) -> SystemTime {
+    pub(crate) fn wall_at(&self, point: BootTime) -> SystemTime {
         self.wall + point.since(self.boot) - self.boot.since(point)
     }
 }
 
 /// A container in the agent's containerd namespace.
 #[derive(Clone, Debug)]
-pub enum ContainerView {
+pub(crate) enum ContainerView {
     /// A managed container.
     Managed(Box<ManagedView>),
     /// An unmanaged container: shown, and never changed.
@@ -36,7 +36,7 @@ pub enum ContainerView {
 impl ContainerView {
     /// The container, if the agent manages it.
     #[must_use]
-    pub fn managed(&self) -> Option<&ManagedView> {
+    pub(crate) fn managed(&self) -> Option<&ManagedView> {
         match self {
             Self::Managed(view) => Some(view),
             Self::Unmanaged(_) => None,
@@ -45,7 +45,7 @@ impl ContainerView {
 
     /// The status.
     #[must_use]
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self {
             Self::Managed(view) => view.condition.status,
             Self::Unmanaged(view) => view.status,
@@ -54,7 +54,7 @@ impl ContainerView {
 
     /// The owner's word, as it stands in JSON: `push`, `chas` or `unmanaged`.
     #[must_use]
-    pub fn owner(&self) -> &'static str {
+    pub(crate) fn owner(&self) -> &'static str {
         match self.managed().map(|view| view.record.owner) {
             Some(Owner::Push) => "push",
             Some(Owner::Chas) => "chas",
@@ -64,7 +64,7 @@ impl ContainerView {
 
     /// The value of a label; `None`: no such label, as on every unmanaged container.
     #[must_use]
-    pub fn label(&self, key: &str) -> Option<&str> {
+    pub(crate) fn label(&self, key: &str) -> Option<&str> {
         let labels = &self.managed()?.record.spec.labels;
         labels.get(key).map(String::as_str)
     }
@@ -72,7 +72,7 @@ impl ContainerView {
 
 /// A managed container.
 #[derive(Clone, Debug)]
-pub struct ManagedView {
+pub(crate) struct ManagedView {
     /// The desired entry.
     pub record: Arc<Record>,
     /// The status, and why.
@@ -96,7 +96,7 @@ pub struct ManagedView {
 impl ManagedView {
     /// The time of the next attempt, if one is waited for.
     #[must_use]
-    pub fn next_attempt(&self) -> Option<SystemTime> {
+    pub(crate) fn next_attempt(&self) -> Option<SystemTime> {
         let next = self.condition.next_attempt?;
         Some(self.taken.wall_at(next))
     }
@@ -104,7 +104,7 @@ impl ManagedView {
 
 /// An unmanaged container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnmanagedView {
+pub(crate) struct UnmanagedView {
     /// Id in containerd.
     pub id: String,
     /// The image's name, as its creator recorded it.

@@ -10,7 +10,7 @@ use super::UnmanagedView;
 
 /// A container that was found.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Found {
+pub(crate) enum Found {
     /// A managed container, by its record.
     Managed(Arc<Record>),
     /// An unmanaged container.
@@ -19,7 +19,7 @@ pub enum Found {
 
 /// Failure to find a container.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FindError {
+pub(crate) enum FindError {
     /// The text is neither an id, nor a name, nor the beginning of an id.
     #[error("no container is named {0}, or has an id that begins so")]
     Unknown(String),
@@ -33,7 +33,7 @@ pub enum FindError {
 ///
 /// # Errors
 /// [`FindError`].
-pub fn find(
+pub(crate) fn find(
     desired: &Desired,
     unmanaged: &[UnmanagedView],
     name: &str,

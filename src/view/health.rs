@@ -9,7 +9,7 @@ use crate::monitor::NodeFacts;
 
 /// The node's health.
 #[derive(Clone, Debug)]
-pub struct HealthView {
+pub(crate) struct HealthView {
     /// The node's resources.
     pub facts: NodeFacts,
     /// Managed containers that run.
@@ -37,7 +37,7 @@ pub struct HealthView {
 
 /// An error of the last hours.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ErrorView {
+pub(crate) struct ErrorView {
     /// The time of the error.
     pub at: SystemTime,
     /// The reason code.
@@ -49,7 +49,7 @@ pub struct ErrorView {
 impl HealthView {
     /// The health in a word. An unreachable CHaS is no fault of the node.
     #[must_use]
-    pub fn status(&self) -> &'static str {
+    pub(crate) fn status(&self) -> &'static str {
         let conflicts = |link: &LinkView| link.identity_conflict;
         let is_itself = !self.link.as_ref().is_some_and(conflicts);
         let is_sound = self.writable && !self.rebuilding && is_itself;

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 /// The node's link to CHaS.
 #[derive(Clone, Debug)]
-pub struct LinkView {
+pub(crate) struct LinkView {
     /// Whether CHaS answers.
     pub reachable: bool,
     /// The time since which CHaS answers, or does not.

@@ -13,7 +13,7 @@ use super::ManagedView;
 
 /// A step that would be done.
 #[derive(Clone, Debug)]
-pub struct StepView {
+pub(crate) struct StepView {
     /// The step in a word; see [`state::plan::Step::as_str`].
     pub word: &'static str,
     /// The instance that the step is about.
@@ -26,7 +26,7 @@ pub struct StepView {
 
 /// The steps for one container, in order.
 #[derive(Clone, Debug)]
-pub struct ContainerPlanView {
+pub(crate) struct ContainerPlanView {
     /// The container's id.
     pub id: ContainerId,
     /// The container's name. `None`: a leftover.
@@ -37,7 +37,7 @@ pub struct ContainerPlanView {
 
 /// The steps that would be done now on the whole node.
 #[derive(Clone, Debug, Default)]
-pub struct PlanView {
+pub(crate) struct PlanView {
     /// The steps for every record, by name.
     pub containers: Vec<ContainerPlanView>,
     /// The steps for every leftover.
@@ -48,7 +48,7 @@ pub struct PlanView {
 
 /// A deploy that was accepted.
 #[derive(Clone, Debug)]
-pub struct DeployedView {
+pub(crate) struct DeployedView {
     /// The container after the deploy (on a dry run: as it would be).
     pub container: ManagedView,
     /// Whether the record differs from the one stored before.
@@ -59,7 +59,7 @@ pub struct DeployedView {
 
 /// The set owned by push.
 #[derive(Clone, Debug)]
-pub struct PushSetView {
+pub(crate) struct PushSetView {
     /// The records, by name.
     pub records: Vec<Record>,
     /// The fingerprint: another one whenever any spec of it differs.
@@ -68,7 +68,7 @@ pub struct PushSetView {
 
 /// A replacement of the set owned by push that was accepted.
 #[derive(Clone, Debug)]
-pub struct SetPlanView {
+pub(crate) struct SetPlanView {
     /// The set's fingerprint after the replacement.
     pub etag: String,
     /// The steps that will be (on a dry run: would be) done for each container that changed.
@@ -77,7 +77,7 @@ pub struct SetPlanView {
 
 /// The explanation of a container's status.
 #[derive(Clone, Debug)]
-pub struct ExplanationView {
+pub(crate) struct ExplanationView {
     /// The container as it is shown elsewhere; all times here are of its moment.
     pub container: ManagedView,
     /// The last observation of the container.
