@@ -140,7 +140,11 @@ pub(crate) enum Refusal {
 
 /// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`,
 /// there are none to see.
-pub(crate) fn router<N: NodeApi>(node: Arc<N>, token: Option<Secret>, metrics: Option<Metrics>) -> Router {
+pub(crate) fn router<N: NodeApi>(
+    node: Arc<N>,
+    token: Option<Secret>,
+    metrics: Option<Metrics>,
+) -> Router {
     let scrape = metrics
         .clone()
         .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));

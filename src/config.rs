@@ -14,7 +14,7 @@ use state::subnet::Ipv4Subnet;
 
 mod check;
 mod file;
-pub mod keys;
+pub(crate) mod keys;
 mod origin;
 mod parse;
 mod resolve;

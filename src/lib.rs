@@ -138,6 +138,10 @@
 //! - **quarantine**: the place of damaged files. **Logger**: the process that writes a log.
 //! - **grace**: the time between asking to stop and SIGKILL. **Deadline**: a point in time.
 
+#![allow(
+    rustdoc::private_intra_doc_links,
+    reason = "the map names every room, for readers of the source"
+)]
 #![cfg_attr(
     test,
     allow(

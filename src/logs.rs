@@ -14,12 +14,12 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerId;
 
-pub mod line;
+pub(crate) mod line;
 pub mod logger;
-pub mod read;
-pub mod rotate;
+pub(crate) mod read;
+pub(crate) mod rotate;
 mod scan;
-pub mod split;
+pub(crate) mod split;
 
 /// Log directory of a container.
 #[must_use]

@@ -20,7 +20,7 @@ use state::assign::HostNetwork;
 use state::desired::Assignment;
 use state::id::{ContainerId, ContainerName, InstanceName};
 
-pub mod bridge;
+pub(crate) mod bridge;
 mod directory;
 mod fault;
 mod hosts_files;

@@ -1,14 +1,11 @@
-//! Messages to systemd (sd_notify(3)): ready, stopping, a line of status, and signs of life. Silent
-//! without systemd.
+//! Messages to systemd (sd_notify(3)): ready, stopping, and signs of life. Silent without
+//! systemd.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
-
-/// Longest status: `systemctl status` shows one line.
-const STATUS_CHARS_MAX: usize = 200;
 
 /// Tells systemd that the agent serves: units ordered after it are started.
 pub(crate) fn ready() {
@@ -20,15 +17,13 @@ pub(crate) fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Sets the line of `systemctl status`, such as `12 of 12 containers settled`.
-pub(crate) fn status(line: &str) {
-    tell(&NotifyState::Status(&one_line(line)));
-}
-
 /// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled`
 /// names nothing that is stuck: after a whole interval without a sign, systemd restarts the agent.
 /// Ends with `cancel`, or at once if systemd does not ask.
-pub(crate) async fn watchdog(stalled: impl Fn() -> Option<&'static str>, cancel: CancellationToken) {
+pub(crate) async fn watchdog(
+    stalled: impl Fn() -> Option<&'static str>,
+    cancel: CancellationToken,
+) {
     if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
         beat(
             interval / 2,
@@ -58,13 +53,6 @@ async fn beat(
             Some(what) => tracing::error!(what, "agent stalled; systemd restarts it"),
         }
     }
-}
-
-fn one_line(line: &str) -> String {
-    line.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(STATUS_CHARS_MAX)
-        .collect()
 }
 
 fn tell(state: &NotifyState<'_>) {
@@ -102,11 +90,5 @@ mod tests {
             cancel.cancel();
         };
         tokio::join!(beating, watching);
-    }
-
-    #[test]
-    fn a_status_is_one_bounded_line() {
-        assert_eq!(one_line("a\nREADY=1\n"), "a READY=1 ");
-        assert_eq!(one_line(&"ä".repeat(500)).chars().count(), STATUS_CHARS_MAX);
     }
 }

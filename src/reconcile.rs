@@ -25,7 +25,7 @@ mod board;
 mod execute;
 mod leftovers;
 mod liveness;
-pub mod queue;
+pub(crate) mod queue;
 mod turn;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
@@ -193,7 +193,7 @@ impl<R: Runtime> Reconciler<R> {
             }
         };
         self.reached();
-        self.board.set_foreign(listing.unmanaged);
+        self.board.set_unmanaged(listing.unmanaged);
         if self.writer.store().desired().adoption().is_some() {
             self.adopt().await;
         }

@@ -4,7 +4,7 @@ use DefaultValue::{Computed, Text, Unset};
 
 /// The default of a configuration key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DefaultValue {
+pub(crate) enum DefaultValue {
     /// A value, as it would be written.
     Text(&'static str),
     /// A value that is found out at start-up, and its description.
@@ -15,7 +15,7 @@ pub enum DefaultValue {
 
 /// A configuration key.
 #[derive(Clone, Copy, Debug)]
-pub struct ConfigKey {
+pub(crate) struct ConfigKey {
     /// Name in the file, `section.name`.
     pub name: &'static str,
     /// Environment variable.
@@ -33,13 +33,13 @@ pub struct ConfigKey {
 impl ConfigKey {
     /// Whether the value is a secret, which is never shown and is set by the environment alone.
     #[must_use]
-    pub const fn is_secret(&self) -> bool {
+    pub(crate) const fn is_secret(&self) -> bool {
         self.flag.is_none()
     }
 
     /// The section of the file that the key belongs to.
     #[must_use]
-    pub fn section(&self) -> &'static str {
+    pub(crate) fn section(&self) -> &'static str {
         self.name
             .split_once('.')
             .map_or(self.name, |(section, _)| section)
@@ -47,7 +47,7 @@ impl ConfigKey {
 
     /// The default as text for people.
     #[must_use]
-    pub const fn default_text(&self) -> &'static str {
+    pub(crate) const fn default_text(&self) -> &'static str {
         match self.default {
             Text(text) | Computed(text) => text,
             Unset => "none",
@@ -57,7 +57,7 @@ impl ConfigKey {
 
 /// The key with this name.
 #[must_use]
-pub fn find(name: &str) -> Option<&'static ConfigKey> {
+pub(crate) fn find(name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.name == name)
 }
 
@@ -81,7 +81,7 @@ const fn key(
 
 /// All configuration keys, in the order in which they are shown.
 #[rustfmt::skip]
-pub const KEYS: &[ConfigKey] = &[
+pub(crate) const KEYS: &[ConfigKey] = &[
     key("api.chas_url", "CHAS_API_URL", "chas-url", "URL", Unset,
         "URL of the CHaS API server. Without it, the node does not register and runs only \
          containers that are pushed to it"),

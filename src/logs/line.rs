@@ -7,44 +7,33 @@ use bytes::Bytes;
 
 /// Most bytes of output in one log line; a longer printed line becomes several. CRI's number, so
 /// that its tools fit.
-pub const LINE_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const LINE_BYTES_MAX: usize = 16 * 1024;
 
 /// Bytes of time, stream and flag before the printed bytes.
-pub const HEADER_BYTES: usize = STAMP_BYTES + " stdout F ".len();
+pub(crate) const HEADER_BYTES: usize = STAMP_BYTES + " stdout F ".len();
 
 /// Length of a stamp, as in `2026-11-23T15:57:00.123456789Z`.
 const STAMP_BYTES: usize = 30;
 
 /// Largest step back of the clock over which time stands still; after a larger one a new file
 /// begins.
-pub const STEP_BACK_MAX: Duration = Duration::from_secs(60);
+pub(crate) const STEP_BACK_MAX: Duration = Duration::from_secs(60);
 
 /// Latest time that four digits of a year can express: 9999-12-31T23:59:59Z.
 const LAST_SECOND: u64 = 253_402_300_799;
 
 /// Output stream of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error; the logger's own remarks stand there too.
     Stderr,
 }
 
-impl Stream {
-    /// `stdout` or `stderr`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::Stderr => "stderr",
-        }
-    }
-}
-
 /// Line of a container's output, or a part of a long one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LogLine {
+pub(crate) struct LogLine {
     /// Time at which the logger read the bytes; never earlier than that of the line before in the
     /// same file.
     pub time: SystemTime,
@@ -60,7 +49,7 @@ pub struct LogLine {
 impl LogLine {
     /// Reads a line of a file, without its newline. `None`: the line is torn or of another format.
     #[must_use]
-    pub fn decode(text: &Bytes) -> Option<Self> {
+    pub(crate) fn decode(text: &Bytes) -> Option<Self> {
         let header = LineHeader::decode(text)?;
         Some(Self {
             time: header.time,
@@ -73,7 +62,7 @@ impl LogLine {
 
 /// Time, stream and flag of a log line, without its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LineHeader {
+pub(crate) struct LineHeader {
     /// Same as [`LogLine::time`].
     pub time: SystemTime,
     /// Same as [`LogLine::stream`].
@@ -85,7 +74,7 @@ pub struct LineHeader {
 impl LineHeader {
     /// Reads the beginning of a line of a file. `None`: the line is torn or of another format.
     #[must_use]
-    pub fn decode(text: &[u8]) -> Option<Self> {
+    pub(crate) fn decode(text: &[u8]) -> Option<Self> {
         let (stamp, rest) = text.split_at_checked(STAMP_BYTES)?;
         let (stream, rest) = match rest.split_at_checked(" stdout ".len())? {
             (b" stdout ", rest) => (Stream::Stdout, rest),
@@ -107,7 +96,13 @@ impl LineHeader {
 }
 
 /// Appends a log line to `out`.
-pub fn encode(out: &mut Vec<u8>, stamp: &LineStamp, stream: Stream, partial: bool, bytes: &[u8]) {
+pub(crate) fn encode(
+    out: &mut Vec<u8>,
+    stamp: &LineStamp,
+    stream: Stream,
+    partial: bool,
+    bytes: &[u8],
+) {
     out.extend_from_slice(&stamp.text);
     out.extend_from_slice(match (stream, partial) {
         (Stream::Stdout, false) => b" stdout F ",
@@ -121,7 +116,7 @@ pub fn encode(out: &mut Vec<u8>, stamp: &LineStamp, stream: Stream, partial: boo
 
 /// Time of a log line as text, always later than the one before.
 #[derive(Clone, Debug)]
-pub struct LineStamp {
+pub(crate) struct LineStamp {
     at: Duration,
     text: [u8; STAMP_BYTES],
 }
@@ -129,7 +124,7 @@ pub struct LineStamp {
 impl LineStamp {
     /// Stamp that lies after `last`, the time of the last line that was written, if any.
     #[must_use]
-    pub fn after(last: Option<SystemTime>) -> Self {
+    pub(crate) fn after(last: Option<SystemTime>) -> Self {
         let mut stamp = Self {
             at: Duration::MAX,
             text: *b"1970-01-01T00:00:00.000000000Z",
@@ -139,19 +134,19 @@ impl LineStamp {
     }
 
     /// Moves on to `now`, or by a nanosecond where the clock does not.
-    pub fn advance(&mut self, now: SystemTime) {
+    pub(crate) fn advance(&mut self, now: SystemTime) {
         self.set(since_epoch(now).max(self.at + Duration::from_nanos(1)));
     }
 
     /// Whether the clock was set back so far that time must not stand still until it has caught up.
     #[must_use]
-    pub fn is_stepped_back(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_stepped_back(&self, now: SystemTime) -> bool {
         since_epoch(now) + STEP_BACK_MAX < self.at
     }
 
     /// Time of the stamp.
     #[must_use]
-    pub fn time(&self) -> SystemTime {
+    pub(crate) fn time(&self) -> SystemTime {
         SystemTime::UNIX_EPOCH + self.at
     }
 

@@ -29,7 +29,7 @@ const BLOCKS_AT_ONCE_MAX: usize = 16;
 
 /// Part of a container's output that a reader asks for.
 #[derive(Clone, Debug, Default)]
-pub struct ReadOptions {
+pub(crate) struct ReadOptions {
     /// Number of last lines, of those that the other options leave. `None`: all. A printed line
     /// counts once, however many log lines it takes.
     pub tail: Option<usize>,
@@ -47,7 +47,7 @@ pub struct ReadOptions {
 /// Failure to read a container's output.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the logs in {dir}")]
-pub struct ReadError {
+pub(crate) struct ReadError {
     /// Log directory of the container.
     pub dir: PathBuf,
     /// Error of the system.
@@ -55,7 +55,9 @@ pub struct ReadError {
 }
 
 /// Log lines in the order in which they were printed; ends with the output, or after an error.
-pub struct Reading(Pin<Box<dyn futures_util::Stream<Item = Result<LogLine, ReadError>> + Send>>);
+pub(crate) struct Reading(
+    Pin<Box<dyn futures_util::Stream<Item = Result<LogLine, ReadError>> + Send>>,
+);
 
 impl fmt::Debug for Reading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -76,7 +78,7 @@ impl futures_util::Stream for Reading {
 ///
 /// Needs a tokio runtime. A directory without files, or none at all, is an empty output.
 #[must_use]
-pub fn read(dir: PathBuf, options: ReadOptions) -> Reading {
+pub(crate) fn read(dir: PathBuf, options: ReadOptions) -> Reading {
     let batches = stream::unfold(Some(Cursor::new(dir, options)), |cursor| async {
         let mut cursor = cursor?;
         loop {

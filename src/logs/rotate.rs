@@ -42,7 +42,7 @@ pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
 /// Writing end of a container's log directory. Two of them on one directory (the old generation's
 /// and the new one's) share its files: each batch is appended whole.
 #[derive(Debug)]
-pub struct LogWriter {
+pub(crate) struct LogWriter {
     dir: PathBuf,
     limits: LogLimits,
     current: Option<CurrentFile>,
@@ -74,7 +74,7 @@ struct LostOutput {
 impl LogWriter {
     /// Opens the newest file of `dir`, or creates both. If that fails, each batch tries again.
     #[must_use]
-    pub fn open(dir: PathBuf, limits: LogLimits) -> Self {
+    pub(crate) fn open(dir: PathBuf, limits: LogLimits) -> Self {
         let batch = Vec::with_capacity(BATCH_BYTES_MAX + LAST_LINE_BYTES_MAX);
         let mut writer = Self {
             dir,
@@ -91,7 +91,7 @@ impl LogWriter {
     }
 
     /// Adds bytes that were read at `now` as one log line; [`LogWriter::flush`] writes them.
-    pub fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
         if self.stamp.is_stepped_back(now) {
             self.follow_the_clock(now);
         }
@@ -103,7 +103,7 @@ impl LogWriter {
     }
 
     /// Writes the lines that were pushed, or counts them as lost.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         if self.batch.is_empty() {
             return;
         }

@@ -4,7 +4,7 @@ use super::line::LINE_BYTES_MAX;
 
 /// Splitter of one stream; holds the line that has begun and not ended.
 #[derive(Debug, Default)]
-pub struct LineSplitter {
+pub(crate) struct LineSplitter {
     begun: Vec<u8>,
 }
 
@@ -12,7 +12,7 @@ impl LineSplitter {
     /// Hands each line that ends in `bytes` to `emit`, and each part of a line that grows too long:
     /// the bytes without a newline, and whether the line goes on. At most [`LINE_BYTES_MAX`] bytes
     /// are kept for the next call.
-    pub fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&[u8], bool)) {
+    pub(crate) fn push(&mut self, mut bytes: &[u8], mut emit: impl FnMut(&[u8], bool)) {
         while !bytes.is_empty() {
             let room = LINE_BYTES_MAX - self.begun.len();
             // A newline right behind a full line still ends it: no empty line follows.
@@ -37,7 +37,7 @@ impl LineSplitter {
     }
 
     /// Emits the bytes that no newline ended, as a line that goes on. For the end of the stream.
-    pub fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
+    pub(crate) fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
         if !self.begun.is_empty() {
             emit(&self.begun, true);
             self.begun = Vec::new();

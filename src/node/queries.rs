@@ -90,7 +90,7 @@ impl AgentNode {
     }
 
     fn unmanaged(&self) -> Vec<UnmanagedView> {
-        let unmanaged_containers = self.board().foreign();
+        let unmanaged_containers = self.board().unmanaged();
         unmanaged_containers.into_iter().map(unmanaged).collect()
     }
 

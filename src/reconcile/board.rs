@@ -100,7 +100,7 @@ pub struct Reachability {
 #[derive(Debug)]
 pub struct Board {
     pub(super) known: Mutex<BTreeMap<ContainerId, Known>>,
-    foreign: Mutex<Vec<UnmanagedContainer>>,
+    unmanaged: Mutex<Vec<UnmanagedContainer>>,
     reachability: Mutex<Reachability>,
     changes: watch::Sender<u64>,
     /// The time everything is measured in.
@@ -116,7 +116,7 @@ impl Board {
         };
         Self {
             known: Mutex::default(),
-            foreign: Mutex::default(),
+            unmanaged: Mutex::default(),
             reachability: Mutex::new(reachability),
             changes: watch::Sender::new(0),
             clock,
@@ -137,8 +137,8 @@ impl Board {
 
     /// The unmanaged containers.
     #[must_use]
-    pub fn foreign(&self) -> Vec<UnmanagedContainer> {
-        lock(&self.foreign).clone()
+    pub fn unmanaged(&self) -> Vec<UnmanagedContainer> {
+        lock(&self.unmanaged).clone()
     }
 
     /// Whether the runtime answers.
@@ -174,8 +174,8 @@ impl Board {
         result
     }
 
-    pub(super) fn set_foreign(&self, foreign: Vec<UnmanagedContainer>) {
-        *lock(&self.foreign) = foreign;
+    pub(super) fn set_unmanaged(&self, unmanaged: Vec<UnmanagedContainer>) {
+        *lock(&self.unmanaged) = unmanaged;
     }
 
     pub(super) fn drop_known(&self, id: ContainerId) {

@@ -34,7 +34,7 @@ struct Busy {
 
 /// The containers that have a turn or wait for one. As large as the number of containers.
 #[derive(Debug, Default)]
-pub struct Queue {
+pub(crate) struct Queue {
     entries: Mutex<BTreeMap<ContainerId, Entry>>,
     changed: Notify,
 }
@@ -45,12 +45,12 @@ impl Queue {
     }
 
     /// Asks for a turn now. During a turn, for another one right after it.
-    pub fn wake(&self, id: ContainerId) {
+    pub(crate) fn wake(&self, id: ContainerId) {
         self.wake_at(id, Instant::now());
     }
 
     /// Asks for a turn at `due`; the earliest that was asked for counts.
-    pub fn wake_at(&self, id: ContainerId, due: Instant) {
+    pub(crate) fn wake_at(&self, id: ContainerId, due: Instant) {
         let mut entries = self.entries();
         let entry = entries.entry(id).or_insert_with(|| Entry {
             due: None,
@@ -63,7 +63,7 @@ impl Queue {
     }
 
     /// Tells a turn under way that what it does may no longer be wanted.
-    pub fn interrupt(&self, id: ContainerId) {
+    pub(crate) fn interrupt(&self, id: ContainerId) {
         if let Some(busy) = self
             .entries()
             .get(&id)
@@ -74,7 +74,7 @@ impl Queue {
     }
 
     /// Tells every turn under way, since the agent is to end.
-    pub fn interrupt_all(&self) {
+    pub(crate) fn interrupt_all(&self) {
         self.entries()
             .values()
             .filter_map(|entry| entry.busy.as_ref())
@@ -82,7 +82,7 @@ impl Queue {
     }
 
     /// Waits for the next turn that is due and begins it. Cancel safe.
-    pub async fn next(&self) -> (ContainerId, CancellationToken) {
+    pub(crate) async fn next(&self) -> (ContainerId, CancellationToken) {
         loop {
             let changed = self.changed.notified();
             let earliest = {
@@ -151,17 +151,12 @@ impl Queue {
     }
 
     /// The number of containers that have a turn or wait for one.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.entries().len()
     }
 
-    /// Nobody has or wants a turn.
-    pub fn is_empty(&self) -> bool {
-        self.entries().is_empty()
-    }
-
     /// Ends a turn.
-    pub fn done(&self, id: ContainerId) {
+    pub(crate) fn done(&self, id: ContainerId) {
         let mut entries = self.entries();
         if let Some(entry) = entries.get_mut(&id) {
             (entry.busy, entry.free_since) = (None, Instant::now());

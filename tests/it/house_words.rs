@@ -34,12 +34,10 @@ const WORDS: [(&str, &[&str]); 14] = [
     ("salvage", &[]),
     ("stranger", &[]),
     ("trouble", &[]),
-    // The board of the reconciler still calls the unmanaged containers so.
-    ("foreign", &["src/reconcile"]),
+    ("foreign", &[]),
     ("ours", &[]),
     ("said", &[]),
-    // The rule set of nftables, in one transaction.
-    ("whole", &["src/network/bridge/nftables.rs"]),
+    ("whole", &[]),
     ("cable", &[]),
 ];
 

@@ -75,7 +75,7 @@ pub(super) enum NftError {
 ///
 /// Every packet sees either the old table or the new one; connections that were set up by the old
 /// one go on.
-pub(super) fn whole(table: &str, subnet: Ipv4Subnet, published: &Published) -> String {
+pub(super) fn table(table: &str, subnet: Ipv4Subnet, published: &Published) -> String {
     // `delete` fails on a missing table, so the table is made first.
     format!(
         r#"table ip {table}
@@ -190,9 +190,9 @@ fn element(port: &HostPort, to: &Publication) -> String {
 
 /// Reads what `nft -j list table` printed.
 pub(super) fn read_listing(json: &str) -> Result<TableListing, NftError> {
-    let mut whole: Value = serde_json::from_str(json).map_err(NftError::Listing)?;
+    let mut listed: Value = serde_json::from_str(json).map_err(NftError::Listing)?;
     let mut listing = TableListing::default();
-    for object in whole
+    for object in listed
         .get_mut("nftables")
         .and_then(Value::as_array_mut)
         .into_iter()

@@ -166,7 +166,7 @@ impl HostPorts {
 
     async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
-        nftables::apply(&nftables::whole(&self.table, self.subnet, &book.published))
+        nftables::apply(&nftables::table(&self.table, self.subnet, &book.published))
             .await
             .map_err(failed)?;
         book.shape = nftables::list(&self.table)

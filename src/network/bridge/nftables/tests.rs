@@ -26,7 +26,7 @@ fn published() -> Published {
 
 #[test]
 fn the_whole_table_replaces_itself_in_one_transaction() {
-    let text = whole("chas0", "10.231.0.0/16".parse().unwrap(), &published());
+    let text = table("chas0", "10.231.0.0/16".parse().unwrap(), &published());
     assert!(
         text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"),
         "{text}"
@@ -50,7 +50,7 @@ fn the_whole_table_replaces_itself_in_one_transaction() {
 
 #[test]
 fn an_empty_map_has_no_elements_line() {
-    let text = whole("chas0", "10.231.0.0/16".parse().unwrap(), &Published::new());
+    let text = table("chas0", "10.231.0.0/16".parse().unwrap(), &Published::new());
     assert!(!text.contains("elements"), "{text}");
 }
 
