@@ -150,6 +150,31 @@ mod tests {
     use super::*;
     use crate::oci::tests::record as of_body;
 
+    /// Labels and record of a golden file of version 1.
+    fn golden(kind: &str) -> (HashMap<String, String>, Record) {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/state/tests/formats/v1");
+        let read = |file: String| std::fs::read(file).unwrap();
+        let labels = read(format!("{folder}/labels-{kind}.json"));
+        let record = read(format!("{folder}/record-{kind}.json"));
+        (
+            serde_json::from_slice(&labels).unwrap(),
+            serde_json::from_slice(&record).unwrap(),
+        )
+    }
+
+    #[test]
+    fn labels_of_version_1_are_read_as_their_record_and_written_again_to_the_letter() {
+        for kind in ["plain", "everything"] {
+            let (labels, mut known) = golden(kind);
+            let signal = labels.get(STOP_SIGNAL).map(|name| name.parse().unwrap());
+            let written = for_record(&known, signal, &labels[PARENT]);
+            assert_eq!(written, labels, "{kind}");
+            assert!(are_made_of(&labels, &known), "{kind}");
+            known.spec.environment.values_mut().for_each(String::clear);
+            assert_eq!(record(&labels), Some(known), "{kind}");
+        }
+    }
+
     #[test]
     fn a_record_is_read_back_from_its_labels_without_secrets() {
         let mut record = of_body(&json!({}));
