@@ -44,9 +44,9 @@
 //! - [`registry`]: manifests and blobs over HTTP. It stores nothing and knows no runtime.
 //! - [`oci`]: the OCI spec of a container, pure. It knows no containerd.
 //! - [`runtime`]: the trait [`runtime::Runtime`], which is all that the reconciler sees.
-//!   [`runtime::containerd`] stands in layers, each of which looks only down: `rpc` (a file for
-//!   each service; alone names tonic), `image` and `shim`, `instance`, and the node's runtime,
-//!   which joins them with network and logs. It never decides that a container should run.
+//!   `runtime::node` puts network and logs beside an `engine`. [`runtime::containerd`] is that
+//!   engine, in layers each of which looks only down: `rpc` (a file for each service; alone names
+//!   tonic), `image` and `shim`, `instance`. None of it decides that a container should run.
 //! - [`writer`]: the only way to the store for async code. It does not know what a change means.
 //! - [`reconcile`]: [`reconcile::queue`] says *when*, `turn` looks, decides and acts, `board` shows
 //!   all that is known, `liveness` says whether turns advance. It never learns why it was woken.
@@ -88,8 +88,9 @@
 //! - A route: the router in `src/api.rs`, a handler below `api`, a call of [`api::NodeApi`] that
 //!   `node` answers with a type of [`view`].
 //! - An event: [`state::event::EventKind`], its line in `journal/line.rs`, its count in `count.rs`.
-//! - A network driver: a room below `network` with [`network::NetworkDriver`], chosen in [`agent`];
-//!   `runtime::containerd` still names the bridge and is to become generic.
+//! - A network driver: a room below `network` with [`network::NetworkDriver`], chosen in [`agent`].
+//!   An engine: a room below `runtime` with [`runtime::engine::Engine`]. An OCI runtime:
+//!   [`runtime::containerd::OciRuntime`].
 //! - A configuration key: the table in `config/keys.rs`, which makes parser, help and check.
 //!
 //! # Words: one word, one thing
