@@ -215,7 +215,7 @@ impl<R: Runtime> Reconciler<R> {
         let is_orphan =
             |id: &&ContainerId| desired.get(**id).is_none() && !desired.is_unreadable(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
-        let is_whole = desired.adoption().is_none();
+        let is_whole = desired.adoption().is_none() && !desired.is_adoption_unreadable();
         wake.extend(
             listing
                 .managed
@@ -232,6 +232,7 @@ impl<R: Runtime> Reconciler<R> {
             self.sweep(&WantedRecords {
                 records: desired.records().map(|record| (**record).clone()).collect(),
                 unreadable: desired.unreadable_ids(),
+                keeps_images: desired.unreadable_count() > 0,
             })
             .await;
         }

@@ -25,6 +25,9 @@ pub mod containerd;
 pub(crate) mod engine;
 pub(crate) mod node;
 
+/// Interval at which a pull that waits for another one shows that it lives.
+const WAIT_SIGN: Duration = Duration::from_secs(60);
+
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
     /// Looks at every managed container, and names the unmanaged ones.
@@ -129,6 +132,8 @@ pub struct WantedRecords {
     /// Containers whose records this agent cannot read. Nothing of theirs is known to be a leftover,
     /// so all of it is left as it is.
     pub unreadable: BTreeSet<ContainerId>,
+    /// Whether no image may be removed: an entry of the store is unreadable, and may need any.
+    pub keeps_images: bool,
 }
 
 impl WantedRecords {
@@ -183,6 +188,7 @@ pub struct PullProgress {
     fetched_bytes: AtomicU64,
     total_bytes: AtomicU64,
     received_bytes: AtomicU64,
+    signs: AtomicU64,
 }
 
 impl PullProgress {
@@ -199,6 +205,31 @@ impl PullProgress {
     /// Adds to the bytes that came from the registry, stored or not.
     pub fn add_received(&self, bytes: u64) {
         self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Notes that the pull lives although it receives nothing.
+    pub fn add_sign(&self) {
+        self.signs.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Awaits `turn`, for which another pull has to end. The pull that waits counts as alive: the
+    /// other one shows by itself whether it is.
+    pub async fn while_waiting<T>(&self, turn: impl Future<Output = T> + Send) -> T {
+        let mut turn = std::pin::pin!(turn);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut turn => return done,
+                () = tokio::time::sleep(WAIT_SIGN) => self.add_sign(),
+            }
+        }
+    }
+
+    /// Number that grows as long as the pull lives.
+    #[must_use]
+    pub fn signs(&self) -> u64 {
+        let (fetched, _) = self.get();
+        fetched + self.received_bytes() + self.signs.load(Ordering::Relaxed)
     }
 
     /// Bytes that came from the registry, those of failed tries included.

@@ -105,8 +105,9 @@ impl<R: Runtime> Reconciler<R> {
         let known = record.assignment.address;
         let address = launched?.or(known);
         if record.restart_pending || address != known {
+            let restarted = record.restart_pending;
             let note = move |record: &mut Record| {
-                record.restart_pending = false;
+                record.restart_pending &= !restarted;
                 record.assignment.address = address;
             };
             self.writer

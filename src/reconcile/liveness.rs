@@ -48,7 +48,8 @@ impl Liveness {
 impl Handle {
     /// The part of the reconciler that is stuck, if one is. Before it runs, none is: it waits for the network.
     ///
-    /// To be asked now and then: a pull counts as alive if it received something since the last time.
+    /// To be asked now and then: a pull counts as alive if it received something, unpacked a layer or
+    /// waited for another one since the last time.
     #[must_use]
     pub fn stalled(&self) -> Option<&'static str> {
         if !self.liveness.is_running() {
@@ -56,9 +57,7 @@ impl Handle {
         }
         for id in self.queue.busy() {
             if let Some(progress) = self.board.known(id).pull {
-                let (fetched, _) = progress.get();
-                self.queue
-                    .advanced_to(id, fetched + progress.received_bytes());
+                self.queue.advanced_to(id, progress.signs());
             }
         }
         let (overdue, silent) = self.queue.ages();
@@ -131,11 +130,14 @@ mod tests {
         handle.board.update(ID, |_| ());
         let fact = Fact::PullProgress(Some(Arc::clone(&progress)));
         handle.board.record_fact(ID, fact);
-        for _ in 0..3 {
+        for _ in 0..2 {
             tokio::time::sleep(TURN_SILENCE_MAX).await;
             progress.add_received(1);
             assert_eq!(handle.stalled(), None);
         }
+        let another = tokio::time::sleep(TURN_SILENCE_MAX + BEGIN_MAX);
+        progress.while_waiting(another).await;
+        assert_eq!(handle.stalled(), None, "another pull comes first");
         tokio::time::sleep(TURN_SILENCE_MAX).await;
         handle.queue.advanced(ID);
         assert_eq!(handle.stalled(), None);

@@ -127,14 +127,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         self.remove_each(lost, "lost shim of", swept).await
     }
 
-    /// Removes images that nothing needs. None while a record is unreadable: its image may be any.
+    /// Removes images that nothing needs.
     async fn sweep_images(
         &self,
         wanted: &WantedRecords,
         existing: &[super::engine::Existing],
         swept: &mut Swept,
     ) -> Result<(), RuntimeError> {
-        if !wanted.unreadable.is_empty() {
+        if wanted.keeps_images {
             return Ok(());
         }
         let in_use = sweep::images_of(&wanted.records, existing);

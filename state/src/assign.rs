@@ -96,7 +96,8 @@ pub enum AssignError {
 }
 
 /// Assigns an address and host ports for `ports` to the container `id`, which keeps those it has
-/// where they still fit. `range` is for ports whose choice is left to the agent.
+/// where they still fit. `range` is for ports whose choice is left to the agent. Nothing of the
+/// `unreadable` assignments, whose records cannot be read, is given out.
 ///
 /// # Errors
 /// The first port or address that cannot be given.
@@ -104,6 +105,7 @@ pub fn assign<'a>(
     id: ContainerId,
     ports: &[PortSpec],
     records: impl Iterator<Item = &'a Record> + Clone,
+    unreadable: &[Assignment],
     range: &RangeInclusive<u16>,
     network: &dyn HostNetwork,
 ) -> Result<Assignment, AssignError> {
@@ -113,8 +115,15 @@ pub fn assign<'a>(
     let before = prior.and_then(|prior| prior.address);
     let taken = others
         .clone()
-        .filter_map(|other| other.assignment.address)
+        .map(|other| &other.assignment)
+        .chain(unreadable)
+        .filter_map(|assignment| assignment.address)
         .collect();
+    let others_ports = others
+        .clone()
+        .map(|other| &other.assignment)
+        .chain(unreadable)
+        .flat_map(|assignment| assignment.ports.iter());
     let address = network.address(before, &taken)?.or(before);
     let mut assigned: Vec<PortBinding> = Vec::new();
     for port in ports {
@@ -122,7 +131,7 @@ pub fn assign<'a>(
         let binding = match (had, port.host) {
             (Some(had), _) => had.clone(),
             (None, Some(host)) => named(port, host, others.clone(), network)?,
-            (None, None) => chosen(port, &assigned, ports, others.clone(), range, network)?,
+            (None, None) => chosen(port, &assigned, ports, others_ports.clone(), range, network)?,
         };
         assigned.push(binding);
     }
@@ -192,20 +201,18 @@ fn chosen<'a>(
     port: &PortSpec,
     assigned: &[PortBinding],
     siblings: &[PortSpec],
-    others: impl Iterator<Item = &'a Record>,
+    others: impl Iterator<Item = &'a PortBinding>,
     range: &RangeInclusive<u16>,
     network: &dyn HostNetwork,
 ) -> Result<PortBinding, AssignError> {
     let reserved = siblings
         .iter()
         .filter_map(|sibling| sibling.host.map(|host| (sibling.protocol, host)));
-    let theirs = others
-        .flat_map(|other| other.assignment.ports.iter())
-        .chain(assigned);
-    let taken: BTreeSet<_> = theirs
-        .map(|binding| (binding.protocol, binding.host))
-        .chain(reserved)
-        .collect();
+    let theirs = others.map(|binding| (binding.protocol, binding.host));
+    let own = assigned
+        .iter()
+        .map(|binding| (binding.protocol, binding.host));
+    let taken: BTreeSet<_> = theirs.chain(own).chain(reserved).collect();
     let free = range
         .clone()
         .filter(|host| !taken.contains(&(port.protocol, *host)));
@@ -272,7 +279,7 @@ pub(crate) mod tests {
             addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
             listening: listening.to_vec(),
         };
-        let assignment = assign(id, ports, records.iter(), &(100..=102), &host)?;
+        let assignment = assign(id, ports, records.iter(), &[], &(100..=102), &host)?;
         Ok((
             assignment.address.unwrap().octets()[3],
             assignment
@@ -335,6 +342,20 @@ pub(crate) mod tests {
             give(a, 2, &[port(80, Some(8080), Some([10, 9, 9, 9]))], &[]),
             Ok((3, vec![8080]))
         );
+    }
+
+    #[test]
+    fn nothing_of_an_unreadable_record_is_given_out() {
+        let other = with("a", 1, 2, &[port(80, Some(100), None)]).assignment;
+        let host = Host {
+            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
+            listening: Vec::new(),
+        };
+        let (id, none) = (ContainerId::from_bits(2), std::iter::empty());
+        let ports = [port(80, None, None)];
+        let assignment = assign(id, &ports, none, &[other], &(100..=102), &host).unwrap();
+        assert_eq!(assignment.address, Some(Ipv4Addr::new(10, 0, 0, 3)));
+        assert_eq!(assignment.ports[0].host, 101);
     }
 
     #[test]

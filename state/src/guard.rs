@@ -152,7 +152,7 @@ pub fn unconfirmed(
             confirmed: false,
         });
     }
-    let changed = effects.unexplained.clone();
+    let changed: BTreeSet<_> = effects.unexplained.difference(&explicit).cloned().collect();
     let owned = desired
         .records()
         .filter(|record| record.owner == Owner::Chas);

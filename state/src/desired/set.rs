@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::marks::{Mark, Marks};
-use super::{Entries, Record};
+use super::{Assignment, Entries, Record};
 use crate::id::{ContainerId, ContainerName};
 
 /// Version of the stored entries. An entry that is not understood is kept as it is, so a higher
@@ -144,6 +144,22 @@ impl Desired {
             .keys()
             .filter_map(|key| key.strip_prefix(RECORD)?.parse().ok());
         ids.collect()
+    }
+
+    /// Assignments in records that cannot be read by this version, where they are understood.
+    #[must_use]
+    pub fn unreadable_assignments(&self) -> Vec<Assignment> {
+        let records = self.unreadable.iter();
+        let records = records.filter(|(key, _)| key.starts_with(RECORD));
+        records
+            .filter_map(|(_, value)| serde_json::from_value(value["assignment"].clone()).ok())
+            .collect()
+    }
+
+    /// Whether there is an adoption of which this version cannot tell what it waits for.
+    #[must_use]
+    pub fn is_adoption_unreadable(&self) -> bool {
+        self.unreadable.contains_key(ADOPTION)
     }
 
     /// Number of entries that cannot be read by this version.

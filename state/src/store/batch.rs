@@ -140,6 +140,7 @@ impl<'a> Batch<'a> {
             id,
             &deploy.spec.ports,
             records,
+            &self.desired.unreadable_assignments(),
             &self.store.limits.ports,
             &*self.store.limits.network,
         )?;

@@ -27,11 +27,12 @@ impl SharedImages {
             return Ok(digest);
         }
         let name = reference.to_string();
-        let _alone = self.flights.enter(&image_key(&name)).await;
+        let key = image_key(&name);
+        let _alone = progress.while_waiting(self.flights.enter(&key)).await;
         if !moves && let Some(digest) = self.ready(reference).await? {
             return Ok(digest);
         }
-        let _slot = self.slots.acquire().await;
+        let _slot = progress.while_waiting(self.slots.acquire()).await;
         let _pulling = self.cache.mark_pull(lease::tag(&name));
 
         let lease = Lease::open(&self.client, &name, SystemTime::now()).await?;

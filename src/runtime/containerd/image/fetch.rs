@@ -8,6 +8,7 @@ use state::digest::{is_digest, sha256};
 use state::failure::Failure;
 use state::reason::Reason;
 use state::reference::ImageReference;
+use tokio::sync::OwnedMutexGuard;
 
 use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
@@ -137,7 +138,7 @@ impl Fetch<'_> {
         bytes: &Bytes,
         labels: &HashMap<String, String>,
     ) -> Result<(), RuntimeError> {
-        let _alone = self.flights.enter(&format!("blob {}", blob.digest)).await;
+        let _alone = self.turn(blob).await;
         let mut patience = Patience::new(self.config);
         loop {
             match content::put(&self.lease.client, blob, bytes, labels).await {
@@ -151,10 +152,16 @@ impl Fetch<'_> {
         }
     }
 
+    /// Turn of this pull at a blob, of which one pull at a time is served.
+    async fn turn(&self, blob: &Descriptor) -> OwnedMutexGuard<()> {
+        let key = format!("blob {}", blob.digest);
+        self.progress.while_waiting(self.flights.enter(&key)).await
+    }
+
     /// Downloads a layer's blob, which may be large, in as many tries as it takes, each from where
     /// the last one ended.
     pub(crate) async fn layer(&self, blob: &Descriptor) -> Result<(), RuntimeError> {
-        let _alone = self.flights.enter(&format!("blob {}", blob.digest)).await;
+        let _alone = self.turn(blob).await;
         let mut patience = Patience::new(self.config);
         let mut counted = 0;
         loop {

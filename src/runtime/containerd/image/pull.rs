@@ -131,7 +131,10 @@ async fn layers(
         let chain = unpack::chain_ids(&configuration.diff_ids);
         let mut parent = String::new();
         while let Some(n) = next.recv().await {
-            let _alone = fetch.flights.enter(&format!("chain {}", chain[n])).await;
+            let key = format!("chain {}", chain[n]);
+            let turn = fetch.flights.enter(&key);
+            let _alone = fetch.progress.while_waiting(turn).await;
+            fetch.progress.add_sign();
             let (blob, diff_id) = (&manifest.layers[n], &configuration.diff_ids[n]);
             match unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]).await {
                 Ok(()) => {}

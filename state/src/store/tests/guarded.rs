@@ -353,6 +353,20 @@ fn changes_that_only_an_upgrade_makes_of_the_same_bodies_wait_for_a_confirmation
 }
 
 #[test]
+fn unexplained_changes_of_an_earlier_set_are_confirmed_by_its_generation() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 5);
+    stored_by_another_version(&store, |record| record.spec.resources.pids = 99);
+    apply(&store, &set("e", 2, &listing(0..5)));
+    let confirmed = ChasSet {
+        prune_confirm: Some(2),
+        ..set("e", 3, &listing(0..5))
+    };
+    assert_eq!(apply(&store, &confirmed).changed.len(), 5);
+    assert_eq!(unconfirmed(&store), None);
+}
+
+#[test]
 fn bodies_that_an_older_agent_applied_are_noted_when_the_set_is_sent_again() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 5);
