@@ -50,7 +50,7 @@ impl Awaited {
         match condition.status {
             Status::Removing => conflict("the container is being removed".to_owned()),
             Status::Stopping | Status::Stopped if is_ordered_otherwise => {
-                conflict("the container was asked to be stopped before it ran".to_owned())
+                conflict("the container was asked to stop before it ran".to_owned())
             }
             Status::Running if view.applied_generation == Some(self.generation) => Some(Ok(view)),
             Status::Stopped => Some(Ok(view)),

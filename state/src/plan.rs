@@ -143,7 +143,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Due => return why_due(record, seen),
         Stage::Ended(Finished { code, reason, .. }) => {
             return format!(
-                "it ended with exit code {code}, and its restart policy leaves it so ({reason})"
+                "the process ended with exit code {code}, and its restart policy leaves it so ({reason})"
             );
         }
         Stage::Retiring(_) | Stage::Replacing(_) => {
@@ -171,7 +171,9 @@ fn why_due(record: &Record, seen: &Seen) -> String {
     match seen.task(record.generation) {
         Task::Stopped(exit) => {
             let code = exit.code;
-            format!("it ended with exit code {code}, and its restart policy starts it again")
+            format!(
+                "the process ended with exit code {code}, and its restart policy starts it again"
+            )
         }
         Task::Absent | Task::Created { .. } | Task::Running { .. } => {
             format!("generation {} is to run", record.generation)

@@ -177,7 +177,7 @@ fn stopping(
         return Condition::waiting(Status::Stopping, history);
     }
     if phase.is_task_absent && activity.is_none() {
-        let message = "it was asked to be stopped";
+        let message = "the container was asked to stop";
         return Condition::because(Status::Stopped, Reason::StopRequested, message);
     }
     Condition::plain(Status::Stopping)

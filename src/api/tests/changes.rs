@@ -219,7 +219,7 @@ async fn a_deploy_that_somebody_else_stops_does_not_count_as_running() {
         view(&stopped, Status::Stopped),
     )
     .await;
-    problem(&answer, 409, "asked to be stopped");
+    problem(&answer, 409, "asked to stop");
     // Asked for stopped, it is as it should be; and what ran to its end has run.
     assert_eq!(
         redeploy(

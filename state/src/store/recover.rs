@@ -176,7 +176,7 @@ fn move_to_quarantine(directory: &Path, path: &Path, why: &str) -> String {
             "moved to {}",
             to.strip_prefix(directory).unwrap_or(&to).display()
         ),
-        Err(error) => format!("it cannot be moved to quarantine: {error}"),
+        Err(error) => format!("not moved to quarantine: {error}"),
     }
 }
 

@@ -56,7 +56,7 @@ impl Instances {
             return Ok(());
         }
         let message = format!(
-            "its process does not end even by SIGKILL; it hangs in the kernel (a lost disk or network file system?): {instance}"
+            "the process of {instance} does not end even by SIGKILL: it hangs in the kernel; look for a lost disk or network file system"
         );
         Err(RuntimeError::failed(Reason::ProcessStuck, message))
     }
