@@ -137,10 +137,11 @@ pub struct WantedRecords {
 }
 
 impl WantedRecords {
-    /// Whether there is a record of the container, readable or not.
+    /// Containers that have a record, readable or not.
     #[must_use]
-    pub fn names(&self, id: ContainerId) -> bool {
-        self.unreadable.contains(&id) || self.records.iter().any(|record| record.id == id)
+    pub fn ids(&self) -> BTreeSet<ContainerId> {
+        let readable = self.records.iter().map(|record| record.id);
+        readable.chain(self.unreadable.iter().copied()).collect()
     }
 }
 

@@ -110,9 +110,8 @@ impl BridgeNetwork {
             None => self.ensure_device().await?.0,
         };
         let mut pair = self.veth_pair(instance, hostname, address, device);
-        let others = netns::instances_in(&self.config.netns_dir)
-            .map_err(|error| netns::failed("cannot list the netns", error))?;
-        pair.rivals = others
+        pair.rivals = self
+            .with_any_netns()?
             .into_iter()
             .filter(|other| other.id == instance.id && other.generation < instance.generation)
             .map(|other| veth::name(&self.config.bridge, other))
@@ -172,6 +171,12 @@ impl BridgeNetwork {
         }
     }
 
+    /// Instances that have a netns, wanted or not.
+    fn with_any_netns(&self) -> Result<Vec<InstanceName>, NetworkError> {
+        netns::instances_in(&self.config.netns_dir)
+            .map_err(|error| netns::failed("cannot list the netns", error))
+    }
+
     fn netns(&self, instance: InstanceName) -> PathBuf {
         self.config.netns_dir.join(instance.to_string())
     }
@@ -202,7 +207,7 @@ impl HostNetwork for BridgeNetwork {
     fn address(
         &self,
         before: Option<Ipv4Addr>,
-        taken: &BTreeSet<Ipv4Addr>,
+        taken: &dyn Fn() -> BTreeSet<Ipv4Addr>,
     ) -> Result<Option<Ipv4Addr>, AssignError> {
         addresses::choose(self.config.subnet, before, taken).map(Some)
     }

@@ -227,8 +227,9 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         // Without it nothing can be told to be in use, and so nothing is removed.
         let existing = self.engine.existing().await?;
         let mut swept = Swept::default();
+        let ids = wanted.ids();
         let mut orphans = self.engine.take_orphans();
-        orphans.retain(|orphan| !wanted.names(orphan.id));
+        orphans.retain(|orphan| !ids.contains(&orphan.id));
         let orphans = self.remove_each(orphans, "orphan", &mut swept).await;
         let lost = self.sweep_lost(wanted, &mut swept).await;
         let in_use = sweep::in_network(&wanted.records, &existing);
@@ -237,7 +238,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             .map(|lines| swept.removed.extend(lines))
             .map_err(RuntimeError::from);
         let images = self.sweep_images(wanted, &existing, &mut swept).await;
-        sweep::sweep_logs(&self.logs.dir, wanted, &mut swept).await;
+        sweep::sweep_logs(&self.logs.dir, &ids, &mut swept).await;
         match orphans.and(lost).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {

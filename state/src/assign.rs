@@ -18,15 +18,15 @@ pub trait HostNetwork: std::fmt::Debug + Send + Sync {
     fn is_listening(&self, binding: &PortBinding) -> bool;
 
     /// Address for a container. `before`, its earlier address, is kept if it still fits; no answer
-    /// is among those `taken` by others. `None`: the network answers it only when it connects the
-    /// container, and the address is stored then.
+    /// is among those `taken` by others, which are collected only if asked for. `None`: the network
+    /// answers it only when it connects the container, and the address is stored then.
     ///
     /// # Errors
     /// [`AssignError::NoAddress`].
     fn address(
         &self,
         before: Option<Ipv4Addr>,
-        taken: &BTreeSet<Ipv4Addr>,
+        taken: &dyn Fn() -> BTreeSet<Ipv4Addr>,
     ) -> Result<Option<Ipv4Addr>, AssignError>;
 }
 
@@ -43,13 +43,17 @@ impl HostNetwork for QuietNetwork {
     fn address(
         &self,
         before: Option<Ipv4Addr>,
-        taken: &BTreeSet<Ipv4Addr>,
+        taken: &dyn Fn() -> BTreeSet<Ipv4Addr>,
     ) -> Result<Option<Ipv4Addr>, AssignError> {
         let (first, last) = (*self.0.start(), *self.0.end());
         let before = before.filter(|address| self.0.contains(address));
         let mut range = (first.to_bits()..=last.to_bits()).map(Ipv4Addr::from_bits);
-        let address = before.or_else(|| range.find(|address| !taken.contains(address)));
-        address
+        let mut lowest = || {
+            let taken = taken();
+            range.find(|address| !taken.contains(address))
+        };
+        before
+            .or_else(&mut lowest)
             .map(Some)
             .ok_or(AssignError::NoAddress { first, last })
     }
@@ -113,12 +117,11 @@ pub fn assign<'a>(
     let prior = owned.next().map(|record| &record.assignment);
     let others = records.filter(|record| record.id != id);
     let before = prior.and_then(|prior| prior.address);
-    let taken = others
-        .clone()
-        .map(|other| &other.assignment)
-        .chain(unreadable)
-        .filter_map(|assignment| assignment.address)
-        .collect();
+    let taken = || {
+        let others = others.clone().map(|other| &other.assignment);
+        let addresses = others.chain(unreadable).map(|other| other.address);
+        addresses.flatten().collect()
+    };
     let others_ports = others
         .clone()
         .map(|other| &other.assignment)
@@ -223,177 +226,4 @@ fn chosen<'a>(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::desired::tests::record;
-
-    /// Host with a range of addresses, and the ports on which its OS processes listen.
-    #[derive(Debug)]
-    pub(crate) struct Host {
-        pub(crate) addresses: RangeInclusive<Ipv4Addr>,
-        pub(crate) listening: Vec<u16>,
-    }
-
-    impl HostNetwork for Host {
-        fn is_listening(&self, binding: &PortBinding) -> bool {
-            self.listening.contains(&binding.host)
-        }
-
-        fn address(
-            &self,
-            before: Option<Ipv4Addr>,
-            taken: &BTreeSet<Ipv4Addr>,
-        ) -> Result<Option<Ipv4Addr>, AssignError> {
-            QuietNetwork(self.addresses.clone()).address(before, taken)
-        }
-    }
-
-    fn port(container: u16, host: Option<u16>, host_ip: Option<[u8; 4]>) -> PortSpec {
-        PortSpec {
-            container,
-            protocol: Protocol::Tcp,
-            host,
-            host_ip: host_ip.map(Ipv4Addr::from),
-        }
-    }
-
-    fn with(name: &str, bits: u64, last: u8, ports: &[PortSpec]) -> Record {
-        let mut record = record(name, bits);
-        record.assignment.address = Some(Ipv4Addr::new(10, 0, 0, last));
-        record.assignment.ports = ports
-            .iter()
-            .map(|port| bind(port, port.host.unwrap()))
-            .collect();
-        record
-    }
-
-    #[track_caller]
-    fn give(
-        records: &[Record],
-        bits: u64,
-        ports: &[PortSpec],
-        listening: &[u16],
-    ) -> Result<(u8, Vec<u16>), AssignError> {
-        let id = ContainerId::from_bits(bits);
-        let host = Host {
-            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
-            listening: listening.to_vec(),
-        };
-        let assignment = assign(id, ports, records.iter(), &[], &(100..=102), &host)?;
-        Ok((
-            assignment.address.unwrap().octets()[3],
-            assignment
-                .ports
-                .iter()
-                .map(|binding| binding.host)
-                .collect(),
-        ))
-    }
-
-    #[test]
-    fn the_lowest_free_ones_are_assigned_and_then_kept() {
-        let a = with("a", 1, 2, &[port(80, Some(100), None)]);
-        assert_eq!(
-            give(&[], 1, &[port(80, None, None)], &[]),
-            Ok((2, vec![100]))
-        );
-        assert_eq!(
-            give(std::slice::from_ref(&a), 2, &[port(80, None, None)], &[]),
-            Ok((3, vec![101]))
-        );
-        assert_eq!(
-            give(
-                std::slice::from_ref(&a),
-                1,
-                &[port(80, None, None), port(81, None, None)],
-                &[100]
-            ),
-            Ok((2, vec![100, 101]))
-        );
-    }
-
-    #[test]
-    fn a_port_that_a_process_listens_on_is_passed_over_or_refused() {
-        assert_eq!(
-            give(&[], 1, &[port(80, None, None)], &[100, 101]),
-            Ok((2, vec![102]))
-        );
-        let taken = AssignError::TakenByProcess {
-            host: 100,
-            protocol: Protocol::Tcp,
-        };
-        assert_eq!(
-            give(&[], 1, &[port(80, Some(100), None)], &[100]),
-            Err(taken)
-        );
-    }
-
-    #[test]
-    fn another_containers_port_is_refused_by_name_unless_the_addresses_differ() {
-        let a = with("a", 1, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))]);
-        let a = std::slice::from_ref(&a);
-        let refused = give(a, 2, &[port(80, Some(8080), None)], &[]).unwrap_err();
-        assert_eq!(
-            refused.to_string(),
-            "host port 8080/tcp is taken by container a"
-        );
-        assert!(give(a, 2, &[port(80, Some(8080), Some([127, 0, 0, 1]))], &[]).is_err());
-        assert_eq!(
-            give(a, 2, &[port(80, Some(8080), Some([10, 9, 9, 9]))], &[]),
-            Ok((3, vec![8080]))
-        );
-    }
-
-    #[test]
-    fn nothing_of_an_unreadable_record_is_given_out() {
-        let other = with("a", 1, 2, &[port(80, Some(100), None)]).assignment;
-        let host = Host {
-            addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
-            listening: Vec::new(),
-        };
-        let (id, none) = (ContainerId::from_bits(2), std::iter::empty());
-        let ports = [port(80, None, None)];
-        let assignment = assign(id, &ports, none, &[other], &(100..=102), &host).unwrap();
-        assert_eq!(assignment.address, Some(Ipv4Addr::new(10, 0, 0, 3)));
-        assert_eq!(assignment.ports[0].host, 101);
-    }
-
-    #[test]
-    fn a_chosen_port_avoids_one_that_a_sibling_names() {
-        assert_eq!(
-            give(
-                &[],
-                1,
-                &[port(80, None, None), port(81, Some(100), None)],
-                &[]
-            ),
-            Ok((2, vec![101, 100]))
-        );
-    }
-
-    #[test]
-    fn an_exhausted_pool_says_what_to_widen() {
-        let all: Vec<_> = (0..3)
-            .map(|n| {
-                with(
-                    &format!("c{n}"),
-                    u64::from(n),
-                    n + 2,
-                    &[port(80, Some(100 + u16::from(n)), None)],
-                )
-            })
-            .collect();
-        assert!(
-            give(&all, 9, &[], &[])
-                .unwrap_err()
-                .to_string()
-                .contains("network.subnet")
-        );
-        assert!(
-            give(&all[..2], 9, &[port(80, None, None)], &[102])
-                .unwrap_err()
-                .to_string()
-                .contains("network.port_range")
-        );
-    }
-}
+pub(crate) mod tests;

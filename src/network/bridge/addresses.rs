@@ -9,22 +9,23 @@ use state::subnet::Ipv4Subnet;
 
 /// Address of a container: `before` if it fits, else the lowest one that is not `taken`.
 ///
-///
 /// # Errors
 /// [`AssignError::NoAddress`].
 pub(super) fn choose(
     subnet: Ipv4Subnet,
     before: Option<Ipv4Addr>,
-    taken: &BTreeSet<Ipv4Addr>,
+    taken: &dyn Fn() -> BTreeSet<Ipv4Addr>,
 ) -> Result<Ipv4Addr, AssignError> {
     let before = before.filter(|address| subnet.is_container_address(*address));
     before
-        .or_else(|| {
-            subnet
-                .container_addresses()
-                .find(|address| !taken.contains(address))
-        })
+        .or_else(|| lowest_free(subnet, &taken()))
         .ok_or_else(|| exhausted(subnet))
+}
+
+fn lowest_free(subnet: Ipv4Subnet, taken: &BTreeSet<Ipv4Addr>) -> Option<Ipv4Addr> {
+    subnet
+        .container_addresses()
+        .find(|address| !taken.contains(address))
 }
 
 fn exhausted(subnet: Ipv4Subnet) -> AssignError {
@@ -45,8 +46,8 @@ mod tests {
     #[track_caller]
     fn check(before: Option<Ipv4Addr>, taken: &[u8], expected: Result<u8, &str>) {
         let subnet = "10.0.0.0/29".parse().unwrap();
-        let taken = taken.iter().copied().map(address).collect();
-        let chosen = choose(subnet, before, &taken).map_err(|error| error.to_string());
+        let taken: BTreeSet<_> = taken.iter().copied().map(address).collect();
+        let chosen = choose(subnet, before, &|| taken.clone()).map_err(|error| error.to_string());
         assert_eq!(chosen, expected.map(address).map_err(str::to_owned));
     }
 

@@ -120,10 +120,12 @@ impl BridgeNetwork {
         &self,
         containers: &BTreeSet<ContainerId>,
     ) -> Result<BTreeSet<InstanceName>, NetworkError> {
-        let found = netns::instances_in(&self.config.netns_dir)
-            .map_err(|error| netns::failed("cannot list the netns", error))?;
         let is_theirs = |instance: &InstanceName| containers.contains(&instance.id);
-        Ok(found.into_iter().filter(is_theirs).collect())
+        Ok(self
+            .with_any_netns()?
+            .into_iter()
+            .filter(is_theirs)
+            .collect())
     }
 
     /// Wanted instances that have a netns.

@@ -1,21 +1,22 @@
 //! Leftovers of a node: what a sweep must keep of network and images, and logs without a container.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use state::desired::{Assignment, Record};
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 use state::reference::ImageReference;
 
 use crate::logs;
+use crate::runtime::Swept;
 use crate::runtime::engine::Existing;
-use crate::runtime::{Swept, WantedRecords};
 
 /// Removes the logs of containers that are not `wanted`.
-pub(super) async fn sweep_logs(logs_dir: &Path, wanted: &WantedRecords, swept: &mut Swept) {
+pub(super) async fn sweep_logs(logs_dir: &Path, wanted: &BTreeSet<ContainerId>, swept: &mut Swept) {
     let directory = logs_dir.to_owned();
     let stored = tokio::task::spawn_blocking(move || logs::stored(&directory)).await;
     let Ok(Ok(stored)) = stored else { return };
-    for id in stored.into_iter().filter(|id| !wanted.names(*id)) {
+    for id in stored.into_iter().filter(|id| !wanted.contains(id)) {
         match logs::remove(&logs::directory(logs_dir, id)).await {
             Ok(()) => drop(swept.removed.insert(format!("logs of {id}"))),
             Err(error) => tracing::warn!(%id, %error, "logs not removed"),
