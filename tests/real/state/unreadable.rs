@@ -1,6 +1,7 @@
 //! A record that this agent cannot read stops only what concerns itself.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -46,6 +47,13 @@ async fn an_unreadable_record_keeps_nobody_else_from_being_repaired_and_swept() 
     let future = stand.agent.deploy_and_wait(&web(&stand, "future")).await;
     let pids = [&known, &future].map(|shown| stand.pid(shown));
     let state = stand.bed.dir.join("state");
+    // The copies are written in turn, and changes that come close together are written as one.
+    for n in 0..4 {
+        let filler = json!({"name": "filler", "image": "never.example/x", "state": "stopped",
+            "environment": {"N": n.to_string()}});
+        assert_eq!(stand.agent.deploy(&filler).await.0, 202);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
     copied(&state, "future").await;
     stand.agent.kill_9();
     let kept = stand.bed.dir.join("kept");
