@@ -62,6 +62,7 @@ pub struct Metrics {
     registry: Arc<Registry>,
     containers: Family<OfStatus, Gauge>,
     restarts: Counter,
+    memory_kills: Counter,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -92,6 +93,7 @@ impl Metrics {
             registry: Arc::default(),
             containers: Family::default(),
             restarts: Counter::default(),
+            memory_kills: Counter::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -139,6 +141,11 @@ impl Metrics {
             "container_restarts",
             "Containers started again after they had ended by themselves",
             self.restarts.clone(),
+        );
+        all.register(
+            "memory_kills",
+            "Processes of containers that the kernel killed for want of memory, children among them",
+            self.memory_kills.clone(),
         );
         all.register_with_unit(
             "step_duration",
@@ -259,6 +266,11 @@ impl Metrics {
         self.restarts.inc();
     }
 
+    /// Counts processes that the kernel killed for want of memory.
+    pub fn killed_for_memory(&self, kills: u64) {
+        self.memory_kills.inc_by(kills);
+    }
+
     /// Counts a step that was done.
     pub fn step_done(&self, step: &'static str, took: Duration) {
         self.steps
@@ -322,6 +334,7 @@ mod tests {
         metrics.reported("away");
         metrics.link(true, 3, false);
         metrics.restarted();
+        metrics.killed_for_memory(2);
         metrics.step_done("launch", Duration::from_millis(150));
         metrics.step_failed("pull", "ImageNotFound");
         metrics.pulled(4096);
@@ -339,6 +352,7 @@ mod tests {
             "chas_link_pending_prune 3",
             "chas_cordoned 0",
             "chas_container_restarts_total 1",
+            "chas_memory_kills_total 2",
             "chas_step_duration_seconds_count{step=\"launch\"} 1",
             "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
             "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
@@ -358,7 +372,7 @@ mod tests {
             );
         }
         let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (17, 17), "{text}");
+        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (18, 18), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

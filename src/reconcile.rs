@@ -11,6 +11,7 @@ use state::id::ContainerId;
 use state::phase::Phase;
 use state::reason::Reason;
 use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,6 +33,8 @@ pub use board::{Board, Clock, Fact, Known, Reachability};
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
 const EVENTS_MAX: usize = 4096;
+/// Time in which the kernel, when it has told that memory ran out, has killed a process and counted it.
+const KILLED_AFTER: Duration = Duration::from_millis(250);
 /// Wait before the next listing after a failed one.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
 
@@ -154,6 +157,9 @@ impl<R: Runtime> Reconciler<R> {
                 () = stop.cancelled() => return this.queue.interrupt_all(),
                 Some(hint) = hints.recv() => match hint {
                     RuntimeEvent::Changed(id) => this.queue.wake(id),
+                    RuntimeEvent::MemoryShort(id) => {
+                        this.queue.wake_at(id, Instant::now() + KILLED_AFTER);
+                    }
                     RuntimeEvent::Connected => this.look_at_all.notify_one(),
                     RuntimeEvent::Disconnected => this.unreachable("the connection broke"),
                 },

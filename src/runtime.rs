@@ -177,6 +177,9 @@ pub struct Swept {
 pub enum RuntimeEvent {
     /// Look at this container.
     Changed(ContainerId),
+    /// Memory of this container ran out: the kernel is about to kill a process of it, so look in a
+    /// moment.
+    MemoryShort(ContainerId),
     /// Look at everything: the stream is (again) live, and what happened before is unknown.
     Connected,
     /// The runtime is unreachable.

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
-use state::history::{Backoff, Cause};
+use state::history::{Backoff, Cause, History};
 use state::observed::{Exit, Instance, Task};
 use state::reason::Reason;
-use state::status::Activity;
+use state::status::{Activity, remedy};
 use state::time::BootTime;
 
 use super::containers::{find_managed, gone};
@@ -62,7 +62,7 @@ fn shown(explanation: &ExplanationView) -> Value {
     let instances: Vec<_> = seen
         .instances
         .iter()
-        .map(|(generation, found)| instance(*generation, found, &wall))
+        .map(|(generation, found)| instance(*generation, found, history, &wall))
         .collect();
     let backoff = history.backoff.as_ref().map(
         |Backoff {
@@ -74,6 +74,10 @@ fn shown(explanation: &ExplanationView) -> Value {
             json!({"cause": cause, "reason": reason, "message": message, "until": wall(*retry_at)})
         },
     );
+    let failure = history.last_failure.as_ref().map(
+        |failure| json!({"reason": failure.reason, "message": failure.message, "at": failure.at.map(wall)}),
+    );
+    let kills = &history.memory_kills;
     let waits = |cause, pending| {
         history
             .waits(cause, pending, container.taken.boot)
@@ -83,7 +87,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         "id": record.id.to_string(), "name": record.name, "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
         "attempts": history.attempts.max(history.exits), "next_attempt": container.next_attempt().map(wire::time),
-        "unblock": blocked.as_deref().or(condition.reason.map(Reason::remedy)), "blocked": blocked,
+        "unblock": blocked.clone().or_else(|| condition.reason.map(|reason| remedy(reason, history))), "blocked": blocked,
         "desired": {
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
             "seq": record.seq, "image": record.spec.image.to_string(), "image_digest": record.image_digest,
@@ -99,6 +103,7 @@ fn shown(explanation: &ExplanationView) -> Value {
             "inputs": {
                 "exits": history.exits, "attempts": history.attempts, "restarts": history.restart_count, "setback": backoff,
                 "ended": history.ended.as_ref().map(exit), "last_exit": history.last_exit.as_ref().map(exit),
+                "last_failure": failure, "memory_kills": {"total": kills.total, "last": kills.last.map(wall)},
                 "running_since": history.started.map(wall),
                 "start_waits_until": waits(Cause::Start, record.restart_pending), "end_waits_until": waits(Cause::End, false),
             },
@@ -117,15 +122,20 @@ const fn word(activity: Activity) -> &'static str {
 fn exit(exit: &Exit) -> Value {
     // The end of a task that was lost has no known time.
     let at = (exit.at > SystemTime::UNIX_EPOCH).then(|| wire::time(exit.at));
-    json!({"exit_code": exit.code, "at": at, "out_of_memory": exit.out_of_memory})
+    json!({"exit_code": exit.code, "at": at, "out_of_memory": exit.out_of_memory, "reason": exit.reason()})
 }
 
-fn instance(generation: u64, found: &Instance, wall: &impl Fn(BootTime) -> String) -> Value {
+fn instance(
+    generation: u64,
+    found: &Instance,
+    history: &History,
+    wall: &impl Fn(BootTime) -> String,
+) -> Value {
     let (task, pid, since, ended) = match &found.task {
         Task::Absent => ("none", None, None, None),
         Task::Created { pid } => ("created", Some(*pid), None, None),
         Task::Running { pid, since } => ("running", Some(*pid), since.map(wall), None),
-        Task::Stopped(ended) => ("stopped", None, None, Some(exit(ended))),
+        Task::Stopped(ended) => ("stopped", None, None, Some(exit(history.known_exit(ended)))),
     };
     json!({"generation": generation, "container": true, "task": task, "pid": pid, "since": since, "ended": ended})
 }

@@ -17,6 +17,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
             metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.as_str());
         }
         EventKind::ContainerRestarted => metrics.restarted(),
+        EventKind::MemoryKilled { kills } => metrics.killed_for_memory(*kills),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
         EventKind::StoreWritten { took } => metrics.written(*took),
         EventKind::PollEnded { result } => metrics.polled(result),

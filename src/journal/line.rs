@@ -19,6 +19,10 @@ pub(super) fn write(event: &Event) {
         EventKind::ContainerExited { code } => {
             debug!(%container, exit_code = code, "container exited");
         }
+        EventKind::MemoryKilled { kills } => {
+            let message = error;
+            warn!(%container, kills, %message, "process killed for memory");
+        }
         EventKind::ContainerRestarted => debug!(%container, "container restarted"),
         EventKind::ImagePulled {
             received_bytes,

@@ -165,17 +165,28 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Takes in a look, and decides on the next step.
     fn decide(&self, id: ContainerId, record: Option<&Record>, seen: Seen, now: BootTime) -> Step {
-        let (next, ended) = self.board.update(id, |known| {
+        let (next, ended, kills) = self.board.update(id, |known| {
             let before = known.history.last_exit.clone();
-            if let Some(record) = record {
+            let kills = record.map_or(0, |record| {
                 let delay = |exits| restart_delay(exits, self.draw);
-                known.history.record_observation(record, &seen, now, delay);
-            }
+                known.history.record_observation(record, &seen, now, delay)
+            });
             known.seen = seen;
             let ended = known.history.last_exit.clone();
             let next = decide(id, record, &known.seen, &known.history, now).step;
-            (next, ended.filter(|exit| before.as_ref() != Some(exit)))
+            (
+                next,
+                ended.filter(|exit| before.as_ref() != Some(exit)),
+                kills,
+            )
         });
+        if kills > 0 {
+            let killed = Event::from(EventKind::MemoryKilled { kills });
+            let about = killed.about(EventSubject::new(id, record));
+            let told = about.because(Reason::OutOfMemory);
+            self.journal
+                .record(told.saying(Reason::OutOfMemory.remedy()));
+        }
         if let Some(exit) = ended {
             let exited = Event::from(EventKind::ContainerExited { code: exit.code });
             let about = exited.about(EventSubject::new(id, record));

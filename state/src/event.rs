@@ -85,6 +85,12 @@ pub enum EventKind {
         /// The exit code.
         code: u32,
     },
+    /// The kernel killed processes of a container for want of memory. A container whose first process
+    /// is among them exits, too.
+    MemoryKilled {
+        /// The number of processes, since the look before.
+        kills: u64,
+    },
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
     /// A pull ended.
@@ -170,6 +176,7 @@ impl EventKind {
             Self::StepDeferred { .. } => "step_deferred",
             Self::TurnExhausted => "turn_exhausted",
             Self::ContainerExited { .. } => "container_exited",
+            Self::MemoryKilled { .. } => "memory_killed",
             Self::ContainerRestarted => "container_restarted",
             Self::ImagePulled { .. } => "image_pulled",
             Self::RuntimeReached => "runtime_reached",

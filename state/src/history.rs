@@ -66,6 +66,51 @@ pub struct History {
     pub last_exit: Option<Exit>,
     /// Start of the current run, as far as this agent saw it.
     pub started: Option<BootTime>,
+    /// Processes that the kernel killed for want of memory.
+    #[serde(default, skip_serializing_if = "MemoryKills::is_none")]
+    pub memory_kills: MemoryKills,
+    /// The last step that failed, also once it was overcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<PastFailure>,
+}
+
+/// Processes of a container that the kernel killed for want of memory, children among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryKills {
+    /// The kernel's count for the current run, at the last look.
+    in_run: u64,
+    /// All of this generation.
+    pub total: u64,
+    /// The look that found the last one. `None`: none, or before this boot.
+    pub last: Option<BootTime>,
+}
+
+impl MemoryKills {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Takes in the kernel's count, and answers by how many it grew. A smaller one is that of
+    /// another run.
+    fn note(&mut self, count: u64, now: BootTime) -> u64 {
+        let grown = count.saturating_sub(self.in_run);
+        self.in_run = count;
+        if grown > 0 {
+            (self.total, self.last) = (self.total.saturating_add(grown), Some(now));
+        }
+        grown
+    }
+}
+
+/// A step that failed, and may have been overcome since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastFailure {
+    /// Reason code.
+    pub reason: Reason,
+    /// Description in a sentence.
+    pub message: String,
+    /// Time of the failure. `None`: before this boot.
+    pub at: Option<BootTime>,
 }
 
 impl History {
@@ -84,36 +129,56 @@ impl History {
     }
 
     /// Counts what a look found: an exit that is new arms the backoff. `delay` answers the wait
-    /// after so many exits in a row before this one.
+    /// after so many exits in a row before this one. Answers how many processes the kernel killed
+    /// for want of memory since the look before.
     pub fn record_observation(
         &mut self,
         record: &Record,
         seen: &Seen,
         now: BootTime,
         delay: impl FnOnce(u32) -> Duration,
-    ) {
+    ) -> u64 {
         *self = std::mem::take(self).of(record);
+        let killed_before = self.memory_kills.total;
         if record.run == RunState::Stopped || record.removing {
             (self.exits, self.ended) = (0, None);
             self.keep_backoff(|cause| cause == Cause::End);
         }
-        match seen
-            .instances
-            .get(&record.generation)
-            .map(|instance| &instance.task)
-        {
+        let instance = seen.instances.get(&record.generation);
+        let kills = instance.and_then(|instance| instance.memory_kills);
+        match instance.map(|instance| &instance.task) {
             // An agent that has just started learns the start time from the process itself.
             Some(Task::Running { since, .. }) => {
                 self.started.get_or_insert(since.unwrap_or(now));
+                if let Some(kills) = kills {
+                    self.memory_kills.note(kills, now);
+                }
             }
-            Some(Task::Stopped(exit)) if self.last_exit.as_ref() != Some(exit) => {
-                self.record_exit(record, exit.clone(), now, delay);
+            Some(Task::Stopped(exit)) if !self.is_counted(exit) => {
+                let grown = kills.map_or(0, |kills| self.memory_kills.note(kills, now));
+                let mut exit = exit.clone();
+                // The kernel killed one since the last look, and this process was killed.
+                exit.out_of_memory |= exit.code == Exit::KILLED && grown > 0;
+                self.record_exit(record, exit, now, delay);
             }
             Some(Task::Absent) | None if self.started.is_some() => {
                 self.record_exit(record, Exit::LOST, now, delay);
             }
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Absent) | None => {}
         }
+        self.memory_kills.total - killed_before
+    }
+
+    fn is_counted(&self, exit: &Exit) -> bool {
+        let last = self.last_exit.as_ref();
+        last.is_some_and(|last| last.is_same_end(exit))
+    }
+
+    /// The exit that a look found, with what only the history knows of it.
+    #[must_use]
+    pub fn known_exit<'a>(&'a self, found: &'a Exit) -> &'a Exit {
+        let last = self.last_exit.as_ref();
+        last.filter(|last| last.is_same_end(found)).unwrap_or(found)
     }
 
     fn record_exit(
@@ -128,6 +193,7 @@ impl History {
             .take()
             .map_or(Duration::ZERO, |started| now.since(started));
         self.last_exit = Some(exit.clone());
+        self.memory_kills.in_run = 0;
         if record.run == RunState::Stopped || record.removing || record.restart_pending {
             return;
         }
@@ -140,7 +206,7 @@ impl History {
             delay(self.exits - 1)
         };
         self.exits = self.exits.saturating_add(1);
-        let (reason, message) = explain(&exit, self.exits);
+        let (reason, message) = explain(record, &exit, self.exits);
         self.backoff = Some(Backoff {
             cause: Cause::Exit,
             reason,
@@ -160,6 +226,11 @@ impl History {
         wait: Duration,
     ) {
         self.attempts = self.attempts.saturating_add(1);
+        self.last_failure = Some(PastFailure {
+            reason,
+            message: message.clone(),
+            at: Some(now),
+        });
         self.backoff = Some(Backoff {
             cause,
             reason,
@@ -180,11 +251,13 @@ impl History {
             self.restart_count = self.restart_count.saturating_add(1);
         }
         (self.attempts, self.backoff, self.started) = (0, None, Some(now));
+        self.memory_kills.in_run = 0;
     }
 
     /// Notes that the container was stopped on purpose.
     pub fn record_stop(&mut self) {
         (self.attempts, self.started, self.ended) = (0, None, None);
+        self.memory_kills.in_run = 0;
         self.keep_backoff(|cause| cause != Cause::End);
     }
 
@@ -223,6 +296,10 @@ impl StoredHistory {
         let mut history = self.history;
         if self.boot_id != boot_id {
             history.started = None;
+            (history.memory_kills.in_run, history.memory_kills.last) = (0, None);
+            if let Some(failure) = &mut history.last_failure {
+                failure.at = None;
+            }
             if let Some(backoff) = &mut history.backoff {
                 backoff.retry_at = BootTime::default();
             }
@@ -231,28 +308,48 @@ impl StoredHistory {
     }
 }
 
-fn explain(exit: &Exit, exits: u32) -> (Reason, String) {
-    let reason = exit.reason();
-    let how = match (reason, exit.signal()) {
-        (Reason::OutOfMemory, _) => {
-            let message = "used more memory than its limit, and the kernel killed it; \
-                           raise resources.memory";
-            return (reason, message.to_owned());
+/// Reason and sentence for an exit that a restart follows.
+fn explain(record: &Record, exit: &Exit, exits: u32) -> (Reason, String) {
+    let (reason, how) = (exit.reason(), how_it_ended(record, exit));
+    if reason == Reason::OutOfMemory || exits < CRASH_LOOP_EXITS {
+        return (reason, how);
+    }
+    let nth = ordinal(exits);
+    (
+        Reason::CrashLoop,
+        format!("{how}, for the {nth} time in a row; its log says more"),
+    )
+}
+
+/// Sentence without a subject on how a process ended.
+pub(crate) fn how_it_ended(record: &Record, exit: &Exit) -> String {
+    match (exit.reason(), exit.signal()) {
+        (Reason::OutOfMemory, _) if record.spec.resources.memory.is_none() => {
+            "was killed by the kernel because the node ran out of memory; \
+             give this container and its neighbours a limit (resources.memory)"
+                .to_owned()
         }
+        (Reason::OutOfMemory, _) => "used more memory than its limit, and the kernel killed it; \
+             raise resources.memory"
+            .to_owned(),
         (Reason::ShimLost, _) => {
             "was lost together with its containerd-shim-runc-v2, which somebody ended".to_owned()
         }
         (_, Some(signal)) => format!("ended by signal {signal}"),
         (_, None) => format!("ended with exit code {}", exit.code),
-    };
-    if exits >= CRASH_LOOP_EXITS {
-        (
-            Reason::CrashLoop,
-            format!("{how}, for the {exits}th time in a row; its log says more"),
-        )
-    } else {
-        (reason, how)
     }
+}
+
+/// A number's ordinal in English: 1st, 2nd, 3rd, 11th, 21st.
+fn ordinal(number: u32) -> String {
+    let suffix = match (number % 10, number % 100) {
+        (_, 11..=13) => "th",
+        (1, _) => "st",
+        (2, _) => "nd",
+        (3, _) => "rd",
+        _ => "th",
+    };
+    format!("{number}{suffix}")
 }
 
 #[cfg(test)]

@@ -42,6 +42,20 @@ impl Seen {
 pub struct Instance {
     /// State of its task.
     pub task: Task,
+    /// Processes of its control group that the kernel killed for want of memory, by the kernel's own
+    /// count. `None`: it cannot be told, or the first process is among them and about to end, whose
+    /// end will tell.
+    pub memory_kills: Option<u64>,
+}
+
+impl From<Task> for Instance {
+    /// An instance with this task, of which nothing more was seen.
+    fn from(task: Task) -> Self {
+        Self {
+            task,
+            ..Self::default()
+        }
+    }
 }
 
 /// State of a container's task, containerd's running process.
@@ -73,18 +87,28 @@ pub struct Exit {
     pub code: u32,
     /// Time by the host's wall clock. For showing, and for telling one exit from another.
     pub at: SystemTime,
-    /// Whether the kernel killed the process for using more memory than its limit.
+    /// Whether the kernel killed the process for using more memory than its limit. A look leaves it
+    /// false where only the kernel's count can tell: the history compares that with the look before.
     pub out_of_memory: bool,
 }
 
 impl Exit {
+    /// Exit code of a process that SIGKILL ended.
+    pub const KILLED: u32 = 137;
+
     /// Exit that a task counts as which vanished: somebody killed the shim, and containerd forgets
     /// the task with its exit code. The kernel ends what the shim had started.
     pub const LOST: Self = Self {
-        code: 137,
+        code: Self::KILLED,
         at: SystemTime::UNIX_EPOCH,
         out_of_memory: false,
     };
+
+    /// Whether two looks tell of the same end.
+    #[must_use]
+    pub fn is_same_end(&self, other: &Self) -> bool {
+        (self.code, self.at) == (other.code, other.at)
+    }
 
     /// Signal that ended the process, as far as an exit code can tell: a shell passes its child's
     /// on in the same way.

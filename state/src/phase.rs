@@ -207,7 +207,7 @@ fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
         Task::Running { .. } if record.restart_pending => return Stage::RestartRequested,
         Task::Running { .. } => return Stage::Running,
         Task::Created { .. } => return Stage::Created,
-        Task::Stopped(exit) => Some(exit),
+        Task::Stopped(exit) => Some(history.known_exit(exit)),
         Task::Absent => history.ended.as_ref(),
     };
     let ended = ended.filter(|_| !record.restart_pending);

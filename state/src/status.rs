@@ -1,10 +1,13 @@
 //! The status of a container, as people and CHaS see it: one word, and one reason where the
 //! container is not as desired. It follows from the [`Phase`].
 
+use std::time::{Duration, SystemTime};
+
 use serde::Serialize;
 
 use crate::desired::{Record, RunState};
-use crate::history::{Cause, History};
+use crate::history::{Cause, History, how_it_ended};
+use crate::observed::Exit;
 use crate::phase::{Goal, Phase, Stage};
 use crate::reason::Reason;
 use crate::time::BootTime;
@@ -146,7 +149,7 @@ pub fn condition(
     match Goal::of(Some(record)) {
         Goal::Removed if is_stuck => Condition::waiting(Status::Removing, history),
         Goal::Removed => Condition::plain(Status::Removing),
-        Goal::Finished if !phase.is_running => finished(record),
+        Goal::Finished if !phase.is_running => finished(record, history),
         Goal::Stopped | Goal::Finished if record.run == RunState::Stopped => {
             stopping(phase, history, activity, is_stuck)
         }
@@ -183,7 +186,7 @@ fn stopping(
     Condition::plain(Status::Stopping)
 }
 
-fn finished(record: &Record) -> Condition {
+fn finished(record: &Record, history: &History) -> Condition {
     let Some(finished) = &record.finished else {
         return Condition::plain(Status::Stopped);
     };
@@ -192,9 +195,40 @@ fn finished(record: &Record) -> Condition {
     } else {
         Status::Failed
     };
-    let code = finished.code;
-    let message = format!("ended with exit code {code}, and its restart policy leaves it so");
-    Condition::because(status, finished.reason, &message)
+    let (code, reason) = (finished.code, finished.reason);
+    let remembered = history.last_exit.as_ref().filter(|exit| exit.code == code);
+    let how = remembered.map_or_else(
+        || {
+            let exit = Exit {
+                code,
+                at: SystemTime::UNIX_EPOCH + Duration::from_millis(finished.at_ms),
+                out_of_memory: reason == Reason::OutOfMemory,
+            };
+            how_it_ended(record, &exit)
+        },
+        |exit| how_it_ended(record, exit),
+    );
+    let message = match record.spec.restart.max_retries {
+        Some(max) if reason == Reason::RetriesExhausted => {
+            format!("{how}; restart.max_retries ({max}) is used up")
+        }
+        Some(_) | None => format!("{how}, and its restart policy leaves it so"),
+    };
+    Condition::because(status, reason, &message)
+}
+
+/// The remedy for a reason, for a person. Where the reason only says that ends recurred, the remedy
+/// for what ended the container comes first.
+#[must_use]
+pub fn remedy(reason: Reason, history: &History) -> String {
+    let cause = history.last_exit.as_ref().map(Exit::reason);
+    match (reason, cause) {
+        (
+            Reason::RetriesExhausted | Reason::CrashLoop,
+            Some(cause @ (Reason::OutOfMemory | Reason::ShimLost)),
+        ) => format!("{}; then start the container again", cause.remedy()),
+        _ => reason.remedy().to_owned(),
+    }
 }
 
 fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Condition {

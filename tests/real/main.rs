@@ -33,6 +33,9 @@ mod inside;
 mod lifecycle;
 
 #[cfg(test)]
+mod memory;
+
+#[cfg(test)]
 mod metrics;
 
 #[cfg(test)]

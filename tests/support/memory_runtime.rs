@@ -93,6 +93,8 @@ pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
 #[derive(Clone, Debug)]
 pub(crate) struct Made {
     pub(crate) task: Task,
+    /// The kernel's count of processes of it that it killed for want of memory.
+    pub(crate) memory_kills: Option<u64>,
     /// Record that it was made of, as its labels hold it.
     label: Value,
 }
@@ -180,7 +182,8 @@ impl<C> MemoryRuntime<C> {
         let inner = self.inner();
         let of_id = inner.instances.iter().filter(|(name, _)| name.id == id);
         let instance = |made: &Made| Instance {
-            task: made.task.clone(),
+            memory_kills: made.memory_kills,
+            ..Instance::from(made.task.clone())
         };
         Seen {
             instances: of_id
@@ -333,6 +336,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         }
         let made = Made {
             task: Task::Absent,
+            memory_kills: None,
             label: serde_json::to_value(record).unwrap(),
         };
         self.inner().instances.entry(name).or_insert(made);

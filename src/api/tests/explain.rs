@@ -25,12 +25,10 @@ pub(super) fn explanation(view: ManagedView) -> ExplanationView {
         at,
         Duration::from_secs(10),
     );
-    let running = Instance {
-        task: Task::Running {
-            pid: 7,
-            since: Some(BootTime::default()),
-        },
-    };
+    let running = Instance::from(Task::Running {
+        pid: 7,
+        since: Some(BootTime::default()),
+    });
     let taken = Moment {
         boot: at,
         wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1),

@@ -6,7 +6,7 @@ use crate::observed::Instance;
 
 fn seen(task: Task) -> Seen {
     Seen {
-        instances: [(1, Instance { task })].into(),
+        instances: [(1, Instance::from(task))].into(),
     }
 }
 
@@ -144,13 +144,18 @@ fn each_way_to_end_has_its_reason_until_it_is_a_crash_loop() {
         (exit(137, true), Reason::OutOfMemory),
         (Exit::LOST, Reason::ShimLost),
     ] {
-        assert_eq!(explain(&exit, 1).0, reason, "{exit:?}");
+        let record = record("a", 1);
+        assert_eq!(explain(&record, &exit, 1).0, reason, "{exit:?}");
         let loops = if reason == Reason::OutOfMemory {
             reason
         } else {
             Reason::CrashLoop
         };
-        assert_eq!(explain(&exit, CRASH_LOOP_EXITS).0, loops, "{exit:?}");
+        assert_eq!(
+            explain(&record, &exit, CRASH_LOOP_EXITS).0,
+            loops,
+            "{exit:?}"
+        );
     }
 }
 
@@ -190,4 +195,131 @@ fn a_setback_holds_up_only_steps_of_its_kind() {
         ),
         (None, Some(at(6)))
     );
+}
+
+fn looked(task: Task, kills: u64) -> Seen {
+    let memory_kills = Some(kills);
+    Seen {
+        instances: [(1, Instance { task, memory_kills })].into(),
+    }
+}
+
+fn killed(second: u64) -> Task {
+    Task::Stopped(Exit {
+        code: Exit::KILLED,
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
+        out_of_memory: false,
+    })
+}
+
+const RUNNING: Task = Task::Running {
+    pid: 1,
+    since: None,
+};
+
+#[test]
+fn an_end_is_for_memory_only_if_the_kernel_killed_one_since_the_look_before() {
+    for (kills_while_running, kills_at_end, reason) in [
+        (0, 0, Reason::Signaled),
+        (0, 1, Reason::OutOfMemory),
+        (1, 1, Reason::Signaled),
+        (1, 2, Reason::OutOfMemory),
+        // A control group that was made anew.
+        (3, 1, Reason::Signaled),
+    ] {
+        let (record, mut history) = (record("a", 1), History::default());
+        history.record_start(at(1));
+        let look = looked(RUNNING, kills_while_running);
+        history.record_observation(&record, &look, at(2), doubling);
+        let end = killed(3);
+        history.record_observation(&record, &looked(end.clone(), kills_at_end), at(3), doubling);
+        let case = (kills_while_running, kills_at_end);
+        assert_eq!(
+            history.last_exit.as_ref().unwrap().reason(),
+            reason,
+            "{case:?}"
+        );
+        assert_eq!(history.backoff.as_ref().unwrap().reason, reason, "{case:?}");
+        let Task::Stopped(found) = &end else {
+            unreachable!()
+        };
+        assert_eq!(history.known_exit(found).reason(), reason, "{case:?}");
+        let again =
+            history.record_observation(&record, &looked(end, kills_at_end), at(4), doubling);
+        assert_eq!((again, history.exits), (0, 1), "one end counts once");
+    }
+}
+
+#[test]
+fn each_kill_for_memory_counts_once_over_all_runs_of_a_generation() {
+    let (mut record, mut history) = (record("a", 1), History::default());
+    let look = |history: &mut History, record: &Record, task, kills, second| {
+        history.record_observation(record, &looked(task, kills), at(second), doubling)
+    };
+    let counts = [
+        look(&mut history, &record, RUNNING, 2, 1),
+        look(&mut history, &record, RUNNING, 2, 2),
+        look(&mut history, &record, killed(3), 3, 3),
+    ];
+    assert_eq!(counts, [2, 0, 1]);
+    history.record_start(at(4));
+    assert_eq!(look(&mut history, &record, RUNNING, 1, 5), 1);
+    assert_eq!(
+        (history.memory_kills.total, history.memory_kills.last),
+        (4, Some(at(5)))
+    );
+    record.generation = 2;
+    look(&mut history, &record, RUNNING, 0, 6);
+    assert_eq!(history.memory_kills, MemoryKills::default());
+}
+
+#[test]
+fn a_failure_that_was_overcome_is_still_told_and_another_boot_forgets_only_its_time() {
+    let mut history = History::default();
+    let why = "no such tag".to_owned();
+    history.record_failure(
+        Cause::Start,
+        Reason::ImageNotFound,
+        why,
+        at(1),
+        Duration::ZERO,
+    );
+    history.record_start(at(2));
+    assert_eq!(history.backoff, None);
+    let failure = history.last_failure.clone().unwrap();
+    assert_eq!(
+        (failure.reason, failure.at),
+        (Reason::ImageNotFound, Some(at(1)))
+    );
+    let stored = StoredHistory {
+        boot_id: "one".to_owned(),
+        history,
+    };
+    let failure = stored.in_boot("two").last_failure.unwrap();
+    assert_eq!((failure.reason, failure.at), (Reason::ImageNotFound, None));
+}
+
+#[test]
+fn a_kill_without_a_limit_is_the_nodes_want_of_memory() {
+    let mut record = record("a", 1);
+    let exit = Exit {
+        out_of_memory: true,
+        ..Exit::LOST
+    };
+    let exit = Exit {
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        ..exit
+    };
+    assert!(how_it_ended(&record, &exit).contains("the node ran out of memory"));
+    record.spec.resources.memory = Some(crate::quantity::ByteCount(1 << 24));
+    assert!(how_it_ended(&record, &exit).contains("more memory than its limit"));
+}
+
+#[test]
+fn the_number_of_an_exit_is_written_as_one_says_it() {
+    let said = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(ordinal);
+    let expected = [
+        "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "101st", "111th",
+    ];
+    assert_eq!(said, expected);
 }

@@ -132,7 +132,7 @@ fn every_stage_is_read_the_same_by_all() {
         change(&mut record);
         let instances = instances
             .iter()
-            .map(|(generation, task)| (*generation, Instance { task: task() }));
+            .map(|(generation, task)| (*generation, Instance::from(task())));
         let seen = Seen {
             instances: instances.collect(),
         };
@@ -171,7 +171,7 @@ fn every_stage_is_read_the_same_by_all() {
 fn what_nothing_asks_for_is_a_leftover_until_it_is_gone() {
     let id = ContainerId::from_bits(1);
     let seen = Seen {
-        instances: [(3, Instance { task: RUNNING })].into(),
+        instances: [(3, Instance::from(RUNNING))].into(),
     };
     let stage = |seen: &Seen| Phase::of(id, None, seen, &History::default()).stage;
     assert_eq!(stage(&seen), Stage::Leftover(name(3)));
@@ -183,7 +183,7 @@ fn retries_are_used_up_at_their_number() {
     let mut record = record("a", 1);
     record.spec.restart.max_retries = Some(2);
     let seen = Seen {
-        instances: [(1, Instance { task: stopped(1) })].into(),
+        instances: [(1, Instance::from(stopped(1)))].into(),
     };
     for (exits, stage) in [
         (2, Stage::Due),

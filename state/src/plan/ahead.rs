@@ -77,7 +77,8 @@ fn model(
                 pid: 0,
                 since: Some(now),
             };
-            seen.instances.insert(record.generation, Instance { task });
+            let instance = Instance::from(task);
+            seen.instances.insert(record.generation, instance);
             record.restart_pending = false;
             history.record_start(now);
         }

@@ -25,7 +25,7 @@ const RUNNING: Task = Task::Running {
 fn seen(instances: &[(u64, Task)]) -> Seen {
     let instances = instances
         .iter()
-        .map(|(generation, task)| (*generation, Instance { task: task.clone() }));
+        .map(|(generation, task)| (*generation, Instance::from(task.clone())));
     Seen {
         instances: instances.collect(),
     }

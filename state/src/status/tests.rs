@@ -15,7 +15,7 @@ fn check(
     let (mut record, mut history) = (record("a", 1), History::default());
     change(&mut record, &mut history);
     let seen = Seen {
-        instances: [(1, Instance { task })].into(),
+        instances: [(1, Instance::from(task))].into(),
     };
     let phase = Phase::of(record.id, Some(&record), &seen, &history);
     let condition = condition(&record, &phase, &history, activity, None);
@@ -172,4 +172,32 @@ fn stopping_ends_as_stopped_and_removing_stays_removing() {
         None,
         (Status::Removing, Some(Reason::RemoveFailed)),
     );
+}
+
+#[test]
+fn what_used_up_its_restarts_for_memory_says_so_with_its_remedy() {
+    let (mut record, mut history) = (record("a", 1), History::default());
+    record.spec.resources.memory = Some(crate::quantity::ByteCount(1 << 24));
+    record.spec.restart.max_retries = Some(1);
+    let exit = Exit {
+        code: Exit::KILLED,
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        out_of_memory: true,
+    };
+    history.last_exit = Some(exit);
+    record.finished = Some(Finished {
+        code: Exit::KILLED,
+        reason: Reason::RetriesExhausted,
+        at_ms: 1000,
+    });
+    let phase = Phase::of(record.id, Some(&record), &Seen::default(), &history);
+    let condition = condition(&record, &phase, &history, None, None);
+    assert_eq!(condition.reason, Some(Reason::RetriesExhausted));
+    let message = condition.message.unwrap();
+    assert!(message.contains("more memory than its limit"), "{message}");
+    assert!(message.contains("max_retries (1)"), "{message}");
+    assert!(remedy(Reason::RetriesExhausted, &history).contains("resources.memory"));
+    history.last_exit = None;
+    let plain = remedy(Reason::RetriesExhausted, &history);
+    assert_eq!(plain, Reason::RetriesExhausted.remedy());
 }

@@ -18,9 +18,6 @@ use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::containerd::shim::process;
 use crate::runtime::{RuntimeError, RuntimeListing, UnmanagedContainer};
 
-/// Exit code of a process that SIGKILL ended: 128 + 9.
-const KILLED: u32 = 137;
-
 /// Error of a look of which nothing but success was expected.
 fn failed(doing: &'static str) -> impl FnOnce(CallError) -> RuntimeError {
     move |error| error.into_error(Reason::CreateFailed, doing)
@@ -44,8 +41,8 @@ impl Instances {
             .filter(|name| name.id == id)
         {
             let task = self.task(instance).await?;
-            seen.instances
-                .insert(instance.generation, Instance { task });
+            let found = self.with_memory_kills(instance, task);
+            seen.instances.insert(instance.generation, found);
         }
         Ok(seen)
     }
@@ -67,25 +64,34 @@ impl Instances {
                 pid: process.pid,
                 since: process::began(process.pid),
             }),
-            Status::Stopped => {
-                let kills = || {
-                    self.host
-                        .cgroup
-                        .out_of_memory_kills(&self.cgroups_path(instance))
-                        .unwrap_or(0)
-                };
-                let out_of_memory = process.exit_status == KILLED && kills() > 0;
-                Ok(Task::Stopped(Exit {
-                    code: process.exit_status,
-                    at: time(process.exited_at.as_ref()),
-                    out_of_memory,
-                }))
-            }
+            Status::Stopped => Ok(Task::Stopped(Exit {
+                code: process.exit_status,
+                at: time(process.exited_at.as_ref()),
+                out_of_memory: false,
+            })),
             // The shim's answer to containerd timed out.
             Status::Unknown => Err(RuntimeError::Unavailable(format!(
                 "the shim of {instance} does not answer"
             ))),
         }
+    }
+
+    /// Instance with this task, and the kernel's count of the processes that it killed in there.
+    fn with_memory_kills(&self, instance: InstanceName, task: Task) -> Instance {
+        let kills = || {
+            let path = self.cgroups_path(instance);
+            self.host.cgroup.out_of_memory_kills(&path)
+        };
+        let memory_kills = match &task {
+            Task::Absent | Task::Created { .. } => None,
+            Task::Stopped(_) => kills(),
+            // The count grows before the process ends: asked in between, the kill of the first
+            // process would pass for that of a child.
+            Task::Running { pid, .. } => {
+                kills().filter(|&count| count == 0 || !process::is_ending(*pid))
+            }
+        };
+        Instance { task, memory_kills }
     }
 
     /// Managed containers by name, as containerd has them.
@@ -159,7 +165,7 @@ impl Instances {
                 Ok(name) if managed => {
                     let task =
                         process.map_or(Ok(Task::Absent), |process| self.state(name, process))?;
-                    let instance = Instance { task };
+                    let instance = self.with_memory_kills(name, task);
                     let seen = listing.managed.entry(name.id).or_default();
                     seen.instances.insert(name.generation, instance);
                 }

@@ -16,6 +16,8 @@ use crate::runtime::RuntimeEvent;
 /// Topic of an event that is published until the subscription is answered, which containerd does
 /// only with a first event.
 const READY: &str = "/chas/ready";
+/// Topic of an event that the kernel's notice of exhausted memory causes, before a process is killed.
+const OOM: &str = "/tasks/oom";
 const READY_EVERY: Duration = Duration::from_millis(20);
 /// A frozen containerd keeps its connections: so its version is asked for now and then.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
@@ -50,7 +52,7 @@ async fn subscribe(client: &ContainerdClient) -> Result<Streaming<Envelope>, Cal
     let topics = [
         "/tasks/start",
         "/tasks/exit",
-        "/tasks/oom",
+        OOM,
         "/tasks/delete",
         "/tasks/paused",
         READY,
@@ -89,7 +91,12 @@ async fn read(
                 let Some(name) = subject(&envelope) else {
                     continue;
                 };
-                if events.send(RuntimeEvent::Changed(name.id)).await.is_err() {
+                let hint = if envelope.topic == OOM {
+                    RuntimeEvent::MemoryShort(name.id)
+                } else {
+                    RuntimeEvent::Changed(name.id)
+                };
+                if events.send(hint).await.is_err() {
                     return false;
                 }
             }
@@ -113,7 +120,7 @@ fn subject(envelope: &Envelope) -> Option<InstanceName> {
     let id = match envelope.topic.as_str() {
         "/tasks/start" => TaskStart::decode(bytes).ok()?.container_id,
         "/tasks/exit" => TaskExit::decode(bytes).ok()?.container_id,
-        "/tasks/oom" => TaskOom::decode(bytes).ok()?.container_id,
+        OOM => TaskOom::decode(bytes).ok()?.container_id,
         "/tasks/delete" => TaskDelete::decode(bytes).ok()?.container_id,
         "/tasks/paused" => TaskPaused::decode(bytes).ok()?.container_id,
         _ => return None,

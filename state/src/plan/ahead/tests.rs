@@ -13,7 +13,7 @@ use crate::spec::RestartPolicy;
 fn seen(instances: &[(u64, Task)]) -> Seen {
     let instances = instances
         .iter()
-        .map(|(generation, task)| (*generation, Instance { task: task.clone() }));
+        .map(|(generation, task)| (*generation, Instance::from(task.clone())));
     Seen {
         instances: instances.collect(),
     }
