@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::store::{Limits, Store};
@@ -69,6 +70,7 @@ struct Rooms {
     reconciler: Reconciler<AgentRuntime>,
     handle: Handle,
     writer: Writer,
+    journal: Journal,
     monitor: Arc<Monitor>,
     /// `None`: no CHaS is configured.
     link: Option<(Arc<AgentLink>, ChasLink<AgentLink>)>,
@@ -101,14 +103,15 @@ impl Rooms {
             logs_dir(config),
             contact.clone(),
         ));
-        let link =
-            contact.and_then(|contact| link(config, &node, contact, journal, clock.boot_id()));
+        let link = contact
+            .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
         let scraped = config.monitoring.metrics_enabled.then_some(metrics);
         Ok(Self {
             network,
             handle: reconciler.handle(),
             reconciler,
             writer,
+            journal,
             monitor,
             link,
             router: api::router(node, config.api.token.clone(), scraped),
@@ -122,7 +125,13 @@ impl Rooms {
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> axum::Router {
-        let reconciling = begin(self.reconciler, self.network, stop.clone(), tracker.clone());
+        let reconciling = begin(
+            self.reconciler,
+            self.network,
+            self.journal,
+            stop.clone(),
+            tracker.clone(),
+        );
         tracker.spawn(reconciling);
         tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
         tracker.spawn(self.writer.clone().keep_asking(stop.clone()));
@@ -159,20 +168,23 @@ async fn serve(
 }
 
 /// Sets up the network and reconciles. The network comes first, since a container cannot start without; until it is set up,
-/// the error is logged and running containers are left alone.
+/// an alarm says why, and running containers are left alone.
 async fn begin(
     reconciler: Reconciler<AgentRuntime>,
     network: Arc<BridgeNetwork>,
+    journal: Journal,
     stop: CancellationToken,
     tracker: TaskTracker,
 ) {
     while let Err(error) = network.prepare().await {
-        tracing::error!(error = %Failure::from(error), "network not set up, retrying");
+        let fault = Failure::from(error).to_string();
+        journal.set_alarm(Alarm::NetworkNotReady, "", Some(fault));
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(NETWORK_RETRY) => {}
         }
     }
+    journal.set_alarm(Alarm::NetworkNotReady, "", None);
     reconciler.run(stop, tracker).await;
 }
 

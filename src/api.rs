@@ -26,8 +26,8 @@ use tokio::sync::{Semaphore, watch};
 use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::view::{
-    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, PlanView,
-    PushSetView, SetPlanView,
+    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
+    PlanView, PushSetView, SetPlanView,
 };
 
 mod auth;
@@ -107,11 +107,11 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
     /// The managed container with this id.
     fn container(&self, id: ContainerId) -> Option<ManagedView>;
 
-    /// The container that a name, an id or the unique beginning of an id names.
+    /// The container that a caller names in one of the ways that `naming` allows.
     ///
     /// # Errors
     /// None is named so, or several are.
-    fn find(&self, name: &str) -> Result<ContainerView, FindError>;
+    fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError>;
 
     /// A number that grows whenever a view may have changed.
     fn changes(&self) -> watch::Receiver<u64>;

@@ -9,17 +9,22 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use state::event::Event;
+use state::alarm::Alarm;
+use state::event::{Event, EventKind, EventSubject};
 
 use crate::lock::lock;
 use crate::metrics::Metrics;
 
+mod alarms;
 mod count;
 mod line;
 
+pub use alarms::StandingAlarm;
+use alarms::{Alarms, Change};
+
 /// Events kept: those of a day on a quiet node, at a few hundred bytes each.
 const ENTRIES_MAX: usize = 1024;
-/// Errors kept for `/health`.
+/// Errors kept for `/health`, each once.
 const ERRORS_MAX: usize = 20;
 
 /// An event, as the journal keeps it.
@@ -33,12 +38,27 @@ pub struct JournalEntry {
     pub event: Event,
 }
 
+/// An error, as the journal keeps it: all of a container (or of the node) with one code.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecentError {
+    /// The code: of a reason, or of an alarm.
+    pub code: &'static str,
+    /// The newest of them.
+    pub last: JournalEntry,
+    /// The time of the first of them.
+    pub first_at: SystemTime,
+    /// The number of them.
+    pub count: u64,
+}
+
 #[derive(Debug, Default)]
 struct EventRing {
     seq: u64,
     entries: VecDeque<JournalEntry>,
-    /// Errors, kept apart, since a burst of other events is not to hide them.
-    errors: VecDeque<JournalEntry>,
+    /// Errors, kept apart, since a burst of other events is not to hide them; and each once, since
+    /// one container that fails for ever is not to hide the others.
+    errors: VecDeque<RecentError>,
+    alarms: Alarms,
 }
 
 /// The journal. Clones write into the same.
@@ -68,9 +88,31 @@ impl Journal {
         }
     }
 
+    /// Raises an alarm about `subject` (empty: the node), or clears it where `fault` is `None`.
+    /// Whoever may notice such a state calls this after each look; only changes are news.
+    ///
+    /// Alarms about one subject too many are dropped: more than a person reads stand already.
+    pub fn set_alarm(&self, alarm: Alarm, subject: &str, fault: Option<String>) {
+        let change = lock(&self.ring).alarms.set(alarm, subject, fault);
+        let (kind, message) = match change {
+            Change::None => return,
+            Change::Raised(message) => (EventKind::AlarmRaised { alarm }, message),
+            Change::Cleared(message) => (EventKind::AlarmCleared { alarm }, message),
+        };
+        let stands = lock(&self.ring).alarms.stands(alarm);
+        self.metrics.alarm(alarm.as_str(), stands);
+        self.record(Event::from(kind).saying(message));
+    }
+
+    /// The alarms that stand, the heaviest first.
+    #[must_use]
+    pub fn alarms(&self) -> Vec<StandingAlarm> {
+        lock(&self.ring).alarms.all()
+    }
+
     /// The last errors, oldest first.
     #[must_use]
-    pub fn errors(&self) -> Vec<JournalEntry> {
+    pub fn errors(&self) -> Vec<RecentError> {
         lock(&self.ring).errors.iter().cloned().collect()
     }
 
@@ -92,15 +134,36 @@ impl EventRing {
             at: SystemTime::now(),
             event,
         };
-        if entry.event.is_error() {
-            push_bounded(&mut self.errors, entry.clone(), ERRORS_MAX);
+        if let Some(code) = entry.event.error_code() {
+            self.push_error(code, entry.clone());
         }
         push_bounded(&mut self.entries, entry, ENTRIES_MAX);
+    }
+
+    fn push_error(&mut self, code: &'static str, entry: JournalEntry) {
+        let id = |event: &Event| {
+            event
+                .subject
+                .as_ref()
+                .map(|subject: &EventSubject| subject.id)
+        };
+        let is_same = |before: &RecentError| {
+            before.code == code && id(&before.last.event) == id(&entry.event)
+        };
+        let same = self.errors.iter().position(is_same);
+        let before = same.and_then(|at| self.errors.remove(at));
+        let error = RecentError {
+            code,
+            first_at: before.as_ref().map_or(entry.at, |before| before.first_at),
+            count: before.map_or(0, |before| before.count) + 1,
+            last: entry,
+        };
+        push_bounded(&mut self.errors, error, ERRORS_MAX);
     }
 }
 
 /// Appends an entry, in the place of the oldest if there are `max` already.
-fn push_bounded(entries: &mut VecDeque<JournalEntry>, entry: JournalEntry, max: usize) {
+fn push_bounded<T>(entries: &mut VecDeque<T>, entry: T, max: usize) {
     if entries.len() == max {
         entries.pop_front();
     }
@@ -118,13 +181,13 @@ mod tests {
 
     use super::*;
 
-    fn failed(number: usize) -> Event {
+    fn failed(number: u64) -> Event {
         let kind = EventKind::StepFailed {
             step: Step::Pull,
             retry_in: Duration::from_secs(1),
         };
         Event::from(kind)
-            .about(EventSubject::new(ContainerId::from_bits(1), None))
+            .about(EventSubject::new(ContainerId::from_bits(number), None))
             .because(Reason::ImageNotFound)
             .saying(format!("failure {number}"))
     }
@@ -156,7 +219,7 @@ mod tests {
     #[test]
     fn the_ring_is_bounded_and_the_last_errors_outlive_a_burst_of_other_events() {
         let journal = Journal::new(Metrics::new());
-        for number in 0..=ERRORS_MAX {
+        for number in 0..=ERRORS_MAX as u64 {
             journal.record(failed(number));
         }
         for _ in 0..ENTRIES_MAX {
@@ -164,7 +227,68 @@ mod tests {
         }
         let (kept, errors) = (journal.after(0), journal.errors());
         assert_eq!((kept.len(), errors.len()), (ENTRIES_MAX, ERRORS_MAX));
-        assert_eq!(errors[0].event.text(), "000000000001: failure 1");
-        assert!(kept.iter().all(|entry| !entry.event.is_error()));
+        assert_eq!(errors[0].last.event.text(), "000000000001: failure 1");
+        let is_error = |entry: &JournalEntry| entry.event.error_code().is_some();
+        assert!(!kept.iter().any(is_error));
+    }
+
+    #[test]
+    fn an_error_that_comes_again_is_counted_and_hides_no_other() {
+        let journal = Journal::new(Metrics::new());
+        journal.record(failed(1));
+        for _ in 0..ERRORS_MAX * 2 {
+            journal.record(failed(2));
+        }
+        let seen = journal.errors().into_iter();
+        let seen: Vec<_> = seen
+            .map(|error| (error.last.event.text(), error.count))
+            .collect();
+        let again = (ERRORS_MAX * 2) as u64;
+        assert_eq!(
+            seen,
+            [
+                ("000000000001: failure 1".to_owned(), 1),
+                ("000000000002: failure 2".to_owned(), again)
+            ]
+        );
+    }
+
+    #[test]
+    fn an_alarm_is_news_when_it_begins_and_when_it_ends_and_stands_in_between() {
+        let metrics = Metrics::new();
+        let journal = Journal::new(metrics.clone());
+        let shows = |line: &str| metrics.text().lines().any(|shown| shown == line);
+        let set = |subject: &str, fault: Option<&str>| {
+            journal.set_alarm(Alarm::SweepFailing, subject, fault.map(ToOwned::to_owned));
+        };
+        set("", None);
+        assert!(journal.after(0).is_empty() && journal.alarms().is_empty());
+        set("a", Some("busy"));
+        set("b", Some("busy"));
+        set("a", Some("still busy"));
+        let messages = |alarms: Vec<StandingAlarm>| -> Vec<_> {
+            alarms.into_iter().map(|alarm| alarm.message).collect()
+        };
+        assert_eq!(messages(journal.alarms()), ["a: still busy", "b: busy"]);
+        set("a", None);
+        assert!(shows("chas_alarm{alarm=\"SweepFailing\"} 1"));
+        set("b", None);
+        set("b", None);
+        assert!(shows("chas_alarm{alarm=\"SweepFailing\"} 0"));
+        let kinds: Vec<_> = journal
+            .after(0)
+            .into_iter()
+            .map(|entry| entry.event.kind.as_str())
+            .collect();
+        assert_eq!(
+            kinds,
+            [
+                "alarm_raised",
+                "alarm_raised",
+                "alarm_cleared",
+                "alarm_cleared"
+            ]
+        );
+        assert_eq!(journal.errors()[0].code, "SweepFailing");
     }
 }

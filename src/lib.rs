@@ -27,6 +27,7 @@
 //! - [`state::status`]: the word, reason and next attempt that people see.
 //! - [`state::history`]: exits, failures and the backoff of a container. Time is an argument.
 //! - [`state::event`], [`state::failure`], [`state::reason`]: facts, failed steps, their codes.
+//! - [`state::alarm`]: states of the node in which something does not work, with their remedies.
 //! - [`state::store`]: writes the desired state to disk, each change in one transaction.
 //!
 //! # Rooms of the agent, from the ground up
@@ -37,7 +38,8 @@
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] (signals): know nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
 //! - [`metrics`]: counters. It knows none of the things that it counts.
-//! - [`journal`]: takes each event once; logs, counts and keeps it. It acts on none.
+//! - [`journal`]: takes each event once; logs, counts and keeps it, and the alarms that stand. It
+//!   acts on none.
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
 //!   It knows no containerd, and what it assigned only the store remembers.
@@ -85,6 +87,8 @@
 //! - A step: [`state::plan::Step`] (and a [`state::phase::Stage`] that leads to it), its effect in
 //!   `plan/ahead.rs`, its execution in `reconcile/execute.rs` by a call of [`runtime::Runtime`].
 //! - A reason: `state/src/reason.rs`, the table in `README.md`, a test in `tests/real/reasons`.
+//! - An alarm, for every state in which the node looks well and is not: a row in
+//!   `state/src/alarm.rs`, and [`journal::Journal::set_alarm`] after each look at it.
 //! - A route: the router in `src/api.rs`, a handler below `api`, a call of [`api::NodeApi`] that
 //!   `node` answers with a type of [`view`].
 //! - An event: [`state::event::EventKind`], its line in `journal/line.rs`, its count in `count.rs`.
@@ -119,6 +123,7 @@
 //! - **reason** ([`state::reason::Reason`]): a code of a closed set, with meaning and remedy.
 //! - **failure** ([`state::failure::Failure`]): reason and message of a failed step.
 //! - **event** ([`state::event::Event`]): one fact of a closed set.
+//! - **alarm** ([`state::alarm::Alarm`]): a state of the node in which something does not work.
 //! - **set** ([`state::ownership::ChasSet`]): the containers that CHaS lists for the node.
 //! - **poll**: to ask CHaS for the set. **Wait**: how long CHaS may keep the poll open.
 //! - **apply**: to take a set in; [`state::desired::applied::AppliedSet`] is the last one.

@@ -42,6 +42,11 @@ struct OfFailure {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfAlarm {
+    alarm: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfRoute {
     method: &'static str,
     route: String,
@@ -72,6 +77,7 @@ pub struct Metrics {
     containerd: Gauge,
     writable: Gauge,
     losses: Gauge,
+    alarms: Family<OfAlarm, Gauge>,
     polls: Family<OfResult, Counter>,
     reports: Family<OfResult, Counter>,
     chas: Gauge,
@@ -110,6 +116,7 @@ impl Metrics {
             containerd: Gauge::default(),
             writable: Gauge::default(),
             losses: Gauge::default(),
+            alarms: Family::default(),
             polls: Family::default(),
             reports: Family::default(),
             chas: Gauge::default(),
@@ -200,6 +207,8 @@ impl Metrics {
         let losses =
             "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
+        let alarms = "1 while the node's health names this alarm, else 0 (or absent: it never did)";
+        all.register("alarm", alarms, self.alarms.clone());
     }
 
     fn register_link(&self, all: &mut Registry) {
@@ -254,6 +263,12 @@ impl Metrics {
     pub fn store(&self, writable: bool, losses: usize) {
         self.writable.set(i64::from(writable));
         self.losses.set(i64::try_from(losses).unwrap_or(i64::MAX));
+    }
+
+    /// Sets whether an alarm stands now.
+    pub fn alarm(&self, alarm: &'static str, stands: bool) {
+        let gauge = self.alarms.get_or_create(&OfAlarm { alarm });
+        gauge.set(i64::from(stands));
     }
 
     /// Sets whether containerd answers now.

@@ -1,8 +1,8 @@
 //! The running agent as its interfaces see it: the store for what is desired, the reconciler's
 //! board for what is known, the journal for what happened.
 //!
-//! [`commands`] changes what is desired, [`queries`] and [`plan`] show what is known, [`link`] is
-//! the side that CHaS sees. None of them starts a container.
+//! [`commands`] changes what is desired, [`queries`], [`plan`] and [`health`] show what is known,
+//! [`link`] is the side that CHaS sees. None of them starts a container.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use crate::reconcile::{Board, Handle};
 use crate::writer::Writer;
 
 mod commands;
+mod health;
 pub(crate) mod link;
 mod plan;
 mod queries;
@@ -31,10 +32,12 @@ pub(crate) struct AgentNode {
     logs_dir: PathBuf,
     /// `None`: no CHaS is configured.
     contact: Option<Arc<LinkState>>,
+    /// The start of the agent, by the wall clock.
+    started: SystemTime,
 }
 
 impl AgentNode {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         writer: Writer,
         handle: Handle,
         journal: Journal,
@@ -49,6 +52,7 @@ impl AgentNode {
             monitor,
             logs_dir,
             contact,
+            started: SystemTime::now(),
         }
     }
 

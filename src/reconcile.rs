@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use state::alarm::Alarm;
 use state::event::{Event, EventKind};
 use state::id::ContainerId;
 use state::phase::Phase;
@@ -285,7 +286,10 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     async fn sweep(&self, wanted: &WantedRecords) {
-        match self.runtime.sweep(wanted).await {
+        let swept = self.runtime.sweep(wanted).await;
+        let fault = swept.as_ref().err().map(ToString::to_string);
+        self.journal.set_alarm(Alarm::SweepFailing, "", fault);
+        match swept {
             Ok(swept) if swept.removed.is_empty() => {}
             Ok(swept) => self.journal.record(EventKind::LeftoversSwept {
                 removed: swept.removed.into_iter().collect(),

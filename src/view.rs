@@ -8,8 +8,8 @@ mod link;
 mod plan;
 
 pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
-pub(crate) use find::{FindError, Found, find};
-pub(crate) use health::{ErrorView, HealthView};
+pub(crate) use find::{FindError, Found, Naming, find};
+pub(crate) use health::{AlarmView, ErrorView, HealthView, UnsettledView};
 pub(crate) use link::LinkView;
 pub(crate) use plan::{
     ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView, SetPlanView, StepView,

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use state::alarm::Alarm;
 use state::event::EventKind;
 use state::history::StoredHistory;
 use state::id::ContainerId;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::cause;
 use crate::journal::Journal;
 use crate::lock::lock;
 
@@ -98,6 +100,9 @@ impl Writer {
             journal.record(EventKind::StoreWritten {
                 took: began.elapsed(),
             });
+            let error = written.as_ref().err().map(|error| cause::all(error));
+            let fault = (!store.is_writable()).then(|| error.unwrap_or_default());
+            journal.set_alarm(Alarm::StateUnwritable, "", fault);
             copy_due.notify_one();
             written
         };

@@ -21,7 +21,7 @@ use super::idempotency::{self, fingerprint};
 use super::outcome::{Awaited, is_applied};
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, Refusal, wire};
-use crate::view::{ContainerView, DeployedView, ManagedView};
+use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
 
 pub(super) async fn deploy<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -138,7 +138,7 @@ pub(super) async fn get<N: NodeApi>(
     let parameters = Parameters::of(query, &["wait", "generation", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
-    let found = find(&*node, &name)?;
+    let found = node.find(&name, Naming::Loose)?;
     let ContainerView::Managed(found) = found else {
         return Ok(Json(wire::short(&found)));
     };
@@ -161,7 +161,7 @@ pub(super) async fn remove<N: NodeApi>(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "removed")?, parameters.timeout()?);
-    let id = find_managed(&*node, &name)?;
+    let id = find_managed(&*node, &name, Naming::Exact)?;
     node.order(id, Order::Remove).await?;
     if !wait {
         let shown = json!({"id": id, "status": "removing"});
@@ -203,19 +203,19 @@ async fn order<N: NodeApi>(
     order: Order,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
-    let id = find_managed(node, name)?;
+    let id = find_managed(node, name, Naming::Exact)?;
     node.order(id, order).await?;
     let view = node.container(id).ok_or_else(|| gone(id))?;
     Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response())
 }
 
-fn find<N: NodeApi>(node: &N, name: &str) -> Result<ContainerView, Problem> {
-    Ok(node.find(name)?)
-}
-
-/// The managed container that a path names.
-pub(super) fn find_managed<N: NodeApi>(node: &N, name: &str) -> Result<ContainerId, Problem> {
-    match find(node, name)? {
+/// The managed container that a path names. A call that changes something names it exactly.
+pub(super) fn find_managed<N: NodeApi>(
+    node: &N,
+    text: &str,
+    naming: Naming,
+) -> Result<ContainerId, Problem> {
+    match node.find(text, naming)? {
         ContainerView::Managed(view) => Ok(view.record.id),
         ContainerView::Unmanaged(view) => Err(Problem::Refused(Refusal::Conflict(format!(
             "container {} is not managed by this agent and cannot be changed",

@@ -46,8 +46,11 @@ impl From<FindError> for Problem {
     fn from(error: FindError) -> Self {
         let text = error.to_string();
         match error {
-            FindError::Unknown(_) => Self::Refused(Refusal::NotFound(text)),
+            FindError::Unknown(_) | FindError::UnknownPrefix(_) | FindError::OnlyPrefix { .. } => {
+                Self::Refused(Refusal::NotFound(text))
+            }
             FindError::Ambiguous(_) => Self::Request(text),
+            FindError::IdAndName { .. } => Self::Refused(Refusal::Conflict(text)),
         }
     }
 }

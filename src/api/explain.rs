@@ -17,7 +17,7 @@ use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::ExplanationView;
+use crate::view::{ExplanationView, Naming};
 
 pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -42,7 +42,7 @@ pub(super) async fn explain<N: NodeApi>(
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
-    let id = find_managed(&*node, &name)?;
+    let id = find_managed(&*node, &name, Naming::Loose)?;
     let explanation = node.explain(id).ok_or_else(|| gone(id))?;
     Ok(Json(shown(&explanation)))
 }

@@ -6,11 +6,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Value, json};
+use state::alarm::Weight;
 
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::LinkView;
+use crate::view::{AlarmView, LinkView, UnsettledView};
 
 pub(super) async fn health<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -28,8 +29,13 @@ pub(super) async fn health<N: NodeApi>(
     let errors: Vec<_> = health
         .errors
         .iter()
-        .map(|error| json!({"at": wire::time(error.at), "reason": error.reason, "message": error.message}))
+        .map(|error| {
+            json!({"at": wire::time(error.at), "reason": error.code, "message": error.message,
+                "count": error.count, "first_at": wire::time(error.first_at)})
+        })
         .collect();
+    let alarms: Vec<_> = health.alarms.iter().map(alarm).collect();
+    let worst: Vec<_> = health.worst.iter().map(unsettled).collect();
     let body = json!({
         "status": status,
         "resources": {
@@ -38,12 +44,30 @@ pub(super) async fn health<N: NodeApi>(
             "memory_total_bytes": facts.memory_total_bytes, "memory_available_bytes": facts.memory_available_bytes,
             "disk_total_bytes": facts.disk_total_bytes, "disk_available_bytes": facts.disk_available_bytes,
         },
-        "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces, "unsettled": health.unsettled,
+        "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces,
+        "unsettled": health.unsettled, "unsettled_containers": worst, "alarms": alarms,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "state": {"writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
         "errors": errors, "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
+}
+
+fn alarm(standing: &AlarmView) -> Value {
+    let alarm = standing.alarm;
+    json!({
+        "name": alarm, "since": wire::time(standing.since), "message": standing.message,
+        "meaning": alarm.meaning(), "remedy": alarm.remedy(), "health": match alarm.weight() {
+            Weight::Notice => "healthy",
+            Weight::Degrading => "degraded",
+            Weight::Disabling => "unhealthy",
+        },
+    })
+}
+
+fn unsettled(container: &UnsettledView) -> Value {
+    let condition = &container.condition;
+    json!({"name": container.name, "status": condition.status, "reason": condition.reason, "message": condition.message})
 }
 
 fn link(link: &LinkView) -> Value {

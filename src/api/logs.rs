@@ -18,6 +18,7 @@ use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
 use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read};
+use crate::view::Naming;
 
 const TAIL_DEFAULT: usize = 100;
 /// A follower of a container that is gone ends by itself, once it has read what was left; one of a
@@ -41,7 +42,7 @@ pub(super) async fn logs<N: NodeApi>(
     )?;
     let options = read_options(&parameters)?;
     let timestamps = parameters.flag("timestamps")?;
-    let id = find_managed(&*node, &name)?;
+    let id = find_managed(&*node, &name, Naming::Loose)?;
     let permit = if options.follow {
         Some(follower_permit(followers)?)
     } else {

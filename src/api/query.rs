@@ -18,7 +18,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 /// A request's query as it came; pairs, so that one given twice is seen.
 pub(super) type RawQuery = Result<Query<Vec<(String, String)>>, QueryRejection>;
 
-/// The container that a path names: a name, an id or the beginning of one.
+/// The container that a path names: a name, an id, or to read the beginning of one.
 pub(super) struct Named(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for Named {

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, header};
 use serde_json::{Value, json};
+use state::alarm::Alarm;
 use state::desired::set::{Desired, DesiredChange};
 use state::desired::{Assignment, Owner, Record};
 use state::id::ContainerId;
@@ -26,9 +27,9 @@ use super::{NodeApi, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 use crate::view::{
-    ContainerPlanView, ContainerView, DeployedView, ErrorView, ExplanationView, FindError, Found,
-    HealthView, ManagedView, Moment, PlanView, PushSetView, SetPlanView, StepView, UnmanagedView,
-    find,
+    AlarmView, ContainerPlanView, ContainerView, DeployedView, ErrorView, ExplanationView,
+    FindError, Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView,
+    StepView, UnmanagedView, UnsettledView, find,
 };
 
 mod changes;
@@ -237,12 +238,12 @@ impl NodeApi for Fake {
         views.iter().find(|view| view.record.id == id).cloned()
     }
 
-    fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+    fn find(&self, name: &str, naming: Naming) -> Result<ContainerView, FindError> {
         let put = |view: &ManagedView| DesiredChange::Put(Box::new((*view.record).clone()));
         let records: Vec<_> = self.views.lock().unwrap().iter().map(put).collect();
         let unmanaged = self.unmanaged.lock().unwrap();
         Ok(
-            match find(&Desired::default().with(&records), &unmanaged, name)? {
+            match find(&Desired::default().with(&records), &unmanaged, name, naming)? {
                 Found::Managed(record) => {
                     ContainerView::Managed(Box::new(self.container(record.id).unwrap()))
                 }
@@ -266,16 +267,30 @@ impl NodeApi for Fake {
             losses: Vec::new(),
             facts: NodeFacts::default(),
             running: 3,
-            unsettled: 0,
+            unsettled: 1,
+            worst: vec![UnsettledView {
+                name: "db".parse().unwrap(),
+                condition: failed(&named("db", 1), Status::Failed).condition,
+            }],
             containerd: self.containerd,
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,
             link: None,
             errors: vec![ErrorView {
                 at: SystemTime::UNIX_EPOCH,
-                reason: Reason::PortTaken,
+                code: "PortTaken",
                 message: "8080".to_owned(),
+                first_at: SystemTime::UNIX_EPOCH,
+                count: 7,
             }],
+            alarms: (!self.containerd)
+                .then(|| AlarmView {
+                    alarm: Alarm::ContainerdUnreachable,
+                    since: SystemTime::UNIX_EPOCH,
+                    message: "connection refused".to_owned(),
+                })
+                .into_iter()
+                .collect(),
         }
     }
 }

@@ -25,6 +25,13 @@ pub struct LinkStatus {
     pub since: SystemTime,
     /// The last error. `None`: the last call succeeded.
     pub error: Option<String>,
+    /// Wall time of the first failed call since one succeeded. `None`: the last one succeeded, or
+    /// none was made yet.
+    pub failing_since: Option<SystemTime>,
+    /// Whether CHaS refuses the node, which takes a person to change.
+    pub refuses: bool,
+    /// Wall time since which its answers to polls are no sets for this node. `None`: they are.
+    pub fault_since: Option<SystemTime>,
     /// Whether CHaS accepted the node's registration.
     pub registered: bool,
     /// Whether another node uses this node's id; no set from CHaS is applied then.
@@ -75,6 +82,9 @@ impl Default for LinkState {
             reachable: false,
             since: SystemTime::now(),
             error: Some(NO_CALL.to_owned()),
+            failing_since: None,
+            refuses: false,
+            fault_since: None,
             registered: false,
             identity_conflict: false,
             freshness,
@@ -166,6 +176,7 @@ impl LinkState {
     pub(super) fn record_fresh(&self) {
         let mut facts = self.lock();
         facts.fresh_at = Some(Instant::now());
+        facts.status.fault_since = None;
         facts.status.freshness = SetFreshness {
             source: "chas",
             age_s: None,
@@ -187,7 +198,9 @@ impl LinkState {
 
     /// Records that a set could not be applied. `true`: for another reason than the last time.
     pub(super) fn record_set_error(&self, code: &'static str, message: &str) -> bool {
-        let freshness = &mut self.lock().status.freshness;
+        let mut facts = self.lock();
+        facts.status.fault_since.get_or_insert_with(SystemTime::now);
+        let freshness = &mut facts.status.freshness;
         freshness.stale = true;
         let before = freshness.fault.take().filter(|before| before.code == code);
         let count = before.as_ref().map_or(0, |before| before.count) + 1;
@@ -226,6 +239,8 @@ impl LinkState {
             status.since = SystemTime::now();
         }
         (status.reachable, status.error) = (reachable, error.clone());
+        status.refuses = failed.is_some_and(|(_, error)| error.kind.is_refusal());
+        status.failing_since = failed.map(|_| status.failing_since.unwrap_or_else(SystemTime::now));
         drop(facts);
         match error {
             Some(error) if changes => {

@@ -24,6 +24,8 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::ReportEnded { result } => metrics.reported(result),
         EventKind::TurnExhausted
         | EventKind::ContainerExited { .. }
+        | EventKind::AlarmRaised { .. }
+        | EventKind::AlarmCleared { .. }
         | EventKind::RuntimeReached
         | EventKind::RuntimeLost
         | EventKind::StateRebuilt

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use state::alarm::{Alarm, Weight};
 use state::event::{Event, EventKind};
 use state::plan::{STEPS_MAX, Step};
 use state::reason::Reason;
@@ -16,14 +17,12 @@ pub(super) fn write(event: &Event) {
         EventKind::StepFinished { step, took } => finished(container, step, *took),
         EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
         EventKind::TurnExhausted => exhausted(container),
-        EventKind::ContainerExited { code } => {
-            debug!(%container, exit_code = code, "container exited");
-        }
+        EventKind::ContainerExited { code, signal } => exited(container, (*code, *signal), event),
         EventKind::MemoryKilled { kills } => {
             let message = error;
             warn!(%container, kills, %message, "process killed for memory");
         }
-        EventKind::ContainerRestarted => debug!(%container, "container restarted"),
+        EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::ImagePulled {
             received_bytes,
             complete,
@@ -51,6 +50,8 @@ pub(super) fn write(event: &Event) {
         ),
         EventKind::SetUnconfirmed { generation, names } => unconfirmed(*generation, names),
         EventKind::SetRejected { code } => set_rejected(code, error),
+        EventKind::AlarmRaised { alarm } => raised(*alarm, error),
+        EventKind::AlarmCleared { alarm } => info!(%alarm, was = error, "alarm cleared"),
         // The cause has a line of its own, or nothing happened that anybody would read of.
         EventKind::StepDeferred { .. }
         | EventKind::StoreWritten { .. }
@@ -73,6 +74,25 @@ fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
     let reason = event.reason.map_or("unknown", Reason::as_str);
     let retry_in_ms = retry_in.as_millis();
     warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
+}
+
+fn exited(container: &str, (exit_code, signal): (u32, Option<u32>), event: &Event) {
+    let message = event.message.as_deref().unwrap_or_default();
+    let reason = event.reason.map_or("unknown", Reason::as_str);
+    if event.is_harmless_end() {
+        info!(%container, exit_code, signal, %reason, %message, "container exited");
+    } else {
+        warn!(%container, exit_code, signal, %reason, %message, "container exited");
+    }
+}
+
+fn raised(alarm: Alarm, message: &str) {
+    let remedy = alarm.remedy();
+    if alarm.weight() == Weight::Notice {
+        info!(%alarm, %message, %remedy, "alarm raised");
+    } else {
+        warn!(%alarm, %message, %remedy, "alarm raised");
+    }
 }
 
 fn exhausted(container: &str) {

@@ -18,8 +18,8 @@ use super::{AgentNode, plan, wall_ms};
 use crate::api::{NodeApi, Refusal};
 use crate::reconcile::Handle;
 use crate::view::{
-    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, PlanView,
-    PushSetView, SetPlanView,
+    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
+    PlanView, PushSetView, SetPlanView,
 };
 
 impl AgentNode {
@@ -156,8 +156,8 @@ impl NodeApi for AgentNode {
         self.container(id)
     }
 
-    fn find(&self, name: &str) -> Result<ContainerView, FindError> {
-        self.find(name)
+    fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError> {
+        self.find(text, naming)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use state::alarm::Weight;
 use state::desired::Record;
 use state::desired::applied::Unconfirmed;
 use state::desired::marks;
@@ -109,8 +110,6 @@ impl AgentLink {
         let observed_generation = applied.map(|applied| applied.version.generation);
         let converged = self.node.converged();
         let applied_generation = self.applied_generation(converged, observed_generation);
-        let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
-        let newest_errors = health.errors.iter().skip(skipped);
         ReportContent {
             status: health.status(),
             boot_id: self.node.board().clock.boot_id(),
@@ -131,9 +130,7 @@ impl AgentLink {
                 .map(|applied| applied.rejected.clone())
                 .unwrap_or_default(),
             losses: health.losses.clone(),
-            errors: newest_errors
-                .map(|error| format!("{}: {}", error.reason, error.message))
-                .collect(),
+            errors: errors(health),
         }
     }
 
@@ -153,6 +150,23 @@ impl AgentLink {
         views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         views.iter().map(reported).collect()
     }
+}
+
+/// The alarms that stand and the newest errors, each once. CHaS knows how its own link is.
+fn errors(health: &HealthView) -> Vec<String> {
+    let alarms = health.alarms.iter();
+    let alarms = alarms.filter(|alarm| alarm.alarm.weight() > Weight::Notice);
+    let mut errors: Vec<_> = alarms
+        .map(|alarm| format!("{}: {}", alarm.alarm, alarm.message))
+        .collect();
+    let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
+    for error in health.errors.iter().skip(skipped) {
+        let line = format!("{}: {}", error.code, error.message);
+        if !errors.contains(&line) {
+            errors.push(line);
+        }
+    }
+    errors
 }
 
 fn pending(unconfirmed: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {

@@ -1,4 +1,4 @@
-//! Containers, the node's health and its link, read from the store and the board: every answer
+//! Containers, the set owned by push and the link to CHaS, read from the store and the board: every answer
 //! comes from memory.
 
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use super::AgentNode;
 use crate::reconcile::{Clock, Known};
 use crate::runtime::UnmanagedContainer;
 use crate::view::{
-    ContainerView, ErrorView, FindError, Found, HealthView, LinkView, ManagedView, Moment,
-    PushSetView, UnmanagedView, find,
+    ContainerView, FindError, Found, LinkView, ManagedView, Moment, Naming, PushSetView,
+    UnmanagedView, find,
 };
 
 impl AgentNode {
@@ -42,9 +42,9 @@ impl AgentNode {
     }
 
     /// The container that a text names.
-    pub(super) fn find(&self, name: &str) -> Result<ContainerView, FindError> {
+    pub(super) fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError> {
         let desired = self.writer.store().desired();
-        Ok(match find(&desired, &self.unmanaged(), name)? {
+        Ok(match find(&desired, &self.unmanaged(), text, naming)? {
             Found::Managed(record) => ContainerView::Managed(Box::new(self.managed(&record))),
             Found::Unmanaged(view) => ContainerView::Unmanaged(view),
         })
@@ -103,47 +103,8 @@ impl AgentNode {
         }
     }
 
-    /// The node's health.
-    pub(super) fn health(&self) -> HealthView {
-        let reachability = self.board().reachability();
-        let statuses: Vec<_> = self
-            .managed_containers()
-            .map(|view| view.condition.status)
-            .collect();
-        let is_settled = |status: &Status| matches!(status, Status::Running | Status::Stopped);
-        let running = statuses.iter().filter(|&&status| status == Status::Running);
-        let unsettled = statuses.iter().filter(|status| !is_settled(status));
-        let store = self.writer.store();
-        let adoption = store.desired().adoption();
-        HealthView {
-            facts: self.monitor.snapshot(),
-            running: running.count(),
-            unsettled: unsettled.count(),
-            containerd: reachability.reachable,
-            containerd_since: reachability.since,
-            containerd_error: reachability.error,
-            writable: store.is_writable(),
-            rebuilding: adoption.is_some_and(|adoption| !adoption.is_new),
-            losses: store.losses().to_vec(),
-            errors: self.errors(),
-            link: self.link_view(),
-        }
-    }
-
-    fn errors(&self) -> Vec<ErrorView> {
-        let entries = self.journal.errors().into_iter();
-        let shown = entries.filter_map(|entry| {
-            Some(ErrorView {
-                at: entry.at,
-                reason: entry.event.reason?,
-                message: entry.event.text(),
-            })
-        });
-        shown.collect()
-    }
-
     /// The link to CHaS. `None`: none is configured.
-    fn link_view(&self) -> Option<LinkView> {
+    pub(super) fn link_view(&self) -> Option<LinkView> {
         let standing = self.contact.as_ref()?.status();
         let desired = self.writer.store().desired();
         let applied = desired.marks().applied_set();
@@ -153,11 +114,14 @@ impl AgentNode {
             reachable: standing.reachable,
             since: standing.since,
             error: standing.error,
+            failing_since: standing.failing_since,
+            refuses: standing.refuses,
             registered: standing.registered,
             identity_conflict: standing.identity_conflict,
             stale: standing.freshness.stale,
             age_s: standing.freshness.age_s,
             fault: standing.freshness.fault.map(|fault| fault.message),
+            fault_since: standing.fault_since,
             generation: applied.map(|applied| applied.version.generation),
             owned: desired.records().filter(is_owned).count(),
             pending_prune: unconfirmed

@@ -29,6 +29,8 @@ mod memory_runtime;
 #[path = "../../tests/support/script.rs"]
 mod script;
 
+mod health;
+
 use script::ScriptedRuntime;
 
 struct Agent {

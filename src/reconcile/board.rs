@@ -15,6 +15,9 @@ use tokio::time::Instant;
 use crate::lock::lock;
 use crate::runtime::{PullProgress, UnmanagedContainer};
 
+/// The error before the first look.
+const NOT_ASKED: &str = "not asked yet";
+
 /// Time since boot, from a clock that tests can stop: tokio's, from the moment the agent started.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -112,7 +115,7 @@ impl Board {
         let reachability = Reachability {
             reachable: false,
             since: SystemTime::now(),
-            error: Some("not asked yet".to_owned()),
+            error: Some(NOT_ASKED.to_owned()),
         };
         Self {
             known: Mutex::default(),
@@ -190,7 +193,9 @@ impl Board {
         let is_news = if error.is_none() {
             !now.reachable
         } else {
-            now.error.is_none()
+            now.error
+                .as_deref()
+                .is_none_or(|before| before == NOT_ASKED)
         };
         if is_news {
             now.since = SystemTime::now();

@@ -3,12 +3,12 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use state::desired::Record;
+use state::desired::{Record, RunState};
 use state::event::{Event, EventKind, EventSubject};
 use state::failure::Failure;
 use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
-use state::observed::Seen;
+use state::observed::{Exit, Seen};
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::{Kind, Reason};
 use state::status::Activity;
@@ -68,6 +68,30 @@ fn record_done(history: &mut History, step: &Step, now: BootTime) {
         Step::Launch => history.record_start(now),
         Step::Stop(_) | Step::Remove(_) => history.record_stop(),
         Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => {}
+    }
+}
+
+/// Whether the container is to end: an end is no fault of its own then.
+fn is_to_end(record: Option<&Record>) -> bool {
+    record.is_none_or(|record| {
+        record.run == RunState::Stopped || record.removing || record.restart_pending
+    })
+}
+
+/// The end of a container's process as an event, with the cause that its history gives it.
+fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &Step) -> Event {
+    let event = Event::from(EventKind::ContainerExited {
+        code: exit.code,
+        signal: exit.signal(),
+    });
+    let backoff = history.backoff.as_ref();
+    match (next, backoff.filter(|backoff| backoff.cause == Cause::Exit)) {
+        _ if is_asked_for => event.because(Reason::StopRequested),
+        (Step::Finish(finished), _) if finished.reason == Reason::Completed => {
+            event.because(Reason::Completed)
+        }
+        (_, Some(backoff)) => event.because(backoff.reason).saying(&backoff.message),
+        (_, None) => event.because(exit.reason()),
     }
 }
 
@@ -166,19 +190,20 @@ impl<R: Runtime> Reconciler<R> {
     /// Takes in a look, and decides on the next step.
     fn decide(&self, id: ContainerId, record: Option<&Record>, seen: Seen, now: BootTime) -> Step {
         let (next, ended, kills) = self.board.update(id, |known| {
-            let before = known.history.last_exit.clone();
+            // Two lost tasks in a row are told apart only by their number.
+            let ends = |history: &History| (history.last_exit.clone(), history.exits);
+            let before = ends(&known.history);
             let kills = record.map_or(0, |record| {
                 let delay = |exits| restart_delay(exits, self.draw);
                 known.history.record_observation(record, &seen, now, delay)
             });
             known.seen = seen;
-            let ended = known.history.last_exit.clone();
+            let after = ends(&known.history);
             let next = decide(id, record, &known.seen, &known.history, now).step;
-            (
-                next,
-                ended.filter(|exit| before.as_ref() != Some(exit)),
-                kills,
-            )
+            let is_news = before.0 != after.0 || before.1 < after.1;
+            let ended = after.0.filter(|_| is_news);
+            let ended = ended.map(|exit| exited(is_to_end(record), &exit, &known.history, &next));
+            (next, ended, kills)
         });
         if kills > 0 {
             let killed = Event::from(EventKind::MemoryKilled { kills });
@@ -187,10 +212,9 @@ impl<R: Runtime> Reconciler<R> {
             self.journal
                 .record(told.saying(Reason::OutOfMemory.remedy()));
         }
-        if let Some(exit) = ended {
-            let exited = Event::from(EventKind::ContainerExited { code: exit.code });
-            let about = exited.about(EventSubject::new(id, record));
-            self.journal.record(about.because(exit.reason()));
+        if let Some(exited) = ended {
+            self.journal
+                .record(exited.about(EventSubject::new(id, record)));
         }
         next
     }
@@ -293,7 +317,53 @@ fn reason_of(error: &StoreError) -> Reason {
 
 #[cfg(test)]
 mod tests {
+    use state::history::Backoff;
+
     use super::*;
+
+    #[test]
+    fn the_event_of_an_end_has_the_cause_that_the_history_gives_it() {
+        let exit = Exit {
+            code: 139,
+            at: std::time::SystemTime::UNIX_EPOCH,
+            out_of_memory: false,
+        };
+        let finish = |reason| {
+            Step::Finish(state::desired::Finished {
+                code: 139,
+                reason,
+                at_ms: 0,
+            })
+        };
+        let backoff = Backoff {
+            cause: Cause::Exit,
+            reason: Reason::CrashLoop,
+            message: "ended by signal 11, for the 5th time in a row".to_owned(),
+            retry_at: BootTime::default(),
+        };
+        let mut history = History::default();
+        history.backoff = Some(backoff);
+        for (history, step, reason) in [
+            (&history, Step::Settled, Reason::CrashLoop),
+            (
+                &history,
+                finish(Reason::RetriesExhausted),
+                Reason::CrashLoop,
+            ),
+            (&history, finish(Reason::Completed), Reason::Completed),
+            (&History::default(), Step::Settled, Reason::Signaled),
+        ] {
+            let event = exited(false, &exit, history, &step);
+            assert_eq!(event.reason, Some(reason));
+            let code = EventKind::ContainerExited {
+                code: 139,
+                signal: Some(11),
+            };
+            assert_eq!(event.kind, code);
+            let event = exited(true, &exit, history, &step);
+            assert_eq!(event.reason, Some(Reason::StopRequested));
+        }
+    }
 
     #[test]
     fn a_state_that_cannot_be_written_is_a_full_disk_or_a_broken_one() {

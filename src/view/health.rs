@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use state::reason::Reason;
+use state::alarm::{Alarm, Weight};
+use state::id::ContainerName;
+use state::status::{Condition, Status};
 
 use super::LinkView;
 use crate::monitor::NodeFacts;
@@ -14,8 +16,10 @@ pub(crate) struct HealthView {
     pub facts: NodeFacts,
     /// Managed containers that run.
     pub running: usize,
-    /// Managed containers that are neither running nor stopped.
+    /// Number of managed containers that are neither running nor stopped.
     pub unsettled: usize,
+    /// The worst few of those, the worst first.
+    pub worst: Vec<UnsettledView>,
     /// Whether containerd answers.
     pub containerd: bool,
     /// The time since which containerd answers, or does not.
@@ -29,36 +33,75 @@ pub(crate) struct HealthView {
     pub rebuilding: bool,
     /// Losses and damage of the stored state that the start found, in sentences.
     pub losses: Vec<String>,
+    /// The alarms that stand, the heaviest first.
+    pub alarms: Vec<AlarmView>,
     /// The last errors, oldest first.
     pub errors: Vec<ErrorView>,
     /// The link to CHaS. `None`: none is configured.
     pub link: Option<LinkView>,
 }
 
-/// An error of the last hours.
+/// A container that is neither running nor stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct UnsettledView {
+    /// The name.
+    pub name: ContainerName,
+    /// The status, and why.
+    pub condition: Condition,
+}
+
+impl UnsettledView {
+    /// The order of those that are named: what failed and stays so comes before what is under way.
+    #[must_use]
+    pub(crate) fn rank(&self) -> (u8, bool) {
+        let rank = match self.condition.status {
+            Status::Failed => 0,
+            Status::Restarting => 1,
+            Status::Stopping | Status::Removing => 2,
+            Status::Pending => 3,
+            Status::Pulling | Status::Creating | Status::Running | Status::Stopped => 4,
+        };
+        (rank, self.condition.reason.is_none())
+    }
+}
+
+/// An alarm that stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AlarmView {
+    /// The alarm.
+    pub alarm: Alarm,
+    /// The time since which it stands.
+    pub since: SystemTime,
+    /// The fault in a sentence.
+    pub message: String,
+}
+
+/// An error of the last hours: the newest of those with one code, of one container or of the node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorView {
     /// The time of the error.
     pub at: SystemTime,
-    /// The reason code.
-    pub reason: Reason,
+    /// The code: of a reason, or of an alarm.
+    pub code: &'static str,
     /// The error in a sentence, with the container's name in front.
     pub message: String,
+    /// The time of the first one.
+    pub first_at: SystemTime,
+    /// The number of them so far.
+    pub count: u64,
 }
 
 impl HealthView {
-    /// The health in a word. An unreachable CHaS is no fault of the node.
+    /// The health in a word: that of the heaviest alarm, and degraded while a container is not as
+    /// it should be. An unreachable CHaS is no fault of the node.
     #[must_use]
     pub(crate) fn status(&self) -> &'static str {
-        let conflicts = |link: &LinkView| link.identity_conflict;
-        let is_itself = !self.link.as_ref().is_some_and(conflicts);
-        let is_sound = self.writable && !self.rebuilding && is_itself;
-        if !self.containerd {
-            "unhealthy"
-        } else if is_sound && self.unsettled == 0 {
-            "healthy"
-        } else {
-            "degraded"
+        let heaviest = self.alarms.iter().map(|alarm| alarm.alarm.weight()).max();
+        match heaviest {
+            Some(Weight::Disabling) => "unhealthy",
+            Some(Weight::Degrading) => "degraded",
+            Some(Weight::Notice) | None if self.unsettled > 0 => "degraded",
+            Some(Weight::Notice) | None => "healthy",
         }
     }
 }

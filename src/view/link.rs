@@ -11,6 +11,11 @@ pub(crate) struct LinkView {
     pub since: SystemTime,
     /// The error of the last call that failed; `None` while calls succeed.
     pub error: Option<String>,
+    /// The time of the first failed call since one succeeded. `None`: the last one succeeded, or
+    /// none was made yet.
+    pub failing_since: Option<SystemTime>,
+    /// Whether CHaS refuses the node, which takes a person to change.
+    pub refuses: bool,
     /// Whether CHaS accepted the node's registration.
     pub registered: bool,
     /// Whether another node uses this node's id.
@@ -21,6 +26,8 @@ pub(crate) struct LinkView {
     pub age_s: Option<u64>,
     /// The error of the set that CHaS answered last, if that was invalid.
     pub fault: Option<String>,
+    /// The time since which it is so.
+    pub fault_since: Option<SystemTime>,
     /// The generation of the stored set.
     pub generation: Option<u64>,
     /// Containers that CHaS owns.

@@ -4,6 +4,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::alarm::Alarm;
 use crate::desired::Record;
 use crate::id::{ContainerId, ContainerName};
 use crate::plan::Step;
@@ -80,10 +81,12 @@ pub enum EventKind {
     },
     /// The reconciler made as many steps as one turn may have without settling the container.
     TurnExhausted,
-    /// A container's process ended by itself.
+    /// A container's process ended, by itself or since it was asked to.
     ContainerExited {
         /// The exit code.
         code: u32,
+        /// The signal that ended it, as far as the exit code tells.
+        signal: Option<u32>,
     },
     /// The kernel killed processes of a container for want of memory. A container whose first process
     /// is among them exits, too.
@@ -154,6 +157,16 @@ pub enum EventKind {
         /// The fault, in a word.
         code: &'static str,
     },
+    /// A state of the node began in which something does not work.
+    AlarmRaised {
+        /// The state.
+        alarm: Alarm,
+    },
+    /// The end of such a state.
+    AlarmCleared {
+        /// The state.
+        alarm: Alarm,
+    },
     /// A poll of CHaS ended.
     PollEnded {
         /// The result, in a word of a closed set.
@@ -193,6 +206,8 @@ impl EventKind {
             Self::SetApplied { .. } => "set_applied",
             Self::SetUnconfirmed { .. } => "set_unconfirmed",
             Self::SetRejected { .. } => "set_rejected",
+            Self::AlarmRaised { .. } => "alarm_raised",
+            Self::AlarmCleared { .. } => "alarm_cleared",
             Self::PollEnded { .. } => "poll_ended",
             Self::ReportEnded { .. } => "report_ended",
         }
@@ -251,18 +266,48 @@ impl Event {
         }
     }
 
-    /// An error for a person to read, with its code: a step, a rebuild or a sweep that failed, or a
-    /// state that was lost.
+    /// The code of an error that a person should read: a step, a rebuild or a sweep that failed, an
+    /// end that was not meant so, a state that was lost, an alarm. `None`: the fact is no error.
     #[must_use]
-    pub const fn is_error(&self) -> bool {
-        self.reason.is_some()
-            && matches!(
-                self.kind,
-                EventKind::StepFailed { .. }
-                    | EventKind::StateRebuilt
-                    | EventKind::RebuildFailed
-                    | EventKind::SweepFailed
-            )
+    pub fn error_code(&self) -> Option<&'static str> {
+        let reason = self.reason.map(Reason::as_str);
+        match &self.kind {
+            EventKind::StepFailed { .. }
+            | EventKind::StateRebuilt
+            | EventKind::RebuildFailed
+            | EventKind::SweepFailed
+            | EventKind::MemoryKilled { .. } => reason,
+            EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
+            EventKind::AlarmRaised { alarm } => Some(alarm.as_str()),
+            EventKind::RuntimeLost => Some(Alarm::ContainerdUnreachable.as_str()),
+            EventKind::IdentityConflict => Some(Alarm::IdentityConflict.as_str()),
+            EventKind::SetRejected { .. } => Some(Alarm::SetRejected.as_str()),
+            EventKind::StepFinished { .. }
+            | EventKind::StepDeferred { .. }
+            | EventKind::TurnExhausted
+            | EventKind::ContainerRestarted
+            | EventKind::ImagePulled { .. }
+            | EventKind::RuntimeReached
+            | EventKind::LeftoversSwept { .. }
+            | EventKind::StoreWritten { .. }
+            | EventKind::NodeRegistered { .. }
+            | EventKind::LinkReached
+            | EventKind::LinkLost
+            | EventKind::SetApplied { .. }
+            | EventKind::SetUnconfirmed { .. }
+            | EventKind::AlarmCleared { .. }
+            | EventKind::PollEnded { .. }
+            | EventKind::ReportEnded { .. } => None,
+        }
+    }
+
+    /// Whether the end of a container is as it was meant: it did its work, or was asked to stop.
+    #[must_use]
+    pub fn is_harmless_end(&self) -> bool {
+        matches!(
+            self.reason,
+            None | Some(Reason::Completed | Reason::StopRequested | Reason::ExitedCleanly)
+        )
     }
 
     /// The sentence, with the container's name in front.
@@ -289,14 +334,34 @@ mod tests {
         };
         let (web, id) = (record("web", 1), ContainerId::from_bits(0xabc));
         let event = Event::from(failed).saying("no such tag");
-        assert!(!event.is_error());
+        assert_eq!(event.error_code(), None);
         let event = event.because(Reason::ImageNotFound);
-        assert!(event.is_error());
+        assert_eq!(event.error_code(), Some("ImageNotFound"));
         assert_eq!(event.text(), "no such tag");
         let of_web = event.clone().about(EventSubject::new(web.id, Some(&web)));
         assert_eq!(of_web.text(), "web: no such tag");
         let of_leftover = event.about(EventSubject::new(id, None));
         assert_eq!(of_leftover.text(), "000000000abc: no such tag");
+    }
+
+    #[test]
+    fn an_end_is_an_error_unless_it_was_meant_so() {
+        let ended = |reason| {
+            let exited = EventKind::ContainerExited {
+                code: 1,
+                signal: None,
+            };
+            Event::from(exited).because(reason).error_code()
+        };
+        assert_eq!(ended(Reason::CrashLoop), Some("CrashLoop"));
+        assert_eq!(ended(Reason::OutOfMemory), Some("OutOfMemory"));
+        for meant in [
+            Reason::Completed,
+            Reason::StopRequested,
+            Reason::ExitedCleanly,
+        ] {
+            assert_eq!(ended(meant), None, "{meant}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@
     )
 )]
 
+pub mod alarm;
 pub mod assign;
 pub mod desired;
 pub mod digest;

@@ -63,13 +63,19 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "reconcile",
         &["backoff", "cause", "journal", "lock", "runtime", "writer"],
     ),
-    ("writer", &["journal", "lock", "metrics"]),
+    ("writer", &["cause", "journal", "lock", "metrics"]),
     (
         "runtime",
-        &["backoff", "lock", "logs", "network", "oci", "registry"],
+        &[
+            "backoff", "journal", "lock", "logs", "network", "oci", "registry",
+        ],
     ),
-    ("network", &["cause", "lock"]),
-    ("registry", &["backoff", "cause", "lock", "lookup"]),
+    ("network", &["cause", "journal", "lock"]),
+    (
+        "registry",
+        &["backoff", "cause", "journal", "lock", "lookup"],
+    ),
+    ("logs", &["journal"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

@@ -247,7 +247,7 @@ async fn what_is_not_ours_is_shown_and_never_touched() {
     let node = Fake::with(views).beside("k8s-1", "pause");
     for path in [
         "/containers/k8s-1",
-        "/containers/k8s",
+        "/containers/k8s-",
         "/containers/k8s-1?wait=applied",
     ] {
         let answer = get(&node, path).await;

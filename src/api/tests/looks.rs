@@ -35,9 +35,20 @@ async fn a_container_is_found_by_name_id_and_unique_prefix() {
         "db"
     );
     assert_eq!(
-        get(&node, "/containers/000").await.json()["name"],
+        get(&node, "/containers/0000").await.json()["name"],
         "0abc00000002"
     );
+    problem(&get(&node, "/containers/000").await, 404, "000");
+    // A name comes before the beginning of an id, and before an unmanaged container's id.
+    let node = Fake::with(vec![
+        view(&named("0abc", 1), Status::Running),
+        view(&named("db", 0xabc_0000_0002), Status::Failed),
+    ])
+    .beside("db", "pause");
+    for (asked, found) in [("0abc", "000000000001"), ("db", "0abc00000002")] {
+        let shown = get(&node, &format!("/containers/{asked}")).await.json();
+        assert_eq!(shown["id"], found, "{asked}");
+    }
     let node = Fake::new(vec![
         view(&named("web", 0xabc_0000_0001), Status::Running),
         view(&named("db", 0xabc_0000_0002), Status::Failed),
@@ -45,6 +56,45 @@ async fn a_container_is_found_by_name_id_and_unique_prefix() {
     problem(&get(&node, "/containers/0abc").await, 400, "several");
     problem(&get(&node, "/containers/ffff").await, 404, "ffff");
     problem(&get(&node, "/containers/%ff").await, 400, "UTF-8");
+}
+
+#[tokio::test]
+async fn a_call_that_changes_something_names_its_container_exactly() {
+    let views = vec![
+        view(&named("keep-me", 0xdb00_0000_0001), Status::Running),
+        view(&named("db000000000f", 2), Status::Running),
+        view(&named("twin", 0xdb00_0000_000f), Status::Running),
+    ];
+    let node = Fake::with(views).beside("k8s-1", "pause");
+    let calls = [
+        ("DELETE", ""),
+        ("POST", "/stop"),
+        ("POST", "/start"),
+        ("POST", "/restart"),
+    ];
+    for (method, call) in calls {
+        for (text, status, says) in [
+            ("db", 404, "the name or the id \"db\""),
+            ("db0000000001", 202, ""),
+            ("keep-me", 202, ""),
+            ("db000000000", 404, "\"db000000000\""),
+            ("db0000000001%20", 404, "db0000000001 "),
+            ("DB0000000001", 404, "DB0000000001"),
+            ("00000000000", 404, "000000000002 (db000000000f)"),
+            ("db000000000f", 409, "say twin or 000000000002"),
+            ("000000000002", 202, ""),
+            ("k8s-1", 409, "not managed"),
+            ("k8s-", 404, "k8s-1"),
+        ] {
+            let path = format!("/containers/{text}{call}");
+            let answer = ask(&node, method, &path, Body::empty()).await;
+            assert_eq!(answer.status, status, "{method} {path}: {}", answer.text);
+            if status > 202 {
+                problem(&answer, status, says);
+            }
+        }
+    }
+    assert_eq!(node.ordered.lock().unwrap().len(), calls.len() * 3);
 }
 
 #[tokio::test]
@@ -184,7 +234,16 @@ async fn health_has_the_specifications_fields_and_readiness_follows_containerd()
     let health = get(&node, "/health").await.json();
     assert_eq!(
         (&health["status"], &health["resources"]["container_count"]),
-        (&json!("healthy"), &json!(3))
+        (&json!("degraded"), &json!(3))
+    );
+    let worst = json!([{"name": "db", "status": "failed", "reason": "ImageNotFound", "message": "no such tag"}]);
+    assert_eq!(
+        (&health["unsettled"], &health["unsettled_containers"]),
+        (&json!(1), &worst)
+    );
+    assert_eq!(
+        (&health["alarms"], &health["errors"][0]["count"]),
+        (&json!([]), &json!(7))
     );
     for field in [
         "cpu_usage",
@@ -209,7 +268,14 @@ async fn health_has_the_specifications_fields_and_readiness_follows_containerd()
         containerd: false,
         ..Fake::with(Vec::new())
     });
-    assert_eq!(get(&away, "/health").await.json()["status"], "unhealthy");
+    let health = get(&away, "/health").await.json();
+    assert_eq!(health["status"], "unhealthy");
+    let alarm = json!({
+        "name": "ContainerdUnreachable", "since": "1970-01-01T00:00:00.000Z", "message": "connection refused",
+        "meaning": "containerd is unreachable; no container can be looked at, started or stopped.",
+        "remedy": "start containerd, and read its log", "health": "unhealthy",
+    });
+    assert_eq!(health["alarms"], json!([alarm]));
     assert_eq!(
         (
             get(&away, "/readyz").await.status,

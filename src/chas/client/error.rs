@@ -43,6 +43,20 @@ impl ChasErrorKind {
         matches!(self, Self::Unreachable | Self::TlsRejected)
     }
 
+    /// Whether it takes a person to change this: the node's credentials, or what stands at the
+    /// address of CHaS.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        match self {
+            Self::TlsRejected
+            | Self::Unauthorized
+            | Self::IdentityConflict
+            | Self::Refused
+            | Self::InvalidResponse => true,
+            Self::Unreachable | Self::NodeUnknown | Self::NotOffered => false,
+        }
+    }
+
     /// The word for this kind in metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

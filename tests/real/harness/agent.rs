@@ -337,7 +337,7 @@ impl Agent {
         }
     }
 
-    /// A container has this name. `c`, say, may be the beginning of another one's id, too.
+    /// A container has this name. `cafe`, say, may be the beginning of another one's id, too.
     async fn has(&self, name: &str) -> bool {
         let (status, view) = self.get(&format!("/containers/{name}")).await;
         status != 404 && view["name"] == name

@@ -1,0 +1,138 @@
+//! The node's health, from memory: the alarms that the journal keeps and those that follow from the
+//! board, the store and the link, and the containers that are not as they should be.
+
+use std::time::{Duration, SystemTime};
+
+use state::alarm::Alarm;
+use state::status::Status;
+
+use super::AgentNode;
+use crate::view::{AlarmView, ErrorView, HealthView, LinkView, UnsettledView};
+
+/// Containers that are named as the worst ones.
+const WORST_MAX: usize = 5;
+/// A time before this agent was written, 2026-01-01, by seconds since 1970: no clock that is set
+/// shows it.
+const BEFORE_THIS_AGENT: Duration = Duration::from_secs(1_767_225_600);
+
+impl AgentNode {
+    /// The node's health.
+    pub(super) fn health(&self) -> HealthView {
+        let reachability = self.board().reachability();
+        let views: Vec<_> = self.managed_containers().collect();
+        let running = views
+            .iter()
+            .filter(|view| view.condition.status == Status::Running);
+        let running = running.count();
+        let is_settled = |status| matches!(status, Status::Running | Status::Stopped);
+        let unsettled = views
+            .into_iter()
+            .filter(|view| !is_settled(view.condition.status));
+        let mut worst: Vec<_> = unsettled
+            .map(|view| UnsettledView {
+                name: view.record.name.clone(),
+                condition: view.condition,
+            })
+            .collect();
+        let unsettled = worst.len();
+        worst.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
+        worst.truncate(WORST_MAX);
+        let store = self.writer.store();
+        let adoption = store.desired().adoption();
+        let mut health = HealthView {
+            facts: self.monitor.snapshot(),
+            running,
+            unsettled,
+            worst,
+            containerd: reachability.reachable,
+            containerd_since: reachability.since,
+            containerd_error: reachability.error,
+            writable: store.is_writable(),
+            rebuilding: adoption.is_some_and(|adoption| !adoption.is_new),
+            losses: store.losses().to_vec(),
+            alarms: Vec::new(),
+            errors: self.errors(),
+            link: self.link_view(),
+        };
+        health.alarms = self.alarms(&health);
+        health
+    }
+
+    /// The alarms that stand, the heaviest first.
+    fn alarms(&self, health: &HealthView) -> Vec<AlarmView> {
+        let kept = self.journal.alarms().into_iter().map(|kept| AlarmView {
+            alarm: kept.alarm,
+            since: kept.since,
+            message: kept.message,
+        });
+        let mut alarms: Vec<_> = kept.chain(self.own_alarms(health)).collect();
+        alarms.extend(health.link.iter().flat_map(of_link));
+        alarms.sort_by_key(|alarm| std::cmp::Reverse(alarm.alarm.weight()));
+        alarms
+    }
+
+    fn own_alarms(&self, health: &HealthView) -> Vec<AlarmView> {
+        let mut alarms = Vec::new();
+        let mut raise = |alarm, since, message: String| {
+            alarms.push(AlarmView {
+                alarm,
+                since,
+                message,
+            });
+        };
+        if !health.containerd {
+            let error = health.containerd_error.clone().unwrap_or_default();
+            raise(Alarm::ContainerdUnreachable, health.containerd_since, error);
+        }
+        if health.rebuilding {
+            let message = "the records in the containers' labels are not read yet".to_owned();
+            raise(Alarm::StateRebuilding, self.started, message);
+        }
+        let now = SystemTime::now();
+        if now < SystemTime::UNIX_EPOCH + BEFORE_THIS_AGENT {
+            let message = format!("it shows {}", humantime::format_rfc3339_seconds(now));
+            raise(Alarm::ClockUnset, self.started, message);
+        }
+        alarms
+    }
+
+    fn errors(&self) -> Vec<ErrorView> {
+        let entries = self.journal.errors().into_iter();
+        let shown = entries.map(|error| ErrorView {
+            at: error.last.at,
+            code: error.code,
+            message: error.last.event.text(),
+            first_at: error.first_at,
+            count: error.count,
+        });
+        shown.collect()
+    }
+}
+
+/// The alarms about the link to CHaS.
+fn of_link(link: &LinkView) -> Vec<AlarmView> {
+    let mut alarms = Vec::new();
+    let mut raise = |alarm, since: Option<SystemTime>, message: String| {
+        alarms.push(AlarmView {
+            alarm,
+            since: since.unwrap_or(link.since),
+            message,
+        });
+    };
+    let error = || link.error.clone().unwrap_or_default();
+    if link.identity_conflict {
+        raise(Alarm::IdentityConflict, link.failing_since, error());
+    } else if link.refuses {
+        raise(Alarm::ChasRefuses, link.failing_since, error());
+    } else if !link.reachable && link.failing_since.is_some() {
+        raise(Alarm::ChasUnreachable, link.failing_since, error());
+    }
+    if let Some(fault) = &link.fault {
+        raise(Alarm::SetRejected, link.fault_since, fault.clone());
+    }
+    if !link.pending_prune.is_empty() {
+        let names = link.pending_prune.join(" ");
+        raise(Alarm::SetUnconfirmed, None, names);
+    }
+    alarms
+}

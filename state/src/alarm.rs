@@ -1,0 +1,123 @@
+//! Alarms: states of the node in which something does not work, or needs a person. A closed set,
+//! each with its weight, its meaning and its remedy.
+//!
+//! A room that notices such a state, or its end, tells the agent's journal, which keeps it, logs
+//! it, counts it and shows it in `/health`. A new alarm is a row of the table here, and a call of
+//! `Journal::set_alarm` where the state is noticed; nothing else is to be written.
+
+use serde::{Serialize, Serializer};
+
+/// The consequence of an alarm for the node's health, lightest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Weight {
+    /// The node is healthy; a person should know.
+    Notice,
+    /// The node is degraded: a part of its work is not done.
+    Degrading,
+    /// The node is unhealthy: no container can be started or looked after.
+    Disabling,
+}
+
+macro_rules! alarms {
+    ($($(#[doc = $doc:literal])+ $name:ident: $weight:ident, $remedy:literal;)+) => {
+        /// Alarm: a state of the node in which something does not work. Programs match on its code,
+        /// which never changes meaning.
+        ///
+        /// | code | meaning | remedy | weight |
+        /// |---|---|---|---|
+        $(#[doc = concat!("| `", stringify!($name), "` |", $($doc,)+ " | ", $remedy, " | ", stringify!($weight), " |")])+
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Alarm { $($(#[doc = $doc])+ $name,)+ }
+
+        impl Alarm {
+            /// Every alarm, in the order of the table in the documentation.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)+];
+
+            /// The code as it appears in JSON, in logs and in metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => stringify!($name),)+ }
+            }
+
+            /// The code's meaning, in a sentence.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$name => concat!($($doc,)+).trim_ascii(),)+ }
+            }
+
+            /// The remedy, for a person: a phrase without a full stop.
+            #[must_use]
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$name => $remedy,)+ }
+            }
+
+            /// The consequence for the node's health.
+            #[must_use]
+            pub const fn weight(self) -> Weight {
+                match self { $(Self::$name => Weight::$weight,)+ }
+            }
+        }
+    };
+}
+
+alarms! {
+    /// containerd is unreachable; no container can be looked at, started or stopped.
+    ContainerdUnreachable: Disabling, "start containerd, and read its log";
+    /// The network for containers cannot be set up; nothing is started or looked at until it is.
+    NetworkNotReady: Disabling, "read the message; it names the interface, the rule or the program that is in the way";
+    /// Changes cannot be stored; every deploy is refused.
+    StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
+    /// The stored state was damaged, and is being rebuilt from what containerd holds.
+    StateRebuilding: Degrading, "nothing to do while containerd answers; find what damaged the files";
+    /// Leftovers of containers cannot be removed.
+    SweepFailing: Degrading, "read the message; something else holds or protects what it names";
+    /// Another node uses this node's id; nothing from CHaS is applied.
+    IdentityConflict: Degrading, "give this node another node.id";
+    /// CHaS refuses this node's calls.
+    ChasRefuses: Degrading, "correct the node's token or certificates, or api.chas_url; the message is CHaS's own";
+    /// CHaS does not answer; containers run on, and what was asked last stays in force.
+    ChasUnreachable: Notice, "check api.chas_url, and the way to it; the node itself is well";
+    /// The set that CHaS answers is not valid; the one before stays in force.
+    SetRejected: Degrading, "correct the set in CHaS; the message says what is wrong with it";
+    /// A part of the set from CHaS waits for a confirmation.
+    SetUnconfirmed: Notice, "if it is meant so: chas-node-agent confirm";
+    /// The node's clock is not set: it shows a time before this agent was built.
+    ClockUnset: Degrading, "set the clock, or start its time service; certificates cannot be checked until then";
+}
+
+impl std::fmt::Display for Alarm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Serialize for Alarm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_alarms_mean_or_ask_for_the_same_and_each_is_a_row_of_a_table() {
+        for text in [Alarm::as_str, Alarm::meaning, Alarm::remedy] {
+            let all: BTreeSet<_> = Alarm::ALL.iter().map(|&alarm| text(alarm)).collect();
+            assert_eq!(all.len(), Alarm::ALL.len());
+        }
+        for &alarm in Alarm::ALL {
+            assert!(
+                alarm.meaning().ends_with('.') && !alarm.remedy().ends_with('.'),
+                "{alarm}"
+            );
+            assert!(
+                !alarm.meaning().contains('|') && !alarm.remedy().contains('|'),
+                "{alarm}"
+            );
+        }
+    }
+}
