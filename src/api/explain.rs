@@ -133,6 +133,7 @@ fn instance(
 ) -> Value {
     let (task, pid, since, ended) = match &found.task {
         Task::Absent => ("none", None, None, None),
+        Task::Unresponsive => ("unknown", None, None, None),
         Task::Created { pid } => ("created", Some(*pid), None, None),
         Task::Running { pid, since } => ("running", Some(*pid), since.map(wall), None),
         Task::Stopped(ended) => ("stopped", None, None, Some(exit(history.known_exit(ended)))),

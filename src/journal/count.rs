@@ -26,6 +26,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         | EventKind::ContainerExited { .. }
         | EventKind::AlarmRaised { .. }
         | EventKind::AlarmCleared { .. }
+        | EventKind::ShimUnresponsive
         | EventKind::RuntimeReached
         | EventKind::RuntimeLost
         | EventKind::StateRebuilt

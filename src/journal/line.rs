@@ -22,6 +22,7 @@ pub(super) fn write(event: &Event) {
             let message = error;
             warn!(%container, kills, %message, "process killed for memory");
         }
+        EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::ImagePulled {
             received_bytes,

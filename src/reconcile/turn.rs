@@ -95,6 +95,22 @@ fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &Step) -> Ev
     }
 }
 
+/// The facts that a look brought to light, in the order in which they happened.
+fn news(kills: u64, is_newly_unresponsive: bool, exited: Option<Event>) -> Vec<Event> {
+    let killed = (kills > 0).then(|| {
+        let killed = Event::from(EventKind::MemoryKilled { kills });
+        let reason = Reason::OutOfMemory;
+        killed.because(reason).saying(reason.remedy())
+    });
+    let unresponsive = is_newly_unresponsive.then(|| {
+        let reason = Reason::ShimUnresponsive;
+        let unresponsive = Event::from(EventKind::ShimUnresponsive).because(reason);
+        unresponsive.saying(reason.meaning())
+    });
+    let facts = [killed, unresponsive, exited].into_iter();
+    facts.flatten().collect()
+}
+
 /// The consequence of a step.
 enum After {
     /// Another look.
@@ -189,10 +205,11 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Takes in a look, and decides on the next step.
     fn decide(&self, id: ContainerId, record: Option<&Record>, seen: Seen, now: BootTime) -> Step {
-        let (next, ended, kills) = self.board.update(id, |known| {
+        let (next, news) = self.board.update(id, |known| {
             // Two lost tasks in a row are told apart only by their number.
             let ends = |history: &History| (history.last_exit.clone(), history.exits);
             let before = ends(&known.history);
+            let was_unresponsive = known.seen.is_unresponsive();
             let kills = record.map_or(0, |record| {
                 let delay = |exits| restart_delay(exits, self.draw);
                 known.history.record_observation(record, &seen, now, delay)
@@ -202,19 +219,13 @@ impl<R: Runtime> Reconciler<R> {
             let next = decide(id, record, &known.seen, &known.history, now).step;
             let is_news = before.0 != after.0 || before.1 < after.1;
             let ended = after.0.filter(|_| is_news);
-            let ended = ended.map(|exit| exited(is_to_end(record), &exit, &known.history, &next));
-            (next, ended, kills)
+            let exited = ended.map(|exit| exited(is_to_end(record), &exit, &known.history, &next));
+            let is_newly_unresponsive = known.seen.is_unresponsive() && !was_unresponsive;
+            (next, news(kills, is_newly_unresponsive, exited))
         });
-        if kills > 0 {
-            let killed = Event::from(EventKind::MemoryKilled { kills });
-            let about = killed.about(EventSubject::new(id, record));
-            let told = about.because(Reason::OutOfMemory);
-            self.journal
-                .record(told.saying(Reason::OutOfMemory.remedy()));
-        }
-        if let Some(exited) = ended {
-            self.journal
-                .record(exited.about(EventSubject::new(id, record)));
+        for event in news {
+            let subject = EventSubject::new(id, record);
+            self.journal.record(event.about(subject));
         }
         next
     }

@@ -129,7 +129,8 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Instances without a container that the last listing found. Each is answered once.
     fn take_orphans(&self) -> Vec<InstanceName>;
 
-    /// Instances of which only an OS process is left, apart from the `wanted` ones.
+    /// Instances of which only OS processes are left, or what those made on the host, apart from the
+    /// `wanted` ones.
     fn lost(
         &self,
         wanted: &BTreeSet<InstanceName>,

@@ -124,7 +124,8 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         let named = wanted.records.iter().map(Record::instance).collect();
         let mut lost = self.engine.lost(&named).await?;
         lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
-        self.remove_each(lost, "lost shim of", swept).await
+        self.remove_each(lost, "what a lost shim left of", swept)
+            .await
     }
 
     /// Removes images that nothing needs.

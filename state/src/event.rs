@@ -94,6 +94,8 @@ pub enum EventKind {
         /// The number of processes, since the look before.
         kills: u64,
     },
+    /// The shim of a container does not answer.
+    ShimUnresponsive,
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
     /// A pull ended.
@@ -190,6 +192,7 @@ impl EventKind {
             Self::TurnExhausted => "turn_exhausted",
             Self::ContainerExited { .. } => "container_exited",
             Self::MemoryKilled { .. } => "memory_killed",
+            Self::ShimUnresponsive => "shim_unresponsive",
             Self::ContainerRestarted => "container_restarted",
             Self::ImagePulled { .. } => "image_pulled",
             Self::RuntimeReached => "runtime_reached",
@@ -267,7 +270,7 @@ impl Event {
     }
 
     /// The code of an error that a person should read: a step, a rebuild or a sweep that failed, an
-    /// end that was not meant so, a state that was lost, an alarm. `None`: the fact is no error.
+    /// end that was not meant so, a shim that does not answer, a state that was lost, an alarm. `None`: the fact is no error.
     #[must_use]
     pub fn error_code(&self) -> Option<&'static str> {
         let reason = self.reason.map(Reason::as_str);
@@ -276,6 +279,7 @@ impl Event {
             | EventKind::StateRebuilt
             | EventKind::RebuildFailed
             | EventKind::SweepFailed
+            | EventKind::ShimUnresponsive
             | EventKind::MemoryKilled { .. } => reason,
             EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
             EventKind::AlarmRaised { alarm } => Some(alarm.as_str()),

@@ -164,7 +164,8 @@ impl History {
             Some(Task::Absent) | None if self.started.is_some() => {
                 self.record_exit(record, Exit::LOST, now, delay);
             }
-            Some(Task::Stopped(_) | Task::Created { .. } | Task::Absent) | None => {}
+            Some(Task::Stopped(_) | Task::Created { .. } | Task::Unresponsive | Task::Absent)
+            | None => {}
         }
         self.memory_kills.total - killed_before
     }

@@ -26,6 +26,13 @@ impl Seen {
             .map_or(&Task::Absent, |instance| &instance.task)
     }
 
+    /// Whether the shim of any generation does not answer.
+    #[must_use]
+    pub fn is_unresponsive(&self) -> bool {
+        let mut instances = self.instances.values();
+        instances.any(|instance| instance.task == Task::Unresponsive)
+    }
+
     /// The newest generation that runs.
     #[must_use]
     pub fn running_generation(&self) -> Option<u64> {
@@ -78,6 +85,8 @@ pub enum Task {
     },
     /// Task whose process has ended.
     Stopped(Exit),
+    /// Task whose shim does not answer: whether its process runs cannot be told.
+    Unresponsive,
 }
 
 /// End of a task.

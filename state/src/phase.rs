@@ -77,6 +77,9 @@ pub enum Stage {
     RestartRequested,
     /// The container runs.
     Running,
+    /// The container is to run, and its shim does not answer: whether it runs cannot be told. Nothing
+    /// that may run is ended for that.
+    Unresponsive,
     /// The container is created and waits to be started.
     Created,
     /// The container ended, and its restart policy leaves it so: that is to be stored.
@@ -112,9 +115,12 @@ impl Phase {
     #[must_use]
     pub const fn is_settled(&self) -> bool {
         match self.stage {
-            Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
-                true
-            }
+            Stage::Gone
+            | Stage::Stopped
+            | Stage::Finished
+            | Stage::Cordoned
+            | Stage::Unresponsive
+            | Stage::Running => true,
             Stage::Leftover(_)
             | Stage::Removing(_)
             | Stage::Removed
@@ -129,11 +135,11 @@ impl Phase {
         }
     }
 
-    /// Whether the container is as it was asked for. A container that waits for the end of a cordon
-    /// is settled, and not as asked.
+    /// Whether the container is as it was asked for. A container that waits for the end of a cordon,
+    /// or whose shim does not answer, is settled, and not as asked.
     #[must_use]
     pub const fn is_as_asked(&self) -> bool {
-        self.is_settled() && !matches!(self.stage, Stage::Cordoned)
+        self.is_settled() && !matches!(self.stage, Stage::Cordoned | Stage::Unresponsive)
     }
 
     /// The kind of backoff that holds the next step back.
@@ -152,6 +158,7 @@ impl Phase {
             | Stage::Cordoned
             | Stage::Replacing(_)
             | Stage::RestartRequested
+            | Stage::Unresponsive
             | Stage::Running
             | Stage::Ended(_) => Cause::End,
         }
@@ -189,7 +196,9 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
     }
     match seen.task(record.generation) {
         // A task that ended by itself is deleted too: it holds a shim, and its end is stored.
-        Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) => Stage::Stopping,
+        Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => {
+            Stage::Stopping
+        }
         Task::Absent => at_rest,
     }
 }
@@ -204,8 +213,11 @@ fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
         return Stage::Replacing(obsolete);
     }
     let ended = match task {
-        Task::Running { .. } if record.restart_pending => return Stage::RestartRequested,
+        Task::Running { .. } | Task::Unresponsive if record.restart_pending => {
+            return Stage::RestartRequested;
+        }
         Task::Running { .. } => return Stage::Running,
+        Task::Unresponsive => return Stage::Unresponsive,
         Task::Created { .. } => return Stage::Created,
         Task::Stopped(exit) => Some(history.known_exit(exit)),
         Task::Absent => history.ended.as_ref(),

@@ -98,9 +98,12 @@ pub fn decide(
 fn step(phase: &Phase, record: Option<&Record>) -> Step {
     let stop = || record.map_or(Step::Settled, |record| Step::Stop(record.instance()));
     match &phase.stage {
-        Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
-            Step::Settled
-        }
+        Stage::Gone
+        | Stage::Stopped
+        | Stage::Finished
+        | Stage::Cordoned
+        | Stage::Unresponsive
+        | Stage::Running => Step::Settled,
         Stage::Leftover(instance)
         | Stage::Removing(instance)
         | Stage::Retiring(instance)
@@ -152,6 +155,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
             "the container is as desired"
         }
+        Stage::Unresponsive => "its shim does not answer, and what may run is left alone",
         Stage::Leftover(_) => "no record asks for it (any more)",
         Stage::Removing(_) => "the container is to be removed",
         Stage::Removed => "nothing of the container is left",
@@ -175,7 +179,7 @@ fn why_due(record: &Record, seen: &Seen) -> String {
                 "the process ended with exit code {code}, and its restart policy starts it again"
             )
         }
-        Task::Absent | Task::Created { .. } | Task::Running { .. } => {
+        Task::Absent | Task::Created { .. } | Task::Running { .. } | Task::Unresponsive => {
             format!("generation {} is to run", record.generation)
         }
     }

@@ -163,6 +163,8 @@ reasons! {
     ProcessStuck: End, "look for a lost disk or network file system, or a frozen control group; else reboot";
     /// The container's snapshot, containerd record or logs could not be removed.
     RemoveFailed: End, "read the message; something else holds or protects them";
+    /// The container's shim does not answer containerd, so whether the container runs cannot be told.
+    ShimUnresponsive: End, "look for what holds up its containerd-shim-runc-v2 (stopped, swapped out, a hanging runc below it); to stop or remove the container ends the shim, and what it runs, in the end";
     /// The container's process ended with an error.
     Exited: Exit, "read the container's log";
     /// The container's process ended without an error, but is to run always.

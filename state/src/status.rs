@@ -232,6 +232,11 @@ pub fn remedy(reason: Reason, history: &History) -> String {
 }
 
 fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Condition {
+    if phase.stage == Stage::Unresponsive && activity.is_none() {
+        // It was started, and nothing tells that it has ended.
+        let reason = Reason::ShimUnresponsive;
+        return Condition::because(Status::Running, reason, reason.meaning());
+    }
     let cause = history.backoff.as_ref().map(|backoff| backoff.cause);
     match (activity, cause) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),

@@ -30,6 +30,9 @@ mod disk;
 mod inside;
 
 #[cfg(test)]
+mod killed_shims;
+
+#[cfg(test)]
 mod lifecycle;
 
 #[cfg(test)]
@@ -61,6 +64,9 @@ mod state;
 
 #[cfg(test)]
 mod testbed;
+
+#[cfg(test)]
+mod unresponsive;
 
 #[cfg(test)]
 mod upgrade;

@@ -23,7 +23,11 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 6] = [
+const UNINDUCED: [(Reason, &str); 7] = [
+    (
+        Reason::ShimUnresponsive,
+        "of shims that are stopped: unresponsive.rs",
+    ),
     (
         Reason::MemoryLimitTooSmall,
         "needs a runc that takes more than the 6 MiB that may be asked for: runc's text, in runc.rs",

@@ -5,22 +5,26 @@
 //! created before snapshot and task, and deleted after them. So a look at the containers finds
 //! whatever a crash leaves.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 
 use state::id::InstanceName;
+use tokio::time::Instant;
 
 use super::config::ContainerdConfig;
 use super::image::Images;
 use super::rpc::client::ContainerdClient;
 use super::rpc::tasks::TaskCalls;
 use super::shim::lost::Shims;
+use super::shim::remains::Remains;
 use crate::oci::host::Host;
 
 mod launch;
 mod observe;
 mod orphans;
 mod stop;
+mod unresponsive;
 mod user_lookup;
 
 /// Instances in one containerd namespace, with the images that they need.
@@ -32,8 +36,11 @@ pub(super) struct Instances {
     host: Host,
     tasks: TaskCalls,
     shims: Shims,
+    remains: Remains,
     /// Instances without a container, as the last listing found them.
     orphans: Mutex<Vec<InstanceName>>,
+    /// Instances whose shim does not answer, and since when as far as looks have told.
+    silent: Mutex<BTreeMap<InstanceName, Instant>>,
 }
 
 impl Instances {
@@ -53,11 +60,13 @@ impl Instances {
                 socket: config.socket.clone(),
                 program: config.oci_runtime.shim.clone(),
             },
+            remains: Remains::of(&config.namespace, &config.socket),
             config,
             client,
             images,
             host: Host::read()?,
             orphans: Mutex::default(),
+            silent: Mutex::default(),
         })
     }
 

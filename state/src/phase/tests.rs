@@ -61,6 +61,10 @@ fn running() -> Task {
     RUNNING
 }
 
+fn unresponsive() -> Task {
+    Task::Unresponsive
+}
+
 fn created() -> Task {
     CREATED
 }
@@ -100,6 +104,12 @@ fn table() -> Vec<Row> {
         row(|r| r.generation = 2, &[(1, running)], Stage::Replacing(name(1)), ("remove", "generation 2 takes its place"), Status::Pending, TO_DO),
         row(|r| r.generation = 2, &[(1, running), (2, running)], Stage::Replacing(name(1)), ("remove", "generation 2"), Status::Running, TO_DO),
         row(|r| r.restart_pending = true, &[(1, running)], Stage::RestartRequested, ("stop", "a restart"), Status::Running, TO_DO),
+        row(|_| (), &[(1, unresponsive)], Stage::Unresponsive, ("nothing", "does not answer"), Status::Running, (true, false, true)),
+        row(|r| r.image_digest = None, &[(1, unresponsive)], Stage::Unresponsive, ("nothing", "does not answer"), Status::Running, (true, false, true)),
+        row(|r| r.restart_pending = true, &[(1, unresponsive)], Stage::RestartRequested, ("stop", "a restart"), Status::Pending, TO_DO),
+        row(|r| r.generation = 2, &[(1, unresponsive)], Stage::Replacing(name(1)), ("remove", "generation 2"), Status::Pending, TO_DO),
+        row(|r| r.run = RunState::Stopped, &[(1, unresponsive)], Stage::Stopping, ("stop", "to be stopped"), Status::Stopping, TO_END),
+        row(|r| r.removing = true, &[(1, unresponsive)], Stage::Removing(name(1)), ("remove", "to be removed"), Status::Removing, TO_END),
         row(|r| { r.restart_pending = true; never(r) }, &[(1, exit_0)], Stage::Due, ("launch", "a restart"), Status::Pending, TO_DO),
         row(never, &[(1, exit_0)], Stage::Ended(ended(0, Reason::Completed)), ("finish", "leaves it so (Completed)"), Status::Pending, TO_DO),
         row(never, &[(1, exit_3)], Stage::Ended(ended(3, Reason::Exited)), ("finish", "leaves it so (Exited)"), Status::Pending, TO_DO),

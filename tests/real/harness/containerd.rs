@@ -93,6 +93,11 @@ impl Containerd {
         self.dir.join("root")
     }
 
+    /// Where its shims have their bundles and their working directories, one directory a namespace.
+    pub(crate) fn bundles(&self) -> [PathBuf; 2] {
+        ["state", "root"].map(|dir| self.dir.join(dir).join("io.containerd.runtime.v2.task"))
+    }
+
     /// Where it runs; `None`: on this computer.
     pub(crate) fn machine(&self) -> Option<&Arc<Machine>> {
         self.machine.as_ref()

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 impl Testbed {
     /// Panics unless all that a container is made of goes away by itself: tasks, containers, writable layers, processes,
-    /// netns, veth, map entries, cgroups, mounts, log directories. The image may stay.
+    /// netns, veth, map entries, cgroups, mounts, bundles, log directories. The image may stay.
     #[track_caller]
     pub(crate) fn assert_no_container_left(&self) {
         self.wait_for_none(Self::container_leaks);
@@ -64,6 +64,9 @@ impl Testbed {
             "runc state",
             &Path::new("/run/containerd/runc").join(&self.namespace),
         ));
+        for bundles in self.containerd.bundles() {
+            found.extend(names_in("bundle", &bundles.join(&self.namespace)));
+        }
         let cgroups = run(
             "find",
             [
@@ -143,10 +146,13 @@ impl Testbed {
 
     fn mounts(&self) -> Vec<String> {
         let table = fs::read_to_string("/proc/self/mountinfo").expect("proc is mounted");
-        let dir = self.dir.display().to_string();
+        let own = [
+            self.dir.display().to_string(),
+            format!("/{}/", self.namespace),
+        ];
         table
             .lines()
-            .filter(|line| line.contains(&dir))
+            .filter(|line| own.iter().any(|own| line.contains(own)))
             .map(|line| format!("mount {line}"))
             .collect()
     }

@@ -30,6 +30,10 @@ impl Instances {
             Task::Created { .. } => return Ok(LaunchStage::Created),
             Task::Stopped(_) => self.delete_task(instance).await?,
             Task::Absent => {}
+            Task::Unresponsive => {
+                let message = format!("the shim of {instance} does not answer");
+                return Err(RuntimeError::failed(Reason::ShimUnresponsive, message));
+            }
         }
         Ok(LaunchStage::NoTask(container))
     }
@@ -160,9 +164,16 @@ impl Instances {
         match self.tasks.create(request).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
+            Err(CallError::ShimUnresponsive(message)) => {
+                // containerd has no task yet, and the shim would hold up the next try as well.
+                self.end_lost_shim(record.instance()).await?;
+                Err(RuntimeError::failed(Reason::ShimUnresponsive, message))
+            }
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
                 // A shim that containerd has lost would answer the next try as well.
                 self.end_lost_shim(record.instance()).await?;
+                // So would what is left of a creation that was cut off.
+                self.remains.take_away(record.instance()).await?;
                 Err(refusals::refusal(&message).into())
             }
         }
@@ -175,6 +186,9 @@ impl Instances {
         match self.tasks.start(instance).await {
             Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
+            Err(CallError::ShimUnresponsive(message)) => {
+                Err(RuntimeError::failed(Reason::ShimUnresponsive, message))
+            }
             Err(CallError::NotFound(message) | CallError::Refused(message)) => {
                 // An earlier call may have started it whose answer was lost: a running task is not
                 // killed for that.

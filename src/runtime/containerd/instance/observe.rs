@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use containerd_client::types::v1::{Process, Status};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
@@ -17,6 +18,9 @@ use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::containerd::shim::process;
 use crate::runtime::{RuntimeError, RuntimeListing, UnmanagedContainer};
+
+/// Looks at single tasks at once, where shims do not answer: each may take two seconds.
+const LOOKS_MAX: usize = 64;
 
 /// Error of a look of which nothing but success was expected.
 fn failed(doing: &'static str) -> impl FnOnce(CallError) -> RuntimeError {
@@ -49,31 +53,13 @@ impl Instances {
 
     /// State of an instance's task.
     pub(super) async fn task(&self, instance: InstanceName) -> Result<Task, RuntimeError> {
-        let process = self
-            .tasks
-            .get(instance)
-            .await
-            .map_err(failed("look at a task"))?;
-        process.map_or(Ok(Task::Absent), |process| self.state(instance, &process))
-    }
-
-    fn state(&self, instance: InstanceName, process: &Process) -> Result<Task, RuntimeError> {
-        match process.status() {
-            Status::Created => Ok(Task::Created { pid: process.pid }),
-            Status::Running | Status::Paused | Status::Pausing => Ok(Task::Running {
-                pid: process.pid,
-                since: process::began(process.pid),
-            }),
-            Status::Stopped => Ok(Task::Stopped(Exit {
-                code: process.exit_status,
-                at: time(process.exited_at.as_ref()),
-                out_of_memory: false,
-            })),
-            // The shim's answer to containerd timed out.
-            Status::Unknown => Err(RuntimeError::Unavailable(format!(
-                "the shim of {instance} does not answer"
-            ))),
-        }
+        let task = match self.tasks.get(instance).await {
+            Ok(process) => process.map_or(Task::Absent, |process| state(&process)),
+            Err(CallError::ShimUnresponsive(_)) => Task::Unresponsive,
+            Err(error) => return Err(failed("look at a task")(error)),
+        };
+        self.note_silence(instance, &task);
+        Ok(task)
     }
 
     /// Instance with this task, and the kernel's count of the processes that it killed in there.
@@ -83,11 +69,12 @@ impl Instances {
             self.host.cgroup.out_of_memory_kills(&path)
         };
         let memory_kills = match &task {
-            Task::Absent | Task::Created { .. } => None,
+            Task::Absent | Task::Created { .. } | Task::Unresponsive => None,
             Task::Stopped(_) => kills(),
             // The count grows before the process ends: asked in between, the kill of the first
             // process would pass for that of a child.
             Task::Running { pid, .. } => {
+                self.remains.learn(*pid);
                 kills().filter(|&count| count == 0 || !process::is_ending(*pid))
             }
         };
@@ -152,19 +139,14 @@ impl Instances {
         let containers = containers::list(&self.client, None)
             .await
             .map_err(failed("list containers"))?;
-        let processes = self.tasks.list().await.map_err(failed("list tasks"))?;
-        let mut tasks: BTreeMap<&str, &Process> = processes
-            .iter()
-            .map(|process| (process.id.as_str(), process))
-            .collect();
+        let mut tasks = self.tasks_of(&containers).await?;
         let mut listing = RuntimeListing::default();
         for container in &containers {
-            let process = tasks.remove(container.id.as_str());
+            let task = tasks.remove(&container.id).unwrap_or_default();
             let managed = labels::is_managed(&container.labels);
             match container.id.parse::<InstanceName>() {
                 Ok(name) if managed => {
-                    let task =
-                        process.map_or(Ok(Task::Absent), |process| self.state(name, process))?;
+                    self.note_silence(name, &task);
                     let instance = self.with_memory_kills(name, task);
                     let seen = listing.managed.entry(name.id).or_default();
                     seen.instances.insert(name.generation, instance);
@@ -172,19 +154,49 @@ impl Instances {
                 _ => listing.unmanaged.push(UnmanagedContainer {
                     id: container.id.clone(),
                     image: container.image.clone(),
-                    running: process.is_some_and(|process| process.status() == Status::Running),
+                    running: matches!(task, Task::Running { .. }),
                 }),
             }
         }
+        let is_listed = |name: &InstanceName| listing.managed.contains_key(&name.id);
+        lock(&self.silent).retain(|name, _| is_listed(name));
         let without_container = tasks.into_keys().collect();
         self.note_orphans(without_container, &containers).await?;
         Ok(listing)
     }
 
+    /// Tasks by name. Where shims that do not answer hold up the listing, each container is asked
+    /// for its own, side by side; a task without a container has to wait for the next listing then.
+    async fn tasks_of(
+        &self,
+        containers: &[api::Container],
+    ) -> Result<BTreeMap<String, Task>, RuntimeError> {
+        if let Some(listed) = self.tasks.list().await.map_err(failed("list tasks"))? {
+            let tasks = listed.iter();
+            return Ok(tasks
+                .map(|process| (process.id.clone(), state(process)))
+                .collect());
+        }
+        let ids: Vec<_> = containers
+            .iter()
+            .map(|container| container.id.clone())
+            .collect();
+        let looks = ids.into_iter().map(|id| async move {
+            let task = match self.tasks.find(&id).await {
+                Ok(process) => process.map_or(Task::Absent, |process| state(&process)),
+                Err(CallError::ShimUnresponsive(_)) => Task::Unresponsive,
+                Err(error) => return Err(failed("look at a task")(error)),
+            };
+            Ok((id, task))
+        });
+        let looks = stream::iter(looks).buffer_unordered(LOOKS_MAX);
+        looks.try_collect().await
+    }
+
     /// Notes the instances of which there is a task or a snapshot, and no container.
     async fn note_orphans(
         &self,
-        tasks: Vec<&str>,
+        tasks: Vec<String>,
         containers: &[api::Container],
     ) -> Result<(), RuntimeError> {
         let known: BTreeSet<&str> = containers
@@ -199,12 +211,30 @@ impl Instances {
             .iter()
             .filter(|info| labels::is_managed(&info.labels) && !known.contains(info.name.as_str()));
         let orphans: BTreeSet<InstanceName> = tasks
-            .into_iter()
-            .chain(snapshots.map(|info| info.name.as_str()))
+            .iter()
+            .chain(snapshots.map(|info| &info.name))
             .filter_map(|name| name.parse().ok())
             .collect();
         *lock(&self.orphans) = orphans.into_iter().collect();
         Ok(())
+    }
+}
+
+/// State of a task, by its first process as containerd tells of it.
+fn state(process: &Process) -> Task {
+    match process.status() {
+        Status::Created => Task::Created { pid: process.pid },
+        Status::Running | Status::Paused | Status::Pausing => Task::Running {
+            pid: process.pid,
+            since: process::began(process.pid),
+        },
+        Status::Stopped => Task::Stopped(Exit {
+            code: process.exit_status,
+            at: time(process.exited_at.as_ref()),
+            out_of_memory: false,
+        }),
+        // The shim's answer to containerd timed out.
+        Status::Unknown => Task::Unresponsive,
     }
 }
 

@@ -21,27 +21,43 @@ impl Instances {
     }
 
     /// Instances that are not `wanted`, of which containerd has neither container nor task, and of
-    /// which a shim runs still.
+    /// which a shim runs still, or is left what one had made on the host.
     pub(crate) async fn lost(
         &self,
         wanted: &BTreeSet<InstanceName>,
     ) -> Result<Vec<InstanceName>, RuntimeError> {
         // Before the lists: an instance that is created meanwhile is in them.
+        let mut remains = self.remains.instances().await;
         let shims = self.shims.running().await;
         let containers = containers::list(&self.client, None)
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "list containers"))?;
-        let tasks = self
-            .tasks
-            .list()
-            .await
-            .map_err(|error| error.into_error(Reason::CreateFailed, "list tasks"))?;
-        let known = containers
+        let known: BTreeSet<String> = containers
             .into_iter()
             .map(|container| container.id)
-            .chain(tasks.into_iter().map(|task| task.id))
             .collect();
-        Ok(lost::lost(&shims, &known, wanted))
+        // As long as a shim runs, another containerd's perhaps, they are in use.
+        let served = lost::served(&shims);
+        remains.retain(|name| {
+            !(served.contains(name) || wanted.contains(name) || known.contains(&name.to_string()))
+        });
+        let mut lost: BTreeSet<_> = lost::lost(&shims, &known, wanted).into_iter().collect();
+        lost.append(&mut remains);
+        if lost.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A task without a container is an orphan, and ended as one.
+        let tasks = self.tasks.list().await;
+        let tasks = tasks.map_err(|error| error.into_error(Reason::CreateFailed, "list tasks"))?;
+        let Some(tasks) = tasks else {
+            return Ok(Vec::new());
+        };
+        for task in tasks {
+            if let Ok(name) = task.id.parse() {
+                lost.remove(&name);
+            }
+        }
+        Ok(lost.into_iter().collect())
     }
 
     /// Ends the shim of an instance that containerd has lost, if one runs, and the processes that
@@ -50,7 +66,7 @@ impl Instances {
         if !matches!(self.task(instance).await?, Task::Absent) {
             return Ok(());
         }
-        if !self.shims.end_lost(instance).await? {
+        if !self.shims.end(instance).await? {
             return Ok(());
         }
         // The processes that it started live on without it. A new shim finds them in runc's state
@@ -74,6 +90,9 @@ impl Instances {
                 Ok(())
             }
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
+            Err(CallError::ShimUnresponsive(message)) => {
+                Err(RuntimeError::failed(Reason::ShimUnresponsive, message))
+            }
         }
     }
 }

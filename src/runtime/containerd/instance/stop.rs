@@ -31,6 +31,7 @@ impl Instances {
         match self.task(instance).await? {
             Task::Absent => return Ok(()),
             Task::Stopped(_) => {}
+            Task::Unresponsive => return self.end_unresponsive(instance).await,
             Task::Created { .. } => self.kill_hard(instance).await?,
             Task::Running { .. } => {
                 let own = container.and_then(|container| {
@@ -122,11 +123,13 @@ impl Instances {
         Ok(true)
     }
 
-    /// Removes the snapshot and the container of an instance that has no task.
+    /// Removes the snapshot and the container of an instance that has no task, and whatever a killed
+    /// shim left of it on the host.
     pub(crate) async fn discard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         snapshots::remove(&self.client, &instance.to_string())
             .await
             .map_err(|error| error.into_error(Reason::RemoveFailed, "remove a snapshot"))?;
+        self.remains.take_away(instance).await?;
         containers::delete(&self.client, instance)
             .await
             .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))

@@ -25,6 +25,9 @@ const REPLY_BYTES_MAX: usize = 64 << 20;
 /// unreachable.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// containerd answers a question about itself within this, or not at all.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Words of the kernel for a disk without space, as containerd passes them on.
 const FULL_DISK: [&str; 2] = ["no space left on device", "disk quota exceeded"];
 
@@ -128,6 +131,18 @@ impl ContainerdClient {
         version: VersionClient in api::version_client;
     }
 
+    /// Error of a call that a shim was to answer and that timed out: the shim's, if containerd itself
+    /// answers.
+    pub(crate) async fn blame_shim(&self, doing: &str, waited: Duration) -> CallError {
+        let seconds = waited.as_secs();
+        match tokio::time::timeout(PROBE_TIMEOUT, self.probe()).await {
+            Ok(Ok(_)) => CallError::ShimUnresponsive(format!(
+                "the shim did not {doing} within {seconds} s, while containerd itself answers"
+            )),
+            Ok(Err(_)) | Err(_) => CallError::Unavailable(format!("no answer within {seconds} s")),
+        }
+    }
+
     /// Version of containerd, as a proof that it answers.
     ///
     /// # Errors
@@ -149,6 +164,8 @@ pub(crate) enum CallError {
     AlreadyExists,
     /// The connection broke, or containerd does not answer.
     Unavailable(String),
+    /// containerd answers, and the shim that it handed the call on to does not.
+    ShimUnresponsive(String),
     /// containerd, the shim or runc refused; the text is meant for people.
     Refused(String),
 }
@@ -180,6 +197,9 @@ impl CallError {
         let text = match self {
             Self::Unavailable(message) => return RuntimeError::Unavailable(message),
             Self::AlreadyExists => "it exists already".to_owned(),
+            Self::ShimUnresponsive(message) => {
+                return RuntimeError::failed(Reason::ShimUnresponsive, message);
+            }
             Self::NotFound(text) | Self::Refused(text) => text,
         };
         if FULL_DISK.iter().any(|words| text.contains(words)) {

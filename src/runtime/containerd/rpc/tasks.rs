@@ -11,11 +11,21 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use super::client::{CallError, ContainerdClient, quick};
+use super::client::{CallError, ContainerdClient};
 
 /// Shims being started or ended at once, for each processor: beyond twice as many, everything only
 /// takes longer.
 const SHIMS_PER_CORE: usize = 2;
+/// A shim that is started or ended for longer than this waits for something else than a processor,
+/// and keeps nobody from one.
+const SLOT_TIME: Duration = Duration::from_secs(5);
+/// containerd asks one shim after the other for a listing, and waits two seconds for each that does
+/// not answer: so a listing takes this long only where several do not.
+const LIST_TIMEOUT: Duration = Duration::from_secs(5);
+/// A task's creation takes a tenth of a second, seconds on a busy node.
+const CREATE_TIMEOUT: Duration = Duration::from_mins(2);
+/// A shim that does not do a simple thing within this does not answer.
+const SHIM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deleting a task waits for its logging process, up to 12 s in the shim.
 const DELETE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -41,36 +51,75 @@ impl TaskCalls {
 
     /// First process of an instance's task; `None`: there is no task.
     pub(crate) async fn get(&self, instance: InstanceName) -> Result<Option<Process>, CallError> {
+        self.find(&instance.to_string()).await
+    }
+
+    /// First process of a container's task; `None`: there is no task.
+    pub(crate) async fn find(&self, container_id: &str) -> Result<Option<Process>, CallError> {
         let request = api::GetRequest {
-            container_id: instance.to_string(),
+            container_id: container_id.to_owned(),
             exec_id: String::new(),
         };
-        match quick(self.client.tasks().get(request)).await {
+        let mut tasks = self.client.tasks();
+        let call = self.by_shim("tell of the task", SHIM_TIMEOUT, tasks.get(request));
+        match call.await {
             Ok(reply) => Ok(reply.process),
             Err(CallError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// First processes of all tasks.
-    pub(crate) async fn list(&self) -> Result<Vec<Process>, CallError> {
+    /// First processes of all tasks. `None`: some shims do not answer, and hold up the listing.
+    pub(crate) async fn list(&self) -> Result<Option<Vec<Process>>, CallError> {
         let request = api::ListTasksRequest::default();
-        Ok(quick(self.client.tasks().list(request)).await?.tasks)
+        let mut tasks = self.client.tasks();
+        let call = self.by_shim("tell of the tasks", LIST_TIMEOUT, tasks.list(request));
+        match call.await {
+            Ok(reply) => Ok(Some(reply.tasks)),
+            Err(CallError::ShimUnresponsive(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Creates a task. Given up half-way, it would leave a shim that containerd does not know: so
-    /// it runs as a task of its own, and has no timeout.
+    /// it runs as a task of its own, which goes on where this call does not wait any longer.
     pub(crate) async fn create(&self, request: api::CreateTaskRequest) -> Result<(), CallError> {
-        let _slot = self.slots.acquire().await;
         let mut tasks = self.client.tasks();
-        let created = self
-            .creations
-            .spawn(async move { tasks.create(request).await })
-            .await;
-        created
-            .map_err(|error| CallError::Unavailable(error.to_string()))?
-            .map(drop)
-            .map_err(CallError::from)
+        let creation = async {
+            let creation = async move { tasks.create(request).await };
+            let creation = self.creations.spawn(creation);
+            creation
+                .await
+                .unwrap_or_else(|panic| Err(tonic::Status::unavailable(panic.to_string())))
+        };
+        let call = self.by_shim("create the task", CREATE_TIMEOUT, creation);
+        self.in_slot(call).await.map(drop)
+    }
+
+    /// Awaits a call that starts or ends a shim, in a slot for as long as it may keep a processor
+    /// busy.
+    async fn in_slot<T>(&self, call: impl Future<Output = T>) -> T {
+        let slot = self.slots.acquire().await;
+        let mut call = std::pin::pin!(call);
+        let done = tokio::time::timeout(SLOT_TIME, &mut call).await;
+        drop(slot);
+        match done {
+            Ok(done) => done,
+            Err(_) => call.await,
+        }
+    }
+
+    /// Awaits a call that containerd hands on to a shim.
+    async fn by_shim<T>(
+        &self,
+        doing: &str,
+        timeout: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, CallError> {
+        match tokio::time::timeout(timeout, call).await {
+            Ok(reply) => Ok(reply?.into_inner()),
+            Err(_) => Err(self.client.blame_shim(doing, timeout).await),
+        }
     }
 
     /// Starts a task that was created. One that runs already is no error.
@@ -79,8 +128,9 @@ impl TaskCalls {
             container_id: instance.to_string(),
             exec_id: String::new(),
         };
-        let _slot = self.slots.acquire().await;
-        match quick(self.client.tasks().start(request)).await {
+        let mut tasks = self.client.tasks();
+        let call = self.by_shim("start the task", SHIM_TIMEOUT, tasks.start(request));
+        match self.in_slot(call).await {
             Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
             Err(error) => Err(error),
         }
@@ -99,7 +149,9 @@ impl TaskCalls {
             signal: signal.number(),
             all,
         };
-        match quick(self.client.tasks().kill(request)).await {
+        let mut tasks = self.client.tasks();
+        let call = self.by_shim("hand on the signal", SHIM_TIMEOUT, tasks.kill(request));
+        match call.await {
             Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
             // runc's words for it, when the process ended since the last look.
             Err(CallError::Refused(message))
@@ -132,21 +184,14 @@ impl TaskCalls {
 
     /// Deletes a task that has ended, and its shim with it. One that is absent is no error.
     pub(crate) async fn delete(&self, instance: InstanceName) -> Result<(), CallError> {
-        let _slot = self.slots.acquire().await;
         let request = api::DeleteTaskRequest {
             container_id: instance.to_string(),
         };
         let mut tasks = self.client.tasks();
-        match tokio::time::timeout(DELETE_TIMEOUT, tasks.delete(request))
-            .await
-            .map(|reply| reply.map_err(CallError::from))
-        {
-            Ok(Ok(_) | Err(CallError::NotFound(_))) => Ok(()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(CallError::Unavailable(format!(
-                "deleting the task of {instance} timed out after {} s",
-                DELETE_TIMEOUT.as_secs()
-            ))),
+        let call = self.by_shim("delete the task", DELETE_TIMEOUT, tasks.delete(request));
+        match self.in_slot(call).await {
+            Ok(_) | Err(CallError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 }

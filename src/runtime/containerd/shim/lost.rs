@@ -40,22 +40,23 @@ pub(crate) struct Shims {
 }
 
 impl Shims {
-    /// Ends the shim of an instance that has no task in containerd, and so none that containerd
-    /// knows. Answers whether there was one.
+    /// Ends the shim of an instance: one that containerd has lost or that does not answer. Answers
+    /// whether there was one.
     ///
     /// # Errors
     /// [`Reason::ProcessStuck`].
-    pub(crate) async fn end_lost(&self, instance: InstanceName) -> Result<bool, Failure> {
+    pub(crate) async fn end(&self, instance: InstanceName) -> Result<bool, Failure> {
         let running = self.running().await;
         let Some(shim) = running
             .into_iter()
-            .find(|shim| shim.id == instance.to_string())
+            .find(|shim| shim.is_own && shim.id == instance.to_string())
         else {
             return Ok(false);
         };
-        tracing::warn!(%instance, pid = shim.pid, "shim lost by containerd; ending it");
+        tracing::warn!(%instance, pid = shim.pid, "ending shim that is lost or does not answer");
         let this = self.clone();
-        let ended = tokio::task::spawn_blocking(move || this.end(&shim, Path::new("/proc"))).await;
+        let ended =
+            tokio::task::spawn_blocking(move || this.end_process(&shim, Path::new("/proc"))).await;
         if let Ok(Err(error)) = ended {
             let message = format!("the shim of {instance} does not end: {error}");
             return Err(Failure::new(Reason::ProcessStuck, message));
@@ -63,7 +64,7 @@ impl Shims {
         Ok(true)
     }
 
-    /// Shims that run now.
+    /// Shims that run now, also those of another containerd with a namespace of this name.
     pub(crate) async fn running(&self) -> Vec<Shim> {
         let this = self.clone();
         let found = tokio::task::spawn_blocking(move || this.find(Path::new("/proc"))).await;
@@ -82,18 +83,23 @@ impl Shims {
             .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
         let found = pids.filter_map(|pid| {
             let line = std::fs::read(proc.join(pid.to_string()).join("cmdline")).ok()?;
-            let id = self.container_of(&line)?;
+            let (id, is_own) = self.container_of(&line)?;
             let age = now
                 .zip(process::began(pid))
                 .map(|(now, began)| now.since(began));
-            Some(Shim { pid, id, age })
+            Some(Shim {
+                pid,
+                id,
+                is_own,
+                age,
+            })
         });
         found.collect()
     }
 
-    /// Container that a process is the shim of, by its arguments; `None`: it is no shim of this
-    /// namespace.
-    fn container_of(&self, line: &[u8]) -> Option<String> {
+    /// Container that a process is the shim of, by its arguments, and whether it is this containerd's;
+    /// `None`: it is no shim of this namespace.
+    fn container_of(&self, line: &[u8]) -> Option<(String, bool)> {
         let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
         let program = words
             .first()
@@ -106,16 +112,15 @@ impl Shims {
         };
         let address = after("-address").map(|bytes| Path::new(OsStr::from_bytes(bytes)));
         let is_one = program == Some(OsStr::new(&self.program))
-            && after("-namespace") == Some(self.namespace.as_bytes())
-            && address.is_some_and(|address| is_same_file(address, &self.socket));
-        after("-id")
-            .filter(|_| is_one)
-            .map(|id| String::from_utf8_lossy(id).into_owned())
+            && after("-namespace") == Some(self.namespace.as_bytes());
+        let is_own = address.is_some_and(|address| is_same_file(address, &self.socket));
+        let id = after("-id").filter(|_| is_one)?;
+        Some((String::from_utf8_lossy(id).into_owned(), is_own))
     }
 
     /// Ends a shim and waits until it has. The process is looked at again once it is open: its
     /// number may be another's by now.
-    fn end(&self, shim: &Shim, proc: &Path) -> io::Result<()> {
+    fn end_process(&self, shim: &Shim, proc: &Path) -> io::Result<()> {
         let Some(pid) = i32::try_from(shim.pid).ok().and_then(Pid::from_raw) else {
             return Ok(());
         };
@@ -125,7 +130,7 @@ impl Shims {
         };
         let line =
             std::fs::read(proc.join(shim.pid.to_string()).join("cmdline")).unwrap_or_default();
-        if self.container_of(&line).as_deref() != Some(&shim.id) {
+        if self.container_of(&line) != Some((shim.id.clone(), true)) {
             return Ok(());
         }
         for signal in [Signal::TERM, Signal::KILL] {
@@ -150,6 +155,8 @@ pub(crate) struct Shim {
     pid: u32,
     /// Container that it was started for.
     id: String,
+    /// Whether it belongs to this containerd, and not to another one with a namespace of this name.
+    is_own: bool,
     /// Time that it has run; `None` if that cannot be told.
     age: Option<Duration>,
 }
@@ -164,6 +171,12 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
             .is_some_and(|one| other.canonicalize().ok() == Some(one))
 }
 
+/// Instances that a shim runs for, whichever containerd's it is.
+pub(crate) fn served(shims: &[Shim]) -> BTreeSet<InstanceName> {
+    let ids = shims.iter().map(|shim| &shim.id);
+    ids.filter_map(|id| id.parse().ok()).collect()
+}
+
 /// Instances of old shims that containerd does not know: `known` are the ids that it has a
 /// container or a task of, `wanted` those that a launch may be about to take over.
 pub(crate) fn lost(
@@ -173,7 +186,8 @@ pub(crate) fn lost(
 ) -> Vec<InstanceName> {
     let old = shims
         .iter()
-        .filter(|shim| shim.age.is_some_and(|age| age >= LOST_AFTER) && !known.contains(&shim.id));
+        .filter(|shim| shim.is_own && shim.age.is_some_and(|age| age >= LOST_AFTER))
+        .filter(|shim| !known.contains(&shim.id));
     let names: BTreeSet<InstanceName> = old.filter_map(|shim| shim.id.parse().ok()).collect();
     names.difference(wanted).copied().collect()
 }
@@ -193,10 +207,14 @@ mod tests {
         };
         let (socket, runc) = ("/nowhere/c.sock", "containerd-shim-runc-v2");
         let own = shims("chas", socket, runc);
-        assert_eq!(own.container_of(LINE).as_deref(), Some("x-1"));
+        assert_eq!(own.container_of(LINE), Some(("x-1".to_owned(), true)));
+        let elsewhere = shims("chas", "/nowhere/other.sock", runc);
+        assert_eq!(
+            elsewhere.container_of(LINE),
+            Some(("x-1".to_owned(), false))
+        );
         for other in [
             shims("other", socket, runc),
-            shims("chas", "/nowhere/other.sock", runc),
             shims("chas", socket, "containerd-shim-kata-v2"),
         ] {
             assert_eq!(other.container_of(LINE), None, "{other:?}");
@@ -228,6 +246,7 @@ mod tests {
         let shim = |id: &str, age: Option<Duration>| Shim {
             pid: 1,
             id: id.to_owned(),
+            is_own: true,
             age,
         };
         let check = |shim: Shim, known: &[&str], wanted: &[&str]| {
@@ -246,6 +265,11 @@ mod tests {
             !check(shim(id, Some(LOST_AFTER / 2)), &[], &[]),
             "a shim that may still be starting"
         );
+        let strangers = Shim {
+            is_own: false,
+            ..shim(id, Some(LOST_AFTER))
+        };
+        assert!(!check(strangers, &[], &[]));
         assert!(!check(shim(id, None), &[], &[]));
         assert!(!check(shim("unmanaged", Some(LOST_AFTER)), &[], &[]));
     }

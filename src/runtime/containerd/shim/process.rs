@@ -20,6 +20,12 @@ pub(crate) fn began(pid: u32) -> Option<BootTime> {
     )))
 }
 
+/// Parent of a process.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    field(&stat, 4)?.parse().ok()
+}
+
 /// Whether a process has ended, or SIGKILL was sent to it.
 pub(crate) fn is_ending(pid: u32) -> bool {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));

@@ -1,0 +1,159 @@
+//! Shims killed in the middle of their work: nothing of their containers stays on the host.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::json;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
+
+use crate::harness::run;
+use crate::stand::{SOON, Stand, eventually};
+
+/// Control groups of an instance, in every hierarchy.
+fn groups(stand: &Stand, instance: &str) -> Vec<PathBuf> {
+    let place = Path::new(&stand.bed.namespace).join(instance);
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).unwrap().flatten();
+    let paths = hierarchies.map(|entry| entry.path().join(&place));
+    let mut all: Vec<_> = paths.chain([root.join(&place)]).collect();
+    all.retain(|group| group.is_dir());
+    all
+}
+
+/// Socket of an instance's shim.
+fn socket(stand: &Stand, instance: &str) -> PathBuf {
+    let containerd = stand.bed.containerd.socket();
+    let named = containerd.join(&stand.bed.namespace).join(instance);
+    let digest = Sha256::digest(named.to_str().unwrap().as_bytes());
+    Path::new("/run/containerd/s").join(state::digest::hex(&digest))
+}
+
+/// Kills an instance's shim as soon as it has made a control group; whether it came to that.
+fn kill_while_it_creates(stand: &Stand, instance: &str, after: Duration) -> bool {
+    let deadline = Instant::now() + SOON;
+    let pattern = format!("containerd-shim-runc-v2 .*-id {instance} ");
+    while groups(stand, instance).is_empty() {
+        assert!(Instant::now() < deadline, "no control group of {instance}");
+    }
+    std::thread::sleep(after);
+    let pids = run("pgrep", ["--full", &pattern]).unwrap_or_default();
+    let killed = pids.lines().map(|pid| run("kill", ["-KILL", pid]));
+    killed.filter(Result::is_ok).count() > 0
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_killed_while_it_creates_leaves_no_control_group_and_no_socket() {
+    let stand = Stand::new().await;
+    // A shim that runs tells the agent where the bundles are.
+    let first = stand.web("first", &json!({}));
+    stand.agent.deploy_and_wait(&first).await;
+    let mut instances = Vec::new();
+    for n in 0..8 {
+        let name = format!("web{n}");
+        let mut body = stand.web(&name, &json!({"state": "stopped"}));
+        let (_, shown) = stand.agent.deploy(&body).await;
+        let instance = format!("{}-1", shown["id"].as_str().unwrap());
+        assert!(instance.len() > 12, "{shown}");
+        stand.agent.wait_status(&name, "stopped", SOON).await;
+        body["state"] = json!("running");
+        let start = format!("/containers/{name}/start");
+        stand.agent.ask("POST", &start, None).await;
+        let after = Duration::from_millis(3 * n);
+        tokio::task::block_in_place(|| kill_while_it_creates(&stand, &instance, after));
+        // Before another try can use and remove what is there.
+        stand.agent.delete_and_wait(&name).await;
+        instances.push(instance);
+    }
+    for instance in &instances {
+        eventually("no control group is left", async || {
+            groups(&stand, instance).is_empty()
+        })
+        .await;
+    }
+    for instance in &instances {
+        assert!(
+            !socket(&stand, instance).exists(),
+            "the socket of {instance}"
+        );
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_takes_control_groups_that_only_the_name_ties_to_the_agent_and_no_strangers() {
+    let stand = Stand::new().await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.web("web", &json!({})))
+        .await;
+    let own = format!("{}-1", shown["id"].as_str().unwrap());
+    let parents: Vec<_> = groups(&stand, &own)
+        .iter()
+        .map(|group| group.parent().unwrap().to_owned())
+        .collect();
+    assert!(!parents.is_empty());
+    let (ours, strangers) = ("0123456789ab-7", "stranger");
+    for parent in &parents {
+        fs::create_dir_all(parent.join(ours).join("inner")).unwrap();
+        fs::create_dir(parent.join(strangers)).unwrap();
+    }
+    let state = Path::new("/run/containerd/runc").join(&stand.bed.namespace);
+    fs::create_dir_all(state.join(ours)).unwrap();
+    // A process that nobody looks after any more.
+    let mut orphan = std::process::Command::new("sleep")
+        .arg("1000")
+        .spawn()
+        .unwrap();
+    for parent in &parents {
+        let procs = parent.join(ours).join("inner/cgroup.procs");
+        // A cpuset without processors takes nobody in.
+        let _taken = fs::write(procs, orphan.id().to_string());
+    }
+    let ended = tokio::task::spawn_blocking(move || orphan.wait());
+    eventually("they are swept", async || groups(&stand, ours).is_empty()).await;
+    assert!(!ended.await.unwrap().unwrap().success(), "it was killed");
+    assert!(!state.join(ours).exists());
+    for parent in &parents {
+        assert!(parent.join(strangers).is_dir() && parent.join(&own).is_dir());
+        fs::remove_dir(parent.join(strangers)).unwrap();
+    }
+    let (_, again) = stand.agent.get("/containers/web").await;
+    assert_eq!(
+        (&again["status"], &again["restart_count"]),
+        (&json!("running"), &json!(0))
+    );
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bundle_that_was_left_keeps_its_container_from_nothing() {
+    let stand = Stand::new().await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.web("web", &json!({})))
+        .await;
+    stand.agent.ask("POST", "/containers/web/stop", None).await;
+    stand.agent.wait_status("web", "stopped", SOON).await;
+    let instance = format!("{}-1", shown["id"].as_str().unwrap());
+    let [state, root] = stand.bed.containerd.bundles();
+    let bundle = state.join(&stand.bed.namespace).join(&instance);
+    let work = root.join(&stand.bed.namespace).join(&instance);
+    fs::create_dir_all(bundle.join("rootfs")).unwrap();
+    fs::create_dir_all(&work).unwrap();
+    std::os::unix::fs::symlink(&work, bundle.join("work")).unwrap();
+    run(
+        "mount",
+        [
+            "-t",
+            "tmpfs",
+            "chas-test",
+            bundle.join("rootfs").to_str().unwrap(),
+        ],
+    )
+    .unwrap();
+    stand.agent.ask("POST", "/containers/web/start", None).await;
+    stand.agent.wait_status("web", "running", SOON).await;
+    stand.end().await;
+}
