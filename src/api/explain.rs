@@ -55,6 +55,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         activity,
         next,
         blocked,
+        unblock,
         suppressed,
     } = explanation;
     let (record, condition) = (&container.record, &container.condition);
@@ -87,7 +88,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         "id": record.id.to_string(), "name": record.name, "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
         "attempts": history.attempts.max(history.exits), "next_attempt": container.next_attempt().map(wire::time),
-        "unblock": blocked.clone().or_else(|| condition.reason.map(|reason| remedy(reason, history))), "blocked": blocked,
+        "unblock": unblock.map(ToOwned::to_owned).or_else(|| condition.reason.map(|reason| remedy(reason, history))), "blocked": blocked,
         "desired": {
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
             "seq": record.seq, "image": record.spec.image.to_string(), "image_digest": record.image_digest,

@@ -1,5 +1,6 @@
 //! Plans and explanations: the steps that the reconciler would do now, from its own observations.
 
+use state::alarm::Alarm;
 use state::desired::Record;
 use state::id::ContainerId;
 use state::plan::{Planned, Step, plan};
@@ -50,8 +51,9 @@ impl AgentNode {
     pub(super) fn unreachable(&self) -> Option<String> {
         let reachability = self.board().reachability();
         let error = reachability.error.unwrap_or_default();
-        (!reachability.reachable)
-            .then(|| format!("{} ({error})", Reason::RuntimeUnavailable.meaning()))
+        let since = humantime::format_rfc3339_seconds(reachability.since);
+        let meaning = Reason::RuntimeUnavailable.meaning();
+        (!reachability.reachable).then(|| format!("{meaning} Since {since}: {error}"))
     }
 
     /// The cause for which the reconciler is blocked at the moment.
@@ -60,6 +62,15 @@ impl AgentNode {
         let adopting = || "the desired state is being rebuilt from what containerd holds";
         self.unreachable()
             .or_else(|| is_adopting.then(adopting).map(ToOwned::to_owned))
+    }
+
+    /// The remedy for that cause.
+    fn unblock(&self) -> Option<&'static str> {
+        if self.unreachable().is_some() {
+            return Some(Reason::RuntimeUnavailable.remedy());
+        }
+        let is_adopting = self.writer.store().desired().adoption().is_some();
+        is_adopting.then(|| Alarm::StateRebuilding.remedy())
     }
 
     /// The steps for every record and every leftover.
@@ -99,6 +110,7 @@ impl AgentNode {
             history: known.history.of(record),
             activity: known.activity,
             blocked: self.blocked(),
+            unblock: self.unblock(),
             suppressed: desired.marks().suppressed().get(&record.name).cloned(),
         })
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::PathBuf;
 
 use containerd_client::services::v1 as api;
 use containerd_client::types::Mount;
@@ -38,6 +39,7 @@ pub struct Containerd {
     client: ContainerdClient,
     images: Images,
     instances: Instances,
+    socket: PathBuf,
 }
 
 impl Containerd {
@@ -51,10 +53,24 @@ impl Containerd {
         images: Images,
     ) -> io::Result<Self> {
         Ok(Self {
+            socket: config.socket.clone(),
             instances: Instances::new(config, client.clone(), images.clone())?,
             client,
             images,
         })
+    }
+
+    /// The error of a look, with the place where containerd is expected.
+    fn placed(&self, error: RuntimeError) -> RuntimeError {
+        match error {
+            RuntimeError::Unavailable(message) => {
+                let socket = self.socket.display();
+                RuntimeError::Unavailable(format!("{message} (its socket is {socket})"))
+            }
+            other @ (RuntimeError::ImageLost(_)
+            | RuntimeError::Cancelled
+            | RuntimeError::Failed(_)) => other,
+        }
     }
 }
 
@@ -63,7 +79,8 @@ impl Engine for Containerd {
     type Rootfs = Vec<Mount>;
 
     async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
-        self.instances.list().await
+        let listed = self.instances.list().await;
+        listed.map_err(|error| self.placed(error))
     }
 
     async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
@@ -71,7 +88,8 @@ impl Engine for Containerd {
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
-        self.instances.observe(id).await
+        let seen = self.instances.observe(id).await;
+        seen.map_err(|error| self.placed(error))
     }
 
     async fn ensure_image(

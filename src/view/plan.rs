@@ -90,6 +90,8 @@ pub(crate) struct ExplanationView {
     pub next: Option<StepView>,
     /// The cause for which the reconciler is blocked at the moment, for every container.
     pub blocked: Option<String>,
+    /// The remedy for that cause.
+    pub unblock: Option<&'static str>,
     /// Whether an operator keeps the container otherwise than CHaS lists it.
     pub suppressed: Option<Suppressed>,
 }

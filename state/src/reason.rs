@@ -151,6 +151,8 @@ reasons! {
     LoggerFailed: Start, "put the agent's program back where it was started from, or restart the agent";
     /// containerd finds no runc or shim, or cannot run it.
     RuntimeBroken: Start, "install runc and containerd's shim where containerd looks for them";
+    /// The node's control groups are not mounted, or lack a controller that runc needs.
+    CgroupMissing: Start, "mount the control groups at /sys/fs/cgroup, and let the kernel's command line enable the controller that the message names";
     /// The runtime could not create or start the container for a reason that no other code names.
     CreateFailed: Start, "read the message, and containerd's log";
     /// The disk is full.
@@ -182,7 +184,7 @@ reasons! {
     /// The container ended more often than `restart.max_retries` allows.
     RetriesExhausted: Exit, "read the container's log, then start the container again";
     /// containerd is unreachable; no step is taken until it is back.
-    RuntimeUnavailable: Node, "start containerd";
+    RuntimeUnavailable: Node, "see `systemctl status containerd` and its log, and start it; correct containerd.socket if it listens elsewhere than the message says";
     /// The stored state was damaged; this container's record is from containerd's labels.
     StateLost: Node, "nothing to do; find what damaged the files, which are under quarantine/ in state.dir";
     /// The node is cordoned and starts no new containers.

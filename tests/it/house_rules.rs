@@ -67,7 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
-            "backoff", "journal", "lock", "logs", "network", "oci", "registry",
+            "backoff", "cause", "journal", "lock", "logs", "network", "oci", "registry",
         ],
     ),
     ("network", &["cause", "journal", "lock"]),

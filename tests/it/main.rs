@@ -25,6 +25,9 @@ mod command;
 mod contract;
 
 #[cfg(test)]
+mod cycles;
+
+#[cfg(test)]
 mod house_rules;
 mod house_words;
 

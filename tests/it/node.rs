@@ -85,6 +85,11 @@ impl Node {
         Self::start_on(runtime, directory)
     }
 
+    /// Directory of the stored state.
+    pub(crate) fn state_dir(&self) -> &std::path::Path {
+        self.directory.path()
+    }
+
     pub(crate) fn deploy(&self, body: &Value) -> ContainerId {
         let deploy = state::spec::parse::deploy(body).unwrap();
         let id = self

@@ -273,6 +273,15 @@ async fn containerd_killed_and_started_again_restarts_nothing_and_is_followed() 
         (&json!("pending"), &json!("RuntimeUnavailable")),
         "{body}"
     );
+    let (_, explained) = stand.agent.get("/containers/later/explain").await;
+    let text = |field: &str| explained[field].as_str().unwrap().to_owned();
+    assert!(
+        text("unblock").contains("systemctl status containerd"),
+        "{explained}"
+    );
+    let (blocked, socket) = (text("blocked"), stand.bed.containerd.socket());
+    assert!(blocked.contains(socket.to_str().unwrap()), "{blocked}");
+    assert!(blocked.contains("Since "), "{blocked}");
     assert!(serves(&shown).await);
     stand.bed.containerd.start();
     let started = Instant::now();

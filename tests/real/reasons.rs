@@ -23,7 +23,11 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 7] = [
+const UNINDUCED: [(Reason, &str); 8] = [
+    (
+        Reason::CgroupMissing,
+        "would take the machine's control groups away: runc's text, in refusals.rs",
+    ),
     (
         Reason::ShimUnresponsive,
         "of shims that are stopped: unresponsive.rs",

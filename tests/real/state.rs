@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use crate::harness::{Testbed, run};
 use crate::stand::{SOON, Stand, serves};
 
-mod kills;
+pub(crate) mod kills;
 mod power;
 mod unreadable;
 

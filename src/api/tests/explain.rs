@@ -42,6 +42,7 @@ pub(super) fn explanation(view: ManagedView) -> ExplanationView {
         activity: None,
         next: Some(pulls()),
         blocked: None,
+        unblock: None,
         suppressed: None,
     }
 }

@@ -181,6 +181,11 @@ impl Agent {
         )
     }
 
+    /// Its process id on this computer.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the agent runs").id()
+    }
+
     fn process(&self, child: &Child) -> Option<Pid> {
         if self.machine.is_some() {
             only_child(pid(child))

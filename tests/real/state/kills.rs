@@ -66,7 +66,7 @@ impl Ledger {
     clippy::disallowed_methods,
     reason = "it is the test's environment, not the agent's"
 )]
-pub(super) fn number(variable: &str, usual: u64) -> u64 {
+pub(crate) fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable)
         .ok()
         .and_then(|text| text.parse().ok())

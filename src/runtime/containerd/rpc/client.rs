@@ -14,6 +14,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 
+use crate::cause;
 use crate::runtime::RuntimeError;
 
 /// Largest reply that is read: a listing of a thousand containers, each with its OCI spec and
@@ -180,7 +181,9 @@ impl From<Status> for CallError {
             Self::NotFound(message)
         } else if status.code() == Code::AlreadyExists {
             Self::AlreadyExists
-        } else if broken || status.code() == Code::Unavailable {
+        } else if broken {
+            Self::Unavailable(format!("{message}: {}", cause::root(&status)))
+        } else if status.code() == Code::Unavailable {
             Self::Unavailable(message)
         } else if message.is_empty() {
             Self::Refused(status.code().description().to_owned())

@@ -21,6 +21,16 @@ fn reason(text: &str) -> Reason {
     let mounting = any(&["mounting ", "rootfs_linux.go"]);
     let program = !mounting && any(&["exec: ", "exec /"]);
     let limit = !mounting && any(&["cgroup", "memory limit", "memory.limit", "rlimit"]);
+    // Of version 1, of version 2, and crun's words.
+    let unmounted = has("cgroup")
+        && any(&[
+            "mountpoint does not exist",
+            "no cgroup mount found",
+            "mountpoint for ",
+            "subsystem does not exist",
+            "is not available under",
+            "not a cgroup mount",
+        ]);
     let full = has("no space left on device");
     if !full
         && any(&[
@@ -47,6 +57,8 @@ fn reason(text: &str) -> Reason {
         Reason::CommandNotFound
     } else if any(&["oom-killed", "unable to set memory limit"]) {
         Reason::MemoryLimitTooSmall
+    } else if unmounted && !mounting {
+        Reason::CgroupMissing
     } else if limit {
         // Before the full disk: control groups, too, answer ENOSPC, and no freed byte would help.
         Reason::LimitRefused
@@ -133,6 +145,21 @@ mod tests {
             "exec /run.sh: no such file or directory: unknown",
             Reason::CommandNotFound,
             "exec /run.sh: no such file or directory",
+        ),
+        (
+            "unable to apply cgroup configuration: cgroup mountpoint does not exist: unknown",
+            Reason::CgroupMissing,
+            "unable to apply cgroup configuration: cgroup mountpoint does not exist",
+        ),
+        (
+            "cgroups: cgroup mountpoint does not exist: unknown",
+            Reason::CgroupMissing,
+            "cgroups: cgroup mountpoint does not exist",
+        ),
+        (
+            "the cgroup controller `pids` is not available under /sys/fs/cgroup: unknown",
+            Reason::CgroupMissing,
+            "the cgroup controller `pids` is not available under /sys/fs/cgroup",
         ),
         (
             "mkdir /sys/fs/cgroup/memory/chas/x: no space left on device: unknown",
