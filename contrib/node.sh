@@ -12,6 +12,8 @@ PROFILE=${PROFILE:-quick}
 SOCKET=$NODE/containerd/containerd.sock
 # shellcheck source=contrib/packages.sh
 source "$REPOSITORY/contrib/packages.sh"
+# First line of a set that nobody has written yet.
+EMPTY_SET='# Nothing is listed yet.'
 BOLD='' RED='' PLAIN=''
 [[ ! -t 1 || ! -t 2 ]] || BOLD=$'\e[1m' RED=$'\e[31m' PLAIN=$'\e[0m'
 STEP='' STEP_LOG='' STEP_ADVICE='' STEP_BEGAN=0
@@ -108,6 +110,12 @@ launch() {
     fail "$name gave no answer within ${attempt}00 ms: read $NODE/$name.log"
 }
 
+# owns NAME PORT: whether the process that `launch NAME` started listens on the port. Another clone's answers there too.
+owns() {
+    local pid
+    alive "$1" && read -r pid _ <"$NODE/$1.pid" && [[ $(ss -Hltnp "sport = :$2") == *"pid=$pid,"* ]]
+}
+
 # stop NAME: terminates a process, and kills it after 10 s.
 stop() {
     local pid attempt
@@ -121,26 +129,76 @@ stop() {
     kill -9 "$pid" 2>/dev/null || true
 }
 
-# choose_port NAME FIRST: a free TCP port from FIRST up; the same one as long as the node exists.
+# is_free PORT: whether nobody listens on a TCP port of this host, nor answers there by a rule of the firewall.
+is_free() {
+    local listening
+    listening=$(ss -Hltn "sport = :$1")
+    [[ -z $listening ]] && ! timeout 1 bash -c "exec 3<>/dev/tcp/127.0.0.1/$1" 2>/dev/null
+}
+
+# choose_port NAME FIRST: a free TCP port from FIRST up; the same one as long as the node exists. The process NAME may have
+# it already.
 choose_port() {
     local file=$NODE/$1.port port=$2
     if [[ ! -s $file ]]; then
-        while [[ -n $(ss -Hltn "sport = :$port") ]]; do port=$((port + 1)); done
+        until is_free "$port"; do port=$((port + 1)); done
         echo "$port" >"$file"
     fi
-    cat "$file"
+    port=$(cat "$file")
+    owns "$1" "$port" || is_free "$port" ||
+        fail "Port $port, which this node's $1 had before, is another program's now (ss -ltnp; nft list ruleset): end that one, or remove the node with --down and start again."
+    echo "$port"
 }
 
-# choose_subnet: a /24 that no route of this host covers; the same one as long as the node exists.
+# free_subnet CANDIDATE/24...: prints the first that no interface and no route of this host has. A route to a larger network
+# behind a gateway does no harm. The whole list is read: a reader that ends early would end `ip` with an error.
+free_subnet() {
+    ip -4 route show table all | awk -v own="$BRIDGE" -v candidates="$*" '
+        function number(address, part) {
+            split(address, part, ".")
+            return ((part[1] * 256 + part[2]) * 256 + part[3]) * 256 + part[4]
+        }
+        {
+            at = $1 ~ /^(unicast|local|blackhole|unreachable|prohibit)$/ ? 2 : 1
+            if ($1 ~ /^(broadcast|multicast|anycast|throw|nat|default)$/ || $at == "default") next
+            is_own = behind = 0
+            for (i = at; i < NF; i++) {
+                if ($i == "dev" && $(i + 1) == own) is_own = 1
+                if ($i == "via") behind = 1
+            }
+            if (is_own) next
+            length_of = split($at, part, "/") == 2 ? part[2] : 32
+            if (length_of == 0 || (length_of < 24 && behind)) next
+            prefix[++routes] = length_of
+            network[routes] = number(part[1])
+        }
+        END {
+            count = split(candidates, candidate, " ")
+            for (c = 1; c <= count; c++) {
+                split(candidate[c], part, "/")
+                first = number(part[1])
+                for (r = 1; r <= routes; r++) {
+                    block = 2 ^ (32 - (prefix[r] < 24 ? prefix[r] : 24))
+                    if (int(first / block) == int(network[r] / block)) break
+                }
+                if (r > routes) { print candidate[c]; exit }
+            }
+        }'
+}
+
+# choose_subnet: a /24 that nobody else on this host has; the same one as long as the node exists.
 choose_subnet() {
-    local number
-    if [[ ! -s $NODE/subnet ]]; then
-        for number in {0..255}; do
-            ip -4 route | grep -q "10\.231\.$number\." || break
-        done
-        echo "10.231.$number.0/24" >"$NODE/subnet"
+    local subnet
+    if [[ -s $NODE/subnet ]]; then
+        subnet=$(free_subnet "$(cat "$NODE/subnet")")
+        [[ -n $subnet ]] ||
+            fail "The subnet $(cat "$NODE/subnet"), which this node had before, is another's now (ip route show table all): remove that one, or remove the node with --down and start again."
+    else
+        subnet=$(free_subnet 10.231.{0..255}.0/24 172.30.{0..255}.0/24 192.168.{0..255}.0/24)
+        [[ -n $subnet ]] || fail "No subnet is free on this host: ip route show table all"
+        echo "$subnet" >"$NODE/subnet"
     fi
-    cat "$NODE/subnet"
+    echo "$subnet"
 }
 
 start_containerd() {
@@ -170,7 +228,7 @@ log: {level: warn}
 storage: {filesystem: {rootdirectory: $NODE/registry}}
 http: {addr: "$REGISTRY", secret: local}
 END
-    launch registry "curl -fs http://$REGISTRY/v2/" docker-registry serve "$NODE/registry.yml"
+    launch registry "owns registry $port && curl -fs http://$REGISTRY/v2/" docker-registry serve "$NODE/registry.yml"
 }
 
 # push_nginx [PORT...]: builds an nginx image and pushes it as nginx:latest. It listens on port 80, or with
@@ -199,8 +257,8 @@ start_chas() {
     CHAS=http://127.0.0.1:$port
     mkdir -p "$NODE/sets"
     # A node without any set polls only every ten minutes.
-    [[ -e $NODE/sets/quickstart.yaml ]] || echo 'containers: []' >"$NODE/sets/quickstart.yaml"
-    launch chas "curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
+    [[ -e $NODE/sets/quickstart.yaml ]] || printf '%s\n' "$EMPTY_SET" 'containers: []' >"$NODE/sets/quickstart.yaml"
+    launch chas "owns chas $port && curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
         "$(dirname "$AGENT")/examples/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
 }
 
@@ -214,7 +272,9 @@ secret() {
 start_agent() {
     local port subnet first
     port=$(choose_port agent 9090)
-    first=$(choose_port published 8080)
+    # The agent itself passes over ports that others have, now or later.
+    [[ -s $NODE/published.port ]] || echo 8080 >"$NODE/published.port"
+    first=$(cat "$NODE/published.port")
     subnet=$(choose_subnet)
     API=http://127.0.0.1:$port
     secret token >/dev/null
@@ -245,7 +305,7 @@ END
         say "the agent was built again: replacing the old one; its containers keep running"
         stop agent
     fi
-    launch agent "curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
+    launch agent "owns agent $port && curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
 }
 
 # api METHOD PATH [BODY]: calls the agent's API and prints the answer. Fails for an error status.

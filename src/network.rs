@@ -23,6 +23,7 @@ use state::id::{ContainerId, ContainerName, InstanceName};
 pub(crate) mod bridge;
 mod directory;
 mod fault;
+mod finding;
 mod hosts_files;
 mod listeners;
 mod netns;
@@ -30,6 +31,7 @@ mod threads;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use fault::{NetworkError, Part};
+pub use finding::{FindingKind, NetworkFinding};
 
 /// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
 /// different instances run side by side.

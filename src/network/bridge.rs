@@ -3,7 +3,8 @@
 //!
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
-//! `forward` deals with other firewalls of the host; `conntrack` deletes flows that lead elsewhere;
+//! `firewall` reads the rules of other programs, and `foreign` what they mean for the agent;
+//! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
 //! `addresses` chooses addresses; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,18 +13,19 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use state::assign::{AssignError, HostNetwork};
+use state::assign::{AssignError, HostNetwork, PortHolder};
 use state::desired::{Assignment, PortBinding};
 use state::id::{ContainerId, ContainerName, InstanceName};
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
 use super::directory::HostsDirectory;
 use super::threads::{block_on, blocking, on_own_thread};
 use super::{
-    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkPaths, Part, listeners, netns,
+    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkFinding, NetworkPaths, Part,
+    netns,
 };
 use crate::lock::lock;
 use device::BridgeDevice;
@@ -33,8 +35,12 @@ use veth::VethPair;
 mod addresses;
 mod conntrack;
 mod device;
+mod findings;
+mod firewall;
+mod foreign;
 mod forward;
 mod links;
+mod nfnetlink;
 mod nftables;
 mod ports;
 mod repair;
@@ -70,6 +76,8 @@ pub struct BridgeNetwork {
     /// Locked shared while one instance is changed, exclusively while the whole is compared, so
     /// that neither sees half of the other.
     gate: RwLock<()>,
+    /// Findings of the last repair.
+    findings: watch::Sender<Vec<NetworkFinding>>,
     state: Mutex<BridgeState>,
 }
 
@@ -93,8 +101,16 @@ impl BridgeNetwork {
             hosts: HostsDirectory::new(config.files_dir.clone()),
             config,
             gate: RwLock::default(),
+            findings: watch::Sender::default(),
             state: Mutex::default(),
         }
+    }
+
+    /// States of the host that keep containers from the network, as the last
+    /// [`NetworkDriver::repair`] found them.
+    #[must_use]
+    pub fn findings(&self) -> watch::Receiver<Vec<NetworkFinding>> {
+        self.findings.subscribe()
     }
 
     /// Makes an instance's netns and veth pair, and the bridge if it is not there.
@@ -200,8 +216,8 @@ impl BridgeNetwork {
 
 impl HostNetwork for BridgeNetwork {
     /// A port of which the kernel does not tell counts as free: starting the container will show.
-    fn is_listening(&self, binding: &PortBinding) -> bool {
-        listeners::listener_on(binding).unwrap_or(false)
+    fn holder(&self, binding: &PortBinding) -> Option<PortHolder> {
+        self.ports.holder(binding).unwrap_or_default()
     }
 
     fn address(
@@ -223,7 +239,6 @@ impl NetworkDriver for BridgeNetwork {
         }
         self.ensure_device().await?;
         self.ports.prepare().await?;
-        forward::warn_of_obstacles(&self.config.bridge).await;
         Ok(())
     }
 

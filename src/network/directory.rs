@@ -167,7 +167,7 @@ fn write_all(
     files: Vec<(InstanceName, HostsFiles, (ContainerName, Ipv4Addr))>,
     peers: &Peers,
 ) -> RewrittenFiles {
-    let resolv_conf = hosts_files::host_resolv_conf();
+    let resolv_conf = hosts_files::host_resolv_conf().text;
     let mut rewritten = RewrittenFiles::default();
     for (instance, files, (name, address)) in files {
         match files.write(&name, address, peers, &resolv_conf) {

@@ -11,12 +11,14 @@ use crate::cause;
 /// Error of the network, cut by what the caller does next.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// Another process or container has the host port: wait until it is free, or for a spec with
-    /// another one.
-    #[error("host port {}/{} is in use by another process or container of this host", binding.host, binding.protocol.as_str())]
+    /// Another process, rule or container has the host port: wait until it is free, or for a spec
+    /// with another one.
+    #[error("host port {}/{} is in use by {by}", binding.host, binding.protocol.as_str())]
     PortTaken {
         /// Binding of the assignment that is taken.
         binding: PortBinding,
+        /// Holder of the port, in words.
+        by: String,
     },
     /// The kernel, `nft` or the file system refused: try again later.
     #[error("{what}")]
@@ -142,10 +144,14 @@ mod tests {
         };
         let Failure {
             reason, message, ..
-        } = NetworkError::PortTaken { binding }.into();
+        } = NetworkError::PortTaken {
+            binding,
+            by: "container 0123456789ab".to_owned(),
+        }
+        .into();
         assert_eq!(reason, Reason::PortTaken);
         assert!(
-            message.starts_with("host port 8080/udp is in use"),
+            message.starts_with("host port 8080/udp is in use by container 0123"),
             "{message}"
         );
     }

@@ -80,7 +80,7 @@ fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
 }
 
 /// Content of every container's `resolv.conf`, made from the host's as it is now.
-pub(super) fn host_resolv_conf() -> String {
+pub(super) fn host_resolv_conf() -> ResolvConf {
     let mut first = None;
     for path in RESOLV_CONF {
         let Ok(text) = fs::read_to_string(path) else {
@@ -88,19 +88,19 @@ pub(super) fn host_resolv_conf() -> String {
         };
         let made = resolv_conf(&text);
         if made.servers > 0 {
-            return made.text;
+            return made;
         }
-        first.get_or_insert(made.text);
+        first.get_or_insert(made);
     }
-    tracing::debug!(
-        "host has no name server that a container could reach; outside names do not resolve"
-    );
-    first.unwrap_or_else(|| resolv_conf("").text)
+    first.unwrap_or_else(|| resolv_conf(""))
 }
 
-struct ResolvConf {
-    text: String,
-    servers: usize,
+/// Content of a `resolv.conf`.
+#[derive(Debug)]
+pub(super) struct ResolvConf {
+    pub(super) text: String,
+    /// Number of name servers in it.
+    pub(super) servers: usize,
 }
 
 /// Content of a container's `resolv.conf` (resolv.conf(5)) from the host's.

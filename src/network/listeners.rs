@@ -40,6 +40,17 @@ pub(super) fn listener_on(binding: &PortBinding) -> io::Result<bool> {
     }
 }
 
+/// Whether this host has an address.
+pub(super) fn is_local(address: Ipv4Addr) -> bool {
+    let socket = socket_with(
+        AddressFamily::INET,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    );
+    socket.is_ok_and(|socket| bind(socket, &SocketAddrV4::new(address, 0)).is_ok())
+}
+
 /// Whether a socket takes packets from anybody on a port, on any address (proc_net(5)).
 fn is_open(protocol: Protocol, port: u16) -> io::Result<bool> {
     let (files, open) = match protocol {

@@ -177,7 +177,7 @@ fn refusal(error: StoreError) -> Refusal {
     let text = error.to_string();
     match error {
         StoreError::Assign(
-            AssignError::TakenByContainer { .. } | AssignError::TakenByProcess { .. },
+            AssignError::TakenByContainer { .. } | AssignError::TakenOnHost { .. },
         )
         | StoreError::Owned(..)
         | StoreError::Unmatched(_)

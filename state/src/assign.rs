@@ -14,8 +14,9 @@ use crate::spec::{PortSpec, Protocol};
 /// Its answers are given inside of the transaction that stores them, one container after another,
 /// so the desired state is the only ledger of addresses and ports.
 pub trait HostNetwork: std::fmt::Debug + Send + Sync {
-    /// Whether an OS process of this host listens where the binding would go.
-    fn is_listening(&self, binding: &PortBinding) -> bool;
+    /// Holder of the host port where the binding would go. `None`: it is free, as far as the host
+    /// tells.
+    fn holder(&self, binding: &PortBinding) -> Option<PortHolder>;
 
     /// Address for a container. `before`, its earlier address, is kept if it still fits; no answer
     /// is among those `taken` by others, which are collected only if asked for. `None`: the network
@@ -30,14 +31,39 @@ pub trait HostNetwork: std::fmt::Debug + Send + Sync {
     ) -> Result<Option<Ipv4Addr>, AssignError>;
 }
 
-/// A host network with a range of addresses, on which no OS process listens: for simulations, tests
-/// and benchmarks.
+/// Holder of a host port that is no container of this agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortHolder {
+    /// An OS process of the host listens on it.
+    Process,
+    /// A rule in the host's firewall leads its packets elsewhere: another program publishes it.
+    Rule(
+        /// The rule's place, as in `table ip nat, chain DOCKER`.
+        String,
+    ),
+}
+
+impl std::fmt::Display for PortHolder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Process => f.write_str("a process on this host; end it, or name another port"),
+            Self::Rule(place) => write!(
+                f,
+                "a rule of another program ({place}); remove what it publishes there, or name \
+                 another port"
+            ),
+        }
+    }
+}
+
+/// A host network with a range of addresses, on which nobody else holds a port: for simulations,
+/// tests and benchmarks.
 #[derive(Clone, Debug)]
 pub struct QuietNetwork(pub RangeInclusive<Ipv4Addr>);
 
 impl HostNetwork for QuietNetwork {
-    fn is_listening(&self, _: &PortBinding) -> bool {
-        false
+    fn holder(&self, _: &PortBinding) -> Option<PortHolder> {
+        None
     }
 
     fn address(
@@ -72,16 +98,15 @@ pub enum AssignError {
         /// Container that publishes it.
         by: ContainerName,
     },
-    /// An OS process of the host listens on the host port.
-    #[error(
-        "host port {host}/{} is taken by a process on this host; end it, or name another port",
-        .protocol.as_str()
-    )]
-    TakenByProcess {
+    /// Something else on the host has the host port.
+    #[error("host port {host}/{} is taken by {by}", .protocol.as_str())]
+    TakenOnHost {
         /// Host port that was asked for.
         host: u16,
         /// Protocol of the port.
         protocol: Protocol,
+        /// Holder of the port.
+        by: PortHolder,
     },
     /// Every port of the agent's range is taken.
     #[error(
@@ -189,13 +214,13 @@ fn named<'a>(
             by: other.name.clone(),
         });
     }
-    if network.is_listening(&binding) {
-        Err(AssignError::TakenByProcess {
+    match network.holder(&binding) {
+        Some(by) => Err(AssignError::TakenOnHost {
             host,
             protocol: port.protocol,
-        })
-    } else {
-        Ok(binding)
+            by,
+        }),
+        None => Ok(binding),
     }
 }
 
@@ -221,7 +246,7 @@ fn chosen<'a>(
         .filter(|host| !taken.contains(&(port.protocol, *host)));
     let mut bindings = free.map(|host| bind(port, host));
     bindings
-        .find(|binding| !network.is_listening(binding))
+        .find(|binding| network.holder(binding).is_none())
         .ok_or_else(|| AssignError::NoPort(range.clone()))
 }
 

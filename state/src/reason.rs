@@ -133,8 +133,9 @@ reasons! {
     MountFailed: Start, "check what the image has at the path in the message";
     /// containerd has an unmanaged container of that name.
     NameTaken: Start, "remove that container with the tool that created it";
-    /// Another process on this host listens on the host port.
-    PortTaken: Start, "end that process, or use another host port";
+    /// Another process on this host listens on the host port, or a rule of another program
+    /// publishes it.
+    PortTaken: Start, "end that process, remove what the other program publishes, or use another host port";
     /// The container's network namespace could not be created or removed.
     NetnsFailed: Start, "check the path in the message, below state.run_dir";
     /// The bridge could not be created, or the container not be connected to it.

@@ -35,6 +35,7 @@ mod house_words;
 mod node;
 
 #[cfg(test)]
+mod quickstart;
 mod reasons;
 
 #[cfg(test)]

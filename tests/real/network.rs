@@ -15,6 +15,7 @@ use state::spec::Protocol::{Tcp, Udp};
 
 use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host};
 
+mod beside;
 mod lab;
 mod lifecycle;
 
@@ -191,6 +192,40 @@ fn what_is_not_published_is_not_reachable() {
 }
 
 #[test]
+fn a_port_on_the_loopback_is_the_hosts_own_even_for_a_neighbour_who_routes_it_here() {
+    on_a_private_host("loopback", async |host| {
+        let net = host.network().await;
+        let ports = vec![
+            binding(Tcp, 18080, 80),
+            bound(LOCALHOST, Tcp, 18081, 80),
+            bound(LOCALHOST, Udp, 18053, 53),
+        ];
+        let web = host.attach(&net, 1, 2, ports).await.unwrap();
+        let _servers = [Server::tcp(&web.netns, 80), Server::udp(&web.netns, 53)];
+        assert!(ask_tcp(LOCALHOST, 18081).is_ok() && ask_udp(LOCALHOST, 18053).is_ok());
+        // A neighbour may send what it likes over the wire, packets for 127.0.0.1 among it.
+        host.outside().shell(&format!(
+            "ip address flush dev lo && ip link set lo down \
+             && sysctl -qw net.ipv4.conf.all.route_localnet=1 \
+             && ip route add 127.0.0.0/8 via {} src {}",
+            lab::HOST_LAN,
+            lab::OUTSIDE
+        ));
+        for port in [18080, 18081] {
+            let asked = host.outside().run(move || ask_tcp(LOCALHOST, port));
+            assert!(asked.is_err(), "{port}: {asked:?}");
+        }
+        let asked = host.outside().run(|| ask_udp(LOCALHOST, 18053));
+        assert!(asked.is_err(), "{asked:?}");
+        assert!(
+            host.outside().run(|| ask_tcp(lab::HOST_LAN, 18080)).is_ok(),
+            "what is published to everybody answers them"
+        );
+        net.teardown().await.unwrap();
+    });
+}
+
+#[test]
 fn a_host_port_that_somebody_listens_on_is_refused() {
     on_a_private_host("taken", async |host| {
         let net = host.network().await;
@@ -204,7 +239,7 @@ fn a_host_port_that_somebody_listens_on_is_refused() {
             )
             .await;
         assert!(
-            matches!(&refused, Err(NetworkError::PortTaken { binding }) if binding.protocol == Tcp),
+            matches!(&refused, Err(NetworkError::PortTaken { binding, .. }) if binding.protocol == Tcp),
             "{refused:?}"
         );
         assert_eq!(host.table(), "", "nothing of a refused set is published");

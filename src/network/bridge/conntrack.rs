@@ -8,35 +8,18 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
-};
 use state::spec::Protocol;
 
+use super::nfnetlink::{
+    AF_INET, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NetfilterSocket, NetlinkAttributes, put,
+};
 use super::nftables::{HostPort, Publication, Published};
-
-/// Longest wait for the kernel's answer. The kernel answers from RAM; a table of a million flows
-/// takes half a second.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// Buffer for one answer: the kernel sends at most 32 KiB at once.
-const REPLY_BYTES_MAX: usize = 64 << 10;
+use crate::network::listeners::is_local;
 
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
-const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
-const NLM_F_DUMP: u16 = 0x300;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLA_F_NESTED: u16 = 0x8000;
-const AF_INET: u8 = 2;
 const UDP: u8 = 17;
 
 const CTA_TUPLE_ORIG: u16 = 1;
@@ -68,19 +51,17 @@ pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
         .iter()
         .filter(|(port, _)| port.protocol == Protocol::Udp);
     for (port, to) in udp {
-        let socket = open()?;
-        send(&socket, GET, NLM_F_DUMP, &flows_to(port.port))?;
+        let socket = NetfilterSocket::open()?;
         let mut stale = Vec::new();
-        receive(&socket, |flow| {
+        socket.ask(GET, NLM_F_DUMP, AF_INET, &flows_to(port.port), |flow| {
             stale.extend(
-                UdpFlow::read(flow)
+                UdpFlow::read(flow.attributes)
                     .filter(|flow| flow.is_stale(port, to))
                     .map(|flow| flow.key),
             );
         })?;
         for key in stale {
-            send(&socket, DELETE, NLM_F_ACK, &key)?;
-            match receive(&socket, |_| ()) {
+            match socket.ask(DELETE, NLM_F_ACK, AF_INET, &key, |_| ()) {
                 Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => {
                     return Err(error);
                 }
@@ -103,9 +84,9 @@ struct UdpFlow {
 }
 
 impl UdpFlow {
-    fn read(message: &[u8]) -> Option<Self> {
+    fn read(message: NetlinkAttributes<'_>) -> Option<Self> {
         let (mut sent_to, mut answered_by, mut key) = (None, None, Vec::new());
-        for (kind, payload) in NetlinkAttributes(message) {
+        for (kind, payload) in message {
             match kind {
                 CTA_TUPLE_ORIG => sent_to = Some(read_tuple(payload)?.1),
                 CTA_TUPLE_REPLY => answered_by = Some(read_tuple(payload)?.0),
@@ -141,35 +122,13 @@ impl UdpFlow {
     }
 }
 
-fn is_local(address: Ipv4Addr) -> bool {
-    let socket = socket_with(
-        AddressFamily::INET,
-        SocketType::DGRAM,
-        SocketFlags::CLOEXEC,
-        None,
-    );
-    socket.is_ok_and(|socket| bind(socket, &SocketAddrV4::new(address, 0)).is_ok())
-}
-
 /// Source and destination of a UDP tuple.
 fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
-    let part = |kind| {
-        NetlinkAttributes(tuple)
-            .find(|(found, _)| *found == kind)
-            .map(|(_, payload)| payload)
-    };
-    let (ip, proto) = (part(CTA_TUPLE_IP)?, part(CTA_TUPLE_PROTO)?);
-    let address = |kind| {
-        let (_, payload) = NetlinkAttributes(ip).find(|(found, _)| *found == kind)?;
-        Some(Ipv4Addr::from(<[u8; 4]>::try_from(payload).ok()?))
-    };
-    let port = |kind| {
-        let (_, payload) = NetlinkAttributes(proto).find(|(found, _)| *found == kind)?;
-        Some(u16::from_be_bytes(payload.try_into().ok()?))
-    };
-    let is_udp =
-        NetlinkAttributes(proto).any(|(kind, payload)| kind == CTA_PROTO_NUM && payload == [UDP]);
-    is_udp.then_some(())?;
+    let tuple = NetlinkAttributes(tuple);
+    let (ip, proto) = (tuple.nested(CTA_TUPLE_IP), tuple.nested(CTA_TUPLE_PROTO));
+    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(kind)?).ok()?));
+    let port = |kind| Some(u16::from_be_bytes(proto.get(kind)?.try_into().ok()?));
+    (proto.get(CTA_PROTO_NUM)? == [UDP]).then_some(())?;
     let from = SocketAddrV4::new(address(CTA_IP_V4_SRC)?, port(CTA_PROTO_SRC_PORT)?);
     Some((
         from,
@@ -195,100 +154,13 @@ fn flows_to(port: u16) -> Vec<u8> {
     message
 }
 
-/// Appends a netlink attribute: length, kind, payload, and zeros up to a multiple of four.
-fn put(message: &mut Vec<u8>, kind: u16, payload: &[u8]) {
-    let length = u16::try_from(payload.len() + 4).expect("attributes are some ten bytes");
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend(payload);
-    message.resize(message.len().next_multiple_of(4), 0);
-}
-
-/// Iterator over netlink attributes; ends at the first malformed one.
-#[derive(Clone, Copy)]
-struct NetlinkAttributes<'a>(&'a [u8]);
-
-impl<'a> Iterator for NetlinkAttributes<'a> {
-    type Item = (u16, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let length = usize::from(u16::from_ne_bytes(self.0.get(..2)?.try_into().ok()?));
-        let kind = u16::from_ne_bytes(self.0.get(2..4)?.try_into().ok()?) & !NLA_F_NESTED;
-        let payload = self.0.get(4..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, payload))
-    }
-}
-
-fn open() -> io::Result<OwnedFd> {
-    let socket = socket_with(
-        AddressFamily::NETLINK,
-        SocketType::RAW,
-        SocketFlags::CLOEXEC,
-        Some(netlink::NETFILTER),
-    )?;
-    bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(ANSWER_TIMEOUT))?;
-    Ok(socket)
-}
-
-/// Sends one request: the netlink header (16 bytes), nfnetlink's (4), and attributes.
-fn send(socket: &OwnedFd, kind: u16, flags: u16, attributes: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(20 + attributes.len()).expect("a request is some hundred bytes");
-    let mut message = Vec::with_capacity(20 + attributes.len());
-    message.extend(length.to_ne_bytes());
-    message.extend(kind.to_ne_bytes());
-    message.extend((NLM_F_REQUEST | flags).to_ne_bytes());
-    message.extend([0; 8]);
-    message.extend([AF_INET, 0, 0, 0]);
-    message.extend(attributes);
-    sendto(
-        socket,
-        &message,
-        SendFlags::empty(),
-        &SocketAddrNetlink::new(0, 0),
-    )?;
-    Ok(())
-}
-
-/// Hands the attributes of each message of one answer to `each`, until the answer ends.
-fn receive(socket: &OwnedFd, mut each: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; REPLY_BYTES_MAX];
-    loop {
-        let (_, length) = recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?;
-        let mut rest = &buffer[..length];
-        while let Some((kind, body)) = next_message(&mut rest) {
-            match kind {
-                NLMSG_DONE => return Ok(()),
-                NLMSG_ERROR => {
-                    let code = body
-                        .get(..4)
-                        .and_then(|code| code.try_into().ok())
-                        .map_or(0, i32::from_ne_bytes);
-                    return if code == 0 {
-                        Ok(())
-                    } else {
-                        Err(io::Error::from_raw_os_error(-code))
-                    };
-                }
-                _ => each(body.get(4..).unwrap_or_default()),
-            }
-        }
-    }
-}
-
-/// Kind and body of the next netlink message.
-fn next_message<'a>(rest: &mut &'a [u8]) -> Option<(u16, &'a [u8])> {
-    let length = usize::try_from(u32::from_ne_bytes(rest.get(..4)?.try_into().ok()?)).ok()?;
-    let kind = u16::from_ne_bytes(rest.get(4..6)?.try_into().ok()?);
-    let body = rest.get(16..length)?;
-    *rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-    Some((kind, body))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn read(message: &[u8]) -> Option<UdpFlow> {
+        UdpFlow::read(NetlinkAttributes(message))
+    }
 
     fn tuple(from: SocketAddrV4, to: SocketAddrV4, protocol: u8) -> Vec<u8> {
         let (mut ip, mut proto, mut tuple) = (Vec::new(), Vec::new(), Vec::new());
@@ -337,7 +209,7 @@ mod tests {
                 protocol: Protocol::Udp,
                 port: 5353,
             };
-            let flow = UdpFlow::read(&flow(sent_to, by, UDP)).unwrap();
+            let flow = read(&flow(sent_to, by, UDP)).unwrap();
             assert_eq!(
                 flow.is_stale(&port, &to),
                 stale,
@@ -366,14 +238,10 @@ mod tests {
 
     #[test]
     fn other_flows_and_torn_messages_are_passed_over() {
-        assert_eq!(UdpFlow::read(&flow("127.0.0.1:1", "127.0.0.1:1", 6)), None);
+        assert_eq!(read(&flow("127.0.0.1:1", "127.0.0.1:1", 6)), None);
         let whole = flow("127.0.0.1:1", "127.0.0.1:1", UDP);
         for length in 0..whole.len() - 12 {
-            assert_eq!(
-                UdpFlow::read(&whole[..length]),
-                None,
-                "cut after {length} bytes"
-            );
+            assert_eq!(read(&whole[..length]), None, "cut after {length} bytes");
         }
     }
 }

@@ -5,12 +5,16 @@ use std::net::Ipv4Addr;
 
 use state::subnet::Ipv4Subnet;
 
-use super::links::Netlink;
-use super::sysctl;
+use super::links::routes::Collision;
+use super::links::{KernelLink, Netlink};
+use super::{sysctl, veth};
 use crate::network::NetworkError;
 
 /// Largest packet in bytes where nothing is known about the way out: Ethernet's.
 const MTU_DEFAULT: u32 = 1500;
+
+/// First bytes of the hardware addresses that [`mac`] answers.
+const MAC_PREFIX: [u8; 2] = [0x0a, 0x58];
 
 /// Bridge device after [`ensure`].
 #[derive(Clone, Debug)]
@@ -26,10 +30,13 @@ pub(super) struct BridgeDevice {
 /// address is the same, so that no neighbour's ARP cache is ever wrong.
 pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = address.octets();
-    [0x0a, 0x58, a, b, c, d]
+    [MAC_PREFIX[0], MAC_PREFIX[1], a, b, c, d]
 }
 
 /// Makes or repairs the bridge, and answers one line for each difference. Idempotent.
+///
+/// A bridge that has its address has had the subnet first, and keeps it; else the subnet must not
+/// be anybody else's.
 pub(super) async fn ensure(
     links: &Netlink,
     name: &str,
@@ -38,6 +45,17 @@ pub(super) async fn ensure(
     let mut done = Vec::new();
     let mac = mac(subnet.gateway());
     let before = links.find(name).await?;
+    let has_address = match &before {
+        Some(link) => links.has_address(link.index, subnet.gateway()).await?,
+        None => false,
+    };
+    if !has_address {
+        if let Some(link) = &before {
+            check_is_own(links, link).await?;
+        }
+        let own = before.as_ref().map(|link| link.index);
+        check_subnet(links, own, subnet).await?;
+    }
     if before.is_none() {
         let mtu = links.uplink_mtu().await?.unwrap_or(MTU_DEFAULT);
         links.add_bridge(name, mac, mtu).await?;
@@ -58,7 +76,7 @@ pub(super) async fn ensure(
         links.set_up(link.index, wrong_mac.then_some(mac)).await?;
         done.push(format!("bridge {name}: up, hardware address"));
     }
-    if !links.has_address(link.index, subnet.gateway()).await? {
+    if !has_address {
         links
             .set_address(link.index, subnet.gateway(), subnet.prefix())
             .await?;
@@ -70,6 +88,53 @@ pub(super) async fn ensure(
             mtu: link.mtu,
         },
         done,
+    ))
+}
+
+/// Refuses a subnet that an interface or a route of the host has: its packets, or the containers',
+/// would go astray.
+async fn check_subnet(
+    links: &Netlink,
+    own: Option<u32>,
+    subnet: Ipv4Subnet,
+) -> Result<(), NetworkError> {
+    let ranges = links.foreign_routes(own).await?;
+    let cuts_off = |collision| collision == Collision::CutsOff;
+    match links.first_collision(ranges, subnet, cuts_off).await {
+        None => Ok(()),
+        Some(range) => Err(NetworkError::failed(
+            format!("cannot give {subnet} (network.subnet) to containers"),
+            format!(
+                "{range} is on this host already; set network.subnet to a free one, or remove \
+                 the other"
+            ),
+        )),
+    }
+}
+
+/// Refuses a link of the bridge's name that somebody else has: one that is no bridge, or a bridge
+/// that connects others.
+async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkError> {
+    let ports = links.all().await?;
+    let mut ports = ports
+        .iter()
+        .filter(|port| port.bridge == Some(link.index))
+        .map(|port| &port.name);
+    let what = if !link.is_bridge {
+        "is no bridge".to_owned()
+    } else if let Some(port) = ports.find(|name| !veth::is_managed(name)) {
+        format!("connects {port}, which is not a container of this agent")
+    } else if !link.mac.starts_with(&MAC_PREFIX) && links.has_any_address(link.index).await? {
+        "has another program's address".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(NetworkError::failed(
+        format!("cannot use {} for containers (network.bridge)", link.name),
+        format!(
+            "an interface of this name is there already and {what}; set network.bridge to another \
+             name, or remove that interface"
+        ),
     ))
 }
 

@@ -1,5 +1,5 @@
 //! Forwarding through the host's other firewalls (docker, ufw, a hand-written one): lets the
-//! bridge's packets through, or names the chain that does not.
+//! bridge's packets through where `iptables` has the rules.
 //!
 //! An accept in the agent's own table cannot undo a drop in another one, so the accept has to stand
 //! where the drop stands.
@@ -8,10 +8,9 @@ use std::io;
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
 use tokio::process::Command;
 
-use super::nftables;
+use super::firewall;
 use crate::network::NetworkError;
 
 /// Wait of `iptables` for other users of it, in seconds.
@@ -21,29 +20,59 @@ const LOCK_WAIT_S: &str = "5";
 /// work.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Program for the older kind of iptables, whose rules the newer one does not show.
+const LEGACY: &str = "iptables-legacy";
+
 /// Chain that docker leaves to others. Packets pass it before docker's own rules, and it survives
 /// docker's restarts.
 const DOCKER_USER: &str = "DOCKER-USER";
 
+/// Outcome of [`ensure`].
+#[derive(Debug, Default)]
+pub(super) struct Forwarding {
+    /// One line for each rule inserted or deleted.
+    pub(super) lines: Vec<String>,
+    /// Whether `iptables` answers for its table. If not, the table is another program's.
+    pub(super) by_iptables: bool,
+}
+
 /// Ensures that the host's firewall lets the bridge's packets pass if `wanted`, and else that none
 /// of the agent's rules is in it.
-///
-/// Answers one line for each rule inserted or deleted.
-pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
-    let rules = match iptables(&["-S"]).await {
-        Ok(rules) => rules,
-        Err(error) => {
-            // Without iptables no rule of iptables drops packets. `warn_of_obstacles` names other
-            // firewalls.
-            tracing::debug!(%error, "iptables rules not listed; assuming no second firewall");
-            return Ok(Vec::new());
+pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Forwarding, NetworkError> {
+    let mut done = Forwarding::default();
+    match iptables("iptables", &["-S"]).await {
+        Ok(rules) => {
+            done.by_iptables = true;
+            done.lines = change("iptables", &rules, bridge, wanted).await?;
         }
-    };
+        // Without iptables no rule of iptables drops packets. Chains of others are named as
+        // findings.
+        Err(error) => tracing::debug!(%error, "iptables rules not listed"),
+    }
+    // The rules of both kinds of iptables are asked for every packet.
+    if firewall::legacy::has_table("filter") {
+        match iptables(LEGACY, &["-S"]).await {
+            Ok(rules) => done
+                .lines
+                .extend(change(LEGACY, &rules, bridge, wanted).await?),
+            Err(error) => tracing::debug!(%error, "rules of iptables-legacy not listed"),
+        }
+    }
+    Ok(done)
+}
+
+/// Carries out the [`plan`] with `program`.
+async fn change(
+    program: &str,
+    rules: &str,
+    bridge: &str,
+    wanted: bool,
+) -> Result<Vec<String>, NetworkError> {
     let mut lines = Vec::new();
-    for run in plan(&rules, bridge, wanted) {
+    for run in plan(rules, bridge, wanted) {
         let arguments: Vec<&str> = run.iter().map(String::as_str).collect();
-        let line = format!("iptables {}", run.join(" "));
-        iptables(&arguments)
+        let line = format!("{program} {}", run.join(" "));
+        iptables(program, &arguments)
             .await
             .map_err(|error| NetworkError::failed(format!("cannot run {line}"), error))?;
         lines.push(line);
@@ -124,8 +153,8 @@ fn is_managed(line: &str, chain: &str, direction: &str, bridge: &str) -> bool {
         && words.contains(&comment(bridge).as_str())
 }
 
-async fn iptables(arguments: &[&str]) -> io::Result<String> {
-    let run = Command::new("iptables")
+async fn iptables(program: &str, arguments: &[&str]) -> io::Result<String> {
+    let run = Command::new(program)
         .args(["-w", LOCK_WAIT_S])
         .args(arguments)
         .stdin(Stdio::null())
@@ -141,59 +170,6 @@ async fn iptables(arguments: &[&str]) -> io::Result<String> {
             String::from_utf8_lossy(&output.stderr).trim().to_owned(),
         ))
     }
-}
-
-/// Logs which other firewall may drop forwarded packets and the remedy; the agent does not change a
-/// foreign firewall.
-pub(super) async fn warn_of_obstacles(bridge: &str) {
-    match nftables::list_chains().await {
-        Ok(chains) => {
-            for chain in obstacles(&chains) {
-                tracing::warn!(
-                    chain,
-                    bridge,
-                    "host firewall may drop forwarded packets; let packets from and to the bridge \
-                     pass this chain (firewalld: `firewall-cmd --permanent --zone=trusted \
-                     --add-interface` with the bridge, then `--reload`)"
-                );
-            }
-        }
-        Err(error) => tracing::debug!(%error, "host firewall chains not listed"),
-    }
-}
-
-/// Chains that may drop forwarded IPv4 packets and that [`ensure`] cannot open: firewalld's, and
-/// any with that policy.
-fn obstacles(chains: &str) -> Vec<String> {
-    let Ok(listing) = serde_json::from_str::<Value>(chains) else {
-        return Vec::new();
-    };
-    listing
-        .get("nftables")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-        .filter_map(|object| object.get("chain"))
-        .filter(|chain| may_drop(chain))
-        .map(|chain| {
-            ["family", "table", "name"]
-                .map(|key| text(chain, key))
-                .join(" ")
-        })
-        .collect()
-}
-
-fn may_drop(chain: &Value) -> bool {
-    let (family, table) = (text(chain, "family"), text(chain, "table"));
-    let by_iptables = family == "ip" && table == "filter";
-    text(chain, "hook") == "forward"
-        && ["ip", "inet"].contains(&family)
-        && !by_iptables
-        && (text(chain, "policy") == "drop" || table == "firewalld")
-}
-
-fn text<'a>(chain: &'a Value, key: &str) -> &'a str {
-    chain.get(key).and_then(Value::as_str).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -275,23 +251,5 @@ mod tests {
             &["-D FORWARD -i chas0", "-D FORWARD -o chas0"],
         );
         check(&format!("{DROP}{foreign}"), false, &[]);
-    }
-
-    #[test]
-    fn a_firewall_that_cannot_be_opened_is_named() {
-        let chain = |family: &str, table: &str, policy: &str| {
-            format!(
-                r#"{{"chain":{{"family":"{family}","table":"{table}","name":"f","hook":"forward","policy":"{policy}"}}}}"#
-            )
-        };
-        let all = [
-            chain("ip", "filter", "drop"),
-            chain("inet", "mine", "drop"),
-            chain("inet", "firewalld", "accept"),
-            chain("ip6", "mine", "drop"),
-            chain("ip", "chas0", "accept"),
-        ];
-        let json = format!(r#"{{"nftables":[{{"metainfo":{{}}}},{}]}}"#, all.join(","));
-        assert_eq!(obstacles(&json), ["inet mine f", "inet firewalld f"]);
     }
 }

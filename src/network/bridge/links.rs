@@ -3,17 +3,15 @@
 use std::future::Future;
 use std::io;
 use std::net::Ipv4Addr;
-use std::ops::RangeInclusive;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::AddressFamily;
 use rtnetlink::packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoPortData, InfoVeth,
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use rtnetlink::packet_route::route::RouteAttribute;
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth,
     RouteMessageBuilder,
@@ -22,14 +20,11 @@ use rustix::io::Errno;
 
 use crate::network::NetworkError;
 
+pub(super) mod routes;
+
 /// Longest exchange with the kernel, of some ten messages. Each needs some ten microseconds, but
 /// waits while others (deleted links, 20 ms each) hold the kernel's one lock for all links.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Packet sizes in bytes that the bridge takes over from another link: from IPv6's least (RFC 8200)
-/// to that of jumbo frames. A link with another one (loopback, a tunnel's virtual 64 KiB) says
-/// nothing about Ethernet.
-const ETHERNET_MTU: RangeInclusive<u32> = 1280..=9216;
 
 /// Netlink connection to one netns: the one its thread was in when the connection was opened.
 #[derive(Clone, Debug)]
@@ -44,6 +39,7 @@ pub(super) struct KernelLink {
     pub(super) mtu: u32,
     /// Index of the bridge that the link is a port of.
     pub(super) bridge: Option<u32>,
+    pub(super) is_bridge: bool,
     /// Whether a packet may go back through the port it came from.
     pub(super) hairpin: bool,
     pub(super) mac: Vec<u8>,
@@ -322,32 +318,6 @@ impl Netlink {
             Ok(()) | Err(_) => Ok(()),
         }
     }
-
-    /// Largest packet in bytes of the link towards the outside. `None`: there is no way out (yet).
-    pub(super) async fn uplink_mtu(&self) -> Result<Option<u32>, NetworkError> {
-        // Any address of the outside does: the kernel is asked for its way there, and nothing is
-        // sent.
-        let outside = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(Ipv4Addr::new(203, 0, 113, 1), 32)
-            .build();
-        let Ok(Some(route)) = self.0.route().get(outside).execute().try_next().await else {
-            return Ok(None);
-        };
-        let uplink = route.attributes.iter().find_map(|attribute| {
-            if let RouteAttribute::Oif(index) = attribute {
-                Some(*index)
-            } else {
-                None
-            }
-        });
-        let mtu = self
-            .all()
-            .await?
-            .into_iter()
-            .find(|link| Some(link.index) == uplink)
-            .map(|link| link.mtu);
-        Ok(mtu.filter(|mtu| ETHERNET_MTU.contains(mtu)))
-    }
 }
 
 /// End of a veth pair.
@@ -367,6 +337,7 @@ impl KernelLink {
             up: message.header.flags.contains(LinkFlags::Up),
             mtu: 0,
             bridge: None,
+            is_bridge: false,
             hairpin: false,
             mac: Vec::new(),
         };
@@ -381,6 +352,7 @@ impl KernelLink {
                 link.mac = mac;
             } else if let LinkAttribute::LinkInfo(parts) = attribute {
                 link.hairpin = parts.iter().any(is_hairpin);
+                link.is_bridge = parts.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
         }
         link

@@ -90,7 +90,7 @@ table ip {table} {{
   chain guard {{
     type filter hook prerouting priority -300; policy accept;
     iifname "{table}" ip saddr != {subnet} drop
-    iifname "{table}" ip daddr 127.0.0.0/8 drop
+    iifname != "lo" ip daddr 127.0.0.0/8 drop
   }}
   chain published {{
     dnat ip to ip daddr . meta l4proto . th dport map @bound
@@ -278,11 +278,6 @@ pub(super) async fn list(table: &str) -> Result<Option<TableListing>, NftError> 
         }
         Err(error) => Err(error),
     }
-}
-
-/// All chains of the host, as `nft -j list chains` prints them.
-pub(super) async fn list_chains() -> Result<String, NftError> {
-    run(&["-j", "list", "chains"], "").await
 }
 
 /// Carries out a transaction, whole or not at all.

@@ -1,13 +1,18 @@
 //! Host ports: the owner of each, and the elements of the table that say so. Which port a container
 //! gets is decided elsewhere.
 
+use std::io;
+
+use state::assign::PortHolder;
 use state::desired::{Assignment, PortBinding};
 use state::id::InstanceName;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
+use super::firewall::HostFirewall;
+use super::foreign::{self, ForeignPort};
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
-use crate::network::listeners::listener_on;
+use crate::network::listeners::{is_local, listener_on};
 use crate::network::{NetworkError, Part};
 
 /// Published ports of one agent. All changes of its table pass through here, one after another.
@@ -16,20 +21,34 @@ pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
     book: Mutex<PortTable>,
+    firewall: HostFirewall,
 }
 
 /// Table as it should be.
 #[derive(Debug, Default)]
 struct PortTable {
     published: Published,
+    /// Ports that were not published at the last repair, since others had them first.
+    denied: Vec<ContestedPort>,
     /// [`TableListing::shape`] right after this agent wrote the table. `None`: not written yet, so
     /// nothing is known of it.
     shape: Option<String>,
 }
 
+/// Host port that a container and somebody else have.
+#[derive(Clone, Debug)]
+pub(super) struct ContestedPort {
+    pub(super) port: HostPort,
+    pub(super) owner: InstanceName,
+    pub(super) by: PortHolder,
+    /// Whether the container gets the packets.
+    pub(super) published: bool,
+}
+
 impl HostPorts {
     pub(super) fn new(table: String, subnet: Ipv4Subnet) -> Self {
         Self {
+            firewall: HostFirewall::new(table.clone()),
             table,
             subnet,
             book: Mutex::default(),
@@ -54,8 +73,8 @@ impl HostPorts {
     /// become its own.
     ///
     /// # Errors
-    /// [`NetworkError::PortTaken`] if another container has one of them, or an OS process of the
-    /// host listens on it.
+    /// [`NetworkError::PortTaken`] if another container has one of them, an OS process of the host
+    /// listens on it, or a rule of another program publishes it.
     pub(super) async fn publish(
         &self,
         instance: InstanceName,
@@ -70,12 +89,13 @@ impl HostPorts {
                 Some(taken) if taken.owner.id != instance.id => {
                     return Err(NetworkError::PortTaken {
                         binding: binding.clone(),
+                        by: format!("container {}", taken.owner.id),
                     });
                 }
-                // The port was free when it was published. A listener that has come since gets no
-                // packets, and is not looked for.
+                // The port was free when it was published. Who has come since gets no packets, and
+                // is told of by the repair.
                 Some(_) => {}
-                None => check_free(binding)?,
+                None => self.check_free(binding)?,
             }
         }
         let add = publications(instance, assignment);
@@ -107,6 +127,74 @@ impl HostPorts {
         }
     }
 
+    /// Holder of a host port besides the containers of this agent. Blocks for some ten
+    /// microseconds.
+    ///
+    /// # Errors
+    /// The kernel does not tell who listens. Rules that cannot be read count as none.
+    pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
+        holder_among(&self.foreign_ports(), binding)
+    }
+
+    /// Ports of containers that somebody else holds as well.
+    pub(super) async fn contested(&self) -> Vec<ContestedPort> {
+        let book = self.book.lock().await;
+        let rules = self.foreign_ports();
+        let contested = book.published.iter().filter_map(|(port, to)| {
+            let contest = contest(&rules, *port, to)?;
+            Some(ContestedPort {
+                published: true,
+                ..contest
+            })
+        });
+        contested.chain(book.denied.iter().cloned()).collect()
+    }
+
+    /// Takes ports out of `wanted` that are not published yet and that others have.
+    fn deny_held(&self, book: &mut PortTable, wanted: &mut Published) {
+        book.denied.clear();
+        let rules = self.foreign_ports();
+        wanted.retain(|port, to| {
+            let before = book.published.get(port);
+            if before.is_some_and(|before| before.owner.id == to.owner.id) {
+                return true;
+            }
+            let contest = contest(&rules, *port, to);
+            let is_free = contest.is_none();
+            book.denied.extend(contest);
+            is_free
+        });
+    }
+
+    /// The host's firewall without the agent's own table.
+    pub(super) const fn firewall(&self) -> &HostFirewall {
+        &self.firewall
+    }
+
+    /// Host ports that rules of other programs publish now.
+    fn foreign_ports(&self) -> Vec<ForeignPort> {
+        let mut ports = foreign::published(&self.firewall.legacy());
+        match self.firewall.nftables() {
+            Ok(rules) => ports.extend(foreign::published(&rules)),
+            Err(error) => tracing::debug!(%error, "rules of other programs not read"),
+        }
+        ports
+    }
+
+    fn check_free(&self, binding: &PortBinding) -> Result<(), NetworkError> {
+        match self.holder(binding) {
+            Ok(None) => Ok(()),
+            Ok(Some(holder)) => Err(NetworkError::PortTaken {
+                binding: binding.clone(),
+                by: holder.to_string(),
+            }),
+            Err(error) => Err(NetworkError::failed(
+                format!("cannot see whether host port {} is free", binding.host),
+                error,
+            )),
+        }
+    }
+
     async fn change(
         &self,
         book: &mut PortTable,
@@ -134,8 +222,11 @@ impl HostPorts {
 
     /// Compares the whole table with the wanted ports, and rewrites it if it differs. Answers one
     /// line for each difference.
-    pub(super) async fn repair(&self, wanted: Published) -> Result<Vec<String>, NetworkError> {
+    ///
+    /// A port that is not published yet stays so while others have it.
+    pub(super) async fn repair(&self, mut wanted: Published) -> Result<Vec<String>, NetworkError> {
         let mut book = self.book.lock().await;
+        self.deny_held(&mut book, &mut wanted);
         let found = nftables::list(&self.table).await.map_err(failed)?;
         let lines = differences(&self.table, found.as_ref(), &wanted, book.shape.as_deref());
         book.published = wanted;
@@ -175,6 +266,31 @@ impl HostPorts {
             .map(|listing| listing.shape);
         Ok(())
     }
+}
+
+fn holder_among(rules: &[ForeignPort], binding: &PortBinding) -> io::Result<Option<PortHolder>> {
+    if listener_on(binding)? {
+        return Ok(Some(PortHolder::Process));
+    }
+    let takes = |port: &&ForeignPort| port.takes(binding, is_local);
+    let place = rules.iter().find(takes).map(|port| port.by.to_string());
+    Ok(place.map(PortHolder::Rule))
+}
+
+/// The other holder of a port that is to be published.
+fn contest(rules: &[ForeignPort], port: HostPort, to: &Publication) -> Option<ContestedPort> {
+    let binding = PortBinding {
+        host_ip: port.host_ip,
+        host: port.port,
+        container: to.port,
+        protocol: port.protocol,
+    };
+    Some(ContestedPort {
+        port,
+        owner: to.owner,
+        by: holder_among(rules, &binding).ok()??,
+        published: false,
+    })
 }
 
 fn failed(error: NftError) -> NetworkError {
@@ -241,19 +357,6 @@ pub(super) fn publications(owner: InstanceName, assignment: &Assignment) -> Publ
         Some((host_port(binding), publication))
     };
     assignment.ports.iter().filter_map(to).collect()
-}
-
-fn check_free(binding: &PortBinding) -> Result<(), NetworkError> {
-    match listener_on(binding) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(NetworkError::PortTaken {
-            binding: binding.clone(),
-        }),
-        Err(error) => Err(NetworkError::failed(
-            format!("cannot see whether host port {} is free", binding.host),
-            error,
-        )),
-    }
 }
 
 #[cfg(test)]

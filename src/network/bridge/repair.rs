@@ -59,14 +59,16 @@ impl BridgeNetwork {
             |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
         repairs.note(self.remove_leftovers(in_use));
         let live = self.with_netns(wanted)?;
-        repairs.note(self.repair_veth_pairs(device, &live, &spared).await);
+        repairs.note(self.repair_veth_pairs(device.clone(), &live, &spared).await);
         let published = self.wanted_ports(&live, &spared).await;
         repairs.note(self.ports.repair(published).await);
 
         let occupied = !(named.is_empty() && spared.is_empty());
         let forward = forward::ensure(&self.config.bridge, occupied).await;
         self.state().forward_open = occupied && forward.is_ok();
-        repairs.note(forward);
+        let by_iptables = forward.as_ref().is_ok_and(|forward| forward.by_iptables);
+        repairs.note(forward.map(|forward| forward.lines));
+        self.keep_findings(self.look_around(&device, &live, by_iptables).await);
 
         let members = live
             .into_iter()
@@ -90,7 +92,8 @@ impl BridgeNetwork {
         let mut repairs = Repairs::default();
         repairs.note(self.remove_leftovers(|_| false));
         repairs.note(self.ports.teardown().await.map(|()| None));
-        repairs.note(forward::ensure(&self.config.bridge, false).await);
+        let forward = forward::ensure(&self.config.bridge, false).await;
+        repairs.note(forward.map(|forward| forward.lines));
         repairs.note(self.remove_device().await.map(|()| None));
         for dir in [&self.config.netns_dir, &self.config.files_dir] {
             // Only an empty one: other files in it are not the agent's.
@@ -244,7 +247,7 @@ fn is_right(link: &KernelLink, bridge: u32) -> bool {
 }
 
 /// Runs `work` with a connection to the host's links, on a thread of its own.
-async fn on_links<T, W>(thread: &str, work: W) -> Result<T, NetworkError>
+pub(super) async fn on_links<T, W>(thread: &str, work: W) -> Result<T, NetworkError>
 where
     T: Send + 'static,
     W: AsyncFnOnce(&Netlink) -> Result<T, NetworkError> + Send + 'static,

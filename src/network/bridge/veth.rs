@@ -49,6 +49,11 @@ pub(super) fn alias(instance: InstanceName, container: &ContainerName) -> String
     format!("{container} {instance}")
 }
 
+/// Whether a link has a name that this room gives.
+pub(super) fn is_managed(link: &str) -> bool {
+    link.starts_with(PREFIX)
+}
+
 /// Links of the bridge with index `bridge` that this room made, by their names.
 pub(super) fn managed_ports(
     links: Vec<KernelLink>,
@@ -56,7 +61,7 @@ pub(super) fn managed_ports(
 ) -> impl Iterator<Item = KernelLink> {
     links
         .into_iter()
-        .filter(move |link| link.bridge == Some(bridge) && link.name.starts_with(PREFIX))
+        .filter(move |link| link.bridge == Some(bridge) && is_managed(&link.name))
 }
 
 /// Makes the netns and the veth pair, or the missing part of them. Idempotent.

@@ -11,8 +11,9 @@ pub(crate) struct Host {
 }
 
 impl HostNetwork for Host {
-    fn is_listening(&self, binding: &PortBinding) -> bool {
-        self.listening.contains(&binding.host)
+    fn holder(&self, binding: &PortBinding) -> Option<PortHolder> {
+        let is_held = self.listening.contains(&binding.host);
+        is_held.then_some(PortHolder::Process)
     }
 
     fn address(
@@ -94,9 +95,10 @@ fn a_port_that_a_process_listens_on_is_passed_over_or_refused() {
         give(&[], 1, &[port(80, None, None)], &[100, 101]),
         Ok((2, vec![102]))
     );
-    let taken = AssignError::TakenByProcess {
+    let taken = AssignError::TakenOnHost {
         host: 100,
         protocol: Protocol::Tcp,
+        by: PortHolder::Process,
     };
     assert_eq!(
         give(&[], 1, &[port(80, Some(100), None)], &[100]),

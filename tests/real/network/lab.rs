@@ -83,15 +83,24 @@ impl Host {
     }
 
     async fn prepare(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeNetwork {
+        let network = self.unprepared(bridge, subnet, netns_dir);
+        network.prepare().await.unwrap();
+        network
+    }
+
+    /// This agent's, of which nothing is made yet.
+    pub(crate) fn unprepared_network(&self) -> BridgeNetwork {
+        self.unprepared(self.bridge(), self.subnet(), self.netns_dir())
+    }
+
+    fn unprepared(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeNetwork {
         let files_dir = netns_dir.with_file_name("files");
-        let network = BridgeNetwork::new(BridgeConfig {
+        BridgeNetwork::new(BridgeConfig {
             bridge,
             subnet: subnet.parse().unwrap(),
             netns_dir,
             files_dir,
-        });
-        network.prepare().await.unwrap();
-        network
+        })
     }
 
     pub(crate) fn bridge(&self) -> String {

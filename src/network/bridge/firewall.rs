@@ -1,0 +1,190 @@
+//! The host's firewall as it is: chains and rules of everybody else, read from the kernel and kept until
+//! they change. What they mean for the agent is `foreign`'s matter.
+//!
+//! The kernel counts the changes of its rule set, so that a look without a change costs some ten
+//! microseconds. Rules of the old `iptables-legacy` are not among them: where there are any they
+//! are read again each second at most.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::lock::lock;
+
+mod decode;
+mod dump;
+pub(super) mod legacy;
+
+/// Most attempts to read the rule set while others change it.
+const ATTEMPTS_MAX: u32 = 4;
+
+/// Age up to which rules of `iptables-legacy` are believed; the kernel tells no changes of them.
+const LEGACY_FRESH: Duration = Duration::from_secs(1);
+
+/// Rules of the host, of every program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct RuleSet {
+    /// Chains that the kernel itself sends packets through.
+    pub(super) base_chains: Vec<BaseChain>,
+    pub(super) rules: Vec<Rule>,
+}
+
+/// Chain of a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ChainName {
+    /// `ip` or `inet`; `legacy` for a table of `iptables-legacy`.
+    pub(super) family: &'static str,
+    pub(super) table: String,
+    pub(super) chain: String,
+}
+
+impl std::fmt::Display for ChainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "table {} {}, chain {}",
+            self.family, self.table, self.chain
+        )
+    }
+}
+
+/// Chain that the kernel sends packets through.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct BaseChain {
+    pub(super) name: ChainName,
+    pub(super) hook: Hook,
+    /// Whether packets that no rule accepts are dropped.
+    pub(super) drops: bool,
+}
+
+/// Place of a base chain that the agent looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// Destinations of packets are changed: on their way in, and of the host's own.
+    Destination,
+    /// Packets of others are passed on.
+    Forward,
+}
+
+/// Rule, as far as the agent understands it. A condition that is not understood makes the rule
+/// narrower than it is taken for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rule {
+    pub(super) chain: ChainName,
+    /// Protocol that the rule names, by its number in IPv4's header.
+    pub(super) protocol: Option<u8>,
+    /// Destination ports that the rule names. Empty: it names none.
+    pub(super) ports: Vec<PortMatch>,
+    /// Destination address that the rule names.
+    pub(super) to: Option<AddressRange>,
+    /// Whether the rule gives packets another destination.
+    pub(super) redirects: bool,
+    /// Whether the rule drops every packet that comes to it.
+    pub(super) stops_all: bool,
+    /// Whether the rule accepts connections whose destination was changed.
+    pub(super) accepts_redirected: bool,
+    /// Chains that the rule leads to.
+    pub(super) jumps: Vec<String>,
+    /// Names of interfaces that the rule names.
+    pub(super) interfaces: Vec<String>,
+    /// Addresses that the rule names, as source or destination.
+    pub(super) addresses: Vec<AddressRange>,
+}
+
+/// Destination ports that a rule names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PortMatch {
+    /// Protocol of the ports. `None`: any.
+    pub(super) protocol: Option<u8>,
+    pub(super) ports: RangeInclusive<u16>,
+    /// Destination address that goes with the port.
+    pub(super) to: Option<AddressRange>,
+}
+
+/// Addresses that a rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AddressRange {
+    pub(super) network: u32,
+    pub(super) mask: u32,
+}
+
+impl Rule {
+    pub(super) fn new(chain: ChainName) -> Self {
+        Self {
+            chain,
+            protocol: None,
+            ports: Vec::new(),
+            to: None,
+            redirects: false,
+            stops_all: false,
+            accepts_redirected: false,
+            jumps: Vec::new(),
+            interfaces: Vec::new(),
+            addresses: Vec::new(),
+        }
+    }
+}
+
+/// The host's firewall, with the rules as they were last read.
+#[derive(Debug)]
+pub(super) struct HostFirewall {
+    /// Name of the agent's own table, which is left out.
+    own_table: String,
+    nftables: Mutex<Option<(u32, Arc<RuleSet>)>>,
+    legacy: Mutex<Option<(Instant, Arc<RuleSet>)>>,
+}
+
+impl HostFirewall {
+    /// Firewall without the table `own_table`, not yet read.
+    pub(super) fn new(own_table: String) -> Self {
+        Self {
+            own_table,
+            nftables: Mutex::default(),
+            legacy: Mutex::default(),
+        }
+    }
+
+    /// Rules of nftables, among them those of `iptables-nft`. Blocks for some ten microseconds, and
+    /// for the reading if there was a change.
+    ///
+    /// # Errors
+    /// The kernel has no nftables, or does not tell.
+    pub(super) fn nftables(&self) -> io::Result<Arc<RuleSet>> {
+        let mut last = lock(&self.nftables);
+        let mut attempt = 1;
+        loop {
+            let generation = dump::generation()?;
+            if let Some((_, rules)) = last.as_ref().filter(|(known, _)| *known == generation) {
+                return Ok(Arc::clone(rules));
+            }
+            match dump::read(&self.own_table) {
+                Ok(rules) => {
+                    let rules = Arc::new(rules);
+                    *last = Some((generation, Arc::clone(&rules)));
+                    return Ok(rules);
+                }
+                Err(error)
+                    if error.kind() == io::ErrorKind::Interrupted && attempt < ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Rules of `iptables-legacy`; none where the kernel has no such table. Blocks for some 5 ms
+    /// where it has one.
+    pub(super) fn legacy(&self) -> Arc<RuleSet> {
+        let mut last = lock(&self.legacy);
+        if let Some((_, rules)) = last.as_ref().filter(|(at, _)| at.elapsed() < LEGACY_FRESH) {
+            return Arc::clone(rules);
+        }
+        let rules = Arc::new(legacy::read());
+        *last = Some((Instant::now(), Arc::clone(&rules)));
+        rules
+    }
+}

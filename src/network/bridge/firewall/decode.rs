@@ -1,0 +1,381 @@
+//! Meaning of a rule's expressions: a small machine with registers, of which only the parts that
+//! tell destination ports, addresses and interfaces are followed.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use super::{AddressRange, ChainName, PortMatch, Rule};
+use crate::network::bridge::nfnetlink::{NetlinkAttributes, text};
+
+const EXPRESSION_NAME: u16 = 1;
+const EXPRESSION_DATA: u16 = 2;
+const DATA_VALUE: u16 = 1;
+const DATA_VERDICT: u16 = 2;
+const VERDICT_CODE: u16 = 1;
+const VERDICT_CHAIN: u16 = 2;
+const ELEMENT_KEY: u16 = 1;
+const ELEMENT_DATA: u16 = 2;
+const ELEMENT_FLAGS: u16 = 3;
+const ELEMENT_KEY_END: u16 = 10;
+const INTERVAL_END: u32 = 1;
+
+const NETWORK_HEADER: u32 = 1;
+const TRANSPORT_HEADER: u32 = 2;
+const META_IIFNAME: u32 = 6;
+const META_OIFNAME: u32 = 7;
+const META_L4PROTO: u32 = 16;
+const CT_STATUS: u32 = 2;
+const EQUAL: u32 = 0;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const IPV6: u32 = 10;
+
+/// Bytes of a key that one part of a concatenation is padded to a multiple of.
+const KEY_ALIGN: usize = 4;
+
+/// Part of a packet that a register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Protocol,
+    DestinationPort,
+    Source { mask: u32 },
+    Destination { mask: u32 },
+    Interface,
+}
+
+/// Set that a rule looks up, with the parts of the key that are followed, by their offset in bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Lookup {
+    pub(super) set: String,
+    parts: Vec<(usize, Field)>,
+}
+
+/// Element of a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Element {
+    key: Vec<u8>,
+    /// Last key of the range, if the element names it.
+    end: Option<Vec<u8>>,
+    /// Whether the element only ends the range that the one before began.
+    ends_range: bool,
+    jump: Option<String>,
+}
+
+/// State while the expressions of a rule are read.
+struct Machine {
+    rule: Rule,
+    /// What is known of the registers, by their offset in bytes.
+    registers: BTreeMap<usize, Field>,
+    ports: Vec<RangeInclusive<u16>>,
+    lookups: Vec<Lookup>,
+    has_condition: bool,
+    stops: bool,
+    accepts: bool,
+    asks_ct_status: bool,
+}
+
+/// Reads a rule, and answers it with the sets that it looks up.
+pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rule, Vec<Lookup>) {
+    let mut machine = Machine {
+        rule: Rule::new(chain),
+        registers: BTreeMap::new(),
+        ports: Vec::new(),
+        lookups: Vec::new(),
+        has_condition: false,
+        stops: false,
+        accepts: false,
+        asks_ct_status: false,
+    };
+    for (_, expression) in expressions {
+        let expression = NetlinkAttributes(expression);
+        let name = expression.text(EXPRESSION_NAME).unwrap_or_default();
+        // An expression that is not understood changes no register that is followed, at worst a
+        // rule is taken to be wider than it is.
+        let _ = machine.step(&name, expression.nested(EXPRESSION_DATA));
+    }
+    machine.finish()
+}
+
+impl Machine {
+    fn step(&mut self, name: &str, data: NetlinkAttributes<'_>) -> Option<()> {
+        self.has_condition |= !matches!(
+            name,
+            "immediate" | "counter" | "log" | "reject" | "target" | "nat" | "redir" | "masq"
+        );
+        match name {
+            "payload" => self.load(data.number(1)?, payload_field(data)),
+            "meta" => {
+                let field = match data.number(2)? {
+                    META_L4PROTO => Some(Field::Protocol),
+                    META_IIFNAME | META_OIFNAME => Some(Field::Interface),
+                    _ => None,
+                };
+                self.load(data.number(1)?, field);
+            }
+            "ct" => {
+                self.load(data.number(1)?, None);
+                self.asks_ct_status |= data.number(2)? == CT_STATUS;
+            }
+            "bitwise" => self.mask(data)?,
+            "cmp" if data.number(2)? == EQUAL => {
+                let value = data.nested(3).get(DATA_VALUE)?;
+                let field = *self.registers.get(&offset(data.number(1)?))?;
+                self.equals(field, value);
+            }
+            "range" if data.number(2)? == EQUAL => {
+                let field = self.registers.get(&offset(data.number(1)?))?;
+                let [from, to] = [3, 4].map(|kind| data.nested(kind).get(DATA_VALUE));
+                if *field == Field::DestinationPort {
+                    self.ports.push(port(from?)?..=port(to?)?);
+                }
+            }
+            "lookup" => self.look_up(data)?,
+            "immediate" => self.decide(data.nested(2).nested(DATA_VERDICT)),
+            "nat" => {
+                let is_ipv6 = data.number(2) == Some(IPV6);
+                self.rule.redirects |= data.number(1)? == 1 && !is_ipv6;
+            }
+            "redir" => self.rule.redirects = true,
+            "reject" => self.stops = true,
+            "target" => match data.text(1)?.as_str() {
+                "DNAT" | "REDIRECT" => self.rule.redirects = true,
+                "REJECT" | "DROP" => self.stops = true,
+                _ => {}
+            },
+            "match" => self.ports.extend(match_ports(&data.text(1)?, data.get(3)?)),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn load(&mut self, register: u32, field: Option<Field>) {
+        match field {
+            Some(field) => drop(self.registers.insert(offset(register), field)),
+            None => drop(self.registers.remove(&offset(register))),
+        }
+    }
+
+    fn mask(&mut self, data: NetlinkAttributes<'_>) -> Option<()> {
+        let field = self.registers.get(&offset(data.number(1)?)).copied();
+        let mask = data.nested(4).get(DATA_VALUE);
+        let word = mask.and_then(|mask| Some(u32::from_be_bytes(mask.try_into().ok()?)));
+        let masked = match (field, word) {
+            (Some(Field::Source { .. }), Some(mask)) => Some(Field::Source { mask }),
+            (Some(Field::Destination { .. }), Some(mask)) => Some(Field::Destination { mask }),
+            _ => None,
+        };
+        self.load(data.number(2)?, masked);
+        Some(())
+    }
+
+    fn equals(&mut self, field: Field, value: &[u8]) {
+        match field {
+            Field::Protocol => self.rule.protocol = value.first().copied(),
+            Field::DestinationPort => {
+                self.ports.extend(port(value).map(|port| port..=port));
+            }
+            Field::Source { mask } => self.rule.addresses.extend(range(value, mask)),
+            Field::Destination { mask } => {
+                self.rule.to = range(value, mask);
+                self.rule.addresses.extend(self.rule.to);
+            }
+            Field::Interface => self.rule.interfaces.push(interface(value)),
+        }
+    }
+
+    fn look_up(&mut self, data: NetlinkAttributes<'_>) -> Option<()> {
+        let from = offset(data.number(2)?);
+        // A negated lookup (`!=`) names what is not meant.
+        let negated = data.number(5).is_some_and(|flags| flags & 1 != 0);
+        let is_verdict_map = data.number(3) == Some(0);
+        // A key lies in registers side by side; later ones may be left over from other conditions.
+        let mut parts = Vec::new();
+        let mut at = from;
+        while let Some(field) = self.registers.get(&at) {
+            parts.push((at - from, *field));
+            at += KEY_ALIGN;
+        }
+        let followed = parts
+            .iter()
+            .any(|(_, field)| matches!(field, Field::DestinationPort | Field::Interface));
+        if !negated && (followed || is_verdict_map) {
+            self.lookups.push(Lookup {
+                set: data.text(1)?,
+                parts,
+            });
+        }
+        Some(())
+    }
+
+    fn decide(&mut self, verdict: NetlinkAttributes<'_>) {
+        match verdict.number(VERDICT_CODE) {
+            Some(NF_DROP) => self.stops = true,
+            Some(NF_ACCEPT) => self.accepts = true,
+            _ => self.rule.jumps.extend(verdict.text(VERDICT_CHAIN)),
+        }
+    }
+
+    fn finish(mut self) -> (Rule, Vec<Lookup>) {
+        let protocol = self.rule.protocol;
+        let named = self.ports.into_iter().map(|ports| PortMatch {
+            protocol,
+            ports,
+            to: None,
+        });
+        self.rule.ports.extend(named);
+        self.rule.stops_all = self.stops && !self.has_condition;
+        self.rule.accepts_redirected = self.accepts && self.asks_ct_status;
+        (self.rule, self.lookups)
+    }
+}
+
+/// Reads an element of a set.
+pub(super) fn element(attributes: NetlinkAttributes<'_>) -> Element {
+    let value = |kind| attributes.nested(kind).get(DATA_VALUE).map(<[u8]>::to_vec);
+    let flags = attributes.number(ELEMENT_FLAGS).unwrap_or_default();
+    Element {
+        key: value(ELEMENT_KEY).unwrap_or_default(),
+        end: value(ELEMENT_KEY_END),
+        ends_range: flags & INTERVAL_END != 0,
+        jump: attributes
+            .nested(ELEMENT_DATA)
+            .nested(DATA_VERDICT)
+            .text(VERDICT_CHAIN),
+    }
+}
+
+/// Adds to a rule what the elements of a set that it looks up name.
+pub(super) fn add_elements(rule: &mut Rule, lookup: &Lookup, mut elements: Vec<Element>) {
+    rule.jumps
+        .extend(elements.iter().filter_map(|element| element.jump.clone()));
+    // The kernel gives them in an order of its own; an end stands right after its beginning here.
+    elements.sort_by(|a, b| (&a.key, !a.ends_range).cmp(&(&b.key, !b.ends_range)));
+    for (i, element) in elements.iter().enumerate() {
+        if element.ends_range {
+            continue;
+        }
+        let next = elements.get(i + 1).filter(|next| next.ends_range);
+        let mut found = PortMatch {
+            protocol: rule.protocol,
+            ports: 0..=0,
+            to: None,
+        };
+        let mut has_port = false;
+        for (at, field) in &lookup.parts {
+            let Some(value) = element.key.get(*at..) else {
+                continue;
+            };
+            match field {
+                Field::Protocol => found.protocol = value.first().copied(),
+                Field::DestinationPort => {
+                    let last = match (&element.end, next) {
+                        (Some(end), _) => end.get(*at..).and_then(port),
+                        (None, Some(next)) => port(&next.key).map(|end| end.saturating_sub(1)),
+                        (None, None) => None,
+                    };
+                    let Some(first) = port(value) else { continue };
+                    (found.ports, has_port) = (first..=last.unwrap_or(first).max(first), true);
+                }
+                Field::Destination { mask } => found.to = range(value, *mask),
+                Field::Interface => rule.interfaces.push(interface(value)),
+                Field::Source { .. } => {}
+            }
+        }
+        if has_port {
+            rule.ports.push(found);
+        }
+    }
+}
+
+/// Part of a packet that a `payload` expression loads.
+fn payload_field(data: NetlinkAttributes<'_>) -> Option<Field> {
+    match (data.number(2)?, data.number(3)?, data.number(4)?) {
+        (TRANSPORT_HEADER, 2, 2) => Some(Field::DestinationPort),
+        (NETWORK_HEADER, 9, 1) => Some(Field::Protocol),
+        // Whole bytes of an address are its network.
+        (NETWORK_HEADER, 12, bytes @ 1..=4) => Some(Field::Source { mask: mask(bytes) }),
+        (NETWORK_HEADER, 16, bytes @ 1..=4) => Some(Field::Destination { mask: mask(bytes) }),
+        _ => None,
+    }
+}
+
+const fn mask(bytes: u32) -> u32 {
+    u32::MAX << (32 - 8 * bytes)
+}
+
+/// Offset of a register in bytes: there are 4 of 16 bytes, which are the same as 16 of 4 bytes.
+fn offset(register: u32) -> usize {
+    let bytes = if register < 8 {
+        register.saturating_sub(1) * 16
+    } else {
+        (register - 8) * 4
+    };
+    usize::try_from(bytes).unwrap_or_default()
+}
+
+/// Name of an interface; one that does not end is the beginning of many (`chas*`).
+fn interface(value: &[u8]) -> String {
+    const NAME_BYTES: usize = 16;
+    let whole = value.len() >= NAME_BYTES || value.contains(&0);
+    let name = text(value);
+    if whole { name } else { format!("{name}*") }
+}
+
+fn port(value: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(value.get(..2)?.try_into().ok()?))
+}
+
+fn range(value: &[u8], mask: u32) -> Option<AddressRange> {
+    let mut bytes = [0; 4];
+    let given = value.len().min(4);
+    bytes.get_mut(..given)?.copy_from_slice(&value[..given]);
+    Some(AddressRange {
+        network: u32::from_be_bytes(bytes) & mask,
+        mask,
+    })
+}
+
+/// Destination ports of a match of iptables (`linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`), in
+/// the order of bytes of this machine.
+fn match_ports(name: &str, info: &[u8]) -> Vec<RangeInclusive<u16>> {
+    let number = |at: usize| {
+        let bytes = info.get(at..at + 2)?;
+        Some(u16::from_ne_bytes(bytes.try_into().ok()?))
+    };
+    let inverted_at = match name {
+        "tcp" => 11,
+        "udp" => 8,
+        "multiport" => return multiport(info, number).unwrap_or_default(),
+        _ => return Vec::new(),
+    };
+    let inverted = info.get(inverted_at).is_some_and(|flags| flags & 2 != 0);
+    match (number(4), number(6)) {
+        (Some(0), Some(u16::MAX)) => Vec::new(),
+        (Some(first), Some(last)) if !inverted => vec![first..=last],
+        _ => Vec::new(),
+    }
+}
+
+fn multiport(
+    info: &[u8],
+    number: impl Fn(usize) -> Option<u16>,
+) -> Option<Vec<RangeInclusive<u16>>> {
+    const PORTS: usize = 15;
+    let (flags, count) = (*info.first()?, usize::from(*info.get(1)?).min(PORTS));
+    let inverted = info
+        .get(2 + 3 * PORTS)
+        .is_some_and(|inverted| *inverted != 0);
+    if flags == 0 || inverted {
+        return Some(Vec::new());
+    }
+    let mut ports = Vec::new();
+    let mut i = 0;
+    while i < count {
+        let first = number(2 + 2 * i)?;
+        let is_range = info.get(2 + 2 * PORTS + i).is_some_and(|range| *range != 0);
+        let last = if is_range { number(4 + 2 * i)? } else { first };
+        ports.push(first..=last);
+        i += if is_range { 2 } else { 1 };
+    }
+    Some(ports)
+}

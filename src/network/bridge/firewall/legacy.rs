@@ -1,0 +1,145 @@
+//! Rules of `iptables-legacy`, which live beside nftables in the kernel and are seen by none of its
+//! tools; read as `iptables-legacy-save` prints them.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::process::{Command, Stdio};
+
+use super::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
+
+/// Tables of `iptables-legacy` that are in use in this netns, a name in each line.
+const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+
+/// Whether `iptables-legacy` has this table. To ask the program would make it.
+pub(in crate::network::bridge) fn has_table(name: &str) -> bool {
+    fs::read_to_string(TABLES).is_ok_and(|names| names.lines().any(|line| line == name))
+}
+
+/// Reads the rules that change destinations. Blocks.
+pub(super) fn read() -> RuleSet {
+    if !has_table("nat") {
+        return RuleSet::default();
+    }
+    let saved = Command::new("iptables-legacy-save")
+        .args(["-t", "nat"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output();
+    match saved {
+        Ok(output) => parse(&String::from_utf8_lossy(&output.stdout)),
+        Err(error) => {
+            tracing::debug!(%error, "rules of iptables-legacy not read");
+            RuleSet::default()
+        }
+    }
+}
+
+fn parse(saved: &str) -> RuleSet {
+    let base = |chain: &str| BaseChain {
+        name: chain_name(chain),
+        hook: Hook::Destination,
+        drops: false,
+    };
+    RuleSet {
+        base_chains: ["PREROUTING", "OUTPUT"].map(base).into(),
+        rules: saved.lines().filter_map(rule).collect(),
+    }
+}
+
+fn chain_name(chain: &str) -> ChainName {
+    ChainName {
+        family: "legacy",
+        table: "nat".to_owned(),
+        chain: chain.to_owned(),
+    }
+}
+
+/// Rule of a line such as `-A DOCKER -d 192.0.2.1/32 -p tcp -m tcp --dport 80 -j DNAT …`.
+fn rule(line: &str) -> Option<Rule> {
+    let mut words = line.split_whitespace();
+    (words.next()? == "-A").then_some(())?;
+    let mut rule = Rule::new(chain_name(words.next()?));
+    let (mut ports, mut negated) = (Vec::new(), false);
+    while let Some(word) = words.next() {
+        let value = match word {
+            "-p" | "-d" | "--dport" | "--dports" | "-j" | "-g" => words.next()?,
+            other => {
+                negated = other == "!";
+                continue;
+            }
+        };
+        match word {
+            _ if std::mem::take(&mut negated) => {}
+            "-p" => rule.protocol = protocol_number(value),
+            "-d" => rule.to = address_range(value),
+            "--dport" | "--dports" => ports.extend(value.split(',').filter_map(port_range)),
+            _ => match value {
+                "DNAT" | "REDIRECT" => rule.redirects = true,
+                chain => rule.jumps.push(chain.to_owned()),
+            },
+        }
+    }
+    let protocol = rule.protocol;
+    let ports = ports.into_iter().map(|ports| PortMatch {
+        protocol,
+        ports,
+        to: None,
+    });
+    rule.ports.extend(ports);
+    Some(rule)
+}
+
+fn protocol_number(name: &str) -> Option<u8> {
+    match name {
+        "tcp" => Some(6),
+        "udp" => Some(17),
+        other => other.parse().ok(),
+    }
+}
+
+fn port_range(text: &str) -> Option<std::ops::RangeInclusive<u16>> {
+    let (first, last) = text.split_once(':').unwrap_or((text, text));
+    Some(first.parse().ok()?..=last.parse().ok()?)
+}
+
+fn address_range(text: &str) -> Option<AddressRange> {
+    let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
+    let (address, prefix): (Ipv4Addr, u32) = (address.parse().ok()?, prefix.parse().ok()?);
+    let mask = u32::MAX.checked_shl(32 - prefix.min(32)).unwrap_or(0);
+    Some(AddressRange {
+        network: address.to_bits() & mask,
+        mask,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_saved_rule_tells_ports_address_and_target() {
+        let read = |line: &str| rule(line).unwrap();
+        let docker = read(
+            "-A DOCKER -d 192.0.2.1/32 ! -i docker0 -p tcp -m tcp --dport 80 -j DNAT --to-destination 172.17.0.2:80",
+        );
+        assert_eq!(docker.chain, chain_name("DOCKER"));
+        assert!(docker.redirects && docker.jumps.is_empty());
+        let one = AddressRange {
+            network: 0xc000_0201,
+            mask: u32::MAX,
+        };
+        assert_eq!(docker.to, Some(one));
+        let tcp = |ports| PortMatch {
+            protocol: Some(6),
+            ports,
+            to: None,
+        };
+        assert_eq!(docker.ports, [tcp(80..=80)]);
+        let portmap =
+            read("-A CNI-HOSTPORT-DNAT -p tcp -m multiport --dports 8080,9000:9010 -j CNI-DN-1");
+        assert_eq!(portmap.ports, [tcp(8080..=8080), tcp(9000..=9010)]);
+        assert_eq!(portmap.jumps, ["CNI-DN-1"]);
+        assert_eq!(read("-A X ! -d 10.0.0.0/8 -j DNAT --to 10.0.0.1").to, None);
+        assert_eq!(rule(":PREROUTING ACCEPT [0:0]"), None);
+    }
+}
