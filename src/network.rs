@@ -5,7 +5,8 @@
 //! about the kernel's state is believed for longer than until the next [`NetworkDriver::repair`].
 //!
 //! Rooms for any driver: `netns` makes and removes network namespaces, `hosts_files` holds the
-//! files by which containers know each other, `directory` keeps them current, `listeners` finds out
+//! files by which containers know each other, `directory` keeps them current, `hosts_place` and
+//! `marked_block` let containers write to them, `listeners` finds out
 //! whether a host port is free, `threads` runs work that blocks or changes its netns.
 //!
 //! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
@@ -25,7 +26,9 @@ mod directory;
 mod fault;
 mod finding;
 mod hosts_files;
+mod hosts_place;
 mod listeners;
+mod marked_block;
 mod netns;
 mod threads;
 

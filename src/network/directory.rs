@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use state::id::{ContainerName, InstanceName};
 
-use super::hosts_files::{self, HostsFiles, Peers};
+use super::hosts_files::{self, HostsFiles, Peers, Written};
 use super::threads::blocking;
 use super::{NetworkError, Part};
 use crate::lock::lock;
@@ -21,6 +21,8 @@ pub(super) struct HostsDirectory {
     /// Number of the last change of [`Members`] that is in all files. Locked while files are
     /// written.
     written: tokio::sync::Mutex<u64>,
+    /// Instances whose files the container itself keeps from being current, as it was told.
+    spoilt: Mutex<BTreeMap<InstanceName, String>>,
 }
 
 /// Instances on the network as this agent knows them. Never locked across an await.
@@ -37,6 +39,7 @@ impl HostsDirectory {
             dir,
             members: Mutex::default(),
             written: tokio::sync::Mutex::default(),
+            spoilt: Mutex::default(),
         }
     }
 
@@ -141,11 +144,21 @@ impl HostsDirectory {
             .map(|(instance, member)| (instance, self.files(instance), member))
             .collect();
         let rewritten = blocking(move || Ok(write_all(files, &peers))).await?;
+        self.tell_spoilt(&rewritten.spoilt);
         // As long as one instance's files are not written, the next call tries again.
         if rewritten.failed.is_empty() {
             *written = change;
         }
         Ok(rewritten)
+    }
+
+    /// Logs once what a container has done to its own files: nobody else is the worse for it.
+    fn tell_spoilt(&self, spoilt: &BTreeMap<InstanceName, String>) {
+        let mut told = lock(&self.spoilt);
+        for (instance, fault) in spoilt.iter().filter(|(name, _)| !told.contains_key(name)) {
+            tracing::warn!(%instance, fault, "hosts files spoilt by their container");
+        }
+        told.clone_from(spoilt);
     }
 
     fn members(&self) -> MutexGuard<'_, Members> {
@@ -160,6 +173,8 @@ pub(super) struct RewrittenFiles {
     pub(super) changed: Vec<InstanceName>,
     /// Instances whose files could not be written.
     pub(super) failed: Vec<(InstanceName, NetworkError)>,
+    /// Instances whose files the container itself keeps from being current.
+    spoilt: BTreeMap<InstanceName, String>,
 }
 
 /// Writes every file that differs. Blocks.
@@ -171,8 +186,9 @@ fn write_all(
     let mut rewritten = RewrittenFiles::default();
     for (instance, files, (name, address)) in files {
         match files.write(&name, address, peers, &resolv_conf) {
-            Ok(true) => rewritten.changed.push(instance),
-            Ok(false) => {}
+            Ok(Written::Changed) => rewritten.changed.push(instance),
+            Ok(Written::Same) => {}
+            Ok(Written::Spoilt(fault)) => drop(rewritten.spoilt.insert(instance, fault)),
             Err(error) => {
                 let what = format!("cannot write to {}", files.dir.display());
                 let error = NetworkError::failed(what, error).of(Part::Names);

@@ -1,17 +1,20 @@
 //! Hosts files of a container: `resolv.conf`, `hosts` and `hostname`, bind-mounted into it.
 //!
 //! The files are rewritten in place: a bind mount shows the file, not its path, and would go on
-//! showing a replaced one.
+//! showing a replaced one. Where they are a container's own to write, `hosts_place` keeps it from
+//! harming others by them, and `marked_block` its lines from being lost.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use state::id::ContainerName;
+
+use super::hosts_place::{self, Place};
+use super::marked_block::{self, WithoutBlock};
 
 /// Lists of the host's name servers; the second is systemd-resolved's, behind its stub on
 /// 127.0.0.53.
@@ -21,6 +24,20 @@ const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv
 #[derive(Clone, Debug)]
 pub(super) struct HostsFiles {
     pub(super) dir: PathBuf,
+}
+
+/// Outcome of [`HostsFiles::write`].
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// Everything was right before.
+    Same,
+    /// Something was written.
+    Changed,
+    /// The container has made a file such that it cannot be kept current.
+    Spoilt(
+        /// The file, and what is wrong with it.
+        String,
+    ),
 }
 
 impl HostsFiles {
@@ -36,28 +53,52 @@ impl HostsFiles {
         self.dir.join("hostname")
     }
 
-    /// Writes each of the three that differs. Answers whether anything was written.
+    /// Writes each of the three that differs.
+    ///
+    /// # Errors
+    /// A file that the container has not touched cannot be written.
     pub(super) fn write(
         &self,
         name: &ContainerName,
         address: Ipv4Addr,
         peers: &Peers,
         resolv_conf: &str,
-    ) -> io::Result<bool> {
-        fs::create_dir_all(&self.dir)?;
-        let hostname = write_in_place(&self.hostname(), &format!("{name}\n"))?;
-        let hosts = write_in_place(&self.hosts(), &hosts(name, address, peers))?;
-        let resolv_conf = write_in_place(&self.resolv_conf(), resolv_conf)?;
-        Ok(hostname || hosts || resolv_conf)
+    ) -> io::Result<Written> {
+        let place = hosts_place::ensure(&self.dir)?;
+        let hosts = hosts(name, address, peers);
+        let hostname = format!("{name}\n");
+        let files = [
+            (self.hostname(), hostname.as_str(), None),
+            (self.hosts(), hosts.as_str(), Some(WithoutBlock::Append)),
+            (self.resolv_conf(), resolv_conf, Some(WithoutBlock::Leave)),
+        ];
+        let (mut changed, mut spoilt) = (false, None);
+        for (path, text, without) in files {
+            let content = |old: Option<&[u8]>| match (place, without, old) {
+                (Place::Agent, ..) => Some(text.as_bytes().to_vec()),
+                (Place::Container, Some(without), old) => marked_block::put(old, text, without),
+                // The name does not change, and what the container writes there is its own.
+                (Place::Container, None, None) => Some(text.as_bytes().to_vec()),
+                (Place::Container, None, Some(_)) => None,
+            };
+            match hosts_place::rewrite(&path, content) {
+                Ok(written) => changed |= written,
+                Err(error) if place == Place::Container && path.exists() => {
+                    spoilt = Some(format!("{}: {error}", path.display()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(match spoilt {
+            Some(fault) => Written::Spoilt(fault),
+            None if changed => Written::Changed,
+            None => Written::Same,
+        })
     }
 
     /// Removes the files. Answers whether there were any.
     pub(super) fn remove(&self) -> io::Result<bool> {
-        match fs::remove_dir_all(&self.dir) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(error),
-        }
+        hosts_place::remove(&self.dir)
     }
 }
 
@@ -141,32 +182,8 @@ const fn is_reachable(server: IpAddr) -> bool {
     server.is_ipv4() && !server.is_loopback() && !server.is_unspecified()
 }
 
-/// Makes a file's content `text`, keeping the file itself; readable by all. Answers whether the
-/// content differed.
-///
-/// One write, then the cut: a reader meanwhile sees the new lines, and at worst old ones after
-/// them.
-fn write_in_place(path: &Path, text: &str) -> io::Result<bool> {
-    match fs::read(path) {
-        Ok(old) if old == text.as_bytes() => return Ok(false),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(_) | Err(_) => {}
-    }
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)?;
-    file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    file.write_all_at(text.as_bytes(), 0)?;
-    file.set_len(u64::try_from(text.len()).expect("a text in memory is shorter than 2^64"))?;
-    Ok(true)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt as _;
-
     use super::*;
 
     fn name(text: &str) -> ContainerName {
@@ -211,17 +228,5 @@ mod tests {
         );
         check("", 0, NONE);
         check("nameserver\nnameserver x\nsortlist 1.2.3.4\n", 0, NONE);
-    }
-
-    #[test]
-    fn a_file_keeps_its_inode_when_its_content_changes() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("hosts");
-        assert!(write_in_place(&path, "a long first text\n").unwrap());
-        let inode = fs::metadata(&path).unwrap().ino();
-        assert!(write_in_place(&path, "short\n").unwrap());
-        assert!(!write_in_place(&path, "short\n").unwrap(), "nothing to do");
-        assert_eq!(fs::read_to_string(&path).unwrap(), "short\n");
-        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
     }
 }

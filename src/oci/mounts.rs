@@ -17,11 +17,22 @@ pub(crate) struct Mount {
 
 impl Mount {
     /// Mount that the container can only read.
-    pub(crate) fn read_only(source: impl Into<PathBuf>, destination: &str) -> Self {
+    pub(crate) fn read_only(source: PathBuf, destination: &str) -> Self {
+        Self::bind(source, destination, "ro")
+    }
+
+    /// Mount that the container can write to.
+    pub(crate) fn writable(source: PathBuf, destination: &str) -> Self {
+        Self::bind(source, destination, "rw")
+    }
+
+    fn bind(source: PathBuf, destination: &str, access: &str) -> Self {
         Self {
-            source: source.into(),
+            source,
             destination: destination.to_owned(),
-            options: ["rbind", "ro", "nosuid", "nodev"].map(str::to_owned).into(),
+            options: ["rbind", access, "nosuid", "nodev"]
+                .map(str::to_owned)
+                .into(),
         }
     }
 

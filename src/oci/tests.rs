@@ -32,9 +32,9 @@ fn image(config: &Value) -> ImageConfiguration {
 
 fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<Value, Failure> {
     let mounts = [
-        Mount::read_only("/r", "/etc/resolv.conf"),
-        Mount::read_only("/h", "/etc/hosts"),
-        Mount::read_only("/hn", "/etc/hostname"),
+        Mount::read_only("/r".into(), "/etc/resolv.conf"),
+        Mount::read_only("/h".into(), "/etc/hosts"),
+        Mount::read_only("/hn".into(), "/etc/hostname"),
     ];
     let place = Placement {
         netns: Path::new("/n"),
@@ -282,9 +282,9 @@ fn check_golden(
     cgroup: Cgroup,
 ) {
     let mounts = [
-        Mount::read_only("/run/chas/files/x-1/resolv.conf", "/etc/resolv.conf"),
-        Mount::read_only("/run/chas/files/x-1/hosts", "/etc/hosts"),
-        Mount::read_only("/run/chas/files/x-1/hostname", "/etc/hostname"),
+        Mount::read_only("/run/chas/files/x-1/resolv.conf".into(), "/etc/resolv.conf"),
+        Mount::read_only("/run/chas/files/x-1/hosts".into(), "/etc/hosts"),
+        Mount::read_only("/run/chas/files/x-1/hostname".into(), "/etc/hostname"),
     ];
     let place = Placement {
         netns: Path::new("/run/chas/netns/x-1"),

@@ -58,8 +58,13 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         }
     }
 
-    fn sandbox(&self, instance: InstanceName) -> Sandbox {
-        let paths = self.network.paths(instance);
+    fn sandbox(&self, record: &Record) -> Sandbox {
+        let paths = self.network.paths(record.instance());
+        let mount = if record.spec.security.read_only_rootfs {
+            Mount::read_only
+        } else {
+            Mount::writable
+        };
         let mounts = [
             (paths.resolv_conf, "/etc/resolv.conf"),
             (paths.hosts, "/etc/hosts"),
@@ -68,7 +73,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         Sandbox {
             netns: paths.netns,
             mounts: mounts
-                .map(|(source, destination)| Mount::read_only(source, destination))
+                .map(|(source, destination)| mount(source, destination))
                 .into(),
         }
     }
@@ -81,7 +86,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         found: E::Container,
     ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
         let instance = record.instance();
-        let sandbox = self.sandbox(instance);
+        let sandbox = self.sandbox(record);
         let (connected, created) = tokio::join!(
             self.network
                 .connect(instance, &record.name, &record.assignment),

@@ -69,7 +69,7 @@ async fn a_memory_hog_ends_as_out_of_memory() {
 async fn it_is_confined_and_named() {
     let stand = Stand::new().await;
     let script = "hostname; id; grep -E 'Cap(Eff|Bnd)|NoNewPrivs|Seccomp:' /proc/self/status; cat /etc/hosts; echo \"A=$A HOME=$HOME\"; \
-                  unshare -U true || echo no-namespaces; touch /x || echo read-only; cat /proc/kcore | wc -c; ls /dev | wc -l; echo the-end; sleep 1000 & wait";
+                  unshare -U true || echo no-namespaces; touch /x || echo read-only; echo x >>/etc/hosts || echo fixed-names; cat /proc/kcore | wc -c; ls /dev | wc -l; echo the-end; sleep 1000 & wait";
     let more = json!({"environment": {"A": "b c"}, "security": {"read_only_rootfs": true}, "user": "web", "working_dir": "/www"});
     stand
         .agent
@@ -85,7 +85,35 @@ async fn it_is_confined_and_named() {
         "A=b c",
         "no-namespaces",
         "read-only",
+        "fixed-names",
         "localhost",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entrypoint_may_append_to_hosts_and_resolv_conf() {
+    let stand = Stand::new().await;
+    let script = "set -e; echo '192.0.2.77 legacy' >>/etc/hosts; echo 'options ndots:2' >>/etc/resolv.conf; \
+                  echo 192.0.2.78 moved >/tmp/new; cat /tmp/new >>/etc/hosts; echo written; \
+                  until grep -q other /etc/hosts; do sleep 0.1; done; cat /etc/hosts /etc/resolv.conf; echo the-end; sleep 1000 & wait";
+    stand
+        .agent
+        .deploy_and_wait(&stand.script("web-1", script, &json!({})))
+        .await;
+    stand.printed("web-1", "written").await;
+    stand
+        .agent
+        .deploy_and_wait(&stand.web("other", &json!({})))
+        .await;
+    let log = stand.printed("web-1", "the-end").await;
+    for part in [
+        "192.0.2.77 legacy",
+        "192.0.2.78 moved",
+        "options ndots:2",
+        "\tweb-1\n",
     ] {
         assert!(log.contains(part), "{part}: {log}");
     }

@@ -16,6 +16,7 @@ use state::spec::Protocol::{Tcp, Udp};
 use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host};
 
 mod beside;
+mod hosts;
 mod lab;
 mod lifecycle;
 

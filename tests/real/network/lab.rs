@@ -199,7 +199,8 @@ impl Host {
 impl Drop for Host {
     /// A failed test must not leave mounts behind either.
     fn drop(&mut self) {
-        for dir in [self.netns_dir(), self.dir.path().join("other/netns")] {
+        let dirs = ["netns", "files", "other/netns", "other/files"];
+        for dir in dirs.map(|name| self.dir.path().join(name)) {
             for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
                 let _ = rustix::mount::unmount(entry.path(), rustix::mount::UnmountFlags::DETACH);
             }
