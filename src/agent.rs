@@ -10,6 +10,7 @@ use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::store::{Limits, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,7 +21,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
-use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _};
+use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFinding};
 use crate::node::AgentNode;
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::reconcile::{Clock, Handle, Reconciler};
@@ -125,6 +126,8 @@ impl Rooms {
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> axum::Router {
+        let findings = self.network.findings();
+        tracker.spawn(tell(findings, self.journal.clone(), stop.clone()));
         let reconciling = begin(
             self.reconciler,
             self.network,
@@ -186,6 +189,20 @@ async fn begin(
     }
     journal.set_alarm(Alarm::NetworkNotReady, "", None);
     reconciler.run(stop, tracker).await;
+}
+
+/// Raises and clears the alarms of what the network found on the host.
+async fn tell(
+    mut findings: watch::Receiver<Vec<NetworkFinding>>,
+    journal: Journal,
+    stop: CancellationToken,
+) {
+    while let Some(Ok(())) = stop.run_until_cancelled(findings.changed()).await {
+        let found = findings.borrow_and_update().clone();
+        for alarm in NetworkFinding::ALARMS {
+            journal.set_alarm(alarm, "", NetworkFinding::fault(&found, alarm));
+        }
+    }
 }
 
 fn announce(config: &Config) {

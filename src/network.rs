@@ -34,7 +34,7 @@ mod threads;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use fault::{NetworkError, Part};
-pub use finding::{FindingKind, NetworkFinding};
+pub use finding::NetworkFinding;
 
 /// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
 /// different instances run side by side.

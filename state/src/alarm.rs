@@ -65,6 +65,16 @@ alarms! {
     ContainerdUnreachable: Disabling, "start containerd, and read its log";
     /// The network for containers cannot be set up; nothing is started or looked at until it is.
     NetworkNotReady: Disabling, "read the message; it names the interface, the rule or the program that is in the way";
+    /// A host port of a container is another program's as well.
+    PortContested: Degrading, "give the container or the other program another host port";
+    /// Addresses of the containers' subnet are somebody else's on this host as well.
+    SubnetShared: Degrading, "move the other, or set network.subnet to a free one and deploy the containers again";
+    /// A firewall of the host drops the packets from and to containers.
+    ForwardingBlocked: Degrading, "let the bridge's packets pass; the message has the commands";
+    /// The kernel tracks nearly as many connections as it may, and drops new ones beyond.
+    ConnectionsFull: Degrading, "raise the sysctl net.netfilter.nf_conntrack_max, or find who opens so many";
+    /// The host has no name server that a container can reach: outside names do not resolve in containers.
+    NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
     /// Changes cannot be stored; every deploy is refused.
     StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
     /// The stored state was damaged, and is being rebuilt from what containerd holds.

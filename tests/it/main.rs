@@ -36,6 +36,8 @@ mod node;
 
 #[cfg(test)]
 mod quickstart;
+
+#[cfg(test)]
 mod reasons;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 
+use state::alarm::Alarm;
 use state::id::{ContainerId, ContainerName, InstanceName};
 
 use super::device::BridgeDevice;
@@ -11,7 +12,7 @@ use super::links::Netlink;
 use super::links::routes::ForeignRange;
 use super::repair::on_links;
 use super::{BridgeNetwork, foreign};
-use crate::network::finding::{FindingKind, NetworkFinding};
+use crate::network::finding::NetworkFinding;
 use crate::network::{AssignedInstance, NetworkError, hosts_files};
 
 /// Counter and limit of the kernel's connections. Beyond the limit it drops new ones.
@@ -65,7 +66,7 @@ impl BridgeNetwork {
                 "as well, and had it first; the container gets no packets"
             };
             NetworkFinding {
-                kind: FindingKind::PortContested,
+                alarm: Alarm::PortContested,
                 message: format!(
                     "host port {number}/{protocol} of container {container} is held by another \
                      {outcome}. The other is {}",
@@ -111,11 +112,8 @@ impl BridgeNetwork {
             Ok(lines)
         });
         let told = lines.await?.into_iter().map(|line| NetworkFinding {
-            kind: FindingKind::SubnetShared,
-            message: format!(
-                "the containers' subnet {subnet} is in use by {line}; move the other, or set \
-                 network.subnet to a free one and deploy the containers again"
-            ),
+            alarm: Alarm::SubnetShared,
+            message: format!("the containers' subnet {subnet} is shared with {line}"),
         });
         Ok(told.collect())
     }
@@ -144,7 +142,7 @@ impl BridgeNetwork {
                 )
             };
             NetworkFinding {
-                kind: FindingKind::ForwardingBlocked,
+                alarm: Alarm::ForwardingBlocked,
                 message: format!(
                     "{chain} drops the packets from and to containers; let them pass: {remedy}"
                 ),
@@ -153,23 +151,9 @@ impl BridgeNetwork {
         told.collect()
     }
 
-    /// Keeps the findings, and logs what is new and what is over.
+    /// Keeps the findings for those who watch them.
     pub(super) fn keep_findings(&self, found: Vec<NetworkFinding>) {
         self.findings.send_if_modified(|kept| {
-            for new in found.iter().filter(|new| !kept.contains(new)) {
-                tracing::warn!(
-                    kind = new.kind.as_str(),
-                    fault = new.message,
-                    "network found disturbed"
-                );
-            }
-            for over in kept.iter().filter(|over| !found.contains(over)) {
-                tracing::info!(
-                    kind = over.kind.as_str(),
-                    fault = over.message,
-                    "network disturbance ended"
-                );
-            }
             let changed = *kept != found;
             *kept = found;
             changed
@@ -180,10 +164,9 @@ impl BridgeNetwork {
 fn name_servers() -> Option<NetworkFinding> {
     let made = hosts_files::host_resolv_conf();
     (made.servers == 0).then(|| NetworkFinding {
-        kind: FindingKind::NoNameServer,
-        message: "the host's resolv.conf names no server that a container can reach (loopback and \
-                  IPv6 addresses are none), so outside names do not resolve in containers; add an \
-                  IPv4 name server of your network to it"
+        alarm: Alarm::NoNameServer,
+        message: "the host's resolv.conf names no server that a container can reach; loopback and \
+                  IPv6 addresses are none"
             .to_owned(),
     })
 }
@@ -197,12 +180,9 @@ fn connections() -> Option<NetworkFinding> {
 fn connections_found(count: u64, limit: u64) -> Option<NetworkFinding> {
     let is_full = limit > 0 && count.saturating_mul(100) >= limit * CONNECTIONS_FULL_PERCENT;
     is_full.then(|| NetworkFinding {
-        kind: FindingKind::ConnectionsFull,
+        alarm: Alarm::ConnectionsFull,
         // Without the count: a finding that changes at each look would be told at each look.
-        message: format!(
-            "the kernel tracks nearly as many connections as it may ({limit}), and drops new ones \
-             beyond; raise the sysctl net.netfilter.nf_conntrack_max, or find who opens them"
-        ),
+        message: format!("nearly {limit} connections are tracked, which is the limit"),
     })
 }
 
@@ -215,7 +195,7 @@ mod tests {
         assert_eq!(connections_found(94, 100), None);
         assert_eq!(connections_found(5, 0), None);
         let full = connections_found(95, 100).unwrap();
-        assert_eq!(full.kind, FindingKind::ConnectionsFull);
-        assert!(full.message.contains("nf_conntrack_max"), "{full:?}");
+        assert_eq!(full.alarm, Alarm::ConnectionsFull);
+        assert!(full.message.contains("nearly 100"), "{full:?}");
     }
 }

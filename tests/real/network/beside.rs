@@ -2,20 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use chas_node_agent::network::{BridgeNetwork, FindingKind, NetworkDriver as _, NetworkError};
+use chas_node_agent::network::{BridgeNetwork, NetworkDriver as _, NetworkError};
+use state::alarm::Alarm;
 use state::assign::{HostNetwork as _, PortHolder};
 use state::spec::Protocol::{Tcp, Udp};
 
+use serde_json::json;
+
 use super::LOCALHOST;
 use super::lab::{self, Server, ask_tcp, binding, instance, on_a_private_host};
+use crate::stand::{SOON, Stand};
 
-/// Messages of the findings of one kind.
-fn found(net: &BridgeNetwork, kind: FindingKind) -> Vec<String> {
+/// Messages of the findings of one alarm.
+fn found(net: &BridgeNetwork, alarm: Alarm) -> Vec<String> {
     let findings = net.findings();
     let findings = findings.borrow();
-    let of_kind = findings.iter().filter(|finding| finding.kind == kind);
-    of_kind.map(|finding| finding.message.clone()).collect()
+    let of_alarm = findings.iter().filter(|finding| finding.alarm == alarm);
+    of_alarm.map(|finding| finding.message.clone()).collect()
 }
 
 /// Ways in which other programs publish the host ports 18080/tcp and 18053/udp without listening on them.
@@ -93,7 +98,7 @@ fn a_host_port_that_a_rule_of_another_program_publishes_is_refused() {
             assert_eq!(host.table(), "", "nothing of a refused set is published");
             lab::shell("nft flush ruleset; iptables-legacy -t nat -F 2>/dev/null || true");
             // Of iptables-legacy the kernel tells no change.
-            std::thread::sleep(std::time::Duration::from_millis(1100));
+            std::thread::sleep(Duration::from_millis(1100));
             host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
                 .await
                 .unwrap_or_else(|error| panic!("{who} has gone: {error}"));
@@ -120,7 +125,7 @@ fn a_port_that_somebody_had_first_is_not_taken_by_a_repair_either() {
         net.repair(&wanted, &BTreeSet::new()).await.unwrap();
         assert!(host.table().contains("18081") && !host.table().contains("18080"));
         assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "theirs answers still");
-        let told = found(&net, FindingKind::PortContested);
+        let told = found(&net, Alarm::PortContested);
         assert!(
             matches!(&told[..], [one] if one.contains("18080/tcp of container c1")
                 && one.contains("table ip x, chain out") && one.contains("had it first")),
@@ -130,10 +135,7 @@ fn a_port_that_somebody_had_first_is_not_taken_by_a_repair_either() {
         lab::shell("nft delete table ip x");
         net.repair(&wanted, &BTreeSet::new()).await.unwrap();
         assert!(host.table().contains("18080"), "it is free now");
-        assert_eq!(
-            found(&net, FindingKind::PortContested),
-            Vec::<String>::new()
-        );
+        assert_eq!(found(&net, Alarm::PortContested), Vec::<String>::new());
         net.detach(instance(1)).await.unwrap();
         net.teardown().await.unwrap();
     });
@@ -153,7 +155,7 @@ fn a_port_that_somebody_takes_later_stays_the_containers_and_is_told() {
         for port in [18080, 18081] {
             assert_eq!(ask_tcp(LOCALHOST, port).unwrap(), host.address(1), "{port}");
         }
-        let told = found(&net, FindingKind::PortContested);
+        let told = found(&net, Alarm::PortContested);
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("18080/tcp of container c1") && told[0].contains("chain out"));
         assert!(told[1].contains("18081/tcp of container c1") && told[1].contains("process"));
@@ -161,10 +163,7 @@ fn a_port_that_somebody_takes_later_stays_the_containers_and_is_told() {
         drop(listener);
         lab::shell("nft delete table ip x");
         host.repairs_nothing(&net, &wanted).await;
-        assert_eq!(
-            found(&net, FindingKind::PortContested),
-            Vec::<String>::new()
-        );
+        assert_eq!(found(&net, Alarm::PortContested), Vec::<String>::new());
         net.teardown().await.unwrap();
     });
 }
@@ -221,7 +220,7 @@ fn a_larger_network_behind_a_gateway_and_a_route_that_nobody_uses_are_no_obstacl
         host.attach(&net, 1, 2, vec![]).await.unwrap();
         let wanted = [host.wanted(1, 2, vec![])];
         host.repairs_nothing(&net, &wanted).await;
-        assert_eq!(found(&net, FindingKind::SubnetShared), Vec::<String>::new());
+        assert_eq!(found(&net, Alarm::SubnetShared), Vec::<String>::new());
         net.teardown().await.unwrap();
     });
 }
@@ -247,10 +246,10 @@ fn a_subnet_that_somebody_takes_later_is_told() {
             host.attach(&net, 1, 2, vec![]).await.unwrap();
             let wanted = [host.wanted(1, 2, vec![])];
             host.repairs_nothing(&net, &wanted).await;
-            assert_eq!(found(&net, FindingKind::SubnetShared), Vec::<String>::new());
+            assert_eq!(found(&net, Alarm::SubnetShared), Vec::<String>::new());
             lab::shell(take);
             host.repairs_nothing(&net, &wanted).await;
-            let told = found(&net, FindingKind::SubnetShared);
+            let told = found(&net, Alarm::SubnetShared);
             assert!(
                 told.iter().any(|line| line.contains(holder)),
                 "{holder}: {told:?}"
@@ -283,16 +282,13 @@ fn a_firewall_that_drops_is_told_with_a_remedy_that_helps() {
             let _servers = [Server::tcp(&web.netns, 80)];
             let wanted = [host.wanted(1, 2, ports)];
             host.repairs_nothing(&net, &wanted).await;
-            assert_eq!(
-                found(&net, FindingKind::ForwardingBlocked),
-                Vec::<String>::new()
-            );
+            assert_eq!(found(&net, Alarm::ForwardingBlocked), Vec::<String>::new());
 
             lab::shell(&format!("nft add table inet f; {rules}"));
             let ask = || host.outside().run(|| ask_tcp(lab::HOST_LAN, 18080));
             assert!(ask().is_err(), "the firewall is in the way");
             host.repairs_nothing(&net, &wanted).await;
-            let told = found(&net, FindingKind::ForwardingBlocked);
+            let told = found(&net, Alarm::ForwardingBlocked);
             let [one] = &told[..] else { panic!("{told:?}") };
             assert!(
                 one.starts_with("table inet f, chain forward drops"),
@@ -301,10 +297,7 @@ fn a_firewall_that_drops_is_told_with_a_remedy_that_helps() {
             lab::shell(one.split_once("pass: ").unwrap().1);
             assert!(ask().is_ok(), "the remedy helps");
             host.repairs_nothing(&net, &wanted).await;
-            assert_eq!(
-                found(&net, FindingKind::ForwardingBlocked),
-                Vec::<String>::new()
-            );
+            assert_eq!(found(&net, Alarm::ForwardingBlocked), Vec::<String>::new());
             net.teardown().await.unwrap();
         });
     }
@@ -363,4 +356,61 @@ fn an_interface_of_the_bridges_name_that_somebody_else_has_is_refused_and_left_a
             assert_eq!(output(), before, "nothing of it was changed");
         });
     }
+}
+
+/// Rules of another program on the machine itself, where a whole agent runs.
+struct Theirs(String);
+
+impl Theirs {
+    fn publish(ports: [u64; 2]) -> Self {
+        let table = format!("theirs{}", std::process::id());
+        lab::shell(&format!(
+            "nft add table ip {table}; \
+             nft add chain ip {table} out '{{ type nat hook output priority -100; }}'; \
+             nft add rule ip {table} out tcp dport '{{ {}, {} }}' dnat to 127.0.0.1:9",
+            ports[0], ports[1]
+        ));
+        Self(table)
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        let line = format!("nft delete table ip {}", self.0);
+        let _ = Command::new("sh").args(["-c", &line]).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_names_who_has_its_port_and_health_names_who_took_it_later() {
+    let stand = Stand::new().await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.web("web", &json!({})))
+        .await;
+    let port = shown["ports"][0]["host"].as_u64().unwrap();
+    let theirs = Theirs::publish([port, port + 1]);
+    let named = json!([{"container": 80, "host": port + 1}]);
+    let second = stand.web("second", &json!({"exposed_ports": named}));
+    let (status, refused) = stand.agent.deploy(&second).await;
+    assert_eq!(status, 409, "{refused}");
+    let text = refused.to_string();
+    assert!(
+        text.contains(&format!("table ip {}, chain out", theirs.0)),
+        "{text}"
+    );
+
+    let alarm = async || {
+        let (_, health) = stand.agent.get("/health").await;
+        health["alarms"].to_string().contains("PortContested")
+    };
+    for (expected, theirs) in [(true, None), (false, Some(theirs))] {
+        drop(theirs);
+        let deadline = Instant::now() + SOON;
+        while alarm().await != expected {
+            assert!(Instant::now() < deadline, "the alarm stands: {}", !expected);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    stand.end().await;
 }
