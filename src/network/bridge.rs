@@ -3,7 +3,7 @@
 //!
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
-//! `firewall` reads the rules of other programs, and `foreign` what they mean for the agent;
+//! `firewall` reads the rules of other programs, and `others` what they mean for the agent;
 //! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
 //! `addresses` chooses addresses; `repair` compares the whole.
 
@@ -37,11 +37,11 @@ mod conntrack;
 mod device;
 mod findings;
 mod firewall;
-mod foreign;
 mod forward;
 mod links;
 mod nfnetlink;
 mod nftables;
+mod others;
 mod ports;
 mod repair;
 mod sysctl;

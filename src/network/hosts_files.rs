@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use state::id::ContainerName;
 
-use super::hosts_place::{self, Place};
+use super::hosts_place::{self, HostsWriter};
 use super::marked_block::{self, WithoutBlock};
 
 /// Lists of the host's name servers; the second is systemd-resolved's, behind its stub on
@@ -75,15 +75,17 @@ impl HostsFiles {
         let (mut changed, mut spoilt) = (false, None);
         for (path, text, without) in files {
             let content = |old: Option<&[u8]>| match (place, without, old) {
-                (Place::Agent, ..) => Some(text.as_bytes().to_vec()),
-                (Place::Container, Some(without), old) => marked_block::put(old, text, without),
+                (HostsWriter::Agent, ..) => Some(text.as_bytes().to_vec()),
+                (HostsWriter::Container, Some(without), old) => {
+                    marked_block::put(old, text, without)
+                }
                 // The name does not change, and what the container writes there is its own.
-                (Place::Container, None, None) => Some(text.as_bytes().to_vec()),
-                (Place::Container, None, Some(_)) => None,
+                (HostsWriter::Container, None, None) => Some(text.as_bytes().to_vec()),
+                (HostsWriter::Container, None, Some(_)) => None,
             };
             match hosts_place::rewrite(&path, content) {
                 Ok(written) => changed |= written,
-                Err(error) if place == Place::Container && path.exists() => {
+                Err(error) if place == HostsWriter::Container && path.exists() => {
                     spoilt = Some(format!("{}: {error}", path.display()));
                 }
                 Err(error) => return Err(error),

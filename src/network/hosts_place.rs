@@ -1,4 +1,4 @@
-//! Place of a container's hosts files: a small file system (tmpfs) of its own, so that a container
+//! HostsWriter of a container's hosts files: a small file system (tmpfs) of its own, so that a container
 //! may write to its files and fills nobody's memory but its own share.
 //!
 //! The version before had them in a plain directory, for the container to read only. Files that are
@@ -25,7 +25,7 @@ const STACKED_MOUNTS_MAX: u32 = 16;
 
 /// Owner of what is in the hosts files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum HostsWriter {
     /// The container may write to them.
     Container,
     /// Only the agent writes to them.
@@ -33,17 +33,17 @@ pub(super) enum Place {
 }
 
 /// Makes the place of a container's hosts files, or finds the one that is there.
-pub(super) fn ensure(dir: &Path) -> io::Result<Place> {
+pub(super) fn ensure(dir: &Path) -> io::Result<HostsWriter> {
     fs::create_dir_all(dir)?;
     if is_mounted(dir)? {
-        return Ok(Place::Container);
+        return Ok(HostsWriter::Container);
     }
     if fs::read_dir(dir)?.next().is_some() {
-        return Ok(Place::Agent);
+        return Ok(HostsWriter::Agent);
     }
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("chas-hosts", dir, "tmpfs", flags, LIMITS)?;
-    Ok(Place::Container)
+    Ok(HostsWriter::Container)
 }
 
 /// Removes a place and all in it. Answers whether there was one.
@@ -160,7 +160,7 @@ mod tests {
     fn files_of_the_version_before_stay_the_agents() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("hosts"), "").unwrap();
-        assert_eq!(ensure(dir.path()).unwrap(), Place::Agent);
+        assert_eq!(ensure(dir.path()).unwrap(), HostsWriter::Agent);
         assert!(remove(dir.path()).unwrap());
         assert!(!remove(dir.path()).unwrap());
     }

@@ -7,7 +7,7 @@ const BEGIN: &[u8] =
 /// Last line of the block.
 const END: &[u8] = b"# End of chas-node-agent's lines.\n";
 
-/// What is done with a file out of which somebody has taken the block.
+/// Treatment of a file out of which somebody has taken the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WithoutBlock {
     /// The block is put at the end: its lines are needed, and the others come first.

@@ -7,7 +7,7 @@ use state::subnet::Ipv4Subnet;
 
 use super::links::routes::Collision;
 use super::links::{KernelLink, Netlink};
-use super::{sysctl, veth};
+use super::sysctl;
 use crate::network::NetworkError;
 
 /// Largest packet in bytes where nothing is known about the way out: Ethernet's.
@@ -15,6 +15,9 @@ const MTU_DEFAULT: u32 = 1500;
 
 /// First bytes of the hardware addresses that [`mac`] answers.
 const MAC_PREFIX: [u8; 2] = [0x0a, 0x58];
+
+/// Beginning of the names of the bridge's ports, which are the host's ends of veth pairs.
+pub(super) const PORT_PREFIX: &str = "chv";
 
 /// Bridge device after [`ensure`].
 #[derive(Clone, Debug)]
@@ -24,6 +27,11 @@ pub(super) struct BridgeDevice {
     /// Largest packet in bytes: that of the link towards the outside, so that no packet has to be
     /// cut or dropped on the way out.
     pub(super) mtu: u32,
+}
+
+/// Whether a link has the name of a port that the agent made.
+pub(super) fn is_managed(link: &str) -> bool {
+    link.starts_with(PORT_PREFIX)
 }
 
 /// Hardware address that goes with an IPv4 address: locally administered, and the same whenever the
@@ -98,7 +106,7 @@ async fn check_subnet(
     own: Option<u32>,
     subnet: Ipv4Subnet,
 ) -> Result<(), NetworkError> {
-    let ranges = links.foreign_routes(own).await?;
+    let ranges = links.ranges_of_routes(own).await?;
     let cuts_off = |collision| collision == Collision::CutsOff;
     match links.first_collision(ranges, subnet, cuts_off).await {
         None => Ok(()),
@@ -122,7 +130,7 @@ async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkE
         .map(|port| &port.name);
     let what = if !link.is_bridge {
         "is no bridge".to_owned()
-    } else if let Some(port) = ports.find(|name| !veth::is_managed(name)) {
+    } else if let Some(port) = ports.find(|name| !is_managed(name)) {
         format!("connects {port}, which is not a container of this agent")
     } else if !link.mac.starts_with(&MAC_PREFIX) && links.has_any_address(link.index).await? {
         "has another program's address".to_owned()

@@ -9,9 +9,9 @@ use state::id::{ContainerId, ContainerName, InstanceName};
 
 use super::device::BridgeDevice;
 use super::links::Netlink;
-use super::links::routes::ForeignRange;
+use super::links::routes::OccupiedRange;
 use super::repair::on_links;
-use super::{BridgeNetwork, foreign};
+use super::{BridgeNetwork, others};
 use crate::network::finding::NetworkFinding;
 use crate::network::{AssignedInstance, NetworkError, hosts_files};
 
@@ -90,14 +90,14 @@ impl BridgeNetwork {
             .collect();
         let lines = on_links("links", async move |host: &Netlink| {
             let mut lines = Vec::new();
-            let ranges = host.foreign_addresses(bridge).await?;
+            let ranges = host.ranges_of_links(bridge).await?;
             let others = ranges
                 .iter()
                 .filter(|range| range.collision(subnet).is_some());
-            lines.extend(others.map(ForeignRange::to_string));
+            lines.extend(others.map(OccupiedRange::to_string));
             for (name, address) in addresses {
                 if host.link_towards(address).await != Some(bridge) {
-                    let routes = host.foreign_routes(Some(bridge)).await?;
+                    let routes = host.ranges_of_routes(Some(bridge)).await?;
                     let cause = host.first_collision(routes, subnet, |_| true).await;
                     let cause = cause.map_or_else(
                         || "a rule for routes (ip rule)".to_owned(),
@@ -127,7 +127,7 @@ impl BridgeNetwork {
                 return Vec::new();
             }
         };
-        let closed = foreign::closed_chains(&rules, bridge, self.config.subnet, by_iptables);
+        let closed = others::closed_chains(&rules, bridge, self.config.subnet, by_iptables);
         let told = closed.into_iter().map(|chain| {
             let remedy = if chain.table == "firewalld" {
                 format!(

@@ -1,5 +1,5 @@
 //! The host's firewall as it is: chains and rules of everybody else, read from the kernel and kept until
-//! they change. What they mean for the agent is `foreign`'s matter.
+//! they change. What they mean for the agent is `others`' matter.
 //!
 //! The kernel counts the changes of its rule set, so that a look without a change costs some ten
 //! microseconds. Rules of the old `iptables-legacy` are not among them: where there are any they

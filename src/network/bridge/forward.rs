@@ -30,7 +30,7 @@ const DOCKER_USER: &str = "DOCKER-USER";
 /// Outcome of [`ensure`].
 #[derive(Debug, Default)]
 pub(super) struct Forwarding {
-    /// One line for each rule inserted or deleted.
+    /// Lines for the rules that were inserted or deleted, one for each.
     pub(super) lines: Vec<String>,
     /// Whether `iptables` answers for its table. If not, the table is another program's.
     pub(super) by_iptables: bool,

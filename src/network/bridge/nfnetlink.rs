@@ -40,7 +40,7 @@ pub(super) const AF_INET: u8 = 2;
 #[derive(Debug)]
 pub(super) struct NetfilterSocket(OwnedFd);
 
-/// One message of an answer.
+/// Message of an answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NetfilterMessage<'a> {
     /// Protocol family of the thing.

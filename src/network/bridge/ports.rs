@@ -10,8 +10,8 @@ use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
 use super::firewall::HostFirewall;
-use super::foreign::{self, ForeignPort};
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
+use super::others::{self, RuledPort};
 use crate::network::listeners::{is_local, listener_on};
 use crate::network::{NetworkError, Part};
 
@@ -133,13 +133,13 @@ impl HostPorts {
     /// # Errors
     /// The kernel does not tell who listens. Rules that cannot be read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        holder_among(&self.foreign_ports(), binding)
+        holder_among(&self.ruled_ports(), binding)
     }
 
     /// Ports of containers that somebody else holds as well.
     pub(super) async fn contested(&self) -> Vec<ContestedPort> {
         let book = self.book.lock().await;
-        let rules = self.foreign_ports();
+        let rules = self.ruled_ports();
         let contested = book.published.iter().filter_map(|(port, to)| {
             let contest = contest(&rules, *port, to)?;
             Some(ContestedPort {
@@ -151,9 +151,9 @@ impl HostPorts {
     }
 
     /// Takes ports out of `wanted` that are not published yet and that others have.
-    fn deny_held(&self, book: &mut PortTable, wanted: &mut Published) {
+    fn deny_taken(&self, book: &mut PortTable, wanted: &mut Published) {
         book.denied.clear();
-        let rules = self.foreign_ports();
+        let rules = self.ruled_ports();
         wanted.retain(|port, to| {
             let before = book.published.get(port);
             if before.is_some_and(|before| before.owner.id == to.owner.id) {
@@ -172,10 +172,10 @@ impl HostPorts {
     }
 
     /// Host ports that rules of other programs publish now.
-    fn foreign_ports(&self) -> Vec<ForeignPort> {
-        let mut ports = foreign::published(&self.firewall.legacy());
+    fn ruled_ports(&self) -> Vec<RuledPort> {
+        let mut ports = others::published(&self.firewall.legacy());
         match self.firewall.nftables() {
-            Ok(rules) => ports.extend(foreign::published(&rules)),
+            Ok(rules) => ports.extend(others::published(&rules)),
             Err(error) => tracing::debug!(%error, "rules of other programs not read"),
         }
         ports
@@ -226,7 +226,7 @@ impl HostPorts {
     /// A port that is not published yet stays so while others have it.
     pub(super) async fn repair(&self, mut wanted: Published) -> Result<Vec<String>, NetworkError> {
         let mut book = self.book.lock().await;
-        self.deny_held(&mut book, &mut wanted);
+        self.deny_taken(&mut book, &mut wanted);
         let found = nftables::list(&self.table).await.map_err(failed)?;
         let lines = differences(&self.table, found.as_ref(), &wanted, book.shape.as_deref());
         book.published = wanted;
@@ -268,17 +268,17 @@ impl HostPorts {
     }
 }
 
-fn holder_among(rules: &[ForeignPort], binding: &PortBinding) -> io::Result<Option<PortHolder>> {
+fn holder_among(rules: &[RuledPort], binding: &PortBinding) -> io::Result<Option<PortHolder>> {
     if listener_on(binding)? {
         return Ok(Some(PortHolder::Process));
     }
-    let takes = |port: &&ForeignPort| port.takes(binding, is_local);
+    let takes = |port: &&RuledPort| port.takes(binding, is_local);
     let place = rules.iter().find(takes).map(|port| port.by.to_string());
     Ok(place.map(PortHolder::Rule))
 }
 
 /// The other holder of a port that is to be published.
-fn contest(rules: &[ForeignPort], port: HostPort, to: &Publication) -> Option<ContestedPort> {
+fn contest(rules: &[RuledPort], port: HostPort, to: &Publication) -> Option<ContestedPort> {
     let binding = PortBinding {
         host_ip: port.host_ip,
         host: port.port,

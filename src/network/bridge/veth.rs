@@ -8,14 +8,11 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
-use super::device::{BridgeDevice, mac};
+use super::device::{BridgeDevice, PORT_PREFIX, is_managed, mac};
 use super::links::{self, KernelLink, Netlink, VethEnd};
 use super::sysctl;
 use crate::network::threads::{block_on, on_own_thread};
 use crate::network::{NetworkError, Part, netns};
-
-/// Beginning of the names of the host's ends, before the fingerprint.
-const PREFIX: &str = "chv";
 
 /// Veth pair as it should be. Two equal ones lead to the same result.
 #[derive(Clone, Debug)]
@@ -41,17 +38,12 @@ pub(super) struct VethPair {
 pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
     let digest = Sha256::digest(format!("{bridge}/{instance}"));
     let short: Vec<u8> = digest.iter().take(6).copied().collect();
-    format!("{PREFIX}{}", state::digest::hex(&short))
+    format!("{PORT_PREFIX}{}", state::digest::hex(&short))
 }
 
 /// Alias of an instance's link, for a person who looks at the host.
 pub(super) fn alias(instance: InstanceName, container: &ContainerName) -> String {
     format!("{container} {instance}")
-}
-
-/// Whether a link has a name that this room gives.
-pub(super) fn is_managed(link: &str) -> bool {
-    link.starts_with(PREFIX)
 }
 
 /// Links of the bridge with index `bridge` that this room made, by their names.
@@ -208,7 +200,7 @@ mod tests {
             name("chas1", instance),
         ];
         for (i, one) in names.iter().enumerate() {
-            assert!(one.len() <= 15 && one.starts_with(PREFIX), "{one}");
+            assert!(one.len() <= 15 && one.starts_with(PORT_PREFIX), "{one}");
             assert!(names[i + 1..].iter().all(|other| other != one), "{names:?}");
         }
         assert_eq!(name("chas0", instance), names[0]);

@@ -45,7 +45,7 @@ enum Field {
 
 /// Set that a rule looks up, with the parts of the key that are followed, by their offset in bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lookup {
+pub(super) struct SetLookup {
     pub(super) set: String,
     parts: Vec<(usize, Field)>,
 }
@@ -62,12 +62,12 @@ pub(super) struct Element {
 }
 
 /// State while the expressions of a rule are read.
-struct Machine {
+struct RuleReader {
     rule: Rule,
-    /// What is known of the registers, by their offset in bytes.
+    /// Fields that the registers hold, by the registers' offset in bytes.
     registers: BTreeMap<usize, Field>,
     ports: Vec<RangeInclusive<u16>>,
-    lookups: Vec<Lookup>,
+    lookups: Vec<SetLookup>,
     has_condition: bool,
     stops: bool,
     accepts: bool,
@@ -75,8 +75,8 @@ struct Machine {
 }
 
 /// Reads a rule, and answers it with the sets that it looks up.
-pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rule, Vec<Lookup>) {
-    let mut machine = Machine {
+pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rule, Vec<SetLookup>) {
+    let mut reader = RuleReader {
         rule: Rule::new(chain),
         registers: BTreeMap::new(),
         ports: Vec::new(),
@@ -91,12 +91,12 @@ pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rul
         let name = expression.text(EXPRESSION_NAME).unwrap_or_default();
         // An expression that is not understood changes no register that is followed, at worst a
         // rule is taken to be wider than it is.
-        let _ = machine.step(&name, expression.nested(EXPRESSION_DATA));
+        let _ = reader.step(&name, expression.nested(EXPRESSION_DATA));
     }
-    machine.finish()
+    reader.finish()
 }
 
-impl Machine {
+impl RuleReader {
     fn step(&mut self, name: &str, data: NetlinkAttributes<'_>) -> Option<()> {
         self.has_condition |= !matches!(
             name,
@@ -199,7 +199,7 @@ impl Machine {
             .iter()
             .any(|(_, field)| matches!(field, Field::DestinationPort | Field::Interface));
         if !negated && (followed || is_verdict_map) {
-            self.lookups.push(Lookup {
+            self.lookups.push(SetLookup {
                 set: data.text(1)?,
                 parts,
             });
@@ -215,7 +215,7 @@ impl Machine {
         }
     }
 
-    fn finish(mut self) -> (Rule, Vec<Lookup>) {
+    fn finish(mut self) -> (Rule, Vec<SetLookup>) {
         let protocol = self.rule.protocol;
         let named = self.ports.into_iter().map(|ports| PortMatch {
             protocol,
@@ -245,7 +245,7 @@ pub(super) fn element(attributes: NetlinkAttributes<'_>) -> Element {
 }
 
 /// Adds to a rule what the elements of a set that it looks up name.
-pub(super) fn add_elements(rule: &mut Rule, lookup: &Lookup, mut elements: Vec<Element>) {
+pub(super) fn add_elements(rule: &mut Rule, lookup: &SetLookup, mut elements: Vec<Element>) {
     rule.jumps
         .extend(elements.iter().filter_map(|element| element.jump.clone()));
     // The kernel gives them in an order of its own; an end stands right after its beginning here.
@@ -336,7 +336,7 @@ fn range(value: &[u8], mask: u32) -> Option<AddressRange> {
 }
 
 /// Destination ports of a match of iptables (`linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`), in
-/// the order of bytes of this machine.
+/// the order of bytes of this reader.
 fn match_ports(name: &str, info: &[u8]) -> Vec<RangeInclusive<u16>> {
     let number = |at: usize| {
         let bytes = info.get(at..at + 2)?;

@@ -3,7 +3,7 @@
 
 use std::io;
 
-use super::decode::{self, Lookup};
+use super::decode::{self, SetLookup};
 use super::{BaseChain, ChainName, Hook, Rule, RuleSet};
 use crate::network::bridge::nfnetlink::{
     AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NetfilterMessage, NetfilterSocket, NetlinkAttributes, put,
@@ -111,7 +111,7 @@ fn add_elements(
     socket: &NetfilterSocket,
     rule: &mut Rule,
     family: u8,
-    lookup: &Lookup,
+    lookup: &SetLookup,
 ) -> io::Result<()> {
     let mut request = Vec::new();
     put(&mut request, ELEMENTS_TABLE, &terminated(&rule.chain.table));

@@ -26,7 +26,7 @@ const COMMON_TABLES: RangeInclusive<u32> = 253..=255;
 
 /// Range of addresses that somebody else on the host has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::network::bridge) struct ForeignRange {
+pub(in crate::network::bridge) struct OccupiedRange {
     pub(in crate::network::bridge) network: Ipv4Addr,
     pub(in crate::network::bridge) prefix: u8,
     /// Index of the interface, if it is one's.
@@ -39,13 +39,13 @@ pub(in crate::network::bridge) struct ForeignRange {
     table: u32,
 }
 
-impl std::fmt::Display for ForeignRange {
+impl std::fmt::Display for OccupiedRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{} of {}", self.network, self.prefix, self.holder)
     }
 }
 
-impl ForeignRange {
+impl OccupiedRange {
     /// Harm of having this range and `subnet` on one host. `None`: there is none.
     ///
     /// A larger range behind a gateway does none: the subnet is the nearer way, and the rest of
@@ -74,10 +74,10 @@ pub(in crate::network::bridge) enum Collision {
 impl Netlink {
     /// Ranges of addresses that others have by a route, but not by the link `own`. Where there are
     /// very many routes this takes a second.
-    pub(in crate::network::bridge) async fn foreign_routes(
+    pub(in crate::network::bridge) async fn ranges_of_routes(
         &self,
         own: Option<u32>,
-    ) -> Result<Vec<ForeignRange>, NetworkError> {
+    ) -> Result<Vec<OccupiedRange>, NetworkError> {
         let links = self.all().await?;
         let every = RouteMessageBuilder::<Ipv4Addr>::new().table_id(0).build();
         let routes = self.0.route().get(every).execute();
@@ -121,10 +121,10 @@ impl Netlink {
     }
 
     /// Ranges of addresses that interfaces have, but for the link `own`.
-    pub(in crate::network::bridge) async fn foreign_addresses(
+    pub(in crate::network::bridge) async fn ranges_of_links(
         &self,
         own: u32,
-    ) -> Result<Vec<ForeignRange>, NetworkError> {
+    ) -> Result<Vec<OccupiedRange>, NetworkError> {
         let addresses = self.0.address().get().execute();
         let addresses: Vec<AddressMessage> = addresses
             .try_collect()
@@ -146,11 +146,11 @@ impl Netlink {
     /// tables count only if they are used for their first address.
     pub(in crate::network::bridge) async fn first_collision(
         &self,
-        ranges: Vec<ForeignRange>,
+        ranges: Vec<OccupiedRange>,
         subnet: Ipv4Subnet,
         counts: impl Fn(Collision) -> bool,
-    ) -> Option<ForeignRange> {
-        let collides = |range: &ForeignRange| range.collision(subnet).is_some_and(&counts);
+    ) -> Option<OccupiedRange> {
+        let collides = |range: &OccupiedRange| range.collision(subnet).is_some_and(&counts);
         for range in ranges.into_iter().filter(collides) {
             if COMMON_TABLES.contains(&range.table) || self.is_used(&range).await {
                 return Some(range);
@@ -160,7 +160,7 @@ impl Netlink {
     }
 
     /// Whether the kernel chooses a route for the first address of its range.
-    async fn is_used(&self, range: &ForeignRange) -> bool {
+    async fn is_used(&self, range: &OccupiedRange) -> bool {
         let mut question = RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(range.network, 32)
             .build();
@@ -205,7 +205,7 @@ fn table_of(route: &RouteMessage) -> u32 {
     numbered.unwrap_or_else(|| route.header.table.into())
 }
 
-fn of_route(route: &RouteMessage, links: &[KernelLink]) -> Option<ForeignRange> {
+fn of_route(route: &RouteMessage, links: &[KernelLink]) -> Option<OccupiedRange> {
     let RouteHeader {
         destination_prefix_length: prefix,
         scope,
@@ -237,7 +237,7 @@ fn of_route(route: &RouteMessage, links: &[KernelLink]) -> Option<ForeignRange> 
         (None, None, Some(name)) => format!("the interface {name}"),
         (None, None, None) => "a route".to_owned(),
     };
-    Some(ForeignRange {
+    Some(OccupiedRange {
         network: network?,
         prefix,
         link,
@@ -247,7 +247,7 @@ fn of_route(route: &RouteMessage, links: &[KernelLink]) -> Option<ForeignRange> 
     })
 }
 
-fn of_address(message: &AddressMessage, links: &[KernelLink]) -> Option<ForeignRange> {
+fn of_address(message: &AddressMessage, links: &[KernelLink]) -> Option<OccupiedRange> {
     let address = message.attributes.iter().find_map(|attribute| {
         if let AddressAttribute::Local(std::net::IpAddr::V4(address)) = attribute {
             Some(*address)
@@ -258,7 +258,7 @@ fn of_address(message: &AddressMessage, links: &[KernelLink]) -> Option<ForeignR
     let prefix = message.header.prefix_len;
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix.min(32)));
     let name = link_name(Some(message.header.index), links)?;
-    Some(ForeignRange {
+    Some(OccupiedRange {
         network: Ipv4Addr::from_bits(address?.to_bits() & mask.unwrap_or(0)),
         prefix,
         link: Some(message.header.index),
@@ -282,7 +282,7 @@ mod tests {
         #[track_caller]
         fn check(range: &str, on_link: bool, expected: Option<Collision>) {
             let (network, prefix) = range.split_once('/').unwrap();
-            let range = ForeignRange {
+            let range = OccupiedRange {
                 network: network.parse().unwrap(),
                 prefix: prefix.parse().unwrap(),
                 link: None,

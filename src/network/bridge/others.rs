@@ -1,4 +1,4 @@
-//! What other programs' rules mean for the agent: host ports that they publish, and chains that
+//! Meaning of other programs' rules for the agent: host ports that they publish, and chains that
 //! drop the packets of the bridge. Pure.
 
 use std::collections::BTreeMap;
@@ -19,14 +19,14 @@ const DEPTH_MAX: usize = 16;
 
 /// Host ports that a rule of another program publishes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ForeignPort {
+pub(super) struct RuledPort {
     /// Chain of the rule.
     pub(super) by: ChainName,
     ports: PortMatch,
 }
 
 /// Host ports that rules of others publish: ports for which they give packets another destination.
-pub(super) fn published(set: &RuleSet) -> Vec<ForeignPort> {
+pub(super) fn published(set: &RuleSet) -> Vec<RuledPort> {
     let mut chains: BTreeMap<&ChainName, Vec<&Rule>> = BTreeMap::new();
     for rule in &set.rules {
         chains.entry(&rule.chain).or_default().push(rule);
@@ -46,7 +46,7 @@ pub(super) fn published(set: &RuleSet) -> Vec<ForeignPort> {
 struct Walk<'a> {
     chains: BTreeMap<&'a ChainName, Vec<&'a Rule>>,
     rules_left: usize,
-    found: Vec<ForeignPort>,
+    found: Vec<RuledPort>,
 }
 
 impl Walk<'_> {
@@ -77,7 +77,7 @@ impl Walk<'_> {
                     let both = rule.protocol.zip(ports.protocol);
                     both.is_none_or(|(of_rule, of_ports)| of_rule == of_ports)
                 };
-                let found = ports.iter().filter(fits).map(|ports| ForeignPort {
+                let found = ports.iter().filter(fits).map(|ports| RuledPort {
                     by: rule.chain.clone(),
                     ports: PortMatch {
                         to: ports.to.or(to),
@@ -97,7 +97,7 @@ impl Walk<'_> {
     }
 }
 
-impl ForeignPort {
+impl RuledPort {
     /// Whether the rule takes packets that a binding would take. `is_local` tells the addresses of
     /// this host: packets for others are none of the agent's.
     pub(super) fn takes(&self, binding: &PortBinding, is_local: impl Fn(Ipv4Addr) -> bool) -> bool {
