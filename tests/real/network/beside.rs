@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::LOCALHOST;
 use super::lab::{self, Server, ask_tcp, binding, instance, on_a_private_host};
+use crate::harness::Testbed;
 use crate::stand::{SOON, Stand};
 
 /// Messages of the findings of one alarm.
@@ -383,7 +384,8 @@ impl Drop for Theirs {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deploy_names_who_has_its_port_and_health_names_who_took_it_later() {
-    let stand = Stand::new().await;
+    let often = [("CHAS_RESYNC_INTERVAL", "1s")];
+    let stand = Stand::with(Testbed::new(), &often).await;
     let shown = stand
         .agent
         .deploy_and_wait(&stand.web("web", &json!({})))
