@@ -14,10 +14,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::listener::BoundedListener;
+use crate::api::CallerToken;
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::Config;
+use crate::config::{Config, Reload, Reloaded};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -30,7 +30,7 @@ use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::runtime::node::{ContainerLogs, NodeRuntime};
 use crate::writer::Writer;
-use crate::{api, chas, notify, shutdown};
+use crate::{api, chas, notify, shutdown, signals};
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
@@ -42,24 +42,30 @@ const NETWORK_RETRY: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// The store, the address to listen on, or the host's facts keep it from starting.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
-    let rooms = Rooms::build(&config, &tracker).await?;
+    let token = CallerToken::new(config.api.token.clone());
+    let reloading = (token.clone(), Arc::new(reload));
+    signals::follow(&tracker, stop.clone(), move || {
+        take_in(&reloading.1.again(), &reloading.0);
+    })
+    .context("signals cannot be caught")?;
+    let rooms = Rooms::build(&config, token, &tracker).await?;
     let listener = TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.api.listen))?;
     announce(&config);
     let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
-    let served = serve(listener, router, stop.clone()).await;
+    serve(listener, router, stop.clone()).await;
     stop.cancel();
     notify::stopping();
     tracker.close();
     if tokio::time::timeout(DRAIN, tracker.wait()).await.is_err() {
         tracing::warn!("shutdown timed out; unfinished work is left to the next start");
     }
-    served
+    Ok(())
 }
 
 /// Runtime of this agent.
@@ -79,7 +85,11 @@ struct Rooms {
 }
 
 impl Rooms {
-    async fn build(config: &Config, tracker: &TaskTracker) -> anyhow::Result<Self> {
+    async fn build(
+        config: &Config,
+        token: CallerToken,
+        tracker: &TaskTracker,
+    ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
         let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
         let runtime = Arc::new(node_runtime(config, Arc::clone(&network))?);
@@ -115,7 +125,7 @@ impl Rooms {
             journal,
             monitor,
             link,
-            router: api::router(node, config.api.token.clone(), scraped),
+            router: api::router(node, token, scraped),
         })
     }
 
@@ -142,6 +152,7 @@ impl Rooms {
             let stop = stop.clone();
             tracker.spawn(async move {
                 node.prepare().await;
+                stop.run_until_cancelled(node.first_look()).await;
                 link.run(stop).await;
             });
         }
@@ -155,18 +166,48 @@ impl Rooms {
     }
 }
 
-async fn serve(
-    listener: TcpListener,
-    router: axum::Router,
-    stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let drained = stop.clone();
-    let serving = axum::serve(BoundedListener::new(listener), router)
-        .with_graceful_shutdown(async move { stop.cancelled().await });
+/// Serves the API until the agent is to stop, and then what is under way for a while.
+async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
+    let serving = api::listener::serve(listener, router, stop.clone());
     tokio::select! {
-        served = async { serving.await } => served.context("the API cannot be served"),
+        () = serving => {}
         // Followers of logs would keep it up for ever.
-        () = async { drained.cancelled().await; tokio::time::sleep(DRAIN / 3).await } => Ok(()),
+        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN / 3).await } => {}
+    }
+}
+
+/// Keys whose new values are in force once they are read again; the files that others name are read
+/// each time that they are needed.
+const RELOADED: [&str; 3] = ["api.token", "api.token_file", "logging.level"];
+
+/// Takes in the configuration that was read again, as far as that goes in a running agent.
+fn take_in(reloaded: &Reloaded, token: &CallerToken) {
+    let config = match &reloaded.outcome {
+        Ok(config) => config,
+        Err(errors) => {
+            return tracing::error!(%errors, "configuration not reloaded; the one before stays in force");
+        }
+    };
+    let is_other_token = match &config.api.token {
+        Some(new) => token.replace(new.clone()),
+        // Whether the agent may do without is decided where it chooses its address.
+        None => false,
+    };
+    let keys = |in_force: bool| {
+        let changed = reloaded.changed.iter();
+        let keys: Vec<_> = changed
+            .filter(|key| RELOADED.contains(*key) == in_force)
+            .copied()
+            .collect();
+        keys.join(" ")
+    };
+    let (changed, waiting) = (keys(true), keys(false));
+    tracing::info!(changed, is_other_token, "configuration reloaded");
+    if !waiting.is_empty() {
+        tracing::warn!(
+            keys = waiting,
+            "changed configuration keys wait for a restart of the agent"
+        );
     }
 }
 

@@ -12,7 +12,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
@@ -23,19 +22,21 @@ use state::spec::parse::Deploy;
 use state::store::{Idempotent, ReplaceRequest};
 use tokio::sync::{Semaphore, watch};
 
-use crate::config::Secret;
 use crate::metrics::Metrics;
 use crate::view::{
     ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
     PlanView, PushSetView, SetPlanView,
 };
 
+mod access;
 mod auth;
+mod body;
 mod containers;
 pub(crate) mod error;
 mod explain;
 mod health;
 mod idempotency;
+mod json;
 pub(crate) mod listener;
 mod logs;
 mod metrics;
@@ -46,8 +47,7 @@ mod query;
 mod tests;
 mod wire;
 
-/// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
-const BODY_BYTES_MAX: usize = 1 << 20;
+pub(crate) use auth::CallerToken;
 
 /// The agent, as the API needs it.
 ///
@@ -128,6 +128,8 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
 pub(crate) enum Refusal {
     /// The change conflicts with existing state: a name or host port that another one has.
     Conflict(String),
+    /// What the request was made for is not there as it was any more.
+    Unmatched(String),
     /// No such container.
     NotFound(String),
     /// The request's `Idempotency-Key` was used for another request.
@@ -142,14 +144,13 @@ pub(crate) enum Refusal {
 /// there are none to see.
 pub(crate) fn router<N: NodeApi>(
     node: Arc<N>,
-    token: Option<Secret>,
+    token: CallerToken,
     metrics: Option<Metrics>,
 ) -> Router {
     let scrape = metrics
         .clone()
         .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
-    let guarded =
-        guarded(scrape).route_layer(middleware::from_fn_with_state(Arc::new(token), auth::check));
+    let guarded = guarded(scrape).route_layer(middleware::from_fn_with_state(token, auth::check));
     let open = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(health::ready::<N>))
@@ -161,11 +162,11 @@ pub(crate) fn router<N: NodeApi>(
     // The last one is the outermost: a panic is answered first, and then logged and counted as the
     // answer it became.
     let routes = routes
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(access::expectation))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(
             error::panicked,
         ))
-        .layer(middleware::from_fn(error::access_log));
+        .layer(middleware::from_fn(access::access_log));
     let routes = match metrics {
         Some(metrics) => routes.layer(middleware::from_fn_with_state(metrics, metrics::count)),
         None => routes,

@@ -17,10 +17,12 @@ mod file;
 pub(crate) mod keys;
 mod origin;
 mod parse;
+mod reload;
 mod resolve;
 
 pub use check::report;
 pub use origin::{ConfigError, ConfigErrors, Origin};
+pub use reload::{Reload, Reloaded};
 pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadedConfig, load};
 
 /// Path of the configuration file when none is named; the file may be absent.

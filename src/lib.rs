@@ -35,7 +35,8 @@
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
 //! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, [`lookup`] (names to addresses),
-//!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] (signals): know nobody.
+//!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
+//!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
 //! - [`metrics`]: counters. It knows none of the things that it counts.
 //! - [`journal`]: takes each event once; logs, counts and keeps it, and the alarms that stand. It
@@ -178,6 +179,7 @@ pub mod reconcile;
 pub mod registry;
 pub mod runtime;
 pub(crate) mod shutdown;
+pub(crate) mod signals;
 pub mod telemetry;
 pub(crate) mod view;
 pub mod writer;

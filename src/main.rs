@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chas_node_agent::cli::{self, Invocation};
-use chas_node_agent::config::{self, Config, Flags};
+use chas_node_agent::config::{self, Config, Flags, Reload};
 use chas_node_agent::{agent, logs, operator, telemetry};
 
 /// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         );
     }
     match cli::parse(std::env::args_os()) {
-        Ok(Invocation::Run(flags)) => run(&flags),
+        Ok(Invocation::Run(flags)) => run(flags),
         Ok(Invocation::ConfigCheck(flags)) => {
             let loaded = config::load(&flags, &config::environment);
             print(&config::report(&loaded));
@@ -44,21 +44,32 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(flags: &Flags) -> ExitCode {
-    let config = match config::load(flags, &config::environment).outcome {
+fn run(flags: Flags) -> ExitCode {
+    let loaded = config::load(&flags, &config::environment);
+    let config = match loaded.outcome {
         Ok(config) => config,
         Err(errors) => return complain(&format!("{errors}\n")),
     };
     let journal = config::environment(telemetry::JOURNAL_VARIABLE);
-    if let Err(error) = telemetry::start(&config.logging, journal.as_deref()) {
-        complain(&format!(
-            "chas-node-agent: {:#}\n",
-            anyhow::Error::from(error)
-        ));
-        return ExitCode::FAILURE;
-    }
+    let log = match telemetry::start(&config.logging, journal.as_deref()) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format!(
+                "chas-node-agent: {:#}\n",
+                anyhow::Error::from(error)
+            ));
+            return ExitCode::FAILURE;
+        }
+    };
     let logs_to_file = config.logging.file.is_some();
-    let Err(error) = serve(config) else {
+    let reload = Reload::new(loaded.effective, move || {
+        let loaded = config::load(&flags, &config::environment);
+        if let Ok(config) = &loaded.outcome {
+            log.renew(&config.logging);
+        }
+        loaded
+    });
+    let Err(error) = serve(config, reload) else {
         return ExitCode::SUCCESS;
     };
     tracing::error!(error = %format_args!("{error:#}"), "agent failed");
@@ -97,13 +108,13 @@ fn provide_tls() -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("cannot install the TLS provider: another one is installed"))
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn serve(config: Config, reload: Reload) -> anyhow::Result<()> {
     provide_tls()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(agent::run(config));
+    let ended = runtime.block_on(agent::run(config, reload));
     // The agent has already waited for its tasks; a disk that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended

@@ -24,6 +24,7 @@ use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod ended;
 mod execute;
 mod leftovers;
 mod liveness;
@@ -53,6 +54,12 @@ impl Handle {
         self.queue.interrupt(id);
         self.queue.wake(id);
         self.board.changed();
+    }
+
+    /// Gives the container a turn now, in which it is started whatever it was waiting for.
+    pub fn start_now(&self, id: ContainerId) {
+        self.board.end_backoff(id);
+        self.wake(id);
     }
 
     /// The board.
@@ -199,8 +206,13 @@ impl<R: Runtime> Reconciler<R> {
                 return false;
             }
         };
-        self.reached();
         self.board.set_unmanaged(listing.unmanaged);
+        for record in self.writer.store().desired().records() {
+            let seen = listing.managed.get(&record.id).cloned();
+            self.board.note_listed(record.id, seen.unwrap_or_default());
+        }
+        // After that: whoever waits for the first look is to see what it found.
+        self.reached();
         if self.writer.store().desired().adoption().is_some() {
             self.adopt().await;
         }
@@ -213,7 +225,8 @@ impl<R: Runtime> Reconciler<R> {
             known
                 .history
                 .record_observation(record, &seen, now, |_| Duration::ZERO);
-            known.seen != seen
+            !known.is_looked_at
+                || known.seen != seen
                 || !Phase::of(record.id, Some(record), &seen, &known.history).is_settled()
         });
         let mut wake: Vec<_> = unsettled

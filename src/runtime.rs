@@ -14,7 +14,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
-use state::observed::Seen;
+use state::observed::{Exit, Seen};
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::{ImagePull, Signal};
@@ -77,11 +77,12 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Ipv4Addr>, RuntimeError>> + Send;
 
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
+    /// Answers how it ended; `None` if nothing of it ran.
     fn stop(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
     /// Ends the instance's task as `stop` does and removes everything that bears the instance's
     /// name.

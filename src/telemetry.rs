@@ -6,7 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -47,29 +47,100 @@ pub enum TelemetryError {
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
+/// The process's log, as far as it changes while the process runs.
+pub struct Log {
+    level: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
+    file: Option<Arc<LogFile>>,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log")
+            .field("file", &self.file)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Log {
+    /// Takes another level, and opens the file again, which may have been moved away. What cannot
+    /// be done is logged, and stays as it is.
+    pub fn renew(&self, logging: &LoggingSection) {
+        let filter = directives(&logging.level).parse::<EnvFilter>();
+        if !filter.is_ok_and(|filter| (self.level)(filter)) {
+            tracing::warn!(level = logging.level, "log level not changed");
+        }
+        if let Some(error) = self.file.as_ref().and_then(|file| file.reopen().err()) {
+            tracing::warn!(%error, "log file not opened again");
+        }
+    }
+}
+
+/// A log file that can be opened again, as after it was moved away.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: RwLock<Arc<File>>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, TelemetryError> {
+        Ok(Self {
+            path: path.to_owned(),
+            file: RwLock::new(Arc::new(open(path)?)),
+        })
+    }
+
+    fn reopen(&self) -> Result<(), TelemetryError> {
+        let opened = Arc::new(open(&self.path)?);
+        *self.file.write().unwrap_or_else(PoisonError::into_inner) = opened;
+        Ok(())
+    }
+}
+
+/// Write access to a log file, for one line.
+#[derive(Debug)]
+struct LogWrite(Arc<File>);
+
+impl io::Write for LogWrite {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&*self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        (&*self.0).flush()
+    }
+}
+
 /// Starts the process's log. `journal` is the value of [`JOURNAL_VARIABLE`].
 ///
 /// # Errors
 /// The file cannot be opened, the level is invalid, or the log was started before.
-pub fn start(logging: &LoggingSection, journal: Option<&OsStr>) -> Result<(), TelemetryError> {
+pub fn start(logging: &LoggingSection, journal: Option<&OsStr>) -> Result<Log, TelemetryError> {
     let wrong = |source| TelemetryError::Level {
         level: logging.level.clone(),
         source,
     };
     let filter: EnvFilter = directives(&logging.level).parse().map_err(wrong)?;
-    match &logging.file {
-        Some(path) => subscribe(logging.format, filter, Arc::new(open(path)?), Medium::File),
-        None => {
-            let medium = if is_journal(journal) {
-                Medium::Journal
-            } else if io::stderr().is_terminal() {
-                Medium::Terminal
-            } else {
-                Medium::File
-            };
-            subscribe(logging.format, filter, io::stderr, medium)
-        }
+    if let Some(path) = &logging.file {
+        let file = Arc::new(LogFile::open(path)?);
+        let writer = Arc::clone(&file);
+        let write = move || {
+            let file = writer.file.read().unwrap_or_else(PoisonError::into_inner);
+            LogWrite(Arc::clone(&file))
+        };
+        let level = subscribe(logging.format, filter, write, Medium::File)?;
+        let file = Some(file);
+        return Ok(Log { level, file });
     }
+    let medium = if is_journal(journal) {
+        Medium::Journal
+    } else if io::stderr().is_terminal() {
+        Medium::Terminal
+    } else {
+        Medium::File
+    };
+    let level = subscribe(logging.format, filter, io::stderr, medium)?;
+    Ok(Log { level, file: None })
 }
 
 /// The filter's directives for a configured level. A level without a crate applies to the agent's
@@ -98,12 +169,13 @@ enum Medium {
     Journal,
 }
 
+/// Starts the log; answers what changes its filter.
 fn subscribe<W>(
     format: LogFormat,
     filter: EnvFilter,
     to: W,
     medium: Medium,
-) -> Result<(), TelemetryError>
+) -> Result<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>, TelemetryError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -111,9 +183,16 @@ where
         .with_env_filter(filter)
         .with_writer(to)
         .with_ansi(medium == Medium::Terminal);
-    let started = match (format, medium) {
+    let (level, started): (Box<dyn Fn(EnvFilter) -> bool + Send + Sync>, _) = match (format, medium)
+    {
         (LogFormat::Json, _) => {
-            tracing::subscriber::set_global_default(subscriber.json().flatten_event(true).finish())
+            let subscriber = subscriber.json().flatten_event(true);
+            let subscriber = subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+                tracing::subscriber::set_global_default(subscriber.finish()),
+            )
         }
         (LogFormat::Text, Medium::Journal) => {
             let format = JournalFormat(
@@ -122,13 +201,24 @@ where
                     .with_level(false)
                     .with_ansi(false),
             );
-            tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
+            let subscriber = subscriber.event_format(format).with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+                tracing::subscriber::set_global_default(subscriber.finish()),
+            )
         }
         (LogFormat::Text, Medium::Terminal | Medium::File) => {
-            tracing::subscriber::set_global_default(subscriber.finish())
+            let subscriber = subscriber.with_filter_reloading();
+            let handle = subscriber.reload_handle();
+            (
+                Box::new(move |filter| handle.reload(filter).is_ok()),
+                tracing::subscriber::set_global_default(subscriber.finish()),
+            )
         }
     };
-    started.map_err(TelemetryError::Twice)
+    started.map_err(TelemetryError::Twice)?;
+    Ok(level)
 }
 
 /// Format for the journal, which adds the time itself and takes the level as a prefix
@@ -242,6 +332,28 @@ mod tests {
             assert_eq!(directives(level), expected);
             assert!(expected.parse::<EnvFilter>().is_ok());
         }
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_again() {
+        use std::io::Write as _;
+        let directory = tempfile::tempdir().unwrap();
+        let (path, moved) = (
+            directory.path().join("a.log"),
+            directory.path().join("b.log"),
+        );
+        let file = LogFile::open(&path).unwrap();
+        let write = |text: &str| {
+            let now = Arc::clone(&file.file.read().unwrap());
+            LogWrite(now).write_all(text.as_bytes()).unwrap();
+        };
+        write("one");
+        std::fs::rename(&path, &moved).unwrap();
+        write("two");
+        file.reopen().unwrap();
+        write("three");
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "onetwo");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three");
     }
 
     #[test]

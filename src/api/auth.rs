@@ -1,6 +1,6 @@
 //! Authentication: callers bear the node's token.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
 use axum::http::header;
@@ -11,12 +11,36 @@ use subtle::ConstantTimeEq as _;
 use super::error::Problem;
 use crate::config::Secret;
 
+/// The token that callers bear, which may be replaced while the agent runs. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CallerToken(Arc<RwLock<Option<Secret>>>);
+
+impl CallerToken {
+    /// A token that every call but the probes needs. `None`: no call needs one.
+    pub(crate) fn new(token: Option<Secret>) -> Self {
+        Self(Arc::new(RwLock::new(token)))
+    }
+
+    /// Takes another token from now on. True if it is another one.
+    pub(crate) fn replace(&self, token: Secret) -> bool {
+        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let is_new = now.as_ref() != Some(&token);
+        *now = Some(token);
+        is_new
+    }
+
+    fn get(&self) -> Option<Secret> {
+        let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        now.clone()
+    }
+}
+
 pub(super) async fn check(
-    State(token): State<Arc<Option<Secret>>>,
+    State(token): State<CallerToken>,
     request: Request,
     next: Next,
 ) -> Response {
-    let Some(token) = token.as_ref() else {
+    let Some(token) = token.get() else {
         return next.run(request).await;
     };
     let given = request

@@ -4,9 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -16,6 +15,7 @@ use state::ownership::Order;
 use state::status::Status;
 use state::store::Idempotent;
 
+use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::outcome::{Awaited, is_applied};
@@ -27,18 +27,23 @@ pub(super) async fn deploy<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for(&parameters, "running")?;
     let key = idempotency::key(&headers)?;
-    let body = wire::body(body)?;
-    let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
-    let deployed = match key.filter(|_| !dry_run) {
+    let key = key.filter(|_| !dry_run);
+    let made = body::read(&headers, body, move |body| {
+        let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
+        let keyed = key.map(|key| (key, fingerprint("POST /containers/deploy", &body)));
+        Ok((deploy, keyed))
+    });
+    let (deploy, keyed) = made.await?;
+    let deployed = match keyed {
         None => node.deploy(deploy, dry_run).await?,
-        Some(key) => {
-            let keyed = node.keyed(key, fingerprint("POST /containers/deploy", &body));
+        Some((key, fingerprint)) => {
+            let keyed = node.keyed(key, fingerprint);
             match node.deploy_once(deploy, keyed).await? {
                 Idempotent::Now(deployed) => deployed,
                 Idempotent::Before(answer) => {

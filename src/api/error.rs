@@ -3,14 +3,11 @@
 use std::any::Any;
 
 use axum::body::Body;
-use axum::extract::Request;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::reason::Reason;
 use state::spec::parse::FieldError;
-use tokio::time::Instant;
 
 use super::Refusal;
 use crate::view::FindError;
@@ -24,6 +21,12 @@ pub(crate) enum Problem {
     Unauthorized,
     /// The body is too large: 413.
     TooLarge,
+    /// The body took too long: 408.
+    Slow,
+    /// The body is of another type: 415.
+    MediaType(String),
+    /// The request expects something that the agent does not do: 417.
+    Expectation,
     /// The body is not valid: 422.
     Invalid(Vec<FieldError>),
     /// The container failed while the caller waited: 422.
@@ -61,6 +64,10 @@ impl Problem {
             Self::Request(_) => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Slow => StatusCode::REQUEST_TIMEOUT,
+            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Expectation => StatusCode::EXPECTATION_FAILED,
+            Self::Refused(Refusal::Unmatched(_)) => StatusCode::PRECONDITION_FAILED,
             // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
             Self::Refused(Refusal::Reused(_)) | Self::Invalid(_) | Self::Failed(..) => {
                 StatusCode::UNPROCESSABLE_ENTITY
@@ -79,6 +86,10 @@ impl Problem {
             Self::Request(_) => "invalid request",
             Self::Unauthorized => "credentials required",
             Self::TooLarge => "request body too large",
+            Self::Slow => "request body too slow",
+            Self::MediaType(_) => "request body of another type",
+            Self::Expectation => "expectation failed",
+            Self::Refused(Refusal::Unmatched(_)) => "changed meanwhile",
             Self::Invalid(_) => "invalid container specification",
             Self::Failed(reason, _) => reason.meaning(),
             Self::Timeout(_) => "timed out; the work goes on",
@@ -95,6 +106,9 @@ impl Problem {
         match self {
             Self::Unauthorized => "the request bears no valid token; send the node's token as \"Authorization: Bearer …\"".to_owned(),
             Self::TooLarge => "the request body is larger than 1 MiB; send a smaller one".to_owned(),
+            Self::Slow => "the request body did not come within 30s; send it at once".to_owned(),
+            Self::MediaType(given) => format!("a request body with {given} is not read; send JSON in UTF-8, as \"Content-Type: application/json\""),
+            Self::Expectation => "the request's Expect is not 100-continue, which is all that can be expected here; leave it out".to_owned(),
             Self::Invalid(errors) => {
                 let fields = errors
                     .iter()
@@ -107,6 +121,7 @@ impl Problem {
             | Self::Busy(detail)
             | Self::Refused(
                 Refusal::Conflict(detail)
+                | Refusal::Unmatched(detail)
                 | Refusal::NotFound(detail)
                 | Refusal::Reused(detail)
                 | Refusal::Full(detail)
@@ -126,6 +141,9 @@ impl IntoResponse for Problem {
             Self::Request(_)
             | Self::Unauthorized
             | Self::TooLarge
+            | Self::Slow
+            | Self::MediaType(_)
+            | Self::Expectation
             | Self::Timeout(_)
             | Self::Busy(_)
             | Self::Refused(_) => {}
@@ -193,21 +211,4 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body>
         StatusCode::INTERNAL_SERVER_ERROR,
         "the agent failed unexpectedly; its log says more",
     )
-}
-
-/// Logs each request: changes at info, reads at debug.
-pub(super) async fn access_log(request: Request, next: Next) -> Response {
-    let (method, path, began) = (
-        request.method().clone(),
-        request.uri().path().to_owned(),
-        Instant::now(),
-    );
-    let response = next.run(request).await;
-    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
-    if method == Method::GET {
-        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, "request");
-    } else {
-        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, "request");
-    }
-    response
 }

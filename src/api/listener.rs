@@ -1,106 +1,178 @@
-//! The API's listening socket, with a bound on the connections open at once. More wait in the
-//! kernel's queue.
+//! The API's listening socket: HTTP/1.1 with a limit on the time that each part of a request may
+//! take, and on the connections open at once, of which one caller cannot take the probes' share.
+//!
+//! A connection that waits for its client (`pace`) is closed when its time is over, and sooner if
+//! another one needs its place (`slots`). One whose request is being answered is left alone, for a
+//! deploy may be waited for, and a log be followed; only a client that takes nothing of the answer
+//! is closed (`stream`).
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::time::Duration;
 
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use axum::Router;
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
 
-/// Connections open at once: far more than a control plane and its operators need, far less than
-/// the 1,024 files that a service may have open where nobody raised the limit.
-const CONNECTIONS_MAX: usize = 256;
+use super::access::Peer;
+use super::error::Problem;
+use bodies::{PacedAnswer, PacedBody};
+pub(super) use pace::BODY_MAX;
+use pace::Pace;
+use slots::{Admission, Slot, Slots};
+use stream::PacedStream;
 
-/// A listening socket that accepts no more connections than may be open at once.
-#[derive(Debug)]
-pub(crate) struct BoundedListener {
-    listener: TcpListener,
-    slots: Arc<Semaphore>,
+mod bodies;
+mod pace;
+mod slots;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+/// Bytes of a request's head, and of an answer kept for a slow client. Nobody's head is longer.
+const BUFFER_BYTES_MAX: usize = 64 << 10;
+/// Header lines of a request.
+const HEADERS_MAX: usize = 64;
+/// Wait after an accept that failed, for want of files most likely: some are closed by then.
+const ACCEPT_RETRY: Duration = Duration::from_secs(1);
+/// Silence of a client after which the kernel asks whether it is still there; then how often, and
+/// how many questions may stay without an answer.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// Serves `router` on `listener` until `stop`, and then the requests under way to their end.
+pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let slots = Arc::new(Slots::default());
+    let mut connections = JoinSet::new();
+    let mut failed = false;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                failed = false;
+                if let Some(slot) = slots.admit(address.ip()) {
+                    let (router, stop) = (router.clone(), stop.clone());
+                    connections.spawn(connection(stream, address, slot, router, stop));
+                }
+            }
+            // The client has gone before it was taken in.
+            Err(error) if is_of_one(&error) => {}
+            Err(error) => {
+                if !std::mem::replace(&mut failed, true) {
+                    tracing::error!(%error, "connection not accepted, retrying");
+                }
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+    while connections.join_next().await.is_some() {}
 }
 
-impl BoundedListener {
-    /// A bounded listener on the socket `listener`.
-    #[must_use]
-    pub(crate) fn new(listener: TcpListener) -> Self {
-        Self {
-            listener,
-            slots: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+fn is_of_one(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionRefused
+    )
+}
+
+/// Serves one connection to its end: the client's, its time's, or the agent's.
+async fn connection(
+    stream: TcpStream,
+    address: SocketAddr,
+    slot: Slot,
+    router: Router,
+    stop: CancellationToken,
+) {
+    let _worse_without = keep_alive(&stream);
+    let pace = Arc::clone(slot.pace());
+    let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
+    let (admission, answering) = (slot.admission(), Arc::clone(&pace));
+    let service = service_fn(move |request| {
+        answer(
+            request,
+            address,
+            admission,
+            router.clone(),
+            Arc::clone(&answering),
+        )
+    });
+    let connection = http1::Builder::new()
+        // The pace has its own limits: hyper's timer knows one for the head and for a rest.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER_BYTES_MAX)
+        .max_headers(HEADERS_MAX)
+        .serve_connection(io, service);
+    let mut connection = std::pin::pin!(connection);
+    let mut is_stopping = false;
+    loop {
+        tokio::select! {
+            biased;
+            // A client that broke off, or spoke no HTTP: its own affair.
+            _ended = connection.as_mut() => return,
+            () = slot.evicted() => return,
+            () = pace.overdue() => return,
+            () = stop.cancelled(), if !is_stopping => {
+                if pace.is_at_rest() {
+                    return;
+                }
+                is_stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
         }
     }
 }
 
-impl Listener for BoundedListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let slot = Arc::clone(&self.slots)
-            .acquire_owned()
-            .await
-            .expect("nobody closes the semaphore");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        (
-            Connection {
-                stream,
-                _slot: slot,
-            },
-            address,
-        )
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
+/// Answers one request, and notes in `pace` where it is.
+async fn answer(
+    request: hyper::Request<Incoming>,
+    address: SocketAddr,
+    admission: Admission,
+    router: Router,
+    pace: Arc<Pace>,
+) -> Result<Response<PacedAnswer>, Infallible> {
+    let (mut parts, body) = request.into_parts();
+    parts.extensions.insert(Peer(address.ip()));
+    let is_probe = matches!(parts.uri.path(), "/livez" | "/readyz");
+    let body = PacedBody::new(body, Arc::clone(&pace));
+    let response = if admission == Admission::Probe && !is_probe {
+        let busy = "as many requests as the agent takes at once are under way";
+        let mut response = Problem::Busy(busy.to_owned()).into_response();
+        let close = axum::http::HeaderValue::from_static("close");
+        response
+            .headers_mut()
+            .insert(axum::http::header::CONNECTION, close);
+        response
+    } else {
+        let request = Request::from_parts(parts, axum::body::Body::new(body));
+        let Ok(response) = router.oneshot(request).await;
+        response
+    };
+    Ok(response.map(|body| PacedAnswer::new(body, pace)))
 }
 
-/// A connection that makes room when it ends.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    stream: TcpStream,
-    _slot: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// Makes the kernel find out when a client is gone without a word.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    let (idle, interval, count) = KEEPALIVE;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, idle)?;
+    sockopt::set_tcp_keepintvl(stream, interval)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, count)?)
 }

@@ -4,14 +4,14 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::store::{Idempotent, ReplaceRequest};
 
+use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
@@ -55,16 +55,20 @@ pub(super) async fn put<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Problem> {
     let dry_run = Parameters::of(query, &["dry_run"])?.flag("dry_run")?;
     let (if_match, key) = (
         tags(&headers, &header::IF_MATCH, false)?,
         idempotency::key(&headers)?,
     );
-    let body = wire::body(body)?;
-    let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
-    let keyed = key.map(|key| node.keyed(key, fingerprint("PUT /desired-state", &body)));
+    let made = body::read(&headers, body, |body| {
+        let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
+        let keyed = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
+        Ok((wanted, keyed))
+    });
+    let (wanted, keyed) = made.await?;
+    let keyed = keyed.map(|(key, fingerprint)| node.keyed(key, fingerprint));
     let replacing = ReplaceRequest {
         wanted,
         if_match,

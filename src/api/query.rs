@@ -85,11 +85,13 @@ impl Parameters {
             .transpose()
     }
 
-    /// The parameter as a flag: true for `true` and for the bare name.
+    /// The parameter as a flag: `true` or `false` in any case, for other languages write them so,
+    /// `1` or `0`; the bare name is true.
     pub(super) fn flag(&self, key: &str) -> Result<bool, Problem> {
-        match self.text(key) {
-            None | Some("false") => Ok(false),
-            Some("true" | "") => Ok(true),
+        let text = self.text(key).map(str::to_ascii_lowercase);
+        match text.as_deref() {
+            None | Some("false" | "0") => Ok(false),
+            Some("true" | "1" | "") => Ok(true),
             Some(other) => Err(Problem::Request(format!(
                 "{key}={other} is neither true nor false"
             ))),

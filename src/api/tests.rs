@@ -23,7 +23,7 @@ use state::time::BootTime;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{NodeApi, Refusal, router};
+use super::{CallerToken, NodeApi, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 use crate::view::{
@@ -378,10 +378,14 @@ impl Answer {
 }
 
 async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> Answer {
-    let response = router(Arc::clone(node), token.map(Secret::new), None)
-        .oneshot(request)
-        .await
-        .unwrap();
+    let response = router(
+        Arc::clone(node),
+        CallerToken::new(token.map(Secret::new)),
+        None,
+    )
+    .oneshot(request)
+    .await
+    .unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
     Answer {
@@ -398,6 +402,7 @@ async fn ask(node: &Arc<Fake>, method: &str, path: &str, body: impl Into<Body>) 
         Request::builder()
             .method(method)
             .uri(path)
+            .header(header::CONTENT_TYPE, "application/json")
             .body(body.into())
             .unwrap(),
     )

@@ -1,14 +1,10 @@
-//! Containers and plans as JSON, and JSON from a body.
+//! Containers and plans as JSON.
 
 use std::time::{Duration, SystemTime};
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
 use serde_json::{Value, json};
 use state::desired::Record;
 
-use super::error::Problem;
 use crate::view::{
     ContainerPlanView, ContainerView, DeployedView, ManagedView, StepView, UnmanagedView,
 };
@@ -16,16 +12,6 @@ use crate::view::{
 /// A time as RFC 3339 in UTC, to the millisecond.
 pub(super) fn time(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
-}
-
-/// A request's body.
-pub(super) fn body(body: Result<Bytes, BytesRejection>) -> Result<Value, Problem> {
-    let body = body.map_err(|error| match error.status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::TooLarge,
-        _ => Problem::Request(error.body_text()),
-    })?;
-    serde_json::from_slice(&body)
-        .map_err(|error| Problem::Request(format!("the body is not JSON: {error}")))
 }
 
 /// The steps for one container.

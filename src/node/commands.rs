@@ -130,7 +130,11 @@ impl NodeApi for AgentNode {
         let handle = self.handle.clone();
         self.write(move |store| {
             store.order(id, order)?;
-            handle.wake(id);
+            if order == Order::Start {
+                handle.start_now(id);
+            } else {
+                handle.wake(id);
+            }
             Ok(())
         })
         .await
@@ -180,10 +184,10 @@ fn refusal(error: StoreError) -> Refusal {
             AssignError::TakenByContainer { .. } | AssignError::TakenOnHost { .. },
         )
         | StoreError::Owned(..)
-        | StoreError::Unmatched(_)
         | StoreError::NothingToConfirm
         | StoreError::OtherGeneration(_)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
+        StoreError::Unmatched(_) => Refusal::Unmatched(text),
         StoreError::KeyReused => Refusal::Reused(text),
         // One that cannot be had as things are weighs more than one that there is no room for.
         StoreError::Several(refused) => {

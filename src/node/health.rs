@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use state::alarm::Alarm;
+use state::alarm::{Alarm, Weight};
 use state::status::Status;
 
 use super::AgentNode;
@@ -11,6 +11,8 @@ use crate::view::{AlarmView, ErrorView, HealthView, LinkView, UnsettledView};
 
 /// Containers that are named as the worst ones.
 const WORST_MAX: usize = 5;
+/// The last errors that go into a report.
+const ERRORS_MAX: usize = 5;
 /// A time before this agent was written, 2026-01-01, by seconds since 1970: no clock that is set
 /// shows it.
 const BEFORE_THIS_AGENT: Duration = Duration::from_secs(1_767_225_600);
@@ -135,4 +137,21 @@ fn of_link(link: &LinkView) -> Vec<AlarmView> {
         raise(Alarm::SetUnconfirmed, None, names);
     }
     alarms
+}
+
+/// The alarms that stand and the newest errors, each once. CHaS knows how its own link is.
+pub(super) fn report_errors(health: &HealthView) -> Vec<String> {
+    let alarms = health.alarms.iter();
+    let alarms = alarms.filter(|alarm| alarm.alarm.weight() > Weight::Notice);
+    let mut errors: Vec<_> = alarms
+        .map(|alarm| format!("{}: {}", alarm.alarm, alarm.message))
+        .collect();
+    let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
+    for error in health.errors.iter().skip(skipped) {
+        let line = format!("{}: {}", error.code, error.message);
+        if !errors.contains(&line) {
+            errors.push(line);
+        }
+    }
+    errors
 }

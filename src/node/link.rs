@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use state::alarm::Weight;
 use state::desired::Record;
 use state::desired::applied::Unconfirmed;
 use state::desired::marks;
@@ -14,7 +13,7 @@ use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
-use super::{AgentNode, wall_ms};
+use super::{AgentNode, health, wall_ms};
 use crate::chas::wire::{
     ContainerReport, NodeCapacity, PendingPrune, Registration, Report, ReportContent,
     ResourceUsage, SupportedSchemas, Vitals,
@@ -26,8 +25,8 @@ use crate::monitor::size_text;
 use crate::reconcile::Board;
 use crate::view::{HealthView, ManagedView};
 
-/// The last errors that go into a report.
-const ERRORS_MAX: usize = 5;
+/// Time that the link waits for the first look at containerd.
+const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -70,6 +69,15 @@ impl AgentLink {
     pub(crate) async fn prepare(&self) {
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
+    }
+
+    /// Waits until containerd was looked at, or does not answer: before that, the node would be
+    /// reported as unhealthy for no reason. Not for long, for something may keep it from looking.
+    pub(crate) async fn first_look(&self) {
+        let board = self.node.board();
+        let mut changes = board.changes();
+        let looked = changes.wait_for(|_| board.reachability().is_known());
+        let _without_it = tokio::time::timeout(FIRST_LOOK_PATIENCE, looked).await;
     }
 
     async fn note(&self, change: impl FnOnce(&mut marks::NodeIdentity) + Send + 'static) {
@@ -130,7 +138,7 @@ impl AgentLink {
                 .map(|applied| applied.rejected.clone())
                 .unwrap_or_default(),
             losses: health.losses.clone(),
-            errors: errors(health),
+            errors: health::report_errors(health),
         }
     }
 
@@ -150,23 +158,6 @@ impl AgentLink {
         views.sort_by(|a, b| a.record.name.cmp(&b.record.name));
         views.iter().map(reported).collect()
     }
-}
-
-/// The alarms that stand and the newest errors, each once. CHaS knows how its own link is.
-fn errors(health: &HealthView) -> Vec<String> {
-    let alarms = health.alarms.iter();
-    let alarms = alarms.filter(|alarm| alarm.alarm.weight() > Weight::Notice);
-    let mut errors: Vec<_> = alarms
-        .map(|alarm| format!("{}: {}", alarm.alarm, alarm.message))
-        .collect();
-    let skipped = health.errors.len().saturating_sub(ERRORS_MAX);
-    for error in health.errors.iter().skip(skipped) {
-        let line = format!("{}: {}", error.code, error.message);
-        if !errors.contains(&line) {
-            errors.push(line);
-        }
-    }
-    errors
 }
 
 fn pending(unconfirmed: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state::desired::{Owner, Record};
+use state::history::History;
 use state::id::ContainerId;
 use state::ownership;
 use state::phase::Phase;
@@ -64,7 +65,7 @@ impl AgentNode {
         ManagedView {
             condition: self.shown_condition(record, &known),
             taken,
-            started: known.history.started.map(|at| taken.wall_at(at)),
+            started: started(&known.history, taken),
             finished: exit.map(|exit| exit.at).or(finished_at),
             exit_code: exit
                 .map(|exit| exit.code)
@@ -132,6 +133,19 @@ impl AgentNode {
             rejected: applied.map_or(0, |applied| applied.rejected.len()),
         })
     }
+}
+
+/// The start of the container's process: of the one that runs, else of the one that ended last.
+fn started(history: &History, taken: Moment) -> Option<SystemTime> {
+    let running = history.started.map(|at| taken.wall_at(at));
+    let ended = || {
+        let end = history.last_exit.as_ref()?.at;
+        // The end of a task that was lost has no known time.
+        (end > SystemTime::UNIX_EPOCH)
+            .then_some(end)?
+            .checked_sub(history.last_run?)
+    };
+    running.or_else(ended)
 }
 
 pub(super) fn moment(clock: &Clock) -> Moment {

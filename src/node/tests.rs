@@ -30,6 +30,7 @@ mod memory_runtime;
 mod script;
 
 mod health;
+mod life;
 
 use script::ScriptedRuntime;
 
@@ -315,7 +316,7 @@ async fn a_set_comes_to_run_and_the_plan_that_was_shown_is_what_is_done() {
             ..replacing(&[])
         })
         .await;
-    assert!(matches!(stale, Err(Refusal::Conflict(text)) if text.contains(&second.etag)));
+    assert!(matches!(stale, Err(Refusal::Unmatched(text)) if text.contains(&second.etag)));
 }
 
 #[tokio::test(start_paused = true)]

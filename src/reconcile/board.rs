@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use state::history::History;
+use state::history::{Cause, History};
 use state::id::ContainerId;
 use state::observed::Seen;
 use state::status::Activity;
@@ -73,6 +73,8 @@ impl Clock {
 pub struct Known {
     /// The last look.
     pub seen: Seen,
+    /// Whether a turn took it; else it is what the first listing found.
+    pub is_looked_at: bool,
     /// The restart and retry history.
     pub history: History,
     /// The step under way.
@@ -97,6 +99,14 @@ pub struct Reachability {
     pub since: SystemTime,
     /// The error of the last call that it did not answer; `None` while it does.
     pub error: Option<String>,
+}
+
+impl Reachability {
+    /// Whether the runtime was asked, and answered or did not.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.error.as_deref() != Some(NOT_ASKED)
+    }
 }
 
 /// The board, shared with those who show it.
@@ -175,6 +185,27 @@ impl Board {
         let result = update(lock(&self.known).entry(id).or_default());
         self.changed();
         result
+    }
+
+    /// Notes what a listing found of a container that no turn has looked at yet.
+    pub(super) fn note_listed(&self, id: ContainerId, seen: Seen) {
+        let mut all = lock(&self.known);
+        let known = all.entry(id).or_default();
+        if !known.is_looked_at {
+            known.seen = seen;
+        }
+    }
+
+    /// Lets a container be started now: its backoff is over.
+    pub(super) fn end_backoff(&self, id: ContainerId) {
+        let now = self.clock.now();
+        let mut all = lock(&self.known);
+        let backoff = all
+            .get_mut(&id)
+            .and_then(|known| known.history.backoff.as_mut());
+        if let Some(backoff) = backoff.filter(|backoff| backoff.cause != Cause::End) {
+            backoff.retry_at = now;
+        }
     }
 
     pub(super) fn set_unmanaged(&self, unmanaged: Vec<UnmanagedContainer>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::id::ContainerId;
+use state::observed::Exit;
 use state::plan::Step;
 use state::store::StoreError;
 use tokio_util::sync::CancellationToken;
@@ -32,14 +33,14 @@ impl From<StoreError> for Undone {
 }
 
 impl<R: Runtime> Reconciler<R> {
-    /// Does one step.
+    /// Does one step. Answers how the container ended, if that is what the step did.
     pub(super) async fn execute(
         &self,
         id: ContainerId,
         record: Option<&Record>,
         next: &Step,
         interrupt: &CancellationToken,
-    ) -> Result<(), Undone> {
+    ) -> Result<Option<Exit>, Undone> {
         let how = record.map_or(
             StopOrder {
                 signal: None,
@@ -51,23 +52,23 @@ impl<R: Runtime> Reconciler<R> {
             },
         );
         match (next, record) {
-            (Step::Stop(instance), _) => Ok(self.runtime.stop(*instance, &how).await?),
-            (Step::Remove(instance), _) => Ok(self.runtime.remove(*instance, &how).await?),
-            (Step::Pull, Some(record)) => self.pull(record, interrupt).await,
-            (Step::Launch, Some(record)) => self.launch(record).await,
+            (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
+            (Step::Remove(instance), _) => self.runtime.remove(*instance, &how).await?,
+            (Step::Pull, Some(record)) => self.pull(record, interrupt).await?,
+            (Step::Launch, Some(record)) => self.launch(record).await?,
             (Step::Finish(finished), Some(record)) => {
                 let (generation, finished) = (record.generation, finished.clone());
-                Ok(self
-                    .writer
+                self.writer
                     .write(move |store| store.finish(id, generation, finished))
-                    .await?)
+                    .await?;
             }
             (Step::Forget, Some(_)) => {
                 self.runtime.remove_logs(id).await?;
-                Ok(self.writer.write(move |store| store.forget(id)).await?)
+                self.writer.write(move |store| store.forget(id)).await?;
             }
-            (Step::Settled | Step::Wait(_), _) | (_, None) => Ok(()),
+            (Step::Settled | Step::Wait(_), _) | (_, None) => {}
         }
+        Ok(None)
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use state::desired::{Record, RunState};
+use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::failure::Failure;
 use state::history::{Cause, History, StoredHistory};
@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
+use super::ended::{exited, is_to_end};
 use super::execute::Undone;
 use crate::cause;
 use crate::runtime::{Runtime, RuntimeError};
@@ -61,37 +62,13 @@ const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
     }
 }
 
-/// Notes in a container's history that a step was done.
-fn record_done(history: &mut History, step: &Step, now: BootTime) {
+/// Notes in a container's history that a step was done, and how the container ended by it.
+fn record_done(history: &mut History, step: &Step, ended: Option<Exit>, now: BootTime) {
     match step {
         Step::Pull => history.record_pull(),
         Step::Launch => history.record_start(now),
-        Step::Stop(_) | Step::Remove(_) => history.record_stop(),
+        Step::Stop(_) | Step::Remove(_) => history.record_stop(ended, now),
         Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => {}
-    }
-}
-
-/// Whether the container is to end: an end is no fault of its own then.
-fn is_to_end(record: Option<&Record>) -> bool {
-    record.is_none_or(|record| {
-        record.run == RunState::Stopped || record.removing || record.restart_pending
-    })
-}
-
-/// The end of a container's process as an event, with the cause that its history gives it.
-fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &Step) -> Event {
-    let event = Event::from(EventKind::ContainerExited {
-        code: exit.code,
-        signal: exit.signal(),
-    });
-    let backoff = history.backoff.as_ref();
-    match (next, backoff.filter(|backoff| backoff.cause == Cause::Exit)) {
-        _ if is_asked_for => event.because(Reason::StopRequested),
-        (Step::Finish(finished), _) if finished.reason == Reason::Completed => {
-            event.because(Reason::Completed)
-        }
-        (_, Some(backoff)) => event.because(backoff.reason).saying(&backoff.message),
-        (_, None) => event.because(exit.reason()),
     }
 }
 
@@ -214,7 +191,7 @@ impl<R: Runtime> Reconciler<R> {
                 let delay = |exits| restart_delay(exits, self.draw);
                 known.history.record_observation(record, &seen, now, delay)
             });
-            known.seen = seen;
+            (known.seen, known.is_looked_at) = (seen, true);
             let after = ends(&known.history);
             let next = decide(id, record, &known.seen, &known.history, now).step;
             let is_news = before.0 != after.0 || before.1 < after.1;
@@ -245,20 +222,30 @@ impl<R: Runtime> Reconciler<R> {
         let began = Instant::now();
         let result = self.execute(id, record, &next, interrupt).await;
         let (now, took) = (self.board.clock.now(), began.elapsed());
-        let is_restart = self.board.update(id, |known| {
-            let before = known.history.restart_count;
+        let (is_restart, ended) = self.board.update(id, |known| {
+            let (restarts, last) = (known.history.restart_count, known.history.last_exit.clone());
             known.activity = None;
+            let ended = result.as_ref().ok().cloned().flatten();
             if result.is_ok() {
-                record_done(&mut known.history, &next, now);
+                record_done(&mut known.history, &next, ended.clone(), now);
             }
-            known.history.restart_count > before
+            // An end that a look has seen is told already.
+            let is_news = |exit: &Exit| !last.is_some_and(|last| last.is_same_end(exit));
+            (
+                known.history.restart_count > restarts,
+                ended.filter(is_news),
+            )
         });
+        if let Some(exit) = ended {
+            let exited = exited(true, &exit, &History::default(), &next);
+            self.journal.record(exited.about(subject.clone()));
+        }
         if is_restart {
             self.journal
                 .record(Event::from(EventKind::ContainerRestarted).about(subject.clone()));
         }
         match result {
-            Ok(()) => {
+            Ok(_) => {
                 let finished = EventKind::StepFinished { step: next, took };
                 self.journal.record(Event::from(finished).about(subject));
                 After::Look
@@ -328,53 +315,7 @@ fn reason_of(error: &StoreError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use state::history::Backoff;
-
     use super::*;
-
-    #[test]
-    fn the_event_of_an_end_has_the_cause_that_the_history_gives_it() {
-        let exit = Exit {
-            code: 139,
-            at: std::time::SystemTime::UNIX_EPOCH,
-            out_of_memory: false,
-        };
-        let finish = |reason| {
-            Step::Finish(state::desired::Finished {
-                code: 139,
-                reason,
-                at_ms: 0,
-            })
-        };
-        let backoff = Backoff {
-            cause: Cause::Exit,
-            reason: Reason::CrashLoop,
-            message: "ended by signal 11, for the 5th time in a row".to_owned(),
-            retry_at: BootTime::default(),
-        };
-        let mut history = History::default();
-        history.backoff = Some(backoff);
-        for (history, step, reason) in [
-            (&history, Step::Settled, Reason::CrashLoop),
-            (
-                &history,
-                finish(Reason::RetriesExhausted),
-                Reason::CrashLoop,
-            ),
-            (&history, finish(Reason::Completed), Reason::Completed),
-            (&History::default(), Step::Settled, Reason::Signaled),
-        ] {
-            let event = exited(false, &exit, history, &step);
-            assert_eq!(event.reason, Some(reason));
-            let code = EventKind::ContainerExited {
-                code: 139,
-                signal: Some(11),
-            };
-            assert_eq!(event.kind, code);
-            let event = exited(true, &exit, history, &step);
-            assert_eq!(event.reason, Some(Reason::StopRequested));
-        }
-    }
 
     #[test]
     fn a_state_that_cannot_be_written_is_a_full_disk_or_a_broken_one() {

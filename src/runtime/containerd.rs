@@ -12,7 +12,7 @@ use containerd_client::types::Mount;
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
-use state::observed::Seen;
+use state::observed::{Exit, Seen};
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::mpsc;
@@ -135,7 +135,11 @@ impl Engine for Containerd {
         self.instances.start(instance).await
     }
 
-    async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+    async fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<Option<Exit>, RuntimeError> {
         self.instances.stop(instance, how).await
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
-use state::observed::Seen;
+use state::observed::{Exit, Seen};
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::mpsc;
@@ -110,7 +110,7 @@ pub(crate) trait Engine: Send + Sync + 'static {
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
     /// Ends every process of an instance, before [`discard`](Self::discard). False: the name
     /// belongs to an unmanaged container, which is not touched.

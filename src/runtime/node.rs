@@ -8,7 +8,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
-use state::observed::Seen;
+use state::observed::{Exit, Seen};
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
@@ -205,7 +205,11 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         Ok(Some(address))
     }
 
-    async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+    async fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<Option<Exit>, RuntimeError> {
         self.engine.stop(instance, how).await
     }
 

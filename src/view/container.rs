@@ -79,7 +79,7 @@ pub(crate) struct ManagedView {
     pub condition: Condition,
     /// The moment of this view.
     pub taken: Moment,
-    /// The start of the container's process, while it runs.
+    /// The start of the container's process; of the last one, if none runs.
     pub started: Option<SystemTime>,
     /// The last end of the container's process.
     pub finished: Option<SystemTime>,

@@ -154,8 +154,8 @@ pub fn assign<'a>(
         .flat_map(|assignment| assignment.ports.iter());
     let address = network.address(before, &taken)?.or(before);
     let mut assigned: Vec<PortBinding> = Vec::new();
-    for port in ports {
-        let had = prior.and_then(|prior| prior.ports.iter().find(|had| continues(had, port)));
+    let kept = kept(prior.map_or(&[], |prior| &prior.ports), ports);
+    for (port, had) in ports.iter().zip(kept) {
         let binding = match (had, port.host) {
             (Some(had), _) => had.clone(),
             (None, Some(host)) => named(port, host, others.clone(), network)?,
@@ -167,6 +167,21 @@ pub fn assign<'a>(
         address,
         ports: assigned,
     })
+}
+
+/// The binding of the `prior` ones that each port keeps. A binding is kept once: one container port
+/// may be published on several host ports, and those that the spec names come first.
+fn kept<'a>(prior: &'a [PortBinding], ports: &[PortSpec]) -> Vec<Option<&'a PortBinding>> {
+    let mut left: Vec<_> = prior.iter().collect();
+    let mut kept = vec![None; ports.len()];
+    for is_named in [true, false] {
+        let round = ports.iter().zip(&mut kept);
+        for (port, kept) in round.filter(|(port, _)| port.host.is_some() == is_named) {
+            let place = left.iter().position(|had| continues(had, port));
+            *kept = place.map(|place| left.remove(place));
+        }
+    }
+    kept
 }
 
 /// Whether a binding given earlier still fits.

@@ -69,6 +69,9 @@ pub struct History {
     /// Processes that the kernel killed for want of memory.
     #[serde(default, skip_serializing_if = "MemoryKills::is_none")]
     pub memory_kills: MemoryKills,
+    /// Length of the run that ended last, as far as this agent saw its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Duration>,
     /// The last step that failed, also once it was overcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<PastFailure>,
@@ -189,10 +192,8 @@ impl History {
         now: BootTime,
         delay: impl FnOnce(u32) -> Duration,
     ) {
-        let lived = self
-            .started
-            .take()
-            .map_or(Duration::ZERO, |started| now.since(started));
+        self.last_run = self.started.take().map(|started| now.since(started));
+        let lived = self.last_run.unwrap_or_default();
         self.last_exit = Some(exit.clone());
         self.memory_kills.in_run = 0;
         if record.run == RunState::Stopped || record.removing || record.restart_pending {
@@ -255,8 +256,12 @@ impl History {
         self.memory_kills.in_run = 0;
     }
 
-    /// Notes that the container was stopped on purpose.
-    pub fn record_stop(&mut self) {
+    /// Notes that the container was stopped on purpose, and how it ended, if that is known.
+    pub fn record_stop(&mut self, ended: Option<Exit>, now: BootTime) {
+        if let Some(exit) = ended.filter(|exit| !self.is_counted(exit)) {
+            self.last_run = self.started.map(|started| now.since(started));
+            self.last_exit = Some(exit);
+        }
         (self.attempts, self.started, self.ended) = (0, None, None);
         self.memory_kills.in_run = 0;
         self.keep_backoff(|cause| cause != Cause::End);

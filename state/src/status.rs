@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::desired::{Record, RunState};
+use crate::desired::{Finished, Record, RunState};
 use crate::history::{Cause, History, how_it_ended};
 use crate::observed::Exit;
 use crate::phase::{Goal, Phase, Stage};
@@ -149,7 +149,10 @@ pub fn condition(
     match Goal::of(Some(record)) {
         Goal::Removed if is_stuck => Condition::waiting(Status::Removing, history),
         Goal::Removed => Condition::plain(Status::Removing),
-        Goal::Finished if !phase.is_running => finished(record, history),
+        Goal::Finished if !phase.is_running => match &record.finished {
+            Some(end) => finished(end, record, history),
+            None => Condition::plain(Status::Stopped),
+        },
         Goal::Stopped | Goal::Finished if record.run == RunState::Stopped => {
             stopping(phase, history, activity, is_stuck)
         }
@@ -158,6 +161,10 @@ pub fn condition(
             Condition::because(Status::Pending, Reason::NodeCordoned, message)
         }
         Goal::Absent | Goal::Stopped | Goal::Finished | Goal::Cordoned | Goal::Running => {
+            // Its end is not stored yet, and nothing else can come of it.
+            if let Stage::Ended(end) = &phase.stage {
+                return finished(end, record, history);
+            }
             let condition = starting(phase, history, activity);
             match unreachable {
                 // Nothing of the container has failed: nothing can be tried.
@@ -186,10 +193,7 @@ fn stopping(
     Condition::plain(Status::Stopping)
 }
 
-fn finished(record: &Record, history: &History) -> Condition {
-    let Some(finished) = &record.finished else {
-        return Condition::plain(Status::Stopped);
-    };
+fn finished(finished: &Finished, record: &Record, history: &History) -> Condition {
     let status = if finished.code == 0 {
         Status::Stopped
     } else {

@@ -29,6 +29,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "registry",
             "runtime",
             "shutdown",
+            "signals",
             "writer",
         ],
     ),
@@ -50,7 +51,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "writer",
         ],
     ),
-    ("api", &["config", "logs", "metrics", "monitor", "view"]),
+    (
+        "api",
+        &["config", "lock", "logs", "metrics", "monitor", "view"],
+    ),
     ("view", &["monitor"]),
     (
         "chas",

@@ -146,6 +146,25 @@ async fn what_chas_lists_is_run_changed_and_taken_away_and_reported() {
     central.end().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_starts_again_reports_nothing_that_is_not_so() {
+    let mut central = Central::new().await;
+    central.list(&central.sleepers(&["one", "two"])).await;
+    for _ in 0..3 {
+        let before = central.chas.reports().len();
+        central.stand.agent.terminate();
+        central.stand.agent.start_again().await;
+        eventually("it reports", async || {
+            central.chas.reports().len() > before + 1
+        })
+        .await;
+        for report in &central.chas.reports()[before..] {
+            assert_eq!(report["status"], "healthy", "{report:#}");
+        }
+    }
+    central.end().await;
+}
+
 async fn instance(central: &Central, name: &str) -> String {
     let (_, view) = central
         .stand

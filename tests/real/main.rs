@@ -51,6 +51,9 @@ mod network;
 mod nodes;
 
 #[cfg(test)]
+mod orders;
+
+#[cfg(test)]
 mod pull;
 
 #[cfg(test)]

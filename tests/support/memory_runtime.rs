@@ -256,16 +256,31 @@ impl<C: Circumstances> MemoryRuntime<C> {
         name: InstanceName,
         how: &StopOrder,
         call: Call,
-    ) -> Result<(), RuntimeError> {
-        if matches!(self.task(name), Task::Running { .. }) {
+    ) -> Result<Option<Exit>, RuntimeError> {
+        let ran = matches!(self.task(name), Task::Running { .. });
+        if ran {
             self.circumstances.saw(Step::Ends(name, call));
             tokio::time::sleep(self.circumstances.ending_time(how.grace)).await;
         }
         self.circumstances.part().await?;
         self.circumstances.saw(Step::Ended(name));
+        // It may have ended by itself meanwhile.
+        let ended = match self.task(name) {
+            Task::Stopped(exit) => Some(exit),
+            Task::Running { .. } if ran => {
+                let mut inner = self.inner();
+                inner.count += 1;
+                Some(Exit {
+                    code: 143,
+                    at: SystemTime::UNIX_EPOCH + Duration::from_secs(inner.count),
+                    out_of_memory: false,
+                })
+            }
+            Task::Running { .. } | Task::Created { .. } | Task::Unresponsive | Task::Absent => None,
+        };
         self.set(name, Task::Absent);
         self.tell(name.id);
-        Ok(())
+        Ok(ended)
     }
 }
 
@@ -354,12 +369,17 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         Ok(self.circumstances.address(record))
     }
 
-    async fn stop(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+    async fn stop(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<Option<Exit>, RuntimeError> {
         let _busy = self.begin(instance.id);
         self.circumstances.saw(Step::Stop(instance));
         self.circumstances.first_part(Call::Stop).await?;
-        self.end_task(instance, how, Call::Stop).await?;
-        self.circumstances.part().await
+        let ended = self.end_task(instance, how, Call::Stop).await?;
+        self.circumstances.part().await?;
+        Ok(ended)
     }
 
     async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {

@@ -105,7 +105,7 @@ async fn a_follower_ends_when_the_container_is_removed() {
 #[tokio::test]
 async fn the_sixty_fifth_follower_is_asked_to_come_later_and_one_that_leaves_makes_room() {
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
-    let router = crate::api::router(Arc::clone(&node), None, None);
+    let router = crate::api::router(Arc::clone(&node), crate::api::CallerToken::default(), None);
     let follow = async || {
         let request = Request::get("/containers/web/logs?follow=true")
             .body(Body::empty())

@@ -298,3 +298,70 @@ async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
             .contains("GET")
     );
 }
+
+#[tokio::test]
+async fn a_body_is_judged_by_its_head_before_a_byte_of_it_is_read() {
+    let node = Fake::new(Vec::new());
+    // One that would panic if anybody asked for it.
+    let unread = || {
+        Body::from_stream(futures_util::stream::poll_fn(
+            |_| -> std::task::Poll<Option<Result<Vec<u8>, std::io::Error>>> {
+                panic!("it is read")
+            },
+        ))
+    };
+    let send_with = async |headers: &[(&str, &str)], body: Body| {
+        let mut request = Request::builder()
+            .method("POST")
+            .uri("/containers/deploy?dry_run=True");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        send(&node, None, request.body(body).unwrap()).await
+    };
+    for (kind, says) in [
+        (None, "no Content-Type"),
+        (Some("text/plain"), "\"text/plain\""),
+        (Some("application/x-www-form-urlencoded"), "form"),
+        (Some("application/json; charset=latin1"), "latin1"),
+        (Some("application/jsonp"), "jsonp"),
+    ] {
+        let headers: Vec<_> = kind
+            .map(|kind| ("content-type", kind))
+            .into_iter()
+            .collect();
+        let answer = send_with(&headers, unread()).await;
+        problem(&answer, 415, says);
+        assert!(answer.text.contains("Content-Type: application/json"));
+    }
+    for kind in ["application/json", "Application/JSON; charset=UTF-8"] {
+        let answer = send_with(&[("content-type", kind)], nginx().into()).await;
+        assert_eq!(answer.status, 200, "{}", answer.text);
+    }
+    let json = ("content-type", "application/json");
+    let answer = send_with(&[json, ("expect", "200-maybe")], unread()).await;
+    problem(&answer, 417, "100-continue");
+    let large = Body::from(vec![b' '; (1 << 20) + 1]);
+    problem(&send_with(&[json], large).await, 413, "1 MiB");
+    problem(&send_with(&[json], Body::empty()).await, 400, "empty");
+    let twice = r#"{"name": "a", "image": "b", "image": "c"}"#;
+    problem(
+        &send_with(&[json], twice.into()).await,
+        400,
+        "image is given twice",
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_given_up() {
+    let node = Fake::new(Vec::new());
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let answer = ask(
+        &node,
+        "POST",
+        "/containers/deploy",
+        Body::from_stream(never),
+    )
+    .await;
+    problem(&answer, 408, "within 30s");
+}

@@ -9,7 +9,7 @@ use state::status::Status;
 use tower::ServiceExt as _;
 
 use super::{Fake, get, named, problem, view};
-use crate::api::router;
+use crate::api::{CallerToken, router};
 use crate::config::Secret;
 use crate::metrics::Metrics;
 
@@ -63,7 +63,7 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
         view(&named("web", 1), Status::Running),
         view(&named("db", 2), Status::Failed),
     ]);
-    let router = router(node, None, Some(Metrics::new()));
+    let router = router(node, CallerToken::default(), Some(Metrics::new()));
     for (method, path, answer) in [
         ("GET", "/containers/web", 200),
         ("GET", "/containers/db", 200),
@@ -103,7 +103,11 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
 async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
     let views = vec![view(&named("web", 1), Status::Running)];
     let node = Fake::with(views).beside("k8s-1", "pause");
-    let router = router(Arc::clone(&node), None, Some(Metrics::new()));
+    let router = router(
+        Arc::clone(&node),
+        CallerToken::default(),
+        Some(Metrics::new()),
+    );
     has(
         &scrape(&router).await,
         r#"chas_containers{status="running"} 1"#,
@@ -118,7 +122,11 @@ async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
 #[tokio::test]
 async fn a_panic_is_answered_logged_and_counted_as_the_500_it_became() {
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
-    let router = router(Arc::clone(&node), None, Some(Metrics::new()));
+    let router = router(
+        Arc::clone(&node),
+        CallerToken::default(),
+        Some(Metrics::new()),
+    );
     let poisoned = Arc::clone(&node);
     std::thread::spawn(move || {
         let _held = poisoned.views.lock().unwrap();
@@ -139,7 +147,7 @@ async fn metrics_need_the_token_and_are_not_there_when_switched_off() {
     let node = Fake::new(Vec::new());
     let guarded = router(
         Arc::clone(&node),
-        Some(Secret::new("0123456789abcdef")),
+        CallerToken::new(Some(Secret::new("0123456789abcdef"))),
         Some(Metrics::new()),
     );
     assert_eq!(status(&guarded, "GET", "/metrics").await, 401);

@@ -20,7 +20,10 @@ async fn with(
     headers: &[(&str, &str)],
     body: String,
 ) -> super::Answer {
-    let mut request = Request::builder().method(method).uri(path);
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/json");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -122,7 +125,7 @@ async fn a_replacement_is_202_with_its_plan_or_200_when_nothing_changes() {
 }
 
 #[tokio::test]
-async fn a_condition_is_handed_on_and_a_failed_one_is_409() {
+async fn a_condition_is_handed_on_and_a_failed_one_is_412() {
     let node = Fake::new(Vec::new());
     let tags = |given: &[&str]| Some(given.iter().map(|&tag| tag.to_owned()).collect::<Vec<_>>());
     // A weak tag never matches strongly; an empty one is no set's.
@@ -143,10 +146,10 @@ async fn a_condition_is_handed_on_and_a_failed_one_is_409() {
         400,
         "if-match",
     );
-    *node.refusal.lock().unwrap() = Some(Refusal::Conflict("its ETag is \"0a1b\"".to_owned()));
+    *node.refusal.lock().unwrap() = Some(Refusal::Unmatched("its ETag is \"0a1b\"".to_owned()));
     problem(
         &with(&node, "PUT", PATH, &[("if-match", "\"a\"")], set(&[])).await,
-        409,
+        412,
         "0a1b",
     );
 }

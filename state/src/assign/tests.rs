@@ -174,3 +174,20 @@ fn an_exhausted_pool_says_what_to_widen() {
             .contains("network.port_range")
     );
 }
+
+#[test]
+fn one_container_port_on_several_host_ports_keeps_each_of_them_once() {
+    let ports = [port(80, None, None), port(80, Some(8080), None)];
+    assert_eq!(give(&[], 1, &ports, &[]), Ok((2, vec![100, 8080])));
+    let before = [with(
+        "web",
+        1,
+        2,
+        &[port(80, Some(8080), None), port(80, Some(101), None)],
+    )];
+    assert_eq!(give(&before, 1, &ports, &[]), Ok((2, vec![101, 8080])));
+    // One more of them gets one more, and one less gives none to another.
+    let more = [ports[0].clone(), ports[1].clone(), port(80, Some(9), None)];
+    assert_eq!(give(&before, 1, &more, &[]), Ok((2, vec![101, 8080, 9])));
+    assert_eq!(give(&before, 1, &ports[1..], &[]), Ok((2, vec![8080])));
+}

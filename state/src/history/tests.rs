@@ -105,7 +105,7 @@ fn the_end_of_what_was_to_end_is_no_setback() {
     );
     history.record_observation(&record, &seen(exit(1)), at(4), doubling);
     assert!(history.backoff.is_some());
-    history.record_stop();
+    history.record_stop(None, BootTime::default());
     assert_eq!(history.backoff, None, "it has stopped after all");
 }
 
@@ -322,4 +322,26 @@ fn the_number_of_an_exit_is_written_as_one_says_it() {
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "101st", "111th",
     ];
     assert_eq!(said, expected);
+}
+
+#[test]
+fn a_stop_keeps_how_and_when_the_container_ended_and_how_long_it_ran() {
+    let mut history = History::default();
+    history.record_start(BootTime(Duration::from_secs(100)));
+    let exit = Exit {
+        code: 143,
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(7),
+        out_of_memory: false,
+    };
+    history.record_stop(Some(exit.clone()), BootTime(Duration::from_secs(160)));
+    assert_eq!(history.last_exit, Some(exit.clone()));
+    assert_eq!(history.last_run, Some(Duration::from_secs(60)));
+    assert_eq!((history.started, history.exits), (None, 0));
+    // The same end told again, or a stop of what did not run, changes nothing of that.
+    history.record_stop(Some(exit.clone()), BootTime(Duration::from_secs(900)));
+    history.record_stop(None, BootTime(Duration::from_secs(901)));
+    assert_eq!(
+        (history.last_exit, history.last_run),
+        (Some(exit), Some(Duration::from_secs(60)))
+    );
 }

@@ -84,11 +84,11 @@ fn model(
         }
         (Step::Stop(instance), _) => {
             seen.instances.entry(instance.generation).or_default().task = Task::Absent;
-            history.record_stop();
+            history.record_stop(None, now);
         }
         (Step::Remove(instance), _) => {
             seen.instances.remove(&instance.generation);
-            history.record_stop();
+            history.record_stop(None, now);
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
         (Step::Forget, _) => *record = None,

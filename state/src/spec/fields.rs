@@ -21,6 +21,13 @@ pub struct FieldError {
 /// Faults told of one body. A document of another kind would have ten thousand.
 pub(super) const FAULTS_MAX: usize = 1_000;
 
+/// Characters of a key that a fault repeats.
+const KEY_CHARS_MAX: usize = 100;
+/// Longest unknown key for which the nearest known one is looked for; no known key is longer.
+const HINT_BYTES_MAX: usize = 32;
+/// Faults of a body after which nothing more is looked for.
+const HINTS_MAX: usize = 16;
+
 /// The members of one JSON object, each read once; a member that nobody reads is unknown.
 pub(super) struct Fields<'a> {
     path: String,
@@ -131,6 +138,25 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Reads an optional member that is an object of strings, and notes each value that is none
+    /// under its own key.
+    pub(super) fn text_map(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
+        let map = self.read(key, |value| {
+            let fault = || "must be an object whose values are strings".to_owned();
+            value.as_object().ok_or_else(fault)
+        })?;
+        let mut read = BTreeMap::new();
+        for (name, value) in map {
+            if let Some(text) = value.as_str() {
+                read.insert(name.clone(), text.to_owned());
+            } else {
+                let message = "must be a string; write numbers and booleans in quotes";
+                self.fault(&format!("{key}.{}", shown(name)), message);
+            }
+        }
+        Some(read)
+    }
+
     /// Reads an optional member that is an object.
     pub(super) fn object<T>(
         &mut self,
@@ -169,21 +195,31 @@ impl<'a> Fields<'a> {
             .filter(|key| !self.known.contains(&key.as_str()))
             .collect();
         for key in unknown.into_iter().take(FAULTS_MAX) {
-            let score = |known: &str| strsim::jaro_winkler(key, known);
-            let nearest = self
-                .known
-                .iter()
-                .copied()
-                .max_by(|a, b| score(a).total_cmp(&score(b)));
-            let message = match nearest.filter(|known| score(known) > 0.75) {
+            let message = match self.nearest(key) {
                 Some(nearest) => format!("unknown field; did you mean {nearest:?}?"),
                 None => format!("unknown field; known are {}", self.known.join(", ")),
             };
-            // A key is the caller's own text, of any length.
-            let key: String = key.chars().take(100).collect();
-            self.fault(&key, &message);
+            self.fault(shown(key), &message);
         }
     }
+
+    /// The known name that an unknown one is most like. Only a few are compared, and short ones:
+    /// the caller writes keys of any length and number, and each takes time.
+    fn nearest(&self, key: &str) -> Option<&'static str> {
+        if key.len() > HINT_BYTES_MAX || self.faults.len() >= HINTS_MAX {
+            return None;
+        }
+        let score = |known: &str| strsim::jaro_winkler(key, known);
+        let known = self.known.iter().copied();
+        let nearest = known.max_by(|a, b| score(a).total_cmp(&score(b)));
+        nearest.filter(|known| score(known) > 0.75)
+    }
+}
+
+/// The beginning of a key, which is the caller's own text, of any length.
+fn shown(key: &str) -> &str {
+    let end = key.char_indices().nth(KEY_CHARS_MAX);
+    end.map_or(key, |(at, _)| &key[..at])
 }
 
 fn inner<T>(
@@ -255,15 +291,4 @@ pub(super) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> 
         Some(_) => Err(format!("must not be more than {items_max}")),
         None => Err("must be an array".to_owned()),
     }
-}
-
-pub(super) fn text_map(value: &Value) -> Result<BTreeMap<String, String>, String> {
-    let fault = || {
-        "must be an object whose values are strings (write numbers and booleans in quotes)"
-            .to_owned()
-    };
-    let map = value.as_object().ok_or_else(fault)?;
-    map.iter()
-        .map(|(key, value)| Ok((key.clone(), value.as_str().ok_or_else(fault)?.to_owned())))
-        .collect()
 }

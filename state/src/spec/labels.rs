@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::fields::{Fields, text_map};
+use super::fields::Fields;
 
 /// Reads the labels. They are also kept with the container in containerd, whose labels are 4,096
 /// bytes long at most.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<BTreeMap<String, String>> {
-    let labels = top.read("labels", text_map)?;
+    let labels = top.text_map("labels")?;
     for (key, value) in &labels {
         if !is_name(key) {
             top.fault(

@@ -46,7 +46,8 @@ impl Protocol {
     }
 }
 
-/// Reads all ports. A container port is published once for each protocol, and so is a host port.
+/// Reads all ports. A host port is published once for each protocol and address; a container port
+/// may be published on several.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<PortSpec>> {
     let items = top.read("exposed_ports", |value| list(value, PORTS_MAX))?;
     let mut ports = Vec::new();
@@ -55,9 +56,9 @@ pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<PortSpec>> {
         let Some(port) = top.item("exposed_ports", index, item, PortSpec::read) else {
             continue;
         };
-        if !inside.insert((port.protocol, port.container)) {
+        if !inside.insert((port.protocol, port.container, port.host, port.host_ip)) {
             let field = format!("exposed_ports[{index}].container");
-            top.fault(&field, "this port is already listed");
+            top.fault(&field, "this port is already listed; on another host port or address it may be listed again");
         }
         let host = port.host.map(|host| (port.protocol, host, port.host_ip));
         if host.is_some_and(|host| !outside.insert(host)) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Fields, list, text, text_map};
+use super::fields::{Fields, list, text};
 
 /// Largest environment: the kernel takes 128 KiB a string and a quarter of the stack for all; a
 /// record this large is still one page of the store.
@@ -16,7 +16,7 @@ const WORDS_FAULT: &str = "must be an array of 1 to 1000 strings, such as \
     [\"nginx\", \"-g\", \"daemon off;\"], 128 KiB at most and without NUL";
 
 pub(super) fn read_environment(top: &mut Fields<'_>) -> Option<BTreeMap<String, String>> {
-    let environment = top.read("environment", text_map)?;
+    let environment = top.text_map("environment")?;
     for (key, value) in &environment {
         if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
             top.fault(

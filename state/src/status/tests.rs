@@ -201,3 +201,50 @@ fn what_used_up_its_restarts_for_memory_says_so_with_its_remedy() {
     let plain = remedy(Reason::RetriesExhausted, &history);
     assert_eq!(plain, Reason::RetriesExhausted.remedy());
 }
+
+#[test]
+fn a_job_that_ended_never_waits_for_a_restart_that_does_not_come() {
+    use crate::spec::RestartPolicy;
+    for (policy, code, expected) in [
+        (
+            RestartPolicy::Never,
+            0,
+            (Status::Stopped, Reason::Completed),
+        ),
+        (
+            RestartPolicy::OnFailure,
+            0,
+            (Status::Stopped, Reason::Completed),
+        ),
+        (RestartPolicy::Never, 3, (Status::Failed, Reason::Exited)),
+        (
+            RestartPolicy::OnFailure,
+            3,
+            (Status::Restarting, Reason::Exited),
+        ),
+        (
+            RestartPolicy::Always,
+            0,
+            (Status::Restarting, Reason::ExitedCleanly),
+        ),
+    ] {
+        let (mut record, mut history) = (record("a", 1), History::default());
+        record.spec.restart.policy = policy;
+        let exit = Exit {
+            code,
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(9),
+            out_of_memory: false,
+        };
+        let seen = Seen {
+            instances: [(1, Instance::from(Task::Stopped(exit)))].into(),
+        };
+        history.record_start(BootTime::default());
+        history.record_observation(&record, &seen, BootTime::default(), |_| Duration::ZERO);
+        let phase = Phase::of(record.id, Some(&record), &seen, &history);
+        let condition = condition(&record, &phase, &history, None, None);
+        assert_eq!(
+            (condition.status, condition.reason),
+            (expected.0, Some(expected.1))
+        );
+    }
+}

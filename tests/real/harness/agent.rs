@@ -204,6 +204,17 @@ impl Agent {
         self.end(Signal::TERM);
     }
 
+    /// Sends it a signal that does not end it.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let process = self.child.as_ref().and_then(|child| self.process(child));
+        kill_process(process.expect("the agent runs"), signal).expect("it is our child");
+    }
+
+    /// The address that its API listens on.
+    pub(crate) fn address(&self) -> String {
+        self.base.trim_start_matches("http://").to_owned()
+    }
+
     fn end(&mut self, signal: Signal) {
         let Some(mut child) = self.child.take() else {
             return;

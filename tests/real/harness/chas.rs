@@ -139,6 +139,11 @@ impl Chas {
         self.lock().registrations.clone()
     }
 
+    /// Every report so far.
+    pub(crate) fn reports(&self) -> Vec<Value> {
+        self.lock().reports.clone()
+    }
+
     /// The newest report, once one is as `wanted`.
     pub(crate) async fn report(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(60);

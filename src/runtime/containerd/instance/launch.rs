@@ -28,7 +28,9 @@ impl Instances {
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(LaunchStage::Running),
             Task::Created { .. } => return Ok(LaunchStage::Created),
-            Task::Stopped(_) => self.delete_task(instance).await?,
+            Task::Stopped(_) => {
+                self.delete_task(instance).await?;
+            }
             Task::Absent => {}
             Task::Unresponsive => {
                 let message = format!("the shim of {instance} does not answer");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use state::id::InstanceName;
-use state::observed::Task;
+use state::observed::{Exit, Task};
 use state::reason::Reason;
 use state::spec::Signal;
 use tokio::time::Instant;
@@ -20,19 +20,23 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 impl Instances {
-    /// Ends the instance's task: signal, grace, SIGKILL.
+    /// Ends the instance's task: signal, grace, SIGKILL. Answers how it ended, if it ran.
     pub(crate) async fn stop(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<Option<Exit>, RuntimeError> {
         // The container first: an unmanaged one is not touched, whatever its task looks like.
         let container = self.container(instance).await?;
         match self.task(instance).await? {
-            Task::Absent => return Ok(()),
+            Task::Absent => return Ok(None),
             Task::Stopped(_) => {}
             Task::Unresponsive => return self.end_unresponsive(instance).await,
-            Task::Created { .. } => self.kill_hard(instance).await?,
+            Task::Created { .. } => {
+                self.kill_hard(instance).await?;
+                self.delete_task(instance).await?;
+                return Ok(None);
+            }
             Task::Running { .. } => {
                 let own = container.and_then(|container| {
                     container
@@ -96,8 +100,11 @@ impl Instances {
         }
     }
 
-    /// Deletes a task that has ended, and its shim with it.
-    pub(super) async fn delete_task(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+    /// Deletes a task that has ended, and its shim with it. Answers how it ended.
+    pub(super) async fn delete_task(
+        &self,
+        instance: InstanceName,
+    ) -> Result<Option<Exit>, RuntimeError> {
         let deleted = self.tasks.delete(instance).await;
         deleted.map_err(|error| error.into_error(Reason::StopFailed, "delete a task"))
     }

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use state::id::InstanceName;
-use state::observed::Task;
+use state::observed::{Exit, Task};
 use state::reason::Reason;
 use tokio::time::Instant;
 
@@ -39,7 +39,7 @@ impl Instances {
     pub(super) async fn end_unresponsive(
         &self,
         instance: InstanceName,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<Option<Exit>, RuntimeError> {
         let since = lock(&self.silent).get(&instance).copied();
         let left = PATIENCE.saturating_sub(since.map_or(Duration::ZERO, |since| since.elapsed()));
         if !left.is_zero() {
@@ -54,7 +54,7 @@ impl Instances {
         let deadline = Instant::now() + NOTICED_WITHIN;
         while Instant::now() < deadline {
             match self.task(instance).await? {
-                Task::Absent => return Ok(()),
+                Task::Absent => return Ok(None),
                 Task::Stopped(_) => return self.delete_task(instance).await,
                 Task::Created { .. } | Task::Running { .. } | Task::Unresponsive => {
                     tokio::time::sleep(LOOK_AGAIN).await;

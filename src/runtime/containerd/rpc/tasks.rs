@@ -1,11 +1,12 @@
 //! Task service of containerd: the running processes of containers, and with them the shims that
 //! containerd starts.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use containerd_client::types::v1::Process;
 use state::id::InstanceName;
+use state::observed::Exit;
 use state::spec::Signal;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -182,16 +183,28 @@ impl TaskCalls {
         }
     }
 
-    /// Deletes a task that has ended, and its shim with it. One that is absent is no error.
-    pub(crate) async fn delete(&self, instance: InstanceName) -> Result<(), CallError> {
+    /// Deletes a task that has ended, and its shim with it. Answers how it ended; one that is absent
+    /// is no error.
+    pub(crate) async fn delete(&self, instance: InstanceName) -> Result<Option<Exit>, CallError> {
         let request = api::DeleteTaskRequest {
             container_id: instance.to_string(),
         };
         let mut tasks = self.client.tasks();
         let call = self.by_shim("delete the task", DELETE_TIMEOUT, tasks.delete(request));
         match self.in_slot(call).await {
-            Ok(_) | Err(CallError::NotFound(_)) => Ok(()),
+            Ok(reply) => Ok(exit(&reply)),
+            Err(CallError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// The end that a deleted task had. `None`: it never ran.
+fn exit(deleted: &api::DeleteResponse) -> Option<Exit> {
+    let at = SystemTime::try_from(deleted.exited_at?).ok()?;
+    (at > SystemTime::UNIX_EPOCH).then_some(Exit {
+        code: deleted.exit_status,
+        at,
+        out_of_memory: false,
+    })
 }

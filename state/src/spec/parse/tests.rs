@@ -146,6 +146,21 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &json!({"exposed_ports": [{"container": 1}, {"container": 1}]}),
         &[("exposed_ports[1].container", "already listed")],
     );
+    for twice in [
+        json!([{"container": 1, "host": 5}, {"container": 1, "host": 6}]),
+        json!([{"container": 1, "host": 5, "host_ip": "10.0.0.1"}, {"container": 1, "host": 5, "host_ip": "10.0.0.2"}]),
+        json!([{"container": 1}, {"container": 1, "host": 5}]),
+    ] {
+        check(&json!({"exposed_ports": twice}), &[]);
+    }
+    check(
+        &json!({"environment": {"A": 1, "B": "x", "C": null}, "labels": {"a": true}}),
+        &[
+            ("environment.A", "must be a string"),
+            ("environment.C", "must be a string"),
+            ("labels.a", "must be a string"),
+        ],
+    );
     check(
         &json!({"exposed_ports": [{"container": 1, "host": 5}, {"container": 2, "host": 5}]}),
         &[("exposed_ports[1].host", "already listed")],

@@ -1,0 +1,44 @@
+//! Layers around every request: its line in the log, and the refusal of what nobody keeps.
+
+use std::net::IpAddr;
+
+use axum::extract::Request;
+use axum::http::{Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::time::Instant;
+
+use super::error::Problem;
+
+/// Address of a request's caller.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Peer(pub(super) IpAddr);
+
+/// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
+/// keep the promise.
+pub(super) async fn expectation(request: Request, next: Next) -> Response {
+    let expected = request.headers().get(header::EXPECT);
+    if expected.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Problem::Expectation.into_response();
+    }
+    next.run(request).await
+}
+
+/// Logs each request: changes at info, reads at debug.
+pub(super) async fn access_log(request: Request, next: Next) -> Response {
+    let (method, path, began) = (
+        request.method().clone(),
+        request.uri().path().to_owned(),
+        Instant::now(),
+    );
+    let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
+    let response = next.run(request).await;
+    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    let peer = peer.map(tracing::field::display);
+    if matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
+        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, peer, "request");
+    } else {
+        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, peer, "request");
+    }
+    response
+}

@@ -1,0 +1,103 @@
+//! The body of a request: judged by its head before a byte of it is read, then read within a limit
+//! of time and memory, and parsed where it keeps nobody waiting.
+
+use axum::body::{Body, Bytes, HttpBody as _};
+use axum::http::{HeaderMap, header};
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::error::Problem;
+use super::json;
+use super::listener::BODY_MAX;
+
+/// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// Bytes of a body that is read and parsed like any other. A larger one waits for its turn.
+const SMALL_BYTES_MAX: usize = 64 << 10;
+/// Large bodies in memory at once.
+static LARGE: Semaphore = Semaphore::const_new(16);
+/// Large bodies that are parsed at once, each on a thread of its own: JSON takes many times its
+/// own size as values.
+static PARSERS: Semaphore = Semaphore::const_new(4);
+
+/// Reads a JSON body, and makes of it what the caller asked for.
+///
+/// # Errors
+/// The body is of another type, too large, too slow, no JSON, or not what it should be.
+pub(super) async fn read<T: Send + 'static>(
+    headers: &HeaderMap,
+    body: Body,
+    make: impl FnOnce(Value) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(Problem::TooLarge);
+    }
+    if !body.is_end_stream() {
+        is_json(headers)?;
+    }
+    let reading = tokio::time::timeout(BODY_MAX, bytes(body));
+    let body = reading.await.map_err(|_| Problem::Slow)??;
+    if body.len() <= SMALL_BYTES_MAX {
+        return make(json::parse(&body)?);
+    }
+    let _turn = PARSERS
+        .acquire()
+        .await
+        .expect("nobody closes the semaphore");
+    let parsing = tokio::task::spawn_blocking(move || make(json::parse(&body)?));
+    match parsing.await {
+        Ok(made) => made,
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// Whether the head announces JSON. Without that, a page of another origin could have a browser
+/// send a form to an agent without a token.
+fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let given = headers.get(header::CONTENT_TYPE);
+    let text = given.map(|value| value.to_str().unwrap_or("not text"));
+    let Some(text) = text else {
+        return Err(Problem::MediaType("no Content-Type".to_owned()));
+    };
+    let mut parts = text.split(';').map(str::trim);
+    let is_json = parts
+        .next()
+        .is_some_and(|kind| kind.eq_ignore_ascii_case("application/json"));
+    // RFC 8259, 8.1: JSON is UTF-8.
+    let is_utf8 = parts.all(|parameter| {
+        let charset = parameter.split_once('=').map(|(key, value)| {
+            let value = value.trim_matches('"');
+            !key.eq_ignore_ascii_case("charset") || value.eq_ignore_ascii_case("utf-8")
+        });
+        charset.unwrap_or(true)
+    });
+    if is_json && is_utf8 {
+        Ok(())
+    } else {
+        Err(Problem::MediaType(format!("Content-Type {text:?}")))
+    }
+}
+
+async fn bytes(body: Body) -> Result<Bytes, Problem> {
+    let mut read = BytesMut::new();
+    let mut place = None;
+    let mut frames = body.into_data_stream();
+    while let Some(frame) = frames.next().await {
+        let frame = frame.map_err(|error| {
+            Problem::Request(format!(
+                "the request body broke off: {error}; send it again"
+            ))
+        })?;
+        if read.len() + frame.len() > BODY_BYTES_MAX {
+            return Err(Problem::TooLarge);
+        }
+        if place.is_none() && read.len() + frame.len() > SMALL_BYTES_MAX {
+            let free = LARGE.acquire().await;
+            place = Some(free.expect("nobody closes the semaphore"));
+        }
+        read.extend_from_slice(&frame);
+    }
+    Ok(read.freeze())
+}

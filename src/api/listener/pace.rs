@@ -1,0 +1,212 @@
+//! The pace of one connection: what it waits for, and until when.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::lock::lock;
+
+/// Time for the head of a request: a client that has one sends it at once.
+const HEAD_MAX: Duration = Duration::from_secs(10);
+/// Time for the body of a request, which is 1 MiB at most.
+pub(in crate::api) const BODY_MAX: Duration = Duration::from_secs(30);
+/// Time beyond [`BODY_MAX`], in which the client is told that it is over.
+const BODY_REST: Duration = Duration::from_secs(5);
+/// Rest between two requests of a connection.
+const IDLE_MAX: Duration = Duration::from_secs(60);
+
+/// Part of a connection's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RequestPart {
+    /// The client sends the head of a request, or should.
+    Head,
+    /// The client sends the body of a request.
+    Body,
+    /// The agent answers.
+    Answer,
+    /// The client rests between two requests.
+    Idle,
+}
+
+#[derive(Debug)]
+struct Progress {
+    part: RequestPart,
+    since: Instant,
+    /// The time since which the client takes nothing of the answer. `None`: it does.
+    blocked: Option<Instant>,
+}
+
+/// The pace of one connection, noted by those who see a part of it.
+#[derive(Debug)]
+pub(super) struct Pace {
+    progress: Mutex<Progress>,
+    moved: Notify,
+}
+
+impl Pace {
+    /// The pace of a new connection, of which the head of a request is awaited.
+    pub(super) fn new() -> Self {
+        let progress = Progress {
+            part: RequestPart::Head,
+            since: Instant::now(),
+            blocked: None,
+        };
+        Self {
+            progress: Mutex::new(progress),
+            moved: Notify::new(),
+        }
+    }
+
+    fn enter(&self, part: RequestPart) {
+        let mut progress = lock(&self.progress);
+        (progress.part, progress.since) = (part, Instant::now());
+        drop(progress);
+        self.moved.notify_one();
+    }
+
+    /// Notes that bytes came.
+    pub(super) fn received(&self) {
+        if lock(&self.progress).part == RequestPart::Idle {
+            self.enter(RequestPart::Head);
+        }
+    }
+
+    /// Notes that the head of a request came.
+    pub(super) fn request_began(&self, has_body: bool) {
+        self.enter(if has_body {
+            RequestPart::Body
+        } else {
+            RequestPart::Answer
+        });
+    }
+
+    /// Notes that the body of the request came, or is not awaited any more.
+    pub(super) fn body_ended(&self) {
+        if lock(&self.progress).part == RequestPart::Body {
+            self.enter(RequestPart::Answer);
+        }
+    }
+
+    /// Notes that the request is answered.
+    pub(super) fn answer_ended(&self) {
+        self.enter(RequestPart::Idle);
+    }
+
+    /// Notes whether the client takes what is sent.
+    pub(super) fn blocked(&self, is_blocked: bool) {
+        let blocked = &mut lock(&self.progress).blocked;
+        if is_blocked {
+            blocked.get_or_insert_with(Instant::now);
+        } else {
+            *blocked = None;
+        }
+    }
+
+    /// The time since which only the client holds things up. `None`: the agent does.
+    pub(super) fn waiting_since(&self) -> Option<Instant> {
+        let progress = lock(&self.progress);
+        match progress.part {
+            RequestPart::Answer => progress.blocked,
+            RequestPart::Head | RequestPart::Body | RequestPart::Idle => Some(progress.since),
+        }
+    }
+
+    /// Whether no request is under way.
+    pub(super) fn is_at_rest(&self) -> bool {
+        matches!(
+            lock(&self.progress).part,
+            RequestPart::Head | RequestPart::Idle
+        )
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let progress = lock(&self.progress);
+        let most = match progress.part {
+            RequestPart::Head => HEAD_MAX,
+            RequestPart::Body => BODY_MAX + BODY_REST,
+            RequestPart::Idle => IDLE_MAX,
+            RequestPart::Answer => return None,
+        };
+        Some(progress.since + most)
+    }
+
+    /// Waits until the client has taken longer than it may.
+    pub(super) async fn overdue(&self) {
+        loop {
+            let moved = self.moved.notified();
+            match self.deadline() {
+                None => moved.await,
+                Some(deadline) => {
+                    tokio::select! {
+                        () = tokio::time::sleep_until(deadline) => {
+                            if self.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+                                return;
+                            }
+                        }
+                        () = moved => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds after which a connection is overdue; `None`: not within an hour.
+    async fn overdue_after(pace: &Pace) -> Option<u64> {
+        let began = Instant::now();
+        let overdue = tokio::time::timeout(Duration::from_hours(1), pace.overdue()).await;
+        overdue.ok().map(|()| began.elapsed().as_secs())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_part_of_a_request_has_its_own_time_and_an_answer_has_none() {
+        let pace = Pace::new();
+        assert_eq!(overdue_after(&pace).await, Some(10));
+        pace.request_began(true);
+        assert_eq!(overdue_after(&pace).await, Some(35));
+        pace.body_ended();
+        assert_eq!(overdue_after(&pace).await, None);
+        assert_eq!(pace.waiting_since(), None);
+        pace.answer_ended();
+        assert_eq!(overdue_after(&pace).await, Some(60));
+        pace.received();
+        assert_eq!(overdue_after(&pace).await, Some(10));
+        pace.request_began(false);
+        assert_eq!(overdue_after(&pace).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_that_trickle_do_not_make_a_head_any_longer() {
+        let pace = Pace::new();
+        let trickle = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                pace.received();
+            }
+        };
+        let overdue = tokio::select! {
+            () = trickle => None,
+            after = overdue_after(&pace) => after,
+        };
+        assert_eq!(overdue, Some(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_answer_is_who_holds_things_up() {
+        let pace = Pace::new();
+        pace.request_began(false);
+        pace.blocked(true);
+        let since = pace.waiting_since();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        pace.blocked(true);
+        assert!(since.is_some() && pace.waiting_since() == since);
+        pace.blocked(false);
+        assert_eq!(pace.waiting_since(), None);
+    }
+}

@@ -1,0 +1,84 @@
+//! The end of a container's process as an event.
+
+use state::desired::{Record, RunState};
+use state::event::{Event, EventKind};
+use state::history::{Cause, History};
+use state::observed::Exit;
+use state::plan::Step;
+use state::reason::Reason;
+
+/// Whether the container is to end: an end is no fault of its own then.
+pub(super) fn is_to_end(record: Option<&Record>) -> bool {
+    record.is_none_or(|record| {
+        record.run == RunState::Stopped || record.removing || record.restart_pending
+    })
+}
+
+/// The end of a container's process as an event, with the cause that its history gives it.
+pub(super) fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &Step) -> Event {
+    let event = Event::from(EventKind::ContainerExited {
+        code: exit.code,
+        signal: exit.signal(),
+    });
+    let backoff = history.backoff.as_ref();
+    match (next, backoff.filter(|backoff| backoff.cause == Cause::Exit)) {
+        _ if is_asked_for => event.because(Reason::StopRequested),
+        (Step::Finish(finished), _) if finished.reason == Reason::Completed => {
+            event.because(Reason::Completed)
+        }
+        (_, Some(backoff)) => event.because(backoff.reason).saying(&backoff.message),
+        (_, None) => event.because(exit.reason()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use state::history::Backoff;
+    use state::time::BootTime;
+
+    use super::*;
+
+    #[test]
+    fn the_event_of_an_end_has_the_cause_that_the_history_gives_it() {
+        let exit = Exit {
+            code: 139,
+            at: std::time::SystemTime::UNIX_EPOCH,
+            out_of_memory: false,
+        };
+        let finish = |reason| {
+            Step::Finish(state::desired::Finished {
+                code: 139,
+                reason,
+                at_ms: 0,
+            })
+        };
+        let backoff = Backoff {
+            cause: Cause::Exit,
+            reason: Reason::CrashLoop,
+            message: "ended by signal 11, for the 5th time in a row".to_owned(),
+            retry_at: BootTime::default(),
+        };
+        let mut history = History::default();
+        history.backoff = Some(backoff);
+        for (history, step, reason) in [
+            (&history, Step::Settled, Reason::CrashLoop),
+            (
+                &history,
+                finish(Reason::RetriesExhausted),
+                Reason::CrashLoop,
+            ),
+            (&history, finish(Reason::Completed), Reason::Completed),
+            (&History::default(), Step::Settled, Reason::Signaled),
+        ] {
+            let event = exited(false, &exit, history, &step);
+            assert_eq!(event.reason, Some(reason));
+            let code = EventKind::ContainerExited {
+                code: 139,
+                signal: Some(11),
+            };
+            assert_eq!(event.kind, code);
+            let event = exited(true, &exit, history, &step);
+            assert_eq!(event.reason, Some(Reason::StopRequested));
+        }
+    }
+}
