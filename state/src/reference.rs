@@ -123,7 +123,45 @@ fn check_digest(digest: &str) -> Result<(), &'static str> {
     }
 }
 
+/// Fault of a text that is something else than a reference, though a part of it would pass for one.
+fn check_kind(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err("it holds a blank or a line break, perhaps at its end");
+    }
+    if text.contains("://") {
+        return Err(
+            "it has a scheme, and a reference has none: leave \"https://\" or \"http://\" out \
+             (registries without TLS are listed under registry.insecure)",
+        );
+    }
+    if text.starts_with('[')
+        || text
+            .split('/')
+            .next()
+            .is_some_and(|host| host.matches(':').count() > 1)
+            && text.contains('/')
+    {
+        return Err(
+            "the registry is an IPv6 address, which references cannot hold: use a host name",
+        );
+    }
+    if text.contains("@sha512:") {
+        return Err("sha512 digests are not supported: pin the image by its sha256 digest");
+    }
+    let hash = text.strip_prefix("sha256:").unwrap_or_default();
+    if hash.len() >= 12 && hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(
+            "it is a digest alone: name the repository too, as in \"REPOSITORY@sha256:DIGEST\"",
+        );
+    }
+    Ok(())
+}
+
 fn parse(text: &str) -> Result<ImageReference, &'static str> {
+    check_kind(text)?;
     let (rest, digest) = text
         .split_once('@')
         .map_or((text, None), |(rest, digest)| (rest, Some(digest)));
@@ -240,6 +278,30 @@ mod tests {
             (reference.tag(), reference.digest()),
             (Some("1"), Some(DIGEST))
         );
+    }
+
+    #[test]
+    fn a_text_that_is_something_else_is_called_so() {
+        let sha512 = format!("r.example/a@sha512:{}", "0".repeat(128));
+        for (text, part) in [
+            ("http://127.0.0.1:5000/x:1", "scheme"),
+            ("https://r.example/a", "scheme"),
+            ("docker://r.example/a", "scheme"),
+            ("nginx:1.27 ", "blank"),
+            (" nginx", "blank"),
+            ("nginx\n", "blank"),
+            ("", "empty"),
+            ("[::1]:5000/a", "IPv6"),
+            ("2001:db8::1/a", "IPv6"),
+            (DIGEST, "digest alone"),
+            ("sha256:0123456789ab", "digest alone"),
+            (&sha512, "sha512"),
+        ] {
+            let fault = text.parse::<ImageReference>().unwrap_err().to_string();
+            assert!(fault.contains(part), "{fault}");
+        }
+        // A tag of a repository of that name, as it ever was.
+        assert!("sha256:latest".parse::<ImageReference>().is_ok());
     }
 
     #[test]
