@@ -17,7 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::CallerToken;
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::{Config, Reload, Reloaded};
+use crate::config::{self, Config, RegistrySection, Reload, Reloaded};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
@@ -25,7 +25,7 @@ use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFin
 use crate::node::AgentNode;
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::reconcile::{Clock, Handle, Reconciler};
-use crate::registry::RegistryConfig;
+use crate::registry::{self, ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::runtime::node::{ContainerLogs, NodeRuntime};
@@ -325,16 +325,38 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     Ok(store)
 }
 
+/// Faults of the files that a configuration names and with which the agent starts all the same, each
+/// a sentence.
+#[must_use]
+pub fn review(config: &Config) -> Vec<String> {
+    registry::review(&registry_config(&config.registry))
+}
+
+/// Access to registries as it is configured.
+fn registry_config(section: &RegistrySection) -> RegistryConfig {
+    RegistryConfig {
+        insecure: section.insecure.clone(),
+        auth_file: section.auth_file.clone(),
+        ca_file: section.ca_file.clone(),
+        hosts_dir: Some(section.hosts_dir.clone()),
+        proxies: ProxySettings {
+            https: section.https_proxy.clone(),
+            http: section.http_proxy.clone(),
+            none: section.no_proxy.clone(),
+        },
+        helper_environment: config::helper_environment(),
+        pulls_max: section.pulls_max,
+        pulls_per_registry: section.pulls_per_registry,
+        connect_timeout: section.connect_timeout,
+        answer_timeout: section.answer_timeout,
+        stall_timeout: section.stall_timeout,
+        ..RegistryConfig::default()
+    }
+}
+
 fn node_runtime(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<AgentRuntime> {
     let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
-    let registry = RegistryConfig {
-        insecure: config.registry.insecure.clone(),
-        auth_file: config.registry.auth_file.clone(),
-        ca_file: config.registry.ca_file.clone(),
-        stall_timeout: config.registry.stall_timeout,
-        ..RegistryConfig::default()
-    };
-    let images = Images::new(client.clone(), registry)?;
+    let images = Images::new(client.clone(), registry_config(&config.registry))?;
     let executable =
         std::env::current_exe().context("the path of the agent's own executable is unknown")?;
     let settings = ContainerdConfig {

@@ -159,8 +159,24 @@ pub struct RegistrySection {
     pub auth_file: Option<PathBuf>,
     /// Certificates of authorities to trust besides the system's, PEM.
     pub ca_file: Option<PathBuf>,
-    /// Time after which a pull that receives nothing is given up; 1 s to 10 min.
+    /// Directory of mirrors and certificates by registry, as containerd reads it.
+    pub hosts_dir: PathBuf,
+    /// Proxy to registries with TLS.
+    pub https_proxy: Option<Url>,
+    /// Proxy to registries without TLS.
+    pub http_proxy: Option<Url>,
+    /// Hosts that are reached without a proxy, separated by commas.
+    pub no_proxy: String,
+    /// Time after which a connection that brings nothing is given up; 1 s to 10 min.
     pub stall_timeout: Duration,
+    /// Time to connect; 1 s to 2 min.
+    pub connect_timeout: Duration,
+    /// Time from a request to the head of its answer; 1 s to 10 min.
+    pub answer_timeout: Duration,
+    /// Pulls of the node at once; 1 to 64.
+    pub pulls_max: usize,
+    /// Pulls from one registry at once; 1 to 64.
+    pub pulls_per_registry: usize,
 }
 
 /// Section `containers`: limits on containers.
@@ -199,6 +215,35 @@ impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(***)")
     }
+}
+
+/// Beginnings of the variables that credential helpers get: paths, proxies, and what clouds' own
+/// tools read. The agent's tokens are not among them.
+const HELPER_VARIABLES: [&str; 13] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "LC_",
+    "TMPDIR",
+    "XDG_",
+    "AWS_",
+    "AZURE_",
+    "CLOUDSDK_",
+    "GOOGLE_",
+    "SSL_CERT_",
+    "GNUPGHOME",
+];
+
+/// Environment of credential helpers.
+#[must_use]
+pub fn helper_environment() -> Vec<(OsString, OsString)> {
+    let fits = |(name, _): &(OsString, OsString)| {
+        let name = name.to_string_lossy();
+        let is_proxy = name.to_ascii_uppercase().ends_with("_PROXY");
+        is_proxy || HELPER_VARIABLES.iter().any(|begin| name.starts_with(begin))
+    };
+    std::env::vars_os().filter(fits).collect()
 }
 
 /// A variable of the process's environment; an empty one counts as unset. No other code reads the

@@ -2,22 +2,32 @@
 //! library keeps each of them for half a minute, and neither the disk's threads nor the agent's end
 //! may wait for that.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, Weak};
 use std::thread;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, oneshot};
 
-/// Most lookups of one client at once. More than a few hosts are asked for at the same time only
-/// where nobody answers.
-const LOOKUPS_MAX: usize = 8;
+use crate::lock::lock;
 
-/// System resolver (`getaddrinfo`) for one HTTP client.
-#[derive(Debug)]
+/// Most lookups at once. More than a few hosts are asked for at the same time only where nobody
+/// answers.
+const LOOKUPS_MAX: usize = 32;
+
+/// Most lookups of one name at once: a name that nobody answers for holds up no other.
+const LOOKUPS_OF_NAME_MAX: usize = 2;
+
+/// Names remembered before those without a lookup are cleared away.
+const NAMES_MAX: usize = 256;
+
+/// System resolver (`getaddrinfo`) for one HTTP client, or several. Clones share the bounds.
+#[derive(Clone, Debug)]
 pub(crate) struct Lookup {
     permits: Arc<Semaphore>,
+    names: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
     ask: fn(&str) -> io::Result<Vec<SocketAddr>>,
 }
 
@@ -31,16 +41,34 @@ impl Lookup {
     fn by(ask: fn(&str) -> io::Result<Vec<SocketAddr>>) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
+            names: Arc::default(),
             ask,
         }
+    }
+
+    fn permits_of(&self, name: &str) -> Arc<Semaphore> {
+        let mut names = lock(&self.names);
+        if let Some(permits) = names.get(name).and_then(Weak::upgrade) {
+            return permits;
+        }
+        if names.len() >= NAMES_MAX {
+            names.retain(|_, permits| permits.strong_count() > 0);
+        }
+        let permits = Arc::new(Semaphore::new(LOOKUPS_OF_NAME_MAX));
+        names.insert(name.to_owned(), Arc::downgrade(&permits));
+        permits
     }
 }
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
         let (permits, ask) = (Arc::clone(&self.permits), self.ask);
+        let of_name = self.permits_of(name.as_str());
         Box::pin(async move {
-            let permit = permits.acquire_owned().await?;
+            let permit = (
+                of_name.acquire_owned().await?,
+                permits.acquire_owned().await?,
+            );
             let (answer, answered) = oneshot::channel();
             // The thread may outlive its caller, and then still holds its permit.
             thread::Builder::new()
@@ -85,28 +113,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_that_nobody_answers_for_hold_up_so_many_lookups_of_one_client_and_nothing_else()
-    {
+    async fn a_name_that_nobody_answers_for_holds_up_no_other() {
         let (first, second) = (Lookup::by(ask), Lookup::by(ask));
-        let mut waiting: Vec<_> = (0..LOOKUPS_MAX)
+        let mut waiting: Vec<_> = (0..2 * LOOKUPS_MAX)
             .map(|_| resolve(&first, "silent"))
             .collect();
         for one in &mut waiting {
             assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err());
         }
         // A caller that gives up leaves the thread behind, and its permit taken.
-        drop(waiting.pop());
-        let mut next = resolve(&first, "quick");
-        assert!(
-            tokio::time::timeout(Duration::ZERO, &mut next)
-                .await
-                .is_err()
-        );
+        drop(waiting.remove(0));
+        let third = tokio::time::timeout(Duration::ZERO, &mut waiting[2]).await;
+        assert!(third.is_err());
+        assert_eq!(resolve(&first, "quick").await.unwrap().count(), 1);
         assert_eq!(resolve(&second, "quick").await.unwrap().count(), 1);
         assert!(resolve(&second, "unknown").await.is_err());
         *SILENT.lock().unwrap() = false;
         SPEAKS.notify_all();
-        assert_eq!(next.await.unwrap().count(), 1);
         for one in waiting {
             assert_eq!(one.await.unwrap().count(), 1);
         }

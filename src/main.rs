@@ -31,7 +31,11 @@ fn main() -> ExitCode {
         Ok(Invocation::ConfigCheck(flags)) => {
             let loaded = config::load(&flags, &config::environment);
             print(&config::report(&loaded));
-            if loaded.outcome.is_ok() {
+            if let Ok(config) = &loaded.outcome {
+                // The agent starts with these: each concerns a registry, and may be mended later.
+                for fault in agent::review(config) {
+                    print(&format!("warning: {fault}\n"));
+                }
                 ExitCode::SUCCESS
             } else {
                 ExitCode::from(EXIT_USAGE)

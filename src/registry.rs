@@ -7,23 +7,37 @@
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, RANGE, WWW_AUTHENTICATE,
+    ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode};
+use state::digest::{is_digest, sha256};
 use state::reason::Reason;
 use state::reference::ImageReference;
 
-use self::auth::challenge;
 use self::auth::credentials::CredentialsFile;
-use self::auth::grant::Grants;
-pub use self::config::{InvalidRegistryConfig, RegistryConfig};
+use self::auth::grant::{Grants, Target};
+use self::auth::{challenge, helper::CredentialHelpers};
+pub(crate) use self::blob::BlobBody;
+pub use self::config::{InvalidRegistryConfig, ProxySettings, RegistryConfig};
+use self::endpoint::Endpoint;
 pub(crate) use self::fault::RegistryError;
-use self::http::Http;
+use self::hosts::CertsDirectory;
+use self::http::{Errand, Http};
+use self::route::{Need, Route};
 
 mod auth;
+mod authority;
+mod blob;
+mod clients;
 mod config;
+mod endpoint;
 mod fault;
+mod flow;
+mod hosts;
 mod http;
+mod proxy;
+mod route;
+mod stamp;
 #[cfg(test)]
 mod tests;
 
@@ -39,9 +53,10 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, applicati
 pub(crate) struct RegistryClient {
     http: Http,
     grants: Grants,
+    hosts: CertsDirectory,
 }
 
-/// Manifest or index as the registry sent it. Its digest is over these bytes, and not checked yet.
+/// Manifest or index as a registry sent it. Where it was asked for by digest, it has that digest.
 #[derive(Debug)]
 pub(crate) struct SentManifest {
     /// Exact bytes.
@@ -50,17 +65,36 @@ pub(crate) struct SentManifest {
     pub(crate) media_type: String,
 }
 
+/// Faults of the files that a configuration names, each a sentence: of credentials, of hosts, of
+/// certificates. The agent runs with them; the registries concerned do not work.
+#[must_use]
+pub fn review(config: &RegistryConfig) -> Vec<String> {
+    match RegistryClient::new(config) {
+        Ok(client) => client.faults(),
+        Err(error) => vec![error.to_string()],
+    }
+}
+
 impl RegistryClient {
     /// Client that has not connected yet.
     ///
     /// # Errors
-    /// When the CA file cannot be used.
+    /// When the CA file or a proxy cannot be used.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
-        let grants = Grants::new(CredentialsFile::new(config.auth_file.clone()));
+        let helpers = CredentialHelpers::new(config.helper_environment.clone());
+        let credentials = CredentialsFile::new(config.auth_file.clone(), helpers);
+        let insecure = config.insecure.iter().map(|host| host.to_ascii_lowercase());
         Ok(Self {
             http: Http::new(config)?,
-            grants,
+            grants: Grants::new(credentials),
+            hosts: CertsDirectory::new(config.hosts_dir.clone(), insecure.collect()),
         })
+    }
+
+    fn faults(&self) -> Vec<String> {
+        let mut faults = self.grants.credentials().faults();
+        faults.extend(self.hosts.faults(self.http.clients()));
+        faults
     }
 
     /// Digest that a tag stands for now, by a request that does not count against Docker Hub's
@@ -74,46 +108,68 @@ impl RegistryClient {
         tag: &str,
     ) -> Result<Option<String>, RegistryError> {
         let path = format!("/manifests/{tag}");
-        let response = self
-            .ask(
-                &Method::HEAD,
-                image,
-                &path,
-                (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES)),
-            )
-            .await?;
-        if !response.status().is_success() {
-            // A HEAD's error has no body; the GET that follows tells why.
-            return Ok(None);
+        let mut route = self.route(image, Need::Resolve)?;
+        while let Some(endpoint) = route.next() {
+            let asked = self
+                .ask(&Method::HEAD, &endpoint, image, &path, manifest_types())
+                .await;
+            endpoint.note(&asked);
+            match asked {
+                Ok(response) if response.status().is_success() => {
+                    let digest = response
+                        .headers()
+                        .get("docker-content-digest")
+                        .and_then(|value| value.to_str().ok());
+                    return Ok(digest.map(str::to_owned));
+                }
+                // A HEAD's error has no body; the GET that follows tells why.
+                Ok(_) if route.is_last() => return Ok(None),
+                Ok(_) => {}
+                Err(error) => route.failed(&endpoint, error),
+            }
         }
-        let digest = response
-            .headers()
-            .get("docker-content-digest")
-            .and_then(|value| value.to_str().ok());
-        Ok(digest.map(str::to_owned))
+        Err(route.failure())
     }
 
     /// Manifest or index under a tag or digest.
     ///
     /// # Errors
-    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`].
+    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than [`MANIFEST_BYTES_MAX`];
+    /// [`Reason::DigestMismatch`] when it is another than asked for.
     pub(crate) async fn manifest(
         &self,
         image: &ImageReference,
         version: &str,
     ) -> Result<SentManifest, RegistryError> {
+        let need = if is_digest(version) {
+            Need::Content
+        } else {
+            Need::Resolve
+        };
+        let mut route = self.route(image, need)?;
+        while let Some(endpoint) = route.next() {
+            let sent = self.manifest_of(&endpoint, image, version).await;
+            endpoint.note(&sent);
+            match sent {
+                Ok(sent) => return Ok(sent),
+                Err(error) => route.failed(&endpoint, error),
+            }
+        }
+        Err(route.failure())
+    }
+
+    async fn manifest_of(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageReference,
+        version: &str,
+    ) -> Result<SentManifest, RegistryError> {
         let path = format!("/manifests/{version}");
         let response = self
-            .ask(
-                &Method::GET,
-                image,
-                &path,
-                (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES)),
-            )
+            .ask(&Method::GET, endpoint, image, &path, manifest_types())
             .await?;
-        let response = self
-            .success(response, image, &format!("manifest {version} of {image}"))
-            .await?;
+        let wanted = format!("manifest {version} of {image}");
+        let response = self.success(response, endpoint, image, &wanted).await?;
         let media_type = response
             .headers()
             .get(CONTENT_TYPE)
@@ -129,26 +185,54 @@ impl RegistryClient {
             .http
             .read(response, MANIFEST_BYTES_MAX, "manifest")
             .await?;
+        if is_digest(version) {
+            check(endpoint, "manifest", version, &bytes)?;
+        }
         Ok(SentManifest { bytes, media_type })
     }
 
     /// Small blob, in one piece.
     ///
     /// # Errors
-    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than `bytes_max`.
+    /// The registry's own; [`Reason::ImageInvalid`] when it is larger than `bytes_max`;
+    /// [`Reason::DigestMismatch`] when it is another than asked for.
     pub(crate) async fn small_blob(
         &self,
         image: &ImageReference,
         digest: &str,
         bytes_max: usize,
     ) -> Result<Bytes, RegistryError> {
-        let body = self.blob(image, digest, 0).await?;
-        self.http
-            .read(body.response, bytes_max, "image configuration")
-            .await
+        let mut route = self.route(image, Need::Content)?;
+        while let Some(endpoint) = route.next() {
+            let sent = self
+                .small_blob_of(&endpoint, image, digest, bytes_max)
+                .await;
+            endpoint.note(&sent);
+            match sent {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => route.failed(&endpoint, error),
+            }
+        }
+        Err(route.failure())
     }
 
-    /// Blob from `offset` on.
+    async fn small_blob_of(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageReference,
+        digest: &str,
+        bytes_max: usize,
+    ) -> Result<Bytes, RegistryError> {
+        let (response, _) = self.blob_of(endpoint, image, digest, 0).await?;
+        let bytes = self
+            .http
+            .read(response, bytes_max, "image configuration")
+            .await?;
+        check(endpoint, "configuration", digest, &bytes)?;
+        Ok(bytes)
+    }
+
+    /// Blob from `offset` on. Its digest is the receiver's to check.
     ///
     /// # Errors
     /// The registry's own.
@@ -158,6 +242,28 @@ impl RegistryClient {
         digest: &str,
         offset: u64,
     ) -> Result<BlobBody<'_>, RegistryError> {
+        let mut route = self.route(image, Need::Content)?;
+        while let Some(endpoint) = route.next() {
+            let sent = self.blob_of(&endpoint, image, digest, offset).await;
+            endpoint.note(&sent);
+            match sent {
+                Ok((response, skip)) => {
+                    return Ok(BlobBody::new(&self.http, response, endpoint, skip));
+                }
+                Err(error) => route.failed(&endpoint, error),
+            }
+        }
+        Err(route.failure())
+    }
+
+    /// Response with a blob, and the number of its bytes to drop.
+    async fn blob_of(
+        &self,
+        endpoint: &Endpoint,
+        image: &ImageReference,
+        digest: &str,
+        offset: u64,
+    ) -> Result<(Response, u64), RegistryError> {
         // Asking for a range from the very beginning finds out nothing and confuses some proxies.
         let range = HeaderValue::from_str(&format!("bytes={offset}-"))
             .ok()
@@ -166,51 +272,52 @@ impl RegistryClient {
             Some(range) => (RANGE, range),
             None => (ACCEPT, HeaderValue::from_static("*/*")),
         };
+        let path = format!("/blobs/{digest}");
         let response = self
-            .ask(&Method::GET, image, &format!("/blobs/{digest}"), header)
+            .ask(&Method::GET, endpoint, image, &path, header)
             .await?;
-        let response = self
-            .success(response, image, &format!("blob {digest} of {image}"))
-            .await;
+        let wanted = format!("blob {digest} of {image}");
+        let response = self.success(response, endpoint, image, &wanted).await;
         let response = response
             .map_err(|error| error.renamed(Reason::ImageNotFound, Reason::ImageBlobMissing))?;
-        let skip = match (response.status(), range_start(&response)) {
+        let skip = match (response.status(), blob::range_start(&response)) {
             (StatusCode::PARTIAL_CONTENT, Some(start)) if start <= offset => offset - start,
             (StatusCode::PARTIAL_CONTENT, _) => {
                 let message = format!(
                     "registry {} sent another part of {digest} than asked for",
-                    image.registry()
+                    endpoint.authority()
                 );
                 return Err(RegistryError::passing(Reason::RegistryError, message));
             }
             _ => offset,
         };
-        Ok(BlobBody {
-            http: &self.http,
-            response,
-            skip,
-        })
+        Ok((response, skip))
+    }
+
+    fn route(&self, image: &ImageReference, need: Need) -> Result<Route, RegistryError> {
+        let endpoints = self.hosts.of(image.registry(), self.http.clients())?;
+        Route::new(image, &endpoints, need)
     }
 
     async fn ask(
         &self,
         method: &Method,
+        endpoint: &Endpoint,
         image: &ImageReference,
         path: &str,
-        header: (reqwest::header::HeaderName, HeaderValue),
+        header: (HeaderName, HeaderValue),
     ) -> Result<Response, RegistryError> {
-        let url = self.http.url(
-            host(image.registry()),
-            &format!("/v2/{}{path}", image.repository()),
-        )?;
-        let headers = HeaderMap::from_iter([header]);
-        let kept = self.grants.kept(image);
-        let response = self
-            .http
-            .send(method, &url, &headers, kept.as_ref())
-            .await?;
+        let url = endpoint.url(image.repository(), path)?;
+        let target = target(endpoint, image);
+        let mut errand = Errand {
+            headers: HeaderMap::from_iter([header]),
+            authorization: self.grants.kept(target),
+            ..Errand::new(endpoint, method.clone(), url)
+        };
+        let response = self.http.send(&errand).await?;
         // The target of a redirect is asked for nothing that a secret of the registry would answer.
-        if response.status() != StatusCode::UNAUTHORIZED || response.url().origin() != url.origin()
+        if response.status() != StatusCode::UNAUTHORIZED
+            || response.url().origin() != errand.url.origin()
         {
             return Ok(response);
         }
@@ -221,13 +328,15 @@ impl RegistryClient {
             return Ok(response);
         };
         drop(response);
-        let grant = self.grants.answer(&self.http, image, &challenge).await?;
-        self.http.send(method, &url, &headers, Some(&grant)).await
+        let grant = self.grants.answer(&self.http, target, &challenge).await?;
+        errand.authorization = Some(grant);
+        self.http.send(&errand).await
     }
 
     async fn success(
         &self,
         response: Response,
+        endpoint: &Endpoint,
         image: &ImageReference,
         wanted: &str,
     ) -> Result<Response, RegistryError> {
@@ -235,69 +344,46 @@ impl RegistryClient {
         if status.is_success() {
             return Ok(response);
         }
-        let authority = http::authority(response.url());
-        let elsewhere = authority != host(image.registry());
-        match status {
-            StatusCode::UNAUTHORIZED if !elsewhere => Err(self.grants.refused(image)),
+        let (authority, own) = (authority::authority(response.url()), endpoint.authority());
+        if authority == own {
+            return Err(match status {
+                StatusCode::UNAUTHORIZED => self.grants.refused(target(endpoint, image)).await,
+                _ => RegistryError::status(response, &authority, wanted).await,
+            });
+        }
+        let led = format!("{authority}, where registry {own} leads for the {wanted},");
+        Err(match status {
             // The signature of a redirect's URL has a life of its own; the next try gets a new one.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN if elsewhere => {
-                let message = format!(
-                    "{authority}, where registry {} keeps its blobs, refused ({status})",
-                    image.registry()
-                );
-                Err(RegistryError::passing(Reason::RegistryError, message))
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                RegistryError::passing(Reason::RegistryError, format!("{led} refused ({status})"))
             }
-            _ => Err(RegistryError::status(response, &authority, wanted).await),
-        }
+            StatusCode::NOT_FOUND => RegistryError::lasting(
+                Reason::ImageNotFound,
+                format!("{led} does not have it ({status})"),
+            ),
+            _ => RegistryError::status(response, &authority, wanted).await,
+        })
     }
 }
 
-/// Bytes of a blob as they come.
-#[derive(Debug)]
-pub(crate) struct BlobBody<'a> {
-    http: &'a Http,
-    response: Response,
-    /// Bytes to drop: the server began earlier than asked.
-    skip: u64,
-}
-
-impl BlobBody<'_> {
-    /// Next bytes; `None` at the end, which is not proof of completeness.
-    ///
-    /// # Errors
-    /// [`RegistryError::Passing`] when the connection broke or stalled.
-    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, RegistryError> {
-        loop {
-            let chunk = self
-                .response
-                .chunk()
-                .await
-                .map_err(|error| self.http.broken(&error, self.response.url()))?;
-            let Some(mut chunk) = chunk else {
-                return Ok(None);
-            };
-            let skip = usize::try_from(self.skip)
-                .unwrap_or(usize::MAX)
-                .min(chunk.len());
-            self.skip -= skip as u64;
-            let rest = chunk.split_off(skip);
-            if !rest.is_empty() {
-                return Ok(Some(rest));
-            }
-        }
+fn target<'a>(endpoint: &'a Endpoint, image: &'a ImageReference) -> Target<'a> {
+    Target {
+        endpoint,
+        repository: image.repository(),
     }
 }
 
-/// Host of a registry's API: Docker Hub's is another than its images' names say.
-fn host(registry: &str) -> &str {
-    if registry == "docker.io" {
-        "registry-1.docker.io"
-    } else {
-        registry
-    }
+fn manifest_types() -> (HeaderName, HeaderValue) {
+    (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))
 }
 
-fn range_start(response: &Response) -> Option<u64> {
-    let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
-    text.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+fn check(endpoint: &Endpoint, what: &str, wanted: &str, bytes: &[u8]) -> Result<(), RegistryError> {
+    let got = sha256(bytes);
+    if got == wanted {
+        return Ok(());
+    }
+    let registry = endpoint.authority();
+    let message =
+        format!("registry {registry} sent a {what} with digest {got} instead of {wanted}");
+    Err(RegistryError::passing(Reason::DigestMismatch, message))
 }

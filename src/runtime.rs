@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -24,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 pub mod containerd;
 pub(crate) mod engine;
 pub(crate) mod node;
+mod progress;
 
-/// Interval at which a pull that waits for another one shows that it lives.
-const WAIT_SIGN: Duration = Duration::from_secs(60);
+pub use self::progress::{PullNote, PullProgress};
 
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {
@@ -185,72 +184,6 @@ pub enum RuntimeEvent {
     Connected,
     /// The runtime is unreachable.
     Disconnected,
-}
-
-/// Progress of an image's pull. Written by the pull, read by the API.
-#[derive(Debug, Default)]
-pub struct PullProgress {
-    fetched_bytes: AtomicU64,
-    total_bytes: AtomicU64,
-    received_bytes: AtomicU64,
-    signs: AtomicU64,
-}
-
-impl PullProgress {
-    /// Adds to the bytes to fetch in all.
-    pub fn add_total(&self, bytes: u64) {
-        self.total_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Adds to the bytes that are on the node.
-    pub fn add_fetched(&self, bytes: u64) {
-        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Adds to the bytes that came from the registry, stored or not.
-    pub fn add_received(&self, bytes: u64) {
-        self.received_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Notes that the pull lives although it receives nothing.
-    pub fn add_sign(&self) {
-        self.signs.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Awaits `turn`, for which another pull has to end. The pull that waits counts as alive: the
-    /// other one shows by itself whether it is.
-    pub async fn while_waiting<T>(&self, turn: impl Future<Output = T> + Send) -> T {
-        let mut turn = std::pin::pin!(turn);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut turn => return done,
-                () = tokio::time::sleep(WAIT_SIGN) => self.add_sign(),
-            }
-        }
-    }
-
-    /// Number that grows as long as the pull lives.
-    #[must_use]
-    pub fn signs(&self) -> u64 {
-        let (fetched, _) = self.get();
-        fetched + self.received_bytes() + self.signs.load(Ordering::Relaxed)
-    }
-
-    /// Bytes that came from the registry, those of failed tries included.
-    #[must_use]
-    pub fn received_bytes(&self) -> u64 {
-        self.received_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Bytes fetched and bytes to fetch in all. Both 0: not known yet.
-    #[must_use]
-    pub fn get(&self) -> (u64, u64) {
-        (
-            self.fetched_bytes.load(Ordering::Relaxed),
-            self.total_bytes.load(Ordering::Relaxed),
-        )
-    }
 }
 
 /// Error of a call to the runtime, cut by what the reconciler does next.

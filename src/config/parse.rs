@@ -211,6 +211,47 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     }
 }
 
+pub(super) fn proxy(text: &str) -> Parsed<Url> {
+    let full = if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    };
+    let shown = without_password(text);
+    let url = Url::parse(&full).map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
+    if matches!(url.scheme(), "http" | "https") && url.host().is_some() {
+        Ok(url)
+    } else {
+        Err(format!(
+            "{shown:?} is no proxy that the agent can use: write http://HOST:PORT or https://HOST:PORT"
+        ))
+    }
+}
+
+/// URL without the user and password that it may hold.
+pub(super) fn without_password(text: &str) -> String {
+    let Some((before, host)) = text.rsplit_once('@') else {
+        return text.to_owned();
+    };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://***@{host}"),
+        None => format!("***@{host}"),
+    }
+}
+
+pub(super) fn no_proxy(text: &str) -> Parsed<String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:/*[]".contains(c);
+    let entries = text.split(',').map(str::trim);
+    let mut entries = entries.filter(|entry| !entry.is_empty());
+    match entries.find(|entry| entry.contains("://") || !entry.chars().all(fits)) {
+        Some(wrong) => Err(format!(
+            "{wrong:?} is not a host: write hosts, domains and networks, such as \
+             \"registry.local,.example.com,10.0.0.0/8\""
+        )),
+        None => Ok(text.to_owned()),
+    }
+}
+
 pub(super) fn log_level(text: &str) -> Parsed<String> {
     let level = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
         "warning" => Some("warn".to_owned()),

@@ -9,6 +9,7 @@ use super::*;
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 const SECOND: Duration = Duration::from_secs(1);
+const TWO_MINUTES: Duration = Duration::from_secs(120);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -68,6 +69,16 @@ pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Lo
     LoadedConfig { effective, outcome }
 }
 
+/// Further names of a variable, as other programs read them: proxies are set in either case.
+const fn other_names(variable: &str) -> &'static [&'static str] {
+    match variable.as_bytes() {
+        b"HTTPS_PROXY" => &["https_proxy", "ALL_PROXY", "all_proxy"],
+        b"HTTP_PROXY" => &["http_proxy", "ALL_PROXY", "all_proxy"],
+        b"NO_PROXY" => &["no_proxy"],
+        _ => &[],
+    }
+}
+
 /// The topmost text of each key, and the errors found so far.
 struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
@@ -110,10 +121,14 @@ impl Layers {
 
     fn read_environment(&mut self, environment: &dyn Fn(&str) -> Option<OsString>) {
         for key in KEYS {
-            let Some(value) = environment(key.env).filter(|value| !value.is_empty()) else {
+            let names = [key.env]
+                .into_iter()
+                .chain(other_names(key.env).iter().copied());
+            let set = |name| Some((name, environment(name).filter(|value| !value.is_empty())?));
+            let Some((name, value)) = names.into_iter().find_map(set) else {
                 continue;
             };
-            let origin = Origin::Environment(key.env);
+            let origin = Origin::Environment(name);
             match value.into_string() {
                 Ok(text) => drop(self.values.insert(key.name, (text, origin))),
                 Err(_) => self.errors.push(ConfigError {
@@ -136,6 +151,8 @@ impl Layers {
             value: value.map(|text| {
                 if key.is_secret() {
                     "***".to_owned()
+                } else if key.env.ends_with("_PROXY") {
+                    parse::without_password(&text)
                 } else {
                     text
                 }
@@ -221,20 +238,42 @@ impl Layers {
                 subnet: self.value("network.subnet", parse::subnet),
                 port_range: self.value("network.port_range", parse::port_range),
             },
-            registry: RegistrySection {
-                insecure: self
-                    .optional("registry.insecure", parse::hosts)
-                    .unwrap_or_default(),
-                auth_file: self.optional("registry.auth_file", parse::path),
-                ca_file: self.optional("registry.ca_file", parse::path),
-                stall_timeout: self.value("registry.stall_timeout", &ten_minutes),
-            },
+            registry: self.registry(),
             containers: ContainersSection {
                 max: self.value("containers.max", parse::number(1..=10_000)),
             },
             reconcile: ReconcileSection {
                 resync_interval: self.value("reconcile.resync_interval", ten_minutes),
             },
+        }
+    }
+
+    fn registry(&mut self) -> RegistrySection {
+        let ten_minutes = parse::duration(SECOND..=TEN_MINUTES);
+        let count = parse::number(1..=64);
+        let stall_timeout = self.value("registry.stall_timeout", &ten_minutes);
+        RegistrySection {
+            insecure: self
+                .optional("registry.insecure", parse::hosts)
+                .unwrap_or_default(),
+            auth_file: self.optional("registry.auth_file", parse::path),
+            ca_file: self.optional("registry.ca_file", parse::path),
+            hosts_dir: self.value("registry.hosts_dir", parse::path),
+            https_proxy: self.optional("registry.https_proxy", parse::proxy),
+            http_proxy: self.optional("registry.http_proxy", parse::proxy),
+            no_proxy: self
+                .optional("registry.no_proxy", parse::no_proxy)
+                .unwrap_or_default(),
+            stall_timeout,
+            connect_timeout: self.value(
+                "registry.connect_timeout",
+                parse::duration(SECOND..=TWO_MINUTES),
+            ),
+            answer_timeout: self
+                .optional("registry.answer_timeout", &ten_minutes)
+                .unwrap_or(stall_timeout),
+            pulls_max: self.value("registry.pulls_max", &count),
+            pulls_per_registry: self.value("registry.pulls_per_registry", &count),
         }
     }
 

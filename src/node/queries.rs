@@ -81,13 +81,17 @@ impl AgentNode {
     fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
         let phase = Phase::of(record.id, Some(record), &known.seen, &known.history);
         let (activity, unreachable) = (known.activity, self.unreachable());
-        condition(
+        let mut condition = condition(
             record,
             &phase,
             &known.history,
             activity,
             unreachable.as_deref(),
-        )
+        );
+        if let Some(noted) = known.pull.as_ref().and_then(|progress| progress.noted()) {
+            condition.message = Some(noted);
+        }
+        condition
     }
 
     fn unmanaged(&self) -> Vec<UnmanagedView> {

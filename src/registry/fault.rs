@@ -3,15 +3,19 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::RETRY_AFTER;
-use reqwest::{Response, StatusCode};
+use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use state::failure::Failure;
 use state::reason::Reason;
 
+use super::authority::authority;
 use crate::{backoff, cause};
 
 /// Bytes of an error's body that are read for its message.
 const BODY_BYTES_MAX: usize = 16 << 10;
+
+/// Time for that body: its words are not worth more.
+const BODY_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// Characters of a registry's own words that are repeated.
 const WORDS_MAX: usize = 200;
@@ -51,12 +55,19 @@ impl RegistryError {
         self
     }
 
-    /// Failure of a connection that broke, or never came to be.
-    pub(crate) fn transport(error: &reqwest::Error, authority: &str, stall: Duration) -> Self {
+    /// Failure of a connection to the host of `url` that broke, or never came to be. `proxy` is what
+    /// it went through.
+    pub(super) fn transport(error: &reqwest::Error, url: &Url, proxy: Option<&str>) -> Self {
+        let authority = &authority(url);
         if let Some(failure) = Self::tls(error, authority) {
             return failure;
         }
         let root = cause::root(error);
+        if let Some(proxy) = proxy
+            && error.is_connect()
+        {
+            return Self::proxy(error, authority, proxy);
+        }
         let (reason, message) = if is_unresolved(error) {
             (
                 Reason::RegistryNameUnknown,
@@ -66,14 +77,6 @@ impl RegistryError {
             (
                 Reason::RegistryTimeout,
                 format!("connecting to registry {authority} timed out"),
-            )
-        } else if error.is_timeout() {
-            (
-                Reason::RegistryTimeout,
-                format!(
-                    "registry {authority} sent nothing for {} s",
-                    stall.as_secs_f32()
-                ),
             )
         } else if error.is_connect() && root.contains("handshake") {
             (
@@ -92,13 +95,60 @@ impl RegistryError {
                 Reason::ImageDownloadInterrupted,
                 format!("the connection to registry {authority} broke: {root}"),
             )
+        } else if url.scheme() == "http" && root.contains("HTTP") {
+            (
+                Reason::RegistryNotInsecure,
+                format!(
+                    "registry {authority} does not speak plain HTTP ({root}); if it speaks TLS, take it out of registry.insecure"
+                ),
+            )
         } else {
+            let hint = if url.scheme() == "http" {
+                "; if it speaks TLS, take it out of registry.insecure"
+            } else {
+                ""
+            };
             (
                 Reason::RegistryUnreachable,
-                format!("registry {authority} closed the connection without an answer: {root}"),
+                format!(
+                    "registry {authority} closed the connection without an answer: {root}{hint}"
+                ),
             )
         };
         Self::passing(reason, message)
+    }
+
+    /// Failure of the proxy on the way to `authority`.
+    fn proxy(error: &reqwest::Error, authority: &str, proxy: &str) -> Self {
+        let root = cause::root(error);
+        let refused = [
+            "unsuccessful",
+            "authorization required",
+            "unexpected end of file",
+        ];
+        let sentence = if error.is_timeout() {
+            "does not answer".to_owned()
+        } else if refused.iter().any(|word| root.contains(word)) {
+            format!("refuses the connection: {root}")
+        } else {
+            format!("cannot be reached: {root}")
+        };
+        Self::passing(
+            Reason::RegistryProxyFailed,
+            format!(
+                "the proxy {proxy}, by which registry {authority} is to be reached, {sentence}"
+            ),
+        )
+    }
+
+    /// Failure of a host that sent nothing, or hardly anything, for so long.
+    pub(super) fn silent(authority: &str, proxy: Option<&str>, waited: Duration) -> Self {
+        let way = proxy.map_or(String::new(), |proxy| format!(" through the proxy {proxy}"));
+        let seconds = waited.as_secs_f32();
+        Self::passing(
+            Reason::RegistryTimeout,
+            format!("registry {authority} sent nothing for {seconds} s{way}"),
+        )
     }
 
     /// Failure of TLS itself; `None`: the error is another.
@@ -128,7 +178,9 @@ impl RegistryError {
     pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
         let status = response.status();
         let retry_after = asked_for(&response);
-        let words = words(response).await;
+        let body = body(response).await;
+        let words = words(&body);
+        let is_tls = status == StatusCode::BAD_REQUEST && is_tls(&body);
         let sentence = |what: &str| match words.as_str() {
             "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
             words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
@@ -152,9 +204,13 @@ impl RegistryError {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
                 Self::passing(Reason::RegistryError, sentence("gave up"))
             }
-            StatusCode::BAD_REQUEST if words.contains("HTTPS server") => Self::lasting(
+            _ if is_tls => Self::lasting(
                 Reason::RegistryNotInsecure,
                 format!("registry {authority} speaks TLS; take it out of registry.insecure"),
+            ),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Self::lasting(
+                Reason::RegistryProxyFailed,
+                format!("the proxy before registry {authority} asks for a user and a password"),
             ),
             status if status.is_server_error() => Self::Passing(Failure {
                 reason: Reason::RegistryError,
@@ -199,16 +255,32 @@ struct ErrorEntry {
     message: String,
 }
 
-/// Registry's own words (OCI distribution specification, "Error Codes"), fit for one line.
-async fn words(mut response: Response) -> String {
+/// Beginning of an error's body; what does not come in time is left out.
+async fn body(mut response: Response) -> Vec<u8> {
     let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk[..chunk.len().min(BODY_BYTES_MAX - body.len())]);
-        if body.len() == BODY_BYTES_MAX {
-            break;
+    let read = async {
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk[..chunk.len().min(BODY_BYTES_MAX - body.len())]);
+            if body.len() == BODY_BYTES_MAX {
+                break;
+            }
         }
-    }
-    let text = match serde_json::from_slice::<ErrorBody>(&body)
+    };
+    drop(tokio::time::timeout(BODY_TIME_MAX, read).await);
+    body
+}
+
+/// Whether a server says that its port speaks TLS: Go's, nginx and Apache each in their own words.
+fn is_tls(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    ["HTTPS server", "HTTPS port", "SSL-enabled server port"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+/// Registry's own words (OCI distribution specification, "Error Codes"), fit for one line.
+fn words(body: &[u8]) -> String {
+    let text = match serde_json::from_slice::<ErrorBody>(body)
         .ok()
         .and_then(|body| body.errors.into_iter().next())
     {
@@ -216,7 +288,7 @@ async fn words(mut response: Response) -> String {
         Some(entry) => entry.message,
         // A page of HTML is of no use in a message.
         None if body.trim_ascii_start().starts_with(b"<") => String::new(),
-        None => String::from_utf8_lossy(&body).into_owned(),
+        None => String::from_utf8_lossy(body).into_owned(),
     };
     text.trim()
         .chars()

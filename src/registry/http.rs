@@ -1,121 +1,104 @@
 //! A single HTTP request to a registry: hosts that may be reached in the clear, redirects followed,
 //! and secrets kept from other hosts.
 
-use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, LOCATION};
-use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Method, Response, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Client, Method, Response, Url};
 use state::reason::Reason;
+use tokio::time::timeout;
 
+use super::authority::authority;
+use super::clients::Clients;
 use super::config::{InvalidRegistryConfig, RegistryConfig};
+use super::endpoint::Endpoint;
 use super::fault::RegistryError;
-use crate::lookup::Lookup;
-
-/// Time for a name lookup, TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+use super::flow::{Flow, FlowError};
 
 /// Redirects followed for one request: real registries need one, to the store of their blobs; two
 /// with a mirror.
 const REDIRECTS_MAX: usize = 5;
 
-/// HTTP client for registries, with the hosts that may be reached without TLS.
+/// Times that a small body may take as long as a large one may stall.
+const SMALL_BODY_STALLS: u32 = 4;
+
+/// HTTP for registries, with the hosts that may be reached without TLS.
 #[derive(Debug)]
 pub(crate) struct Http {
-    client: Client,
+    clients: Clients,
     insecure: Vec<String>,
+    answer_timeout: Duration,
     stall_timeout: Duration,
 }
 
+/// Request on behalf of an endpoint: to itself, or to its token service.
+#[derive(Debug)]
+pub(super) struct Errand<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) method: Method,
+    pub(super) url: Url,
+    /// Headers that a redirect's target gets as well.
+    pub(super) headers: HeaderMap,
+    /// Secret for the origin of `url`, and for no other.
+    pub(super) authorization: Option<HeaderValue>,
+    /// Form in the body; it follows no redirect.
+    pub(super) form: Option<String>,
+}
+
+impl<'a> Errand<'a> {
+    /// Request without headers, secrets and body.
+    pub(super) fn new(endpoint: &'a Endpoint, method: Method, url: Url) -> Self {
+        Self {
+            endpoint,
+            method,
+            url,
+            headers: HeaderMap::new(),
+            authorization: None,
+            form: None,
+        }
+    }
+}
+
 impl Http {
-    /// Client for the configured hosts and certificates.
+    /// HTTP for the configured hosts and certificates.
     ///
     /// # Errors
-    /// When the CA file cannot be read, or holds no certificates.
+    /// When the CA file cannot be read or holds no certificates, or a proxy cannot be used.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
-        // Fails when there is one already, which is then the one that is used.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
-        let extra = config
-            .ca_file
-            .as_deref()
-            .map_or_else(|| Ok(Vec::new()), certificates)?;
-        let base = || {
-            Client::builder()
-                .user_agent(concat!("chas-node-agent/", env!("CARGO_PKG_VERSION")))
-                .redirect(Policy::none())
-                .dns_resolver(Lookup::default())
-                .connect_timeout(CONNECT_TIMEOUT)
-                .read_timeout(config.stall_timeout)
-                .pool_idle_timeout(Duration::from_secs(30))
-        };
-        let trusting = |builder: ClientBuilder| builder.tls_certs_merge(extra.clone()).build();
-        let client = trusting(base()).or_else(|error| {
-            // A node without the system's certificates can still use the registries it has listed.
-            tracing::warn!(%error, "system CA certificates unusable; only registry.ca_file and registry.insecure are used");
-            base().tls_certs_only(extra.clone()).build().map_err(InvalidRegistryConfig::Tls)
-        })?;
-        let insecure = config
-            .insecure
-            .iter()
-            .map(|host| host.to_ascii_lowercase())
-            .collect();
         Ok(Self {
-            client,
-            insecure,
+            clients: Clients::new(config)?,
+            insecure: config
+                .insecure
+                .iter()
+                .map(|host| host.to_ascii_lowercase())
+                .collect(),
+            answer_timeout: config.answer_timeout,
             stall_timeout: config.stall_timeout,
         })
     }
 
-    /// URL of `path` at a registry's host: plain HTTP if it is listed, else TLS.
-    ///
-    /// # Errors
-    /// [`RegistryError::Lasting`] when host and path make no URL.
-    pub(crate) fn url(&self, authority: &str, path: &str) -> Result<Url, RegistryError> {
-        let scheme = if self.insecure.iter().any(|host| host == authority) {
-            "http"
-        } else {
-            "https"
-        };
-        parse(&format!("{scheme}://{authority}{path}"))
+    /// Clients that the requests are sent with.
+    pub(super) fn clients(&self) -> &Clients {
+        &self.clients
     }
 
-    /// Response to a request, redirects followed. `authorization` goes to `url`'s own origin only.
+    /// Response to a request, redirects followed.
     ///
     /// # Errors
     /// When no response comes, or a redirect leads where it must not. Any status is a response.
-    pub(crate) async fn send(
-        &self,
-        method: &Method,
-        url: &Url,
-        headers: &HeaderMap,
-        authorization: Option<&HeaderValue>,
-    ) -> Result<Response, RegistryError> {
-        let mut at = url.clone();
+    pub(super) async fn send(&self, errand: &Errand<'_>) -> Result<Response, RegistryError> {
+        let mut at = errand.url.clone();
         for _ in 0..=REDIRECTS_MAX {
-            self.check(&at)?;
-            let mut request = self
-                .client
-                .request(method.clone(), at.clone())
-                .headers(headers.clone());
-            if let Some(secret) = authorization.filter(|_| at.origin() == url.origin()) {
-                request = request.header(AUTHORIZATION, secret);
-            }
-            let response = request
-                .send()
-                .await
-                .map_err(|error| self.broken(&error, &at))?;
+            let response = self.hop(errand, &at).await?;
             match location(&response) {
-                Some(next) => at = next?,
-                None => return Ok(response),
+                Some(next) if errand.form.is_none() => at = next?,
+                _ => return Ok(response),
             }
         }
         let message = format!(
             "registry {} redirects more than {REDIRECTS_MAX} times",
-            authority(url)
+            authority(&errand.url)
         );
         Err(RegistryError::lasting(
             Reason::RegistryRedirectRefused,
@@ -123,32 +106,110 @@ impl Http {
         ))
     }
 
+    async fn hop(&self, errand: &Errand<'_>, at: &Url) -> Result<Response, RegistryError> {
+        let endpoint = errand.endpoint;
+        let is_own = at.origin() == endpoint.root.origin();
+        if !is_own {
+            self.check(at)?;
+        }
+        let mut request = self
+            .client(errand)
+            .request(errand.method.clone(), at.clone())
+            .headers(errand.headers.clone());
+        if is_own {
+            request = request.headers(endpoint.headers.clone());
+        }
+        if let Some(form) = &errand.form {
+            let kind = HeaderValue::from_static("application/x-www-form-urlencoded");
+            request = request.header(CONTENT_TYPE, kind).body(form.clone());
+        }
+        let secret = errand.authorization.as_ref();
+        if let Some(secret) = secret.filter(|_| at.origin() == errand.url.origin()) {
+            // In place of one that the endpoint's headers hold.
+            request = request.headers(HeaderMap::from_iter([(AUTHORIZATION, secret.clone())]));
+        }
+        let answer = timeout(self.answer_timeout, request.send()).await;
+        answer
+            .map_err(|_| self.silent(at, self.answer_timeout))?
+            .map_err(|error| self.broken(&error, at))
+    }
+
+    /// Client for a hop. A host whose certificate is not checked may lead secrets to another one,
+    /// whose certificate is.
+    fn client(&self, errand: &Errand<'_>) -> Client {
+        let endpoint = errand.endpoint;
+        let has_secret = errand.authorization.is_some() || errand.form.is_some();
+        let is_elsewhere = errand.url.origin() != endpoint.root.origin();
+        let own = endpoint.client.clone();
+        own.filter(|_| !(endpoint.is_blind && has_secret && is_elsewhere))
+            .unwrap_or_else(|| self.clients.general())
+    }
+
     /// Failure that an error on the way to or from `url` means.
-    pub(crate) fn broken(&self, error: &reqwest::Error, url: &Url) -> RegistryError {
-        RegistryError::transport(error, &authority(url), self.stall_timeout)
+    pub(super) fn broken(&self, error: &reqwest::Error, url: &Url) -> RegistryError {
+        let proxy = self.clients.proxies().of(url);
+        RegistryError::transport(error, url, proxy.as_deref())
+    }
+
+    /// Failure of a host that sent nothing for so long.
+    fn silent(&self, url: &Url, waited: Duration) -> RegistryError {
+        RegistryError::silent(
+            &authority(url),
+            self.clients.proxies().of(url).as_deref(),
+            waited,
+        )
+    }
+
+    /// Body of a response.
+    pub(super) fn flow(&self, response: Response) -> Flow {
+        Flow::new(response, self.stall_timeout)
+    }
+
+    /// Failure that the early end of a body means.
+    pub(super) fn ended(&self, error: FlowError, url: &Url) -> RegistryError {
+        match error {
+            FlowError::Stalled => self.silent(url, self.stall_timeout),
+            FlowError::Broken(error) => self.broken(&error, url),
+        }
     }
 
     /// Body that must be small. `what` names it in the error.
     ///
     /// # Errors
     /// [`Reason::ImageInvalid`] when it has more than `bytes_max` bytes; [`RegistryError::Passing`]
-    /// when the connection broke.
-    pub(crate) async fn read(
+    /// when the connection broke, or it took too long.
+    pub(super) async fn read(
         &self,
-        mut response: Response,
+        response: Response,
         bytes_max: usize,
         what: &str,
     ) -> Result<Bytes, RegistryError> {
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(&error, response.url()))?
-        {
+        let url = response.url().clone();
+        let time_max = self.stall_timeout * SMALL_BODY_STALLS;
+        let read = timeout(time_max, self.read_on(response, bytes_max, what)).await;
+        read.unwrap_or_else(|_| {
+            let message = format!(
+                "{} did not send the {what} within {} s",
+                authority(&url),
+                time_max.as_secs_f32()
+            );
+            Err(RegistryError::passing(Reason::RegistryTimeout, message))
+        })
+    }
+
+    async fn read_on(
+        &self,
+        response: Response,
+        bytes_max: usize,
+        what: &str,
+    ) -> Result<Bytes, RegistryError> {
+        let url = response.url().clone();
+        let (mut flow, mut bytes) = (self.flow(response), Vec::new());
+        while let Some(chunk) = flow.next().await.map_err(|error| self.ended(error, &url))? {
             if bytes.len() + chunk.len() > bytes_max {
                 let message = format!(
                     "{} sent a {what} larger than {bytes_max} bytes",
-                    authority(response.url())
+                    authority(&url)
                 );
                 return Err(RegistryError::lasting(Reason::ImageInvalid, message));
             }
@@ -178,27 +239,6 @@ impl Http {
     }
 }
 
-/// `host[:port]` of a URL, the port only where it is not the scheme's own.
-pub(crate) fn authority(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port()
-        .map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// URL that a registry, or a reference, gave.
-///
-/// # Errors
-/// [`RegistryError::Lasting`] when it is none.
-pub(crate) fn parse(text: &str) -> Result<Url, RegistryError> {
-    let shown: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
-    Url::parse(text).map_err(|error| {
-        RegistryError::lasting(
-            Reason::RegistryAnswerInvalid,
-            format!("{shown:?} is no URL: {error}"),
-        )
-    })
-}
-
 /// Target of a redirect; `None`: the response is none.
 fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
     if !matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
@@ -212,24 +252,6 @@ fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
         )
     };
     Some(response.url().join(target).map_err(wrong))
-}
-
-fn certificates(file: &Path) -> Result<Vec<Certificate>, InvalidRegistryConfig> {
-    let text = std::fs::read(file).map_err(|source| InvalidRegistryConfig::CaFile {
-        file: file.to_owned(),
-        fault: source.to_string(),
-    })?;
-    match Certificate::from_pem_bundle(&text) {
-        Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err(InvalidRegistryConfig::CaFile {
-            file: file.to_owned(),
-            fault: "it holds no PEM certificate".to_owned(),
-        }),
-        Err(error) => Err(InvalidRegistryConfig::CaFile {
-            file: file.to_owned(),
-            fault: error.to_string(),
-        }),
-    }
 }
 
 #[cfg(test)]
@@ -246,16 +268,8 @@ mod tests {
     }
 
     #[test]
-    fn only_listed_hosts_are_spoken_to_in_the_clear() {
+    fn only_listed_hosts_are_led_to_in_the_clear() {
         let http = http(&["127.0.0.1:5000", "Plain.example", "eighty.example:80"]);
-        for (authority, url) in [
-            ("127.0.0.1:5000", "http://127.0.0.1:5000/v2/"),
-            ("127.0.0.1:5001", "https://127.0.0.1:5001/v2/"),
-            ("plain.example", "http://plain.example/v2/"),
-            ("localhost", "https://localhost/v2/"),
-        ] {
-            assert_eq!(http.url(authority, "/v2/").unwrap().as_str(), url);
-        }
         for (url, allowed) in [
             ("https://anywhere.example/x", true),
             ("http://127.0.0.1:5000/x", true),

@@ -1,27 +1,37 @@
 //! Registry client against servers of the test: requests sent, and answers believed.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::*;
+
+mod access;
+mod hosts;
+mod patience;
 
 /// Answers one connection after the other, and in the end with the requests it saw.
 fn serve(listener: TcpListener, answers: Vec<String>) -> JoinHandle<Vec<String>> {
     thread::spawn(move || {
         let one = |answer: String| {
             let (mut stream, _) = listener.accept().unwrap();
-            let (mut head, mut byte) = (Vec::new(), [0]);
-            while !head.ends_with(b"\r\n\r\n") {
-                stream.read_exact(&mut byte).unwrap();
-                head.extend(byte);
-            }
+            let head = head_of(&mut stream);
             stream.write_all(answer.as_bytes()).unwrap();
-            String::from_utf8(head).unwrap().to_ascii_lowercase()
+            head
         };
         answers.into_iter().map(one).collect()
     })
+}
+
+/// Head of a request, in small letters.
+fn head_of(stream: &mut TcpStream) -> String {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
 }
 
 fn listen() -> (TcpListener, String) {

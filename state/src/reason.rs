@@ -87,6 +87,10 @@ reasons! {
     /// The registry redirects to an address that is not followed: plain HTTP that is not listed, a
     /// loop, or no URL.
     RegistryRedirectRefused: Image, "list the redirect's host under registry.insecure, or correct the registry's configuration";
+    /// The proxy between node and registry cannot be reached, or refuses the connection.
+    RegistryProxyFailed: Image, "start the proxy that the message names, or correct registry.https_proxy, registry.http_proxy and registry.no_proxy";
+    /// The file that says where the registry's images are (`hosts.toml`) cannot be used.
+    RegistryConfigInvalid: Image, "correct the file below registry.hosts_dir that the message names; it is read again at once";
     /// The registry limits the rate of requests.
     RegistryRateLimited: Image, "wait, or use credentials with a higher limit, or a mirror";
     /// The registry's token service fails, or answers without a token.

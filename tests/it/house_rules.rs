@@ -80,6 +80,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["backoff", "cause", "journal", "lock", "lookup"],
     ),
     ("logs", &["journal"]),
+    ("lookup", &["lock"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

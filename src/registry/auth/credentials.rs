@@ -1,18 +1,15 @@
-//! Users and passwords for registries, from a file in the format of docker's `config.json`, read
-//! again whenever it changed.
+//! Credentials for registries, from a file in the format of docker's `config.json`, read again
+//! whenever it changed, and from the helpers that it names.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use reqwest::header::HeaderValue;
-use serde::Deserialize;
-
+use super::helper::CredentialHelpers;
+use super::table::Table;
+use super::{AuthPlace, RegistrySecret};
 use crate::lock::lock;
+use crate::registry::stamp::FileStamp;
 
 /// Largest file that is read: a thousand registries need a tenth of it.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -21,6 +18,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct CredentialsFile {
     file: Option<PathBuf>,
+    helpers: CredentialHelpers,
     read: Mutex<Contents>,
 }
 
@@ -32,50 +30,104 @@ struct Contents {
     edition: u64,
 }
 
-/// Facts that change when a file is written or replaced: modification time, inode, size.
-type FileStamp = (i64, i64, u64, u64);
-
-/// Credentials that the file holds for one registry.
+/// Credentials for one repository.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RegistryCredentials {
-    /// `Authorization` of basic authentication; `None`: the file has no entry.
-    pub(crate) basic: Option<HeaderValue>,
+    /// Secret to show; `None`: there is none for this repository.
+    pub(crate) secret: Option<RegistrySecret>,
     /// Edition of the file, which grows with each change: what was obtained with an older edition
     /// is to be obtained anew.
     pub(crate) edition: u64,
-    /// Fault of the file, for the message of an error; `None`: it was read.
+    /// Fault that took the secret away, for the message of an error; `None`: there was none.
     pub(crate) fault: Option<String>,
+    /// Whether a helper answered the secret, which may be good for hours only.
+    pub(crate) is_lent: bool,
 }
 
 impl CredentialsFile {
     /// Credentials from `file`; `None`: there are none for any registry.
-    pub(crate) fn new(file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(file: Option<PathBuf>, helpers: CredentialHelpers) -> Self {
         Self {
             file,
+            helpers,
             read: Mutex::default(),
         }
     }
 
-    /// Credentials for a registry, named as in image references; the file is read again if it
-    /// changed.
-    pub(crate) fn of(&self, registry: &str) -> RegistryCredentials {
+    /// Edition of the file now; it is read again if it changed.
+    pub(crate) fn edition(&self) -> u64 {
+        self.refreshed(|contents| contents.edition)
+    }
+
+    /// Credentials for a repository: of the helper that is named for it, else of the entry with the
+    /// longest path that it is below. No entry of another path is ever taken.
+    pub(crate) async fn of(&self, place: &AuthPlace) -> RegistryCredentials {
+        let helper = self.refreshed(|contents| contents.table.helper(place).map(str::to_owned));
+        let answer = match &helper {
+            Some(helper) => self.helpers.ask(helper, &place.host).await,
+            None => Ok(None),
+        };
+        let written = self.refreshed(|contents| contents.written(place, self.file.as_deref()));
+        match answer {
+            Ok(None) => written,
+            Ok(secret) => RegistryCredentials {
+                secret,
+                fault: None,
+                is_lent: true,
+                ..written
+            },
+            Err(fault) => {
+                tracing::warn!(registry = %place.host, %fault, "credential helper failed");
+                RegistryCredentials {
+                    secret: None,
+                    fault: Some(fault),
+                    ..written
+                }
+            }
+        }
+    }
+
+    fn refreshed<T>(&self, look: impl FnOnce(&Contents) -> T) -> T {
         let mut contents = lock(&self.read);
         if let Some(file) = &self.file {
             contents.refresh(file);
         }
-        RegistryCredentials {
-            basic: contents.table.0.get(registry).cloned(),
-            edition: contents.edition,
-            fault: contents.fault.clone(),
-        }
+        look(&contents)
+    }
+
+    /// Faults of the file and of its single entries, each a sentence.
+    pub(crate) fn faults(&self) -> Vec<String> {
+        let Some(file) = &self.file else {
+            return Vec::new();
+        };
+        self.refreshed(|contents| {
+            let entries = contents.table.faults.iter();
+            let entries = entries.map(|fault| format!("{}: {fault}", file.display()));
+            contents.fault.iter().cloned().chain(entries).collect()
+        })
     }
 }
 
 impl Contents {
+    fn written(&self, place: &AuthPlace, file: Option<&Path>) -> RegistryCredentials {
+        let (secret, fault) = match self.table.entry(place) {
+            Some(Ok(secret)) => (Some(secret.clone()), None),
+            Some(Err(fault)) => {
+                let file = file.unwrap_or(Path::new("")).display();
+                (None, Some(format!("in {file} {fault}")))
+            }
+            None => (None, self.fault.clone()),
+        };
+        RegistryCredentials {
+            secret,
+            edition: self.edition,
+            fault,
+            is_lent: false,
+        }
+    }
+
     fn refresh(&mut self, file: &Path) {
-        let stamp = std::fs::metadata(file)
-            .map(|meta| (meta.mtime(), meta.mtime_nsec(), meta.ino(), meta.len()));
-        match stamp {
+        match FileStamp::of(file) {
             Ok(stamp) if self.stamp == Some(stamp) => {}
             Ok(stamp) => self.read(file, stamp),
             Err(error) if self.stamp.is_some() || self.fault.is_none() => {
@@ -95,7 +147,7 @@ impl Contents {
             edition: self.edition + 1,
             ..Self::default()
         };
-        if stamp.3 > FILE_BYTES_MAX {
+        if stamp.bytes > FILE_BYTES_MAX {
             return self.complain(
                 file,
                 &format_args!("it is larger than {FILE_BYTES_MAX} bytes"),
@@ -103,7 +155,12 @@ impl Contents {
         }
         match std::fs::read(file) {
             Ok(text) => match Table::parse(&text) {
-                Ok(table) => self.table = table,
+                Ok(table) => {
+                    for fault in &table.faults {
+                        tracing::warn!(file = %file.display(), %fault, "registry credentials entry unusable");
+                    }
+                    self.table = table;
+                }
                 Err(fault) => self.complain(file, &fault),
             },
             Err(error) => self.complain(file, &error),
@@ -116,133 +173,86 @@ impl Contents {
     }
 }
 
-#[derive(Default)]
-struct Table(HashMap<String, HeaderValue>);
-
-impl fmt::Debug for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-#[derive(Deserialize)]
-struct ConfigFile {
-    #[serde(default)]
-    auths: HashMap<String, AuthEntry>,
-}
-
-#[derive(Default, Deserialize)]
-struct AuthEntry {
-    #[serde(default)]
-    auth: String,
-    #[serde(default)]
-    username: String,
-    #[serde(default)]
-    password: String,
-}
-
-impl Table {
-    fn parse(text: &[u8]) -> Result<Self, String> {
-        // serde's own message may quote the file, and with it a password.
-        let file: ConfigFile = serde_json::from_slice(text)
-            .map_err(|error| format!("line {} is not as in docker's config.json", error.line()))?;
-        let mut table = HashMap::new();
-        for (key, entry) in file.auths {
-            let registry = registry_of(&key);
-            let encoded = match (entry.auth.trim(), entry.username.as_str()) {
-                ("", "") => continue,
-                ("", user) => BASE64_STANDARD.encode(format!("{user}:{}", entry.password)),
-                (auth, _) => auth.to_owned(),
-            };
-            let plain = BASE64_STANDARD.decode(&encoded).unwrap_or_default();
-            let value = HeaderValue::from_str(&format!("Basic {encoded}"))
-                .ok()
-                .filter(|_| plain.contains(&b':'));
-            let mut value = value
-                .ok_or_else(|| format!("\"auth\" of {registry} is not base64 of user:password"))?;
-            value.set_sensitive(true);
-            table.insert(registry, value);
-        }
-        Ok(Self(table))
-    }
-}
-
-/// Registry that a key of the file stands for: docker writes keys as `host[:port]` or as URLs, and
-/// Docker Hub's as `https://index.docker.io/v1/`.
-fn registry_of(key: &str) -> String {
-    let bare = key
-        .trim_start_matches("https://")
-        .trim_start_matches("http://");
-    let host = bare.split('/').next().unwrap_or(bare).to_ascii_lowercase();
-    match host.as_str() {
-        "index.docker.io" | "registry-1.docker.io" => "docker.io".to_owned(),
-        _ => host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn place(host: &str) -> AuthPlace {
+        AuthPlace {
+            host: host.to_owned(),
+            repository: "web".to_owned(),
+        }
+    }
+
     fn basic(known: &RegistryCredentials) -> Option<&str> {
-        known.basic.as_ref().map(|value| value.to_str().unwrap())
-    }
-
-    #[test]
-    fn every_spelling_that_docker_writes_is_found() {
-        let table = Table::parse(
-            br#"{"auths": {"https://index.docker.io/v1/": {"auth": "dTpw"}, "R.example:5000": {"username": "u", "password": "p"},
-                 "http://q.example/v2/": {"auth": "dTpw", "email": "x"}, "empty.example": {}}, "credsStore": "x"}"#,
-        )
-        .unwrap();
-        for registry in ["docker.io", "r.example:5000", "q.example"] {
-            assert_eq!(table.0[registry], "Basic dTpw", "{registry}");
+        match known.secret.as_ref()? {
+            RegistrySecret::Password(value) => value.to_str().ok(),
+            RegistrySecret::Identity(_) | RegistrySecret::Token(_) => None,
         }
-        assert_eq!(table.0.len(), 3);
     }
 
-    #[test]
-    fn no_message_repeats_a_secret() {
-        for text in [
-            r#"{"auths": {"r": {"auth": "hunter2 hunter2"}}}"#,
-            r#"{"auths": "hunter2"}"#,
-            "hunter2",
-        ] {
-            let fault = Table::parse(text.as_bytes()).unwrap_err();
-            assert!(!fault.contains("hunter2"), "{fault}");
-        }
-        let table = Table::parse(br#"{"auths": {"r": {"auth": "dTpw"}}}"#).unwrap();
-        assert!(!format!("{table:?}").contains("dTpw"));
+    fn credentials(file: &Path) -> CredentialsFile {
+        CredentialsFile::new(Some(file.to_owned()), CredentialHelpers::new(Vec::new()))
     }
 
-    #[test]
-    fn a_changed_file_is_read_again() {
+    #[tokio::test]
+    async fn a_changed_file_is_read_again() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.json");
-        let credentials = CredentialsFile::new(Some(file.clone()));
-        let missing = credentials.of("r");
-        assert!(missing.basic.is_none() && missing.fault.is_some());
+        let credentials = credentials(&file);
+        let missing = credentials.of(&place("r")).await;
+        assert!(missing.secret.is_none() && missing.fault.is_some());
         std::fs::write(&file, r#"{"auths": {"r": {"auth": "dTpw"}}}"#).unwrap();
-        let first = credentials.of("r");
+        let first = credentials.of(&place("r")).await;
         assert_eq!(
             (basic(&first), first.fault.is_none()),
             (Some("Basic dTpw"), true)
         );
-        assert_eq!(credentials.of("r").edition, first.edition);
+        assert_eq!(credentials.edition(), first.edition);
         std::fs::write(
             &file,
             r#"{"auths": {"r": {"username": "user", "password": "new"}}}"#,
         )
         .unwrap();
-        let second = credentials.of("r");
+        let second = credentials.of(&place("r")).await;
         assert_eq!(basic(&second), Some("Basic dXNlcjpuZXc="));
         assert!(second.edition > first.edition);
         std::fs::write(&file, "{").unwrap();
+        let broken = credentials.of(&place("r")).await;
+        assert!(broken.fault.is_some_and(|text| text.contains("line 1")));
+    }
+
+    #[tokio::test]
+    async fn a_bad_entry_is_named_to_its_own_repositories_and_in_the_review() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let text = r#"{"auths": {"good": {"auth": "dTpw"}, "bad": null}, "credHelpers": {"helped": "none-of-that-name"}}"#;
+        std::fs::write(&file, text).unwrap();
+        let credentials = credentials(&file);
+        let (good, bad) = (
+            credentials.of(&place("good")).await,
+            credentials.of(&place("bad")).await,
+        );
+        assert_eq!(
+            (basic(&good), good.fault.as_ref()),
+            (Some("Basic dTpw"), None)
+        );
         assert!(
-            credentials
-                .of("r")
+            bad.fault
+                .is_some_and(|fault| fault.contains("config.json") && fault.contains("\"bad\""))
+        );
+        let [fault] = &credentials.faults()[..] else {
+            panic!("{:?}", credentials.faults());
+        };
+        assert!(
+            fault.contains("config.json") && fault.contains("\"bad\""),
+            "{fault}"
+        );
+        let helped = credentials.of(&place("helped")).await;
+        assert!(
+            helped
                 .fault
-                .is_some_and(|text| text.contains("line 1"))
+                .is_some_and(|fault| fault.contains("docker-credential-none-of-that-name"))
         );
     }
 }

@@ -5,18 +5,19 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Response, Url};
-use serde::Deserialize;
 use state::reason::Reason;
-use state::reference::ImageReference;
 use tokio::time::Instant;
 
 use super::challenge::Challenge;
 use super::credentials::{CredentialsFile, RegistryCredentials};
+use super::{AuthPlace, RegistrySecret, token};
 use crate::lock::lock;
+use crate::registry::authority::authority;
+use crate::registry::endpoint::{self, Endpoint};
 use crate::registry::fault::RegistryError;
-use crate::registry::http::{self, Http};
+use crate::registry::http::{Errand, Http};
 
 /// Grants kept at once: one for each repository that is being pulled; beyond that they are fetched
 /// again.
@@ -26,17 +27,17 @@ const GRANTS_MAX: usize = 256;
 /// largest seen are some 10 kB.
 const TOKEN_BYTES_MAX: usize = 256 << 10;
 
-/// A token's life where its service names none (distribution's token specification).
-const TOKEN_LIFE: Duration = Duration::from_secs(60);
+/// Time for which a password of a helper is shown before the helper is asked again.
+const LENT_LIFE: Duration = Duration::from_secs(300);
 
-/// Longest life of a token that is believed.
-const TOKEN_LIFE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Name of this client at token services.
+const CLIENT_ID: &str = "chas-node-agent";
 
-/// Grants obtained, by registry and repository.
+/// Grants obtained, by the API that takes them and the repository there.
 #[derive(Debug)]
 pub(crate) struct Grants {
     credentials: CredentialsFile,
-    kept: Mutex<HashMap<(String, String), Grant>>,
+    kept: Mutex<HashMap<(Url, String), Grant>>,
 }
 
 #[derive(Debug)]
@@ -47,13 +48,21 @@ struct Grant {
     edition: u64,
 }
 
-#[derive(Deserialize)]
-struct TokenBody {
-    #[serde(default)]
-    token: String,
-    #[serde(default)]
-    access_token: String,
-    expires_in: Option<u64>,
+/// Repository of an endpoint, for which a grant is asked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    pub(in crate::registry) endpoint: &'a Endpoint,
+    pub(in crate::registry) repository: &'a str,
+}
+
+impl Target<'_> {
+    fn place(&self) -> AuthPlace {
+        self.endpoint.place(self.repository)
+    }
+
+    fn key(&self) -> (Url, String) {
+        (self.endpoint.root.clone(), self.repository.to_owned())
+    }
 }
 
 impl Grants {
@@ -65,13 +74,18 @@ impl Grants {
         }
     }
 
+    /// Credentials that grants are obtained with.
+    pub(crate) fn credentials(&self) -> &CredentialsFile {
+        &self.credentials
+    }
+
     /// `Authorization` that opened the repository before, if it is still good.
-    pub(crate) fn kept(&self, image: &ImageReference) -> Option<HeaderValue> {
-        let edition = self.credentials.of(image.registry()).edition;
+    pub(crate) fn kept(&self, target: Target<'_>) -> Option<HeaderValue> {
+        let edition = self.credentials.edition();
         let mut kept = lock(&self.kept);
         kept.retain(|_, grant| grant.until.is_none_or(|until| until > Instant::now()));
         let grant = kept
-            .get(&key(image))
+            .get(&target.key())
             .filter(|grant| grant.edition == edition)?;
         Some(grant.authorization.clone())
     }
@@ -84,52 +98,49 @@ impl Grants {
     pub(crate) async fn answer(
         &self,
         http: &Http,
-        image: &ImageReference,
+        target: Target<'_>,
         challenge: &Challenge,
     ) -> Result<HeaderValue, RegistryError> {
-        let known = self.credentials.of(image.registry());
-        let (authorization, until) = match challenge {
-            Challenge::Basic => match &known.basic {
-                Some(basic) => (basic.clone(), None),
-                None => return Err(unauthorized(image, &known)),
-            },
-            Challenge::Bearer {
-                realm,
-                service,
-                scope,
-            } => {
-                let url = token_url(realm, service.as_deref(), scope.as_deref(), image)?;
-                let (token, life) = fetch(http, &url, image, &known).await?;
-                (token, Some(Instant::now() + life))
+        let known = self.credentials.of(&target.place()).await;
+        let (authorization, life) = match (challenge, &known.secret) {
+            (Challenge::Basic, Some(RegistrySecret::Password(basic))) => {
+                (basic.clone(), known.is_lent.then_some(LENT_LIFE))
+            }
+            (Challenge::Basic, _) => return Err(unauthorized(target, &known)),
+            (Challenge::Bearer { .. }, Some(RegistrySecret::Token(token))) => (token.clone(), None),
+            (Challenge::Bearer { realm, service, .. }, _) => {
+                let (token, life) = fetch(http, target, realm, service.as_deref(), &known).await?;
+                (token, Some(life))
             }
         };
         let grant = Grant {
             authorization: authorization.clone(),
-            until,
+            until: life.map(|life| Instant::now() + life),
             edition: known.edition,
         };
         let mut kept = lock(&self.kept);
         if kept.len() >= GRANTS_MAX {
             kept.clear();
         }
-        kept.insert(key(image), grant);
+        kept.insert(target.key(), grant);
         Ok(authorization)
     }
 
     /// Error for a registry that refuses the grant as well.
-    pub(crate) fn refused(&self, image: &ImageReference) -> RegistryError {
-        lock(&self.kept).remove(&key(image));
-        unauthorized(image, &self.credentials.of(image.registry()))
+    pub(crate) async fn refused(&self, target: Target<'_>) -> RegistryError {
+        lock(&self.kept).remove(&target.key());
+        unauthorized(target, &self.credentials.of(&target.place()).await)
     }
 }
 
-fn key(image: &ImageReference) -> (String, String) {
-    (image.registry().to_owned(), image.repository().to_owned())
-}
-
-fn unauthorized(image: &ImageReference, known: &RegistryCredentials) -> RegistryError {
-    let (registry, repository) = (image.registry(), image.repository());
-    let message = match (&known.basic, &known.fault) {
+fn unauthorized(target: Target<'_>, known: &RegistryCredentials) -> RegistryError {
+    let (registry, place) = (target.endpoint.authority(), target.place());
+    let AuthPlace { host, repository } = &place;
+    let message = match (&known.secret, &known.fault) {
+        (Some(RegistrySecret::Identity(_)), _) => format!(
+            "registry {registry} gives no access to {repository} (or it does not exist): \
+             the identitytoken in registry.auth_file has ended, is not for it, or the registry takes none"
+        ),
         (Some(_), _) => format!(
             "registry {registry} gives no access to {repository} (or it does not exist): \
              check the user's rights and the password in registry.auth_file"
@@ -139,10 +150,10 @@ fn unauthorized(image: &ImageReference, known: &RegistryCredentials) -> Registry
         }
         (None, None) => format!(
             "registry {registry} wants credentials for {repository} (or it does not exist): \
-             add some for {registry} to registry.auth_file"
+             add some for {host} or {place} to registry.auth_file"
         ),
     };
-    let reason = if known.basic.is_some() {
+    let reason = if known.secret.is_some() {
         Reason::RegistryCredentialsRefused
     } else {
         Reason::RegistryUnauthorized
@@ -150,76 +161,70 @@ fn unauthorized(image: &ImageReference, known: &RegistryCredentials) -> Registry
     RegistryError::lasting(reason, message)
 }
 
-fn token_url(
-    realm: &str,
-    service: Option<&str>,
-    scope: Option<&str>,
-    image: &ImageReference,
-) -> Result<Url, RegistryError> {
-    let mut url = http::parse(realm)?;
-    let pull = format!("repository:{}:pull", image.repository());
-    url.query_pairs_mut()
-        .append_pair("scope", scope.unwrap_or(&pull));
-    if let Some(service) = service {
-        url.query_pairs_mut().append_pair("service", service);
-    }
-    Ok(url)
-}
-
 async fn fetch(
     http: &Http,
-    url: &Url,
-    image: &ImageReference,
+    target: Target<'_>,
+    realm: &str,
+    service: Option<&str>,
     known: &RegistryCredentials,
 ) -> Result<(HeaderValue, Duration), RegistryError> {
-    let response = http
-        .send(&Method::GET, url, &HeaderMap::new(), known.basic.as_ref())
-        .await?;
-    let authority = http::authority(url);
+    // No right but this one, whatever the registry asks for.
+    let scope = format!("repository:{}:pull", target.place().repository);
+    let service = service.map(|service| ("service", service));
+    let parameters = service.into_iter().chain([("scope", scope.as_str())]);
+    let mut url = endpoint::parse(realm)?;
+    let (method, mut form, mut authorization) = (Method::GET, None, None);
+    let method = match &known.secret {
+        Some(RegistrySecret::Identity(token)) => {
+            let grant = [
+                ("grant_type", "refresh_token"),
+                ("client_id", CLIENT_ID),
+                ("refresh_token", token),
+            ];
+            form = Some(encoded(parameters.chain(grant)));
+            Method::POST
+        }
+        secret => {
+            url.query_pairs_mut().extend_pairs(parameters);
+            if let Some(RegistrySecret::Password(basic)) = secret {
+                authorization = Some(basic.clone());
+            }
+            method
+        }
+    };
+    let authority = authority(&url);
+    let errand = Errand {
+        authorization,
+        form,
+        ..Errand::new(target.endpoint, method, url)
+    };
+    let response = http.send(&errand).await?;
     if matches!(response.status().as_u16(), 401 | 403) {
-        return Err(unauthorized(image, known));
+        return Err(unauthorized(target, known));
     }
     if !response.status().is_success() {
-        return Err(token_failure(response, &authority, image).await);
+        return Err(token_failure(response, &authority, target).await);
     }
-    let body = http.read(response, TOKEN_BYTES_MAX, "token").await?;
-    let strange = || {
+    let answer = http.read(response, TOKEN_BYTES_MAX, "token").await?;
+    token::read(&answer).ok_or_else(|| {
         let message = format!(
             "{authority}, where registry {} sends for tokens, answered without one",
-            image.registry()
+            target.endpoint.authority()
         );
         RegistryError::passing(Reason::RegistryTokenFailed, message)
-    };
-    let body: TokenBody = serde_json::from_slice(&body).map_err(|_| strange())?;
-    let token = if body.token.is_empty() {
-        body.access_token
-    } else {
-        body.token
-    };
-    let value = HeaderValue::from_str(&format!("Bearer {token}"))
-        .ok()
-        .filter(|_| !token.is_empty());
-    let mut value = value.ok_or_else(strange)?;
-    value.set_sensitive(true);
-    let life = body
-        .expires_in
-        .map_or(TOKEN_LIFE, Duration::from_secs)
-        .min(TOKEN_LIFE_MAX);
-    // A request that is on its way when the token ends would be refused.
-    Ok((value, life - (life / 4).min(Duration::from_secs(10))))
+    })
 }
 
-async fn token_failure(
-    response: Response,
-    authority: &str,
-    image: &ImageReference,
-) -> RegistryError {
-    let error = RegistryError::status(
-        response,
-        authority,
-        &format!("token for {}", image.repository()),
-    )
-    .await;
+fn encoded<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+    // The query of a URL is a form's encoding, and this crate has no other.
+    let mut url = Url::parse("http://form.invalid").expect("a URL");
+    url.query_pairs_mut().extend_pairs(pairs);
+    url.query().unwrap_or_default().to_owned()
+}
+
+async fn token_failure(response: Response, authority: &str, target: Target<'_>) -> RegistryError {
+    let wanted = format!("token for {}", target.repository);
+    let error = RegistryError::status(response, authority, &wanted).await;
     match error {
         // No token service there is not the same as no image.
         RegistryError::Lasting(failure) => {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use state::reference::ImageReference;
 use state::spec::ImagePull;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::ImageCache;
@@ -13,6 +12,7 @@ use self::durable::Durable;
 use self::flight::Flights;
 pub use self::local::LocalImage;
 use self::platform::Platform;
+use self::slots::PullSlots;
 use super::rpc::client::ContainerdClient;
 use crate::registry::{InvalidRegistryConfig, RegistryClient, RegistryConfig};
 use crate::runtime::{PullProgress, RuntimeError};
@@ -28,6 +28,7 @@ mod names;
 mod patience;
 mod platform;
 mod pull;
+mod slots;
 mod sweep;
 mod unpack;
 
@@ -43,7 +44,7 @@ struct SharedImages {
     host: Platform,
     durable: Durable,
     flights: Flights,
-    slots: Semaphore,
+    slots: PullSlots,
     cache: ImageCache,
 }
 
@@ -59,7 +60,7 @@ impl Images {
     ) -> Result<Self, InvalidRegistryConfig> {
         Ok(Self(Arc::new(SharedImages {
             registry: RegistryClient::new(&config)?,
-            slots: Semaphore::new(config.pulls_max.max(1)),
+            slots: PullSlots::new(&config),
             host: Platform::host(),
             durable: Durable::default(),
             flights: Flights::default(),

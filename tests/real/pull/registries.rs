@@ -221,3 +221,155 @@ async fn what_cannot_be_pulled_says_why_and_what_would_help() {
         "{limited:?}"
     );
 }
+
+/// Takes connections and says nothing.
+fn silent() -> (std::net::TcpListener, String) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn registries_that_hang_hold_up_no_pull_of_another() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let pushed = Image::busybox().push(&registry, "web:1").await;
+    let hanging: Vec<_> = (0..4).map(|_| silent()).collect();
+    let mut listed: Vec<&str> = hanging
+        .iter()
+        .map(|(_, address)| address.as_str())
+        .collect();
+    listed.push(registry.address());
+    let images = images(
+        &bed,
+        RegistryConfig {
+            pulls_max: 3,
+            idle_after: Duration::from_millis(500),
+            answer_timeout: Duration::from_mins(2),
+            ..config(&listed)
+        },
+    );
+    let stuck: Vec<_> = (0..16)
+        .map(|n| format!("{}/stuck{n}:1", hanging[n / 4].1))
+        .collect();
+    let progress = PullProgress::default();
+    // Three of its registry's pulls hang, and this is the fourth.
+    let (waiting, never) = (reference(&stuck[3]), CancellationToken::new());
+    let stuck = stuck[..3]
+        .iter()
+        .chain(&stuck[4..])
+        .map(|image| pull(&images, image));
+    let stuck = futures_util::future::join_all(stuck);
+    let fourth = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        images
+            .ensure(&waiting, ImagePull::IfNotPresent, &progress, &never)
+            .await
+    };
+    let image = format!("{}/web:1", registry.address());
+    let healthy = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let pulled = tokio::time::timeout(Duration::from_secs(30), pull(&images, &image)).await;
+        (pulled, progress.noted())
+    };
+    let (pulled, told) = tokio::select! {
+        healthy = healthy => healthy,
+        _ = stuck => panic!("nobody answered them"),
+        _ = fourth => panic!("nobody answered it"),
+    };
+    let digest = pulled.expect("it waits for nobody").expect("a pull");
+    assert_eq!(digest, pushed.digest);
+    let expected = format!("waits for a pull slot of registry {}", hanging[0].1);
+    assert!(
+        told.as_ref()
+            .is_some_and(|told| told.starts_with(&expected)),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_layer_that_two_registries_have_comes_from_the_one_that_answers() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let proxy = Proxy::before(registry.address());
+    let pushed = Image::busybox()
+        .big_layer(Packing::Gzip, MIB, 11)
+        .push(&registry, "web:1")
+        .await;
+    proxy.inject(
+        &pushed.layers[1],
+        usize::MAX,
+        Fault::Stall { after_bytes: 1000 },
+    );
+    let images = images(
+        &bed,
+        RegistryConfig {
+            idle_after: Duration::from_millis(300),
+            stall_timeout: Duration::from_mins(1),
+            answer_timeout: Duration::from_mins(1),
+            ..config(&[&proxy.address(), registry.address()])
+        },
+    );
+    let (slow, quick) = (
+        format!("{}/web:1", proxy.address()),
+        format!("{}/web:1", registry.address()),
+    );
+    let progress = PullProgress::default();
+    let (slow_reference, never) = (reference(&slow), CancellationToken::new());
+    let first = images.ensure(&slow_reference, ImagePull::IfNotPresent, &progress, &never);
+    let second = async {
+        fetched(&progress, 1).await;
+        tokio::time::timeout(Duration::from_secs(30), pull(&images, &quick)).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert_eq!(second.expect("in time").expect("a pull"), pushed.digest);
+    assert_eq!(first.expect("it finds the layer"), pushed.digest);
+}
+
+#[tokio::test]
+async fn a_mirror_with_a_client_certificate_serves_what_its_registry_cannot() {
+    use crate::harness::certificates::{Authority, TlsDoor};
+
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let pushed = Image::busybox().push(&registry, "team/web:1").await;
+    let authority = Authority::new(bed.dir.join("authority"));
+    let shown = authority.issue("door", "IP:127.0.0.1");
+    let node = authority.issue("node", "DNS:node");
+    let port = bed.port();
+    let upstream = registry.address().parse().expect("an address");
+    let _door = TlsDoor::open(port, &shown, &authority.certificate(), upstream);
+    let hosts = bed.dir.join("certs.d");
+    let file = |name: &str, text: String| {
+        std::fs::create_dir_all(hosts.join(name)).expect("a directory");
+        std::fs::write(hosts.join(name).join("hosts.toml"), text).expect("a file");
+    };
+    let setting = RegistryConfig {
+        hosts_dir: Some(hosts.clone()),
+        ..config(&[])
+    };
+    let images = images(&bed, setting);
+    let image = "registry.invalid:5000/team/web:1";
+    failed(pull(&images, image).await, Reason::RegistryNameUnknown);
+    let mirror = |client: &str| {
+        format!(
+            "[host.\"https://127.0.0.1:{port}\"]\nca = {:?}\n{client}",
+            authority.certificate()
+        )
+    };
+    file(
+        "registry.invalid_5000_",
+        mirror("client = [[\"absent\", \"absent\"]]\n"),
+    );
+    let message = failed(pull(&images, image).await, Reason::RegistryConfigInvalid);
+    assert!(message.contains("absent"), "{message}");
+    file(
+        "registry.invalid_5000_",
+        mirror(&format!(
+            "client = [[{:?}, {:?}]]\n",
+            node.certificate, node.key
+        )),
+    );
+    assert_eq!(pull(&images, image).await.expect("a pull"), pushed.digest);
+    runs(&bed, image, "/www/index.html");
+}

@@ -29,6 +29,8 @@ pub(super) const INDUCED: &[Reason] = &[
     Reason::RegistryNotTls,
     Reason::RegistryNotInsecure,
     Reason::RegistryRedirectRefused,
+    Reason::RegistryProxyFailed,
+    Reason::RegistryConfigInvalid,
     Reason::RegistryRateLimited,
     Reason::RegistryTokenFailed,
     Reason::RegistryAnswerInvalid,
@@ -185,10 +187,16 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
     let auth_file = bed.dir.join("auth.json");
     let wrong = json!({"auths": {local(&doors.locked): {"username": "chas", "password": "wrong"}}});
     std::fs::write(&auth_file, wrong.to_string()).unwrap();
+    let hosts = bed.dir.join("certs.d");
+    std::fs::create_dir_all(hosts.join("configured.example")).unwrap();
+    std::fs::write(hosts.join("configured.example/hosts.toml"), "server = ").unwrap();
     let variables = [
         ("CHAS_REGISTRY_INSECURE", doors.insecure()),
         ("CHAS_REGISTRY_AUTH_FILE", auth_file.display().to_string()),
         ("CHAS_REGISTRY_STALL_TIMEOUT", "1s".to_owned()),
+        ("CHAS_REGISTRY_HOSTS_DIR", hosts.display().to_string()),
+        ("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()),
+        ("NO_PROXY", "registry.invalid".to_owned()),
     ];
     let agent = Agent::start_with(
         &bed,
@@ -259,6 +267,18 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
             "led",
             &strange,
             "plain.invalid",
+        ),
+        (
+            Reason::RegistryProxyFailed,
+            "proxied",
+            "proxied.example",
+            "proxy 127.0.0.1:1",
+        ),
+        (
+            Reason::RegistryConfigInvalid,
+            "configured",
+            "configured.example",
+            "hosts.toml",
         ),
         (Reason::RegistryRateLimited, "limited", &proxy, "429"),
         (Reason::RegistryTokenFailed, "token", &strange, "token"),

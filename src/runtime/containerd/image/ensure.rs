@@ -28,11 +28,28 @@ impl SharedImages {
         }
         let name = reference.to_string();
         let key = image_key(&name);
-        let _alone = progress.while_waiting(self.flights.enter(&key)).await;
+        let note = || format!("waits for another pull of {name}");
+        let _alone = self.flights.turn(&key, progress, note).await;
         if !moves && let Some(digest) = self.ready(reference).await? {
             return Ok(digest);
         }
-        let _slot = progress.while_waiting(self.slots.acquire()).await;
+        if pull == ImagePull::Never {
+            // It asks nobody, and so waits for nobody.
+            return self.fetch(reference, pull, progress, moves).await;
+        }
+        let slot = self.slots.acquire(reference.registry(), progress).await;
+        let fetched = Box::pin(self.fetch(reference, pull, progress, moves));
+        slot.during(progress, fetched).await
+    }
+
+    async fn fetch(
+        &self,
+        reference: &ImageReference,
+        pull: ImagePull,
+        progress: &PullProgress,
+        moves: bool,
+    ) -> Result<String, RuntimeError> {
+        let name = reference.to_string();
         let _pulling = self.cache.mark_pull(lease::tag(&name));
 
         let lease = Lease::open(&self.client, &name, SystemTime::now()).await?;

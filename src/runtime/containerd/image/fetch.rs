@@ -10,7 +10,7 @@ use state::reason::Reason;
 use state::reference::ImageReference;
 use tokio::sync::OwnedMutexGuard;
 
-use super::flight::Flights;
+use super::flight::{Flights, is_awaited};
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
@@ -49,6 +49,9 @@ enum TryError {
     Registry(#[from] RegistryError),
     #[error(transparent)]
     Store(#[from] ContentError),
+    /// Nothing came, and another pull wants the turn.
+    #[error("another pull takes over")]
+    Yielded,
 }
 
 impl Fetch<'_> {
@@ -67,8 +70,11 @@ impl Fetch<'_> {
         let mut patience = Patience::new(self.config);
         loop {
             match self.registry()?.resolve(self.image, tag).await {
-                Ok(digest) => return Ok(digest.filter(|digest| is_digest(digest))),
-                Err(error) => patience.wait_after(error).await?,
+                Ok(digest) => {
+                    self.progress.set_fault(None);
+                    return Ok(digest.filter(|digest| is_digest(digest)));
+                }
+                Err(error) => patience.wait_after(error, self.progress).await?,
             }
         }
     }
@@ -91,13 +97,13 @@ impl Fetch<'_> {
         let mut patience = Patience::new(self.config);
         loop {
             let error = match self.registry()?.manifest(self.image, version).await {
-                Ok(sent) if !is_digest(version) || sha256(&sent.bytes) == version => {
+                Ok(sent) => {
+                    self.progress.set_fault(None);
                     return Ok(fetched(sent.bytes, &sent.media_type)?);
                 }
-                Ok(sent) => mismatch("manifest", version, &sha256(&sent.bytes)),
                 Err(error) => error,
             };
-            patience.wait_after(error).await?;
+            patience.wait_after(error, self.progress).await?;
         }
     }
 
@@ -123,11 +129,10 @@ impl Fetch<'_> {
                 .small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX)
                 .await
             {
-                Ok(bytes) if sha256(&bytes) == blob.digest => return Ok(bytes),
-                Ok(bytes) => mismatch("configuration", &blob.digest, &sha256(&bytes)),
+                Ok(bytes) => return Ok(bytes),
                 Err(error) => error,
             };
-            patience.wait_after(error).await?;
+            patience.wait_after(error, self.progress).await?;
         }
     }
 
@@ -145,7 +150,7 @@ impl Fetch<'_> {
                 Ok(()) => return Ok(()),
                 Err(error) => {
                     patience
-                        .wait_after(self.recover(blob, error).await?)
+                        .wait_after(self.recover(blob, error).await?, self.progress)
                         .await?;
                 }
             }
@@ -155,21 +160,31 @@ impl Fetch<'_> {
     /// Turn of this pull at a blob, of which one pull at a time is served.
     async fn turn(&self, blob: &Descriptor) -> OwnedMutexGuard<()> {
         let key = format!("blob {}", blob.digest);
-        self.progress.while_waiting(self.flights.enter(&key)).await
+        let note = || format!("waits for another pull, which fetches {} too", blob.digest);
+        self.flights.turn(&key, self.progress, note).await
     }
 
     /// Downloads a layer's blob, which may be large, in as many tries as it takes, each from where
     /// the last one ended.
     pub(crate) async fn layer(&self, blob: &Descriptor) -> Result<(), RuntimeError> {
-        let _alone = self.turn(blob).await;
         let mut patience = Patience::new(self.config);
-        let mut counted = 0;
+        let (mut counted, mut may_yield) = (0, true);
         loop {
             let before = counted;
-            let error = match self.try_layer(blob, &mut counted).await {
+            // Another pull may have a registry that answers: the turn is not kept over a wait.
+            let tried = {
+                let turn = self.turn(blob).await;
+                self.try_layer(blob, &mut counted, &turn, may_yield).await
+            };
+            let error = match tried {
                 Ok(()) => {
+                    self.progress.set_fault(None);
                     self.progress.add_fetched(blob.size.saturating_sub(counted));
                     return Ok(());
+                }
+                Err(TryError::Yielded) => {
+                    may_yield = false;
+                    continue;
                 }
                 Err(TryError::Registry(error)) => {
                     if counted > before {
@@ -184,7 +199,7 @@ impl Fetch<'_> {
                     error
                 }
             };
-            patience.wait_after(error).await?;
+            patience.wait_after(error, self.progress).await?;
         }
     }
 
@@ -214,20 +229,26 @@ impl Fetch<'_> {
     }
 
     /// Downloads a layer's blob in one try. `counted` are its bytes that were reported as fetched.
-    async fn try_layer(&self, blob: &Descriptor, counted: &mut u64) -> Result<(), TryError> {
+    async fn try_layer(
+        &self,
+        blob: &Descriptor,
+        counted: &mut u64,
+        turn: &OwnedMutexGuard<()>,
+        may_yield: bool,
+    ) -> Result<(), TryError> {
         let mut writer = match content::open(&self.lease.client, blob).await? {
             OpenedBlob::Complete => return Ok(()),
             OpenedBlob::Writer(writer) => writer,
         };
         self.count(&writer, counted);
+        let mut source = None;
         if writer.offset() < blob.size {
             let registry = self.registry().map_err(ContentError::from)?;
-            let mut body = registry
-                .blob(self.image, &blob.digest, writer.offset())
-                .await?;
+            let asked = registry.blob(self.image, &blob.digest, writer.offset());
+            let mut body = self.unless_awaited(turn, may_yield, asked).await??;
             let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
             let ended = loop {
-                match body.next().await {
+                match self.unless_awaited(turn, may_yield, body.next()).await? {
                     Ok(Some(chunk)) => {
                         self.progress.add_received(chunk.len() as u64);
                         buffer.extend_from_slice(&chunk);
@@ -237,8 +258,9 @@ impl Fetch<'_> {
                 }
                 if writer.offset() + buffer.len() as u64 > blob.size {
                     return Err(ContentError::Mismatch(format!(
-                        "more than the {} bytes promised",
-                        blob.size
+                        "more than the {} bytes promised, from {}",
+                        blob.size,
+                        body.blame()
                     ))
                     .into());
                 }
@@ -262,8 +284,39 @@ impl Fetch<'_> {
                     RegistryError::passing(Reason::ImageDownloadInterrupted, message).into(),
                 );
             }
+            source = Some(body);
         }
-        Ok(writer.commit(HashMap::new()).await?)
+        Ok(writer
+            .commit(HashMap::new())
+            .await
+            .map_err(|error| match error {
+                ContentError::Mismatch(message) => {
+                    let from =
+                        source.map_or_else(|| "an earlier try".to_owned(), |body| body.blame());
+                    ContentError::Mismatch(format!("{message}, from {from}"))
+                }
+                ContentError::Locked(_) | ContentError::Runtime(_) => error,
+            })?)
+    }
+
+    /// Awaits `answer`, but not for long while another pull wants the turn.
+    async fn unless_awaited<T>(
+        &self,
+        turn: &OwnedMutexGuard<()>,
+        may_yield: bool,
+        answer: impl Future<Output = T> + Send,
+    ) -> Result<T, TryError> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            tokio::select! {
+                biased;
+                answer = &mut answer => return Ok(answer),
+                () = tokio::time::sleep(self.config.idle_after), if may_yield => {}
+            }
+            if is_awaited(turn) {
+                return Err(TryError::Yielded);
+            }
+        }
     }
 
     fn count(&self, writer: &BlobWriter, counted: &mut u64) {
@@ -287,9 +340,4 @@ fn fetched(bytes: Bytes, declared: &str) -> Result<FetchedDocument, Failure> {
         blob,
         bytes,
     })
-}
-
-fn mismatch(what: &str, wanted: &str, got: &str) -> RegistryError {
-    let message = format!("the registry sent a {what} with digest {got} instead of {wanted}");
-    RegistryError::passing(Reason::DigestMismatch, message)
 }

@@ -7,6 +7,7 @@ use state::failure::Failure;
 
 use crate::backoff;
 use crate::registry::{RegistryConfig, RegistryError};
+use crate::runtime::PullProgress;
 
 /// Tries for one blob, even if each brings a little: a line that breaks every 50 MB still delivers
 /// 12 GB.
@@ -42,7 +43,11 @@ impl<'a> Patience<'a> {
     /// # Errors
     /// The failure itself, when another try cannot help, or there were enough, or the registry
     /// wants to be left alone for longer than a pull waits.
-    pub(crate) async fn wait_after(&mut self, error: RegistryError) -> Result<(), Failure> {
+    pub(crate) async fn wait_after(
+        &mut self,
+        error: RegistryError,
+        progress: &PullProgress,
+    ) -> Result<(), Failure> {
         self.in_vain = if std::mem::take(&mut self.advanced) {
             0
         } else {
@@ -63,6 +68,7 @@ impl<'a> Patience<'a> {
             self.in_vain.saturating_sub(1),
         );
         tracing::debug!(%error, wait = ?own.max(asked), "request failed; retrying");
+        progress.set_fault(Some(error.to_string()));
         tokio::time::sleep(own.max(asked)).await;
         Ok(())
     }
@@ -89,13 +95,24 @@ mod tests {
         let mut patience = Patience::new(&config);
         for _ in 0..50 {
             patience.advanced();
-            patience.wait_after(passing(None)).await.unwrap();
+            patience
+                .wait_after(passing(None), &PullProgress::default())
+                .await
+                .unwrap();
         }
         patience.advanced();
         for _ in 0..config.attempts_max {
-            patience.wait_after(passing(None)).await.unwrap();
+            patience
+                .wait_after(passing(None), &PullProgress::default())
+                .await
+                .unwrap();
         }
-        assert!(patience.wait_after(passing(None)).await.is_err());
+        assert!(
+            patience
+                .wait_after(passing(None), &PullProgress::default())
+                .await
+                .is_err()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -103,7 +120,11 @@ mod tests {
         let config = RegistryConfig::default();
         let mut patience = Patience::new(&config);
         let mut tries = 0;
-        while patience.wait_after(passing(None)).await.is_ok() {
+        while patience
+            .wait_after(passing(None), &PullProgress::default())
+            .await
+            .is_ok()
+        {
             patience.advanced();
             tries += 1;
         }
@@ -114,9 +135,15 @@ mod tests {
     async fn a_short_retry_after_is_waited_for_and_a_long_one_is_passed_on() {
         let config = RegistryConfig::default();
         let (mut patience, started) = (Patience::new(&config), Instant::now());
-        patience.wait_after(passing(Some(7))).await.unwrap();
+        patience
+            .wait_after(passing(Some(7)), &PullProgress::default())
+            .await
+            .unwrap();
         assert!(started.elapsed() >= Duration::from_secs(7));
-        let error = patience.wait_after(passing(Some(600))).await.unwrap_err();
+        let error = patience
+            .wait_after(passing(Some(600)), &PullProgress::default())
+            .await
+            .unwrap_err();
         let long = Some(Duration::from_secs(600));
         assert_eq!(error.retry_after, long, "{error:?}");
     }
@@ -125,6 +152,11 @@ mod tests {
     async fn what_does_not_pass_is_not_tried_again() {
         let config = RegistryConfig::default();
         let error = RegistryError::lasting(Reason::ImageNotFound, "none");
-        assert!(Patience::new(&config).wait_after(error).await.is_err());
+        assert!(
+            Patience::new(&config)
+                .wait_after(error, &PullProgress::default())
+                .await
+                .is_err()
+        );
     }
 }

@@ -132,11 +132,12 @@ async fn layers(
         let mut parent = String::new();
         while let Some(n) = next.recv().await {
             let key = format!("chain {}", chain[n]);
-            let turn = fetch.flights.enter(&key);
-            let _alone = fetch.progress.while_waiting(turn).await;
+            let note = || "waits for another pull, which unpacks the same layer".to_owned();
+            let _alone = fetch.flights.turn(&key, fetch.progress, note).await;
             fetch.progress.add_sign();
             let (blob, diff_id) = (&manifest.layers[n], &configuration.diff_ids[n]);
-            match unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]).await {
+            let unpacked = unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]);
+            match fetch.progress.while_working(unpacked).await {
                 Ok(()) => {}
                 Err(UnpackError::Runtime(error)) => return Err(error),
                 Err(UnpackError::Damaged) => {

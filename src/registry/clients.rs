@@ -1,0 +1,190 @@
+//! HTTP clients for registries: one for all that are trusted alike, and one for each host with
+//! certificates of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::redirect::Policy;
+use reqwest::{Certificate, Client, ClientBuilder, Identity};
+
+use super::config::{InvalidRegistryConfig, RegistryConfig};
+use super::proxy::Proxies;
+use super::stamp::FileStamp;
+use crate::cause;
+use crate::lock::lock;
+use crate::lookup::Lookup;
+
+/// Largest file of certificates that is read: the system's own bundle has some 250 kB.
+const PEM_BYTES_MAX: u64 = 4 << 20;
+
+/// Trust in one host beyond the general one. The default is the general one itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Trust {
+    /// Files of authorities' certificates.
+    pub(super) authorities: Vec<PathBuf>,
+    /// Files of the node's own certificate and of its key; `None` inside: both are in the first.
+    pub(super) identity: Option<(PathBuf, Option<PathBuf>)>,
+    /// Whether any certificate will do.
+    pub(super) is_blind: bool,
+    /// Time to connect; `None`: the general one.
+    pub(super) connect_timeout: Option<Duration>,
+}
+
+impl Trust {
+    /// Files that it is made of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let identity = self.identity.iter();
+        let identity = identity.flat_map(|(certificate, key)| [Some(certificate), key.as_ref()]);
+        self.authorities.iter().chain(identity.flatten())
+    }
+}
+
+/// Builder of clients, and the general one.
+#[derive(Debug)]
+pub(super) struct Clients {
+    ca_file: Option<PathBuf>,
+    connect_timeout: Duration,
+    proxies: Proxies,
+    lookup: Lookup,
+    general: Mutex<General>,
+}
+
+#[derive(Debug)]
+struct General {
+    stamp: Option<FileStamp>,
+    client: Client,
+}
+
+impl Clients {
+    /// Clients as they are configured.
+    ///
+    /// # Errors
+    /// When the CA file cannot be read or holds no certificates, or a proxy cannot be used.
+    pub(super) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
+        // Fails when there is one already, which is then the one that is used.
+        rustls::crypto::ring::default_provider()
+            .install_default()
+            .ok();
+        let (proxies, lookup) = (Proxies::new(&config.proxies), Lookup::default());
+        let ca_file = config.ca_file.as_deref();
+        let stamp = ca_file.and_then(|file| FileStamp::of(file).ok());
+        let authorities = ca_file.map_or_else(|| Ok(Vec::new()), certificates);
+        let authorities = authorities.map_err(|fault| InvalidRegistryConfig::CaFile {
+            file: ca_file.unwrap_or(Path::new("")).to_owned(),
+            fault,
+        })?;
+        let base = || proxies.apply(base(&lookup, config.connect_timeout));
+        let client = base()?.tls_certs_merge(authorities.clone()).build();
+        let client = match client {
+            Ok(client) => client,
+            // A node without the system's certificates can still use the registries it has listed.
+            Err(error) => {
+                tracing::warn!(%error, "system CA certificates unusable; only registry.ca_file and registry.insecure are used");
+                let without = base()?.tls_certs_only(authorities);
+                without.build().map_err(InvalidRegistryConfig::Tls)?
+            }
+        };
+        Ok(Self {
+            ca_file: config.ca_file.clone(),
+            connect_timeout: config.connect_timeout,
+            proxies,
+            lookup,
+            general: Mutex::new(General { stamp, client }),
+        })
+    }
+
+    /// Proxies that the clients use.
+    pub(super) fn proxies(&self) -> &Proxies {
+        &self.proxies
+    }
+
+    /// File of authorities that all clients trust, if there is one.
+    pub(super) fn ca_file(&self) -> Option<&PathBuf> {
+        self.ca_file.as_ref()
+    }
+
+    /// Client for hosts without certificates of their own. It is made anew when the CA file changed,
+    /// and stays as it was while that cannot be used.
+    pub(super) fn general(&self) -> Client {
+        let mut general = lock(&self.general);
+        let stamp = self
+            .ca_file
+            .as_ref()
+            .and_then(|file| FileStamp::of(file).ok());
+        if general.stamp != stamp {
+            general.stamp = stamp;
+            match self.build(&Trust::default()) {
+                Ok(client) => general.client = client,
+                Err(fault) => {
+                    tracing::warn!(%fault, "registry CA certificates unusable; the former ones stay");
+                }
+            }
+        }
+        general.client.clone()
+    }
+
+    /// Client that trusts as told.
+    ///
+    /// # Errors
+    /// A phrase, when a file cannot be used.
+    pub(super) fn build(&self, trust: &Trust) -> Result<Client, String> {
+        let named =
+            |file: &Path, fault: &str| format!("{} cannot be used: {fault}", file.display());
+        let timeout = trust.connect_timeout.unwrap_or(self.connect_timeout);
+        let mut builder = self
+            .proxies
+            .apply(base(&self.lookup, timeout))
+            .map_err(|error| error.to_string())?;
+        for file in trust.authorities.iter().chain(&self.ca_file) {
+            let found = certificates(file).map_err(|fault| named(file, &fault))?;
+            builder = builder.tls_certs_merge(found);
+        }
+        if let Some((certificate, key)) = &trust.identity {
+            let mut pem = read(certificate).map_err(|fault| named(certificate, &fault))?;
+            if let Some(key) = key {
+                pem.push(b'\n');
+                pem.extend(read(key).map_err(|fault| named(key, &fault))?);
+            }
+            let identity = Identity::from_pem(&pem).map_err(|error| {
+                named(
+                    certificate,
+                    &format!(
+                        "no client certificate with its key: {}",
+                        cause::root(&error)
+                    ),
+                )
+            })?;
+            builder = builder.identity(identity);
+        }
+        let client = builder
+            .tls_danger_accept_invalid_certs(trust.is_blind)
+            .build();
+        client.map_err(|error| format!("TLS cannot be set up: {}", cause::root(&error)))
+    }
+}
+
+fn base(lookup: &Lookup, connect_timeout: Duration) -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("chas-node-agent/", env!("CARGO_PKG_VERSION")))
+        .redirect(Policy::none())
+        .dns_resolver(lookup.clone())
+        .connect_timeout(connect_timeout)
+        .pool_idle_timeout(Duration::from_secs(30))
+}
+
+fn certificates(file: &Path) -> Result<Vec<Certificate>, String> {
+    match Certificate::from_pem_bundle(&read(file)?) {
+        Ok(list) if !list.is_empty() => Ok(list),
+        Ok(_) => Err("it holds no PEM certificate".to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, String> {
+    let stamp = FileStamp::of(file).map_err(|error| error.to_string())?;
+    if stamp.bytes > PEM_BYTES_MAX {
+        return Err(format!("it is larger than {PEM_BYTES_MAX} bytes"));
+    }
+    std::fs::read(file).map_err(|error| error.to_string())
+}

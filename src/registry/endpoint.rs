@@ -1,0 +1,154 @@
+//! Host that serves the images of a registry: the registry's own, or a mirror of it.
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Url};
+use state::reason::Reason;
+use tokio::time::Instant;
+
+use super::auth::AuthPlace;
+use super::authority::authority;
+use super::fault::RegistryError;
+use crate::lock::lock;
+
+/// Time for which a host that failed is asked after all others.
+const SHUNNED: Duration = Duration::from_secs(30);
+
+/// Host that serves the images of a registry.
+#[derive(Debug)]
+pub(super) struct Endpoint {
+    /// Root of its API, such as `https://r.example/v2`, without a slash at the end.
+    pub(super) root: Url,
+    /// Registry whose images it serves, as in image references.
+    pub(super) registry: String,
+    /// Client with trust of its own; `None`: the general one.
+    pub(super) client: Option<Client>,
+    /// Whether its certificate is not checked.
+    pub(super) is_blind: bool,
+    /// Headers that it gets and no other host.
+    pub(super) headers: HeaderMap,
+    /// Whether it is asked for what a tag stands for.
+    pub(super) resolves: bool,
+    /// Whether it is asked for content by digest.
+    pub(super) serves: bool,
+    /// Last failure that was its own.
+    pub(super) failed: Mutex<Option<Instant>>,
+}
+
+impl Endpoint {
+    /// Registry's own host, without any configuration.
+    ///
+    /// # Errors
+    /// When the name makes no URL.
+    pub(super) fn own(registry: &str, is_plain: bool) -> Result<Self, RegistryError> {
+        let scheme = if is_plain { "http" } else { "https" };
+        Ok(Self {
+            root: parse(&format!("{scheme}://{}/v2", api_host(registry)))?,
+            registry: registry.to_owned(),
+            client: None,
+            is_blind: false,
+            headers: HeaderMap::new(),
+            resolves: true,
+            serves: true,
+            failed: Mutex::default(),
+        })
+    }
+
+    /// `host[:port]` for messages.
+    pub(super) fn authority(&self) -> String {
+        authority(&self.root)
+    }
+
+    /// Whether it is another host than the registry's own.
+    pub(super) fn is_mirror(&self) -> bool {
+        self.authority() != api_host(&self.registry)
+    }
+
+    /// URL of `path` (as in `/manifests/1`) in a repository.
+    ///
+    /// # Errors
+    /// [`RegistryError::Lasting`] when these make no URL.
+    pub(super) fn url(&self, repository: &str, path: &str) -> Result<Url, RegistryError> {
+        let mut url = parse(&format!("{}/{repository}{path}", self.root))?;
+        if self.is_mirror() {
+            // One mirror may serve several registries, and takes the name from here.
+            url.query_pairs_mut().append_pair("ns", &self.registry);
+        }
+        Ok(url)
+    }
+
+    /// Repository as this host names it: credentials and rights are asked for by it.
+    pub(super) fn place(&self, repository: &str) -> AuthPlace {
+        let authority = self.authority();
+        let host = match authority.as_str() {
+            "registry-1.docker.io" => "docker.io".to_owned(),
+            _ => authority,
+        };
+        let path = self.root.path().trim_start_matches('/');
+        let prefix = match path.split_once('/') {
+            Some(("v2", prefix)) => prefix,
+            _ => "",
+        };
+        let repository = match prefix {
+            "" => repository.to_owned(),
+            prefix => format!("{prefix}/{repository}"),
+        };
+        AuthPlace { host, repository }
+    }
+
+    /// Notes how a request to it ended: a host that fails for reasons of its own is asked last for a
+    /// while.
+    pub(super) fn note<T>(&self, ended: &Result<T, RegistryError>) {
+        let failure = match ended {
+            Ok(_) => None,
+            Err(RegistryError::Passing(failure) | RegistryError::Lasting(failure)) => {
+                Some(failure.reason)
+            }
+        };
+        match failure {
+            Some(
+                Reason::ImageNotFound
+                | Reason::ImageBlobMissing
+                | Reason::RegistryUnauthorized
+                | Reason::RegistryForbidden,
+            ) => {}
+            Some(_) => self.shun(),
+            None => *lock(&self.failed) = None,
+        }
+    }
+
+    /// Asks it after all others, for a while.
+    pub(super) fn shun(&self) {
+        *lock(&self.failed) = Some(Instant::now());
+    }
+
+    /// Whether it failed just now.
+    pub(super) fn is_shunned(&self) -> bool {
+        lock(&self.failed).is_some_and(|at| at.elapsed() < SHUNNED)
+    }
+}
+
+/// Host of a registry's API: Docker Hub's is another than its images' names say.
+pub(super) fn api_host(registry: &str) -> &str {
+    if registry == "docker.io" {
+        "registry-1.docker.io"
+    } else {
+        registry
+    }
+}
+
+/// URL that a registry, or a reference, gave.
+///
+/// # Errors
+/// [`RegistryError::Lasting`] when it is none.
+pub(super) fn parse(text: &str) -> Result<Url, RegistryError> {
+    let shown: String = text.chars().filter(|c| !c.is_control()).take(200).collect();
+    Url::parse(text).map_err(|error| {
+        RegistryError::lasting(
+            Reason::RegistryAnswerInvalid,
+            format!("{shown:?} is no URL: {error}"),
+        )
+    })
+}
