@@ -314,6 +314,7 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
         ports: config.network.port_range.clone(),
         network,
         containers_max: usize::try_from(config.containers.max)?,
+        new_privileges: config.containers.allow_new_privileges,
         random: state::store::random,
     };
     let directory = config.state.dir.clone();

@@ -130,6 +130,8 @@ pub(crate) enum Refusal {
     Conflict(String),
     /// What the request was made for is not there as it was any more.
     Unmatched(String),
+    /// The node's configuration does not permit the change.
+    Forbidden(String),
     /// No such container.
     NotFound(String),
     /// The request's `Idempotency-Key` was used for another request.

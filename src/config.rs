@@ -184,6 +184,8 @@ pub struct RegistrySection {
 pub struct ContainersSection {
     /// Most containers that the node accepts; 1 to 10000.
     pub max: u32,
+    /// Whether a container may ask for programs that gain privileges (setuid).
+    pub allow_new_privileges: bool,
 }
 
 /// Section `reconcile`: application of the desired state.

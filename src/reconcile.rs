@@ -3,12 +3,16 @@
 //! [`queue`] says *when* a container has its turn, the plan *what* is done in it, the [`Runtime`] *how*. Whoever wakes a
 //! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use state::alarm::Alarm;
+use state::desired::Record;
+use state::desired::set::Desired;
 use state::event::{Event, EventKind};
 use state::id::ContainerId;
+use state::observed::{Seen, Task};
 use state::phase::Phase;
 use state::reason::Reason;
 use tokio::sync::{Notify, mpsc};
@@ -39,6 +43,8 @@ const EVENTS_MAX: usize = 4096;
 const KILLED_AFTER: Duration = Duration::from_millis(250);
 /// Wait before the next listing after a failed one.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
+/// A generation that ran so long is worth going back to: one that crashes at its start does not.
+const PROVEN_AFTER: Duration = Duration::from_mins(1);
 
 /// The part of the reconciler that others hold: it wakes containers, shows the board, and says whether turns make progress.
 #[derive(Clone, Debug)]
@@ -248,6 +254,7 @@ impl<R: Runtime> Reconciler<R> {
             self.queue.wake(id);
         }
         self.board.changed();
+        self.note_proven(&desired, &listing.managed).await;
         if is_whole {
             self.sweep(&WantedRecords {
                 records: desired.records().map(|record| (**record).clone()).collect(),
@@ -257,6 +264,33 @@ impl<R: Runtime> Reconciler<R> {
             .await;
         }
         true
+    }
+
+    /// Notes of which generations the images are worth keeping for the way back: once for each, and
+    /// away from the steps of a deploy.
+    async fn note_proven(&self, desired: &Desired, managed: &BTreeMap<ContainerId, Seen>) {
+        let now = self.board.clock.now();
+        let is_proven = |record: &Record| {
+            let task = managed
+                .get(&record.id)
+                .map(|seen| seen.task(record.generation));
+            matches!(task, Some(Task::Running { since: Some(since), .. }) if now.since(*since) >= PROVEN_AFTER)
+        };
+        let proven: Vec<_> = desired
+            .records()
+            .filter(|record| !record.is_proven && !record.removing && is_proven(record))
+            .map(|record| record.instance())
+            .collect();
+        if proven.is_empty() {
+            return;
+        }
+        let noted = self
+            .writer
+            .write(move |store| store.note_proven(&proven))
+            .await;
+        if let Err(error) = noted {
+            tracing::debug!(%error, "proven generations not noted; trying again with the next resync");
+        }
     }
 
     /// Notes that the runtime answers.

@@ -208,6 +208,7 @@ mod tests {
             ports: 100..=199,
             network: Arc::new(QuietNetwork(addresses)),
             containers_max: 1,
+            new_privileges: false,
             random: state::store::random,
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());

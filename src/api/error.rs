@@ -75,6 +75,7 @@ impl Problem {
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
+            Self::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refusal::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Refused(Refusal::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -95,6 +96,7 @@ impl Problem {
             Self::Timeout(_) => "timed out; the work goes on",
             Self::Busy(_) => "too many concurrent requests",
             Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
+            Self::Refused(Refusal::Forbidden(_)) => "not permitted on this node",
             Self::Refused(Refusal::NotFound(_)) => "no such container",
             Self::Refused(Refusal::Reused(_)) => "Idempotency-Key already used",
             Self::Refused(Refusal::Full(_)) => "node capacity exceeded",
@@ -122,6 +124,7 @@ impl Problem {
             | Self::Refused(
                 Refusal::Conflict(detail)
                 | Refusal::Unmatched(detail)
+                | Refusal::Forbidden(detail)
                 | Refusal::NotFound(detail)
                 | Refusal::Reused(detail)
                 | Refusal::Full(detail)

@@ -327,6 +327,8 @@ fn record(deploy: Deploy, bits: u64) -> Record {
             ports: Vec::new(),
         },
         image_digest: None,
+        is_proven: false,
+        former_image: None,
         created_ms: 0,
     }
 }

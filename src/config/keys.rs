@@ -171,6 +171,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          loopback always is"),
     key("containers.max", "CHAS_CONTAINERS_MAX", "containers-max", "COUNT", Text("1000"),
         "Most containers that this node accepts, 1 to 10000"),
+    key("containers.allow_new_privileges", "CHAS_ALLOW_NEW_PRIVILEGES", "allow-new-privileges", "BOOL", Text("false"),
+        "Whether a container may ask for security.no_new_privileges: false, with which setuid \
+         programs such as sudo work: true or false"),
     key("reconcile.resync_interval", "CHAS_RESYNC_INTERVAL", "resync-interval", "DURATION", Text("30s"),
         "Interval at which all containers are compared with the desired state, 1s to 10m; events \
          are handled at once"),

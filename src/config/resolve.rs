@@ -241,6 +241,7 @@ impl Layers {
             registry: self.registry(),
             containers: ContainersSection {
                 max: self.value("containers.max", parse::number(1..=10_000)),
+                allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
             },
             reconcile: ReconcileSection {
                 resync_interval: self.value("reconcile.resync_interval", ten_minutes),

@@ -188,12 +188,19 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::OtherGeneration(_)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unmatched(_) => Refusal::Unmatched(text),
+        StoreError::NotPermitted { .. } => Refusal::Forbidden(text),
         StoreError::KeyReused => Refusal::Reused(text),
         // One that cannot be had as things are weighs more than one that there is no room for.
         StoreError::Several(refused) => {
-            let mut kinds = refused.into_iter().map(|(_, error)| refusal(error));
-            if kinds.all(|kind| matches!(kind, Refusal::Full(_))) {
+            let kinds: Vec<_> = refused
+                .into_iter()
+                .map(|(_, error)| refusal(error))
+                .collect();
+            let all = |is: fn(&Refusal) -> bool| kinds.iter().all(is);
+            if all(|kind| matches!(kind, Refusal::Full(_))) {
                 Refusal::Full(text)
+            } else if all(|kind| matches!(kind, Refusal::Forbidden(_))) {
+                Refusal::Forbidden(text)
             } else {
                 Refusal::Conflict(text)
             }

@@ -56,6 +56,7 @@ async fn agent() -> Agent {
         ports: 100..=199,
         network: Arc::new(QuietNetwork(addresses)),
         containers_max: 2,
+        new_privileges: false,
         random: state::store::random,
     };
     let store = Arc::new(Store::open(directory.path(), limits).unwrap());

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
+use crate::reference::ImageReference;
 use crate::spec::{Protocol, Spec, is_default};
 
 pub mod answer;
@@ -63,11 +64,45 @@ pub struct Record {
     pub listed_hash: Option<String>,
     /// Digest that the image reference was resolved to for this generation. `None`: not yet.
     pub image_digest: Option<String>,
+    /// Whether this generation ran long enough to be worth going back to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_proven: bool,
+    /// Image to go back to, which stays on the node: that of the last proven generation with another
+    /// one. `None`: there was none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub former_image: Option<FormerImage>,
     /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
 }
 
+/// Image that a container ran before its present one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FormerImage {
+    /// Reference, as it was asked for.
+    pub reference: ImageReference,
+    /// Digest that it was resolved to.
+    pub digest: String,
+}
+
 impl Record {
+    /// Image to go back to from a successor that asks for `next`: this one, if it was proven, or
+    /// there is no better one.
+    #[must_use]
+    pub fn former_image_for(&self, next: &ImageReference) -> Option<FormerImage> {
+        let former = self.former_image.as_ref();
+        let own = self
+            .image_digest
+            .as_ref()
+            .filter(|_| self.spec.image != *next && (self.is_proven || former.is_none()));
+        match own {
+            Some(digest) => Some(FormerImage {
+                reference: self.spec.image.clone(),
+                digest: digest.clone(),
+            }),
+            None => former.cloned(),
+        }
+    }
+
     /// The name of this record's generation in the runtime.
     #[must_use]
     pub const fn instance(&self) -> InstanceName {
@@ -176,6 +211,8 @@ pub(crate) mod tests {
                 ports: Vec::new(),
             },
             image_digest: Some("sha256:00".to_owned()),
+            is_proven: false,
+            former_image: None,
             created_ms: 0,
         }
     }

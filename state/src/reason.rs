@@ -120,9 +120,10 @@ reasons! {
     NoCommand: Start, "give a command";
     /// The command is not in the image.
     CommandNotFound: Start, "correct the command, or the PATH it is searched in";
-    /// The command is in the image, but cannot be executed: a directory, or a file without the
-    /// permission.
-    CommandNotExecutable: Start, "make the file executable in the image, or run it by its interpreter";
+    /// The command is in the image, but cannot be executed: a directory, a file without the
+    /// permission, a script without its interpreter, a program without its loader, or longer than
+    /// the kernel takes.
+    CommandNotExecutable: Start, "make the file executable in the image, or run it by an interpreter that the image has";
     /// The working directory is a file or below one, or may not be entered.
     WorkingDirInvalid: Start, "correct working_dir";
     /// The user is not in the image.

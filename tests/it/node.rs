@@ -41,6 +41,7 @@ impl Node {
             ports: 100..=199,
             network: Arc::new(QuietNetwork(addresses)),
             containers_max: 50,
+            new_privileges: false,
             random: state::store::random,
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());

@@ -140,6 +140,7 @@ impl Node {
             ports: 100..=199,
             network: Arc::new(QuietNetwork(addresses)),
             containers_max: 50,
+            new_privileges: false,
             random: dice::random,
         };
         let store =

@@ -61,7 +61,7 @@ fn place(name: InstanceName, record: &Record) -> (InstanceName, ContainerName, A
     (name, record.name.clone(), record.assignment.clone())
 }
 
-/// Images of the instances that are wanted or exist.
+/// Images of the instances that are wanted or exist, and those that the wanted ones may go back to.
 pub(super) fn images_of(
     wanted: &[Record],
     existing: &[Existing],
@@ -69,8 +69,11 @@ pub(super) fn images_of(
     let records = wanted
         .iter()
         .chain(existing.iter().filter_map(|(_, own)| own.as_ref()));
-    records
-        .map(|record| (record.spec.image.clone(), record.image_digest.clone()))
+    let images = records.map(|record| (record.spec.image.clone(), record.image_digest.clone()));
+    let former = wanted.iter().filter(|record| !record.removing);
+    let former = former.filter_map(|record| record.former_image.clone());
+    images
+        .chain(former.map(|image| (image.reference, Some(image.digest))))
         .collect()
 }
 
@@ -140,5 +143,19 @@ mod tests {
         };
         let images = images_of(&[two], &[(one.instance(), Some(one.clone()))]);
         assert!(images.contains(&(one.spec.image.clone(), one.image_digest)));
+    }
+
+    #[test]
+    fn the_image_to_go_back_to_is_in_use_until_its_container_is_removed() {
+        let mut one = record(&json!({}));
+        let former = state::desired::FormerImage {
+            reference: "former:1".parse().unwrap(),
+            digest: "sha256:2".to_owned(),
+        };
+        let expected = (former.reference.clone(), Some(former.digest.clone()));
+        one.former_image = Some(former);
+        assert!(images_of(std::slice::from_ref(&one), &[]).contains(&expected));
+        one.removing = true;
+        assert!(!images_of(&[one], &[]).contains(&expected));
     }
 }

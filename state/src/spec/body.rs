@@ -140,7 +140,7 @@ mod tests {
             "revision": 7,
             "restart": {"policy": "on-failure", "max_retries": 3},
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
-            "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}},
+            "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false},
             "logs": {"max_size": "1m", "max_files": 2},
             "image_pull": "always",
         });

@@ -24,12 +24,38 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
 ];
 
 /// Privileges of a container.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {
     /// Whether the container's root file system is read-only.
     pub read_only_rootfs: bool,
     /// Capabilities that the container has, computed from `add` and `drop`.
     pub capabilities: Capabilities,
+    /// Whether no program may gain what its caller has not, as setuid programs do (`no_new_privs`
+    /// of prctl(2)). A node has to permit `false`.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub no_new_privileges: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_true(value: &bool) -> bool {
+    *value
+}
+
+impl Default for Security {
+    fn default() -> Self {
+        Self {
+            read_only_rootfs: false,
+            capabilities: Capabilities::default(),
+            no_new_privileges: true,
+        }
+    }
 }
 
 /// Capabilities of a container's root user, by name (`CAP_…`); sorted, and never outside
@@ -48,9 +74,11 @@ impl Security {
     pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let read_only_rootfs = fields.read("read_only_rootfs", boolean);
         let capabilities = fields.object("capabilities", Capabilities::read);
+        let no_new_privileges = fields.read("no_new_privileges", boolean);
         Some(Self {
             read_only_rootfs: read_only_rootfs.unwrap_or_default(),
             capabilities: capabilities.unwrap_or_default(),
+            no_new_privileges: no_new_privileges.unwrap_or(true),
         })
     }
 
@@ -58,6 +86,7 @@ impl Security {
         json!({
             "read_only_rootfs": self.read_only_rootfs,
             "capabilities": {"add": self.capabilities.0, "drop": ["ALL"]},
+            "no_new_privileges": self.no_new_privileges,
         })
     }
 }

@@ -62,6 +62,12 @@ impl<'a> Batch<'a> {
         if before.is_none() && self.desired.records().count() >= containers_max {
             return Err(StoreError::TooMany(containers_max));
         }
+        if !deploy.spec.security.no_new_privileges && !self.store.limits.new_privileges {
+            return Err(StoreError::NotPermitted {
+                field: "security.no_new_privileges: false",
+                key: "containers.allow_new_privileges",
+            });
+        }
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -150,6 +156,12 @@ impl<'a> Batch<'a> {
         let same = before.filter(|before| {
             before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });
+        let former_image = match same {
+            Some(same) => same.former_image.clone(),
+            None => before
+                .filter(|before| !before.removing)
+                .and_then(|before| before.former_image_for(&deploy.spec.image)),
+        };
         let started = deploy.run == RunState::Running
             && before.is_some_and(|before| before.run == RunState::Stopped);
         Ok(Record {
@@ -177,6 +189,8 @@ impl<'a> Batch<'a> {
                 .and_then(|same| same.finished.clone()),
             assignment,
             image_digest: same.and_then(|same| same.image_digest.clone()),
+            is_proven: same.is_some_and(|same| same.is_proven),
+            former_image,
             created_ms: before
                 .filter(|before| !before.removing)
                 .map_or(self.now_ms, |before| before.created_ms),

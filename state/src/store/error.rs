@@ -38,6 +38,16 @@ pub enum StoreError {
     /// The node has as many containers as it may.
     #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),
+    /// The node does not permit what is asked for.
+    #[error(
+        "{field} is not permitted on this node; leave it out, or set {key} to true in the node's configuration"
+    )]
+    NotPermitted {
+        /// Field of the body, with its value.
+        field: &'static str,
+        /// Key of the node's configuration that would permit it.
+        key: &'static str,
+    },
     /// The disk refuses the change.
     #[error("the state cannot be written to state.dir")]
     Disk(#[source] std::io::Error),

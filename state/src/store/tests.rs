@@ -22,6 +22,7 @@ fn limits() -> Limits {
         ports: 100..=109,
         network: Arc::new(network),
         containers_max: 3,
+        new_privileges: false,
         random,
     }
 }
@@ -159,6 +160,69 @@ fn a_note_about_an_older_generation_is_dropped() {
     let desired = store.desired();
     let record = desired.get(id).unwrap();
     assert_eq!((&record.image_digest, &record.finished), (&None, &None));
+}
+
+#[test]
+fn the_image_of_the_last_proven_generation_is_the_one_to_go_back_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let version = |image: &str, proven: bool| {
+        let accepted = deploy(&store, &json!({"name": "a", "image": image})).unwrap();
+        let record = accepted.record;
+        let digest = Some(format!("sha256:{image}"));
+        store
+            .set_image_digest(record.id, record.generation, digest)
+            .unwrap();
+        if proven {
+            store.note_proven(&[record.instance()]).unwrap();
+        }
+        let former = record.former_image.clone();
+        former.map(|image| (image.reference.to_string(), image.digest))
+    };
+    let of = |image: &str| {
+        let reference = format!("docker.io/library/{image}:latest");
+        Some((reference, format!("sha256:{image}")))
+    };
+    assert_eq!(version("one", false), None);
+    assert_eq!(version("two", false), of("one"), "there is no better one");
+    assert_eq!(version("three", true), of("one"), "two was not proven");
+    assert_eq!(version("four", false), of("three"));
+    assert_eq!(version("five", false), of("three"), "four was not proven");
+    let more = json!({"name": "a", "image": "five", "args": ["x"]});
+    let same_image = deploy(&store, &more).unwrap().record;
+    assert_eq!(
+        same_image.former_image.as_ref().unwrap().digest,
+        "sha256:three"
+    );
+    let note = InstanceName {
+        generation: 1,
+        ..same_image.instance()
+    };
+    store.note_proven(&[note]).unwrap();
+    assert!(
+        !store.desired().get(note.id).unwrap().is_proven,
+        "it has moved on"
+    );
+}
+
+#[test]
+fn new_privileges_are_taken_only_where_the_node_permits_them() {
+    let body = json!({"name": "a", "image": "x", "security": {"no_new_privileges": false}});
+    let directory = tempfile::tempdir().unwrap();
+    let refused = deploy(&open(directory.path()), &body)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("containers.allow_new_privileges"),
+        "{refused}"
+    );
+    let permitting = Limits {
+        new_privileges: true,
+        ..limits()
+    };
+    let store = Store::open(directory.path(), permitting).unwrap();
+    let record = deploy(&store, &body).unwrap().record;
+    assert!(!record.spec.security.no_new_privileges);
 }
 
 #[test]
