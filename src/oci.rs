@@ -7,7 +7,6 @@
 
 use std::path::Path;
 
-use oci_spec::image::ImageConfiguration;
 use serde_json::json;
 use state::desired::Record;
 use state::failure::Failure;
@@ -15,17 +14,21 @@ use state::reason::Reason;
 use state::spec::Signal;
 
 use host::Host;
+use image::ImageConfig;
 use mounts::Mount;
 use user::User;
+use volumes::ImageVolume;
 
 pub(crate) mod descriptor;
 pub(crate) mod host;
+pub(crate) mod image;
 pub(crate) mod mounts;
 mod namespaces;
 mod process;
 mod resources;
 mod seccomp;
 pub(crate) mod user;
+pub(crate) mod volumes;
 
 /// Place on the host that a container is put into.
 #[derive(Clone, Copy, Debug)]
@@ -39,42 +42,66 @@ pub(crate) struct Placement<'a> {
     pub(crate) mounts: &'a [Mount],
 }
 
+/// Facts of an image's files that its containers depend on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ImageFacts {
+    /// Identity of the process.
+    pub(crate) user: User,
+    /// Volumes of the image.
+    pub(crate) volumes: Vec<ImageVolume>,
+}
+
 /// User to run as, as asked or as the image says; to be resolved by [`user::resolve`].
-pub(crate) fn wanted_user(image: &ImageConfiguration, record: &Record) -> String {
-    let own = image
-        .config()
-        .as_ref()
-        .and_then(|config| config.user().clone());
-    record.spec.user.clone().or(own).unwrap_or_default()
+pub(crate) fn wanted_user(image: &ImageConfig, record: &Record) -> String {
+    let asked = record.spec.user.clone();
+    asked.unwrap_or_else(|| image.user.clone())
 }
 
 /// Signal that the image wants to be stopped with.
-pub(crate) fn stop_signal(image: &ImageConfiguration) -> Option<Signal> {
-    image
-        .config()
-        .as_ref()
-        .and_then(|config| config.stop_signal().as_ref())
-        .and_then(|signal| signal.parse().ok())
+///
+/// # Errors
+/// [`Reason::ImageInvalid`]: it is none, and the record asks for no other.
+pub(crate) fn stop_signal(image: &ImageConfig, record: &Record) -> Result<Option<Signal>, Failure> {
+    if image.stop_signal.is_empty() {
+        return Ok(None);
+    }
+    match image.stop_signal.parse() {
+        Ok(signal) => Ok(Some(signal)),
+        Err(_) if record.spec.stop.signal.is_some() => Ok(None),
+        Err(error) => Err(Failure::new(
+            Reason::ImageInvalid,
+            format!(
+                "the image's STOPSIGNAL cannot be sent: {error}; or give \"stop.signal\" in the deploy body"
+            ),
+        )),
+    }
 }
 
 /// OCI runtime spec as JSON.
 ///
 /// # Errors
 /// [`Reason::NoCommand`]: neither the image nor the record says what to run.
+/// [`Reason::CommandNotExecutable`]: what they say is longer than the kernel takes.
 pub(crate) fn spec(
-    image: &ImageConfiguration,
+    image: &ImageConfig,
     record: &Record,
-    user: &User,
+    facts: &ImageFacts,
     host: &Host,
     place: Placement<'_>,
 ) -> Result<Vec<u8>, Failure> {
     let capabilities = &record.spec.security.capabilities.0;
-    let spec = json!({
+    let read_only = record.spec.security.read_only_rootfs;
+    let (in_memory, made) = if read_only {
+        (volumes::mounts(&facts.volumes), None)
+    } else {
+        (Vec::new(), volumes::annotations(&facts.volumes))
+    };
+    let mut spec = json!({
         "ociVersion": "1.0.2",
-        "root": {"path": "rootfs", "readonly": record.spec.security.read_only_rootfs},
+        "root": {"path": "rootfs", "readonly": read_only},
         "hostname": record.name.as_str(),
-        "process": process::process(image, record, user, host)?,
-        "mounts": mounts::mounts(place.mounts),
+        "process": process::process(image, record, &facts.user, host)?,
+        "mounts": mounts::mounts(in_memory, place.mounts),
         "linux": {
             "namespaces": namespaces::namespaces(place.netns, host.cgroup),
             "cgroupsPath": place.cgroups_path,
@@ -86,6 +113,9 @@ pub(crate) fn spec(
             "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
         },
     });
+    if let Some(made) = made {
+        spec["annotations"] = made;
+    }
     serde_json::to_vec(&spec).map_err(|error| Failure::new(Reason::CreateFailed, error.to_string()))
 }
 

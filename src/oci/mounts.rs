@@ -41,9 +41,10 @@ impl Mount {
     }
 }
 
-/// The section `mounts`.
-pub(super) fn mounts(binds: &[Mount]) -> Vec<Value> {
+/// The section `mounts`; `volumes` lie below what the host shows.
+pub(super) fn mounts(volumes: Vec<Value>, binds: &[Mount]) -> Vec<Value> {
     let mut mounts = kernel();
+    mounts.extend(volumes);
     mounts.extend(binds.iter().map(Mount::to_json));
     mounts
 }

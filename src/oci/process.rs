@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use oci_spec::image::ImageConfiguration;
 use serde_json::{Value, json};
 use state::desired::Record;
 use state::failure::Failure;
 use state::reason::Reason;
 
 use super::host::Host;
+use super::image::ImageConfig;
 use super::user::User;
 
 /// Search path for programs where the image names none; docker's.
@@ -17,89 +17,121 @@ pub(super) const PATH_DEFAULT: &str =
 /// Files that a process may open unless it asks for more: beyond it `select` breaks.
 const OPEN_FILES_SOFT: u64 = 1024;
 
+/// Bytes of one word with its end (the kernel's `MAX_ARG_STRLEN`).
+const WORD_BYTES_MAX: usize = 128 << 10;
+/// Bytes of all words: a quarter of the usual stack, less a page for what the kernel adds.
+const WORDS_BYTES_MAX: usize = (2 << 20) - 4096;
+
 /// The section `process`.
 ///
 /// # Errors
 /// [`Reason::NoCommand`]: neither the image nor the record says what to run.
+/// [`Reason::CommandNotExecutable`]: what they say is longer than the kernel takes.
 pub(super) fn process(
-    image: &ImageConfiguration,
+    image: &ImageConfig,
     record: &Record,
     user: &User,
     host: &Host,
 ) -> Result<Value, Failure> {
     let capabilities = &record.spec.security.capabilities.0;
+    let args = args(image, record)?;
+    let environment = environment(image, record, user);
+    fits(&args, &environment)?;
     Ok(json!({
         "terminal": false,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
-        "args": args(image, record)?,
-        "env": environment(image, record, user),
+        "args": args,
+        "env": environment,
         "cwd": working_dir(image, record),
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
-        "noNewPrivileges": true,
+        "noNewPrivileges": record.spec.security.no_new_privileges,
         "rlimits": [{"type": "RLIMIT_NOFILE", "soft": OPEN_FILES_SOFT.min(host.open_files_max), "hard": host.open_files_max}],
         "oomScoreAdj": host.oom_score_min,
     }))
 }
 
+/// Checks what execve(2) would refuse with E2BIG, for which runc has no words before the start.
+fn fits(args: &[String], environment: &[String]) -> Result<(), Failure> {
+    let refused = |fault: String| {
+        let message = format!("{fault}; put what is long into a file of the image");
+        Err(Failure::new(Reason::CommandNotExecutable, message))
+    };
+    let words = || args.iter().chain(environment);
+    if let Some(word) = words().find(|word| word.len() >= WORD_BYTES_MAX) {
+        let (shown, bytes): (String, _) = (word.chars().take(40).collect(), word.len());
+        return refused(format!(
+            "{shown:?}… of command or environment has {bytes} bytes, and the kernel takes {}",
+            WORD_BYTES_MAX - 1
+        ));
+    }
+    // Each word ends with a NUL, and has a pointer to it.
+    let bytes: usize = words().map(|word| word.len() + 9).sum();
+    if bytes > WORDS_BYTES_MAX {
+        return refused(format!(
+            "command and environment have {bytes} bytes together, and the kernel takes {WORDS_BYTES_MAX}"
+        ));
+    }
+    Ok(())
+}
+
 /// Command line, as in Kubernetes: `command` replaces the image's entrypoint and drops its command;
 /// `args` replaces its command.
-fn args(image: &ImageConfiguration, record: &Record) -> Result<Vec<String>, Failure> {
-    let config = image.config().as_ref();
-    let entrypoint = config
-        .and_then(|config| config.entrypoint().clone())
-        .unwrap_or_default();
-    let cmd = config
-        .and_then(|config| config.cmd().clone())
-        .unwrap_or_default();
+///
+/// An image's entrypoint of one empty word is none: a Dockerfile's `ENTRYPOINT [""]` takes away the
+/// one of the image below, and docker runs the command then.
+fn args(image: &ImageConfig, record: &Record) -> Result<Vec<String>, Failure> {
+    let entrypoint = match image.entrypoint.as_slice() {
+        [only] if only.is_empty() => Vec::new(),
+        words => words.to_vec(),
+    };
     let (first, rest) = match (&record.spec.command, &record.spec.args) {
         (Some(command), args) => (command.clone(), args.clone().unwrap_or_default()),
         (None, Some(args)) => (entrypoint, args.clone()),
-        (None, None) => (entrypoint, cmd),
+        (None, None) => (entrypoint, image.cmd.clone()),
     };
     let args: Vec<_> = first.into_iter().chain(rest).collect();
-    if args.first().is_none_or(String::is_empty) {
-        let message = format!(
-            "the image {} has neither an entrypoint nor a command; say what to run under \"command\"",
-            record.spec.image
-        );
-        return Err(Failure::new(Reason::NoCommand, message));
-    }
-    Ok(args)
+    let fault = match args.first() {
+        None => "has neither an entrypoint nor a command",
+        Some(program) if program.is_empty() => {
+            "has an entrypoint or a command that begins with an empty word"
+        }
+        Some(_) => return Ok(args),
+    };
+    let message = format!(
+        "the image {} {fault}; say what to run under \"command\"",
+        record.spec.image
+    );
+    Err(Failure::new(Reason::NoCommand, message))
 }
 
-/// Environment: the image's, then what it lacks, then what was asked for; sorted. An image's entry
-/// without a name or without `=` is dropped: newer runc refuse the whole container for it.
-fn environment(image: &ImageConfiguration, record: &Record, user: &User) -> Vec<String> {
-    let own = image
-        .config()
-        .as_ref()
-        .and_then(|config| config.env().clone())
-        .unwrap_or_default();
-    let mut all: BTreeMap<String, String> =
-        BTreeMap::from([("PATH".to_owned(), PATH_DEFAULT.to_owned())]);
+/// Environment, later over earlier: the defaults, the image's, what was asked for; sorted. An
+/// image's entry without a name or without `=` is dropped: newer runc refuse the whole container
+/// for it. Of an image's entries for one name the last counts, as for the C library's `setenv`.
+fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String> {
+    let mut all = BTreeMap::from([
+        ("PATH".to_owned(), PATH_DEFAULT.to_owned()),
+        ("HOSTNAME".to_owned(), record.name.to_string()),
+    ]);
     if let Some(home) = &user.home {
         all.insert("HOME".to_owned(), home.clone());
     }
-    let named = own
+    let named = image
+        .env
         .iter()
         .filter_map(|entry| entry.split_once('='))
         .filter(|(key, _)| !key.is_empty());
     all.extend(named.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    all.insert("HOSTNAME".to_owned(), record.name.to_string());
     all.extend(record.spec.environment.clone());
     all.into_iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect()
 }
 
-pub(super) fn working_dir(image: &ImageConfiguration, record: &Record) -> String {
-    let own = image
-        .config()
-        .as_ref()
-        .and_then(|config| config.working_dir().clone());
-    let wanted = record.spec.working_dir.clone().or(own).unwrap_or_default();
+pub(super) fn working_dir(image: &ImageConfig, record: &Record) -> String {
+    let asked = record.spec.working_dir.as_ref();
+    let wanted = asked.unwrap_or(&image.working_dir);
     if wanted.starts_with('/') {
-        wanted
+        wanted.clone()
     } else {
         format!("/{wanted}")
     }

@@ -18,6 +18,7 @@ pub(crate) fn record(fields: &Value) -> Record {
         ports: 1..=1,
         network: std::sync::Arc::new(QuietNetwork(addresses)),
         containers_max: 1,
+        new_privileges: true,
         random: state::store::random,
     };
     let store = Store::open(directory.path(), limits).unwrap();
@@ -25,9 +26,8 @@ pub(crate) fn record(fields: &Value) -> Record {
     Record::clone(&store.deploy(deploy, Owner::Push, true, 0).unwrap().record)
 }
 
-fn image(config: &Value) -> ImageConfiguration {
-    let whole = json!({"architecture": "amd64", "os": "linux", "config": config, "rootfs": {"type": "layers", "diff_ids": []}});
-    serde_json::from_value(whole).unwrap()
+fn image(config: &Value) -> ImageConfig {
+    ImageConfig::parse(json!({"config": config}).to_string().as_bytes()).unwrap()
 }
 
 fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<Value, Failure> {
@@ -47,7 +47,11 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         open_files_max: 4096,
         oom_score_min: 0,
     };
-    let json = spec(&image(config), &record(fields), user, &host, place)?;
+    let facts = ImageFacts {
+        user: user.clone(),
+        volumes: Vec::new(),
+    };
+    let json = spec(&image(config), &record(fields), &facts, &host, place)?;
     Ok(serde_json::from_slice(&json).unwrap())
 }
 
@@ -72,12 +76,32 @@ fn command_and_args_replace_entrypoint_and_cmd_as_in_kubernetes() {
 }
 
 #[test]
-fn the_environment_is_the_images_then_ours_then_what_was_asked() {
+fn an_entrypoint_of_one_empty_word_is_none() {
+    let reset = json!({"Entrypoint": [""], "Cmd": ["c", ""]});
+    for (fields, args) in [
+        (json!({}), json!(["c", ""])),
+        (json!({"args": ["a"]}), json!(["a"])),
+        (json!({"command": ["x"]}), json!(["x"])),
+    ] {
+        assert_eq!(plain(&reset, &fields)["process"]["args"], args);
+    }
+    for config in [
+        json!({"Entrypoint": [""]}),
+        json!({"Entrypoint": ["", "a"]}),
+        json!({"Cmd": ["", "a"]}),
+    ] {
+        let none = build(&config, &json!({}), &User::default(), Cgroup::V2).unwrap_err();
+        assert_eq!(none.reason, Reason::NoCommand, "{config}");
+    }
+}
+
+#[test]
+fn the_environment_is_ours_then_the_images_then_what_was_asked() {
     let user = User {
         home: Some("/srv".to_owned()),
         ..User::default()
     };
-    let config = json!({"Cmd": ["c"], "Env": ["PATH=/p", "A=1", "B=1", "HOSTNAME=no", "=x", "C"]});
+    let config = json!({"Cmd": ["c"], "Env": ["PATH=/p", "A=1", "B=0", "B=1", "HOSTNAME=0.0.0.0", "=x", "C", ""]});
     let spec = build(
         &config,
         &json!({"environment": {"B": "2", "C": "x=y"}}),
@@ -92,15 +116,37 @@ fn the_environment_is_the_images_then_ours_then_what_was_asked() {
             "B=2",
             "C=x=y",
             "HOME=/srv",
-            "HOSTNAME=web",
+            "HOSTNAME=0.0.0.0",
             "PATH=/p"
         ])
+    );
+    let asked = json!({"environment": {"HOSTNAME": "x"}});
+    assert_eq!(
+        plain(&config, &asked)["process"]["env"][2],
+        json!("HOSTNAME=x")
     );
     let bare = plain(&json!({"Cmd": ["c"]}), &json!({}));
     assert_eq!(
         bare["process"]["env"],
         json!(["HOSTNAME=web", format!("PATH={}", process::PATH_DEFAULT)])
     );
+}
+
+#[test]
+fn a_command_that_is_longer_than_the_kernel_takes_is_refused_by_its_size() {
+    let cmd = |words: Vec<String>| {
+        let config = json!({"Cmd": words});
+        build(&config, &json!({}), &User::default(), Cgroup::V2)
+    };
+    assert!(cmd(vec!["x".repeat((128 << 10) - 1)]).is_ok());
+    for (words, part) in [
+        (vec!["x".repeat(128 << 10)], "131072 bytes"),
+        (vec!["x".repeat(100_000); 21], "together"),
+    ] {
+        let failure = cmd(words).unwrap_err();
+        assert_eq!(failure.reason, Reason::CommandNotExecutable);
+        assert!(failure.message.contains(part), "{failure}");
+    }
 }
 
 #[test]
@@ -150,6 +196,9 @@ fn it_is_confined() {
         &json!({"security": {"read_only_rootfs": true, "capabilities": {"drop": ["ALL"]}}}),
     );
     assert_eq!(spec["process"]["noNewPrivileges"], json!(true));
+    let asked = json!({"security": {"no_new_privileges": false}});
+    let lifted = plain(&json!({"Cmd": ["c"]}), &asked);
+    assert_eq!(lifted["process"]["noNewPrivileges"], json!(false));
     assert_eq!(spec["process"]["capabilities"]["bounding"], json!([]));
     assert_eq!(spec["root"], json!({"path": "rootfs", "readonly": true}));
     assert_eq!(
@@ -195,7 +244,17 @@ fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
         process::working_dir(&config, &record(&json!({"working_dir": "/x"}))),
         "/x"
     );
-    assert_eq!(stop_signal(&config), "SIGQUIT".parse().ok());
+    let signal = |config: &ImageConfig, fields: Value| stop_signal(config, &record(&fields));
+    assert_eq!(signal(&config, json!({})), Ok("SIGQUIT".parse().ok()));
+    let none = image(&json!({"StopSignal": "SIGNONE"}));
+    let refused = signal(&none, json!({})).unwrap_err();
+    assert_eq!(refused.reason, Reason::ImageInvalid);
+    assert!(refused.message.contains("SIGNONE"), "{refused}");
+    assert_eq!(signal(&none, json!({"stop": {"signal": "INT"}})), Ok(None));
+    assert_eq!(
+        signal(&image(&json!({"StopSignal": ""})), json!({})),
+        Ok(None)
+    );
 }
 
 #[test]
@@ -298,7 +357,11 @@ fn check_golden(
         oom_score_min: -10,
     };
     let (image, record) = (image(config), record(fields));
-    let json = spec(&image, &record, user, &host, place).unwrap();
+    let facts = ImageFacts {
+        user: user.clone(),
+        volumes: Vec::new(),
+    };
+    let json = spec(&image, &record, &facts, &host, place).unwrap();
     assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());
 }
 

@@ -20,37 +20,51 @@ pub(crate) struct User {
 /// Largest id that may be asked for, as in docker: above it the C library's -1 begins.
 const ID_MAX: u32 = i32::MAX.unsigned_abs();
 
-/// Whether `wanted` can only be resolved with the image's `/etc/passwd` and `/etc/group`.
-///
-/// Plain root cannot be anyone else, and runc itself finds its home; so the commonest case costs no
-/// look at the image.
-pub(crate) fn needs_files(wanted: &str) -> bool {
-    !matches!(
-        wanted,
-        "" | "0" | "root" | "0:0" | "root:root" | "0:root" | "root:0"
-    )
+/// Users and groups of an image: its `/etc/passwd` and `/etc/group`, empty where it has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Accounts {
+    /// Contents of `/etc/passwd`.
+    pub(crate) passwd: String,
+    /// Contents of `/etc/group`.
+    pub(crate) group: String,
+}
+
+impl Accounts {
+    /// Bytes of both files.
+    pub(crate) fn bytes(&self) -> usize {
+        self.passwd.len() + self.group.len()
+    }
+}
+
+/// Whether `wanted` is a user and a group as numbers, which are who they are without any file.
+pub(crate) fn is_numbers(wanted: &str) -> bool {
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    wanted
+        .split_once(':')
+        .is_some_and(|(user, group)| number(user) && number(group))
 }
 
 /// Identity that `user[:group]` stands for, by docker's rules.
 ///
-/// A number without an entry is taken as it is, with group 0. Without `:group`, the group is the
-/// one of the user's entry, and the supplementary groups are those that list the user's name.
-/// Broken lines of the files are skipped.
+/// Nobody means root. A number without an entry is taken as it is, with group 0. Without `:group`,
+/// the group is the one of the user's entry, and the supplementary groups are those that list the
+/// user's name: root's as anybody's. Of several entries the first counts. Broken lines of the files
+/// are skipped. `root` needs no entry: an image without any files has it, too.
 ///
 /// # Errors
-/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number is above
-/// 2147483647.
-pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, Failure> {
+/// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]: a name has no entry, or a number, given or
+/// in an entry, is above 2147483647.
+pub(crate) fn resolve(wanted: &str, accounts: &Accounts) -> Result<User, Failure> {
     let (user, of_group) = wanted
         .split_once(':')
         .map_or((wanted, None), |(user, group)| (user, Some(group)));
     let user = if user.is_empty() { "0" } else { user };
     let number = id(NameKind::User, user)?;
-    let mut entries = passwd.lines().filter_map(PasswdEntry::parse);
+    let mut entries = accounts.passwd.lines().filter_map(PasswdEntry::parse);
     let entry = entries.find(|entry| number.map_or(entry.name == user, |uid| entry.uid == uid));
-    let mut found = match (entry, number) {
+    let mut found = match (entry, number.or((user == "root").then_some(0))) {
         (Some(entry), _) => User {
-            uid: entry.uid,
+            uid: possible(NameKind::User, entry.name, entry.uid)?,
             gid: entry.gid,
             groups: Vec::new(),
             home: entry.home.map(str::to_owned),
@@ -62,28 +76,52 @@ pub(crate) fn resolve(wanted: &str, passwd: &str, group: &str) -> Result<User, F
         (None, None) => return Err(unknown(NameKind::User, user)),
     };
     match (of_group.filter(|name| !name.is_empty()), entry) {
-        (Some(name), _) => {
-            found.gid = match id(NameKind::Group, name)? {
-                Some(gid) => gid,
-                None => groups(group)
-                    .find(|(known, ..)| *known == name)
-                    .map(|(_, gid, _)| gid)
-                    .ok_or_else(|| unknown(NameKind::Group, name))?,
-            };
-        }
+        (Some(name), _) => found.gid = group_id(name, &accounts.group)?,
         (None, Some(entry)) => {
-            let lists =
-                |members: &str| members.split(',').any(|member| member.trim() == entry.name);
-            found.groups = groups(group)
-                .filter(|(.., members)| lists(members))
-                .map(|(_, gid, _)| gid)
-                .collect();
-            found.groups.sort_unstable();
-            found.groups.dedup();
+            possible(NameKind::Group, entry.name, entry.gid)?;
+            found.groups = supplementary(entry.name, &accounts.group)?;
         }
         (None, None) => {}
     }
     Ok(found)
+}
+
+fn group_id(name: &str, group: &str) -> Result<u32, Failure> {
+    if let Some(gid) = id(NameKind::Group, name)? {
+        return Ok(gid);
+    }
+    match groups(group).find(|(known, ..)| *known == name) {
+        Some((_, gid, _)) => possible(NameKind::Group, name, gid),
+        None if name == "root" => Ok(0),
+        None => Err(unknown(NameKind::Group, name)),
+    }
+}
+
+fn supplementary(user: &str, group: &str) -> Result<Vec<u32>, Failure> {
+    let lists = |members: &str| members.split(',').any(|member| member.trim() == user);
+    let mut found = groups(group)
+        .filter(|(.., members)| lists(members))
+        .map(|(name, gid, _)| possible(NameKind::Group, name, gid))
+        .collect::<Result<Vec<_>, _>>()?;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Id of an entry, unless it is one that no process can have: -1 leaves a process who it is, and
+/// that would be root.
+fn possible(what: NameKind, name: &str, id: u32) -> Result<u32, Failure> {
+    if id <= ID_MAX {
+        return Ok(id);
+    }
+    let (word, file) = what.words();
+    Err(Failure::new(
+        what.reason(),
+        format!(
+            "the image's {file} gives the {word} of {name:?} as {id}, above the largest id, {ID_MAX}; correct the image, or \
+             give user and group as numbers"
+        ),
+    ))
 }
 
 /// Kind of a name or number.
@@ -100,13 +138,17 @@ impl NameKind {
             Self::Group => Reason::GroupNotFound,
         }
     }
+
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::User => ("user", "/etc/passwd"),
+            Self::Group => ("group", "/etc/group"),
+        }
+    }
 }
 
 fn unknown(what: NameKind, name: &str) -> Failure {
-    let (word, file) = match what {
-        NameKind::User => ("user", "/etc/passwd"),
-        NameKind::Group => ("group", "/etc/group"),
-    };
+    let (word, file) = what.words();
     Failure::new(
         what.reason(),
         format!("the image's {file} has no {word} {name:?}; give one that it has, or a number"),
@@ -168,9 +210,17 @@ fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
 mod tests {
     use super::*;
 
-    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\n# comment\nbroken\nweb:x:1000:1001:Web:/srv/web:/bin/sh\n\
-                          nohome:x:1002:1002:::/bin/sh\nhuge:x:99999999999:1::/:\n";
-    const GROUP: &str = "root:x:0:\nweb:x:1001:\nlogs:x:2000:web,other\nextra:x:1500:other, web\nbroken:x\nother:x:7:other\n";
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\n\n# comment\nbroken\nweb:x:1000:1001:Web:/srv/web:/bin/sh\nweb:x:0:0:second:/:/bin/sh\n1000:x:5:5:number:/:\n\
+                          nohome:x:1002:1002:::/bin/sh\nhuge:x:99999999999:1::/:\nnobody:x:4294967295:1::/:\nlost:x:9:4294967295::/:\n\
+                          many:x:8:8::/:\r\nlast:x:11:12:no newline:/last:/bin/sh";
+    const GROUP: &str = "root:x:0:\nbin:x:1:root\nwheel:x:10:root,web2\nall:x:4294967295:many\nweb:x:1001:\nlogs:x:2000:web,other\nextra:x:1500:other, web\nbroken:x\nother:x:7:other\n";
+
+    fn accounts() -> Accounts {
+        Accounts {
+            passwd: PASSWD.to_owned(),
+            group: GROUP.to_owned(),
+        }
+    }
 
     #[track_caller]
     fn check(wanted: &str, uid: u32, gid: u32, groups: &[u32], home: Option<&str>) {
@@ -181,7 +231,7 @@ mod tests {
             home: home.map(str::to_owned),
         };
         assert_eq!(
-            resolve(wanted, PASSWD, GROUP).unwrap(),
+            resolve(wanted, &accounts()).unwrap(),
             expected,
             "{wanted:?}"
         );
@@ -189,8 +239,13 @@ mod tests {
 
     #[test]
     fn users_are_resolved_as_docker_does() {
-        check("", 0, 0, &[], Some("/root"));
-        check("root", 0, 0, &[], Some("/root"));
+        for root in ["", "root", "0", ":", "root:"] {
+            check(root, 0, 0, &[1, 10], Some("/root"));
+        }
+        check("root:root", 0, 0, &[], Some("/root"));
+        check("0:5", 0, 5, &[], Some("/root"));
+        check("last", 11, 12, &[], Some("/last"));
+        check("5", 5, 5, &[], Some("/"));
         check("web", 1000, 1001, &[1500, 2000], Some("/srv/web"));
         check("1000", 1000, 1001, &[1500, 2000], Some("/srv/web"));
         check("web:", 1000, 1001, &[1500, 2000], Some("/srv/web"));
@@ -203,28 +258,43 @@ mod tests {
     }
 
     #[test]
-    fn who_is_not_in_the_image_is_named() {
-        for (wanted, named, expected) in [
-            ("nobody", "nobody", Reason::UserNotFound),
-            ("web:nogroup", "nogroup", Reason::GroupNotFound),
-            ("4294967295", "4294967295", Reason::UserNotFound),
-            ("0:4294967295", "4294967295", Reason::GroupNotFound),
-            ("huge", "huge", Reason::UserNotFound),
-        ] {
-            let error = resolve(wanted, PASSWD, GROUP).unwrap_err();
-            assert_eq!(error.reason, expected, "{wanted}");
-            assert!(error.to_string().contains(named), "{error}");
+    fn root_gets_the_group_of_its_entry() {
+        let accounts = Accounts {
+            passwd: "root:x:0:7::/:".to_owned(),
+            group: "root:x:7:\nextra:x:8:root".to_owned(),
+        };
+        let root = resolve("", &accounts).unwrap();
+        assert_eq!((root.uid, root.gid, root.groups), (0, 7, vec![8]));
+    }
+
+    #[test]
+    fn root_and_numbers_need_no_files() {
+        for wanted in ["", "root", "0", "root:root", "0:root"] {
+            let root = resolve(wanted, &Accounts::default()).unwrap();
+            assert_eq!(root, User::default(), "{wanted:?}");
+        }
+        assert!(is_numbers("0:0") && is_numbers("1000:1001"));
+        for named in ["", "0", "1000", "web", "1000:web", "root:0", "1000:", ":0"] {
+            assert!(!is_numbers(named), "{named:?}");
         }
     }
 
     #[test]
-    fn only_plain_root_needs_no_look_at_the_image() {
-        assert!(!needs_files("") && !needs_files("0:0") && !needs_files("root"));
-        assert!(
-            needs_files("web")
-                && needs_files("1000")
-                && needs_files("root:web")
-                && needs_files("0:5")
-        );
+    fn who_is_not_in_the_image_is_named() {
+        for (wanted, named, expected) in [
+            ("nobody-here", "nobody-here", Reason::UserNotFound),
+            ("web:nogroup", "nogroup", Reason::GroupNotFound),
+            ("4294967295", "4294967295", Reason::UserNotFound),
+            ("0:4294967295", "4294967295", Reason::GroupNotFound),
+            ("huge", "huge", Reason::UserNotFound),
+            ("nobody", "4294967295", Reason::UserNotFound),
+            ("lost", "4294967295", Reason::GroupNotFound),
+            ("many", "all", Reason::GroupNotFound),
+            ("web:all", "4294967295", Reason::GroupNotFound),
+        ] {
+            let error = resolve(wanted, &accounts()).unwrap_err();
+            assert_eq!(error.reason, expected, "{wanted}");
+            assert!(error.to_string().contains(named), "{error}");
+        }
     }
 }

@@ -8,7 +8,6 @@ use std::io;
 use std::path::PathBuf;
 
 use containerd_client::services::v1 as api;
-use containerd_client::types::Mount;
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
@@ -20,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::config::ContainerdConfig;
 use self::image::Images;
-use self::instance::Instances;
+use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
@@ -76,7 +75,7 @@ impl Containerd {
 
 impl Engine for Containerd {
     type Container = Option<api::Container>;
-    type Rootfs = Vec<Mount>;
+    type Rootfs = CreatedRootfs;
 
     async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
         let listed = self.instances.list().await;

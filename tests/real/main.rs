@@ -30,6 +30,9 @@ mod declared;
 mod disk;
 
 #[cfg(test)]
+mod images;
+
+#[cfg(test)]
 mod inside;
 
 #[cfg(test)]

@@ -81,7 +81,7 @@ fn every_reason_is_induced_or_has_an_excuse() {
 }
 
 /// Waits until a container shows a reason, with a part of its sentence; its view.
-async fn shows(agent: &Agent, name: &str, reason: Reason, part: &str) -> Value {
+pub(crate) async fn shows(agent: &Agent, name: &str, reason: Reason, part: &str) -> Value {
     let deadline = Instant::now() + LATE;
     loop {
         let (_, shown) = agent.get(&format!("/containers/{name}")).await;

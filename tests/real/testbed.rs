@@ -289,7 +289,9 @@ async fn an_index_offers_the_image_of_this_machine() {
         .architecture("riscv64")
         .push(&registry, "many:other")
         .await;
-    let digest = push_index(&registry, "many:1", &[&other, &ours]).await;
+    let digest = push_index(&registry, "many:1", &[&other, &ours])
+        .await
+        .digest;
     let reference = format!("{}/many:1", registry.address());
     bed.ctr(&["images", "pull", "--plain-http", &reference]);
     let listed = bed.ctr(&["images", "ls"]);

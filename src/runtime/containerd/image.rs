@@ -25,6 +25,7 @@ mod flight;
 mod local;
 mod manifest;
 mod names;
+mod other_size;
 mod patience;
 mod platform;
 mod pull;

@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Mutex;
 
+use containerd_client::types::Mount;
 use state::id::InstanceName;
 use tokio::time::Instant;
 
+use self::image_lookup::ImageLookup;
 use super::config::ContainerdConfig;
 use super::image::Images;
 use super::rpc::client::ContainerdClient;
@@ -20,12 +22,14 @@ use super::shim::lost::Shims;
 use super::shim::remains::Remains;
 use crate::oci::host::Host;
 
+mod image_lookup;
+mod image_root;
 mod launch;
 mod observe;
 mod orphans;
+mod program;
 mod stop;
 mod unresponsive;
-mod user_lookup;
 
 /// Instances in one containerd namespace, with the images that they need.
 #[derive(Debug)]
@@ -37,6 +41,7 @@ pub(super) struct Instances {
     tasks: TaskCalls,
     shims: Shims,
     remains: Remains,
+    lookup: ImageLookup,
     /// Instances without a container, as the last listing found them.
     orphans: Mutex<Vec<InstanceName>>,
     /// Instances whose shim does not answer, and since when as far as looks have told.
@@ -53,7 +58,9 @@ impl Instances {
         client: ContainerdClient,
         images: Images,
     ) -> io::Result<Self> {
+        image_root::clear_left(&config.run_dir);
         Ok(Self {
+            lookup: ImageLookup::default(),
             tasks: TaskCalls::new(client.clone()),
             shims: Shims {
                 namespace: config.namespace.clone(),
@@ -73,4 +80,11 @@ impl Instances {
     fn cgroups_path(&self, instance: InstanceName) -> String {
         format!("/{}/{instance}", self.config.namespace)
     }
+}
+
+/// Root file system of a container that is created, and the program that is to run in it.
+#[derive(Debug)]
+pub(crate) struct CreatedRootfs {
+    mounts: Vec<Mount>,
+    program: program::Program,
 }

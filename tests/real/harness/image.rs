@@ -36,6 +36,9 @@ pub(crate) struct Image {
     dialect: Dialect,
     layer_type: Option<&'static str>,
     claimed_layers: usize,
+    top: BTreeMap<&'static str, Value>,
+    config_type: Option<&'static str>,
+    surplus: i64,
 }
 
 /// A pushed image, by digests as in `sha256:…`.
@@ -64,6 +67,9 @@ impl Image {
             dialect: Dialect::Oci,
             layer_type: None,
             claimed_layers: 0,
+            top: BTreeMap::new(),
+            config_type: None,
+            surplus: 0,
         }
     }
 
@@ -84,14 +90,51 @@ impl Image {
         self
     }
 
+    /// Sets a field beside that: `architecture`, `os`, `history`, …
+    pub(crate) fn top(mut self, field: &'static str, value: Value) -> Self {
+        self.top.insert(field, value);
+        self
+    }
+
     /// One more layer with these files, by absolute path.
-    pub(crate) fn layer(mut self, packing: Packing, files: &[(&str, &[u8])]) -> Self {
+    pub(crate) fn layer(self, packing: Packing, files: &[(&str, &[u8])]) -> Self {
+        self.layer_of(packing, tar::EntryType::Regular, 0o644, files)
+    }
+
+    /// One more layer with a program.
+    pub(crate) fn program(self, path: &str, content: &[u8]) -> Self {
+        let kind = tar::EntryType::Regular;
+        self.layer_of(Packing::Plain, kind, 0o755, &[(path, content)])
+    }
+
+    /// One more layer with a directory.
+    pub(crate) fn directory(self, path: &str, mode: u32) -> Self {
+        let (kind, path) = (tar::EntryType::Directory, format!("{path}/"));
+        self.layer_of(Packing::Plain, kind, mode, &[(&path, &[])])
+    }
+
+    fn layer_of(
+        mut self,
+        packing: Packing,
+        kind: tar::EntryType,
+        mode: u32,
+        files: &[(&str, &[u8])],
+    ) -> Self {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, content) in files {
-            add(&mut tar, path, tar::EntryType::Regular, 0o644, content);
+            add(&mut tar, path, kind, mode, content);
         }
         self.layers
             .push((packing, tar.into_inner().expect("memory takes it")));
+        self
+    }
+
+    /// So many more layers, each with a file `/layers/<number>`.
+    pub(crate) fn layers(mut self, more: usize) -> Self {
+        for n in 0..more {
+            let path = format!("/layers/{n}");
+            self = self.layer(Packing::Plain, &[(&path, b"x")]);
+        }
         self
     }
 
@@ -125,6 +168,18 @@ impl Image {
     /// Its configuration tells of so many more layers than its manifest.
     pub(crate) fn claims_layers(mut self, more: usize) -> Self {
         self.claimed_layers = more;
+        self
+    }
+
+    /// Its manifest calls its configuration this.
+    pub(crate) fn config_type(mut self, media_type: &'static str) -> Self {
+        self.config_type = Some(media_type);
+        self
+    }
+
+    /// Its manifest says that its last layer has so many more bytes than it has.
+    pub(crate) fn claims_bytes(mut self, more: i64) -> Self {
+        self.surplus = more;
         self
     }
 
@@ -162,11 +217,16 @@ impl Image {
             layers.push(digest(&packed));
             push_blob(&base, packed).await;
         }
+        let size = &mut described.last_mut().expect("one layer at least")["size"];
+        *size = json!(size.as_i64().expect("it is small") + self.surplus);
         diff_ids.extend((0..self.claimed_layers).map(|n| digest(&n.to_le_bytes())));
-        let config = json!({
+        let mut config = json!({
             "architecture": self.architecture, "os": "linux", "config": self.config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         });
+        for (field, value) in &self.top {
+            config[*field] = value.clone();
+        }
         let config = config.to_string().into_bytes();
         let (config_type, media_type) = if docker {
             (
@@ -179,6 +239,7 @@ impl Image {
                 "application/vnd.oci.image.manifest.v1+json",
             )
         };
+        let config_type = self.config_type.unwrap_or(config_type);
         let manifest = json!({
             "schemaVersion": 2, "mediaType": media_type,
             "config": {"mediaType": config_type, "digest": digest(&config), "size": config.len()}, "layers": described,
@@ -198,8 +259,8 @@ impl Image {
     }
 }
 
-/// Pushes an index over images of the same repository, one for each architecture. Its digest.
-pub(crate) async fn push_index(registry: &Registry, name: &str, images: &[&Pushed]) -> String {
+/// Pushes an index over images (or indexes) of the same repository, one for each architecture.
+pub(crate) async fn push_index(registry: &Registry, name: &str, images: &[&Pushed]) -> Pushed {
     let (repository, tag) = name.split_once(':').expect("a name and a tag");
     let media_type = "application/vnd.oci.image.index.v1+json";
     let manifests = images.iter().map(|image| {
@@ -207,7 +268,14 @@ pub(crate) async fn push_index(registry: &Registry, name: &str, images: &[&Pushe
             "platform": {"os": "linux", "architecture": image.architecture}})
     });
     let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": manifests.collect::<Vec<_>>()}).to_string();
-    let digest = digest(index.as_bytes());
+    let pushed = Pushed {
+        digest: digest(index.as_bytes()),
+        media_type: media_type.to_owned(),
+        size_bytes: index.len(),
+        architecture: images[0].architecture.clone(),
+        layers: Vec::new(),
+        config: String::new(),
+    };
     push_manifest(
         &format!("http://{}/v2/{repository}", registry.push_address()),
         tag,
@@ -215,7 +283,7 @@ pub(crate) async fn push_index(registry: &Registry, name: &str, images: &[&Pushe
         index,
     )
     .await;
-    digest
+    pushed
 }
 
 /// This machine's architecture, by the name that images use.

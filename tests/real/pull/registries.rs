@@ -15,7 +15,9 @@ async fn the_variant_for_this_machine_is_chosen_or_missed_by_name() {
         .architecture("s390x")
         .push(&registry, "multi:other")
         .await;
-    let index = push_index(&registry, "multi:1", &[&other, &ours]).await;
+    let index = push_index(&registry, "multi:1", &[&other, &ours])
+        .await
+        .digest;
     let name = |name: &str| format!("{}/{name}", registry.address());
     assert_eq!(
         pull(&images, &name("multi:1")).await.expect("a pull"),

@@ -55,9 +55,7 @@ impl ImageCache {
     }
 
     /// Adds an image.
-    pub(crate) fn insert(&self, mut image: LocalImage) -> Arc<LocalImage> {
-        // The longest part by far, and of no use to a container.
-        image.config.set_history(None);
+    pub(crate) fn insert(&self, image: LocalImage) -> Arc<LocalImage> {
         let image = Arc::new(image);
         let mut cached = self.lock();
         if cached.images.len() >= IMAGES_MAX {

@@ -13,9 +13,12 @@ use tokio::sync::OwnedMutexGuard;
 use super::flight::{Flights, is_awaited};
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
+use super::other_size;
 use super::patience::Patience;
 use crate::oci::descriptor::Descriptor;
-use crate::registry::{MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError};
+use crate::registry::{
+    BlobBody, MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError,
+};
 use crate::runtime::containerd::rpc::content::{
     self, BlobWriter, ContentError, OpenedBlob, PIECE_BYTES,
 };
@@ -47,6 +50,12 @@ pub(crate) struct FetchedDocument {
 enum TryError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The answer was over in good order before all that was promised had come.
+    #[error("the answer ended early")]
+    Ended(RegistryError),
+    /// More came than was promised.
+    #[error(transparent)]
+    Longer(Failure),
     #[error(transparent)]
     Store(#[from] ContentError),
     /// Nothing came, and another pull wants the turn.
@@ -169,6 +178,8 @@ impl Fetch<'_> {
     pub(crate) async fn layer(&self, blob: &Descriptor) -> Result<(), RuntimeError> {
         let mut patience = Patience::new(self.config);
         let (mut counted, mut may_yield) = (0, true);
+        // Bytes after which a try ended in good order, although more were promised.
+        let mut ended = None;
         loop {
             let before = counted;
             // Another pull may have a registry that answers: the turn is not kept over a wait.
@@ -186,11 +197,30 @@ impl Fetch<'_> {
                     may_yield = false;
                     continue;
                 }
+                // There is nothing behind that place, whether the registry says so by an error or not.
+                Err(TryError::Ended(_) | TryError::Registry(RegistryError::Lasting(_)))
+                    if ended == Some(counted) =>
+                {
+                    content::abort(&self.lease.client, &blob.digest).await?;
+                    return Err(other_size::failure(self.image, blob, counted, "").into());
+                }
+                Err(TryError::Ended(error)) => {
+                    ended = Some(counted);
+                    if counted > before {
+                        patience.advanced();
+                    }
+                    error
+                }
                 Err(TryError::Registry(error)) => {
                     if counted > before {
                         patience.advanced();
                     }
                     error
+                }
+                Err(TryError::Longer(failure)) => {
+                    content::abort(&self.lease.client, &blob.digest).await?;
+                    self.progress.add_total(std::mem::take(&mut counted));
+                    RegistryError::Passing(failure)
                 }
                 Err(TryError::Store(error)) => {
                     let error = self.recover(blob, error).await?;
@@ -243,48 +273,15 @@ impl Fetch<'_> {
         self.count(&writer, counted);
         let mut source = None;
         if writer.offset() < blob.size {
-            let registry = self.registry().map_err(ContentError::from)?;
-            let asked = registry.blob(self.image, &blob.digest, writer.offset());
-            let mut body = self.unless_awaited(turn, may_yield, asked).await??;
-            let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
-            let ended = loop {
-                match self.unless_awaited(turn, may_yield, body.next()).await? {
-                    Ok(Some(chunk)) => {
-                        self.progress.add_received(chunk.len() as u64);
-                        buffer.extend_from_slice(&chunk);
-                    }
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
+            let received = self.receive(blob, &mut writer, counted, turn, may_yield);
+            match received.await {
+                Ok(body) => source = Some(body),
+                Err(error) => {
+                    // Until containerd has let go of it, the blob can be neither resumed nor deleted.
+                    writer.close().await;
+                    return Err(error);
                 }
-                if writer.offset() + buffer.len() as u64 > blob.size {
-                    return Err(ContentError::Mismatch(format!(
-                        "more than the {} bytes promised, from {}",
-                        blob.size,
-                        body.blame()
-                    ))
-                    .into());
-                }
-                while buffer.len() >= PIECE_BYTES {
-                    writer.write(buffer.split_to(PIECE_BYTES).freeze()).await?;
-                    self.count(&writer, counted);
-                }
-            };
-            if !buffer.is_empty() {
-                writer.write(buffer.freeze()).await?;
-                self.count(&writer, counted);
             }
-            ended?;
-            if writer.offset() < blob.size {
-                let message = format!(
-                    "registry {} ended layer {} early",
-                    self.image.registry(),
-                    blob.digest
-                );
-                return Err(
-                    RegistryError::passing(Reason::ImageDownloadInterrupted, message).into(),
-                );
-            }
-            source = Some(body);
         }
         Ok(writer
             .commit(HashMap::new())
@@ -317,6 +314,55 @@ impl Fetch<'_> {
                 return Err(TryError::Yielded);
             }
         }
+    }
+
+    /// Receives what a blob's writer lacks, and answers where it came from.
+    async fn receive(
+        &self,
+        blob: &Descriptor,
+        writer: &mut BlobWriter,
+        counted: &mut u64,
+        turn: &OwnedMutexGuard<()>,
+        may_yield: bool,
+    ) -> Result<BlobBody<'_>, TryError> {
+        let registry = self.registry().map_err(ContentError::from)?;
+        let asked = registry.blob(self.image, &blob.digest, writer.offset());
+        let mut body = self.unless_awaited(turn, may_yield, asked).await??;
+        let mut buffer = BytesMut::with_capacity(PIECE_BYTES);
+        let ended = loop {
+            match self.unless_awaited(turn, may_yield, body.next()).await? {
+                Ok(Some(chunk)) => {
+                    self.progress.add_received(chunk.len() as u64);
+                    buffer.extend_from_slice(&chunk);
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+            let sent = writer.offset() + buffer.len() as u64;
+            if sent > blob.size {
+                let failure = other_size::longer(self.image, blob, sent, &mut body).await;
+                return Err(TryError::Longer(failure));
+            }
+            while buffer.len() >= PIECE_BYTES {
+                writer.write(buffer.split_to(PIECE_BYTES).freeze()).await?;
+                self.count(writer, counted);
+            }
+        };
+        if !buffer.is_empty() {
+            writer.write(buffer.freeze()).await?;
+            self.count(writer, counted);
+        }
+        ended?;
+        if writer.offset() < blob.size {
+            let message = format!(
+                "registry {} ended layer {} early",
+                self.image.registry(),
+                blob.digest
+            );
+            let error = RegistryError::passing(Reason::ImageDownloadInterrupted, message);
+            return Err(TryError::Ended(error));
+        }
+        Ok(body)
     }
 
     fn count(&self, writer: &BlobWriter, counted: &mut u64) {

@@ -1,7 +1,6 @@
 //! Images as they are on the node, read without any network.
 
 use bytes::Bytes;
-use oci_spec::image::ImageConfiguration;
 use state::digest::is_digest;
 use state::failure::Failure;
 use state::reason::Reason;
@@ -9,6 +8,7 @@ use state::reason::Reason;
 use super::manifest::{self, Document, Manifest};
 use super::platform::Platform;
 use super::unpack;
+use crate::oci::image::ImageConfig;
 use crate::registry::MANIFEST_BYTES_MAX;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::ContainerdClient;
@@ -28,19 +28,11 @@ pub struct LocalImage {
     pub top_chain_id: String,
     /// Entrypoint, command, environment, directory, user and stop signal, as the image's author set
     /// them.
-    pub config: ImageConfiguration,
+    pub config: ImageConfig,
 }
 
-/// Configuration of an image, checked against its manifest and this machine.
-#[derive(Clone, Debug)]
-pub(crate) struct Configuration {
-    /// Parsed document.
-    pub(crate) parsed: ImageConfiguration,
-    /// Digests of the unpacked layers, bottom up.
-    pub(crate) diff_ids: Vec<String>,
-}
-
-/// Configuration in `bytes`, checked against manifest and host.
+/// Configuration in `bytes`, checked against manifest and host. `chosen`: an index told that the
+/// manifest is for this machine.
 ///
 /// # Errors
 /// [`Reason::ImageInvalid`], or [`Reason::ImagePlatformMismatch`] when it is for another machine.
@@ -48,37 +40,41 @@ pub(crate) fn configuration(
     bytes: &Bytes,
     manifest: &Manifest,
     host: &Platform,
-) -> Result<Configuration, Failure> {
+    chosen: bool,
+) -> Result<ImageConfig, Failure> {
     let invalid = |fault: &dyn std::fmt::Display| {
         Failure::new(
             Reason::ImageInvalid,
             format!("the image's configuration cannot be used: {fault}"),
         )
     };
-    let parsed =
-        ImageConfiguration::from_reader(bytes.as_ref()).map_err(|error| invalid(&error))?;
-    let made_for = Platform {
-        os: parsed.os().to_string(),
-        architecture: parsed.architecture().to_string(),
-        variant: None,
-    };
+    let config = ImageConfig::parse(bytes).map_err(|faults| invalid(&faults))?;
+    let made_for = Platform::of(&config.os, &config.architecture, None);
+    let untold = config.os.is_empty() || config.architecture.is_empty();
+    if untold && !chosen {
+        let message = format!(
+            "the image's configuration does not tell its platform (\"os\" is {:?}, \"architecture\" is {:?}), so that it \
+             suits {host}, this machine, is not known; build it with a tool that writes both",
+            config.os, config.architecture
+        );
+        return Err(Failure::new(Reason::ImagePlatformMismatch, message));
+    }
     // The index chose the variant already; many configurations do not name it.
-    if host.os != made_for.os || host.architecture != made_for.architecture {
+    if !untold && (host.os != made_for.os || host.architecture != made_for.architecture) {
         let message = format!("the image is made for {made_for}, and this machine is {host}");
         return Err(Failure::new(Reason::ImagePlatformMismatch, message));
     }
-    let diff_ids = parsed.rootfs().diff_ids().clone();
-    if diff_ids.len() != manifest.layers.len() {
-        let (layers, diffs) = (manifest.layers.len(), diff_ids.len());
+    let (layers, diffs) = (manifest.layers.len(), config.diff_ids.len());
+    if diffs != layers {
         return Err(invalid(&format_args!(
             "it tells of {diffs} layers, and the manifest of {layers}"
         )));
     }
-    if let Some(wrong) = diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
+    if let Some(wrong) = config.diff_ids.iter().find(|diff_id| !is_digest(diff_id)) {
         let shown: String = wrong.chars().take(80).collect();
         return Err(invalid(&format_args!("{shown:?} is no sha256 digest")));
     }
-    Ok(Configuration { parsed, diff_ids })
+    Ok(config)
 }
 
 /// Image under a root digest; `None`: manifest, configuration or an unpacked layer is absent.
@@ -93,26 +89,26 @@ pub(crate) async fn look(
     let Some(bytes) = content::read(client, digest, MANIFEST_BYTES_MAX).await? else {
         return Ok(None);
     };
-    let manifest = match manifest::parse(&bytes, "")?.0 {
-        Document::Manifest(manifest) => manifest,
-        Document::Index(index) => {
-            let chosen = index.choose(host)?;
-            let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await?
-            else {
-                return Ok(None);
-            };
-            match manifest::parse(&bytes, &chosen.media_type)?.0 {
-                Document::Manifest(manifest) => manifest,
-                Document::Index(_) => return Err(nested().into()),
-            }
-        }
+    let mut document = manifest::parse(&bytes, "")?.0;
+    let mut depth = 0;
+    let manifest = loop {
+        let index = match document {
+            Document::Manifest(manifest) => break manifest,
+            Document::Index(index) => index,
+        };
+        let chosen = index.choose_at(depth, host)?;
+        let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await? else {
+            return Ok(None);
+        };
+        document = manifest::parse(&bytes, &chosen.media_type)?.0;
+        depth += 1;
     };
     let Some(bytes) = content::read(client, &manifest.config.digest, CONFIG_BYTES_MAX).await?
     else {
         return Ok(None);
     };
-    let configuration = configuration(&bytes, &manifest, host)?;
-    let top = unpack::chain_ids(&configuration.diff_ids)
+    let config = configuration(&bytes, &manifest, host, depth > 0)?;
+    let top = unpack::chain_ids(&config.diff_ids)
         .pop()
         .unwrap_or_default();
     if !unpack::is_unpacked(client, &top).await? {
@@ -121,14 +117,6 @@ pub(crate) async fn look(
     Ok(Some(LocalImage {
         digest: digest.to_owned(),
         top_chain_id: top,
-        config: configuration.parsed,
+        config,
     }))
-}
-
-/// Error for an index in an index, which no builder makes.
-pub(crate) fn nested() -> Failure {
-    Failure::new(
-        Reason::ImageFormatUnsupported,
-        "the image's index leads to another index, which is not followed",
-    )
 }

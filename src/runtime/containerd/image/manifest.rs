@@ -16,6 +16,10 @@ const LAYERS_MAX: usize = 128;
 /// Variants and attestations in one index; the largest official images have some 30.
 const VARIANTS_MAX: usize = 512;
 
+/// Indexes on the way to a manifest, one in the other. Some tools put an index for each platform into
+/// the one for all; nobody needs a third.
+const INDEXES_MAX: usize = 4;
+
 const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -23,6 +27,8 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+";
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+/// Type that docker up to 1.10 gave to the configuration, as to any blob.
+const ANY_BYTES: &str = "application/octet-stream";
 
 /// Layers that containerd can unpack, whichever way they are compressed.
 const LAYERS: [&str; 10] = [
@@ -92,7 +98,7 @@ impl WireDescriptor {
                     digest: self.digest,
                     size: self.size,
                 },
-                self.platform,
+                self.platform.map(Platform::normal),
             ))
         } else {
             let shown: String = self.digest.chars().take(80).collect();
@@ -165,7 +171,7 @@ pub(crate) fn parse(bytes: &[u8], declared: &str) -> Result<(Document, String), 
                 OCI_MANIFEST
             };
             Ok((
-                Document::Manifest(manifest(config, layers)?),
+                Document::Manifest(manifest(config, layers, docker)?),
                 media_type.to_owned(),
             ))
         }
@@ -193,9 +199,18 @@ fn index(variants: Vec<WireDescriptor>) -> Result<Index, Failure> {
     })
 }
 
-fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manifest, Failure> {
+fn manifest(
+    config: WireDescriptor,
+    layers: Vec<WireDescriptor>,
+    docker: bool,
+) -> Result<Manifest, Failure> {
     let (config, _) = config.check()?;
-    if !matches!(config.media_type.as_str(), OCI_CONFIG | DOCKER_CONFIG) {
+    let of_an_image = match config.media_type.as_str() {
+        OCI_CONFIG | DOCKER_CONFIG => true,
+        ANY_BYTES => docker,
+        _ => false,
+    };
+    if !of_an_image {
         return Err(unsupported(format_args!(
             "it is not a container image but holds {:?}",
             config.media_type
@@ -223,15 +238,36 @@ fn manifest(config: WireDescriptor, layers: Vec<WireDescriptor>) -> Result<Manif
     }
 }
 
+/// Failure of an image whose indexes lead from one to the next.
+pub(crate) fn too_deep() -> Failure {
+    invalid(format_args!(
+        "more than {INDEXES_MAX} indexes lead from one to the next"
+    ))
+}
+
 impl Index {
-    /// Manifest of the variant for `host`.
+    /// Variant for `host`, as [`Self::choose`], of an index that so many others led to.
+    ///
+    /// # Errors
+    /// [`Reason::ImageInvalid`], when they are too many; else as [`Self::choose`].
+    pub(crate) fn choose_at(&self, depth: usize, host: &Platform) -> Result<&Descriptor, Failure> {
+        if depth >= INDEXES_MAX {
+            return Err(too_deep());
+        }
+        self.choose(host)
+    }
+
+    /// Manifest, or index of its own, of the variant for `host`.
     ///
     /// # Errors
     /// [`Reason::ImagePlatformMismatch`], with the platforms there are.
     pub(crate) fn choose(&self, host: &Platform) -> Result<&Descriptor, Failure> {
         let manifests = || {
             self.variants.iter().filter(|(blob, _)| {
-                matches!(blob.media_type.as_str(), OCI_MANIFEST | DOCKER_MANIFEST)
+                matches!(
+                    blob.media_type.as_str(),
+                    OCI_MANIFEST | DOCKER_MANIFEST | OCI_INDEX | DOCKER_INDEX
+                )
             })
         };
         let suiting = manifests()

@@ -17,6 +17,43 @@ pub(crate) struct Platform {
 }
 
 impl Platform {
+    /// Platform in the words of the Go project, whatever other ones it was named by.
+    pub(crate) fn of(os: &str, architecture: &str, variant: Option<&str>) -> Self {
+        Self {
+            os: os.to_owned(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(str::to_owned),
+        }
+        .normal()
+    }
+
+    /// Platform with other words for the same replaced, as containerd does (`platforms.Normalize`).
+    pub(crate) fn normal(self) -> Self {
+        let own = self
+            .variant
+            .map(|variant| variant.to_ascii_lowercase())
+            .filter(|variant| !variant.is_empty());
+        let (architecture, variant) = match self.architecture.to_ascii_lowercase().as_str() {
+            "i386" => ("386", None),
+            "x86_64" | "x86-64" | "amd64" => ("amd64", own.filter(|variant| variant != "v1")),
+            "aarch64" | "arm64" => ("arm64", own),
+            "armhf" => ("arm", Some("v7".to_owned())),
+            "armel" => ("arm", Some("v6".to_owned())),
+            other => {
+                return Self {
+                    os: self.os.to_ascii_lowercase(),
+                    architecture: other.to_owned(),
+                    variant: own.map(with_letter),
+                };
+            }
+        };
+        Self {
+            os: self.os.to_ascii_lowercase(),
+            architecture: architecture.to_owned(),
+            variant: variant.map(with_letter),
+        }
+    }
+
     /// Platform of this machine.
     pub(crate) fn host() -> Self {
         let (architecture, variant) = match std::env::consts::ARCH {
@@ -65,6 +102,15 @@ impl Platform {
         let (own, offered) = (level(self)?, level(offered)?);
         let downwards = offered <= own && (self.architecture == "arm" || offered == own);
         downwards.then_some(offered)
+    }
+}
+
+/// Variant as in `v7`, which some write as `7`.
+fn with_letter(variant: String) -> String {
+    if variant.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("v{variant}")
+    } else {
+        variant
     }
 }
 
@@ -143,6 +189,24 @@ mod tests {
             ("linux/amd64", &["linux/amd64/strange"], None),
         ] {
             assert_eq!(best(host, offered), chosen, "{host} of {offered:?}");
+        }
+    }
+
+    #[test]
+    fn other_words_for_a_platform_mean_the_same() {
+        for (written, meant) in [
+            ("linux/x86_64", "linux/amd64"),
+            ("Linux/X86-64/v1", "linux/amd64"),
+            ("linux/amd64/v3", "linux/amd64/v3"),
+            ("linux/aarch64", "linux/arm64"),
+            ("linux/arm64/8", "linux/arm64/v8"),
+            ("linux/armhf", "linux/arm/v7"),
+            ("linux/armel", "linux/arm/v6"),
+            ("linux/arm/7", "linux/arm/v7"),
+            ("linux/i386", "linux/386"),
+            ("linux/s390x", "linux/s390x"),
+        ] {
+            assert_eq!(platform(written).normal().to_string(), meant, "{written}");
         }
     }
 

@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 
 use super::durable::Durable;
 use super::fetch::{Fetch, FetchedDocument};
-use super::local::{self, Configuration, LocalImage};
-use super::manifest::{Document, Manifest};
+use super::local::{self, LocalImage};
+use super::manifest::{self, Document, Manifest};
 use super::names;
 use super::platform::Platform;
 use super::unpack::{self, UnpackError};
+use crate::oci::image::ImageConfig;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 
@@ -30,36 +31,39 @@ pub(crate) async fn run(
         name(fetch, &root).await?;
         return Ok(image);
     }
-    let child = match &root.document {
-        Document::Manifest(_) => None,
-        Document::Index(index) => {
-            let chosen = index.choose(host)?;
-            Some(fetch.document(&chosen.digest, &chosen.media_type).await?)
-        }
-    };
-    let Document::Manifest(manifest) = &child.as_ref().unwrap_or(&root).document else {
-        return Err(local::nested().into());
+    let way = way(fetch, &root, host).await?;
+    let last = way.last().unwrap_or(&root);
+    let Document::Manifest(manifest) = &last.document else {
+        return Err(manifest::too_deep().into());
     };
     let config_bytes = fetch.configuration(&manifest.config).await?;
-    let configuration = local::configuration(&config_bytes, manifest, host)?;
+    if config_bytes.len() as u64 != manifest.config.size {
+        let message = format!(
+            "the image's configuration has {} bytes, and its manifest says {}; push the image again",
+            config_bytes.len(),
+            manifest.config.size
+        );
+        return Err(RuntimeError::failed(Reason::ImageInvalid, message));
+    }
+    let config = local::configuration(&config_bytes, manifest, host, !way.is_empty())?;
 
     // Children before parents; the next try, perhaps without a network, then needs the layers only.
     fetch
         .store(&manifest.config, &config_bytes, &HashMap::new())
         .await?;
-    let fetched = child.as_ref().unwrap_or(&root);
     fetch
-        .store(&fetched.blob, &fetched.bytes, &manifest_labels(manifest))
+        .store(&last.blob, &last.bytes, &manifest_labels(manifest))
         .await?;
-    if let Some(child) = &child {
+    let parents = way.iter().rev().skip(1).chain([&root]);
+    for (parent, child) in parents.zip(way.iter().rev()) {
         let labels = HashMap::from([(
             "containerd.io/gc.ref.content.m.0".to_owned(),
             child.blob.digest.clone(),
         )]);
-        fetch.store(&root.blob, &root.bytes, &labels).await?;
+        fetch.store(&parent.blob, &parent.bytes, &labels).await?;
     }
 
-    let top = layers(fetch, durable, manifest, &configuration).await?;
+    let top = layers(fetch, durable, manifest, &config).await?;
     let labels = HashMap::from([(
         format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"),
         top.clone(),
@@ -71,8 +75,24 @@ pub(crate) async fn run(
     Ok(LocalImage {
         digest: root.blob.digest,
         top_chain_id: top,
-        config: configuration.parsed,
+        config,
     })
+}
+
+/// Documents from below `root`, which is no part of it, down to the manifest for `host`. Empty: the
+/// root is that manifest.
+async fn way(
+    fetch: &Fetch<'_>,
+    root: &FetchedDocument,
+    host: &Platform,
+) -> Result<Vec<FetchedDocument>, RuntimeError> {
+    let mut way: Vec<FetchedDocument> = Vec::new();
+    while let Document::Index(index) = &way.last().unwrap_or(root).document {
+        let chosen = index.choose_at(way.len(), host)?;
+        let next = fetch.document(&chosen.digest, &chosen.media_type).await?;
+        way.push(next);
+    }
+    Ok(way)
 }
 
 async fn name(fetch: &Fetch<'_>, root: &FetchedDocument) -> Result<(), RuntimeError> {
@@ -107,7 +127,7 @@ async fn layers(
     fetch: &Fetch<'_>,
     durable: &Durable,
     manifest: &Manifest,
-    configuration: &Configuration,
+    config: &ImageConfig,
 ) -> Result<String, RuntimeError> {
     let total = manifest
         .layers
@@ -128,14 +148,14 @@ async fn layers(
         Ok(())
     };
     let unpack = async {
-        let chain = unpack::chain_ids(&configuration.diff_ids);
+        let chain = unpack::chain_ids(&config.diff_ids);
         let mut parent = String::new();
         while let Some(n) = next.recv().await {
             let key = format!("chain {}", chain[n]);
             let note = || "waits for another pull, which unpacks the same layer".to_owned();
             let _alone = fetch.flights.turn(&key, fetch.progress, note).await;
             fetch.progress.add_sign();
-            let (blob, diff_id) = (&manifest.layers[n], &configuration.diff_ids[n]);
+            let (blob, diff_id) = (&manifest.layers[n], &config.diff_ids[n]);
             let unpacked = unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]);
             match fetch.progress.while_working(unpacked).await {
                 Ok(()) => {}

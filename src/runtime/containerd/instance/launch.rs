@@ -8,7 +8,9 @@ use state::observed::Task;
 use state::reason::Reason;
 use state::spec::Signal;
 
-use super::{Instances, user_lookup};
+use super::image_root::ImageRoot;
+use super::program::Program;
+use super::{CreatedRootfs, Instances};
 use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
@@ -40,19 +42,19 @@ impl Instances {
         Ok(LaunchStage::NoTask(container))
     }
 
-    /// Makes sure of the container and its snapshot, and answers the snapshot's mounts.
+    /// Makes sure of the container and its snapshot, and of the volumes in it.
     pub(crate) async fn create(
         &self,
         record: &Record,
         container: Option<api::Container>,
         sandbox: &Sandbox,
-    ) -> Result<Vec<Mount>, RuntimeError> {
-        let parent = match container {
-            Some(container) if labels::are_made_of(&container.labels, record) => container
-                .labels
-                .get(labels::PARENT)
-                .cloned()
-                .unwrap_or_default(),
+    ) -> Result<CreatedRootfs, RuntimeError> {
+        let (parent, spec) = match container {
+            Some(container) if labels::are_made_of(&container.labels, record) => {
+                let parent = container.labels.get(labels::PARENT).cloned();
+                let spec = container.spec.map(|spec| spec.value);
+                (parent.unwrap_or_default(), spec.unwrap_or_default())
+            }
             Some(_) => {
                 tracing::info!(instance = %record.instance(), "recreating container: image or spec changed");
                 self.discard(record.instance()).await?;
@@ -60,7 +62,38 @@ impl Instances {
             }
             None => self.create_container(record, sandbox).await?,
         };
-        self.snapshot(record, &parent).await
+        let mounts = self.snapshot(record, &parent).await?;
+        self.make_volumes(record.instance(), &mounts, oci::volumes::to_be_made(&spec))
+            .await?;
+        Ok(CreatedRootfs {
+            mounts,
+            program: Program::of(&spec),
+        })
+    }
+
+    /// Makes the directories of volumes that the image has not. Nothing else has the snapshot
+    /// mounted: there is no task.
+    async fn make_volumes(
+        &self,
+        instance: InstanceName,
+        mounts: &[Mount],
+        paths: Vec<String>,
+    ) -> Result<(), RuntimeError> {
+        if paths.is_empty() {
+            return Ok(());
+        }
+        let (mounts, run_dir) = (mounts.to_vec(), self.config.run_dir.clone());
+        let made = tokio::task::spawn_blocking(move || {
+            let root = ImageRoot::open_writable(&mounts, &run_dir, &instance.to_string())?;
+            paths.iter().try_for_each(|path| root.make_directory(path))
+        });
+        let made = made
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        made.map_err(|error| {
+            let message = format!("the image's volumes cannot be made: {error}");
+            RuntimeError::failed(Reason::MountFailed, message)
+        })
     }
 
     /// Managed container of an instance; `None`: there is none.
@@ -91,42 +124,41 @@ impl Instances {
         found.map_err(|error| error.into_error(Reason::CreateFailed, "look for a container"))
     }
 
-    /// Creates the container, and answers the snapshot that its own is to be made from.
+    /// Creates the container, and answers the snapshot that its own is to be made from, and its OCI
+    /// spec.
     async fn create_container(
         &self,
         record: &Record,
         sandbox: &Sandbox,
-    ) -> Result<String, RuntimeError> {
+    ) -> Result<(String, Vec<u8>), RuntimeError> {
         let instance = record.instance();
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
         let wanted = oci::wanted_user(&image.config, record);
-        let user = user_lookup::lookup(
-            &self.client,
-            &wanted,
-            &image.top_chain_id,
-            &self.config.run_dir,
-        )
-        .await?;
+        let (volumes, parent) = (&image.config.volumes, &image.top_chain_id);
+        let facts = self
+            .lookup
+            .lookup(&self.client, &wanted, volumes, parent, &self.config.run_dir)
+            .await?;
         let place = Placement {
             netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
             mounts: &sandbox.mounts,
         };
-        let spec = oci::spec(&image.config, record, &user, &self.host, place)?;
-        let labels =
-            labels::for_record(record, oci::stop_signal(&image.config), &image.top_chain_id);
+        let spec = oci::spec(&image.config, record, &facts, &self.host, place)?;
+        let stop_signal = oci::stop_signal(&image.config, record)?;
+        let labels = labels::for_record(record, stop_signal, &image.top_chain_id);
         let runtime = self.config.oci_runtime.to_wire();
         let container = api::Container {
             image: record.spec.image.to_string(),
             snapshotter: SNAPSHOTTER.to_owned(),
             snapshot_key: instance.to_string(),
-            ..containers::bare(instance, labels, runtime, spec)
+            ..containers::bare(instance, labels, runtime, spec.clone())
         };
         containers::create(&self.client, container)
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "create a container"))?;
-        Ok(image.top_chain_id.clone())
+        Ok((image.top_chain_id.clone(), spec))
     }
 
     /// Mounts of the instance's snapshot, which is made if it is absent. Only after the container:
@@ -153,18 +185,22 @@ impl Instances {
     pub(crate) async fn create_task(
         &self,
         record: &Record,
-        rootfs: Vec<Mount>,
+        rootfs: CreatedRootfs,
         output: String,
     ) -> Result<(), RuntimeError> {
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
-            rootfs,
+            rootfs: rootfs.mounts,
             stdout: output.clone(),
             stderr: output,
             ..api::CreateTaskRequest::default()
         };
         match self.tasks.create(request).await {
-            Ok(()) | Err(CallError::AlreadyExists) => Ok(()),
+            Ok(pid) => {
+                self.check_program(record.instance(), rootfs.program, pid)
+                    .await
+            }
+            Err(CallError::AlreadyExists) => Ok(()),
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::ShimUnresponsive(message)) => {
                 // containerd has no task yet, and the shim would hold up the next try as well.
@@ -179,6 +215,22 @@ impl Instances {
                 Err(refusals::refusal(&message).into())
             }
         }
+    }
+
+    /// Takes a created task back whose program the kernel will refuse.
+    async fn check_program(
+        &self,
+        instance: InstanceName,
+        program: Program,
+        pid: u32,
+    ) -> Result<(), RuntimeError> {
+        let look = tokio::task::spawn_blocking(move || program.refusal(pid));
+        let Some(refusal) = look.await.ok().flatten() else {
+            return Ok(());
+        };
+        self.kill(instance, Signal::KILL, true).await?;
+        self.delete_task(instance).await?;
+        Err(refusal.into())
     }
 
     /// Starts the created task.

@@ -85,7 +85,7 @@ impl Instances {
             ..api::CreateTaskRequest::default()
         };
         match self.tasks.create(request).await {
-            Ok(()) => self.stop(instance, &StopOrder::AT_ONCE).await.map(drop),
+            Ok(_) => self.stop(instance, &StopOrder::AT_ONCE).await.map(drop),
             Err(CallError::AlreadyExists | CallError::NotFound(_) | CallError::Refused(_)) => {
                 Ok(())
             }

@@ -311,6 +311,18 @@ impl BlobWriter {
         }
     }
 
+    /// Ends the writing, and returns when containerd has let go of the blob: before that, it can
+    /// neither be deleted nor written anew.
+    pub(crate) async fn close(self) {
+        let Self {
+            requests,
+            mut replies,
+            ..
+        } = self;
+        drop(requests);
+        while let Ok(Ok(Some(_))) = timely(replies.message()).await {}
+    }
+
     fn request(&self, action: api::WriteAction, data: Bytes) -> api::WriteContentRequest {
         api::WriteContentRequest {
             action: action.into(),

@@ -84,7 +84,8 @@ impl TaskCalls {
 
     /// Creates a task. Given up half-way, it would leave a shim that containerd does not know: so
     /// it runs as a task of its own, which goes on where this call does not wait any longer.
-    pub(crate) async fn create(&self, request: api::CreateTaskRequest) -> Result<(), CallError> {
+    /// Answers the id of its first process.
+    pub(crate) async fn create(&self, request: api::CreateTaskRequest) -> Result<u32, CallError> {
         let mut tasks = self.client.tasks();
         let creation = async {
             let creation = async move { tasks.create(request).await };
@@ -94,7 +95,7 @@ impl TaskCalls {
                 .unwrap_or_else(|panic| Err(tonic::Status::unavailable(panic.to_string())))
         };
         let call = self.by_shim("create the task", CREATE_TIMEOUT, creation);
-        self.in_slot(call).await.map(drop)
+        self.in_slot(call).await.map(|reply| reply.pid)
     }
 
     /// Awaits a call that starts or ends a shim, in a slot for as long as it may keep a processor

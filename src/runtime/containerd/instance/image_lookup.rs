@@ -1,0 +1,169 @@
+//! Lookup of a container's user, and of its volumes, in the files of its image, which are read once
+//! for each image.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use containerd_client::types::Mount;
+use state::failure::Failure;
+use state::reason::Reason;
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::image_root::{ImageRoot, ReadError};
+use crate::lock::lock;
+use crate::oci::ImageFacts;
+use crate::oci::user::{Accounts, is_numbers, resolve};
+use crate::oci::volumes::{self, ImageVolume};
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
+use crate::runtime::containerd::rpc::lease::Lease;
+use crate::runtime::containerd::rpc::snapshots;
+
+/// Bytes of the largest `/etc/passwd`, of some 50,000 users: a hostile one must not fill the memory.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Images whose accounts are remembered: more than a node runs.
+const IMAGES_MAX: usize = 128;
+
+/// Bytes of accounts that are remembered; of an image with more they are read each time.
+const REMEMBERED_BYTES_MAX: usize = 64 << 10;
+
+/// Files of an image, as far as they are looked at.
+#[derive(Debug, Default)]
+struct ReadImage {
+    accounts: Accounts,
+    volumes: Vec<ImageVolume>,
+}
+
+type Remembered = Arc<OnceCell<Arc<ReadImage>>>;
+
+/// Files of images, by the topmost snapshot, whose name is a hash over all that is in it, and by
+/// the volumes that were looked for.
+#[derive(Debug, Default)]
+pub(super) struct ImageLookup(Mutex<HashMap<String, Remembered>>);
+
+impl ImageLookup {
+    /// Identity that `wanted` stands for, and state of the volumes, in the image whose topmost
+    /// snapshot is `parent`.
+    ///
+    /// # Errors
+    /// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`Reason::CreateFailed`] when the
+    /// files are there and cannot be read: without them it would be a guess who the user is.
+    /// [`RuntimeError::ImageLost`] when the snapshot is not there.
+    pub(super) async fn lookup(
+        &self,
+        client: &ContainerdClient,
+        wanted: &str,
+        volumes: &[String],
+        parent: &str,
+        run_dir: &Path,
+    ) -> Result<ImageFacts, RuntimeError> {
+        let volumes: Vec<_> = volumes
+            .iter()
+            .filter_map(|name| volumes::path(name))
+            .collect();
+        let key = format!("{parent} {}", volumes.join("\0"));
+        let remembered = self.remembered(&key);
+        let read = remembered.get_or_try_init(|| read(client, &volumes, parent, run_dir));
+        let image = match read.await {
+            Ok(image) => Arc::clone(image),
+            // Two numbers are who they are; only the home directory is not known.
+            Err(RuntimeError::Failed(failure)) if is_numbers(wanted) => {
+                tracing::warn!(snapshot = parent, error = %failure, "users of an image not read; HOME is not set");
+                Arc::default()
+            }
+            Err(error) => return Err(error),
+        };
+        if image.accounts.bytes() > REMEMBERED_BYTES_MAX {
+            lock(&self.0).remove(&key);
+        }
+        Ok(ImageFacts {
+            user: resolve(wanted, &image.accounts)?,
+            volumes: image.volumes.clone(),
+        })
+    }
+
+    fn remembered(&self, key: &str) -> Remembered {
+        let mut images = lock(&self.0);
+        if images.len() >= IMAGES_MAX && !images.contains_key(key) {
+            images.clear();
+        }
+        Arc::clone(images.entry(key.to_owned()).or_default())
+    }
+}
+
+/// Accounts and volumes of the image whose topmost snapshot is `parent`.
+async fn read(
+    client: &ContainerdClient,
+    volumes: &[String],
+    parent: &str,
+    run_dir: &Path,
+) -> Result<Arc<ReadImage>, RuntimeError> {
+    // Without a lease, containerd's garbage collector may take the view while it is looked at.
+    let name = Uuid::new_v4().simple().to_string();
+    let key = format!("chas-view-{name}");
+    let lease = Lease::open(client, &key, SystemTime::now()).await?;
+    let image = match snapshots::view(&lease.client, &key, parent).await {
+        Ok(mounts) => {
+            let (volumes, run_dir) = (volumes.to_vec(), run_dir.to_owned());
+            let read = move || files(&mounts, &volumes, &run_dir, &name);
+            let read = tokio::task::spawn_blocking(read).await;
+            let read = read.unwrap_or_else(|error| Err(unreadable(&io::Error::other(error))));
+            read.map_err(RuntimeError::from)
+        }
+        Err(CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
+        Err(error) => Err(error.into_error(Reason::CreateFailed, "view a snapshot")),
+    };
+    snapshots::discard(client, &key).await;
+    lease.close().await?;
+    image.map(Arc::new)
+}
+
+/// `/etc/passwd` and `/etc/group` of a snapshot, empty where they are absent, and the volumes that
+/// are directories, or can be.
+fn files(
+    mounts: &[Mount],
+    volumes: &[String],
+    run_dir: &Path,
+    name: &str,
+) -> Result<ReadImage, Failure> {
+    let root = ImageRoot::open(mounts, run_dir, name).map_err(|error| unreadable(&error))?;
+    let file = |path: &str| match root.read(path, FILE_BYTES_MAX) {
+        Ok(bytes) => {
+            let bytes = bytes.unwrap_or_default();
+            Ok(String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+        Err(ReadError::Host(error)) => Err(unreadable(&error)),
+        Err(ReadError::Image(fault)) => Err(Failure::new(
+            Reason::UserNotFound,
+            format!(
+                "the image's /{path} {fault}, so nobody can be looked up; correct the image, or give user and group as numbers, as in \"1000:1000\""
+            ),
+        )),
+    };
+    let accounts = Accounts {
+        passwd: file("etc/passwd")?,
+        group: file("etc/group")?,
+    };
+    let volumes = volumes.iter().filter_map(|path| {
+        let found = root.directory(path).ok()?;
+        let path = path.clone();
+        Some(ImageVolume { path, found })
+    });
+    Ok(ReadImage {
+        accounts,
+        volumes: volumes.collect(),
+    })
+}
+
+fn unreadable(error: &io::Error) -> Failure {
+    Failure::new(
+        Reason::CreateFailed,
+        format!("the image's users cannot be read: {error}; check containerd's directory and disk"),
+    )
+}

@@ -1,0 +1,341 @@
+//! Program of a container, looked at before it is started: what the kernel would refuse to execute
+//! ends with exit code 1 and no more than a line in the container's log.
+//!
+//! The container's first process waits for its start in the container's own file system, so that
+//! this look sees what the kernel will see. Whatever it cannot tell for certain, it lets pass.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use serde_json::Value;
+use state::failure::Failure;
+use state::reason::Reason;
+
+/// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
+const HEAD_BYTES: u64 = 4096;
+/// Bytes of a script's first line that the kernel reads (`BINPRM_BUF_SIZE`).
+const SHEBANG_BYTES: usize = 256;
+
+/// Program as the OCI spec of a container names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Program {
+    name: String,
+    search: String,
+    directory: String,
+}
+
+impl Program {
+    /// Program of an OCI spec.
+    pub(super) fn of(oci_spec: &[u8]) -> Self {
+        let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
+        let process = &spec["process"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let mut variables = process["env"].as_array().into_iter().flatten();
+        let search = variables.find_map(|entry| entry.as_str()?.strip_prefix("PATH="));
+        Self {
+            name: text(&process["args"][0]),
+            search: search.unwrap_or_default().to_owned(),
+            directory: text(&process["cwd"]),
+        }
+    }
+
+    /// Refusal that the kernel will answer to the first process `pid`; `None`: it will execute the
+    /// program, or nobody knows.
+    pub(super) fn refusal(&self, pid: u32) -> Option<Failure> {
+        let root = directory(Path::new(&format!("/proc/{pid}/root"))).ok()?;
+        self.refusal_in(&root, other_formats())
+    }
+
+    /// `lenient`: the host executes other formats, too.
+    fn refusal_in(&self, root: &OwnedFd, lenient: bool) -> Option<Failure> {
+        let (path, file) = self.candidates().into_iter().find_map(|path| {
+            let file = open(root, &path).ok()?;
+            let metadata = file.metadata().ok()?;
+            let is_executable = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o111 != 0;
+            (metadata.is_file() && is_executable).then_some((path, file))
+        })?;
+        let mut head = Vec::new();
+        file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
+        let is_absent = |path: &str| matches!(open(root, path), Err(Errno::NOENT | Errno::NOTDIR));
+        let (reason, fault) = if let Some(line) = head.strip_prefix(b"#!") {
+            (Reason::CommandNotExecutable, shebang(line, is_absent)?)
+        } else if head.starts_with(b"\x7fELF") {
+            match foreign(&head) {
+                Some(_) if lenient => return None,
+                Some(machine) => (
+                    Reason::ImagePlatformMismatch,
+                    format!(
+                        "is a program for {machine}, and this machine is {}; build it for this one",
+                        std::env::consts::ARCH
+                    ),
+                ),
+                None => (Reason::CommandNotExecutable, loader(&head, is_absent)?),
+            }
+        } else if lenient {
+            return None;
+        } else if head.is_empty() {
+            (
+                Reason::CommandNotExecutable,
+                "is an empty file; build the image again".to_owned(),
+            )
+        } else {
+            (
+                Reason::CommandNotExecutable,
+                "is neither a program nor a script with a first line such as \"#!/bin/sh\"; add that line, or name the \
+                 interpreter in \"command\""
+                    .to_owned(),
+            )
+        };
+        Some(Failure::new(reason, format!("exec {path}: it {fault}")))
+    }
+
+    fn candidates(&self) -> Vec<String> {
+        let below = |directory: &str| match directory {
+            absolute if absolute.starts_with('/') => format!("{absolute}/{}", self.name),
+            relative => format!("{}/{relative}/{}", self.directory, self.name),
+        };
+        match self.name.as_str() {
+            "" => Vec::new(),
+            absolute if absolute.starts_with('/') => vec![absolute.to_owned()],
+            name if name.contains('/') => vec![below("")],
+            _ => self.search.split(':').map(below).collect(),
+        }
+    }
+}
+
+fn directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+fn open(root: &OwnedFd, path: &str) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
+}
+
+/// Whether the host's binfmt_misc executes further formats, such as programs of other machines.
+fn other_formats() -> bool {
+    let Ok(formats) = std::fs::read_dir("/proc/sys/fs/binfmt_misc") else {
+        return false;
+    };
+    formats.flatten().any(|format| {
+        let name = format.file_name();
+        let is_format = name != "register" && name != "status";
+        is_format
+            && std::fs::read_to_string(format.path()).is_ok_and(|text| text.starts_with("enabled"))
+    })
+}
+
+/// Fault of a script, of whose first line this is the part after `#!`.
+fn shebang(line: &[u8], is_absent: impl Fn(&str) -> bool) -> Option<String> {
+    let line = &line[..line.len().min(SHEBANG_BYTES - 2)];
+    let end = line.iter().position(|byte| *byte == b'\n')?;
+    let line = std::str::from_utf8(&line[..end]).ok()?;
+    let words = line.trim_matches([' ', '\t']);
+    let interpreter = words.split([' ', '\t']).next().unwrap_or_default();
+    if interpreter.is_empty() {
+        return Some("is a script whose first line names no interpreter".to_owned());
+    }
+    if !interpreter.starts_with('/') || !is_absent(interpreter) {
+        return None;
+    }
+    if interpreter.ends_with('\r') {
+        return Some(format!(
+            "is a script with the line ends of Windows (CRLF), so that {interpreter:?} is asked for as its interpreter; save \
+             it with plain line feeds"
+        ));
+    }
+    Some(format!(
+        "is a script for {interpreter}, which the image does not have; install it, or name another"
+    ))
+}
+
+/// Number at `at` of a program's headers, least significant byte first.
+fn number(head: &[u8], at: usize, bytes: usize) -> Option<usize> {
+    let bytes = head.get(at..at.checked_add(bytes)?)?;
+    let number = bytes
+        .iter()
+        .rev()
+        .fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+    usize::try_from(number).ok()
+}
+
+/// Machine that an ELF program is for, if it is none whose programs run here (elf(5), `e_machine`).
+fn foreign(head: &[u8]) -> Option<String> {
+    let is_little = *head.get(5)? == 1;
+    let machine = match (is_little, head.get(18)?, head.get(19)?) {
+        (true, low, high) => u16::from_le_bytes([*low, *high]),
+        (false, high, low) => u16::from_be_bytes([*high, *low]),
+    };
+    let own: &[u16] = match std::env::consts::ARCH {
+        "x86_64" => &[62, 3],
+        "aarch64" => &[183, 40],
+        _ => return None,
+    };
+    if is_little && own.contains(&machine) {
+        return None;
+    }
+    let known = [
+        (3, "386"),
+        (8, "mips"),
+        (21, "ppc64"),
+        (22, "s390x"),
+        (40, "arm"),
+        (62, "amd64"),
+        (183, "arm64"),
+        (243, "riscv64"),
+        (258, "loong64"),
+    ];
+    let name = known.iter().find(|(number, _)| *number == machine);
+    Some(name.map_or_else(
+        || format!("machine {machine}"),
+        |(_, name)| (*name).to_owned(),
+    ))
+}
+
+/// Fault of a program of this machine: the loader that it names is absent.
+fn loader(head: &[u8], is_absent: impl Fn(&str) -> bool) -> Option<String> {
+    const PT_INTERP: usize = 3;
+    let is_64 = *head.get(4)? == 2;
+    // e_phoff, e_phentsize, e_phnum; p_offset and p_filesz in each.
+    let (table, size, count) = if is_64 { (32, 54, 56) } else { (28, 42, 44) };
+    let width = if is_64 { 8 } else { 4 };
+    let (offset_at, length_at) = if is_64 { (8, 32) } else { (4, 16) };
+    let (table, size) = (number(head, table, width)?, number(head, size, 2)?);
+    let entry = (0..number(head, count, 2)?.min(64))
+        .map(|n| table.saturating_add(n * size))
+        .find(|entry| number(head, *entry, 4) == Some(PT_INTERP))?;
+    let start = number(head, entry + offset_at, width)?;
+    let length = number(head, entry + length_at, width)?;
+    let path = head.get(start..start.checked_add(length)?)?;
+    let path = std::str::from_utf8(path).ok()?.trim_end_matches('\0');
+    (path.starts_with('/') && is_absent(path)).then(|| {
+        format!(
+            "needs the loader {path}, which the image does not have; build it for the image's C library, or statically"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn refusal(files: &[(&str, &[u8])], args0: &str, lenient: bool) -> Option<Failure> {
+        let root = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, content).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let program = Program {
+            name: args0.to_owned(),
+            search: "/none:/bin".to_owned(),
+            directory: "/srv".to_owned(),
+        };
+        program.refusal_in(&directory(root.path()).unwrap(), lenient)
+    }
+
+    #[track_caller]
+    fn check(content: &[u8], reason: Reason, part: &str) {
+        let failure = refusal(&[("bin/run", content)], "run", false).unwrap();
+        assert_eq!(failure.reason, reason, "{failure}");
+        assert!(
+            failure.message.starts_with("exec /bin/run: it "),
+            "{failure}"
+        );
+        assert!(failure.message.contains(part), "{part}: {failure}");
+    }
+
+    fn elf(machine: u8, interpreter: &str) -> Vec<u8> {
+        let mut head = vec![0; 120];
+        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        head[18] = machine;
+        head[32] = 64;
+        head[54] = 56;
+        head[56] = 1;
+        head[64] = 3;
+        head[72] = 120;
+        head[96] = u8::try_from(interpreter.len() + 1).unwrap();
+        head.extend(interpreter.as_bytes());
+        head.push(0);
+        head
+    }
+
+    fn own_machine() -> (u8, u8) {
+        if cfg!(target_arch = "aarch64") {
+            (183, 62)
+        } else {
+            (62, 183)
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_told_with_its_cause() {
+        let refused = Reason::CommandNotExecutable;
+        check(b"echo hi\n", refused, "neither a program nor a script");
+        check(b"", refused, "empty file");
+        check(b"#!/bin/sh\r\nsleep 9\r\n", refused, "CRLF");
+        check(b"#! /usr/bin/python3 -u\n", refused, "/usr/bin/python3");
+        check(b"#!\n", refused, "no interpreter");
+        let (own, other) = own_machine();
+        check(
+            &elf(own, "/lib64/ld.so"),
+            refused,
+            "the loader /lib64/ld.so",
+        );
+        check(
+            &elf(other, "/lib/ld.so"),
+            Reason::ImagePlatformMismatch,
+            "a program for a",
+        );
+    }
+
+    #[test]
+    fn what_runs_or_cannot_be_told_passes() {
+        let (own, other) = own_machine();
+        let shell: (&str, &[u8]) = ("bin/sh", b"x");
+        let pass = |content: &[u8], lenient| {
+            let files = [shell, ("bin/run", content), ("lib64/ld.so", b"x")];
+            let found = refusal(&files, "run", lenient);
+            assert_eq!(found, None, "{}", String::from_utf8_lossy(content));
+        };
+        pass(b"#!/bin/sh\n", false);
+        pass(b"#! \t/bin/sh -e\n", false);
+        pass(b"#!relative\n", false);
+        pass(&[b"#!/none".as_slice(), &[b'x'; 300]].concat(), false);
+        pass(&elf(own, "/lib64/ld.so"), false);
+        pass(b"\x7fELF", false);
+        pass(&elf(other, "/lib/ld.so"), true);
+        pass(b"other format", true);
+        assert_eq!(refusal(&[shell], "run", false), None, "runc names it");
+        assert_eq!(refusal(&[shell], "", false), None);
+    }
+
+    #[test]
+    fn the_program_is_looked_for_where_the_kernel_will() {
+        for (at, name) in [
+            ("srv/run", "./run"),
+            ("srv/sub/run", "sub/run"),
+            ("run", "/run"),
+            ("bin/run", "run"),
+        ] {
+            assert!(refusal(&[(at, b"")], name, false).is_some(), "{name}");
+        }
+        let spec = br#"{"process": {"args": ["a"], "env": ["X=1", "PATH=/p"], "cwd": "/d"}}"#;
+        let expected = Program {
+            name: "a".to_owned(),
+            search: "/p".to_owned(),
+            directory: "/d".to_owned(),
+        };
+        assert_eq!(Program::of(spec), expected);
+        assert_eq!(Program::of(b"no json"), Program::default());
+    }
+}
