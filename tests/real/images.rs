@@ -1,5 +1,7 @@
 //! Images as people have them: who a container runs as, what it runs, and how it is stopped, however the image says it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use state::reason::Reason;
 
@@ -8,6 +10,9 @@ use crate::harness::registry::Registry;
 use crate::reasons::shows;
 use crate::stand::{SOON, Stand};
 
+/// Longer than the most layers take to be unpacked and synced on a busy machine.
+const PULLED: Duration = Duration::from_secs(240);
+
 /// What `id` prints as the first line of a container's log.
 async fn identity(stand: &Stand, name: &str, image: &str, user: Option<&str>) -> String {
     let script = "id; echo HOME=$HOME; echo the-end; sleep 1000 & wait";
@@ -15,7 +20,8 @@ async fn identity(stand: &Stand, name: &str, image: &str, user: Option<&str>) ->
     if let Some(user) = user {
         body["user"] = json!(user);
     }
-    stand.agent.deploy_and_wait(&body).await;
+    stand.agent.deploy(&body).await;
+    stand.agent.wait_status(name, "running", PULLED).await;
     stand.printed(name, "the-end").await
 }
 
