@@ -18,7 +18,7 @@ use crate::assign::HostNetwork;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Finished, Record};
 use crate::history::{History, StoredHistory};
-use crate::id::{ContainerId, InstanceName};
+use crate::id::ContainerId;
 use files::StoreFiles;
 
 mod adopt;
@@ -28,6 +28,7 @@ mod copy;
 mod disk;
 mod error;
 mod files;
+mod proven;
 mod push;
 mod quarantine;
 mod recover;
@@ -185,25 +186,6 @@ impl Store {
         finished: Finished,
     ) -> Result<(), StoreError> {
         self.note(id, generation, |record| record.finished = Some(finished))
-    }
-
-    /// Notes that these generations ran long enough to be worth going back to, in one transaction.
-    ///
-    /// # Errors
-    /// As [`Store::change`].
-    pub fn note_proven(&self, proven: &[InstanceName]) -> Result<(), StoreError> {
-        self.transact(|desired| {
-            let records = proven.iter().filter_map(|name| {
-                let record = desired.get(name.id)?;
-                let is_news = record.generation == name.generation && !record.is_proven;
-                is_news.then(|| Record {
-                    is_proven: true,
-                    ..Record::clone(record)
-                })
-            });
-            let changes = records.map(|record| DesiredChange::Put(Box::new(record)));
-            Ok((changes.collect(), ()))
-        })
     }
 
     /// Notes a fact about this generation in its record.

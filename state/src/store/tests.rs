@@ -11,6 +11,7 @@ use super::*;
 use crate::assign::tests::Host;
 use crate::desired::Owner;
 use crate::guard;
+use crate::id::InstanceName;
 use crate::reason::Reason;
 
 fn limits() -> Limits {

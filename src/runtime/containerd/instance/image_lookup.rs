@@ -13,7 +13,7 @@ use state::reason::Reason;
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::image_root::{ImageRoot, ReadError};
+use super::image_root::{ImageReadError, ImageRoot};
 use crate::lock::lock;
 use crate::oci::ImageFacts;
 use crate::oci::user::{Accounts, is_numbers, resolve};
@@ -138,8 +138,8 @@ fn files(
             Ok(String::from_utf8(bytes)
                 .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
         }
-        Err(ReadError::Host(error)) => Err(unreadable(&error)),
-        Err(ReadError::Image(fault)) => Err(Failure::new(
+        Err(ImageReadError::Host(error)) => Err(unreadable(&error)),
+        Err(ImageReadError::Image(fault)) => Err(Failure::new(
             Reason::UserNotFound,
             format!(
                 "the image's /{path} {fault}, so nobody can be looked up; correct the image, or give user and group as numbers, as in \"1000:1000\""

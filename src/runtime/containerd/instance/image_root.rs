@@ -23,7 +23,7 @@ pub(super) struct ImageRoot(OwnedFd);
 
 /// Failure to read a file of an image, cut by who can mend it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ReadError {
+pub(super) enum ImageReadError {
     /// The host failed; the image may be sound.
     #[error(transparent)]
     Host(#[from] io::Error),
@@ -111,7 +111,11 @@ impl ImageRoot {
     ///
     /// The image's author may have made it a link to anywhere: it is followed as the container
     /// would, never out of the image.
-    pub(super) fn read(&self, path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    pub(super) fn read(
+        &self,
+        path: &str,
+        bytes_max: u64,
+    ) -> Result<Option<Vec<u8>>, ImageReadError> {
         let opened = rustix::fs::openat2(
             &self.0,
             path,
@@ -122,21 +126,23 @@ impl ImageRoot {
         let file = match opened {
             Ok(file) => File::from(file),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
-            Err(Errno::LOOP) => return Err(ReadError::Image("is a link to itself".to_owned())),
+            Err(Errno::LOOP) => {
+                return Err(ImageReadError::Image("is a link to itself".to_owned()));
+            }
             // A socket, or a device that no driver serves.
             Err(Errno::NXIO | Errno::NODEV) => {
-                return Err(ReadError::Image("is no file".to_owned()));
+                return Err(ImageReadError::Image("is no file".to_owned()));
             }
             Err(error) => return Err(io::Error::from(error).into()),
         };
         let metadata = file.metadata()?;
         if !metadata.is_file() {
-            return Err(ReadError::Image("is no file".to_owned()));
+            return Err(ImageReadError::Image("is no file".to_owned()));
         }
         let mut bytes = Vec::new();
         file.take(bytes_max + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
-            return Err(ReadError::Image(format!(
+            return Err(ImageReadError::Image(format!(
                 "has {} bytes, more than {bytes_max}",
                 metadata.len()
             )));
@@ -236,7 +242,7 @@ mod tests {
         }]
     }
 
-    fn of(mounts: &[Mount], path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ReadError> {
+    fn of(mounts: &[Mount], path: &str, bytes_max: u64) -> Result<Option<Vec<u8>>, ImageReadError> {
         let root = ImageRoot::open(mounts, Path::new("/nowhere"), "test").unwrap();
         root.read(path, bytes_max)
     }
@@ -264,7 +270,7 @@ mod tests {
         }
         for odd in ["etc/directory", "etc/loop"] {
             let error = read(odd).unwrap_err();
-            assert!(matches!(error, ReadError::Image(_)), "{odd}: {error}");
+            assert!(matches!(error, ImageReadError::Image(_)), "{odd}: {error}");
         }
         let cut = of(&mounts, "outside", 4).unwrap_err().to_string();
         assert_eq!(cut, "has 5 bytes, more than 4");

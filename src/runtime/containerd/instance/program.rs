@@ -64,7 +64,7 @@ impl Program {
         let (reason, fault) = if let Some(line) = head.strip_prefix(b"#!") {
             (Reason::CommandNotExecutable, shebang(line, is_absent)?)
         } else if head.starts_with(b"\x7fELF") {
-            match foreign(&head) {
+            match other_machine(&head) {
                 Some(_) if lenient => return None,
                 Some(machine) => (
                     Reason::ImagePlatformMismatch,
@@ -166,7 +166,7 @@ fn number(head: &[u8], at: usize, bytes: usize) -> Option<usize> {
 }
 
 /// Machine that an ELF program is for, if it is none whose programs run here (elf(5), `e_machine`).
-fn foreign(head: &[u8]) -> Option<String> {
+fn other_machine(head: &[u8]) -> Option<String> {
     let is_little = *head.get(5)? == 1;
     let machine = match (is_little, head.get(18)?, head.get(19)?) {
         (true, low, high) => u16::from_le_bytes([*low, *high]),
