@@ -22,8 +22,8 @@ use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFinding};
-use crate::node::AgentNode;
 use crate::node::link::{AgentLink, LinkConfig};
+use crate::node::{self, AgentNode};
 use crate::reconcile::{Clock, Handle, Reconciler};
 use crate::registry::{self, ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
@@ -141,21 +141,26 @@ impl Rooms {
         let reconciling = begin(
             self.reconciler,
             self.network,
-            self.journal,
+            self.journal.clone(),
             stop.clone(),
             tracker.clone(),
         );
         tracker.spawn(reconciling);
         tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
-        tracker.spawn(self.writer.clone().keep_asking(stop.clone()));
+        tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
         if let Some((node, link)) = self.link {
             let stop = stop.clone();
             tracker.spawn(async move {
-                node.prepare().await;
-                stop.run_until_cancelled(node.first_look()).await;
-                link.run(stop).await;
+                if stop.run_until_cancelled(node.prepare()).await.is_some() {
+                    stop.run_until_cancelled(node.first_look()).await;
+                    link.run(stop).await;
+                }
             });
         }
+        tracker.spawn(node::disk_alarms::follow(
+            self.monitor.watch(),
+            self.journal,
+        ));
         let (monitor, interval) = (self.monitor, config.monitoring.health_interval);
         let sampling = stop.clone();
         tracker.spawn(async move { monitor.run(interval, sampling).await });
@@ -316,6 +321,7 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
         containers_max: usize::try_from(config.containers.max)?,
         new_privileges: config.containers.allow_new_privileges,
         random: state::store::random,
+        disk: state::store::sound_disk,
     };
     let directory = config.state.dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;

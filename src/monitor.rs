@@ -37,6 +37,10 @@ pub(crate) struct NodeFacts {
     pub disk_total_bytes: u64,
     /// Free space for the agent there (statvfs(3), `f_bavail`). 0 if it cannot be asked.
     pub disk_available_bytes: u64,
+    /// Files that the file system has room for. 0: it does not count them, or cannot be asked.
+    pub disk_inodes_total: u64,
+    /// Files that can still be created there (statvfs(3), `f_favail`).
+    pub disk_inodes_available: u64,
     /// Load average over 1, 5 and 15 minutes.
     pub load_average: [f64; 3],
     /// Time since boot, suspension included.
@@ -103,6 +107,12 @@ impl Monitor {
         let mut facts = self.facts.borrow().clone();
         facts.uptime_seconds = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).unwrap_or(0);
         facts
+    }
+
+    /// The facts, of which every sample is heard.
+    #[must_use]
+    pub(crate) fn watch(&self) -> watch::Receiver<NodeFacts> {
+        self.facts.subscribe()
     }
 
     /// Samples every `interval` until cancelled. Running it twice at once is a fault; the second

@@ -15,6 +15,7 @@ use crate::reconcile::{Board, Handle};
 use crate::writer::Writer;
 
 mod commands;
+pub(crate) mod disk_alarms;
 mod health;
 pub(crate) mod link;
 mod plan;

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff;
 use crate::journal::Journal;
-use crate::runtime::{Runtime, RuntimeEvent, WantedRecords};
+use crate::runtime::{Runtime, RuntimeEvent, RuntimeListing, WantedRecords};
 use crate::writer::Writer;
 use liveness::Liveness;
 use queue::Queue;
@@ -45,6 +45,8 @@ const KILLED_AFTER: Duration = Duration::from_millis(250);
 const RELIST_AFTER: Duration = Duration::from_millis(500);
 /// A generation that ran so long is worth going back to: one that crashes at its start does not.
 const PROVEN_AFTER: Duration = Duration::from_mins(1);
+/// Wait before the next listing while the desired state is unknown.
+const UNKNOWN_RELIST_AFTER: Duration = Duration::from_secs(2);
 
 /// The part of the reconciler that others hold: it wakes containers, shows the board, and says whether turns make progress.
 #[derive(Clone, Debug)]
@@ -108,12 +110,9 @@ impl<R: Runtime> Reconciler<R> {
         resync_interval: Duration,
     ) -> Self {
         let board = Arc::new(Board::new(clock));
-        for (id, history) in writer.store().histories(&clock.boot_id()) {
-            board.update(id, |known| known.history = history);
-        }
         let (queue, look_at_all) = (Arc::default(), Notify::new());
         let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
-        Self {
+        let this = Self {
             runtime,
             writer,
             queue,
@@ -123,6 +122,16 @@ impl<R: Runtime> Reconciler<R> {
             resync_interval,
             journal,
             draw,
+        };
+        this.remember_histories();
+        this
+    }
+
+    /// Takes the saved histories in: at the start, or once the files that hold them can be opened.
+    fn remember_histories(&self) {
+        let boot_id = self.board.clock.boot_id();
+        for (id, history) in self.writer.store().histories(&boot_id) {
+            self.board.update(id, |known| known.history = history);
         }
     }
 
@@ -188,11 +197,16 @@ impl<R: Runtime> Reconciler<R> {
     /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
     async fn resync_for_ever(&self) {
         self.liveness.resync_in(Duration::ZERO);
+        let mut was_unknown = false;
         loop {
-            let wait = if self.resync().await {
-                self.resync_interval
-            } else {
-                RELIST_AFTER
+            let is_unknown = self.writer.store().desired().is_unknown();
+            if std::mem::replace(&mut was_unknown, is_unknown) && !is_unknown {
+                self.remember_histories();
+            }
+            let wait = match self.resync().await {
+                false => RELIST_AFTER,
+                true if is_unknown => UNKNOWN_RELIST_AFTER,
+                true => self.resync_interval,
             };
             self.liveness.resync_in(wait);
             tokio::select! {
@@ -212,28 +226,29 @@ impl<R: Runtime> Reconciler<R> {
                 return false;
             }
         };
-        self.board.set_unmanaged(listing.unmanaged);
-        for record in self.writer.store().desired().records() {
+        self.board.set_unmanaged(listing.unmanaged.clone());
+        let before = self.writer.store().desired();
+        for record in before.records() {
             let seen = listing.managed.get(&record.id).cloned();
             self.board.note_listed(record.id, seen.unwrap_or_default());
         }
         // After that: whoever waits for the first look is to see what it found.
         self.reached();
-        if self.writer.store().desired().adoption().is_some() {
+        if before.adoption().is_some() && !before.is_unknown() {
             self.adopt().await;
         }
+        self.trust(&listing).await;
         // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
         let desired = self.writer.store().desired();
-        let now = self.board.clock.now();
+        let (now, is_unknown) = (self.board.clock.now(), desired.is_unknown());
         let unsettled = desired.records().filter(|record| {
             let seen = listing.managed.get(&record.id).cloned().unwrap_or_default();
             let mut known = self.board.known(record.id);
             known
                 .history
                 .record_observation(record, &seen, now, |_| Duration::ZERO);
-            !known.is_looked_at
-                || known.seen != seen
-                || !Phase::of(record.id, Some(record), &seen, &known.history).is_settled()
+            let phase = Phase::of(record.id, Some(record), &seen, &known.history);
+            !known.is_looked_at || known.seen != seen || (!phase.is_settled() && !is_unknown)
         });
         let mut wake: Vec<_> = unsettled
             .map(|record| (record.priority, record.id))
@@ -241,7 +256,7 @@ impl<R: Runtime> Reconciler<R> {
         let is_orphan =
             |id: &&ContainerId| desired.get(**id).is_none() && !desired.is_unreadable(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
-        let is_whole = desired.adoption().is_none() && !desired.is_adoption_unreadable();
+        let is_whole = !desired.may_lack_records() && !desired.is_adoption_unreadable();
         wake.extend(
             listing
                 .managed
@@ -329,6 +344,26 @@ impl<R: Runtime> Reconciler<R> {
                 self.journal
                     .record(failed.saying(crate::cause::all(&error)));
             }
+        }
+    }
+
+    /// Takes the containers that run, of those whose last change is lost, for as they should be.
+    async fn trust(&self, listing: &RuntimeListing) {
+        let desired = self.writer.store().desired();
+        if desired.lost().is_none() || desired.may_lack_records() {
+            return;
+        }
+        let running = desired.records().filter(|record| {
+            let seen = listing.managed.get(&record.id);
+            let generation = seen.and_then(Seen::running_generation);
+            record.is_uncertain && generation == Some(record.generation)
+        });
+        let running: Vec<_> = running.map(|record| record.id).collect();
+        if running.is_empty() {
+            return;
+        }
+        if let Err(error) = self.writer.write(move |store| store.trust(&running)).await {
+            tracing::debug!(%error, "running containers not taken for as they should be, retrying");
         }
     }
 

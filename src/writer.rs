@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cause;
 use crate::journal::Journal;
 use crate::lock::lock;
 
@@ -25,9 +24,11 @@ const COPY_SHARE: u32 = 10;
 /// Wait before a copy that failed is written again.
 const COPY_RETRY: Duration = Duration::from_secs(5);
 
-/// Interval between two pings of the store.
-const PING_EVERY: Duration = Duration::from_secs(10);
-/// Time within which the store answers a ping. A write takes milliseconds; where a disk lets a
+/// Interval between two visits of the store, in which it answers and tends its files.
+const TEND_EVERY: Duration = Duration::from_secs(10);
+/// Interval while the files cannot be opened or written.
+const OPEN_EVERY: Duration = Duration::from_secs(1);
+/// Time within which the store answers such a visit. A write takes milliseconds; where a disk lets a
 /// thread hang, the kernel itself speaks of it after two minutes.
 const SILENCE_MAX: Duration = Duration::from_mins(3);
 
@@ -48,7 +49,7 @@ pub struct Writer {
     journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
-    /// The last time that the store answered a ping.
+    /// The last time that the store answered a visit.
     answered: Arc<Mutex<Instant>>,
 }
 
@@ -100,9 +101,7 @@ impl Writer {
             journal.record(EventKind::StoreWritten {
                 took: began.elapsed(),
             });
-            let error = written.as_ref().err().map(|error| cause::all(error));
-            let fault = (!store.is_writable()).then(|| error.unwrap_or_default());
-            journal.set_alarm(Alarm::StateUnwritable, "", fault);
+            set_alarms(&journal, store);
             copy_due.notify_one();
             written
         };
@@ -147,17 +146,32 @@ impl Writer {
         (silence > SILENCE_MAX).then_some("the store does not answer")
     }
 
-    /// Pings the store at an interval, until `stop`.
-    pub async fn keep_asking(self, stop: CancellationToken) {
-        let asking = async {
+    /// Visits the store at an interval, until `stop`: it answers, and opens the files that could
+    /// not be opened before.
+    pub async fn keep_tending(self, stop: CancellationToken) {
+        let tending = async {
             loop {
-                if self.run(Store::ping).await.is_ok() {
+                let journal = self.journal.clone();
+                let tended = self.run(move |store| {
+                    let has_changed = store.tend();
+                    set_alarms(&journal, store);
+                    has_changed
+                });
+                if let Ok(has_changed) = tended.await {
                     *lock(&self.answered) = Instant::now();
+                    if has_changed {
+                        self.copy_due.notify_one();
+                    }
                 }
-                tokio::time::sleep(PING_EVERY).await;
+                let wait = if self.store.is_writable() {
+                    TEND_EVERY
+                } else {
+                    OPEN_EVERY
+                };
+                tokio::time::sleep(wait).await;
             }
         };
-        stop.run_until_cancelled(asking).await;
+        stop.run_until_cancelled(tending).await;
     }
 
     /// Keeps the copies beside the store up to date until `stop`, and then once more.
@@ -190,6 +204,16 @@ impl Writer {
     }
 }
 
+/// Tells whether the stored state is known and can be written.
+fn set_alarms(journal: &Journal, store: &Store) {
+    let unwritable = store.unwritable();
+    let is_unknown = store.desired().is_unknown();
+    let unknown = unwritable.clone().filter(|_| is_unknown);
+    journal.set_alarm(Alarm::StateUnknown, "", unknown);
+    let unwritable = unwritable.filter(|_| !is_unknown);
+    journal.set_alarm(Alarm::StateUnwritable, "", unwritable);
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -210,6 +234,7 @@ mod tests {
             containers_max: 1,
             new_privileges: false,
             random: state::store::random,
+            disk: state::store::sound_disk,
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let journal = Journal::new(Metrics::new());
@@ -220,7 +245,7 @@ mod tests {
             assert_eq!(writer.stalled(), None);
             stop.cancel();
         };
-        tokio::join!(writer.clone().keep_asking(stop.clone()), end);
+        tokio::join!(writer.clone().keep_tending(stop.clone()), end);
         tokio::time::sleep(SILENCE_MAX * 2).await;
         assert_eq!(writer.stalled(), Some("the store does not answer"));
     }

@@ -52,6 +52,7 @@ impl From<FindError> for Problem {
             FindError::Unknown(_) | FindError::UnknownPrefix(_) | FindError::OnlyPrefix { .. } => {
                 Self::Refused(Refusal::NotFound(text))
             }
+            FindError::StateUnknown(_) => Self::Refused(Refusal::Unavailable(text)),
             FindError::Ambiguous(_) => Self::Request(text),
             FindError::IdAndName { .. } => Self::Refused(Refusal::Conflict(text)),
         }

@@ -43,11 +43,12 @@ pub(super) async fn health<N: NodeApi>(
             "disk_available": facts.disk_available(), "container_count": health.running,
             "memory_total_bytes": facts.memory_total_bytes, "memory_available_bytes": facts.memory_available_bytes,
             "disk_total_bytes": facts.disk_total_bytes, "disk_available_bytes": facts.disk_available_bytes,
+            "disk_inodes_total": facts.disk_inodes_total, "disk_inodes_available": facts.disk_inodes_available,
         },
         "uptime": facts.uptime_seconds, "load_average": facts.load_average, "interfaces": interfaces,
         "unsettled": health.unsettled, "unsettled_containers": worst, "alarms": alarms,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
-        "state": {"writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
+        "state": {"known": health.known, "writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
         "errors": errors, "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
@@ -81,6 +82,10 @@ fn link(link: &LinkView) -> Value {
 
 pub(super) async fn ready<N: NodeApi>(State(node): State<Arc<N>>) -> (StatusCode, &'static str) {
     let health = node.health();
+    if !health.known {
+        let text = "the stored state cannot be opened now\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text);
+    }
     match (health.containerd, health.rebuilding) {
         (true, false) => (StatusCode::OK, "ready\n"),
         (true, true) => (

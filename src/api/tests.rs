@@ -262,6 +262,7 @@ impl NodeApi for Fake {
 
     fn health(&self) -> HealthView {
         HealthView {
+            known: true,
             writable: true,
             rebuilding: false,
             losses: Vec::new(),
@@ -330,6 +331,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         is_proven: false,
         former_image: None,
         created_ms: 0,
+        is_uncertain: false,
     }
 }
 

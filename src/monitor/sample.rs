@@ -37,7 +37,8 @@ impl Sampler {
         self.system
             .refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
         let (total, available) = (self.system.total_memory(), self.system.available_memory());
-        let (disk_total_bytes, disk_available_bytes) = disk_space(&self.disk);
+        let disk = file_system(&self.disk);
+        let disk = |size: fn(&rustix::fs::StatVfs) -> u64| disk.as_ref().map_or(0, size);
         let load = System::load_average().map(|load| [load.one, load.five, load.fifteen]);
         NodeFacts {
             cpu_cores: self.system.cpus().len(),
@@ -48,8 +49,10 @@ impl Sampler {
             memory_usage_percent: percent(total.saturating_sub(available), total),
             memory_total_bytes: total,
             memory_available_bytes: available,
-            disk_total_bytes,
-            disk_available_bytes,
+            disk_total_bytes: disk(|disk| disk.f_blocks.saturating_mul(disk.f_frsize)),
+            disk_available_bytes: disk(|disk| disk.f_bavail.saturating_mul(disk.f_frsize)),
+            disk_inodes_total: disk(|disk| disk.f_files),
+            disk_inodes_available: disk(|disk| disk.f_favail),
             load_average: load.unwrap_or_default(),
             uptime_seconds: 0,
             interfaces: self.interfaces(),
@@ -94,16 +97,10 @@ fn is_attached(interface: &OsStr, bridge: &str) -> bool {
 }
 
 /// Total and available bytes of the file system that `path` lies on, or would lie on.
-fn disk_space(path: &Path) -> (u64, u64) {
-    let found = path
-        .ancestors()
-        .find_map(|path| rustix::fs::statvfs(path).ok());
-    found.map_or((0, 0), |disk| {
-        (
-            disk.f_blocks.saturating_mul(disk.f_frsize),
-            disk.f_bavail.saturating_mul(disk.f_frsize),
-        )
-    })
+/// The file system that holds the path, or will.
+fn file_system(path: &Path) -> Option<rustix::fs::StatVfs> {
+    path.ancestors()
+        .find_map(|path| rustix::fs::statvfs(path).ok())
 }
 
 fn percent(part: u64, whole: u64) -> f64 {

@@ -211,6 +211,8 @@ fn refusal(error: StoreError) -> Refusal {
             Refusal::Full(format!("{text}: {source}"))
         }
         StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
-        StoreError::Rebuilding | StoreError::InUse(_) => Refusal::Unavailable(text),
+        StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {
+            Refusal::Unavailable(text)
+        }
     }
 }

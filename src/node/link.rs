@@ -30,6 +30,9 @@ const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Wait before the next look for the identity of the node, while the stored one cannot be read.
+const IDENTITY_RETRY: Duration = Duration::from_secs(1);
+
 /// The configured part of the node's registration.
 #[derive(Clone, Debug)]
 pub(crate) struct LinkConfig {
@@ -65,8 +68,16 @@ impl AgentLink {
         }
     }
 
-    /// Stores the identity of this node, before CHaS hears of it.
+    /// Stores the identity of this node, before CHaS hears of it. As long as it is not known
+    /// whether the node has one, CHaS does not: another would be another node to it.
     pub(crate) async fn prepare(&self) {
+        let is_known = || {
+            let desired = self.node.writer.store().desired();
+            !desired.is_unknown() || desired.marks().identity().is_some()
+        };
+        while !is_known() {
+            tokio::time::sleep(IDENTITY_RETRY).await;
+        }
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
     }
@@ -299,13 +310,13 @@ impl chas::LinkNode for AgentLink {
         let handle = self.node.handle.clone();
         // What is to be taken over from containerd is not known yet, so nor is what the set would
         // end. On a new node that is nothing, and nothing is started before it is known either.
-        let is_adopted = || self.node.writer.store().desired().adoption().is_none();
+        let is_adopted = || !self.node.writer.store().desired().may_lack_records();
         let mut changes = self.changes();
         if tokio::time::timeout(ADOPTION_PATIENCE, changes.wait_for(|_| is_adopted()))
             .await
             .is_err()
         {
-            return Err("containerd has not shown yet what runs here".to_owned());
+            return Err("it is not known yet what runs here, and what was asked last".to_owned());
         }
         let node_id = self.config.node.id.clone();
         let applied = self.node.writer.write(move |store| {
@@ -370,7 +381,7 @@ impl AgentNode {
         let (board, desired) = (self.board(), self.writer.store().desired());
         let applied = desired.marks().applied_set();
         board.reachability().reachable
-            && desired.adoption().is_none()
+            && !desired.may_lack_records()
             && applied.is_none_or(|applied| applied.fully_applied && applied.unconfirmed.is_none())
             && desired.records().all(|record| is_as_asked(board, record))
             && board.leftovers(&desired).is_empty()

@@ -59,8 +59,14 @@ impl AgentNode {
     /// The cause for which the reconciler is blocked at the moment.
     fn blocked(&self) -> Option<String> {
         let is_adopting = self.writer.store().desired().adoption().is_some();
+        let unknown = || {
+            let losses = self.writer.store().losses().join("; ");
+            format!("the stored state cannot be opened now ({losses})")
+        };
+        let is_unknown = self.writer.store().desired().is_unknown();
         let adopting = || "the desired state is being rebuilt from what containerd holds";
         self.unreachable()
+            .or_else(|| is_unknown.then(unknown))
             .or_else(|| is_adopting.then(adopting).map(ToOwned::to_owned))
     }
 

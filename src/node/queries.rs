@@ -45,7 +45,11 @@ impl AgentNode {
     /// The container that a text names.
     pub(super) fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError> {
         let desired = self.writer.store().desired();
-        Ok(match find(&desired, &self.unmanaged(), text, naming)? {
+        let found = find(&desired, &self.unmanaged(), text, naming);
+        if found.is_err() && desired.is_unknown() {
+            return Err(FindError::StateUnknown(text.to_owned()));
+        }
+        Ok(match found? {
             Found::Managed(record) => ContainerView::Managed(Box::new(self.managed(&record))),
             Found::Unmanaged(view) => ContainerView::Unmanaged(view),
         })

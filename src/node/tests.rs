@@ -58,6 +58,7 @@ async fn agent() -> Agent {
         containers_max: 2,
         new_privileges: false,
         random: state::store::random,
+        disk: state::store::sound_disk,
     };
     let store = Arc::new(Store::open(directory.path(), limits).unwrap());
     let (runtime, tracker, stop) = (

@@ -20,6 +20,7 @@ pub(crate) fn record(fields: &Value) -> Record {
         containers_max: 1,
         new_privileges: true,
         random: state::store::random,
+        disk: state::store::sound_disk,
     };
     let store = Store::open(directory.path(), limits).unwrap();
     let deploy = state::spec::parse::deploy(&body).unwrap();

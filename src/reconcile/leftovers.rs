@@ -13,7 +13,7 @@ impl Board {
     /// The last look at each leftover. None, as long as a record may be missing: then nothing is known to be unwanted.
     #[must_use]
     pub fn leftovers(&self, desired: &Desired) -> BTreeMap<ContainerId, Seen> {
-        if desired.adoption().is_some() {
+        if desired.may_lack_records() {
             return BTreeMap::new();
         }
         let known = lock(&self.known);

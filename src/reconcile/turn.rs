@@ -138,6 +138,7 @@ impl<R: Runtime> Reconciler<R> {
                 || desired
                     .adoption()
                     .is_some_and(|adoption| adoption.is_new || record.is_none())
+                || (desired.is_unknown() && record.is_none())
             {
                 if record.is_none() {
                     self.board.drop_known(id);
@@ -145,6 +146,7 @@ impl<R: Runtime> Reconciler<R> {
                 return;
             }
             let record = record.as_deref();
+            let is_unknown = desired.is_unknown();
             let seen = match self.runtime.observe(id).await {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -156,6 +158,8 @@ impl<R: Runtime> Reconciler<R> {
             };
             let now = self.board.clock.now();
             match self.decide(id, record, seen, now) {
+                // It is shown as it is, and nothing is done: nobody knows what was asked last.
+                _ if is_unknown => return,
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled => return,
                 Step::Wait(until) => {

@@ -33,6 +33,12 @@ pub(crate) enum Found {
 /// Failure to find a container.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FindError {
+    /// No container that is known is named so, and not all of them are known.
+    #[error(
+        "the stored state cannot be opened now, so it is not known whether a container has the \
+         name or the id {0:?}; try again once /health says that it is known"
+    )]
+    StateUnknown(String),
     /// No container is named so.
     #[error("no container has the name or the id {0:?}")]
     Unknown(String),

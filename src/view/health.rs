@@ -28,6 +28,8 @@ pub(crate) struct HealthView {
     pub containerd_error: Option<String>,
     /// Whether changes can be stored.
     pub writable: bool,
+    /// Whether it is known what was asked last: the newest copy of the state could be opened.
+    pub known: bool,
     /// Whether the state is being rebuilt: the stored one was damaged, and the records in
     /// containerd's labels are not adopted yet.
     pub rebuilding: bool,

@@ -15,7 +15,7 @@ use serde_json::json;
 use state::assign::QuietNetwork;
 use state::desired::Owner;
 use state::spec::parse::{self, Deploy};
-use state::store::{Limits, Store, random};
+use state::store::{Limits, Store, random, sound_disk};
 
 fn main() {
     divan::main();
@@ -29,6 +29,7 @@ fn store(directory: &tempfile::TempDir) -> Store {
         containers_max: 1000,
         new_privileges: false,
         random,
+        disk: sound_disk,
     };
     let store = Store::open(directory.path(), limits).unwrap();
     store.adopt(&[]).unwrap();

@@ -77,6 +77,13 @@ alarms! {
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
     /// Changes cannot be stored; every deploy is refused.
     StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
+    /// The newest copy of the stored state cannot be opened now; what was asked last is not known, and
+    /// nothing is started, stopped or changed.
+    StateUnknown: Disabling, "free space on the disk of state.dir, or mend what the message names; the agent tries again by itself";
+    /// The disk of the stored state has no space left; nothing new can be deployed.
+    DiskFull: Degrading, "free space on the disk that the message names";
+    /// The disk of the stored state has no inode left; no file can be created on it.
+    NoInodes: Degrading, "delete files on the disk that the message names; small ones count as much as large ones";
     /// The stored state was damaged, and is being rebuilt from what containerd holds.
     StateRebuilding: Degrading, "nothing to do while containerd answers; find what damaged the files";
     /// Leftovers of containers cannot be removed.

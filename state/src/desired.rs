@@ -17,6 +17,7 @@ pub mod answer;
 pub mod applied;
 pub mod marks;
 pub mod set;
+pub mod uncertain;
 
 /// The stored entries, as names and JSON: the content of every copy of the desired state, whatever
 /// its form.
@@ -73,6 +74,9 @@ pub struct Record {
     pub former_image: Option<FormerImage>,
     /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
+    /// Whether a later change of it may be lost: see [`uncertain::LostChanges`]. Not stored here.
+    #[serde(skip)]
+    pub is_uncertain: bool,
 }
 
 /// Image that a container ran before its present one.
@@ -214,6 +218,7 @@ pub(crate) mod tests {
             is_proven: false,
             former_image: None,
             created_ms: 0,
+            is_uncertain: false,
         }
     }
 }

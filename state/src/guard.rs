@@ -33,7 +33,8 @@ const ENDED_PERCENT: usize = 30;
 /// one that is being restarted counts, and so do all while containerd is unreachable.
 #[must_use]
 pub fn runs(record: &Record) -> bool {
-    Goal::of(Some(record)) == Goal::Running
+    // One whose last change is lost may run.
+    matches!(Goal::of(Some(record)), Goal::Running | Goal::Uncertain)
 }
 
 /// Effects of a set on the containers that are there.

@@ -84,7 +84,11 @@ pub enum Order {
 /// Rules 5 and 6: the record after an order, and the changes to store. No change: it is so already.
 #[must_use]
 pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec<DesiredChange>) {
-    let mut record = before.clone();
+    // Whatever was lost, from now on it is known what is asked.
+    let mut record = Record {
+        is_uncertain: false,
+        ..before.clone()
+    };
     match order {
         Order::Stop => record.run = RunState::Stopped,
         Order::Start => (record.run, record.finished) = (RunState::Running, None),

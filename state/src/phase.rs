@@ -20,6 +20,8 @@ use crate::spec::RestartPolicy;
 pub enum Goal {
     /// Nothing asks for the container.
     Absent,
+    /// The container is to be left as it is: what was asked of it last is lost.
+    Uncertain,
     /// The container is to be removed, and its record forgotten.
     Removed,
     /// The container is to be stopped, and kept.
@@ -39,6 +41,7 @@ impl Goal {
     pub fn of(record: Option<&Record>) -> Self {
         match record {
             None => Self::Absent,
+            Some(record) if record.is_uncertain => Self::Uncertain,
             Some(record) if record.removing => Self::Removed,
             Some(record) if record.finished.is_some() => Self::Finished,
             Some(record) if record.run == RunState::Stopped => Self::Stopped,
@@ -55,6 +58,8 @@ pub enum Stage {
     Gone,
     /// Nothing asks for the container, and this newest instance of it exists.
     Leftover(InstanceName),
+    /// The container is left as it is, whatever exists of it.
+    Uncertain,
     /// The container is to be removed, and this newest instance of it exists.
     Removing(InstanceName),
     /// The container is to be removed, and nothing of it exists: only its record is left.
@@ -116,6 +121,7 @@ impl Phase {
     pub const fn is_settled(&self) -> bool {
         match self.stage {
             Stage::Gone
+            | Stage::Uncertain
             | Stage::Stopped
             | Stage::Finished
             | Stage::Cordoned
@@ -136,10 +142,15 @@ impl Phase {
     }
 
     /// Whether the container is as it was asked for. A container that waits for the end of a cordon,
-    /// or whose shim does not answer, is settled, and not as asked.
+    /// whose shim does not answer, or of which nobody knows what was asked, is settled, and not as
+    /// asked.
     #[must_use]
     pub const fn is_as_asked(&self) -> bool {
-        self.is_settled() && !matches!(self.stage, Stage::Cordoned | Stage::Unresponsive)
+        self.is_settled()
+            && !matches!(
+                self.stage,
+                Stage::Cordoned | Stage::Unresponsive | Stage::Uncertain
+            )
     }
 
     /// The kind of backoff that holds the next step back.
@@ -148,6 +159,7 @@ impl Phase {
         match self.stage {
             Stage::Unresolved | Stage::Created | Stage::Due => Cause::Start,
             Stage::Gone
+            | Stage::Uncertain
             | Stage::Leftover(_)
             | Stage::Removing(_)
             | Stage::Removed
@@ -173,6 +185,7 @@ fn stage(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &Histor
     };
     match Goal::of(Some(record)) {
         Goal::Absent | Goal::Removed => newest.map_or(Stage::Removed, Stage::Removing),
+        Goal::Uncertain => Stage::Uncertain,
         Goal::Stopped => resting(record, seen, Stage::Stopped),
         Goal::Finished => resting(record, seen, Stage::Finished),
         Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,

@@ -99,6 +99,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
     let stop = || record.map_or(Step::Settled, |record| Step::Stop(record.instance()));
     match &phase.stage {
         Stage::Gone
+        | Stage::Uncertain
         | Stage::Stopped
         | Stage::Finished
         | Stage::Cordoned
@@ -156,6 +157,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
             "the container is as desired"
         }
         Stage::Unresponsive => "its shim does not answer, and what may run is left alone",
+        Stage::Uncertain => "what was asked of it last is lost: it is left as it is",
         Stage::Leftover(_) => "no record asks for it (any more)",
         Stage::Removing(_) => "the container is to be removed",
         Stage::Removed => "nothing of the container is left",

@@ -193,6 +193,9 @@ reasons! {
     RuntimeUnavailable: Node, "see `systemctl status containerd` and its log, and start it; correct containerd.socket if it listens elsewhere than the message says";
     /// The stored state was damaged; this container's record is from containerd's labels.
     StateLost: Node, "nothing to do; find what damaged the files, which are under quarantine/ in state.dir";
+    /// The last change of this container is lost with damaged files, so nobody knows whether it is to
+    /// run.
+    ChangeLost: Node, "deploy, start, stop or delete the container: what is asked of it now counts";
     /// The node is cordoned and starts no new containers.
     NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
     /// The container was asked to stop.

@@ -147,6 +147,11 @@ pub fn condition(
         .as_ref()
         .is_some_and(|backoff| backoff.cause == Cause::End);
     match Goal::of(Some(record)) {
+        Goal::Uncertain if phase.is_running => Condition::plain(Status::Running),
+        Goal::Uncertain => {
+            let message = Reason::ChangeLost.meaning();
+            Condition::because(Status::Pending, Reason::ChangeLost, message)
+        }
         Goal::Removed if is_stuck => Condition::waiting(Status::Removing, history),
         Goal::Removed => Condition::plain(Status::Removing),
         Goal::Finished if !phase.is_running => match &record.finished {

@@ -1,25 +1,24 @@
 //! The desired state on disk, in copies: sled, two checksummed files (`store/copy.rs`), and,
-//! outside of this crate, the labels of the containers in the runtime.
+//! outside of this crate, the labels of the containers in the runtime. Beside them stands which
+//! change was acknowledged last (`store/last.rs`), by which a start knows an old copy for one
+//! (`store/survey.rs`).
 //!
 //! There is one writer at a time. A change is decided on the state in memory, written in one
 //! transaction, synced to the disk, and only then shown to anybody. A call that changes something
 //! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
 
 use crate::assign::HostNetwork;
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Finished, Record};
-use crate::history::{History, StoredHistory};
+use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
-use files::StoreFiles;
+use files::{FilesState, StoreFiles};
+use state_dir::StateDir;
 
 mod adopt;
 mod apply;
@@ -28,13 +27,20 @@ mod copy;
 mod disk;
 mod error;
 mod files;
+mod histories;
+mod last;
+mod notes;
 mod proven;
 mod push;
 mod quarantine;
 mod recover;
+mod reserve;
+mod state_dir;
+mod survey;
 
 pub use error::StoreError;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
+pub use state_dir::{DiskCall, sound_disk};
 
 /// Outcome of a deploy.
 #[derive(Clone, Debug)]
@@ -58,24 +64,24 @@ pub struct Limits {
     pub new_privileges: bool,
     /// Source of new ids. [`random`], but for simulations.
     pub random: fn() -> u64,
+    /// Whether the disk does what is asked of it. [`sound_disk`], but for simulations.
+    pub disk: fn(DiskCall) -> std::io::Result<()>,
 }
 
 /// The desired state on disk. Readers take a snapshot of it, which never changes under them.
 #[derive(Debug)]
 pub struct Store {
-    directory: PathBuf,
+    dir: StateDir,
     limits: Limits,
-    /// sled's files. A writer holds the lock from its decision until the change is published.
+    /// The files. A writer holds the lock from its decision until the change is published.
     files: Mutex<StoreFiles>,
     /// Last change in each of the two copies; `None`: not known, or the copy is damaged. Whoever
     /// writes a copy holds the lock meanwhile.
     copied: Mutex<[Option<u64>; 2]>,
     desired: RwLock<Arc<Desired>>,
-    losses: Vec<String>,
-    /// Whether the last change could be written; for readers who may not wait for a writer.
-    writable: AtomicBool,
-    /// The state directory, locked as long as this value lives: no second agent writes here.
-    _lock: Option<File>,
+    losses: Mutex<Vec<String>>,
+    /// Error for which changes cannot be written; for readers who may not wait for a writer.
+    unwritable: Mutex<Option<String>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,35 +92,27 @@ impl Store {
     /// Opens the store in `directory`, which is created if it is missing.
     ///
     /// Damaged files go into quarantine and are rebuilt from the newest intact copy: see
-    /// [`losses`](Self::losses). Files that cannot be opened now are tried again with each change.
+    /// [`losses`](Self::losses). Files that cannot be opened now are tried again with each change
+    /// and each [`tend`](Self::tend); where they may be newer than all that can be opened, the
+    /// state [is unknown](Desired::is_unknown) until then.
     ///
     /// # Errors
     /// [`StoreError::InUse`] only.
     pub fn open(directory: &Path, limits: Limits) -> Result<Self, StoreError> {
-        // Without a directory nothing is stored, until a later change can create it.
-        let _created = files::create_directory(directory);
-        let lock = File::open(directory).ok();
-        if let Some(opened) = &lock {
-            files::take_lock(opened).map_err(|_| StoreError::InUse(directory.to_owned()))?;
-        }
-        let recover::Recovered {
-            disk,
-            desired,
-            losses,
-        } = recover::recover(directory);
-        let writable = AtomicBool::new(disk.is_some());
-        let files = disk.map_or(StoreFiles::Unread, |disk| StoreFiles::Open(Box::new(disk)));
-        let store = Self {
-            directory: directory.to_owned(),
+        let mut files = StoreFiles::new(StateDir::new(directory, limits.disk));
+        let (desired, losses) = files
+            .recover()
+            .map_err(|_| StoreError::InUse(directory.to_owned()))?;
+        let _tended_later = files.tend();
+        Ok(Self {
+            dir: files.dir.clone(),
             limits,
+            unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
             files: Mutex::new(files),
             copied: Mutex::default(),
             desired: RwLock::new(Arc::new(desired)),
-            losses,
-            writable,
-            _lock: lock,
-        };
-        Ok(store)
+            losses: Mutex::new(losses),
+        })
     }
 
     /// The desired state as it is now.
@@ -126,119 +124,21 @@ impl Store {
     /// Losses that the start found: files lost, damaged or not readable, in sentences. Empty after
     /// a good start.
     #[must_use]
-    pub fn losses(&self) -> &[String] {
-        &self.losses
+    pub fn losses(&self) -> Vec<String> {
+        lock(&self.losses).clone()
     }
 
     /// Whether changes can be written, as far as the last change tells.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.writable.load(Ordering::Relaxed)
+        lock(&self.unwritable).is_none()
     }
 
-    /// Changes one record, and answers it as it is stored then. A change that alters nothing is not
-    /// written.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Disk`].
-    pub fn change(
-        &self,
-        id: ContainerId,
-        change: impl FnOnce(&mut Record),
-    ) -> Result<Arc<Record>, StoreError> {
-        self.transact(|desired| {
-            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
-            let mut record = Record::clone(before);
-            change(&mut record);
-            if record == **before {
-                return Ok((Vec::new(), Arc::clone(before)));
-            }
-            record.seq = desired.seq() + 1;
-            Ok((
-                vec![DesiredChange::Put(Box::new(record.clone()))],
-                Arc::new(record),
-            ))
-        })
-    }
-
-    /// Notes the digest that the image of this generation resolved to. `None`: it is not known (any
-    /// more).
-    ///
-    /// # Errors
-    /// As [`Store::note`].
-    pub fn set_image_digest(
-        &self,
-        id: ContainerId,
-        generation: u64,
-        digest: Option<String>,
-    ) -> Result<(), StoreError> {
-        self.note(id, generation, |record| record.image_digest = digest)
-    }
-
-    /// Notes that this generation ended, and that its restart policy leaves it so.
-    ///
-    /// # Errors
-    /// As [`Store::note`].
-    pub fn finish(
-        &self,
-        id: ContainerId,
-        generation: u64,
-        finished: Finished,
-    ) -> Result<(), StoreError> {
-        self.note(id, generation, |record| record.finished = Some(finished))
-    }
-
-    /// Notes a fact about this generation in its record.
-    ///
-    /// A fact is no change of what is desired: `seq` stays, and the record counts as no newer than
-    /// a poll that was sent meanwhile. A record that has moved on to another generation stays as it
-    /// is.
-    ///
-    /// # Errors
-    /// As [`Store::change`].
-    pub fn note(
-        &self,
-        id: ContainerId,
-        generation: u64,
-        note: impl FnOnce(&mut Record),
-    ) -> Result<(), StoreError> {
-        self.transact(|desired| {
-            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
-            let mut record = Record::clone(before);
-            if record.generation == generation {
-                note(&mut record);
-            }
-            let is_news = record != **before;
-            Ok((
-                if is_news {
-                    vec![DesiredChange::Put(Box::new(record))]
-                } else {
-                    Vec::new()
-                },
-                (),
-            ))
-        })
-    }
-
-    /// Drops the record of a removed container, once nothing of the container is left. A record
-    /// that was deployed again meanwhile stays.
-    ///
-    /// # Errors
-    /// [`StoreError::Disk`].
-    pub fn forget(&self, id: ContainerId) -> Result<(), StoreError> {
-        self.transact(|desired| {
-            let gone = desired.get(id).is_some_and(|record| record.removing);
-            Ok((
-                if gone {
-                    vec![DesiredChange::RemoveRecord(id)]
-                } else {
-                    Vec::new()
-                },
-                (),
-            ))
-        })?;
-        self.save_history(id, None);
-        Ok(())
+    /// Error for which changes cannot be written. `None`: they can be, as far as the last change
+    /// tells.
+    #[must_use]
+    pub fn unwritable(&self) -> Option<String> {
+        lock(&self.unwritable).clone()
     }
 
     /// Adopts records from the runtime's labels after the state was rebuilt: those that are newer
@@ -257,13 +157,6 @@ impl Store {
         })
     }
 
-    /// Answers the counter of changes once no change is under way: a sign that the next one would
-    /// be heard.
-    pub fn ping(&self) -> u64 {
-        let _no_change_is_under_way = lock(&self.files);
-        self.desired().seq()
-    }
-
     /// Decides on a change and makes it, in one transaction.
     fn transact<T>(
         &self,
@@ -271,28 +164,101 @@ impl Store {
     ) -> Result<T, StoreError> {
         let mut files = lock(&self.files);
         // Before the decision, for the state in memory may turn out to be older than the files.
-        let opened = files.open(&self.directory, &self.desired());
-        self.writable.store(opened.is_ok(), Ordering::Relaxed);
-        let unopened = opened
-            .map(|better| better.into_iter().for_each(|desired| self.publish(desired)))
-            .err();
+        let opened = self.open_files(&mut files);
         let desired = self.desired();
+        if desired.is_unknown() {
+            return Err(StoreError::Unknown(self.losses().join("; ")));
+        }
         let (changes, answer) = decide(&desired)?;
-        if changes.is_empty() {
+        // Files that failed may hold a change that was refused, and tell of it after another start.
+        if changes.is_empty() && !matches!(files.state, FilesState::Failed) {
             return Ok(answer);
         }
-        if let Some(error) = unopened {
-            return Err(StoreError::Disk(error));
-        }
+        opened.map_err(StoreError::Disk)?;
         let next = desired.with(&changes);
-        let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
-        entries.push(next.seq_entry());
-        if let Err(error) = files.write(&self.directory, &entries) {
-            self.writable.store(false, Ordering::Relaxed);
+        let mut written = files.write(&changes, &next);
+        if written.as_ref().is_err_and(reserve::is_full)
+            && adds_nothing(&desired, &changes)
+            && reserve::give_up(&files.dir)
+        {
+            written = files
+                .open_again(&desired)
+                .and_then(|()| files.write(&changes, &next));
+        }
+        if let Err(error) = written {
+            *lock(&self.unwritable) = Some(error.to_string());
             return Err(StoreError::Disk(error));
         }
         self.publish(next);
         Ok(answer)
+    }
+
+    /// Opens the files if they are not open. What they turn out to hold is the desired state then.
+    fn open_files(&self, files: &mut StoreFiles) -> std::io::Result<()> {
+        let opened = match files.state {
+            FilesState::Open(_) => return Ok(()),
+            FilesState::Failed => files.open_again(&self.desired()),
+            FilesState::Unread => self.recover_again(files),
+        };
+        *lock(&self.unwritable) = opened.as_ref().err().map(ToString::to_string);
+        opened
+    }
+
+    fn recover_again(&self, files: &mut StoreFiles) -> std::io::Result<()> {
+        let (desired, losses) = files.recover()?;
+        let mut before = lock(&self.losses);
+        for loss in losses.iter().filter(|loss| !before.contains(loss)) {
+            tracing::error!(%loss, "stored state lost or damaged");
+        }
+        *before = losses;
+        let why = before.join("; ");
+        drop(before);
+        if desired != *self.desired() {
+            self.publish(desired);
+        }
+        match files.state {
+            FilesState::Open(_) => Ok(()),
+            FilesState::Failed | FilesState::Unread => Err(std::io::Error::other(why)),
+        }
+    }
+
+    /// Takes the containers that run, of those whose last change is lost, for as they should be:
+    /// a stop or a removal is carried out within seconds, so what runs is most likely to run. It is
+    /// an ordinary container then. Answers how many there were.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn trust(&self, running: &[ContainerId]) -> Result<usize, StoreError> {
+        self.transact(|desired| {
+            let seq = desired.seq() + 1;
+            let records = running.iter().filter_map(|id| desired.get(*id));
+            let trusted = records.filter(|record| {
+                record.is_uncertain && !record.removing && record.run == RunState::Running
+            });
+            let changes: Vec<_> = trusted
+                .map(|record| Record {
+                    seq,
+                    ..Record::clone(record)
+                })
+                .map(|record| DesiredChange::Put(Box::new(record)))
+                .collect();
+            let count = changes.len();
+            Ok((changes, count))
+        })
+    }
+
+    /// Tends the files: opens them if they are not open, and makes the reserve if it was given up
+    /// and the disk has room again. Answers whether the desired state is another now, because files
+    /// could be opened that could not be before.
+    pub fn tend(&self) -> bool {
+        let mut files = lock(&self.files);
+        let before = self.desired();
+        if self.open_files(&mut files).is_ok()
+            && let Err(error) = files.tend()
+        {
+            tracing::debug!(%error, "reserve not made, retrying");
+        }
+        !Arc::ptr_eq(&before, &self.desired())
     }
 
     fn publish(&self, desired: Desired) {
@@ -309,55 +275,21 @@ impl Store {
         let mut copied = lock(&self.copied);
         loop {
             let desired = self.desired();
+            if desired.is_unknown() {
+                // The copy that would be written over may be the newest.
+                return Err(std::io::Error::other(
+                    "the newest copy cannot be opened now",
+                ));
+            }
             let older = usize::from(copied[0] > copied[1]);
             let newest = copied[1 - older];
             // A copy that is damaged is written again even if nothing changed.
             if copied[older].is_some() && newest == Some(desired.seq()) {
                 return Ok(());
             }
-            copy::write(&self.directory.join(copy::NAMES[older]), &desired)?;
+            copy::write(&self.dir, copy::NAMES[older], &desired)?;
             copied[older] = Some(desired.seq());
         }
-    }
-
-    /// Syncs the [saved histories](Self::save_history) to the disk. An orderly end of the agent
-    /// does so by itself.
-    pub fn flush(&self) {
-        if let StoreFiles::Open(disk) = &*lock(&self.files) {
-            disk.flush();
-        }
-    }
-
-    /// Saves the history of a container over a restart of the agent. `None`: deletes it.
-    ///
-    /// A history is no promise: it reaches the disk within half a second, and is lost with the
-    /// files.
-    pub fn save_history(&self, id: ContainerId, history: Option<&StoredHistory>) {
-        let value = history.map(serde_json::to_vec).and_then(Result::ok);
-        if let StoreFiles::Open(disk) = &*lock(&self.files)
-            && let Err(error) = disk.save_history(&id.to_string(), value)
-        {
-            tracing::debug!(%id, %error, "history not saved");
-        }
-    }
-
-    /// Saved histories of the desired containers, with times as they are in the boot with this id.
-    #[must_use]
-    pub fn histories(&self, boot_id: &str) -> BTreeMap<ContainerId, History> {
-        let StoreFiles::Open(disk) = &*lock(&self.files) else {
-            return BTreeMap::new();
-        };
-        let read = |(key, value): (String, Vec<u8>)| {
-            let stored: StoredHistory = serde_json::from_slice(&value).ok()?;
-            Some((key.parse().ok()?, stored.in_boot(boot_id)))
-        };
-        // A kill may have come between the end of a record and that of its history.
-        let desired = self.desired();
-        disk.histories()
-            .into_iter()
-            .filter_map(read)
-            .filter(|(id, _)| desired.get(*id).is_some())
-            .collect()
     }
 
     /// A fresh id, which no record has.
@@ -369,6 +301,20 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether a change brings nothing new to run: then it may have the reserve of a full disk.
+fn adds_nothing(desired: &Desired, changes: &[DesiredChange]) -> bool {
+    changes.iter().all(|change| match change {
+        DesiredChange::Put(record) => desired
+            .get(record.id)
+            .is_some_and(|before| before.generation == record.generation),
+        DesiredChange::KeepUnreadable(..) => false,
+        DesiredChange::RemoveRecord(_)
+        | DesiredChange::Adopt(_)
+        | DesiredChange::Lose(_)
+        | DesiredChange::Mark(_) => true,
+    })
 }
 
 /// A random number from the kernel, whose source is ready by the time a daemon runs.

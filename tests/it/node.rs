@@ -43,6 +43,7 @@ impl Node {
             containers_max: 50,
             new_privileges: false,
             random: state::store::random,
+            disk: state::store::sound_disk,
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let (metrics, tracker) = (Metrics::new(), TaskTracker::new());

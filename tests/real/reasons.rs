@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 8] = [
+const UNINDUCED: [(Reason, &str); 9] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -43,6 +43,10 @@ const UNINDUCED: [(Reason, &str); 8] = [
     (
         Reason::StateUnwritable,
         "a disk that breaks under the open database: the typed error, in reconcile/turn.rs",
+    ),
+    (
+        Reason::ChangeLost,
+        "of damage to every newer copy: an_older_copy_… in store::tests::transient",
     ),
     (
         Reason::StateLost,

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::harness::{Testbed, run};
 use crate::stand::{SOON, Stand, serves};
 
+mod full;
 pub(crate) mod kills;
 mod power;
 mod unreadable;
@@ -34,7 +35,13 @@ fn files(state: &Path) -> Vec<PathBuf> {
 }
 
 fn put_back(whole: &Path, state: &Path) {
-    for gone in ["state", "quarantine", "desired.json.a", "desired.json.b"] {
+    for gone in [
+        "state",
+        "quarantine",
+        "desired.json.a",
+        "desired.json.b",
+        "last-change",
+    ] {
         let path = state.join(gone);
         let _not_there = if path.is_dir() {
             std::fs::remove_dir_all(&path)
@@ -121,7 +128,7 @@ async fn no_damaged_block_keeps_the_agent_from_starting_or_touches_a_container()
             .map(str::to_owned)
             .into_iter()
             .chain(
-                ["state", "desired.json.a", "desired.json.b"]
+                ["state", "desired.json.a", "desired.json.b", "last-change"]
                     .map(|name| state.join(name).display().to_string()),
             ),
     )
@@ -192,7 +199,7 @@ async fn with_all_of_its_files_gone_the_agent_takes_over_what_runs() {
     let before = stand.pid(&shown);
     stand.agent.kill_9();
     let state = stand.bed.dir.join("state");
-    for name in ["state", "desired.json.a", "desired.json.b"] {
+    for name in ["state", "desired.json.a", "desired.json.b", "last-change"] {
         run("rm", ["-r", state.join(name).to_str().unwrap()]).unwrap();
     }
     stand.agent.start_again().await;

@@ -22,6 +22,11 @@ struct Told {
     acknowledged: Wanted,
     /// Request without an answer so far: it may be carried out or not.
     asked: Option<Wanted>,
+    /// Requests of the life before that may be carried out or not, until the state is known.
+    carried: Vec<Wanted>,
+    /// Requests that the disk refused. After a crash it may turn out to have taken one; not while
+    /// the agent lives, and not once it has taken another.
+    refused: Vec<Wanted>,
 }
 
 /// Knowledge of all callers, by the container's name.
@@ -76,6 +81,9 @@ impl Ask {
             handle.wake(accepted.record.id);
             return Ok(());
         }
+        if store.desired().is_unknown() {
+            return Err(StoreError::Unknown(String::new()));
+        }
         let Some(id) = store
             .desired()
             .named(&name.parse().unwrap())
@@ -114,7 +122,7 @@ impl Clients {
             let mut all = self.told();
             let told = all.entry(name).or_default();
             let removing = matches!(ask, Ask::Deploy(..)) || told.acknowledged.is_some();
-            if told.asked.is_some() || !removing {
+            if told.asked.is_some() || !told.carried.is_empty() || !removing {
                 return;
             }
             told.asked = Some(ask.after(told.acknowledged));
@@ -139,27 +147,40 @@ impl Clients {
         world.judge().trace(|| format!("told {name} {answer:?}"));
         let mut all = self.told();
         let told = all.entry(name).or_default();
-        if let Some(asked) = told.asked.take()
-            && answer.is_ok()
-        {
-            told.acknowledged = asked;
+        let asked = told.asked.take();
+        match (asked, answer) {
+            (Some(asked), Ok(())) => {
+                told.acknowledged = asked;
+                all.values_mut().for_each(|told| told.refused.clear());
+            }
+            (Some(asked), Err(StoreError::Disk(_))) => told.refused.push(asked),
+            (Some(_), Err(_)) | (None, _) => {}
         }
     }
 
-    /// Compares the store with the answers. After a crash an unanswered request may be carried out
-    /// or not; `settle` then takes what is stored as answered.
-    pub(crate) fn check(&self, store: &Store, settle: bool) -> Result<(), String> {
+    /// Notes that the agent ended: nobody will hear of what was asked before.
+    pub(crate) fn begin_life(&self) {
+        for told in self.told().values_mut() {
+            let (asked, refused) = (told.asked.take(), std::mem::take(&mut told.refused));
+            told.carried.extend(asked.into_iter().chain(refused));
+        }
+    }
+
+    /// Compares the store with the answers, once the state is known.
+    pub(crate) fn check(&self, store: &Store) -> Result<(), String> {
+        let desired = store.desired();
+        if desired.is_unknown() {
+            return Ok(());
+        }
         for (name, told) in self.told().iter_mut() {
-            let is = actual(store.desired().named(&name.parse().unwrap()));
+            let is = actual(desired.named(&name.parse().unwrap()));
+            if told.carried.contains(&is) {
+                told.acknowledged = is;
+            }
             if is != told.acknowledged && Some(is) != told.asked {
-                return Err(format!(
-                    "{name} is {is:?}; acknowledged: {:?}, asked: {:?}",
-                    told.acknowledged, told.asked
-                ));
+                return Err(format!("{name} is {is:?}: {told:?}"));
             }
-            if settle {
-                (told.acknowledged, told.asked) = (is, None);
-            }
+            told.carried.clear();
         }
         Ok(())
     }
@@ -172,7 +193,7 @@ impl Clients {
                 name,
                 Told {
                     acknowledged: is,
-                    asked: None,
+                    ..Told::default()
                 },
             );
         }

@@ -50,6 +50,8 @@ impl Files {
     pub(crate) fn crash(&mut self) {
         let from = self.now();
         self.life += 1;
+        // The life may have been denied to create it.
+        fs::create_dir_all(&from).unwrap();
         copy(&from, &self.now());
     }
 

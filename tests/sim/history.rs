@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::client::Clients;
 use crate::dice;
+use crate::disk;
 use crate::files::{Fate, Files};
 use crate::world::World;
 
@@ -44,6 +45,10 @@ struct Node {
     boot_time: Duration,
     boots: u128,
     fate: Fate,
+    /// Whether both copies hold the last change of the last life.
+    is_copied: bool,
+    /// Whether the histories of the last life are on the disk.
+    is_saved: bool,
     /// Instances that ran and were wanted when the last life ended.
     healthy: Vec<InstanceName>,
 }
@@ -78,6 +83,8 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
         boot_time: Duration::from_secs(60),
         boots: 1,
         fate: Fate::Whole,
+        is_copied: true,
+        is_saved: true,
         healthy: Vec::new(),
     };
     let lives = dice::below(4);
@@ -122,11 +129,12 @@ impl Node {
             self.healthy = world.judge().wanted(running);
             // Copies are written a tenth of a second after a change: damage comes later.
             // Observations are flushed, so that a history does not depend on real time.
-            let fate_follows = life.store.copy().map_err(|error| error.to_string());
+            self.is_copied = life.store.copy().is_ok();
+            self.is_saved = life.store.is_writable();
             life.store.flush();
             self.files.crash();
             world.judge().end_life();
-            lived.and(fate_follows).map(|()| end)
+            lived.map(|()| end)
         });
         // Ends every task of the agent.
         drop(runtime);
@@ -142,12 +150,27 @@ impl Node {
             containers_max: 50,
             new_privileges: false,
             random: dice::random,
+            disk: disk::ask,
         };
+        disk::at(&self.files.now());
+        // Damage is for a disk that can be read: both at once may lose what nobody could keep.
+        disk::set(disk::Condition::Sound);
+        if self.fate == Fate::Whole && dice::chance(30) {
+            let condition = disk::draw();
+            self.world
+                .judge()
+                .trace(|| format!("the disk is {condition:?}"));
+        }
         let store =
             Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
         self.world.judge().store = Some(Arc::downgrade(&store));
+        if !store.is_writable() {
+            // No history can be read.
+            self.world.judge().forget_all_exits();
+        }
         if self.fate != Fate::Gone {
-            self.clients.check(&store, true)?;
+            self.clients.begin_life();
+            self.clients.check(&store)?;
         }
         let journal = Journal::new(Metrics::new());
         let writer = Writer::simulated(Arc::clone(&store), journal.clone(), dice::disk_pause);
@@ -161,6 +184,7 @@ impl Node {
         );
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
         tracker.spawn(writer.clone().keep_copies(stop.clone()));
+        tracker.spawn(writer.clone().keep_tending(stop.clone()));
         let (world, clients) = (Arc::clone(&self.world), self.clients.clone());
         Ok(Life {
             world,
@@ -177,7 +201,7 @@ impl Node {
     /// Lets time pass, tasks end and files be damaged while the agent is down.
     fn between(&mut self, end: End) {
         // A crash loses what the agent saw and did not store yet.
-        if end == End::Crash {
+        if end == End::Crash || !self.is_saved {
             self.world.judge().forget_all_exits();
         }
         let reboot = dice::chance(20);
@@ -200,7 +224,11 @@ impl Node {
         } else {
             self.boot_time += down;
         }
-        self.fate = self.files.damage();
+        self.fate = if self.is_copied {
+            self.files.damage()
+        } else {
+            Fate::Whole
+        };
         if self.fate != Fate::Whole {
             self.world.judge().forget_all_exits();
         }
@@ -271,6 +299,12 @@ impl Life {
                 self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
                 self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
             }
+            (18, _) => {
+                let condition = disk::draw();
+                self.world
+                    .judge()
+                    .trace(|| format!("the disk is {condition:?}"));
+            }
             (17, Some(name)) => self
                 .world
                 .hint(Duration::ZERO, RuntimeEvent::Changed(name.id)),
@@ -279,7 +313,7 @@ impl Life {
     }
 
     fn look(&self) -> Result<(), String> {
-        self.clients.check(&self.store, false)?;
+        self.clients.check(&self.store)?;
         self.world.judge().verdict()?;
         let ids = self.world.instances().len() + self.store.desired().records().count();
         let waiting = self.handle.waiting();
@@ -298,6 +332,7 @@ impl Life {
     /// Stops all faults, and checks that everything becomes as desired and then stays untouched.
     async fn converge(&self) -> Result<(), String> {
         dice::calm(true);
+        disk::set(disk::Condition::Sound);
         self.world
             .judge()
             .trace(|| "from now on all goes well".to_owned());
@@ -313,7 +348,7 @@ impl Life {
             tokio::time::sleep(step).await;
             self.look()?;
         }
-        self.clients.check(&self.store, false)?;
+        self.clients.check(&self.store)?;
         // One more whole look is due for what settled just now; after it nobody may be looked at.
         tokio::time::sleep(RESYNC * 2).await;
         let looks = self.world.judge().looks;

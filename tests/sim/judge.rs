@@ -10,7 +10,7 @@ use state::id::InstanceName;
 use state::store::Store;
 use tokio::time::Instant;
 
-use crate::memory_runtime::Call;
+use crate::memory_runtime::{Call, Step};
 
 /// Longest time from a decision to its call: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
@@ -122,6 +122,18 @@ impl Judge {
             if !self.is_wanted(name) {
                 self.unwanted.insert(name, now);
             }
+        }
+    }
+
+    /// Checks that the agent knows what was asked last, if it does something.
+    pub(crate) fn acts(&mut self, step: &Step<'_>) {
+        let is_act = matches!(
+            step,
+            Step::Pull(_) | Step::Launch(_) | Step::Stop(_) | Step::Remove(_) | Step::Ends(..)
+        );
+        let store = self.store.as_ref().and_then(Weak::upgrade);
+        if is_act && store.is_some_and(|store| store.desired().is_unknown()) {
+            self.broken(format!("{step:?}, though nobody knows what was asked last"));
         }
     }
 

@@ -27,6 +27,7 @@ use chas_node_agent::runtime;
 
 mod client;
 mod dice;
+mod disk;
 mod files;
 mod history;
 mod judge;

@@ -87,6 +87,7 @@ impl Circumstances for Fortune {
 
     fn saw(&self, step: Step<'_>) {
         let mut judge = self.0.lock().unwrap();
+        judge.acts(&step);
         match step {
             Step::Look => judge.looks += 1,
             Step::Pull(reference) => judge.trace(|| format!("pull {reference}")),
@@ -153,6 +154,9 @@ impl World {
     /// Difference between what runs and what should, if there is one.
     pub(crate) fn unsettled(&self, store: &Store) -> Option<String> {
         let desired = store.desired();
+        if desired.is_unknown() {
+            return Some("the newest copy of the state is not opened".to_owned());
+        }
         if desired.adoption().is_some() {
             return Some("the runtime's copies are not taken in".to_owned());
         }

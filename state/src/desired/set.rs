@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::marks::{Mark, Marks};
+use super::uncertain::LostChanges;
 use super::{Assignment, Entries, Record};
 use crate::id::{ContainerId, ContainerName};
 
@@ -17,6 +18,7 @@ pub const FORMAT: u64 = 1;
 const SEQ: &str = "seq";
 const FORMAT_KEY: &str = "format";
 const ADOPTION: &str = "adoption";
+const LOST: &str = "lost";
 const RECORD: &str = "record/";
 
 /// The desired state at one moment.
@@ -26,8 +28,11 @@ pub struct Desired {
     names: BTreeMap<ContainerName, ContainerId>,
     seq: u64,
     adoption: Option<Adoption>,
+    lost: Option<LostChanges>,
     marks: Marks,
     unreadable: Entries,
+    /// Not stored.
+    is_unknown: bool,
 }
 
 /// Mark of a state that was begun or rebuilt from something that may be older than what ran.
@@ -53,6 +58,8 @@ pub enum DesiredChange {
     KeepUnreadable(ContainerId, Value),
     /// Records in the runtime's labels are to be adopted. `None`: they have been.
     Adopt(Option<Adoption>),
+    /// Changes are known to be lost.
+    Lose(LostChanges),
     /// A mark changes.
     Mark(Mark),
 }
@@ -66,6 +73,7 @@ impl DesiredChange {
             Self::RemoveRecord(id) => (record_key(*id), None),
             Self::KeepUnreadable(id, value) => (record_key(*id), Some(value.clone())),
             Self::Adopt(adoption) => (ADOPTION.to_owned(), adoption.map(adoption_value)),
+            Self::Lose(lost) => (LOST.to_owned(), Some(lost_value(lost))),
             Self::Mark(mark) => mark.entry(),
         }
     }
@@ -77,6 +85,10 @@ fn record_key(id: ContainerId) -> String {
 
 fn adoption_value(adoption: Adoption) -> Value {
     serde_json::to_value(adoption).unwrap_or_default()
+}
+
+fn lost_value(lost: &LostChanges) -> Value {
+    serde_json::to_value(lost).unwrap_or_default()
 }
 
 /// JSON of a record. A record is made of texts, numbers and lists of them, which JSON always takes.
@@ -112,6 +124,34 @@ impl Desired {
     #[must_use]
     pub const fn adoption(&self) -> Option<Adoption> {
         self.adoption
+    }
+
+    /// Changes that were acknowledged, and are lost. `None`: none is known to be.
+    #[must_use]
+    pub const fn lost(&self) -> Option<&LostChanges> {
+        self.lost.as_ref()
+    }
+
+    /// Whether a copy that may be newer cannot be opened now: this state is then to be shown, and
+    /// not to be acted upon.
+    #[must_use]
+    pub const fn is_unknown(&self) -> bool {
+        self.is_unknown
+    }
+
+    /// The same state, to be shown only.
+    #[must_use]
+    pub fn unknown(self) -> Self {
+        Self {
+            is_unknown: true,
+            ..self
+        }
+    }
+
+    /// Whether what is missing here may be desired: then nothing counts as unwanted.
+    #[must_use]
+    pub const fn may_lack_records(&self) -> bool {
+        self.is_unknown || self.adoption.is_some()
     }
 
     /// Facts stored beside the records.
@@ -168,6 +208,14 @@ impl Desired {
         self.unreadable.len()
     }
 
+    /// Number of those that hold something: the number of a newer format is such an entry too, and
+    /// stands for nothing itself.
+    #[must_use]
+    pub fn unreadable_contents(&self) -> usize {
+        let keys = self.unreadable.keys();
+        keys.filter(|key| *key != FORMAT_KEY).count()
+    }
+
     /// The state after these changes, which are one: [`seq`](Self::seq) counts them once.
     #[must_use]
     pub fn with(&self, changes: &[DesiredChange]) -> Self {
@@ -186,12 +234,26 @@ impl Desired {
                 self.unreadable.insert(record_key(*id), value.clone());
             }
             DesiredChange::Adopt(adoption) => self.adoption = *adoption,
+            DesiredChange::Lose(lost) => {
+                self.seq = self.seq.max(lost.until);
+                self.lost = Some(lost.clone());
+                self.note_uncertain();
+            }
             DesiredChange::Mark(mark) => self.marks.apply(mark),
         }
     }
 
-    fn put(&mut self, record: Record) {
+    fn note_uncertain(&mut self) {
+        let Some(lost) = &self.lost else { return };
+        for record in self.records.values_mut() {
+            Arc::make_mut(record).is_uncertain = lost.concern(record);
+        }
+    }
+
+    fn put(&mut self, mut record: Record) {
         self.seq = self.seq.max(record.seq);
+        let lost = self.lost.as_ref();
+        record.is_uncertain = lost.is_some_and(|lost| lost.concern(&record));
         self.names.insert(record.name.clone(), record.id);
         self.records.insert(record.id, Arc::new(record));
     }
@@ -215,6 +277,9 @@ impl Desired {
         if let Some(adoption) = self.adoption {
             entries.insert(ADOPTION.to_owned(), adoption_value(adoption));
         }
+        if let Some(lost) = &self.lost {
+            entries.insert(LOST.to_owned(), lost_value(lost));
+        }
         entries
             .entry(FORMAT_KEY.to_owned())
             .or_insert(Value::from(FORMAT));
@@ -237,6 +302,7 @@ impl Desired {
                 desired.unreadable.insert(key, value);
             }
         }
+        desired.note_uncertain();
         desired
     }
 
@@ -250,6 +316,10 @@ impl Desired {
             FORMAT_KEY => return value.as_u64() == Some(FORMAT),
             ADOPTION => match serde_json::from_value(value.clone()) {
                 Ok(adoption) => self.adoption = Some(adoption),
+                Err(_) => return false,
+            },
+            LOST => match serde_json::from_value(value.clone()) {
+                Ok(lost) => self.lost = Some(lost),
                 Err(_) => return false,
             },
             _ if key.starts_with(RECORD) => match serde_json::from_value::<Record>(value.clone()) {

@@ -121,6 +121,8 @@ fn table() -> Vec<Row> {
         row(|r| r.run = RunState::Stopped, &[(0, running)], Stage::Retiring(name(0)), ("remove", "takes its place"), Status::Stopped, TO_END),
         row(|r| r.cordoned = true, &[], Stage::Cordoned, ("nothing", "as desired"), Status::Pending, (true, false, false)),
         row(|r| r.cordoned = true, &[(1, absent)], Stage::Due, ("launch", "generation 1"), Status::Pending, (false, false, false)),
+        row(|r| r.is_uncertain = true, &[], Stage::Uncertain, ("nothing", "left as it is"), Status::Pending, (true, false, true)),
+        row(|r| (r.is_uncertain, r.removing) = (true, true), &[(1, running)], Stage::Uncertain, ("nothing", "left as it is"), Status::Running, (true, false, true)),
         row(|r| r.removing = true, &[(1, running), (2, absent)], Stage::Removing(name(2)), ("remove", "to be removed"), Status::Removing, TO_END),
         row(|r| (r.removing, r.cordoned) = (true, true), &[], Stage::Removed, ("forget", "nothing of the container"), Status::Removing, TO_END),
     ]

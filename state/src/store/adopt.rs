@@ -38,7 +38,8 @@ pub(super) fn adopted(
             None => {}
         }
     }
-    // Of two records with one name or address, the newer counts. The other's container is swept.
+    // Of two records with one name or address, the newer counts: it was accepted, so the other had
+    // been removed by then. The other's container is swept.
     records.sort_by_key(|record| std::cmp::Reverse(record.seq));
     let mut known = Desired::clone(desired);
     for record in records {
@@ -46,14 +47,22 @@ pub(super) fn adopted(
             && known
                 .get(record.id)
                 .is_none_or(|known| known.seq < record.seq);
-        if is_newer && !known.records().any(|other| collides(other, &record)) {
+        let rivals: Vec<_> = known
+            .records()
+            .filter(|other| collides(other, &record))
+            .map(|other| (other.id, other.seq))
+            .collect();
+        if is_newer && rivals.iter().all(|(_, seq)| *seq < record.seq) {
             told.push(format!(
                 "{} ({}, change {}) was taken from containerd's labels",
                 record.name, record.id, record.seq
             ));
-            let change = DesiredChange::Put(Box::new(record));
-            known = known.with(std::slice::from_ref(&change));
-            changes.push(change);
+            let gone = rivals
+                .iter()
+                .map(|(id, _)| DesiredChange::RemoveRecord(*id));
+            let taken: Vec<_> = gone.chain([DesiredChange::Put(Box::new(record))]).collect();
+            taken.iter().for_each(|change| known.apply(change));
+            changes.extend(taken);
         }
     }
     (changes, told)
@@ -107,7 +116,9 @@ mod tests {
             .map(|record| format!("{}@{}", record.name, record.seq))
             .collect();
         assert_eq!(names, expected);
-        assert_eq!(told.len(), changes.len());
+        let removed = |change: &&DesiredChange| matches!(change, DesiredChange::RemoveRecord(_));
+        let removed = changes.iter().filter(removed).count();
+        assert_eq!(told.len(), changes.len() - removed);
     }
 
     #[test]
@@ -121,7 +132,8 @@ mod tests {
     #[test]
     fn of_two_records_that_exclude_each_other_the_newer_is_adopted() {
         check(&[], &[copy("a", 1, 6), copy("a", 2, 7)], &["a@7"]);
-        check(&[copy("a", 1, 3)], &[copy("a", 2, 7)], &["a@3"]);
+        check(&[copy("a", 1, 3)], &[copy("a", 2, 7)], &["a@7"]);
+        check(&[copy("a", 1, 8)], &[copy("a", 2, 7)], &["a@8"]);
     }
 
     #[test]

@@ -194,6 +194,7 @@ impl<'a> Batch<'a> {
             created_ms: before
                 .filter(|before| !before.removing)
                 .map_or(self.now_ms, |before| before.created_ms),
+            is_uncertain: false,
         })
     }
 }

@@ -6,11 +6,11 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::state_dir::{DiskCall, StateDir};
 use crate::desired::Entries;
 use crate::desired::set::{Desired, FORMAT};
 
@@ -39,15 +39,15 @@ pub(super) enum CopyState {
 }
 
 /// Reads one of the two files.
-pub(super) fn read(path: &Path) -> CopyState {
-    match fs::read(path) {
+pub(super) fn read(dir: &StateDir, name: &str) -> CopyState {
+    match dir
+        .ask(DiskCall::ReadCopy)
+        .and_then(|()| fs::read(dir.join(name)))
+    {
         Ok(bytes) => parse(&bytes).map_or_else(CopyState::Damaged, CopyState::Intact),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => CopyState::Missing,
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
-            CopyState::Unreadable(error)
-        }
-        // For instance EIO of a failing disk: the file is of no use.
-        Err(error) => CopyState::Damaged(error.to_string()),
+        // Also EIO of a failing disk: the next try may succeed.
+        Err(error) => CopyState::Unreadable(error),
     }
 }
 
@@ -75,7 +75,8 @@ fn checksum(body: &[u8]) -> String {
 }
 
 /// Writes a copy so that a crash at any moment leaves the old copy or the new one.
-pub(super) fn write(path: &Path, desired: &Desired) -> std::io::Result<()> {
+pub(super) fn write(dir: &StateDir, name: &str, desired: &Desired) -> std::io::Result<()> {
+    dir.ask(DiskCall::WriteCopy)?;
     let body = serde_json::to_vec(&desired.entries())?;
     let head = Head {
         format: FORMAT,
@@ -83,7 +84,7 @@ pub(super) fn write(path: &Path, desired: &Desired) -> std::io::Result<()> {
         bytes: body.len(),
         sha256: checksum(&body),
     };
-    let new = PathBuf::from(format!("{}.new", path.display()));
+    let new = dir.join(&format!("{name}.new"));
     // Environment values may be secrets.
     let mut file = File::options()
         .write(true)
@@ -95,7 +96,6 @@ pub(super) fn write(path: &Path, desired: &Desired) -> std::io::Result<()> {
     file.write_all(b"\n")?;
     file.write_all(&body)?;
     file.sync_all()?;
-    fs::rename(&new, path)?;
-    path.parent()
-        .map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+    fs::rename(&new, dir.join(name))?;
+    dir.sync()
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::mpsc;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use super::state_dir::{DiskCall, LOCK_RETRY, LOCK_TRIES, SLED, StateDir};
 use crate::desired::Entries;
 
 /// Size of sled's page cache. The desired state of a thousand containers is some 2 MB.
@@ -21,16 +23,16 @@ const FLUSH_EVERY_MS: u64 = 500;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Key of the checksum over all entries, which shows when sled returns less than was written.
 const SUM: &[u8] = b"sum";
-/// Tries for a lock that another holds, and the pause between them: a second in all.
-pub(super) const LOCK_TRIES: u32 = 50;
-pub(super) const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// Failure of sled's files.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DiskError {
     /// The disk or its permissions do not allow it now. The files may be intact.
     #[error(transparent)]
-    Io(std::io::Error),
+    Io(io::Error),
+    /// Opening the files takes too long: a slow disk, or damage that sled does not get over.
+    #[error("opening the files timed out after {} s", OPEN_TIMEOUT.as_secs())]
+    Slow,
     /// The files cannot be used (any more).
     #[error("{0}")]
     Damaged(String),
@@ -38,43 +40,52 @@ pub(super) enum DiskError {
 
 impl From<sled::Error> for DiskError {
     fn from(error: sled::Error) -> Self {
-        use std::io::ErrorKind::{
-            NotFound, Other, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull,
-            WouldBlock,
-        };
         match error {
-            // sled passes on a copy of the error, whose text is a dump.
-            sled::Error::Io(source)
-                if matches!(
-                    source.kind(),
-                    NotFound
-                        | PermissionDenied
-                        | QuotaExceeded
-                        | ReadOnlyFilesystem
-                        | StorageFull
-                        | WouldBlock
-                ) =>
-            {
-                Self::Io(source.kind().into())
-            }
-            // In these words sled says that another holds its files still.
-            sled::Error::Io(source)
-                if source.kind() == Other && source.to_string().contains("lock") =>
-            {
-                Self::Io(source)
-            }
-            other @ (sled::Error::Io(_)
-            | sled::Error::CollectionNotFound(_)
+            sled::Error::Io(source) if is_damage(&source) => Self::Damaged(short(&source)),
+            sled::Error::Io(source) => Self::Io(plain(source)),
+            other @ (sled::Error::CollectionNotFound(_)
             | sled::Error::Unsupported(_)
             | sled::Error::ReportableBug(_)
-            | sled::Error::Corruption { .. }) => Self::Damaged(short(&other.to_string())),
+            | sled::Error::Corruption { .. }) => Self::Damaged(short(&other)),
         }
     }
 }
 
+/// Whether the content of the files is at fault. Whatever else the system says (no space, no
+/// permission, no memory, a failing device) may be otherwise the next time, and the files intact.
+fn is_damage(error: &io::Error) -> bool {
+    // The file ends too early, a part of it is missing, or it leads to a place that none is.
+    let is_content = matches!(
+        error.kind(),
+        ErrorKind::UnexpectedEof
+            | ErrorKind::InvalidData
+            | ErrorKind::InvalidInput
+            | ErrorKind::NotFound
+            | ErrorKind::NotADirectory
+            | ErrorKind::IsADirectory
+    );
+    // sled's own words, but for those in which it says that another holds its files still.
+    is_content || (error.kind() == ErrorKind::Other && !is_lock(error))
+}
+
+/// The error without the dump that sled's copies of errors have for a text.
+fn plain(error: io::Error) -> io::Error {
+    let text = error.to_string();
+    let message = text.split("message: \"").nth(1);
+    match message.and_then(|rest| rest.split('"').next()) {
+        Some(message) => io::Error::new(error.kind(), message.to_owned()),
+        None => error,
+    }
+}
+
+fn is_lock(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
 /// The beginning of one of sled's texts, which may hold a dump of the bytes that it could not read.
-fn short(text: &str) -> String {
-    text.lines()
+fn short(text: &impl std::fmt::Display) -> String {
+    text.to_string()
+        .lines()
         .next()
         .unwrap_or_default()
         .chars()
@@ -96,18 +107,16 @@ impl Disk {
     /// Opens the directory `path`, which is created if it is missing, and reads everything.
     pub(super) fn open(path: &Path) -> Result<(Self, Entries), DiskError> {
         let (path, (answer, opened)) = (path.to_owned(), mpsc::sync_channel(1));
-        // On a thread of its own, for sled may never return; then that thread is lost, and the
-        // files go into quarantine.
+        // On a thread of its own, for sled may never return; then that thread is lost.
         let opener = std::thread::Builder::new().name("sled-open".to_owned());
         let open = move || {
             let result = catch_unwind(AssertUnwindSafe(|| Self::open_unlocked(&path)));
             let _nobody_waits = answer.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
         };
         opener.spawn(open).map_err(DiskError::Io)?;
-        opened.recv_timeout(OPEN_TIMEOUT).map_err(|_| {
-            let seconds = OPEN_TIMEOUT.as_secs();
-            DiskError::Damaged(format!("opening the files timed out after {seconds} s"))
-        })?
+        opened
+            .recv_timeout(OPEN_TIMEOUT)
+            .map_err(|_| DiskError::Slow)?
     }
 
     /// Opens the files, waiting a moment for their lock: a program that this process was starting
@@ -115,7 +124,7 @@ impl Disk {
     fn open_unlocked(path: &Path) -> Result<(Self, Entries), DiskError> {
         for _ in 1..LOCK_TRIES {
             match Self::open_unguarded(path) {
-                Err(DiskError::Io(error)) if error.to_string().contains("lock") => {
+                Err(DiskError::Io(error)) if is_lock(&error) => {
                     std::thread::sleep(LOCK_RETRY);
                 }
                 opened => return opened,
@@ -165,7 +174,7 @@ impl Disk {
     /// sled fails from then on.
     pub(super) fn write(
         &mut self,
-        path: &Path,
+        dir: &StateDir,
         changes: &[(String, Option<Value>)],
     ) -> Result<(), DiskError> {
         let mut batch = sled::Batch::default();
@@ -184,8 +193,10 @@ impl Disk {
         }
         batch.insert(SUM, &self.sum().to_be_bytes());
         let written = catch_unwind(AssertUnwindSafe(|| {
+            dir.ask(DiskCall::Write).map_err(DiskError::Io)?;
             self.tree.apply_batch(batch)?;
-            self.sync(path)
+            self.sync(&dir.join(SLED))?;
+            dir.ask(DiskCall::Sync).map_err(DiskError::Io)
         }));
         written.unwrap_or_else(|panic| Err(panicked(&*panic)))
     }
@@ -239,8 +250,16 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> DiskError {
         .downcast_ref::<String>()
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied());
-    let text = short(text.unwrap_or("without a message"));
-    DiskError::Damaged(format!("sled panicked: {text}"))
+    let text = short(&format_args!(
+        "sled panicked: {}",
+        text.unwrap_or("without a message")
+    ));
+    // sled panics also where the system refused something: then the text has the system's error.
+    if text.contains("Os { code") {
+        DiskError::Io(io::Error::other(text))
+    } else {
+        DiskError::Damaged(text)
+    }
 }
 
 fn sum(key: &str, value: &[u8]) -> u128 {

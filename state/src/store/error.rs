@@ -63,6 +63,9 @@ pub enum StoreError {
          try again once containerd answers"
     )]
     Rebuilding,
+    /// The newest copy of the state cannot be opened now, so nobody knows what was asked last.
+    #[error("the stored state cannot be opened now, so nothing is changed; it is tried again: {0}")]
+    Unknown(String),
     /// Another agent has locked the state directory.
     #[error("another agent uses the state in {}; stop it first", .0.display())]
     InUse(PathBuf),

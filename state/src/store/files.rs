@@ -1,112 +1,229 @@
-//! State of sled's files: open, failed, or not opened yet.
+//! The files that a change is written to: sled's, and the place of the last change.
 
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
-use rustix::io::Errno;
-use serde_json::Value;
-
-use super::disk::{Disk, DiskError, LOCK_RETRY, LOCK_TRIES};
+use super::disk::{Disk, DiskError};
+use super::last::{self, LastChange, LastFile, LastState};
 use super::quarantine::quarantine;
-use super::recover::{self, QUARANTINE, SLED};
-use crate::desired::set::Desired;
+use super::recover::{self, QUARANTINE, Recovered};
+use super::reserve;
+use super::state_dir::{DiskCall, SLED, StateDir};
+use super::survey::{Choice, SledState, Survey};
+use crate::desired::Entries;
+use crate::desired::set::{Desired, DesiredChange};
 
 /// Time that sled may take to close files that failed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Tries to open files whose opening does not end, of three seconds each, before they count as
+/// damaged.
+const SLOW_MAX: u32 = 20;
 
-/// sled's files, and whether they can be written.
+/// State of the files.
 #[derive(Debug)]
-pub(super) enum StoreFiles {
+pub(super) enum FilesState {
     /// The files can be written, as far as is known.
-    Open(Box<Disk>),
-    /// A write failed, and sled fails until the files are opened again. Then they are brought to
-    /// the state in memory.
+    Open(Box<OpenFiles>),
+    /// The state in memory is the last that was acknowledged, and the files are not open: a write
+    /// failed, or another copy was current. They are brought to that state when they are opened.
     Failed,
-    /// The files could not be opened at the start, and may be newer than the state in memory.
+    /// The files could not be opened yet, and may hold more than is known.
     Unread,
 }
 
+/// Files that a change is written to.
+#[derive(Debug)]
+pub(super) struct OpenFiles {
+    disk: Disk,
+    /// `None`: the disk has no room to make it. Without it no copy is taken for the current one.
+    last: Option<LastFile>,
+}
+
+/// The files, and whether they can be written.
+#[derive(Debug)]
+pub(super) struct StoreFiles {
+    pub(super) dir: StateDir,
+    pub(super) state: FilesState,
+    /// The last change, as it was acknowledged.
+    last: LastChange,
+    /// Openings in a row that did not end.
+    slow: u32,
+    /// The state directory, locked as long as this value lives: no second agent writes here.
+    lock: Option<File>,
+}
+
 impl StoreFiles {
-    /// Opens the files if they are not open, and makes them hold the acknowledged state: no less,
-    /// and no more. Answers the desired state that they hold, if it turns out to be the newer one.
-    pub(super) fn open(
-        &mut self,
-        directory: &Path,
-        desired: &Desired,
-    ) -> std::io::Result<Option<Desired>> {
-        if matches!(self, Self::Open(_)) {
-            return Ok(None);
+    /// The files in this directory, not opened yet.
+    pub(super) const fn new(dir: StateDir) -> Self {
+        Self {
+            dir,
+            state: FilesState::Unread,
+            last: LastChange::at(0),
+            slow: 0,
+            lock: None,
         }
-        create_directory(directory)?;
-        let path = directory.join(SLED);
-        let (disk, found) = match Disk::open(&path) {
-            Ok(opened) => opened,
-            Err(DiskError::Io(error)) => return Err(error),
-            Err(DiskError::Damaged(why)) => {
-                tracing::error!(%why, "stored state damaged while in use; rewriting it from memory");
-                quarantine(&directory.join(QUARANTINE), &path, &why)?;
-                Disk::open(&path).map_err(io_error)?
+    }
+
+    /// sled's files, if they are open.
+    pub(super) fn disk(&self) -> Option<&Disk> {
+        match &self.state {
+            FilesState::Open(files) => Some(&files.disk),
+            FilesState::Failed | FilesState::Unread => None,
+        }
+    }
+
+    /// Reads the state directory: the state to begin with, or to go on with once what could not be
+    /// opened can be.
+    ///
+    /// # Errors
+    /// [`ErrorKind::WouldBlock`]: another agent has the directory.
+    pub(super) fn recover(&mut self) -> io::Result<(Desired, Vec<String>)> {
+        if self.lock.is_none() {
+            match self.dir.lock() {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+                Err(error) => {
+                    let why = format!("the directory cannot be opened now: {error}");
+                    return Ok((Desired::default().unknown(), vec![why]));
+                }
             }
+        }
+        let survey = Survey::of(&self.dir, self.slow < SLOW_MAX);
+        self.slow = if matches!(survey.sled, SledState::Slow) {
+            self.slow + 1
+        } else {
+            0
         };
-        // The state in memory is one change ahead by the mark that it was rebuilt.
-        let is_better = matches!(self, Self::Unread)
-            && !found.is_empty()
-            && Desired::seq_of(&found) + 1 >= desired.seq();
-        let better = is_better.then(|| Desired::from_entries(found.clone()));
-        let disk = recover::repaired(directory, disk, &found, better.as_ref().unwrap_or(desired))
-            .map_err(io_error)?;
-        *self = Self::Open(Box::new(disk));
-        Ok(better)
+        let is_current = matches!(survey.choice(), Choice::Current(_));
+        let Recovered {
+            disk,
+            desired,
+            mut losses,
+            last,
+        } = recover::recover(&self.dir, survey);
+        let Some(disk) = disk else {
+            // From now on answers are given by this state, and the files have to follow.
+            if is_current {
+                (self.state, self.last) = (FilesState::Failed, last);
+            }
+            return Ok((desired, losses));
+        };
+        // Only now: files that hold more than the last change are well, not less.
+        match self.open_last(last) {
+            Ok(last) => self.state = FilesState::Open(Box::new(OpenFiles { disk, last })),
+            Err(error) => losses.push(format!("{} cannot be written now: {error}", last::NAME)),
+        }
+        Ok((desired, losses))
     }
 
-    /// Writes and syncs changes, all or none; closes the files if that fails.
-    pub(super) fn write(
-        &mut self,
-        directory: &Path,
-        changes: &[(String, Option<Value>)],
-    ) -> std::io::Result<()> {
-        let Self::Open(disk) = self else {
-            return Err(std::io::Error::other("the files are not open"));
-        };
-        disk.write(&directory.join(SLED), changes).map_err(|error| {
-            close(std::mem::replace(self, Self::Failed));
-            io_error(error)
-        })
+    /// Opens the files after a write failed, and makes them hold the acknowledged state: no less,
+    /// and no more.
+    pub(super) fn open_again(&mut self, desired: &Desired) -> io::Result<()> {
+        if !matches!(self.state, FilesState::Failed) {
+            return Ok(());
+        }
+        let mut opened = self.opened();
+        if opened.as_ref().is_err_and(reserve::is_full) && reserve::give_up(&self.dir) {
+            opened = self.opened();
+        }
+        let (disk, found) = opened?;
+        // The last change comes first: files that hold more than it says are well, not less.
+        let last = self.open_last(self.last.clone())?;
+        let disk = recover::repaired(&self.dir, disk, &found, desired).map_err(io_error)?;
+        self.state = FilesState::Open(Box::new(OpenFiles { disk, last }));
+        Ok(())
     }
-}
 
-/// Creates the state directory, for the agent's user alone: environment values may be secrets.
-pub(super) fn create_directory(directory: &Path) -> std::io::Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)
-}
-
-/// Locks the state directory, waiting a moment for its lock: if the agent before was killed while
-/// it started a program, that program's process holds the lock until it has begun.
-pub(super) fn take_lock(directory: &File) -> rustix::io::Result<()> {
-    for _ in 1..LOCK_TRIES {
-        match rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => std::thread::sleep(LOCK_RETRY),
-            taken => return taken,
+    fn opened(&self) -> io::Result<(Disk, Entries)> {
+        let path = self.dir.join(SLED);
+        self.dir.ask(DiskCall::Open)?;
+        let opened = Disk::open(&path);
+        match opened {
+            // Nothing is lost by it.
+            Err(why @ (DiskError::Damaged(_) | DiskError::Slow)) => {
+                let why = why.to_string();
+                tracing::error!(%why, "stored state damaged while in use; rewriting it from memory");
+                quarantine(&self.dir, &self.dir.join(QUARANTINE), &path, &why)?;
+                Disk::open(&path).map_err(io_error)
+            }
+            opened => opened.map_err(io_error),
         }
     }
-    rustix::fs::flock(directory, FlockOperation::NonBlockingLockExclusive)
+
+    fn open_last(&mut self, last: LastChange) -> io::Result<Option<LastFile>> {
+        self.last = last.clone();
+        match LastFile::open(&self.dir, last) {
+            Ok(opened) => Ok(Some(opened)),
+            // As long as there is none, or a damaged one, it tells nothing wrong.
+            Err(error)
+                if reserve::is_full(&error)
+                    && matches!(
+                        last::read(&self.dir),
+                        LastState::Missing | LastState::Damaged
+                    ) =>
+            {
+                tracing::warn!(%error, "no room to note the last change, retrying");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes and syncs a change, all or nothing; closes the files if that fails.
+    pub(super) fn write(&mut self, changes: &[DesiredChange], next: &Desired) -> io::Result<()> {
+        let FilesState::Open(files) = &mut self.state else {
+            return Err(io::Error::other("the files are not open"));
+        };
+        let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
+        entries.push(next.seq_entry());
+        let written = files.write(&self.dir, &entries, next.seq(), changes);
+        match &written {
+            Ok(()) => self.last = self.last.followed_by(next.seq(), changes),
+            Err(_) => close(std::mem::replace(&mut self.state, FilesState::Failed)),
+        }
+        written
+    }
+
+    /// Makes what is missing beside the files: the reserve, and the place of the last change.
+    pub(super) fn tend(&mut self) -> io::Result<()> {
+        let FilesState::Open(files) = &mut self.state else {
+            return Ok(());
+        };
+        reserve::make(&self.dir)?;
+        if files.last.is_none() {
+            files.last = Some(LastFile::open(&self.dir, self.last.clone())?);
+        }
+        Ok(())
+    }
 }
 
-fn io_error(error: DiskError) -> std::io::Error {
+impl OpenFiles {
+    fn write(
+        &mut self,
+        dir: &StateDir,
+        entries: &[(String, Option<serde_json::Value>)],
+        seq: u64,
+        changes: &[DesiredChange],
+    ) -> io::Result<()> {
+        self.disk.write(dir, entries).map_err(io_error)?;
+        match &mut self.last {
+            Some(last) => last.write(dir, seq, changes),
+            None => Ok(()),
+        }
+    }
+}
+
+pub(super) fn io_error(error: DiskError) -> io::Error {
     match error {
         DiskError::Io(error) => error,
-        DiskError::Damaged(why) => std::io::Error::other(why),
+        DiskError::Slow => io::Error::new(ErrorKind::TimedOut, error.to_string()),
+        DiskError::Damaged(why) => io::Error::other(why),
     }
 }
 
 /// Closes files that failed, on a thread of its own: sled may panic, or never return.
-fn close(files: StoreFiles) {
+fn close(files: FilesState) {
     let (done, closed) = std::sync::mpsc::sync_channel(1);
     let closing = std::thread::Builder::new()
         .name("sled-close".to_owned())

@@ -3,20 +3,30 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::state_dir::{DiskCall, StateDir};
+
 /// Files kept. Beyond that the oldest is deleted, for a failing disk must not fill itself.
 const KEPT_MAX: u64 = 20;
 
-/// Moves `path` into `directory`, with `why` in a file beside it. Answers the new path.
-pub(super) fn quarantine(directory: &Path, path: &Path, why: &str) -> std::io::Result<PathBuf> {
+/// Moves `path` into `directory`, with `why` in a file beside it where there is room for one.
+/// Answers the new path.
+pub(super) fn quarantine(
+    dir: &StateDir,
+    directory: &Path,
+    path: &Path,
+    why: &str,
+) -> std::io::Result<PathBuf> {
+    dir.ask(DiskCall::Create)?;
     fs::create_dir_all(directory)?;
     let number = newest(directory) + 1;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let to = directory.join(format!("{number}-{name}"));
     fs::rename(path, &to)?;
-    fs::write(
+    // The log has it too.
+    let _told_elsewhere = fs::write(
         directory.join(format!("{number}-{name}.reason")),
         format!("{why}\n"),
-    )?;
+    );
     drop_older(directory, number.saturating_sub(KEPT_MAX));
     Ok(to)
 }
@@ -51,18 +61,20 @@ fn drop_older(directory: &Path, last: u64) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state_dir::sound_disk;
     use super::*;
 
     #[test]
     fn damaged_files_are_kept_with_their_reasons_up_to_a_limit() {
         let directory = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(directory.path(), sound_disk);
         let (kept, damaged) = (
             directory.path().join("quarantine"),
             directory.path().join("file"),
         );
         for n in 0..KEPT_MAX + 5 {
             fs::write(&damaged, n.to_string()).unwrap();
-            let to = quarantine(&kept, &damaged, "rotten").unwrap();
+            let to = quarantine(&dir, &kept, &damaged, "rotten").unwrap();
             assert_eq!(fs::read_to_string(&to).unwrap(), n.to_string());
             assert_eq!(
                 fs::read_to_string(format!("{}.reason", to.display())).unwrap(),

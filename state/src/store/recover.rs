@@ -1,244 +1,315 @@
-//! Recovery at the start: the newest intact copy is taken, damaged files go into quarantine, and
-//! the losses are told. Recovery never fails, for no start may need a person.
+//! Recovery at the start: the chosen copy is taken, damaged files go into quarantine, and the
+//! losses are told. Recovery never fails, for no start may need a person.
 
 use std::fs;
-use std::path::Path;
 
 use serde_json::Value;
 
 use super::copy::{self, CopyState};
 use super::disk::{Disk, DiskError};
+use super::last::{self, LastChange, LastState};
 use super::quarantine::quarantine;
+use super::state_dir::{DiskCall, SLED, StateDir};
+use super::survey::{Choice, CopyOrigin, SledState, Survey};
 use crate::desired::Entries;
 use crate::desired::set::{Adoption, Desired, DesiredChange, FORMAT};
+use crate::desired::uncertain::LostChanges;
 
-/// sled's directory in the state directory.
-pub(super) const SLED: &str = "state";
 /// Directory for damaged files in the state directory.
 pub(super) const QUARANTINE: &str = "quarantine";
-/// File that counts the openings of sled that have not ended.
-const OPENING: &str = "opening";
-/// Openings in a row that ended the whole agent (out of memory, for instance), after which the
-/// files count as damaged. More than one, since the agent may also have been killed just then.
-const OPENINGS_MAX: u32 = 3;
 
 /// The state that a start begins with.
 #[derive(Debug)]
 pub(super) struct Recovered {
-    /// The opened files. `None`: they cannot be written now.
+    /// sled's files, which hold the state. `None`: they cannot be written now.
     pub(super) disk: Option<Disk>,
     /// The desired state.
     pub(super) desired: Desired,
     /// Files lost, damaged, or not readable, in sentences.
     pub(super) losses: Vec<String>,
+    /// The last change, to be noted.
+    pub(super) last: LastChange,
 }
 
-/// Reads the state directory.
-pub(super) fn recover(directory: &Path) -> Recovered {
-    let mut losses = Vec::new();
-    let copy = newest_copy(directory, &mut losses);
-    let had_files = fs::metadata(directory.join(SLED).join("db")).is_ok_and(|db| db.len() > 0);
-    match open_counted(directory) {
-        Ok((disk, entries)) => {
-            // sled answers nothing where it does not recognise the beginning of its file.
-            if had_files && entries.is_empty() {
-                losses.push(format!(
-                    "{SLED}/ was empty although it held data before; {}",
-                    taken_from(copy.as_ref())
-                ));
-            }
-            opened(directory, (disk, entries), copy, losses)
+/// Takes the state from what was found.
+pub(super) fn recover(dir: &StateDir, survey: Survey) -> Recovered {
+    let choice = survey.choice();
+    if let Choice::Unknown(origin) = choice {
+        return unknown(survey, origin);
+    }
+    let losses = survey.unreadable();
+    let Survey { last, sled, copies } = survey;
+    let mut recovery = Recovery { dir, losses };
+    let copies = recovery.intact(copies);
+    let (disk, found) = recovery.sled(sled, choice, &copies);
+    let entries = match choice {
+        Choice::Current(origin) | Choice::Newest(Some(origin)) | Choice::Older(Some(origin)) => {
+            taken(origin, &found, copies)
         }
-        Err(DiskError::Io(error)) => {
-            losses.push(format!(
-                "{SLED}/ cannot be opened now ({error}); {}",
-                taken_from(copy.as_ref())
-            ));
-            let desired = rebuilt(copy.map(|(_, entries)| entries), false);
-            Recovered {
-                disk: None,
-                desired,
-                losses,
-            }
+        Choice::Newest(None) | Choice::Older(None) | Choice::Unknown(_) => Entries::new(),
+    };
+    recovery.tell_lost_end(&found, &entries, choice);
+    let last = match last {
+        LastState::Known(last) => Some(last),
+        LastState::Missing | LastState::Unreadable(_) => None,
+        LastState::Damaged => {
+            recovery.tell(format!("{} was damaged; it is written anew", last::NAME));
+            None
         }
-        Err(DiskError::Damaged(why)) => {
-            let moved = move_to_quarantine(directory, &directory.join(SLED), &why);
-            losses.push(format!(
-                "{SLED}/ was damaged: {why}; {moved}; {}",
-                taken_from(copy.as_ref())
-            ));
-            let desired = rebuilt(copy.map(|(_, entries)| entries), false);
-            let disk = Disk::open(&directory.join(SLED))
-                .and_then(|(disk, found)| repaired(directory, disk, &found, &desired));
-            let disk = disk
-                .map_err(|error| losses.push(format!("{SLED}/ cannot be created again: {error}")))
-                .ok();
-            Recovered {
-                disk,
-                desired,
-                losses,
-            }
+    };
+    let is_new = recovery.losses.is_empty();
+    let desired = match choice {
+        Choice::Current(_) | Choice::Newest(Some(CopyOrigin::Sled)) => {
+            Desired::from_entries(entries)
         }
+        Choice::Older(_) => {
+            let end = Desired::seq_of(&entries);
+            let lost = last.as_ref().map(|last| last.lost_after(end));
+            recovery.tell_older(end, lost.as_ref());
+            rebuilt(entries, false, lost)
+        }
+        Choice::Newest(None) => rebuilt(entries, is_new, None),
+        Choice::Newest(_) | Choice::Unknown(_) => rebuilt(entries, false, None),
+    };
+    recovery.note_newer(&found, &desired);
+    let disk = recovery.writable(disk, &found, &desired);
+    let last = last.filter(|last| last.seq == desired.seq());
+    Recovered {
+        disk,
+        losses: recovery.losses,
+        last: last.unwrap_or_else(|| LastChange::at(desired.seq())),
+        desired,
     }
 }
 
-/// The state after sled opened. A copy may still be newer, for sled drops a damaged end of its log
-/// silently.
-fn opened(
-    directory: &Path,
-    (disk, entries): (Disk, Entries),
-    copy: Option<(&str, Entries)>,
-    losses: Vec<String>,
-) -> Recovered {
-    let (mut losses, seq, is_new) = (losses, Desired::seq_of(&entries), entries.is_empty());
-    let newer = copy.filter(|(_, copy)| Desired::seq_of(copy) > seq);
-    let desired = match newer {
-        Some((name, copy)) => {
-            let to = Desired::seq_of(&copy);
-            if !is_new || losses.is_empty() {
-                losses.push(format!(
-                    "{SLED}/ had lost changes: it ended at change {seq}, {name} at {to}; \
-                     {name} is taken"
-                ));
-            }
-            rebuilt(Some(copy), false)
-        }
-        // The files may have been deleted: the records are in the runtime's labels then.
-        None if is_new => rebuilt(None, losses.is_empty()),
-        None => Desired::from_entries(entries.clone()),
+/// The state to show while it is not known what was asked last. Nothing is touched.
+fn unknown(survey: Survey, origin: Option<CopyOrigin>) -> Recovered {
+    let mut losses = survey.unreadable();
+    let Survey { sled, copies, .. } = survey;
+    let entries = match (origin, sled, copies) {
+        (Some(CopyOrigin::Sled), SledState::Open(_, entries), _) => entries,
+        (Some(CopyOrigin::Copy(0)), _, [CopyState::Intact(entries), _])
+        | (Some(CopyOrigin::Copy(1)), _, [_, CopyState::Intact(entries)]) => entries,
+        _ => Entries::new(),
     };
-    note_newer(directory, &entries, &desired, &mut losses);
-    match repaired(directory, disk, &entries, &desired) {
-        Ok(disk) => Recovered {
-            disk: Some(disk),
-            desired,
-            losses,
-        },
-        Err(error) => {
-            losses.push(format!("{SLED}/ cannot be written now: {error}"));
-            Recovered {
-                disk: None,
-                desired,
-                losses,
-            }
-        }
+    let desired = Desired::from_entries(entries).unknown();
+    losses.push(format!(
+        "what was asked last is not known until they can be opened; what is shown is as of change \
+         {}, and nothing is started, stopped or changed",
+        desired.seq()
+    ));
+    Recovered {
+        disk: None,
+        last: LastChange::at(desired.seq()),
+        desired,
+        losses,
     }
 }
 
 /// The desired state from a copy that may be older than the last one that ran.
-fn rebuilt(copy: Option<Entries>, is_new: bool) -> Desired {
-    let desired = Desired::from_entries(copy.unwrap_or_default());
+fn rebuilt(entries: Entries, is_new: bool, lost: Option<LostChanges>) -> Desired {
+    let desired = Desired::from_entries(entries);
     let adoption = desired.adoption().unwrap_or(Adoption {
         above: desired.seq(),
         is_new,
     });
-    desired.with(&[DesiredChange::Adopt(Some(adoption))])
+    let lost = lost.map(DesiredChange::Lose);
+    let adopt = DesiredChange::Adopt(Some(adoption));
+    desired.with(&lost.into_iter().chain([adopt]).collect::<Vec<_>>())
 }
 
-fn taken_from(copy: Option<&(&str, Entries)>) -> String {
-    match copy {
-        Some((name, entries)) => format!(
-            "taken from {name}, which holds everything up to change {}; \
-             newer records are taken from containerd's labels",
-            Desired::seq_of(entries)
-        ),
-        None => "no copy is intact; the records are taken from containerd's labels".to_owned(),
+fn taken(origin: CopyOrigin, found: &Entries, copies: [Option<Entries>; 2]) -> Entries {
+    let [a, b] = copies;
+    match origin {
+        CopyOrigin::Sled => Some(found.clone()),
+        CopyOrigin::Copy(0) => a,
+        CopyOrigin::Copy(_) => b,
     }
+    .unwrap_or_default()
 }
 
-fn newest_copy(directory: &Path, losses: &mut Vec<String>) -> Option<(&'static str, Entries)> {
-    let mut newest: Option<(&str, Entries)> = None;
-    for name in copy::NAMES {
-        let path = directory.join(name);
-        match copy::read(&path) {
-            CopyState::Missing => {}
-            CopyState::Intact(entries) => {
-                if newest
-                    .as_ref()
-                    .is_none_or(|(_, best)| Desired::seq_of(best) < Desired::seq_of(&entries))
-                {
-                    newest = Some((name, entries));
+/// A recovery under way.
+struct Recovery<'a> {
+    dir: &'a StateDir,
+    losses: Vec<String>,
+}
+
+impl Recovery<'_> {
+    fn tell(&mut self, loss: String) {
+        self.losses.push(loss);
+    }
+
+    /// The entries of the copies that are intact. Damaged ones go into quarantine.
+    fn intact(&mut self, copies: [CopyState; 2]) -> [Option<Entries>; 2] {
+        let mut names = copy::NAMES.into_iter();
+        copies.map(|copy| {
+            let name = names.next().unwrap_or_default();
+            match copy {
+                CopyState::Intact(entries) => Some(entries),
+                CopyState::Missing | CopyState::Unreadable(_) => None,
+                CopyState::Damaged(why) => {
+                    let moved = self.move_to_quarantine(name, &why);
+                    self.tell(format!("{name} was damaged: {why}; {moved}"));
+                    None
                 }
             }
-            CopyState::Unreadable(error) => losses.push(format!("{name} cannot be read: {error}")),
-            CopyState::Damaged(why) => {
-                let moved = move_to_quarantine(directory, &path, &why);
-                losses.push(format!("{name} was damaged: {why}; {moved}"));
+        })
+    }
+
+    /// sled's files and what they hold; damaged ones go into quarantine, and new ones take their
+    /// place.
+    fn sled(
+        &mut self,
+        sled: SledState,
+        choice: Choice,
+        copies: &[Option<Entries>; 2],
+    ) -> (Option<Disk>, Entries) {
+        let taken = || taken_from(choice, copies);
+        match sled {
+            SledState::Open(disk, entries) => {
+                // sled answers nothing where it does not recognise the beginning of its file.
+                if entries.is_empty() {
+                    let taken = taken();
+                    self.tell(format!(
+                        "{SLED}/ was empty although it held data before; {taken}"
+                    ));
+                }
+                (Some(*disk), entries)
+            }
+            SledState::Unreadable(_) | SledState::Slow => {
+                let taken = taken();
+                self.tell(format!("{SLED}/ is not used for now; {taken}"));
+                (None, Entries::new())
+            }
+            SledState::Missing => self.create(),
+            SledState::Damaged(why) => {
+                let (moved, taken) = (self.move_to_quarantine(SLED, &why), taken());
+                self.tell(format!("{SLED}/ was damaged: {why}; {moved}; {taken}"));
+                self.create()
             }
         }
     }
-    newest
-}
 
-fn move_to_quarantine(directory: &Path, path: &Path, why: &str) -> String {
-    match quarantine(&directory.join(QUARANTINE), path, why) {
-        Ok(to) => format!(
-            "moved to {}",
-            to.strip_prefix(directory).unwrap_or(&to).display()
-        ),
-        Err(error) => format!("not moved to quarantine: {error}"),
+    fn create(&mut self) -> (Option<Disk>, Entries) {
+        let asked = self.dir.ask(DiskCall::Create).map_err(DiskError::Io);
+        match asked.and_then(|()| Disk::open(&self.dir.join(SLED))) {
+            Ok((disk, entries)) => (Some(disk), entries),
+            Err(error) => {
+                self.tell(format!("{SLED}/ cannot be created now: {error}"));
+                (None, Entries::new())
+            }
+        }
     }
-}
 
-/// Tells of entries that this version cannot read, and keeps a newer version's entries in a file: a
-/// member that this version does not know is lost from a record that it changes.
-fn note_newer(directory: &Path, entries: &Entries, desired: &Desired, losses: &mut Vec<String>) {
-    let format = Desired::format(entries);
-    if format != FORMAT {
-        let kept = directory
-            .join(QUARANTINE)
-            .join(format!("newer-format-{format}.json"));
-        let text = serde_json::to_vec_pretty(entries).unwrap_or_default();
-        let written = fs::create_dir_all(directory.join(QUARANTINE));
-        let written = written.and_then(|()| {
+    fn tell_lost_end(&mut self, found: &Entries, entries: &Entries, choice: Choice) {
+        let (Choice::Current(CopyOrigin::Copy(copy))
+        | Choice::Newest(Some(CopyOrigin::Copy(copy)))
+        | Choice::Older(Some(CopyOrigin::Copy(copy)))) = choice
+        else {
+            return;
+        };
+        if !found.is_empty() || self.losses.is_empty() {
+            let (seq, to) = (Desired::seq_of(found), Desired::seq_of(entries));
+            let name = copy::NAMES[copy.min(1)];
+            self.tell(format!(
+                "{SLED}/ had lost changes: it ended at change {seq}, {name} at {to}; {name} is taken"
+            ));
+        }
+    }
+
+    fn tell_older(&mut self, end: u64, lost: Option<&LostChanges>) {
+        let Some(lost) = lost else { return };
+        let concerned = match &lost.containers {
+            None => "any container".to_owned(),
+            Some(ids) if ids.is_empty() => "no container".to_owned(),
+            Some(ids) => {
+                let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+                ids.join(", ")
+            }
+        };
+        self.tell(format!(
+            "changes {} to {} are in no copy any more; they may concern {concerned}: such a \
+             container is left as it is until something is asked of it",
+            end + 1,
+            lost.until
+        ));
+    }
+
+    fn move_to_quarantine(&self, name: &str, why: &str) -> String {
+        let (to, path) = (self.dir.join(QUARANTINE), self.dir.join(name));
+        match quarantine(self.dir, &to, &path, why) {
+            Ok(to) => format!(
+                "moved to {}",
+                to.strip_prefix(self.dir.path()).unwrap_or(&to).display()
+            ),
+            Err(error) => format!("not moved to quarantine: {error}"),
+        }
+    }
+
+    /// Tells of entries that this version cannot read, and keeps a newer version's entries in a
+    /// file: a member that this version does not know is lost from a record that it changes.
+    fn note_newer(&mut self, found: &Entries, desired: &Desired) {
+        let format = Desired::format(found);
+        if format != FORMAT {
+            let (to, failure) = self.keep_newer(found, format);
+            self.tell(format!(
+                "{SLED}/ was written by a newer version (format {format}, this version writes {FORMAT}); \
+                 its entries are kept in {to}{}",
+                failure.map(|error| format!(", which failed: {error}")).unwrap_or_default()
+            ));
+        }
+        let unreadable = desired.unreadable_contents();
+        if unreadable > 0 {
+            self.tell(format!(
+                "{unreadable} entries cannot be read by this version; \
+                 they are kept, and their containers are left alone"
+            ));
+        }
+    }
+
+    fn keep_newer(&self, found: &Entries, format: u64) -> (String, Option<std::io::Error>) {
+        let name = format!("{QUARANTINE}/newer-format-{format}.json");
+        let kept = self.dir.join(&name);
+        let text = serde_json::to_vec_pretty(found).unwrap_or_default();
+        let written = fs::create_dir_all(self.dir.join(QUARANTINE)).and_then(|()| {
             if kept.exists() {
                 Ok(())
             } else {
                 fs::write(&kept, text)
             }
         });
-        let (to, failure) = (
-            kept.strip_prefix(directory).unwrap_or(&kept).display(),
-            written.err(),
-        );
-        losses.push(format!(
-            "{SLED}/ was written by a newer version (format {format}, this version writes {FORMAT}); \
-             its entries are kept in {to}{}",
-            failure.map(|error| format!(", which failed: {error}")).unwrap_or_default()
-        ));
+        (name, written.err())
     }
-    // A newer format's number is itself an entry that this version does not know.
-    let unreadable = desired.unreadable_count() - usize::from(format != FORMAT);
-    if unreadable > 0 {
-        losses.push(format!(
-            "{unreadable} entries cannot be read by this version; \
-             they are kept, and their containers are left alone"
-        ));
+
+    fn writable(&mut self, disk: Option<Disk>, found: &Entries, desired: &Desired) -> Option<Disk> {
+        repaired(self.dir, disk?, found, desired)
+            .map_err(|error| self.tell(format!("{SLED}/ cannot be written now: {error}")))
+            .ok()
     }
 }
 
-fn open_counted(directory: &Path) -> Result<(Disk, Entries), DiskError> {
-    let marker = directory.join(OPENING);
-    let before: u32 = fs::read_to_string(&marker)
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or_default();
-    if before >= OPENINGS_MAX {
-        let _gone = fs::remove_file(&marker);
-        return Err(DiskError::Damaged(format!(
-            "opening the files ended the agent {before} times in a row"
-        )));
+fn taken_from(choice: Choice, copies: &[Option<Entries>; 2]) -> String {
+    let (origin, is_current) = match choice {
+        Choice::Current(origin) => (Some(origin), true),
+        Choice::Newest(origin) | Choice::Older(origin) | Choice::Unknown(origin) => (origin, false),
+    };
+    let Some(CopyOrigin::Copy(number)) = origin else {
+        return "no copy is intact; the records are taken from containerd's labels".to_owned();
+    };
+    let (name, entries) = (copy::NAMES[number.min(1)], &copies[number.min(1)]);
+    let seq = entries.as_ref().map(Desired::seq_of).unwrap_or_default();
+    if is_current {
+        return format!("taken from {name}, which holds everything up to change {seq}, the last");
     }
-    // A disk that refuses the marker is no reason not to open.
-    let _marked = fs::write(&marker, format!("{}\n", before + 1));
-    let opened = Disk::open(&directory.join(SLED));
-    let _unmarked = fs::remove_file(&marker);
-    opened
+    format!(
+        "taken from {name}, which holds everything up to change {seq}; \
+         newer records are taken from containerd's labels"
+    )
 }
 
 /// The files once they hold the desired state: no less, and no more.
 pub(super) fn repaired(
-    directory: &Path,
+    dir: &StateDir,
     mut disk: Disk,
     found: &Entries,
     desired: &Desired,
@@ -255,7 +326,7 @@ pub(super) fn repaired(
         .chain(other.map(|(key, value)| (key.clone(), Some(value.clone()))))
         .collect();
     if !changes.is_empty() {
-        disk.write(&directory.join(SLED), &changes)?;
+        disk.write(dir, &changes)?;
     }
     Ok(disk)
 }

@@ -2,14 +2,16 @@ mod damage;
 mod declared;
 mod guarded;
 mod owners;
+mod transient;
 
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
+use super::disk::Disk;
 use super::*;
 use crate::assign::tests::Host;
-use crate::desired::Owner;
+use crate::desired::{Finished, Owner};
 use crate::guard;
 use crate::id::InstanceName;
 use crate::reason::Reason;
@@ -25,6 +27,7 @@ fn limits() -> Limits {
         containers_max: 3,
         new_privileges: false,
         random,
+        disk: sound_disk,
     }
 }
 
@@ -269,9 +272,9 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
         .record;
     // As a failed write leaves it: closed, and on disk neither all nor only what was acknowledged.
     let mut files = lock(&store.files);
-    let StoreFiles::Open(mut disk) = std::mem::replace(&mut *files, StoreFiles::Failed) else {
-        panic!("the files are open")
-    };
+    files.state = FilesState::Failed;
+    let path = directory.path().join("state");
+    let (mut disk, _) = Disk::open(&path).unwrap();
     let stray = Record {
         name: "stray".parse().unwrap(),
         id: ContainerId::from_bits(7),
@@ -281,8 +284,7 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
         (DesiredChange::RemoveRecord(kept.id)).entry(),
         DesiredChange::Put(Box::new(stray)).entry(),
     ];
-    disk.write(&directory.path().join("state"), &entries)
-        .unwrap();
+    disk.write(&files.dir, &entries).unwrap();
     drop((disk, files));
     store
         .change(gone.id, |record| record.removing = true)

@@ -43,7 +43,7 @@ impl Disk {
     }
 
     /// Whatever is not on the disk is gone, and nothing more reaches it.
-    fn cut(&self) {
+    pub(super) fn cut(&self) {
         // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH; perl, since a test may not be unsafe and every Debian has it.
         let script = r#"open(my $f, "<", $ARGV[0]) or die; my $how = pack("L", 2); ioctl($f, 0x8004587d, $how) or die "$!""#;
         run("perl", ["-e", script, self.mount.to_str().unwrap()]).unwrap();

@@ -58,7 +58,7 @@ async fn an_unreadable_record_keeps_nobody_else_from_being_repaired_and_swept() 
     stand.agent.kill_9();
     let kept = stand.bed.dir.join("kept");
     std::fs::create_dir(&kept).unwrap();
-    for copy in COPIES {
+    for copy in COPIES.into_iter().chain(["last-change"]) {
         std::fs::copy(state.join(copy), kept.join(copy)).unwrap();
     }
 
@@ -96,7 +96,7 @@ async fn an_unreadable_record_keeps_nobody_else_from_being_repaired_and_swept() 
 
     // The newer version comes back.
     stand.agent.kill_9();
-    for copy in COPIES {
+    for copy in COPIES.into_iter().chain(["last-change"]) {
         std::fs::copy(kept.join(copy), state.join(copy)).unwrap();
     }
     run("rm", ["-r", state.join("state").to_str().unwrap()]).unwrap();

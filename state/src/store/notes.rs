@@ -1,0 +1,115 @@
+//! Changes of single records, and facts noted in them.
+
+use std::sync::Arc;
+
+use super::{Store, StoreError};
+use crate::desired::set::DesiredChange;
+use crate::desired::{Finished, Record};
+use crate::id::ContainerId;
+
+impl Store {
+    /// Changes one record, and answers it as it is stored then. A change that alters nothing is not
+    /// written.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Disk`].
+    pub fn change(
+        &self,
+        id: ContainerId,
+        change: impl FnOnce(&mut Record),
+    ) -> Result<Arc<Record>, StoreError> {
+        self.transact(|desired| {
+            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            let mut record = Record::clone(before);
+            change(&mut record);
+            if record == **before {
+                return Ok((Vec::new(), Arc::clone(before)));
+            }
+            record.seq = desired.seq() + 1;
+            Ok((
+                vec![DesiredChange::Put(Box::new(record.clone()))],
+                Arc::new(record),
+            ))
+        })
+    }
+
+    /// Notes the digest that the image of this generation resolved to. `None`: it is not known (any
+    /// more).
+    ///
+    /// # Errors
+    /// As [`Store::note`].
+    pub fn set_image_digest(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        digest: Option<String>,
+    ) -> Result<(), StoreError> {
+        self.note(id, generation, |record| record.image_digest = digest)
+    }
+
+    /// Notes that this generation ended, and that its restart policy leaves it so.
+    ///
+    /// # Errors
+    /// As [`Store::note`].
+    pub fn finish(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        finished: Finished,
+    ) -> Result<(), StoreError> {
+        self.note(id, generation, |record| record.finished = Some(finished))
+    }
+
+    /// Notes a fact about this generation in its record.
+    ///
+    /// A fact is no change of what is desired: `seq` stays, and the record counts as no newer than
+    /// a poll that was sent meanwhile. A record that has moved on to another generation stays as it
+    /// is.
+    ///
+    /// # Errors
+    /// As [`Store::change`].
+    pub fn note(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        note: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
+        self.transact(|desired| {
+            let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            let mut record = Record::clone(before);
+            if record.generation == generation {
+                note(&mut record);
+            }
+            let is_news = record != **before;
+            Ok((
+                if is_news {
+                    vec![DesiredChange::Put(Box::new(record))]
+                } else {
+                    Vec::new()
+                },
+                (),
+            ))
+        })
+    }
+
+    /// Drops the record of a removed container, once nothing of the container is left. A record
+    /// that was deployed again meanwhile stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Disk`].
+    pub fn forget(&self, id: ContainerId) -> Result<(), StoreError> {
+        self.transact(|desired| {
+            let gone = desired.get(id).is_some_and(|record| record.removing);
+            Ok((
+                if gone {
+                    vec![DesiredChange::RemoveRecord(id)]
+                } else {
+                    Vec::new()
+                },
+                (),
+            ))
+        })?;
+        self.save_history(id, None);
+        Ok(())
+    }
+}
