@@ -187,7 +187,7 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
     );
     check(
         &json!({"environment": {"A": 1}}),
-        &[("environment", "quotes")],
+        &[("environment.A", "quotes")],
     );
     check(
         &json!({"environment": {"A": "x".repeat(200_000)}}),
