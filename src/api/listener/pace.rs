@@ -36,6 +36,8 @@ struct Progress {
     since: Instant,
     /// The time since which the client takes nothing of the answer. `None`: it does.
     blocked: Option<Instant>,
+    /// The part that comes once what was answered is also sent. `None`: it is not all answered.
+    after: Option<RequestPart>,
 }
 
 /// The pace of one connection, noted by those who see a part of it.
@@ -52,6 +54,7 @@ impl Pace {
             part: RequestPart::Head,
             since: Instant::now(),
             blocked: None,
+            after: None,
         };
         Self {
             progress: Mutex::new(progress),
@@ -62,13 +65,20 @@ impl Pace {
     fn enter(&self, part: RequestPart) {
         let mut progress = lock(&self.progress);
         (progress.part, progress.since) = (part, Instant::now());
+        progress.after = None;
         drop(progress);
         self.moved.notify_one();
     }
 
     /// Notes that bytes came.
     pub(super) fn received(&self) {
-        if lock(&self.progress).part == RequestPart::Idle {
+        let mut progress = lock(&self.progress);
+        let is_idle = progress.part == RequestPart::Idle;
+        if let Some(after) = &mut progress.after {
+            *after = RequestPart::Head;
+        }
+        drop(progress);
+        if is_idle {
             self.enter(RequestPart::Head);
         }
     }
@@ -89,9 +99,19 @@ impl Pace {
         }
     }
 
-    /// Notes that the request is answered.
+    /// Notes that the last of the answer was handed over to be sent. It may be megabytes, which a
+    /// client takes in its own time: until then the request is under way.
     pub(super) fn answer_ended(&self) {
-        self.enter(RequestPart::Idle);
+        self.enter(RequestPart::Answer);
+        lock(&self.progress).after = Some(RequestPart::Idle);
+    }
+
+    /// Notes that all that was handed over is sent.
+    pub(super) fn flushed(&self) {
+        let after = lock(&self.progress).after;
+        if let Some(part) = after {
+            self.enter(part);
+        }
     }
 
     /// Notes whether the client takes what is sent.
@@ -174,11 +194,32 @@ mod tests {
         assert_eq!(overdue_after(&pace).await, None);
         assert_eq!(pace.waiting_since(), None);
         pace.answer_ended();
+        pace.flushed();
         assert_eq!(overdue_after(&pace).await, Some(60));
         pace.received();
         assert_eq!(overdue_after(&pace).await, Some(10));
         pace.request_began(false);
         assert_eq!(overdue_after(&pace).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_is_under_way_until_all_of_it_is_sent() {
+        for (comes_meanwhile, seconds) in [(false, 60), (true, 10)] {
+            let pace = Pace::new();
+            pace.request_began(false);
+            pace.flushed();
+            assert!(!pace.is_at_rest(), "nothing is answered yet");
+            pace.answer_ended();
+            if comes_meanwhile {
+                pace.received();
+            }
+            assert!(!pace.is_at_rest());
+            assert_eq!(pace.waiting_since(), None);
+            assert_eq!(overdue_after(&pace).await, None);
+            pace.flushed();
+            assert!(pace.is_at_rest());
+            assert_eq!(overdue_after(&pace).await, Some(seconds));
+        }
     }
 
     #[tokio::test(start_paused = true)]

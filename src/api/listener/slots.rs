@@ -211,6 +211,7 @@ mod tests {
         assert_eq!(busy(2).admission(), Admission::Full);
         // A probe that was answered makes room for the next.
         probes[0].pace().answer_ended();
+        probes[0].pace().flushed();
         let probe = slots.admit(peer(1)).unwrap();
         assert!(is_evicted(&probes[0]) && probe.admission() == Admission::Probe);
         assert!(!answered.iter().any(is_evicted));

@@ -29,6 +29,9 @@ impl Drop for Server {
     }
 }
 
+/// An answer that no socket takes at once.
+const LARGE_BYTES: usize = 32 << 20;
+
 /// An answer without an end.
 fn endless() -> Body {
     let chunk = || Ok::<_, std::io::Error>(vec![b'x'; 16 << 10]);
@@ -48,6 +51,7 @@ async fn server() -> Server {
         .route("/livez", get(async || "alive\n"))
         .route("/deploy", post(async |body: String| body))
         .route("/endless", get(async || endless()))
+        .route("/large", get(async || "x".repeat(LARGE_BYTES)))
         .route("/wait", get(wait));
     let serving = serve(listener, router, stop.clone());
     let mut tasks = JoinSet::new();
@@ -143,4 +147,18 @@ async fn a_stop_ends_what_rests_at_once_and_lets_what_is_under_way_be_answered()
     server.go.notify_waiters();
     let answer = rest(waiting).await;
     assert!(answer.ends_with("done"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_stop_lets_an_answer_be_taken_that_is_made_and_not_yet_sent() {
+    let server = server().await;
+    let asked = send(&server, "GET /large HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.stop.cancel();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let answer = rest(asked).await;
+    let body = answer
+        .split_once("\r\n\r\n")
+        .map_or(0, |(_, body)| body.len());
+    assert_eq!(body, LARGE_BYTES);
 }
