@@ -5,19 +5,25 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
+use places::{Place, Places};
 use serde_json::Value;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::error::Problem;
 use super::json;
 use super::listener::BODY_MAX;
+
+mod places;
+#[cfg(test)]
+mod tests;
 
 /// A deploy body is a few kilobytes; its largest part, the environment, is bounded to 128 KiB.
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a body that is read and parsed like any other. A larger one waits for its turn.
 const SMALL_BYTES_MAX: usize = 64 << 10;
 /// Large bodies in memory at once.
-static LARGE: Semaphore = Semaphore::const_new(16);
+static LARGE: Places = Places::new();
 /// Large bodies that are parsed at once, each on a thread of its own: JSON takes many times its
 /// own size as values.
 static PARSERS: Semaphore = Semaphore::const_new(4);
@@ -37,16 +43,19 @@ pub(super) async fn read<T: Send + 'static>(
     if !body.is_end_stream() {
         is_json(headers)?;
     }
-    let reading = tokio::time::timeout(BODY_MAX, bytes(body));
-    let body = reading.await.map_err(|_| Problem::Slow)??;
+    let (body, place) = bytes(body, &LARGE).await?;
     if body.len() <= SMALL_BYTES_MAX {
         return make(json::parse(&body)?);
     }
-    let _turn = PARSERS
+    let turn = PARSERS
         .acquire()
         .await
         .expect("nobody closes the semaphore");
-    let parsing = tokio::task::spawn_blocking(move || make(json::parse(&body)?));
+    let parsing = tokio::task::spawn_blocking(move || {
+        // A caller that goes leaves the parsing behind, which takes its memory all the same.
+        let _held = (place, turn);
+        make(json::parse(&body)?)
+    });
     match parsing.await {
         Ok(made) => made,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
@@ -80,11 +89,23 @@ fn is_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-async fn bytes(body: Body) -> Result<Bytes, Problem> {
+/// Reads a body; with a large one comes its place, which is held as long as the body is.
+async fn bytes(
+    body: Body,
+    places: &'static Places,
+) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Problem> {
+    let mut deadline = Instant::now() + BODY_MAX;
     let mut read = BytesMut::new();
-    let mut place = None;
+    let mut place: Option<Place> = None;
     let mut frames = body.into_data_stream();
-    while let Some(frame) = frames.next().await {
+    loop {
+        let next = tokio::select! {
+            next = tokio::time::timeout_at(deadline, frames.next()) => next,
+            () = Place::is_lost(place.as_ref()) => return Err(places::lost()),
+        };
+        let Some(frame) = next.map_err(|_| Problem::Slow)? else {
+            break;
+        };
         let frame = frame.map_err(|error| {
             Problem::Request(format!(
                 "the request body broke off: {error}; send it again"
@@ -94,10 +115,12 @@ async fn bytes(body: Body) -> Result<Bytes, Problem> {
             return Err(Problem::TooLarge);
         }
         if place.is_none() && read.len() + frame.len() > SMALL_BYTES_MAX {
-            let free = LARGE.acquire().await;
-            place = Some(free.expect("nobody closes the semaphore"));
+            let asked = Instant::now();
+            place = Some(places.take().await?);
+            // The agent kept the client waiting here.
+            deadline += asked.elapsed();
         }
         read.extend_from_slice(&frame);
     }
-    Ok(read.freeze())
+    Ok((read.freeze(), place.map(Place::of_read)))
 }
