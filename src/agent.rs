@@ -181,10 +181,6 @@ async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationTo
     }
 }
 
-/// Keys whose new values are in force once they are read again; the files that others name are read
-/// each time that they are needed.
-const RELOADED: [&str; 3] = ["api.token", "api.token_file", "logging.level"];
-
 /// Takes in the configuration that was read again, as far as that goes in a running agent.
 fn take_in(reloaded: &Reloaded, token: &CallerToken) {
     let config = match &reloaded.outcome {
@@ -195,18 +191,10 @@ fn take_in(reloaded: &Reloaded, token: &CallerToken) {
     };
     let is_other_token = match &config.api.token {
         Some(new) => token.replace(new.clone()),
-        // Whether the agent may do without is decided where it chooses its address.
+        // The reload says that this waits.
         None => false,
     };
-    let keys = |in_force: bool| {
-        let changed = reloaded.changed.iter();
-        let keys: Vec<_> = changed
-            .filter(|key| RELOADED.contains(*key) == in_force)
-            .copied()
-            .collect();
-        keys.join(" ")
-    };
-    let (changed, waiting) = (keys(true), keys(false));
+    let (changed, waiting) = (reloaded.changed.join(" "), reloaded.waiting.join(" "));
     tracing::info!(changed, is_other_token, "configuration reloaded");
     if !waiting.is_empty() {
         tracing::warn!(

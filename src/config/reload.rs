@@ -4,25 +4,35 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Config, ConfigErrors, EffectiveValue, LoadedConfig};
 
+/// The keys of the token that callers bear. Without either of them it waits: whether the agent may
+/// do without a token is decided where it chooses its address, at the start.
+const TOKEN: [&str; 2] = ["api.token", "api.token_file"];
+/// Other keys whose new values are in force once they are read again. The files that keys name are
+/// read each time that they are needed.
+const RELOADED: [&str; 1] = ["logging.level"];
+
 /// The configuration, read again.
 #[derive(Debug)]
 pub struct Reloaded {
     /// The configuration as it is now, or every error in it.
     pub outcome: Result<Config, ConfigErrors>,
-    /// Keys whose values differ from those that were read before.
+    /// Keys with other values than before, which are in force from now on.
     pub changed: Vec<&'static str>,
+    /// Keys with other values than those in force, which they get with the next start.
+    pub waiting: Vec<&'static str>,
 }
 
 /// A way to read the configuration again, from where it was read at the start.
 pub struct Reload {
     load: Box<dyn Fn() -> LoadedConfig + Send + Sync>,
-    before: Mutex<Vec<EffectiveValue>>,
+    /// The values in force.
+    in_force: Mutex<Vec<EffectiveValue>>,
 }
 
 impl std::fmt::Debug for Reload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reload")
-            .field("before", &self.before)
+            .field("in_force", &self.in_force)
             .finish_non_exhaustive()
     }
 }
@@ -36,7 +46,7 @@ impl Reload {
     ) -> Self {
         Self {
             load: Box::new(load),
-            before: Mutex::new(before),
+            in_force: Mutex::new(before),
         }
     }
 
@@ -44,15 +54,81 @@ impl Reload {
     #[must_use]
     pub fn again(&self) -> Reloaded {
         let LoadedConfig { effective, outcome } = (self.load)();
-        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        let both = before.iter().zip(&effective);
-        let changed = both
-            .filter(|(before, now)| before.value != now.value)
-            .map(|(_, now)| now.key)
-            .collect();
-        if outcome.is_ok() {
-            *before = effective;
+        let (mut changed, mut waiting) = (Vec::new(), Vec::new());
+        if let Ok(config) = &outcome {
+            let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
+            let both = in_force.iter_mut().zip(effective);
+            for (before, now) in both.filter(|(before, now)| before.value != now.value) {
+                if is_taken_in(now.key, config) {
+                    changed.push(now.key);
+                    *before = now;
+                } else {
+                    waiting.push(now.key);
+                }
+            }
         }
-        Reloaded { outcome, changed }
+        Reloaded {
+            outcome,
+            changed,
+            waiting,
+        }
+    }
+}
+
+/// Whether a running agent takes in the key's new value.
+fn is_taken_in(key: &str, config: &Config) -> bool {
+    RELOADED.contains(&key) || TOKEN.contains(&key) && config.api.token.is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::ffi::OsString;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{Flags, load};
+
+    type Environment = BTreeMap<&'static str, String>;
+
+    fn loaded(environment: &Environment) -> LoadedConfig {
+        load(&Flags::default(), &|name: &str| {
+            environment.get(name).map(OsString::from)
+        })
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_waits_until_it_is_as_at_the_start_and_a_token_does_not_go() {
+        let start = Environment::from([
+            ("NODE_ID", "one".to_owned()),
+            ("CHAS_LISTEN", "127.0.0.1".to_owned()),
+            ("CHAS_TOKEN", "0123456789abcdef".to_owned()),
+        ]);
+        let environment = Arc::new(Mutex::new(start.clone()));
+        let read = Arc::clone(&environment);
+        let reload = Reload::new(loaded(&start).effective, move || {
+            loaded(&read.lock().unwrap())
+        });
+        let again = |change: &dyn Fn(&mut Environment)| {
+            change(&mut environment.lock().unwrap());
+            let again = reload.again();
+            assert!(again.outcome.is_ok(), "{:?}", again.outcome);
+            (again.changed, again.waiting)
+        };
+        assert_eq!(again(&|_| {}), (vec![], vec![]));
+        let (changed, waiting) = again(&|now| {
+            now.insert("NODE_ID", "two".to_owned());
+            now.insert("LOG_LEVEL", "DEBUG".to_owned());
+            now.remove("CHAS_TOKEN");
+        });
+        assert_eq!(changed, ["logging.level"]);
+        assert_eq!(waiting, ["api.token", "node.id"]);
+        // They wait as long as nobody starts the agent again, or takes the change back.
+        assert_eq!(again(&|_| {}), (vec![], vec!["api.token", "node.id"]));
+        let back = again(&|now| {
+            now.insert("NODE_ID", "one".to_owned());
+            now.insert("CHAS_TOKEN", "another-0123456789".to_owned());
+        });
+        assert_eq!(back, (vec![], vec![]));
     }
 }
