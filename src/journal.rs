@@ -97,6 +97,7 @@ impl Journal {
         let (kind, message) = match change {
             Change::None => return,
             Change::Raised(message) => (EventKind::AlarmRaised { alarm }, message),
+            Change::Changed(message) => (EventKind::AlarmChanged { alarm }, message),
             Change::Cleared(message) => (EventKind::AlarmCleared { alarm }, message),
         };
         let stands = lock(&self.ring).alarms.stands(alarm);
@@ -254,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alarm_is_news_when_it_begins_and_when_it_ends_and_stands_in_between() {
+    fn an_alarm_is_news_when_it_begins_changes_and_ends_and_stands_in_between() {
         let metrics = Metrics::new();
         let journal = Journal::new(metrics.clone());
         let shows = |line: &str| metrics.text().lines().any(|shown| shown == line);
@@ -285,10 +286,13 @@ mod tests {
             [
                 "alarm_raised",
                 "alarm_raised",
+                "alarm_changed",
                 "alarm_cleared",
                 "alarm_cleared"
             ]
         );
-        assert_eq!(journal.errors()[0].code, "SweepFailing");
+        let errors = journal.errors();
+        let error = (errors[0].code, errors[0].last.event.text());
+        assert_eq!(error, ("SweepFailing", "a: still busy".to_owned()));
     }
 }

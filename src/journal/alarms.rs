@@ -1,13 +1,19 @@
 //! The alarms that stand at this moment, each with the time it was raised.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, SystemTime};
 
 use state::alarm::Alarm;
+use tokio::time::Instant;
 
 /// Alarms that stand at once. One alarm may be about several subjects, such as registries.
 const STANDING_MAX: usize = 64;
+/// Changes of a standing alarm that are told within [`CHANGES_SPAN`]. A fault of another kind is
+/// news; a number in a sentence, which is another one at each look, soon is not.
+const CHANGES_MAX: usize = 4;
+/// The time in which so many changes of one alarm are told.
+const CHANGES_SPAN: Duration = Duration::from_hours(1);
 
 /// An alarm that stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,24 +29,51 @@ pub struct StandingAlarm {
 /// The consequence of an alarm's being set; with a sentence for the event, if it is news.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// The alarm stood already, or did not stand.
+    /// The alarm stood already so, or did not stand.
     None,
     /// The alarm stands now.
     Raised(String),
+    /// The alarm stood already, for another fault.
+    Changed(String),
     /// The alarm stands no more.
     Cleared(String),
 }
 
+/// What was told of a standing alarm.
+#[derive(Debug)]
+struct ToldAlarm {
+    standing: StandingAlarm,
+    /// The message that was told last.
+    told: String,
+    /// The times at which changes were told.
+    changes: VecDeque<Instant>,
+}
+
+impl ToldAlarm {
+    /// Takes in the fault as it is now. True if that is to be told.
+    fn change(&mut self, message: &str, now: Instant) -> bool {
+        message.clone_into(&mut self.standing.message);
+        let is_recent = |at: &Instant| now.duration_since(*at) < CHANGES_SPAN;
+        self.changes.retain(is_recent);
+        if self.told == message || self.changes.len() >= CHANGES_MAX {
+            return false;
+        }
+        self.changes.push_back(now);
+        message.clone_into(&mut self.told);
+        true
+    }
+}
+
 /// The alarms that stand, by alarm and subject.
 #[derive(Debug, Default)]
-pub(super) struct Alarms(BTreeMap<(Alarm, String), StandingAlarm>);
+pub(super) struct Alarms(BTreeMap<(Alarm, String), ToldAlarm>);
 
 impl Alarms {
     pub(super) fn set(&mut self, alarm: Alarm, subject: &str, fault: Option<String>) -> Change {
         let key = (alarm, subject.to_owned());
         let Some(fault) = fault else {
             return match self.0.remove(&key) {
-                Some(before) => Change::Cleared(before.message),
+                Some(before) => Change::Cleared(before.standing.message),
                 None => Change::None,
             };
         };
@@ -48,9 +81,13 @@ impl Alarms {
             "" => fault,
             subject => format!("{subject}: {fault}"),
         };
-        if let Some(standing) = self.0.get_mut(&key) {
-            standing.message = message;
-            return Change::None;
+        if let Some(told) = self.0.get_mut(&key) {
+            let is_news = told.change(&message, Instant::now());
+            return if is_news {
+                Change::Changed(message)
+            } else {
+                Change::None
+            };
         }
         if self.0.len() >= STANDING_MAX {
             return Change::None;
@@ -60,7 +97,12 @@ impl Alarms {
             since: SystemTime::now(),
             message: message.clone(),
         };
-        self.0.insert(key, standing);
+        let told = ToldAlarm {
+            standing,
+            told: message.clone(),
+            changes: VecDeque::new(),
+        };
+        self.0.insert(key, told);
         Change::Raised(message)
     }
 
@@ -69,8 +111,27 @@ impl Alarms {
     }
 
     pub(super) fn all(&self) -> Vec<StandingAlarm> {
-        let mut all: Vec<_> = self.0.values().cloned().collect();
+        let mut all: Vec<_> = self.0.values().map(|told| told.standing.clone()).collect();
         all.sort_by_key(|standing| Reverse(standing.alarm.weight()));
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_fault_of_a_standing_alarm_is_news_and_a_number_that_counts_soon_is_not() {
+        let mut alarms = Alarms::default();
+        let mut set = |fault: &str| alarms.set(Alarm::SweepFailing, "", Some(fault.to_owned()));
+        assert_eq!(set("a is busy"), Change::Raised("a is busy".to_owned()));
+        assert_eq!(set("a is busy"), Change::None);
+        assert_eq!(set("b is busy"), Change::Changed("b is busy".to_owned()));
+        let told = (0..100).filter(|n| set(&format!("{n} are busy")) != Change::None);
+        assert_eq!(told.count(), CHANGES_MAX - 1);
+        assert_eq!(alarms.all()[0].message, "99 are busy");
+        let told = alarms.0.values_mut().next().unwrap();
+        assert!(told.change("c is busy", Instant::now() + CHANGES_SPAN));
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::TurnExhausted
         | EventKind::ContainerExited { .. }
         | EventKind::AlarmRaised { .. }
+        | EventKind::AlarmChanged { .. }
         | EventKind::AlarmCleared { .. }
         | EventKind::ShimUnresponsive
         | EventKind::RuntimeReached

@@ -52,6 +52,7 @@ pub(super) fn write(event: &Event) {
         EventKind::SetUnconfirmed { generation, names } => unconfirmed(*generation, names),
         EventKind::SetRejected { code } => set_rejected(code, error),
         EventKind::AlarmRaised { alarm } => raised(*alarm, error),
+        EventKind::AlarmChanged { alarm } => changed(*alarm, error),
         EventKind::AlarmCleared { alarm } => info!(%alarm, was = error, "alarm cleared"),
         // The cause has a line of its own, or nothing happened that anybody would read of.
         EventKind::StepDeferred { .. }
@@ -93,6 +94,15 @@ fn raised(alarm: Alarm, message: &str) {
         info!(%alarm, %message, %remedy, "alarm raised");
     } else {
         warn!(%alarm, %message, %remedy, "alarm raised");
+    }
+}
+
+fn changed(alarm: Alarm, message: &str) {
+    let remedy = alarm.remedy();
+    if alarm.weight() == Weight::Notice {
+        info!(%alarm, %message, %remedy, "alarm changed");
+    } else {
+        warn!(%alarm, %message, %remedy, "alarm changed");
     }
 }
 

@@ -164,6 +164,11 @@ pub enum EventKind {
         /// The state.
         alarm: Alarm,
     },
+    /// Such a state goes on, and something else does not work.
+    AlarmChanged {
+        /// The state.
+        alarm: Alarm,
+    },
     /// The end of such a state.
     AlarmCleared {
         /// The state.
@@ -210,6 +215,7 @@ impl EventKind {
             Self::SetUnconfirmed { .. } => "set_unconfirmed",
             Self::SetRejected { .. } => "set_rejected",
             Self::AlarmRaised { .. } => "alarm_raised",
+            Self::AlarmChanged { .. } => "alarm_changed",
             Self::AlarmCleared { .. } => "alarm_cleared",
             Self::PollEnded { .. } => "poll_ended",
             Self::ReportEnded { .. } => "report_ended",
@@ -282,7 +288,9 @@ impl Event {
             | EventKind::ShimUnresponsive
             | EventKind::MemoryKilled { .. } => reason,
             EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
-            EventKind::AlarmRaised { alarm } => Some(alarm.as_str()),
+            EventKind::AlarmRaised { alarm } | EventKind::AlarmChanged { alarm } => {
+                Some(alarm.as_str())
+            }
             EventKind::RuntimeLost => Some(Alarm::ContainerdUnreachable.as_str()),
             EventKind::IdentityConflict => Some(Alarm::IdentityConflict.as_str()),
             EventKind::SetRejected { .. } => Some(Alarm::SetRejected.as_str()),
