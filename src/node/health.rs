@@ -26,10 +26,9 @@ impl AgentNode {
             .iter()
             .filter(|view| view.condition.status == Status::Running);
         let running = running.count();
-        let is_settled = |status| matches!(status, Status::Running | Status::Stopped);
         let unsettled = views
             .into_iter()
-            .filter(|view| !is_settled(view.condition.status));
+            .filter(|view| !view.condition.is_settled());
         let mut worst: Vec<_> = unsettled
             .map(|view| UnsettledView {
                 name: view.record.name.clone(),

@@ -58,10 +58,11 @@ impl UnsettledView {
     pub(crate) fn rank(&self) -> (u8, bool) {
         let rank = match self.condition.status {
             Status::Failed => 0,
-            Status::Restarting => 1,
+            // Nobody knows what a container does that runs and is not settled.
+            Status::Restarting | Status::Running => 1,
             Status::Stopping | Status::Removing => 2,
             Status::Pending => 3,
-            Status::Pulling | Status::Creating | Status::Running | Status::Stopped => 4,
+            Status::Pulling | Status::Creating | Status::Stopped => 4,
         };
         (rank, self.condition.reason.is_none())
     }

@@ -92,6 +92,23 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// Whether the container is as desired, as far as that can be told: one that was started, and
+    /// whose shim does not answer, may not run any more.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match self.status {
+            Status::Running => self.reason != Some(Reason::ShimUnresponsive),
+            Status::Stopped => true,
+            Status::Pending
+            | Status::Pulling
+            | Status::Creating
+            | Status::Restarting
+            | Status::Stopping
+            | Status::Failed
+            | Status::Removing => false,
+        }
+    }
+
     const fn plain(status: Status) -> Self {
         Self {
             status,

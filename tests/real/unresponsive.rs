@@ -99,6 +99,13 @@ async fn shims_that_do_not_answer_hold_up_nobody_else_also_not_a_new_agent() {
         health["errors"].to_string().contains("ShimUnresponsive"),
         "{health}"
     );
+    assert_eq!(
+        (&health["status"], &health["unsettled"]),
+        (&json!("degraded"), &json!(MANY)),
+        "{health}"
+    );
+    let named = &health["unsettled_containers"][0];
+    assert_eq!(named["reason"], "ShimUnresponsive", "{health}");
 
     drop(stopped);
     for n in 0..MANY {

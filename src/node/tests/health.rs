@@ -41,7 +41,7 @@ async fn a_container_that_keeps_ending_is_named_with_its_cause_and_is_in_the_err
 
 #[tokio::test(start_paused = true)]
 async fn the_worst_containers_are_named_first_and_only_a_few() {
-    let mut views: Vec<_> = ["pending", "restarting", "failed", "creating"]
+    let mut views: Vec<_> = ["pending", "running", "failed", "creating"]
         .into_iter()
         .map(|name| {
             let status = Status::ALL
@@ -60,7 +60,7 @@ async fn the_worst_containers_are_named_first_and_only_a_few() {
         .collect();
     views.sort_by_key(crate::view::UnsettledView::rank);
     let names: Vec<_> = views.iter().map(|view| view.name.as_str()).collect();
-    assert_eq!(names, ["failed", "restarting", "pending", "creating"]);
+    assert_eq!(names, ["failed", "running", "pending", "creating"]);
 }
 
 #[tokio::test(start_paused = true)]

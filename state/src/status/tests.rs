@@ -248,3 +248,25 @@ fn a_job_that_ended_never_waits_for_a_restart_that_does_not_come() {
         );
     }
 }
+
+#[test]
+fn what_was_started_and_does_not_answer_is_not_settled() {
+    let of = |status, reason| Condition {
+        reason,
+        ..Condition::plain(status)
+    };
+    for (status, reason, is_settled) in [
+        (Status::Running, None, true),
+        // Its last failure, while it is tried again.
+        (Status::Running, Some(Reason::CrashLoop), true),
+        (Status::Running, Some(Reason::ShimUnresponsive), false),
+        (Status::Stopped, Some(Reason::StopRequested), true),
+        (Status::Failed, Some(Reason::PortTaken), false),
+    ] {
+        assert_eq!(
+            of(status, reason).is_settled(),
+            is_settled,
+            "{status:?} {reason:?}"
+        );
+    }
+}
