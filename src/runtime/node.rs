@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
 use state::desired::Record;
 use state::failure::Failure;
@@ -25,6 +26,9 @@ use crate::network::{NetworkDriver, NetworkError};
 use crate::oci::mounts::Mount;
 
 mod sweep;
+
+/// Leftovers that a sweep removes at once; the engine has limits of its own for what is costly.
+const REMOVALS_MAX: usize = 8;
 
 /// Runtime of one node, on the engine `E` and the network `N`.
 #[derive(Debug)]
@@ -112,8 +116,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         swept: &mut Swept,
     ) -> Result<(), RuntimeError> {
         let mut first = Ok(());
-        for instance in instances {
-            match self.remove(instance, &StopOrder::AT_ONCE).await {
+        // Side by side: one that does not end holds up none of the others.
+        let removals = instances.into_iter().map(|instance| async move {
+            let removed = self.remove(instance, &StopOrder::AT_ONCE).await;
+            (instance, removed)
+        });
+        let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_MAX);
+        while let Some((instance, removed)) = removals.next().await {
+            match removed {
                 Ok(()) => drop(swept.removed.insert(format!("{what} {instance}"))),
                 Err(error) => first = first.and(Err(error)),
             }

@@ -194,3 +194,23 @@ async fn a_runtime_that_hangs_for_some_keeps_the_others_from_nothing() {
     }
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_container_that_somebody_paused_is_stopped_like_any_other() {
+    let stand = Stand::new().await;
+    for name in ["stops", "goes"] {
+        let shown = stand
+            .agent
+            .deploy_and_wait(&stand.script(name, RESTS, &json!({})))
+            .await;
+        let instance = format!("{}-{}", shown["id"].as_str().unwrap(), shown["generation"]);
+        stand.bed.ctr(&["tasks", "pause", &instance]);
+    }
+    stand
+        .agent
+        .ask("POST", "/containers/stops/stop", None)
+        .await;
+    stand.agent.wait_status("stops", "stopped", SOON).await;
+    stand.agent.delete_and_wait("goes").await;
+    stand.end().await;
+}
