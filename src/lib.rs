@@ -78,7 +78,8 @@
 //! the wall clock: [`reconcile::Clock`] is `CLOCK_BOOTTIME`, and tests stop it.
 //!
 //! The desired state is written three times: in sled, in two checksummed files beside it, and in
-//! the labels of the containers. A start takes the newest intact copy. While records may be
+//! the labels of the containers. A start gives up only what is damaged: while a copy that may be
+//! newer cannot be opened, the state is unknown, and nothing is touched. While records may be
 //! missing ([`state::desired::set::Adoption`]) nothing counts as unwanted.
 //!
 //! # Where to add a thing
@@ -142,6 +143,9 @@
 //! - **leftover**: a thing in the runtime without a record; a **sweep** removes it.
 //! - **orphan**: an instance without a container. **Forget**: to drop a record, the last step.
 //! - **adoption**: taking in records from labels, after the store was rebuilt.
+//! - **last change**: the note of which change was answered last; it shows that a copy is old.
+//! - **unknown**: the state while its newest copy cannot be opened. **Uncertain**: a container
+//!   that lost changes may be about. **Reserve**: disk kept for stops and removals.
 //! - **quarantine**: the place of damaged files. **Logger**: the process that writes a log.
 //! - **grace**: the time between asking to stop and SIGKILL. **Deadline**: a point in time.
 
