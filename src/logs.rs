@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerId;
 
+mod cursor;
 pub(crate) mod line;
 pub mod logger;
 pub(crate) mod read;

@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde_json::json;
+use state::id::ContainerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::containers::find_managed;
@@ -17,12 +18,12 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
 use crate::logs::line::{LogLine, Stream};
-use crate::logs::read::{ReadOptions, read};
+use crate::logs::read::{ReadOptions, read_until};
 use crate::view::Naming;
 
 const TAIL_DEFAULT: usize = 100;
-/// A follower of a container that is gone ends by itself, once it has read what was left; one of a
-/// container that never printed waits for a directory that never comes, and is ended after this.
+/// Time that a container has to be at rest before its output counts as complete: its logger needs
+/// milliseconds for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at
@@ -49,14 +50,8 @@ pub(super) async fn logs<N: NodeApi>(
         None
     };
     let json = wants_objects(&headers);
-    let ended = {
-        let (node, mut changes) = (Arc::clone(&node), node.changes());
-        async move {
-            while node.container(id).is_some() && changes.changed().await.is_ok() {}
-            tokio::time::sleep(LAST_WORDS).await;
-        }
-    };
-    let read = read(node.logs_dir(id), options).take_until(Box::pin(ended));
+    let ended = output_ends(Arc::clone(&node), id);
+    let read = read_until(node.logs_dir(id), options, ended);
     let lines = read.map(move |line| {
         let _until_the_stream_ends = &permit;
         line.map(|line| render(&line, json, timestamps))
@@ -67,6 +62,27 @@ pub(super) async fn logs<N: NodeApi>(
         "text/plain; charset=utf-8"
     };
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
+}
+
+/// Waits until the container prints nothing more: it is removed, or has been at rest for a while.
+/// One that waits for its restart or its next attempt is not at rest.
+async fn output_ends<N: NodeApi>(node: Arc<N>, id: ContainerId) {
+    let mut changes = node.changes();
+    let prints = || node.container(id).is_some_and(|view| !view.is_at_rest());
+    loop {
+        while prints() {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+        let started_again = async { while !prints() && changes.changed().await.is_ok() {} };
+        if tokio::time::timeout(LAST_WORDS, started_again)
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// The lines that a request asks for.

@@ -177,10 +177,15 @@ impl OutputPipe {
         false
     }
 
-    fn finish(&mut self, writer: &mut LogWriter) {
+    /// Writes the line that has begun. `closed`: no more of it comes.
+    fn finish(&mut self, closed: bool, writer: &mut LogWriter) {
         let (stream, now) = (self.stream, SystemTime::now());
-        self.splitter
-            .finish(|line, partial| writer.push(now, stream, partial, line));
+        let emit = |line: &[u8], partial| writer.push(now, stream, partial, line);
+        if closed {
+            self.splitter.finish(emit);
+        } else {
+            self.splitter.give_up_begun(emit);
+        }
     }
 }
 
@@ -204,7 +209,7 @@ pub(super) fn pump_pipes(
             .collect();
         match poll(&mut polled, farewell) {
             Ok(0) => {
-                pipes.iter_mut().for_each(|pipe| pipe.finish(writer));
+                pipes.iter_mut().for_each(|pipe| pipe.finish(false, writer));
                 writer.flush();
                 asked_to_end.store(false, Ordering::Relaxed);
                 continue;
@@ -223,7 +228,7 @@ pub(super) fn pump_pipes(
         pipes.retain_mut(|pipe| {
             let open = !ready.next().unwrap_or(false) || pipe.take(&mut chunk, writer);
             if !open {
-                pipe.finish(writer);
+                pipe.finish(true, writer);
             }
             open
         });

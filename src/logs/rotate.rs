@@ -4,7 +4,9 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -19,21 +21,39 @@ const BATCH_BYTES_MAX: usize = 32 * 1024;
 /// Bytes at the end of a file that hold its last line.
 const LAST_LINE_BYTES_MAX: usize = HEADER_BYTES + LINE_BYTES_MAX + 1;
 
+/// Bytes at the end of a file in which lines are looked for that an earlier logger left begun.
+const TAIL_BYTES: u64 = 4 * LAST_LINE_BYTES_MAX as u64;
+
+/// Largest number of a file, far beyond all that are ever reached. One with a larger number is not
+/// the logger's: there would be no number after it.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
+/// Names in a directory that are taken by what is no file, and are passed over.
+const PASSED_OVER_MAX: u64 = 16;
+
 /// Path of a directory's file number `number`.
 pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.log"))
 }
 
-/// Numbers of a directory's files in order; the last one is being written.
+/// Numbers of a directory's files in order; the last one is being written. Directories, pipes and
+/// sockets with such names are left out: reading or writing one could block for ever.
 pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
-        let name = entry?.file_name();
+        let entry = entry?;
+        let name = entry.file_name();
         let number = name
             .to_str()
             .and_then(|name| name.strip_suffix(".log"))
-            .and_then(|digits| digits.parse().ok());
-        numbers.extend(number.filter(|number| file_path(dir, *number).file_name() == Some(&name)));
+            .and_then(|digits| digits.parse().ok())
+            .filter(|number| {
+                *number <= NUMBER_MAX && file_path(dir, *number).file_name() == Some(&name)
+            });
+        let is_file = |kind: fs::FileType| {
+            !kind.is_dir() && !kind.is_fifo() && !kind.is_socket() && !kind.is_block_device()
+        };
+        numbers.extend(number.filter(|_| entry.file_type().is_ok_and(is_file)));
     }
     numbers.sort_unstable();
     Ok(numbers)
@@ -86,8 +106,36 @@ impl LogWriter {
             stamp: LineStamp::after(None),
         };
         // The first batch meets the same error again and counts what is lost by it.
-        let _ = writer.reopen();
+        if let Ok(tail) = writer.reopen() {
+            writer.end_begun_lines(&tail);
+        }
         writer
+    }
+
+    /// Ends the lines that an earlier run or logger has begun and not ended, so that what comes
+    /// does not continue them.
+    fn end_begun_lines(&mut self, tail: &[u8]) {
+        for stream in [Stream::Stdout, Stream::Stderr] {
+            let is_last = |header: &LineHeader| header.stream == stream;
+            let mut lines = tail.rsplit(|byte| *byte == b'\n');
+            let last = lines.find_map(|line| LineHeader::decode(line).filter(is_last));
+            if last.is_some_and(|header| header.partial) {
+                self.stamp.advance(SystemTime::UNIX_EPOCH);
+                line::encode(&mut self.batch, &self.stamp, stream, false, b"");
+            }
+        }
+        self.flush();
+    }
+
+    /// Adds a remark of the logger's own.
+    pub(crate) fn remark(&mut self, now: SystemTime, text: &str) {
+        let text = format!("[chas-node-agent: {text}]");
+        self.push(now, Stream::Stderr, false, text.as_bytes());
+    }
+
+    /// Time of the last line that was written; 1970 if there is none.
+    pub(crate) fn last_time(&self) -> SystemTime {
+        self.stamp.time()
     }
 
     /// Adds bytes that were read at `now` as one log line; [`LogWriter::flush`] writes them.
@@ -174,20 +222,21 @@ impl LogWriter {
             .expect("the file was opened, and a rotation leaves one open"))
     }
 
-    fn reopen(&mut self) -> io::Result<()> {
+    /// Opens the newest file, and answers its end.
+    fn reopen(&mut self) -> io::Result<Vec<u8>> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o750)
             .create(&self.dir)?;
-        let number = file_numbers(&self.dir)?
+        let newest = file_numbers(&self.dir)?
             .last()
             .copied()
             .unwrap_or(1)
             .max(self.newest);
-        let file = open_file(&self.dir, number)?;
+        let (file, number) = open_from(&self.dir, newest)?;
         let size = file.metadata()?.len();
-        let tail_bytes = size.min(LAST_LINE_BYTES_MAX as u64);
-        let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or(LAST_LINE_BYTES_MAX)];
+        let tail_bytes = size.min(TAIL_BYTES);
+        let mut tail = vec![0; usize::try_from(tail_bytes).unwrap_or_default()];
         file.read_exact_at(&mut tail, size - tail_bytes)?;
         let last = tail
             .rsplit(|byte| *byte == b'\n')
@@ -202,12 +251,12 @@ impl LogWriter {
             number,
             torn: tail.last().is_some_and(|byte| *byte != b'\n'),
         });
-        Ok(())
+        Ok(tail)
     }
 
     /// Continues in file `next`, and removes the oldest files beyond the limit.
     fn rotate(&mut self, next: u64) -> io::Result<()> {
-        let file = match open_file(&self.dir, next) {
+        let (file, next) = match open_from(&self.dir, next) {
             Err(error)
                 if matches!(
                     error.kind(),
@@ -217,7 +266,7 @@ impl LogWriter {
                 // Removes one file now rather than afterwards; never the newest, which holds the
                 // numbering.
                 self.prune((self.limits.max_files.saturating_sub(1)).max(1))?;
-                open_file(&self.dir, next)?
+                open_from(&self.dir, next)?
             }
             other => other?,
         };
@@ -313,7 +362,26 @@ impl LostOutput {
     }
 }
 
-fn open_file(dir: &Path, number: u64) -> io::Result<File> {
+/// Opens the file of this number, or of the next one whose name is not taken by something else.
+fn open_from(dir: &Path, number: u64) -> io::Result<(File, u64)> {
+    for number in number..=number + PASSED_OVER_MAX {
+        let path = file_path(dir, number);
+        let is_free = fs::symlink_metadata(&path).map_or_else(
+            |error| error.kind() == io::ErrorKind::NotFound,
+            |found| found.is_file() || found.is_symlink(),
+        );
+        if is_free {
+            return Ok((open_file(&path)?, number));
+        }
+    }
+    let error = format!(
+        "{} and the names after it are taken by what is no file",
+        file_path(dir, number).display()
+    );
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
+}
+
+fn open_file(path: &Path) -> io::Result<File> {
     // Appending, so that two writers never overwrite each other; readable, to find the last line.
     // Output may be secret.
     OpenOptions::new()
@@ -321,5 +389,5 @@ fn open_file(dir: &Path, number: u64) -> io::Result<File> {
         .append(true)
         .read(true)
         .mode(0o640)
-        .open(file_path(dir, number))
+        .open(path)
 }

@@ -6,6 +6,8 @@ use super::line::LINE_BYTES_MAX;
 #[derive(Debug, Default)]
 pub(crate) struct LineSplitter {
     begun: Vec<u8>,
+    /// Whether a part of the line has been emitted already.
+    goes_on: bool,
 }
 
 impl LineSplitter {
@@ -25,6 +27,7 @@ impl LineSplitter {
                     return;
                 }
             };
+            self.goes_on = partial;
             if self.begun.is_empty() {
                 emit(&bytes[..taken], partial);
             } else {
@@ -36,11 +39,21 @@ impl LineSplitter {
         }
     }
 
-    /// Emits the bytes that no newline ended, as a line that goes on. For the end of the stream.
-    pub(crate) fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
+    /// Emits the bytes that no newline has ended yet, as a part of a line: the rest may follow.
+    pub(crate) fn give_up_begun(&mut self, mut emit: impl FnMut(&[u8], bool)) {
         if !self.begun.is_empty() {
             emit(&self.begun, true);
-            self.begun = Vec::new();
+            self.begun.clear();
+            self.goes_on = true;
+        }
+    }
+
+    /// Ends the line that no newline has ended. For the end of the stream: the first line of the
+    /// next run does not continue the last of this one.
+    pub(crate) fn finish(&mut self, mut emit: impl FnMut(&[u8], bool)) {
+        if self.goes_on || !self.begun.is_empty() {
+            emit(&self.begun, false);
+            *self = Self::default();
         }
     }
 }
@@ -67,7 +80,7 @@ mod tests {
         let line = |text: &str| (text.as_bytes().to_vec(), false);
         assert_eq!(split(&[b"a\nb\n"]), [line("a"), line("b")]);
         assert_eq!(split(&[b"a", b"b\n", b"\n"]), [line("ab"), line("")]);
-        assert_eq!(split(&[b"\r\n", b"x"]), [line("\r"), (b"x".to_vec(), true)]);
+        assert_eq!(split(&[b"\r\n", b"x"]), [line("\r"), line("x")]);
         assert_eq!(split(&[b""]), []);
     }
 
@@ -85,6 +98,25 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_end_of_the_stream_ends_its_line_however_much_of_it_was_emitted() {
+        let full = vec![b'x'; LINE_BYTES_MAX];
+        assert_eq!(split(&[&full]), [(full.clone(), false)]);
+        assert_eq!(
+            split(&[&full, b"y"]),
+            [(full, true), (b"y".to_vec(), false)]
+        );
+        let mut splitter = LineSplitter::default();
+        let mut lines = Vec::new();
+        let mut emit = |line: &[u8], partial| lines.push((line.to_vec(), partial));
+        splitter.push(b"begun", &mut emit);
+        splitter.give_up_begun(&mut emit);
+        splitter.give_up_begun(&mut emit);
+        splitter.finish(&mut emit);
+        splitter.finish(&mut emit);
+        assert_eq!(lines, [(b"begun".to_vec(), true), (Vec::new(), false)]);
+    }
+
     proptest! {
         #[test]
         fn the_bytes_come_back_and_no_line_is_too_long(
@@ -92,7 +124,7 @@ mod tests {
                 (proptest::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..40), 0..900usize), 0..8)
         ) {
             let chunks: Vec<Vec<u8>> = chunks.into_iter().map(|(bytes, times)| bytes.repeat(times)).collect();
-            let whole = chunks.concat();
+            let mut whole = chunks.concat();
             let lines = split(&chunks.iter().map(Vec::as_slice).collect::<Vec<_>>());
             let mut joined = Vec::new();
             for (line, partial) in lines {
@@ -101,6 +133,9 @@ mod tests {
                 if !partial {
                     joined.push(b'\n');
                 }
+            }
+            if whole.last().is_some_and(|byte| *byte != b'\n') {
+                whole.push(b'\n');
             }
             prop_assert_eq!(joined, whole);
         }

@@ -16,7 +16,7 @@ use state::spec::LogLimits;
 use tempfile::TempDir;
 
 use super::line::{LogLine, Stream};
-use super::read::{ReadOptions, Reading, read};
+use super::read::{ReadOptions, Reading, read, read_until};
 use super::rotate::{LogWriter, file_numbers, file_path};
 use super::*;
 
@@ -336,6 +336,49 @@ async fn a_tail_counts_a_long_line_once() {
     };
     assert_eq!(lines(&dir, tail(1)).await, ["c1", "c2"]);
     assert_eq!(lines(&dir, tail(2)).await, ["b1", "b2", "b3", "c1", "c2"]);
+}
+
+#[tokio::test]
+async fn a_new_run_does_not_continue_the_line_that_the_last_one_left() {
+    let (_root, dir) = log_dir();
+    let mut writer = LogWriter::open(dir.clone(), ROOMY);
+    writer.push(at(0), Stream::Stdout, true, b"fatal: no disk");
+    writer.push(at(0), Stream::Stderr, false, b"said");
+    writer.flush();
+    for run in 1..3 {
+        write_lines(&mut LogWriter::open(dir.clone(), ROOMY), run..run + 1);
+    }
+    let lines_read = all(&dir, ReadOptions::default()).await;
+    assert_eq!(
+        printed(&lines_read, Stream::Stdout),
+        b"fatal: no disk\nline 1\nline 2\n"
+    );
+    assert_eq!(printed(&lines_read, Stream::Stderr), b"said\n");
+    assert_eq!(lines_read.len(), 5, "one ends the line: {lines_read:?}");
+}
+
+#[tokio::test]
+async fn names_of_files_that_are_none_are_passed_over() {
+    let (_root, dir) = log_dir();
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..1);
+    let pipe = file_path(&dir, 3);
+    std::fs::create_dir(file_path(&dir, 2)).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).unwrap();
+    std::fs::write(dir.join(format!("{}.log", u64::MAX)), "x").unwrap();
+    let mut writer = LogWriter::open(dir.clone(), TIGHT);
+    for second in 1..100 {
+        writer.push(at(second), Stream::Stdout, false, &[b'x'; 1000]);
+        writer.flush();
+    }
+    assert_eq!(file_numbers(&dir).unwrap(), [1, 4]);
+    let found = lines(&dir, ReadOptions::default()).await;
+    assert_eq!((found.len(), found[0].as_str()), (100, "line 0"));
+    std::fs::remove_file(file_path(&dir, 1)).unwrap();
+    std::fs::remove_file(file_path(&dir, 4)).unwrap();
+    std::fs::create_dir(file_path(&dir, 1)).unwrap();
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..1);
+    assert_eq!(file_numbers(&dir).unwrap(), [4]);
+    assert_eq!(lines(&dir, ReadOptions::default()).await, ["line 0"]);
 }
 
 #[tokio::test]

@@ -100,6 +100,23 @@ impl ManagedView {
         let next = self.condition.next_attempt?;
         Some(self.taken.wall_at(next))
     }
+
+    /// Whether the container has ended and nothing will start it again by itself: it was stopped, or
+    /// its restart policy leaves it as it ended.
+    #[must_use]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        match self.condition.status {
+            Status::Stopped => true,
+            Status::Failed => self.record.finished.is_some(),
+            Status::Pending
+            | Status::Pulling
+            | Status::Creating
+            | Status::Running
+            | Status::Restarting
+            | Status::Stopping
+            | Status::Removing => false,
+        }
+    }
 }
 
 /// An unmanaged container.

@@ -7,7 +7,9 @@ use std::time::{Duration, SystemTime};
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::json;
+use state::desired::Finished;
 use state::quantity::ByteCount;
+use state::reason::Reason;
 use state::spec::LogLimits;
 use state::status::Status;
 use tower::ServiceExt as _;
@@ -100,6 +102,46 @@ async fn a_follower_ends_when_the_container_is_removed() {
         (answer.status, answer.text.as_str()),
         (200, "line 0\nline 1\n")
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_ends_with_a_container_that_rests_and_waits_for_one_that_is_restarted() {
+    let dir = tempfile::tempdir().unwrap();
+    write_logs(dir.path(), 2);
+    let running = named("job", 1);
+    let mut ended = running.clone();
+    ended.finished = Some(Finished {
+        code: 3,
+        at_ms: 0,
+        reason: Reason::RetriesExhausted,
+    });
+    for (record, rests) in [
+        (&running, Status::Stopped),
+        (&ended, Status::Stopped),
+        (&ended, Status::Failed),
+    ] {
+        let node = Arc::new(Fake {
+            logs: dir.path().to_owned(),
+            ..Fake::with(vec![view(&running, Status::Running)])
+        });
+        let began = tokio::time::Instant::now();
+        let later = async {
+            for passing in [Status::Restarting, Status::Failed, Status::Running] {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                node.show(vec![view(&running, passing)]);
+            }
+            // Stopped, and started again at once.
+            node.show(vec![view(&running, Status::Stopped)]);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            node.show(vec![view(&running, Status::Creating)]);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            node.show(vec![view(record, rests)]);
+        };
+        let (answer, ()) = tokio::join!(get(&node, "/containers/job/logs?follow=true"), later);
+        let took = began.elapsed().as_secs();
+        assert_eq!(answer.text, "line 0\nline 1\n");
+        assert!((241..250).contains(&took), "{rests:?}: {took}");
+    }
 }
 
 #[tokio::test]

@@ -41,6 +41,24 @@ async fn a_follower_waits_goes_on_over_restarts_and_ends_with_the_directory() {
 }
 
 #[tokio::test]
+async fn a_follower_whose_output_has_ended_is_given_all_of_it_however_slow_it_is() {
+    let (_root, dir) = log_dir();
+    write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..5000);
+    let follow = ReadOptions {
+        follow: true,
+        ..ReadOptions::default()
+    };
+    let mut reading = read_until(dir.clone(), follow.clone(), async {});
+    let first = reading.next().await.unwrap().unwrap();
+    assert_eq!(first.bytes, Bytes::from("line 0"));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    remove(&dir).await.unwrap();
+    assert_eq!(reading.count().await, 4999);
+    let nowhere = read_until(dir, follow, async {});
+    assert_eq!(nowhere.count().await, 0, "a directory that never comes");
+}
+
+#[tokio::test]
 async fn a_follower_of_a_past_time_ends_by_itself() {
     let (_root, dir) = log_dir();
     write_lines(&mut LogWriter::open(dir.clone(), ROOMY), 0..200);
@@ -157,7 +175,7 @@ async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
     });
     let lines_read = all(&dir, ReadOptions::default()).await;
     for (stream, name, end) in [
-        (Stream::Stdout, "out", "no newline"),
+        (Stream::Stdout, "out", "no newline\n"),
         (Stream::Stderr, "err", ""),
     ] {
         let expected: String = (0..5000)
@@ -165,7 +183,8 @@ async fn what_goes_into_the_pipes_is_all_there_when_they_close() {
             .collect();
         assert_eq!(
             String::from_utf8(printed(&lines_read, stream)).unwrap(),
-            expected + end
+            expected + end,
+            "the end of a stream ends its line"
         );
     }
 }
@@ -231,7 +250,10 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let lines_read = runtime.block_on(all(&dir, ReadOptions::default()));
         for (stream, to_err) in [(Stream::Stdout, false), (Stream::Stderr, true)] {
-            let expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
+            let mut expected: Vec<u8> = chunks.iter().filter(|(err, _)| *err == to_err).flat_map(|(_, bytes)| bytes.clone()).collect();
+            if expected.last().is_some_and(|byte| *byte != b'\n') {
+                expected.push(b'\n');
+            }
             prop_assert!(printed(&lines_read, stream) == expected);
         }
         prop_assert!(lines_read.windows(2).all(|pair| pair[0].time < pair[1].time));
