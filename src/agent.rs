@@ -1,6 +1,5 @@
 //! The only wiring: builds every room, starts it, and stops it in order. Only this file knows everything.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,8 @@ use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config, RegistrySection, Reload, Reloaded};
 use crate::journal::Journal;
+use crate::logs::keep::Loggers;
+use crate::logs::program::LoggerProgram;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFinding};
@@ -28,7 +29,7 @@ use crate::reconcile::{Clock, Handle, Reconciler};
 use crate::registry::{self, ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
-use crate::runtime::node::{ContainerLogs, NodeRuntime};
+use crate::runtime::node::NodeRuntime;
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown, signals};
 
@@ -51,7 +52,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         take_in(&reloading.1.again(), &reloading.0);
     })
     .context("signals cannot be caught")?;
-    let rooms = Rooms::build(&config, token, &tracker).await?;
+    let rooms = Rooms::build(&config, token, &stop, &tracker).await?;
     let listener = TcpListener::bind(config.api.listen)
         .await
         .with_context(|| format!("cannot listen on {}", config.api.listen))?;
@@ -88,18 +89,20 @@ impl Rooms {
     async fn build(
         config: &Config,
         token: CallerToken,
+        stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
         let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
-        let runtime = Arc::new(node_runtime(config, Arc::clone(&network))?);
         let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
+        let loggers = loggers(config, &journal, stop, tracker)?;
+        let runtime = node_runtime(config, Arc::clone(&network), loggers.clone())?;
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
-            runtime,
+            Arc::new(runtime),
             writer.clone(),
             journal.clone(),
             clock,
@@ -111,7 +114,7 @@ impl Rooms {
             reconciler.handle(),
             journal.clone(),
             Arc::clone(&monitor),
-            logs_dir(config),
+            loggers,
             contact.clone(),
         ));
         let link = contact
@@ -298,8 +301,23 @@ fn bridge_config(config: &Config) -> BridgeConfig {
     }
 }
 
-fn logs_dir(config: &Config) -> PathBuf {
-    config.state.dir.join("logs")
+fn loggers(
+    config: &Config,
+    journal: &Journal,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) -> anyhow::Result<Loggers> {
+    let executable =
+        std::env::current_exe().context("the path of the agent's own executable is unknown")?;
+    let program = LoggerProgram::new(&config.state.run_dir, executable);
+    let logs = config.state.dir.join("logs");
+    Ok(Loggers::new(
+        logs,
+        program,
+        journal.clone(),
+        tracker.clone(),
+        stop.clone(),
+    ))
 }
 
 async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::Result<Store> {
@@ -349,11 +367,13 @@ fn registry_config(section: &RegistrySection) -> RegistryConfig {
     }
 }
 
-fn node_runtime(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<AgentRuntime> {
+fn node_runtime(
+    config: &Config,
+    network: Arc<BridgeNetwork>,
+    loggers: Loggers,
+) -> anyhow::Result<AgentRuntime> {
     let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
     let images = Images::new(client.clone(), registry_config(&config.registry))?;
-    let executable =
-        std::env::current_exe().context("the path of the agent's own executable is unknown")?;
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
@@ -362,9 +382,5 @@ fn node_runtime(config: &Config, network: Arc<BridgeNetwork>) -> anyhow::Result<
     };
     let engine =
         Containerd::new(settings, client, images).context("the host's facts cannot be read")?;
-    let logs = ContainerLogs {
-        dir: logs_dir(config),
-        executable,
-    };
-    Ok(NodeRuntime::new(engine, network, logs))
+    Ok(NodeRuntime::new(engine, network, loggers))
 }

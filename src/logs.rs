@@ -5,7 +5,9 @@
 //! generations and restarts: `0000000001.log`, `0000000002.log`, and so on. The file of the highest
 //! number is being written; none is ever renamed, so a reader's place (number, offset) stays right
 //! under rotation. [`logger`] is the process that writes, [`mod@line`] a line of a file, [`split`]
-//! cuts bytes into lines, [`rotate`] keeps the directory within its limits, [`read`] reads it.
+//! cuts bytes into lines, [`rotate`] keeps the directory within its limits, `sync` brings it to the
+//! disk, `mark` tells an end that nobody saw, [`read`] reads it. [`keep`] is the agent's side: it
+//! replaces a logger that dies.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
 
@@ -14,13 +16,21 @@ use std::path::{Path, PathBuf};
 
 use state::id::ContainerId;
 
+mod call;
 mod cursor;
+mod files;
+pub(crate) mod keep;
 pub(crate) mod line;
 pub mod logger;
+mod mark;
+mod pipes;
+mod process;
+pub(crate) mod program;
 pub(crate) mod read;
 pub(crate) mod rotate;
 mod scan;
 pub(crate) mod split;
+mod sync;
 
 /// Log directory of a container.
 #[must_use]

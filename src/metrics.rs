@@ -68,6 +68,7 @@ pub struct Metrics {
     containers: Family<OfStatus, Gauge>,
     restarts: Counter,
     memory_kills: Counter,
+    loggers_lost: Counter,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -100,6 +101,7 @@ impl Metrics {
             containers: Family::default(),
             restarts: Counter::default(),
             memory_kills: Counter::default(),
+            loggers_lost: Counter::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -154,6 +156,8 @@ impl Metrics {
             "Processes of containers that the kernel killed for want of memory, children among them",
             self.memory_kills.clone(),
         );
+        let lost = "Processes that write a container's log and ended before the container did";
+        all.register("loggers_lost", lost, self.loggers_lost.clone());
         all.register_with_unit(
             "step_duration",
             "How long the reconciler's steps took that were done; their count is how many were",
@@ -286,6 +290,11 @@ impl Metrics {
         self.memory_kills.inc_by(kills);
     }
 
+    /// Counts a logger that ended before its container did.
+    pub fn logger_lost(&self) {
+        self.loggers_lost.inc();
+    }
+
     /// Counts a step that was done.
     pub fn step_done(&self, step: &'static str, took: Duration) {
         self.steps
@@ -350,6 +359,7 @@ mod tests {
         metrics.link(true, 3, false);
         metrics.restarted();
         metrics.killed_for_memory(2);
+        metrics.logger_lost();
         metrics.step_done("launch", Duration::from_millis(150));
         metrics.step_failed("pull", "ImageNotFound");
         metrics.pulled(4096);
@@ -368,6 +378,7 @@ mod tests {
             "chas_cordoned 0",
             "chas_container_restarts_total 1",
             "chas_memory_kills_total 2",
+            "chas_loggers_lost_total 1",
             "chas_step_duration_seconds_count{step=\"launch\"} 1",
             "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
             "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
@@ -387,7 +398,7 @@ mod tests {
             );
         }
         let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (18, 18), "{text}");
+        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (19, 19), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

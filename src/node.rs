@@ -4,12 +4,12 @@
 //! [`commands`] changes what is desired, [`queries`], [`plan`] and [`health`] show what is known,
 //! [`link`] is the side that CHaS sees. None of them starts a container.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::chas::LinkState;
 use crate::journal::Journal;
+use crate::logs::keep::Loggers;
 use crate::monitor::Monitor;
 use crate::reconcile::{Board, Handle};
 use crate::writer::Writer;
@@ -30,7 +30,7 @@ pub(crate) struct AgentNode {
     handle: Handle,
     journal: Journal,
     monitor: Arc<Monitor>,
-    logs_dir: PathBuf,
+    loggers: Loggers,
     /// `None`: no CHaS is configured.
     contact: Option<Arc<LinkState>>,
     /// The start of the agent, by the wall clock.
@@ -43,7 +43,7 @@ impl AgentNode {
         handle: Handle,
         journal: Journal,
         monitor: Arc<Monitor>,
-        logs_dir: PathBuf,
+        loggers: Loggers,
         contact: Option<Arc<LinkState>>,
     ) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl AgentNode {
             handle,
             journal,
             monitor,
-            logs_dir,
+            loggers,
             contact,
             started: SystemTime::now(),
         }

@@ -241,6 +241,8 @@ impl<R: Runtime> Reconciler<R> {
         // Taken after the listing: what was deployed meanwhile is wanted, and is looked at in its own turn.
         let desired = self.writer.store().desired();
         let (now, is_unknown) = (self.board.clock.now(), desired.is_unknown());
+        let records: Vec<_> = desired.records().cloned().collect();
+        self.runtime.keep_logs(&listing, &records).await;
         let unsettled = desired.records().filter(|record| {
             let seen = listing.managed.get(&record.id).cloned().unwrap_or_default();
             let mut known = self.board.known(record.id);

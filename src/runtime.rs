@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -102,6 +103,17 @@ pub trait Runtime: Send + Sync + 'static {
         &self,
         wanted: &WantedRecords,
     ) -> impl Future<Output = Result<Swept, RuntimeError>> + Send;
+
+    /// Sees to it that the output of every container that runs is written to its log, in a process
+    /// that may have died. `records` are those that are readable.
+    fn keep_logs(
+        &self,
+        listing: &RuntimeListing,
+        records: &[Arc<Record>],
+    ) -> impl Future<Output = ()> + Send {
+        let _nothing_to_keep = (listing, records);
+        async {}
+    }
 
     /// Tells `events` which containers to look at again, for ever; reconnects by itself.
     fn follow(&self, events: mpsc::Sender<RuntimeEvent>) -> impl Future<Output = ()> + Send;

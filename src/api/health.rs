@@ -36,6 +36,11 @@ pub(super) async fn health<N: NodeApi>(
         .collect();
     let alarms: Vec<_> = health.alarms.iter().map(alarm).collect();
     let worst: Vec<_> = health.worst.iter().map(unsettled).collect();
+    let silent: Vec<_> = health
+        .silent
+        .iter()
+        .map(|silent| json!({"container": silent.container, "message": silent.message}))
+        .collect();
     let body = json!({
         "status": status,
         "resources": {
@@ -49,7 +54,7 @@ pub(super) async fn health<N: NodeApi>(
         "unsettled": health.unsettled, "unsettled_containers": worst, "alarms": alarms,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "state": {"known": health.known, "writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
-        "errors": errors, "chas": health.link.as_ref().map(link),
+        "logs": {"silent": silent}, "errors": errors, "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
 }

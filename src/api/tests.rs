@@ -277,6 +277,7 @@ impl NodeApi for Fake {
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,
             link: None,
+            silent: Vec::new(),
             errors: vec![ErrorView {
                 at: SystemTime::UNIX_EPOCH,
                 code: "PortTaken",

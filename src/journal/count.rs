@@ -18,6 +18,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         }
         EventKind::ContainerRestarted => metrics.restarted(),
         EventKind::MemoryKilled { kills } => metrics.killed_for_memory(*kills),
+        EventKind::LoggerLost => metrics.logger_lost(),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
         EventKind::StoreWritten { took } => metrics.written(*took),
         EventKind::PollEnded { result } => metrics.polled(result),

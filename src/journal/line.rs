@@ -24,6 +24,7 @@ pub(super) fn write(event: &Event) {
         }
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
+        EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
         EventKind::ImagePulled {
             received_bytes,
             complete,

@@ -7,9 +7,8 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
+use super::files::{file_numbers, file_path};
 use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LogLine, Stream};
-use super::read::ReadOptions;
-use super::rotate::{file_numbers, file_path};
 use super::scan::{self, BLOCK_BYTES, LineFilter, LogPlace};
 
 /// Most blocks read in one go on the blocking pool while none of their lines is wanted.
@@ -17,6 +16,23 @@ const BLOCKS_AT_ONCE_MAX: usize = 16;
 
 /// Most files that are counted as missing between two.
 const MISSING_MAX: usize = 1000;
+
+/// Part of a container's output that a reader asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ReadOptions {
+    /// Number of last lines, of those that the other options leave. `None`: all. A printed line
+    /// counts once, however many log lines it takes.
+    pub tail: Option<usize>,
+    /// Earliest time.
+    pub since: Option<SystemTime>,
+    /// Latest time. A follower ends when this time has come.
+    pub until: Option<SystemTime>,
+    /// Only this stream. `None`: both.
+    pub stream: Option<Stream>,
+    /// Waits for more, until the container's output has ended or its directory is removed: over
+    /// rotation and restarts of the task, and for a directory that does not exist yet.
+    pub follow: bool,
+}
 
 /// Result of one look at the files.
 #[derive(Debug)]

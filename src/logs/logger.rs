@@ -5,13 +5,10 @@
 //! blocks would block the container that prints, and one that dies would end it by SIGPIPE. So the
 //! logger is one thread with a few fixed buffers, and no error ends it.
 
-use std::ffi::{OsStr, OsString};
-use std::fmt::Write as _;
+use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,18 +17,21 @@ use std::time::{Duration, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use state::id::InstanceName;
-use state::quantity::ByteCount;
-use state::spec::LogLimits;
 
+pub use super::call::{ARGUMENT, CONTAINER_VARIABLE};
+use super::call::{LoggerCall, Takeover};
 use super::line::Stream;
+use super::mark::{RunMark, UnseenEnd, boot_id};
 use super::rotate::LogWriter;
 use super::split::LineSplitter;
 
-/// First argument that makes this binary the logger.
-pub const ARGUMENT: &str = "logger";
+/// Name of the process: not the agent's, so that whoever ends the agent by its name leaves the
+/// loggers alone.
+pub(super) const NAME: &CStr = c"chas-logger";
 
-/// Environment variable in which the shim names the container.
-pub const CONTAINER_VARIABLE: &str = "CONTAINER_ID";
+/// Name of the process while output is lost because it cannot be written. A disk that takes no line
+/// takes no other message either.
+pub(super) const NAME_WHILE_LOSING: &CStr = c"chas-log-losing";
 
 /// Bytes read at once: as much as a pipe holds.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -49,50 +49,46 @@ const RETRY: Duration = Duration::from_millis(10);
 /// Exit code for a wrong call (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
 
-/// URI for a task's stdout and stderr that makes containerd's shim start this binary as the logger.
-///
-/// `exe` is the binary's absolute path (present at every start of the task), `dir` the container's
-/// log directory. There is exactly one key: the shim hands the keys on in random order (containerd
-/// 1.6, `runtime/v2/runc`, `NewBinaryCmd`).
-#[must_use]
-pub fn uri(exe: &Path, dir: &Path, limits: LogLimits) -> String {
-    let value = [
-        format!("{},{},", limits.max_size.0, limits.max_files).as_bytes(),
-        dir.as_os_str().as_bytes(),
-    ]
-    .concat();
-    format!(
-        "binary://{}?{ARGUMENT}={}",
-        percent_encoded(exe.as_os_str().as_bytes()),
-        percent_encoded(&value)
-    )
-}
-
-fn percent_encoded(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len());
-    for byte in bytes {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' | b',' => {
-                text.push(char::from(*byte));
-            }
-            _ => write!(text, "%{byte:02X}").expect("writing to a string cannot fail"),
-        }
-    }
-    text
-}
-
 /// Runs the logger to its end. Call this before anything else when the first argument is
 /// [`ARGUMENT`]: without runtime, TLS and parser the logger stays small and begins at once.
 ///
 /// `args` are the arguments of this OS process, `container` is the value of [`CONTAINER_VARIABLE`].
 /// Ends with 64 if either is not what containerd's shim passes; nobody reads more than the code.
 pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>) -> ExitCode {
-    let Some((dir, limits)) = args.into_iter().nth(2).and_then(parse_value) else {
+    let instance = container.and_then(|name| name.to_str()?.parse::<InstanceName>().ok());
+    let (Some(call), Some(instance)) = (LoggerCall::read(args), instance) else {
         return ExitCode::from(EXIT_USAGE);
     };
-    if !container.is_some_and(|name| owns(&dir, &name)) {
+    if !call.is_for(instance) {
         return ExitCode::from(EXIT_USAGE);
     }
+    let asked_to_end = outlive_the_caller(&call);
+    // Safe code cannot adopt the pipes' numbers; opened again by name they are the same pipes.
+    let [stdout, stderr] = call
+        .descriptors()
+        .map(|number| File::open(format!("/proc/self/fd/{number}")));
+    let (Ok(stdout), Ok(stderr)) = (stdout, stderr) else {
+        return ExitCode::from(EXIT_USAGE);
+    };
+    let mut writer = LogWriter::open(call.dir.clone(), call.limits).synced();
+    let mark = begin(&call, instance, &mut writer);
+    if call.takeover.is_none() {
+        // Creating the task waits for this byte.
+        let _ = OpenOptions::new()
+            .write(true)
+            .open("/proc/self/fd/5")
+            .and_then(|mut ready| ready.write_all(b"1"));
+    }
+    pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
+    if writer.finish() {
+        mark.into_iter().for_each(RunMark::clear);
+    }
+    ExitCode::SUCCESS
+}
+
+/// Makes this process one that ends with its container only, and answers whether it was asked to
+/// end, now or later.
+fn outlive_the_caller(call: &LoggerCall) -> Arc<AtomicBool> {
     // After SIGTERM the pipes are still drained: the shim closes them at the same moment.
     let asked_to_end = Arc::new(AtomicBool::new(false));
     for signal in [
@@ -103,44 +99,55 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
         // Registering fails for forbidden signals only, and these are none.
         let _ = signal_hook::flag::register(signal, Arc::clone(&asked_to_end));
     }
+    if call.takeover.is_some() {
+        // The agent started this one; a terminal that the agent has is not the logger's. It fails
+        // for a leader of a session only.
+        let _ = rustix::process::setsid();
+    }
+    // It has this name already where it was started by it. It fails never.
+    let _ = rustix::thread::set_name(NAME);
     // The logger goes last when memory is short: without it the container fails too. Refused unless
     // privileged.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
-    // Safe code cannot adopt the pipes' numbers; opened again by name they are the same pipes.
-    let open = |number| File::open(format!("/proc/self/fd/{number}"));
-    let (Ok(stdout), Ok(stderr)) = (open(3), open(4)) else {
-        return ExitCode::from(EXIT_USAGE);
-    };
-    let mut writer = LogWriter::open(dir, limits);
-    // Creating the task waits for this byte.
-    let _ = OpenOptions::new()
-        .write(true)
-        .open("/proc/self/fd/5")
-        .and_then(|mut ready| ready.write_all(b"1"));
-    pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
-    ExitCode::SUCCESS
+    asked_to_end
 }
 
-/// Parses the value of the key in [`uri`]: `<max_size>,<max_files>,<absolute directory>`.
-fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
-    let bytes = value.into_vec();
-    let mut parts = bytes.splitn(3, |byte| *byte == b',');
-    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
-    let limits = LogLimits {
-        max_size: ByteCount(number()?),
-        max_files: u32::try_from(number()?).ok()?,
+/// Begins the run in the log: ends what an earlier one left, and says what may be missing of it.
+fn begin(call: &LoggerCall, instance: InstanceName, writer: &mut LogWriter) -> Option<RunMark> {
+    let (mark, unseen) = RunMark::set(&call.dir, instance.generation, &boot_id());
+    let now = SystemTime::now();
+    let last = match writer.last_time() {
+        SystemTime::UNIX_EPOCH => "its beginning".to_owned(),
+        time => humantime::format_rfc3339_millis(time).to_string(),
     };
-    let dir = PathBuf::from(OsStr::from_bytes(parts.next()?));
-    dir.is_absolute().then_some((dir, limits))
-}
-
-/// Whether the directory is that of the container named by the shim: the logger never writes into
-/// another's.
-fn owns(dir: &Path, container: &OsStr) -> bool {
-    let instance = container
-        .to_str()
-        .and_then(|name| name.parse::<InstanceName>().ok());
-    instance.is_some_and(|instance| dir.file_name() == Some(OsStr::new(&instance.id.to_string())))
+    let until = humantime::format_rfc3339_millis(now);
+    match (call.takeover, unseen) {
+        (Some(Takeover { lost_bytes: 0 }), _) | (None, Some(UnseenEnd::LoggerEnded)) => writer
+            .remark(
+                now,
+                &format!(
+                    "the process that writes this log was killed and another one took over; output \
+                     between {last} and {until} may be missing"
+                ),
+            ),
+        (Some(Takeover { lost_bytes }), _) => writer.remark(
+            now,
+            &format!(
+                "the process that writes this log was killed and none could be started for a \
+                 while; output between {last} and {until} is missing, {lost_bytes} bytes at least"
+            ),
+        ),
+        (None, Some(UnseenEnd::NodeWentDown)) => writer.remark(
+            now,
+            &format!(
+                "the node went down while this log was written; up to 3 s of output after {last} \
+                 may be missing"
+            ),
+        ),
+        (None, None) => {}
+    }
+    writer.flush();
+    mark
 }
 
 /// Pipe of the container, for one of its streams.
@@ -201,6 +208,7 @@ pub(super) fn pump_pipes(
         OutputPipe::new(stderr.into(), Stream::Stderr),
     ];
     let mut chunk = vec![0; CHUNK_BYTES];
+    let mut shows_losing = false;
     while !pipes.is_empty() {
         let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
         let mut polled: Vec<PollFd<'_>> = pipes
@@ -233,80 +241,47 @@ pub(super) fn pump_pipes(
             open
         });
         writer.flush();
+        if writer.is_losing() != shows_losing {
+            shows_losing = !shows_losing;
+            let name = if shows_losing {
+                NAME_WHILE_LOSING
+            } else {
+                NAME
+            };
+            // It fails never.
+            let _ = rustix::thread::set_name(name);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use state::id::ContainerId;
-
     use super::*;
-
-    const LIMITS: LogLimits = LogLimits {
-        max_size: ByteCount(10 << 20),
-        max_files: 5,
-    };
-
-    #[test]
-    fn the_uri_has_one_key_and_its_value_comes_back() {
-        let dir = Path::new("/var/lib/a b&c=d?e#f%g+ü/000000000007");
-        let text = uri(Path::new("/usr/local/bin/chas-node-agent"), dir, LIMITS);
-        assert_eq!(
-            text,
-            "binary:///usr/local/bin/chas-node-agent?logger=10485760,5,/var/lib/a%20b%26c%3Dd%3Fe%23f%25g%2B%C3%BC/000000000007"
-        );
-        let value = text.split_once("logger=").unwrap().1;
-        let decoded = percent_decoded(value);
-        assert_eq!(
-            parse_value(OsString::from_vec(decoded)),
-            Some((dir.to_owned(), LIMITS))
-        );
-    }
-
-    fn percent_decoded(text: &str) -> Vec<u8> {
-        let mut parts = text.split('%');
-        let mut bytes = parts.next().unwrap().as_bytes().to_vec();
-        for part in parts {
-            bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
-            bytes.extend_from_slice(&part.as_bytes()[2..]);
-        }
-        bytes
-    }
-
-    #[test]
-    fn what_the_shim_would_not_pass_is_refused() {
-        for value in [
-            "",
-            "1,2",
-            "1,2,relative",
-            "x,2,/d",
-            "1,99999999999,/d",
-            "-1,2,/d",
-            "/d",
-        ] {
-            assert_eq!(parse_value(value.into()), None, "{value}");
-        }
-        let dir = Path::new("/logs").join(ContainerId::from_bits(7).to_string());
-        assert!(owns(&dir, OsStr::new("000000000007-12")));
-        for name in [
-            "000000000008-1",
-            "000000000007",
-            "../000000000007-1",
-            "",
-            "000000000007-1/..",
-        ] {
-            assert!(!owns(&dir, OsStr::new(name)), "{name}");
-        }
-    }
 
     #[test]
     fn called_by_hand_it_ends_at_once() {
         let failed = format!("{:?}", ExitCode::from(EXIT_USAGE));
-        for args in [&["agent", ARGUMENT][..], &["agent", ARGUMENT, "1,2,/d"]] {
-            assert_eq!(
-                format!("{:?}", run(args.iter().map(OsString::from), None)),
-                failed
+        for (args, container) in [
+            (&["agent", ARGUMENT][..], None),
+            (&["agent", ARGUMENT, "1,2,/d"], None),
+            (
+                &["agent", ARGUMENT, "1,2,/000000000007"],
+                Some("000000000007"),
+            ),
+            (
+                &["agent", ARGUMENT, "1,2,/000000000007"],
+                Some("../000000000007-1"),
+            ),
+            (
+                &["agent", ARGUMENT, "1,2,/000000000007"],
+                Some("000000000008-1"),
+            ),
+        ] {
+            let code = run(
+                args.iter().map(OsString::from),
+                container.map(OsString::from),
             );
+            assert_eq!(format!("{code:?}"), failed, "{args:?} {container:?}");
         }
     }
 }

@@ -9,13 +9,14 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt as _};
 use tokio::sync::Semaphore;
 
+pub(crate) use super::cursor::ReadOptions;
 use super::cursor::{Cursor, ReadStep};
-use super::line::{LogLine, Stream};
+use super::line::LogLine;
 
 /// Pause between two looks of a follower. Not inotify: an instance for each follower would use up
 /// the 128 that a user has on the whole node, and a look costs two system calls.
@@ -24,23 +25,6 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(200);
 /// Looks at files at once. A disk that hangs holds up readers of logs, and leaves the rest of the
 /// blocking pool to the store.
 static LOOKS: Semaphore = Semaphore::const_new(8);
-
-/// Part of a container's output that a reader asks for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ReadOptions {
-    /// Number of last lines, of those that the other options leave. `None`: all. A printed line
-    /// counts once, however many log lines it takes.
-    pub tail: Option<usize>,
-    /// Earliest time.
-    pub since: Option<SystemTime>,
-    /// Latest time. A follower ends when this time has come.
-    pub until: Option<SystemTime>,
-    /// Only this stream. `None`: both.
-    pub stream: Option<Stream>,
-    /// Waits for more, until the container's output has ended or its directory is removed: over
-    /// rotation and restarts of the task, and for a directory that does not exist yet.
-    pub follow: bool,
-}
 
 /// Failure to read a container's output.
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +82,7 @@ pub(crate) fn read_until(
 }
 
 /// Lines of one block, or the error that ends the reading.
-type Batch = VecDeque<Result<LogLine, ReadError>>;
+type LineBatch = VecDeque<Result<LogLine, ReadError>>;
 
 /// Place of a reader, and the end that it may wait for.
 struct Reader {
@@ -109,7 +93,7 @@ struct Reader {
 }
 
 impl Reader {
-    async fn next_batch(mut self) -> Option<(Batch, Option<Self>)> {
+    async fn next_batch(mut self) -> Option<(LineBatch, Option<Self>)> {
         loop {
             let (cursor, step) = look(self.cursor).await?;
             self.cursor = cursor;
@@ -132,7 +116,7 @@ impl Reader {
     }
 }
 
-/// One look at the files, on the blocking pool. `None`: the runtime shuts down, and nobody reads.
+/// Look at the files, on the blocking pool. `None`: the runtime shuts down, and nobody reads.
 async fn look(mut cursor: Cursor) -> Option<(Cursor, io::Result<ReadStep>)> {
     let _place = LOOKS.acquire().await.ok()?;
     let looked = tokio::task::spawn_blocking(move || {

@@ -2,17 +2,18 @@
 //! fails and never gives up: lines that cannot be written are counted, and a line says so once
 //! writing works again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
-};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use state::spec::LogLimits;
 
+use super::files::{file_numbers, file_path, open_from};
 use super::line::{self, HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LineStamp, Stream};
+use super::sync::LogSyncer;
 
 /// Bytes that are collected before they are written, unless nothing more is to be read. Below the
 /// smallest `max_size` (64 KiB) even with one more line, so that a file never exceeds its limit.
@@ -23,41 +24,6 @@ const LAST_LINE_BYTES_MAX: usize = HEADER_BYTES + LINE_BYTES_MAX + 1;
 
 /// Bytes at the end of a file in which lines are looked for that an earlier logger left begun.
 const TAIL_BYTES: u64 = 4 * LAST_LINE_BYTES_MAX as u64;
-
-/// Largest number of a file, far beyond all that are ever reached. One with a larger number is not
-/// the logger's: there would be no number after it.
-const NUMBER_MAX: u64 = u64::MAX / 2;
-
-/// Names in a directory that are taken by what is no file, and are passed over.
-const PASSED_OVER_MAX: u64 = 16;
-
-/// Path of a directory's file number `number`.
-pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
-    dir.join(format!("{number:010}.log"))
-}
-
-/// Numbers of a directory's files in order; the last one is being written. Directories, pipes and
-/// sockets with such names are left out: reading or writing one could block for ever.
-pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
-    let mut numbers = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let number = name
-            .to_str()
-            .and_then(|name| name.strip_suffix(".log"))
-            .and_then(|digits| digits.parse().ok())
-            .filter(|number| {
-                *number <= NUMBER_MAX && file_path(dir, *number).file_name() == Some(&name)
-            });
-        let is_file = |kind: fs::FileType| {
-            !kind.is_dir() && !kind.is_fifo() && !kind.is_socket() && !kind.is_block_device()
-        };
-        numbers.extend(number.filter(|_| entry.file_type().is_ok_and(is_file)));
-    }
-    numbers.sort_unstable();
-    Ok(numbers)
-}
 
 /// Writing end of a container's log directory. Two of them on one directory (the old generation's
 /// and the new one's) share its files: each batch is appended whole.
@@ -72,11 +38,13 @@ pub(crate) struct LogWriter {
     batch: Vec<u8>,
     lost: LostOutput,
     stamp: LineStamp,
+    /// `None`: the kernel brings the files to the disk, in its own time.
+    syncer: Option<LogSyncer>,
 }
 
 #[derive(Debug)]
 struct CurrentFile {
-    file: File,
+    file: Arc<File>,
     number: u64,
     /// Whether the last batch was cut short: the next begins with a newline.
     torn: bool,
@@ -104,12 +72,31 @@ impl LogWriter {
             batch,
             lost: LostOutput::default(),
             stamp: LineStamp::after(None),
+            syncer: None,
         };
         // The first batch meets the same error again and counts what is lost by it.
         if let Ok(tail) = writer.reopen() {
             writer.end_begun_lines(&tail);
         }
         writer
+    }
+
+    /// The same, which brings its lines to the disk every other second.
+    #[must_use]
+    pub(crate) fn synced(self) -> Self {
+        let syncer = Some(LogSyncer::new(&self.dir));
+        Self { syncer, ..self }
+    }
+
+    /// Ends the run. `true`: all of it is written, and on the disk.
+    pub(crate) fn finish(mut self) -> bool {
+        self.flush();
+        !self.is_losing() && self.syncer.is_none_or(LogSyncer::finish)
+    }
+
+    /// Whether output is lost now because it cannot be written.
+    pub(crate) fn is_losing(&self) -> bool {
+        self.lost.because.is_some()
     }
 
     /// Ends the lines that an earlier run or logger has begun and not ended, so that what comes
@@ -184,6 +171,9 @@ impl LogWriter {
             Ok(current) => current.append(lines),
             Err(error) => Err(AppendError { error, written: 0 }),
         };
+        if let (Some(syncer), Some(current)) = (&mut self.syncer, &self.current) {
+            syncer.wrote(current.number, &current.file);
+        }
         if appended.is_err() {
             // A disk that works again shows only in a file opened again, which finds a torn end by
             // itself.
@@ -247,7 +237,7 @@ impl LogWriter {
         }
         self.newest = number;
         self.current = Some(CurrentFile {
-            file,
+            file: Arc::new(file),
             number,
             torn: tail.last().is_some_and(|byte| *byte != b'\n'),
         });
@@ -272,7 +262,7 @@ impl LogWriter {
         };
         self.newest = next;
         self.current = Some(CurrentFile {
-            file,
+            file: Arc::new(file),
             number: next,
             torn: false,
         });
@@ -287,6 +277,9 @@ impl LogWriter {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
+        }
+        if let (Some(syncer), Some(first)) = (&self.syncer, numbers.get(surplus)) {
+            syncer.forget_before(*first);
         }
         Ok(())
     }
@@ -360,34 +353,4 @@ impl LostOutput {
         }
         out
     }
-}
-
-/// Opens the file of this number, or of the next one whose name is not taken by something else.
-fn open_from(dir: &Path, number: u64) -> io::Result<(File, u64)> {
-    for number in number..=number + PASSED_OVER_MAX {
-        let path = file_path(dir, number);
-        let is_free = fs::symlink_metadata(&path).map_or_else(
-            |error| error.kind() == io::ErrorKind::NotFound,
-            |found| found.is_file() || found.is_symlink(),
-        );
-        if is_free {
-            return Ok((open_file(&path)?, number));
-        }
-    }
-    let error = format!(
-        "{} and the names after it are taken by what is no file",
-        file_path(dir, number).display()
-    );
-    Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
-}
-
-fn open_file(path: &Path) -> io::Result<File> {
-    // Appending, so that two writers never overwrite each other; readable, to find the last line.
-    // Output may be secret.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .mode(0o640)
-        .open(path)
 }

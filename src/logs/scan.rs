@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use super::files::{file_numbers, file_path};
 use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, STEP_BACK_MAX, Stream};
-use super::rotate::{file_numbers, file_path};
 
 /// Bytes read at once; more than one log line.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;

@@ -15,9 +15,10 @@ use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use tempfile::TempDir;
 
+use super::files::{file_numbers, file_path};
 use super::line::{LogLine, Stream};
 use super::read::{ReadOptions, Reading, read, read_until};
-use super::rotate::{LogWriter, file_numbers, file_path};
+use super::rotate::LogWriter;
 use super::*;
 
 const ROOMY: LogLimits = LogLimits {

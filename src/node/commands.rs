@@ -169,7 +169,7 @@ impl NodeApi for AgentNode {
     }
 
     fn logs_dir(&self, id: ContainerId) -> PathBuf {
-        crate::logs::directory(&self.logs_dir, id)
+        self.loggers.directory(id)
     }
 
     fn health(&self) -> HealthView {

@@ -53,6 +53,7 @@ impl AgentNode {
             rebuilding: adoption.is_some_and(|adoption| !adoption.is_new),
             losses: store.losses(),
             alarms: Vec::new(),
+            silent: self.loggers.silent(),
             errors: self.errors(),
             link: self.link_view(),
         };

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::api::{NodeApi as _, Refusal};
 use crate::journal::Journal;
+use crate::logs::program::LoggerProgram;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
 use crate::view::{ContainerPlanView, ManagedView};
@@ -76,14 +77,14 @@ async fn agent() -> Agent {
         Duration::from_hours(1),
     );
     let monitor = Arc::new(Monitor::new(directory.path().to_owned(), "none".to_owned()).unwrap());
-    let node = AgentNode::new(
-        writer,
-        reconciler.handle(),
-        journal,
-        monitor,
+    let loggers = Loggers::new(
         directory.path().join("logs"),
-        None,
+        LoggerProgram::new(directory.path(), "/nowhere".into()),
+        journal.clone(),
+        tracker.clone(),
+        stop.clone(),
     );
+    let node = AgentNode::new(writer, reconciler.handle(), journal, monitor, loggers, None);
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;

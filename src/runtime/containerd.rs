@@ -126,7 +126,7 @@ impl Engine for Containerd {
         record: &Record,
         rootfs: Self::Rootfs,
         output: String,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<u32, RuntimeError> {
         self.instances.create_task(record, rootfs, output).await
     }
 

@@ -35,7 +35,10 @@ pub(crate) enum LaunchStage<C> {
     /// The task runs.
     Running,
     /// The task is created, and only to be started.
-    Created,
+    Created {
+        /// First process of the task.
+        pid: u32,
+    },
     /// No task is there; `C` is the engine's container, or its absence.
     NoTask(C),
 }
@@ -91,13 +94,14 @@ pub(crate) trait Engine: Send + Sync + 'static {
         sandbox: &Sandbox,
     ) -> impl Future<Output = Result<Self::Rootfs, RuntimeError>> + Send;
 
-    /// Creates the task. Its output goes to the logger that the URI `output` names.
+    /// Creates the task, and answers its first process. Its output goes to the logger that the URI
+    /// `output` names.
     fn create_task(
         &self,
         record: &Record,
         rootfs: Self::Rootfs,
         output: String,
-    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<u32, RuntimeError>> + Send;
 
     /// Starts the created task.
     fn start(

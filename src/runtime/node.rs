@@ -1,7 +1,6 @@
 //! Runtime of a node: a container engine, and what is the node's own beside it (network and logs).
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
@@ -9,7 +8,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
-use state::observed::{Exit, Seen};
+use state::observed::{Exit, Seen, Task};
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
@@ -22,6 +21,7 @@ use super::{
     WantedRecords,
 };
 use crate::logs;
+use crate::logs::keep::{Loggers, RunningContainer};
 use crate::network::{NetworkDriver, NetworkError};
 use crate::oci::mounts::Mount;
 
@@ -35,16 +35,7 @@ const REMOVALS_MAX: usize = 8;
 pub(crate) struct NodeRuntime<E, N> {
     engine: E,
     network: Arc<N>,
-    logs: ContainerLogs,
-}
-
-/// Place of the containers' logs, and the program that writes them.
-#[derive(Clone, Debug)]
-pub(crate) struct ContainerLogs {
-    /// Directory with a directory for each container.
-    pub(crate) dir: PathBuf,
-    /// Program of the agent, which the engine starts as each container's logger.
-    pub(crate) executable: PathBuf,
+    logs: Loggers,
 }
 
 impl From<NetworkError> for RuntimeError {
@@ -54,7 +45,7 @@ impl From<NetworkError> for RuntimeError {
 }
 
 impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
-    pub(crate) fn new(engine: E, network: Arc<N>, logs: ContainerLogs) -> Self {
+    pub(crate) fn new(engine: E, network: Arc<N>, logs: Loggers) -> Self {
         Self {
             engine,
             network,
@@ -190,11 +181,12 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         let instance = record.instance();
         let found = match self.engine.begin(instance).await? {
             LaunchStage::Running => return Ok(None),
-            LaunchStage::Created => {
+            LaunchStage::Created { pid } => {
                 let attaching = self
                     .network
                     .attach(instance, &record.name, &record.assignment);
                 let address = attaching.await?.address;
+                self.logs.keep(record, pid);
                 self.engine.start(instance).await?;
                 return Ok(Some(address));
             }
@@ -202,14 +194,13 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         };
         let (address, rootfs) = self.create(record, found).await?;
         let assignment = record.assignment.at(address);
-        let directory = logs::directory(&self.logs.dir, record.id);
-        let output = logs::logger::uri(&self.logs.executable, &directory, record.spec.logs);
+        let output = self.logs.output(record);
         // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let (created, published) = tokio::join!(
             self.engine.create_task(record, rootfs, output),
             self.network.publish(instance, &assignment)
         );
-        created?;
+        self.logs.keep(record, created?);
         published?;
         self.engine.start(instance).await?;
         Ok(Some(address))
@@ -234,7 +225,8 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
     }
 
     async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {
-        let removed = logs::remove(&logs::directory(&self.logs.dir, id)).await;
+        self.logs.end(id).await;
+        let removed = logs::remove(&self.logs.directory(id)).await;
         removed.map_err(|error| {
             let message = format!("the logs of {id} cannot be removed: {error}");
             RuntimeError::failed(Reason::RemoveFailed, message)
@@ -258,7 +250,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             .map(|lines| swept.removed.extend(lines))
             .map_err(RuntimeError::from);
         let images = self.sweep_images(wanted, &existing, &mut swept).await;
-        sweep::sweep_logs(&self.logs.dir, &ids, &mut swept).await;
+        sweep::sweep_logs(&self.logs, &ids, &existing, &mut swept).await;
         match orphans.and(lost).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {
@@ -269,6 +261,27 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
                 Err(error)
             }
         }
+    }
+
+    async fn keep_logs(&self, listing: &RuntimeListing, records: &[Arc<Record>]) {
+        let instances = listing.managed.iter().flat_map(|(id, seen)| {
+            let of_id = seen.instances.iter();
+            of_id.map(|(generation, instance)| (*id, *generation, &instance.task))
+        });
+        let running: Vec<_> = instances
+            .filter_map(|(id, generation, task)| match task {
+                Task::Running { pid, .. } => Some(RunningContainer {
+                    instance: InstanceName { id, generation },
+                    first: *pid,
+                    record: records
+                        .iter()
+                        .find(|record| record.id == id)
+                        .map(AsRef::as_ref),
+                }),
+                Task::Absent | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => None,
+            })
+            .collect();
+        self.logs.adopt(&running).await;
     }
 
     async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {

@@ -7,6 +7,7 @@ use state::id::ContainerName;
 use state::status::{Condition, Status};
 
 use super::LinkView;
+use crate::logs::keep::SilentContainer;
 use crate::monitor::NodeFacts;
 
 /// The node's health.
@@ -37,6 +38,8 @@ pub(crate) struct HealthView {
     pub losses: Vec<String>,
     /// The alarms that stand, the heaviest first.
     pub alarms: Vec<AlarmView>,
+    /// Containers of which no log is written, and why.
+    pub silent: Vec<SilentContainer>,
     /// The last errors, oldest first.
     pub errors: Vec<ErrorView>,
     /// The link to CHaS. `None`: none is configured.
@@ -96,14 +99,16 @@ pub(crate) struct ErrorView {
 
 impl HealthView {
     /// The health in a word: that of the heaviest alarm, and degraded while a container is not as
-    /// it should be. An unreachable CHaS is no fault of the node.
+    /// it should be, or its log is not written. An unreachable CHaS is no fault of the node.
     #[must_use]
     pub(crate) fn status(&self) -> &'static str {
         let heaviest = self.alarms.iter().map(|alarm| alarm.alarm.weight()).max();
         match heaviest {
             Some(Weight::Disabling) => "unhealthy",
             Some(Weight::Degrading) => "degraded",
-            Some(Weight::Notice) | None if self.unsettled > 0 => "degraded",
+            Some(Weight::Notice) | None if self.unsettled > 0 || !self.silent.is_empty() => {
+                "degraded"
+            }
             Some(Weight::Notice) | None => "healthy",
         }
     }

@@ -98,6 +98,9 @@ pub enum EventKind {
     ShimUnresponsive,
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
+    /// The process that writes a container's log ended before the container did; the message says
+    /// whether another one took over.
+    LoggerLost,
     /// A pull ended.
     ImagePulled {
         /// Bytes that came from the registry.
@@ -199,6 +202,7 @@ impl EventKind {
             Self::MemoryKilled { .. } => "memory_killed",
             Self::ShimUnresponsive => "shim_unresponsive",
             Self::ContainerRestarted => "container_restarted",
+            Self::LoggerLost => "logger_lost",
             Self::ImagePulled { .. } => "image_pulled",
             Self::RuntimeReached => "runtime_reached",
             Self::RuntimeLost => "runtime_lost",
@@ -286,6 +290,7 @@ impl Event {
             | EventKind::RebuildFailed
             | EventKind::SweepFailed
             | EventKind::ShimUnresponsive
+            | EventKind::LoggerLost
             | EventKind::MemoryKilled { .. } => reason,
             EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
             EventKind::AlarmRaised { alarm } | EventKind::AlarmChanged { alarm } => {

@@ -55,7 +55,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "api",
         &["config", "lock", "logs", "metrics", "monitor", "view"],
     ),
-    ("view", &["monitor"]),
+    ("view", &["logs", "monitor"]),
     (
         "chas",
         &["backoff", "cause", "config", "journal", "lock", "lookup"],
@@ -63,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["config"]),
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),
+    ("logs", &["journal", "lock"]),
     (
         "reconcile",
         &["backoff", "cause", "journal", "lock", "runtime", "writer"],
@@ -190,7 +191,14 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ),
         (
             "crate::logs",
-            &["src/api", "src/logs", "src/node", "src/runtime/node"],
+            &[
+                "src/agent.rs",
+                "src/api",
+                "src/logs",
+                "src/node",
+                "src/runtime/node",
+                "src/view/health.rs",
+            ],
         ),
         ("rtnetlink", &["src/network"]),
         ("axum::", &["src/api", "src/agent.rs"]),

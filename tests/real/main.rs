@@ -42,6 +42,9 @@ mod killed_shims;
 mod lifecycle;
 
 #[cfg(test)]
+mod loggers;
+
+#[cfg(test)]
 mod memory;
 
 #[cfg(test)]

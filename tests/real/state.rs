@@ -11,7 +11,7 @@ use crate::stand::{SOON, Stand, serves};
 
 mod full;
 pub(crate) mod kills;
-mod power;
+pub(crate) mod power;
 mod unreadable;
 
 /// A start is over within this, whatever it finds.

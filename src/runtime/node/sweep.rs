@@ -1,23 +1,37 @@
 //! Leftovers of a node: what a sweep must keep of network and images, and logs without a container.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use state::desired::{Assignment, Record};
 use state::id::{ContainerId, ContainerName, InstanceName};
 use state::reference::ImageReference;
 
 use crate::logs;
+use crate::logs::keep::Loggers;
 use crate::runtime::Swept;
 use crate::runtime::engine::Existing;
 
-/// Removes the logs of containers that are not `wanted`.
-pub(super) async fn sweep_logs(logs_dir: &Path, wanted: &BTreeSet<ContainerId>, swept: &mut Swept) {
-    let directory = logs_dir.to_owned();
+/// Removes the logs of containers that are neither `wanted` nor exist, and ends the loggers that
+/// such containers left.
+///
+/// A container that was deployed after `wanted` was taken has a logger: its log is left alone. The
+/// directories are listed before the loggers are, so that no new one is among them.
+pub(super) async fn sweep_logs(
+    loggers: &Loggers,
+    wanted: &BTreeSet<ContainerId>,
+    existing: &[Existing],
+    swept: &mut Swept,
+) {
+    let directory = loggers.root().to_owned();
     let stored = tokio::task::spawn_blocking(move || logs::stored(&directory)).await;
+    let mut known = wanted.clone();
+    known.extend(existing.iter().map(|(name, _)| name.id));
+    let (ended, busy) = loggers.sweep(&known).await;
+    swept.removed.extend(ended);
     let Ok(Ok(stored)) = stored else { return };
-    for id in stored.into_iter().filter(|id| !wanted.contains(id)) {
-        match logs::remove(&logs::directory(logs_dir, id)).await {
+    let is_left = |id: &ContainerId| !known.contains(id) && !busy.contains(id);
+    for id in stored.into_iter().filter(is_left) {
+        match logs::remove(&loggers.directory(id)).await {
             Ok(()) => drop(swept.removed.insert(format!("logs of {id}"))),
             Err(error) => tracing::warn!(%id, %error, "logs not removed"),
         }

@@ -8,14 +8,14 @@ use crate::harness::agent::Agent;
 use crate::harness::{Testbed, run};
 
 /// A small disk of its own.
-pub(super) struct Disk {
+pub(crate) struct Disk {
     image: PathBuf,
-    pub(super) mount: PathBuf,
+    pub(crate) mount: PathBuf,
     mounted: bool,
 }
 
 impl Disk {
-    pub(super) fn make(bed: &Testbed) -> Self {
+    pub(crate) fn make(bed: &Testbed) -> Self {
         let mut disk = Self {
             image: bed.dir.join("disk.img"),
             mount: bed.dir.join("disk"),
@@ -28,7 +28,7 @@ impl Disk {
         disk
     }
 
-    pub(super) fn mount(&mut self) {
+    pub(crate) fn mount(&mut self) {
         run(
             "mount",
             [
@@ -43,7 +43,7 @@ impl Disk {
     }
 
     /// Whatever is not on the disk is gone, and nothing more reaches it.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH; perl, since a test may not be unsafe and every Debian has it.
         let script = r#"open(my $f, "<", $ARGV[0]) or die; my $how = pack("L", 2); ioctl($f, 0x8004587d, $how) or die "$!""#;
         run("perl", ["-e", script, self.mount.to_str().unwrap()]).unwrap();
@@ -59,7 +59,7 @@ impl Disk {
     }
 
     /// Also while files on it are open.
-    pub(super) fn unmount(&mut self) {
+    pub(crate) fn unmount(&mut self) {
         run("umount", ["--lazy", self.mount.to_str().unwrap()]).unwrap();
         self.mounted = false;
     }

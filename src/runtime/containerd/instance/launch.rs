@@ -29,7 +29,7 @@ impl Instances {
         let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(LaunchStage::Running),
-            Task::Created { .. } => return Ok(LaunchStage::Created),
+            Task::Created { pid } => return Ok(LaunchStage::Created { pid }),
             Task::Stopped(_) => {
                 self.delete_task(instance).await?;
             }
@@ -181,13 +181,14 @@ impl Instances {
         }
     }
 
-    /// Creates the task; its output goes to the logger that the URI `output` names.
+    /// Creates the task, and answers its first process; its output goes to the logger that the URI
+    /// `output` names.
     pub(crate) async fn create_task(
         &self,
         record: &Record,
         rootfs: CreatedRootfs,
         output: String,
-    ) -> Result<(), RuntimeError> {
+    ) -> Result<u32, RuntimeError> {
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
             rootfs: rootfs.mounts,
@@ -198,9 +199,14 @@ impl Instances {
         match self.tasks.create(request).await {
             Ok(pid) => {
                 self.check_program(record.instance(), rootfs.program, pid)
-                    .await
+                    .await?;
+                Ok(pid)
             }
-            Err(CallError::AlreadyExists) => Ok(()),
+            Err(CallError::AlreadyExists) => match self.task(record.instance()).await? {
+                Task::Created { pid } | Task::Running { pid, .. } => Ok(pid),
+                // The start answers what became of it.
+                Task::Absent | Task::Stopped(_) | Task::Unresponsive => Ok(0),
+            },
             Err(CallError::Unavailable(message)) => Err(RuntimeError::Unavailable(message)),
             Err(CallError::ShimUnresponsive(message)) => {
                 // containerd has no task yet, and the shim would hold up the next try as well.

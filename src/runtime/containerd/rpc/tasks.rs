@@ -82,9 +82,9 @@ impl TaskCalls {
         }
     }
 
-    /// Creates a task. Given up half-way, it would leave a shim that containerd does not know: so
-    /// it runs as a task of its own, which goes on where this call does not wait any longer.
-    /// Answers the id of its first process.
+    /// Creates a task, and answers its first process. Given up half-way, it would leave a shim that
+    /// containerd does not know: so it runs as a task of its own, which goes on where this call does
+    /// not wait any longer.
     pub(crate) async fn create(&self, request: api::CreateTaskRequest) -> Result<u32, CallError> {
         let mut tasks = self.client.tasks();
         let creation = async {
