@@ -146,16 +146,10 @@ impl Metrics {
             "Containers this node is asked to run, by status, as GET /containers shows it",
             self.containers.clone(),
         );
-        all.register(
-            "container_restarts",
-            "Containers started again after they had ended by themselves",
-            self.restarts.clone(),
-        );
-        all.register(
-            "memory_kills",
-            "Processes of containers that the kernel killed for want of memory, children among them",
-            self.memory_kills.clone(),
-        );
+        let again = "Containers started again after they had ended by themselves";
+        all.register("container_restarts", again, self.restarts.clone());
+        let killed = "Processes of containers that the kernel killed for want of memory, children among them";
+        all.register("memory_kills", killed, self.memory_kills.clone());
         let lost = "Processes that write a container's log and ended before the container did";
         all.register("loggers_lost", lost, self.loggers_lost.clone());
         all.register_with_unit(

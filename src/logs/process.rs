@@ -105,8 +105,8 @@ impl LoggerProcess {
         Ok(self.open_child()?.filter(is_this))
     }
 
-    /// As [`Self::open`], for a child of this process: its number is its own until it is waited
-    /// for, and its words cannot be read yet while it is just starting.
+    /// Handle as that of [`Self::open`], for a child of this process: its number is its own until
+    /// it is waited for, and its words cannot be read yet while it is just starting.
     pub(super) fn open_child(&self) -> io::Result<Option<OwnedFd>> {
         let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else {
             return Ok(None);
