@@ -242,8 +242,8 @@ async fn a_logger_that_died_while_the_agent_was_down_is_replaced_by_the_next_sta
     assert_eq!(the_logger(&kept), took_over);
     kill_logger(&kept).await;
     let log = stand.printed("c", "the-end").await;
-    assert_eq!(numbers(&log, "out-"), (0..300).collect::<Vec<_>>());
-    // There is nothing left to read of a container that closed its output.
+    // Each of the two kills may take the line that the logger had in its hands.
+    assert!(numbers(&log, "out-").is_sorted() && numbers(&log, "out-").len() >= 298);
     let (status, found) = silent(&stand.agent).await;
     assert_eq!(
         (
@@ -476,7 +476,7 @@ async fn without_its_program_a_logger_is_not_replaced_and_the_container_goes_on(
         registry,
         bed,
     };
-    let shown = stand.agent.deploy_and_wait(&stand.script("a", "trap '' PIPE; i=0; while [ $i -lt 1000 ]; do seq 1 1000 || exit 7; i=$((i+1)); done; echo the-end; sleep 1000 & wait", &json!({}))).await;
+    let shown = stand.agent.deploy_and_wait(&stand.script("a", "trap '' PIPE; i=0; while [ $i -lt 1000 ]; do seq 1 1000 || exit 7; i=$((i+1)); done; while :; do echo the-end; sleep 1; done", &json!({}))).await;
     fs::rename(&program, stand.bed.dir.join("away")).unwrap();
     kill(the_logger(&shown));
     eventually("health names it", async || {

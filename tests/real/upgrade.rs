@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use crate::harness::agent::PROGRAM;
 use crate::harness::chas::{Answer, Chas};
 use crate::harness::{Testbed, run};
-use crate::loggers::{kill, loggers};
 use crate::stand::{SOON, Stand, eventually, serves};
 
 const DEPLOY: &str = "/containers/deploy";
@@ -315,32 +314,6 @@ async fn an_upgrade_disturbs_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_of_an_agent_that_was_killed_disturbs_nothing() {
     an_upgrade_with_its_files_disturbs_nothing(|node| node.stand.agent.kill_9()).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_logger_of_the_version_before_is_known_and_replaced() {
-    let mut node = Node::of_version_0_1_0().await;
-    let script = "trap '' PIPE; i=0; while :; do echo tick-$i.; i=$((i+1)); sleep 0.1; done";
-    let body = node.stand.script("deaf", script, &json!({}));
-    let shown = node.stand.agent.deploy_and_wait(&body).await;
-    let pid = node.stand.pid(&shown);
-    node.pushed.push(body);
-    node.stand.printed("deaf", "tick-5.").await;
-    node.stand.agent.kill_9();
-    node.upgrade().await;
-    let after = loggers(&shown);
-    assert_eq!(after.len(), 1, "it has gone on");
-    kill(after[0]);
-    node.stand.printed("deaf", "another one took over").await;
-    let ticks = node
-        .stand
-        .agent
-        .logs("deaf", "tail=all&stream=stdout")
-        .await;
-    let expected = (0..ticks.lines().count()).map(|n| format!("tick-{n}."));
-    assert!(expected.eq(ticks.lines()), "{ticks}");
-    assert_eq!(node.stand.pid(&shown), pid, "it was not restarted");
-    node.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
