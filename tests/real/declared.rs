@@ -97,7 +97,7 @@ async fn a_set_is_run_pruned_and_guarded() {
     let (status, _, problem) = agent
         .ask_with("PUT", SET, &[("if-match", "\"another\"")], Some(&one))
         .await;
-    assert_eq!(status, 409, "{problem}");
+    assert_eq!(status, 412, "{problem}");
     agent
         .ask_with(
             "PUT",

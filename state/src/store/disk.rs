@@ -72,14 +72,20 @@ fn is_damage(error: &io::Error) -> bool {
 fn plain(error: io::Error) -> io::Error {
     let text = error.to_string();
     let message = text.split("message: \"").nth(1);
+    let kind = if is_lock(&error) {
+        ErrorKind::WouldBlock
+    } else {
+        error.kind()
+    };
     match message.and_then(|rest| rest.split('"').next()) {
-        Some(message) => io::Error::new(error.kind(), message.to_owned()),
+        Some(message) => io::Error::new(kind, message.to_owned()),
         None => error,
     }
 }
 
+/// Whether somebody holds the files still: sled says so in words, [`plain`] by the kind.
 fn is_lock(error: &io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
+    error.kind() == ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 /// The beginning of one of sled's texts, which may hold a dump of the bytes that it could not read.
