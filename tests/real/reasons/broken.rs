@@ -180,7 +180,7 @@ async fn each_part_of_a_node_that_breaks_has_its_own_reason() {
     check(
         &stand,
         Reason::BridgeFailed,
-        "veth",
+        "no bridge",
         &web("bridge"),
         in_the_way,
         gone,
