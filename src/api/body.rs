@@ -5,7 +5,7 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::{HeaderMap, header};
 use bytes::BytesMut;
 use futures_util::StreamExt as _;
-use places::{Place, Places};
+use places::{BodyPlace, Places};
 use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -96,12 +96,12 @@ async fn bytes(
 ) -> Result<(Bytes, Option<SemaphorePermit<'static>>), Problem> {
     let mut deadline = Instant::now() + BODY_MAX;
     let mut read = BytesMut::new();
-    let mut place: Option<Place> = None;
+    let mut place: Option<BodyPlace> = None;
     let mut frames = body.into_data_stream();
     loop {
         let next = tokio::select! {
             next = tokio::time::timeout_at(deadline, frames.next()) => next,
-            () = Place::is_lost(place.as_ref()) => return Err(places::lost()),
+            () = BodyPlace::is_lost(place.as_ref()) => return Err(places::lost()),
         };
         let Some(frame) = next.map_err(|_| Problem::Slow)? else {
             break;
@@ -122,5 +122,5 @@ async fn bytes(
         }
         read.extend_from_slice(&frame);
     }
-    Ok((read.freeze(), place.map(Place::of_read)))
+    Ok((read.freeze(), place.map(BodyPlace::of_read)))
 }

@@ -42,7 +42,7 @@ pub(super) struct Places {
 
 /// The place of one large body that is on its way.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct BodyPlace {
     permit: SemaphorePermit<'static>,
     entry: PlaceEntry,
 }
@@ -61,7 +61,7 @@ impl Drop for PlaceEntry {
     }
 }
 
-impl Place {
+impl BodyPlace {
     /// Waits until another body needs the place. Without a place, for ever.
     pub(super) async fn is_lost(place: Option<&Self>) {
         match place {
@@ -92,7 +92,7 @@ impl Places {
     ///
     /// # Errors
     /// Too many others wait.
-    pub(super) async fn take(&'static self) -> Result<Place, Problem> {
+    pub(super) async fn take(&'static self) -> Result<BodyPlace, Problem> {
         let mut free = std::pin::pin!(self.free.acquire());
         let one = async {
             tokio::select! {
@@ -111,7 +111,7 @@ impl Places {
         Ok(self.place(permit.expect("nobody closes the semaphore")))
     }
 
-    fn place(&'static self, permit: SemaphorePermit<'static>) -> Place {
+    fn place(&'static self, permit: SemaphorePermit<'static>) -> BodyPlace {
         let mut bodies = lock(&self.bodies);
         bodies.number += 1;
         let (number, lost) = (bodies.number, CancellationToken::new());
@@ -125,7 +125,7 @@ impl Places {
             number,
             lost,
         };
-        Place { permit, entry }
+        BodyPlace { permit, entry }
     }
 
     /// Takes the place of the oldest body, once it has had its time.
