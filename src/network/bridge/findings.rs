@@ -25,20 +25,26 @@ const CONNECTIONS: [&str; 2] = [
 const CONNECTIONS_FULL_PERCENT: u64 = 95;
 
 impl BridgeNetwork {
-    /// Findings at this moment, for instances that are live. What cannot be looked at is no
-    /// finding.
+    /// Findings at this moment, for instances that are live. What cannot be looked at counts as
+    /// before. Without containers (`occupied`) nothing is dropped that is theirs.
     pub(super) async fn look_around(
         &self,
         device: &BridgeDevice,
         live: &[AssignedInstance],
-        by_iptables: bool,
+        occupied: bool,
     ) -> Vec<NetworkFinding> {
         let mut found = self.contested_ports(live).await;
         match self.strays(device.index, live).await {
             Ok(strays) => found.extend(strays),
-            Err(error) => tracing::debug!(%error, "routes of containers not looked at"),
+            Err(error) => {
+                tracing::debug!(%error, "routes of containers not looked at");
+                let before = self.findings.borrow().clone().into_iter();
+                found.extend(before.filter(|finding| finding.alarm == Alarm::SubnetShared));
+            }
         }
-        found.extend(self.closed_chains(by_iptables));
+        if occupied {
+            found.extend(self.closed_chains());
+        }
         found.extend(name_servers());
         found.extend(connections());
         found.sort();
@@ -118,7 +124,7 @@ impl BridgeNetwork {
         Ok(told.collect())
     }
 
-    fn closed_chains(&self, by_iptables: bool) -> Vec<NetworkFinding> {
+    fn closed_chains(&self) -> Vec<NetworkFinding> {
         let bridge = &self.config.bridge;
         let rules = match self.ports.firewall().nftables() {
             Ok(rules) => rules,
@@ -127,7 +133,7 @@ impl BridgeNetwork {
                 return Vec::new();
             }
         };
-        let closed = others::closed_chains(&rules, bridge, self.config.subnet, by_iptables);
+        let closed = others::closed_chains(&rules.rules, bridge, self.config.subnet);
         let told = closed.into_iter().map(|chain| {
             let remedy = if chain.table == "firewalld" {
                 format!(

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::others::{self, RuledPort};
 use crate::lock::lock;
 
 mod decode;
@@ -84,8 +85,6 @@ pub(super) struct Rule {
     pub(super) redirects: bool,
     /// Whether the rule drops every packet that comes to it.
     pub(super) stops_all: bool,
-    /// Whether the rule accepts connections whose destination was changed.
-    pub(super) accepts_redirected: bool,
     /// Chains that the rule leads to.
     pub(super) jumps: Vec<String>,
     /// Names of interfaces that the rule names.
@@ -120,10 +119,25 @@ impl Rule {
             to: None,
             redirects: false,
             stops_all: false,
-            accepts_redirected: false,
             jumps: Vec::new(),
             interfaces: Vec::new(),
             addresses: Vec::new(),
+        }
+    }
+}
+
+/// Rules as they were last read, with the ports that they publish.
+#[derive(Clone, Debug, Default)]
+pub(super) struct KnownRules {
+    pub(super) rules: Arc<RuleSet>,
+    pub(super) published: Arc<[RuledPort]>,
+}
+
+impl From<RuleSet> for KnownRules {
+    fn from(rules: RuleSet) -> Self {
+        Self {
+            published: others::published(&rules).into(),
+            rules: Arc::new(rules),
         }
     }
 }
@@ -133,8 +147,8 @@ impl Rule {
 pub(super) struct HostFirewall {
     /// Name of the agent's own table, which is left out.
     own_table: String,
-    nftables: Mutex<Option<(u32, Arc<RuleSet>)>>,
-    legacy: Mutex<Option<(Instant, Arc<RuleSet>)>>,
+    nftables: Mutex<Option<(u32, KnownRules)>>,
+    legacy: Mutex<Option<(Instant, KnownRules)>>,
 }
 
 impl HostFirewall {
@@ -148,24 +162,67 @@ impl HostFirewall {
     }
 
     /// Rules of nftables, among them those of `iptables-nft`. Blocks for some ten microseconds, and
-    /// for the reading if there was a change.
+    /// for the reading if there was a change. Rules that cannot be read count as they were.
     ///
     /// # Errors
-    /// The kernel has no nftables, or does not tell.
-    pub(super) fn nftables(&self) -> io::Result<Arc<RuleSet>> {
+    /// The kernel has no nftables, or never told.
+    pub(super) fn nftables(&self) -> io::Result<KnownRules> {
         let mut last = lock(&self.nftables);
+        current(&mut last, dump::generation, || dump::read(&self.own_table))
+    }
+
+    /// Number of changes up to which the rules are known, if there was none since.
+    pub(super) fn before_own_write(&self) -> Option<u32> {
+        let known = lock(&self.nftables).as_ref().map(|(known, _)| *known)?;
+        (dump::generation().ok()? == known).then_some(known)
+    }
+
+    /// Keeps the known rules if the only change since `before` is the agent's own write, in one
+    /// transaction: its table is none of them.
+    pub(super) fn after_own_write(&self, before: Option<u32>) {
+        let Some((before, now)) = before.zip(dump::generation().ok()) else {
+            return;
+        };
+        if let Some((known, _)) = lock(&self.nftables).as_mut() {
+            move_on(known, before, now);
+        }
+    }
+
+    /// Rules of `iptables-legacy`; none where the kernel has no such table. Blocks for some 5 ms
+    /// where it has one. Rules that cannot be read count as they were.
+    pub(super) fn legacy(&self) -> KnownRules {
+        let mut last = lock(&self.legacy);
+        if let Some((_, rules)) = last.as_ref().filter(|(at, _)| at.elapsed() < LEGACY_FRESH) {
+            return rules.clone();
+        }
+        let rules = match legacy::read() {
+            Ok(rules) => rules.into(),
+            Err(error) => {
+                tracing::warn!(%error, "rules of iptables-legacy not read");
+                last.take().map(|(_, rules)| rules).unwrap_or_default()
+            }
+        };
+        *last = Some((Instant::now(), rules.clone()));
+        rules
+    }
+}
+
+/// Rules at the present number of changes: the `last` ones if that is theirs, or if there are no
+/// others to be had.
+fn current(
+    last: &mut Option<(u32, KnownRules)>,
+    generation: impl Fn() -> io::Result<u32>,
+    read: impl Fn() -> io::Result<RuleSet>,
+) -> io::Result<KnownRules> {
+    let fresh = |last: &Option<(u32, KnownRules)>| {
         let mut attempt = 1;
         loop {
-            let generation = dump::generation()?;
+            let generation = generation()?;
             if let Some((_, rules)) = last.as_ref().filter(|(known, _)| *known == generation) {
-                return Ok(Arc::clone(rules));
+                return Ok((generation, rules.clone()));
             }
-            match dump::read(&self.own_table) {
-                Ok(rules) => {
-                    let rules = Arc::new(rules);
-                    *last = Some((generation, Arc::clone(&rules)));
-                    return Ok(rules);
-                }
+            match read() {
+                Ok(rules) => return Ok((generation, rules.into())),
                 Err(error)
                     if error.kind() == io::ErrorKind::Interrupted && attempt < ATTEMPTS_MAX =>
                 {
@@ -174,17 +231,25 @@ impl HostFirewall {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// Rules of `iptables-legacy`; none where the kernel has no such table. Blocks for some 5 ms
-    /// where it has one.
-    pub(super) fn legacy(&self) -> Arc<RuleSet> {
-        let mut last = lock(&self.legacy);
-        if let Some((_, rules)) = last.as_ref().filter(|(at, _)| at.elapsed() < LEGACY_FRESH) {
-            return Arc::clone(rules);
+    };
+    match fresh(last) {
+        Ok(now) => Ok(last.insert(now).1.clone()),
+        Err(error) => {
+            let Some((_, before)) = last else {
+                return Err(error);
+            };
+            tracing::warn!(%error, "rules of other programs not read, those before count");
+            Ok(before.clone())
         }
-        let rules = Arc::new(legacy::read());
-        *last = Some((Instant::now(), Arc::clone(&rules)));
-        rules
     }
 }
+
+/// Moves the number of changes `known` on by the one change after `before`.
+fn move_on(known: &mut u32, before: u32, now: u32) {
+    if *known == before && before.checked_add(1) == Some(now) {
+        *known = now;
+    }
+}
+
+#[cfg(test)]
+mod tests;

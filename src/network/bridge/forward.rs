@@ -27,24 +27,13 @@ const LEGACY: &str = "iptables-legacy";
 /// docker's restarts.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// Outcome of [`ensure`].
-#[derive(Debug, Default)]
-pub(super) struct Forwarding {
-    /// Lines for the rules that were inserted or deleted, one for each.
-    pub(super) lines: Vec<String>,
-    /// Whether `iptables` answers for its table. If not, the table is another program's.
-    pub(super) by_iptables: bool,
-}
-
 /// Ensures that the host's firewall lets the bridge's packets pass if `wanted`, and else that none
-/// of the agent's rules is in it.
-pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Forwarding, NetworkError> {
-    let mut done = Forwarding::default();
+/// of the agent's rules is in it. Answers one line
+/// for each rule that was inserted or deleted.
+pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
+    let mut done = Vec::new();
     match iptables("iptables", &["-S"]).await {
-        Ok(rules) => {
-            done.by_iptables = true;
-            done.lines = change("iptables", &rules, bridge, wanted).await?;
-        }
+        Ok(rules) => done.extend(change("iptables", &rules, bridge, wanted).await?),
         // Without iptables no rule of iptables drops packets. Chains of others are named as
         // findings.
         Err(error) => tracing::debug!(%error, "iptables rules not listed"),
@@ -52,9 +41,7 @@ pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Forwarding, Net
     // The rules of both kinds of iptables are asked for every packet.
     if firewall::legacy::has_table("filter") {
         match iptables(LEGACY, &["-S"]).await {
-            Ok(rules) => done
-                .lines
-                .extend(change(LEGACY, &rules, bridge, wanted).await?),
+            Ok(rules) => done.extend(change(LEGACY, &rules, bridge, wanted).await?),
             Err(error) => tracing::debug!(%error, "rules of iptables-legacy not listed"),
         }
     }

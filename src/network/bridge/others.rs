@@ -72,6 +72,12 @@ impl Walk<'_> {
                 &rule.ports
             };
             let to = rule.to.or(to);
+            let whole = if rule.redirects && ports.is_empty() {
+                whole_address(rule, to)
+            } else {
+                None
+            };
+            let ports = whole.as_ref().map_or(ports, std::slice::from_ref);
             if rule.redirects {
                 let fits = |ports: &&PortMatch| {
                     let both = rule.protocol.zip(ports.protocol);
@@ -97,6 +103,18 @@ impl Walk<'_> {
     }
 }
 
+/// All ports of the address `to`, if a rule without ports gives all its packets another
+/// destination. A rule that asks for a source as well takes only some.
+fn whole_address(rule: &Rule, to: Option<AddressRange>) -> Option<PortMatch> {
+    to?.address().filter(|address| !address.is_loopback())?;
+    let asks_only = rule.addresses.iter().all(|range| Some(*range) == rule.to);
+    asks_only.then_some(PortMatch {
+        protocol: rule.protocol,
+        ports: 0..=u16::MAX,
+        to,
+    })
+}
+
 impl RuledPort {
     /// Whether the rule takes packets that a binding would take. `is_local` tells the addresses of
     /// this host: packets for others are none of the agent's.
@@ -106,14 +124,15 @@ impl RuledPort {
             Protocol::Udp => 17,
         };
         let host_ip = binding.host_ip.filter(|address| !address.is_unspecified());
-        let address_fits = match (self.ports.to, host_ip) {
+        // The kernel is asked for an address only where all else fits.
+        let address_fits = || match (self.ports.to, host_ip) {
             (None, _) => true,
             (Some(range), Some(address)) => range.contains(address),
             (Some(range), None) => range.address().is_none_or(is_local),
         };
         self.ports.protocol.is_none_or(|own| own == protocol)
             && self.ports.ports.contains(&binding.host)
-            && address_fits
+            && address_fits()
     }
 }
 
@@ -129,16 +148,12 @@ impl AddressRange {
 }
 
 /// Chains of others that drop forwarded packets of the bridge: by their policy or by a rule for
-/// everything, while no rule of their table names the bridge, its subnet, or packets that were
-/// given another destination.
+/// everything, while no rule of their table names the bridge or its subnet.
 ///
-/// The table of `iptables` is left out `by_iptables`: then the agent has put its rules there.
-pub(super) fn closed_chains(
-    set: &RuleSet,
-    bridge: &str,
-    subnet: Ipv4Subnet,
-    by_iptables: bool,
-) -> Vec<ChainName> {
+/// A rule for packets that were given another destination opens published ports only, and leaves
+/// what containers connect to closed. Where the agent put its rules by `iptables`, they name the
+/// bridge.
+pub(super) fn closed_chains(set: &RuleSet, bridge: &str, subnet: Ipv4Subnet) -> Vec<ChainName> {
     let rules_beside = |chain: &ChainName| {
         let (family, table) = (chain.family, chain.table.clone());
         set.rules
@@ -153,9 +168,7 @@ pub(super) fn closed_chains(
             name == bridge || wildcard
         };
         let of_subnet = |range: &AddressRange| range.contains(subnet.gateway());
-        rule.accepts_redirected
-            || rule.interfaces.iter().any(is_bridge)
-            || rule.addresses.iter().any(of_subnet)
+        rule.interfaces.iter().any(is_bridge) || rule.addresses.iter().any(of_subnet)
     };
     let is_closed = |base: &super::firewall::BaseChain| {
         let stops = |rule: &Rule| rule.chain == base.name && rule.stops_all;
@@ -165,7 +178,6 @@ pub(super) fn closed_chains(
     set.base_chains
         .iter()
         .filter(|base| base.hook == Hook::Forward)
-        .filter(|base| !by_iptables || (base.name.family, &*base.name.table) != ("ip", "filter"))
         .filter(|base| is_closed(base))
         .map(|base| base.name.clone())
         .collect()

@@ -1,7 +1,11 @@
 //! Host ports: the owner of each, and the elements of the table that say so. Which port a container
 //! gets is decided elsewhere.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use state::assign::PortHolder;
 use state::desired::{Assignment, PortBinding};
@@ -11,7 +15,7 @@ use tokio::sync::Mutex;
 
 use super::firewall::HostFirewall;
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
-use super::others::{self, RuledPort};
+use super::others::RuledPort;
 use crate::network::listeners::{is_local, listener_on};
 use crate::network::{NetworkError, Part};
 
@@ -131,9 +135,9 @@ impl HostPorts {
     /// microseconds.
     ///
     /// # Errors
-    /// The kernel does not tell who listens. Rules that cannot be read count as none.
+    /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        holder_among(&self.ruled_ports(), binding)
+        self.ruled_ports().holder(binding)
     }
 
     /// Ports of containers that somebody else holds as well.
@@ -141,7 +145,7 @@ impl HostPorts {
         let book = self.book.lock().await;
         let rules = self.ruled_ports();
         let contested = book.published.iter().filter_map(|(port, to)| {
-            let contest = contest(&rules, *port, to)?;
+            let contest = rules.contest(*port, to)?;
             Some(ContestedPort {
                 published: true,
                 ..contest
@@ -159,7 +163,7 @@ impl HostPorts {
             if before.is_some_and(|before| before.owner.id == to.owner.id) {
                 return true;
             }
-            let contest = contest(&rules, *port, to);
+            let contest = rules.contest(*port, to);
             let is_free = contest.is_none();
             book.denied.extend(contest);
             is_free
@@ -172,13 +176,26 @@ impl HostPorts {
     }
 
     /// Host ports that rules of other programs publish now.
-    fn ruled_ports(&self) -> Vec<RuledPort> {
-        let mut ports = others::published(&self.firewall.legacy());
-        match self.firewall.nftables() {
-            Ok(rules) => ports.extend(others::published(&rules)),
-            Err(error) => tracing::debug!(%error, "rules of other programs not read"),
+    fn ruled_ports(&self) -> RuledPorts {
+        let nftables = self.firewall.nftables().map(|known| known.published);
+        if let Err(error) = &nftables {
+            tracing::debug!(%error, "rules of other programs not read");
         }
-        ports
+        RuledPorts {
+            ports: [
+                self.firewall.legacy().published,
+                nftables.unwrap_or_default(),
+            ],
+            local: RefCell::default(),
+        }
+    }
+
+    /// Writes the agent's own table, in one transaction.
+    async fn write(&self, script: &str) -> Result<(), NftError> {
+        let before = self.firewall.before_own_write();
+        nftables::apply(script).await?;
+        self.firewall.after_own_write(before);
+        Ok(())
     }
 
     fn check_free(&self, binding: &PortBinding) -> Result<(), NetworkError> {
@@ -204,7 +221,9 @@ impl HostPorts {
         let mut next = book.published.clone();
         next.retain(|port, _| !delete.contains(port));
         next.extend(add.iter().map(|(port, to)| (*port, *to)));
-        let changed = nftables::apply(&nftables::change(&self.table, delete, &add)).await;
+        let changed = self
+            .write(&nftables::change(&self.table, delete, &add))
+            .await;
         let before = std::mem::replace(&mut book.published, next);
         if let Err(error) = changed {
             // The table, or a part of it, was deleted or changed by somebody else.
@@ -257,7 +276,7 @@ impl HostPorts {
 
     async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
-        nftables::apply(&nftables::table(&self.table, self.subnet, &book.published))
+        self.write(&nftables::table(&self.table, self.subnet, &book.published))
             .await
             .map_err(failed)?;
         book.shape = nftables::list(&self.table)
@@ -268,29 +287,42 @@ impl HostPorts {
     }
 }
 
-fn holder_among(rules: &[RuledPort], binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-    if listener_on(binding)? {
-        return Ok(Some(PortHolder::Process));
-    }
-    let takes = |port: &&RuledPort| port.takes(binding, is_local);
-    let place = rules.iter().find(takes).map(|port| port.by.to_string());
-    Ok(place.map(PortHolder::Rule))
+/// Ports of other programs' rules for one look, in which the kernel tells once of an address
+/// whether it is the host's.
+struct RuledPorts {
+    ports: [Arc<[RuledPort]>; 2],
+    local: RefCell<BTreeMap<Ipv4Addr, bool>>,
 }
 
-/// The other holder of a port that is to be published.
-fn contest(rules: &[RuledPort], port: HostPort, to: &Publication) -> Option<ContestedPort> {
-    let binding = PortBinding {
-        host_ip: port.host_ip,
-        host: port.port,
-        container: to.port,
-        protocol: port.protocol,
-    };
-    Some(ContestedPort {
-        port,
-        owner: to.owner,
-        by: holder_among(rules, &binding).ok()??,
-        published: false,
-    })
+impl RuledPorts {
+    fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
+        if listener_on(binding)? {
+            return Ok(Some(PortHolder::Process));
+        }
+        let is_local_here = |address| {
+            let mut known = self.local.borrow_mut();
+            *known.entry(address).or_insert_with(|| is_local(address))
+        };
+        let mut rules = self.ports.iter().flat_map(|ports| ports.iter());
+        let taker = rules.find(|port| port.takes(binding, is_local_here));
+        Ok(taker.map(|port| PortHolder::Rule(port.by.to_string())))
+    }
+
+    /// The other holder of a port that is to be published.
+    fn contest(&self, port: HostPort, to: &Publication) -> Option<ContestedPort> {
+        let binding = PortBinding {
+            host_ip: port.host_ip,
+            host: port.port,
+            container: to.port,
+            protocol: port.protocol,
+        };
+        Some(ContestedPort {
+            port,
+            owner: to.owner,
+            by: self.holder(&binding).ok()??,
+            published: false,
+        })
+    }
 }
 
 fn failed(error: NftError) -> NetworkError {

@@ -66,9 +66,8 @@ impl BridgeNetwork {
         let occupied = !(named.is_empty() && spared.is_empty());
         let forward = forward::ensure(&self.config.bridge, occupied).await;
         self.state().forward_open = occupied && forward.is_ok();
-        let by_iptables = forward.as_ref().is_ok_and(|forward| forward.by_iptables);
-        repairs.note(forward.map(|forward| forward.lines));
-        self.keep_findings(self.look_around(&device, &live, by_iptables).await);
+        repairs.note(forward);
+        self.keep_findings(self.look_around(&device, &live, occupied).await);
 
         let members = live
             .into_iter()
@@ -93,7 +92,7 @@ impl BridgeNetwork {
         repairs.note(self.remove_leftovers(|_| false));
         repairs.note(self.ports.teardown().await.map(|()| None));
         let forward = forward::ensure(&self.config.bridge, false).await;
-        repairs.note(forward.map(|forward| forward.lines));
+        repairs.note(forward);
         repairs.note(self.remove_device().await.map(|()| None));
         for dir in [&self.config.netns_dir, &self.config.files_dir] {
             // Only an empty one: other files in it are not the agent's.

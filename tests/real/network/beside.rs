@@ -33,6 +33,27 @@ const PUBLISHED_BY_OTHERS: &[(&str, &str)] = &[
          nft add rule ip x out fib daddr type local udp dport { 53, 18050-18060 } dnat to 127.0.0.1:1",
     ),
     (
+        "ranges and what stands beside them",
+        "nft add table ip x; nft add chain ip x out '{ type nat hook output priority -100; }'; \
+         nft add rule ip x out tcp dport 18070-18100 dnat to 127.0.0.1:1; \
+         nft add rule ip x out udp dport '>= 18053' udp dport '< 18060' dnat to 127.0.0.1:1",
+    ),
+    (
+        "conditions between, in registers used twice",
+        "nft add table ip x; nft add chain ip x out '{ type nat hook output priority -100; }'; \
+         nft add rule ip x out meta l4proto tcp fib daddr type local th dport 18080 dnat to 127.0.0.1:1; \
+         nft add rule ip x out ip daddr 192.0.2.1 fib daddr type local udp dport 18053 dnat to 127.0.0.1:1",
+    ),
+    (
+        "ranges side by side",
+        "nft -f - <<X\ntable ip x {\n\
+         map m { type inet_service : ipv4_addr; flags interval;\n\
+         elements = { 18070-18089 : 10.0.0.8, 18090-18099 : 10.0.0.9 } }\n\
+         set s { type inet_service; flags interval; elements = { 18050-18060, 60000-65535 } }\n\
+         chain out { type nat hook output priority -100; \
+         dnat to tcp dport map @m; udp dport @s dnat to 10.0.0.9; }\n}\nX\n",
+    ),
+    (
         "maps, as another agent",
         "nft -f - <<X\ntable ip x {\n\
          map m { type inet_proto . inet_service : ipv4_addr . inet_service\n\
@@ -269,6 +290,12 @@ fn a_firewall_that_drops_is_told_with_a_remedy_that_helps() {
             "nft add chain inet f forward '{ type filter hook forward priority 0; policy drop; }'",
         ),
         (
+            "outbound",
+            "nft add chain inet f forward '{ type filter hook forward priority 0; }'; \
+             nft add rule inet f forward ct status dnat ct mark 7 accept; \
+             nft add rule inet f forward reject",
+        ),
+        (
             "last",
             "nft add chain inet f forward '{ type filter hook forward priority 0; }'; \
              nft add rule inet f forward ct state established,related accept; \
@@ -302,6 +329,37 @@ fn a_firewall_that_drops_is_told_with_a_remedy_that_helps() {
             net.teardown().await.unwrap();
         });
     }
+}
+
+#[test]
+fn an_address_whose_packets_all_go_elsewhere_has_no_free_port() {
+    on_a_private_host("dmz", async |host| {
+        let net = host.network().await;
+        lab::shell(
+            "nft add table ip x; nft add chain ip x p '{ type nat hook prerouting priority -100; }'; \
+             nft add rule ip x p ip daddr 192.0.2.1 tcp dport '!=' 22 dnat to 10.0.0.9; \
+             nft add table ip y; nft add chain ip y p '{ type nat hook prerouting priority -99; }'; \
+             nft add set ip y s '{ type inet_service; flags interval; }'; \
+             nft add element ip y s '{ 1024-65535 }'; nft add rule ip y p udp dport @s dnat to 10.0.0.9",
+        );
+        let held = |protocol, port| net.holder(&binding(protocol, port, 80));
+        for (protocol, port) in [(Tcp, 18080), (Tcp, 80), (Udp, 1024), (Udp, 65535)] {
+            assert!(
+                matches!(held(protocol, port), Some(PortHolder::Rule(_))),
+                "{port}"
+            );
+        }
+        for (protocol, port) in [(Tcp, 22), (Udp, 1023)] {
+            assert_eq!(held(protocol, port), None, "{port}");
+        }
+        lab::shell(
+            "nft flush ruleset; nft add table ip z; \
+            nft add chain ip z p '{ type nat hook prerouting priority -100; }'; \
+            nft add rule ip z p ip daddr 192.0.2.1 dnat to 10.0.0.9",
+        );
+        assert!(matches!(held(Udp, 22), Some(PortHolder::Rule(_))));
+        net.teardown().await.unwrap();
+    });
 }
 
 #[test]

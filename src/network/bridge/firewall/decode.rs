@@ -24,10 +24,13 @@ const TRANSPORT_HEADER: u32 = 2;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
 const META_L4PROTO: u32 = 16;
-const CT_STATUS: u32 = 2;
 const EQUAL: u32 = 0;
+const UNEQUAL: u32 = 1;
+const BELOW: u32 = 2;
+const AT_MOST: u32 = 3;
+const ABOVE: u32 = 4;
+const AT_LEAST: u32 = 5;
 const NF_DROP: u32 = 0;
-const NF_ACCEPT: u32 = 1;
 const IPV6: u32 = 10;
 
 /// Bytes of a key that one part of a concatenation is padded to a multiple of.
@@ -67,11 +70,13 @@ struct RuleReader {
     /// Fields that the registers hold, by the registers' offset in bytes.
     registers: BTreeMap<usize, Field>,
     ports: Vec<RangeInclusive<u16>>,
+    /// Ports between the bounds that the rule sets one by one.
+    bounds: Option<RangeInclusive<u16>>,
+    /// Ports that the rule does not mean, while it means all others.
+    except: Option<RangeInclusive<u16>>,
     lookups: Vec<SetLookup>,
     has_condition: bool,
     stops: bool,
-    accepts: bool,
-    asks_ct_status: bool,
 }
 
 /// Reads a rule, and answers it with the sets that it looks up.
@@ -80,11 +85,11 @@ pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rul
         rule: Rule::new(chain),
         registers: BTreeMap::new(),
         ports: Vec::new(),
+        bounds: None,
+        except: None,
         lookups: Vec::new(),
         has_condition: false,
         stops: false,
-        accepts: false,
-        asks_ct_status: false,
     };
     for (_, expression) in expressions {
         let expression = NetlinkAttributes(expression);
@@ -94,6 +99,19 @@ pub(super) fn rule(chain: ChainName, expressions: NetlinkAttributes<'_>) -> (Rul
         let _ = reader.step(&name, expression.nested(EXPRESSION_DATA));
     }
     reader.finish()
+}
+
+impl Field {
+    /// Bytes of registers, and of a set's key, that the field takes.
+    const fn width(self) -> usize {
+        match self {
+            Self::Interface => 4 * KEY_ALIGN,
+            Self::Protocol
+            | Self::DestinationPort
+            | Self::Source { .. }
+            | Self::Destination { .. } => KEY_ALIGN,
+        }
+    }
 }
 
 impl RuleReader {
@@ -112,25 +130,38 @@ impl RuleReader {
                 };
                 self.load(data.number(1)?, field);
             }
-            "ct" => {
+            "ct" | "fib" | "numgen" | "rt" | "exthdr" | "osf" | "xfrm" => {
                 self.load(data.number(1)?, None);
-                self.asks_ct_status |= data.number(2)? == CT_STATUS;
             }
+            "socket" | "hash" | "tunnel" | "byteorder" => self.load(data.number(2)?, None),
             "bitwise" => self.mask(data)?,
-            "cmp" if data.number(2)? == EQUAL => {
+            "cmp" => {
                 let value = data.nested(3).get(DATA_VALUE)?;
                 let field = *self.registers.get(&offset(data.number(1)?))?;
-                self.equals(field, value);
+                match data.number(2)? {
+                    EQUAL => self.equals(field, value),
+                    operator if field == Field::DestinationPort => {
+                        self.compares(operator, port(value)?)?;
+                    }
+                    _ => {}
+                }
             }
-            "range" if data.number(2)? == EQUAL => {
+            "range" => {
                 let field = self.registers.get(&offset(data.number(1)?))?;
                 let [from, to] = [3, 4].map(|kind| data.nested(kind).get(DATA_VALUE));
                 if *field == Field::DestinationPort {
-                    self.ports.push(port(from?)?..=port(to?)?);
+                    let ports = port(from?)?..=port(to?)?;
+                    match data.number(2)? {
+                        EQUAL => self.ports.push(ports),
+                        _ => self.except = Some(ports),
+                    }
                 }
             }
             "lookup" => self.look_up(data)?,
-            "immediate" => self.decide(data.nested(2).nested(DATA_VERDICT)),
+            "immediate" => {
+                self.decide(data.nested(2).nested(DATA_VERDICT));
+                self.load(data.number(1)?, None);
+            }
             "nat" => {
                 let is_ipv6 = data.number(2) == Some(IPV6);
                 self.rule.redirects |= data.number(1)? == 1 && !is_ipv6;
@@ -148,10 +179,14 @@ impl RuleReader {
         Some(())
     }
 
+    /// Notes what a register holds from now on; `None` is something that is not followed.
     fn load(&mut self, register: u32, field: Option<Field>) {
-        match field {
-            Some(field) => drop(self.registers.insert(offset(register), field)),
-            None => drop(self.registers.remove(&offset(register))),
+        let at = offset(register);
+        let end = at + field.map_or(KEY_ALIGN, Field::width);
+        self.registers
+            .retain(|before, held| *before >= end || before + held.width() <= at);
+        if let Some(field) = field {
+            self.registers.insert(at, field);
         }
     }
 
@@ -183,6 +218,24 @@ impl RuleReader {
         }
     }
 
+    /// Narrows the ports to those that compare so with `port`.
+    fn compares(&mut self, operator: u32, port: u16) -> Option<()> {
+        let (first, last) = match operator {
+            AT_LEAST => (port, u16::MAX),
+            ABOVE => (port.checked_add(1)?, u16::MAX),
+            AT_MOST => (0, port),
+            BELOW => (0, port.checked_sub(1)?),
+            UNEQUAL => {
+                self.except = Some(port..=port);
+                return None;
+            }
+            _ => return None,
+        };
+        let bounds = self.bounds.take().unwrap_or(0..=u16::MAX);
+        self.bounds = Some(first.max(*bounds.start())..=last.min(*bounds.end()));
+        Some(())
+    }
+
     fn look_up(&mut self, data: NetlinkAttributes<'_>) -> Option<()> {
         let from = offset(data.number(2)?);
         // A negated lookup (`!=`) names what is not meant.
@@ -193,7 +246,7 @@ impl RuleReader {
         let mut at = from;
         while let Some(field) = self.registers.get(&at) {
             parts.push((at - from, *field));
-            at += KEY_ALIGN;
+            at += field.width();
         }
         let followed = parts
             .iter()
@@ -204,19 +257,25 @@ impl RuleReader {
                 parts,
             });
         }
+        if let Some(register @ 1..) = data.number(3) {
+            self.load(register, None);
+        }
         Some(())
     }
 
     fn decide(&mut self, verdict: NetlinkAttributes<'_>) {
         match verdict.number(VERDICT_CODE) {
             Some(NF_DROP) => self.stops = true,
-            Some(NF_ACCEPT) => self.accepts = true,
             _ => self.rule.jumps.extend(verdict.text(VERDICT_CHAIN)),
         }
     }
 
     fn finish(mut self) -> (Rule, Vec<SetLookup>) {
         let protocol = self.rule.protocol;
+        self.ports.extend(self.bounds);
+        // All ports but some of every address are nobody's host ports, as are all.
+        let except = self.except.filter(|_| self.rule.to.is_some());
+        self.ports.extend(except.into_iter().flat_map(all_but));
         let named = self.ports.into_iter().map(|ports| PortMatch {
             protocol,
             ports,
@@ -224,7 +283,6 @@ impl RuleReader {
         });
         self.rule.ports.extend(named);
         self.rule.stops_all = self.stops && !self.has_condition;
-        self.rule.accepts_redirected = self.accepts && self.asks_ct_status;
         (self.rule, self.lookups)
     }
 }
@@ -250,11 +308,13 @@ pub(super) fn add_elements(rule: &mut Rule, lookup: &SetLookup, mut elements: Ve
         .extend(elements.iter().filter_map(|element| element.jump.clone()));
     // The kernel gives them in an order of its own; an end stands right after its beginning here.
     elements.sort_by(|a, b| (&a.key, !a.ends_range).cmp(&(&b.key, !b.ends_range)));
+    let of_ranges = elements.iter().any(|element| element.ends_range);
     for (i, element) in elements.iter().enumerate() {
         if element.ends_range {
             continue;
         }
-        let next = elements.get(i + 1).filter(|next| next.ends_range);
+        // Each range ends where the next element stands; the last one may have no end.
+        let next = elements.get(i + 1).map(|next| &next.key);
         let mut found = PortMatch {
             protocol: rule.protocol,
             ports: 0..=0,
@@ -268,12 +328,15 @@ pub(super) fn add_elements(rule: &mut Rule, lookup: &SetLookup, mut elements: Ve
             match field {
                 Field::Protocol => found.protocol = value.first().copied(),
                 Field::DestinationPort => {
+                    let Some(first) = port(value) else { continue };
                     let last = match (&element.end, next) {
                         (Some(end), _) => end.get(*at..).and_then(port),
-                        (None, Some(next)) => port(&next.key).map(|end| end.saturating_sub(1)),
-                        (None, None) => None,
+                        (None, Some(next)) if of_ranges => {
+                            port(next).map(|end| end.saturating_sub(1))
+                        }
+                        (None, None) if of_ranges || first == 0 => Some(u16::MAX),
+                        (None, _) => None,
                     };
-                    let Some(first) = port(value) else { continue };
                     (found.ports, has_port) = (first..=last.unwrap_or(first).max(first), true);
                 }
                 Field::Destination { mask } => found.to = range(value, *mask),
@@ -297,6 +360,13 @@ fn payload_field(data: NetlinkAttributes<'_>) -> Option<Field> {
         (NETWORK_HEADER, 16, bytes @ 1..=4) => Some(Field::Destination { mask: mask(bytes) }),
         _ => None,
     }
+}
+
+/// Ports before and after `except`.
+fn all_but(except: RangeInclusive<u16>) -> impl Iterator<Item = RangeInclusive<u16>> {
+    let before = except.start().checked_sub(1).map(|last| 0..=last);
+    let after = except.end().checked_add(1).map(|first| first..=u16::MAX);
+    before.into_iter().chain(after)
 }
 
 const fn mask(bytes: u32) -> u32 {

@@ -2,8 +2,12 @@
 //! tools; read as `iptables-legacy-save` prints them.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use super::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
 
@@ -15,22 +19,44 @@ pub(in crate::network::bridge) fn has_table(name: &str) -> bool {
     fs::read_to_string(TABLES).is_ok_and(|names| names.lines().any(|line| line == name))
 }
 
-/// Reads the rules that change destinations. Blocks.
-pub(super) fn read() -> RuleSet {
+/// Longest run of `iptables-legacy-save`. A run takes some 5 ms.
+const RUN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads the rules that change destinations. Blocks, for [`RUN_TIMEOUT`] at most.
+///
+/// # Errors
+/// The program is missing, fails, or does not end.
+pub(super) fn read() -> io::Result<RuleSet> {
     if !has_table("nat") {
-        return RuleSet::default();
+        return Ok(RuleSet::default());
     }
-    let saved = Command::new("iptables-legacy-save")
-        .args(["-t", "nat"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output();
-    match saved {
-        Ok(output) => parse(&String::from_utf8_lossy(&output.stdout)),
-        Err(error) => {
-            tracing::debug!(%error, "rules of iptables-legacy not read");
-            RuleSet::default()
-        }
+    let mut command = Command::new("iptables-legacy-save");
+    command.args(["-t", "nat"]);
+    output(command, RUN_TIMEOUT).map(|saved| parse(&saved))
+}
+
+/// Output of a program, which is killed if it runs longer.
+fn output(mut command: Command, longest: Duration) -> io::Result<String> {
+    let command = command.stdin(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let (send, receive) = mpsc::channel();
+    if let Some(mut stdout) = child.stdout.take() {
+        thread::spawn(move || {
+            let mut bytes = Vec::new();
+            let read = stdout.read_to_end(&mut bytes);
+            let _ = send.send(read.map(|_| bytes));
+        });
+    }
+    let read = receive.recv_timeout(longest);
+    if read.is_err() {
+        child.kill()?;
+    }
+    let status = child.wait()?;
+    let bytes = read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    if status.success() {
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    } else {
+        Err(io::Error::other(status.to_string()))
     }
 }
 
@@ -141,5 +167,18 @@ mod tests {
         assert_eq!(portmap.jumps, ["CNI-DN-1"]);
         assert_eq!(read("-A X ! -d 10.0.0.0/8 -j DNAT --to 10.0.0.1").to, None);
         assert_eq!(rule(":PREROUTING ACCEPT [0:0]"), None);
+    }
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed_and_one_that_fails_tells_nothing() {
+        let run = |line: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", line]);
+            output(command, Duration::from_millis(300))
+        };
+        assert_eq!(run("echo rule").unwrap(), "rule\n");
+        let hung = run("exec sleep 60").unwrap_err();
+        assert_eq!(hung.kind(), io::ErrorKind::TimedOut);
+        assert!(run("echo half a rule; exit 1").is_err());
     }
 }

@@ -162,7 +162,7 @@ fn a_chain_that_drops_is_closed_unless_its_table_speaks_of_the_bridge() {
     #[track_caller]
     fn check(drops: bool, rules: Vec<Rule>, closed: bool) {
         let set = with(Hook::Forward, drops, rules);
-        let found = closed_chains(&set, "chas0", "10.231.0.0/16".parse().unwrap(), true);
+        let found = closed_chains(&set, "chas0", "10.231.0.0/16".parse().unwrap());
         assert_eq!(found.len(), usize::from(closed), "{set:?}");
     }
     let about = |name: &str| Rule {
@@ -196,10 +196,55 @@ fn a_chain_that_drops_is_closed_unless_its_table_speaks_of_the_bridge() {
         addresses: vec![subnet],
         ..rule(chain("t", "base"))
     };
-    check(false, vec![stop.clone(), by_address], false);
-    let redirected = Rule {
-        accepts_redirected: true,
+    check(false, vec![stop, by_address], false);
+}
+
+#[test]
+fn all_packets_for_an_address_of_the_host_take_all_its_ports() {
+    let dmz = Rule {
+        to: Some(one([192, 0, 2, 1])),
+        redirects: true,
         ..rule(chain("t", "base"))
     };
-    check(false, vec![stop, redirected], false);
+    let taken = |rule: Rule, wanted: &PortBinding| {
+        taken_by(&with(Hook::Destination, false, vec![rule]), wanted).is_some()
+    };
+    let anywhere = binding(None, 80, Protocol::Tcp);
+    assert!(taken(dmz.clone(), &anywhere));
+    let here = |last| binding(Some([192, 0, 2, last]), 80, Protocol::Tcp);
+    assert!(taken(dmz.clone(), &here(1)) && !taken(dmz.clone(), &here(2)));
+    let only_udp = Rule {
+        protocol: Some(17),
+        ..dmz.clone()
+    };
+    assert!(!taken(only_udp, &anywhere));
+    let elsewhere = Rule {
+        to: Some(one([192, 0, 2, 9])),
+        ..dmz.clone()
+    };
+    assert!(!taken(elsewhere, &anywhere));
+    let of_one_source = Rule {
+        addresses: vec![one([192, 0, 2, 1]), one([192, 0, 2, 7])],
+        ..dmz
+    };
+    assert!(!taken(of_one_source, &anywhere));
+}
+
+#[test]
+fn the_kernel_is_asked_only_for_addresses_of_rules_that_fit() {
+    let rules = (1..=200).map(|n| Rule {
+        ports: ports(6, n..=n),
+        to: Some(one([192, 0, 2, 1])),
+        redirects: true,
+        ..rule(chain("t", "base"))
+    });
+    let found = published(&with(Hook::Destination, false, rules.collect()));
+    let asked = std::cell::Cell::new(0);
+    let local = |_| {
+        asked.set(asked.get() + 1);
+        true
+    };
+    let wanted = binding(None, 100, Protocol::Tcp);
+    let takers = found.iter().filter(|port| port.takes(&wanted, local));
+    assert_eq!((takers.count(), asked.get()), (1, 1));
 }
