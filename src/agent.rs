@@ -22,7 +22,9 @@ use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
-use crate::network::{BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFinding};
+use crate::network::{
+    BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFaults, NetworkFinding,
+};
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::node::{self, AgentNode};
 use crate::reconcile::{Clock, Handle, Reconciler};
@@ -234,11 +236,16 @@ async fn tell(
     journal: Journal,
     stop: CancellationToken,
 ) {
+    let mut standing = NetworkFaults::new();
     while let Some(Ok(())) = stop.run_until_cancelled(findings.changed()).await {
-        let found = findings.borrow_and_update().clone();
-        for alarm in NetworkFinding::ALARMS {
-            journal.set_alarm(alarm, "", NetworkFinding::fault(&found, alarm));
+        let faults = NetworkFinding::faults(&findings.borrow_and_update(), &standing);
+        for gone in standing.keys().filter(|key| !faults.contains_key(key)) {
+            journal.set_alarm(gone.0, &gone.1, None);
         }
+        for ((alarm, subject), fault) in &faults {
+            journal.set_alarm(*alarm, subject, Some(fault.clone()));
+        }
+        standing = faults;
     }
 }
 

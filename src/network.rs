@@ -34,7 +34,7 @@ mod threads;
 
 pub use bridge::{BridgeConfig, BridgeNetwork};
 pub use fault::{NetworkError, Part};
-pub use finding::NetworkFinding;
+pub use finding::{NetworkFaults, NetworkFinding};
 
 /// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
 /// different instances run side by side.
@@ -157,4 +157,6 @@ pub struct NetworkPaths {
     pub hosts: PathBuf,
     /// File to mount on `/etc/hostname`.
     pub hostname: PathBuf,
+    /// Whether the container may write to these three.
+    pub writable: bool,
 }

@@ -39,7 +39,7 @@ pub(super) enum Change {
     Cleared(String),
 }
 
-/// What was told of a standing alarm.
+/// News of a standing alarm, as they were told.
 #[derive(Debug)]
 struct ToldAlarm {
     standing: StandingAlarm,

@@ -289,6 +289,7 @@ impl NetworkDriver for BridgeNetwork {
             resolv_conf: files.resolv_conf(),
             hosts: files.hosts(),
             hostname: files.hostname(),
+            writable: files.writable(),
         }
     }
 

@@ -1,11 +1,11 @@
 //! Findings: states of the host that keep the network of containers from working although every
 //! part that the agent made is right. The agent does not mend what others own; it tells.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use state::alarm::Alarm;
 
-/// Most findings of one alarm that are told in words; the others are counted.
+/// Most subjects of one alarm that are told; the others are counted.
 const TOLD_MAX: usize = 5;
 
 /// State of the host that a person has to change.
@@ -13,34 +13,44 @@ const TOLD_MAX: usize = 5;
 pub struct NetworkFinding {
     /// Alarm that the state raises.
     pub alarm: Alarm,
-    /// The state in a sentence, with names.
+    /// The thing of which several may be in such a state, such as a port; empty if there is one
+    /// only.
+    pub subject: String,
+    /// The state in a sentence, with names, to be read after the subject.
     pub message: String,
 }
 
-impl NetworkFinding {
-    /// Alarms that findings raise.
-    pub const ALARMS: [Alarm; 5] = [
-        Alarm::PortContested,
-        Alarm::SubnetShared,
-        Alarm::ForwardingBlocked,
-        Alarm::ConnectionsFull,
-        Alarm::NoNameServer,
-    ];
+/// Faults that findings are, by alarm and subject.
+pub type NetworkFaults = BTreeMap<(Alarm, String), String>;
 
-    /// Fault of one alarm, in a text, if any of the findings is of it.
+impl NetworkFinding {
+    /// Faults to be told, some of each alarm; those that `standing` tells already come first. The
+    /// others are counted in a fault without a subject.
     #[must_use]
-    pub fn fault(findings: &[Self], alarm: Alarm) -> Option<String> {
-        let mut messages = findings
-            .iter()
-            .filter(|finding| finding.alarm == alarm)
-            .map(|finding| finding.message.as_str());
-        let told: Vec<_> = messages.by_ref().take(TOLD_MAX).collect();
-        let mut text = told.join("; ");
-        let more = messages.count();
-        if more > 0 {
-            write!(text, "; and {more} more").expect("writing to a string cannot fail");
+    pub fn faults(findings: &[Self], standing: &NetworkFaults) -> NetworkFaults {
+        let mut by_alarm: BTreeMap<Alarm, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+        for finding in findings {
+            let subjects = by_alarm.entry(finding.alarm).or_default();
+            let messages = subjects.entry(&finding.subject).or_default();
+            messages.push(&finding.message);
         }
-        (!text.is_empty()).then_some(text)
+        let mut faults = NetworkFaults::new();
+        for (alarm, subjects) in by_alarm {
+            let stands = |subject: &str| standing.contains_key(&(alarm, subject.to_owned()));
+            let (old, new): (Vec<_>, Vec<_>) = subjects
+                .into_iter()
+                .partition(|(subject, _)| stands(subject));
+            let mut all = old.into_iter().chain(new);
+            let told = all.by_ref().take(TOLD_MAX);
+            faults.extend(
+                told.map(|(subject, messages)| ((alarm, subject.to_owned()), messages.join("; "))),
+            );
+            let more = all.count();
+            if more > 0 {
+                faults.insert((alarm, String::new()), format!("{more} more of these"));
+            }
+        }
+        faults
     }
 }
 
@@ -48,18 +58,41 @@ impl NetworkFinding {
 mod tests {
     use super::*;
 
+    fn contested(port: u16) -> NetworkFinding {
+        NetworkFinding {
+            alarm: Alarm::PortContested,
+            subject: format!("port {port}"),
+            message: "held".to_owned(),
+        }
+    }
+
+    fn subjects(faults: &NetworkFaults) -> Vec<&str> {
+        faults.keys().map(|(_, subject)| &**subject).collect()
+    }
+
     #[test]
-    fn the_fault_of_an_alarm_tells_some_and_counts_the_rest() {
-        let finding = |alarm, n| NetworkFinding {
-            alarm,
-            message: format!("port {n}"),
-        };
-        let findings: Vec<_> = (1..=7).map(|n| finding(Alarm::PortContested, n)).collect();
-        let fault = |alarm| NetworkFinding::fault(&findings, alarm);
-        assert_eq!(fault(Alarm::SubnetShared), None);
+    fn each_subject_is_a_fault_of_its_own_and_one_that_stands_stays() {
+        let later = NetworkFinding::faults(&[contested(9)], &NetworkFaults::new());
+        assert_eq!(subjects(&later), ["port 9"]);
+        let many: Vec<_> = (1..=9).map(contested).collect();
+        let told = NetworkFinding::faults(&many, &later);
+        assert_eq!(told.len(), TOLD_MAX + 1);
+        assert!(subjects(&told).contains(&"port 9"), "{told:?}");
         assert_eq!(
-            fault(Alarm::PortContested).as_deref(),
-            Some("port 1; port 2; port 3; port 4; port 5; and 2 more")
+            told[&(Alarm::PortContested, String::new())],
+            "4 more of these"
         );
+        assert_eq!(NetworkFinding::faults(&[], &told), NetworkFaults::new());
+    }
+
+    #[test]
+    fn findings_of_one_subject_are_one_fault() {
+        let shared = |message: &str| NetworkFinding {
+            alarm: Alarm::SubnetShared,
+            subject: String::new(),
+            message: message.to_owned(),
+        };
+        let told = NetworkFinding::faults(&[shared("a"), shared("b")], &NetworkFaults::new());
+        assert_eq!(told[&(Alarm::SubnetShared, String::new())], "a; b");
     }
 }

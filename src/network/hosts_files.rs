@@ -53,6 +53,12 @@ impl HostsFiles {
         self.dir.join("hostname")
     }
 
+    /// Whether a container that is made now may write to its files: not to those in a plain
+    /// directory, which is as large as the host's memory.
+    pub(super) fn writable(&self) -> bool {
+        hosts_place::writer(&self.dir).is_ok_and(|writer| writer == HostsWriter::Container)
+    }
+
     /// Writes each of the three that differs.
     ///
     /// # Errors

@@ -6,8 +6,10 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{
+    FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, symlink,
+};
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
@@ -32,30 +34,66 @@ pub(super) enum HostsWriter {
     Agent,
 }
 
+/// Directory beside the places, for the file systems themselves. A place is a link to one of them:
+/// the version before removes a place as a directory, which it cannot while one is mounted on it.
+pub(super) const MEMORY_DIR: &str = ".memory";
+
+/// Owner of the files at a place, or of those that [`ensure`] would make there.
+pub(super) fn writer(dir: &Path) -> io::Result<HostsWriter> {
+    let plain_files =
+        || -> io::Result<bool> { Ok(!is_mounted(dir)? && fs::read_dir(dir)?.next().is_some()) };
+    match plain_files() {
+        Ok(true) => Ok(HostsWriter::Agent),
+        Ok(false) => Ok(HostsWriter::Container),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(HostsWriter::Container),
+        Err(error) => Err(error),
+    }
+}
+
 /// Makes the place of a container's hosts files, or finds the one that is there.
 pub(super) fn ensure(dir: &Path) -> io::Result<HostsWriter> {
-    fs::create_dir_all(dir)?;
-    if is_mounted(dir)? {
-        return Ok(HostsWriter::Container);
-    }
-    if fs::read_dir(dir)?.next().is_some() {
+    if writer(dir)? == HostsWriter::Agent {
         return Ok(HostsWriter::Agent);
     }
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    mount("chas-hosts", dir, "tmpfs", flags, LIMITS)?;
+    if is_mounted(dir).unwrap_or(false) {
+        return Ok(HostsWriter::Container);
+    }
+    let memory = memory_of(dir).ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(&memory)?;
+    if !is_mounted(&memory)? {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("chas-hosts", &memory, "tmpfs", flags, LIMITS)?;
+    }
+    remove_entry(dir)?;
+    symlink(&memory, dir)?;
     Ok(HostsWriter::Container)
 }
 
 /// Removes a place and all in it. Answers whether there was one.
 pub(super) fn remove(dir: &Path) -> io::Result<bool> {
+    let place = clear(dir)?;
+    let memory = memory_of(dir).map(|memory| clear(&memory)).transpose()?;
+    Ok(place || memory == Some(true))
+}
+
+fn memory_of(dir: &Path) -> Option<PathBuf> {
+    Some(dir.parent()?.join(MEMORY_DIR).join(dir.file_name()?))
+}
+
+fn clear(dir: &Path) -> io::Result<bool> {
     for _ in 0..STACKED_MOUNTS_MAX {
         match is_mounted(dir) {
             Ok(true) => unmount(dir, UnmountFlags::DETACH)?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Ok(false) | Err(_) => break,
         }
     }
-    match fs::remove_dir_all(dir) {
+    remove_entry(dir)
+}
+
+/// Removes a directory with all in it, or a link without what it leads to. Answers whether there
+/// was one.
+fn remove_entry(path: &Path) -> io::Result<bool> {
+    match fs::remove_dir_all(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
@@ -160,8 +198,10 @@ mod tests {
     fn files_of_the_version_before_stay_the_agents() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("hosts"), "").unwrap();
+        assert_eq!(writer(dir.path()).unwrap(), HostsWriter::Agent);
         assert_eq!(ensure(dir.path()).unwrap(), HostsWriter::Agent);
         assert!(remove(dir.path()).unwrap());
         assert!(!remove(dir.path()).unwrap());
+        assert_eq!(writer(dir.path()).unwrap(), HostsWriter::Container);
     }
 }

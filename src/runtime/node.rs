@@ -55,10 +55,10 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
 
     fn sandbox(&self, record: &Record) -> Sandbox {
         let paths = self.network.paths(record.instance());
-        let mount = if record.spec.security.read_only_rootfs {
-            Mount::read_only
-        } else {
+        let mount = if paths.writable && !record.spec.security.read_only_rootfs {
             Mount::writable
+        } else {
+            Mount::read_only
         };
         let mounts = [
             (paths.resolv_conf, "/etc/resolv.conf"),

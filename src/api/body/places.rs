@@ -29,7 +29,7 @@ struct ComingBody {
 #[derive(Debug)]
 struct ComingBodies {
     number: u64,
-    /// Those that may lose their place, by number: the oldest first.
+    /// Bodies that may lose their place, by number: the oldest first.
     coming: BTreeMap<u64, ComingBody>,
 }
 

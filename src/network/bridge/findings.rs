@@ -73,11 +73,8 @@ impl BridgeNetwork {
             };
             NetworkFinding {
                 alarm: Alarm::PortContested,
-                message: format!(
-                    "host port {number}/{protocol} of container {container} is held by another \
-                     {outcome}. The other is {}",
-                    contest.by
-                ),
+                subject: format!("host port {number}/{protocol} of container {container}"),
+                message: format!("another holds it {outcome}. The other is {}", contest.by),
             }
         });
         told.collect()
@@ -119,6 +116,7 @@ impl BridgeNetwork {
         });
         let told = lines.await?.into_iter().map(|line| NetworkFinding {
             alarm: Alarm::SubnetShared,
+            subject: String::new(),
             message: format!("the containers' subnet {subnet} is shared with {line}"),
         });
         Ok(told.collect())
@@ -149,8 +147,9 @@ impl BridgeNetwork {
             };
             NetworkFinding {
                 alarm: Alarm::ForwardingBlocked,
+                subject: chain.to_string(),
                 message: format!(
-                    "{chain} drops the packets from and to containers; let them pass: {remedy}"
+                    "drops the packets from and to containers; let them pass: {remedy}"
                 ),
             }
         });
@@ -171,6 +170,7 @@ fn name_servers() -> Option<NetworkFinding> {
     let made = hosts_files::host_resolv_conf();
     (made.servers == 0).then(|| NetworkFinding {
         alarm: Alarm::NoNameServer,
+        subject: String::new(),
         message: "the host's resolv.conf names no server that a container can reach; loopback and \
                   IPv6 addresses are none"
             .to_owned(),
@@ -187,6 +187,7 @@ fn connections_found(count: u64, limit: u64) -> Option<NetworkFinding> {
     let is_full = limit > 0 && count.saturating_mul(100) >= limit * CONNECTIONS_FULL_PERCENT;
     is_full.then(|| NetworkFinding {
         alarm: Alarm::ConnectionsFull,
+        subject: String::new(),
         // Without the count: a finding that changes at each look would be told at each look.
         message: format!("nearly {limit} connections are tracked, which is the limit"),
     })

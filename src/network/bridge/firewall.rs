@@ -6,11 +6,12 @@
 //! are read again each second at most.
 
 use std::io;
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use rules::RuleSet;
 
 use super::others::{self, RuledPort};
 use crate::lock::lock;
@@ -18,113 +19,14 @@ use crate::lock::lock;
 mod decode;
 mod dump;
 pub(super) mod legacy;
+mod matches;
+pub(super) mod rules;
 
 /// Most attempts to read the rule set while others change it.
 const ATTEMPTS_MAX: u32 = 4;
 
 /// Age up to which rules of `iptables-legacy` are believed; the kernel tells no changes of them.
 const LEGACY_FRESH: Duration = Duration::from_secs(1);
-
-/// Rules of the host, of every program.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct RuleSet {
-    /// Chains that the kernel itself sends packets through.
-    pub(super) base_chains: Vec<BaseChain>,
-    pub(super) rules: Vec<Rule>,
-}
-
-/// Chain of a table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct ChainName {
-    /// `ip` or `inet`; `legacy` for a table of `iptables-legacy`.
-    pub(super) family: &'static str,
-    pub(super) table: String,
-    pub(super) chain: String,
-}
-
-impl std::fmt::Display for ChainName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "table {} {}, chain {}",
-            self.family, self.table, self.chain
-        )
-    }
-}
-
-/// Chain that the kernel sends packets through.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct BaseChain {
-    pub(super) name: ChainName,
-    pub(super) hook: Hook,
-    /// Whether packets that no rule accepts are dropped.
-    pub(super) drops: bool,
-}
-
-/// Place of a base chain that the agent looks at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hook {
-    /// Destinations of packets are changed: on their way in, and of the host's own.
-    Destination,
-    /// Packets of others are passed on.
-    Forward,
-}
-
-/// Rule, as far as the agent understands it. A condition that is not understood makes the rule
-/// narrower than it is taken for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Rule {
-    pub(super) chain: ChainName,
-    /// Protocol that the rule names, by its number in IPv4's header.
-    pub(super) protocol: Option<u8>,
-    /// Destination ports that the rule names. Empty: it names none.
-    pub(super) ports: Vec<PortMatch>,
-    /// Destination address that the rule names.
-    pub(super) to: Option<AddressRange>,
-    /// Whether the rule gives packets another destination.
-    pub(super) redirects: bool,
-    /// Whether the rule drops every packet that comes to it.
-    pub(super) stops_all: bool,
-    /// Chains that the rule leads to.
-    pub(super) jumps: Vec<String>,
-    /// Names of interfaces that the rule names.
-    pub(super) interfaces: Vec<String>,
-    /// Addresses that the rule names, as source or destination.
-    pub(super) addresses: Vec<AddressRange>,
-}
-
-/// Destination ports that a rule names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PortMatch {
-    /// Protocol of the ports. `None`: any.
-    pub(super) protocol: Option<u8>,
-    pub(super) ports: RangeInclusive<u16>,
-    /// Destination address that goes with the port.
-    pub(super) to: Option<AddressRange>,
-}
-
-/// Addresses that a rule names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct AddressRange {
-    pub(super) network: u32,
-    pub(super) mask: u32,
-}
-
-impl Rule {
-    pub(super) fn new(chain: ChainName) -> Self {
-        Self {
-            chain,
-            protocol: None,
-            ports: Vec::new(),
-            to: None,
-            redirects: false,
-            stops_all: false,
-            jumps: Vec::new(),
-            interfaces: Vec::new(),
-            addresses: Vec::new(),
-        }
-    }
-}
 
 /// Rules as they were last read, with the ports that they publish.
 #[derive(Clone, Debug, Default)]

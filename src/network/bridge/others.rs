@@ -8,7 +8,7 @@ use state::desired::PortBinding;
 use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 
-use super::firewall::{AddressRange, ChainName, Hook, PortMatch, Rule, RuleSet};
+use super::firewall::rules::{AddressRange, ChainName, Hook, PortMatch, Rule, RuleSet};
 
 /// Most rules that are looked at to see where chains lead; more are a loop, or many times what
 /// hosts have.
@@ -73,7 +73,7 @@ impl Walk<'_> {
             };
             let to = rule.to.or(to);
             let whole = if rule.redirects && ports.is_empty() {
-                whole_address(rule, to)
+                every_port_of(rule, to)
             } else {
                 None
             };
@@ -105,7 +105,7 @@ impl Walk<'_> {
 
 /// All ports of the address `to`, if a rule without ports gives all its packets another
 /// destination. A rule that asks for a source as well takes only some.
-fn whole_address(rule: &Rule, to: Option<AddressRange>) -> Option<PortMatch> {
+fn every_port_of(rule: &Rule, to: Option<AddressRange>) -> Option<PortMatch> {
     to?.address().filter(|address| !address.is_loopback())?;
     let asks_only = rule.addresses.iter().all(|range| Some(*range) == rule.to);
     asks_only.then_some(PortMatch {
@@ -170,7 +170,7 @@ pub(super) fn closed_chains(set: &RuleSet, bridge: &str, subnet: Ipv4Subnet) -> 
         let of_subnet = |range: &AddressRange| range.contains(subnet.gateway());
         rule.interfaces.iter().any(is_bridge) || rule.addresses.iter().any(of_subnet)
     };
-    let is_closed = |base: &super::firewall::BaseChain| {
+    let is_closed = |base: &super::firewall::rules::BaseChain| {
         let stops = |rule: &Rule| rule.chain == base.name && rule.stops_all;
         (base.drops || rules_beside(&base.name).any(stops))
             && !rules_beside(&base.name).any(names_bridge)

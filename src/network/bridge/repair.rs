@@ -11,6 +11,7 @@ use super::links::{self, KernelLink, Netlink};
 use super::nftables::Published;
 use super::veth;
 use super::{BridgeNetwork, BridgeState, forward, ports};
+use crate::network::hosts_place::MEMORY_DIR;
 use crate::network::threads::{block_on, on_own_thread};
 use crate::network::{AssignedInstance, NetworkError, netns};
 
@@ -94,7 +95,8 @@ impl BridgeNetwork {
         let forward = forward::ensure(&self.config.bridge, false).await;
         repairs.note(forward);
         repairs.note(self.remove_device().await.map(|()| None));
-        for dir in [&self.config.netns_dir, &self.config.files_dir] {
+        let memory = self.config.files_dir.join(MEMORY_DIR);
+        for dir in [&self.config.netns_dir, &memory, &self.config.files_dir] {
             // Only an empty one: other files in it are not the agent's.
             if let Err(error) = std::fs::remove_dir(dir) {
                 tracing::debug!(dir = %dir.display(), %error, "network directory not removed");
@@ -175,7 +177,15 @@ impl BridgeNetwork {
             })?;
             lines.push(format!("netns {instance}"));
         }
-        for instance in leftovers_in(&self.config.files_dir, &in_use)? {
+        let mut places = leftovers_in(&self.config.files_dir, &in_use)?;
+        // Those that the version before removed without their memory.
+        places.extend(leftovers_in(
+            &self.config.files_dir.join(MEMORY_DIR),
+            &in_use,
+        )?);
+        places.sort_unstable();
+        places.dedup();
+        for instance in places {
             let files = self.hosts.files(instance);
             files.remove().map_err(|error| {
                 NetworkError::failed(format!("cannot remove {}", files.dir.display()), error)

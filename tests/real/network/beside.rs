@@ -21,7 +21,12 @@ fn found(net: &BridgeNetwork, alarm: Alarm) -> Vec<String> {
     let findings = net.findings();
     let findings = findings.borrow();
     let of_alarm = findings.iter().filter(|finding| finding.alarm == alarm);
-    of_alarm.map(|finding| finding.message.clone()).collect()
+    of_alarm
+        .map(|finding| match &*finding.subject {
+            "" => finding.message.clone(),
+            subject => format!("{subject}: {}", finding.message),
+        })
+        .collect()
 }
 
 /// Ways in which other programs publish the host ports 18080/tcp and 18053/udp without listening on them.
@@ -319,7 +324,7 @@ fn a_firewall_that_drops_is_told_with_a_remedy_that_helps() {
             let told = found(&net, Alarm::ForwardingBlocked);
             let [one] = &told[..] else { panic!("{told:?}") };
             assert!(
-                one.starts_with("table inet f, chain forward drops"),
+                one.starts_with("table inet f, chain forward: drops"),
                 "{one}"
             );
             lab::shell(one.split_once("pass: ").unwrap().1);

@@ -51,8 +51,9 @@ fn lines_that_a_container_appends_survive_every_update() {
         next.teardown().await.unwrap();
         assert!(!one.hosts.exists());
         let mounts = read(Path::new("/proc/self/mountinfo"));
-        let place = one.hosts.parent().unwrap().to_str().unwrap().to_owned();
-        assert!(!mounts.contains(&place), "a mount is left over");
+        let files = one.hosts.ancestors().nth(2).unwrap();
+        let place = files.to_str().unwrap();
+        assert!(!mounts.contains(place), "a mount is left over");
     });
 }
 
@@ -103,6 +104,8 @@ fn files_of_the_version_before_are_kept_current_as_they_are() {
         let old =
             "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n10.99.0.2\tc1\n";
         fs::write(&paths.hosts, old).unwrap();
+        assert!(!net.paths(instance(1)).writable, "they have no limit");
+        assert!(net.paths(instance(2)).writable);
         let mounted = File::open(&paths.hosts).unwrap();
         host.attach(&net, 1, 2, vec![]).await.unwrap();
         assert_eq!(
@@ -118,5 +121,32 @@ fn files_of_the_version_before_are_kept_current_as_they_are() {
             "the file that is mounted"
         );
         net.teardown().await.unwrap();
+    });
+}
+
+#[test]
+fn the_version_before_can_remove_the_files_and_this_one_what_is_left() {
+    on_a_private_host("back", async |host| {
+        let net = host.network().await;
+        let dirs = [1, 2].map(|n| net.paths(instance(n)).hosts.parent().unwrap().to_owned());
+        host.attach(&net, 1, 2, vec![]).await.unwrap();
+        host.attach(&net, 2, 3, vec![]).await.unwrap();
+        let mounts = || {
+            let mounts = read(Path::new("/proc/self/mountinfo"));
+            let files = dirs[0].parent().unwrap().to_str().unwrap();
+            mounts.lines().filter(|line| line.contains(files)).count()
+        };
+        assert_eq!(mounts(), 2);
+        fs::remove_dir_all(&dirs[0]).expect("as it removed a plain directory");
+        assert!(!dirs[0].exists());
+        net.detach(instance(1)).await.unwrap();
+        assert_eq!(mounts(), 1);
+        fs::remove_dir_all(&dirs[1]).unwrap();
+        net.repair(&[], &BTreeSet::new()).await.unwrap();
+        net.detach(instance(2)).await.unwrap();
+        let next = host.network().await;
+        next.repair(&[], &BTreeSet::new()).await.unwrap();
+        assert_eq!(mounts(), 0);
+        next.teardown().await.unwrap();
     });
 }

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use super::{AddressRange, ChainName, PortMatch, Rule};
+use super::matches::match_ports;
+use super::rules::{AddressRange, ChainName, PortMatch, Rule};
 use crate::network::bridge::nfnetlink::{NetlinkAttributes, text};
 
 const EXPRESSION_NAME: u16 = 1;
@@ -209,9 +210,9 @@ impl RuleReader {
             Field::DestinationPort => {
                 self.ports.extend(port(value).map(|port| port..=port));
             }
-            Field::Source { mask } => self.rule.addresses.extend(range(value, mask)),
+            Field::Source { mask } => self.rule.addresses.extend(AddressRange::read(value, mask)),
             Field::Destination { mask } => {
-                self.rule.to = range(value, mask);
+                self.rule.to = AddressRange::read(value, mask);
                 self.rule.addresses.extend(self.rule.to);
             }
             Field::Interface => self.rule.interfaces.push(interface(value)),
@@ -339,7 +340,7 @@ pub(super) fn add_elements(rule: &mut Rule, lookup: &SetLookup, mut elements: Ve
                     };
                     (found.ports, has_port) = (first..=last.unwrap_or(first).max(first), true);
                 }
-                Field::Destination { mask } => found.to = range(value, *mask),
+                Field::Destination { mask } => found.to = AddressRange::read(value, *mask),
                 Field::Interface => rule.interfaces.push(interface(value)),
                 Field::Source { .. } => {}
             }
@@ -393,59 +394,4 @@ fn interface(value: &[u8]) -> String {
 
 fn port(value: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(value.get(..2)?.try_into().ok()?))
-}
-
-fn range(value: &[u8], mask: u32) -> Option<AddressRange> {
-    let mut bytes = [0; 4];
-    let given = value.len().min(4);
-    bytes.get_mut(..given)?.copy_from_slice(&value[..given]);
-    Some(AddressRange {
-        network: u32::from_be_bytes(bytes) & mask,
-        mask,
-    })
-}
-
-/// Destination ports of a match of iptables (`linux/netfilter/xt_tcpudp.h`, `xt_multiport.h`), in
-/// the order of bytes of this reader.
-fn match_ports(name: &str, info: &[u8]) -> Vec<RangeInclusive<u16>> {
-    let number = |at: usize| {
-        let bytes = info.get(at..at + 2)?;
-        Some(u16::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    let inverted_at = match name {
-        "tcp" => 11,
-        "udp" => 8,
-        "multiport" => return multiport(info, number).unwrap_or_default(),
-        _ => return Vec::new(),
-    };
-    let inverted = info.get(inverted_at).is_some_and(|flags| flags & 2 != 0);
-    match (number(4), number(6)) {
-        (Some(0), Some(u16::MAX)) => Vec::new(),
-        (Some(first), Some(last)) if !inverted => vec![first..=last],
-        _ => Vec::new(),
-    }
-}
-
-fn multiport(
-    info: &[u8],
-    number: impl Fn(usize) -> Option<u16>,
-) -> Option<Vec<RangeInclusive<u16>>> {
-    const PORTS: usize = 15;
-    let (flags, count) = (*info.first()?, usize::from(*info.get(1)?).min(PORTS));
-    let inverted = info
-        .get(2 + 3 * PORTS)
-        .is_some_and(|inverted| *inverted != 0);
-    if flags == 0 || inverted {
-        return Some(Vec::new());
-    }
-    let mut ports = Vec::new();
-    let mut i = 0;
-    while i < count {
-        let first = number(2 + 2 * i)?;
-        let is_range = info.get(2 + 2 * PORTS + i).is_some_and(|range| *range != 0);
-        let last = if is_range { number(4 + 2 * i)? } else { first };
-        ports.push(first..=last);
-        i += if is_range { 2 } else { 1 };
-    }
-    Some(ports)
 }

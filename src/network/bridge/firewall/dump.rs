@@ -4,7 +4,7 @@
 use std::io;
 
 use super::decode::{self, SetLookup};
-use super::{BaseChain, ChainName, Hook, Rule, RuleSet};
+use super::rules::{BaseChain, ChainName, Hook, Rule, RuleSet};
 use crate::network::bridge::nfnetlink::{
     AF_UNSPEC, NLM_F_ACK, NLM_F_DUMP, NetfilterMessage, NetfilterSocket, NetlinkAttributes, put,
 };

@@ -9,7 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
+use super::rules::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
 
 /// Tables of `iptables-legacy` that are in use in this netns, a name in each line.
 const TABLES: &str = "/proc/thread-self/net/ip_tables_names";

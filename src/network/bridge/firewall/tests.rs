@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::rules::{ChainName, Rule};
 use super::*;
 
 fn rules_of(table: &str) -> RuleSet {

@@ -1,7 +1,7 @@
 //! What rules of others mean, by rules as they are read.
 
 use super::*;
-use crate::network::bridge::firewall::BaseChain;
+use crate::network::bridge::firewall::rules::BaseChain;
 
 fn chain(table: &str, chain: &str) -> ChainName {
     ChainName {
