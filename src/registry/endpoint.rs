@@ -63,7 +63,9 @@ impl Endpoint {
 
     /// Whether it is another host than the registry's own.
     pub(super) fn is_mirror(&self) -> bool {
-        self.authority() != api_host(&self.registry)
+        // A URL drops the port that its scheme has anyway, and the registry's name may have it.
+        let named = format!("{}://{}", self.root.scheme(), api_host(&self.registry));
+        Url::parse(&named).is_ok_and(|own| authority(&own) != self.authority())
     }
 
     /// URL of `path` (as in `/manifests/1`) in a repository.
@@ -81,10 +83,11 @@ impl Endpoint {
 
     /// Repository as this host names it: credentials and rights are asked for by it.
     pub(super) fn place(&self, repository: &str) -> AuthPlace {
-        let authority = self.authority();
-        let host = match authority.as_str() {
-            "registry-1.docker.io" => "docker.io".to_owned(),
-            _ => authority,
+        let host = match self.authority() {
+            // Its credentials are under the name that its images have, with the port if that has it.
+            _ if !self.is_mirror() => self.registry.clone(),
+            host if host == "registry-1.docker.io" => "docker.io".to_owned(),
+            host => host,
         };
         let path = self.root.path().trim_start_matches('/');
         let prefix = match path.split_once('/') {
@@ -151,4 +154,53 @@ pub(super) fn parse(text: &str) -> Result<Url, RegistryError> {
             format!("{shown:?} is no URL: {error}"),
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(registry: &str, root: &str) -> Endpoint {
+        Endpoint {
+            root: parse(root).unwrap(),
+            ..Endpoint::own(registry, root.starts_with("http:")).unwrap()
+        }
+    }
+
+    #[test]
+    fn the_registry_s_own_host_has_its_name_and_credentials_whatever_port_is_written() {
+        for (registry, root, host, is_mirror) in [
+            (
+                "r.example:443",
+                "https://r.example/v2",
+                "r.example:443",
+                false,
+            ),
+            ("r.example", "https://r.example:443/v2", "r.example", false),
+            ("r.example:80", "http://r.example/v2", "r.example:80", false),
+            ("r.example:80", "https://r.example/v2", "r.example", true),
+            (
+                "r.example:443",
+                "https://m.example:443/v2",
+                "m.example",
+                true,
+            ),
+            (
+                "docker.io",
+                "https://registry-1.docker.io/v2",
+                "docker.io",
+                false,
+            ),
+            (
+                "r.example",
+                "https://registry-1.docker.io/v2",
+                "docker.io",
+                true,
+            ),
+        ] {
+            let endpoint = endpoint(registry, root);
+            assert_eq!(endpoint.place("x").host, host, "{registry} {root}");
+            assert_eq!(endpoint.is_mirror(), is_mirror, "{registry} {root}");
+        }
+    }
 }

@@ -6,6 +6,8 @@ mod odd;
 
 mod registries;
 
+mod shared;
+
 use std::time::Duration;
 
 use chas_node_agent::registry::RegistryConfig;

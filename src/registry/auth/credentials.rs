@@ -38,7 +38,7 @@ pub(crate) struct RegistryCredentials {
     /// Edition of the file, which grows with each change: what was obtained with an older edition
     /// is to be obtained anew.
     pub(crate) edition: u64,
-    /// Fault that took the secret away, for the message of an error; `None`: there was none.
+    /// Fault of what else would have answered, for the message of an error; `None`: none.
     pub(crate) fault: Option<String>,
     /// Whether a helper answered the secret, which may be good for hours only.
     pub(crate) is_lent: bool,
@@ -78,8 +78,8 @@ impl CredentialsFile {
             },
             Err(fault) => {
                 tracing::warn!(registry = %place.host, %fault, "credential helper failed");
+                // A secret of the file counts on: the file may come from a machine with the helper.
                 RegistryCredentials {
-                    secret: None,
                     fault: Some(fault),
                     ..written
                 }
@@ -220,6 +220,24 @@ mod tests {
         std::fs::write(&file, "{").unwrap();
         let broken = credentials.of(&place("r")).await;
         assert!(broken.fault.is_some_and(|text| text.contains("line 1")));
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_fails_takes_no_secret_of_the_file_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        let text = r#"{"auths": {"r": {"auth": "dTpw"}, "s": {"auth": "dTpw"}},
+            "credsStore": "none-of-that-name", "credHelpers": {"s": ""}}"#;
+        std::fs::write(&file, text).unwrap();
+        let credentials = credentials(&file);
+        for (host, is_faulty) in [("r", true), ("s", false)] {
+            let known = credentials.of(&place(host)).await;
+            assert_eq!(
+                (basic(&known), known.fault.is_some()),
+                (Some("Basic dTpw"), is_faulty),
+                "{host}"
+            );
+        }
     }
 
     #[tokio::test]

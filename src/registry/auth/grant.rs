@@ -30,6 +30,10 @@ const TOKEN_BYTES_MAX: usize = 256 << 10;
 /// Time for which a password of a helper is shown before the helper is asked again.
 const LENT_LIFE: Duration = Duration::from_secs(300);
 
+/// Time for which a grant is kept that was obtained although a helper failed: it may answer again,
+/// and is not to be run, or waited for, once for each layer.
+const FAULTY_LIFE: Duration = Duration::from_secs(30);
+
 /// Name of this client at token services.
 const CLIENT_ID: &str = "chas-node-agent";
 
@@ -113,6 +117,10 @@ impl Grants {
                 (token, Some(life))
             }
         };
+        let life = match known.fault {
+            Some(_) => Some(life.map_or(FAULTY_LIFE, |life| life.min(FAULTY_LIFE))),
+            None => life,
+        };
         let grant = Grant {
             authorization: authorization.clone(),
             until: life.map(|life| Instant::now() + life),
@@ -136,7 +144,7 @@ impl Grants {
 fn unauthorized(target: Target<'_>, known: &RegistryCredentials) -> RegistryError {
     let (registry, place) = (target.endpoint.authority(), target.place());
     let AuthPlace { host, repository } = &place;
-    let message = match (&known.secret, &known.fault) {
+    let mut message = match (&known.secret, &known.fault) {
         (Some(RegistrySecret::Identity(_)), _) => format!(
             "registry {registry} gives no access to {repository} (or it does not exist): \
              the identitytoken in registry.auth_file has ended, is not for it, or the registry takes none"
@@ -154,6 +162,9 @@ fn unauthorized(target: Target<'_>, known: &RegistryCredentials) -> RegistryErro
         ),
     };
     let reason = if known.secret.is_some() {
+        if let Some(fault) = &known.fault {
+            message += &format!("; {fault}");
+        }
         Reason::RegistryCredentialsRefused
     } else {
         Reason::RegistryUnauthorized

@@ -27,7 +27,8 @@ const TOP_KEYS: [&str; 5] = [
 pub(super) struct Table {
     /// By `host` or `host/path`.
     entries: BTreeMap<String, AuthEntry>,
-    /// Names of helpers, by `host` or `host/path`.
+    /// Names of helpers, by `host` or `host/path`; an empty one is docker's way to say that the file
+    /// counts there.
     helpers: BTreeMap<String, String>,
     /// Helper for every host that has none of its own.
     store: Option<String>,
@@ -56,8 +57,9 @@ impl Table {
         for (key, helper) in &helpers {
             match helper.as_str().filter(|name| is_helper(name)) {
                 Some(name) => drop(table.helpers.insert(path_of(key), name.to_owned())),
-                // docker's way to say that this host uses the file.
-                None if helper.as_str() == Some("") => {}
+                None if helper.as_str() == Some("") => {
+                    table.helpers.insert(path_of(key), String::new());
+                }
                 None => table.fault(format!("\"credHelpers\" of {key:?} is no name of a helper")),
             }
         }
@@ -118,6 +120,7 @@ impl Table {
         longest(&self.helpers, place)
             .or(self.store.as_ref())
             .map(String::as_str)
+            .filter(|name| !name.is_empty())
     }
 
     /// Paths that have an entry.

@@ -22,6 +22,7 @@ mod durable;
 mod ensure;
 mod fetch;
 mod flight;
+mod layer;
 mod local;
 mod manifest;
 mod names;

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Corrupt { at_byte: u64 },
     /// The body comes no faster.
     Slow { bytes_per_s: u64 },
+    /// One byte at a time.
+    Drip { every: Duration },
 }
 
 /// A request that came in.
@@ -167,12 +169,23 @@ impl Shared {
                 | Fault::Reset { after_bytes }
                 | Fault::Stall { after_bytes },
             ) => after_bytes,
-            Some(Fault::Status { .. } | Fault::Corrupt { .. } | Fault::Slow { .. }) | None => {
-                u64::MAX
-            }
+            Some(
+                Fault::Status { .. }
+                | Fault::Corrupt { .. }
+                | Fault::Slow { .. }
+                | Fault::Drip { .. },
+            )
+            | None => u64::MAX,
         };
         while sent < ends {
-            let count = from.by_ref().take(ends - sent).read(&mut buffer)?;
+            let most = match fault {
+                Some(Fault::Drip { every }) => {
+                    thread::sleep(every);
+                    1
+                }
+                _ => ends - sent,
+            };
+            let count = from.by_ref().take(most).read(&mut buffer)?;
             if count == 0 {
                 return Ok(());
             }
@@ -200,7 +213,13 @@ impl Shared {
             // Until the client gives up, which ends the read.
             Some(Fault::Stall { .. }) => drop(to.read(&mut buffer)?),
             Some(Fault::Finish { .. }) => to.shutdown(Shutdown::Both)?,
-            Some(Fault::Status { .. } | Fault::Corrupt { .. } | Fault::Slow { .. }) | None => {}
+            Some(
+                Fault::Status { .. }
+                | Fault::Corrupt { .. }
+                | Fault::Slow { .. }
+                | Fault::Drip { .. },
+            )
+            | None => {}
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 
 use state::failure::Failure;
 use state::reason::Reason;
-use state::reference::ImageReference;
 
 use crate::oci::descriptor::Descriptor;
 use crate::registry::BlobBody;
@@ -11,35 +10,22 @@ use crate::registry::BlobBody;
 const SURPLUS_BYTES_MAX: u64 = 1 << 20;
 
 /// Failure of a layer of which `sent` bytes, more than promised, came, and the rest is in `body`.
-pub(super) async fn longer(
-    image: &ImageReference,
-    blob: &Descriptor,
-    sent: u64,
-    body: &mut BlobBody<'_>,
-) -> Failure {
-    let found = match surplus(body).await {
-        Some(more) => failure(image, blob, sent + more, ""),
-        None => failure(image, blob, sent + SURPLUS_BYTES_MAX, "at least "),
-    };
+pub(super) async fn longer(blob: &Descriptor, sent: u64, body: &mut BlobBody<'_>) -> Failure {
     // The source is not asked first by the next try.
-    body.blame();
-    found
+    let host = body.blame();
+    match surplus(body).await {
+        Some(more) => failure(&host, blob, sent + more, ""),
+        None => failure(&host, blob, sent + SURPLUS_BYTES_MAX, "at least "),
+    }
 }
 
-/// Failure of a layer that has `sent` bytes.
-pub(super) fn failure(
-    image: &ImageReference,
-    blob: &Descriptor,
-    sent: u64,
-    at_least: &str,
-) -> Failure {
+/// Failure of a layer that has `sent` bytes at `host`.
+pub(super) fn failure(host: &str, blob: &Descriptor, sent: u64, at_least: &str) -> Failure {
     Failure::new(
         Reason::DigestMismatch,
         format!(
-            "layer {} has {at_least}{sent} bytes at registry {}, and the image's manifest says {}; push the image again",
-            blob.digest,
-            image.registry(),
-            blob.size
+            "layer {} has {at_least}{sent} bytes at registry {host}, and the image's manifest says {}; push the image again",
+            blob.digest, blob.size
         ),
     )
 }

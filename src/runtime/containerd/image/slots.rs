@@ -16,7 +16,7 @@ use crate::runtime::PullProgress;
 const REGISTRIES_MAX: usize = 256;
 
 /// Bytes a second below which a pull does not move: three of them would not fill any line.
-const MOVING_BYTES_PER_S: u64 = 8 << 10;
+pub(super) const MOVING_BYTES_PER_S: u64 = 8 << 10;
 
 /// Slots of all pulls of the node.
 #[derive(Debug)]
