@@ -175,10 +175,14 @@ impl Store {
             return Ok(answer);
         }
         opened.map_err(StoreError::Disk)?;
+        let adds_nothing = adds_nothing(&desired, &changes);
+        if !adds_nothing {
+            reserve::check(&files.dir).map_err(StoreError::Disk)?;
+        }
         let next = desired.with(&changes);
         let mut written = files.write(&changes, &next);
         if written.as_ref().is_err_and(reserve::is_full)
-            && adds_nothing(&desired, &changes)
+            && adds_nothing
             && reserve::give_up(&files.dir)
         {
             written = files

@@ -55,6 +55,17 @@ pub(super) fn make(dir: &StateDir) -> io::Result<()> {
     made
 }
 
+/// Expects the reserve, or the room for it: what was given up is not for something new.
+///
+/// # Errors
+/// [`ErrorKind::StorageFull`]: there is neither. Others of the disk.
+pub(super) fn check(dir: &StateDir) -> io::Result<()> {
+    if dir.join(NAME).try_exists()? || has_room(dir)? {
+        return Ok(());
+    }
+    Err(Errno::NOSPC.into())
+}
+
 fn has_room(dir: &StateDir) -> io::Result<bool> {
     let disk = rustix::fs::statvfs(dir.path())?;
     // Where a file system counts no inodes it has none in all.
