@@ -79,7 +79,7 @@ async fn nothing_is_undone(lack: Lack, how: End) {
                 .await,
         );
     }
-    copied(&state, "stays").await;
+    copied(&state, "stays", 1).await;
     let pid = stand.pid(&shown[2]);
 
     lack.fill(&filling, 0);

@@ -54,7 +54,7 @@ async fn an_unreadable_record_keeps_nobody_else_from_being_repaired_and_swept() 
         assert_eq!(stand.agent.deploy(&filler).await.0, 202);
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    copied(&state, "future").await;
+    copied(&state, "future", 2).await;
     stand.agent.kill_9();
     let kept = stand.bed.dir.join("kept");
     std::fs::create_dir(&kept).unwrap();
