@@ -5,11 +5,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::copied;
 use super::power::Disk;
 use crate::harness::Testbed;
+use crate::loggers::{kill, loggers};
 use crate::stand::{SOON, Stand, eventually, serves};
 
 /// What the disk has none of.
@@ -47,13 +48,15 @@ impl Lack {
     }
 }
 
-async fn end(stand: &mut Stand, disk: &mut Disk, end: End) {
+async fn end(stand: &mut Stand, disk: &mut Disk, shown: &[Value], end: End) {
     match end {
         End::Kill => stand.agent.kill_9(),
         End::Orderly => stand.agent.terminate(),
         End::PowerCut => {
             disk.cut();
             stand.agent.kill_9();
+            // Their open files would keep the disk that was cut off.
+            shown.iter().flat_map(loggers).for_each(kill);
             disk.unmount();
             disk.mount();
         }
@@ -88,9 +91,11 @@ async fn nothing_is_undone(lack: Lack, how: End) {
     stand.agent.delete_and_wait("gone").await;
     stand.agent.wait_status("web", "stopped", SOON).await;
     if lack == Lack::Space {
-        let body = stand.web("new", &json!({"environment": {"A": "x".repeat(200_000)}}));
+        let body = stand.web("new", &json!({"environment": {"A": "x".repeat(100_000)}}));
         assert_eq!(stand.agent.deploy(&body).await.0, 507);
     }
+    // Also the room that the agent and the removal gave up, so that a start has none either.
+    lack.fill(&filling, 1);
     let name = match lack {
         Lack::Space => "DiskFull",
         Lack::Inodes => "NoInodes",
@@ -100,10 +105,8 @@ async fn nothing_is_undone(lack: Lack, how: End) {
         health["status"] != "healthy" && health["alarms"].to_string().contains(name)
     })
     .await;
-    // Also the room that the agent gave up, so that a start has none either.
-    lack.fill(&filling, 1);
     for _ in 0..2 {
-        end(&mut stand, &mut disk, how).await;
+        end(&mut stand, &mut disk, &shown, how).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let (_, health) = stand.agent.get("/health").await;
         let is_known = health["state"]["known"] == json!(true);
