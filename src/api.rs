@@ -128,7 +128,7 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
 pub(crate) enum Refusal {
     /// The change conflicts with existing state: a name or host port that another one has.
     Conflict(String),
-    /// What the request was made for is not there as it was any more.
+    /// The object of the request is not there as it was any more.
     Unmatched(String),
     /// The node's configuration does not permit the change.
     Forbidden(String),

@@ -1,5 +1,6 @@
 //! Runtime of a node: a container engine, and what is the node's own beside it (network and logs).
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -268,15 +269,16 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             let of_id = seen.instances.iter();
             of_id.map(|(generation, instance)| (*id, *generation, &instance.task))
         });
+        let records: HashMap<_, &Record> = records
+            .iter()
+            .map(|record| (record.id, &**record))
+            .collect();
         let running: Vec<_> = instances
             .filter_map(|(id, generation, task)| match task {
                 Task::Running { pid, .. } => Some(RunningContainer {
                     instance: InstanceName { id, generation },
                     first: *pid,
-                    record: records
-                        .iter()
-                        .find(|record| record.id == id)
-                        .map(AsRef::as_ref),
+                    record: records.get(&id).copied(),
                 }),
                 Task::Absent | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => None,
             })

@@ -3,14 +3,13 @@
 //! The first line describes the rest: `{"format":1,"seq":42,"bytes":1234,"sha256":"…"}`; the rest
 //! is one JSON object with a member for each entry.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::state_dir::{DiskCall, StateDir};
+use super::state_dir::{self, DiskCall, StateDir};
 use crate::desired::Entries;
 use crate::desired::set::{Desired, FORMAT};
 
@@ -85,13 +84,7 @@ pub(super) fn write(dir: &StateDir, name: &str, desired: &Desired) -> std::io::R
         sha256: checksum(&body),
     };
     let new = dir.join(&format!("{name}.new"));
-    // Environment values may be secrets.
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = state_dir::create_private(&new)?;
     file.write_all(&serde_json::to_vec(&head)?)?;
     file.write_all(b"\n")?;
     file.write_all(&body)?;

@@ -8,12 +8,12 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::state_dir::{DiskCall, StateDir};
+use super::state_dir::{self, DiskCall, StateDir};
 use crate::desired::set::DesiredChange;
 use crate::desired::uncertain::LostChanges;
 use crate::id::ContainerId;
@@ -190,12 +190,7 @@ impl LastFile {
     fn make(dir: &StateDir, last: LastChange) -> io::Result<Self> {
         dir.ask(DiskCall::Create)?;
         let (path, new) = (dir.join(NAME), dir.join("last-change.new"));
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
+        let mut file = state_dir::create_private(&new)?;
         let block = Block { written: 0, last };
         file.write_all(&block.bytes()?.repeat(2))?;
         file.sync_all()?;

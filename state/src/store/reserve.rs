@@ -1,14 +1,13 @@
 //! The reserve: space and a file of the disk, kept so that a full one can still take a stop, a
 //! removal, or the opening of sled's files, which writes too.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 
 use rustix::fs::FallocateFlags;
 use rustix::io::Errno;
 
-use super::state_dir::{DiskCall, StateDir};
+use super::state_dir::{self, DiskCall, StateDir};
 
 /// Name of the file.
 pub(super) const NAME: &str = "reserve";
@@ -74,12 +73,7 @@ fn has_room(dir: &StateDir) -> io::Result<bool> {
 }
 
 fn allocate(path: &std::path::Path) -> io::Result<()> {
-    let mut file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut file = state_dir::create_private(path)?;
     match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, BYTES) {
         Err(Errno::OPNOTSUPP) => file.write_all(&vec![1; usize::try_from(BYTES).unwrap_or(0)])?,
         allocated => allocated?,
