@@ -2,7 +2,7 @@
 //! or never return; each of these is a [`DiskError`] here.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -99,6 +99,23 @@ fn short(text: &impl std::fmt::Display) -> String {
         .collect()
 }
 
+/// Removes the snapshots that an opening began and did not finish, for the disk was full or the
+/// agent was killed. sled renames a finished one, but takes these for finished ones too, and then
+/// calls its files corrupted.
+fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let file = entry?.path();
+        if file.extension().is_some_and(|ext| ext == "generating") {
+            fs::remove_file(file)?;
+        }
+    }
+    Ok(())
+}
+
 /// sled's files, opened.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -140,6 +157,7 @@ impl Disk {
     }
 
     fn open_unguarded(path: &Path) -> Result<(Self, Entries), DiskError> {
+        remove_unfinished_snapshots(path).map_err(DiskError::Io)?;
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
@@ -216,7 +234,7 @@ impl Disk {
             .map_err(DiskError::Io)?;
         // Values too large for the log are files of their own.
         let blobs = path.join("blobs");
-        let large = std::fs::read_dir(&blobs).is_ok_and(|mut entries| entries.next().is_some());
+        let large = fs::read_dir(&blobs).is_ok_and(|mut entries| entries.next().is_some());
         if large {
             let directory = File::open(&blobs).map_err(DiskError::Io)?;
             rustix::fs::syncfs(&directory).map_err(|error| DiskError::Io(error.into()))?;

@@ -196,10 +196,6 @@ fn open(dir: &StateDir) -> SledState {
         Ok((disk, entries)) => SledState::Open(Box::new(disk), entries),
         Err(DiskError::Io(error)) => SledState::Unreadable(error),
         Err(DiskError::Slow) => SledState::Slow,
-        // sled calls files corrupted that it could not write to while it opened them.
-        Err(DiskError::Damaged(_)) if reserve::check(dir).is_err() => {
-            SledState::Unreadable(ErrorKind::StorageFull.into())
-        }
         Err(DiskError::Damaged(why)) => SledState::Damaged(why),
     }
 }

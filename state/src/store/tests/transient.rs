@@ -336,3 +336,18 @@ fn a_newer_format_whose_copy_is_newer_is_counted_right() {
             .all(|loss| !loss.contains("entries cannot be read"))
     );
 }
+
+#[test]
+fn a_snapshot_that_an_opening_did_not_finish_is_not_taken_for_one() {
+    let directory = stopped_since_the_copies();
+    let state = directory.path().join("state");
+    // The name that sled gives it, of the newest change that there can be.
+    let unfinished = state.join("snap.7FFFFFFFFFFFFFFF.generating");
+    for written in [&b""[..], b"the first few bytes of it"] {
+        fs::write(&unfinished, written).unwrap();
+        let store = open(directory.path());
+        is_acknowledged(&store);
+        assert!(store.losses().is_empty(), "{:?}", store.losses());
+        assert!(!unfinished.exists());
+    }
+}
