@@ -127,6 +127,8 @@ impl Agent {
         command
             .env_clear()
             .env("PATH", search_path())
+            // As its unit of systemd does.
+            .env("MALLOC_ARENA_MAX", "2")
             .envs(&self.environment)
             .stdin(Stdio::null());
         command
