@@ -34,7 +34,8 @@
 //!
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
-//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, [`lookup`] (names to addresses),
+//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `permits`
+//!   (turns by key), [`lookup`] (names to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
@@ -179,6 +180,7 @@ mod node;
 pub(crate) mod notify;
 pub(crate) mod oci;
 pub mod operator;
+pub(crate) mod permits;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;

@@ -2,16 +2,17 @@
 //! library keeps each of them for half a minute, and neither the disk's threads nor the agent's end
 //! may wait for that.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::lock::lock;
+use crate::permits::KeyedPermits;
 
 /// Most lookups at once. More than a few hosts are asked for at the same time only where nobody
 /// answers.
@@ -20,14 +21,21 @@ const LOOKUPS_MAX: usize = 32;
 /// Most lookups of one name at once: a name that nobody answers for holds up no other.
 const LOOKUPS_OF_NAME_MAX: usize = 2;
 
-/// Names remembered before those without a lookup are cleared away.
+/// Most lookups at once of names that hosts lead to: whoever chooses names may choose many, and none
+/// of them may hold up the operator's own.
+const LOOKUPS_LED_TO_MAX: usize = 8;
+
+/// Names remembered as the operator's own.
 const NAMES_MAX: usize = 256;
 
 /// System resolver (`getaddrinfo`) for one HTTP client, or several. Clones share the bounds.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookup {
     permits: Arc<Semaphore>,
-    names: Arc<Mutex<HashMap<String, Weak<Semaphore>>>>,
+    led_to: Arc<Semaphore>,
+    names: Arc<KeyedPermits>,
+    trusted: Arc<Mutex<HashSet<String>>>,
+    trusts_all: bool,
     ask: fn(&str) -> io::Result<Vec<SocketAddr>>,
 }
 
@@ -38,37 +46,53 @@ impl Default for Lookup {
 }
 
 impl Lookup {
+    /// Resolver of which most lookups are for names that [`trust`](Self::trust) was told of.
+    pub(crate) fn wary() -> Self {
+        Self {
+            trusts_all: false,
+            ..Self::default()
+        }
+    }
+
     fn by(ask: fn(&str) -> io::Result<Vec<SocketAddr>>) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
-            names: Arc::default(),
+            led_to: Arc::new(Semaphore::new(LOOKUPS_LED_TO_MAX)),
+            names: Arc::new(KeyedPermits::new(LOOKUPS_OF_NAME_MAX)),
+            trusted: Arc::default(),
+            trusts_all: true,
             ask,
         }
     }
 
-    fn permits_of(&self, name: &str) -> Arc<Semaphore> {
-        let mut names = lock(&self.names);
-        if let Some(permits) = names.get(name).and_then(Weak::upgrade) {
-            return permits;
+    /// Notes that a name comes from the operator (a registry, a mirror, a proxy), and not from what a
+    /// host answered.
+    pub(crate) fn trust(&self, name: &str) {
+        let mut trusted = lock(&self.trusted);
+        if trusted.contains(name) {
+            return;
         }
-        if names.len() >= NAMES_MAX {
-            names.retain(|_, permits| permits.strong_count() > 0);
+        if trusted.len() >= NAMES_MAX {
+            // Those in use are noted again with their next request.
+            trusted.clear();
         }
-        let permits = Arc::new(Semaphore::new(LOOKUPS_OF_NAME_MAX));
-        names.insert(name.to_owned(), Arc::downgrade(&permits));
-        permits
+        trusted.insert(name.to_owned());
     }
 }
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
         let (permits, ask) = (Arc::clone(&self.permits), self.ask);
-        let of_name = self.permits_of(name.as_str());
+        let of_name = self.names.of(name.as_str());
+        let is_trusted = self.trusts_all || lock(&self.trusted).contains(name.as_str());
+        let led_to = (!is_trusted).then(|| Arc::clone(&self.led_to));
         Box::pin(async move {
-            let permit = (
-                of_name.acquire_owned().await?,
-                permits.acquire_owned().await?,
-            );
+            let of_name = of_name.acquire_owned().await?;
+            let led_to = match led_to {
+                Some(led_to) => Some(led_to.acquire_owned().await?),
+                None => None,
+            };
+            let permit = (of_name, led_to, permits.acquire_owned().await?);
             let (answer, answered) = oneshot::channel();
             // The thread may outlive its caller, and then still holds its permit.
             thread::Builder::new()
@@ -89,6 +113,37 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Name server that never answers for names below `led.`, as long as the test runs.
+    fn ask_led(name: &str) -> io::Result<Vec<SocketAddr>> {
+        if name.starts_with("led.") {
+            loop {
+                thread::park();
+            }
+        }
+        Ok(vec![SocketAddr::from(([10, 0, 0, 1], 0))])
+    }
+
+    #[tokio::test]
+    async fn names_that_hosts_lead_to_leave_lookups_for_the_operator_s_own() {
+        let lookup = Lookup {
+            trusts_all: false,
+            ..Lookup::by(ask_led)
+        };
+        let mut led: Vec<_> = (0..2 * LOOKUPS_MAX)
+            .map(|n| resolve(&lookup, &format!("led.{n}")))
+            .collect();
+        for one in &mut led {
+            assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err());
+        }
+        let of_all = LOOKUPS_MAX - lookup.permits.available_permits();
+        assert_eq!(of_all, LOOKUPS_LED_TO_MAX);
+        lookup.trust("own.example");
+        assert_eq!(resolve(&lookup, "own.example").await.unwrap().count(), 1);
+        let stranger = resolve(&lookup, "stranger.example");
+        let waited = tokio::time::timeout(Duration::from_millis(20), stranger).await;
+        assert!(waited.is_err(), "it shares the smaller pot");
+    }
 
     static SILENT: Mutex<bool> = Mutex::new(true);
     static SPEAKS: Condvar = Condvar::new();

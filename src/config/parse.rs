@@ -243,10 +243,18 @@ pub(super) fn no_proxy(text: &str) -> Parsed<String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || ".-_:/*[]".contains(c);
     let entries = text.split(',').map(str::trim);
     let mut entries = entries.filter(|entry| !entry.is_empty());
-    match entries.find(|entry| entry.contains("://") || !entry.chars().all(fits)) {
+    let has_bad_port = |entry: &str| match entry.rsplit_once(':') {
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
+            host.is_empty() || !port.parse::<u16>().is_ok_and(|port| port > 0)
+        }
+        _ => false,
+    };
+    let is_wrong =
+        |entry: &&str| entry.contains("://") || !entry.chars().all(fits) || has_bad_port(entry);
+    match entries.find(is_wrong) {
         Some(wrong) => Err(format!(
             "{wrong:?} is not a host: write hosts, domains and networks, such as \
-             \"registry.local,.example.com,10.0.0.0/8\""
+             \"registry.local:5000,.example.com,10.0.0.0/8\""
         )),
         None => Ok(text.to_owned()),
     }
@@ -296,4 +304,31 @@ pub(super) fn token(text: &str) -> Parsed<Secret> {
         );
     }
     Ok(Secret::new(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_proxy_may_have_a_port_and_a_port_is_a_number() {
+        for good in [
+            "r.local:5000",
+            "::1, fd00::/8,[fd00::1]:5000",
+            "10.0.0.0/8,*",
+            "*.r.local",
+        ] {
+            assert!(no_proxy(good).is_ok(), "{good}");
+        }
+        for (bad, named) in [
+            ("good,r.local:x", "r.local:x"),
+            (":5000", ":5000"),
+            ("r.local:0", "r.local:0"),
+            ("[::1]:70000", "[::1]:70000"),
+            ("http://r.local", "http://r.local"),
+        ] {
+            let fault = no_proxy(bad).unwrap_err();
+            assert!(fault.contains(named), "{fault}");
+        }
+    }
 }

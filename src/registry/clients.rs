@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Identity};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
 
 use super::config::{InvalidRegistryConfig, RegistryConfig};
 use super::proxy::Proxies;
@@ -66,7 +66,8 @@ impl Clients {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
-        let (proxies, lookup) = (Proxies::new(&config.proxies), Lookup::default());
+        let (proxies, lookup) = (Proxies::new(&config.proxies), Lookup::wary());
+        proxies.hosts().for_each(|host| lookup.trust(host));
         let ca_file = config.ca_file.as_deref();
         let stamp = ca_file.and_then(|file| FileStamp::of(file).ok());
         let authorities = ca_file.map_or_else(|| Ok(Vec::new()), certificates);
@@ -97,6 +98,13 @@ impl Clients {
     /// Proxies that the clients use.
     pub(super) fn proxies(&self) -> &Proxies {
         &self.proxies
+    }
+
+    /// Notes that the host of a URL is one that the operator named.
+    pub(super) fn trust_name_of(&self, url: &Url) {
+        if let Some(name) = url.host_str() {
+            self.lookup.trust(name);
+        }
     }
 
     /// File of authorities that all clients trust, if there is one.

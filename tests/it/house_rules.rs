@@ -72,16 +72,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
-            "backoff", "cause", "journal", "lock", "logs", "network", "oci", "registry",
+            "backoff", "cause", "journal", "lock", "logs", "network", "oci", "permits", "registry",
         ],
     ),
     ("network", &["cause", "journal", "lock"]),
     (
         "registry",
-        &["backoff", "cause", "journal", "lock", "lookup"],
+        &["backoff", "cause", "journal", "lock", "lookup", "permits"],
     ),
     ("logs", &["journal"]),
-    ("lookup", &["lock"]),
+    ("lookup", &["lock", "permits"]),
+    ("permits", &["lock"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

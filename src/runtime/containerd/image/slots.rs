@@ -1,19 +1,15 @@
 //! Slots of pulls: a few for each registry, so that a slow one delays only its own images; and a
 //! bound on those that move at once.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
-use crate::lock::lock;
+use crate::permits::KeyedPermits;
 use crate::registry::RegistryConfig;
 use crate::runtime::PullProgress;
-
-/// Registries remembered before those without a pull are cleared away.
-const REGISTRIES_MAX: usize = 256;
 
 /// Bytes a second below which a pull does not move: three of them would not fill any line.
 pub(super) const MOVING_BYTES_PER_S: u64 = 8 << 10;
@@ -22,7 +18,7 @@ pub(super) const MOVING_BYTES_PER_S: u64 = 8 << 10;
 #[derive(Debug)]
 pub(crate) struct PullSlots {
     moving: Arc<Semaphore>,
-    registries: Mutex<HashMap<String, Weak<Semaphore>>>,
+    registries: KeyedPermits,
     each: usize,
     all: usize,
     idle_after: Duration,
@@ -44,7 +40,7 @@ impl PullSlots {
         let (all, each) = (config.pulls_max.max(1), config.pulls_per_registry.max(1));
         Self {
             moving: Arc::new(Semaphore::new(all)),
-            registries: Mutex::default(),
+            registries: KeyedPermits::new(each),
             each,
             all,
             idle_after: config.idle_after,
@@ -53,7 +49,7 @@ impl PullSlots {
 
     /// Waits for a slot, and tells people for which.
     pub(crate) async fn acquire(&self, registry: &str, progress: &PullProgress) -> PullSlot {
-        let of_registry = self.of_registry(registry);
+        let of_registry = self.registries.of(registry);
         let of_registry = if let Ok(permit) = Arc::clone(&of_registry).try_acquire_owned() {
             permit
         } else {
@@ -80,19 +76,6 @@ impl PullSlots {
             moving_all: Arc::clone(&self.moving),
             idle_after: self.idle_after,
         }
-    }
-
-    fn of_registry(&self, registry: &str) -> Arc<Semaphore> {
-        let mut registries = lock(&self.registries);
-        if let Some(slots) = registries.get(registry).and_then(Weak::upgrade) {
-            return slots;
-        }
-        if registries.len() >= REGISTRIES_MAX {
-            registries.retain(|_, slots| slots.strong_count() > 0);
-        }
-        let slots = Arc::new(Semaphore::new(self.each));
-        registries.insert(registry.to_owned(), Arc::downgrade(&slots));
-        slots
     }
 }
 
@@ -210,14 +193,5 @@ mod tests {
             told.contains("pulls_max"),
             "the one that unpacks counts: {told}"
         );
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn registries_without_a_pull_are_forgotten() {
-        let slots = slots(1, 1);
-        for n in 0..2 * REGISTRIES_MAX {
-            free(&slots, &n.to_string()).await.unwrap();
-        }
-        assert!(lock(&slots.registries).len() <= REGISTRIES_MAX);
     }
 }
