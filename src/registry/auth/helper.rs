@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::table::TOKEN_USER;
 use super::{RegistrySecret, authorization};
+use crate::permits::KeyedPermits;
 
 /// Time for one answer: a helper may ask a cloud's service.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
@@ -22,8 +23,11 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
-/// Helpers that run at once.
-const RUNS_MAX: usize = 4;
+/// Helpers of one name that run at once for one host: one that hangs delays no other host.
+const RUNS_OF_HOST_MAX: usize = 2;
+
+/// Helpers that run at once. More hosts than a few ask at the same moment only where helpers hang.
+const RUNS_MAX: usize = 32;
 
 /// Characters of a helper's own words that are repeated.
 const WORDS_MAX: usize = 200;
@@ -34,6 +38,24 @@ pub(crate) struct CredentialHelpers {
     environment: Vec<(OsString, OsString)>,
     time_max: Duration,
     runs: Semaphore,
+    runs_of_host: KeyedPermits,
+}
+
+/// Processes of a helper, which end with this value: one that is left would hold what it was given.
+struct HelperGroup(Option<Pid>);
+
+impl HelperGroup {
+    fn of(child: &Child) -> Self {
+        Self(child.id().and_then(|id| Pid::from_raw(id.cast_signed())))
+    }
+}
+
+impl Drop for HelperGroup {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,6 +73,7 @@ impl CredentialHelpers {
             environment,
             time_max: ANSWER_TIME_MAX,
             runs: Semaphore::new(RUNS_MAX),
+            runs_of_host: KeyedPermits::new(RUNS_OF_HOST_MAX),
         }
     }
 
@@ -63,8 +86,14 @@ impl CredentialHelpers {
         name: &str,
         host: &str,
     ) -> Result<Option<RegistrySecret>, String> {
-        let _run = self.runs.acquire().await;
         let program = format!("docker-credential-{name}");
+        let of_host = self.runs_of_host.of(&format!("{name} {host}"));
+        let turn = async { (of_host.acquire_owned().await, self.runs.acquire().await) };
+        let Ok(_turn) = tokio::time::timeout(self.time_max, turn).await else {
+            return Err(format!(
+                "the credential helper {program} still hangs with earlier questions"
+            ));
+        };
         let mut command = Command::new(&program);
         command
             .arg("get")
@@ -79,12 +108,9 @@ impl CredentialHelpers {
         let mut child = command
             .spawn()
             .map_err(|error| format!("the credential helper {program} cannot be run: {error}"))?;
-        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        let group = HelperGroup::of(&child);
         let ended = tokio::time::timeout(self.time_max, talk(&mut child, server(host))).await;
-        // Its children too: one that is left would hold what it was given.
-        if let Some(group) = group {
-            kill_process_group(group, Signal::KILL).ok();
-        }
+        drop(group);
         let (succeeded, output) = match ended {
             Ok(Ok(ended)) => ended,
             Ok(Err(error)) => {
@@ -150,8 +176,13 @@ fn secret(output: &[u8]) -> Option<Option<RegistrySecret>> {
     Some(Some(RegistrySecret::Password(value)))
 }
 
+/// Words of a helper that failed. A wrapper may print the answer and fail after that, so nothing is
+/// repeated that may be a part of one.
 fn words(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
+    if text.contains('{') {
+        return "what it printed may hold a secret, and is not repeated".to_owned();
+    }
     let words = text.trim().chars().filter(|c| !c.is_control());
     words.take(WORDS_MAX).collect()
 }
@@ -210,6 +241,14 @@ mod tests {
         for (script, part) in [
             ("echo no vault today; exit 1", "no vault today"),
             ("echo hunter2", "something else"),
+            (
+                r#"echo '{"Username":"u","Secret":"hunter2"}'; exit 1"#,
+                "not repeated",
+            ),
+            (
+                r#"echo warning; echo '{"Secret":'; echo hunter2; exit 3"#,
+                "not repeated",
+            ),
             ("yes", "something else"),
         ] {
             let fault = answer(script, "r").await.unwrap_err();
@@ -229,7 +268,30 @@ mod tests {
         helpers.time_max = Duration::from_millis(500);
         let fault = helpers.ask("test", "r").await.unwrap_err();
         assert!(fault.contains("within 0.5 s"), "{fault}");
-        let child = std::fs::read_to_string(dir.path().join("child")).unwrap();
+        child_ends(dir.path());
+    }
+
+    #[tokio::test]
+    async fn a_helper_whose_caller_gives_up_is_ended_with_its_children() {
+        let (dir, helpers) = runner(r#"sleep 1000 & echo $! >"${0%/*}/child"; wait"#);
+        let asked = helpers.ask("test", "r");
+        let gives_up = async {
+            while std::fs::read_to_string(dir.path().join("child"))
+                .map_or(true, |text| !text.ends_with('\n'))
+            {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = asked => panic!("it hangs, and answered {answer:?}"),
+            () = gives_up => {}
+        }
+        child_ends(dir.path());
+    }
+
+    /// Waits until the process that a script left the id of is no more.
+    fn child_ends(dir: &std::path::Path) {
+        let child = std::fs::read_to_string(dir.join("child")).unwrap();
         let stat = format!("/proc/{}/stat", child.trim());
         for _ in 0..100 {
             match std::fs::read_to_string(&stat) {
@@ -238,5 +300,28 @@ mod tests {
             }
         }
         panic!("the helper's child lives on");
+    }
+
+    #[tokio::test]
+    async fn a_helper_that_hangs_for_one_host_delays_no_other() {
+        let script = r#"read -r server; test "$server" != slow || sleep 1000; echo '{}'"#;
+        let (_dir, helpers) = runner(script);
+        let slow = futures_util::future::join_all((0..40).map(|_| helpers.ask("test", "slow")));
+        tokio::select! {
+            biased;
+            _ = slow => panic!("it hangs"),
+            quick = async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                helpers.ask("test", "quick").await
+            } => assert!(quick.unwrap().is_none()),
+        }
+        let (_dir, mut helpers) = runner(script);
+        helpers.time_max = Duration::from_millis(300);
+        let slow = (0..RUNS_OF_HOST_MAX + 1).map(|_| helpers.ask("test", "slow"));
+        let faults = futures_util::future::join_all(slow).await;
+        assert!(
+            faults.into_iter().all(|fault| fault.is_err()),
+            "the wait for a turn has an end"
+        );
     }
 }
