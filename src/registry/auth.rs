@@ -19,6 +19,9 @@ pub(crate) struct AuthPlace {
     pub(crate) host: String,
     /// Path of the repository at that host.
     pub(crate) repository: String,
+    /// Host with the port that its scheme has anyway, as it may be written too; `None`: the one name
+    /// counts alone.
+    pub(crate) host_and_port: Option<String>,
 }
 
 impl fmt::Display for AuthPlace {

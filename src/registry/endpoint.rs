@@ -73,7 +73,9 @@ impl Endpoint {
     /// # Errors
     /// [`RegistryError::Lasting`] when these make no URL.
     pub(super) fn url(&self, repository: &str, path: &str) -> Result<Url, RegistryError> {
-        let mut url = parse(&format!("{}/{repository}{path}", self.root))?;
+        // A root that is nothing but a host has a slash all the same.
+        let root = self.root.as_str().trim_end_matches('/');
+        let mut url = parse(&format!("{root}/{repository}{path}"))?;
         if self.is_mirror() {
             // One mirror may serve several registries, and takes the name from here.
             url.query_pairs_mut().append_pair("ns", &self.registry);
@@ -98,7 +100,15 @@ impl Endpoint {
             "" => repository.to_owned(),
             prefix => format!("{prefix}/{repository}"),
         };
-        AuthPlace { host, repository }
+        // A mirror's name comes from its URL, which drops the port of its scheme.
+        let default_port = self.root.port_or_known_default();
+        let is_dropped = self.is_mirror() && self.root.port().is_none();
+        let host_and_port = default_port.filter(|_| is_dropped);
+        AuthPlace {
+            host_and_port: host_and_port.map(|port| format!("{host}:{port}")),
+            host,
+            repository,
+        }
     }
 
     /// Notes how a request to it ended: a host that fails for reasons of its own is asked last for a
@@ -164,6 +174,45 @@ mod tests {
         Endpoint {
             root: parse(root).unwrap(),
             ..Endpoint::own(registry, root.starts_with("http:")).unwrap()
+        }
+    }
+
+    #[test]
+    fn a_root_with_and_without_a_path_makes_one_slash() {
+        for (root, url) in [
+            (
+                "https://m.example/",
+                "https://m.example/web/tags?ns=r.example",
+            ),
+            (
+                "https://m.example/a/",
+                "https://m.example/a/web/tags?ns=r.example",
+            ),
+            (
+                "https://m.example/a",
+                "https://m.example/a/web/tags?ns=r.example",
+            ),
+        ] {
+            let found = endpoint("r.example", root).url("web", "/tags").unwrap();
+            assert_eq!(found.as_str(), url, "{root}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_is_known_with_and_without_the_port_of_its_scheme() {
+        for (root, host, host_and_port) in [
+            (
+                "https://m.example:443/v2",
+                "m.example",
+                Some("m.example:443"),
+            ),
+            ("http://m.example/v2", "m.example", Some("m.example:80")),
+            ("https://m.example:5000/v2", "m.example:5000", None),
+            ("https://r.example/v2", "r.example", None),
+        ] {
+            let place = endpoint("r.example", root).place("x");
+            let found = (place.host.as_str(), place.host_and_port.as_deref());
+            assert_eq!(found, (host, host_and_port), "{root}");
         }
     }
 

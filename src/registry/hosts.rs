@@ -147,6 +147,8 @@ impl CertsDirectory {
             Ok(stamp) if stamp.bytes > FILE_BYTES_MAX => {
                 return Err(named(format!("it is larger than {FILE_BYTES_MAX} bytes")));
             }
+            // An empty one is none, as for containerd.
+            Ok(stamp) if stamp.bytes == 0 => vec![certificates_only(dir)?],
             Ok(_) => {
                 let text =
                     std::fs::read_to_string(&file).map_err(|error| named(error.to_string()))?;

@@ -181,6 +181,7 @@ mod tests {
         AuthPlace {
             host: host.to_owned(),
             repository: "web".to_owned(),
+            host_and_port: None,
         }
     }
 

@@ -143,7 +143,9 @@ impl Grants {
 
 fn unauthorized(target: Target<'_>, known: &RegistryCredentials) -> RegistryError {
     let (registry, place) = (target.endpoint.authority(), target.place());
-    let AuthPlace { host, repository } = &place;
+    let AuthPlace {
+        host, repository, ..
+    } = &place;
     let mut message = match (&known.secret, &known.fault) {
         (Some(RegistrySecret::Identity(_)), _) => format!(
             "registry {registry} gives no access to {repository} (or it does not exist): \

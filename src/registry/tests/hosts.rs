@@ -176,6 +176,18 @@ async fn a_bad_file_is_named_at_once_stops_its_own_registry_and_no_other() {
 }
 
 #[tokio::test]
+async fn an_empty_file_hides_no_certificates_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "r.example", "");
+    std::fs::write(dir.path().join("r.example/own.crt"), "none").unwrap();
+    let (client, _file) = with_hosts(dir.path(), "{}");
+    let [fault] = &client.faults()[..] else {
+        panic!("{:?}", client.faults());
+    };
+    assert!(fault.contains("own.crt"), "{fault}");
+}
+
+#[tokio::test]
 async fn the_error_tells_of_every_host_that_was_asked() {
     let dir = tempfile::tempdir().unwrap();
     let ((own, registry), dead) = (listen(), away());
