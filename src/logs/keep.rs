@@ -5,10 +5,11 @@
 //! that died while no agent lived is replaced by the next agent's first look; what was printed in
 //! between is lost, and the log says so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use state::alarm::Alarm;
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::id::{ContainerId, InstanceName};
@@ -43,6 +44,8 @@ struct Keeper {
     tracker: TaskTracker,
     stop: CancellationToken,
     kept: Mutex<BTreeMap<InstanceName, Kept>>,
+    /// Containers about which an alarm stands.
+    alarmed: Mutex<BTreeSet<String>>,
     /// Loggers that the last sweep found without a container.
     suspects: Mutex<Vec<LoggerProcess>>,
 }
@@ -116,6 +119,7 @@ impl Loggers {
             tracker,
             stop,
             kept: Mutex::default(),
+            alarmed: Mutex::default(),
             suspects: Mutex::default(),
         }))
     }
@@ -215,6 +219,7 @@ impl Loggers {
             kept.logger = logger.cloned();
             kept.fault = fault;
         }
+        self.set_alarms();
     }
 
     /// Whether the post is still watched by this watch: its container is not removed, and has not
@@ -233,5 +238,26 @@ impl Loggers {
         {
             kept.remove(&post.instance);
         }
+        drop(kept);
+        self.set_alarms();
+    }
+
+    /// Raises and clears the alarms about output that is lost; after each change of a fault.
+    fn set_alarms(&self) {
+        // Held to the end, so that of two at once the later look is told last.
+        let mut alarmed = lock(&self.0.alarmed);
+        let silent = self.silent();
+        let now = silent
+            .iter()
+            .map(|silent| silent.container.clone())
+            .collect();
+        for container in alarmed.difference(&now) {
+            self.0.journal.set_alarm(Alarm::OutputLost, container, None);
+        }
+        for SilentContainer { container, message } in silent {
+            let journal = &self.0.journal;
+            journal.set_alarm(Alarm::OutputLost, &container, Some(message));
+        }
+        *alarmed = now;
     }
 }

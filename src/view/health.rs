@@ -99,16 +99,14 @@ pub(crate) struct ErrorView {
 
 impl HealthView {
     /// The health in a word: that of the heaviest alarm, and degraded while a container is not as
-    /// it should be, or its log is not written. An unreachable CHaS is no fault of the node.
+    /// it should be. An unreachable CHaS is no fault of the node.
     #[must_use]
     pub(crate) fn status(&self) -> &'static str {
         let heaviest = self.alarms.iter().map(|alarm| alarm.alarm.weight()).max();
         match heaviest {
             Some(Weight::Disabling) => "unhealthy",
             Some(Weight::Degrading) => "degraded",
-            Some(Weight::Notice) | None if self.unsettled > 0 || !self.silent.is_empty() => {
-                "degraded"
-            }
+            Some(Weight::Notice) | None if self.unsettled > 0 => "degraded",
             Some(Weight::Notice) | None => "healthy",
         }
     }

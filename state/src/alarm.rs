@@ -86,6 +86,8 @@ alarms! {
     NoInodes: Degrading, "delete files on the disk that the message names; small ones count as much as large ones";
     /// The stored state was damaged, and is being rebuilt from what containerd holds.
     StateRebuilding: Degrading, "nothing to do while containerd answers; find what damaged the files";
+    /// Output of a container is lost: no process writes its log, or the disk takes no more of it.
+    OutputLost: Degrading, "read the message; it needs room on the disk of the logs, or the container a restart";
     /// Leftovers of containers cannot be removed.
     SweepFailing: Degrading, "read the message; something else holds or protects what it names";
     /// Another node uses this node's id; nothing from CHaS is applied.

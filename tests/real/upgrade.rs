@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::harness::agent::PROGRAM;
 use crate::harness::chas::{Answer, Chas};
 use crate::harness::{Testbed, run};
+use crate::loggers::{kill, loggers};
 use crate::stand::{SOON, Stand, eventually, serves};
 
 const DEPLOY: &str = "/containers/deploy";
@@ -283,6 +284,18 @@ impl Node {
         assert_eq!(health["errors"], json!([]), "{health:#}");
     }
 
+    /// Kills a logger that the version before started, and expects that another one goes on.
+    async fn assert_its_logger_is_replaced(&self) {
+        let (_, shown) = self.stand.agent.get("/containers/counting").await;
+        let (pid, before) = (self.stand.pid(&shown), loggers(&shown));
+        assert_eq!(before.len(), 1, "it has gone on");
+        kill(before[0]);
+        let log = self.stand.printed("counting", "took over").await;
+        let next = format!("tick {}.", log.matches("tick ").count() + 1);
+        self.stand.printed("counting", &next).await;
+        assert_eq!(self.stand.pid(&shown), pid, "it was not restarted");
+    }
+
     async fn end(self) {
         // What CHaS lists would be listed again.
         self.chas
@@ -321,6 +334,7 @@ async fn an_upgrade_with_its_files_disturbs_nothing(end: fn(&mut Node)) {
     );
     node.assert_undisturbed(&before).await;
     node.assert_no_losses().await;
+    node.assert_its_logger_is_replaced().await;
     node.end().await;
 }
 

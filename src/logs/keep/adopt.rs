@@ -46,6 +46,7 @@ impl Loggers {
             }
         }
         self.look_at_writing();
+        self.set_alarms();
     }
 
     fn adopt_one(&self, post: Post, logger: Option<&LoggerProcess>) {

@@ -32,6 +32,7 @@ impl Loggers {
             pause *= 2;
         }
         lock(&self.0.kept).retain(|name, _| name.id != id);
+        self.set_alarms();
     }
 
     fn loggers_of(&self, id: ContainerId) -> Vec<LoggerProcess> {

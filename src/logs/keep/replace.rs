@@ -41,7 +41,7 @@ impl Loggers {
     ) {
         let mut running = match logger {
             Some(logger) => Some((logger, None)),
-            None => find(post, true).await.map(|logger| (logger, None)),
+            None => self.find(post, true).await.map(|logger| (logger, None)),
         };
         let mut wait = Duration::ZERO;
         loop {
@@ -59,7 +59,7 @@ impl Loggers {
                 return;
             }
             // One that this agent does not know may read the pipes: two would share the lines.
-            running = match find(post, false).await {
+            running = match self.find(post, false).await {
                 Some(logger) => Some((logger, None)),
                 None => self.replace(post, pipes, watch, wait).await,
             };
@@ -109,6 +109,26 @@ impl Loggers {
         }
     }
 
+    /// Logger of a post; with `by_shim`, first among those that its shim started, which costs less than
+    /// a look at every process.
+    async fn find(&self, post: &Post, by_shim: bool) -> Option<LoggerProcess> {
+        let (first, instance, this) = (post.first, post.instance, self.clone());
+        let is_its = move |logger: &LoggerProcess| {
+            logger.instance == instance && logger.is_below(&this.0.logs)
+        };
+        let look = move || {
+            let mut near = if by_shim {
+                process::of_shim(first)
+            } else {
+                Vec::new()
+            };
+            near.retain(&is_its);
+            near.pop()
+                .or_else(|| process::all().into_iter().find(|logger| is_its(logger)))
+        };
+        tokio::task::spawn_blocking(look).await.ok().flatten()
+    }
+
     /// Starts a logger on the pipes.
     fn take_over(
         &self,
@@ -136,24 +156,6 @@ impl Loggers {
         };
         Ok((logger, child))
     }
-}
-
-/// Logger of a post; with `by_shim`, first among those that its shim started, which costs less than
-/// a look at every process.
-async fn find(post: &Post, by_shim: bool) -> Option<LoggerProcess> {
-    let (first, instance) = (post.first, post.instance);
-    let is_its = move |logger: &LoggerProcess| logger.instance == instance;
-    let look = move || {
-        let mut near = if by_shim {
-            process::of_shim(first)
-        } else {
-            Vec::new()
-        };
-        near.retain(is_its);
-        near.pop()
-            .or_else(|| process::all().into_iter().find(is_its))
-    };
-    tokio::task::spawn_blocking(look).await.ok().flatten()
 }
 
 #[allow(
