@@ -1,6 +1,6 @@
 //! Tokens for CHaS: the one that CHaS issued to the node, and the one that the operator gave.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -28,6 +28,8 @@ pub struct Tokens {
 #[derive(Debug, Default)]
 struct TokenState {
     issued: Option<IssuedToken>,
+    /// Whether the file of the issued token is there and could not be read so far.
+    is_unread: bool,
     /// Whether CHaS refused its own token; the operator's is used until that one is refused too.
     is_refused: bool,
 }
@@ -55,24 +57,40 @@ impl Tokens {
     #[must_use]
     pub fn new(chas: &ChasSection, issued_file: Option<PathBuf>) -> Self {
         let url = chas.url.to_string();
-        let issued = issued_file
-            .as_deref()
-            .and_then(|path| load_issued(path, &url));
-        let state = Mutex::new(TokenState {
-            issued,
-            is_refused: false,
-        });
-        Self {
+        let state = TokenState {
+            is_unread: issued_file.is_some(),
+            ..TokenState::default()
+        };
+        let tokens = Self {
             url,
             given: chas.token.clone(),
             given_file: chas.token_file.clone(),
             issued_file,
-            state,
-        }
+            state: Mutex::new(state),
+        };
+        tokens.load(&mut lock(&tokens.state));
+        tokens
     }
 
-    pub(super) const fn reads_files(&self) -> bool {
-        self.given_file.is_some()
+    pub(super) fn reads_files(&self) -> bool {
+        self.given_file.is_some() || lock(&self.state).is_unread
+    }
+
+    /// Reads the issued token, if that is still to be done. A file that cannot be read now is read
+    /// for the next call; meanwhile the operator's token is used.
+    fn load(&self, state: &mut TokenState) {
+        let Some(path) = self.issued_file.as_deref().filter(|_| state.is_unread) else {
+            return;
+        };
+        match read(path) {
+            Err(CredentialsError::File { source, .. }) if source.kind() != ErrorKind::NotFound => {
+                tracing::warn!(error = %source, path = %path.display(), "token issued by CHaS not read");
+            }
+            read => {
+                state.is_unread = false;
+                state.issued = read.ok().and_then(|bytes| issued(&bytes, &self.url));
+            }
+        }
     }
 
     /// The operator's token. Blocks where it stands in a file.
@@ -93,6 +111,7 @@ impl Tokens {
         given: Result<Option<Secret>, CredentialsError>,
     ) -> Result<Option<Secret>, CredentialsError> {
         let mut state = lock(&self.state);
+        self.load(&mut state);
         if let (Ok(given), Some(issued)) = (&given, &state.issued)
             && sha256(given.as_ref()) != issued.given_sha256
         {
@@ -133,6 +152,7 @@ impl Tokens {
             token: token.expose().to_owned(),
         };
         state.is_refused = false;
+        state.is_unread = false;
         state.issued = Some(IssuedToken {
             token,
             given_sha256,
@@ -146,9 +166,9 @@ impl Tokens {
     }
 }
 
-/// The token in `path`, if the server at `url` issued it.
-fn load_issued(path: &Path, url: &str) -> Option<IssuedToken> {
-    let stored: StoredToken = serde_json::from_slice(&read(path).ok()?).ok()?;
+/// The token in a file's bytes, if the server at `url` issued it.
+fn issued(bytes: &[u8], url: &str) -> Option<IssuedToken> {
+    let stored: StoredToken = serde_json::from_slice(bytes).ok()?;
     if stored.url != url {
         return None;
     }

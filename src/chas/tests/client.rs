@@ -424,6 +424,25 @@ async fn what_chas_issued_is_shown_to_it_alone_and_until_the_operator_gives_anot
 }
 
 #[tokio::test]
+async fn an_issued_token_that_cannot_be_read_now_is_read_later() {
+    let answers = vec![http("200 OK\r\n", r#"{"token":"issued"}"#)];
+    let mut door = door(answers).await;
+    let (_directory, kept) = given_and_kept(&mut door);
+    let first = client(&door.chas, Some(&kept));
+    let registration = super::fake::registration();
+    assert!(first.register(&registration).await.is_ok());
+    let away = kept.with_extension("away");
+    std::fs::rename(&kept, &away).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    let second = client(&door.chas, Some(&kept));
+    assert!(second.poll(None, 7, Duration::ZERO).await.is_err());
+    std::fs::remove_dir(&kept).unwrap();
+    std::fs::rename(&away, &kept).unwrap();
+    assert!(second.poll(None, 7, Duration::ZERO).await.is_err());
+    assert_eq!(shown(&door), ["given", "given", "issued"]);
+}
+
+#[tokio::test]
 async fn a_server_without_tokens_that_refuses_its_own_is_registered_with_again() {
     let door = door(vec![
         http("200 OK\r\n", r#"{"token":"issued"}"#),
