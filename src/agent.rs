@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::CallerToken;
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::{self, Config, RegistrySection, Reload, Reloaded};
+use crate::config::{Config, Reload, Reloaded};
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
@@ -28,12 +28,16 @@ use crate::network::{
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::node::{self, AgentNode};
 use crate::reconcile::{Clock, Handle, Reconciler};
-use crate::registry::{self, ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::runtime::node::NodeRuntime;
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown, signals};
+
+pub use self::registries::review;
+use self::registries::{follow_registries, registry_config};
+
+mod registries;
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
@@ -101,7 +105,16 @@ impl Rooms {
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
         let loggers = loggers(config, &journal, stop, tracker)?;
-        let runtime = node_runtime(config, Arc::clone(&network), loggers.clone())?;
+        let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
+        let images = Images::new(client.clone(), registry_config(&config.registry))?;
+        follow_registries(config, &images, &journal, stop, tracker);
+        let runtime = node_runtime(
+            config,
+            Arc::clone(&network),
+            loggers.clone(),
+            images,
+            client,
+        )?;
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::new(runtime),
@@ -345,42 +358,13 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     Ok(store)
 }
 
-/// Faults of the files that a configuration names and with which the agent starts all the same, each
-/// a sentence.
-#[must_use]
-pub fn review(config: &Config) -> Vec<String> {
-    registry::review(&registry_config(&config.registry))
-}
-
-/// Access to registries as it is configured.
-fn registry_config(section: &RegistrySection) -> RegistryConfig {
-    RegistryConfig {
-        insecure: section.insecure.clone(),
-        auth_file: section.auth_file.clone(),
-        ca_file: section.ca_file.clone(),
-        hosts_dir: Some(section.hosts_dir.clone()),
-        proxies: ProxySettings {
-            https: section.https_proxy.clone(),
-            http: section.http_proxy.clone(),
-            none: section.no_proxy.clone(),
-        },
-        helper_environment: config::helper_environment(),
-        pulls_max: section.pulls_max,
-        pulls_per_registry: section.pulls_per_registry,
-        connect_timeout: section.connect_timeout,
-        answer_timeout: section.answer_timeout,
-        stall_timeout: section.stall_timeout,
-        ..RegistryConfig::default()
-    }
-}
-
 fn node_runtime(
     config: &Config,
     network: Arc<BridgeNetwork>,
     loggers: Loggers,
+    images: Images,
+    client: ContainerdClient,
 ) -> anyhow::Result<AgentRuntime> {
-    let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
-    let images = Images::new(client.clone(), registry_config(&config.registry))?;
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),

@@ -16,6 +16,7 @@ use crate::writer::Writer;
 
 mod commands;
 pub(crate) mod disk_alarms;
+pub(crate) mod file_alarms;
 mod health;
 pub(crate) mod link;
 mod plan;

@@ -91,8 +91,11 @@ impl RegistryClient {
         })
     }
 
-    fn faults(&self) -> Vec<String> {
+    /// Faults of the files for registries as they are now, each a sentence. Only what changed is read
+    /// again; it blocks for that.
+    pub(crate) fn faults(&self) -> Vec<String> {
         let mut faults = self.grants.credentials().faults();
+        faults.extend(self.http.clients().fault());
         faults.extend(self.hosts.faults(self.http.clients()));
         faults
     }

@@ -2,7 +2,7 @@
 //! certificates of its own.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
@@ -54,6 +54,8 @@ pub(super) struct Clients {
 struct General {
     stamp: Option<FileStamp>,
     client: Client,
+    /// Fault of the CA file, where the client is that of before.
+    fault: Option<String>,
 }
 
 impl Clients {
@@ -91,7 +93,11 @@ impl Clients {
             connect_timeout: config.connect_timeout,
             proxies,
             lookup,
-            general: Mutex::new(General { stamp, client }),
+            general: Mutex::new(General {
+                stamp,
+                client,
+                fault: None,
+            }),
         })
     }
 
@@ -115,6 +121,15 @@ impl Clients {
     /// Client for hosts without certificates of their own. It is made anew when the CA file changed,
     /// and stays as it was while that cannot be used.
     pub(super) fn general(&self) -> Client {
+        self.refreshed().client.clone()
+    }
+
+    /// Fault of the CA file as it is now, while the certificates of before count.
+    pub(super) fn fault(&self) -> Option<String> {
+        self.refreshed().fault.clone()
+    }
+
+    fn refreshed(&self) -> MutexGuard<'_, General> {
         let mut general = lock(&self.general);
         let stamp = self
             .ca_file
@@ -123,13 +138,14 @@ impl Clients {
         if general.stamp != stamp {
             general.stamp = stamp;
             match self.build(&Trust::default()) {
-                Ok(client) => general.client = client,
+                Ok(client) => (general.client, general.fault) = (client, None),
                 Err(fault) => {
                     tracing::warn!(%fault, "registry CA certificates unusable; the former ones stay");
+                    general.fault = Some(format!("{fault}; the certificates of before count"));
                 }
             }
         }
-        general.client.clone()
+        general
     }
 
     /// Client that trusts as told.

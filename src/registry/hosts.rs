@@ -1,7 +1,7 @@
 //! Directory of mirrors and certificates by registry, in the form of containerd's `certs.d`; read
 //! again whenever it changed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +25,9 @@ const HOSTS_MAX: usize = 16;
 /// Registries whose hosts are remembered; beyond that they are read again.
 const KNOWN_MAX: usize = 256;
 
+/// Directories of registries that are reviewed.
+const REVIEWED_MAX: usize = 1024;
+
 /// Directory for registries that have none of their own.
 const DEFAULT: &str = "_default";
 
@@ -38,11 +41,28 @@ pub(super) struct CertsDirectory {
     /// Registries that are called in the clear where no file says otherwise.
     insecure: Vec<String>,
     known: Mutex<HashMap<String, KnownHosts>>,
+    reviewed: Mutex<BTreeMap<PathBuf, ReviewedDir>>,
+}
+
+/// Directory of one registry as it was last reviewed.
+#[derive(Debug)]
+struct ReviewedDir {
+    watched: Watched,
+    fault: Option<String>,
+}
+
+/// Files with their stamps as they were when they were read.
+type Watched = Vec<(PathBuf, Option<FileStamp>)>;
+
+fn is_current(watched: &Watched) -> bool {
+    watched
+        .iter()
+        .all(|(file, stamp)| FileStamp::of(file).ok() == *stamp)
 }
 
 #[derive(Debug)]
 struct KnownHosts {
-    watched: Vec<(PathBuf, Option<FileStamp>)>,
+    watched: Watched,
     endpoints: Result<Endpoints, String>,
 }
 
@@ -53,6 +73,7 @@ impl CertsDirectory {
             dir,
             insecure,
             known: Mutex::default(),
+            reviewed: Mutex::default(),
         }
     }
 
@@ -64,10 +85,7 @@ impl CertsDirectory {
     pub(super) fn of(&self, registry: &str, clients: &Clients) -> Result<Endpoints, RegistryError> {
         let mut known = lock(&self.known);
         if let Some(known) = known.get(registry)
-            && known
-                .watched
-                .iter()
-                .all(|(file, stamp)| FileStamp::of(file).ok() == *stamp)
+            && is_current(&known.watched)
         {
             return known.endpoints.clone().map_err(invalid);
         }
@@ -87,7 +105,8 @@ impl CertsDirectory {
         endpoints.map_err(invalid)
     }
 
-    /// Faults of all files of the directory, each a sentence.
+    /// Faults of all files of the directory, each a sentence. Files that did not change since the last
+    /// time are not read again.
     pub(super) fn faults(&self, clients: &Clients) -> Vec<String> {
         let Some(Ok(entries)) = self.dir.as_ref().map(std::fs::read_dir) else {
             return Vec::new();
@@ -96,21 +115,32 @@ impl CertsDirectory {
             .flatten()
             .map(|entry| entry.path())
             .filter(|path| path.is_dir());
-        let mut faults: Vec<_> = dirs
-            .filter_map(|dir| {
-                self.read_dir(&dir, "registry.invalid", clients, &mut Vec::new())
-                    .err()
-            })
-            .collect();
-        faults.sort();
-        faults
+        let mut reviewed = lock(&self.reviewed);
+        let mut before = std::mem::take(&mut *reviewed);
+        for dir in dirs.take(REVIEWED_MAX) {
+            let known = before.remove(&dir);
+            let known = known.filter(|known| is_current(&known.watched));
+            let now = known.unwrap_or_else(|| self.review(&dir, clients));
+            reviewed.insert(dir, now);
+        }
+        let faults = reviewed.values().filter_map(|known| known.fault.clone());
+        faults.collect()
+    }
+
+    fn review(&self, dir: &Path, clients: &Clients) -> ReviewedDir {
+        let mut watched = vec![(dir.to_owned(), FileStamp::of(dir).ok())];
+        let read = self.read_dir(dir, "registry.invalid", clients, &mut watched);
+        ReviewedDir {
+            watched,
+            fault: read.err(),
+        }
     }
 
     fn read(
         &self,
         registry: &str,
         clients: &Clients,
-        watched: &mut Vec<(PathBuf, Option<FileStamp>)>,
+        watched: &mut Watched,
     ) -> Result<Endpoints, String> {
         let candidates = self
             .dir
@@ -137,7 +167,7 @@ impl CertsDirectory {
         dir: &Path,
         registry: &str,
         clients: &Clients,
-        watched: &mut Vec<(PathBuf, Option<FileStamp>)>,
+        watched: &mut Watched,
     ) -> Result<Endpoints, String> {
         let mut watch = |file: &Path| watched.push((file.to_owned(), FileStamp::of(file).ok()));
         let file = dir.join("hosts.toml");

@@ -75,6 +75,8 @@ alarms! {
     ConnectionsFull: Degrading, "raise the sysctl net.netfilter.nf_conntrack_max, or find who opens so many";
     /// The host has no name server that a container can reach: outside names do not resolve in containers.
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
+    /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
+    RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
     /// Changes cannot be stored; every deploy is refused.
     StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
     /// The newest copy of the stored state cannot be opened now; what was asked last is not known, and

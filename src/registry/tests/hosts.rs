@@ -168,6 +168,11 @@ async fn a_bad_file_is_named_at_once_stops_its_own_registry_and_no_other() {
     assert_eq!(client.faults().len(), 2, "{:?}", client.faults());
     // Mended, it counts without a restart.
     write(dir.path(), "bad.example", &good);
+    let faults = client.faults();
+    assert!(
+        matches!(&faults[..], [fault] if fault.contains("absent.crt")),
+        "{faults:?}"
+    );
     client
         .manifest(&image("bad.example/web:1"), "1")
         .await

@@ -72,6 +72,12 @@ impl Images {
         })))
     }
 
+    /// Faults of the files for registries as they are now, each a sentence. Blocks for what changed.
+    #[must_use]
+    pub fn registry_faults(&self) -> Vec<String> {
+        self.0.registry.faults()
+    }
+
     /// Makes sure the image is on the node, complete and unpacked, and answers the digest of the
     /// manifest or index that the reference stands for.
     ///

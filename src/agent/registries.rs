@@ -1,0 +1,54 @@
+//! Access to registries: as it is configured, and the look at its files.
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{self, Config, RegistrySection};
+use crate::journal::Journal;
+use crate::node;
+use crate::registry::{self, ProxySettings, RegistryConfig};
+use crate::runtime::containerd::image::Images;
+
+/// Faults of the files that a configuration names and with which the agent starts all the same, each
+/// a sentence.
+#[must_use]
+pub fn review(config: &Config) -> Vec<String> {
+    registry::review(&registry_config(&config.registry))
+}
+
+/// Access to registries as it is configured.
+pub(super) fn registry_config(section: &RegistrySection) -> RegistryConfig {
+    RegistryConfig {
+        insecure: section.insecure.clone(),
+        auth_file: section.auth_file.clone(),
+        ca_file: section.ca_file.clone(),
+        hosts_dir: Some(section.hosts_dir.clone()),
+        proxies: ProxySettings {
+            https: section.https_proxy.clone(),
+            http: section.http_proxy.clone(),
+            none: section.no_proxy.clone(),
+        },
+        helper_environment: config::helper_environment(),
+        pulls_max: section.pulls_max,
+        pulls_per_registry: section.pulls_per_registry,
+        connect_timeout: section.connect_timeout,
+        answer_timeout: section.answer_timeout,
+        stall_timeout: section.stall_timeout,
+        ..RegistryConfig::default()
+    }
+}
+
+/// Looks at the files for registries with every sample of the node's facts, until `stop`.
+pub(super) fn follow_registries(
+    config: &Config,
+    images: &Images,
+    journal: &Journal,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) {
+    let (images, stop) = (images.clone(), stop.clone());
+    let look = move || images.registry_faults();
+    let interval = config.monitoring.health_interval;
+    let following = node::file_alarms::follow(look, interval, journal.clone());
+    tracker.spawn(async move { stop.run_until_cancelled(following).await });
+}
