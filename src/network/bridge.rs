@@ -3,7 +3,7 @@
 //!
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
-//! `firewall` reads the rules of other programs, and `others` what they mean for the agent;
+//! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
 //! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
 //! `addresses` chooses addresses; `repair` compares the whole.
 
@@ -38,6 +38,7 @@ mod device;
 mod findings;
 mod firewall;
 mod forward;
+mod holders;
 mod links;
 mod nfnetlink;
 mod nftables;
@@ -215,6 +216,10 @@ impl BridgeNetwork {
 }
 
 impl HostNetwork for BridgeNetwork {
+    fn look(&self) {
+        self.ports.look();
+    }
+
     /// A port of which the kernel does not tell counts as free: starting the container will show.
     fn holder(&self, binding: &PortBinding) -> Option<PortHolder> {
         self.ports.holder(binding).unwrap_or_default()

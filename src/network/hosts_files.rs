@@ -157,7 +157,7 @@ pub(super) struct ResolvConf {
 /// Left out: servers on a loopback address (the container's own loopback is another), and IPv6
 /// ones, which a container cannot reach. If none is left the list stays empty: containers ask no
 /// server that the host does not ask.
-fn resolv_conf(host: &str) -> ResolvConf {
+pub(super) fn resolv_conf(host: &str) -> ResolvConf {
     let mut text = String::new();
     let mut servers = 0;
     for line in host.lines() {

@@ -14,6 +14,10 @@ use crate::spec::{PortSpec, Protocol};
 /// Its answers are given inside of the transaction that stores them, one container after another,
 /// so the desired state is the only ledger of addresses and ports.
 pub trait HostNetwork: std::fmt::Debug + Send + Sync {
+    /// Looks at the host before such a transaction, so that [`holder`](Self::holder) has only to look
+    /// again where something changed since. It may block for longer.
+    fn look(&self) {}
+
     /// Holder of the host port where the binding would go. `None`: it is free, as far as the host
     /// tells.
     fn holder(&self, binding: &PortBinding) -> Option<PortHolder>;

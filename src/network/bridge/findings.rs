@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use state::alarm::Alarm;
 use state::id::{ContainerId, ContainerName, InstanceName};
@@ -10,9 +11,11 @@ use state::id::{ContainerId, ContainerName, InstanceName};
 use super::device::BridgeDevice;
 use super::links::Netlink;
 use super::links::routes::OccupiedRange;
+use super::nftables::HostPort;
 use super::repair::on_links;
 use super::{BridgeNetwork, others};
 use crate::network::finding::NetworkFinding;
+use crate::network::threads::blocking;
 use crate::network::{AssignedInstance, NetworkError, hosts_files};
 
 /// Counter and limit of the kernel's connections. Beyond the limit it drops new ones.
@@ -33,19 +36,20 @@ impl BridgeNetwork {
         live: &[AssignedInstance],
         occupied: bool,
     ) -> Vec<NetworkFinding> {
-        let mut found = self.contested_ports(live).await;
-        match self.strays(device.index, live).await {
-            Ok(strays) => found.extend(strays),
+        let mut found = Vec::new();
+        let mut take = |alarm, looked: Result<Vec<NetworkFinding>, NetworkError>| match looked {
+            Ok(now) => found.extend(now),
             Err(error) => {
-                tracing::debug!(%error, "routes of containers not looked at");
-                let before = self.findings.borrow().clone().into_iter();
-                found.extend(before.filter(|finding| finding.alarm == Alarm::SubnetShared));
+                tracing::debug!(%error, %alarm, "host not looked at");
+                found.extend(self.before(alarm));
             }
-        }
+        };
+        take(Alarm::PortContested, self.contested_ports(live).await);
+        take(Alarm::SubnetShared, self.strays(device.index, live).await);
         if occupied {
-            found.extend(self.closed_chains());
+            take(Alarm::ForwardingBlocked, self.closed_chains().await);
         }
-        found.extend(name_servers());
+        found.extend(name_servers(hosts_files::host_resolv_conf().servers));
         found.extend(connections());
         found.sort();
         found
@@ -53,7 +57,10 @@ impl BridgeNetwork {
 
     /// Host ports of containers that others publish or listen on as well. Who came first keeps the
     /// port.
-    async fn contested_ports(&self, live: &[AssignedInstance]) -> Vec<NetworkFinding> {
+    async fn contested_ports(
+        &self,
+        live: &[AssignedInstance],
+    ) -> Result<Vec<NetworkFinding>, NetworkError> {
         let names: BTreeMap<ContainerId, &ContainerName> = live
             .iter()
             .map(|(instance, name, _)| (instance.id, name))
@@ -62,10 +69,9 @@ impl BridgeNetwork {
             let name = names.get(&owner.id).map(ToString::to_string);
             name.unwrap_or_else(|| owner.id.to_string())
         };
-        let contested = self.ports.contested().await.into_iter();
-        let told = contested.map(|contest| {
-            let (port, container) = (contest.port, name(contest.owner));
-            let (number, protocol) = (port.port, port.protocol.as_str());
+        let at_risk = self.ports.contested().await?;
+        let told = at_risk.contested.into_iter().map(|contest| {
+            let (port, container) = (port_subject(contest.port), name(contest.owner));
             let outcome = if contest.published {
                 "since the container has it; packets go to the container, and the other gets none"
             } else {
@@ -73,11 +79,24 @@ impl BridgeNetwork {
             };
             NetworkFinding {
                 alarm: Alarm::PortContested,
-                subject: format!("host port {number}/{protocol} of container {container}"),
+                subject: format!("{port}{container}"),
                 message: format!("another holds it {outcome}. The other is {}", contest.by),
             }
         });
-        told.collect()
+        let unknown: Vec<_> = at_risk.unknown.into_iter().map(port_subject).collect();
+        let before = self.before(Alarm::PortContested).into_iter();
+        let stay = before.filter(|finding| {
+            let is_of = |port: &String| finding.subject.starts_with(port);
+            unknown.iter().any(is_of)
+        });
+        Ok(told.chain(stay).collect())
+    }
+
+    /// Findings of an alarm at the look before.
+    fn before(&self, alarm: Alarm) -> Vec<NetworkFinding> {
+        let before = self.findings.borrow();
+        let before = before.iter().filter(|finding| finding.alarm == alarm);
+        before.cloned().collect()
     }
 
     /// Containers whose packets leave by another link, and interfaces with addresses of the subnet.
@@ -122,16 +141,17 @@ impl BridgeNetwork {
         Ok(told.collect())
     }
 
-    fn closed_chains(&self) -> Vec<NetworkFinding> {
+    async fn closed_chains(&self) -> Result<Vec<NetworkFinding>, NetworkError> {
         let bridge = &self.config.bridge;
-        let rules = match self.ports.firewall().nftables() {
-            Ok(rules) => rules,
-            Err(error) => {
-                tracing::debug!(%error, "rules of other programs not read");
-                return Vec::new();
-            }
-        };
-        let closed = others::closed_chains(&rules.rules, bridge, self.config.subnet);
+        let (own, subnet) = (bridge.clone(), self.config.subnet);
+        let firewall = Arc::clone(self.ports.firewall());
+        let closed = blocking(move || {
+            let known = firewall.nftables().map_err(|error| {
+                NetworkError::failed("cannot read the rules of other programs", error)
+            })?;
+            Ok(others::closed_chains(&known.rules, &own, subnet))
+        })
+        .await?;
         let told = closed.into_iter().map(|chain| {
             let remedy = if chain.table == "firewalld" {
                 format!(
@@ -153,7 +173,7 @@ impl BridgeNetwork {
                 ),
             }
         });
-        told.collect()
+        Ok(told.collect())
     }
 
     /// Keeps the findings for those who watch them.
@@ -166,9 +186,17 @@ impl BridgeNetwork {
     }
 }
 
-fn name_servers() -> Option<NetworkFinding> {
-    let made = hosts_files::host_resolv_conf();
-    (made.servers == 0).then(|| NetworkFinding {
+/// Beginning of a finding's subject about a host port.
+fn port_subject(port: HostPort) -> String {
+    format!(
+        "host port {}/{} of container ",
+        port.port,
+        port.protocol.as_str()
+    )
+}
+
+fn name_servers(servers: usize) -> Option<NetworkFinding> {
+    (servers == 0).then(|| NetworkFinding {
         alarm: Alarm::NoNameServer,
         subject: String::new(),
         message: "the host's resolv.conf names no server that a container can reach; loopback and \
@@ -196,6 +224,23 @@ fn connections_found(count: u64, limit: u64) -> Option<NetworkFinding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_without_a_name_server_for_containers_is_a_finding() {
+        for (host, is_found) in [
+            ("nameserver 10.0.0.53\n", false),
+            ("nameserver ::1\nnameserver 10.0.0.53\n", false),
+            (
+                "nameserver 127.0.0.53\nnameserver fd00::53\nsearch x\n",
+                true,
+            ),
+            ("", true),
+        ] {
+            let finding = name_servers(hosts_files::resolv_conf(host).servers);
+            let found = finding.map(|finding| finding.alarm);
+            assert_eq!(found, is_found.then_some(Alarm::NoNameServer), "{host:?}");
+        }
+    }
 
     #[test]
     fn a_nearly_full_table_of_connections_is_a_finding() {

@@ -6,7 +6,7 @@
 //! are read again each second at most.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -73,9 +73,12 @@ impl HostFirewall {
         current(&mut last, dump::generation, || dump::read(&self.own_table))
     }
 
-    /// Number of changes up to which the rules are known, if there was none since.
+    /// Number of changes up to which the rules are known, if there was none since. `None` also while
+    /// they are being read: the write does not wait for that, and they are read once more.
     pub(super) fn before_own_write(&self) -> Option<u32> {
-        let known = lock(&self.nftables).as_ref().map(|(known, _)| *known)?;
+        let known = try_lock(&self.nftables)?
+            .as_ref()
+            .map(|(known, _)| *known)?;
         (dump::generation().ok()? == known).then_some(known)
     }
 
@@ -85,7 +88,10 @@ impl HostFirewall {
         let Some((before, now)) = before.zip(dump::generation().ok()) else {
             return;
         };
-        if let Some((known, _)) = lock(&self.nftables).as_mut() {
+        let Some(mut rules) = try_lock(&self.nftables) else {
+            return;
+        };
+        if let Some((known, _)) = rules.as_mut() {
             move_on(known, before, now);
         }
     }
@@ -143,6 +149,15 @@ fn current(
             tracing::warn!(%error, "rules of other programs not read, those before count");
             Ok(before.clone())
         }
+    }
+}
+
+/// Guard of a value that nobody else has locked.
+fn try_lock<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    match mutex.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }
 

@@ -1,10 +1,7 @@
 //! Host ports: the owner of each, and the elements of the table that say so. Which port a container
 //! gets is decided elsewhere.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use state::assign::PortHolder;
@@ -14,9 +11,8 @@ use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
 use super::firewall::HostFirewall;
+use super::holders::{self, ContestedPort, HolderLook};
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
-use super::others::RuledPort;
-use crate::network::listeners::{is_local, listener_on};
 use crate::network::{NetworkError, Part};
 
 /// Published ports of one agent. All changes of its table pass through here, one after another.
@@ -25,7 +21,7 @@ pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
     book: Mutex<PortTable>,
-    firewall: HostFirewall,
+    firewall: Arc<HostFirewall>,
 }
 
 /// Table as it should be.
@@ -39,20 +35,27 @@ struct PortTable {
     shape: Option<String>,
 }
 
-/// Host port that a container and somebody else have.
-#[derive(Clone, Debug)]
-pub(super) struct ContestedPort {
-    pub(super) port: HostPort,
-    pub(super) owner: InstanceName,
-    pub(super) by: PortHolder,
-    /// Whether the container gets the packets.
-    pub(super) published: bool,
+/// Outcome of a repair of the table.
+#[derive(Debug)]
+pub(super) struct PortRepair {
+    /// Line for each difference that there was.
+    pub(super) lines: Vec<String>,
+    /// The reason why a port is not published yet although nobody is known to hold it.
+    pub(super) unknown: Option<NetworkError>,
+}
+
+/// Contested ports of one look.
+#[derive(Debug, Default)]
+pub(super) struct PortsAtRisk {
+    pub(super) contested: Vec<ContestedPort>,
+    /// Ports of which the kernel did not tell.
+    pub(super) unknown: Vec<HostPort>,
 }
 
 impl HostPorts {
     pub(super) fn new(table: String, subnet: Ipv4Subnet) -> Self {
         Self {
-            firewall: HostFirewall::new(table.clone()),
+            firewall: Arc::new(HostFirewall::new(table.clone())),
             table,
             subnet,
             book: Mutex::default(),
@@ -88,6 +91,7 @@ impl HostPorts {
             return Ok(());
         }
         let mut book = self.book.lock().await;
+        let mut new = Vec::new();
         for binding in &assignment.ports {
             match book.published.get(&host_port(binding)) {
                 Some(taken) if taken.owner.id != instance.id => {
@@ -99,9 +103,10 @@ impl HostPorts {
                 // The port was free when it was published. Who has come since gets no packets, and
                 // is told of by the repair.
                 Some(_) => {}
-                None => self.check_free(binding)?,
+                None => new.push(binding.clone()),
             }
         }
+        holders::check_free(&self.firewall, new).await?;
         let add = publications(instance, assignment);
         let other = |port: &HostPort, to: &Publication| {
             (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to)
@@ -132,62 +137,61 @@ impl HostPorts {
     }
 
     /// Holder of a host port besides the containers of this agent. Blocks for some ten
-    /// microseconds.
+    /// microseconds, and for the reading of all rules if they changed.
     ///
     /// # Errors
     /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        self.ruled_ports().holder(binding)
+        HolderLook::now(&self.firewall).holder(binding)
+    }
+
+    /// Reads the rules of other programs if they changed. Blocks for as long as that takes.
+    pub(super) fn look(&self) {
+        drop(HolderLook::now(&self.firewall));
     }
 
     /// Ports of containers that somebody else holds as well.
-    pub(super) async fn contested(&self) -> Vec<ContestedPort> {
+    ///
+    /// # Errors
+    /// Nothing could be looked at.
+    pub(super) async fn contested(&self) -> Result<PortsAtRisk, NetworkError> {
         let book = self.book.lock().await;
-        let rules = self.ruled_ports();
-        let contested = book.published.iter().filter_map(|(port, to)| {
-            let contest = rules.contest(*port, to)?;
-            Some(ContestedPort {
-                published: true,
-                ..contest
-            })
+        let found = holders::contests(&self.firewall, book.published.clone()).await?;
+        let published = found.held.into_iter().map(|contest| ContestedPort {
+            published: true,
+            ..contest
         });
-        contested.chain(book.denied.iter().cloned()).collect()
+        Ok(PortsAtRisk {
+            contested: published.chain(book.denied.iter().cloned()).collect(),
+            unknown: found.unknown.into_iter().map(|(port, _)| port).collect(),
+        })
     }
 
-    /// Takes ports out of `wanted` that are not published yet and that others have.
-    fn deny_taken(&self, book: &mut PortTable, wanted: &mut Published) {
-        book.denied.clear();
-        let rules = self.ruled_ports();
-        wanted.retain(|port, to| {
+    /// Takes ports out of `wanted` that are not published yet, and that others have or may have.
+    /// Answers the first error of a look.
+    async fn deny_taken(
+        &self,
+        book: &mut PortTable,
+        wanted: &mut Published,
+    ) -> Result<Option<NetworkError>, NetworkError> {
+        let is_new = |(port, to): &(&HostPort, &Publication)| {
             let before = book.published.get(port);
-            if before.is_some_and(|before| before.owner.id == to.owner.id) {
-                return true;
-            }
-            let contest = rules.contest(*port, to);
-            let is_free = contest.is_none();
-            book.denied.extend(contest);
-            is_free
-        });
+            before.is_none_or(|before| before.owner.id != to.owner.id)
+        };
+        let new = wanted.iter().filter(is_new);
+        let new = new.map(|(port, to)| (*port, *to)).collect();
+        let found = holders::contests(&self.firewall, new).await?;
+        let held = found.held.iter().map(|contest| contest.port);
+        for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {
+            wanted.remove(&port);
+        }
+        book.denied = found.held;
+        Ok(found.unknown.into_iter().map(|(_, error)| error).next())
     }
 
     /// The host's firewall without the agent's own table.
-    pub(super) const fn firewall(&self) -> &HostFirewall {
+    pub(super) const fn firewall(&self) -> &Arc<HostFirewall> {
         &self.firewall
-    }
-
-    /// Host ports that rules of other programs publish now.
-    fn ruled_ports(&self) -> RuledPorts {
-        let nftables = self.firewall.nftables().map(|known| known.published);
-        if let Err(error) = &nftables {
-            tracing::debug!(%error, "rules of other programs not read");
-        }
-        RuledPorts {
-            ports: [
-                self.firewall.legacy().published,
-                nftables.unwrap_or_default(),
-            ],
-            local: RefCell::default(),
-        }
     }
 
     /// Writes the agent's own table, in one transaction.
@@ -196,20 +200,6 @@ impl HostPorts {
         nftables::apply(script).await?;
         self.firewall.after_own_write(before);
         Ok(())
-    }
-
-    fn check_free(&self, binding: &PortBinding) -> Result<(), NetworkError> {
-        match self.holder(binding) {
-            Ok(None) => Ok(()),
-            Ok(Some(holder)) => Err(NetworkError::PortTaken {
-                binding: binding.clone(),
-                by: holder.to_string(),
-            }),
-            Err(error) => Err(NetworkError::failed(
-                format!("cannot see whether host port {} is free", binding.host),
-                error,
-            )),
-        }
     }
 
     async fn change(
@@ -239,20 +229,19 @@ impl HostPorts {
         Ok(())
     }
 
-    /// Compares the whole table with the wanted ports, and rewrites it if it differs. Answers one
-    /// line for each difference.
+    /// Compares the whole table with the wanted ports, and rewrites it if it differs.
     ///
-    /// A port that is not published yet stays so while others have it.
-    pub(super) async fn repair(&self, mut wanted: Published) -> Result<Vec<String>, NetworkError> {
+    /// A port that is not published yet stays so while others have it, or nobody tells.
+    pub(super) async fn repair(&self, mut wanted: Published) -> Result<PortRepair, NetworkError> {
         let mut book = self.book.lock().await;
-        self.deny_taken(&mut book, &mut wanted);
+        let unknown = self.deny_taken(&mut book, &mut wanted).await?;
         let found = nftables::list(&self.table).await.map_err(failed)?;
         let lines = differences(&self.table, found.as_ref(), &wanted, book.shape.as_deref());
         book.published = wanted;
         if !lines.is_empty() || book.shape.is_none() {
             self.replace(&mut book).await?;
         }
-        Ok(lines)
+        Ok(PortRepair { lines, unknown })
     }
 
     /// Published ports of the instances that `keep` names.
@@ -284,44 +273,6 @@ impl HostPorts {
             .map_err(failed)?
             .map(|listing| listing.shape);
         Ok(())
-    }
-}
-
-/// Ports of other programs' rules for one look, in which the kernel tells once of an address
-/// whether it is the host's.
-struct RuledPorts {
-    ports: [Arc<[RuledPort]>; 2],
-    local: RefCell<BTreeMap<Ipv4Addr, bool>>,
-}
-
-impl RuledPorts {
-    fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        if listener_on(binding)? {
-            return Ok(Some(PortHolder::Process));
-        }
-        let is_local_here = |address| {
-            let mut known = self.local.borrow_mut();
-            *known.entry(address).or_insert_with(|| is_local(address))
-        };
-        let mut rules = self.ports.iter().flat_map(|ports| ports.iter());
-        let taker = rules.find(|port| port.takes(binding, is_local_here));
-        Ok(taker.map(|port| PortHolder::Rule(port.by.to_string())))
-    }
-
-    /// The other holder of a port that is to be published.
-    fn contest(&self, port: HostPort, to: &Publication) -> Option<ContestedPort> {
-        let binding = PortBinding {
-            host_ip: port.host_ip,
-            host: port.port,
-            container: to.port,
-            protocol: port.protocol,
-        };
-        Some(ContestedPort {
-            port,
-            owner: to.owner,
-            by: self.holder(&binding).ok()??,
-            published: false,
-        })
     }
 }
 

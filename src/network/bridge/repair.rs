@@ -9,6 +9,7 @@ use state::id::{ContainerId, InstanceName};
 use super::device::BridgeDevice;
 use super::links::{self, KernelLink, Netlink};
 use super::nftables::Published;
+use super::ports::PortRepair;
 use super::veth;
 use super::{BridgeNetwork, BridgeState, forward, ports};
 use crate::network::hosts_place::MEMORY_DIR;
@@ -62,7 +63,13 @@ impl BridgeNetwork {
         let live = self.with_netns(wanted)?;
         repairs.note(self.repair_veth_pairs(device.clone(), &live, &spared).await);
         let published = self.wanted_ports(&live, &spared).await;
-        repairs.note(self.ports.repair(published).await);
+        match self.ports.repair(published).await {
+            Ok(PortRepair { lines, unknown }) => {
+                repairs.note(Ok(lines));
+                repairs.note(unknown.map_or(Ok(None), Err));
+            }
+            Err(error) => repairs.note(Err::<Option<String>, _>(error)),
+        }
 
         let occupied = !(named.is_empty() && spared.is_empty());
         let forward = forward::ensure(&self.config.bridge, occupied).await;

@@ -28,6 +28,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Rebuilding`], [`StoreError::Disk`]; nothing is changed then.
     pub fn apply_set(&self, set: &ChasSet, now_ms: u64) -> Result<SetOutcome, StoreError> {
+        self.look_ahead(&set.containers);
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), &set.version()) {

@@ -21,6 +21,17 @@ pub(super) struct Batch<'a> {
     pub(super) changes: Vec<DesiredChange>,
 }
 
+impl Store {
+    /// Looks at the host for deploys that are to be decided on, if they have ports: whoever waits for
+    /// the files does not wait for that.
+    pub(super) fn look_ahead<'d>(&self, deploys: impl IntoIterator<Item = &'d Deploy>) {
+        let mut deploys = deploys.into_iter();
+        if deploys.any(|deploy| !deploy.spec.ports.is_empty()) {
+            self.limits.network.look();
+        }
+    }
+}
+
 impl<'a> Batch<'a> {
     /// An empty batch. `now_ms` is the wall time, for showing.
     ///

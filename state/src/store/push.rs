@@ -59,6 +59,7 @@ impl Store {
         dry_run: bool,
         now_ms: u64,
     ) -> Result<Accepted, StoreError> {
+        self.look_ahead([&deploy]);
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let accepted = match owner {
@@ -80,6 +81,7 @@ impl Store {
         keyed: &Keyed,
         now_ms: u64,
     ) -> Result<Idempotent<Accepted>, StoreError> {
+        self.look_ahead([&deploy]);
         self.transact(|desired| {
             if let Some(answer) = before(desired, Some(keyed))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
@@ -121,6 +123,7 @@ impl Store {
         } = request;
         // A dry run has no effect whose answer would be worth keeping.
         let keyed = keyed.filter(|_| !dry_run);
+        self.look_ahead(&wanted);
         self.transact(|desired| {
             if let Some(answer) = before(desired, keyed.as_ref())? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));

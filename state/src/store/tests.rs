@@ -1,6 +1,7 @@
 mod damage;
 mod declared;
 mod guarded;
+mod looks;
 mod owners;
 mod transient;
 

@@ -52,3 +52,33 @@ fn rules_are_read_anew_after_changes_of_others_only() {
     assert_eq!(after(7, 7), 7, "nothing written");
     assert_eq!(after(6, 8), 7, "read meanwhile");
 }
+
+#[tokio::test]
+async fn a_reading_of_many_rules_holds_up_neither_the_executor_nor_a_write() {
+    let firewall = Arc::new(HostFirewall::new("own".to_owned()));
+    let (began, reading) = std::sync::mpsc::channel();
+    let (done, end) = std::sync::mpsc::channel::<()>();
+    let reader = {
+        let firewall = Arc::clone(&firewall);
+        std::thread::spawn(move || {
+            let _rules = lock(&firewall.nftables);
+            began.send(()).unwrap();
+            end.recv().unwrap();
+        })
+    };
+    reading.recv().unwrap();
+    assert_eq!(firewall.before_own_write(), None);
+    firewall.after_own_write(Some(1));
+    let binding = state::desired::PortBinding {
+        host_ip: Some(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+        host: 1,
+        container: 1,
+        protocol: state::spec::Protocol::Tcp,
+    };
+    let mut checked = Box::pin(super::super::holders::check_free(&firewall, vec![binding]));
+    let waited = tokio::time::timeout(Duration::from_millis(20), &mut checked).await;
+    assert!(waited.is_err(), "the rules are not read yet");
+    done.send(()).unwrap();
+    checked.await.unwrap();
+    reader.join().unwrap();
+}
