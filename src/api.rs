@@ -182,13 +182,11 @@ fn guarded<N: NodeApi>(scrape: Option<MethodRouter<Arc<N>>>) -> Router<Arc<N>> {
     let routes = scrape.map_or_else(Router::new, |scrape| {
         Router::new().route("/metrics", scrape)
     });
+    let one = get(containers::get::<N>).delete(containers::remove::<N>);
     routes
-        .route("/containers/deploy", post(containers::deploy::<N>))
         .route("/containers", get(containers::list::<N>))
-        .route(
-            "/containers/{id}",
-            get(containers::get::<N>).delete(containers::remove::<N>),
-        )
+        .route("/containers/{id}", one.clone())
+        .route("/containers/deploy", one.post(containers::deploy::<N>))
         .route("/containers/{id}/stop", post(containers::stop::<N>))
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))

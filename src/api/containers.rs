@@ -66,7 +66,7 @@ pub(super) async fn deploy<N: NodeApi>(
     Ok((status, Json(wire::full(&deployed.container))).into_response())
 }
 
-/// Waits for the outcome of a deploy.
+/// Waits for the outcome of a deploy or an order.
 async fn awaited<N: NodeApi>(
     node: &N,
     deployed: &DeployedView,
@@ -74,7 +74,7 @@ async fn awaited<N: NodeApi>(
 ) -> Result<Value, Problem> {
     let awaited = Awaited::after(deployed, SystemTime::now() + timeout);
     let id = deployed.container.record.id;
-    let view = until(node, id, timeout, "running", |view| match view {
+    let view = until(node, id, timeout, awaited.status(), |view| match view {
         Some(view) => awaited.outcome(view),
         None => Some(Err(gone(id))),
     })
@@ -182,7 +182,7 @@ pub(super) async fn stop<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, Order::Stop).await
+    order(&*node, &name, query, (Order::Stop, "stopped")).await
 }
 
 pub(super) async fn start<N: NodeApi>(
@@ -190,7 +190,7 @@ pub(super) async fn start<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, Order::Start).await
+    order(&*node, &name, query, (Order::Start, "running")).await
 }
 
 pub(super) async fn restart<N: NodeApi>(
@@ -198,20 +198,31 @@ pub(super) async fn restart<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, Order::Restart).await
+    order(&*node, &name, query, (Order::Restart, "running")).await
 }
 
+/// Gives an order; `outcome` is the status that a caller may wait for.
 async fn order<N: NodeApi>(
     node: &N,
     name: &str,
     query: RawQuery,
-    order: Order,
+    (order, outcome): (Order, &str),
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    let parameters = Parameters::of(query, &["wait", "timeout"])?;
+    let (wait, timeout) = (wait_for(&parameters, outcome)?, parameters.timeout()?);
     let id = find_managed(node, name, Naming::Exact)?;
     node.order(id, order).await?;
-    let view = node.container(id).ok_or_else(|| gone(id))?;
-    Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response())
+    let container = node.container(id).ok_or_else(|| gone(id))?;
+    if !wait {
+        return Ok((StatusCode::ACCEPTED, Json(wire::full(&container))).into_response());
+    }
+    let ordered = DeployedView {
+        container,
+        // A failure from before the order says nothing about it.
+        changed: false,
+        plan: Vec::new(),
+    };
+    Ok(Json(awaited(node, &ordered, timeout).await?).into_response())
 }
 
 /// The managed container that a path names. A call that changes something names it exactly.

@@ -1,9 +1,9 @@
-//! Verdicts on a view that a caller waits for: the outcome of a deploy, and whether a generation is
-//! applied. Pure.
+//! Verdicts on a view that a caller waits for: the outcome of a deploy or an order, and whether a
+//! generation is applied. Pure.
 
 use std::time::SystemTime;
 
-use state::desired::RunState;
+use state::desired::{Record, RunState};
 use state::reason::Reason;
 use state::status::{Condition, Status};
 use state::time::BootTime;
@@ -12,7 +12,7 @@ use super::Refusal;
 use super::error::Problem;
 use crate::view::{DeployedView, ManagedView};
 
-/// The deploy that somebody waits for.
+/// The deploy, or the order, that somebody waits for.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Awaited {
     generation: u64,
@@ -37,6 +37,14 @@ impl Awaited {
         }
     }
 
+    /// The status that is waited for.
+    pub(super) const fn status(&self) -> &'static str {
+        match self.run {
+            RunState::Running => Status::Running.as_str(),
+            RunState::Stopped => Status::Stopped.as_str(),
+        }
+    }
+
     /// The outcome; `None`: not decided yet.
     pub(super) fn outcome(&self, view: ManagedView) -> Option<Result<ManagedView, Problem>> {
         let (record, condition) = (&view.record, &view.condition);
@@ -46,14 +54,22 @@ impl Awaited {
                 record.generation, self.generation
             ));
         }
-        let is_ordered_otherwise = record.run == RunState::Stopped && self.run == RunState::Running;
+        let is_up_to_date =
+            view.applied_generation == Some(self.generation) && !record.restart_pending;
         match condition.status {
             Status::Removing => conflict("the container is being removed".to_owned()),
-            Status::Stopping | Status::Stopped if is_ordered_otherwise => {
+            Status::Stopping | Status::Stopped if self.is_ordered(record, RunState::Stopped) => {
                 conflict("the container was asked to stop before it ran".to_owned())
             }
-            Status::Running if view.applied_generation == Some(self.generation) => Some(Ok(view)),
+            _ if self.is_ordered(record, RunState::Running) => {
+                conflict("the container was asked to run before it stopped".to_owned())
+            }
+            Status::Running if is_up_to_date && self.run == RunState::Running => Some(Ok(view)),
             Status::Stopped => Some(Ok(view)),
+            // It had ended before, and stays so.
+            Status::Failed if self.run == RunState::Stopped && record.finished.is_some() => {
+                Some(Ok(view))
+            }
             Status::Failed | Status::Restarting if self.is_old(&view) => None,
             Status::Failed | Status::Restarting => failed(condition),
             // Waiting for a person may take longer than anybody waits.
@@ -64,6 +80,11 @@ impl Awaited {
             | Status::Running
             | Status::Stopping => None,
         }
+    }
+
+    /// Whether somebody else has ordered `run` since.
+    fn is_ordered(&self, record: &Record, run: RunState) -> bool {
+        record.run == run && self.run != run
     }
 
     /// Whether the failure is from before the deploy, and is tried again before the deadline.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
 
 use super::error::Problem;
@@ -25,9 +25,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let path = Path::from_request_parts(parts, state).await;
-        path.map(|Path(name)| Self(name))
-            .map_err(|error| Problem::Request(error.body_text()))
+        let parameters = RawPathParams::from_request_parts(parts, state).await;
+        let parameters = parameters.map_err(|error| Problem::Request(error.body_text()))?;
+        let name = parameters.iter().next().map(|(_, name)| name.to_owned());
+        // The one path whose last word is fixed, and may be a container's name nevertheless.
+        Ok(Self(name.unwrap_or_else(|| "deploy".to_owned())))
     }
 }
 

@@ -37,6 +37,7 @@ mod explain;
 mod logs;
 mod looks;
 mod metrics;
+mod orders;
 mod push_set;
 
 /// Shows what it is told to show.

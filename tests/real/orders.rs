@@ -176,3 +176,25 @@ async fn silent_clients_keep_nobody_out_and_a_signal_ends_nothing() {
     drop(silent);
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_may_be_waited_for() {
+    let stand = Stand::new().await;
+    let body = stand.script("a", "sleep 1000 & wait", &json!({}));
+    let shown = stand.agent.deploy_and_wait(&body).await;
+    let pids = [stand.pid(&shown), None, None];
+    let mut pids = pids.map(|pid| pid.unwrap_or_default());
+    for (number, call, status) in [
+        (1, "restart?wait=running", "running"),
+        (2, "stop?wait=stopped", "stopped"),
+        (2, "start?wait=running", "running"),
+    ] {
+        let path = format!("/containers/a/{call}&timeout=30s");
+        let (code, shown) = stand.agent.ask("POST", &path, None).await;
+        assert_eq!((code, &shown["status"]), (200, &json!(status)), "{shown}");
+        pids[number] = stand.pid(&shown).unwrap_or_default();
+        assert_eq!(pids[number].is_empty(), status == "stopped", "{call}");
+        assert!(!pids[..number].contains(&pids[number]), "{call}: {pids:?}");
+    }
+    stand.end().await;
+}

@@ -148,7 +148,7 @@ async fn redeploy(now: ManagedView, then: ManagedView) -> super::Answer {
     tokio::join!(deploy, later).0
 }
 
-fn waiting_out(record: &Record, attempt: u64, wait: Duration) -> ManagedView {
+pub(super) fn waiting_out(record: &Record, attempt: u64, wait: Duration) -> ManagedView {
     let mut view = failed(record, Status::Failed);
     let next = BootTime(Duration::from_secs(attempt));
     view.condition.next_attempt = Some(next);
