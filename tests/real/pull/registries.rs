@@ -1,6 +1,7 @@
 //! What registries answer.
 
 use super::*;
+use crate::stand::{SOON, Stand};
 
 #[tokio::test]
 async fn the_variant_for_this_machine_is_chosen_or_missed_by_name() {
@@ -374,4 +375,41 @@ async fn a_mirror_with_a_client_certificate_serves_what_its_registry_cannot() {
     );
     assert_eq!(pull(&images, image).await.expect("a pull"), pushed.digest);
     runs(&bed, image, "/www/index.html");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_is_an_alarm_of_the_node_until_it_is_mended() {
+    let bed = Testbed::new();
+    let (auth_file, hosts_dir) = (bed.dir.join("auth.json"), bed.dir.join("certs"));
+    let hosts = hosts_dir.join("r.example/hosts.toml");
+    std::fs::create_dir_all(hosts_dir.join("r.example")).expect("a directory");
+    std::fs::write(&auth_file, r#"{"auths": {"r.example": null}}"#).expect("a file");
+    std::fs::write(&hosts, "server = ").expect("a file");
+    let paths = [&auth_file, &hosts_dir].map(|path| path.display().to_string());
+    let variables = [
+        ("CHAS_REGISTRY_AUTH_FILE", paths[0].as_str()),
+        ("CHAS_REGISTRY_HOSTS_DIR", paths[1].as_str()),
+        ("HEALTH_INTERVAL", "1"),
+    ];
+    let stand = Stand::with(bed, &variables).await;
+    let told = async |is_met: fn(&str) -> bool| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let (_, health) = stand.agent.get("/health").await;
+            let alarms = health["alarms"].as_array().expect("a list").iter();
+            let mut ours = alarms.filter(|alarm| alarm["name"] == "RegistryFileUnusable");
+            let told = ours.next().map_or(String::new(), ToString::to_string);
+            if is_met(&told) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{health}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    told(|text| text.contains("auth.json") && text.contains("r.example/hosts.toml")).await;
+    std::fs::write(&auth_file, "{}").expect("a file");
+    told(|text| !text.contains("auth.json") && text.contains("r.example/hosts.toml")).await;
+    std::fs::write(&hosts, "server = \"https://r.example\"\n").expect("a file");
+    told(str::is_empty).await;
+    stand.end().await;
 }
