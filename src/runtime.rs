@@ -85,12 +85,12 @@ pub trait Runtime: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
     /// Ends the instance's task as `stop` does and removes everything that bears the instance's
-    /// name.
+    /// name. Answers how the task ended; `None` if nothing of it ran.
     fn remove(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
     /// Removes the logs of a container, which it keeps over its generations. Only once no instance
     /// of it is left.

@@ -53,7 +53,7 @@ impl<R: Runtime> Reconciler<R> {
         );
         match (next, record) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
-            (Step::Remove(instance), _) => self.runtime.remove(*instance, &how).await?,
+            (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),
             (Step::Pull, Some(record)) => self.pull(record, interrupt).await?,
             (Step::Launch, Some(record)) => self.launch(record).await?,
             (Step::Finish(finished), Some(record)) => {

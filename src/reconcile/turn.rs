@@ -67,7 +67,9 @@ fn record_done(history: &mut History, step: &Step, ended: Option<Exit>, now: Boo
     match step {
         Step::Pull => history.record_pull(),
         Step::Launch => history.record_start(now),
-        Step::Stop(_) | Step::Remove(_) => history.record_stop(ended, now),
+        Step::Stop(_) => history.record_stop(ended, now),
+        // The end of a generation that is replaced says nothing about the container.
+        Step::Remove(_) => history.record_stop(None, now),
         Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => {}
     }
 }

@@ -23,7 +23,7 @@ use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
-use crate::runtime::engine::{Engine, Existing, LaunchStage, Sandbox};
+use crate::runtime::engine::{EndedInstance, Engine, Existing, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 
 mod config;
@@ -142,7 +142,11 @@ impl Engine for Containerd {
         self.instances.stop(instance, how).await
     }
 
-    async fn end(&self, instance: InstanceName, how: &StopOrder) -> Result<bool, RuntimeError> {
+    async fn end(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<EndedInstance, RuntimeError> {
         self.instances.end(instance, how).await
     }
 

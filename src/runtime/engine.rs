@@ -29,6 +29,15 @@ pub(crate) struct Sandbox {
     pub(crate) mounts: Vec<Mount>,
 }
 
+/// Instance of which no process is left.
+#[derive(Debug)]
+pub(crate) enum EndedInstance {
+    /// Managed instance; how its task ended, if it ran.
+    Managed(Option<Exit>),
+    /// The name belongs to an unmanaged container, which was not touched.
+    Unmanaged,
+}
+
 /// Progress of a launch that an engine found begun.
 #[derive(Debug)]
 pub(crate) enum LaunchStage<C> {
@@ -116,13 +125,12 @@ pub(crate) trait Engine: Send + Sync + 'static {
         how: &StopOrder,
     ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
-    /// Ends every process of an instance, before [`discard`](Self::discard). False: the name
-    /// belongs to an unmanaged container, which is not touched.
+    /// Ends every process of an instance, before [`discard`](Self::discard).
     fn end(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> impl Future<Output = Result<bool, RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<EndedInstance, RuntimeError>> + Send;
 
     /// Removes the container and its root file system. Only after [`end`](Self::end).
     fn discard(

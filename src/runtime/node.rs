@@ -16,7 +16,7 @@ use state::spec::ImagePull;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{Engine, LaunchStage, Sandbox};
+use super::engine::{EndedInstance, Engine, LaunchStage, Sandbox};
 use super::{
     PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
     WantedRecords,
@@ -116,7 +116,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         let mut removals = stream::iter(removals).buffer_unordered(REMOVALS_MAX);
         while let Some((instance, removed)) = removals.next().await {
             match removed {
-                Ok(()) => drop(swept.removed.insert(format!("{what} {instance}"))),
+                Ok(_) => drop(swept.removed.insert(format!("{what} {instance}"))),
                 Err(error) => first = first.and(Err(error)),
             }
         }
@@ -215,13 +215,16 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         self.engine.stop(instance, how).await
     }
 
-    async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
-        let is_managed = self.engine.end(instance, how).await?;
+    async fn remove(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<Option<Exit>, RuntimeError> {
+        let ended = self.engine.end(instance, how).await?;
         self.network.detach(instance).await?;
-        if is_managed {
-            self.engine.discard(instance).await
-        } else {
-            Ok(())
+        match ended {
+            EndedInstance::Managed(exit) => self.engine.discard(instance).await.map(|()| exit),
+            EndedInstance::Unmanaged => Ok(None),
         }
     }
 

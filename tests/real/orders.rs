@@ -63,6 +63,10 @@ async fn a_job_that_does_its_work_answers_the_same_each_time_and_each_end_is_in_
         .deploy(&stand.script("quits", "exit 78", &more))
         .await;
     stand.agent.wait_status("quits", "failed", SOON).await;
+    let more = json!({"stop": {"signal": "SIGKILL"}});
+    let removed = stand.script("removed", "sleep 1000 & wait", &more);
+    stand.agent.deploy_and_wait(&removed).await;
+    stand.agent.delete_and_wait("removed").await;
     let log = stand.agent.log();
     let ends = |name: &str| {
         let lines = log.lines();
@@ -75,6 +79,11 @@ async fn a_job_that_does_its_work_answers_the_same_each_time_and_each_end_is_in_
     assert_eq!(quits.len(), 2, "{quits:#?}");
     assert!(quits.iter().all(|line| line.contains("exit_code=78")));
     assert_eq!(ends("never-0").len(), 1);
+    let removed = ends("removed");
+    assert!(
+        removed.len() == 1 && removed[0].contains("exit_code=137"),
+        "{removed:#?}"
+    );
     let (_, health) = stand.agent.get("/health").await;
     let named = &health["unsettled_containers"];
     assert_eq!(named[0]["name"], "quits", "{health:#}");

@@ -382,15 +382,20 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         Ok(ended)
     }
 
-    async fn remove(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+    async fn remove(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<Option<Exit>, RuntimeError> {
         let _busy = self.begin(instance.id);
         self.circumstances.saw(Step::Remove(instance));
         self.circumstances.first_part(Call::Remove).await?;
-        self.end_task(instance, how, Call::Remove).await?;
+        let ended = self.end_task(instance, how, Call::Remove).await?;
         self.circumstances.part().await?;
         self.inner().instances.remove(&instance);
         self.tell(instance.id);
-        self.circumstances.part().await
+        self.circumstances.part().await?;
+        Ok(ended)
     }
 
     async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::Instances;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
+use crate::runtime::engine::EndedInstance;
 use crate::runtime::{RuntimeError, StopOrder};
 
 /// Time after which a process that SIGKILL has not ended is stuck in the kernel.
@@ -109,25 +110,23 @@ impl Instances {
         deleted.map_err(|error| error.into_error(Reason::StopFailed, "delete a task"))
     }
 
-    /// Ends the instance's task as [`Self::stop`] does, also where only a shim is left of it. False:
-    /// an unmanaged container has the name.
+    /// Ends the instance's task as [`Self::stop`] does, also where only a shim is left of it.
     pub(crate) async fn end(
         &self,
         instance: InstanceName,
         how: &StopOrder,
-    ) -> Result<bool, RuntimeError> {
+    ) -> Result<EndedInstance, RuntimeError> {
         match self.find(instance).await? {
             Some(container) if labels::is_managed(&container.labels) => {}
             // Nothing of that name is managed in containerd then, for the envelope outlives all
             // else.
-            Some(_) => return Ok(false),
+            Some(_) => return Ok(EndedInstance::Unmanaged),
             // A task is reached only through a container of its name; without one there is no
             // telling whether it has one.
             None => self.create_envelope(instance).await?,
         }
         self.end_lost_shim(instance).await?;
-        self.stop(instance, how).await?;
-        Ok(true)
+        Ok(EndedInstance::Managed(self.stop(instance, how).await?))
     }
 
     /// Removes the snapshot and the container of an instance that has no task, and whatever a killed
