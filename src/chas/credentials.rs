@@ -67,9 +67,9 @@ impl ChasCredentials {
         Result<(reqwest::Client, Option<Secret>), CredentialsError>,
     ) {
         let pem = self.transport.read();
-        let given = self.tokens.given();
+        let (given, is_unread) = (self.tokens.given(), self.tokens.is_unread());
         let mut hasher = DefaultHasher::new();
-        (pem.as_ref().ok(), given.as_ref().ok()).hash(&mut hasher);
+        (pem.as_ref().ok(), given.as_ref().ok(), is_unread).hash(&mut hasher);
         let token = self.tokens.current(given);
         let current = pem.and_then(|pem| Ok((self.transport.client(pem)?, token?)));
         (hasher.finish(), current)

@@ -221,11 +221,19 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         how: &StopOrder,
     ) -> Result<Option<Exit>, RuntimeError> {
         let ended = self.engine.end(instance, how).await?;
-        self.network.detach(instance).await?;
-        match ended {
-            EndedInstance::Managed(exit) => self.engine.discard(instance).await.map(|()| exit),
-            EndedInstance::Unmanaged => Ok(None),
+        let detached = self.network.detach(instance).await;
+        let EndedInstance::Managed(exit) = ended else {
+            return Ok(detached.map(|()| None)?);
+        };
+        let removed = match detached {
+            Ok(()) => self.engine.discard(instance).await,
+            Err(error) => Err(error.into()),
+        };
+        if let (Err(_), Some(exit)) = (&removed, &exit) {
+            // The next try finds no task that could tell.
+            tracing::info!(%instance, exit_code = exit.code, "container exited, not removed yet");
         }
+        removed.map(|()| exit)
     }
 
     async fn remove_logs(&self, id: ContainerId) -> Result<(), RuntimeError> {

@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD as BASE64;
@@ -22,14 +23,14 @@ pub struct Tokens {
     given_file: Option<PathBuf>,
     /// File that keeps the issued token over restarts. `None`: it is kept in RAM only.
     issued_file: Option<PathBuf>,
+    /// Whether the file of the issued token is there and could not be read so far.
+    is_unread: AtomicBool,
     state: Mutex<TokenState>,
 }
 
 #[derive(Debug, Default)]
 struct TokenState {
     issued: Option<IssuedToken>,
-    /// Whether the file of the issued token is there and could not be read so far.
-    is_unread: bool,
     /// Whether CHaS refused its own token; the operator's is used until that one is refused too.
     is_refused: bool,
 }
@@ -57,38 +58,46 @@ impl Tokens {
     #[must_use]
     pub fn new(chas: &ChasSection, issued_file: Option<PathBuf>) -> Self {
         let url = chas.url.to_string();
-        let state = TokenState {
-            is_unread: issued_file.is_some(),
-            ..TokenState::default()
-        };
         let tokens = Self {
             url,
             given: chas.token.clone(),
             given_file: chas.token_file.clone(),
+            is_unread: AtomicBool::new(issued_file.is_some()),
             issued_file,
-            state: Mutex::new(state),
+            state: Mutex::default(),
         };
-        tokens.load(&mut lock(&tokens.state));
+        if tokens.is_unread() {
+            tracing::warn!(path = ?tokens.issued_file, "token issued by CHaS not read, retrying");
+        }
         tokens
     }
 
     pub(super) fn reads_files(&self) -> bool {
-        self.given_file.is_some() || lock(&self.state).is_unread
+        self.given_file.is_some() || self.is_unread.load(Ordering::Relaxed)
     }
 
-    /// Reads the issued token, if that is still to be done. A file that cannot be read now is read
-    /// for the next call; meanwhile the operator's token is used.
-    fn load(&self, state: &mut TokenState) {
-        let Some(path) = self.issued_file.as_deref().filter(|_| state.is_unread) else {
-            return;
+    /// Whether there is an issued token that cannot be read; tried again with each call. Meanwhile
+    /// the operator's is used. Blocks while there is one.
+    pub(super) fn is_unread(&self) -> bool {
+        let Some(path) = self
+            .issued_file
+            .as_deref()
+            .filter(|_| self.is_unread.load(Ordering::Relaxed))
+        else {
+            return false;
         };
         match read(path) {
             Err(CredentialsError::File { source, .. }) if source.kind() != ErrorKind::NotFound => {
-                tracing::warn!(error = %source, path = %path.display(), "token issued by CHaS not read");
+                tracing::debug!(error = %source, "token issued by CHaS not read");
+                true
             }
             read => {
-                state.is_unread = false;
-                state.issued = read.ok().and_then(|bytes| issued(&bytes, &self.url));
+                let mut state = lock(&self.state);
+                // CHaS may have issued another one meanwhile.
+                if self.is_unread.swap(false, Ordering::Relaxed) {
+                    state.issued = read.ok().and_then(|bytes| issued(&bytes, &self.url));
+                }
+                false
             }
         }
     }
@@ -111,7 +120,6 @@ impl Tokens {
         given: Result<Option<Secret>, CredentialsError>,
     ) -> Result<Option<Secret>, CredentialsError> {
         let mut state = lock(&self.state);
-        self.load(&mut state);
         if let (Ok(given), Some(issued)) = (&given, &state.issued)
             && sha256(given.as_ref()) != issued.given_sha256
         {
@@ -152,7 +160,7 @@ impl Tokens {
             token: token.expose().to_owned(),
         };
         state.is_refused = false;
-        state.is_unread = false;
+        self.is_unread.store(false, Ordering::Relaxed);
         state.issued = Some(IssuedToken {
             token,
             given_sha256,

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -103,11 +104,15 @@ fn short(text: &impl std::fmt::Display) -> String {
 /// agent was killed. sled renames a finished one, but takes these for finished ones too, and then
 /// calls its files corrupted.
 fn remove_unfinished_snapshots(path: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(path) {
+    let locked = match File::open(path.join("db")) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
+        opened => opened?,
     };
-    for entry in entries {
+    // An opening that was given up may go on, and finish its snapshot yet: it holds this lock.
+    if flock(&locked, FlockOperation::NonBlockingLockExclusive).is_err() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
         let file = entry?.path();
         if file.extension().is_some_and(|ext| ext == "generating") {
             fs::remove_file(file)?;
