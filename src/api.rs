@@ -92,6 +92,10 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
         order: Order,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Has the registry asked what the tag of a container's image stands for now. Durable when it
+    /// answers.
+    fn ask_tag(&self, id: ContainerId) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// The set owned by push.
     fn push_set(&self) -> PushSetView;
 
@@ -190,6 +194,7 @@ fn guarded<N: NodeApi>(scrape: Option<MethodRouter<Arc<N>>>) -> Router<Arc<N>> {
         .route("/containers/{id}/stop", post(containers::stop::<N>))
         .route("/containers/{id}/start", post(containers::start::<N>))
         .route("/containers/{id}/restart", post(containers::restart::<N>))
+        .route("/containers/{id}/pull", post(containers::ask_tag::<N>))
         .route(
             "/containers/{id}/logs",
             get(logs::logs::<N>).layer(Extension(followers)),

@@ -115,6 +115,8 @@
 //! - **container**, **task**, **snapshot**: containerd's entry, running process and file system.
 //! - **reference**, **digest**: the name of an image as written, and the hash of its content.
 //! - **pull**: to fetch an image; nothing else is pulled.
+//! - **tag check** ([`state::desired::tag_check::TagCheck`]): the question to a registry what a tag
+//!   stands for now, and its answer.
 //! - **seen** ([`state::observed::Seen`]): what one look found of a container.
 //! - **history** ([`state::history::History`]): exits, failed attempts and backoff of a container.
 //! - **backoff** ([`state::history::Backoff`]): the wait in force, with its cause and `retry_at`.

@@ -72,6 +72,7 @@ pub struct Metrics {
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
+    tag_checks: Family<OfResult, Counter>,
     requests: Family<OfAnswer, Counter>,
     latency: Timings<OfRoute>,
     writes: Histogram,
@@ -108,6 +109,7 @@ impl Metrics {
             }),
             failures: Family::default(),
             pulled: Counter::default(),
+            tag_checks: Family::default(),
             requests: Family::default(),
             // A look takes less than a millisecond, a wait as long as its caller allows.
             latency: Family::new_with_constructor(|| {
@@ -168,6 +170,11 @@ impl Metrics {
             "Layers received from registries, failed tries included; counted when a pull ends",
             Unit::Bytes,
             self.pulled.clone(),
+        );
+        all.register(
+            "image_tag_checks",
+            "Questions to registries what the tag of a container's image stands for now, by result",
+            self.tag_checks.clone(),
         );
     }
 
@@ -308,6 +315,11 @@ impl Metrics {
         self.pulled.inc_by(bytes);
     }
 
+    /// Counts a question what a tag stands for, by its result.
+    pub fn tag_checked(&self, result: &'static str) {
+        self.tag_checks.get_or_create(&OfResult { result }).inc();
+    }
+
     /// Counts a request that was answered. `route` is a pattern of the router, never a path as it
     /// came.
     pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
@@ -339,60 +351,4 @@ impl Metrics {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_is_shown_under_its_name_with_its_help() {
-        let metrics = Metrics::new();
-        metrics.containers("running", 2);
-        metrics.containerd(true);
-        metrics.store(true, 2);
-        metrics.polled("taken");
-        metrics.reported("away");
-        metrics.link(true, 3, false);
-        metrics.restarted();
-        metrics.killed_for_memory(2);
-        metrics.logger_lost();
-        metrics.step_done("launch", Duration::from_millis(150));
-        metrics.step_failed("pull", "ImageNotFound");
-        metrics.pulled(4096);
-        metrics.request("GET", "/containers/{id}", 404, Duration::from_millis(3));
-        metrics.clone().written(Duration::from_millis(1));
-        let text = metrics.text();
-        for line in [
-            "chas_containers{status=\"running\"} 2",
-            "chas_containerd_up 1",
-            "chas_store_writable 1",
-            "chas_store_losses 2",
-            "chas_link_polls_total{result=\"taken\"} 1",
-            "chas_link_reports_total{result=\"away\"} 1",
-            "chas_link_up 1",
-            "chas_link_pending_prune 3",
-            "chas_cordoned 0",
-            "chas_container_restarts_total 1",
-            "chas_memory_kills_total 2",
-            "chas_loggers_lost_total 1",
-            "chas_step_duration_seconds_count{step=\"launch\"} 1",
-            "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
-            "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
-            "chas_image_received_bytes_total 4096",
-            "chas_api_requests_total{method=\"GET\",route=\"/containers/{id}\",status=\"404\"} 1",
-            "chas_api_request_duration_seconds_bucket{le=\"0.005\",method=\"GET\",route=\"/containers/{id}\"} 1",
-            "chas_store_write_duration_seconds_count 1",
-            concat!(
-                "chas_agent_build_info{version=\"",
-                env!("CARGO_PKG_VERSION"),
-                "\"} 1"
-            ),
-        ] {
-            assert!(
-                text.lines().any(|shown| shown == line),
-                "{line} is not in\n{text}"
-            );
-        }
-        let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-        assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (19, 19), "{text}");
-        assert!(text.ends_with("# EOF\n"), "{text}");
-    }
-}
+mod tests;

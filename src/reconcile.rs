@@ -11,6 +11,7 @@ use state::alarm::Alarm;
 use state::desired::Record;
 use state::desired::set::Desired;
 use state::event::{Event, EventKind};
+use state::history::Cause;
 use state::id::ContainerId;
 use state::observed::{Seen, Task};
 use state::phase::Phase;
@@ -33,6 +34,8 @@ mod execute;
 mod leftovers;
 mod liveness;
 pub(crate) mod queue;
+mod silence;
+mod tag_check;
 mod turn;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
@@ -66,7 +69,13 @@ impl Handle {
 
     /// Gives the container a turn now, in which it is started whatever it was waiting for.
     pub fn start_now(&self, id: ContainerId) {
-        self.board.end_backoff(id);
+        self.board.end_backoff(id, &[Cause::Start, Cause::Exit]);
+        self.wake(id);
+    }
+
+    /// Gives the container a turn now, in which the registry is asked about its image whatever failed before.
+    pub fn ask_now(&self, id: ContainerId) {
+        self.board.end_backoff(id, &[Cause::Start]);
         self.wake(id);
     }
 
@@ -295,7 +304,8 @@ impl<R: Runtime> Reconciler<R> {
         };
         let proven: Vec<_> = desired
             .records()
-            .filter(|record| !record.is_proven && !record.removing && is_proven(record))
+            .filter(|record| !record.is_proven && !record.removing && !record.restart_pending)
+            .filter(|record| is_proven(record))
             .map(|record| record.instance())
             .collect();
         if proven.is_empty() {

@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use state::desired::Record;
 use state::desired::answer::{Answer, Outcome};
 use state::id::ContainerId;
 use state::ownership::Order;
@@ -199,6 +200,30 @@ pub(super) async fn restart<N: NodeApi>(
     query: RawQuery,
 ) -> Result<Response, Problem> {
     order(&*node, &name, query, (Order::Restart, "running")).await
+}
+
+/// Has the registry asked what the tag of the container's image stands for now. A caller may wait
+/// for the answer, and for the restart that it brings.
+pub(super) async fn ask_tag<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    Named(name): Named,
+    query: RawQuery,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::of(query, &["wait", "timeout"])?;
+    let (wait, timeout) = (wait_for(&parameters, "checked")?, parameters.timeout()?);
+    let id = find_managed(&*node, &name, Naming::Exact)?;
+    node.ask_tag(id).await?;
+    if !wait {
+        let view = node.container(id).ok_or_else(|| gone(id))?;
+        return Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response());
+    }
+    let is_open = |record: &Record| record.is_tag_unchecked() || record.restart_pending;
+    let checked = |view: Option<ManagedView>| match view {
+        Some(view) if is_open(&view.record) => None,
+        other => Some(other),
+    };
+    let view = until(&*node, id, timeout, "checked", checked).await?;
+    Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)).into_response())
 }
 
 /// Gives an order; `outcome` is the status that a caller may wait for.

@@ -93,6 +93,7 @@ fn shown(explanation: &ExplanationView) -> Value {
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,
             "seq": record.seq, "image": record.spec.image.to_string(), "image_digest": record.image_digest,
             "removing": record.removing, "restart_pending": record.restart_pending, "finished": record.finished,
+            "tag_check": wire::tag_check(record),
             "kept_by_operator": suppressed,
         },
         "observed": {"instances": instances, "activity": activity.map(word)},
@@ -106,7 +107,7 @@ fn shown(explanation: &ExplanationView) -> Value {
                 "ended": history.ended.as_ref().map(exit), "last_exit": history.last_exit.as_ref().map(exit),
                 "last_failure": failure, "memory_kills": {"total": kills.total, "last": kills.last.map(wall)},
                 "running_since": history.started.map(wall),
-                "start_waits_until": waits(Cause::Start, record.restart_pending), "end_waits_until": waits(Cause::End, false),
+                "start_waits_until": waits(Cause::Start, record.restart_pending || record.is_tag_unchecked()), "end_waits_until": waits(Cause::End, false),
             },
         },
     })

@@ -46,6 +46,7 @@ struct Fake {
     unmanaged: Mutex<Vec<UnmanagedView>>,
     refusal: Mutex<Option<Refusal>>,
     ordered: Mutex<Vec<(ContainerId, Order)>>,
+    asked: Mutex<Vec<ContainerId>>,
     changes: watch::Sender<u64>,
     containerd: bool,
     logs: PathBuf,
@@ -70,6 +71,7 @@ impl Fake {
             unmanaged: Mutex::default(),
             refusal,
             ordered,
+            asked: Mutex::default(),
             changes,
             containerd: true,
             logs,
@@ -225,6 +227,10 @@ impl NodeApi for Fake {
         )
     }
 
+    fn ask_tag(&self, id: ContainerId) -> impl Future<Output = Result<(), Refusal>> + Send {
+        ready(self.refused().map(|()| self.asked.lock().unwrap().push(id)))
+    }
+
     fn containers(&self) -> Vec<ContainerView> {
         let managed = self.views.lock().unwrap().clone().into_iter();
         let unmanaged = self.unmanaged.lock().unwrap().clone().into_iter();
@@ -332,6 +338,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         image_digest: None,
         is_proven: false,
         former_image: None,
+        tag_check: None,
         created_ms: 0,
         is_uncertain: false,
     }

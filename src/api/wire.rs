@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use state::desired::Record;
+use state::desired::tag_check::{TagAnswer, TagOutcome};
 
 use crate::view::{
     ContainerPlanView, ContainerView, DeployedView, ManagedView, StepView, UnmanagedView,
@@ -51,7 +52,27 @@ pub(super) fn full(view: &ManagedView) -> Value {
     shown["spec"] = spec(&view.record);
     shown["spec_hash"] = json!(view.record.spec_hash);
     shown["applied_generation"] = json!(view.applied_generation);
+    shown["tag_check"] = tag_check(&view.record);
     shown
+}
+
+/// The last question to the registry what the tag of the image stands for: `null` if there was none.
+pub(super) fn tag_check(record: &Record) -> Value {
+    let Some(check) = &record.tag_check else {
+        return Value::Null;
+    };
+    let answer = check.answer.as_ref();
+    let (after, reason, message) = match answer.map(|answer| &answer.outcome) {
+        None => (None, None, None),
+        Some(TagOutcome::Digest(digest)) => (Some(digest), None, None),
+        Some(TagOutcome::Failed { reason, message }) => (None, Some(reason), Some(message)),
+    };
+    let before = answer.map_or(&record.image_digest, |answer| &answer.before);
+    let at = |answer: &TagAnswer| SystemTime::UNIX_EPOCH + Duration::from_millis(answer.at_ms);
+    json!({
+        "state": check.as_str(), "at": answer.map(at).map(time), "before": before, "after": after,
+        "reason": reason, "message": message,
+    })
 }
 
 fn unmanaged(view: &UnmanagedView) -> Value {

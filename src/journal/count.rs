@@ -20,6 +20,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::MemoryKilled { kills } => metrics.killed_for_memory(*kills),
         EventKind::LoggerLost => metrics.logger_lost(),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
+        EventKind::TagChecked { result } => metrics.tag_checked(result),
         EventKind::StoreWritten { took } => metrics.written(*took),
         EventKind::PollEnded { result } => metrics.polled(result),
         EventKind::ReportEnded { result } => metrics.reported(result),

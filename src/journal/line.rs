@@ -29,6 +29,13 @@ pub(super) fn write(event: &Event) {
             received_bytes,
             complete,
         } => debug!(%container, received_bytes, complete, "image pull ended"),
+        EventKind::TagChecked { result } if event.reason.is_some() => {
+            warn!(%container, result, %error, "tag check failed");
+        }
+        EventKind::TagChecked { result } => {
+            let message = error;
+            info!(%container, result, %message, "tag checked");
+        }
         EventKind::RuntimeReached => info!("containerd reached"),
         EventKind::RuntimeLost => warn!(%error, "containerd unreachable, retrying"),
         EventKind::StateRebuilt => warn!(line = %error, "state rebuilt"),

@@ -140,6 +140,16 @@ impl NodeApi for AgentNode {
         .await
     }
 
+    async fn ask_tag(&self, id: ContainerId) -> Result<(), Refusal> {
+        let handle = self.handle.clone();
+        self.write(move |store| {
+            store.ask_tag(id)?;
+            handle.ask_now(id);
+            Ok(())
+        })
+        .await
+    }
+
     fn push_set(&self) -> PushSetView {
         self.push_set()
     }
@@ -185,6 +195,9 @@ fn refusal(error: StoreError) -> Refusal {
         )
         | StoreError::Owned(..)
         | StoreError::NothingToConfirm
+        | StoreError::PinnedImage(..)
+        | StoreError::Removing(_)
+        | StoreError::Uncertain(_)
         | StoreError::OtherGeneration(_)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unmatched(_) => Refusal::Unmatched(text),

@@ -196,14 +196,14 @@ impl Board {
         }
     }
 
-    /// Lets a container be started now: its backoff is over.
-    pub(super) fn end_backoff(&self, id: ContainerId) {
+    /// Lets a container be started now: its backoff is over, if it is for one of these causes.
+    pub(super) fn end_backoff(&self, id: ContainerId, causes: &[Cause]) {
         let now = self.clock.now();
         let mut all = lock(&self.known);
         let backoff = all
             .get_mut(&id)
             .and_then(|known| known.history.backoff.as_mut());
-        if let Some(backoff) = backoff.filter(|backoff| backoff.cause != Cause::End) {
+        if let Some(backoff) = backoff.filter(|backoff| causes.contains(&backoff.cause)) {
             backoff.retry_at = now;
         }
     }

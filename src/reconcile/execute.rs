@@ -8,9 +8,11 @@ use state::event::{Event, EventKind, EventSubject};
 use state::id::ContainerId;
 use state::observed::Exit;
 use state::plan::Step;
+use state::spec::ImagePull;
 use state::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
+use super::silence::{silence, unanswered};
 use super::{Fact, Reconciler};
 use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
 
@@ -54,6 +56,9 @@ impl<R: Runtime> Reconciler<R> {
         match (next, record) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
             (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),
+            (Step::Pull, Some(record)) if record.is_tag_unchecked() => {
+                self.check_tag(record, interrupt).await?;
+            }
             (Step::Pull, Some(record)) => self.pull(record, interrupt).await?,
             (Step::Launch, Some(record)) => self.launch(record).await?,
             (Step::Finish(finished), Some(record)) => {
@@ -72,27 +77,46 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
-        let (id, generation) = (record.id, record.generation);
-        let progress = Arc::new(PullProgress::default());
-        let begun = Fact::PullProgress(Some(Arc::clone(&progress)));
-        self.board.record_fact(id, begun);
-        let (image, policy) = (&record.spec.image, record.spec.image_pull);
-        let pulled = self
-            .runtime
-            .ensure_image(image, policy, &progress, interrupt)
-            .await;
-        self.board.record_fact(id, Fact::PullProgress(None));
-        let ended = EventKind::ImagePulled {
-            received_bytes: progress.received_bytes(),
-            complete: pulled.is_ok(),
-        };
-        let subject = EventSubject::new(id, Some(record));
-        self.journal.record(Event::from(ended).about(subject));
-        let digest = pulled?;
+        let (id, generation, policy) = (record.id, record.generation, record.spec.image_pull);
+        let digest = self.fetch(record, policy, None, interrupt).await?;
         Ok(self
             .writer
             .write(move |store| store.set_image_digest(id, generation, Some(digest)))
             .await?)
+    }
+
+    /// Makes sure of the record's image, as far as `policy` asks for it, and answers its digest. With
+    /// a `limit`, a registry that does not answer so long is given up.
+    pub(super) async fn fetch(
+        &self,
+        record: &Record,
+        policy: ImagePull,
+        limit: Option<Duration>,
+        interrupt: &CancellationToken,
+    ) -> Result<String, RuntimeError> {
+        let progress = Arc::new(PullProgress::default());
+        let begun = Fact::PullProgress(Some(Arc::clone(&progress)));
+        self.board.record_fact(record.id, begun);
+        let image = &record.spec.image;
+        let ensured = self
+            .runtime
+            .ensure_image(image, policy, &progress, interrupt);
+        let pulled = match limit {
+            None => ensured.await,
+            Some(limit) => tokio::select! {
+                biased;
+                pulled = ensured => pulled,
+                () = unanswered(&progress, limit) => Err(silence(record, limit, &progress)),
+            },
+        };
+        self.board.record_fact(record.id, Fact::PullProgress(None));
+        let ended = EventKind::ImagePulled {
+            received_bytes: progress.received_bytes(),
+            complete: pulled.is_ok(),
+        };
+        let subject = EventSubject::new(record.id, Some(record));
+        self.journal.record(Event::from(ended).about(subject));
+        pulled
     }
 
     async fn launch(&self, record: &Record) -> Result<(), Undone> {

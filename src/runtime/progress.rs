@@ -75,6 +75,12 @@ impl PullProgress {
         PullNote(self)
     }
 
+    /// Whether the pull waits for another one.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        lock(&self.note).is_some()
+    }
+
     /// Notes that a try failed and will be repeated, or, with `None`, that one succeeded.
     pub fn set_fault(&self, fault: Option<String>) {
         *lock(&self.fault) = fault;

@@ -12,11 +12,13 @@ use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::reference::ImageReference;
 use crate::spec::{Protocol, Spec, is_default};
+use tag_check::TagCheck;
 
 pub mod answer;
 pub mod applied;
 pub mod marks;
 pub mod set;
+pub mod tag_check;
 pub mod uncertain;
 
 /// The stored entries, as names and JSON: the content of every copy of the desired state, whatever
@@ -72,6 +74,10 @@ pub struct Record {
     /// one. `None`: there was none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub former_image: Option<FormerImage>,
+    /// Last question to the registry what the image's tag stands for. `None`: none since this
+    /// generation was resolved.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tag_check: Option<TagCheck>,
     /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
     /// Whether a later change of it may be lost: see [`uncertain::LostChanges`]. Not stored here.
@@ -93,11 +99,21 @@ impl Record {
     /// there is no better one.
     #[must_use]
     pub fn former_image_for(&self, next: &ImageReference) -> Option<FormerImage> {
+        self.former_image_if(self.spec.image != *next)
+    }
+
+    /// Image to go back to once the tag stands for the digest `next`; chosen in the same way.
+    #[must_use]
+    pub fn former_image_before(&self, next: &str) -> Option<FormerImage> {
+        self.former_image_if(self.image_digest.as_deref() != Some(next))
+    }
+
+    fn former_image_if(&self, is_another: bool) -> Option<FormerImage> {
         let former = self.former_image.as_ref();
         let own = self
             .image_digest
             .as_ref()
-            .filter(|_| self.spec.image != *next && (self.is_proven || former.is_none()));
+            .filter(|_| is_another && (self.is_proven || former.is_none()));
         match own {
             Some(digest) => Some(FormerImage {
                 reference: self.spec.image.clone(),
@@ -105,6 +121,12 @@ impl Record {
             }),
             None => former.cloned(),
         }
+    }
+
+    /// Whether the registry is still to be asked what the image's tag stands for now.
+    #[must_use]
+    pub fn is_tag_unchecked(&self) -> bool {
+        self.tag_check.as_ref().is_some_and(TagCheck::is_open)
     }
 
     /// The name of this record's generation in the runtime.
@@ -217,6 +239,7 @@ pub(crate) mod tests {
             image_digest: Some("sha256:00".to_owned()),
             is_proven: false,
             former_image: None,
+            tag_check: None,
             created_ms: 0,
             is_uncertain: false,
         }

@@ -108,6 +108,11 @@ pub enum EventKind {
         /// The image is on the node; `false`: the pull failed or was interrupted.
         complete: bool,
     },
+    /// The registry was asked again what the tag of a container's image stands for.
+    TagChecked {
+        /// The result, in a word of a closed set.
+        result: &'static str,
+    },
     /// The runtime answers (again).
     RuntimeReached,
     /// The runtime does not answer.
@@ -204,6 +209,7 @@ impl EventKind {
             Self::ContainerRestarted => "container_restarted",
             Self::LoggerLost => "logger_lost",
             Self::ImagePulled { .. } => "image_pulled",
+            Self::TagChecked { .. } => "tag_checked",
             Self::RuntimeReached => "runtime_reached",
             Self::RuntimeLost => "runtime_lost",
             Self::StateRebuilt => "state_rebuilt",
@@ -291,6 +297,7 @@ impl Event {
             | EventKind::SweepFailed
             | EventKind::ShimUnresponsive
             | EventKind::LoggerLost
+            | EventKind::TagChecked { .. }
             | EventKind::MemoryKilled { .. } => reason,
             EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
             EventKind::AlarmRaised { alarm } | EventKind::AlarmChanged { alarm } => {

@@ -145,7 +145,9 @@ impl History {
         let killed_before = self.memory_kills.total;
         if record.run == RunState::Stopped || record.removing {
             (self.exits, self.ended) = (0, None);
-            self.keep_backoff(|cause| cause == Cause::End);
+            // What rests starts nothing, and yet may have to wait before its image is asked about.
+            let asks = record.is_tag_unchecked();
+            self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
         let instance = seen.instances.get(&record.generation);
         let kills = instance.and_then(|instance| instance.memory_kills);

@@ -19,7 +19,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::desired::marks::{Mark, Suppressed, Tombstone};
 use crate::desired::set::{Desired, DesiredChange};
+use crate::desired::tag_check::TagCheck;
 use crate::desired::{Owner, Record, RunState};
+use crate::spec::ImagePull;
 use crate::spec::parse::Deploy;
 
 pub mod answers;
@@ -75,7 +77,8 @@ pub enum Order {
     Stop,
     /// Run the container.
     Start,
-    /// Stop the container and start it once.
+    /// Stop the container and start it once; with `image_pull: always`, from what its image's tag
+    /// stands for then.
     Restart,
     /// Remove the container.
     Remove,
@@ -94,6 +97,9 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
         Order::Restart => {
             (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true);
+            if is_tag_followed(before) {
+                record.tag_check = Some(TagCheck::by_change(desired.seq() + 1));
+            }
         }
         Order::Remove => record.removing = true,
     }
@@ -109,6 +115,13 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Owner::Push => {}
     }
     (record, changes)
+}
+
+/// Whether a restart asks the registry again. An image that is not resolved is asked for anyway.
+fn is_tag_followed(record: &Record) -> bool {
+    record.spec.image_pull == ImagePull::Always
+        && record.spec.image.digest().is_none()
+        && record.image_digest.is_some()
 }
 
 fn suppression(desired: &Desired, before: &Record, record: &Record) -> Vec<DesiredChange> {

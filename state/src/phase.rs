@@ -76,6 +76,8 @@ pub enum Stage {
     Cordoned,
     /// The container is to run, and its image is not resolved. A generation before runs on.
     Unresolved,
+    /// The registry is to be asked what the image's tag stands for now. What runs, runs on meanwhile.
+    TagUnchecked,
     /// The container is to run, and this instance of another generation is in its place.
     Replacing(InstanceName),
     /// The container runs, and is to be stopped for a restart that was asked for.
@@ -133,6 +135,7 @@ impl Phase {
             | Stage::Stopping
             | Stage::Retiring(_)
             | Stage::Unresolved
+            | Stage::TagUnchecked
             | Stage::Replacing(_)
             | Stage::RestartRequested
             | Stage::Created
@@ -157,7 +160,7 @@ impl Phase {
     #[must_use]
     pub const fn cause(&self) -> Cause {
         match self.stage {
-            Stage::Unresolved | Stage::Created | Stage::Due => Cause::Start,
+            Stage::Unresolved | Stage::TagUnchecked | Stage::Created | Stage::Due => Cause::Start,
             Stage::Gone
             | Stage::Uncertain
             | Stage::Leftover(_)
@@ -212,12 +215,18 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
         Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => {
             Stage::Stopping
         }
+        // A stop waits for no registry; the image is renewed for the next start.
+        Task::Absent if record.is_tag_unchecked() => Stage::TagUnchecked,
         Task::Absent => at_rest,
     }
 }
 
 fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
     let task = seen.task(record.generation);
+    // A task that is created is of the image before: once it runs, it is known to be restarted.
+    if record.is_tag_unchecked() && !matches!(task, Task::Created { .. }) {
+        return Stage::TagUnchecked;
+    }
     // The image comes first: the generation before runs on until it is there.
     if record.image_digest.is_none() && matches!(task, Task::Absent) {
         return Stage::Unresolved;

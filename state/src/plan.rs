@@ -23,7 +23,7 @@ pub enum Step {
     Settled,
     /// Nothing may be done before this time.
     Wait(BootTime),
-    /// Pull the image and store its digest.
+    /// Pull the image and store its digest; of one that is resolved, what its tag stands for now.
     Pull,
     /// Create what is missing of the record's generation, and start it.
     Launch,
@@ -87,8 +87,10 @@ pub fn decide(
 ) -> Decision {
     let phase = Phase::of(id, record, seen, history);
     let next = step(&phase, record);
-    let restart_pending = record.is_some_and(|record| record.restart_pending);
-    let step = match history.waits(phase.cause(), restart_pending, now) {
+    // A question about the image, too, is asked by a person, and may be what ends the exits.
+    let is_asked =
+        record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
+    let step = match history.waits(phase.cause(), is_asked, now) {
         Some(until) if next != Step::Settled => Step::Wait(until),
         _ => next,
     };
@@ -111,7 +113,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Replacing(instance) => Step::Remove(*instance),
         Stage::Removed => Step::Forget,
         Stage::Stopping | Stage::RestartRequested => stop(),
-        Stage::Unresolved => Step::Pull,
+        Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
         Stage::Created | Stage::Due => Step::Launch,
         Stage::Ended(finished) => Step::Finish(finished.clone()),
     }
@@ -143,6 +145,10 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
             return format!(
                 "image {image} is not resolved to a digest for generation {generation}"
             );
+        }
+        Stage::TagUnchecked => {
+            let image = &record.spec.image;
+            return format!("the registry is to be asked what {image} stands for now");
         }
         Stage::Due => return why_due(record, seen),
         Stage::Ended(Finished { code, reason, .. }) => {

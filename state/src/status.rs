@@ -208,7 +208,8 @@ fn stopping(
     if is_stuck {
         return Condition::waiting(Status::Stopping, history);
     }
-    if phase.is_task_absent && activity.is_none() {
+    // An image may be fetched for the next start.
+    if phase.is_task_absent && matches!(activity, None | Some(Activity::Pulling)) {
         let message = "the container was asked to stop";
         return Condition::because(Status::Stopped, Reason::StopRequested, message);
     }

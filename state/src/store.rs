@@ -37,6 +37,7 @@ mod recover;
 mod reserve;
 mod state_dir;
 mod survey;
+mod tag_checks;
 
 pub use error::StoreError;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};

@@ -42,3 +42,6 @@ mod reasons;
 
 #[cfg(test)]
 mod reconcile;
+
+#[cfg(test)]
+mod tags;

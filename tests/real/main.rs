@@ -75,6 +75,9 @@ mod stand;
 mod state;
 
 #[cfg(test)]
+mod tags;
+
+#[cfg(test)]
 mod testbed;
 
 #[cfg(test)]

@@ -104,6 +104,8 @@ pub(crate) struct Made {
 pub(crate) struct Inner {
     pub(crate) instances: BTreeMap<InstanceName, Made>,
     pub(crate) images: BTreeSet<String>,
+    /// Digests of tags that were moved.
+    tags: BTreeMap<String, String>,
     pub(crate) unmanaged: Vec<UnmanagedContainer>,
     /// Events to tell, by time and order.
     hints: BTreeMap<(Instant, u64), RuntimeEvent>,
@@ -157,6 +159,19 @@ impl<C> MemoryRuntime<C> {
         self.told.notify_one();
     }
 
+    /// Lets a tag stand for another image.
+    pub(crate) fn move_tag(&self, reference: &str, digest: &str) {
+        let moved = (reference.to_owned(), digest.to_owned());
+        self.inner().tags.extend([moved]);
+    }
+
+    /// Digest of the image that an instance was made of.
+    pub(crate) fn image_of(&self, name: InstanceName) -> Option<String> {
+        let inner = self.inner();
+        let label = &inner.instances.get(&name)?.label;
+        label["image_digest"].as_str().map(str::to_owned)
+    }
+
     /// Instances that run now.
     pub(crate) fn running(&self) -> BTreeSet<InstanceName> {
         let inner = self.inner();
@@ -170,6 +185,16 @@ impl<C> MemoryRuntime<C> {
     /// Instances that exist, running or not.
     pub(crate) fn instances(&self) -> BTreeSet<InstanceName> {
         self.inner().instances.keys().copied().collect()
+    }
+
+    /// Makes an instance, also anew where its image is another one.
+    fn make(&self, name: InstanceName, made: Made) {
+        let mut inner = self.inner();
+        let there = inner.instances.entry(name).or_insert_with(|| made.clone());
+        let is_other = there.label["image_digest"] != made.label["image_digest"];
+        if is_other && there.task == Task::Absent {
+            *there = made;
+        }
     }
 
     fn task(&self, name: InstanceName) -> Task {
@@ -327,7 +352,8 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
             () = tokio::time::sleep(self.circumstances.pull_time()) => {}
         }
         self.circumstances.first_part(Call::EnsureImage).await?;
-        let digest = digest(reference);
+        let moved = self.inner().tags.get(&reference.to_string()).cloned();
+        let digest = moved.unwrap_or_else(|| digest(reference));
         if self.circumstances.keeps_image() {
             self.inner().images.insert(digest.clone());
         }
@@ -354,7 +380,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
             memory_kills: None,
             label: serde_json::to_value(record).unwrap(),
         };
-        self.inner().instances.entry(name).or_insert(made);
+        self.make(name, made);
         self.circumstances.part().await?;
         if matches!(self.task(name), Task::Running { .. }) {
             return Ok(None);
@@ -406,7 +432,8 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
     async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
         self.circumstances.part().await?;
         let records = wanted.records.iter();
-        let wanted: BTreeSet<_> = records.map(|r| digest(&r.spec.image)).collect();
+        let digests = |r: &Record| [Some(digest(&r.spec.image)), r.image_digest.clone()];
+        let wanted: BTreeSet<_> = records.flat_map(digests).flatten().collect();
         self.inner().images.retain(|image| wanted.contains(image));
         Ok(Swept::default())
     }

@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use serde_json::json;
+use state::desired::tag_check::{TagAnswer, TagCheck, TagOutcome};
 use state::desired::{Record, RunState};
+use state::reason::Reason;
 use state::status::Status;
 use state::time::BootTime;
 use tokio::time::Instant;
@@ -389,4 +391,94 @@ async fn stop_start_and_restart_ask_for_just_that() {
         .map(|(_, order)| *order)
         .collect();
     assert_eq!(orders, [Order::Stop, Order::Start, Order::Restart]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pull_asks_about_the_tag_of_the_container_that_is_named_exactly() {
+    let mut record = named("web", 0xabc);
+    record.image_digest = Some("sha256:1".to_owned());
+    record.tag_check = Some(TagCheck::by_change(7));
+    let node = Fake::new(vec![view(&record, Status::Running)]);
+    let answer = ask(&node, "POST", "/containers/web/pull", "").await;
+    let pending = json!({"state": "pending", "at": null, "before": "sha256:1", "after": null, "reason": null, "message": null});
+    assert_eq!(
+        (answer.status, &answer.json()["tag_check"]),
+        (202, &pending)
+    );
+    assert_eq!(*node.asked.lock().unwrap(), [record.id]);
+    for (path, status, says) in [
+        ("/containers/0000/pull", 404, "only begins"),
+        ("/containers/nobody/pull", 404, "nobody"),
+        ("/containers/web/pull?wait=1", 400, "wait"),
+    ] {
+        problem(&ask(&node, "POST", path, "").await, status, says);
+    }
+    *node.refusal.lock().unwrap() = Some(Refusal::Conflict("named by its digest".to_owned()));
+    let refused = ask(&node, "POST", "/containers/web/pull", "").await;
+    problem(&refused, 409, "digest");
+    assert_eq!(node.asked.lock().unwrap().len(), 1);
+    *node.refusal.lock().unwrap() = None;
+    let waiting = ask(
+        &node,
+        "POST",
+        "/containers/web/pull?wait=checked&timeout=5",
+        "",
+    );
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        (record.tag_check, record.restart_pending) = (None, true);
+        node.show(vec![view(&record, Status::Running)]);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        record.restart_pending = false;
+        node.show(vec![view(&record, Status::Running)]);
+    };
+    let began = Instant::now();
+    let (answer, ()) = tokio::join!(waiting, later);
+    assert_eq!(answer.status, 200);
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    assert_eq!(
+        ask(&node, "GET", "/containers/web/pull", "").await.status,
+        405
+    );
+}
+
+#[tokio::test]
+async fn the_answer_to_a_question_about_a_tag_is_shown_with_the_container() {
+    let (before, after) = (Some("sha256:1".to_owned()), "sha256:2".to_owned());
+    let failed = TagOutcome::Failed {
+        reason: Reason::RegistryTimeout,
+        message: "no answer".to_owned(),
+    };
+    for (outcome, shown) in [
+        (
+            TagOutcome::Digest(after),
+            json!({"state": "moved", "after": "sha256:2", "reason": null, "message": null}),
+        ),
+        (
+            failed,
+            json!({"state": "failed", "after": null, "reason": "RegistryTimeout", "message": "no answer"}),
+        ),
+    ] {
+        let mut record = named("web", 0xabc);
+        let (at_ms, before) = (1000, before.clone());
+        record.tag_check = Some(TagCheck {
+            asked: 1,
+            answer: Some(TagAnswer {
+                at_ms,
+                before,
+                outcome,
+            }),
+        });
+        let node = Fake::new(vec![view(&record, Status::Running)]);
+        let mut expected = shown;
+        expected["before"] = json!("sha256:1");
+        expected["at"] = json!("1970-01-01T00:00:01.000Z");
+        let container = get(&node, "/containers/web").await.json();
+        assert_eq!(container["tag_check"], expected);
+        let explained = get(&node, "/containers/web/explain").await.json();
+        assert_eq!(explained["desired"]["tag_check"], expected);
+    }
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running)]);
+    let container = get(&node, "/containers/web").await.json();
+    assert_eq!(container["tag_check"], json!(null));
 }

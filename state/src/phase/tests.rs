@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::desired::tag_check::{TagAnswer, TagCheck, TagOutcome};
 use crate::desired::tests::record;
 use crate::observed::Instance;
 use crate::plan::decide;
@@ -85,6 +86,21 @@ fn finish(record: &mut Record) {
     record.finished = Some(ended(0, Reason::Completed));
 }
 
+fn asked(record: &mut Record) {
+    record.tag_check = Some(TagCheck::by_change(1));
+}
+
+fn answered(record: &mut Record) {
+    record.tag_check = Some(TagCheck {
+        asked: 1,
+        answer: Some(TagAnswer {
+            at_ms: 0,
+            before: record.image_digest.clone(),
+            outcome: TagOutcome::Digest("sha256:00".to_owned()),
+        }),
+    });
+}
+
 #[rustfmt::skip]
 fn table() -> Vec<Row> {
     let row = |change, instances, stage, (step, why), status, verdicts| Row { change, instances, stage, step, why, status, verdicts };
@@ -101,6 +117,19 @@ fn table() -> Vec<Row> {
         row(|_| (), &[(1, created)], Stage::Created, ("launch", "was not started"), Status::Pending, TO_DO),
         row(|r| r.image_digest = None, &[], Stage::Unresolved, ("pull", "not resolved"), Status::Pending, TO_DO),
         row(|r| (r.generation, r.image_digest) = (2, None), &[(1, running)], Stage::Unresolved, ("pull", "generation 2"), Status::Pending, TO_DO),
+        row(asked, &[(1, running)], Stage::TagUnchecked, ("pull", "nginx:latest stands for now"), Status::Running, TO_DO),
+        row(|r| { asked(r); r.restart_pending = true }, &[(1, running)], Stage::TagUnchecked, ("pull", "stands for"), Status::Running, TO_DO),
+        row(|r| { asked(r); r.image_digest = None }, &[], Stage::TagUnchecked, ("pull", "stands for"), Status::Pending, TO_DO),
+        row(|r| { asked(r); r.generation = 2 }, &[(1, running)], Stage::TagUnchecked, ("pull", "stands for"), Status::Pending, TO_DO),
+        row(asked, &[(1, created)], Stage::Created, ("launch", "was not started"), Status::Pending, TO_DO),
+        row(|r| { asked(r); r.run = RunState::Stopped }, &[(1, running)], Stage::Stopping, ("stop", "to be stopped"), Status::Stopping, TO_END),
+        row(|r| { asked(r); r.run = RunState::Stopped }, &[(0, absent)], Stage::Retiring(name(0)), ("remove", "takes its place"), Status::Stopped, TO_END),
+        row(|r| { asked(r); r.run = RunState::Stopped }, &[(1, absent)], Stage::TagUnchecked, ("pull", "stands for"), Status::Stopped, TO_END),
+        row(|r| { asked(r); finish(r) }, &[], Stage::TagUnchecked, ("pull", "stands for"), Status::Stopped, TO_END),
+        row(|r| { asked(r); r.cordoned = true }, &[], Stage::Cordoned, ("nothing", "as desired"), Status::Pending, (true, false, false)),
+        row(|r| { asked(r); r.is_uncertain = true }, &[(1, running)], Stage::Uncertain, ("nothing", "left as it is"), Status::Running, (true, false, true)),
+        row(|r| { asked(r); r.removing = true }, &[(1, running)], Stage::Removing(name(1)), ("remove", "to be removed"), Status::Removing, TO_END),
+        row(answered, &[(1, running)], Stage::Running, ("nothing", "as desired"), Status::Running, YES),
         row(|r| r.generation = 2, &[(1, running)], Stage::Replacing(name(1)), ("remove", "generation 2 takes its place"), Status::Pending, TO_DO),
         row(|r| r.generation = 2, &[(1, running), (2, running)], Stage::Replacing(name(1)), ("remove", "generation 2"), Status::Running, TO_DO),
         row(|r| r.restart_pending = true, &[(1, running)], Stage::RestartRequested, ("stop", "a restart"), Status::Running, TO_DO),

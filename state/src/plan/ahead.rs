@@ -68,8 +68,9 @@ fn model(
 ) {
     match (step, record.as_mut()) {
         (Step::Pull, Some(record)) => {
-            // The digest is not known before the image is pulled.
-            record.image_digest = Some(String::new());
+            // The digest is not known before the image is pulled; a tag may stand for what it did.
+            record.image_digest.get_or_insert_default();
+            record.tag_check = None;
             history.record_pull();
         }
         (Step::Launch, Some(record)) => {

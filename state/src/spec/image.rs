@@ -11,7 +11,8 @@ pub enum ImagePull {
     /// Pull only when the node lacks the image.
     #[default]
     IfNotPresent,
-    /// Pull once for each accepted change of the spec, so that a moved tag is followed then.
+    /// Pull once for each accepted change of the spec and each restart that is asked for, so that a
+    /// moved tag is followed then.
     Always,
     /// Never pull: the image must be on the node.
     Never,

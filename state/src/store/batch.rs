@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AssignError, assign};
 use crate::desired::set::{Desired, DesiredChange};
+use crate::desired::tag_check::TagCheck;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::spec::parse::Deploy;
@@ -173,6 +174,14 @@ impl<'a> Batch<'a> {
                 .filter(|before| !before.removing)
                 .and_then(|before| before.former_image_for(&deploy.spec.image)),
         };
+        // A question that is open is about the tag, whatever else changes.
+        let tag_check = match same {
+            Some(same) => same.tag_check.clone(),
+            None => before
+                .filter(|before| !before.removing && before.spec.image == deploy.spec.image)
+                .and_then(|before| before.tag_check.clone())
+                .filter(TagCheck::is_open),
+        };
         let started = deploy.run == RunState::Running
             && before.is_some_and(|before| before.run == RunState::Stopped);
         Ok(Record {
@@ -202,6 +211,7 @@ impl<'a> Batch<'a> {
             image_digest: same.and_then(|same| same.image_digest.clone()),
             is_proven: same.is_some_and(|same| same.is_proven),
             former_image,
+            tag_check,
             created_ms: before
                 .filter(|before| !before.removing)
                 .map_or(self.now_ms, |before| before.created_ms),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::assign::AssignError;
 use crate::id::{ContainerId, ContainerName};
+use crate::reference::ImageReference;
 
 /// Refusal of a change; nothing is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,21 @@ pub enum StoreError {
     /// No record has this id.
     #[error("no container has the id {0}")]
     NotFound(ContainerId),
+    /// The container's image is named by its digest.
+    #[error(
+        "{0} runs {1}, an image named by its digest, which stands for the same for ever; \
+         deploy it with another digest, or by a tag"
+    )]
+    PinnedImage(ContainerName, ImageReference),
+    /// The container is being removed.
+    #[error("{0} is being removed")]
+    Removing(ContainerName),
+    /// The last change of the container is lost.
+    #[error(
+        "what was asked of {0} last is lost, so it is left as it is; \
+         start, stop or deploy it, and ask again"
+    )]
+    Uncertain(ContainerName),
     /// The node has as many containers as it may.
     #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),

@@ -3,6 +3,7 @@ mod declared;
 mod guarded;
 mod looks;
 mod owners;
+mod tag_checks;
 mod transient;
 
 use std::net::Ipv4Addr;

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::desired::RunState;
+use crate::desired::tag_check::TagCheck;
 use crate::desired::tests::record;
 use crate::history::Cause;
 use crate::observed::Exit;
@@ -72,6 +73,17 @@ fn a_plan_is_every_step_with_its_reason() {
         |r| r.run = RunState::Stopped,
         &[(1, RUNNING)],
         &[("stop", "to be stopped")],
+    );
+    let asked = |r: &mut Record| r.tag_check = Some(TagCheck::by_change(1));
+    check(asked, &[(1, RUNNING)], &[("pull", "stands for now")]);
+    check(
+        |r| (asked(r), r.restart_pending = true).0,
+        &[(1, RUNNING)],
+        &[
+            ("pull", "nginx"),
+            ("stop", "restart"),
+            ("launch", "restart"),
+        ],
     );
     check(
         |r| r.restart_pending = true,
