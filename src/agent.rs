@@ -27,7 +27,7 @@ use crate::network::{
 };
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::node::{self, AgentNode};
-use crate::reconcile::{Clock, Handle, Reconciler};
+use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
 use crate::runtime::node::NodeRuntime;
@@ -166,6 +166,11 @@ impl Rooms {
         tracker.spawn(reconciling);
         tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
         tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
+        if let Some(interval) = config.registry.follow_interval {
+            let (handle, stop) = (self.handle.clone(), stop.clone());
+            let following = follow_tags(self.writer.clone(), handle, interval);
+            tracker.spawn(async move { stop.run_until_cancelled(following).await });
+        }
         if let Some((node, link)) = self.link {
             let stop = stop.clone();
             tracker.spawn(async move {

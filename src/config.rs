@@ -161,6 +161,8 @@ pub struct RegistrySection {
     pub ca_file: Option<PathBuf>,
     /// Directory of mirrors and certificates by registry, as containerd reads it.
     pub hosts_dir: PathBuf,
+    /// Interval at which tags are asked for anew; 1 min to 7 d. `None`: never.
+    pub follow_interval: Option<Duration>,
     /// Proxy to registries with TLS.
     pub https_proxy: Option<Url>,
     /// Proxy to registries without TLS.

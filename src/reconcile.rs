@@ -36,9 +36,11 @@ mod liveness;
 pub(crate) mod queue;
 mod silence;
 mod tag_check;
+mod tag_follow;
 mod turn;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
+pub use tag_follow::follow_tags;
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
 const EVENTS_MAX: usize = 4096;

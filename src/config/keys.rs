@@ -162,6 +162,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("registry.hosts_dir", "CHAS_REGISTRY_HOSTS_DIR", "registry-hosts-dir", "PATH", Text("/etc/containerd/certs.d"),
         "Directory of mirrors, certificates and headers by registry, as containerd reads it \
          (HOST/hosts.toml); it need not exist"),
+    key("registry.follow_interval", "CHAS_REGISTRY_FOLLOW_INTERVAL", "registry-follow-interval", "DURATION", Unset,
+        "Interval at which the tags of running containers with image_pull: always are asked for \
+         anew, 1m to 7d; a container whose tag has moved is restarted from the new image. Without \
+         it, they are asked for when somebody restarts or pulls"),
     key("registry.https_proxy", "HTTPS_PROXY", "registry-https-proxy", "URL", Unset,
         "Proxy to registries with TLS; https_proxy and ALL_PROXY count too"),
     key("registry.http_proxy", "HTTP_PROXY", "registry-http-proxy", "URL", Unset,

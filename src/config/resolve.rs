@@ -9,6 +9,8 @@ use super::*;
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_mins(1);
+const WEEK: Duration = Duration::from_hours(7 * 24);
 const TWO_MINUTES: Duration = Duration::from_secs(120);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -260,6 +262,8 @@ impl Layers {
             auth_file: self.optional("registry.auth_file", parse::path),
             ca_file: self.optional("registry.ca_file", parse::path),
             hosts_dir: self.value("registry.hosts_dir", parse::path),
+            follow_interval: self
+                .optional("registry.follow_interval", parse::duration(MINUTE..=WEEK)),
             https_proxy: self.optional("registry.https_proxy", parse::proxy),
             http_proxy: self.optional("registry.http_proxy", parse::proxy),
             no_proxy: self

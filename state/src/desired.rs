@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::reference::ImageReference;
-use crate::spec::{Protocol, Spec, is_default};
+use crate::spec::{ImagePull, Protocol, Spec, is_default};
 use tag_check::TagCheck;
 
 pub mod answer;
@@ -121,6 +121,15 @@ impl Record {
             }),
             None => former.cloned(),
         }
+    }
+
+    /// Whether the tag of the image is asked for anew without a change. An image that is not
+    /// resolved is asked for anyway.
+    #[must_use]
+    pub fn follows_tag(&self) -> bool {
+        self.spec.image_pull == ImagePull::Always
+            && self.spec.image.digest().is_none()
+            && self.image_digest.is_some()
     }
 
     /// Whether the registry is still to be asked what the image's tag stands for now.

@@ -21,7 +21,6 @@ use crate::desired::marks::{Mark, Suppressed, Tombstone};
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::tag_check::TagCheck;
 use crate::desired::{Owner, Record, RunState};
-use crate::spec::ImagePull;
 use crate::spec::parse::Deploy;
 
 pub mod answers;
@@ -97,7 +96,7 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
         Order::Restart => {
             (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true);
-            if is_tag_followed(before) {
+            if before.follows_tag() {
                 record.tag_check = Some(TagCheck::by_change(desired.seq() + 1));
             }
         }
@@ -115,13 +114,6 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Owner::Push => {}
     }
     (record, changes)
-}
-
-/// Whether a restart asks the registry again. An image that is not resolved is asked for anyway.
-fn is_tag_followed(record: &Record) -> bool {
-    record.spec.image_pull == ImagePull::Always
-        && record.spec.image.digest().is_none()
-        && record.image_digest.is_some()
 }
 
 fn suppression(desired: &Desired, before: &Record, record: &Record) -> Vec<DesiredChange> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_tags};
 use chas_node_agent::writer::Writer;
 use serde_json::{Value, json};
 use state::assign::QuietNetwork;
@@ -24,6 +24,7 @@ pub(crate) struct Node {
     pub(crate) runtime: Arc<ScriptedRuntime>,
     pub(crate) store: Arc<Store>,
     pub(crate) handle: Handle,
+    writer: Writer,
     pub(crate) metrics: Metrics,
     pub(crate) stop: CancellationToken,
     tracker: TaskTracker,
@@ -51,7 +52,7 @@ impl Node {
         let writer = Writer::new(Arc::clone(&store), journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::clone(&runtime),
-            writer,
+            writer.clone(),
             journal,
             Clock::start(),
             Duration::from_secs(30),
@@ -62,11 +63,20 @@ impl Node {
             runtime,
             store,
             handle,
+            writer,
             metrics,
             stop,
             tracker,
             directory,
         }
+    }
+
+    /// The tags of containers are asked for at this interval.
+    pub(crate) fn follow_tags(&self, interval: Duration) {
+        let timer = follow_tags(self.writer.clone(), self.handle.clone(), interval);
+        let stop = self.stop.clone();
+        self.tracker
+            .spawn(async move { stop.run_until_cancelled(timer).await });
     }
 
     /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
@@ -75,6 +85,7 @@ impl Node {
             runtime,
             store,
             handle,
+            writer,
             stop,
             tracker,
             directory,
@@ -83,7 +94,7 @@ impl Node {
         stop.cancel();
         tracker.close();
         tracker.wait().await;
-        drop((store, handle));
+        drop((store, handle, writer));
         Self::start_on(runtime, directory)
     }
 

@@ -197,3 +197,31 @@ async fn a_container_that_is_removed_meanwhile_is_only_removed() {
     assert!(node.runtime.instances().is_empty() && node.store.desired().get(id).is_none());
     assert_eq!(node.runtime.launches(id), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tag_is_followed_at_an_interval_where_its_container_runs_and_says_always() {
+    let node = Node::start();
+    let body = |name: &str, pull: &str| {
+        node.deploy(&json!({"name": name, "image": "nginx", "image_pull": pull}))
+    };
+    let (follows, stays, stopped) = (
+        body("follows", "always"),
+        body("stays", "if-not-present"),
+        body("stopped", "always"),
+    );
+    pass(Duration::from_secs(5)).await;
+    node.order(stopped, Order::Stop);
+    let minute = Duration::from_mins(1);
+    node.follow_tags(minute);
+    let asked = |id| node.store.desired().get(id).unwrap().tag_check.clone();
+    pass(2 * minute).await;
+    let first = asked(follows).expect("it is asked for");
+    assert_eq!(first.as_str(), "unchanged");
+    assert_eq!(node.runtime.launches(follows), 1);
+    node.runtime.move_tag(TAG, TWO);
+    pass(minute + Duration::from_secs(5)).await;
+    assert_eq!(asked(follows).unwrap().as_str(), "moved");
+    assert_eq!(node.runtime.launches(follows), 2);
+    assert_eq!((asked(stays), asked(stopped)), (None, None));
+    assert_eq!(node.runtime.launches(stays), 1);
+}

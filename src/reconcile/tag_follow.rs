@@ -1,0 +1,50 @@
+//! Timer that has tags asked for anew, of the containers that follow theirs.
+
+use std::time::Duration;
+
+use state::desired::set::Desired;
+use state::desired::{Record, RunState};
+use state::id::ContainerId;
+
+use super::Handle;
+use crate::backoff;
+use crate::writer::Writer;
+
+/// Timer that has each tag that is followed asked for once in an `interval`, one after the other.
+/// It never ends. It begins within the first interval, at random: nodes that started together do
+/// not ask together.
+pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
+    tokio::time::sleep(backoff::delay(interval, interval, 0)).await;
+    loop {
+        let due = followed(&writer.store().desired());
+        let pause = interval / u32::try_from(due.len().max(1)).unwrap_or(u32::MAX);
+        if due.is_empty() {
+            tokio::time::sleep(pause).await;
+        }
+        for id in due {
+            let handle = handle.clone();
+            let asked = writer.write(move |store| {
+                // It may have been stopped, changed or removed since.
+                if store.desired().get(id).is_some_and(|record| is_due(record)) {
+                    store.ask_tag(id)?;
+                    handle.ask_now(id);
+                }
+                Ok(())
+            });
+            if let Err(error) = asked.await {
+                tracing::debug!(container = %id, %error, "tag not asked for");
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn followed(desired: &Desired) -> Vec<ContainerId> {
+    let due = desired.records().filter(|record| is_due(record));
+    due.map(|record| record.id).collect()
+}
+
+fn is_due(record: &Record) -> bool {
+    let runs = record.run == RunState::Running && record.finished.is_none() && !record.removing;
+    runs && record.follows_tag() && !record.is_tag_unchecked() && !record.is_uncertain
+}
