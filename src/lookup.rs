@@ -25,7 +25,7 @@ const LOOKUPS_OF_NAME_MAX: usize = 2;
 /// of them may hold up the operator's own.
 const LOOKUPS_LED_TO_MAX: usize = 8;
 
-/// Names remembered as the operator's own.
+/// Names remembered as the operator's own, besides those that a client has from its beginning.
 const NAMES_MAX: usize = 256;
 
 /// System resolver (`getaddrinfo`) for one HTTP client, or several. Clones share the bounds.
@@ -34,6 +34,8 @@ pub(crate) struct Lookup {
     permits: Arc<Semaphore>,
     led_to: Arc<Semaphore>,
     names: Arc<KeyedPermits>,
+    /// Names that are never told again, and so never forgotten.
+    own: Arc<HashSet<String>>,
     trusted: Arc<Mutex<HashSet<String>>>,
     trusts_all: bool,
     ask: fn(&str) -> io::Result<Vec<SocketAddr>>,
@@ -46,9 +48,11 @@ impl Default for Lookup {
 }
 
 impl Lookup {
-    /// Resolver of which most lookups are for names that [`trust`](Self::trust) was told of.
-    pub(crate) fn wary() -> Self {
+    /// Resolver of which most lookups are for `own` names, and for those that [`trust`](Self::trust)
+    /// was told of.
+    pub(crate) fn wary<'a>(own: impl Iterator<Item = &'a str>) -> Self {
         Self {
+            own: Arc::new(own.map(str::to_owned).collect()),
             trusts_all: false,
             ..Self::default()
         }
@@ -59,14 +63,15 @@ impl Lookup {
             permits: Arc::new(Semaphore::new(LOOKUPS_MAX)),
             led_to: Arc::new(Semaphore::new(LOOKUPS_LED_TO_MAX)),
             names: Arc::new(KeyedPermits::new(LOOKUPS_OF_NAME_MAX)),
+            own: Arc::default(),
             trusted: Arc::default(),
             trusts_all: true,
             ask,
         }
     }
 
-    /// Notes that a name comes from the operator (a registry, a mirror, a proxy), and not from what a
-    /// host answered.
+    /// Notes that a name comes from the operator (a registry, a mirror), and not from what a host
+    /// answered.
     pub(crate) fn trust(&self, name: &str) {
         let mut trusted = lock(&self.trusted);
         if trusted.contains(name) {
@@ -78,13 +83,19 @@ impl Lookup {
         }
         trusted.insert(name.to_owned());
     }
+
+    fn is_trusted(&self, name: &str) -> bool {
+        self.trusts_all || self.own.contains(name) || lock(&self.trusted).contains(name)
+    }
 }
 
 impl Resolve for Lookup {
     fn resolve(&self, name: Name) -> Resolving {
         let (permits, ask) = (Arc::clone(&self.permits), self.ask);
-        let of_name = self.names.of(name.as_str());
-        let is_trusted = self.trusts_all || lock(&self.trusted).contains(name.as_str());
+        let is_trusted = self.is_trusted(name.as_str());
+        // A name that hosts led to before it was trusted may wait for the smaller pot.
+        let key = format!("{is_trusted} {}", name.as_str());
+        let of_name = self.names.of(&key);
         let led_to = (!is_trusted).then(|| Arc::clone(&self.led_to));
         Box::pin(async move {
             let of_name = of_name.acquire_owned().await?;
@@ -138,11 +149,28 @@ mod tests {
         }
         let of_all = LOOKUPS_MAX - lookup.permits.available_permits();
         assert_eq!(of_all, LOOKUPS_LED_TO_MAX);
+        let mut before: Vec<_> = (0..LOOKUPS_OF_NAME_MAX)
+            .map(|_| resolve(&lookup, "own.example"))
+            .collect();
+        for one in &mut before {
+            assert!(tokio::time::timeout(Duration::ZERO, one).await.is_err());
+        }
         lookup.trust("own.example");
         assert_eq!(resolve(&lookup, "own.example").await.unwrap().count(), 1);
         let stranger = resolve(&lookup, "stranger.example");
         let waited = tokio::time::timeout(Duration::from_millis(20), stranger).await;
         assert!(waited.is_err(), "it shares the smaller pot");
+    }
+
+    #[test]
+    fn names_of_the_beginning_are_trusted_however_many_are_told_later() {
+        let lookup = Lookup::wary(["proxy.example"].into_iter());
+        for n in 0..=2 * NAMES_MAX {
+            lookup.trust(&format!("mirror.{n}"));
+        }
+        assert!(lookup.is_trusted("proxy.example") && !lookup.is_trusted("stranger.example"));
+        assert!(lookup.is_trusted(&format!("mirror.{}", 2 * NAMES_MAX)));
+        assert!(lock(&lookup.trusted).len() <= NAMES_MAX);
     }
 
     static SILENT: Mutex<bool> = Mutex::new(true);

@@ -68,8 +68,8 @@ impl Clients {
         rustls::crypto::ring::default_provider()
             .install_default()
             .ok();
-        let (proxies, lookup) = (Proxies::new(&config.proxies), Lookup::wary());
-        proxies.hosts().for_each(|host| lookup.trust(host));
+        let proxies = Proxies::new(&config.proxies);
+        let lookup = Lookup::wary(proxies.hosts());
         let ca_file = config.ca_file.as_deref();
         let stamp = ca_file.and_then(|file| FileStamp::of(file).ok());
         let authorities = ca_file.map_or_else(|| Ok(Vec::new()), certificates);
