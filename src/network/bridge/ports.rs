@@ -11,7 +11,7 @@ use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
 use super::firewall::HostFirewall;
-use super::holders::{self, ContestedPort, HolderLook};
+use super::holders::{self, ContestedPort, HolderLook, PortContests};
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
 use crate::network::{NetworkError, Part};
 
@@ -181,11 +181,12 @@ impl HostPorts {
         let new = wanted.iter().filter(is_new);
         let new = new.map(|(port, to)| (*port, *to)).collect();
         let found = holders::contests(&self.firewall, new).await?;
+        let stay = still_denied(&book.denied, wanted, &found);
         let held = found.held.iter().map(|contest| contest.port);
         for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {
             wanted.remove(&port);
         }
-        book.denied = found.held;
+        book.denied = found.held.into_iter().chain(stay).collect();
         Ok(found.unknown.into_iter().map(|(_, error)| error).next())
     }
 
@@ -274,6 +275,24 @@ impl HostPorts {
             .map(|listing| listing.shape);
         Ok(())
     }
+}
+
+/// Earlier denials of ports of which nobody tells now: to the same container they are denied still.
+fn still_denied(
+    before: &[ContestedPort],
+    wanted: &Published,
+    found: &PortContests,
+) -> Vec<ContestedPort> {
+    let is_wanted = |denial: &&ContestedPort| {
+        let to = wanted.get(&denial.port);
+        to.is_some_and(|to| to.owner.id == denial.owner.id)
+    };
+    let is_unknown = |denial: &&ContestedPort| {
+        let mut unknown = found.unknown.iter();
+        unknown.any(|(port, _)| *port == denial.port)
+    };
+    let denials = before.iter().filter(is_wanted).filter(is_unknown);
+    denials.cloned().collect()
 }
 
 fn failed(error: NftError) -> NetworkError {

@@ -99,3 +99,29 @@ fn the_unspecified_address_means_every_address() {
         host_port(&binding(None))
     );
 }
+
+#[test]
+fn a_denied_port_stays_denied_while_nobody_tells_of_it() {
+    let wanted = one(80, "0123456789ab-2");
+    let port = *wanted.keys().next().unwrap();
+    let denial = |owned: &str| ContestedPort {
+        port,
+        owner: owner(owned),
+        by: PortHolder::Process,
+        published: false,
+    };
+    let error = NetworkError::failed("cannot see", io::Error::other("no file descriptor is left"));
+    let untold = PortContests {
+        unknown: vec![(port, error)],
+        ..PortContests::default()
+    };
+    let before = [denial("0123456789ab-1")];
+    assert_eq!(still_denied(&before, &wanted, &untold), before);
+    for (before, wanted, found) in [
+        (denial("0123456789ac-1"), &wanted, &untold),
+        (denial("0123456789ab-1"), &Published::new(), &untold),
+        (denial("0123456789ab-1"), &wanted, &PortContests::default()),
+    ] {
+        assert_eq!(still_denied(&[before], wanted, found), []);
+    }
+}
