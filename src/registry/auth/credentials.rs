@@ -1,12 +1,11 @@
 //! Credentials for registries, from a file in the format of docker's `config.json`, read again
 //! whenever it changed, and from the helpers that it names.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use super::helper::CredentialHelpers;
-use super::table::Table;
+use super::table::{HelperChoice, Table};
 use super::{AuthPlace, RegistrySecret};
 use crate::lock::lock;
 use crate::registry::stamp::FileStamp;
@@ -62,9 +61,9 @@ impl CredentialsFile {
     /// Credentials for a repository: of the helper that is named for it, else of the entry with the
     /// longest path that it is below. No entry of another path is ever taken.
     pub(crate) async fn of(&self, place: &AuthPlace) -> RegistryCredentials {
-        let helper = self.refreshed(|contents| contents.table.helper(place).map(str::to_owned));
+        let helper = self.refreshed(|contents| contents.table.helper(place));
         let answer = match &helper {
-            Some(helper) => self.helpers.ask(helper, &place.host).await,
+            Some(helper) => self.ask(helper).await,
             None => Ok(None),
         };
         let written = self.refreshed(|contents| contents.written(place, self.file.as_deref()));
@@ -85,6 +84,16 @@ impl CredentialsFile {
                 }
             }
         }
+    }
+
+    async fn ask(&self, helper: &HelperChoice) -> Result<Option<RegistrySecret>, String> {
+        for host in &helper.hosts {
+            let answer = self.helpers.ask(&helper.name, host).await?;
+            if answer.is_some() {
+                return Ok(answer);
+            }
+        }
+        Ok(None)
     }
 
     fn refreshed<T>(&self, look: impl FnOnce(&Contents) -> T) -> T {
@@ -127,49 +136,38 @@ impl Contents {
     }
 
     fn refresh(&mut self, file: &Path) {
-        match FileStamp::of(file) {
-            Ok(stamp) if self.stamp == Some(stamp) => {}
-            Ok(stamp) => self.read(file, stamp),
-            Err(error) if self.stamp.is_some() || self.fault.is_none() => {
-                *self = Self {
-                    edition: self.edition + 1,
-                    ..Self::default()
-                };
-                self.complain(file, &error);
+        let read = match FileStamp::of(file) {
+            Ok(stamp) if self.stamp == Some(stamp) => return,
+            Ok(stamp) if stamp.bytes > FILE_BYTES_MAX => {
+                let fault = format!("it is larger than {FILE_BYTES_MAX} bytes");
+                Ok((stamp, Err(fault)))
             }
-            Err(_) => {}
-        }
-    }
-
-    fn read(&mut self, file: &Path, stamp: FileStamp) {
-        *self = Self {
-            stamp: Some(stamp),
-            edition: self.edition + 1,
-            ..Self::default()
+            Ok(stamp) => std::fs::read(file).map(|text| (stamp, Table::parse(&text))),
+            Err(error) => Err(error),
         };
-        if stamp.bytes > FILE_BYTES_MAX {
-            return self.complain(
-                file,
-                &format_args!("it is larger than {FILE_BYTES_MAX} bytes"),
-            );
+        // One that could not be read is kept without its stamp, which would not tell when it can be.
+        let (stamp, table) = match read {
+            Ok((stamp, table)) => (Some(stamp), table),
+            Err(error) => (None, Err(error.to_string())),
+        };
+        let named = |fault: &String| format!("{} cannot be used: {fault}", file.display());
+        let fault = table.as_ref().err().map(named);
+        if stamp.is_none() && self.stamp.is_none() && self.fault == fault {
+            return;
         }
-        match std::fs::read(file) {
-            Ok(text) => match Table::parse(&text) {
-                Ok(table) => {
-                    for fault in &table.faults {
-                        tracing::warn!(file = %file.display(), %fault, "registry credentials entry unusable");
-                    }
-                    self.table = table;
-                }
-                Err(fault) => self.complain(file, &fault),
-            },
-            Err(error) => self.complain(file, &error),
+        if let Err(fault) = &table {
+            tracing::warn!(file = %file.display(), %fault, "registry credentials file unusable");
         }
-    }
-
-    fn complain(&mut self, file: &Path, fault: &dyn fmt::Display) {
-        tracing::warn!(file = %file.display(), %fault, "registry credentials file unusable");
-        self.fault = Some(format!("{} cannot be used: {fault}", file.display()));
+        let table = table.unwrap_or_default();
+        for fault in &table.faults {
+            tracing::warn!(file = %file.display(), %fault, "registry credentials entry unusable");
+        }
+        *self = Self {
+            stamp,
+            table,
+            fault,
+            edition: self.edition + 1,
+        };
     }
 }
 
@@ -221,6 +219,19 @@ mod tests {
         std::fs::write(&file, "{").unwrap();
         let broken = credentials.of(&place("r")).await;
         assert!(broken.fault.is_some_and(|text| text.contains("line 1")));
+    }
+
+    #[tokio::test]
+    async fn a_file_that_could_not_be_read_is_tried_again_without_counting_as_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        std::fs::create_dir(&file).unwrap();
+        let credentials = credentials(&file);
+        let first = credentials.of(&place("r")).await;
+        let fault = first.fault.unwrap();
+        assert!(fault.contains("config.json"), "{fault}");
+        assert_eq!(lock(&credentials.read).stamp, None);
+        assert_eq!(credentials.edition(), first.edition);
     }
 
     #[tokio::test]

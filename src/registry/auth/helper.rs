@@ -20,6 +20,10 @@ use crate::permits::KeyedPermits;
 /// Time for one answer: a helper may ask a cloud's service.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// Turns that a question waits for at most, each as long as one answer: many pulls at once may ask a
+/// slow helper for one host.
+const TURNS_MAX: u32 = 6;
+
 /// Largest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
@@ -31,6 +35,9 @@ const RUNS_MAX: usize = 32;
 
 /// Characters of a helper's own words that are repeated.
 const WORDS_MAX: usize = 200;
+
+/// Longest word that is repeated: a longer one may be a token.
+const WORD_MAX: usize = 30;
 
 /// Runner of credential helpers.
 #[derive(Debug)]
@@ -89,7 +96,7 @@ impl CredentialHelpers {
         let program = format!("docker-credential-{name}");
         let of_host = self.runs_of_host.of(&format!("{name} {host}"));
         let turn = async { (of_host.acquire_owned().await, self.runs.acquire().await) };
-        let Ok(_turn) = tokio::time::timeout(self.time_max, turn).await else {
+        let Ok(_turn) = tokio::time::timeout(self.time_max * TURNS_MAX, turn).await else {
             return Err(format!(
                 "the credential helper {program} still hangs with earlier questions"
             ));
@@ -130,10 +137,11 @@ impl CredentialHelpers {
                 )
             });
         }
-        let words = words(&output);
-        if words.contains("credentials not found") {
+        let text = String::from_utf8_lossy(&output);
+        if text.contains("credentials not found") {
             return Ok(None);
         }
+        let words = words(&text);
         Err(format!("the credential helper {program} failed: {words}"))
     }
 }
@@ -176,15 +184,21 @@ fn secret(output: &[u8]) -> Option<Option<RegistrySecret>> {
     Some(Some(RegistrySecret::Password(value)))
 }
 
-/// Words of a helper that failed. A wrapper may print the answer and fail after that, so nothing is
-/// repeated that may be a part of one.
-fn words(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    if text.contains('{') {
+/// Words of a helper that failed. A wrapper may print the answer, or a bare token, and fail after
+/// that, so nothing is repeated that may be a part of one.
+fn words(text: &str) -> String {
+    let words: Vec<_> = text.split_whitespace().collect();
+    if text.contains('{') || words.len() == 1 {
         return "what it printed may hold a secret, and is not repeated".to_owned();
     }
-    let words = text.trim().chars().filter(|c| !c.is_control());
-    words.take(WORDS_MAX).collect()
+    let is_short = |word: &str| word.chars().count() <= WORD_MAX;
+    let words = words.into_iter();
+    let words: Vec<_> = words
+        .map(|word| if is_short(word) { word } else { "…" })
+        .collect();
+    let words = words.join(" ");
+    let printable = words.chars().filter(|c| !c.is_control());
+    printable.take(WORDS_MAX).collect()
 }
 
 #[cfg(test)]
@@ -236,11 +250,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_helper_without_credentials_is_none_and_one_that_fails_says_so() {
-        let none = answer("echo credentials not found in native keychain; exit 1", "r").await;
-        assert!(none.unwrap().is_none());
+        for script in [
+            "echo credentials not found in native keychain; exit 1",
+            r#"echo '{"msg":"credentials not found in native keychain"}'; exit 1"#,
+        ] {
+            assert!(answer(script, "r").await.unwrap().is_none(), "{script}");
+        }
         for (script, part) in [
             ("echo no vault today; exit 1", "no vault today"),
             ("echo hunter2", "something else"),
+            ("echo hunter2; exit 1", "not repeated"),
+            (
+                "echo no; echo use of hunter2hunter2hunter2hunter2hunter2 ended; exit 1",
+                "no use of … ended",
+            ),
             (
                 r#"echo '{"Username":"u","Secret":"hunter2"}'; exit 1"#,
                 "not repeated",
@@ -317,11 +340,21 @@ mod tests {
         }
         let (_dir, mut helpers) = runner(script);
         helpers.time_max = Duration::from_millis(300);
-        let slow = (0..RUNS_OF_HOST_MAX + 1).map(|_| helpers.ask("test", "slow"));
-        let faults = futures_util::future::join_all(slow).await;
-        assert!(
-            faults.into_iter().all(|fault| fault.is_err()),
-            "the wait for a turn has an end"
-        );
+        let all = RUNS_OF_HOST_MAX * (TURNS_MAX as usize + 2);
+        let slow = (0..all).map(|_| helpers.ask("test", "slow"));
+        let answers = futures_util::future::join_all(slow).await;
+        let faults: Vec<_> = answers.into_iter().map(Result::unwrap_err).collect();
+        let (first, last) = (&faults[0], &faults[all - 1]);
+        assert!(first.contains("did not answer"), "{first}");
+        assert!(last.contains("still hangs"), "{last}");
+    }
+
+    #[tokio::test]
+    async fn a_slow_helper_answers_everybody_in_turn() {
+        let (_dir, mut helpers) = runner("sleep 0.7; echo '{}'");
+        helpers.time_max = Duration::from_secs(2);
+        let asked = (0..4 * RUNS_OF_HOST_MAX).map(|_| helpers.ask("test", "r"));
+        let answers = futures_util::future::join_all(asked).await;
+        assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     }
 }

@@ -112,15 +112,17 @@ impl Table {
 
     /// AuthEntry of the longest path that `place` is at or below; `None`: there is none.
     pub(super) fn entry(&self, place: &AuthPlace) -> Option<&AuthEntry> {
-        longest(&self.entries, place)
+        longest(&self.entries, place).map(|(entry, _)| entry)
     }
 
-    /// Name of the helper to ask for `place`; `None`: the file itself counts.
-    pub(super) fn helper(&self, place: &AuthPlace) -> Option<&str> {
-        longest(&self.helpers, place)
-            .or(self.store.as_ref())
-            .map(String::as_str)
-            .filter(|name| !name.is_empty())
+    /// Helper to ask for `place`; `None`: the file itself counts.
+    pub(super) fn helper(&self, place: &AuthPlace) -> Option<HelperChoice> {
+        let (name, hosts) = match longest(&self.helpers, place) {
+            Some((name, host)) => (name, vec![host.to_owned()]),
+            None => (self.store.as_ref()?, spellings(place).cloned().collect()),
+        };
+        let name = name.clone();
+        (!name.is_empty()).then_some(HelperChoice { name, hosts })
     }
 
     /// Paths that have an entry.
@@ -130,17 +132,34 @@ impl Table {
     }
 }
 
-fn longest<'a, T>(entries: &'a BTreeMap<String, T>, place: &AuthPlace) -> Option<&'a T> {
-    let hosts = || [Some(&place.host), place.host_and_port.as_ref()].into_iter();
+/// Helper to ask, and the hosts to ask it for until it has an answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct HelperChoice {
+    pub(super) name: String,
+    pub(super) hosts: Vec<String>,
+}
+
+/// Spellings of a place's host, the usual one first.
+fn spellings(place: &AuthPlace) -> impl Iterator<Item = &String> {
+    [Some(&place.host), place.host_and_port.as_ref()]
+        .into_iter()
+        .flatten()
+}
+
+/// Entry of the longest path that `place` is at or below, and the spelling of the host there.
+fn longest<'a, 'b, T>(
+    entries: &'a BTreeMap<String, T>,
+    place: &'b AuthPlace,
+) -> Option<(&'a T, &'b str)> {
     let mut path = Some(place.repository.as_str());
     loop {
-        for host in hosts().flatten() {
+        for host in spellings(place) {
             let found = match path {
                 Some(path) => entries.get(&format!("{host}/{path}")),
                 None => entries.get(host),
             };
-            if found.is_some() {
-                return found;
+            if let Some(found) = found {
+                return Some((found, host));
             }
         }
         path = path?.rsplit_once('/').map(|(above, _)| above);
@@ -217,8 +236,9 @@ fn path_of(key: &str) -> String {
     };
     match path {
         "" => host,
-        // The API's version, of docker's URLs. podman's keys are paths, and a team may be called so.
-        "v1" | "v2" if has_scheme => host,
+        // The API's version, of docker's URLs. podman's keys are paths, and a team may be called so,
+        // but none at Docker Hub.
+        "v1" | "v2" if has_scheme || host == "docker.io" => host,
         path => format!("{host}/{path}"),
     }
 }

@@ -18,6 +18,13 @@ fn password(table: &Table, of: &str) -> Option<String> {
     }
 }
 
+fn helper(name: &str, hosts: &[&str]) -> HelperChoice {
+    HelperChoice {
+        name: name.to_owned(),
+        hosts: hosts.iter().map(|&host| host.to_owned()).collect(),
+    }
+}
+
 fn basic(user: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:p")))
 }
@@ -35,6 +42,24 @@ fn every_spelling_that_docker_writes_is_found() {
     }
     assert_eq!(table.paths().len(), 3);
     assert_eq!(table.faults, [""; 0]);
+}
+
+#[test]
+fn docker_hub_is_found_without_a_scheme_as_well() {
+    for key in [
+        "index.docker.io/v1/",
+        "registry-1.docker.io/v2",
+        "docker.io",
+    ] {
+        let text = format!(
+            r#"{{"auths": {{"{key}": {{"auth": "dTpw"}}}}, "credHelpers": {{"{key}": "pass"}}}}"#
+        );
+        let table = Table::parse(text.as_bytes()).unwrap();
+        let found = password(&table, "docker.io/library/nginx");
+        assert_eq!(found.as_deref(), Some("Basic dTpw"), "{key}");
+        let found = table.helper(&place("docker.io/library/nginx"));
+        assert_eq!(found, Some(helper("pass", &["docker.io"])), "{key}");
+    }
 }
 
 #[test]
@@ -109,6 +134,27 @@ fn a_host_that_is_also_known_with_its_port_is_found_in_both_spellings() {
 }
 
 #[test]
+fn a_helper_is_asked_for_the_spelling_that_it_was_found_by() {
+    let table = Table::parse(
+        br#"{"credHelpers": {"m.example:443": "pass", "m.example/team": "vault", "off.example:443": ""}, "credsStore": "store"}"#,
+    )
+    .unwrap();
+    for (repository, expected) in [
+        ("m.example/x", Some(helper("pass", &["m.example:443"]))),
+        ("m.example/team/x", Some(helper("vault", &["m.example"]))),
+        ("off.example/x", None),
+        (
+            "n.example/x",
+            Some(helper("store", &["n.example", "n.example:443"])),
+        ),
+    ] {
+        let mut mirror = place(repository);
+        mirror.host_and_port = Some(format!("{}:443", mirror.host));
+        assert_eq!(table.helper(&mirror), expected, "{repository}");
+    }
+}
+
+#[test]
 fn of_two_spellings_the_one_without_scheme_counts_always() {
     for _ in 0..20 {
         let table = Table::parse(
@@ -167,6 +213,8 @@ fn an_old_dockercfg_and_every_kind_of_token_are_read() {
     let found = |of: &str| table.entry(&place(of)).cloned().unwrap().unwrap();
     assert!(found("a.example/x") == RegistrySecret::Identity("RT".to_owned()));
     assert!(matches!(found("b.example/x"), RegistrySecret::Token(value) if value == "Bearer T"));
-    assert_eq!(table.helper(&place("c.example/x")), Some("ecr-login"));
-    assert_eq!(table.helper(&place("d.example/x")), Some("pass"));
+    for (host, name) in [("c.example", "ecr-login"), ("d.example", "pass")] {
+        let found = table.helper(&place(&format!("{host}/x")));
+        assert_eq!(found, Some(helper(name, &[host])));
+    }
 }
