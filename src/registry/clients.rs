@@ -10,7 +10,7 @@ use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
 
 use super::config::{InvalidRegistryConfig, RegistryConfig};
 use super::proxy::Proxies;
-use super::stamp::FileStamp;
+use super::stamp::{FileFault, FileStamp};
 use crate::cause;
 use crate::lock::lock;
 use crate::lookup::Lookup;
@@ -55,7 +55,7 @@ struct General {
     stamp: Option<FileStamp>,
     client: Client,
     /// Fault of the CA file, where the client is that of before.
-    fault: Option<String>,
+    fault: Option<FileFault>,
 }
 
 impl Clients {
@@ -75,7 +75,7 @@ impl Clients {
         let authorities = ca_file.map_or_else(|| Ok(Vec::new()), certificates);
         let authorities = authorities.map_err(|fault| InvalidRegistryConfig::CaFile {
             file: ca_file.unwrap_or(Path::new("")).to_owned(),
-            fault,
+            fault: fault.phrase,
         })?;
         let base = || proxies.apply(base(&lookup, config.connect_timeout));
         let client = base()?.tls_certs_merge(authorities.clone()).build();
@@ -126,7 +126,12 @@ impl Clients {
 
     /// Fault of the CA file as it is now, while the certificates of before count.
     pub(super) fn fault(&self) -> Option<String> {
-        self.refreshed().fault.clone()
+        let general = self.refreshed();
+        let fault = general.fault.as_ref()?;
+        Some(format!(
+            "{}; the certificates of before count",
+            fault.phrase
+        ))
     }
 
     fn refreshed(&self) -> MutexGuard<'_, General> {
@@ -135,13 +140,18 @@ impl Clients {
             .ca_file
             .as_ref()
             .and_then(|file| FileStamp::of(file).ok());
-        if general.stamp != stamp {
+        let is_unread = general.fault.as_ref().is_some_and(|fault| fault.is_unread);
+        if general.stamp != stamp || is_unread {
             general.stamp = stamp;
             match self.build(&Trust::default()) {
                 Ok(client) => (general.client, general.fault) = (client, None),
+                Err(fault) if general.fault.as_ref() == Some(&fault) => {}
                 Err(fault) => {
-                    tracing::warn!(%fault, "registry CA certificates unusable; the former ones stay");
-                    general.fault = Some(format!("{fault}; the certificates of before count"));
+                    tracing::warn!(
+                        fault = fault.phrase,
+                        "registry CA certificates unusable; the former ones stay"
+                    );
+                    general.fault = Some(fault);
                 }
             }
         }
@@ -151,40 +161,34 @@ impl Clients {
     /// Client that trusts as told.
     ///
     /// # Errors
-    /// A phrase, when a file cannot be used.
-    pub(super) fn build(&self, trust: &Trust) -> Result<Client, String> {
-        let named =
-            |file: &Path, fault: &str| format!("{} cannot be used: {fault}", file.display());
+    /// When a file cannot be used.
+    pub(super) fn build(&self, trust: &Trust) -> Result<Client, FileFault> {
         let timeout = trust.connect_timeout.unwrap_or(self.connect_timeout);
         let mut builder = self
             .proxies
             .apply(base(&self.lookup, timeout))
             .map_err(|error| error.to_string())?;
         for file in trust.authorities.iter().chain(&self.ca_file) {
-            let found = certificates(file).map_err(|fault| named(file, &fault))?;
+            let found = certificates(file).map_err(|fault| fault.of(file))?;
             builder = builder.tls_certs_merge(found);
         }
         if let Some((certificate, key)) = &trust.identity {
-            let mut pem = read(certificate).map_err(|fault| named(certificate, &fault))?;
+            let mut pem = read(certificate).map_err(|fault| fault.of(certificate))?;
             if let Some(key) = key {
                 pem.push(b'\n');
-                pem.extend(read(key).map_err(|fault| named(key, &fault))?);
+                pem.extend(read(key).map_err(|fault| fault.of(key))?);
             }
             let identity = Identity::from_pem(&pem).map_err(|error| {
-                named(
-                    certificate,
-                    &format!(
-                        "no client certificate with its key: {}",
-                        cause::root(&error)
-                    ),
-                )
+                let cause = cause::root(&error);
+                let fault = format!("no client certificate with its key: {cause}");
+                FileFault::from(fault).of(certificate)
             })?;
             builder = builder.identity(identity);
         }
         let client = builder
             .tls_danger_accept_invalid_certs(trust.is_blind)
             .build();
-        client.map_err(|error| format!("TLS cannot be set up: {}", cause::root(&error)))
+        client.map_err(|error| format!("TLS cannot be set up: {}", cause::root(&error)).into())
     }
 }
 
@@ -197,18 +201,18 @@ fn base(lookup: &Lookup, connect_timeout: Duration) -> ClientBuilder {
         .pool_idle_timeout(Duration::from_secs(30))
 }
 
-fn certificates(file: &Path) -> Result<Vec<Certificate>, String> {
+fn certificates(file: &Path) -> Result<Vec<Certificate>, FileFault> {
     match Certificate::from_pem_bundle(&read(file)?) {
         Ok(list) if !list.is_empty() => Ok(list),
-        Ok(_) => Err("it holds no PEM certificate".to_owned()),
-        Err(error) => Err(error.to_string()),
+        Ok(_) => Err("it holds no PEM certificate".to_owned().into()),
+        Err(error) => Err(error.to_string().into()),
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, String> {
-    let stamp = FileStamp::of(file).map_err(|error| error.to_string())?;
+fn read(file: &Path) -> Result<Vec<u8>, FileFault> {
+    let stamp = FileStamp::of(file).map_err(|error| FileFault::unread(&error))?;
     if stamp.bytes > PEM_BYTES_MAX {
-        return Err(format!("it is larger than {PEM_BYTES_MAX} bytes"));
+        return Err(format!("it is larger than {PEM_BYTES_MAX} bytes").into());
     }
-    std::fs::read(file).map_err(|error| error.to_string())
+    std::fs::read(file).map_err(|error| FileFault::unread(&error))
 }

@@ -11,7 +11,7 @@ use self::file::HostEntry;
 use super::clients::{Clients, Trust};
 use super::endpoint::{Endpoint, api_host};
 use super::fault::RegistryError;
-use super::stamp::FileStamp;
+use super::stamp::{FileFault, FileStamp};
 use crate::lock::lock;
 
 mod file;
@@ -48,22 +48,24 @@ pub(super) struct CertsDirectory {
 #[derive(Debug)]
 struct ReviewedDir {
     watched: Watched,
-    fault: Option<String>,
+    fault: Option<FileFault>,
 }
 
 /// Files with their stamps as they were when they were read.
 type Watched = Vec<(PathBuf, Option<FileStamp>)>;
 
-fn is_current(watched: &Watched) -> bool {
-    watched
-        .iter()
-        .all(|(file, stamp)| FileStamp::of(file).ok() == *stamp)
+/// Whether what was read of the files, or the fault of that, is still so.
+fn is_current(watched: &Watched, fault: Option<&FileFault>) -> bool {
+    !fault.is_some_and(|fault| fault.is_unread)
+        && watched
+            .iter()
+            .all(|(file, stamp)| FileStamp::of(file).ok() == *stamp)
 }
 
 #[derive(Debug)]
 struct KnownHosts {
     watched: Watched,
-    endpoints: Result<Endpoints, String>,
+    endpoints: Result<Endpoints, FileFault>,
 }
 
 impl CertsDirectory {
@@ -85,7 +87,7 @@ impl CertsDirectory {
     pub(super) fn of(&self, registry: &str, clients: &Clients) -> Result<Endpoints, RegistryError> {
         let mut known = lock(&self.known);
         if let Some(known) = known.get(registry)
-            && is_current(&known.watched)
+            && is_current(&known.watched, known.endpoints.as_ref().err())
         {
             return known.endpoints.clone().map_err(invalid);
         }
@@ -95,7 +97,11 @@ impl CertsDirectory {
         let mut watched = Vec::new();
         let endpoints = self.read(registry, clients, &mut watched);
         if let Err(fault) = &endpoints {
-            tracing::warn!(registry, %fault, "registry hosts file unusable");
+            tracing::warn!(
+                registry,
+                fault = fault.phrase,
+                "registry hosts file unusable"
+            );
         }
         let entry = KnownHosts {
             watched,
@@ -108,23 +114,28 @@ impl CertsDirectory {
     /// Faults of all files of the directory, each a sentence. Files that did not change since the last
     /// time are not read again.
     pub(super) fn faults(&self, clients: &Clients) -> Vec<String> {
-        let Some(Ok(entries)) = self.dir.as_ref().map(std::fs::read_dir) else {
+        let Some(dir) = &self.dir else {
             return Vec::new();
         };
-        let dirs = entries
-            .flatten()
-            .map(|entry| entry.path())
-            .filter(|path| path.is_dir());
         let mut reviewed = lock(&self.reviewed);
-        let mut before = std::mem::take(&mut *reviewed);
-        for dir in dirs.take(REVIEWED_MAX) {
-            let known = before.remove(&dir);
-            let known = known.filter(|known| is_current(&known.watched));
-            let now = known.unwrap_or_else(|| self.review(&dir, clients));
-            reviewed.insert(dir, now);
-        }
-        let faults = reviewed.values().filter_map(|known| known.fault.clone());
-        faults.collect()
+        let unread = match directories(dir) {
+            Ok(dirs) => {
+                let mut before = std::mem::take(&mut *reviewed);
+                for dir in dirs {
+                    let known = before.remove(&dir);
+                    let known =
+                        known.filter(|known| is_current(&known.watched, known.fault.as_ref()));
+                    let now = known.unwrap_or_else(|| self.review(&dir, clients));
+                    reviewed.insert(dir, now);
+                }
+                None
+            }
+            // What is in it is not known to be otherwise than before.
+            Err(error) => Some(unreadable(dir, &error).phrase),
+        };
+        let faults = reviewed.values().filter_map(|known| known.fault.as_ref());
+        let faults = faults.map(|fault| fault.phrase.clone());
+        unread.into_iter().chain(faults).collect()
     }
 
     fn review(&self, dir: &Path, clients: &Clients) -> ReviewedDir {
@@ -141,7 +152,7 @@ impl CertsDirectory {
         registry: &str,
         clients: &Clients,
         watched: &mut Watched,
-    ) -> Result<Endpoints, String> {
+    ) -> Result<Endpoints, FileFault> {
         let candidates = self
             .dir
             .iter()
@@ -157,9 +168,9 @@ impl CertsDirectory {
             .map(|endpoint| Arc::from([Arc::new(endpoint)]))
     }
 
-    fn own(&self, registry: &str) -> Result<Endpoint, String> {
+    fn own(&self, registry: &str) -> Result<Endpoint, FileFault> {
         let is_plain = self.insecure.iter().any(|host| host == api_host(registry));
-        Endpoint::own(registry, is_plain).map_err(|error| error.to_string())
+        Endpoint::own(registry, is_plain).map_err(|error| error.to_string().into())
     }
 
     fn read_dir(
@@ -168,11 +179,12 @@ impl CertsDirectory {
         registry: &str,
         clients: &Clients,
         watched: &mut Watched,
-    ) -> Result<Endpoints, String> {
+    ) -> Result<Endpoints, FileFault> {
         let mut watch = |file: &Path| watched.push((file.to_owned(), FileStamp::of(file).ok()));
         let file = dir.join("hosts.toml");
         watch(&file);
-        let named = |fault: String| format!("{} cannot be used: {fault}", file.display());
+        let named = |fault: String| FileFault::from(fault).of(&file);
+        let unread = |error: std::io::Error| FileFault::unread(&error).of(&file);
         let entries = match FileStamp::of(&file) {
             Ok(stamp) if stamp.bytes > FILE_BYTES_MAX => {
                 return Err(named(format!("it is larger than {FILE_BYTES_MAX} bytes")));
@@ -180,14 +192,13 @@ impl CertsDirectory {
             // An empty one is none, as for containerd.
             Ok(stamp) if stamp.bytes == 0 => vec![certificates_only(dir)?],
             Ok(_) => {
-                let text =
-                    std::fs::read_to_string(&file).map_err(|error| named(error.to_string()))?;
+                let text = std::fs::read_to_string(&file).map_err(unread)?;
                 file::parse(&text, dir).map_err(named)?
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 vec![certificates_only(dir)?]
             }
-            Err(error) => return Err(named(error.to_string())),
+            Err(error) => return Err(unread(error)),
         };
         if entries.len() > HOSTS_MAX {
             return Err(named(format!("it names more than {HOSTS_MAX} hosts")));
@@ -201,9 +212,10 @@ impl CertsDirectory {
         }
         let endpoints = entries.into_iter().map(|entry| {
             let endpoint = self.endpoint(entry, registry, clients);
-            endpoint
-                .map(Arc::new)
-                .map_err(|fault| format!("in {}: {fault}", dir.display()))
+            endpoint.map(Arc::new).map_err(|fault| FileFault {
+                phrase: format!("in {}: {}", dir.display(), fault.phrase),
+                ..fault
+            })
         });
         endpoints.collect()
     }
@@ -213,7 +225,7 @@ impl CertsDirectory {
         entry: HostEntry,
         registry: &str,
         clients: &Clients,
-    ) -> Result<Endpoint, String> {
+    ) -> Result<Endpoint, FileFault> {
         let own = self.own(registry)?;
         let client = match &entry.trust {
             trust if *trust == Trust::default() => None,
@@ -244,8 +256,8 @@ fn names(registry: &str) -> impl Iterator<Item = String> {
 
 /// Host of a directory without `hosts.toml`, which docker fills with certificates: `*.crt` of
 /// authorities, `*.cert` and `*.key` of the node.
-fn certificates_only(dir: &Path) -> Result<HostEntry, String> {
-    let fault = |error: std::io::Error| format!("{} cannot be read: {error}", dir.display());
+fn certificates_only(dir: &Path) -> Result<HostEntry, FileFault> {
+    let fault = |error: std::io::Error| unreadable(dir, &error);
     let entries: Result<Vec<_>, _> = std::fs::read_dir(dir).map_err(fault)?.collect();
     let mut files: Vec<_> = entries
         .map_err(fault)?
@@ -276,6 +288,48 @@ fn certificates_only(dir: &Path) -> Result<HostEntry, String> {
     })
 }
 
-fn invalid(fault: String) -> RegistryError {
-    RegistryError::lasting(Reason::RegistryConfigInvalid, fault)
+/// Directories below `dir`, as many as are reviewed; none where there is no `dir`.
+fn directories(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let dirs = paths.filter(|path| path.as_ref().map_or(true, |path| path.is_dir()));
+    dirs.take(REVIEWED_MAX).collect()
+}
+
+fn unreadable(dir: &Path, error: &std::io::Error) -> FileFault {
+    FileFault {
+        phrase: format!("{} cannot be read: {error}", dir.display()),
+        is_unread: true,
+    }
+}
+
+fn invalid(fault: FileFault) -> RegistryError {
+    RegistryError::lasting(Reason::RegistryConfigInvalid, fault.phrase)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::RegistryConfig;
+    use super::*;
+
+    #[test]
+    fn a_file_that_could_not_be_read_is_current_at_no_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let [unread, bad] = ["unread.example", "bad.example"].map(|name| dir.path().join(name));
+        std::fs::create_dir_all(unread.join("hosts.toml")).unwrap();
+        std::fs::create_dir(&bad).unwrap();
+        std::fs::write(bad.join("hosts.toml"), "server = ").unwrap();
+        let clients = Clients::new(&RegistryConfig::default()).unwrap();
+        let hosts = CertsDirectory::new(Some(dir.path().to_owned()), Vec::new());
+        assert_eq!(hosts.faults(&clients).len(), 2);
+        let reviewed = lock(&hosts.reviewed);
+        for (dir, expected) in [(unread, false), (bad, true)] {
+            let known = &reviewed[&dir];
+            let found = is_current(&known.watched, known.fault.as_ref());
+            assert_eq!(found, expected, "{}", dir.display());
+        }
+    }
 }

@@ -181,6 +181,24 @@ async fn a_bad_file_is_named_at_once_stops_its_own_registry_and_no_other() {
 }
 
 #[tokio::test]
+async fn a_directory_that_cannot_be_read_is_a_fault_and_clears_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let hosts = dir.path().join("hosts");
+    write(&hosts, "bad.example", "server = ");
+    let (client, _file) = with_hosts(&hosts, "{}");
+    assert_eq!(client.faults().len(), 1, "{:?}", client.faults());
+    std::fs::rename(&hosts, dir.path().join("away")).unwrap();
+    std::fs::write(&hosts, "").unwrap();
+    let faults = client.faults();
+    assert!(
+        matches!(&faults[..], [unread, bad] if unread.contains("cannot be read") && bad.contains("bad.example")),
+        "{faults:?}"
+    );
+    std::fs::remove_file(&hosts).unwrap();
+    assert_eq!(client.faults(), [""; 0]);
+}
+
+#[tokio::test]
 async fn an_empty_file_hides_no_certificates_beside_it() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "r.example", "");
