@@ -3,17 +3,14 @@
 //! [`queue`] says *when* a container has its turn, the plan *what* is done in it, the [`Runtime`] *how*. Whoever wakes a
 //! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use state::alarm::Alarm;
-use state::desired::Record;
-use state::desired::set::Desired;
 use state::event::{Event, EventKind};
 use state::history::Cause;
 use state::id::ContainerId;
-use state::observed::{Seen, Task};
+use state::observed::Seen;
 use state::phase::Phase;
 use state::reason::Reason;
 use tokio::sync::{Notify, mpsc};
@@ -33,6 +30,7 @@ mod ended;
 mod execute;
 mod leftovers;
 mod liveness;
+mod proven;
 pub(crate) mod queue;
 mod silence;
 mod tag_check;
@@ -48,8 +46,6 @@ const EVENTS_MAX: usize = 4096;
 const KILLED_AFTER: Duration = Duration::from_millis(250);
 /// Wait before the next listing after a failed one.
 const RELIST_AFTER: Duration = Duration::from_millis(500);
-/// A generation that ran so long is worth going back to: one that crashes at its start does not.
-const PROVEN_AFTER: Duration = Duration::from_mins(1);
 /// Wait before the next listing while the desired state is unknown.
 const UNKNOWN_RELIST_AFTER: Duration = Duration::from_secs(2);
 
@@ -190,7 +186,7 @@ impl<R: Runtime> Reconciler<R> {
                 // A pull may take minutes; what it has fetched is kept.
                 () = stop.cancelled() => return this.queue.interrupt_all(),
                 Some(hint) = hints.recv() => match hint {
-                    RuntimeEvent::Changed(id) => this.queue.wake(id),
+                    RuntimeEvent::Changed(id) => this.changed(id),
                     RuntimeEvent::MemoryShort(id) => {
                         this.queue.wake_at(id, Instant::now() + KILLED_AFTER);
                     }
@@ -202,6 +198,19 @@ impl<R: Runtime> Reconciler<R> {
                     tracker.spawn(async move { turn.turn(id, interrupt).await });
                 }
             }
+        }
+    }
+
+    /// Gives a container that changed a turn. Whether its tag has moved can wait: it may have ended,
+    /// and its restart asks no registry.
+    fn changed(&self, id: ContainerId) {
+        self.queue.wake(id);
+        let desired = self.writer.store().desired();
+        if desired
+            .get(id)
+            .is_some_and(|record| record.is_tag_unchecked())
+        {
+            self.queue.interrupt(id);
         }
     }
 
@@ -292,34 +301,6 @@ impl<R: Runtime> Reconciler<R> {
             .await;
         }
         true
-    }
-
-    /// Notes of which generations the images are worth keeping for the way back: once for each, and
-    /// away from the steps of a deploy.
-    async fn note_proven(&self, desired: &Desired, managed: &BTreeMap<ContainerId, Seen>) {
-        let now = self.board.clock.now();
-        let is_proven = |record: &Record| {
-            let task = managed
-                .get(&record.id)
-                .map(|seen| seen.task(record.generation));
-            matches!(task, Some(Task::Running { since: Some(since), .. }) if now.since(*since) >= PROVEN_AFTER)
-        };
-        let proven: Vec<_> = desired
-            .records()
-            .filter(|record| !record.is_proven && !record.removing && !record.restart_pending)
-            .filter(|record| is_proven(record))
-            .map(|record| record.instance())
-            .collect();
-        if proven.is_empty() {
-            return;
-        }
-        let noted = self
-            .writer
-            .write(move |store| store.note_proven(&proven))
-            .await;
-        if let Err(error) = noted {
-            tracing::debug!(%error, "proven generations not noted; trying again with the next resync");
-        }
     }
 
     /// Notes that the runtime answers.

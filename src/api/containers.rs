@@ -9,8 +9,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use state::desired::Record;
 use state::desired::answer::{Answer, Outcome};
+use state::desired::{Record, RunState};
 use state::id::ContainerId;
 use state::ownership::Order;
 use state::status::Status;
@@ -217,7 +217,10 @@ pub(super) async fn ask_tag<N: NodeApi>(
         let view = node.container(id).ok_or_else(|| gone(id))?;
         return Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response());
     }
-    let is_open = |record: &Record| record.is_tag_unchecked() || record.restart_pending;
+    let is_open = |record: &Record| {
+        let runs = record.run == RunState::Running && record.finished.is_none();
+        record.is_tag_unchecked() || (runs && record.restart_pending)
+    };
     let checked = |view: Option<ManagedView>| match view {
         Some(view) if is_open(&view.record) => None,
         other => Some(other),

@@ -49,9 +49,16 @@ impl<R: Runtime> Reconciler<R> {
                 return Err(error.into());
             }
         };
+        // It may have ended while the registry was asked: then there is nothing to restart.
+        let seen = self.runtime.observe(record.id).await?;
+        let is_running = !matches!(
+            seen.task(record.generation),
+            Task::Stopped(_) | Task::Absent
+        );
         let (instance, at_ms) = (record.instance(), wall_ms());
-        let noted =
-            move |store: &state::store::Store| store.answer_tag(instance, asked, outcome, at_ms);
+        let noted = move |store: &state::store::Store| {
+            store.answer_tag(instance, asked, outcome, at_ms, is_running)
+        };
         if let Some(answer) = self.writer.write(noted).await? {
             let subject = EventSubject::new(record.id, Some(record));
             self.journal.record(told(record, &answer).about(subject));

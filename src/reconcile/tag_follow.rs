@@ -5,6 +5,7 @@ use std::time::Duration;
 use state::desired::set::Desired;
 use state::desired::{Record, RunState};
 use state::id::ContainerId;
+use state::observed::Task;
 
 use super::Handle;
 use crate::backoff;
@@ -16,7 +17,7 @@ use crate::writer::Writer;
 pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
     tokio::time::sleep(backoff::delay(interval, interval, 0)).await;
     loop {
-        let due = followed(&writer.store().desired());
+        let due = followed(&writer.store().desired(), &handle);
         let pause = interval / u32::try_from(due.len().max(1)).unwrap_or(u32::MAX);
         if due.is_empty() {
             tokio::time::sleep(pause).await;
@@ -27,7 +28,7 @@ pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
                 // It may have been stopped, changed or removed since.
                 if store.desired().get(id).is_some_and(|record| is_due(record)) {
                     store.ask_tag(id)?;
-                    handle.ask_now(id);
+                    handle.wake(id);
                 }
                 Ok(())
             });
@@ -39,8 +40,16 @@ pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
     }
 }
 
-fn followed(desired: &Desired) -> Vec<ContainerId> {
-    let due = desired.records().filter(|record| is_due(record));
+/// Containers that run and follow their tags. One that only tries to is not helped by a question,
+/// which would end its wait.
+fn followed(desired: &Desired, handle: &Handle) -> Vec<ContainerId> {
+    let runs = |record: &Record| {
+        let seen = handle.board().known(record.id).seen;
+        matches!(seen.task(record.generation), Task::Running { .. })
+    };
+    let due = desired
+        .records()
+        .filter(|record| is_due(record) && runs(record));
     due.map(|record| record.id).collect()
 }
 

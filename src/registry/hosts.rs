@@ -96,7 +96,12 @@ impl CertsDirectory {
         }
         let mut watched = Vec::new();
         let endpoints = self.read(registry, clients, &mut watched);
-        if let Err(fault) = &endpoints {
+        // One that could not be read is read for each request.
+        let before = known.get(registry);
+        let before = before.and_then(|known| known.endpoints.as_ref().err());
+        if let Err(fault) = &endpoints
+            && before.is_none_or(|before| before.phrase != fault.phrase)
+        {
             tracing::warn!(
                 registry,
                 fault = fault.phrase,

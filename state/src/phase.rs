@@ -223,8 +223,14 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
 
 fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
     let task = seen.task(record.generation);
-    // A task that is created is of the image before: once it runs, it is known to be restarted.
-    if record.is_tag_unchecked() && !matches!(task, Task::Created { .. }) {
+    // What has ended by itself, or was only created, is seen to first: its image is here, and a
+    // registry may be slow.
+    let is_asked_first = match task {
+        Task::Running { .. } | Task::Unresponsive => true,
+        Task::Stopped(_) | Task::Absent => record.restart_pending || record.image_digest.is_none(),
+        Task::Created { .. } => false,
+    };
+    if record.is_tag_unchecked() && is_asked_first {
         return Stage::TagUnchecked;
     }
     // The image comes first: the generation before runs on until it is there.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chas_node_agent::runtime::RuntimeError;
 use serde_json::json;
-use state::id::ContainerId;
+use state::id::{ContainerId, InstanceName};
 use state::ownership::Order;
 use state::reason::Reason;
 use state::status::Status;
@@ -224,4 +224,31 @@ async fn a_tag_is_followed_at_an_interval_where_its_container_runs_and_says_alwa
     assert_eq!(node.runtime.launches(follows), 2);
     assert_eq!((asked(stays), asked(stopped)), (None, None));
     assert_eq!(node.runtime.launches(stays), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_ends_while_its_tag_is_asked_for_is_started_first_and_a_job_runs_no_second_time() {
+    let node = Node::start();
+    let crashes = node.deploy(&web());
+    let job = json!({"name": "job", "image": "nginx", "restart": {"policy": "never"}});
+    let job = node.deploy(&job);
+    pass(Duration::from_secs(5)).await;
+    node.runtime.move_tag(TAG, TWO);
+    for id in [crashes, job] {
+        node.ask_tag(id);
+    }
+    pass(Duration::from_secs(1)).await;
+    for (id, code) in [(crashes, 1), (job, 0)] {
+        let name = InstanceName { id, generation: 1 };
+        node.runtime.exit(name, code, false, Duration::ZERO);
+    }
+    // An answer takes longer than that.
+    pass(Duration::from_secs(2)).await;
+    assert_eq!(node.runtime.launches(crashes), 2);
+    assert_eq!(node.condition(job).status, Status::Stopped);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(node.tag(crashes), ("moved", TWO.to_owned()));
+    assert_eq!(node.tag(job).0, "moved");
+    let launches = [crashes, job].map(|id| node.runtime.launches(id));
+    assert_eq!(launches, [3, 1]);
 }

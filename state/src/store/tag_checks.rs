@@ -43,7 +43,8 @@ impl Store {
     }
 
     /// Notes the answer to the question that was `asked` of this generation, and what follows: a
-    /// digest that moved is the one to run, and a container that runs is to be restarted for it.
+    /// digest that moved is the one to run, and a container that runs (`is_running`) is to be
+    /// restarted for it. One that has ended meanwhile gets it with its next start.
     /// `None`: the question is not open (any more), and nothing is noted.
     ///
     /// # Errors
@@ -54,6 +55,7 @@ impl Store {
         asked: u64,
         outcome: TagOutcome,
         at_ms: u64,
+        is_running: bool,
     ) -> Result<Option<TagAnswer>, StoreError> {
         self.transact(|desired| {
             let id = instance.id;
@@ -67,7 +69,7 @@ impl Store {
                 before: before.image_digest.clone(),
                 outcome: bounded(outcome),
             };
-            let record = answered(before, asked, answer.clone());
+            let record = answered(before, asked, answer.clone(), is_running);
             Ok((vec![DesiredChange::Put(Box::new(record))], Some(answer)))
         })
     }
@@ -84,7 +86,7 @@ fn bounded(outcome: TagOutcome) -> TagOutcome {
 }
 
 /// The record after this answer.
-fn answered(before: &Record, asked: u64, answer: TagAnswer) -> Record {
+fn answered(before: &Record, asked: u64, answer: TagAnswer, is_running: bool) -> Record {
     let mut record = before.clone();
     if let TagOutcome::Digest(digest) = &answer.outcome
         && before.image_digest.as_ref() != Some(digest)
@@ -94,9 +96,8 @@ fn answered(before: &Record, asked: u64, answer: TagAnswer) -> Record {
             record.former_image = before.former_image_before(digest);
             // The new image has proven nothing yet.
             record.is_proven = false;
-            // What has ended for good, or is stopped, gets it with its next start.
-            record.restart_pending |=
-                before.run == RunState::Running && before.finished.is_none() && !before.removing;
+            let is_wanted = before.run == RunState::Running && before.finished.is_none();
+            record.restart_pending |= is_running && is_wanted && !before.removing;
         }
     }
     record.tag_check = Some(TagCheck {

@@ -177,10 +177,10 @@ fn the_image_of_the_last_proven_generation_is_the_one_to_go_back_to() {
         let record = accepted.record;
         let digest = Some(format!("sha256:{image}"));
         store
-            .set_image_digest(record.id, record.generation, digest)
+            .set_image_digest(record.id, record.generation, digest.clone())
             .unwrap();
         if proven {
-            store.note_proven(&[record.instance()]).unwrap();
+            store.note_proven(&[(record.instance(), digest)]).unwrap();
         }
         let former = record.former_image.clone();
         former.map(|image| (image.reference.to_string(), image.digest))
@@ -204,7 +204,8 @@ fn the_image_of_the_last_proven_generation_is_the_one_to_go_back_to() {
         generation: 1,
         ..same_image.instance()
     };
-    store.note_proven(&[note]).unwrap();
+    let digest = Some("sha256:five".to_owned());
+    store.note_proven(&[(note, digest)]).unwrap();
     assert!(
         !store.desired().get(note.id).unwrap().is_proven,
         "it has moved on"

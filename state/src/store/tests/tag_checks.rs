@@ -33,9 +33,30 @@ fn now(store: &Store, id: ContainerId) -> Arc<Record> {
 }
 
 fn answer(store: &Store, record: &Record, outcome: TagOutcome) -> Option<TagAnswer> {
+    answer_while(true, store, record, outcome)
+}
+
+fn answer_while(
+    is_running: bool,
+    store: &Store,
+    record: &Record,
+    outcome: TagOutcome,
+) -> Option<TagAnswer> {
     let asked = record.tag_check.as_ref().unwrap().asked;
-    let answered = store.answer_tag(record.instance(), asked, outcome, AT_MS);
+    let answered = store.answer_tag(record.instance(), asked, outcome, AT_MS, is_running);
     answered.unwrap()
+}
+
+#[test]
+fn what_has_ended_meanwhile_is_not_restarted_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let record = resolved(&store, &json!({}));
+    let asked = store.ask_tag(record.id).unwrap();
+    answer_while(false, &store, &asked, digest("two")).unwrap();
+    let after = now(&store, record.id);
+    assert_eq!(after.image_digest.as_deref(), Some("sha256:two"));
+    assert!(!after.restart_pending);
 }
 
 #[test]
@@ -43,7 +64,8 @@ fn a_tag_that_moved_is_followed_by_a_restart_and_the_image_before_stays_to_go_ba
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let record = resolved(&store, &json!({}));
-    store.note_proven(&[record.instance()]).unwrap();
+    let proven = [(record.instance(), record.image_digest.clone())];
+    store.note_proven(&proven).unwrap();
     let asked = store.ask_tag(record.id).unwrap();
     assert!(asked.is_tag_unchecked());
     assert_eq!((asked.seq, asked.generation), (record.seq, 1));
@@ -58,6 +80,11 @@ fn a_tag_that_moved_is_followed_by_a_restart_and_the_image_before_stays_to_go_ba
     let moved = now(&store, record.id);
     assert_eq!(moved.image_digest.as_deref(), Some("sha256:two"));
     assert!(moved.restart_pending && !moved.is_proven && !moved.is_tag_unchecked());
+    store.note_proven(&proven).unwrap();
+    assert!(
+        !now(&store, record.id).is_proven,
+        "another image ran so long"
+    );
     assert_eq!((moved.seq, moved.generation), (record.seq, 1));
     let former = moved.former_image.clone().unwrap();
     assert_eq!(
