@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state::desired::{Owner, Record};
-use state::history::History;
 use state::id::ContainerId;
+use state::observed::Task;
 use state::ownership;
 use state::phase::Phase;
 use state::status::{Condition, Status, condition};
@@ -69,7 +69,7 @@ impl AgentNode {
         ManagedView {
             condition: self.shown_condition(record, &known),
             taken,
-            started: started(&known.history, taken),
+            started: started(&known, record.generation, taken),
             finished: exit.map(|exit| exit.at).or(finished_at),
             exit_code: exit
                 .map(|exit| exit.code)
@@ -144,8 +144,14 @@ impl AgentNode {
 }
 
 /// The start of the container's process: of the one that runs, else of the one that ended last.
-fn started(history: &History, taken: Moment) -> Option<SystemTime> {
-    let running = history.started.map(|at| taken.wall_at(at));
+fn started(known: &Known, generation: u64, taken: Moment) -> Option<SystemTime> {
+    let history = &known.history;
+    // Right after the agent's start, the look is there before the history has taken it in.
+    let seen = match known.seen.task(generation) {
+        Task::Running { since, .. } => *since,
+        Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive | Task::Absent => None,
+    };
+    let running = history.started.or(seen).map(|at| taken.wall_at(at));
     let ended = || {
         let end = history.last_exit.as_ref()?.at;
         // The end of a task that was lost has no known time.
