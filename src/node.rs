@@ -7,6 +7,8 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use state::time::unix_ms;
+
 use crate::chas::LinkState;
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
@@ -65,8 +67,5 @@ impl AgentNode {
 
 /// Milliseconds since 1970, for showing.
 fn wall_ms() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
+    unix_ms(SystemTime::now())
 }

@@ -9,6 +9,7 @@ use state::event::{Event, EventKind, EventSubject};
 use state::observed::Task;
 use state::reason::Reason;
 use state::spec::ImagePull;
+use state::time::unix_ms;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
@@ -55,7 +56,7 @@ impl<R: Runtime> Reconciler<R> {
             seen.task(record.generation),
             Task::Stopped(_) | Task::Absent
         );
-        let (instance, at_ms) = (record.instance(), wall_ms());
+        let (instance, at_ms) = (record.instance(), unix_ms(SystemTime::now()));
         let noted = move |store: &state::store::Store| {
             store.answer_tag(instance, asked, outcome, at_ms, is_running)
         };
@@ -83,12 +84,4 @@ fn told(record: &Record, answer: &TagAnswer) -> Event {
             "{image} was not looked up again, and stays {before}: {message}"
         )),
     }
-}
-
-/// Milliseconds since 1970, for showing.
-fn wall_ms() -> u64 {
-    let since_epoch = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

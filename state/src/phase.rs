@@ -6,14 +6,13 @@
 //! reports to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and
 //! the compiler names all who have to say something about it.
 
-use std::time::SystemTime;
-
 use crate::desired::{Finished, Record, RunState};
 use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
+use crate::time::unix_ms;
 
 /// Goal of a container, from its record alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,11 +270,7 @@ fn finished(record: &Record, history: &History, exit: &Exit) -> Option<Finished>
         (false, _) if exhausted => Reason::RetriesExhausted,
         (false, _) => return None,
     };
-    let since_epoch = exit
-        .at
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    let at_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+    let at_ms = unix_ms(exit.at);
     Some(Finished {
         code: exit.code,
         reason,
