@@ -29,7 +29,9 @@ use crate::node::link::{AgentLink, LinkConfig};
 use crate::node::{self, AgentNode};
 use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
 use crate::runtime::containerd::image::Images;
-use crate::runtime::containerd::{Containerd, ContainerdClient, ContainerdConfig, OciRuntime};
+use crate::runtime::containerd::{
+    Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
+};
 use crate::runtime::node::NodeRuntime;
 use crate::writer::Writer;
 use crate::{api, chas, notify, shutdown, signals};
@@ -375,6 +377,10 @@ fn node_runtime(
         namespace: config.containerd.namespace.clone(),
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
+        confinement: Confinement {
+            capabilities: config.containers.capabilities.clone(),
+            socketcall: config.containers.allow_socketcall,
+        },
     };
     let engine =
         Containerd::new(settings, client, images).context("the host's facts cannot be read")?;

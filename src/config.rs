@@ -188,6 +188,10 @@ pub struct ContainersSection {
     pub max: u32,
     /// Whether a container may ask for programs that gain privileges (setuid).
     pub allow_new_privileges: bool,
+    /// Capabilities that a container may have, as `CAP_…`.
+    pub capabilities: Vec<String>,
+    /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
+    pub allow_socketcall: bool,
 }
 
 /// Section `reconcile`: application of the desired state.

@@ -13,12 +13,14 @@ use state::failure::Failure;
 use state::reason::Reason;
 use state::spec::Signal;
 
+use confinement::Confinement;
 use host::Host;
 use image::ImageConfig;
 use mounts::Mount;
 use user::User;
 use volumes::ImageVolume;
 
+pub(crate) mod confinement;
 pub(crate) mod descriptor;
 pub(crate) mod host;
 pub(crate) mod image;
@@ -87,9 +89,10 @@ pub(crate) fn spec(
     record: &Record,
     facts: &ImageFacts,
     host: &Host,
+    confinement: &Confinement,
     place: Placement<'_>,
 ) -> Result<Vec<u8>, Failure> {
-    let capabilities = &record.spec.security.capabilities.0;
+    let capabilities = confinement.granted(&record.spec.security.capabilities);
     let read_only = record.spec.security.read_only_rootfs;
     let (in_memory, made) = if read_only {
         (volumes::mounts(&facts.volumes), None)
@@ -100,13 +103,13 @@ pub(crate) fn spec(
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": read_only},
         "hostname": record.name.as_str(),
-        "process": process::process(image, record, &facts.user, host)?,
+        "process": process::process(image, record, &facts.user, host, &capabilities)?,
         "mounts": mounts::mounts(in_memory, place.mounts),
         "linux": {
             "namespaces": namespaces::namespaces(place.netns, host.cgroup),
             "cgroupsPath": place.cgroups_path,
             "resources": resources::resources(&record.spec.resources, host.cgroup),
-            "seccomp": seccomp::profile(host.machine, capabilities),
+            "seccomp": seccomp::profile(host.machine, &capabilities, confinement.socketcall),
             "maskedPaths": namespaces::MASKED,
             "readonlyPaths": namespaces::READ_ONLY,
             // A user that is not root may bind port 80, and ping, in a network that is all its own.

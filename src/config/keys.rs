@@ -178,6 +178,14 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_new_privileges", "CHAS_ALLOW_NEW_PRIVILEGES", "allow-new-privileges", "BOOL", Text("false"),
         "Whether a container may ask for security.no_new_privileges: false, with which setuid \
          programs such as sudo work: true or false"),
+    key("containers.capabilities", "CHAS_CAPABILITIES", "capabilities", "NAME[,NAME]",
+        Text("AUDIT_WRITE,CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETFCAP,SETGID,SETPCAP,SETUID,SYS_CHROOT"),
+        "Capabilities that a container may have, if it asks for them or drops none; a list in the \
+         file. Docker's NET_RAW and MKNOD are withheld by default; ALL means docker's whole list, \
+         NONE means none. Counts for containers that are created from then on"),
+    key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
+        "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
+         at the price that they can make ones that reach past the container: true or false"),
     key("reconcile.resync_interval", "CHAS_RESYNC_INTERVAL", "resync-interval", "DURATION", Text("30s"),
         "Interval at which all containers are compared with the desired state, 1s to 10m; events \
          are handled at once"),

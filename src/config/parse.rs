@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
+use state::spec::DEFAULT_CAPABILITIES;
 use state::subnet::Ipv4Subnet;
 
 use super::{LogFormat, Secret};
@@ -209,6 +210,29 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
         )),
         None => Ok(hosts),
     }
+}
+
+/// Capabilities by name, with or without `CAP_`, in any case, separated by commas; or `ALL` or
+/// `NONE`. The answer is in the order of docker's list, whose names alone are known.
+pub(super) fn capabilities(text: &str) -> Parsed<Vec<String>> {
+    let bare = |name: &str| name.trim_start_matches("CAP_").to_owned();
+    let known = || DEFAULT_CAPABILITIES.map(bare);
+    let upper = text.to_ascii_uppercase();
+    let named: Vec<String> = match upper.as_str() {
+        "ALL" => known().into(),
+        "NONE" => Vec::new(),
+        _ => upper.split(',').map(|name| bare(name.trim())).collect(),
+    };
+    if let Some(wrong) = named.iter().find(|name| !known().contains(name)) {
+        return Err(format!(
+            "{wrong:?} is not a capability that a container may have: write names out of {}, or ALL \
+             or NONE",
+            known().join(", ")
+        ));
+    }
+    let granted = DEFAULT_CAPABILITIES.iter();
+    let granted = granted.filter(|name| named.contains(&bare(name)));
+    Ok(granted.map(|&name| name.to_owned()).collect())
 }
 
 pub(super) fn proxy(text: &str) -> Parsed<Url> {

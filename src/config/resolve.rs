@@ -244,6 +244,8 @@ impl Layers {
             containers: ContainersSection {
                 max: self.value("containers.max", parse::number(1..=10_000)),
                 allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
+                capabilities: self.value("containers.capabilities", parse::capabilities),
+                allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
             },
             reconcile: ReconcileSection {
                 resync_interval: self.value("reconcile.resync_interval", ten_minutes),

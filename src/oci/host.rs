@@ -84,7 +84,31 @@ impl Host {
     }
 }
 
+/// Device of tunnels, `/dev/net/tun`, as the kernel's devices controller writes it.
+const TUNNELS: &str = "c 10:200 rwm";
+
 impl Cgroup {
+    /// Takes the device of tunnels from the control group at `path` (absolute, as in the OCI spec).
+    /// On version 2 nothing can be taken away that the runtime's own program grants.
+    ///
+    /// # Errors
+    /// The kernel refuses. That there is no such group is none: its processes have ended.
+    pub(crate) fn withhold_tunnels(self, path: &str) -> io::Result<()> {
+        match self {
+            Self::V1 { .. } => {
+                let group = Path::new(CGROUP_ROOT).join("devices");
+                let file = group
+                    .join(path.trim_start_matches('/'))
+                    .join("devices.deny");
+                match std::fs::write(file, TUNNELS) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                    written => written,
+                }
+            }
+            Self::V2 => Ok(()),
+        }
+    }
+
     /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel
     /// killed for want of memory; `None` once the group is gone.
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {

@@ -22,7 +22,7 @@ const WORD_BYTES_MAX: usize = 128 << 10;
 /// Bytes of all words: a quarter of the usual stack, less a page for what the kernel adds.
 const WORDS_BYTES_MAX: usize = (2 << 20) - 4096;
 
-/// The section `process`.
+/// The section `process`, with these capabilities.
 ///
 /// # Errors
 /// [`Reason::NoCommand`]: neither the image nor the record says what to run.
@@ -32,8 +32,8 @@ pub(super) fn process(
     record: &Record,
     user: &User,
     host: &Host,
+    capabilities: &[String],
 ) -> Result<Value, Failure> {
-    let capabilities = &record.spec.security.capabilities.0;
     let args = args(image, record)?;
     let environment = environment(image, record, user);
     fits(&args, &environment)?;
@@ -45,7 +45,11 @@ pub(super) fn process(
         "cwd": working_dir(image, record),
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": record.spec.security.no_new_privileges,
-        "rlimits": [{"type": "RLIMIT_NOFILE", "soft": OPEN_FILES_SOFT.min(host.open_files_max), "hard": host.open_files_max}],
+        "rlimits": [
+            {"type": "RLIMIT_NOFILE", "soft": OPEN_FILES_SOFT.min(host.open_files_max), "hard": host.open_files_max},
+            // A crash writes the memory of the process, secrets among it, into the container's files.
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ],
         "oomScoreAdj": host.oom_score_min,
     }))
 }

@@ -27,6 +27,17 @@ pub(crate) fn record(fields: &Value) -> Record {
     Record::clone(&store.deploy(deploy, Owner::Push, true, 0).unwrap().record)
 }
 
+/// Confinement of a node that is configured by nothing.
+fn node_default() -> Confinement {
+    let withheld = ["CAP_MKNOD", "CAP_NET_RAW"];
+    let granted = state::spec::DEFAULT_CAPABILITIES.iter();
+    let granted = granted.filter(|name| !withheld.contains(name));
+    Confinement {
+        capabilities: granted.map(|&name| name.to_owned()).collect(),
+        socketcall: false,
+    }
+}
+
 fn image(config: &Value) -> ImageConfig {
     ImageConfig::parse(json!({"config": config}).to_string().as_bytes()).unwrap()
 }
@@ -52,7 +63,14 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         user: user.clone(),
         volumes: Vec::new(),
     };
-    let json = spec(&image(config), &record(fields), &facts, &host, place)?;
+    let json = spec(
+        &image(config),
+        &record(fields),
+        &facts,
+        &host,
+        &node_default(),
+        place,
+    )?;
     Ok(serde_json::from_slice(&json).unwrap())
 }
 
@@ -235,6 +253,31 @@ fn it_is_confined() {
 }
 
 #[test]
+fn what_the_node_withholds_is_in_the_record_and_not_in_the_spec() {
+    let cmd = json!({"Cmd": ["c"]});
+    let sets = |fields: &Value| {
+        let sets = plain(&cmd, fields)["process"]["capabilities"].clone();
+        assert_eq!(sets["bounding"], sets["effective"]);
+        assert_eq!(sets["bounding"], sets["permitted"]);
+        serde_json::from_value::<Vec<String>>(sets["bounding"].clone()).unwrap()
+    };
+    assert_eq!(sets(&json!({})), node_default().capabilities);
+    let asked =
+        json!({"security": {"capabilities": {"drop": ["ALL"], "add": ["NET_RAW", "CHOWN"]}}});
+    assert_eq!(sets(&asked), ["CAP_CHOWN"]);
+    assert_eq!(
+        record(&asked).spec.security.capabilities.0,
+        ["CAP_CHOWN", "CAP_NET_RAW"]
+    );
+    let bare = json!({"security": {"capabilities": {"drop": ["SYS_CHROOT"]}}});
+    let calls = plain(&cmd, &bare)["linux"]["seccomp"].to_string();
+    assert!(
+        !calls.contains("chroot"),
+        "the filter follows what is granted"
+    );
+}
+
+#[test]
 fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
     let config =
         image(&json!({"Cmd": ["c"], "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT"}));
@@ -301,7 +344,10 @@ fn open_files_stay_below_what_the_host_allows() {
     let process = plain(&json!({"Cmd": ["c"]}), &json!({}))["process"].clone();
     assert_eq!(
         process["rlimits"],
-        json!([{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096}])
+        json!([
+            {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096},
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+        ])
     );
     assert_eq!(process["oomScoreAdj"], json!(0));
 }
@@ -362,7 +408,7 @@ fn check_golden(
         user: user.clone(),
         volumes: Vec::new(),
     };
-    let json = spec(&image, &record, &facts, &host, place).unwrap();
+    let json = spec(&image, &record, &facts, &host, &node_default(), place).unwrap();
     assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());
 }
 

@@ -23,6 +23,7 @@ use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
+pub use crate::oci::confinement::Confinement;
 use crate::runtime::engine::{EndedInstance, Engine, Existing, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 

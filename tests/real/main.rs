@@ -21,6 +21,9 @@ mod chas_api;
 mod chas;
 
 #[cfg(test)]
+mod confined;
+
+#[cfg(test)]
 mod cycles;
 
 #[cfg(test)]

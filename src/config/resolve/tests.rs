@@ -66,6 +66,16 @@ fn without_any_source_the_defaults_of_the_table_hold() {
     assert_eq!(config.network.subnet.to_string(), "10.231.0.0/16");
     assert_eq!(config.network.port_range, 20000..=29999);
     assert_eq!(config.logging.level, "info");
+    let granted = &config.containers.capabilities;
+    assert_eq!(
+        (granted.len(), config.containers.allow_socketcall),
+        (12, false)
+    );
+    assert!(
+        !granted
+            .iter()
+            .any(|name| ["CAP_NET_RAW", "CAP_MKNOD"].contains(&name.as_str()))
+    );
     assert_eq!(
         config.node.id,
         rustix::system::uname().nodename().to_str().unwrap()
@@ -361,4 +371,27 @@ fn names_flags_and_variables_are_each_used_once() {
             key.name
         );
     }
+}
+
+#[test]
+fn capabilities_are_docker_s_by_name_or_all_or_none() {
+    let granted = |text: &str| {
+        let config = Sources::nothing().env("CHAS_CAPABILITIES", text).config();
+        config.containers.capabilities
+    };
+    assert_eq!(granted("net_raw, CAP_CHOWN"), ["CAP_CHOWN", "CAP_NET_RAW"]);
+    assert_eq!(granted("all"), state::spec::DEFAULT_CAPABILITIES);
+    assert!(granted("NONE").is_empty());
+    let listed = Sources::nothing().file("containers:\n  capabilities: [KILL, CHOWN]\n");
+    assert_eq!(
+        listed.config().containers.capabilities,
+        ["CAP_CHOWN", "CAP_KILL"]
+    );
+    let wrong = Sources::nothing()
+        .env("CHAS_CAPABILITIES", "CHOWN,SYS_ADMIN")
+        .errors();
+    assert!(
+        wrong[0].contains("\"SYS_ADMIN\" is not a capability"),
+        "{wrong:?}"
+    );
 }

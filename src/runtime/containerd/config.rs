@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::shim::oci_runtime::OciRuntime;
+use crate::oci::confinement::Confinement;
 
 /// Place of containerd on the host, and of the files that belong to its containers.
 #[derive(Clone, Debug)]
@@ -15,4 +16,6 @@ pub struct ContainerdConfig {
     pub run_dir: PathBuf,
     /// OCI runtime that serves the containers.
     pub oci_runtime: OciRuntime,
+    /// Limits that the node sets to every container.
+    pub confinement: Confinement,
 }

@@ -113,6 +113,20 @@ impl Image {
         self.layer_of(Packing::Plain, kind, mode, &[(&path, &[])])
     }
 
+    /// One more layer with the node of a character device.
+    pub(crate) fn device(mut self, path: &str, major: u32, minor: u32) -> Self {
+        let mut header = header(tar::EntryType::Char, 0o666, 0);
+        let both = header.set_device_major(major);
+        both.and_then(|()| header.set_device_minor(minor))
+            .expect("the header has them");
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_data(&mut header, path.trim_start_matches('/'), &[][..])
+            .expect("memory takes it");
+        self.layers
+            .push((Packing::Plain, tar.into_inner().expect("memory takes it")));
+        self
+    }
+
     fn layer_of(
         mut self,
         packing: Packing,

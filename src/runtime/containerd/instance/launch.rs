@@ -145,7 +145,8 @@ impl Instances {
             cgroups_path: &self.cgroups_path(instance),
             mounts: &sandbox.mounts,
         };
-        let spec = oci::spec(&image.config, record, &facts, &self.host, place)?;
+        let (host, confinement) = (&self.host, &self.config.confinement);
+        let spec = oci::spec(&image.config, record, &facts, host, confinement, place)?;
         let stop_signal = oci::stop_signal(&image.config, record)?;
         let labels = labels::for_record(record, stop_signal, &image.top_chain_id);
         let runtime = self.config.oci_runtime.to_wire();
@@ -239,8 +240,21 @@ impl Instances {
         Err(refusal.into())
     }
 
+    /// Takes the device of tunnels from a created task: runc's own list of devices has it on cgroup
+    /// v1 whatever the spec says, and an image can hold its node.
+    fn withhold_tunnels(&self, instance: InstanceName) {
+        if let Err(error) = self
+            .host
+            .cgroup
+            .withhold_tunnels(&self.cgroups_path(instance))
+        {
+            tracing::warn!(%instance, %error, "device /dev/net/tun not withheld");
+        }
+    }
+
     /// Starts the created task.
     pub(crate) async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+        self.withhold_tunnels(instance);
         // Its slot is given back before a refused task is deleted, which takes one itself: with all
         // of them taken by refused starts, each would wait for another for ever.
         match self.tasks.start(instance).await {

@@ -1,0 +1,119 @@
+//! What a container cannot do, tried from inside, and what it can all the same.
+
+use serde_json::json;
+
+use crate::harness::image::Image;
+use crate::harness::{Testbed, run};
+use crate::stand::Stand;
+
+const EPERM: &str = "1";
+const ENOSYS: &str = "38";
+
+/// Image whose program tries what it must not be able to do.
+async fn push_probe(stand: &Stand) {
+    let directory = tempfile::tempdir().unwrap();
+    let [source, program] = ["sockets.c", "sockets"].map(|name| directory.path().join(name));
+    std::fs::write(&source, include_str!("confined/sockets.c")).unwrap();
+    let (source, built) = (source.to_str().unwrap(), program.to_str().unwrap());
+    run("cc", ["-static", "-O1", "-o", built, source]).unwrap();
+    Image::busybox()
+        .program("/sockets", &std::fs::read(&program).unwrap())
+        .device("/tunnels", 10, 200)
+        .push(&stand.registry, "probe:1")
+        .await;
+}
+
+/// What the program printed in a container.
+async fn tried(stand: &Stand, name: &str, user: &str) -> String {
+    push_probe(stand).await;
+    let more = json!({"image": stand.image("probe:1"), "user": user});
+    let script =
+        "/sockets; grep CapBnd /proc/self/status; ulimit -Hc; echo the-end; sleep 1000 & wait";
+    stand.agent.deploy(&stand.script(name, script, &more)).await;
+    stand.printed(name, "the-end").await
+}
+
+#[track_caller]
+fn check(log: &str, expected: &[(&str, &str)]) {
+    for (call, answer) in expected {
+        let line = format!("{call}: {answer}\n");
+        assert!(
+            log.starts_with(&line) || log.contains(&format!("\n{line}")),
+            "{line}{log}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_container_opens_af_alg_in_either_word_length_nor_a_raw_socket_nor_a_tunnel() {
+    let stand = Stand::new().await;
+    let log = tried(&stand, "probe", "0").await;
+    check(
+        &log,
+        &[
+            ("alg", EPERM),
+            ("vsock", EPERM),
+            ("alg with a high bit", EPERM),
+            ("vsock with a high bit", EPERM),
+            ("inet with a high bit", "open"),
+            ("inet", "open"),
+            ("unix", "open"),
+            ("netlink", "open"),
+            ("raw", EPERM),
+            ("packet", EPERM),
+        ],
+    );
+    if cfg!(target_arch = "x86_64") {
+        check(
+            &log,
+            &[
+                ("narrow alg", EPERM),
+                ("narrow vsock", EPERM),
+                ("narrow inet", "open"),
+                ("socketcall alg", ENOSYS),
+                ("socketcall vsock", ENOSYS),
+                ("socketcall inet", ENOSYS),
+            ],
+        );
+    }
+    // On cgroup v2 the runtime grants the device, and nothing can take it away.
+    if std::path::Path::new("/sys/fs/cgroup/devices").exists() {
+        check(&log, &[("tun", EPERM)]);
+    }
+    assert!(log.contains("CapBnd:\t00000000a00405fb\n0\n"), "{log}");
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ping_works_without_the_capability_for_root_and_for_others() {
+    let stand = Stand::new().await;
+    for (name, user) in [("root", "0"), ("other", "web")] {
+        let log = tried(&stand, name, user).await;
+        check(&log, &[("ping", "open"), ("raw", EPERM)]);
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_grants_again_is_there() {
+    let variables = [
+        ("CHAS_CAPABILITIES", "ALL"),
+        ("CHAS_ALLOW_SOCKETCALL", "true"),
+    ];
+    let stand = Stand::with(Testbed::new(), &variables).await;
+    let log = tried(&stand, "probe", "0").await;
+    check(
+        &log,
+        &[
+            ("alg", EPERM),
+            ("vsock with a high bit", EPERM),
+            ("raw", "open"),
+            ("packet", "open"),
+        ],
+    );
+    if cfg!(target_arch = "x86_64") {
+        check(&log, &[("socketcall inet", "open")]);
+    }
+    assert!(log.contains("CapBnd:\t00000000a80425fb\n"), "{log}");
+    stand.end().await;
+}
