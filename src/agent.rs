@@ -23,7 +23,7 @@ use crate::logs::program::LoggerProgram;
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{
-    BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkFaults, NetworkFinding,
+    BridgeConfig, BridgeNetwork, ContainerReach, NetworkDriver as _, NetworkFaults, NetworkFinding,
 };
 use crate::node::link::{AgentLink, LinkConfig};
 use crate::node::{self, AgentNode};
@@ -325,6 +325,11 @@ fn bridge_config(config: &Config) -> BridgeConfig {
         subnet: config.network.subnet,
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
+        api_port: config.api.listen.port(),
+        reach: ContainerReach {
+            host: config.network.host_access.clone().into(),
+            link_local: config.network.link_local,
+        },
     }
 }
 

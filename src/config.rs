@@ -1,7 +1,7 @@
 //! Configuration from flags, environment and file, as typed values; or every error in it at once.
 //! This room knows no other, and no other reads the environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use reqwest::Url;
+use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 
 mod check;
@@ -148,6 +149,10 @@ pub struct NetworkSection {
     pub subnet: Ipv4Subnet,
     /// Host ports for containers that ask for any port.
     pub port_range: RangeInclusive<u16>,
+    /// Ports of the host that containers reach besides name servers. `None`: every one.
+    pub host_access: Option<BTreeSet<(Protocol, u16)>>,
+    /// Whether containers reach link-local addresses.
+    pub link_local: bool,
 }
 
 /// Section `registry`: access to registries.

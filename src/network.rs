@@ -32,7 +32,7 @@ mod marked_block;
 mod netns;
 mod threads;
 
-pub use bridge::{BridgeConfig, BridgeNetwork};
+pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach};
 pub use fault::{NetworkError, Part};
 pub use finding::{NetworkFaults, NetworkFinding};
 

@@ -239,6 +239,8 @@ impl Layers {
                 bridge: self.value("network.bridge", parse::interface),
                 subnet: self.value("network.subnet", parse::subnet),
                 port_range: self.value("network.port_range", parse::port_range),
+                host_access: self.value("network.host_access", parse::host_access),
+                link_local: self.value("network.link_local", parse::flag),
             },
             registry: self.registry(),
             containers: ContainersSection {

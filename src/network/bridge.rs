@@ -29,6 +29,7 @@ use super::{
 };
 use crate::lock::lock;
 use device::BridgeDevice;
+pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
 use veth::VethPair;
 
@@ -66,6 +67,10 @@ pub struct BridgeConfig {
     pub netns_dir: PathBuf,
     /// Directory with a directory for each instance, for its `resolv.conf`, `hosts` and `hostname`.
     pub files_dir: PathBuf,
+    /// Port of the agent's own API, which no container gets on any address.
+    pub api_port: u16,
+    /// Reach of containers into the host and its surroundings.
+    pub reach: ContainerReach,
 }
 
 /// Network of one agent on one bridge. Shared by `Arc`.
@@ -98,7 +103,7 @@ impl BridgeNetwork {
     #[must_use]
     pub fn new(config: BridgeConfig) -> Self {
         Self {
-            ports: HostPorts::new(config.bridge.clone(), config.subnet),
+            ports: HostPorts::new(&config),
             hosts: HostsDirectory::new(config.files_dir.clone()),
             config,
             gate: RwLock::default(),

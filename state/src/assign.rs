@@ -38,6 +38,9 @@ pub trait HostNetwork: std::fmt::Debug + Send + Sync {
 /// Holder of a host port that is no container of this agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PortHolder {
+    /// The agent itself, whose API has this port on whatever address: who calls the node there must
+    /// not reach a container, and hand it the token.
+    Agent,
     /// An OS process of the host listens on it.
     Process,
     /// A rule in the host's firewall leads its packets elsewhere: another program publishes it.
@@ -50,6 +53,9 @@ pub enum PortHolder {
 impl std::fmt::Display for PortHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Self::Agent => {
+                f.write_str("the agent's own API (api.port), on every address; name another port")
+            }
             Self::Process => f.write_str("a process on this host; end it, or name another port"),
             Self::Rule(place) => write!(
                 f,

@@ -15,6 +15,7 @@ use state::spec::Protocol::{Tcp, Udp};
 
 use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host};
 
+mod belts;
 mod beside;
 mod hosts;
 mod lab;

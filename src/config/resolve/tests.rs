@@ -353,7 +353,7 @@ fn values_are_refused_at_their_edges() {
 
 #[test]
 fn names_flags_and_variables_are_each_used_once() {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for key in KEYS {
         assert!(
             seen.insert(key.name.to_owned()) && seen.insert(key.env.to_owned()),
@@ -394,4 +394,21 @@ fn capabilities_are_docker_s_by_name_or_all_or_none() {
         wrong[0].contains("\"SYS_ADMIN\" is not a capability"),
         "{wrong:?}"
     );
+}
+
+#[test]
+fn services_of_the_host_are_open_closed_or_ports() {
+    let access = |text: &str| {
+        let config = Sources::nothing().env("CHAS_HOST_ACCESS", text).config();
+        config.network.host_access
+    };
+    assert_eq!(Sources::nothing().config().network.host_access, None);
+    assert_eq!(access("open"), None);
+    assert_eq!(access("closed"), Some(BTreeSet::new()));
+    let ports = BTreeSet::from([(Protocol::Tcp, 8080), (Protocol::Udp, 8125)]);
+    assert_eq!(access("udp/8125, tcp/8080"), Some(ports));
+    for wrong in ["8080", "tcp/0", "sctp/1", "open,tcp/80"] {
+        let errors = Sources::nothing().env("CHAS_HOST_ACCESS", wrong).errors();
+        assert!(errors[0].contains("no service of this host"), "{errors:?}");
+    }
 }

@@ -18,6 +18,10 @@ use state::subnet::Ipv4Subnet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use self::rules::ContainerReach;
+
+pub(super) mod rules;
+
 /// Longest run of `nft`. A run takes 5 to 40 ms; one that takes longer than this hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -75,7 +79,12 @@ pub(super) enum NftError {
 ///
 /// Every packet sees either the old table or the new one; connections that were set up by the old
 /// one go on.
-pub(super) fn table(table: &str, subnet: Ipv4Subnet, published: &Published) -> String {
+pub(super) fn table(
+    table: &str,
+    subnet: Ipv4Subnet,
+    reach: &ContainerReach,
+    published: &Published,
+) -> String {
     // `delete` fails on a missing table, so the table is made first.
     format!(
         r#"table ip {table}
@@ -107,8 +116,8 @@ table ip {table} {{
   chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname != "{table}" oifname "{table}" ct state new ct status ! dnat drop
-  }}
-  chain postrouting {{
+{link_local}  }}
+{input}  chain postrouting {{
     type nat hook postrouting priority 90; policy accept;
     ip saddr 127.0.0.0/8 oifname "{table}" masquerade
     ip saddr {subnet} oifname "{table}" ct status dnat masquerade
@@ -118,6 +127,8 @@ table ip {table} {{
 "#,
         bound = elements(published, true),
         ports = elements(published, false),
+        input = rules::input(table, &reach.host),
+        link_local = rules::link_local(table, reach.link_local),
     )
 }
 

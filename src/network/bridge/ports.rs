@@ -10,8 +10,10 @@ use state::id::InstanceName;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
+use super::BridgeConfig;
 use super::firewall::HostFirewall;
 use super::holders::{self, ContestedPort, HolderLook, PortContests};
+use super::nftables::rules::ContainerReach;
 use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
 use crate::network::{NetworkError, Part};
 
@@ -20,6 +22,8 @@ use crate::network::{NetworkError, Part};
 pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
+    api_port: u16,
+    reach: ContainerReach,
     book: Mutex<PortTable>,
     firewall: Arc<HostFirewall>,
 }
@@ -53,11 +57,14 @@ pub(super) struct PortsAtRisk {
 }
 
 impl HostPorts {
-    pub(super) fn new(table: String, subnet: Ipv4Subnet) -> Self {
+    pub(super) fn new(config: &BridgeConfig) -> Self {
+        let table = config.bridge.clone();
         Self {
             firewall: Arc::new(HostFirewall::new(table.clone())),
             table,
-            subnet,
+            subnet: config.subnet,
+            api_port: config.api_port,
+            reach: config.reach.clone(),
             book: Mutex::default(),
         }
     }
@@ -106,7 +113,7 @@ impl HostPorts {
                 None => new.push(binding.clone()),
             }
         }
-        holders::check_free(&self.firewall, new).await?;
+        holders::check_free(&self.firewall, self.api_port, new).await?;
         let add = publications(instance, assignment);
         let other = |port: &HostPort, to: &Publication| {
             (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to)
@@ -142,12 +149,12 @@ impl HostPorts {
     /// # Errors
     /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        HolderLook::now(&self.firewall).holder(binding)
+        HolderLook::now(&self.firewall, self.api_port).holder(binding)
     }
 
     /// Reads the rules of other programs if they changed. Blocks for as long as that takes.
     pub(super) fn look(&self) {
-        drop(HolderLook::now(&self.firewall));
+        drop(HolderLook::now(&self.firewall, self.api_port));
     }
 
     /// Ports of containers that somebody else holds as well.
@@ -156,7 +163,8 @@ impl HostPorts {
     /// Nothing could be looked at.
     pub(super) async fn contested(&self) -> Result<PortsAtRisk, NetworkError> {
         let book = self.book.lock().await;
-        let found = holders::contests(&self.firewall, book.published.clone()).await?;
+        let found =
+            holders::contests(&self.firewall, self.api_port, book.published.clone()).await?;
         let published = found.held.into_iter().map(|contest| ContestedPort {
             published: true,
             ..contest
@@ -180,7 +188,7 @@ impl HostPorts {
         };
         let new = wanted.iter().filter(is_new);
         let new = new.map(|(port, to)| (*port, *to)).collect();
-        let found = holders::contests(&self.firewall, new).await?;
+        let found = holders::contests(&self.firewall, self.api_port, new).await?;
         let stay = still_denied(&book.denied, wanted, &found);
         let held = found.held.iter().map(|contest| contest.port);
         for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {
@@ -266,9 +274,9 @@ impl HostPorts {
 
     async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
-        self.write(&nftables::table(&self.table, self.subnet, &book.published))
-            .await
-            .map_err(failed)?;
+        let published = &book.published;
+        let table = nftables::table(&self.table, self.subnet, &self.reach, published);
+        self.write(&table).await.map_err(failed)?;
         book.shape = nftables::list(&self.table)
             .await
             .map_err(failed)?

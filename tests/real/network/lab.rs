@@ -13,7 +13,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use chas_node_agent::network::{
-    AssignedInstance, BridgeConfig, BridgeNetwork, NetworkDriver as _, NetworkError, NetworkPaths,
+    AssignedInstance, BridgeConfig, BridgeNetwork, ContainerReach, HostReach, NetworkDriver as _,
+    NetworkError, NetworkPaths,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
@@ -25,6 +26,9 @@ pub(crate) const HOST_LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// Another host's address.
 pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// Port of the agent's own API.
+pub(crate) const API_PORT: u16 = 9090;
 
 /// How long an answer may take; what a rule drops is waited for as long. The kernel tells a bridge at most once a second
 /// that it has a carrier (`linkwatch`), and a lost ARP question is asked again after a second.
@@ -72,6 +76,17 @@ impl Host {
             .await
     }
 
+    /// This agent's, whose containers reach no more than this.
+    pub(crate) async fn network_reaching(&self, reach: ContainerReach) -> BridgeNetwork {
+        let (bridge, dir) = (self.bridge(), self.netns_dir());
+        let network = BridgeNetwork::new(BridgeConfig {
+            reach,
+            ..config(bridge, self.subnet(), dir)
+        });
+        network.prepare().await.unwrap();
+        network
+    }
+
     /// A second agent's.
     pub(crate) async fn another_network(&self) -> BridgeNetwork {
         self.prepare(
@@ -94,13 +109,7 @@ impl Host {
     }
 
     fn unprepared(&self, bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeNetwork {
-        let files_dir = netns_dir.with_file_name("files");
-        BridgeNetwork::new(BridgeConfig {
-            bridge,
-            subnet: subnet.parse().unwrap(),
-            netns_dir,
-            files_dir,
-        })
+        BridgeNetwork::new(config(bridge, subnet, netns_dir))
     }
 
     pub(crate) fn bridge(&self) -> String {
@@ -193,6 +202,20 @@ impl Host {
             net.repair(wanted, &BTreeSet::new()).await.unwrap(),
             Vec::<String>::new()
         );
+    }
+}
+
+fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
+    BridgeConfig {
+        bridge,
+        subnet: subnet.parse().unwrap(),
+        files_dir: netns_dir.with_file_name("files"),
+        netns_dir,
+        api_port: API_PORT,
+        reach: ContainerReach {
+            host: HostReach::Open,
+            link_local: true,
+        },
     }
 }
 

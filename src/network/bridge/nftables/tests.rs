@@ -1,6 +1,14 @@
 //! The rule set as text, and read back.
 
+use std::collections::BTreeSet;
+
+use super::rules::HostReach;
 use super::*;
+
+const OPEN: ContainerReach = ContainerReach {
+    host: HostReach::Open,
+    link_local: true,
+};
 
 fn published() -> Published {
     let owner = "0123456789ab-7".parse().unwrap();
@@ -26,7 +34,12 @@ fn published() -> Published {
 
 #[test]
 fn the_whole_table_replaces_itself_in_one_transaction() {
-    let text = table("chas0", "10.231.0.0/16".parse().unwrap(), &published());
+    let text = table(
+        "chas0",
+        "10.231.0.0/16".parse().unwrap(),
+        &OPEN,
+        &published(),
+    );
     assert!(
         text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"),
         "{text}"
@@ -49,8 +62,57 @@ fn the_whole_table_replaces_itself_in_one_transaction() {
 }
 
 #[test]
+fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
+    let text = |reach: &ContainerReach| {
+        table(
+            "chas0",
+            "10.231.0.0/16".parse().unwrap(),
+            reach,
+            &Published::new(),
+        )
+    };
+    let open = text(&OPEN);
+    assert!(
+        !open.contains("hook input") && !open.contains("169.254"),
+        "{open}"
+    );
+    let closed = text(&ContainerReach {
+        host: HostReach::Only(BTreeSet::from([(Protocol::Udp, 8125)])),
+        link_local: false,
+    });
+    let (_, input) = closed
+        .split_once("hook input priority 0; policy accept;\n")
+        .unwrap();
+    let rules: Vec<_> = input
+        .lines()
+        .map_while(|line| line.strip_prefix("    "))
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "iifname \"chas0\" ct state established,related accept",
+            "iifname \"chas0\" tcp dport 53 accept",
+            "iifname \"chas0\" udp dport 53 accept",
+            "iifname \"chas0\" udp dport 8125 accept",
+            "iifname \"chas0\" icmp type echo-request accept",
+            "iifname \"chas0\" drop",
+        ]
+    );
+    let places = ["udp dport 53 accept", "tcp dport 53 accept", "drop"].map(|rest| {
+        let rule = format!("    iifname \"chas0\" ip daddr 169.254.0.0/16 {rest}\n");
+        closed.find(&rule).unwrap()
+    });
+    assert!(places.is_sorted(), "{closed}");
+}
+
+#[test]
 fn an_empty_map_has_no_elements_line() {
-    let text = table("chas0", "10.231.0.0/16".parse().unwrap(), &Published::new());
+    let text = table(
+        "chas0",
+        "10.231.0.0/16".parse().unwrap(),
+        &OPEN,
+        &Published::new(),
+    );
     assert!(!text.contains("elements"), "{text}");
 }
 

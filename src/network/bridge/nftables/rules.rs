@@ -1,0 +1,75 @@
+//! Rules against what containers could reach beside each other and the outside: services of the
+//! host itself, and the link-local addresses of its surroundings.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use state::spec::Protocol;
+
+/// Reach of containers into the host and its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerReach {
+    /// Services of the host itself.
+    pub host: HostReach,
+    /// Whether link-local addresses (169.254.0.0/16) are reached, where clouds hand out the node's
+    /// credentials.
+    pub link_local: bool,
+}
+
+/// Services of the host that its containers reach, by any of its addresses. Published ports are
+/// containers' and not among them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostReach {
+    /// Every one that listens on an address of the host or the bridge.
+    Open,
+    /// Services on these ports alone, with name servers on port 53 and echoes of ping.
+    Only(
+        /// Ports of the host.
+        BTreeSet<(Protocol, u16)>,
+    ),
+}
+
+impl From<Option<BTreeSet<(Protocol, u16)>>> for HostReach {
+    /// Reach to these ports; without any, to every one.
+    fn from(ports: Option<BTreeSet<(Protocol, u16)>>) -> Self {
+        ports.map_or(Self::Open, Self::Only)
+    }
+}
+
+/// Chain that decides what containers reach of the host; nothing if that is everything.
+pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
+    let HostReach::Only(ports) = reach else {
+        return String::new();
+    };
+    let mut allowed = String::new();
+    let name_servers = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, 53));
+    // The host's name server may be on any of its addresses: containers have the host's list.
+    for (protocol, port) in name_servers.iter().chain(ports) {
+        let protocol = protocol.as_str();
+        writeln!(
+            allowed,
+            "    iifname \"{bridge}\" {protocol} dport {port} accept"
+        )
+        .expect("writing to a string cannot fail");
+    }
+    format!(
+        "  chain input {{
+    type filter hook input priority 0; policy accept;
+    iifname \"{bridge}\" ct state established,related accept
+{allowed}    iifname \"{bridge}\" icmp type echo-request accept
+    iifname \"{bridge}\" drop
+  }}
+"
+    )
+}
+
+/// Rules of the chain `forward` against link-local addresses. Name servers on them answer: some
+/// clouds have the only one there, beside the credentials.
+pub(super) fn link_local(bridge: &str, is_reached: bool) -> String {
+    if is_reached {
+        return String::new();
+    }
+    ["udp dport 53 accept", "tcp dport 53 accept", "drop"]
+        .map(|rest| format!("    iifname \"{bridge}\" ip daddr 169.254.0.0/16 {rest}\n"))
+        .concat()
+}
