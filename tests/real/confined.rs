@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::harness::image::Image;
 use crate::harness::{Testbed, run};
-use crate::stand::Stand;
+use crate::stand::{Stand, eventually};
 
 const EPERM: &str = "1";
 const ENOSYS: &str = "38";
@@ -115,5 +115,35 @@ async fn what_the_node_grants_again_is_there() {
         check(&log, &[("socketcall inet", "open")]);
     }
     assert!(log.contains("CapBnd:\t00000000a80425fb\n"), "{log}");
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_runs_keeps_what_it_has_over_restarts_until_it_is_created_again() {
+    let mut stand = Stand::with(Testbed::new(), &[("CHAS_CAPABILITIES", "ALL")]).await;
+    let script = "grep CapBnd /proc/self/status; sleep 1000 & wait";
+    let body = stand.script("web", script, &json!({}));
+    let shown = stand.agent.deploy_and_wait(&body).await;
+    let pid = stand.pid(&shown);
+    stand.agent.terminate();
+    stand.agent.set("CHAS_CAPABILITIES", "NONE");
+    stand.agent.start_again().await;
+
+    let same = stand.agent.deploy_and_wait(&body).await;
+    assert_eq!(
+        (&same["generation"], stand.pid(&same)),
+        (&shown["generation"], pid)
+    );
+    let all = "CapBnd:\t00000000a80425fb\n";
+    let restart = "/containers/web/restart?wait=running";
+    stand.agent.ask("POST", restart, None).await;
+    eventually("the same once more", async || {
+        stand.agent.logs("web", "tail=all").await == all.repeat(2)
+    })
+    .await;
+
+    let labelled = stand.script("web", script, &json!({"labels": {"a": "b"}}));
+    stand.agent.deploy_and_wait(&labelled).await;
+    stand.printed("web", "CapBnd:\t0000000000000000\n").await;
     stand.end().await;
 }
