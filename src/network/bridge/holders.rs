@@ -10,7 +10,6 @@ use std::sync::Arc;
 use state::assign::PortHolder;
 use state::desired::PortBinding;
 use state::id::InstanceName;
-use state::spec::Protocol;
 
 use super::firewall::HostFirewall;
 use super::nftables::{HostPort, Published};
@@ -41,7 +40,6 @@ pub(super) struct PortContests {
 /// Look at who holds host ports, in which the kernel tells once of an address whether it is the
 /// host's.
 pub(super) struct HolderLook {
-    api_port: u16,
     ruled: [Arc<[RuledPort]>; 2],
     local: RefCell<BTreeMap<Ipv4Addr, bool>>,
     listens: fn(&PortBinding) -> io::Result<bool>,
@@ -50,13 +48,12 @@ pub(super) struct HolderLook {
 impl HolderLook {
     /// Look at this moment. Blocks for some ten microseconds, and for the reading of all rules if
     /// they changed.
-    pub(super) fn now(firewall: &HostFirewall, api_port: u16) -> Self {
+    pub(super) fn now(firewall: &HostFirewall) -> Self {
         let nftables = firewall.nftables().map(|known| known.published);
         if let Err(error) = &nftables {
             tracing::debug!(%error, "rules of other programs not read");
         }
         Self {
-            api_port,
             ruled: [firewall.legacy().published, nftables.unwrap_or_default()],
             local: RefCell::default(),
             listens: listener_on,
@@ -68,11 +65,6 @@ impl HolderLook {
     /// # Errors
     /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        // The API listens on one address, and on the others of the host a container could stand in
-        // for it.
-        if binding.protocol == Protocol::Tcp && binding.host == self.api_port {
-            return Ok(Some(PortHolder::Agent));
-        }
         if (self.listens)(binding)? {
             return Ok(Some(PortHolder::Process));
         }
@@ -115,14 +107,13 @@ impl HolderLook {
 /// There was no thread to look on.
 pub(super) async fn contests(
     firewall: &Arc<HostFirewall>,
-    api_port: u16,
     published: Published,
 ) -> Result<PortContests, NetworkError> {
     if published.is_empty() {
         return Ok(PortContests::default());
     }
     let firewall = Arc::clone(firewall);
-    blocking(move || Ok(HolderLook::now(&firewall, api_port).contests(&published))).await
+    blocking(move || Ok(HolderLook::now(&firewall).contests(&published))).await
 }
 
 /// Checks that nobody else holds these ports.
@@ -131,7 +122,6 @@ pub(super) async fn contests(
 /// [`NetworkError::PortTaken`], or [`NetworkError::Failed`] where the kernel does not tell.
 pub(super) async fn check_free(
     firewall: &Arc<HostFirewall>,
-    api_port: u16,
     bindings: Vec<PortBinding>,
 ) -> Result<(), NetworkError> {
     if bindings.is_empty() {
@@ -139,7 +129,7 @@ pub(super) async fn check_free(
     }
     let firewall = Arc::clone(firewall);
     blocking(move || {
-        let look = HolderLook::now(&firewall, api_port);
+        let look = HolderLook::now(&firewall);
         let check = |binding: PortBinding| match look.holder(&binding) {
             Ok(None) => Ok(()),
             Ok(Some(holder)) => Err(NetworkError::PortTaken {
@@ -160,6 +150,8 @@ fn unknown(port: u16, error: io::Error) -> NetworkError {
 
 #[cfg(test)]
 mod tests {
+    use state::spec::Protocol;
+
     use super::super::nftables::Publication;
     use super::*;
 
@@ -175,7 +167,6 @@ mod tests {
     #[test]
     fn a_look_that_fails_is_unknown_and_not_free() {
         let look = HolderLook {
-            api_port: 9090,
             ruled: Default::default(),
             local: RefCell::default(),
             listens,
@@ -198,32 +189,5 @@ mod tests {
         };
         assert_eq!(*unknown, port(3));
         assert!(error.to_string().contains("host port 3"), "{error}");
-    }
-    #[test]
-    fn the_port_of_the_agents_own_api_is_its_on_every_address_and_tcp_alone() {
-        let look = HolderLook {
-            api_port: 2,
-            ruled: Default::default(),
-            local: RefCell::default(),
-            listens,
-        };
-        let holder = |host_ip, protocol| {
-            let binding = PortBinding {
-                host_ip,
-                host: 2,
-                container: 80,
-                protocol,
-            };
-            look.holder(&binding).unwrap()
-        };
-        for address in [
-            None,
-            Some(Ipv4Addr::LOCALHOST),
-            Some(Ipv4Addr::new(192, 0, 2, 1)),
-        ] {
-            let by = holder(address, Protocol::Tcp);
-            assert_eq!(by, Some(PortHolder::Agent), "{address:?}");
-        }
-        assert_eq!(holder(None, Protocol::Udp), None);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use state::assign::PortHolder;
 use state::desired::{Assignment, PortBinding};
 use state::id::InstanceName;
+use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
@@ -113,7 +114,7 @@ impl HostPorts {
                 None => new.push(binding.clone()),
             }
         }
-        holders::check_free(&self.firewall, self.api_port, new).await?;
+        holders::check_free(&self.firewall, new).await?;
         let add = publications(instance, assignment);
         let other = |port: &HostPort, to: &Publication| {
             (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to)
@@ -149,12 +150,22 @@ impl HostPorts {
     /// # Errors
     /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        HolderLook::now(&self.firewall, self.api_port).holder(binding)
+        if self.is_the_agents(&host_port(binding)) {
+            return Ok(Some(PortHolder::Agent));
+        }
+        HolderLook::now(&self.firewall).holder(binding)
+    }
+
+    /// Whether a port is that of the agent's own API: it listens on one address, and on the others
+    /// of the host a container could stand in for it. A container that has the port already, from
+    /// before this rule or another `api.port`, keeps it with an alarm.
+    fn is_the_agents(&self, port: &HostPort) -> bool {
+        port.protocol == Protocol::Tcp && port.port == self.api_port
     }
 
     /// Reads the rules of other programs if they changed. Blocks for as long as that takes.
     pub(super) fn look(&self) {
-        drop(HolderLook::now(&self.firewall, self.api_port));
+        drop(HolderLook::now(&self.firewall));
     }
 
     /// Ports of containers that somebody else holds as well.
@@ -163,14 +174,24 @@ impl HostPorts {
     /// Nothing could be looked at.
     pub(super) async fn contested(&self) -> Result<PortsAtRisk, NetworkError> {
         let book = self.book.lock().await;
-        let found =
-            holders::contests(&self.firewall, self.api_port, book.published.clone()).await?;
-        let published = found.held.into_iter().map(|contest| ContestedPort {
+        let found = holders::contests(&self.firewall, book.published.clone()).await?;
+        let others = found.held.into_iter();
+        let others = others.filter(|contest| !self.is_the_agents(&contest.port));
+        let own = book.published.iter();
+        let own = own.filter(|(port, _)| self.is_the_agents(port));
+        let own = own.map(|(port, to)| ContestedPort {
+            port: *port,
+            owner: to.owner,
+            by: PortHolder::Agent,
+            published: true,
+        });
+        let published = others.map(|contest| ContestedPort {
             published: true,
             ..contest
         });
+        let contested = published.chain(own).chain(book.denied.iter().cloned());
         Ok(PortsAtRisk {
-            contested: published.chain(book.denied.iter().cloned()).collect(),
+            contested: contested.collect(),
             unknown: found.unknown.into_iter().map(|(port, _)| port).collect(),
         })
     }
@@ -188,7 +209,7 @@ impl HostPorts {
         };
         let new = wanted.iter().filter(is_new);
         let new = new.map(|(port, to)| (*port, *to)).collect();
-        let found = holders::contests(&self.firewall, self.api_port, new).await?;
+        let found = holders::contests(&self.firewall, new).await?;
         let stay = still_denied(&book.denied, wanted, &found);
         let held = found.held.iter().map(|contest| contest.port);
         for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {

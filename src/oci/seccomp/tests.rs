@@ -217,6 +217,9 @@ fn sockets_of_the_same_families_as_moby_s_are_made_and_no_higher_bit_hides_one()
             );
         }
     }
+    for none in [48, 63, 64, 0x7FFF_FFFF, 0xFFFF_FFFF] {
+        assert!(!allows(&own, "socket", none), "{none:x}");
+    }
     assert!(
         allows(&other, "socket", 1 << 32 | 38),
         "what its comparison lets through"

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
-use chas_node_agent::network::{ContainerReach, HostReach, NetworkDriver as _, NetworkError};
+use chas_node_agent::network::{ContainerReach, HostReach, NetworkDriver as _};
+use state::alarm::Alarm;
 use state::assign::{HostNetwork as _, PortHolder};
 use state::spec::Protocol::{Tcp, Udp};
 
@@ -79,6 +80,8 @@ fn the_host_s_services_and_metadata_are_closed_to_containers_where_the_node_clos
                 ask_tcp(host.address(2), 80).is_ok(),
                 "the host reaches its containers"
             );
+            let answered = outside.run(|| ask_tcp(lab::HOST_LAN, 18080));
+            assert_eq!(answered.unwrap(), METADATA, "a caller with such an address");
             assert!(
                 ask_tcp(LOCALHOST, 18080).is_ok(),
                 "by a published port as well"
@@ -104,14 +107,22 @@ fn the_port_of_the_agent_s_own_api_is_no_container_s_on_any_address() {
             binding(Tcp, lab::API_PORT, 80),
         ] {
             assert_eq!(net.holder(&wanted), Some(PortHolder::Agent));
-            let refused = host.attach(&net, 1, 2, vec![wanted]).await;
-            let Err(NetworkError::PortTaken { by, .. }) = &refused else {
-                panic!("{refused:?}");
-            };
-            assert!(by.contains("api.port"), "{by}");
         }
-        let other = vec![binding(Udp, lab::API_PORT, 80)];
-        host.attach(&net, 1, 2, other).await.unwrap();
+        assert_eq!(net.holder(&binding(Udp, lab::API_PORT, 80)), None);
+        // One that has it from before is started with it, and told of.
+        let had = vec![binding(Tcp, lab::API_PORT, 80)];
+        let web = host.attach(&net, 1, 2, had.clone()).await.unwrap();
+        let _inside = Server::tcp(&web.netns, 80);
+        let outside = host.outside();
+        let asked = outside.run(|| ask_tcp(lab::HOST_LAN, lab::API_PORT));
+        assert!(asked.is_ok(), "{asked:?}");
+        host.repairs_nothing(&net, &[host.wanted(1, 2, had)]).await;
+        let told = net.findings().borrow().clone();
+        let [contest] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(contest.alarm, Alarm::PortContested);
+        assert!(contest.message.contains("api.port"), "{contest:?}");
         net.teardown().await.unwrap();
     });
 }

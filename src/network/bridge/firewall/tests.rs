@@ -75,11 +75,7 @@ async fn a_reading_of_many_rules_holds_up_neither_the_executor_nor_a_write() {
         container: 1,
         protocol: state::spec::Protocol::Tcp,
     };
-    let mut checked = Box::pin(super::super::holders::check_free(
-        &firewall,
-        9090,
-        vec![binding],
-    ));
+    let mut checked = Box::pin(super::super::holders::check_free(&firewall, vec![binding]));
     let waited = tokio::time::timeout(Duration::from_millis(20), &mut checked).await;
     assert!(waited.is_err(), "the rules are not read yet");
     done.send(()).unwrap();

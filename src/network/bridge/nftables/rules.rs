@@ -64,12 +64,19 @@ pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
 }
 
 /// Rules of the chain `forward` against link-local addresses. Name servers on them answer: some
-/// clouds have the only one there, beside the credentials.
+/// clouds have the only one there, beside the credentials. Containers answer whom they cannot ask:
+/// callers of published ports may have such addresses.
 pub(super) fn link_local(bridge: &str, is_reached: bool) -> String {
     if is_reached {
         return String::new();
     }
-    ["udp dport 53 accept", "tcp dport 53 accept", "drop"]
+    let rules = [
+        "ct direction reply accept",
+        "udp dport 53 accept",
+        "tcp dport 53 accept",
+        "drop",
+    ];
+    rules
         .map(|rest| format!("    iifname \"{bridge}\" ip daddr 169.254.0.0/16 {rest}\n"))
         .concat()
 }
