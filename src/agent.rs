@@ -1,51 +1,28 @@
-//! The only wiring: builds every room, starts it, and stops it in order. Only this file knows everything.
+//! The only wiring: builds every room, starts it, and stops it in order. Only this room knows all
+//! others.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use state::alarm::Alarm;
-use state::assign::HostNetwork;
-use state::failure::Failure;
-use state::store::{Limits, Store};
-use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::doors::Doors;
+use self::rooms::Rooms;
 use crate::api::CallerToken;
-use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
-use crate::chas::{ChasLink, LinkState};
 use crate::config::{Config, Reload, Reloaded};
-use crate::journal::Journal;
-use crate::logs::keep::Loggers;
-use crate::logs::program::LoggerProgram;
-use crate::metrics::Metrics;
-use crate::monitor::Monitor;
-use crate::network::{
-    BridgeConfig, BridgeNetwork, ContainerReach, NetworkDriver as _, NetworkFaults, NetworkFinding,
-};
-use crate::node::link::{AgentLink, LinkConfig};
-use crate::node::{self, AgentNode};
-use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
-use crate::runtime::containerd::image::Images;
-use crate::runtime::containerd::{
-    Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
-};
-use crate::runtime::node::NodeRuntime;
-use crate::writer::Writer;
-use crate::{api, chas, notify, shutdown, signals};
+use crate::{notify, shutdown, signals};
+
+mod doors;
+mod link;
+mod registries;
+mod rooms;
 
 pub use self::registries::review;
-use self::registries::{follow_registries, registry_config};
-
-mod registries;
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
 const DRAIN: Duration = Duration::from_secs(15);
-/// Wait before the network is set up again after a failure.
-const NETWORK_RETRY: Duration = Duration::from_secs(2);
 
 /// Runs the agent until it is told to stop. Stops no container.
 ///
@@ -61,13 +38,11 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     })
     .context("signals cannot be caught")?;
     let rooms = Rooms::build(&config, token, &stop, &tracker).await?;
-    let listener = TcpListener::bind(config.api.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", config.api.listen))?;
+    let doors = Doors::open(&config.api).await?;
     announce(&config);
     let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
-    serve(listener, router, stop.clone()).await;
+    doors.serve(router, stop.clone()).await;
     stop.cancel();
     notify::stopping();
     tracker.close();
@@ -75,135 +50,6 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         tracing::warn!("shutdown timed out; unfinished work is left to the next start");
     }
     Ok(())
-}
-
-/// Runtime of this agent.
-type AgentRuntime = NodeRuntime<Containerd, BridgeNetwork>;
-
-/// Every room, built and not yet started.
-struct Rooms {
-    network: Arc<BridgeNetwork>,
-    reconciler: Reconciler<AgentRuntime>,
-    handle: Handle,
-    writer: Writer,
-    journal: Journal,
-    monitor: Arc<Monitor>,
-    /// `None`: no CHaS is configured.
-    link: Option<(Arc<AgentLink>, ChasLink<AgentLink>)>,
-    router: axum::Router,
-}
-
-impl Rooms {
-    async fn build(
-        config: &Config,
-        token: CallerToken,
-        stop: &CancellationToken,
-        tracker: &TaskTracker,
-    ) -> anyhow::Result<Self> {
-        let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
-        let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
-        let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
-        let monitor = Arc::new(Monitor::new(disk, bridge)?);
-        let (clock, metrics) = (Clock::start(), Metrics::new());
-        let journal = Journal::new(metrics.clone());
-        let loggers = loggers(config, &journal, stop, tracker)?;
-        let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
-        let images = Images::new(client.clone(), registry_config(&config.registry))?;
-        follow_registries(config, &images, &journal, stop, tracker);
-        let runtime = node_runtime(
-            config,
-            Arc::clone(&network),
-            loggers.clone(),
-            images,
-            client,
-        )?;
-        let writer = Writer::new(store, journal.clone(), tracker.clone());
-        let reconciler = Reconciler::new(
-            Arc::new(runtime),
-            writer.clone(),
-            journal.clone(),
-            clock,
-            config.reconcile.resync_interval,
-        );
-        let contact = config.chas.as_ref().map(|_| Arc::new(LinkState::default()));
-        let node = Arc::new(AgentNode::new(
-            writer.clone(),
-            reconciler.handle(),
-            journal.clone(),
-            Arc::clone(&monitor),
-            loggers,
-            contact.clone(),
-        ));
-        let link = contact
-            .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
-        let scraped = config.monitoring.metrics_enabled.then_some(metrics);
-        Ok(Self {
-            network,
-            handle: reconciler.handle(),
-            reconciler,
-            writer,
-            journal,
-            monitor,
-            link,
-            router: api::router(node, token, scraped),
-        })
-    }
-
-    /// Starts all but the API, whose routes it answers.
-    fn start(
-        self,
-        config: &Config,
-        stop: &CancellationToken,
-        tracker: &TaskTracker,
-    ) -> axum::Router {
-        let findings = self.network.findings();
-        tracker.spawn(tell(findings, self.journal.clone(), stop.clone()));
-        let reconciling = begin(
-            self.reconciler,
-            self.network,
-            self.journal.clone(),
-            stop.clone(),
-            tracker.clone(),
-        );
-        tracker.spawn(reconciling);
-        tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
-        tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
-        if let Some(interval) = config.registry.follow_interval {
-            let (handle, stop) = (self.handle.clone(), stop.clone());
-            let following = follow_tags(self.writer.clone(), handle, interval);
-            tracker.spawn(async move { stop.run_until_cancelled(following).await });
-        }
-        if let Some((node, link)) = self.link {
-            let stop = stop.clone();
-            tracker.spawn(async move {
-                if stop.run_until_cancelled(node.prepare()).await.is_some() {
-                    stop.run_until_cancelled(node.first_look()).await;
-                    link.run(stop).await;
-                }
-            });
-        }
-        tracker.spawn(node::disk_alarms::follow(
-            self.monitor.watch(),
-            self.journal,
-        ));
-        let (monitor, interval) = (self.monitor, config.monitoring.health_interval);
-        let sampling = stop.clone();
-        tracker.spawn(async move { monitor.run(interval, sampling).await });
-        let (handle, writer) = (self.handle, self.writer);
-        let stalled = move || handle.stalled().or_else(|| writer.stalled());
-        tracker.spawn(notify::watchdog(stalled, stop.clone()));
-        self.router
-    }
-}
-
-/// Serves the API until the agent is to stop, and then what is under way for a while.
-async fn serve(listener: TcpListener, router: axum::Router, stop: CancellationToken) {
-    let serving = api::listener::serve(listener, router, stop.clone());
-    tokio::select! {
-        () = serving => {}
-        // Followers of logs would keep it up for ever.
-        () = async { stop.cancelled().await; tokio::time::sleep(DRAIN / 3).await } => {}
-    }
 }
 
 /// Takes in the configuration that was read again, as far as that goes in a running agent.
@@ -229,46 +75,6 @@ fn take_in(reloaded: &Reloaded, token: &CallerToken) {
     }
 }
 
-/// Sets up the network and reconciles. The network comes first, since a container cannot start without; until it is set up,
-/// an alarm says why, and running containers are left alone.
-async fn begin(
-    reconciler: Reconciler<AgentRuntime>,
-    network: Arc<BridgeNetwork>,
-    journal: Journal,
-    stop: CancellationToken,
-    tracker: TaskTracker,
-) {
-    while let Err(error) = network.prepare().await {
-        let fault = Failure::from(error).to_string();
-        journal.set_alarm(Alarm::NetworkNotReady, "", Some(fault));
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(NETWORK_RETRY) => {}
-        }
-    }
-    journal.set_alarm(Alarm::NetworkNotReady, "", None);
-    reconciler.run(stop, tracker).await;
-}
-
-/// Raises and clears the alarms of what the network found on the host.
-async fn tell(
-    mut findings: watch::Receiver<Vec<NetworkFinding>>,
-    journal: Journal,
-    stop: CancellationToken,
-) {
-    let mut standing = NetworkFaults::new();
-    while let Some(Ok(())) = stop.run_until_cancelled(findings.changed()).await {
-        let faults = NetworkFinding::faults(&findings.borrow_and_update(), &standing);
-        for gone in standing.keys().filter(|key| !faults.contains_key(key)) {
-            journal.set_alarm(gone.0, &gone.1, None);
-        }
-        for ((alarm, subject), fault) in &faults {
-            journal.set_alarm(*alarm, subject, Some(fault.clone()));
-        }
-        standing = faults;
-    }
-}
-
 fn announce(config: &Config) {
     tracing::info!(listen = %config.api.listen, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
     match &config.chas {
@@ -283,111 +89,4 @@ fn announce(config: &Config) {
         }
         Some(_) => {}
     }
-}
-
-fn link(
-    config: &Config,
-    node: &Arc<AgentNode>,
-    contact: Arc<LinkState>,
-    journal: Journal,
-    boot_id: String,
-) -> Option<(Arc<AgentLink>, ChasLink<AgentLink>)> {
-    let chas = config.chas.as_ref()?;
-    let host = chas.url.host_str();
-    let registered = LinkConfig {
-        node: config.node.clone(),
-        port: config.api.listen.port(),
-        chas_address: host.and_then(|host| host.trim_matches(['[', ']']).parse().ok()),
-    };
-    let this = Arc::new(AgentLink::new(
-        Arc::clone(node),
-        Arc::clone(&contact),
-        registered,
-    ));
-    let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
-    let credentials = ChasCredentials {
-        transport: Arc::new(Transport::new(chas)),
-        tokens: Arc::new(tokens),
-    };
-    let client =
-        chas::client::ChasClient::new(chas.url.clone(), config.node.id.clone(), credentials);
-    let settings = chas::LinkSettings {
-        boot_id,
-        health_interval: config.monitoring.health_interval,
-    };
-    let link = ChasLink::new(Arc::clone(&this), client, settings, contact, journal);
-    Some((this, link))
-}
-
-fn bridge_config(config: &Config) -> BridgeConfig {
-    BridgeConfig {
-        bridge: config.network.bridge.clone(),
-        subnet: config.network.subnet,
-        netns_dir: config.state.run_dir.join("netns"),
-        files_dir: config.state.run_dir.join("files"),
-        api_port: config.api.listen.port(),
-        reach: ContainerReach {
-            host: config.network.host_access.clone().into(),
-            link_local: config.network.link_local,
-        },
-    }
-}
-
-fn loggers(
-    config: &Config,
-    journal: &Journal,
-    stop: &CancellationToken,
-    tracker: &TaskTracker,
-) -> anyhow::Result<Loggers> {
-    let executable =
-        std::env::current_exe().context("the path of the agent's own executable is unknown")?;
-    let program = LoggerProgram::new(&config.state.run_dir, executable);
-    let logs = config.state.dir.join("logs");
-    Ok(Loggers::new(
-        logs,
-        program,
-        journal.clone(),
-        tracker.clone(),
-        stop.clone(),
-    ))
-}
-
-async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::Result<Store> {
-    let limits = Limits {
-        ports: config.network.port_range.clone(),
-        network,
-        containers_max: usize::try_from(config.containers.max)?,
-        new_privileges: config.containers.allow_new_privileges,
-        random: state::store::random,
-        disk: state::store::sound_disk,
-    };
-    let directory = config.state.dir.clone();
-    let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
-    store
-        .losses()
-        .iter()
-        .for_each(|loss| tracing::error!(%loss, "stored state lost or damaged"));
-    Ok(store)
-}
-
-fn node_runtime(
-    config: &Config,
-    network: Arc<BridgeNetwork>,
-    loggers: Loggers,
-    images: Images,
-    client: ContainerdClient,
-) -> anyhow::Result<AgentRuntime> {
-    let settings = ContainerdConfig {
-        socket: config.containerd.socket.clone(),
-        namespace: config.containerd.namespace.clone(),
-        run_dir: config.state.run_dir.clone(),
-        oci_runtime: OciRuntime::default(),
-        confinement: Confinement {
-            capabilities: config.containers.capabilities.clone(),
-            socketcall: config.containers.allow_socketcall,
-        },
-    };
-    let engine =
-        Containerd::new(settings, client, images).context("the host's facts cannot be read")?;
-    Ok(NodeRuntime::new(engine, network, loggers))
 }

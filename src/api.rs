@@ -31,6 +31,7 @@ use crate::view::{
 mod access;
 mod auth;
 mod body;
+mod caller;
 mod containers;
 pub(crate) mod error;
 mod explain;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 use state::spec::Protocol;
+use state::store::Defaults;
 use state::subnet::Ipv4Subnet;
 
 mod check;
@@ -138,6 +139,8 @@ pub struct StateSection {
     pub dir: PathBuf,
     /// Directory that is emptied by a reboot.
     pub run_dir: PathBuf,
+    /// Defaults that the node goes by, as the directory tells.
+    pub defaults: Defaults,
 }
 
 /// Section `network`: the containers' network.

@@ -1,18 +1,13 @@
 //! Layers around every request: its line in the log, and the refusal of what nobody keeps.
 
-use std::net::IpAddr;
-
 use axum::extract::Request;
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
 
+use super::caller::Caller;
 use super::error::Problem;
-
-/// Address of a request's caller.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) IpAddr);
 
 /// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
 /// keep the promise.
@@ -31,7 +26,8 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
         request.uri().path().to_owned(),
         Instant::now(),
     );
-    let peer = request.extensions().get::<Peer>().map(|Peer(ip)| *ip);
+    let peer = request.extensions().get::<Caller>();
+    let peer = peer.map(|caller| caller.peer);
     let response = next.run(request).await;
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     let peer = peer.map(tracing::field::display);

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::access::Peer;
+use super::caller::{Caller, CallerPeer};
 use super::error::Problem;
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
@@ -147,7 +147,9 @@ async fn answer(
     pace: Arc<Pace>,
 ) -> Result<Response<PacedAnswer>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(Peer(address.ip()));
+    parts.extensions.insert(Caller {
+        peer: CallerPeer::Tcp(address.ip()),
+    });
     let is_probe = matches!(parts.uri.path(), "/livez" | "/readyz");
     let body = PacedBody::new(body, Arc::clone(&pace));
     let response = if admission == Admission::Probe && !is_probe {

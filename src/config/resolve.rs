@@ -5,13 +5,14 @@ use super::keys::{ConfigKey, DefaultValue, KEYS};
 use super::parse::{self, Parsed};
 use super::*;
 
+mod api;
+mod chas;
+mod registry;
+
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 const SECOND: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_mins(1);
-const WEEK: Duration = Duration::from_hours(7 * 24);
-const TWO_MINUTES: Duration = Duration::from_secs(120);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -231,10 +232,7 @@ impl Layers {
                 format: self.value("logging.format", parse::log_format),
                 file: self.optional("logging.file", parse::path),
             },
-            state: StateSection {
-                dir: self.value("state.dir", parse::path),
-                run_dir: self.value("state.run_dir", parse::path),
-            },
+            state: self.state(),
             network: NetworkSection {
                 bridge: self.value("network.bridge", parse::interface),
                 subnet: self.value("network.subnet", parse::subnet),
@@ -255,34 +253,12 @@ impl Layers {
         }
     }
 
-    fn registry(&mut self) -> RegistrySection {
-        let ten_minutes = parse::duration(SECOND..=TEN_MINUTES);
-        let count = parse::number(1..=64);
-        let stall_timeout = self.value("registry.stall_timeout", &ten_minutes);
-        RegistrySection {
-            insecure: self
-                .optional("registry.insecure", parse::hosts)
-                .unwrap_or_default(),
-            auth_file: self.optional("registry.auth_file", parse::path),
-            ca_file: self.optional("registry.ca_file", parse::path),
-            hosts_dir: self.value("registry.hosts_dir", parse::path),
-            follow_interval: self
-                .optional("registry.follow_interval", parse::duration(MINUTE..=WEEK)),
-            https_proxy: self.optional("registry.https_proxy", parse::proxy),
-            http_proxy: self.optional("registry.http_proxy", parse::proxy),
-            no_proxy: self
-                .optional("registry.no_proxy", parse::no_proxy)
-                .unwrap_or_default(),
-            stall_timeout,
-            connect_timeout: self.value(
-                "registry.connect_timeout",
-                parse::duration(SECOND..=TWO_MINUTES),
-            ),
-            answer_timeout: self
-                .optional("registry.answer_timeout", &ten_minutes)
-                .unwrap_or(stall_timeout),
-            pulls_max: self.value("registry.pulls_max", &count),
-            pulls_per_registry: self.value("registry.pulls_per_registry", &count),
+    fn state(&mut self) -> StateSection {
+        let dir = self.value("state.dir", parse::path);
+        StateSection {
+            defaults: Defaults::of(&dir),
+            dir,
+            run_dir: self.value("state.run_dir", parse::path),
         }
     }
 
@@ -303,90 +279,6 @@ impl Layers {
                 .optional("node.labels", parse::labels)
                 .unwrap_or_default(),
         }
-    }
-
-    fn api(&mut self) -> ApiSection {
-        let errors_before = self.errors.len();
-        let token = self.token();
-        let token_is_invalid = self.errors.len() > errors_before;
-        let default = if token.is_some() || token_is_invalid {
-            Ipv4Addr::UNSPECIFIED
-        } else {
-            Ipv4Addr::LOCALHOST
-        };
-        let listen = self
-            .computed("api.listen", default.to_string(), parse::address)
-            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        if token.is_none() && !token_is_invalid && !listen.is_loopback() {
-            let message = format!(
-                "{listen} accepts calls from other hosts, and without a token any of them could run \
-                 containers as root: set api.token_file, or listen on 127.0.0.1"
-            );
-            self.error("api.listen", message);
-        }
-        let port = self.value("api.port", parse::number(1..=u16::MAX));
-        ApiSection {
-            listen: SocketAddr::new(listen, port),
-            token,
-        }
-    }
-
-    fn token(&mut self) -> Option<Secret> {
-        let given = self.optional("api.token", parse::token);
-        let from_file = self.optional("api.token_file", |text| {
-            let path: &Path = &parse::path(text)?;
-            let secret = std::fs::read_to_string(path)
-                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-            parse::token(&secret).map_err(|error| format!("{}: {error}", path.display()))
-        });
-        if self.values.contains_key("api.token") && self.values.contains_key("api.token_file") {
-            let message = "conflicts with CHAS_TOKEN, which is set too: unset one of them";
-            self.error("api.token_file", message.to_owned());
-        }
-        given.or(from_file)
-    }
-
-    fn chas(&mut self) -> Option<ChasSection> {
-        let url = self.optional("api.chas_url", parse::url);
-        let token = self.optional("chas.token", parse::token);
-        // These files are read when they are used, since the agent starts without CHaS.
-        let [token_file, ca_file, cert_file, key_file] = [
-            "chas.token_file",
-            "chas.ca_file",
-            "chas.cert_file",
-            "chas.key_file",
-        ]
-        .map(|name| self.optional(name, parse::path));
-        if token.is_some() && token_file.is_some() {
-            let message = "conflicts with CHAS_API_TOKEN, which is set too: unset one of them";
-            self.error("chas.token_file", message.to_owned());
-        }
-        self.check_pair(cert_file.is_some(), key_file.is_some());
-        if url.as_ref().is_some_and(|url| url.scheme() == "http")
-            && (ca_file.is_some() || cert_file.is_some())
-        {
-            let message = "chas.ca_file and chas.cert_file require an https URL";
-            self.error("api.chas_url", message.to_owned());
-        }
-        Some(ChasSection {
-            url: url?,
-            token,
-            token_file,
-            ca_file,
-            identity: cert_file.zip(key_file),
-        })
-    }
-
-    fn check_pair(&mut self, has_certificate: bool, has_key: bool) {
-        let (lone, missing) = match (has_certificate, has_key) {
-            (true, false) => ("chas.cert_file", "chas.key_file"),
-            (false, true) => ("chas.key_file", "chas.cert_file"),
-            (true, true) | (false, false) => return,
-        };
-        self.error(
-            lone,
-            format!("requires {missing}: set both of them, or none"),
-        );
     }
 }
 

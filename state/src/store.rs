@@ -7,13 +7,11 @@
 //! transaction, synced to the disk, and only then shown to anybody. A call that changes something
 //! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::assign::HostNetwork;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
@@ -24,11 +22,13 @@ mod adopt;
 mod apply;
 mod batch;
 mod copy;
+mod defaults;
 mod disk;
 mod error;
 mod files;
 mod histories;
 mod last;
+mod limits;
 mod notes;
 mod proven;
 mod push;
@@ -39,7 +39,9 @@ mod state_dir;
 mod survey;
 mod tag_checks;
 
+pub use defaults::Defaults;
 pub use error::StoreError;
+pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use state_dir::{DiskCall, sound_disk};
 
@@ -50,23 +52,6 @@ pub struct Accepted {
     pub record: Arc<Record>,
     /// Whether the record differs from the one before, if there was one.
     pub changed: bool,
-}
-
-/// Limits of a node: the network places and containers that it has room for.
-#[derive(Clone, Debug)]
-pub struct Limits {
-    /// Host ports for containers that leave the choice to the agent.
-    pub ports: RangeInclusive<u16>,
-    /// The node's network, which answers addresses.
-    pub network: Arc<dyn HostNetwork>,
-    /// Most containers that are desired at once.
-    pub containers_max: usize,
-    /// Whether a container may ask for `security.no_new_privileges: false`.
-    pub new_privileges: bool,
-    /// Source of new ids. [`random`], but for simulations.
-    pub random: fn() -> u64,
-    /// Whether the disk does what is asked of it. [`sound_disk`], but for simulations.
-    pub disk: fn(DiskCall) -> std::io::Result<()>,
 }
 
 /// The desired state on disk. Readers take a snapshot of it, which never changes under them.

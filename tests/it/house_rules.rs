@@ -188,12 +188,12 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         // An engine knows neither of the node's own parts.
         (
             "crate::network",
-            &["src/agent.rs", "src/network", "src/runtime/node"],
+            &["src/agent", "src/network", "src/runtime/node"],
         ),
         (
             "crate::logs",
             &[
-                "src/agent.rs",
+                "src/agent",
                 "src/api",
                 "src/logs",
                 "src/node",
@@ -202,7 +202,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
             ],
         ),
         ("rtnetlink", &["src/network"]),
-        ("axum::", &["src/api", "src/agent.rs"]),
+        ("axum::", &["src/api", "src/agent"]),
         ("serde_yaml", &["src/config/file.rs"]),
         ("sled::", &["state/src/store/disk.rs"]),
         ("::backoff", &["src/backoff.rs"]),

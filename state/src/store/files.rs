@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use super::defaults;
 use super::disk::{Disk, DiskError};
 use super::last::{self, LastChange, LastFile, LastState};
 use super::quarantine::quarantine;
@@ -88,6 +89,9 @@ impl StoreFiles {
                     return Ok((Desired::default().unknown(), vec![why]));
                 }
             }
+        }
+        if let Err(error) = defaults::mark_new(&self.dir) {
+            tracing::warn!(%error, "new state directory not marked; it goes by the defaults of 0.1");
         }
         let survey = Survey::of(&self.dir, self.slow < SLOW_MAX);
         self.slow = if matches!(survey.sled, SledState::Slow) {

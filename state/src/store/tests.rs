@@ -1,5 +1,6 @@
 mod damage;
 mod declared;
+mod defaults;
 mod guarded;
 mod looks;
 mod owners;

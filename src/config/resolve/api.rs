@@ -1,0 +1,47 @@
+//! Section `api`: where the agent's own API listens, and who may call it.
+
+use super::super::*;
+use super::Layers;
+
+impl Layers {
+    pub(super) fn api(&mut self) -> ApiSection {
+        let errors_before = self.errors.len();
+        let token = self.token();
+        let token_is_invalid = self.errors.len() > errors_before;
+        let default = if token.is_some() || token_is_invalid {
+            Ipv4Addr::UNSPECIFIED
+        } else {
+            Ipv4Addr::LOCALHOST
+        };
+        let listen = self
+            .computed("api.listen", default.to_string(), parse::address)
+            .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+        if token.is_none() && !token_is_invalid && !listen.is_loopback() {
+            let message = format!(
+                "{listen} accepts calls from other hosts, and without a token any of them could run \
+                 containers as root: set api.token_file, or listen on 127.0.0.1"
+            );
+            self.error("api.listen", message);
+        }
+        let port = self.value("api.port", parse::number(1..=u16::MAX));
+        ApiSection {
+            listen: SocketAddr::new(listen, port),
+            token,
+        }
+    }
+
+    fn token(&mut self) -> Option<Secret> {
+        let given = self.optional("api.token", parse::token);
+        let from_file = self.optional("api.token_file", |text| {
+            let path: &Path = &parse::path(text)?;
+            let secret = std::fs::read_to_string(path)
+                .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+            parse::token(&secret).map_err(|error| format!("{}: {error}", path.display()))
+        });
+        if self.values.contains_key("api.token") && self.values.contains_key("api.token_file") {
+            let message = "conflicts with CHAS_TOKEN, which is set too: unset one of them";
+            self.error("api.token_file", message.to_owned());
+        }
+        given.or(from_file)
+    }
+}

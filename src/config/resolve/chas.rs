@@ -1,0 +1,49 @@
+//! Key `api.chas_url` and section `chas`: the CHaS API server.
+
+use super::super::*;
+use super::Layers;
+
+impl Layers {
+    pub(super) fn chas(&mut self) -> Option<ChasSection> {
+        let url = self.optional("api.chas_url", parse::url);
+        let token = self.optional("chas.token", parse::token);
+        // These files are read when they are used, since the agent starts without CHaS.
+        let [token_file, ca_file, cert_file, key_file] = [
+            "chas.token_file",
+            "chas.ca_file",
+            "chas.cert_file",
+            "chas.key_file",
+        ]
+        .map(|name| self.optional(name, parse::path));
+        if token.is_some() && token_file.is_some() {
+            let message = "conflicts with CHAS_API_TOKEN, which is set too: unset one of them";
+            self.error("chas.token_file", message.to_owned());
+        }
+        self.check_pair(cert_file.is_some(), key_file.is_some());
+        if url.as_ref().is_some_and(|url| url.scheme() == "http")
+            && (ca_file.is_some() || cert_file.is_some())
+        {
+            let message = "chas.ca_file and chas.cert_file require an https URL";
+            self.error("api.chas_url", message.to_owned());
+        }
+        Some(ChasSection {
+            url: url?,
+            token,
+            token_file,
+            ca_file,
+            identity: cert_file.zip(key_file),
+        })
+    }
+
+    fn check_pair(&mut self, has_certificate: bool, has_key: bool) {
+        let (lone, missing) = match (has_certificate, has_key) {
+            (true, false) => ("chas.cert_file", "chas.key_file"),
+            (false, true) => ("chas.key_file", "chas.cert_file"),
+            (true, true) | (false, false) => return,
+        };
+        self.error(
+            lone,
+            format!("requires {missing}: set both of them, or none"),
+        );
+    }
+}
