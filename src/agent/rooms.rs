@@ -204,7 +204,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
         subnet: config.network.subnet,
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
-        api_port: config.api.listen.port(),
+        api: config.api.listen,
         reach: ContainerReach {
             host: config.network.host_access.clone().into(),
             link_local: config.network.link_local,

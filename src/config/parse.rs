@@ -203,7 +203,9 @@ pub(super) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Protocol, u16)>
     let port = |part: &str| {
         let (protocol, port) = part.split_once('/')?;
         let known = [Protocol::Tcp, Protocol::Udp].into_iter();
-        let protocol = known.into_iter().find(|one| one.as_str() == protocol)?;
+        let protocol = known
+            .into_iter()
+            .find(|one| one.as_str().eq_ignore_ascii_case(protocol))?;
         Some((protocol, port.parse().ok().filter(|port| *port > 0)?))
     };
     let ports = text.split(',').map(str::trim).map(|part| {
@@ -215,7 +217,8 @@ pub(super) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Protocol, u16)>
     });
     match text {
         "open" => Ok(None),
-        "closed" => Ok(Some(BTreeSet::new())),
+        // An empty list in the file.
+        "closed" | "" => Ok(Some(BTreeSet::new())),
         _ => ports.collect::<Parsed<_>>().map(Some),
     }
 }
@@ -243,7 +246,8 @@ pub(super) fn capabilities(text: &str) -> Parsed<Vec<String>> {
     let upper = text.to_ascii_uppercase();
     let named: Vec<String> = match upper.as_str() {
         "ALL" => known().into(),
-        "NONE" => Vec::new(),
+        // An empty list in the file.
+        "NONE" | "" => Vec::new(),
         _ => upper.split(',').map(|name| bare(name.trim())).collect(),
     };
     if let Some(wrong) = named.iter().find(|name| !known().contains(name)) {

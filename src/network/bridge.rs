@@ -8,7 +8,7 @@
 //! `addresses` chooses addresses; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
@@ -67,8 +67,8 @@ pub struct BridgeConfig {
     pub netns_dir: PathBuf,
     /// Directory with a directory for each instance, for its `resolv.conf`, `hosts` and `hostname`.
     pub files_dir: PathBuf,
-    /// Port of the agent's own API, which no container gets on any address.
-    pub api_port: u16,
+    /// Address and port of the agent's own API; no container gets the port on any address.
+    pub api: SocketAddr,
     /// Reach of containers into the host and its surroundings.
     pub reach: ContainerReach,
 }

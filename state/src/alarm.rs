@@ -65,7 +65,7 @@ alarms! {
     ContainerdUnreachable: Disabling, "start containerd, and read its log";
     /// The network for containers cannot be set up; nothing is started or looked at until it is.
     NetworkNotReady: Disabling, "read the message; it names the interface, the rule or the program that is in the way";
-    /// A host port of a container is another program's as well.
+    /// A host port of a container is another program's, or the agent's own API's, as well.
     PortContested: Degrading, "give the container or the other program another host port";
     /// Addresses of the containers' subnet are somebody else's on this host as well.
     SubnetShared: Degrading, "move the other, or set network.subnet to a free one and deploy the containers again";

@@ -54,7 +54,7 @@ impl std::fmt::Display for PortHolder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Agent => {
-                f.write_str("the agent's own API (api.port), on every address; name another port")
+                f.write_str("the agent's own API (api.port), whose port no container gets on any address; name another port")
             }
             Self::Process => f.write_str("a process on this host; end it, or name another port"),
             Self::Rule(place) => write!(

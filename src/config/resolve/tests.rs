@@ -387,6 +387,8 @@ fn capabilities_are_docker_s_by_name_or_all_or_none() {
         listed.config().containers.capabilities,
         ["CAP_CHOWN", "CAP_KILL"]
     );
+    let empty = Sources::nothing().file("containers:\n  capabilities: []\n");
+    assert!(empty.config().containers.capabilities.is_empty());
     let wrong = Sources::nothing()
         .env("CHAS_CAPABILITIES", "CHOWN,SYS_ADMIN")
         .errors();
@@ -406,7 +408,7 @@ fn services_of_the_host_are_open_closed_or_ports() {
     assert_eq!(access("open"), None);
     assert_eq!(access("closed"), Some(BTreeSet::new()));
     let ports = BTreeSet::from([(Protocol::Tcp, 8080), (Protocol::Udp, 8125)]);
-    assert_eq!(access("udp/8125, tcp/8080"), Some(ports.clone()));
+    assert_eq!(access("udp/8125, TCP/8080"), Some(ports.clone()));
     let listed = |text: &str| {
         let file = format!("network:\n  host_access: {text}\n");
         Sources::nothing().file(&file).config().network.host_access
@@ -414,6 +416,7 @@ fn services_of_the_host_are_open_closed_or_ports() {
     assert_eq!(listed("[tcp/8080, udp/8125]"), Some(ports));
     assert_eq!(listed("closed"), Some(BTreeSet::new()));
     assert_eq!(listed("[closed]"), Some(BTreeSet::new()));
+    assert_eq!(listed("[]"), Some(BTreeSet::new()));
     for wrong in ["8080", "tcp/0", "sctp/1", "open,tcp/80"] {
         let errors = Sources::nothing().env("CHAS_HOST_ACCESS", wrong).errors();
         assert!(errors[0].contains("no service of this host"), "{errors:?}");

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use state::alarm::Alarm;
+use state::assign::PortHolder;
 use state::id::{ContainerId, ContainerName, InstanceName};
 
 use super::device::BridgeDevice;
@@ -72,15 +73,25 @@ impl BridgeNetwork {
         let at_risk = self.ports.contested().await?;
         let told = at_risk.contested.into_iter().map(|contest| {
             let (port, container) = (port_subject(contest.port), name(contest.owner));
-            let outcome = if contest.published {
-                "since the container has it; packets go to the container, and the other gets none"
-            } else {
-                "as well, and had it first; the container gets no packets"
+            let message = match (contest.published, &contest.by) {
+                (true, PortHolder::Agent) => {
+                    "callers of this node's API who use this address reach \
+                                              the container, and hand it their token"
+                        .to_owned()
+                }
+                (true, by) => format!(
+                    "another holds it since the container has it; packets go to the container, \
+                     and the other gets none. The other is {by}"
+                ),
+                (false, by) => format!(
+                    "another holds it as well, and had it first; the container gets no packets. \
+                     The other is {by}"
+                ),
             };
             NetworkFinding {
                 alarm: Alarm::PortContested,
                 subject: format!("{port}{container}"),
-                message: format!("another holds it {outcome}. The other is {}", contest.by),
+                message,
             }
         });
         let unknown: Vec<_> = at_risk.unknown.into_iter().map(port_subject).collect();

@@ -2,6 +2,7 @@
 //! gets is decided elsewhere.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use state::assign::PortHolder;
@@ -23,7 +24,7 @@ use crate::network::{NetworkError, Part};
 pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
-    api_port: u16,
+    api: SocketAddr,
     reach: ContainerReach,
     book: Mutex<PortTable>,
     firewall: Arc<HostFirewall>,
@@ -64,7 +65,7 @@ impl HostPorts {
             firewall: Arc::new(HostFirewall::new(table.clone())),
             table,
             subnet: config.subnet,
-            api_port: config.api_port,
+            api: config.api,
             reach: config.reach.clone(),
             book: Mutex::default(),
         }
@@ -79,6 +80,7 @@ impl HostPorts {
                 .map_err(failed)?
                 .unwrap_or_default();
             book.published = found.published;
+            book.denied = self.take_the_agents(&mut book.published);
             self.replace(&mut book).await?;
         }
         Ok(())
@@ -88,8 +90,8 @@ impl HostPorts {
     /// become its own.
     ///
     /// # Errors
-    /// [`NetworkError::PortTaken`] if another container has one of them, an OS process of the host
-    /// listens on it, or a rule of another program publishes it.
+    /// [`NetworkError::PortTaken`] if another container has one of them, the agent's API or another
+    /// OS process of the host listens on it, or a rule of another program publishes it.
     pub(super) async fn publish(
         &self,
         instance: InstanceName,
@@ -111,6 +113,12 @@ impl HostPorts {
                 // The port was free when it was published. Who has come since gets no packets, and
                 // is told of by the repair.
                 Some(_) => {}
+                None if self.stands_before_the_agent(&host_port(binding)) => {
+                    return Err(NetworkError::PortTaken {
+                        binding: binding.clone(),
+                        by: PortHolder::Agent.to_string(),
+                    });
+                }
                 None => new.push(binding.clone()),
             }
         }
@@ -157,10 +165,29 @@ impl HostPorts {
     }
 
     /// Whether a port is that of the agent's own API: it listens on one address, and on the others
-    /// of the host a container could stand in for it. A container that has the port already, from
-    /// before this rule or another `api.port`, keeps it with an alarm.
+    /// of the host a container could stand in for it. A container that has such another address
+    /// from before this rule keeps it with an alarm.
     fn is_the_agents(&self, port: &HostPort) -> bool {
-        port.protocol == Protocol::Tcp && port.port == self.api_port
+        port.protocol == Protocol::Tcp && port.port == self.api.port()
+    }
+
+    /// Whether a port would take packets from the agent's own API, which then nobody could call.
+    fn stands_before_the_agent(&self, port: &HostPort) -> bool {
+        let api = self.api.ip();
+        let everywhere = api.is_unspecified() || port.host_ip.is_none();
+        self.is_the_agents(port) && (everywhere || port.host_ip.is_some_and(|ip| api == ip))
+    }
+
+    /// Takes the ports out of `published` that stand before the agent's own API, and answers them.
+    fn take_the_agents(&self, published: &mut Published) -> Vec<ContestedPort> {
+        let taken = published.extract_if(.., |port, _| self.stands_before_the_agent(port));
+        let taken = taken.map(|(port, to)| ContestedPort {
+            port,
+            owner: to.owner,
+            by: PortHolder::Agent,
+            published: false,
+        });
+        taken.collect()
     }
 
     /// Reads the rules of other programs if they changed. Blocks for as long as that takes.
@@ -203,6 +230,7 @@ impl HostPorts {
         book: &mut PortTable,
         wanted: &mut Published,
     ) -> Result<Option<NetworkError>, NetworkError> {
+        let agents = self.take_the_agents(wanted);
         let is_new = |(port, to): &(&HostPort, &Publication)| {
             let before = book.published.get(port);
             before.is_none_or(|before| before.owner.id != to.owner.id)
@@ -215,7 +243,7 @@ impl HostPorts {
         for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {
             wanted.remove(&port);
         }
-        book.denied = found.held.into_iter().chain(stay).collect();
+        book.denied = agents.into_iter().chain(found.held).chain(stay).collect();
         Ok(found.unknown.into_iter().map(|(_, error)| error).next())
     }
 

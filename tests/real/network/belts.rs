@@ -1,9 +1,11 @@
 //! What containers cannot reach although nobody but the agent forbids it, and what no container can be given.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
-use chas_node_agent::network::{ContainerReach, HostReach, NetworkDriver as _};
+use chas_node_agent::network::{BridgeNetwork, ContainerReach, HostReach, NetworkDriver as _};
 use state::alarm::Alarm;
 use state::assign::{HostNetwork as _, PortHolder};
 use state::spec::Protocol::{Tcp, Udp};
@@ -15,12 +17,18 @@ use super::lab::{self, Server, ask_tcp, ask_udp, binding, bound, on_a_private_ho
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
 /// Ways that lead out of a container, each with whether it is open on a node that closes what it can.
-const WAYS: [(&str, Ipv4Addr, u16, bool); 9] = [
+const WAYS: [(&str, Ipv4Addr, u16, bool); 10] = [
     ("a service of the host", lab::HOST_LAN, 7000, false),
     ("the same by the bridge", GATEWAY, 7000, false),
     ("a service that the node opens", lab::HOST_LAN, 7001, true),
     ("the same by the bridge", GATEWAY, 7001, true),
     ("the host's name server", lab::HOST_LAN, 53, true),
+    (
+        "one that another program leads elsewhere",
+        GATEWAY,
+        53,
+        true,
+    ),
     ("a published port", lab::HOST_LAN, 18080, true),
     ("the outside", lab::OUTSIDE, 80, true),
     ("the credentials of the node", METADATA, 80, false),
@@ -52,7 +60,11 @@ fn the_host_s_services_and_metadata_are_closed_to_containers_where_the_node_clos
             outside.shell(&format!(
                 "ip address add {METADATA}/32 dev lan0 && ip route change 192.0.2.0/24 dev lan0 src {METADATA}"
             ));
-            let _here = [7000, 7001, 53].map(|port| Server::here(&format!("0.0.0.0:{port}")));
+            lab::shell(&format!(
+                "nft 'table ip dnsredirect {{ chain nat {{ type nat hook prerouting priority -100; \
+                 ip daddr {GATEWAY} tcp dport 53 redirect to :8600; }}; }}'"
+            ));
+            let _here = [7000, 7001, 53, 8600].map(|port| Server::here(&format!("0.0.0.0:{port}")));
             let _there = [
                 outside.tcp(80),
                 outside.tcp(53),
@@ -62,11 +74,19 @@ fn the_host_s_services_and_metadata_are_closed_to_containers_where_the_node_clos
             let _inside = Server::tcp(&web.netns, 80);
 
             for (what, address, port, always) in WAYS {
+                let began = Instant::now();
                 let asked = lab::in_netns(&one.netns, move || ask_tcp(address, port));
                 assert_eq!(
                     asked.is_ok(),
                     always || is_open,
                     "{what}, {port}: {asked:?}"
+                );
+                // A closed door says so: a client would wait for minutes otherwise.
+                let refused = asked.err().map(|error| error.kind());
+                assert!(
+                    refused.is_none_or(|kind| kind == ErrorKind::ConnectionRefused),
+                    "{what}: {refused:?} after {:?}",
+                    began.elapsed()
                 );
             }
             for (port, always) in [(53, true), (123, false)] {
@@ -109,20 +129,55 @@ fn the_port_of_the_agent_s_own_api_is_no_container_s_on_any_address() {
             assert_eq!(net.holder(&wanted), Some(PortHolder::Agent));
         }
         assert_eq!(net.holder(&binding(Udp, lab::API_PORT, 80)), None);
-        // One that has it from before is started with it, and told of.
-        let had = vec![binding(Tcp, lab::API_PORT, 80)];
+        // One that has it from before, on another address than the API, is started with it.
+        let had = vec![bound(lab::HOST_LAN, Tcp, lab::API_PORT, 80)];
         let web = host.attach(&net, 1, 2, had.clone()).await.unwrap();
         let _inside = Server::tcp(&web.netns, 80);
         let outside = host.outside();
         let asked = outside.run(|| ask_tcp(lab::HOST_LAN, lab::API_PORT));
         assert!(asked.is_ok(), "{asked:?}");
         host.repairs_nothing(&net, &[host.wanted(1, 2, had)]).await;
-        let told = net.findings().borrow().clone();
-        let [contest] = &told[..] else {
-            panic!("{told:?}");
-        };
-        assert_eq!(contest.alarm, Alarm::PortContested);
-        assert!(contest.message.contains("api.port"), "{contest:?}");
+        told(&net, "hand it their token");
         net.teardown().await.unwrap();
     });
+}
+
+#[test]
+fn a_container_never_stands_between_callers_and_the_agent_s_own_api() {
+    on_a_private_host("ownapi", async |host| {
+        let _api = Server::here(&format!("127.0.0.1:{}", lab::API_PORT));
+        let everywhere = vec![binding(Tcp, lab::API_PORT, 80)];
+        let net = host.network().await;
+        let refused = host.attach(&net, 1, 2, everywhere.clone()).await;
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains("the agent's own API"), "{refused}");
+        // The table of an agent that had another api.port.
+        let web = host.attach(&net, 1, 2, vec![]).await.unwrap();
+        let _inside = Server::tcp(&web.netns, 80);
+        let (port, address) = (lab::API_PORT, host.address(2));
+        lab::shell(&format!(
+            "nft 'add element ip {} ports {{ tcp . {port} comment \"{}\" : {address} . 80 }}'",
+            host.bridge(),
+            lab::instance(1)
+        ));
+        let taken = ask_tcp(LOCALHOST, port).unwrap();
+        assert_eq!(taken, GATEWAY, "the container answers for the API");
+        let net = host.network().await;
+        let answered = ask_tcp(LOCALHOST, lab::API_PORT).unwrap();
+        assert_eq!(answered, LOCALHOST, "the API answers again");
+        host.repairs_nothing(&net, &[host.wanted(1, 2, everywhere)])
+            .await;
+        told(&net, "the container gets no packets");
+        net.teardown().await.unwrap();
+    });
+}
+
+/// Asserts that the one alarm of the look before is about a port, and says this.
+fn told(net: &BridgeNetwork, words: &str) {
+    let told = net.findings().borrow().clone();
+    let [contest] = &told[..] else {
+        panic!("{told:?}");
+    };
+    assert_eq!(contest.alarm, Alarm::PortContested);
+    assert!(contest.message.contains(words), "{contest:?}");
 }

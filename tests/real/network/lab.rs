@@ -211,7 +211,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
         subnet: subnet.parse().unwrap(),
         files_dir: netns_dir.with_file_name("files"),
         netns_dir,
-        api_port: API_PORT,
+        api: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)),
         reach: ContainerReach {
             host: HostReach::Open,
             link_local: true,

@@ -36,7 +36,8 @@ impl From<Option<BTreeSet<(Protocol, u16)>>> for HostReach {
     }
 }
 
-/// Chain that decides what containers reach of the host; nothing if that is everything.
+/// Chain that decides what containers reach of the host; nothing if that is everything. What is not
+/// reached is refused at once: a client that waits for a closed door would wait for minutes.
 pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
     let HostReach::Only(ports) = reach else {
         return String::new();
@@ -46,18 +47,22 @@ pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
     // The host's name server may be on any of its addresses: containers have the host's list.
     for (protocol, port) in name_servers.iter().chain(ports) {
         let protocol = protocol.as_str();
-        writeln!(
-            allowed,
-            "    iifname \"{bridge}\" {protocol} dport {port} accept"
-        )
-        .expect("writing to a string cannot fail");
+        // By the port that was asked for as well: other programs lead name servers' port elsewhere.
+        for asked in [
+            format!("{protocol} dport {port}"),
+            format!("meta l4proto {protocol} ct original proto-dst {port}"),
+        ] {
+            writeln!(allowed, "    iifname \"{bridge}\" {asked} accept")
+                .expect("writing to a string cannot fail");
+        }
     }
     format!(
         "  chain input {{
     type filter hook input priority 0; policy accept;
     iifname \"{bridge}\" ct state established,related accept
 {allowed}    iifname \"{bridge}\" icmp type echo-request accept
-    iifname \"{bridge}\" drop
+    iifname \"{bridge}\" meta l4proto tcp reject with tcp reset
+    iifname \"{bridge}\" reject with icmp type admin-prohibited
   }}
 "
     )
@@ -74,7 +79,8 @@ pub(super) fn link_local(bridge: &str, is_reached: bool) -> String {
         "ct direction reply accept",
         "udp dport 53 accept",
         "tcp dport 53 accept",
-        "drop",
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmp type admin-prohibited",
     ];
     rules
         .map(|rest| format!("    iifname \"{bridge}\" ip daddr 169.254.0.0/16 {rest}\n"))

@@ -92,10 +92,14 @@ fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
         [
             "iifname \"chas0\" ct state established,related accept",
             "iifname \"chas0\" tcp dport 53 accept",
+            "iifname \"chas0\" meta l4proto tcp ct original proto-dst 53 accept",
             "iifname \"chas0\" udp dport 53 accept",
+            "iifname \"chas0\" meta l4proto udp ct original proto-dst 53 accept",
             "iifname \"chas0\" udp dport 8125 accept",
+            "iifname \"chas0\" meta l4proto udp ct original proto-dst 8125 accept",
             "iifname \"chas0\" icmp type echo-request accept",
-            "iifname \"chas0\" drop",
+            "iifname \"chas0\" meta l4proto tcp reject with tcp reset",
+            "iifname \"chas0\" reject with icmp type admin-prohibited",
         ]
     );
     let link_local = closed
@@ -107,7 +111,8 @@ fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
             "ct direction reply accept",
             "udp dport 53 accept",
             "tcp dport 53 accept",
-            "drop"
+            "meta l4proto tcp reject with tcp reset",
+            "reject with icmp type admin-prohibited",
         ]
     );
 }
