@@ -12,12 +12,15 @@ use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
+use self::differences::differences;
 use super::BridgeConfig;
 use super::firewall::HostFirewall;
 use super::holders::{self, ContestedPort, HolderLook, PortContests};
 use super::nftables::rules::ContainerReach;
-use super::nftables::{self, HostPort, NftError, Publication, Published, TableListing};
+use super::nftables::{self, HostPort, NftError, Publication, Published};
 use crate::network::{NetworkError, Part};
+
+mod differences;
 
 /// Published ports of one agent. All changes of its table pass through here, one after another.
 #[derive(Debug)]
@@ -354,45 +357,6 @@ fn still_denied(
 
 fn failed(error: NftError) -> NetworkError {
     NetworkError::failed("cannot read or write the table of host ports", error).of(Part::Firewall)
-}
-
-fn differences(
-    table: &str,
-    found: Option<&TableListing>,
-    wanted: &Published,
-    shape: Option<&str>,
-) -> Vec<String> {
-    let Some(found) = found else {
-        return vec![format!("nftables table {table}: missing")];
-    };
-    let mut lines = Vec::new();
-    if shape.is_some_and(|shape| shape != found.shape) {
-        lines.push(format!("nftables table {table}: rules changed externally"));
-    }
-    for (port, to) in wanted
-        .iter()
-        .filter(|(port, to)| found.published.get(port) != Some(to))
-    {
-        lines.push(format!(
-            "host port {}/{} published for {}",
-            port.port,
-            port.protocol.as_str(),
-            to.owner
-        ));
-    }
-    for (port, to) in found
-        .published
-        .iter()
-        .filter(|(port, _)| !wanted.contains_key(port))
-    {
-        lines.push(format!(
-            "host port {}/{} withdrawn from {}",
-            port.port,
-            port.protocol.as_str(),
-            to.owner
-        ));
-    }
-    lines
 }
 
 fn host_port(binding: &PortBinding) -> HostPort {
