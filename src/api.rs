@@ -49,6 +49,8 @@ mod tests;
 mod wire;
 
 pub(crate) use auth::CallerToken;
+#[cfg(any(test, fuzzing))]
+pub(crate) use json::parse as parse_body;
 
 /// The agent, as the API needs it.
 ///

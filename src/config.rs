@@ -22,6 +22,9 @@ mod parse;
 mod reload;
 mod resolve;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use file::read as read_file;
+
 pub use check::report;
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use reload::{Reload, Reloaded};

@@ -61,6 +61,7 @@
 //!   and no container waits for it.
 //! - `node`: answers both, from the store, the board and the journal. It reaches no runtime.
 //! - [`cli`], [`operator`], [`telemetry`]: command line, `confirm` over the API, the agent's log.
+//! - `hostile`: inputs of others and the parsers that meet them first, for fuzzing alone.
 //! - [`agent`]: the only wiring. It builds the rooms, starts them, and stops them in order; no
 //!   container is stopped when the agent is. Only `main` ends the process.
 //!
@@ -171,6 +172,8 @@ pub(crate) mod cause;
 pub mod chas;
 pub mod cli;
 pub mod config;
+#[cfg(any(test, fuzzing))]
+pub mod hostile;
 pub mod journal;
 mod lock;
 pub mod logs;

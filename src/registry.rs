@@ -38,6 +38,9 @@ mod http;
 mod proxy;
 mod route;
 mod stamp;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use auth::challenge::best as best_challenge;
 #[cfg(test)]
 mod tests;
 

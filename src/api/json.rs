@@ -17,7 +17,7 @@ const KEY_CHARS_MAX: usize = 100;
 ///
 /// # Errors
 /// The body is empty or no JSON, or an object in it gives a key twice.
-pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
+pub(crate) fn parse(body: &[u8]) -> Result<Value, Problem> {
     if body.is_empty() {
         let empty = "the request body is empty; send a JSON object";
         return Err(Problem::Request(empty.to_owned()));

@@ -20,7 +20,7 @@ const FILE_BYTES_MAX: usize = 1024 * 1024;
 const TYPO_EDITS_MAX: usize = 3;
 
 /// The values in `text`, the content of the file at `path`, by key; and the errors in it.
-pub(super) fn read(
+pub(crate) fn read(
     path: &Path,
     text: &str,
 ) -> (BTreeMap<&'static str, (String, Origin)>, Vec<ConfigError>) {

@@ -40,6 +40,8 @@ mod findings;
 mod firewall;
 mod forward;
 mod holders;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod hostile;
 mod links;
 mod nfnetlink;
 mod nftables;

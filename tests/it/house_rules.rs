@@ -75,6 +75,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "backoff", "cause", "journal", "lock", "logs", "network", "oci", "permits", "registry",
         ],
     ),
+    (
+        "hostile",
+        &[
+            "api", "chas", "config", "logs", "network", "oci", "registry", "runtime",
+        ],
+    ),
     ("network", &["cause", "journal", "lock"]),
     (
         "registry",
@@ -188,13 +194,19 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         // An engine knows neither of the node's own parts.
         (
             "crate::network",
-            &["src/agent", "src/network", "src/runtime/node"],
+            &[
+                "src/agent",
+                "src/hostile",
+                "src/network",
+                "src/runtime/node",
+            ],
         ),
         (
             "crate::logs",
             &[
                 "src/agent",
                 "src/api",
+                "src/hostile",
                 "src/logs",
                 "src/node",
                 "src/runtime/node",

@@ -74,7 +74,7 @@ pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
 
 /// UDP flow as the kernel knows it.
 #[derive(Debug, PartialEq, Eq)]
-struct UdpFlow {
+pub(super) struct UdpFlow {
     /// Destination of the first packet as it was sent.
     sent_to: SocketAddrV4,
     /// Source of the answers, which is the real destination.
@@ -84,7 +84,7 @@ struct UdpFlow {
 }
 
 impl UdpFlow {
-    fn read(message: NetlinkAttributes<'_>) -> Option<Self> {
+    pub(super) fn read(message: NetlinkAttributes<'_>) -> Option<Self> {
         let (mut sent_to, mut answered_by, mut key) = (None, None, Vec::new());
         for (kind, payload) in message {
             match kind {

@@ -22,6 +22,25 @@ pub(super) mod legacy;
 mod matches;
 pub(super) mod rules;
 
+/// Reads whatever attributes as a rule, and as elements of the sets that it looks up.
+#[cfg(any(test, fuzzing))]
+pub(super) fn read_any(bytes: &[u8]) {
+    use super::nfnetlink::NetlinkAttributes;
+    let chain = rules::ChainName {
+        family: "ip",
+        table: String::new(),
+        chain: String::new(),
+    };
+    let attributes = NetlinkAttributes(bytes);
+    let (mut rule, lookups) = decode::rule(chain, attributes);
+    let elements: Vec<_> = attributes
+        .map(|(_, element)| decode::element(NetlinkAttributes(element)))
+        .collect();
+    for lookup in &lookups {
+        decode::add_elements(&mut rule, lookup, elements.clone());
+    }
+}
+
 /// Most attempts to read the rule set while others change it.
 const ATTEMPTS_MAX: u32 = 4;
 

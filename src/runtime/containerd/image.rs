@@ -34,6 +34,9 @@ mod slots;
 mod sweep;
 mod unpack;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use manifest::parse as parse_manifest;
+
 /// Images of one containerd namespace. Clones share everything.
 #[derive(Clone, Debug)]
 pub struct Images(Arc<SharedImages>);
