@@ -5,12 +5,14 @@
 //! write, a poll, a report) are only counted: a node makes thousands of them a day, and they would
 //! push the rest out.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use state::alarm::Alarm;
 use state::event::{Event, EventKind, EventSubject};
+use state::text::{MESSAGE_CHARS_MAX, shown};
 
 use crate::lock::lock;
 use crate::metrics::Metrics;
@@ -80,7 +82,7 @@ impl Journal {
 
     /// Takes in an event.
     pub fn record(&self, event: impl Into<Event>) {
-        let event = event.into();
+        let event = fit(event.into());
         line::write(&event);
         count::count(&self.metrics, &event);
         if !event.kind.is_routine() {
@@ -93,7 +95,9 @@ impl Journal {
     ///
     /// Alarms about one subject too many are dropped: more than a person reads stand already.
     pub fn set_alarm(&self, alarm: Alarm, subject: &str, fault: Option<String>) {
-        let change = lock(&self.ring).alarms.set(alarm, subject, fault);
+        let subject = shown(subject, MESSAGE_CHARS_MAX);
+        let fault = fault.map(|fault| shown(&fault, MESSAGE_CHARS_MAX).into_owned());
+        let change = lock(&self.ring).alarms.set(alarm, &subject, fault);
         let (kind, message) = match change {
             Change::None => return,
             Change::Raised(message) => (EventKind::AlarmRaised { alarm }, message),
@@ -160,6 +164,15 @@ impl EventRing {
             last: entry,
         };
         push_bounded(&mut self.errors, error, ERRORS_MAX);
+    }
+}
+
+/// Event whose message may be shown: it may repeat what others wrote.
+fn fit(event: Event) -> Event {
+    let message = event.message.as_deref();
+    match message.map(|message| shown(message, MESSAGE_CHARS_MAX)) {
+        Some(Cow::Owned(message)) => event.saying(message),
+        Some(Cow::Borrowed(_)) | None => event,
     }
 }
 

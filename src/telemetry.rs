@@ -15,7 +15,10 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
+use self::lines::PlainLines;
 use crate::config::{LogFormat, LoggingSection};
+
+mod lines;
 
 /// Environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
 pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
@@ -181,7 +184,10 @@ where
 {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(to)
+        .with_writer(PlainLines {
+            to,
+            colours: medium == Medium::Terminal,
+        })
         .with_ansi(medium == Medium::Terminal);
     let (level, started): (Box<dyn Fn(EnvFilter) -> bool + Send + Sync>, _) = match (format, medium)
     {

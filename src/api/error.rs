@@ -8,9 +8,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::reason::Reason;
 use state::spec::parse::FieldError;
+use state::text::shown;
 
 use super::Refusal;
 use crate::view::FindError;
+
+/// Characters of a problem's detail, in which all faults of a body stand.
+const DETAIL_CHARS_MAX: usize = 64 << 10;
 
 /// A failed request, as it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,7 +156,7 @@ impl IntoResponse for Problem {
             | Self::Busy(_)
             | Self::Refused(_) => {}
         }
-        let mut response = problem(status, &body);
+        let mut response = problem(status, body);
         if status == StatusCode::TOO_MANY_REQUESTS {
             response
                 .headers_mut()
@@ -168,7 +172,11 @@ impl IntoResponse for Problem {
     }
 }
 
-fn problem(status: StatusCode, body: &Value) -> Response {
+fn problem(status: StatusCode, mut body: Value) -> Response {
+    // It may repeat what the caller wrote, or an image's or a registry's words.
+    if let Some(Value::String(detail)) = body.get_mut("detail") {
+        *detail = shown(detail, DETAIL_CHARS_MAX).into_owned();
+    }
     (
         status,
         [(header::CONTENT_TYPE, "application/problem+json")],
@@ -180,7 +188,7 @@ fn problem(status: StatusCode, body: &Value) -> Response {
 fn plain(status: StatusCode, detail: &str) -> Response {
     problem(
         status,
-        &json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail}),
+        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail}),
     )
 }
 

@@ -7,6 +7,7 @@ use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Map, Number, Value};
+use state::text::shown;
 
 use super::error::Problem;
 
@@ -52,8 +53,7 @@ impl fmt::Display for JsonPlace<'_> {
                 if !matches!(place, JsonPlace::Top) {
                     f.write_str(".")?;
                 }
-                let shown: String = key.chars().take(KEY_CHARS_MAX).collect();
-                write!(f, "{}", shown.escape_debug())
+                f.write_str(&shown(key, KEY_CHARS_MAX))
             }
             Self::Element(place, index) => write!(f, "{place}[{index}]"),
         }

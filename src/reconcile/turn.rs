@@ -281,6 +281,7 @@ impl<R: Runtime> Reconciler<R> {
                 reason,
                 message,
                 retry_after,
+                ..
             })) => (reason, message, retry_after),
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),

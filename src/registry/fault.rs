@@ -7,6 +7,7 @@ use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use state::failure::Failure;
 use state::reason::Reason;
+use state::text::shown;
 
 use super::authority::authority;
 use crate::{backoff, cause};
@@ -185,6 +186,9 @@ impl RegistryError {
             "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
             words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
         };
+        let passing = |reason, what| {
+            Self::Passing(Failure::new(reason, sentence(what)).with_retry_after(retry_after))
+        };
         match status {
             StatusCode::UNAUTHORIZED => {
                 Self::lasting(Reason::RegistryUnauthorized, sentence("gives no access"))
@@ -196,11 +200,9 @@ impl RegistryError {
                 Reason::ImageNotFound,
                 format!("registry {authority} has no {wanted}"),
             ),
-            StatusCode::TOO_MANY_REQUESTS => Self::Passing(Failure {
-                reason: Reason::RegistryRateLimited,
-                message: sentence("asks for fewer requests"),
-                retry_after,
-            }),
+            StatusCode::TOO_MANY_REQUESTS => {
+                passing(Reason::RegistryRateLimited, "asks for fewer requests")
+            }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
                 Self::passing(Reason::RegistryError, sentence("gave up"))
             }
@@ -212,11 +214,7 @@ impl RegistryError {
                 Reason::RegistryProxyFailed,
                 format!("the proxy before registry {authority} asks for a user and a password"),
             ),
-            status if status.is_server_error() => Self::Passing(Failure {
-                reason: Reason::RegistryError,
-                message: sentence("failed"),
-                retry_after,
-            }),
+            status if status.is_server_error() => passing(Reason::RegistryError, "failed"),
             _ => Self::lasting(Reason::RegistryError, sentence("refused")),
         }
     }
@@ -290,9 +288,6 @@ fn words(body: &[u8]) -> String {
         None if body.trim_ascii_start().starts_with(b"<") => String::new(),
         None => String::from_utf8_lossy(body).into_owned(),
     };
-    text.trim()
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(WORDS_MAX)
-        .collect()
+    let words: Vec<_> = text.split_whitespace().take(WORDS_MAX).collect();
+    shown(&words.join(" "), WORDS_MAX).into_owned()
 }

@@ -49,4 +49,5 @@ pub mod spec;
 pub mod status;
 pub mod store;
 pub mod subnet;
+pub mod text;
 pub mod time;

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use state::text::shown;
 
 use crate::backoff;
 
@@ -135,11 +136,8 @@ pub(super) fn problem(body: &[u8]) -> (String, String) {
         let text = names.iter().find_map(|name| problem[name].as_str());
         text.unwrap_or_default().to_owned()
     };
-    let text = first(&["detail", "title", "message"])
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(PROBLEM_CHARS_MAX)
-        .collect();
+    let text = first(&["detail", "title", "message"]);
+    let text = shown(&text, PROBLEM_CHARS_MAX).into_owned();
     (first(&["code", "error"]), text)
 }
 

@@ -9,6 +9,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Deserialize;
+use state::text::shown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
@@ -196,9 +197,7 @@ fn words(text: &str) -> String {
     let words: Vec<_> = words
         .map(|word| if is_short(word) { word } else { "…" })
         .collect();
-    let words = words.join(" ");
-    let printable = words.chars().filter(|c| !c.is_control());
-    printable.take(WORDS_MAX).collect()
+    shown(&words.join(" "), WORDS_MAX).into_owned()
 }
 
 #[cfg(test)]

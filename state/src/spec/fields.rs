@@ -9,6 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::text::{MESSAGE_CHARS_MAX, shown};
+
 /// Field error: one fault of a deploy body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldError {
@@ -78,7 +80,7 @@ impl<'a> Fields<'a> {
             let field = self.join(key);
             self.faults.push(FieldError {
                 field,
-                message: message.to_owned(),
+                message: shown(message, MESSAGE_CHARS_MAX).into_owned(),
             });
         }
     }
@@ -151,7 +153,7 @@ impl<'a> Fields<'a> {
                 read.insert(name.clone(), text.to_owned());
             } else {
                 let message = "must be a string; write numbers and booleans in quotes";
-                self.fault(&format!("{key}.{}", shown(name)), message);
+                self.fault(&format!("{key}.{}", shown(name, KEY_CHARS_MAX)), message);
             }
         }
         Some(read)
@@ -199,7 +201,7 @@ impl<'a> Fields<'a> {
                 Some(nearest) => format!("unknown field; did you mean {nearest:?}?"),
                 None => format!("unknown field; known are {}", self.known.join(", ")),
             };
-            self.fault(shown(key), &message);
+            self.fault(&shown(key, KEY_CHARS_MAX), &message);
         }
     }
 
@@ -214,12 +216,6 @@ impl<'a> Fields<'a> {
         let nearest = known.max_by(|a, b| score(a).total_cmp(&score(b)));
         nearest.filter(|known| score(known) > 0.75)
     }
-}
-
-/// The beginning of a key, which is the caller's own text, of any length.
-fn shown(key: &str) -> &str {
-    let end = key.char_indices().nth(KEY_CHARS_MAX);
-    end.map_or(key, |(at, _)| &key[..at])
 }
 
 fn inner<T>(

@@ -82,11 +82,9 @@ mod tests {
     use super::*;
 
     fn passing(retry_after_secs: Option<u64>) -> RegistryError {
-        RegistryError::Passing(Failure {
-            reason: Reason::RegistryError,
-            message: "busy".to_owned(),
-            retry_after: retry_after_secs.map(Duration::from_secs),
-        })
+        let busy = Failure::new(Reason::RegistryError, "busy");
+        let wait = retry_after_secs.map(Duration::from_secs);
+        RegistryError::Passing(busy.with_retry_after(wait))
     }
 
     #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use containerd_client::services::v1 as api;
 use hyper_util::rt::TokioIo;
 use state::reason::Reason;
+use state::text::shown;
 use tokio::net::UnixStream;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -176,7 +177,8 @@ impl From<Status> for CallError {
     /// those under way; refusals of containerd and runc are mostly `Unknown` without one.
     fn from(status: Status) -> Self {
         let broken = std::error::Error::source(&status).is_some();
-        let message = status.message().to_owned();
+        // It may repeat an image's words, and its end says why: it is not cut here.
+        let message = shown(status.message(), usize::MAX).into_owned();
         if status.code() == Code::NotFound {
             Self::NotFound(message)
         } else if status.code() == Code::AlreadyExists {

@@ -3,6 +3,7 @@
 
 use state::failure::Failure;
 use state::reason::Reason;
+use state::text::shown;
 
 /// Characters of a refusal that are shown; runc's longest are a screenful.
 const TEXT_CHARS_MAX: usize = 500;
@@ -89,10 +90,7 @@ fn tail(text: &str) -> String {
     while let Some(shorter) = CALLERS.iter().find_map(|caller| rest.strip_prefix(caller)) {
         rest = shorter;
     }
-    rest.trim_end_matches(": unknown")
-        .chars()
-        .take(TEXT_CHARS_MAX)
-        .collect()
+    shown(rest.trim_end_matches(": unknown"), TEXT_CHARS_MAX).into_owned()
 }
 
 #[cfg(test)]
