@@ -16,9 +16,10 @@ use crate::{notify, shutdown, signals};
 mod doors;
 mod link;
 mod registries;
+mod review;
 mod rooms;
 
-pub use self::registries::review;
+pub use self::review::review;
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.

@@ -19,6 +19,7 @@ mod file;
 pub(crate) mod keys;
 mod origin;
 mod parse;
+pub mod private;
 mod reload;
 mod resolve;
 
@@ -58,6 +59,10 @@ pub struct Config {
     pub containers: ContainersSection,
     /// Application of the desired state.
     pub reconcile: ReconcileSection,
+    /// Files with secrets, which nobody else is to read.
+    pub secret_files: Vec<PathBuf>,
+    /// Keys that hold a default of a version before, since the node is from before.
+    pub earlier_defaults: Vec<&'static str>,
 }
 
 /// Section `api`: the agent's own API.

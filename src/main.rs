@@ -49,6 +49,8 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> ExitCode {
+    // Whatever the agent makes is root's alone; what others are to read has its mode set.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let loaded = config::load(&flags, &config::environment);
     let config = match loaded.outcome {
         Ok(config) => config,

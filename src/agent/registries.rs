@@ -1,20 +1,14 @@
 //! Access to registries: as it is configured, and the look at its files.
 
+use state::alarm::Alarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{self, Config, RegistrySection};
 use crate::journal::Journal;
 use crate::node;
-use crate::registry::{self, ProxySettings, RegistryConfig};
+use crate::registry::{ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
-
-/// Faults of the files that a configuration names and with which the agent starts all the same, each
-/// a sentence.
-#[must_use]
-pub fn review(config: &Config) -> Vec<String> {
-    registry::review(&registry_config(&config.registry))
-}
 
 /// Access to registries as it is configured.
 pub(super) fn registry_config(section: &RegistrySection) -> RegistryConfig {
@@ -49,6 +43,7 @@ pub(super) fn follow_registries(
     let (images, stop) = (images.clone(), stop.clone());
     let look = move || images.registry_faults();
     let interval = config.monitoring.health_interval;
-    let following = node::file_alarms::follow(look, interval, journal.clone());
+    let following =
+        node::file_alarms::follow(Alarm::RegistryFileUnusable, look, interval, journal.clone());
     tracker.spawn(async move { stop.run_until_cancelled(following).await });
 }

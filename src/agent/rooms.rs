@@ -14,9 +14,10 @@ use tokio_util::task::TaskTracker;
 
 use super::link::link;
 use super::registries::{follow_registries, registry_config};
+use super::review;
 use crate::api::{self, CallerToken};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
@@ -72,6 +73,7 @@ impl Rooms {
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
         let images = Images::new(client.clone(), registry_config(&config.registry))?;
         follow_registries(config, &images, &journal, stop, tracker);
+        review::follow(config, &journal, stop, tracker);
         let runtime = node_runtime(
             config,
             Arc::clone(&network),
@@ -205,6 +207,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
         api: config.api.listen,
+        search_path: config::environment("PATH").unwrap_or_default(),
         reach: ContainerReach {
             host: config.network.host_access.clone().into(),
             link_local: config.network.link_local,

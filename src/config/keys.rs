@@ -141,11 +141,11 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Subnet of the containers' addresses: a private IPv4 network, /8 to /29"),
     key("network.port_range", "CHAS_PORT_RANGE", "port-range", "FIRST-LAST", Text("20000-29999"),
         "Host ports for containers that ask for any port, 1024 to 65535"),
-    key("network.host_access", "CHAS_HOST_ACCESS", "host-access", "open|closed|PORT[,PORT]", Text("open"),
+    key("network.host_access", "CHAS_HOST_ACCESS", "host-access", "open|closed|PORT[,PORT]", Computed("closed; open on a node from before 0.2"),
         "Services of this host that containers reach: open for all, closed for name servers (port \
          53) and ping alone, or these and ports such as tcp/8080,udp/8125; a list in the file. \
          Published ports of containers are not meant"),
-    key("network.link_local", "CHAS_LINK_LOCAL", "link-local", "BOOL", Text("true"),
+    key("network.link_local", "CHAS_LINK_LOCAL", "link-local", "BOOL", Computed("false; true on a node from before 0.2"),
         "Whether containers reach link-local addresses (169.254.0.0/16), where clouds hand out \
          the node's credentials; name servers there are reached always: true or false"),
     key("registry.insecure", "CHAS_REGISTRY_INSECURE", "registry-insecure", "HOST[,HOST]", Unset,

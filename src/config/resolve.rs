@@ -12,6 +12,14 @@ mod registry;
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
+/// Keys of files that hold secrets.
+const SECRET_FILES: [&str; 4] = [
+    "api.token_file",
+    "chas.token_file",
+    "chas.key_file",
+    "registry.auth_file",
+];
+
 const SECOND: Duration = Duration::from_secs(1);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -52,6 +60,7 @@ pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Lo
     let mut layers = Layers {
         values: BTreeMap::new(),
         errors: Vec::new(),
+        earlier: Vec::new(),
     };
     layers.read_file(flags, environment);
     layers.read_environment(environment);
@@ -62,7 +71,8 @@ pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Lo
                 .insert(key.name, (value.clone(), Origin::Flag(flag)));
         }
     }
-    let config = layers.config();
+    let mut config = layers.config();
+    config.earlier_defaults = std::mem::take(&mut layers.earlier);
     let effective = KEYS.iter().map(|key| layers.effective(key)).collect();
     let outcome = if layers.errors.is_empty() {
         Ok(config)
@@ -86,6 +96,8 @@ const fn other_names(variable: &str) -> &'static [&'static str] {
 struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
     errors: Vec<ConfigError>,
+    /// Keys that hold a default of a version before.
+    earlier: Vec<&'static str>,
 }
 
 impl Layers {
@@ -200,6 +212,21 @@ impl Layers {
         self.optional(name, parse)
     }
 
+    /// The value of a key whose default is more open on a node from before than on a new one.
+    fn by_age<T>(
+        &mut self,
+        name: &'static str,
+        [earlier, current]: [&str; 2],
+        parse: impl Fn(&str) -> Parsed<T>,
+    ) -> Option<T> {
+        let is_earlier = self.defaults() == Defaults::Earlier;
+        if is_earlier && !self.values.contains_key(name) {
+            self.earlier.push(name);
+        }
+        let default = if is_earlier { earlier } else { current };
+        self.computed(name, default.to_owned(), parse)
+    }
+
     fn error(&mut self, name: &'static str, message: String) {
         let origin = self
             .values
@@ -215,6 +242,8 @@ impl Layers {
     fn config(&mut self) -> Config {
         let ten_minutes = parse::duration(SECOND..=TEN_MINUTES);
         Config {
+            secret_files: self.secret_files(),
+            earlier_defaults: Vec::new(),
             api: self.api(),
             chas: self.chas(),
             node: self.node(),
@@ -237,8 +266,16 @@ impl Layers {
                 bridge: self.value("network.bridge", parse::interface),
                 subnet: self.value("network.subnet", parse::subnet),
                 port_range: self.value("network.port_range", parse::port_range),
-                host_access: self.value("network.host_access", parse::host_access),
-                link_local: self.value("network.link_local", parse::flag),
+                host_access: self
+                    .by_age(
+                        "network.host_access",
+                        ["open", "closed"],
+                        parse::host_access,
+                    )
+                    .flatten(),
+                link_local: self
+                    .by_age("network.link_local", ["true", "false"], parse::flag)
+                    .unwrap_or_default(),
             },
             registry: self.registry(),
             containers: ContainersSection {
@@ -253,13 +290,37 @@ impl Layers {
         }
     }
 
+    /// Files that hold secrets, as keys name them.
+    fn secret_files(&self) -> Vec<PathBuf> {
+        let named = SECRET_FILES.iter().filter_map(|key| self.values.get(key));
+        let mut files: BTreeSet<PathBuf> = named.map(|(text, _)| text.trim().into()).collect();
+        for (key, (text, origin)) in &self.values {
+            // A proxy's URL may have a password.
+            if key.ends_with("_proxy")
+                && let Origin::File { path, .. } = origin
+                && parse::without_password(text) != *text
+            {
+                files.insert(path.clone());
+            }
+        }
+        files.into_iter().collect()
+    }
+
     fn state(&mut self) -> StateSection {
         let dir = self.value("state.dir", parse::path);
         StateSection {
-            defaults: Defaults::of(&dir),
+            defaults: self.defaults(),
             dir,
             run_dir: self.value("state.run_dir", parse::path),
         }
+    }
+
+    /// Defaults that the node goes by, as its state directory tells.
+    fn defaults(&self) -> Defaults {
+        let default = keys::find("state.dir").expect("a key of the table");
+        let dir = self.values.get("state.dir");
+        let dir = dir.map_or(default.default_text(), |(text, _)| text.trim());
+        Defaults::of(Path::new(dir))
     }
 
     fn node(&mut self) -> NodeSection {

@@ -5,9 +5,10 @@
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
 //! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
-//! `addresses` chooses addresses; `repair` compares the whole.
+//! `addresses` chooses addresses; `tools` runs the host's programs; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
@@ -49,6 +50,7 @@ mod others;
 mod ports;
 mod repair;
 mod sysctl;
+mod tools;
 mod veth;
 
 /// Time for which [`NetworkDriver::repair`] spares an instance that this agent connected although
@@ -71,6 +73,8 @@ pub struct BridgeConfig {
     pub files_dir: PathBuf,
     /// Address and port of the agent's own API; no container gets the port on any address.
     pub api: SocketAddr,
+    /// The agent's own `PATH`, for the programs of the host that it runs.
+    pub search_path: OsString,
     /// Reach of containers into the host and its surroundings.
     pub reach: ContainerReach,
 }
@@ -104,6 +108,7 @@ impl BridgeNetwork {
     /// Network on which nothing has been done yet.
     #[must_use]
     pub fn new(config: BridgeConfig) -> Self {
+        tools::look_in(&config.search_path);
         Self {
             ports: HostPorts::new(&config),
             hosts: HostsDirectory::new(config.files_dir.clone()),

@@ -1,5 +1,5 @@
-//! Alarm about the files for registries: of credentials, of hosts, of certificates. It is cleared when
-//! they are mended.
+//! Alarms about files that the configuration names: those for registries, and those with secrets.
+//! They are cleared when the files are mended.
 
 use std::time::Duration;
 
@@ -11,8 +11,9 @@ use crate::journal::Journal;
 /// Faults that are told; the others are counted.
 const TOLD_MAX: usize = 8;
 
-/// Raises and clears the alarm with every `interval`, by what `look` finds. It never ends.
+/// Raises and clears an alarm with every `interval`, by what `look` finds. It never ends.
 pub(crate) async fn follow(
+    alarm: Alarm,
     look: impl Fn() -> Vec<String> + Clone + Send + 'static,
     interval: Duration,
     journal: Journal,
@@ -22,8 +23,8 @@ pub(crate) async fn follow(
     loop {
         ticks.tick().await;
         match tokio::task::spawn_blocking(look.clone()).await {
-            Ok(faults) => journal.set_alarm(Alarm::RegistryFileUnusable, "", told(&faults)),
-            Err(error) => tracing::debug!(%error, "files for registries not looked at"),
+            Ok(faults) => journal.set_alarm(alarm, "", told(&faults)),
+            Err(error) => tracing::debug!(%error, %alarm, "files not looked at"),
         }
     }
 }
@@ -61,7 +62,12 @@ mod tests {
         let look = move || lock(&looked).clone();
         let interval = Duration::from_secs(30);
         let tracker = tokio_util::task::TaskTracker::new();
-        tracker.spawn(follow(look, interval, journal.clone()));
+        tracker.spawn(follow(
+            Alarm::RegistryFileUnusable,
+            look,
+            interval,
+            journal.clone(),
+        ));
         for now in [vec!["a is bad", "b is bad"], vec!["b is bad"], vec![]] {
             *lock(&faults) = now.iter().map(ToString::to_string).collect();
             tokio::time::sleep(interval + Duration::from_secs(1)).await;

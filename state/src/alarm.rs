@@ -77,6 +77,10 @@ alarms! {
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
+    /// A file with a secret can be read or changed by others than its owner.
+    SecretReadable: Degrading, "close the file as the message says, and change the secret that others may have read";
+    /// Containers reach services of the host, or a cloud's metadata, by defaults of a version before.
+    HostOpenToContainers: Notice, "set the keys that the message names; set to what they are, they are meant so";
     /// Changes cannot be stored; every deploy is refused.
     StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
     /// The newest copy of the stored state cannot be opened now; what was asked last is not known, and

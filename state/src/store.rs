@@ -30,6 +30,7 @@ mod histories;
 mod last;
 mod limits;
 mod notes;
+mod private;
 mod proven;
 mod push;
 mod quarantine;

@@ -100,3 +100,37 @@ fn a_start_that_fails_says_why_once_and_exits_with_1() {
         "{said}"
     );
 }
+
+#[test]
+fn a_secret_that_others_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let [token, chas] = ["token", "chas"].map(|name| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, "sixteen-characters-and-more").unwrap();
+        path
+    });
+    let variables = [
+        ("CHAS_TOKEN_FILE", token.to_str().unwrap()),
+        ("CHAS_API_TOKEN_FILE", chas.to_str().unwrap()),
+        ("CHAS_API_URL", "https://chas.example"),
+    ];
+    let set = |path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    for (mode, code) in [(0o644, 64), (0o640, 64), (0o600, 0)] {
+        set(&token, mode);
+        set(&chas, mode);
+        let output = agent(&["config", "check"], &variables);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert_eq!(said.contains("chmod 600"), code == 64, "{said}");
+    }
+    // Without its token from CHaS the node runs on, so that file is only told of.
+    set(&chas, 0o644);
+    let output = agent(&["config", "check"], &variables);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(
+        said.contains(&format!("warning: {} holds a secret", chas.display())),
+        "{said}"
+    );
+}

@@ -88,3 +88,6 @@ mod unresponsive;
 
 #[cfg(test)]
 mod upgrade;
+
+#[cfg(test)]
+mod words;

@@ -31,9 +31,14 @@ impl Layers {
     }
 
     fn token(&mut self) -> Option<Secret> {
+        // One that was taken by a version before has an alarm: the node must not stay away.
+        let is_strict = self.defaults() == Defaults::Current;
         let given = self.optional("api.token", parse::token);
         let from_file = self.optional("api.token_file", |text| {
             let path: &Path = &parse::path(text)?;
+            if let Some(fault) = private::fault(path).filter(|_| is_strict) {
+                return Err(fault);
+            }
             let secret = std::fs::read_to_string(path)
                 .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
             parse::token(&secret).map_err(|error| format!("{}: {error}", path.display()))

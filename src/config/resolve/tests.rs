@@ -179,6 +179,7 @@ fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
     let sources = Sources::nothing();
     let path = sources.dir.path().join("token");
     std::fs::write(&path, format!("{TOKEN}\n")).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let sources = sources.env("CHAS_TOKEN_FILE", path.to_str().unwrap());
     let config = sources.config();
     assert!(!format!("{config:?}").contains(TOKEN));
@@ -404,7 +405,6 @@ fn services_of_the_host_are_open_closed_or_ports() {
         let config = Sources::nothing().env("CHAS_HOST_ACCESS", text).config();
         config.network.host_access
     };
-    assert_eq!(Sources::nothing().config().network.host_access, None);
     assert_eq!(access("open"), None);
     assert_eq!(access("closed"), Some(BTreeSet::new()));
     let ports = BTreeSet::from([(Protocol::Tcp, 8080), (Protocol::Udp, 8125)]);
@@ -420,5 +420,64 @@ fn services_of_the_host_are_open_closed_or_ports() {
     for wrong in ["8080", "tcp/0", "sctp/1", "open,tcp/80"] {
         let errors = Sources::nothing().env("CHAS_HOST_ACCESS", wrong).errors();
         assert!(errors[0].contains("no service of this host"), "{errors:?}");
+    }
+}
+
+/// Directory of state that a version before has written into.
+fn earlier(dir: &Path) -> &Path {
+    std::fs::create_dir_all(dir.join("state")).unwrap();
+    dir
+}
+
+#[test]
+fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
+    let new = Sources::nothing().config();
+    assert_eq!(new.network.host_access, Some(BTreeSet::new()));
+    assert!(!new.network.link_local && new.earlier_defaults.is_empty());
+
+    let dir = tempfile::tempdir().unwrap();
+    let dir = earlier(dir.path()).display().to_string();
+    let old = Sources::nothing().env("CHAS_STATE_DIR", &dir);
+    let config = old.config();
+    assert_eq!(config.network.host_access, None);
+    assert!(config.network.link_local);
+    assert_eq!(
+        config.earlier_defaults,
+        ["network.host_access", "network.link_local"]
+    );
+    let meant = old.file("network:\n  host_access: open\n  link_local: false\n");
+    let config = meant.config();
+    assert_eq!(
+        (config.network.host_access, config.network.link_local),
+        (None, false)
+    );
+    assert!(config.earlier_defaults.is_empty());
+}
+
+#[test]
+fn a_token_that_others_may_read_is_refused_unless_the_node_has_it_from_before() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    std::fs::write(&file, TOKEN).unwrap();
+    let text = file.display().to_string();
+    for (mode, is_taken) in [(0o600, true), (0o644, false), (0o660, false)] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let sources = Sources::nothing().env("CHAS_TOKEN_FILE", &text);
+        if is_taken {
+            assert_eq!(sources.config().secret_files, std::slice::from_ref(&file));
+            continue;
+        }
+        let errors = sources.errors();
+        assert!(
+            errors[0].contains("api.token_file") && errors[0].contains("chmod 600"),
+            "{errors:?}"
+        );
+        let state = dir.path().join("state.dir");
+        let state = earlier(&state).display().to_string();
+        let from_before = Sources::nothing()
+            .env("CHAS_STATE_DIR", &state)
+            .env("CHAS_TOKEN_FILE", &text);
+        assert!(from_before.config().api.token.is_some());
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::firewall;
+use super::{firewall, tools};
 use crate::network::NetworkError;
 
 /// Wait of `iptables` for other users of it, in seconds.
@@ -141,7 +141,7 @@ fn is_managed(line: &str, chain: &str, direction: &str, bridge: &str) -> bool {
 }
 
 async fn iptables(program: &str, arguments: &[&str]) -> io::Result<String> {
-    let run = Command::new(program)
+    let run = Command::from(tools::command(program))
         .args(["-w", LOCK_WAIT_S])
         .args(arguments)
         .stdin(Stdio::null())

@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use self::rules::ContainerReach;
+use super::tools;
 
 pub(super) mod rules;
 
@@ -328,10 +329,8 @@ async fn run_once(arguments: &[&str], input: &str) -> Result<String, NftError> {
 }
 
 async fn exchange(arguments: &[&str], input: &str) -> Result<String, NftError> {
-    let mut child = Command::new("nft")
+    let mut child = Command::from(tools::command("nft"))
         .args(arguments)
-        // The messages are compared with English ones here.
-        .env("LC_ALL", "C")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

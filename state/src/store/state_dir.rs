@@ -9,6 +9,8 @@ use std::time::Duration;
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use super::private;
+
 /// sled's directory in the state directory.
 pub(super) const SLED: &str = "state";
 /// Tries for a lock that another holds, and the pause between them: a second in all.
@@ -77,11 +79,11 @@ impl StateDir {
         (self.disk)(call)
     }
 
-    /// Creates the directory if it is missing, for the agent's user alone (environment values may
-    /// be secrets), and locks it.
+    /// Creates the directory if it is missing, locks it, and closes it to other users.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`]: another agent has it.
+    /// [`io::ErrorKind::WouldBlock`]: another agent has it. [`io::ErrorKind::PermissionDenied`]:
+    /// another user has it.
     pub(super) fn lock(&self) -> io::Result<File> {
         self.ask(DiskCall::Lock)?;
         DirBuilder::new()
@@ -90,6 +92,7 @@ impl StateDir {
             .create(&self.path)?;
         let directory = File::open(&self.path)?;
         take_lock(&directory)?;
+        private::close(&directory, &self.path, &self.join(SLED))?;
         Ok(directory)
     }
 

@@ -212,6 +212,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
         files_dir: netns_dir.with_file_name("files"),
         netns_dir,
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)),
+        search_path: "".into(),
         reach: ContainerReach {
             host: HostReach::Open,
             link_local: true,

@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use super::super::tools;
 use super::rules::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
 
 /// Tables of `iptables-legacy` that are in use in this netns, a name in each line.
@@ -30,7 +31,7 @@ pub(super) fn read() -> io::Result<RuleSet> {
     if !has_table("nat") {
         return Ok(RuleSet::default());
     }
-    let mut command = Command::new("iptables-legacy-save");
+    let mut command = tools::command("iptables-legacy-save");
     command.args(["-t", "nat"]);
     output(command, RUN_TIMEOUT).map(|saved| parse(&saved))
 }

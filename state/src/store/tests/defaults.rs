@@ -22,7 +22,13 @@ fn a_directory_that_is_made_now_has_the_defaults_of_now_for_ever() {
 fn a_directory_from_before_keeps_its_defaults_whatever_is_left_of_it() {
     for left in ["state", "desired.json.a", "desired.json.b", "last-change"] {
         let directory = tempfile::tempdir().unwrap();
-        drop(open(directory.path()));
+        let store = open(directory.path());
+        for generation in 0..2 {
+            let body = json!({"name": "a", "image": "x", "labels": {"n": generation.to_string()}});
+            deploy(&store, &body).unwrap();
+            store.copy().unwrap();
+        }
+        drop(store);
         std::fs::remove_file(directory.path().join("defaults")).unwrap();
         for entry in std::fs::read_dir(directory.path()).unwrap() {
             let path = entry.unwrap().path();

@@ -1,0 +1,69 @@
+//! Faults of a configuration with which the agent starts all the same, for a person to know of.
+
+use std::time::Duration;
+
+use state::alarm::Alarm;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::registries::registry_config;
+use crate::config::{Config, private};
+use crate::journal::Journal;
+use crate::node::file_alarms;
+use crate::registry;
+
+/// Keys whose defaults of versions before let containers reach the host and its surroundings.
+const REACH: [&str; 2] = ["network.host_access", "network.link_local"];
+
+/// Faults of a configuration and of the files that it names, with which the agent starts all the
+/// same; each a sentence.
+#[must_use]
+pub fn review(config: &Config) -> Vec<String> {
+    let mut faults = registry::review(&registry_config(&config.registry));
+    faults.extend(
+        config
+            .secret_files
+            .iter()
+            .filter_map(|file| private::fault(file)),
+    );
+    faults.extend(open_to_containers(config));
+    faults
+}
+
+/// Raises the alarms of such a configuration, and follows its files with every sample of the node's
+/// facts, until `stop`.
+pub(super) fn follow(
+    config: &Config,
+    journal: &Journal,
+    stop: &CancellationToken,
+    tracker: &TaskTracker,
+) {
+    journal.set_alarm(Alarm::HostOpenToContainers, "", open_to_containers(config));
+    let files = config.secret_files.clone();
+    if files.is_empty() {
+        return;
+    }
+    let look = move || -> Vec<String> {
+        let faults = files.iter().filter_map(|file| private::fault(file));
+        faults.collect()
+    };
+    let interval: Duration = config.monitoring.health_interval;
+    let following = file_alarms::follow(Alarm::SecretReadable, look, interval, journal.clone());
+    let stop = stop.clone();
+    tracker.spawn(async move { stop.run_until_cancelled(following).await });
+}
+
+fn open_to_containers(config: &Config) -> Option<String> {
+    let earlier = config.earlier_defaults.iter();
+    let keys: Vec<&str> = earlier.copied().filter(|key| REACH.contains(key)).collect();
+    (!keys.is_empty()).then(|| {
+        let (keys, are) = (
+            keys.join(" and "),
+            if keys.len() == 1 { "is" } else { "are" },
+        );
+        format!(
+            "{keys} {are} open as in 0.1, since this node is from before; on a new node both are \
+             closed"
+        )
+    })
+}

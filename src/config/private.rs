@@ -1,0 +1,80 @@
+//! Files with secrets: whether others than the agent's user can read or change them.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
+/// Permissions of a file's group and of all others.
+const OTHERS: u32 = 0o077;
+
+/// Fault of a file with secrets, with its remedy. `None`: it is its owner's alone, or there is none
+/// to look at.
+#[must_use]
+pub fn fault(path: &Path) -> Option<String> {
+    let found = std::fs::metadata(path)
+        .ok()
+        .filter(|found| found.is_file())?;
+    let (owner, mode) = (found.uid(), found.mode() & 0o7777);
+    let agent = rustix::process::geteuid().as_raw();
+    let path = path.display();
+    if owner != agent && owner != 0 {
+        Some(format!(
+            "{path} holds a secret and belongs to user {owner}, who can change it: chown root {path}"
+        ))
+    } else if mode & OTHERS != 0 {
+        Some(format!(
+            "{path} holds a secret, and others than its owner may use it (mode {mode:04o}): chmod \
+             600 {path}"
+        ))
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_private_if_its_owner_alone_may_use_it_wherever_a_link_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let [file, link] = ["secret", "link"].map(|name| dir.path().join(name));
+        fs::write(&file, "x").unwrap();
+        symlink(&file, &link).unwrap();
+        for (mode, is_private) in [
+            (0o600, true),
+            (0o400, true),
+            (0o700, true),
+            (0o640, false),
+            (0o620, false),
+            (0o604, false),
+            (0o602, false),
+        ] {
+            fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+            for path in [&file, &link] {
+                let fault = fault(path);
+                assert_eq!(fault.is_none(), is_private, "{mode:o}: {fault:?}");
+                if let Some(fault) = fault {
+                    assert!(
+                        fault.contains(&format!("(mode {mode:04o}): chmod 600")),
+                        "{fault}"
+                    );
+                }
+            }
+        }
+        assert_eq!(fault(&dir.path().join("absent")), None);
+        assert_eq!(fault(dir.path()), None);
+    }
+
+    #[test]
+    fn a_file_of_another_user_is_not_private() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        // Only root can give a file away.
+        if chown(file.path(), Some(65534), None).is_ok() {
+            let fault = fault(file.path()).unwrap();
+            assert!(fault.contains("belongs to user 65534"), "{fault}");
+        }
+    }
+}
