@@ -1,6 +1,7 @@
 //! The only wiring: builds every room, starts it, and stops it in order. Only this room knows all
 //! others.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use crate::config::{Config, Reload, Reloaded};
 use crate::{notify, shutdown, signals};
 
 mod doors;
+mod first_token;
 mod link;
 mod registries;
 mod review;
@@ -28,18 +30,19 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// Runs the agent until it is told to stop. Stops no container.
 ///
 /// # Errors
-/// The store, the address to listen on, or the host's facts keep it from starting.
+/// The store or the host's facts keep it from starting.
 pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
     let token = CallerToken::new(config.api.token.clone());
-    let reloading = (token.clone(), Arc::new(reload));
+    let (reloading, made) = (token.clone(), config.state.admin_token());
+    let reload = Arc::new(reload);
     signals::follow(&tracker, stop.clone(), move || {
-        take_in(&reloading.1.again(), &reloading.0);
+        take_in(&reload.again(), &reloading, &made);
     })
     .context("signals cannot be caught")?;
-    let rooms = Rooms::build(&config, token, &stop, &tracker).await?;
-    let doors = Doors::open(&config.api).await?;
+    let rooms = Rooms::build(&config, token.clone(), &stop, &tracker).await?;
+    let doors = Doors::open(&config, token, rooms.journal()).await;
     announce(&config);
     let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
@@ -54,7 +57,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
 }
 
 /// Takes in the configuration that was read again, as far as that goes in a running agent.
-fn take_in(reloaded: &Reloaded, token: &CallerToken) {
+fn take_in(reloaded: &Reloaded, token: &CallerToken, made: &Path) {
     let config = match &reloaded.outcome {
         Ok(config) => config,
         Err(errors) => {
@@ -63,8 +66,7 @@ fn take_in(reloaded: &Reloaded, token: &CallerToken) {
     };
     let is_other_token = match &config.api.token {
         Some(new) => token.replace(new.clone()),
-        // The reload says that this waits.
-        None => false,
+        None => take_made(token, made),
     };
     let (changed, waiting) = (reloaded.changed.join(" "), reloaded.waiting.join(" "));
     tracing::info!(changed, is_other_token, "configuration reloaded");
@@ -76,8 +78,21 @@ fn take_in(reloaded: &Reloaded, token: &CallerToken) {
     }
 }
 
+/// Takes the token that the agent made, or makes one. True if it is another one than before.
+fn take_made(token: &CallerToken, path: &Path) -> bool {
+    match first_token::admin_token(path) {
+        Ok(made) => token.replace(made),
+        Err(error) => {
+            let path = path.display();
+            tracing::error!(%path, %error, "admin token not made; the token before stays in force");
+            false
+        }
+    }
+}
+
 fn announce(config: &Config) {
-    tracing::info!(listen = %config.api.listen, node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
+    let (listen, socket) = (config.api.listen, config.state.socket());
+    tracing::info!(%listen, socket = %socket.display(), node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
     match &config.chas {
         None => tracing::info!(
             "no api.chas_url (CHAS_API_URL) configured; nothing is polled or reported, containers come by push only"

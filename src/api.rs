@@ -35,12 +35,14 @@ mod caller;
 mod containers;
 pub(crate) mod error;
 mod explain;
+mod guesses;
 mod health;
 mod idempotency;
 mod json;
 pub(crate) mod listener;
 mod logs;
 mod metrics;
+mod origin;
 mod outcome;
 mod push_set;
 mod query;
@@ -48,9 +50,10 @@ mod query;
 mod tests;
 mod wire;
 
-pub(crate) use auth::CallerToken;
+pub(crate) use auth::{CallerToken, Gate};
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
+pub(crate) use origin::OwnNames;
 
 /// The agent, as the API needs it.
 ///
@@ -149,17 +152,26 @@ pub(crate) enum Refusal {
     Unavailable(String),
 }
 
-/// The whole interface. With a `token`, every call but the probes needs it. Without `metrics`,
-/// there are none to see.
+/// Rules for who may call.
+#[derive(Clone, Debug)]
+pub(crate) struct CallRules {
+    /// What lets callers in, to every call but the probes.
+    pub gate: Gate,
+    /// Names by which the node may be called.
+    pub hosts: OwnNames,
+}
+
+/// The whole interface. Without `metrics`, there are none to see.
 pub(crate) fn router<N: NodeApi>(
     node: Arc<N>,
-    token: CallerToken,
+    rules: CallRules,
     metrics: Option<Metrics>,
 ) -> Router {
     let scrape = metrics
         .clone()
         .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
-    let guarded = guarded(scrape).route_layer(middleware::from_fn_with_state(token, auth::check));
+    let CallRules { gate, hosts } = rules;
+    let guarded = guarded(scrape).route_layer(middleware::from_fn_with_state(gate, auth::check));
     let open = Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(health::ready::<N>))
@@ -172,6 +184,7 @@ pub(crate) fn router<N: NodeApi>(
     // answer it became.
     let routes = routes
         .layer(middleware::from_fn(access::expectation))
+        .layer(middleware::from_fn_with_state(hosts, origin::check))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(
             error::panicked,
         ))

@@ -9,6 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
+use crate::operator::AgentAddress;
 
 const AFTER_HELP: &str = "\
 Each value is taken from the first of: its flag, its environment variable, its key in the
@@ -20,8 +21,9 @@ Exit codes: 0 stopped as asked; 1 failed; 64 invalid command line or configurati
 const CONFIRM_HELP: &str = "\
 A set from CHaS that leaves out more than two containers and more than 30 % of those that run
 for CHaS, or that has another epoch (as after a restore of its database), removes nothing until
-it is confirmed. This command asks the agent on this host which containers await a confirmation,
-shows them, and confirms their removal.
+it is confirmed. This command asks the agent which containers await a confirmation, shows them,
+and confirms their removal. It calls the agent on this host by its socket, agent.sock in
+state.run_dir, as root; no token goes to anybody. With --address, the agent's token does.
 
 Exit codes: 0 confirmed, or nothing to confirm; 1 the agent does not answer or refuses;
 64 invalid command line.";
@@ -35,8 +37,10 @@ pub enum Invocation {
     ConfigCheck(Flags),
     /// Confirms the removals that await a confirmation, or only lists them.
     Confirm {
-        /// Flags, for the address of the agent.
+        /// Flags, for the directories of the agent.
         flags: Flags,
+        /// Way to the agent.
+        address: AgentAddress,
         /// Whether to list them only.
         only_list: bool,
     },
@@ -73,6 +77,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
         }
         Some(("confirm", below)) => Invocation::Confirm {
             flags: flags(below),
+            address: address(below),
             only_list: below.get_flag("list"),
         },
         Some((_, below)) => Invocation::Run(flags(below)),
@@ -104,7 +109,8 @@ pub fn command() -> Command {
              missing at once",
         )
         .after_help(CONFIRM_HELP)
-        .arg(list);
+        .arg(list)
+        .args(address_arguments());
     Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps the containers of a CHaS node running on containerd")
@@ -115,6 +121,28 @@ pub fn command() -> Command {
         .subcommand(config)
         .subcommand(confirm)
         .subcommand(Command::new("version").about("Shows the version"))
+}
+
+fn address_arguments() -> [Arg; 2] {
+    let address = Arg::new("address")
+        .long("address")
+        .value_name("URL")
+        .help("Call the agent over the network, with https, instead of by its socket");
+    let insecure = Arg::new("insecure")
+        .long("insecure")
+        .action(ArgAction::SetTrue)
+        .requires("address")
+        .help("Give the token to whoever has that port of this host, without TLS");
+    [address, insecure]
+}
+
+fn address(matches: &ArgMatches) -> AgentAddress {
+    let network = |address: &String| AgentAddress::Network {
+        address: address.clone(),
+        insecure: matches.get_flag("insecure"),
+    };
+    let given = matches.get_one::<String>("address");
+    given.map_or(AgentAddress::Socket, network)
 }
 
 fn file_argument() -> Arg {
@@ -206,13 +234,25 @@ mod tests {
         assert_eq!(flags.values["api.port"], "-1");
         assert!(matches!(parsed("agent"), Ok(Invocation::Run(flags)) if flags.values.is_empty()));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
-        assert!(matches!(
-            parsed("agent confirm --port 7 --list"),
-            Ok(Invocation::Confirm {
-                only_list: true,
-                ..
-            })
-        ));
+        let Ok(Invocation::Confirm {
+            address, only_list, ..
+        }) = parsed("agent confirm --port 7 --list")
+        else {
+            panic!()
+        };
+        assert!(only_list && address == AgentAddress::Socket);
+        let Ok(Invocation::Confirm { address, .. }) =
+            parsed("agent confirm --address 127.0.0.1:7 --insecure")
+        else {
+            panic!()
+        };
+        assert_eq!(
+            address,
+            AgentAddress::Network {
+                address: "127.0.0.1:7".to_owned(),
+                insecure: true
+            }
+        );
     }
 
     #[test]
@@ -223,6 +263,7 @@ mod tests {
             "agent config",
             "agent --token x",
             "agent --port",
+            "agent confirm --insecure",
         ] {
             assert!(!parsed(line).unwrap_err().asked_for, "{line}");
         }

@@ -68,10 +68,43 @@ pub struct Config {
 /// Section `api`: the agent's own API.
 #[derive(Clone, Debug)]
 pub struct ApiSection {
-    /// Address and port the API listens on; a loopback address if there is no token.
+    /// Address and port the API listens on.
     pub listen: SocketAddr,
-    /// Token that callers must present. `None`: callers are local and present none.
+    /// Callers that the address is for.
+    pub exposure: Exposure,
+    /// Token that callers over TCP present. `None`: the one that the agent makes.
     pub token: Option<Secret>,
+    /// Names by which the node is called, besides its own.
+    pub hosts: Vec<String>,
+}
+
+/// Callers that the API's address is for, and the way they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Callers on this host: it is a loopback address.
+    ThisHost,
+    /// Other hosts, over plain HTTP, as the operator says in so many words.
+    PlainHttp,
+    /// Other hosts, over plain HTTP: the node is from before that had to be said.
+    EarlierDefault,
+}
+
+impl ApiSection {
+    /// The danger in where the API listens, and its end. `None`: there is none.
+    #[must_use]
+    pub fn danger(&self) -> Option<String> {
+        let listen = self.listen;
+        match self.exposure {
+            Exposure::ThisHost => None,
+            Exposure::PlainHttp => Some(format!(
+                "{listen} takes tokens from other hosts over plain HTTP, as api.plain_http says"
+            )),
+            Exposure::EarlierDefault => Some(format!(
+                "{listen} takes tokens from other hosts over plain HTTP, as version 0.1 did: set \
+                 api.listen to 127.0.0.1, or api.plain_http to true if it is meant so"
+            )),
+        }
+    }
 }
 
 /// Key `api.chas_url` and section `chas`: the CHaS API server.
@@ -149,6 +182,20 @@ pub struct StateSection {
     pub run_dir: PathBuf,
     /// Defaults that the node goes by, as the directory tells.
     pub defaults: Defaults,
+}
+
+impl StateSection {
+    /// The socket on which root calls the agent's API.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.run_dir.join("agent.sock")
+    }
+
+    /// The file of the token that the agent makes where none is configured.
+    #[must_use]
+    pub fn admin_token(&self) -> PathBuf {
+        self.dir.join("admin-token")
+    }
 }
 
 /// Section `network`: the containers' network.
@@ -232,6 +279,15 @@ impl Secret {
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl std::str::FromStr for Secret {
+    type Err = String;
+
+    /// A token: printable ASCII without spaces, 16 characters or more.
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse::token(text)
     }
 }
 

@@ -151,6 +151,8 @@
 //! - **unknown**: the state while its newest copy cannot be opened. **Uncertain**: a container
 //!   that lost changes may be about. **Reserve**: disk kept for stops and removals.
 //! - **quarantine**: the place of damaged files. **Logger**: the process that writes a log.
+//! - **door**: a place where the API listens: TCP, or the socket, which is root's own. **Guess**: a
+//!   wrong token.
 //! - **grace**: the time between asking to stop and SIGKILL. **Deadline**: a point in time.
 
 #![allow(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags, Reload};
+use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, logs, operator, telemetry};
 
 /// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
@@ -41,7 +42,11 @@ fn main() -> ExitCode {
                 ExitCode::from(EXIT_USAGE)
             }
         }
-        Ok(Invocation::Confirm { flags, only_list }) => confirm(&flags, only_list),
+        Ok(Invocation::Confirm {
+            flags,
+            address,
+            only_list,
+        }) => confirm(&flags, &address, only_list),
         Ok(Invocation::Version) => print(&cli::version()),
         Err(usage) if usage.asked_for => print(&usage.text),
         Err(usage) => complain(&usage.text),
@@ -86,7 +91,7 @@ fn run(flags: Flags) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
+fn confirm(flags: &Flags, address: &AgentAddress, only_list: bool) -> ExitCode {
     let config = match config::load(flags, &config::environment).outcome {
         Ok(config) => config,
         Err(errors) => return complain(&format!("{errors}\n")),
@@ -95,7 +100,7 @@ fn confirm(flags: &Flags, only_list: bool) -> ExitCode {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(operator::confirm(&config.api, only_list))
+        runtime.block_on(operator::confirm(&config, address, only_list))
     });
     match asked {
         Ok(text) => print(&text),

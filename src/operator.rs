@@ -1,34 +1,46 @@
 //! An operator's commands to the agent, from the command line: they go over the agent's own API,
-//! like everybody's.
+//! like everybody's, and by its socket, which nobody but root can have put there.
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, StatusCode, Url};
 use serde_json::Value;
 
 use crate::cause;
-use crate::config::ApiSection;
+use crate::config::{Config, Secret};
 
 /// Timeout of a call: the agent answers from memory, but for one write.
 const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Way to the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentAddress {
+    /// The socket of the agent on this host.
+    Socket,
+    /// An address of the network.
+    Network {
+        /// URL, or host and port.
+        address: String,
+        /// Whether whoever has the port may have the token.
+        insecure: bool,
+    },
+}
 
 /// Shows the unconfirmed part of the set from CHaS, and (unless `only_list`) confirms just that.
 /// Answers the text to print.
 ///
 /// # Errors
-/// The agent is unreachable, or refuses.
-pub async fn confirm(api: &ApiSection, only_list: bool) -> anyhow::Result<String> {
-    let agent = Agent {
-        client: Client::builder()
-            .no_proxy()
-            .tls_certs_only([])
-            .timeout(TIMEOUT)
-            .build()?,
-        api,
-    };
+/// The agent is unreachable, or refuses; or it would have the token go where others may get it.
+pub async fn confirm(
+    config: &Config,
+    address: &AgentAddress,
+    only_list: bool,
+) -> anyhow::Result<String> {
+    let agent = Agent::at(config, address)?;
     let health = agent.ask(Method::GET, "health").await?;
     let link = &health["chas"];
     if link.is_null() {
@@ -65,34 +77,70 @@ pub async fn confirm(api: &ApiSection, only_list: bool) -> anyhow::Result<String
     Ok(text)
 }
 
-struct Agent<'a> {
+/// The agent as it is called.
+struct Agent {
     client: Client,
-    api: &'a ApiSection,
+    base: Url,
+    /// The address, as people know it.
+    name: String,
+    /// `None`: none is needed, or none is known.
+    token: Option<Secret>,
 }
 
-impl Agent<'_> {
+impl Agent {
+    fn at(config: &Config, address: &AgentAddress) -> anyhow::Result<Self> {
+        let client = Client::builder()
+            .no_proxy()
+            .redirect(Policy::none())
+            .timeout(TIMEOUT);
+        match address {
+            AgentAddress::Socket => {
+                let socket = config.state.socket();
+                Ok(Self {
+                    base: Url::parse("http://localhost/")?,
+                    name: format!("{} (state.run_dir)", socket.display()),
+                    client: client.tls_certs_only([]).unix_socket(socket).build()?,
+                    token: None,
+                })
+            }
+            AgentAddress::Network { address, insecure } => {
+                let base = safe(address, *insecure)?;
+                let client = if base.scheme() == "https" {
+                    client
+                } else {
+                    client.tls_certs_only([])
+                };
+                Ok(Self {
+                    name: base.to_string(),
+                    base,
+                    client: client.build()?,
+                    token: token(config)?,
+                })
+            }
+        }
+    }
+
     async fn ask(&self, method: Method, path: &str) -> anyhow::Result<Value> {
-        let address = reachable(self.api.listen);
-        let mut request = self
-            .client
-            .request(method, format!("http://{address}/{path}"));
-        if let Some(token) = &self.api.token {
+        let mut request = self.client.request(method, self.base.join(path)?);
+        if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose());
         }
+        let name = &self.name;
         let unreachable = |error: reqwest::Error| {
-            anyhow::anyhow!("no agent answers at {address}: {}", cause::root(&error))
+            anyhow::anyhow!("no agent answers at {name}: {}", cause::root(&error))
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
         let body: Value = response
             .json()
             .await
-            .with_context(|| format!("the answer at {address} is not an agent's"))?;
+            .with_context(|| format!("the answer at {name} is not an agent's"))?;
         match status {
             status if status.is_success() => Ok(body),
-            StatusCode::UNAUTHORIZED => {
-                bail!("the agent at {address} needs a token: CHAS_TOKEN, or api.token_file")
-            }
+            StatusCode::UNAUTHORIZED => bail!(
+                "the agent at {name} needs its token: CHAS_TOKEN, or api.token_file; on its own \
+                 host, root needs none without --address"
+            ),
             status => bail!(
                 "the agent refuses ({status}): {}",
                 body["detail"].as_str().unwrap_or("without a reason")
@@ -101,12 +149,80 @@ impl Agent<'_> {
     }
 }
 
-/// The address to reach a listener at: one that listens everywhere listens on loopback, too.
-fn reachable(listen: SocketAddr) -> SocketAddr {
-    let ip = match listen.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip @ (IpAddr::V4(_) | IpAddr::V6(_)) => ip,
+/// The URL of an address to which the token may go.
+fn safe(address: &str, insecure: bool) -> anyhow::Result<Url> {
+    let full = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
     };
-    SocketAddr::new(ip, listen.port())
+    let url = Url::parse(&full).with_context(|| format!("{address:?} is not an address"))?;
+    if url.scheme() == "https" {
+        return Ok(url);
+    }
+    if url.scheme() != "http" {
+        bail!("{address:?} is not an address: write host:port, or a URL with http or https");
+    }
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback =
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    if !is_loopback {
+        bail!(
+            "the token would go over plain HTTP to {url}, for everybody on the way to read: use \
+             https, or run this command on the node itself, without --address"
+        );
+    }
+    if !insecure {
+        bail!(
+            "whoever has the port of {url} would get the token, and any user of this host may \
+             have it: leave out --address, or add --insecure if no other user is here"
+        );
+    }
+    Ok(url)
+}
+
+/// The token for the network: the configured one, or the one that the agent made.
+fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
+    if config.api.token.is_some() {
+        return Ok(config.api.token.clone());
+    }
+    let path = config.state.admin_token();
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(Secret::new(text.trim()))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_token_goes_only_where_nobody_else_can_get_it() {
+        for (address, insecure, says) in [
+            ("https://node-1.example:9090", false, None),
+            ("127.0.0.1:9090", true, None),
+            ("http://[::1]:9090", true, None),
+            ("localhost:9090", true, None),
+            ("127.0.0.1:9090", false, Some("--insecure")),
+            ("localhost:9090", false, Some("--insecure")),
+            ("10.0.0.1:9090", false, Some("plain HTTP")),
+            ("10.0.0.1:9090", true, Some("plain HTTP")),
+            ("http://localhost.evil.example", true, Some("plain HTTP")),
+            ("ftp://127.0.0.1", true, Some("host:port")),
+            ("", true, Some("is not an address")),
+            ("a b", true, Some("is not an address")),
+        ] {
+            let said = safe(address, insecure)
+                .err()
+                .map(|error| format!("{error:#}"));
+            let fits = match (&said, says) {
+                (None, None) => true,
+                (Some(said), Some(says)) => said.contains(says),
+                (None | Some(_), _) => false,
+            };
+            assert!(fits, "{address} {insecure}: {said:?}");
+        }
+    }
 }

@@ -1,37 +1,146 @@
-//! The doors of the API: where it listens, and until when it answers.
+//! The doors of the API: where it listens, and until when it answers. One that cannot be opened is
+//! tried again for ever, and keeps nothing else from working: whoever has the port must not keep
+//! the node down.
 
-use anyhow::Context as _;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use state::alarm::Alarm;
+use state::subnet::Ipv4Subnet;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::DRAIN;
-use crate::api;
-use crate::config::ApiSection;
+use super::first_token::admin_token;
+use crate::api::CallerToken;
+use crate::api::listener::{Door, SocketDoor, TcpDoor, serve};
+use crate::config::Config;
+use crate::journal::Journal;
 
-/// Doors of the API, open and not yet served.
+/// Wait before a door is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Doors of the API.
+#[derive(Debug)]
 pub(super) struct Doors {
-    listener: TcpListener,
+    listen: SocketAddr,
+    socket: PathBuf,
+    containers: Ipv4Subnet,
+    journal: Journal,
+    /// Token that is yet to be made. `None`: there is one.
+    token: Option<(CallerToken, PathBuf)>,
+    /// Doors that were opened at the start. `None`: yet to be opened.
+    tcp: Option<TcpDoor>,
+    unix: Option<SocketDoor>,
 }
 
 impl Doors {
-    /// Opens the doors. Callers wait in front of them until they are served.
-    ///
-    /// # Errors
-    /// The address to listen on is taken, or not this host's.
-    pub(super) async fn open(section: &ApiSection) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind(section.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", section.listen))?;
-        Ok(Self { listener })
+    /// Opens the doors, to callers with this token. They wait in front of them until they are
+    /// served.
+    pub(super) async fn open(config: &Config, token: CallerToken, journal: Journal) -> Self {
+        let danger = config.api.danger();
+        journal.set_alarm(Alarm::ApiInTheClear, "", danger);
+        let mut doors = Self {
+            listen: config.api.listen,
+            socket: config.state.socket(),
+            containers: config.network.subnet,
+            journal,
+            token: None,
+            tcp: None,
+            unix: None,
+        };
+        if config.api.token.is_none() {
+            let making = (token, config.state.admin_token());
+            doors.token = (!doors.try_token(&making).await).then_some(making);
+        }
+        doors.tcp = doors.try_tcp().await;
+        doors.unix = doors.try_unix().await;
+        doors
     }
 
     /// Serves the API until the agent is to stop, and then what is under way for a while.
-    pub(super) async fn serve(self, router: axum::Router, stop: CancellationToken) {
-        let serving = api::listener::serve(self.listener, router, stop.clone());
+    pub(super) async fn serve(mut self, router: axum::Router, stop: CancellationToken) {
+        let (tcp, unix) = (self.tcp.take(), self.unix.take());
+        let serving = async {
+            let (tcp_router, tcp_stop) = (router.clone(), stop.clone());
+            tokio::join!(
+                keep(tcp, || self.try_tcp(), tcp_router, tcp_stop),
+                keep(unix, || self.try_unix(), router, stop.clone()),
+                self.keep_token(&stop)
+            )
+        };
         tokio::select! {
-            () = serving => {}
+            _ = serving => {}
             // Followers of logs would keep it up for ever.
             () = async { stop.cancelled().await; tokio::time::sleep(DRAIN / 3).await } => {}
         }
+    }
+
+    /// Makes the token, once that is possible.
+    async fn keep_token(&self, stop: &CancellationToken) {
+        let Some(making) = &self.token else { return };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+            if self.try_token(making).await {
+                return;
+            }
+        }
+    }
+
+    /// Makes the token, or takes the one that was made before. False: neither is possible now.
+    async fn try_token(&self, (token, path): &(CallerToken, PathBuf)) -> bool {
+        let (subject, path) = (path.display().to_string(), path.clone());
+        let made = tokio::task::spawn_blocking(move || admin_token(&path)).await;
+        let made = made.unwrap_or_else(|panicked| Err(io::Error::other(panicked)));
+        let made = self.tell(&subject, made);
+        let is_made = made.is_some();
+        made.into_iter().for_each(|made| token.begin_with(made));
+        is_made
+    }
+
+    async fn try_tcp(&self) -> Option<TcpDoor> {
+        let listening = TcpListener::bind(self.listen).await;
+        let opened = listening.map(|listener| TcpDoor::new(listener, self.containers));
+        self.tell(&self.listen.to_string(), opened)
+    }
+
+    async fn try_unix(&self) -> Option<SocketDoor> {
+        let opened = SocketDoor::open(&self.socket).await;
+        self.tell(&self.socket.display().to_string(), opened)
+    }
+
+    /// Raises or clears the alarm of a door.
+    fn tell<D, E: fmt::Display>(&self, subject: &str, opened: Result<D, E>) -> Option<D> {
+        let (door, fault) = match opened {
+            Ok(door) => (Some(door), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        self.journal.set_alarm(Alarm::ListenFailed, subject, fault);
+        door
+    }
+}
+
+/// Serves a door, once it is open, until the agent is to stop.
+async fn keep<D: Door, F: Future<Output = Option<D>>>(
+    mut door: Option<D>,
+    open: impl Fn() -> F,
+    router: axum::Router,
+    stop: CancellationToken,
+) {
+    loop {
+        if let Some(door) = door {
+            return serve(door, router, stop).await;
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        door = open().await;
     }
 }

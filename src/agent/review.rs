@@ -19,7 +19,8 @@ const REACH: [&str; 2] = ["network.host_access", "network.link_local"];
 /// same; each a sentence.
 #[must_use]
 pub fn review(config: &Config) -> Vec<String> {
-    let mut faults = registry::review(&registry_config(&config.registry));
+    let mut faults: Vec<String> = config.api.danger().into_iter().collect();
+    faults.extend(registry::review(&registry_config(&config.registry)));
     faults.extend(
         config
             .secret_files

@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use super::link::link;
 use super::registries::{follow_registries, registry_config};
 use super::review;
-use crate::api::{self, CallerToken};
+use crate::api::{self, CallRules, CallerToken, Gate, OwnNames};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config};
 use crate::journal::Journal;
@@ -109,8 +109,12 @@ impl Rooms {
             journal,
             monitor,
             link,
-            router: api::router(node, token, scraped),
+            router: api::router(node, call_rules(config, token), scraped),
         })
+    }
+
+    pub(super) fn journal(&self) -> Journal {
+        self.journal.clone()
     }
 
     /// Starts all but the API, whose routes it answers.
@@ -197,6 +201,15 @@ async fn tell(
             journal.set_alarm(*alarm, subject, Some(fault.clone()));
         }
         standing = faults;
+    }
+}
+
+fn call_rules(config: &Config, token: CallerToken) -> CallRules {
+    let own = [config.node.hostname.clone(), config.node.id.clone()];
+    let hosts = own.into_iter().chain(config.api.hosts.iter().cloned());
+    CallRules {
+        gate: Gate::new(token, &config.state.socket(), &config.state.admin_token()),
+        hosts: OwnNames::new(hosts),
     }
 }
 

@@ -1,22 +1,27 @@
-//! Authentication: callers bear the node's token.
+//! Authentication: over TCP a caller bears the node's token; on the socket, the kernel vouches for
+//! it.
 
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
 
+use super::caller::{Caller, CallerPeer};
 use super::error::Problem;
+use super::guesses::Guesses;
 use crate::config::Secret;
 
-/// The token that callers bear, which may be replaced while the agent runs. Clones share it.
+/// The token that callers over TCP bear, which may be replaced while the agent runs. Clones share
+/// it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallerToken(Arc<RwLock<Option<Secret>>>);
 
 impl CallerToken {
-    /// A token that every call but the probes needs. `None`: no call needs one.
+    /// A token that every call but the probes needs. `None`: there is none yet, and nobody passes.
     pub(crate) fn new(token: Option<Secret>) -> Self {
         Self(Arc::new(RwLock::new(token)))
     }
@@ -29,38 +34,83 @@ impl CallerToken {
         is_new
     }
 
-    fn get(&self) -> Option<Secret> {
+    /// Takes the first token, unless another one came before.
+    pub(crate) fn begin_with(&self, token: Secret) {
+        let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        now.get_or_insert(token);
+    }
+
+    /// Whether this is the token.
+    fn is(&self, given: &str) -> bool {
         let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        now.clone()
+        // A comparison that ends at the first difference tells, by its time, how much of a guess
+        // was right.
+        now.as_ref()
+            .is_some_and(|token| given.as_bytes().ct_eq(token.expose().as_bytes()).into())
     }
 }
 
-pub(super) async fn check(
-    State(token): State<CallerToken>,
-    request: Request,
-    next: Next,
-) -> Response {
-    let Some(token) = token.get() else {
-        return next.run(request).await;
+/// Gate of the API, which lets in whoever bears the token, and looks at so many and no more.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate {
+    token: CallerToken,
+    guesses: Arc<Guesses>,
+    advice: Arc<str>,
+}
+
+impl Gate {
+    /// A gate for this token. Who has none is told of the socket, and of the file of the token that
+    /// the agent has made.
+    pub(crate) fn new(token: CallerToken, socket: &Path, token_file: &Path) -> Self {
+        let advice = format!(
+            "the request bears no valid token; send the node's token as \"Authorization: Bearer …\"; \
+             it stands in api.token_file, or else in {}; on {} root needs none",
+            token_file.display(),
+            socket.display()
+        );
+        Self {
+            token,
+            guesses: Arc::default(),
+            advice: advice.into(),
+        }
+    }
+
+    fn judge(&self, peer: Option<CallerPeer>, headers: &HeaderMap) -> Result<(), Problem> {
+        if matches!(peer, Some(CallerPeer::Socket { .. })) {
+            // Whoever else came to the socket was sent away at once.
+            return Ok(());
+        }
+        let unauthorized = || Problem::Unauthorized(self.advice.to_string());
+        let given = bearer(headers).ok_or_else(unauthorized)?;
+        if let Some(wait) = peer.and_then(|peer| self.guesses.wait(peer)) {
+            return Err(Problem::Guessed(wait));
+        }
+        if self.token.is(given) {
+            return Ok(());
+        }
+        if let Some(peer) = peer
+            && self.guesses.note(peer, given.as_bytes())
+        {
+            tracing::warn!(%peer, "tokens guessed; the caller waits");
+        }
+        Err(unauthorized())
+    }
+}
+
+/// The token that a request bears.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(given), None) = (given.next(), given.next()) else {
+        return None;
     };
-    let given = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let given = given
-        .and_then(|value| value.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    // A comparison that ends at the first difference tells, by its time, how much of a guess was
-    // right.
-    if given.is_some_and(|(_, given)| {
-        given
-            .trim()
-            .as_bytes()
-            .ct_eq(token.expose().as_bytes())
-            .into()
-    }) {
-        next.run(request).await
-    } else {
-        Problem::Unauthorized.into_response()
+    let (scheme, token) = given.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
+    let caller = request.extensions().get::<Caller>();
+    match gate.judge(caller.map(|caller| caller.peer), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
     }
 }

@@ -1,6 +1,7 @@
 //! Failures as RFC 9457 problems. No other file names the status code of a failure.
 
 use std::any::Any;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
@@ -21,8 +22,14 @@ const DETAIL_CHARS_MAX: usize = 64 << 10;
 pub(crate) enum Problem {
     /// A malformed request: 400.
     Request(String),
-    /// Credentials are missing or wrong: 401.
-    Unauthorized,
+    /// Credentials are missing or wrong, with what would help: 401.
+    Unauthorized(String),
+    /// The caller tried too many tokens, and waits so long until another is looked at: 429.
+    Guessed(Duration),
+    /// The request is meant for another host: 421.
+    Misdirected(String),
+    /// A page in a browser asked for it, as this header tells: 403.
+    Page(String),
     /// The body is too large: 413.
     TooLarge,
     /// The body took too long: 408.
@@ -67,7 +74,8 @@ impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Self::Request(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
             Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -78,9 +86,9 @@ impl Problem {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
-            Self::Busy(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
-            Self::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
+            Self::Page(_) | Self::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refusal::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Refused(Refusal::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,7 +98,10 @@ impl Problem {
     fn title(&self) -> &'static str {
         match self {
             Self::Request(_) => "invalid request",
-            Self::Unauthorized => "credentials required",
+            Self::Unauthorized(_) => "credentials required",
+            Self::Guessed(_) => "too many wrong tokens",
+            Self::Misdirected(_) => "meant for another host",
+            Self::Page(_) => "request of a web page",
             Self::TooLarge => "request body too large",
             Self::Slow => "request body too slow",
             Self::MediaType(_) => "request body of another type",
@@ -111,7 +122,9 @@ impl Problem {
 
     fn detail(&self) -> String {
         match self {
-            Self::Unauthorized => "the request bears no valid token; send the node's token as \"Authorization: Bearer …\"".to_owned(),
+            Self::Guessed(wait) => format!("this address has sent too many wrong tokens; its next one is looked at in {} s", seconds(*wait)),
+            Self::Misdirected(host) => format!("{host:?} is not a name of this node; call it by its address, or list the name in api.hosts"),
+            Self::Page(header) => format!("the request bears {header:?}, as a browser sends it for a page; this API answers no pages"),
             Self::TooLarge => "the request body is larger than 1 MiB; send a smaller one".to_owned(),
             Self::Slow => "the request body did not come within 30s; send it at once".to_owned(),
             Self::MediaType(given) => format!("a request body with {given} is not read; send JSON in UTF-8, as \"Content-Type: application/json\""),
@@ -123,6 +136,7 @@ impl Problem {
                 fields.collect::<Vec<_>>().join("; ")
             }
             Self::Request(detail)
+            | Self::Unauthorized(detail)
             | Self::Failed(_, detail)
             | Self::Timeout(detail)
             | Self::Busy(detail)
@@ -147,7 +161,10 @@ impl IntoResponse for Problem {
             Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
             Self::Request(_)
-            | Self::Unauthorized
+            | Self::Unauthorized(_)
+            | Self::Guessed(_)
+            | Self::Misdirected(_)
+            | Self::Page(_)
             | Self::TooLarge
             | Self::Slow
             | Self::MediaType(_)
@@ -158,9 +175,13 @@ impl IntoResponse for Problem {
         }
         let mut response = problem(status, body);
         if status == StatusCode::TOO_MANY_REQUESTS {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+            let wait = if let Self::Guessed(wait) = &self {
+                seconds(*wait)
+            } else {
+                5
+            };
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
         if status == StatusCode::UNAUTHORIZED {
             // RFC 9110, 15.5.2: a 401 says how to authenticate.
@@ -170,6 +191,11 @@ impl IntoResponse for Problem {
         }
         response
     }
+}
+
+/// A wait in whole seconds, none of which is too few.
+fn seconds(wait: Duration) -> u64 {
+    wait.as_secs() + 1
 }
 
 fn problem(status: StatusCode, mut body: Value) -> Response {

@@ -1,5 +1,6 @@
-//! The API's listening socket: HTTP/1.1 with a limit on the time that each part of a request may
-//! take, and on the connections open at once, of which one caller cannot take the probes' share.
+//! The API's doors, the network's (`tcp`) and this host's (`socket`): HTTP/1.1 with a limit on the
+//! time that each part of a request may take, and on the connections open at once, of which one
+//! caller cannot take the probes' share.
 //!
 //! A connection that waits for its client (`pace`) is closed when its time is over, and sooner if
 //! another one needs its place (`slots`). One whose request is being answered is left alone, for a
@@ -8,7 +9,6 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -29,13 +29,18 @@ use super::error::Problem;
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
 use pace::Pace;
-use slots::{Admission, Slot, Slots};
+use slots::{Admission, Slot, SlotLimits, Slots};
+pub(crate) use socket::SocketDoor;
 use stream::PacedStream;
+pub(crate) use tcp::TcpDoor;
 
 mod bodies;
 mod pace;
+mod shut;
 mod slots;
+mod socket;
 mod stream;
+mod tcp;
 #[cfg(test)]
 mod tests;
 
@@ -45,13 +50,23 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 64;
 /// Wait after an accept that failed, for want of files most likely: some are closed by then.
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
-/// Silence of a client after which the kernel asks whether it is still there; then how often, and
-/// how many questions may stay without an answer.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
 
-/// Serves `router` on `listener` until `stop`, and then the requests under way to their end.
-pub(crate) async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let slots = Arc::new(Slots::default());
+/// Door of the API: where connections come from.
+pub(crate) trait Door: Send + Sync {
+    /// Bytes of a connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Waits for the next connection. `None`: its caller may not come in here.
+    fn accept(&self)
+    -> impl Future<Output = io::Result<Option<(Self::Stream, CallerPeer)>>> + Send;
+
+    /// Places of its connections, which those of another door never take.
+    fn places(&self) -> SlotLimits;
+}
+
+/// Serves `router` at `door` until `stop`, and then the requests under way to their end.
+pub(crate) async fn serve(door: impl Door, router: Router, stop: CancellationToken) {
+    let slots = Slots::new(door.places());
     let mut connections = JoinSet::new();
     let mut failed = false;
     loop {
@@ -59,14 +74,15 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             biased;
             () = stop.cancelled() => break,
             Some(_) = connections.join_next() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = door.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address)) => {
+            Ok(None) => failed = false,
+            Ok(Some((stream, peer))) => {
                 failed = false;
-                if let Some(slot) = slots.admit(address.ip()) {
+                if let Some(slot) = slots.admit(peer) {
                     let (router, stop) = (router.clone(), stop.clone());
-                    connections.spawn(connection(stream, address, slot, router, stop));
+                    connections.spawn(connection(stream, peer, slot, router, stop));
                 }
             }
             // The client has gone before it was taken in.
@@ -79,6 +95,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, stop: Cancellat
             }
         }
     }
+    // Nobody waits in front of a door that stays shut.
+    drop(door);
     while connections.join_next().await.is_some() {}
 }
 
@@ -93,20 +111,19 @@ fn is_of_one(error: &io::Error) -> bool {
 
 /// Serves one connection to its end: the client's, its time's, or the agent's.
 async fn connection(
-    stream: TcpStream,
-    address: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    peer: CallerPeer,
     slot: Slot,
     router: Router,
     stop: CancellationToken,
 ) {
-    let _worse_without = keep_alive(&stream);
     let pace = Arc::clone(slot.pace());
     let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
     let (admission, answering) = (slot.admission(), Arc::clone(&pace));
     let service = service_fn(move |request| {
         answer(
             request,
-            address,
+            peer,
             admission,
             router.clone(),
             Arc::clone(&answering),
@@ -141,15 +158,13 @@ async fn connection(
 /// Answers one request, and notes in `pace` where it is.
 async fn answer(
     request: hyper::Request<Incoming>,
-    address: SocketAddr,
+    peer: CallerPeer,
     admission: Admission,
     router: Router,
     pace: Arc<Pace>,
 ) -> Result<Response<PacedAnswer>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(Caller {
-        peer: CallerPeer::Tcp(address.ip()),
-    });
+    parts.extensions.insert(Caller { peer });
     let is_probe = matches!(parts.uri.path(), "/livez" | "/readyz");
     let body = PacedBody::new(body, Arc::clone(&pace));
     let response = if admission == Admission::Probe && !is_probe {
@@ -166,15 +181,4 @@ async fn answer(
         response
     };
     Ok(response.map(|body| PacedAnswer::new(body, pace)))
-}
-
-/// Makes the kernel find out when a client is gone without a word.
-fn keep_alive(stream: &TcpStream) -> io::Result<()> {
-    use rustix::net::sockopt;
-    let (idle, interval, count) = KEEPALIVE;
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, idle)?;
-    sockopt::set_tcp_keepintvl(stream, interval)?;
-    Ok(sockopt::set_tcp_keepcnt(stream, count)?)
 }

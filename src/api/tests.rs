@@ -1,13 +1,13 @@
 //! Every answer of the interface, over a node that only plays its part.
 
 use std::future::ready;
-use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::{Value, json};
 use state::alarm::Alarm;
 use state::desired::set::{Desired, DesiredChange};
@@ -23,7 +23,8 @@ use state::time::BootTime;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
-use super::{CallerToken, NodeApi, Refusal, router};
+use super::caller::{Caller, CallerPeer};
+use super::{CallRules, CallerToken, Gate, NodeApi, OwnNames, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 use crate::view::{
@@ -390,15 +391,36 @@ impl Answer {
     }
 }
 
+/// A caller from the network.
+const STRANGE: CallerPeer = CallerPeer::Tcp(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
+/// Root, on the socket.
+const ROOT: CallerPeer = CallerPeer::Socket { uid: 0, pid: None };
+
+fn rules(token: Option<&str>) -> CallRules {
+    let token = CallerToken::new(token.map(Secret::new));
+    let (socket, file) = (
+        Path::new("/run/agent.sock"),
+        Path::new("/state/admin-token"),
+    );
+    CallRules {
+        gate: Gate::new(token, socket, file),
+        hosts: OwnNames::default(),
+    }
+}
+
+/// A request as it comes through the door.
+fn of(peer: CallerPeer, mut request: Request<Body>) -> Request<Body> {
+    let host = HeaderValue::from_static("localhost");
+    request.headers_mut().entry(header::HOST).or_insert(host);
+    request.extensions_mut().insert(Caller { peer });
+    request
+}
+
+/// Sends a request: over the network to a node with this token, or else on the socket.
 async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> Answer {
-    let response = router(
-        Arc::clone(node),
-        CallerToken::new(token.map(Secret::new)),
-        None,
-    )
-    .oneshot(request)
-    .await
-    .unwrap();
+    let peer = token.map_or(ROOT, |_| STRANGE);
+    let answering = router(Arc::clone(node), rules(token), None).oneshot(of(peer, request));
+    let response = answering.await.unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
     Answer {

@@ -87,10 +87,18 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          containers that are pushed to it"),
     key("api.port", "NODE_PORT", "port", "PORT", Text("9090"),
         "Port the agent's own API listens on, 1 to 65535"),
-    key("api.listen", "CHAS_LISTEN", "listen", "ADDRESS", Computed("127.0.0.1, or 0.0.0.0 with a token"),
-        "IP address the agent's own API listens on. Any address but loopback requires a token"),
+    key("api.listen", "CHAS_LISTEN", "listen", "ADDRESS", Computed("127.0.0.1"),
+        "IP address the agent's own API listens on, besides the socket agent.sock in \
+         state.run_dir. Any address but loopback requires api.plain_http"),
+    key("api.plain_http", "CHAS_PLAIN_HTTP", "plain-http", "BOOL", Text("false"),
+        "Whether other hosts may call the API over plain HTTP, where everybody on the way reads \
+         the token: true or false"),
+    key("api.hosts", "CHAS_HOSTS", "hosts", "NAME[,NAME]", Unset,
+        "Names by which the API is called, besides node.hostname, localhost and addresses; a call \
+         for another name is refused; a list in the file"),
     key("api.token_file", "CHAS_TOKEN_FILE", "token-file", "PATH", Unset,
-        "File with the token that callers of the agent's API must present, at least 16 characters"),
+        "File with the token that callers of the agent's API present over TCP, at least 16 \
+         characters. Without one, the agent makes a token, in the file admin-token in state.dir"),
     ConfigKey { name: "api.token", env: "CHAS_TOKEN", flag: None, value: "TOKEN", default: Unset,
         doc: "The token itself, instead of a file; set by the environment only" },
     key("chas.token_file", "CHAS_API_TOKEN_FILE", "chas-token-file", "PATH", Unset,

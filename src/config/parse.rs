@@ -223,6 +223,18 @@ pub(super) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Protocol, u16)>
     }
 }
 
+/// Names of this node, separated by commas: each as a host stands in a URL, without a port.
+pub(super) fn host_names(text: &str) -> Parsed<Vec<String>> {
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    match names.iter().find(|name| node_name(name).is_err()) {
+        Some(wrong) => Err(format!(
+            "{wrong:?} is not a host's name: write for example node-1.example, without scheme or \
+             port; addresses need not be listed"
+        )),
+        None => Ok(names),
+    }
+}
+
 pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
     let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':' | '[' | ']');
     let hosts: Vec<String> = text

@@ -4,12 +4,9 @@ use std::sync::{Mutex, PoisonError};
 
 use super::{Config, ConfigErrors, EffectiveValue, LoadedConfig};
 
-/// The keys of the token that callers bear. Without either of them it waits: whether the agent may
-/// do without a token is decided where it chooses its address, at the start.
-const TOKEN: [&str; 2] = ["api.token", "api.token_file"];
-/// Other keys whose new values are in force once they are read again. The files that keys name are
-/// read each time that they are needed.
-const RELOADED: [&str; 1] = ["logging.level"];
+/// Keys whose new values are in force once they are read again. The files that keys name are read
+/// each time that they are needed.
+const RELOADED: [&str; 3] = ["api.token", "api.token_file", "logging.level"];
 
 /// The configuration, read again.
 #[derive(Debug)]
@@ -55,11 +52,11 @@ impl Reload {
     pub fn again(&self) -> Reloaded {
         let LoadedConfig { effective, outcome } = (self.load)();
         let (mut changed, mut waiting) = (Vec::new(), Vec::new());
-        if let Ok(config) = &outcome {
+        if outcome.is_ok() {
             let mut in_force = self.in_force.lock().unwrap_or_else(PoisonError::into_inner);
             let both = in_force.iter_mut().zip(effective);
             for (before, now) in both.filter(|(before, now)| before.value != now.value) {
-                if is_taken_in(now.key, config) {
+                if RELOADED.contains(&now.key) {
                     changed.push(now.key);
                     *before = now;
                 } else {
@@ -73,11 +70,6 @@ impl Reload {
             waiting,
         }
     }
-}
-
-/// Whether a running agent takes in the key's new value.
-fn is_taken_in(key: &str, config: &Config) -> bool {
-    RELOADED.contains(&key) || TOKEN.contains(&key) && config.api.token.is_some()
 }
 
 #[cfg(test)]
@@ -98,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_restart_waits_until_it_is_as_at_the_start_and_a_token_does_not_go() {
+    fn what_waits_for_a_restart_waits_until_it_is_as_at_the_start() {
         let start = Environment::from([
             ("NODE_ID", "one".to_owned()),
             ("CHAS_LISTEN", "127.0.0.1".to_owned()),
@@ -121,14 +113,14 @@ mod tests {
             now.insert("LOG_LEVEL", "DEBUG".to_owned());
             now.remove("CHAS_TOKEN");
         });
-        assert_eq!(changed, ["logging.level"]);
-        assert_eq!(waiting, ["api.token", "node.id"]);
-        // They wait as long as nobody starts the agent again, or takes the change back.
-        assert_eq!(again(&|_| {}), (vec![], vec!["api.token", "node.id"]));
+        assert_eq!(changed, ["api.token", "logging.level"]);
+        assert_eq!(waiting, ["node.id"]);
+        // It waits as long as nobody starts the agent again, or takes the change back.
+        assert_eq!(again(&|_| {}), (vec![], vec!["node.id"]));
         let back = again(&|now| {
             now.insert("NODE_ID", "one".to_owned());
             now.insert("CHAS_TOKEN", "another-0123456789".to_owned());
         });
-        assert_eq!(back, (vec![], vec![]));
+        assert_eq!(back, (vec!["api.token"], vec![]));
     }
 }

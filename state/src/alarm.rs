@@ -63,6 +63,10 @@ macro_rules! alarms {
 alarms! {
     /// containerd is unreachable; no container can be looked at, started or stopped.
     ContainerdUnreachable: Disabling, "start containerd, and read its log";
+    /// A door of the API cannot be opened; nobody comes in there.
+    ListenFailed: Degrading, "free what the message names (a port, a file, space on the disk), or set another one; the agent tries again every 5 s";
+    /// Other hosts call the API over plain HTTP; whoever is on the way reads their tokens and what they get.
+    ApiInTheClear: Notice, "let the API listen on loopback (api.listen), behind a server that speaks TLS";
     /// The network for containers cannot be set up; nothing is started or looked at until it is.
     NetworkNotReady: Disabling, "read the message; it names the interface, the rule or the program that is in the way";
     /// A host port of a container is another program's, or the agent's own API's, as well.

@@ -54,6 +54,13 @@ impl Ipv4Subnet {
         bits > self.network + 1 && bits < self.broadcast().to_bits()
     }
 
+    /// Whether it is one of the subnet's addresses, the gateway's and the broadcast address among
+    /// them.
+    #[must_use]
+    pub const fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & self.mask() == self.network
+    }
+
     const fn mask(self) -> u32 {
         u32::MAX << (32 - self.prefix)
     }
@@ -133,7 +140,9 @@ mod tests {
                 all.contains(&last),
                 "{address}"
             );
+            assert_eq!(subnet.contains(address), last < 8, "{address}");
         }
+        assert!(!subnet.contains(Ipv4Addr::new(10, 231, 7, 255)));
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn a_faulty_configuration_ends_the_start_with_64_and_every_fault_named() {
             "api.port",
             "agent.yaml:4",
             "HEALTH_INTERVAL",
-            "token",
+            "api.plain_http",
         ] {
             assert!(said.contains(part), "{part}: {said}");
         }
@@ -83,19 +83,20 @@ fn the_effective_configuration_is_shown_with_origins_and_without_secrets() {
 #[test]
 fn a_start_that_fails_says_why_once_and_exits_with_1() {
     let directory = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
     let (state, run) = (directory.path().join("state"), directory.path().join("run"));
+    std::fs::create_dir(&state).unwrap();
+    // As another agent does.
+    let locked = std::fs::File::open(&state).unwrap();
+    locked.lock().unwrap();
     let variables = [
         ("CHAS_STATE_DIR", state.to_str().unwrap()),
         ("CHAS_RUN_DIR", run.to_str().unwrap()),
-        ("NODE_PORT", &port),
     ];
     let output = agent(&[], &variables);
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert_eq!(
-        said.matches("cannot listen on 127.0.0.1").count(),
+        said.matches("another agent uses the state").count(),
         1,
         "{said}"
     );
@@ -133,4 +134,72 @@ fn a_secret_that_others_read_is_refused() {
         said.contains(&format!("warning: {} holds a secret", chas.display())),
         "{said}"
     );
+}
+
+#[test]
+fn an_open_listener_without_tls_is_refused_or_narrowed() {
+    let directory = tempfile::tempdir().unwrap();
+    let state = directory.path().to_str().unwrap();
+    let check = |variables: &[(&str, &str)]| {
+        let dir = [("CHAS_STATE_DIR", state)];
+        let output = agent(&["config", "check"], &[&dir[..], variables].concat());
+        (output.status.code(), text(&output.stdout))
+    };
+    let token = ("CHAS_TOKEN", "sixteen-characters-and-more");
+    let everywhere = ("CHAS_LISTEN", "0.0.0.0");
+    let listens = |said: &str, address: &str| {
+        let mut lines = said.lines().filter(|line| line.starts_with("api.listen"));
+        assert!(
+            lines.any(|line| line.contains(address)),
+            "{address}: {said}"
+        );
+    };
+    let (code, said) = check(&[token]);
+    assert_eq!(code, Some(0), "{said}");
+    listens(&said, "127.0.0.1");
+    let (code, said) = check(&[token, everywhere]);
+    assert!(
+        code == Some(64) && said.contains("api.plain_http"),
+        "{said}"
+    );
+    let (code, said) = check(&[token, everywhere, ("CHAS_PLAIN_HTTP", "true")]);
+    assert!(
+        code == Some(0) && said.contains("warning: 0.0.0.0:9090"),
+        "{said}"
+    );
+    // A node from before goes on as it was, and is told.
+    std::fs::write(directory.path().join("desired.json.a"), "").unwrap();
+    let (code, said) = check(&[token]);
+    assert!(
+        code == Some(0) && said.contains("warning: 0.0.0.0:9090"),
+        "{said}"
+    );
+    listens(&said, "0.0.0.0");
+}
+
+#[test]
+fn an_order_to_no_agent_names_the_socket_and_gives_nobody_a_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let run = directory.path().to_str().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = port.local_addr().unwrap().to_string();
+    let number = port.local_addr().unwrap().port().to_string();
+    port.set_nonblocking(true).unwrap();
+    for (more, says) in [
+        (&[][..], "agent.sock (state.run_dir)"),
+        (&["--address", &address], "--insecure"),
+        (&["--address", "192.0.2.1:9090", "--insecure"], "https"),
+    ] {
+        let arguments = [&["confirm"], more].concat();
+        let variables = [
+            ("CHAS_TOKEN", "sixteen-characters-and-more"),
+            ("CHAS_RUN_DIR", run),
+            ("NODE_PORT", &number),
+        ];
+        let output = agent(&arguments, &variables);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains(says), "{said}");
+        assert!(port.accept().is_err(), "{more:?}: somebody called");
+    }
 }

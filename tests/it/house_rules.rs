@@ -60,7 +60,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "chas",
         &["backoff", "cause", "config", "journal", "lock", "lookup"],
     ),
-    ("cli", &["config"]),
+    ("cli", &["config", "operator"]),
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),
     ("logs", &["journal", "lock"]),

@@ -33,6 +33,9 @@ mod declared;
 mod disk;
 
 #[cfg(test)]
+mod doors;
+
+#[cfg(test)]
 mod images;
 
 #[cfg(test)]

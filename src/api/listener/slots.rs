@@ -5,23 +5,40 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
 
 use super::pace::Pace;
+use crate::api::caller::{CallerKey, CallerPeer};
 use crate::lock::lock;
 
-/// Connections open at once: far more than a control plane and its operators need, far less than
-/// the 1,024 files that a service may have open where nobody raised the limit.
-const CONNECTIONS_MAX: usize = 256;
-/// Connections of one caller: a control plane may wait for many deploys at once, and the others
-/// are to be heard beside it.
-const PEER_MAX: usize = 192;
-/// Connections beyond those, on which only probes are answered, so that a busy agent is not taken
-/// for a dead one.
-const PROBES_MAX: usize = 16;
+/// Numbers of places.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SlotLimits {
+    /// Connections open at once.
+    connections_max: usize,
+    /// Connections of one caller.
+    peer_max: usize,
+    /// Connections beyond those, on which only probes are answered, so that a busy agent is not
+    /// taken for a dead one.
+    probes_max: usize,
+}
+
+/// Places of the network: far more than a control plane and its operators need, far less than the
+/// 1,024 files that a service may have open where nobody raised the limit. A control plane may wait
+/// for many deploys at once, and the others are to be heard beside it.
+pub(super) const OF_NETWORK: SlotLimits = SlotLimits {
+    connections_max: 256,
+    peer_max: 192,
+    probes_max: 16,
+};
+/// Places of the socket, which no flood from the network takes: more than may follow logs at once.
+pub(super) const OF_SOCKET: SlotLimits = SlotLimits {
+    connections_max: 96,
+    peer_max: 96,
+    probes_max: 4,
+};
 
 /// The service that a connection gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,20 +51,21 @@ pub(super) enum Admission {
 
 #[derive(Debug)]
 struct SlotHolder {
-    peer: IpAddr,
+    peer: CallerKey,
     admission: Admission,
     pace: Arc<Pace>,
     evicted: CancellationToken,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct SlotHolders {
+    limits: SlotLimits,
     number: u64,
     taken: BTreeMap<u64, SlotHolder>,
 }
 
-/// The places of all connections.
-#[derive(Debug, Default)]
+/// The places of all connections through one door.
+#[derive(Debug)]
 pub(super) struct Slots(Mutex<SlotHolders>);
 
 /// The place of one connection; given back when it is dropped.
@@ -82,9 +100,19 @@ impl Drop for Slot {
 }
 
 impl Slots {
+    /// Places within these limits, all free.
+    pub(super) fn new(limits: SlotLimits) -> Arc<Self> {
+        let (number, taken) = (0, BTreeMap::new());
+        Arc::new(Self(Mutex::new(SlotHolders {
+            limits,
+            number,
+            taken,
+        })))
+    }
+
     /// A place for a new connection. `None`: not even a probe's is free.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Slot> {
-        let peer = caller(address);
+    pub(super) fn admit(self: &Arc<Self>, peer: CallerPeer) -> Option<Slot> {
+        let peer = peer.key();
         let mut places = lock(&self.0);
         let admission = places.make_room(peer)?;
         places.number += 1;
@@ -108,15 +136,17 @@ impl Slots {
 
 impl SlotHolders {
     /// Makes room for a connection of `peer`, and says for what kind of one.
-    fn make_room(&mut self, peer: IpAddr) -> Option<Admission> {
+    fn make_room(&mut self, peer: CallerKey) -> Option<Admission> {
         let is_full = |place: &SlotHolder| place.admission == Admission::Full;
         let is_probe = |place: &SlotHolder| place.admission == Admission::Probe;
         let is_own = |place: &SlotHolder| is_full(place) && place.peer == peer;
-        let has_own = self.count(is_own) < PEER_MAX || self.evict(is_own);
-        if has_own && (self.count(is_full) < CONNECTIONS_MAX || self.evict(is_full)) {
+        let limits = self.limits;
+        let has_own = self.count(is_own) < limits.peer_max || self.evict(is_own);
+        if has_own && (self.count(is_full) < limits.connections_max || self.evict(is_full)) {
             return Some(Admission::Full);
         }
-        (self.count(is_probe) < PROBES_MAX || self.evict(is_probe)).then_some(Admission::Probe)
+        (self.count(is_probe) < limits.probes_max || self.evict(is_probe))
+            .then_some(Admission::Probe)
     }
 
     fn count(&self, is_meant: impl Fn(&SlotHolder) -> bool) -> usize {
@@ -126,7 +156,7 @@ impl SlotHolders {
     /// Takes a place from the caller that has most of them: that of its connection that has waited
     /// longest for it. False: all of them are being answered.
     fn evict(&mut self, is_meant: impl Fn(&SlotHolder) -> bool) -> bool {
-        let mut of_caller: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        let mut of_caller: BTreeMap<CallerKey, usize> = BTreeMap::new();
         let meant = || self.taken.iter().filter(|(_, place)| is_meant(place));
         for (_, place) in meant() {
             *of_caller.entry(place.peer).or_default() += 1;
@@ -145,25 +175,17 @@ impl SlotHolders {
     }
 }
 
-/// The caller behind an address: of IPv6, a network of 64 bits, all of which one host may use.
-fn caller(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            let network = u128::from(address) & !u128::from(u64::MAX);
-            IpAddr::V6(Ipv6Addr::from(network))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{IpAddr, Ipv4Addr};
 
     use super::*;
 
-    fn peer(number: u8) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(10, 0, 0, number))
+    const PEER_MAX: usize = OF_NETWORK.peer_max;
+    const PROBES_MAX: usize = OF_NETWORK.probes_max;
+
+    fn peer(number: u8) -> CallerPeer {
+        CallerPeer::Tcp(IpAddr::V4(Ipv4Addr::new(10, 0, 0, number)))
     }
 
     fn is_evicted(slot: &Slot) -> bool {
@@ -172,7 +194,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_connection_gives_up_its_place_and_the_longest_silent_one_first() {
-        let slots = Arc::<Slots>::default();
+        let slots = Slots::new(OF_NETWORK);
         let mut silent = Vec::new();
         for _ in 0..PEER_MAX {
             silent.push(slots.admit(peer(1)).unwrap());
@@ -191,9 +213,14 @@ mod tests {
         assert!(!is_evicted(&other) && silent.iter().filter(|slot| is_evicted(slot)).count() > 100);
     }
 
+    #[test]
+    fn whoever_follows_logs_on_the_socket_leaves_a_place_for_an_operator() {
+        const { assert!(OF_SOCKET.connections_max > crate::api::logs::FOLLOWERS_MAX) }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_is_being_answered_keeps_its_place_and_probes_have_their_own() {
-        let slots = Arc::<Slots>::default();
+        let slots = Slots::new(OF_NETWORK);
         let busy = |number| {
             let slot = slots.admit(peer(number)).unwrap();
             slot.pace().request_began(false);
@@ -217,19 +244,5 @@ mod tests {
         assert!(!answered.iter().any(is_evicted));
         drop((answered, probes.split_off(1)));
         assert_eq!(slots.admit(peer(1)).unwrap().admission(), Admission::Full);
-    }
-
-    #[test]
-    fn a_caller_is_an_address_or_the_network_of_a_host() {
-        for (one, other, same) in [
-            ("10.0.0.1", "10.0.0.1", true),
-            ("10.0.0.1", "10.0.0.2", false),
-            ("::ffff:10.0.0.1", "10.0.0.1", true),
-            ("2001:db8::1", "2001:db8::ffff:1", true),
-            ("2001:db8::1", "2001:db8:0:1::1", false),
-        ] {
-            let caller = |text: &str| caller(text.parse().unwrap());
-            assert_eq!(caller(one) == caller(other), same, "{one} {other}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::serve;
+use super::{TcpDoor, serve};
 
 struct Server {
     address: std::net::SocketAddr,
@@ -53,7 +53,8 @@ async fn server() -> Server {
         .route("/endless", get(async || endless()))
         .route("/large", get(async || "x".repeat(LARGE_BYTES)))
         .route("/wait", get(wait));
-    let serving = serve(listener, router, stop.clone());
+    let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap());
+    let serving = serve(door, router, stop.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(serving);
     Server {

@@ -147,11 +147,12 @@ async fn a_follower_ends_with_a_container_that_rests_and_waits_for_one_that_is_r
 #[tokio::test]
 async fn the_sixty_fifth_follower_is_asked_to_come_later_and_one_that_leaves_makes_room() {
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
-    let router = crate::api::router(Arc::clone(&node), crate::api::CallerToken::default(), None);
+    let router = crate::api::router(Arc::clone(&node), super::rules(None), None);
     let follow = async || {
         let request = Request::get("/containers/web/logs?follow=true")
             .body(Body::empty())
             .unwrap();
+        let request = super::of(super::ROOT, request);
         router.clone().oneshot(request).await.unwrap()
     };
     let mut following = Vec::new();

@@ -7,8 +7,10 @@ use axum::http::{Request, header};
 use serde_json::json;
 use state::spec::parse::Deploy;
 use state::status::Status;
+use tower::ServiceExt as _;
 
-use super::{Fake, ask, get, named, nginx, problem, record, send, view};
+use super::{Fake, ROOT, STRANGE, ask, get, named, nginx, of, problem, record, rules, send, view};
+use crate::api::caller::CallerPeer;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -225,6 +227,76 @@ async fn all_but_the_probes_needs_the_token() {
             send(&node, Some(TOKEN), request(path, "")).await.status,
             200
         );
+    }
+}
+
+#[tokio::test]
+async fn on_the_socket_root_needs_none_and_over_the_network_nobody_passes_without() {
+    let node = Fake::new(Vec::new());
+    let request = || Request::get("/containers").body(Body::empty()).unwrap();
+    // There is no token yet: not even the empty one lets anybody in.
+    for (peer, given, status) in [
+        (ROOT, None, 200),
+        (STRANGE, None, 401),
+        (STRANGE, Some("Bearer "), 401),
+        (STRANGE, Some("Bearer 0123456789abcdef"), 401),
+    ] {
+        let mut request = of(peer, request());
+        if let Some(given) = given.and_then(|given| given.parse().ok()) {
+            request.headers_mut().insert(header::AUTHORIZATION, given);
+        }
+        let router = crate::api::router(Arc::clone(&node), rules(None), None);
+        let answer = router.oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{peer} {given:?}");
+    }
+    let told = send(&node, Some(TOKEN), request()).await;
+    problem(&told, 401, "/run/agent.sock");
+    problem(&told, 401, "/state/admin-token");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guess_costs_time() {
+    let router = crate::api::router(Fake::new(Vec::new()), rules(Some(TOKEN)), None);
+    let ask = async |peer: CallerPeer, token: &str| {
+        let request = Request::get("/containers").header("authorization", token);
+        let request = of(peer, request.body(Body::empty()).unwrap());
+        let answer = router.clone().oneshot(request).await.unwrap();
+        let wait = answer.headers().get(header::RETRY_AFTER).cloned();
+        (answer.status().as_u16(), wait)
+    };
+    let right = format!("Bearer {TOKEN}");
+    for number in 0..10 {
+        let wrong = format!("Bearer 0123456789abcde-{number}");
+        assert_eq!(ask(STRANGE, &wrong).await, (401, None), "{number}");
+        // No credentials, and others, are no guess.
+        assert_eq!(ask(STRANGE, "Basic cm9vdDpyb290").await, (401, None));
+    }
+    // Even the right one tells nothing now, but to others.
+    let minute = Some(header::HeaderValue::from(61));
+    assert_eq!(ask(STRANGE, &right).await, (429, minute));
+    let other = CallerPeer::Tcp([192, 0, 2, 2].into());
+    assert_eq!(ask(other, &right).await.0, 200);
+    assert_eq!(ask(ROOT, "").await.0, 200);
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    assert_eq!(ask(STRANGE, &right).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_page_or_a_name_of_somebody_else_s_gets_not_even_a_probe_answered() {
+    let node = Fake::new(Vec::new());
+    for path in ["/livez", "/readyz", "/version", "/containers", "/none"] {
+        for (name, value, status, says) in [
+            ("origin", "http://evil.example", 403, "evil.example"),
+            ("sec-fetch-site", "cross-site", 403, "cross-site"),
+            ("host", "evil.example:9090", 421, "api.hosts"),
+        ] {
+            let request = Request::get(path)
+                .header(name, value)
+                .header("authorization", format!("Bearer {TOKEN}"))
+                .body(Body::empty())
+                .unwrap();
+            problem(&send(&node, Some(TOKEN), request).await, status, says);
+        }
     }
 }
 

@@ -8,12 +8,16 @@ use axum::http::{Request, header};
 use state::status::Status;
 use tower::ServiceExt as _;
 
-use super::{Fake, get, named, problem, view};
-use crate::api::{CallerToken, router};
-use crate::config::Secret;
+use super::{Fake, ROOT, STRANGE, get, named, of, problem, rules, view};
+use crate::api::caller::CallerPeer;
+use crate::api::router;
 use crate::metrics::Metrics;
 
 async fn status(router: &Router, method: &str, path: &str) -> u16 {
+    status_of(ROOT, router, method, path).await
+}
+
+async fn status_of(peer: CallerPeer, router: &Router, method: &str, path: &str) -> u16 {
     let request = Request::builder()
         .method(method)
         .uri(path)
@@ -21,7 +25,7 @@ async fn status(router: &Router, method: &str, path: &str) -> u16 {
         .unwrap();
     router
         .clone()
-        .oneshot(request)
+        .oneshot(of(peer, request))
         .await
         .unwrap()
         .status()
@@ -31,7 +35,10 @@ async fn status(router: &Router, method: &str, path: &str) -> u16 {
 async fn scrape(router: &Router) -> String {
     let response = router
         .clone()
-        .oneshot(Request::get("/metrics").body(Body::empty()).unwrap())
+        .oneshot(of(
+            ROOT,
+            Request::get("/metrics").body(Body::empty()).unwrap(),
+        ))
         .await
         .unwrap();
     assert!(
@@ -63,7 +70,7 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
         view(&named("web", 1), Status::Running),
         view(&named("db", 2), Status::Failed),
     ]);
-    let router = router(node, CallerToken::default(), Some(Metrics::new()));
+    let router = router(node, rules(None), Some(Metrics::new()));
     for (method, path, answer) in [
         ("GET", "/containers/web", 200),
         ("GET", "/containers/db", 200),
@@ -103,11 +110,7 @@ async fn requests_are_counted_by_the_routers_patterns_and_never_by_what_callers_
 async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
     let views = vec![view(&named("web", 1), Status::Running)];
     let node = Fake::with(views).beside("k8s-1", "pause");
-    let router = router(
-        Arc::clone(&node),
-        CallerToken::default(),
-        Some(Metrics::new()),
-    );
+    let router = router(Arc::clone(&node), rules(None), Some(Metrics::new()));
     has(
         &scrape(&router).await,
         r#"chas_containers{status="running"} 1"#,
@@ -122,11 +125,7 @@ async fn what_is_not_ours_and_what_has_gone_is_not_among_the_containers() {
 #[tokio::test]
 async fn a_panic_is_answered_logged_and_counted_as_the_500_it_became() {
     let node = Fake::new(vec![view(&named("web", 1), Status::Running)]);
-    let router = router(
-        Arc::clone(&node),
-        CallerToken::default(),
-        Some(Metrics::new()),
-    );
+    let router = router(Arc::clone(&node), rules(None), Some(Metrics::new()));
     let poisoned = Arc::clone(&node);
     std::thread::spawn(move || {
         let _held = poisoned.views.lock().unwrap();
@@ -147,10 +146,10 @@ async fn metrics_need_the_token_and_are_not_there_when_switched_off() {
     let node = Fake::new(Vec::new());
     let guarded = router(
         Arc::clone(&node),
-        CallerToken::new(Some(Secret::new("0123456789abcdef"))),
+        rules(Some("0123456789abcdef")),
         Some(Metrics::new()),
     );
-    assert_eq!(status(&guarded, "GET", "/metrics").await, 401);
+    assert_eq!(status_of(STRANGE, &guarded, "GET", "/metrics").await, 401);
     // Every other test's router has none.
     problem(&get(&node, "/metrics").await, 404, "/metrics");
 }

@@ -7,8 +7,9 @@ impl Layers {
     pub(super) fn api(&mut self) -> ApiSection {
         let errors_before = self.errors.len();
         let token = self.token();
-        let token_is_invalid = self.errors.len() > errors_before;
-        let default = if token.is_some() || token_is_invalid {
+        let has_token = token.is_some() || self.errors.len() > errors_before;
+        let is_earlier = self.defaults() == Defaults::Earlier && has_token;
+        let default = if is_earlier {
             Ipv4Addr::UNSPECIFIED
         } else {
             Ipv4Addr::LOCALHOST
@@ -16,17 +17,28 @@ impl Layers {
         let listen = self
             .computed("api.listen", default.to_string(), parse::address)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        if token.is_none() && !token_is_invalid && !listen.is_loopback() {
+        let is_allowed = self.value("api.plain_http", parse::flag);
+        let exposure = match (listen.to_canonical().is_loopback(), is_allowed) {
+            (true, _) => Exposure::ThisHost,
+            (false, true) => Exposure::PlainHttp,
+            (false, false) => Exposure::EarlierDefault,
+        };
+        if exposure == Exposure::EarlierDefault && !is_earlier {
             let message = format!(
-                "{listen} accepts calls from other hosts, and without a token any of them could run \
-                 containers as root: set api.token_file, or listen on 127.0.0.1"
+                "{listen} is for calls from other hosts, which would send their token, and the \
+                 secrets of containers, over plain HTTP: listen on 127.0.0.1, behind a server that \
+                 speaks TLS, or set api.plain_http to true if nobody else is on the way"
             );
             self.error("api.listen", message);
         }
         let port = self.value("api.port", parse::number(1..=u16::MAX));
         ApiSection {
             listen: SocketAddr::new(listen, port),
+            exposure,
             token,
+            hosts: self
+                .optional("api.hosts", parse::host_names)
+                .unwrap_or_default(),
         }
     }
 

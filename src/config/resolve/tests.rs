@@ -1,5 +1,7 @@
 use super::*;
 
+mod doors;
+
 const TOKEN: &str = "0123456789abcdef";
 
 struct Sources {
@@ -155,26 +157,6 @@ fn every_error_is_reported_at_once_with_its_origin() {
 }
 
 #[test]
-fn without_a_token_only_this_host_is_listened_to() {
-    let sources = Sources::nothing().env("CHAS_LISTEN", "0.0.0.0");
-    assert_eq!(sources.errors().len(), 1);
-    assert!(
-        sources.errors()[0]
-            .starts_with("environment CHAS_LISTEN: api.listen: 0.0.0.0 accepts calls")
-    );
-    assert!(
-        Sources::nothing()
-            .env("CHAS_LISTEN", "::1")
-            .load()
-            .outcome
-            .is_ok()
-    );
-    let config = Sources::nothing().env("CHAS_TOKEN", TOKEN).config();
-    assert_eq!(config.api.listen.to_string(), "0.0.0.0:9090");
-    assert_eq!(config.api.token.unwrap().expose(), TOKEN);
-}
-
-#[test]
 fn a_token_is_trimmed_long_enough_from_one_place_and_never_shown() {
     let sources = Sources::nothing();
     let path = sources.dir.path().join("token");
@@ -268,7 +250,12 @@ fn a_file_that_is_named_must_exist() {
 
 #[test]
 fn values_are_refused_at_their_edges() {
-    let table: [(&'static str, &[&str], &[&str]); 14] = [
+    let table: [(&'static str, &[&str], &[&str]); 15] = [
+        (
+            "api.hosts",
+            &["node-1", "node-1.example, chas"],
+            &["http://node-1", "node-1:9090", "a b", "a,,b"],
+        ),
         (
             "node.address",
             &["10.0.0.1", "::1"],

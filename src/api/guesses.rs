@@ -1,0 +1,125 @@
+//! Wrong tokens by caller: whoever tries one after the other is made to wait.
+//!
+//! A wrong token that is sent again is no other guess: a program with an old token, which asks for
+//! ever, shuts nobody out.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::BuildHasher as _;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::caller::{CallerKey, CallerPeer};
+use crate::lock::lock;
+
+/// Time in which a caller has its guesses.
+const WINDOW: Duration = Duration::from_secs(60);
+/// Guesses of a caller in that time: enough for a person with several tokens at hand, and for a
+/// program none at all.
+const GUESSES_MAX: usize = 10;
+/// Callers that are remembered. Of more, the one whose guess is longest ago is forgotten.
+const CALLERS_MAX: usize = 1024;
+
+/// Wrong tokens of one caller, by their fingerprints, oldest first.
+type Tried = VecDeque<(u64, Instant)>;
+
+/// Wrong tokens of the last minute.
+#[derive(Debug, Default)]
+pub(super) struct Guesses {
+    fingerprints: RandomState,
+    tried: Mutex<BTreeMap<CallerKey, Tried>>,
+}
+
+impl Guesses {
+    /// The time until this caller's next token is looked at. `None`: at once.
+    pub(super) fn wait(&self, peer: CallerPeer) -> Option<Duration> {
+        let tried = lock(&self.tried);
+        let of_caller = tried.get(&peer.key())?;
+        let mut recent = of_caller.iter().map(|(_, at)| *at).filter(is_recent);
+        let oldest = recent.next()?;
+        let is_full = 1 + recent.count() >= GUESSES_MAX;
+        is_full.then(|| WINDOW.saturating_sub(oldest.elapsed()))
+    }
+
+    /// Notes a wrong token. True if it is the caller's last one for now.
+    pub(super) fn note(&self, peer: CallerPeer, token: &[u8]) -> bool {
+        let fingerprint = self.fingerprints.hash_one(token);
+        let mut tried = lock(&self.tried);
+        let key = peer.key();
+        if tried.len() >= CALLERS_MAX && !tried.contains_key(&key) {
+            forget_one(&mut tried);
+        }
+        let of_caller = tried.entry(key).or_default();
+        of_caller.retain(|(_, at)| is_recent(at));
+        if of_caller.iter().any(|(before, _)| *before == fingerprint) {
+            return false;
+        }
+        of_caller.push_back((fingerprint, Instant::now()));
+        of_caller.len() == GUESSES_MAX
+    }
+}
+
+fn is_recent(at: &Instant) -> bool {
+    at.elapsed() < WINDOW
+}
+
+/// Forgets the caller whose last guess is longest ago.
+fn forget_one(tried: &mut BTreeMap<CallerKey, Tried>) {
+    let last = |of_caller: &Tried| of_caller.back().map(|(_, at)| *at);
+    let oldest = tried.iter().min_by_key(|(_, of_caller)| last(of_caller));
+    if let Some(key) = oldest.map(|(key, _)| *key) {
+        tried.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+
+    fn peer(number: u32) -> CallerPeer {
+        CallerPeer::Tcp(IpAddr::V4(Ipv4Addr::from_bits(0x0a00_0000 + number)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_has_ten_guesses_a_minute_and_another_one_its_own() {
+        let guesses = Guesses::default();
+        for number in 0..9_u8 {
+            assert!(!guesses.note(peer(1), &[number]), "{number}");
+            assert_eq!(guesses.wait(peer(1)), None, "{number}");
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert!(guesses.note(peer(1), b"tenth"));
+        assert_eq!(guesses.wait(peer(1)), Some(Duration::from_secs(51)));
+        assert_eq!(guesses.wait(peer(2)), None);
+        tokio::time::advance(Duration::from_secs(51)).await;
+        assert_eq!(guesses.wait(peer(1)), None);
+        assert!(guesses.note(peer(1), b"eleventh"));
+        assert_eq!(guesses.wait(peer(1)), Some(Duration::from_secs(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_token_that_is_sent_for_ever_is_one_guess() {
+        let guesses = Guesses::default();
+        for _ in 0..1000 {
+            assert!(!guesses.note(peer(1), b"the token of last week"));
+            tokio::time::advance(Duration::from_millis(100)).await;
+        }
+        assert_eq!(guesses.wait(peer(1)), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_callers_guess_they_take_a_bounded_room() {
+        let guesses = Guesses::default();
+        for number in 0..3000 {
+            guesses.note(peer(number), b"a");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+        let tried = lock(&guesses.tried);
+        assert_eq!(tried.len(), CALLERS_MAX);
+        assert!(tried.contains_key(&peer(2999).key()) && !tried.contains_key(&peer(0).key()));
+    }
+}

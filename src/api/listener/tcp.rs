@@ -1,0 +1,102 @@
+//! Door of the network: TCP, to everybody but the containers.
+//!
+//! A container may be anybody's, and what it is to do with the node it does through CHaS. So none
+//! has a way to the API, whichever of the node's addresses it calls, and nobody has one by the
+//! address that the node has among them.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use state::subnet::Ipv4Subnet;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::Door;
+use super::shut::SentAway;
+use super::slots::{OF_NETWORK, SlotLimits};
+use crate::api::caller::CallerPeer;
+
+/// Silence of a client after which the kernel asks whether it is still there; then how often, and
+/// how many questions may stay without an answer.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub(crate) struct TcpDoor {
+    listener: TcpListener,
+    containers: Ipv4Subnet,
+    sent_away: SentAway,
+}
+
+impl TcpDoor {
+    /// A door on a socket that listens, shut to this subnet of the containers.
+    pub(crate) fn new(listener: TcpListener, containers: Ipv4Subnet) -> Self {
+        let sent_away = SentAway::default();
+        Self {
+            listener,
+            containers,
+            sent_away,
+        }
+    }
+
+    fn is_containers(&self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.containers.contains(address),
+            IpAddr::V6(_) => false,
+        }
+    }
+}
+
+impl Door for TcpDoor {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<Option<(TcpStream, CallerPeer)>> {
+        let (stream, address) = self.listener.accept().await?;
+        let peer = CallerPeer::Tcp(address.ip());
+        if self.is_containers(address.ip()) || self.is_containers(stream.local_addr()?.ip()) {
+            self.sent_away
+                .note(peer, "it is on the containers' network");
+            return Ok(None);
+        }
+        let _worse_without = keep_alive(&stream);
+        Ok(Some((stream, peer)))
+    }
+
+    fn places(&self) -> SlotLimits {
+        OF_NETWORK
+    }
+}
+
+/// Makes the kernel find out when a client is gone without a word.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    use rustix::net::sockopt;
+    let (idle, interval, count) = KEEPALIVE;
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, idle)?;
+    sockopt::set_tcp_keepintvl(stream, interval)?;
+    Ok(sockopt::set_tcp_keepcnt(stream, count)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_containers_network_is_known_by_either_end_however_it_is_written() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap());
+        for (address, is_containers) in [
+            ("10.231.0.1", true),
+            ("10.231.0.77", true),
+            ("::ffff:10.231.0.77", true),
+            ("10.231.1.1", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("::10.231.0.77", false),
+        ] {
+            let is = door.is_containers(address.parse().unwrap());
+            assert_eq!(is, is_containers, "{address}");
+        }
+    }
+}

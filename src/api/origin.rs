@@ -1,0 +1,238 @@
+//! The site that a request is meant for, and the one that it comes from: a page in a browser gets
+//! nothing.
+//!
+//! A browser sends what a page asks for to any address, this node's among them, and its headers
+//! tell whose page it was. A name that the page's owner has may come to stand for this node's
+//! address: then the page is of one site with it, and only the name in `Host` tells. A caller on
+//! the socket may call this node as it likes, for no browser can.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Version, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use super::caller::{Caller, CallerPeer};
+use super::error::Problem;
+
+/// Header in which a browser tells how the page's site and the request's are related.
+const FETCH_SITE: &str = "sec-fetch-site";
+/// Values of it for what no other site's page has asked for.
+const OWN_SITE: [&str; 2] = ["none", "same-origin"];
+
+/// Names by which this node may be called, besides its addresses and `localhost`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OwnNames(Arc<[String]>);
+
+impl OwnNames {
+    /// The names, in any case, without a port.
+    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let names = names.into_iter();
+        Self(names.map(|name| name.to_ascii_lowercase()).collect())
+    }
+
+    fn knows(&self, host: &str) -> bool {
+        let literal = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        if literal.unwrap_or(host).parse::<IpAddr>().is_ok() {
+            return true;
+        }
+        let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
+        name == "localhost" || self.0.contains(&name)
+    }
+}
+
+/// Refuses requests of pages, and those that are meant for another host.
+pub(super) async fn check(State(hosts): State<OwnNames>, request: Request, next: Next) -> Response {
+    match judge(&hosts, &request) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
+    is_of_no_page(request.headers())?;
+    let named = named_host(request)?;
+    let caller = request.extensions().get::<Caller>();
+    if matches!(
+        caller.map(|caller| caller.peer),
+        Some(CallerPeer::Socket { .. })
+    ) {
+        return Ok(());
+    }
+    // A target with a host of its own takes precedence over the header (RFC 9112, 3.2.2).
+    let both = named.as_ref().into_iter().chain(request.uri().authority());
+    for authority in both {
+        if authority.as_str().contains('@') || !hosts.knows(authority.host()) {
+            return Err(Problem::Misdirected(authority.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether no page has asked for it: even one of this node's own would be none of the agent's.
+fn is_of_no_page(headers: &HeaderMap) -> Result<(), Problem> {
+    if let Some(origin) = headers.get(header::ORIGIN) {
+        return Err(Problem::Page(format!(
+            "Origin: {}",
+            text(origin.as_bytes())
+        )));
+    }
+    let sites = headers.get_all(FETCH_SITE);
+    let other = sites
+        .iter()
+        .find(|site| !OWN_SITE.iter().any(|own| own.as_bytes() == site.as_bytes()));
+    other.map_or(Ok(()), |site| {
+        Err(Problem::Page(format!(
+            "Sec-Fetch-Site: {}",
+            text(site.as_bytes())
+        )))
+    })
+}
+
+/// The host in the request's header. `None`: HTTP/1.0, which need not name one.
+fn named_host(request: &Request) -> Result<Option<Authority>, Problem> {
+    let mut given = request.headers().get_all(header::HOST).iter();
+    let malformed = |fault: &str| Problem::Request(format!("the request's Host is {fault}"));
+    let host = match (given.next(), given.next()) {
+        (Some(host), None) => host,
+        (Some(_), Some(_)) => return Err(malformed("given twice; send it once")),
+        (None, _) if request.version() == Version::HTTP_10 => return Ok(None),
+        // RFC 9112, 3.2.
+        (None, _) => return Err(malformed("missing; name the host that is called")),
+    };
+    let host = Authority::try_from(host.as_bytes());
+    host.map(Some)
+        .map_err(|_| malformed("no host; write a name or an address, and a port"))
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use axum::body::Body;
+
+    use super::*;
+
+    const TCP: CallerPeer = CallerPeer::Tcp(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    const SOCKET: CallerPeer = CallerPeer::Socket { uid: 0, pid: None };
+
+    fn judged(
+        peer: CallerPeer,
+        version: Version,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<(), Problem> {
+        let hosts = OwnNames::new(["Node-1.example".to_owned(), "chas".to_owned()]);
+        let mut request = Request::builder().uri(target).version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Body::empty()).unwrap();
+        request.extensions_mut().insert(Caller { peer });
+        judge(&hosts, &request)
+    }
+
+    #[test]
+    fn a_page_of_another_site_gets_nothing() {
+        for peer in [TCP, SOCKET] {
+            for (name, value) in [
+                ("origin", "http://evil.example"),
+                ("origin", "null"),
+                ("origin", "http://localhost:9090"),
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-site", "same-site"),
+                ("sec-fetch-site", "Same-Origin, cross-site"),
+            ] {
+                let headers = [("host", "localhost"), (name, value)];
+                let judged = judged(peer, Version::HTTP_11, "/livez", &headers);
+                assert!(
+                    matches!(&judged, Err(Problem::Page(of)) if of.contains(value)),
+                    "{name}: {value}: {judged:?}"
+                );
+            }
+        }
+        for own in OWN_SITE {
+            let headers = [("host", "localhost"), ("sec-fetch-site", own)];
+            assert_eq!(judged(TCP, Version::HTTP_11, "/livez", &headers), Ok(()));
+        }
+        let mixed = [
+            ("host", "localhost"),
+            ("sec-fetch-site", "none"),
+            ("sec-fetch-site", "cross-site"),
+        ];
+        let judged = judged(TCP, Version::HTTP_11, "/livez", &mixed);
+        assert!(matches!(judged, Err(Problem::Page(_))), "{judged:?}");
+    }
+
+    #[test]
+    fn a_name_that_is_not_this_node_s_leads_nowhere_over_tcp() {
+        for (host, is_known) in [
+            ("127.0.0.1:9090", true),
+            ("203.0.113.9", true),
+            ("[::1]:9090", true),
+            ("localhost", true),
+            ("LOCALHOST:1", true),
+            ("node-1.example", true),
+            ("NODE-1.example.:9090", true),
+            ("chas", true),
+            ("evil.example", false),
+            ("127.0.0.1.evil.example", false),
+            ("node-1.example.evil.example", false),
+            ("sub.localhost", false),
+            ("0x7f000001", false),
+            ("2130706433", false),
+            ("user@localhost", false),
+            ("localhost..", false),
+        ] {
+            let named = [("host", host)];
+            let over = |peer| judged(peer, Version::HTTP_11, "/livez", &named);
+            let misdirected = matches!(over(TCP), Err(Problem::Misdirected(_)));
+            assert_eq!(
+                (over(TCP).is_ok(), misdirected),
+                (is_known, !is_known),
+                "{host}"
+            );
+            assert_eq!(over(SOCKET), Ok(()), "{host}");
+        }
+        // What the target says counts, whatever the header says.
+        let target = "http://evil.example/livez";
+        let judged = judged(TCP, Version::HTTP_11, target, &[("host", "localhost")]);
+        assert!(matches!(judged, Err(Problem::Misdirected(_))), "{judged:?}");
+    }
+
+    #[test]
+    fn a_host_is_named_once_and_only_http_1_0_need_not() {
+        for (version, hosts, is_fine) in [
+            (Version::HTTP_11, &["localhost"][..], true),
+            (Version::HTTP_11, &[], false),
+            (Version::HTTP_10, &[], true),
+            (Version::HTTP_11, &["localhost", "localhost"], false),
+            (Version::HTTP_10, &["localhost", "localhost"], false),
+            (Version::HTTP_11, &[""], false),
+            (Version::HTTP_11, &["a b"], false),
+            (Version::HTTP_11, &["localhost/path"], false),
+        ] {
+            let headers: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
+            for peer in [TCP, SOCKET] {
+                let judged = judged(peer, version, "/livez", &headers);
+                let malformed = matches!(judged, Err(Problem::Request(_)));
+                assert_eq!(
+                    (judged.is_ok(), malformed),
+                    (is_fine, !is_fine),
+                    "{hosts:?}"
+                );
+            }
+        }
+        let evil = judged(TCP, Version::HTTP_10, "/", &[("host", "evil.example")]);
+        assert!(matches!(evil, Err(Problem::Misdirected(_))), "{evil:?}");
+    }
+}

@@ -1,0 +1,55 @@
+//! Where the API listens, by what the operator says and by the version that the node began with.
+
+use super::*;
+
+#[test]
+fn other_hosts_call_over_plain_http_only_where_the_operator_says_so() {
+    use Exposure::{EarlierDefault, PlainHttp, ThisHost};
+    let all = [("CHAS_LISTEN", "0.0.0.0")];
+    let token = [("CHAS_TOKEN", TOKEN)];
+    let plain = [("CHAS_PLAIN_HTTP", "true")];
+    // The variables, and what comes of them on a node that begins and on one from before.
+    let local = ("127.0.0.1", ThisHost);
+    let told = ("0.0.0.0", PlainHttp);
+    let kept = ("0.0.0.0", EarlierDefault);
+    for (variables, new, before) in [
+        (vec![], Some(local), Some(local)),
+        (vec![token], Some(local), Some(kept)),
+        (vec![all], None, None),
+        (vec![all, token], None, Some(kept)),
+        (vec![all, plain], Some(told), Some(told)),
+        (vec![all, token, plain], Some(told), Some(told)),
+        (vec![token, plain], Some(local), Some(told)),
+        (
+            vec![[("CHAS_LISTEN", "::1")]],
+            Some(("::1", ThisHost)),
+            Some(("::1", ThisHost)),
+        ),
+        (vec![[("CHAS_LISTEN", "::ffff:0.0.0.0")]], None, None),
+    ] {
+        let state = tempfile::tempdir().unwrap();
+        let dir = earlier(state.path()).display().to_string();
+        let from_before = Sources::nothing().env("CHAS_STATE_DIR", &dir);
+        for (sources, expected) in [(Sources::nothing(), new), (from_before, before)] {
+            let sources = variables
+                .iter()
+                .flatten()
+                .fold(sources, |sources, (name, value)| sources.env(name, value));
+            let outcome = sources.load().outcome;
+            let Some((address, exposure)) = expected else {
+                let error = outcome.unwrap_err().to_string();
+                assert!(
+                    error.contains("CHAS_LISTEN: api.listen") && error.contains("api.plain_http"),
+                    "{variables:?}: {error}"
+                );
+                continue;
+            };
+            let api = outcome.unwrap().api;
+            let found = (api.listen.ip().to_string(), api.exposure);
+            assert_eq!(found, (address.to_owned(), exposure), "{variables:?}");
+            let danger = api.danger();
+            assert_eq!(danger.is_some(), exposure != ThisHost);
+            assert!(danger.is_none_or(|danger| danger.contains("api.plain_http")));
+        }
+    }
+}
