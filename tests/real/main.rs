@@ -18,6 +18,9 @@ mod harness;
 mod chas_api;
 
 #[cfg(test)]
+mod attack;
+
+#[cfg(test)]
 mod chas;
 
 #[cfg(test)]

@@ -1,0 +1,3 @@
+//! What hostile callers send, each with the refusal that it gets.
+
+mod requests;
