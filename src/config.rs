@@ -218,6 +218,9 @@ pub struct NetworkSection {
 pub struct RegistrySection {
     /// Registries that are called over plain HTTP, as `host` or `host:port`.
     pub insecure: Vec<String>,
+    /// Hosts beyond a registry's own domain that get its password for tokens, as `host` or
+    /// `host:port`.
+    pub token_hosts: Vec<String>,
     /// File of credentials, in the format of docker's `config.json`.
     pub auth_file: Option<PathBuf>,
     /// Certificates of authorities to trust besides the system's, PEM.

@@ -11,8 +11,11 @@ use std::thread;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::{Semaphore, oneshot};
 
+pub(crate) use self::near::NearAddresses;
 use crate::lock::lock;
 use crate::permits::KeyedPermits;
+
+mod near;
 
 /// Most lookups at once. More than a few hosts are asked for at the same time only where nobody
 /// answers.
@@ -38,8 +41,15 @@ pub(crate) struct Lookup {
     own: Arc<HashSet<String>>,
     trusted: Arc<Mutex<HashSet<String>>>,
     trusts_all: bool,
+    /// Addresses that it answers for `own` names only; `None`: it answers all.
+    without: Option<NearAddresses>,
     ask: fn(&str) -> io::Result<Vec<SocketAddr>>,
 }
+
+/// Name that means this node or its link, where it must not.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is a name of this node or of its link")]
+pub(crate) struct NearName(String);
 
 impl Default for Lookup {
     fn default() -> Self {
@@ -66,7 +76,17 @@ impl Lookup {
             own: Arc::default(),
             trusted: Arc::default(),
             trusts_all: true,
+            without: None,
             ask,
+        }
+    }
+
+    /// The same resolver, which answers a name of `near` addresses with [`NearName`]. What it
+    /// answers is what is connected to: a second answer cannot be another.
+    pub(crate) fn without(&self, near: NearAddresses) -> Self {
+        Self {
+            without: Some(near),
+            ..self.clone()
         }
     }
 
@@ -97,6 +117,7 @@ impl Resolve for Lookup {
         let key = format!("{is_trusted} {}", name.as_str());
         let of_name = self.names.of(&key);
         let led_to = (!is_trusted).then(|| Arc::clone(&self.led_to));
+        let without = self.without.filter(|_| !self.own.contains(name.as_str()));
         Box::pin(async move {
             let of_name = of_name.acquire_owned().await?;
             let led_to = match led_to {
@@ -109,13 +130,31 @@ impl Resolve for Lookup {
             thread::Builder::new()
                 .name("lookup".to_owned())
                 .spawn(move || {
-                    let _nobody_waits_any_more = answer.send(ask(name.as_str()));
+                    let found = ask(name.as_str());
+                    let found = found.and_then(|found| far(found, without, name.as_str()));
+                    let _nobody_waits_any_more = answer.send(found);
                     drop(permit);
                 })?;
             let addresses = answered.await??;
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
+}
+
+/// Addresses that are not near.
+fn far(
+    mut found: Vec<SocketAddr>,
+    near: Option<NearAddresses>,
+    name: &str,
+) -> io::Result<Vec<SocketAddr>> {
+    let count = found.len();
+    if let Some(near) = near {
+        found.retain(|address| !near.holds(address.ip()));
+    }
+    if found.is_empty() && count > 0 {
+        return Err(io::Error::other(NearName(name.to_owned())));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -171,6 +210,38 @@ mod tests {
         assert!(lookup.is_trusted("proxy.example") && !lookup.is_trusted("stranger.example"));
         assert!(lookup.is_trusted(&format!("mirror.{}", 2 * NAMES_MAX)));
         assert!(lock(&lookup.trusted).len() <= NAMES_MAX);
+    }
+
+    #[tokio::test]
+    async fn a_name_of_this_node_is_answered_to_those_who_may_be_led_there() {
+        fn ask(name: &str) -> io::Result<Vec<SocketAddr>> {
+            let near = SocketAddr::from(([127, 0, 0, 1], 0));
+            let far = SocketAddr::from(([192, 0, 2, 1], 0));
+            Ok(if name == "both.example" {
+                vec![near, far]
+            } else {
+                vec![near]
+            })
+        }
+        let open = Lookup {
+            own: Arc::new(HashSet::from(["proxy.example".to_owned()])),
+            ..Lookup::by(ask)
+        };
+        let walled = open.without(NearAddresses::default());
+        let found = async |lookup: &Lookup, name| {
+            let found = resolve(lookup, name).await;
+            found
+                .map_err(|error| error.to_string())
+                .map(Iterator::count)
+        };
+        assert_eq!(found(&open, "near.example").await, Ok(1));
+        assert_eq!(found(&walled, "proxy.example").await, Ok(1));
+        assert_eq!(found(&walled, "both.example").await, Ok(1));
+        let refused = found(&walled, "near.example").await.unwrap_err();
+        assert!(
+            refused.contains("near.example is a name of this node"),
+            "{refused}"
+        );
     }
 
     static SILENT: Mutex<bool> = Mutex::new(true);

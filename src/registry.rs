@@ -10,7 +10,7 @@ use reqwest::header::{
     ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RANGE, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode};
-use state::digest::{is_digest, sha256};
+use state::digest::is_digest;
 use state::reason::Reason;
 use state::reference::ImageReference;
 
@@ -24,6 +24,7 @@ pub(crate) use self::fault::RegistryError;
 use self::hosts::CertsDirectory;
 use self::http::{Errand, Http};
 use self::route::{Need, Route};
+use self::sender::Sender;
 
 mod auth;
 mod authority;
@@ -35,8 +36,10 @@ mod fault;
 mod flow;
 mod hosts;
 mod http;
+mod leading;
 mod proxy;
 mod route;
+mod sender;
 mod stamp;
 
 #[cfg(any(test, fuzzing))]
@@ -187,12 +190,13 @@ impl RegistryClient {
             .unwrap_or_default()
             .trim()
             .to_ascii_lowercase();
+        let sender = Sender::of(&response, endpoint);
         let bytes = self
             .http
             .read(response, MANIFEST_BYTES_MAX, "manifest")
             .await?;
         if is_digest(version) {
-            check(endpoint, "manifest", version, &bytes)?;
+            sender.check("manifest", version, &bytes)?;
         }
         Ok(SentManifest { bytes, media_type })
     }
@@ -230,11 +234,12 @@ impl RegistryClient {
         bytes_max: usize,
     ) -> Result<Bytes, RegistryError> {
         let (response, _) = self.blob_of(endpoint, image, digest, 0).await?;
+        let sender = Sender::of(&response, endpoint);
         let bytes = self
             .http
             .read(response, bytes_max, "image configuration")
             .await?;
-        check(endpoint, "configuration", digest, &bytes)?;
+        sender.check("configuration", digest, &bytes)?;
         Ok(bytes)
     }
 
@@ -333,9 +338,10 @@ impl RegistryClient {
         else {
             return Ok(response);
         };
+        let is_near = self.http.is_near(endpoint, &response);
         drop(response);
-        let grant = self.grants.answer(&self.http, target, &challenge).await?;
-        errand.authorization = Some(grant);
+        let granted = self.grants.answer(&self.http, target, &challenge, is_near);
+        errand.authorization = Some(granted.await?);
         self.http.send(&errand).await
     }
 
@@ -350,24 +356,13 @@ impl RegistryClient {
         if status.is_success() {
             return Ok(response);
         }
-        let (authority, own) = (authority::authority(response.url()), endpoint.authority());
-        if authority == own {
-            return Err(match status {
-                StatusCode::UNAUTHORIZED => self.grants.refused(target(endpoint, image)).await,
-                _ => RegistryError::status(response, &authority, wanted).await,
-            });
+        let own = endpoint.authority();
+        if authority::authority(response.url()) != own {
+            return Err(RegistryError::led(&response, &own, wanted));
         }
-        let led = format!("{authority}, where registry {own} leads for the {wanted},");
         Err(match status {
-            // The signature of a redirect's URL has a life of its own; the next try gets a new one.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                RegistryError::passing(Reason::RegistryError, format!("{led} refused ({status})"))
-            }
-            StatusCode::NOT_FOUND => RegistryError::lasting(
-                Reason::ImageNotFound,
-                format!("{led} does not have it ({status})"),
-            ),
-            _ => RegistryError::status(response, &authority, wanted).await,
+            StatusCode::UNAUTHORIZED => self.grants.refused(target(endpoint, image)).await,
+            _ => RegistryError::status(response, &own, wanted).await,
         })
     }
 }
@@ -381,15 +376,4 @@ fn target<'a>(endpoint: &'a Endpoint, image: &'a ImageReference) -> Target<'a> {
 
 fn manifest_types() -> (HeaderName, HeaderValue) {
     (ACCEPT, HeaderValue::from_static(MANIFEST_TYPES))
-}
-
-fn check(endpoint: &Endpoint, what: &str, wanted: &str, bytes: &[u8]) -> Result<(), RegistryError> {
-    let got = sha256(bytes);
-    if got == wanted {
-        return Ok(());
-    }
-    let registry = endpoint.authority();
-    let message =
-        format!("registry {registry} sent a {what} with digest {got} instead of {wanted}");
-    Err(RegistryError::passing(Reason::DigestMismatch, message))
 }

@@ -4,16 +4,19 @@ use state::alarm::Alarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{self, Config, RegistrySection};
+use crate::config::{self, Config};
 use crate::journal::Journal;
 use crate::node;
 use crate::registry::{ProxySettings, RegistryConfig};
 use crate::runtime::containerd::image::Images;
 
 /// Access to registries as it is configured.
-pub(super) fn registry_config(section: &RegistrySection) -> RegistryConfig {
+pub(super) fn registry_config(config: &Config) -> RegistryConfig {
+    let section = &config.registry;
     RegistryConfig {
         insecure: section.insecure.clone(),
+        token_hosts: section.token_hosts.clone(),
+        containers: Some(config.network.subnet),
         auth_file: section.auth_file.clone(),
         ca_file: section.ca_file.clone(),
         hosts_dir: Some(section.hosts_dir.clone()),

@@ -20,7 +20,7 @@ const REACH: [&str; 2] = ["network.host_access", "network.link_local"];
 #[must_use]
 pub fn review(config: &Config) -> Vec<String> {
     let mut faults: Vec<String> = config.api.danger().into_iter().collect();
-    faults.extend(registry::review(&registry_config(&config.registry)));
+    faults.extend(registry::review(&registry_config(config)));
     faults.extend(
         config
             .secret_files

@@ -71,7 +71,7 @@ impl Rooms {
         let journal = Journal::new(metrics.clone());
         let loggers = loggers(config, &journal, stop, tracker)?;
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
-        let images = Images::new(client.clone(), registry_config(&config.registry))?;
+        let images = Images::new(client.clone(), registry_config(config))?;
         follow_registries(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
         let runtime = node_runtime(

@@ -161,6 +161,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("registry.auth_file", "CHAS_REGISTRY_AUTH_FILE", "registry-auth-file", "PATH", Unset,
         "File of credentials for registries, in the format of docker's config.json or podman's \
          auth.json"),
+    key("registry.token_hosts", "CHAS_REGISTRY_TOKEN_HOSTS", "registry-token-hosts", "HOST[,HOST]", Unset,
+        "Hosts of other domains to which registries may send the agent, with the registry's \
+         password, for tokens; a list in the file"),
     key("registry.ca_file", "CHAS_REGISTRY_CA_FILE", "registry-ca-file", "PATH", Unset,
         "File of CA certificates (PEM) to trust for registries, besides the system's"),
     key("registry.stall_timeout", "CHAS_REGISTRY_STALL_TIMEOUT", "registry-stall-timeout", "DURATION", Text("30s"),

@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use reqwest::redirect::Policy;
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Url};
+use state::reason::Reason;
 
 use super::config::{InvalidRegistryConfig, RegistryConfig};
+use super::fault::RegistryError;
 use super::proxy::Proxies;
 use super::stamp::{FileFault, FileStamp};
 use crate::cause;
 use crate::lock::lock;
-use crate::lookup::Lookup;
+use crate::lookup::{Lookup, NearAddresses};
 
 /// Largest file of certificates that is read: the system's own bundle has some 250 kB.
 const PEM_BYTES_MAX: u64 = 4 << 20;
@@ -40,13 +42,24 @@ impl Trust {
     }
 }
 
-/// Builder of clients, and the general one.
+/// Clients that trust alike. Their connections are apart: one that was opened to an address of this
+/// node serves nobody who may not be led there.
+#[derive(Clone, Debug)]
+pub(super) struct TrustClients {
+    /// Client for hosts that the operator named.
+    pub(super) open: Client,
+    /// Client for those that hosts lead to, none of which is this node.
+    pub(super) walled: Client,
+}
+
+/// Builder of clients, and the general ones.
 #[derive(Debug)]
 pub(super) struct Clients {
     ca_file: Option<PathBuf>,
     connect_timeout: Duration,
     proxies: Proxies,
     lookup: Lookup,
+    walled: Lookup,
     general: Mutex<General>,
 }
 
@@ -54,6 +67,8 @@ pub(super) struct Clients {
 struct General {
     stamp: Option<FileStamp>,
     client: Client,
+    /// Client that is walled; `None`: nobody led anywhere yet.
+    walled: Option<Client>,
     /// Fault of the CA file, where the client is that of before.
     fault: Option<FileFault>,
 }
@@ -63,7 +78,10 @@ impl Clients {
     ///
     /// # Errors
     /// When the CA file cannot be read or holds no certificates, or a proxy cannot be used.
-    pub(super) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
+    pub(super) fn new(
+        config: &RegistryConfig,
+        near: NearAddresses,
+    ) -> Result<Self, InvalidRegistryConfig> {
         // Fails when there is one already, which is then the one that is used.
         rustls::crypto::ring::default_provider()
             .install_default()
@@ -77,25 +95,17 @@ impl Clients {
             file: ca_file.unwrap_or(Path::new("")).to_owned(),
             fault: fault.phrase,
         })?;
-        let base = || proxies.apply(base(&lookup, config.connect_timeout));
-        let client = base()?.tls_certs_merge(authorities.clone()).build();
-        let client = match client {
-            Ok(client) => client,
-            // A node without the system's certificates can still use the registries it has listed.
-            Err(error) => {
-                tracing::warn!(%error, "system CA certificates unusable; only registry.ca_file and registry.insecure are used");
-                let without = base()?.tls_certs_only(authorities);
-                without.build().map_err(InvalidRegistryConfig::Tls)?
-            }
-        };
+        let client = general(&proxies, &lookup, config.connect_timeout, authorities)?;
         Ok(Self {
             ca_file: config.ca_file.clone(),
             connect_timeout: config.connect_timeout,
             proxies,
+            walled: lookup.without(near),
             lookup,
             general: Mutex::new(General {
                 stamp,
                 client,
+                walled: None,
                 fault: None,
             }),
         })
@@ -124,6 +134,32 @@ impl Clients {
         self.refreshed().client.clone()
     }
 
+    /// The same for hosts that registries lead to. It is made when the first one is.
+    ///
+    /// # Errors
+    /// [`Reason::RegistryConfigInvalid`] when the CA file cannot be used.
+    pub(super) fn general_walled(&self) -> Result<Client, RegistryError> {
+        let mut general = self.refreshed();
+        if let Some(walled) = &general.walled {
+            return Ok(walled.clone());
+        }
+        let invalid = |fault| RegistryError::lasting(Reason::RegistryConfigInvalid, fault);
+        let file = self.ca_file.as_deref();
+        let authorities = file.map_or_else(
+            || Ok(Vec::new()),
+            |file| certificates(file).map_err(|fault| invalid(fault.of(file).phrase)),
+        )?;
+        let built = self::general(
+            &self.proxies,
+            &self.walled,
+            self.connect_timeout,
+            authorities,
+        );
+        let walled = built.map_err(|error| invalid(error.to_string()))?;
+        general.walled = Some(walled.clone());
+        Ok(walled)
+    }
+
     /// Fault of the CA file as it is now, while the certificates of before count.
     pub(super) fn fault(&self) -> Option<String> {
         let general = self.refreshed();
@@ -143,8 +179,10 @@ impl Clients {
         let is_unread = general.fault.as_ref().is_some_and(|fault| fault.is_unread);
         if general.stamp != stamp || is_unread {
             general.stamp = stamp;
-            match self.build(&Trust::default()) {
-                Ok(client) => (general.client, general.fault) = (client, None),
+            match self.build_by(&self.lookup, &Trust::default()) {
+                Ok(client) => {
+                    (general.client, general.walled, general.fault) = (client, None, None);
+                }
                 Err(fault) if general.fault.as_ref() == Some(&fault) => {}
                 Err(fault) => {
                     tracing::warn!(
@@ -158,15 +196,22 @@ impl Clients {
         general
     }
 
-    /// Client that trusts as told.
+    /// Clients that trust as told.
     ///
     /// # Errors
     /// When a file cannot be used.
-    pub(super) fn build(&self, trust: &Trust) -> Result<Client, FileFault> {
+    pub(super) fn build_both(&self, trust: &Trust) -> Result<TrustClients, FileFault> {
+        Ok(TrustClients {
+            open: self.build_by(&self.lookup, trust)?,
+            walled: self.build_by(&self.walled, trust)?,
+        })
+    }
+
+    fn build_by(&self, lookup: &Lookup, trust: &Trust) -> Result<Client, FileFault> {
         let timeout = trust.connect_timeout.unwrap_or(self.connect_timeout);
         let mut builder = self
             .proxies
-            .apply(base(&self.lookup, timeout))
+            .apply(base(lookup, timeout))
             .map_err(|error| error.to_string())?;
         for file in trust.authorities.iter().chain(&self.ca_file) {
             let found = certificates(file).map_err(|fault| fault.of(file))?;
@@ -189,6 +234,25 @@ impl Clients {
             .tls_danger_accept_invalid_certs(trust.is_blind)
             .build();
         client.map_err(|error| format!("TLS cannot be set up: {}", cause::root(&error)).into())
+    }
+}
+
+/// Client with the system's authorities and these.
+fn general(
+    proxies: &Proxies,
+    lookup: &Lookup,
+    connect_timeout: Duration,
+    authorities: Vec<Certificate>,
+) -> Result<Client, InvalidRegistryConfig> {
+    let base = || proxies.apply(base(lookup, connect_timeout));
+    match base()?.tls_certs_merge(authorities.clone()).build() {
+        Ok(client) => Ok(client),
+        // A node without the system's certificates can still use the registries it has listed.
+        Err(error) => {
+            tracing::warn!(%error, "system CA certificates unusable; only registry.ca_file and registry.insecure are used");
+            let without = base()?.tls_certs_only(authorities);
+            without.build().map_err(InvalidRegistryConfig::Tls)
+        }
     }
 }
 

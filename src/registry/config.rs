@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
+use state::subnet::Ipv4Subnet;
 
 /// Configuration of all registries: access, trust, and how long a pull goes on.
 #[derive(Clone, Debug)]
@@ -12,6 +13,11 @@ pub struct RegistryConfig {
     /// `host[:port]`s reached over plain HTTP, which no other host ever is unless its `hosts.toml`
     /// says so; written as in image references.
     pub insecure: Vec<String>,
+    /// `host[:port]`s beyond a registry's own domain that get its password when it sends there for
+    /// tokens, and that it may lead to although they are this node.
+    pub token_hosts: Vec<String>,
+    /// Addresses of the node's containers, where only a registry of the node may lead.
+    pub containers: Option<Ipv4Subnet>,
     /// Credentials in the format of docker's `config.json`; read again whenever it changed. `None`:
     /// none.
     pub auth_file: Option<PathBuf>,
@@ -63,6 +69,8 @@ impl Default for RegistryConfig {
     fn default() -> Self {
         Self {
             insecure: Vec::new(),
+            token_hosts: Vec::new(),
+            containers: None,
             auth_file: None,
             ca_file: None,
             hosts_dir: None,

@@ -3,13 +3,14 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use reqwest::Url;
 use reqwest::header::HeaderMap;
-use reqwest::{Client, Url};
 use state::reason::Reason;
 use tokio::time::Instant;
 
 use super::auth::AuthPlace;
 use super::authority::authority;
+use super::clients::TrustClients;
 use super::fault::RegistryError;
 use crate::lock::lock;
 
@@ -23,8 +24,8 @@ pub(super) struct Endpoint {
     pub(super) root: Url,
     /// Registry whose images it serves, as in image references.
     pub(super) registry: String,
-    /// Client with trust of its own; `None`: the general one.
-    pub(super) client: Option<Client>,
+    /// Clients with trust of their own; `None`: the general ones.
+    pub(super) clients: Option<TrustClients>,
     /// Whether its certificate is not checked.
     pub(super) is_blind: bool,
     /// Headers that it gets and no other host.
@@ -47,7 +48,7 @@ impl Endpoint {
         Ok(Self {
             root: parse(&format!("{scheme}://{}/v2", api_host(registry)))?,
             registry: registry.to_owned(),
-            client: None,
+            clients: None,
             is_blind: false,
             headers: HeaderMap::new(),
             resolves: true,

@@ -177,14 +177,42 @@ impl RegistryError {
     /// Failure that a status other than success means. `wanted` names what was asked for, as in
     /// `manifest of r.example/web:1`.
     pub(crate) async fn status(response: Response, authority: &str, wanted: &str) -> Self {
-        let status = response.status();
-        let retry_after = asked_for(&response);
+        let (status, retry_after) = (response.status(), asked_for(&response));
         let body = body(response).await;
-        let words = words(&body);
-        let is_tls = status == StatusCode::BAD_REQUEST && is_tls(&body);
-        let sentence = |what: &str| match words.as_str() {
-            "" => format!("registry {authority} {what} ({status}) for the {wanted}"),
-            words => format!("registry {authority} {what} ({status}: {words}) for the {wanted}"),
+        if status == StatusCode::BAD_REQUEST && is_tls(&body) {
+            let message =
+                format!("registry {authority} speaks TLS; take it out of registry.insecure");
+            return Self::lasting(Reason::RegistryNotInsecure, message);
+        }
+        let who = format!("registry {authority}");
+        Self::told(status, retry_after, &who, &words(&body), wanted)
+    }
+
+    /// The same for a host that the registry `own` led to. Nothing of its own words is repeated: it
+    /// may be a page that only this node can read, and not the reader of the message.
+    pub(super) fn led(response: &Response, own: &str, wanted: &str) -> Self {
+        let (status, retry_after) = (response.status(), asked_for(response));
+        let who = format!("{}, where registry {own} leads,", authority(response.url()));
+        match status {
+            // The signature of a redirect's URL has a life of its own; the next try gets a new one.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Self::passing(
+                Reason::RegistryError,
+                format!("{who} refused the {wanted} ({status})"),
+            ),
+            _ => Self::told(status, retry_after, &who, "", wanted),
+        }
+    }
+
+    fn told(
+        status: StatusCode,
+        retry_after: Option<Duration>,
+        who: &str,
+        words: &str,
+        wanted: &str,
+    ) -> Self {
+        let sentence = |what: &str| match words {
+            "" => format!("{who} {what} ({status}) for the {wanted}"),
+            words => format!("{who} {what} ({status}: {words}) for the {wanted}"),
         };
         let passing = |reason, what| {
             Self::Passing(Failure::new(reason, sentence(what)).with_retry_after(retry_after))
@@ -196,23 +224,18 @@ impl RegistryError {
             StatusCode::FORBIDDEN => {
                 Self::lasting(Reason::RegistryForbidden, sentence("gives no access"))
             }
-            StatusCode::NOT_FOUND => Self::lasting(
-                Reason::ImageNotFound,
-                format!("registry {authority} has no {wanted}"),
-            ),
+            StatusCode::NOT_FOUND => {
+                Self::lasting(Reason::ImageNotFound, format!("{who} has no {wanted}"))
+            }
             StatusCode::TOO_MANY_REQUESTS => {
                 passing(Reason::RegistryRateLimited, "asks for fewer requests")
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
                 Self::passing(Reason::RegistryError, sentence("gave up"))
             }
-            _ if is_tls => Self::lasting(
-                Reason::RegistryNotInsecure,
-                format!("registry {authority} speaks TLS; take it out of registry.insecure"),
-            ),
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => Self::lasting(
                 Reason::RegistryProxyFailed,
-                format!("the proxy before registry {authority} asks for a user and a password"),
+                format!("the proxy before {who} asks for a user and a password"),
             ),
             status if status.is_server_error() => passing(Reason::RegistryError, "failed"),
             _ => Self::lasting(Reason::RegistryError, sentence("refused")),

@@ -232,13 +232,13 @@ impl CertsDirectory {
         clients: &Clients,
     ) -> Result<Endpoint, FileFault> {
         let own = self.own(registry)?;
-        let client = match &entry.trust {
+        let clients = match &entry.trust {
             trust if *trust == Trust::default() => None,
-            trust => Some(clients.build(trust)?),
+            trust => Some(clients.build_both(trust)?),
         };
         Ok(Endpoint {
             root: entry.root.unwrap_or_else(|| own.root.clone()),
-            client,
+            clients,
             is_blind: entry.trust.is_blind,
             headers: entry.headers,
             resolves: entry.resolves,
@@ -319,6 +319,7 @@ fn invalid(fault: FileFault) -> RegistryError {
 mod tests {
     use super::super::config::RegistryConfig;
     use super::*;
+    use crate::lookup::NearAddresses;
 
     #[test]
     fn a_file_that_could_not_be_read_is_current_at_no_look() {
@@ -327,7 +328,7 @@ mod tests {
         std::fs::create_dir_all(unread.join("hosts.toml")).unwrap();
         std::fs::create_dir(&bad).unwrap();
         std::fs::write(bad.join("hosts.toml"), "server = ").unwrap();
-        let clients = Clients::new(&RegistryConfig::default()).unwrap();
+        let clients = Clients::new(&RegistryConfig::default(), NearAddresses::default()).unwrap();
         let hosts = CertsDirectory::new(Some(dir.path().to_owned()), Vec::new());
         assert_eq!(hosts.faults(&clients).len(), 2);
         let reviewed = lock(&hosts.reviewed);

@@ -15,6 +15,9 @@ use super::config::{InvalidRegistryConfig, RegistryConfig};
 use super::endpoint::Endpoint;
 use super::fault::RegistryError;
 use super::flow::{Flow, FlowError};
+use super::leading::{self, Leading};
+use crate::cause;
+use crate::lookup::{NearAddresses, NearName};
 
 /// Redirects followed for one request: real registries need one, to the store of their blobs; two
 /// with a mirror.
@@ -23,11 +26,11 @@ const REDIRECTS_MAX: usize = 5;
 /// Times that a small body may take as long as a large one may stall.
 const SMALL_BODY_STALLS: u32 = 4;
 
-/// HTTP for registries, with the hosts that may be reached without TLS.
+/// HTTP for registries, with the rules of where they may lead.
 #[derive(Debug)]
 pub(crate) struct Http {
     clients: Clients,
-    insecure: Vec<String>,
+    leading: Leading,
     answer_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -44,6 +47,21 @@ pub(super) struct Errand<'a> {
     pub(super) authorization: Option<HeaderValue>,
     /// Form in the body; it follows no redirect.
     pub(super) form: Option<String>,
+    /// Whether the endpoint answered from an address of this node; told by its answers.
+    pub(super) is_near: bool,
+}
+
+/// Request of an errand to one host: to where it was sent, or to where it was led.
+#[derive(Debug)]
+struct Hop {
+    at: Url,
+    /// Host that led there.
+    from: Url,
+    /// Whether the endpoint itself is at an address of this node.
+    is_near: bool,
+    /// Whether it is, or was, at another host than the errand's: no secret goes along, nor comes
+    /// back.
+    has_left: bool,
 }
 
 impl<'a> Errand<'a> {
@@ -56,6 +74,7 @@ impl<'a> Errand<'a> {
             headers: HeaderMap::new(),
             authorization: None,
             form: None,
+            is_near: false,
         }
     }
 }
@@ -66,13 +85,10 @@ impl Http {
     /// # Errors
     /// When the CA file cannot be read or holds no certificates, or a proxy cannot be used.
     pub(crate) fn new(config: &RegistryConfig) -> Result<Self, InvalidRegistryConfig> {
+        let near = NearAddresses::new(config.containers);
         Ok(Self {
-            clients: Clients::new(config)?,
-            insecure: config
-                .insecure
-                .iter()
-                .map(|host| host.to_ascii_lowercase())
-                .collect(),
+            clients: Clients::new(config, near)?,
+            leading: Leading::new(&config.insecure, &config.token_hosts, near),
             answer_timeout: config.answer_timeout,
             stall_timeout: config.stall_timeout,
         })
@@ -83,16 +99,33 @@ impl Http {
         &self.clients
     }
 
+    /// Rules of where registries may lead.
+    pub(super) fn leading(&self) -> &Leading {
+        &self.leading
+    }
+
     /// Response to a request, redirects followed.
     ///
     /// # Errors
     /// When no response comes, or a redirect leads where it must not. Any status is a response.
     pub(super) async fn send(&self, errand: &Errand<'_>) -> Result<Response, RegistryError> {
-        let mut at = errand.url.clone();
+        let mut hop = Hop {
+            at: errand.url.clone(),
+            from: errand.endpoint.root.clone(),
+            is_near: errand.is_near,
+            has_left: false,
+        };
         for _ in 0..=REDIRECTS_MAX {
-            let response = self.hop(errand, &at).await?;
+            hop.has_left |= hop.at.origin() != errand.url.origin();
+            let response = self.go(errand, &hop).await?;
             match location(&response) {
-                Some(next) if errand.form.is_none() => at = next?,
+                Some(next) if errand.form.is_none() => {
+                    let is_own = hop.at.origin() == errand.endpoint.root.origin();
+                    if is_own && !hop.has_left {
+                        hop.is_near = self.is_near(errand.endpoint, &response);
+                    }
+                    hop.from = std::mem::replace(&mut hop.at, next?);
+                }
                 _ => return Ok(response),
             }
         }
@@ -106,19 +139,32 @@ impl Http {
         ))
     }
 
-    async fn hop(&self, errand: &Errand<'_>, at: &Url) -> Result<Response, RegistryError> {
-        let endpoint = errand.endpoint;
+    /// Whether an endpoint answered from an address of this node. Of one behind a proxy only an
+    /// address in its URL tells.
+    pub(super) fn is_near(&self, endpoint: &Endpoint, response: &Response) -> bool {
+        let near = self.leading.near();
+        let address = leading::address(&endpoint.root).or_else(|| {
+            let is_direct = self.clients.proxies().of(&endpoint.root).is_none();
+            let address = response.remote_addr().filter(|_| is_direct);
+            address.map(|address| address.ip())
+        });
+        address.is_some_and(|address| near.holds(address))
+    }
+
+    async fn go(&self, errand: &Errand<'_>, hop: &Hop) -> Result<Response, RegistryError> {
+        let (endpoint, at) = (errand.endpoint, &hop.at);
         let is_own = at.origin() == endpoint.root.origin();
         if is_own {
             self.clients.trust_name_of(at);
         } else {
-            self.check(at)?;
+            self.leading.check(&hop.from, at, hop.is_near)?;
         }
+        let is_walled = !is_own && !hop.is_near && !self.leading.is_named(at);
         let mut request = self
-            .client(errand)
+            .client(errand, is_walled)?
             .request(errand.method.clone(), at.clone())
             .headers(errand.headers.clone());
-        if is_own {
+        if is_own && !hop.has_left {
             request = request.headers(endpoint.headers.clone());
         }
         if let Some(form) = &errand.form {
@@ -126,25 +172,34 @@ impl Http {
             request = request.header(CONTENT_TYPE, kind).body(form.clone());
         }
         let secret = errand.authorization.as_ref();
-        if let Some(secret) = secret.filter(|_| at.origin() == errand.url.origin()) {
+        if let Some(secret) = secret.filter(|_| !hop.has_left) {
             // In place of one that the endpoint's headers hold.
             request = request.headers(HeaderMap::from_iter([(AUTHORIZATION, secret.clone())]));
         }
         let answer = timeout(self.answer_timeout, request.send()).await;
-        answer
-            .map_err(|_| self.silent(at, self.answer_timeout))?
-            .map_err(|error| self.broken(&error, at))
+        match answer {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) if is_own => Err(self.broken(&error, at)),
+            Err(_) if is_own => Err(self.silent(at, self.answer_timeout)),
+            Ok(Err(error)) if is_near_name(&error) => Err(self.leading.inward(&hop.from, at)),
+            Ok(Err(error)) => Err(led_astray(errand, at, &cause::all(&error))),
+            Err(_) => Err(led_astray(errand, at, "no answer in time")),
+        }
     }
 
-    /// Client for a hop. A host whose certificate is not checked may lead secrets to another one,
-    /// whose certificate is.
-    fn client(&self, errand: &Errand<'_>) -> Client {
+    /// Client for a hop; one that is `walled` is not led to this node. A host whose certificate is
+    /// not checked may lead secrets to another one, whose certificate is.
+    fn client(&self, errand: &Errand<'_>, is_walled: bool) -> Result<Client, RegistryError> {
         let endpoint = errand.endpoint;
         let has_secret = errand.authorization.is_some() || errand.form.is_some();
         let is_elsewhere = errand.url.origin() != endpoint.root.origin();
-        let own = endpoint.client.clone();
-        own.filter(|_| !(endpoint.is_blind && has_secret && is_elsewhere))
-            .unwrap_or_else(|| self.clients.general())
+        let own = endpoint.clients.as_ref();
+        match own.filter(|_| !(endpoint.is_blind && has_secret && is_elsewhere)) {
+            Some(own) if is_walled => Ok(own.walled.clone()),
+            Some(own) => Ok(own.open.clone()),
+            None if is_walled => self.clients.general_walled(),
+            None => Ok(self.clients.general()),
+        }
     }
 
     /// Failure that an error on the way to or from `url` means.
@@ -219,26 +274,25 @@ impl Http {
         }
         Ok(bytes.into())
     }
+}
 
-    fn check(&self, url: &Url) -> Result<(), RegistryError> {
-        let authority = authority(url);
-        let listed = || {
-            self.insecure
-                .iter()
-                .any(|host| *host == authority || host.strip_suffix(":80") == Some(&authority))
-        };
-        match url.scheme() {
-            "https" => Ok(()),
-            "http" if listed() => Ok(()),
-            _ => Err(RegistryError::lasting(
-                Reason::RegistryRedirectRefused,
-                format!(
-                    "the registry leads to {}://{authority}, which is not TLS; list {authority} under registry.insecure if you trust it",
-                    url.scheme()
-                ),
-            )),
-        }
-    }
+/// Whether a name was not looked up because it is this node's.
+fn is_near_name(error: &reqwest::Error) -> bool {
+    cause::chain(error).any(|error| error.downcast_ref::<NearName>().is_some())
+}
+
+/// Failure of a host that a registry leads to. It tells no more: whoever owns the registry would
+/// learn from it which doors are open where only this node is let in.
+fn led_astray(errand: &Errand<'_>, at: &Url, fault: &str) -> RegistryError {
+    let (registry, host) = (errand.endpoint.authority(), authority(at));
+    tracing::warn!(%registry, %host, fault, "registry redirect failed");
+    RegistryError::passing(
+        Reason::RegistryUnreachable,
+        format!(
+            "{host}, where registry {registry} leads, does not answer as it should; \
+             the agent's log on the node says why"
+        ),
+    )
 }
 
 /// Target of a redirect; `None`: the response is none.
@@ -254,37 +308,4 @@ fn location(response: &Response) -> Option<Result<Url, RegistryError>> {
         )
     };
     Some(response.url().join(target).map_err(wrong))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn http(insecure: &[&str]) -> Http {
-        let insecure = insecure.iter().map(|&host| host.to_owned()).collect();
-        Http::new(&RegistryConfig {
-            insecure,
-            ..RegistryConfig::default()
-        })
-        .unwrap()
-    }
-
-    #[test]
-    fn only_listed_hosts_are_led_to_in_the_clear() {
-        let http = http(&["127.0.0.1:5000", "Plain.example", "eighty.example:80"]);
-        for (url, allowed) in [
-            ("https://anywhere.example/x", true),
-            ("http://127.0.0.1:5000/x", true),
-            ("http://eighty.example/x", true),
-            ("http://127.0.0.1/x", false),
-            ("http://plain.example:8080/x", false),
-            ("ftp://plain.example/x", false),
-        ] {
-            assert_eq!(
-                http.check(&Url::parse(url).unwrap()).is_ok(),
-                allowed,
-                "{url}"
-            );
-        }
-    }
 }

@@ -9,6 +9,7 @@ use super::*;
 
 mod access;
 mod hosts;
+mod led;
 mod patience;
 
 /// Answers one connection after the other, and in the end with the requests it saw.

@@ -86,7 +86,7 @@ reasons! {
     RegistryNotInsecure: Image, "remove the registry from registry.insecure";
     /// The registry redirects to an address that is not followed: plain HTTP that is not listed, a
     /// loop, or no URL.
-    RegistryRedirectRefused: Image, "list the redirect's host under registry.insecure, or correct the registry's configuration";
+    RegistryRedirectRefused: Image, "correct the registry's configuration, or list the host under the key that the message names";
     /// The proxy between node and registry cannot be reached, or refuses the connection.
     RegistryProxyFailed: Image, "start the proxy that the message names, or correct registry.https_proxy, registry.http_proxy and registry.no_proxy";
     /// The file that says where the registry's images are (`hosts.toml`) cannot be used.

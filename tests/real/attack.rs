@@ -1,3 +1,5 @@
-//! What hostile callers send, each with the refusal that it gets.
+//! What hostile callers, registries, images and control planes try, each with its refusal or its harmless outcome.
+
+mod answers;
 
 mod requests;

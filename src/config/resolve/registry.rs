@@ -16,6 +16,9 @@ impl Layers {
             insecure: self
                 .optional("registry.insecure", parse::hosts)
                 .unwrap_or_default(),
+            token_hosts: self
+                .optional("registry.token_hosts", parse::hosts)
+                .unwrap_or_default(),
             auth_file: self.optional("registry.auth_file", parse::path),
             ca_file: self.optional("registry.ca_file", parse::path),
             hosts_dir: self.value("registry.hosts_dir", parse::path),

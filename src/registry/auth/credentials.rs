@@ -58,6 +58,11 @@ impl CredentialsFile {
         self.refreshed(|contents| contents.edition)
     }
 
+    /// Whether the file names a host, or paths at it, by itself.
+    pub(crate) fn names(&self, place: &AuthPlace) -> bool {
+        self.refreshed(|contents| contents.table.names(place))
+    }
+
     /// Credentials for a repository: of the helper that is named for it, else of the entry with the
     /// longest path that it is below. No entry of another path is ever taken.
     pub(crate) async fn of(&self, place: &AuthPlace) -> RegistryCredentials {

@@ -94,7 +94,8 @@ impl Grants {
         Some(grant.authorization.clone())
     }
 
-    /// `Authorization` that a challenge asks for.
+    /// `Authorization` that a challenge asks for. `is_near`: the endpoint is at an address of this
+    /// node.
     ///
     /// # Errors
     /// [`Reason::RegistryUnauthorized`] when that takes credentials and there are none, and
@@ -104,6 +105,7 @@ impl Grants {
         http: &Http,
         target: Target<'_>,
         challenge: &Challenge,
+        is_near: bool,
     ) -> Result<HeaderValue, RegistryError> {
         let known = self.credentials.of(&target.place()).await;
         let (authorization, life) = match (challenge, &known.secret) {
@@ -112,8 +114,15 @@ impl Grants {
             }
             (Challenge::Basic, _) => return Err(unauthorized(target, &known)),
             (Challenge::Bearer { .. }, Some(RegistrySecret::Token(token))) => (token.clone(), None),
-            (Challenge::Bearer { realm, service, .. }, _) => {
-                let (token, life) = fetch(http, target, realm, service.as_deref(), &known).await?;
+            (Challenge::Bearer { realm, service, .. }, secret) => {
+                let realm = endpoint::parse(realm)?;
+                if secret.is_some() {
+                    let has_entry = self.credentials.names(&token_place(&realm));
+                    let leading = http.leading();
+                    leading.check_secret(target.endpoint, &realm, has_entry)?;
+                }
+                let errand = errand(target, realm, service.as_deref(), secret.as_ref(), is_near);
+                let (token, life) = fetch(http, target, errand, &known).await?;
                 (token, Some(life))
             }
         };
@@ -174,49 +183,63 @@ fn unauthorized(target: Target<'_>, known: &RegistryCredentials) -> RegistryErro
     RegistryError::lasting(reason, message)
 }
 
-async fn fetch(
-    http: &Http,
-    target: Target<'_>,
-    realm: &str,
+/// Host of a token service, as credentials name it.
+fn token_place(realm: &Url) -> AuthPlace {
+    let host = realm.host_str().unwrap_or_default();
+    let port = realm.port_or_known_default().unwrap_or_default();
+    AuthPlace {
+        host: authority(realm),
+        repository: String::new(),
+        host_and_port: Some(format!("{host}:{port}")),
+    }
+}
+
+/// Request for a token to `realm`, with the secret that is for it.
+fn errand<'a>(
+    target: Target<'a>,
+    realm: Url,
     service: Option<&str>,
-    known: &RegistryCredentials,
-) -> Result<(HeaderValue, Duration), RegistryError> {
+    secret: Option<&RegistrySecret>,
+    is_near: bool,
+) -> Errand<'a> {
     // No right but this one, whatever the registry asks for.
     let scope = format!("repository:{}:pull", target.place().repository);
     let service = service.map(|service| ("service", service));
     let parameters = service.into_iter().chain([("scope", scope.as_str())]);
-    let mut url = endpoint::parse(realm)?;
-    let (method, mut form, mut authorization) = (Method::GET, None, None);
-    let method = match &known.secret {
-        Some(RegistrySecret::Identity(token)) => {
-            let grant = [
-                ("grant_type", "refresh_token"),
-                ("client_id", CLIENT_ID),
-                ("refresh_token", token),
-            ];
-            form = Some(encoded(parameters.chain(grant)));
-            Method::POST
-        }
-        secret => {
-            url.query_pairs_mut().extend_pairs(parameters);
-            if let Some(RegistrySecret::Password(basic)) = secret {
-                authorization = Some(basic.clone());
-            }
-            method
-        }
+    let mut errand = Errand {
+        is_near,
+        ..Errand::new(target.endpoint, Method::GET, realm)
     };
-    let authority = authority(&url);
-    let errand = Errand {
-        authorization,
-        form,
-        ..Errand::new(target.endpoint, method, url)
-    };
+    if let Some(RegistrySecret::Identity(token)) = secret {
+        let grant = [
+            ("grant_type", "refresh_token"),
+            ("client_id", CLIENT_ID),
+            ("refresh_token", token),
+        ];
+        errand.form = Some(encoded(parameters.chain(grant)));
+        errand.method = Method::POST;
+        return errand;
+    }
+    errand.url.query_pairs_mut().extend_pairs(parameters);
+    if let Some(RegistrySecret::Password(basic)) = secret {
+        errand.authorization = Some(basic.clone());
+    }
+    errand
+}
+
+async fn fetch(
+    http: &Http,
+    target: Target<'_>,
+    errand: Errand<'_>,
+    known: &RegistryCredentials,
+) -> Result<(HeaderValue, Duration), RegistryError> {
+    let authority = authority(&errand.url);
     let response = http.send(&errand).await?;
     if matches!(response.status().as_u16(), 401 | 403) {
         return Err(unauthorized(target, known));
     }
     if !response.status().is_success() {
-        return Err(token_failure(response, &authority, target).await);
+        return Err(token_failure(response, target).await);
     }
     let answer = http.read(response, TOKEN_BYTES_MAX, "token").await?;
     token::read(&answer).ok_or_else(|| {
@@ -235,9 +258,16 @@ fn encoded<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     url.query().unwrap_or_default().to_owned()
 }
 
-async fn token_failure(response: Response, authority: &str, target: Target<'_>) -> RegistryError {
-    let wanted = format!("token for {}", target.repository);
-    let error = RegistryError::status(response, authority, &wanted).await;
+async fn token_failure(response: Response, target: Target<'_>) -> RegistryError {
+    let (wanted, own) = (
+        format!("token for {}", target.repository),
+        target.endpoint.authority(),
+    );
+    let error = if authority(response.url()) == own {
+        RegistryError::status(response, &own, &wanted).await
+    } else {
+        RegistryError::led(&response, &own, &wanted)
+    };
     match error {
         // No token service there is not the same as no image.
         RegistryError::Lasting(failure) => {

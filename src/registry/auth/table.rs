@@ -115,6 +115,11 @@ impl Table {
         longest(&self.entries, place).map(|(entry, _)| entry)
     }
 
+    /// Whether an entry or a helper is for this host itself.
+    pub(super) fn names(&self, place: &AuthPlace) -> bool {
+        longest(&self.entries, place).is_some() || longest(&self.helpers, place).is_some()
+    }
+
     /// Helper to ask for `place`; `None`: the file itself counts.
     pub(super) fn helper(&self, place: &AuthPlace) -> Option<HelperChoice> {
         let (name, hosts) = match longest(&self.helpers, place) {

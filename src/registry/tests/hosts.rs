@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use state::digest::sha256;
+
 use super::*;
 
 const MANIFEST: &str = "{}";
