@@ -93,16 +93,9 @@ fn take_made(token: &CallerToken, path: &Path) -> bool {
 fn announce(config: &Config) {
     let (listen, socket) = (config.api.listen, config.state.socket());
     tracing::info!(%listen, socket = %socket.display(), node = %config.node.id, version = env!("CARGO_PKG_VERSION"), "serving");
-    match &config.chas {
-        None => tracing::info!(
+    if config.chas.is_none() {
+        tracing::info!(
             "no api.chas_url (CHAS_API_URL) configured; nothing is polled or reported, containers come by push only"
-        ),
-        Some(chas)
-            if chas.url.scheme() == "http"
-                && (chas.token.is_some() || chas.token_file.is_some()) =>
-        {
-            tracing::warn!(url = %chas.url, "token for CHaS goes over plain HTTP; anybody on the way can read it");
-        }
-        Some(_) => {}
+        );
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! - [`wire`] holds the bodies of requests and answers, and checks what CHaS sends.
 //! - [`client`] makes one call; its errors are cut by what the link does next.
+//! - [`signature`] tells whether a set is signed, where the operator asks for that.
 //! - [`ChasLink`] decides when calls are made: it registers, then reports and polls side by side
 //!   until CHaS no longer knows the node, or knows another one by its id. After CHaS was
 //!   unreachable, a report comes first and then a poll.
@@ -30,6 +31,7 @@ mod link_state;
 mod poll;
 mod poll_wait;
 mod report;
+pub mod signature;
 pub mod wire;
 
 #[cfg(test)]
@@ -279,6 +281,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             }
             ChasErrorKind::TlsRejected
             | ChasErrorKind::InvalidResponse
+            | ChasErrorKind::BadSignature
             | ChasErrorKind::NotOffered => UNREACHABLE_BACKOFF,
             ChasErrorKind::Unauthorized
             | ChasErrorKind::IdentityConflict

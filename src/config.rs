@@ -120,6 +120,22 @@ pub struct ChasSection {
     pub ca_file: Option<PathBuf>,
     /// The agent's own certificate and its key, PEM.
     pub identity: Option<(PathBuf, PathBuf)>,
+    /// Whether the operator accepts that CHaS is reached in the clear.
+    pub plain_http: bool,
+    /// Public keys (PEM, ed25519) of which one must have signed each set. `None`: sets need no
+    /// signature.
+    pub set_key_file: Option<PathBuf>,
+}
+
+impl ChasSection {
+    /// Whether nobody on the way can read or write the calls: TLS, or this machine.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        let host = self.url.host_str().unwrap_or_default();
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_loopback = address.map_or(host == "localhost", |address| address.is_loopback());
+        self.url.scheme() == "https" || is_loopback
+    }
 }
 
 /// Section `node`: this node.

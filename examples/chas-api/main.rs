@@ -2,12 +2,14 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use clap::Parser;
+use ring::signature::Ed25519KeyPair;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
-use crate::server::{Server, Settings, serve};
+use crate::server::{Server, Settings, serve, signature};
 
 mod server;
 
@@ -79,6 +81,10 @@ struct Arguments {
     /// File with the token of operators. Without one, they need no token
     #[arg(long, value_name = "PATH")]
     admin_token_file: Option<PathBuf>,
+    /// File of the key that signs sets, of `openssl genpkey -algorithm ed25519`; agents take the
+    /// public one (`openssl pkey -pubout`) as CHAS_SET_KEY_FILE
+    #[arg(long, value_name = "PATH")]
+    set_key_file: Option<PathBuf>,
     /// Interval between polls that are not kept open, in whole seconds, 1s to 1h
     #[arg(long, value_name = "TIME", default_value = "15s", value_parser = seconds)]
     poll_after: Duration,
@@ -121,6 +127,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         sets: arguments.sets,
         join_token: token(arguments.join_token_file, "CHAS_JOIN_TOKEN")?,
         admin_token: token(arguments.admin_token_file, "CHAS_ADMIN_TOKEN")?,
+        set_key: arguments.set_key_file.as_deref().map(set_key).transpose()?,
         poll_after: arguments.poll_after,
         health_after: arguments.health_after,
         ..Settings::default()
@@ -164,6 +171,12 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             .await
             .context("the server failed")
     })
+}
+
+fn set_key(file: &Path) -> anyhow::Result<Arc<Ed25519KeyPair>> {
+    let pem = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let key = signature::key(&pem).with_context(|| format!("{} cannot be used", file.display()))?;
+    Ok(Arc::new(key))
 }
 
 /// The token from a file, which takes precedence, or from a variable. An empty variable counts as

@@ -48,6 +48,8 @@ mod run;
 mod schema;
 #[path = "server/sets.rs"]
 mod sets;
+#[path = "server/signature.rs"]
+pub(crate) mod signature;
 #[path = "server/tokens.rs"]
 mod tokens;
 
@@ -77,6 +79,8 @@ pub(crate) struct Settings {
     pub(crate) look_after: Duration,
     /// Token that nodes register with. `None`: nodes need no token.
     pub(crate) join_token: Option<String>,
+    /// Key that signs sets. `None`: they are not signed.
+    pub(crate) set_key: Option<Arc<ring::signature::Ed25519KeyPair>>,
     /// Token of operators. `None`: they need none.
     pub(crate) admin_token: Option<String>,
     /// Interval between polls that are not kept open, in whole seconds.
@@ -94,6 +98,7 @@ impl Default for Settings {
             sets: None,
             look_after: Duration::from_secs(1),
             join_token: None,
+            set_key: None,
             admin_token: None,
             poll_after: Duration::from_secs(15),
             health_after: Duration::from_secs(30),

@@ -219,6 +219,8 @@ pub(crate) fn start_all(
         token_file: None,
         ca_file: None,
         identity: None,
+        plain_http: false,
+        set_key_file: None,
     };
     let transport = Arc::new(Transport::new(&chas));
     for number in 0..nodes {

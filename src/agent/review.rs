@@ -6,6 +6,7 @@ use state::alarm::Alarm;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::link;
 use super::registries::registry_config;
 use crate::config::{Config, private};
 use crate::journal::Journal;
@@ -28,6 +29,7 @@ pub fn review(config: &Config) -> Vec<String> {
             .filter_map(|file| private::fault(file)),
     );
     faults.extend(open_to_containers(config));
+    faults.extend(link::review(config));
     faults
 }
 

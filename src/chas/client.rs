@@ -1,5 +1,6 @@
 //! HTTP client for the CHaS API: makes one call at a time, bounded in time and size.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,19 +10,19 @@ use serde::de::DeserializeOwned;
 
 use super::ChasCalls;
 use super::credentials::ChasCredentials;
-use super::wire::{self, RegisterReply, Registration, Report, ReportReply, SetReply};
+use super::wire::{RegisterReply, Registration, Report, ReportReply, SetReply};
 use crate::cause;
 use crate::config::Secret;
 
 mod error;
+mod set;
 
 pub use error::{ChasError, ChasErrorKind};
 use error::{problem, retry_after};
+use set::{SetAnswer, SetReader};
 
 /// Longest answer to a poll: two thousand containers of two kilobytes.
 const SET_BYTES_MAX: usize = 4 << 20;
-/// Size above which a set is parsed on a blocking thread.
-const PARSE_INLINE_BYTES_MAX: usize = 32 << 10;
 /// Longest answer to any other call.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
@@ -64,6 +65,7 @@ pub struct ChasClient {
     url: Url,
     node_id: String,
     credentials: ChasCredentials,
+    sets: SetReader,
     timeouts: CallTimeouts,
 }
 
@@ -98,13 +100,21 @@ impl ChasClient {
             url,
             node_id,
             credentials,
+            sets: SetReader::new(None),
             timeouts: CallTimeouts::default(),
         }
     }
 
+    /// The same client, which takes no set that none of these keys signed.
+    #[must_use]
+    pub fn with_set_keys(mut self, file: Option<PathBuf>) -> Self {
+        self.sets = SetReader::new(file);
+        self
+    }
+
     /// The same client with other timeouts.
     #[must_use]
-    pub const fn with_timeouts(mut self, timeouts: CallTimeouts) -> Self {
+    pub fn with_timeouts(mut self, timeouts: CallTimeouts) -> Self {
         self.timeouts = timeouts;
         self
     }
@@ -319,6 +329,7 @@ impl ChasCalls for ChasClient {
         requested_at_seq: u64,
         wait: Duration,
     ) -> Result<PollReply, ChasError> {
+        self.sets.rest().await;
         let path = format!("nodes/{}/desired-state", self.node_id);
         let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
         let is_conditional = etag.is_some();
@@ -348,21 +359,15 @@ impl ChasCalls for ChasClient {
             .get(ETAG)
             .and_then(|etag| etag.to_str().ok())
             .map(str::to_owned);
-        let body = self.body(response, SET_BYTES_MAX).await?;
-        let node_id = self.node_id.clone();
-        let is_large = body.len() > PARSE_INLINE_BYTES_MAX;
-        let parse = move || {
-            wire::parse_set(&body, &node_id, etag, requested_at_seq).map_err(ChasError::invalid)
+        let signatures = set::signatures(response.headers());
+        let answer = SetAnswer {
+            body: self.body(response, SET_BYTES_MAX).await?,
+            signatures,
+            etag,
+            requested_at_seq,
         };
-        // Parsing a large set would keep this thread from other tasks.
-        let set = if is_large {
-            tokio::task::spawn_blocking(parse)
-                .await
-                .map_err(agent_is_stopping)?
-        } else {
-            parse()
-        };
-        Ok(PollReply::Set(Box::new(set?)))
+        let set = self.sets.read(self.node_id.clone(), answer).await?;
+        Ok(PollReply::Set(Box::new(set)))
     }
 
     async fn has_other_credentials(&self, than: u64) -> bool {

@@ -76,7 +76,7 @@ impl ChasCredentials {
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CredentialsError> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     let read = std::fs::File::open(path)

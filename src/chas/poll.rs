@@ -179,6 +179,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
     ) -> bool {
         if error.kind == ChasErrorKind::InvalidResponse {
             self.reject_set("bad_desired_state", &error.message);
+        } else if error.kind == ChasErrorKind::BadSignature {
+            self.reject_set("bad_signature", &error.message);
         } else {
             self.poll_ended(error.kind.as_str());
         }
@@ -255,6 +257,17 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                     "set has generation {generation}, older than the applied generation {known}"
                 );
                 self.reject_set("stale_generation", &message);
+                false
+            }
+            Ok(SetOutcome {
+                implausible: true, ..
+            }) => {
+                let known = known.unwrap_or_default();
+                let message = format!(
+                    "set has generation {generation}, and the applied one {known}: no count gets so far; \
+                     if CHaS counts anew, let it name another epoch"
+                );
+                self.reject_set("generation_jump", &message);
                 false
             }
             Ok(outcome) => {

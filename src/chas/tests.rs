@@ -6,3 +6,4 @@ mod failures;
 mod fake;
 mod fleet;
 mod link;
+mod tokens;

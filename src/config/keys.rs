@@ -113,6 +113,12 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          requires chas.key_file"),
     key("chas.key_file", "CHAS_API_KEY_FILE", "chas-key-file", "PATH", Unset,
         "File of the private key (PEM) of chas.cert_file"),
+    key("chas.plain_http", "CHAS_API_PLAIN_HTTP", "chas-plain-http", "BOOL", Text("false"),
+        "Whether CHaS may be reached by http beyond this machine; without it the node works, and is \
+         degraded: true or false"),
+    key("chas.set_key_file", "CHAS_SET_KEY_FILE", "chas-set-key-file", "PATH", Unset,
+        "File of public keys (PEM, ed25519), of which one must have signed each set of CHaS; read \
+         for every set"),
     key("node.id", "NODE_ID", "node-id", "NAME", Computed("the hostname"),
         "Unique name of the node in CHaS, 1 to 253 letters, digits, '.', '-' and '_'"),
     key("node.hostname", "NODE_HOSTNAME", "hostname", "NAME", Computed("the hostname"),

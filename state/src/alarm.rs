@@ -106,6 +106,10 @@ alarms! {
     ChasRefuses: Degrading, "correct the node's token or certificates, or api.chas_url; the message is CHaS's own";
     /// CHaS does not answer; containers run on, and what was asked last stays in force.
     ChasUnreachable: Notice, "check api.chas_url, and the way to it; the node itself is well";
+    /// CHaS is reached by plain HTTP beyond this machine: anybody on the way decides what runs here.
+    ChasInTheClear: Degrading, "use https for api.chas_url, or set chas.plain_http: true if everybody on the way is trusted";
+    /// CHaS is reached by plain HTTP, as configured.
+    ChasPlainHttp: Notice, "use https for api.chas_url";
     /// The set that CHaS answers is not valid; the one before stays in force.
     SetRejected: Degrading, "correct the set in CHaS; the message says what is wrong with it";
     /// A part of the set from CHaS waits for a confirmation.

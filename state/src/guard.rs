@@ -12,15 +12,16 @@
 //!   (another image among it): then it is CHaS's word, however many containers it is about. Where
 //!   the body is the same to the letter and the spec that this agent makes of it is not, the change
 //!   is the agent's own.
-//! - Of the first sets of another epoch (see [`RestoredEpoch`]), whatever they end or change waits.
+//! - Of the first sets of another epoch (see [`RestoredEpoch`]), whatever they end or change waits. A
+//!   generation that fell farther than any count does ([`is_fallen`]) begins another epoch.
 
 use std::collections::BTreeSet;
 
-use crate::desired::applied::{RestoredEpoch, Unconfirmed};
+use crate::desired::applied::{AppliedSet, RestoredEpoch, Unconfirmed};
 use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
-use crate::ownership::ChasSet;
+use crate::ownership::{ChasSet, is_fallen};
 use crate::phase::Goal;
 use crate::spec::parse::Deploy;
 
@@ -81,7 +82,7 @@ pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
         remove: set.remove.clone(),
     };
     match desired.marks().applied_set() {
-        Some(applied) if applied.version.epoch == set.epoch => applied.restored.clone(),
+        Some(applied) if is_of_epoch(applied, set) => applied.restored.clone(),
         Some(_) => Some(first()),
         // The agent has lost its own note of what it applied, and not the containers.
         None => {
@@ -89,6 +90,11 @@ pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
             desired.records().any(|record| is_owned(record)).then(first)
         }
     }
+}
+
+/// Whether the set goes on counting where the applied one left off.
+fn is_of_epoch(applied: &AppliedSet, set: &ChasSet) -> bool {
+    applied.version.epoch == set.epoch && !is_fallen(&applied.version, &set.version())
 }
 
 /// Whether the set confirms what this generation of its epoch leaves out.
@@ -123,7 +129,7 @@ fn explicitly_removed(
         .collect();
     let applied = desired.marks().applied_set();
     let confirmed = applied.filter(|applied| {
-        applied.version.epoch == set.epoch && confirms(set, doubts, applied.version.generation)
+        is_of_epoch(applied, set) && confirms(set, doubts, applied.version.generation)
     });
     if let Some(unconfirmed) = confirmed.and_then(|applied| applied.unconfirmed.as_ref()) {
         explicit.extend(unconfirmed.names().cloned());

@@ -1,6 +1,7 @@
 //! The link to CHaS on real containers: whatever it answers, and whether it does, nothing that runs is stopped by mistake.
 
 mod guard;
+mod takeover;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -213,6 +214,17 @@ fn wrongs(node: &str) -> Vec<(Answer, &'static str)> {
         (set(node, json!({"schema": 2})), bad),
         (status("200 OK", &" ".repeat(10_000_000)), bad),
         (set(node, json!({"generation": 1})), "stale_generation"),
+        (
+            set(node, json!({"generation": u64::MAX})),
+            "generation_jump",
+        ),
+        (set(node, json!({"generation": -1})), bad),
+        (set(node, json!({"generation": 1.8e19})), bad),
+        (set(node, json!({"epoch": ""})), bad),
+        (set(node, json!({"containers": vec![0; 10_001]})), bad),
+        (status("200 OK", &"[".repeat(100_000)), bad),
+        (status("204 No Content", ""), bad),
+        (status("206 Partial Content", "{}"), bad),
         (status("500 Broken", "{}"), "away"),
         (
             Answer::Status("503 Busy", &[("Retry-After", "1")], String::new()),

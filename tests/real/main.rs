@@ -6,9 +6,6 @@
 )]
 
 #[cfg(test)]
-mod attack;
-
-#[cfg(test)]
 #[allow(
     dead_code,
     reason = "the harness also serves tests that are not written yet"

@@ -15,7 +15,7 @@ use super::body::NodeId;
 use super::etag::EtagCondition;
 use super::problem::Problem;
 use super::sets::{DesiredSet, fingerprint};
-use super::{Server, changes, nodes};
+use super::{Server, changes, nodes, signature};
 
 /// Longest wait, whatever a node asks for. Proxies cut longer silence.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -149,6 +149,8 @@ fn complete(server: &Server, id: &str, wish: &DesiredSet) -> Response {
         set.fields.clone(),
         Bytes::from_static(b"}"),
     ];
+    let sign = |key| signature::header(key, server.disk.epoch(), *generation, id, &parts);
+    let signed = server.settings.set_key.as_deref().map(sign);
     let body = Body::from_stream(tokio_stream::iter(parts.map(Ok::<_, Infallible>)));
     let headers = [
         (
@@ -157,7 +159,12 @@ fn complete(server: &Server, id: &str, wish: &DesiredSet) -> Response {
         ),
         (header::CONTENT_LENGTH, length.into()),
     ];
-    (headers, body).into_response()
+    let mut response = (headers, body).into_response();
+    if let Some(signed) = signed {
+        let name = HeaderName::from_static("chas-signature");
+        response.headers_mut().insert(name, signed);
+    }
+    response
 }
 
 /// The wait that the caller asks for (RFC 7240, 4.3). Of several, the first counts.

@@ -35,6 +35,8 @@ pub enum ChasErrorKind {
     Refused,
     /// The answer is malformed, incomplete, or meant for another node.
     InvalidResponse,
+    /// The set bears no signature of a key that the operator named.
+    BadSignature,
 }
 
 impl ChasErrorKind {
@@ -53,7 +55,8 @@ impl ChasErrorKind {
             | Self::Unauthorized
             | Self::IdentityConflict
             | Self::Refused
-            | Self::InvalidResponse => true,
+            | Self::InvalidResponse
+            | Self::BadSignature => true,
             Self::Unreachable | Self::NodeUnknown | Self::NotOffered => false,
         }
     }
@@ -70,6 +73,7 @@ impl ChasErrorKind {
             Self::NotOffered => "not_offered",
             Self::Refused => "refused",
             Self::InvalidResponse => "bad",
+            Self::BadSignature => "unsigned",
         }
     }
 }
@@ -123,7 +127,8 @@ impl ChasError {
             | ChasErrorKind::TlsRejected
             | ChasErrorKind::NotOffered
             | ChasErrorKind::Refused
-            | ChasErrorKind::InvalidResponse => false,
+            | ChasErrorKind::InvalidResponse
+            | ChasErrorKind::BadSignature => false,
         }
     }
 }

@@ -21,8 +21,13 @@ pub struct Tokens {
     url: String,
     given: Option<Secret>,
     given_file: Option<PathBuf>,
+    /// Digest of the certificates' files that are configured.
+    trust_sha256: String,
     /// File that keeps the issued token over restarts. `None`: it is kept in RAM only.
     issued_file: Option<PathBuf>,
+    /// Whether nobody on the way to the server reads what it issues. Else it is not kept: one
+    /// moment in the middle would open the node for ever.
+    is_private: bool,
     /// Whether the file of the issued token is there and could not be read so far.
     is_unread: AtomicBool,
     state: Mutex<TokenState>,
@@ -50,6 +55,10 @@ struct StoredToken {
     /// URL of the server that issued it; no other server is sent it.
     url: String,
     given_sha256: String,
+    /// Digest of the configured certificates' files at that time; with others the token is void.
+    /// `None`: an older agent did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    trust_sha256: Option<String>,
     token: String,
 }
 
@@ -62,6 +71,8 @@ impl Tokens {
             url,
             given: chas.token.clone(),
             given_file: chas.token_file.clone(),
+            trust_sha256: trust_sha256(chas),
+            is_private: chas.is_private(),
             is_unread: AtomicBool::new(issued_file.is_some()),
             issued_file,
             state: Mutex::default(),
@@ -95,7 +106,7 @@ impl Tokens {
                 let mut state = lock(&self.state);
                 // CHaS may have issued another one meanwhile.
                 if self.is_unread.swap(false, Ordering::Relaxed) {
-                    state.issued = read.ok().and_then(|bytes| issued(&bytes, &self.url));
+                    state.issued = read.ok().and_then(|bytes| self.issued(&bytes));
                 }
                 false
             }
@@ -157,6 +168,7 @@ impl Tokens {
         let stored = StoredToken {
             url: self.url.clone(),
             given_sha256: given_sha256.clone(),
+            trust_sha256: Some(self.trust_sha256.clone()),
             token: token.expose().to_owned(),
         };
         state.is_refused = false;
@@ -166,24 +178,45 @@ impl Tokens {
             given_sha256,
         });
         drop(state);
-        if let Some(path) = &self.issued_file
-            && let Err(error) = store(path, &stored)
-        {
+        let Some(path) = &self.issued_file else {
+            return;
+        };
+        let kept = if self.is_private {
+            store(path, &stored)
+        } else {
+            forget(path)
+        };
+        if let Err(error) = kept {
             tracing::warn!(%error, path = %path.display(), "cannot store the token issued by CHaS");
         }
     }
+
+    /// The token in a file's bytes, if this server issued it, under the trust of now.
+    fn issued(&self, bytes: &[u8]) -> Option<IssuedToken> {
+        let stored: StoredToken = serde_json::from_slice(bytes).ok()?;
+        let is_trusted = |trust: &String| *trust == self.trust_sha256;
+        if stored.url != self.url || !stored.trust_sha256.as_ref().is_none_or(is_trusted) {
+            return None;
+        }
+        Some(IssuedToken {
+            token: parse_token(stored.token.as_bytes())?,
+            given_sha256: stored.given_sha256,
+        })
+    }
 }
 
-/// The token in a file's bytes, if the server at `url` issued it.
-fn issued(bytes: &[u8], url: &str) -> Option<IssuedToken> {
-    let stored: StoredToken = serde_json::from_slice(bytes).ok()?;
-    if stored.url != url {
-        return None;
-    }
-    Some(IssuedToken {
-        token: parse_token(stored.token.as_bytes())?,
-        given_sha256: stored.given_sha256,
-    })
+/// Digest of which files say whom the agent trusts and who it is, in base64. Their content may
+/// change, as a certificate does that is renewed.
+fn trust_sha256(chas: &ChasSection) -> String {
+    let identity = chas
+        .identity
+        .iter()
+        .flat_map(|(certificate, key)| [certificate, key]);
+    let files = chas.ca_file.iter().chain(identity);
+    let names: Vec<_> = files
+        .map(|file| file.as_os_str().as_encoded_bytes())
+        .collect();
+    BASE64.encode(Sha256::digest(names.join(&b'\n')))
 }
 
 fn parse_token(bytes: &[u8]) -> Option<Secret> {
@@ -197,6 +230,13 @@ fn sha256(given: Option<&Secret>) -> String {
     given.map_or_else(String::new, |given| {
         BASE64.encode(Sha256::digest(given.expose()))
     })
+}
+
+fn forget(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn store(path: &Path, stored: &StoredToken) -> std::io::Result<()> {

@@ -68,6 +68,8 @@ async fn door(answers: Vec<Answer>) -> Door {
         token_file: None,
         ca_file: None,
         identity: None,
+        plain_http: false,
+        set_key_file: None,
     };
     Door {
         chas,

@@ -19,6 +19,8 @@ impl Layers {
             let message = "conflicts with CHAS_API_TOKEN, which is set too: unset one of them";
             self.error("chas.token_file", message.to_owned());
         }
+        let plain_http = self.value("chas.plain_http", parse::flag);
+        let set_key_file = self.optional("chas.set_key_file", parse::path);
         self.check_pair(cert_file.is_some(), key_file.is_some());
         if url.as_ref().is_some_and(|url| url.scheme() == "http")
             && (ca_file.is_some() || cert_file.is_some())
@@ -32,6 +34,8 @@ impl Layers {
             token_file,
             ca_file,
             identity: cert_file.zip(key_file),
+            plain_http,
+            set_key_file,
         })
     }
 

@@ -61,11 +61,19 @@ impl ChasSet {
     }
 }
 
+/// Farthest that a generation may be from the one before it. A counter of changes gets nowhere
+/// near in its life, and one that is a clock in milliseconds does not in 34 years. Whoever answers
+/// in place of CHaS with the highest number there is would have each true set taken for an old one.
+pub const GENERATIONS_MAX: u64 = 1 << 40;
+
 /// Relation of a set's version to the one that was applied last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// Another epoch, or a higher generation.
+    /// Another epoch, or a higher generation. One that is lower by more than [`GENERATIONS_MAX`]
+    /// counts as another epoch: the one that was applied was no count.
     Newer,
+    /// Farther above the generation that was applied than any count gets: it changes nothing.
+    Implausible,
     /// The same version, which was not fully applied.
     Again,
     /// An older version, or the same and fully applied: it changes nothing.
@@ -78,11 +86,25 @@ pub fn age(applied: Option<&AppliedSet>, version: &SetVersion) -> Age {
     let Some(applied) = applied.filter(|applied| applied.version.epoch == version.epoch) else {
         return Age::Newer;
     };
+    if is_fallen(&applied.version, version) {
+        return Age::Newer;
+    }
     match version.generation.cmp(&applied.version.generation) {
+        Ordering::Greater if version.generation - applied.version.generation > GENERATIONS_MAX => {
+            Age::Implausible
+        }
         Ordering::Greater => Age::Newer,
         Ordering::Equal if !applied.fully_applied || applied.unconfirmed.is_some() => Age::Again,
         Ordering::Equal | Ordering::Less => Age::Old,
     }
+}
+
+/// Whether a generation of the same epoch is so far below the one that was applied that this one
+/// cannot have been a count.
+#[must_use]
+pub fn is_fallen(applied: &SetVersion, version: &SetVersion) -> bool {
+    let fall = applied.generation.saturating_sub(version.generation);
+    applied.epoch == version.epoch && fall > GENERATIONS_MAX
 }
 
 /// Decision about a container that CHaS lists.
@@ -181,7 +203,8 @@ pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<De
         if mark.at.as_ref() == Some(version) {
             continue;
         }
-        let is_of_epoch = mark.at.as_ref().is_some_and(|at| at.epoch == version.epoch);
+        let of_epoch = mark.at.as_ref().filter(|at| at.epoch == version.epoch);
+        let is_of_epoch = of_epoch.is_some_and(|at| !is_fallen(at, version));
         let stays = !is_of_epoch && (restored || mark.at.is_none());
         let kept = stays.then(|| Suppressed {
             at: Some(version.clone()),
@@ -197,6 +220,8 @@ pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<De
 pub struct SetOutcome {
     /// Whether the set was older than the applied one, or the same: nothing was done.
     pub stale: bool,
+    /// Whether its generation is [`Age::Implausible`]: nothing was done.
+    pub implausible: bool,
     /// Containers that changed.
     pub changed: Vec<ContainerId>,
     /// Names about which push and CHaS differ.

@@ -30,6 +30,13 @@ fn pulled(fully_applied: bool) -> AppliedSet {
     }
 }
 
+fn at(generation: u64) -> AppliedSet {
+    AppliedSet {
+        version: version("e", generation),
+        ..pulled(true)
+    }
+}
+
 /// A record named `a`, changed at 10.
 fn existing(change: impl FnOnce(&mut Record)) -> Record {
     let mut record = record("a", 1);
@@ -58,6 +65,29 @@ fn newer_is_another_epoch_or_a_higher_generation() {
         // What could not be taken of it may be taken now.
         (Some(pulled(false)), version("e", 5), Age::Again),
         (Some(pulled(false)), version("e", 4), Age::Old),
+        // A count gets no farther, up or down.
+        (
+            Some(pulled(true)),
+            version("e", 5 + GENERATIONS_MAX),
+            Age::Newer,
+        ),
+        (
+            Some(pulled(true)),
+            version("e", 6 + GENERATIONS_MAX),
+            Age::Implausible,
+        ),
+        (
+            Some(pulled(false)),
+            version("e", u64::MAX),
+            Age::Implausible,
+        ),
+        (Some(pulled(true)), version("f", u64::MAX), Age::Newer),
+        (
+            Some(at(u64::MAX)),
+            version("e", u64::MAX - GENERATIONS_MAX),
+            Age::Old,
+        ),
+        (Some(at(u64::MAX)), version("e", 5), Age::Newer),
     ] {
         assert_eq!(
             age(before.as_ref(), &listed),

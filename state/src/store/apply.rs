@@ -21,7 +21,7 @@ impl Store {
     /// What CHaS owns is then as the set lists it, but for what an operator stopped or deleted
     /// since that version, what was pushed later, what this node cannot run, and what is
     /// unconfirmed. A set that is not newer changes nothing, unless it was not fully applied; but
-    /// the cordon is as its newest copy says.
+    /// the cordon is as its newest copy says. Nor does one whose generation is beyond belief.
     ///
     /// `now_ms` is the wall time, for showing.
     ///
@@ -32,6 +32,10 @@ impl Store {
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), &set.version()) {
+                Age::Implausible => SetOutcome {
+                    implausible: true,
+                    ..SetOutcome::default()
+                },
                 Age::Old => refresh(&mut batch, set),
                 Age::Newer | Age::Again => apply(&mut batch, set),
             };

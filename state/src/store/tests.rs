@@ -2,6 +2,7 @@ mod damage;
 mod declared;
 mod defaults;
 mod guarded;
+mod jumps;
 mod looks;
 mod owners;
 mod tag_checks;

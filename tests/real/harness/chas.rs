@@ -29,12 +29,26 @@ pub(crate) enum Answer {
     Silence,
 }
 
+/// `Chas-Signature` of a set, by it and its bytes.
+#[derive(Clone)]
+struct Sign(Arc<Signer>);
+
+type Signer = dyn Fn(&Value, &[u8]) -> String + Send + Sync;
+
+impl std::fmt::Debug for Sign {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sign")
+    }
+}
+
 #[derive(Debug)]
 struct State {
     node_id: String,
     set: Value,
     answer: Answer,
     register: (&'static str, Value),
+    /// Makes the signature of a set from its bytes.
+    signs: Option<Sign>,
     /// `None`: reports are answered with an empty body.
     announces: bool,
     registrations: Vec<Value>,
@@ -72,6 +86,7 @@ impl Chas {
             set,
             answer: Answer::Set,
             register: ("200 OK", json!({"poll_after_s": 1, "health_after_s": 1})),
+            signs: None,
             announces: true,
             registrations: Vec::new(),
             reports: Vec::new(),
@@ -113,6 +128,11 @@ impl Chas {
     /// Changes a field of the set, and nothing else of it.
     pub(crate) fn set(&self, field: &str, value: Value) {
         self.lock().set[field] = value;
+    }
+
+    /// Signs sets so from now on.
+    pub(crate) fn sign(&self, sign: impl Fn(&Value, &[u8]) -> String + Send + Sync + 'static) {
+        self.lock().signs = Some(Sign(Arc::new(sign)));
     }
 
     /// Answers polls so from now on.
@@ -200,14 +220,21 @@ fn serve(state: &Mutex<State>, head: &Head, body: &[u8], mut stream: TcpStream) 
             state.calls.push("poll");
             state.polls += 1;
             let (answer, set) = (state.answer.clone(), state.set.clone());
+            let signs = state.signs.clone();
             drop(state);
-            poll(&answer, &set, head, stream)
+            poll(&answer, &set, signs.as_ref(), head, stream)
         }
         _ => http::answer(&mut stream, "404 Not Found", &[], ""),
     }
 }
 
-fn poll(answer: &Answer, set: &Value, head: &Head, mut stream: TcpStream) -> io::Result<()> {
+fn poll(
+    answer: &Answer,
+    set: &Value,
+    signs: Option<&Sign>,
+    head: &Head,
+    mut stream: TcpStream,
+) -> io::Result<()> {
     let body = set.to_string();
     match answer {
         Answer::Set => {
@@ -217,7 +244,12 @@ fn poll(answer: &Answer, set: &Value, head: &Head, mut stream: TcpStream) -> io:
             if head.header("if-none-match") == Some(&tag) {
                 return http::answer(&mut stream, "304 Not Modified", &[("ETag", &tag)], "");
             }
-            http::answer(&mut stream, "200 OK", &[("ETag", &tag)], &body)
+            let signed = signs.map(|sign| sign.0(set, body.as_bytes()));
+            let signed = signed
+                .iter()
+                .map(|signed| ("Chas-Signature", signed.as_str()));
+            let headers: Vec<_> = signed.chain([("ETag", tag.as_str())]).collect();
+            http::answer(&mut stream, "200 OK", &headers, &body)
         }
         Answer::Status(status, headers, body) => http::answer(&mut stream, status, headers, body),
         Answer::Bytes(bytes) => stream.write_all(bytes),
