@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
 use self::doors::Doors;
@@ -37,13 +38,17 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let token = CallerToken::new(config.api.token.clone());
     let (reloading, made) = (token.clone(), config.state.admin_token());
     let reload = Arc::new(reload);
+    let policy_due = Arc::new(Notify::new());
+    let due = Arc::clone(&policy_due);
     signals::follow(&tracker, stop.clone(), move || {
         take_in(&reload.again(), &reloading, &made);
+        due.notify_one();
     })
     .context("signals cannot be caught")?;
     let rooms = Rooms::build(&config, token.clone(), &stop, &tracker).await?;
     let doors = Doors::open(&config, token, rooms.journal()).await;
     announce(&config);
+    rooms.watch_policy(&config, policy_due, &stop, &tracker);
     let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
     doors.serve(router, stop.clone()).await;

@@ -18,6 +18,7 @@ use axum::{Extension, Router};
 use state::id::ContainerId;
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
+use state::policy::Denial;
 use state::spec::parse::Deploy;
 use state::store::{Idempotent, ReplaceRequest};
 use tokio::sync::{Semaphore, watch};
@@ -47,7 +48,7 @@ mod outcome;
 mod push_set;
 mod query;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
@@ -140,8 +141,8 @@ pub(crate) enum Refusal {
     Conflict(String),
     /// The object of the request is not there as it was any more.
     Unmatched(String),
-    /// The node's configuration does not permit the change.
-    Forbidden(String),
+    /// The node's policy denies the change; not empty.
+    Denied(Vec<Denial>),
     /// No such container.
     NotFound(String),
     /// The request's `Idempotency-Key` was used for another request.

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 use clap::builder::PathBufValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
+use state::desired::Owner;
 
 use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
 use crate::operator::AgentAddress;
+
+mod policy;
 
 const AFTER_HELP: &str = "\
 Each value is taken from the first of: its flag, its environment variable, its key in the
@@ -35,6 +38,15 @@ pub enum Invocation {
     Run(Flags),
     /// Shows the configuration and its errors.
     ConfigCheck(Flags),
+    /// Tries the policy, and a body by it.
+    PolicyCheck {
+        /// Flags, for the policy's file.
+        flags: Flags,
+        /// File of the body to try. `None`: the policy alone.
+        body: Option<PathBuf>,
+        /// Sender of the body.
+        owner: Owner,
+    },
     /// Confirms the removals that await a confirmation, or only lists them.
     Confirm {
         /// Flags, for the directories of the agent.
@@ -74,6 +86,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
         // clap requires a subcommand of `config`, and `check` is the only one.
         Some(("config", below)) => {
             Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below)))
+        }
+        Some(("policy", below)) => {
+            let check = below.subcommand_matches("check").unwrap_or(below);
+            let (body, owner) = policy::trial(check);
+            let flags = flags(check);
+            Invocation::PolicyCheck { flags, body, owner }
         }
         Some(("confirm", below)) => Invocation::Confirm {
             flags: flags(below),
@@ -120,6 +138,7 @@ pub fn command() -> Command {
         .subcommand(Command::new("run").about("Runs the agent; the default without a subcommand"))
         .subcommand(config)
         .subcommand(confirm)
+        .subcommand(policy::command())
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
@@ -233,6 +252,11 @@ mod tests {
         };
         assert_eq!(flags.values["api.port"], "-1");
         assert!(matches!(parsed("agent"), Ok(Invocation::Run(flags)) if flags.values.is_empty()));
+        assert!(matches!(
+            parsed("agent policy check --owner chas body.yaml --policy-file /p"),
+            Ok(Invocation::PolicyCheck { flags, body: Some(_), owner: Owner::Chas })
+                if flags.values["policy.file"] == "/p"
+        ));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
         let Ok(Invocation::Confirm {
             address, only_list, ..

@@ -18,7 +18,9 @@ mod check;
 mod file;
 pub(crate) mod keys;
 mod origin;
+mod owned;
 mod parse;
+mod policy;
 pub mod private;
 mod reload;
 mod resolve;
@@ -28,6 +30,7 @@ pub(crate) use file::read as read_file;
 
 pub use check::report;
 pub use origin::{ConfigError, ConfigErrors, Origin};
+pub use policy::{DEFAULT_POLICY, PolicyTrial};
 pub use reload::{Reload, Reloaded};
 pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadedConfig, load};
 
@@ -57,6 +60,8 @@ pub struct Config {
     pub registry: RegistrySection,
     /// Limits on containers.
     pub containers: ContainersSection,
+    /// Bounds on what containers may ask for.
+    pub policy: PolicySection,
     /// Application of the desired state.
     pub reconcile: ReconcileSection,
     /// Files with secrets, which nobody else is to read.
@@ -274,6 +279,13 @@ pub struct ContainersSection {
     pub capabilities: Vec<String>,
     /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
     pub allow_socketcall: bool,
+}
+
+/// Section `policy`: bounds on what containers may ask for.
+#[derive(Clone, Debug)]
+pub struct PolicySection {
+    /// File with the rules; read again when it changes.
+    pub file: PathBuf,
 }
 
 /// Section `reconcile`: application of the desired state.

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags, Reload};
 use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, logs, operator, telemetry};
+use state::desired::Owner;
 
 /// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
 const EXIT_USAGE: u8 = 64;
@@ -37,10 +39,17 @@ fn main() -> ExitCode {
                 for fault in agent::review(config) {
                     print(&format!("warning: {fault}\n"));
                 }
-                ExitCode::SUCCESS
+                // The agent starts with this, too, and takes nothing new in.
+                match config.read_policy() {
+                    Ok(_) => ExitCode::SUCCESS,
+                    Err(fault) => complain(&format!("error: policy: {fault}\n")),
+                }
             } else {
                 ExitCode::from(EXIT_USAGE)
             }
+        }
+        Ok(Invocation::PolicyCheck { flags, body, owner }) => {
+            check_policy(&flags, body.as_deref(), owner)
         }
         Ok(Invocation::Confirm {
             flags,
@@ -89,6 +98,21 @@ fn run(flags: Flags) -> ExitCode {
         complain(&format!("chas-node-agent: {error:#}\n"));
     }
     ExitCode::FAILURE
+}
+
+fn check_policy(flags: &Flags, body: Option<&Path>, owner: Owner) -> ExitCode {
+    let tried = config::load(flags, &config::environment)
+        .outcome
+        .map_err(|errors| errors.to_string())
+        .and_then(|config| config.try_policy(body, owner));
+    match tried {
+        Ok(trial) if trial.is_allowed => print(&trial.text),
+        Ok(trial) => {
+            print(&trial.text);
+            ExitCode::FAILURE
+        }
+        Err(fault) => complain(&format!("{fault}\n")),
+    }
 }
 
 fn confirm(flags: &Flags, address: &AgentAddress, only_list: bool) -> ExitCode {

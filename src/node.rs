@@ -16,12 +16,14 @@ use crate::monitor::Monitor;
 use crate::reconcile::{Board, Handle};
 use crate::writer::Writer;
 
+mod budget;
 mod commands;
 pub(crate) mod disk_alarms;
 pub(crate) mod file_alarms;
 mod health;
 pub(crate) mod link;
 mod plan;
+pub(crate) mod policy_watch;
 mod queries;
 #[cfg(test)]
 mod tests;

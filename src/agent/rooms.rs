@@ -8,7 +8,7 @@ use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::store::{Limits, Store};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -27,6 +27,7 @@ use crate::network::{
     BridgeConfig, BridgeNetwork, ContainerReach, NetworkDriver as _, NetworkFaults, NetworkFinding,
 };
 use crate::node::link::AgentLink;
+use crate::node::policy_watch::{self, PolicyWatch};
 use crate::node::{self, AgentNode};
 use crate::notify;
 use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
@@ -115,6 +116,25 @@ impl Rooms {
 
     pub(super) fn journal(&self) -> Journal {
         self.journal.clone()
+    }
+
+    /// Keeps the policy as its file says.
+    pub(super) fn watch_policy(
+        &self,
+        config: &Config,
+        due: Arc<Notify>,
+        stop: &CancellationToken,
+        tracker: &TaskTracker,
+    ) {
+        let watch = PolicyWatch {
+            writer: self.writer.clone(),
+            handle: self.handle.clone(),
+            journal: self.journal.clone(),
+            due,
+        };
+        let (config, stop) = (config.clone(), stop.clone());
+        let watching = watch.run(move || config.read_policy());
+        tracker.spawn(async move { stop.run_until_cancelled(watching).await });
     }
 
     /// Starts all but the API, whose routes it answers.
@@ -258,6 +278,8 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     };
     let directory = config.state.dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
+    let policy = policy_watch::first(config.read_policy(), |policy| config.completed(policy));
+    store.set_policy(policy);
     store
         .losses()
         .iter()

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use state::policy;
 use state::reason::Reason;
 use state::spec::parse::FieldError;
 use state::text::shown;
@@ -88,10 +89,36 @@ impl Problem {
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
-            Self::Page(_) | Self::Refused(Refusal::Forbidden(_)) => StatusCode::FORBIDDEN,
+            Self::Page(_) | Self::Refused(Refusal::Denied(_)) => StatusCode::FORBIDDEN,
             Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refusal::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Refused(Refusal::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The word by which programs tell problems apart; it never changes its meaning.
+    fn code(&self) -> &'static str {
+        match self {
+            Self::Request(_) => "InvalidRequest",
+            Self::Unauthorized(_) => "Unauthorized",
+            Self::Guessed(_) => "TooManyGuesses",
+            Self::Misdirected(_) => "UnknownHost",
+            Self::Page(_) => "BrowserRequest",
+            Self::TooLarge => "BodyTooLarge",
+            Self::Slow => "BodyTooSlow",
+            Self::MediaType(_) => "UnsupportedMediaType",
+            Self::Expectation => "ExpectationFailed",
+            Self::Invalid(_) => "InvalidSpec",
+            Self::Failed(reason, _) => reason.as_str(),
+            Self::Timeout(_) => "WaitTimedOut",
+            Self::Busy(_) => "TooManyRequests",
+            Self::Refused(Refusal::Conflict(_)) => "Conflict",
+            Self::Refused(Refusal::Unmatched(_)) => "ChangedMeanwhile",
+            Self::Refused(Refusal::Denied(_)) => Reason::PolicyDenied.as_str(),
+            Self::Refused(Refusal::NotFound(_)) => "NotFound",
+            Self::Refused(Refusal::Reused(_)) => "IdempotencyKeyReused",
+            Self::Refused(Refusal::Full(_)) => "NodeFull",
+            Self::Refused(Refusal::Unavailable(_)) => "Unavailable",
         }
     }
 
@@ -112,7 +139,7 @@ impl Problem {
             Self::Timeout(_) => "timed out; the work goes on",
             Self::Busy(_) => "too many concurrent requests",
             Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
-            Self::Refused(Refusal::Forbidden(_)) => "not permitted on this node",
+            Self::Refused(Refusal::Denied(_)) => "denied by the node's policy",
             Self::Refused(Refusal::NotFound(_)) => "no such container",
             Self::Refused(Refusal::Reused(_)) => "Idempotency-Key already used",
             Self::Refused(Refusal::Full(_)) => "node capacity exceeded",
@@ -135,6 +162,7 @@ impl Problem {
                     .map(|error| format!("{}: {}", error.field, error.message));
                 fields.collect::<Vec<_>>().join("; ")
             }
+            Self::Refused(Refusal::Denied(denials)) => policy::told(denials),
             Self::Request(detail)
             | Self::Unauthorized(detail)
             | Self::Failed(_, detail)
@@ -143,7 +171,6 @@ impl Problem {
             | Self::Refused(
                 Refusal::Conflict(detail)
                 | Refusal::Unmatched(detail)
-                | Refusal::Forbidden(detail)
                 | Refusal::NotFound(detail)
                 | Refusal::Reused(detail)
                 | Refusal::Full(detail)
@@ -156,10 +183,14 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
-        let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "detail": self.detail()});
+        let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "code": self.code(), "detail": self.detail()});
         match &self {
             Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
+            Self::Refused(Refusal::Denied(denials)) => {
+                body["rule"] = json!(denials.first().map(|denial| &denial.rule));
+                body["errors"] = json!(denials);
+            }
             Self::Request(_)
             | Self::Unauthorized(_)
             | Self::Guessed(_)
@@ -211,16 +242,17 @@ fn problem(status: StatusCode, mut body: Value) -> Response {
         .into_response()
 }
 
-fn plain(status: StatusCode, detail: &str) -> Response {
+fn plain(status: StatusCode, code: &str, detail: &str) -> Response {
     problem(
         status,
-        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail}),
+        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail}),
     )
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {
     plain(
         StatusCode::NOT_FOUND,
+        "NoSuchPath",
         &format!("no such path: {}", uri.path()),
     )
 }
@@ -228,6 +260,7 @@ pub(super) async fn no_such_path(uri: Uri) -> Response {
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
     plain(
         StatusCode::METHOD_NOT_ALLOWED,
+        "NoSuchMethod",
         &format!("{} does not take {method}", uri.path()),
     )
 }
@@ -247,6 +280,7 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body>
     );
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
+        "InternalError",
         "the agent failed unexpectedly; its log says more",
     )
 }

@@ -57,7 +57,9 @@ pub(super) async fn put<N: NodeApi>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let dry_run = Parameters::of(query, &["dry_run"])?.flag("dry_run")?;
+    let parameters = Parameters::of(query, &["dry_run", "confirm"])?;
+    let dry_run = parameters.flag("dry_run")?;
+    let confirm = parameters.parsed("confirm", "a number of containers")?;
     let (if_match, key) = (
         tags(&headers, &header::IF_MATCH, false)?,
         idempotency::key(&headers)?,
@@ -72,6 +74,7 @@ pub(super) async fn put<N: NodeApi>(
     let replacing = ReplaceRequest {
         wanted,
         if_match,
+        confirm,
         keyed,
         dry_run,
     };
@@ -86,6 +89,9 @@ pub(super) async fn put<N: NodeApi>(
     });
     if dry_run {
         answer["dry_run"] = json!(true);
+        if let Some(count) = replaced.unconfirmed {
+            answer["confirm"] = json!(count);
+        }
         return Ok(Json(answer).into_response());
     }
     let status = if changed {

@@ -34,6 +34,7 @@ use crate::view::{
 };
 
 mod changes;
+pub(crate) mod denied;
 mod explain;
 mod logs;
 mod looks;
@@ -181,6 +182,7 @@ impl NodeApi for Fake {
         let replaced = SetPlanView {
             etag: "2c3d".to_owned(),
             plan: plans.collect(),
+            unconfirmed: replacing.dry_run.then_some(7),
         };
         let answer = self
             .refused()

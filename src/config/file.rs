@@ -57,6 +57,19 @@ pub(crate) fn read(
     (reader.values, reader.errors)
 }
 
+/// The content of a file that is no configuration file: YAML, or JSON, which is YAML too. No key
+/// may stand twice.
+///
+/// # Errors
+/// The first fault, with its line.
+pub(super) fn value(text: &str) -> Result<serde_json::Value, String> {
+    if text.len() > FILE_BYTES_MAX {
+        return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    let read: Value = serde_yaml::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
+    serde_json::to_value(read).map_err(|error| format!("no plain data: {error}"))
+}
+
 struct FileReader<'a> {
     path: &'a Path,
     text: &'a str,

@@ -210,6 +210,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),
+    key("policy.file", "CHAS_POLICY_FILE", "policy-file", "PATH", Text("/etc/chas/policy.yaml"),
+        "File with the rules by which this node denies what containers ask for, whoever asks; read \
+         again when it changes. The default one need not exist, one that is named must"),
     key("reconcile.resync_interval", "CHAS_RESYNC_INTERVAL", "resync-interval", "DURATION", Text("30s"),
         "Interval at which all containers are compared with the desired state, 1s to 10m; events \
          are handled at once"),

@@ -284,6 +284,9 @@ impl Layers {
                 capabilities: self.value("containers.capabilities", parse::capabilities),
                 allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
             },
+            policy: PolicySection {
+                file: self.value("policy.file", parse::path),
+            },
             reconcile: ReconcileSection {
                 resync_interval: self.value("reconcile.resync_interval", ten_minutes),
             },

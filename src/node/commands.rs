@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use state::assign::AssignError;
 use state::desired::{Owner, Record};
-use state::id::ContainerId;
+use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
+use state::policy::Denial;
 use state::spec::parse::Deploy;
 use state::store::{Accepted, Idempotent, ReplaceRequest, Store, StoreError};
 use tokio::sync::watch;
@@ -109,6 +110,7 @@ impl NodeApi for AgentNode {
             Ok(Idempotent::Now(SetPlanView {
                 etag: replaced.etag,
                 plan,
+                unconfirmed: replaced.unconfirmed,
             }))
         });
         taken.await
@@ -196,15 +198,20 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::Owned(..)
         | StoreError::NothingToConfirm
         | StoreError::PinnedImage(..)
+        | StoreError::Unconfirmed(_)
         | StoreError::Removing(_)
         | StoreError::Uncertain(_)
         | StoreError::OtherGeneration(_)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unmatched(_) => Refusal::Unmatched(text),
-        StoreError::NotPermitted { .. } => Refusal::Forbidden(text),
+        StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),
         // One that cannot be had as things are weighs more than one that there is no room for.
         StoreError::Several(refused) => {
+            let denials = refused
+                .iter()
+                .flat_map(|(name, error)| denials_of(name, error));
+            let denials = denials.collect();
             let kinds: Vec<_> = refused
                 .into_iter()
                 .map(|(_, error)| refusal(error))
@@ -212,8 +219,8 @@ fn refusal(error: StoreError) -> Refusal {
             let all = |is: fn(&Refusal) -> bool| kinds.iter().all(is);
             if all(|kind| matches!(kind, Refusal::Full(_))) {
                 Refusal::Full(text)
-            } else if all(|kind| matches!(kind, Refusal::Forbidden(_))) {
-                Refusal::Forbidden(text)
+            } else if all(|kind| matches!(kind, Refusal::Denied(_))) {
+                Refusal::Denied(denials)
             } else {
                 Refusal::Conflict(text)
             }
@@ -228,4 +235,16 @@ fn refusal(error: StoreError) -> Refusal {
             Refusal::Unavailable(text)
         }
     }
+}
+
+/// The denials of one container of a set, with its name before each field.
+fn denials_of(name: &ContainerName, error: &StoreError) -> Vec<Denial> {
+    let StoreError::Denied(_, denials) = error else {
+        return Vec::new();
+    };
+    let named = denials.iter().map(|denial| Denial {
+        field: format!("{name}.{}", denial.field),
+        ..denial.clone()
+    });
+    named.collect()
 }

@@ -13,6 +13,7 @@ use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
+use super::budget::SharedLedger;
 use super::{AgentNode, health, wall_ms};
 use crate::chas::wire::{
     ContainerReport, NodeCapacity, PendingPrune, Registration, Report, ReportContent,
@@ -29,7 +30,6 @@ use crate::view::{HealthView, ManagedView};
 const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
-
 /// Wait before the next look for the identity of the node, while the stored one cannot be read.
 const IDENTITY_RETRY: Duration = Duration::from_secs(1);
 
@@ -54,6 +54,7 @@ pub(crate) struct AgentLink {
     new_uuid: String,
     /// The newest generation of the set with which the node was seen converged.
     applied: Mutex<Option<u64>>,
+    ledger: SharedLedger,
 }
 
 impl AgentLink {
@@ -65,6 +66,7 @@ impl AgentLink {
             config,
             new_uuid,
             applied: Mutex::default(),
+            ledger: SharedLedger::default(),
         }
     }
 
@@ -319,11 +321,11 @@ impl chas::LinkNode for AgentLink {
             return Err("it is not known yet what runs here, and what was asked last".to_owned());
         }
         let node_id = self.config.node.id.clone();
+        let (ledger, now) = (self.ledger.clone(), self.node.board().clock.now());
         let applied = self.node.writer.write(move |store| {
-            // The disk may have taken no writes when the agent started. This costs nothing where it
-            // is stored already.
+            // The disk may have taken no writes when the agent started; where it did, this is free.
             store.set_identity(|link| link.node_id = node_id)?;
-            let outcome = store.apply_set(&set, wall_ms())?;
+            let outcome = ledger.apply(store, &set, wall_ms(), now)?;
             outcome.changed.iter().for_each(|&id| handle.wake(id));
             handle.board().changed();
             Ok(outcome)

@@ -31,12 +31,14 @@ mod memory_runtime;
 mod script;
 
 mod health;
+mod hostile;
 mod life;
+mod policy;
 
 use script::ScriptedRuntime;
 
 struct Agent {
-    node: AgentNode,
+    node: Arc<AgentNode>,
     runtime: Arc<ScriptedRuntime>,
     directory: TempDir,
     stop: CancellationToken,
@@ -84,13 +86,14 @@ async fn agent() -> Agent {
         tracker.clone(),
         stop.clone(),
     );
-    let node = AgentNode::new(writer, reconciler.handle(), journal, monitor, loggers, None);
+    let handle = reconciler.handle();
+    let node = AgentNode::new(writer, handle, journal, monitor, loggers, None);
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Agent {
-        node,
+        node: Arc::new(node),
         runtime,
         directory,
         stop,

@@ -53,6 +53,11 @@ impl<R: Runtime> Reconciler<R> {
                 grace: record.spec.stop.timeout,
             },
         );
+        if let (Step::Pull | Step::Launch, Some(record)) = (next, record) {
+            // Before a registry hears of it: a rule may be about the registry.
+            let judged = self.writer.store().judge_start(record);
+            judged.map_err(RuntimeError::Failed)?;
+        }
         match (next, record) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
             (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),

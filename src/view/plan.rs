@@ -73,6 +73,8 @@ pub(crate) struct SetPlanView {
     pub etag: String,
     /// The steps that will be (on a dry run: would be) done for each container that changed.
     pub plan: Vec<ContainerPlanView>,
+    /// On a dry run: the running containers that would end, where the request has to say so.
+    pub unconfirmed: Option<usize>,
 }
 
 /// The explanation of a container's status.

@@ -114,6 +114,11 @@ alarms! {
     SetRejected: Degrading, "correct the set in CHaS; the message says what is wrong with it";
     /// A part of the set from CHaS waits for a confirmation.
     SetUnconfirmed: Notice, "if it is meant so: chas-node-agent confirm";
+    /// The policy's file cannot be used; the policy before stays in force, and without one nothing
+    /// new is taken in.
+    PolicyUnusable: Degrading, "correct the file that the message names, and try it: chas-node-agent policy check";
+    /// Containers that run ask for what the policy denies; each runs on until it ends.
+    PolicyViolated: Notice, "change these containers, or the policy, before they are started again";
     /// The node's clock is not set: it shows a time before this agent was built.
     ClockUnset: Degrading, "set the clock, or start its time service; certificates cannot be checked until then";
 }

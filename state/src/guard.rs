@@ -25,6 +25,8 @@ use crate::ownership::{ChasSet, is_fallen};
 use crate::phase::Goal;
 use crate::spec::parse::Deploy;
 
+pub mod push;
+
 /// Containers that a set may always end at once.
 const ENDED_ALWAYS: usize = 2;
 /// Containers that a set may end at once, in percent of those that run.
@@ -169,12 +171,16 @@ pub fn unconfirmed(
         running.clone().count(),
         running.filter(|record| ends(record)).count(),
     );
-    let is_many = ended > ENDED_ALWAYS && ended * 100 > all * ENDED_PERCENT;
-    is_many.then_some(Unconfirmed {
+    is_many(ended, all).then_some(Unconfirmed {
         omitted,
         changed,
         confirmed: false,
     })
+}
+
+/// Whether so many containers end, of all that run, that somebody is to confirm it.
+const fn is_many(ended: usize, all: usize) -> bool {
+    ended > ENDED_ALWAYS && ended * 100 > all * ENDED_PERCENT
 }
 
 #[cfg(test)]

@@ -42,6 +42,7 @@ pub mod observed;
 pub mod ownership;
 pub mod phase;
 pub mod plan;
+pub mod policy;
 pub mod quantity;
 pub mod reason;
 pub mod reference;

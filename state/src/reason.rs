@@ -138,6 +138,8 @@ reasons! {
     MountFailed: Start, "check what the image has at the path in the message";
     /// containerd has an unmanaged container of that name.
     NameTaken: Start, "remove that container with the tool that created it";
+    /// The node's policy denies what the container asks for.
+    PolicyDenied: Start, "read the message: it names the rule; change the container, or the policy (policy.file)";
     /// Another process on this host listens on the host port, or a rule of another program
     /// publishes it.
     PortTaken: Start, "end that process, remove what the other program publishes, or use another host port";

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::reference::ImageReference;
 
 pub mod body;
-mod fields;
+pub(crate) mod fields;
 mod image;
 mod labels;
 mod logs;

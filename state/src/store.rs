@@ -15,12 +15,14 @@ use serde_json::Value;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
+use crate::policy::Policy;
 use files::{FilesState, StoreFiles};
 use state_dir::StateDir;
 
 mod adopt;
 mod apply;
 mod batch;
+mod budgeted;
 mod copy;
 mod defaults;
 mod disk;
@@ -30,6 +32,7 @@ mod histories;
 mod last;
 mod limits;
 mod notes;
+mod policed;
 mod private;
 mod proven;
 mod push;
@@ -66,6 +69,8 @@ pub struct Store {
     /// writes a copy holds the lock meanwhile.
     copied: Mutex<[Option<u64>; 2]>,
     desired: RwLock<Arc<Desired>>,
+    /// Bounds on what is taken in, and started.
+    policy: RwLock<Arc<Policy>>,
     losses: Mutex<Vec<String>>,
     /// Error for which changes cannot be written; for readers who may not wait for a writer.
     unwritable: Mutex<Option<String>>,
@@ -93,6 +98,7 @@ impl Store {
         let _tended_later = files.tend();
         Ok(Self {
             dir: files.dir.clone(),
+            policy: policed::first(&limits),
             limits,
             unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
             files: Mutex::new(files),

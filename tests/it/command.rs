@@ -81,6 +81,59 @@ fn the_effective_configuration_is_shown_with_origins_and_without_secrets() {
 }
 
 #[test]
+fn a_policy_and_a_body_are_tried_before_anybody_relies_on_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let policy = write("policy.yaml", "rules:\n- {name: small, memory: 1g}\n");
+    let bad = write("bad.yaml", "rules:\n- {name: small, memroy: 1g}\n");
+    let body = write("body.json", r#"{"name": "web", "image": "nginx"}"#);
+    let fits = write(
+        "fits.yaml",
+        "name: web\nimage: nginx\nresources: {memory: 1g}\n",
+    );
+    for (policy, command, code, says) in [
+        (&policy, vec!["policy", "check"], 0, "1 rules"),
+        (&policy, vec!["policy", "check", &fits], 0, "web: allowed"),
+        (
+            &policy,
+            vec!["policy", "check", &body],
+            1,
+            "rule \"small\" denies resources.memory",
+        ),
+        (
+            &policy,
+            vec!["policy", "check", "/nonexistent"],
+            64,
+            "/nonexistent",
+        ),
+        (
+            &bad,
+            vec!["policy", "check"],
+            64,
+            "did you mean \"memory\"?",
+        ),
+        (
+            &bad,
+            vec!["config", "check"],
+            64,
+            "did you mean \"memory\"?",
+        ),
+        (&policy, vec!["config", "check"], 0, "policy.file"),
+    ] {
+        let output = agent(&command, &[("CHAS_POLICY_FILE", policy)]);
+        let said = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{command:?}: {said}");
+        assert!(said.contains(says), "{command:?}: {said}");
+    }
+}
+
+#[test]
 fn a_start_that_fails_says_why_once_and_exits_with_1() {
     let directory = tempfile::tempdir().unwrap();
     let (state, run) = (directory.path().join("state"), directory.path().join("run"));

@@ -35,6 +35,9 @@ mod house_words;
 mod node;
 
 #[cfg(test)]
+mod policy;
+
+#[cfg(test)]
 mod quickstart;
 
 #[cfg(test)]

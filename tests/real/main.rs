@@ -69,6 +69,9 @@ mod nodes;
 mod orders;
 
 #[cfg(test)]
+mod policy;
+
+#[cfg(test)]
 mod pull;
 
 #[cfg(test)]

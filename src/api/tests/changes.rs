@@ -73,7 +73,7 @@ async fn each_refusal_has_its_status() {
     let node = Fake::new(Vec::new());
     for (refusal, status) in [
         (Refusal::Conflict("taken".to_owned()), 409),
-        (Refusal::Forbidden("taken".to_owned()), 403),
+        (Refusal::Denied(vec![super::denied::denial()]), 403),
         (Refusal::NotFound("taken".to_owned()), 404),
         (Refusal::Full("taken".to_owned()), 507),
         (Refusal::Unavailable("taken".to_owned()), 503),

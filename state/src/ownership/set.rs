@@ -222,6 +222,10 @@ pub struct SetOutcome {
     pub stale: bool,
     /// Whether its generation is [`Age::Implausible`]: nothing was done.
     pub implausible: bool,
+    /// Running containers that were changed or ended.
+    pub spent: usize,
+    /// Whether others wait, because the node's budget for such changes is used up.
+    pub is_deferred: bool,
     /// Containers that changed.
     pub changed: Vec<ContainerId>,
     /// Names about which push and CHaS differ.

@@ -21,7 +21,7 @@ pub struct FieldError {
 }
 
 /// Faults told of one body. A document of another kind would have ten thousand.
-pub(super) const FAULTS_MAX: usize = 1_000;
+pub(crate) const FAULTS_MAX: usize = 1_000;
 
 /// Characters of a key that a fault repeats.
 const KEY_CHARS_MAX: usize = 100;
@@ -31,7 +31,7 @@ const HINT_BYTES_MAX: usize = 32;
 const HINTS_MAX: usize = 16;
 
 /// The members of one JSON object, each read once; a member that nobody reads is unknown.
-pub(super) struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
     known: Vec<&'static str>,
@@ -40,7 +40,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The members of `value`; a fault if `value` is no object.
-    pub(super) fn of(
+    pub(crate) fn of(
         value: &'a Value,
         path: &str,
         faults: &'a mut Vec<FieldError>,
@@ -74,8 +74,13 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Whether a fault was noted, of this object or of another one read before.
+    pub(crate) fn has_faults(&self) -> bool {
+        !self.faults.is_empty()
+    }
+
     /// Notes a fault of the member `key`; of a body with more than [`FAULTS_MAX`], the first ones.
-    pub(super) fn fault(&mut self, key: &str, message: &str) {
+    pub(crate) fn fault(&mut self, key: &str, message: &str) {
         if self.faults.len() < FAULTS_MAX {
             let field = self.join(key);
             self.faults.push(FieldError {
@@ -92,7 +97,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads an optional member.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&'a Value) -> Result<T, String>,
@@ -107,7 +112,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a required member.
-    pub(super) fn required<T>(
+    pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&'a Value) -> Result<T, String>,
@@ -121,7 +126,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads a member that is one of a few words.
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &mut self,
         key: &'static str,
         choices: &[(&str, T)],
@@ -142,7 +147,7 @@ impl<'a> Fields<'a> {
 
     /// Reads an optional member that is an object of strings, and notes each value that is none
     /// under its own key.
-    pub(super) fn text_map(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
+    pub(crate) fn text_map(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
         let map = self.read(key, |value| {
             let fault = || "must be an object whose values are strings".to_owned();
             value.as_object().ok_or_else(fault)
@@ -160,7 +165,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads an optional member that is an object.
-    pub(super) fn object<T>(
+    pub(crate) fn object<T>(
         &mut self,
         key: &'static str,
         read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
@@ -171,7 +176,7 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads one element, an object, of the array `key`.
-    pub(super) fn item<T>(
+    pub(crate) fn item<T>(
         &mut self,
         key: &str,
         index: usize,
@@ -183,14 +188,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Refuses a member that is known but not allowed.
-    pub(super) fn refuse(&mut self, key: &'static str, message: &str) {
+    pub(crate) fn refuse(&mut self, key: &'static str, message: &str) {
         if self.get(key).is_some() {
             self.fault(key, message);
         }
     }
 
     /// Notes every unknown member as a fault, with the nearest known name.
-    pub(super) fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         let unknown: Vec<_> = self
             .map
             .keys()
@@ -230,18 +235,18 @@ fn inner<T>(
     result
 }
 
-pub(super) fn text(value: &Value) -> Result<&str, String> {
+pub(crate) fn text(value: &Value) -> Result<&str, String> {
     value.as_str().ok_or_else(|| "must be a string".to_owned())
 }
 
-pub(super) fn parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
+pub(crate) fn parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
     text(value)?
         .parse()
         .map_err(|error: T::Err| error.to_string())
 }
 
 /// An amount with or without a unit: a string, or a number as it stands in the body.
-pub(super) fn amount<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
+pub(crate) fn amount<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
     let parsed = if value.is_number() {
         value.to_string().parse()
     } else {
@@ -250,13 +255,13 @@ pub(super) fn amount<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, Stri
     parsed.map_err(|error: T::Err| error.to_string())
 }
 
-pub(super) fn boolean(value: &Value) -> Result<bool, String> {
+pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
     value
         .as_bool()
         .ok_or_else(|| "must be true or false".to_owned())
 }
 
-pub(super) fn integer(value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
+pub(crate) fn integer(value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
     let number = value.as_u64().filter(|number| range.contains(number));
     number.ok_or_else(|| {
         format!(
@@ -268,7 +273,7 @@ pub(super) fn integer(value: &Value, range: RangeInclusive<u64>) -> Result<u64, 
 }
 
 /// A duration: a humantime string (`10s`, `5m`), or a number of seconds.
-pub(super) fn duration(value: &Value, max: Duration) -> Result<Duration, String> {
+pub(crate) fn duration(value: &Value, max: Duration) -> Result<Duration, String> {
     let duration = match value.as_u64() {
         Some(seconds) => Some(Duration::from_secs(seconds)),
         None => value
@@ -281,7 +286,7 @@ pub(super) fn duration(value: &Value, max: Duration) -> Result<Duration, String>
     })
 }
 
-pub(super) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> {
+pub(crate) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> {
     match value.as_array() {
         Some(items) if items.len() <= items_max => Ok(items),
         Some(_) => Err(format!("must not be more than {items_max}")),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::batch::Batch;
+use super::budgeted::Budgeted;
 use super::{Store, StoreError};
 use crate::desired::applied::{
     AppliedSet, Conflict, Rejected, RestoredEpoch, SetVersion, Unconfirmed,
@@ -28,6 +29,21 @@ impl Store {
     /// # Errors
     /// [`StoreError::Rebuilding`], [`StoreError::Disk`]; nothing is changed then.
     pub fn apply_set(&self, set: &ChasSet, now_ms: u64) -> Result<SetOutcome, StoreError> {
+        self.apply_set_within(set, now_ms, usize::MAX)
+    }
+
+    /// Applies a set as [`apply_set`](Self::apply_set) does, but changes and ends no more running
+    /// containers than `allowance`. The others are rejected for now: they stay as they are, and the
+    /// set counts as not fully applied, so that it is applied again.
+    ///
+    /// # Errors
+    /// [`StoreError::Rebuilding`], [`StoreError::Disk`]; nothing is changed then.
+    pub fn apply_set_within(
+        &self,
+        set: &ChasSet,
+        now_ms: u64,
+        allowance: usize,
+    ) -> Result<SetOutcome, StoreError> {
         self.look_ahead(&set.containers);
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
@@ -37,7 +53,7 @@ impl Store {
                     ..SetOutcome::default()
                 },
                 Age::Old => refresh(&mut batch, set),
-                Age::Newer | Age::Again => apply(&mut batch, set),
+                Age::Newer | Age::Again => apply(&mut batch, set, allowance),
             };
             Ok((batch.changes, outcome))
         })
@@ -180,17 +196,27 @@ fn note_body(batch: &mut Batch<'_>, deploy: &Deploy) {
     }
 }
 
-fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
+fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
     let before = batch.desired.clone();
     let (mut outcome, version) = (SetOutcome::default(), set.version());
     let doubts = guard::doubts(&before, set);
     batch.apply(ownership::lifted(&before, &version, doubts.is_some()));
     cordon(batch, set.cordon, &mut outcome);
     let wanted = judge(&batch.desired, set, &mut outcome);
-    let wanted = guarded(batch, set, doubts.as_ref(), wanted, &mut outcome);
-    let (accepted, failed) = batch.take_all(wanted, Owner::Chas);
+    let mut budget = Budgeted::new(allowance);
+    let wanted = guarded(
+        batch,
+        set,
+        doubts.as_ref(),
+        wanted,
+        &mut outcome,
+        &mut budget,
+    );
+    let (accepted, failed) = budget.take_all(batch, wanted);
+    (outcome.spent, outcome.is_deferred) = (budget.spent, !budget.deferred.is_empty());
     // An invalid entry is invalid the next time, too: it does not count here.
-    let fully_applied = failed.is_empty() && ownership::is_agreed(&outcome.conflicts);
+    let fully_applied =
+        failed.is_empty() && !outcome.is_deferred && ownership::is_agreed(&outcome.conflicts);
     let changed = accepted.iter().filter(|accepted| accepted.changed);
     outcome
         .changed
@@ -200,6 +226,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
             .rejected
             .push(Rejected::because(&name, error.to_string()));
     }
+    outcome.rejected.extend(budget.rejected());
     outcome.rejected.extend(set.rejected.iter().cloned());
     let is_over =
         !leaves_doubts(batch, set, &outcome) || guard::is_confirmed(&before, set, doubts.as_ref());
@@ -221,6 +248,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
 /// are unconfirmed, rejected, in conflict with a push, or suppressed by an operator.
 fn leaves_doubts(batch: &Batch<'_>, set: &ChasSet, outcome: &SetOutcome) -> bool {
     outcome.unconfirmed.is_some()
+        || outcome.is_deferred
         || !set.rejected.is_empty()
         || !batch.desired.marks().suppressed().is_empty()
         || !ownership::is_agreed(&outcome.conflicts)
@@ -253,20 +281,22 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut SetOutcome) {
 }
 
 /// Removes what CHaS owns and does not list, or names as to be removed, but for what is
-/// unconfirmed. Answers the listed containers that are to be applied.
+/// unconfirmed, or beyond the budget. Answers the listed containers that are to be applied.
 fn guarded(
     batch: &mut Batch<'_>,
     set: &ChasSet,
     doubts: Option<&RestoredEpoch>,
     wanted: Vec<Deploy>,
     outcome: &mut SetOutcome,
+    budget: &mut Budgeted,
 ) -> Vec<Deploy> {
-    let pruned = ownership::pruned(&batch.desired, set);
+    let mut pruned = ownership::pruned(&batch.desired, set);
+    pruned.sort_by(|a, b| a.name.cmp(&b.name));
     let effects = SetEffects::of(&batch.desired, &pruned, &wanted);
     outcome.unconfirmed = guard::unconfirmed(&batch.desired, set, doubts, &effects);
     let unconfirmed = outcome.unconfirmed.clone().unwrap_or_default();
     for record in pruned {
-        if !unconfirmed.omitted.contains(&record.name) {
+        if !unconfirmed.omitted.contains(&record.name) && budget.may_end(&record) {
             outcome.changed.push(record.id);
             let removed = Record {
                 removing: true,

@@ -8,11 +8,14 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::tag_check::TagCheck;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
+use crate::policy::Policy;
 use crate::spec::parse::Deploy;
 
 /// The records decided so far, and the changes that store them.
 pub(super) struct Batch<'a> {
     store: &'a Store,
+    /// The policy, which is one for the whole batch.
+    policy: Arc<Policy>,
     now_ms: u64,
     /// Number of the one change that the whole batch is.
     pub(super) seq: u64,
@@ -49,6 +52,7 @@ impl<'a> Batch<'a> {
         let (seq, desired) = (desired.seq() + 1, desired.clone());
         Ok(Self {
             store,
+            policy: store.policy(),
             now_ms,
             seq,
             desired,
@@ -74,11 +78,9 @@ impl<'a> Batch<'a> {
         if before.is_none() && self.desired.records().count() >= containers_max {
             return Err(StoreError::TooMany(containers_max));
         }
-        if !deploy.spec.security.no_new_privileges && !self.store.limits.new_privileges {
-            return Err(StoreError::NotPermitted {
-                field: "security.no_new_privileges: false",
-                key: "containers.allow_new_privileges",
-            });
+        let denials = self.policy.judge(&deploy, owner, &self.desired);
+        if !denials.is_empty() {
+            return Err(StoreError::Denied(deploy.name, denials));
         }
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {

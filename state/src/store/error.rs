@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::assign::AssignError;
 use crate::id::{ContainerId, ContainerName};
+use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
 
 /// Refusal of a change; nothing is stored then.
@@ -54,16 +55,16 @@ pub enum StoreError {
     /// The node has as many containers as it may.
     #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),
-    /// The node does not permit what is asked for.
+    /// The policy of the node denies what is asked for; not empty.
+    #[error("{}", policy::told(.1))]
+    Denied(ContainerName, Vec<Denial>),
+    /// Running containers that a set would end by leaving them out: more than go without saying.
     #[error(
-        "{field} is not permitted on this node; leave it out, or set {key} to true in the node's configuration"
+        "{} running containers would end, because the set leaves them out ({}); \
+         if that is meant, send it again with ?confirm={}",
+        .0.len(), few(.0), .0.len()
     )]
-    NotPermitted {
-        /// Field of the body, with its value.
-        field: &'static str,
-        /// Key of the node's configuration that would permit it.
-        key: &'static str,
-    },
+    Unconfirmed(Vec<ContainerName>),
     /// The disk refuses the change.
     #[error("the state cannot be written to state.dir")]
     Disk(#[source] std::io::Error),
@@ -85,6 +86,15 @@ pub enum StoreError {
     /// Another agent has locked the state directory.
     #[error("another agent uses the state in {}; stop it first", .0.display())]
     InUse(PathBuf),
+}
+
+/// The first few names.
+fn few(names: &[ContainerName]) -> String {
+    let mut texts: Vec<_> = names.iter().take(10).map(ToString::to_string).collect();
+    if names.len() > texts.len() {
+        texts.push("…".to_owned());
+    }
+    texts.join(", ")
 }
 
 fn one_line(errors: &[(ContainerName, StoreError)]) -> String {

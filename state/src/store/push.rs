@@ -9,6 +9,7 @@ use super::{Accepted, Store, StoreError};
 use crate::desired::answer::{Answer, Outcome};
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record};
+use crate::guard;
 use crate::id::ContainerId;
 use crate::ownership::answers::{self, Keyed};
 use crate::ownership::{self, Order, Pushed};
@@ -30,6 +31,8 @@ pub struct ReplaceRequest {
     pub wanted: Vec<Deploy>,
     /// Versions of the set, by [`ownership::etag`], one of which it must have now. `None`: any.
     pub if_match: Option<Vec<String>>,
+    /// Running containers that the caller says may end. `None`: no more than go without saying.
+    pub confirm: Option<usize>,
     /// The request's `Idempotency-Key`, if it has one.
     pub keyed: Option<Keyed>,
     /// Whether only the outcome is asked for, and nothing is to be stored.
@@ -43,6 +46,9 @@ pub struct ReplaceOutcome {
     pub etag: String,
     /// Records that differ from before, as they are (or would be) now.
     pub changed: Vec<Arc<Record>>,
+    /// On a dry run: running containers that would end, where they are so many that the request has
+    /// to say their number.
+    pub unconfirmed: Option<usize>,
 }
 
 impl Store {
@@ -108,8 +114,8 @@ impl Store {
     /// nothing.
     ///
     /// # Errors
-    /// [`StoreError::Unmatched`], [`StoreError::KeyReused`], [`StoreError::Several`] with every
-    /// refused container, and those of every change.
+    /// [`StoreError::Unmatched`], [`StoreError::KeyReused`], [`StoreError::Unconfirmed`],
+    /// [`StoreError::Several`] with every refused container, and those of every change.
     pub fn replace(
         &self,
         request: ReplaceRequest,
@@ -118,6 +124,7 @@ impl Store {
         let ReplaceRequest {
             wanted,
             if_match,
+            confirm,
             keyed,
             dry_run,
         } = request;
@@ -133,11 +140,17 @@ impl Store {
                 return Err(StoreError::Unmatched(etag));
             }
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let mut changed = remove_omitted(&mut batch, &wanted);
+            let gone = omitted(&batch, &wanted);
+            let unconfirmed = guard::push::unconfirmed(desired, &gone, confirm);
+            if !unconfirmed.is_empty() && !dry_run {
+                return Err(StoreError::Unconfirmed(unconfirmed));
+            }
+            let mut changed = remove(&mut batch, gone);
             changed.extend(push_all(&mut batch, wanted)?);
             let outcome = ReplaceOutcome {
                 etag: ownership::etag(&batch.desired),
                 changed,
+                unconfirmed: (!unconfirmed.is_empty()).then_some(unconfirmed.len()),
             };
             if let Some(keyed) = &keyed {
                 let has_changed = !outcome.changed.is_empty();
@@ -160,10 +173,14 @@ impl Store {
     /// then.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], [`StoreError::Disk`].
+    /// [`StoreError::NotFound`], [`StoreError::Denied`] for a start, [`StoreError::Disk`].
     pub fn order(&self, id: ContainerId, order: Order) -> Result<Arc<Record>, StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            match order {
+                Order::Start | Order::Restart => self.judge_order(before)?,
+                Order::Stop | Order::Remove => {}
+            }
             let (record, changes) = ownership::ordered(desired, before, order);
             Ok((changes, Arc::new(record)))
         })
@@ -228,19 +245,20 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
         .collect())
 }
 
-/// Removes the pushed containers that are left out.
-fn remove_omitted(batch: &mut Batch<'_>, wanted: &[Deploy]) -> Vec<Arc<Record>> {
+/// The pushed containers that are left out, as they are.
+fn omitted(batch: &Batch<'_>, wanted: &[Deploy]) -> Vec<Record> {
     let names: BTreeSet<_> = wanted.iter().map(|deploy| &deploy.name).collect();
     let gone = ownership::push_set(&batch.desired)
         .into_iter()
         .filter(|record| !names.contains(&record.name));
-    let gone: Vec<_> = gone
-        .map(|record| Record {
-            removing: true,
-            seq: batch.seq,
-            ..record.clone()
-        })
-        .collect();
+    gone.cloned().collect()
+}
+
+/// Removes these. Answers them as they are then.
+fn remove(batch: &mut Batch<'_>, mut gone: Vec<Record>) -> Vec<Arc<Record>> {
+    for record in &mut gone {
+        (record.removing, record.seq) = (true, batch.seq);
+    }
     for record in &gone {
         let buried = ownership::buried(&batch.desired, record);
         batch.apply(std::iter::once(DesiredChange::Put(Box::new(record.clone()))).chain(buried));

@@ -5,6 +5,7 @@ mod guarded;
 mod jumps;
 mod looks;
 mod owners;
+mod policed;
 mod tag_checks;
 mod transient;
 

@@ -1,0 +1,73 @@
+//! Files that decide over the node: whoever may write one has the node, so they are read only where
+//! root alone may.
+
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+/// Longest file of this kind.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Users who must have no part in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Nobody but the owner may write it.
+    MayRead,
+}
+
+impl Others {
+    const fn forbidden(self) -> u32 {
+        match self {
+            Self::MayRead => 0o022,
+        }
+    }
+}
+
+/// The text of the file. `None`: there is none.
+///
+/// # Errors
+/// It cannot be read, or others could have written it.
+pub(super) fn read(path: &Path, others: Others) -> Result<Option<String>, String> {
+    let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    // A pipe in its place must not hold the agent up.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(&error)),
+    };
+    check(&file, others).map_err(|error| fault(&error))?;
+    let mut text = String::new();
+    let mut limited = file.take(BYTES_MAX + 1);
+    limited
+        .read_to_string(&mut text)
+        .map_err(|error| fault(&error))?;
+    if text.len() as u64 > BYTES_MAX {
+        return Err(fault(&"the file is larger than 1 MiB: check the path"));
+    }
+    Ok(Some(text))
+}
+
+fn check(file: &File, others: Others) -> Result<(), String> {
+    let about = file.metadata().map_err(|error| error.to_string())?;
+    if !about.is_file() {
+        return Err("it is no regular file".to_owned());
+    }
+    let own = rustix::process::geteuid().as_raw();
+    if about.uid() != 0 && about.uid() != own {
+        return Err(format!(
+            "it belongs to user {}; give it to root: chown root",
+            about.uid()
+        ));
+    }
+    let mode = about.mode() & 0o777;
+    if mode & others.forbidden() != 0 {
+        return Err(format!(
+            "its mode is {mode:o}, so others may change it; chmod go-w"
+        ));
+    }
+    Ok(())
+}

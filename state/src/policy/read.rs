@@ -1,0 +1,191 @@
+//! Reader of the operator's policy: every fault of the file at once, each with its place.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde_json::Value;
+
+use super::names::NamePattern;
+use super::ports::PortGrant;
+use super::rule::{Bounds, PolicyRule, RuleScope, Totals};
+use super::{OWN_RULES, Policy};
+use crate::desired::Owner;
+use crate::spec::DEFAULT_CAPABILITIES;
+use crate::spec::fields::{FieldError, Fields, amount, boolean, integer, list, text};
+
+/// Rules of a policy. Each is looked at with each change.
+const RULES_MAX: usize = 64;
+/// Entries of one list of a rule.
+const ENTRIES_MAX: usize = 256;
+const NAME_BYTES_MAX: usize = 63;
+
+/// Reads a policy. An empty file has no rules.
+///
+/// # Errors
+/// Every fault in it, in the order of the fields. Never empty.
+pub fn read(file: &Value) -> Result<Policy, Vec<FieldError>> {
+    let mut faults = Vec::new();
+    empty_values(file, "", &mut faults);
+    let mut policy = Policy::default();
+    if !file.is_null()
+        && let Some(mut top) = Fields::of(file, "", &mut faults)
+    {
+        policy.rules = rules(&mut top);
+        if let Some(names) = top.read("reserved_names", entries::<NamePattern>) {
+            policy.reserved.listed = names;
+        }
+        policy.changes_per_hour = top.read("changes_per_hour", amount);
+        top.finish();
+    }
+    if faults.is_empty() {
+        Ok(policy)
+    } else {
+        Err(faults)
+    }
+}
+
+/// Notes each key without a value: a bound that somebody forgot to write is none, and looks like
+/// one.
+fn empty_values(value: &Value, path: &str, faults: &mut Vec<FieldError>) {
+    match value {
+        Value::Null if !path.is_empty() => faults.push(FieldError {
+            field: path.to_owned(),
+            message: "has no value; give one, or leave the key out".to_owned(),
+        }),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                empty_values(item, &format!("{path}[{index}]"), faults);
+            }
+        }
+        Value::Object(members) => {
+            for (key, member) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                empty_values(member, &format!("{path}{dot}{key}"), faults);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn rules(top: &mut Fields<'_>) -> Vec<PolicyRule> {
+    let items = top.read("rules", |value| list(value, RULES_MAX));
+    let (mut rules, mut names) = (Vec::new(), BTreeSet::new());
+    for (index, item) in items.into_iter().flatten().enumerate() {
+        let Some(rule) = top.item("rules", index, item, rule) else {
+            continue;
+        };
+        if OWN_RULES.contains(&rule.name.as_str()) || !names.insert(rule.name.clone()) {
+            let message = "is the name of another rule, or of one of the agent's own";
+            top.fault(&format!("rules[{index}].name"), message);
+        }
+        rules.push(rule);
+    }
+    rules
+}
+
+fn rule(fields: &mut Fields<'_>) -> Option<PolicyRule> {
+    let name = fields.required("name", name);
+    let scope = RuleScope {
+        owner: fields.choice("owner", &[("push", Owner::Push), ("chas", Owner::Chas)]),
+        containers: fields.read("containers", some_entries),
+    };
+    let rule = PolicyRule {
+        name: name.unwrap_or_default(),
+        scope,
+        bounds: bounds(fields),
+        totals: Totals {
+            memory: fields.read("memory_total", amount),
+            cpu: fields.read("cpu_total", amount),
+            count: fields.read("count", |value| integer(value, 0..=1_000_000)),
+        },
+    };
+    if rule.is_idle() && !fields.has_faults() {
+        fields.fault(
+            "name",
+            "this rule bounds nothing; give it a bound, such as memory: 2g",
+        );
+    }
+    (!rule.name.is_empty()).then_some(rule)
+}
+
+fn bounds(fields: &mut Fields<'_>) -> Bounds {
+    let mut flag = |key| fields.read(key, only_true).unwrap_or_default();
+    let [digest, non_root, read_only_rootfs, no_new_privileges] = [
+        "digest",
+        "non_root",
+        "read_only_rootfs",
+        "no_new_privileges",
+    ]
+    .map(&mut flag);
+    Bounds {
+        images: fields.read("images", entries),
+        digest,
+        host_ports: fields.read("host_ports", entries::<PortGrant>),
+        host_ips: fields.read("host_ips", entries::<Ipv4Addr>),
+        capabilities: fields.read("capabilities", capabilities),
+        non_root,
+        read_only_rootfs,
+        no_new_privileges,
+        memory: fields.read("memory", amount),
+        cpu: fields.read("cpu", amount),
+        pids: fields
+            .read("pids", |value| integer(value, 1..=4_194_304))
+            .and_then(|pids| u32::try_from(pids).ok()),
+        logs: fields.read("logs", amount),
+    }
+}
+
+fn name(value: &Value) -> Result<String, String> {
+    let name = text(value)?;
+    let is_letter = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=NAME_BYTES_MAX).contains(&name.len()) && name.bytes().all(is_letter) {
+        Ok(name.to_owned())
+    } else {
+        Err("must be 1 to 63 of a-z, 0-9 and '-'".to_owned())
+    }
+}
+
+/// A bound that is on or left out. False would look as if it took back what another rule demands.
+fn only_true(value: &Value) -> Result<bool, String> {
+    match boolean(value)? {
+        true => Ok(true),
+        false => Err("must be true, or left out: a rule takes nothing back".to_owned()),
+    }
+}
+
+/// A list that is not empty: a rule for no container would look as if it bounded one.
+fn some_entries(value: &Value) -> Result<Vec<NamePattern>, String> {
+    let entries: Vec<_> = entries(value)?;
+    if entries.is_empty() {
+        Err("must not be empty; leave it out for all containers".to_owned())
+    } else {
+        Ok(entries)
+    }
+}
+
+/// A list of texts, or numbers as they stand in the file.
+fn entries<T: FromStr<Err: ToString>>(value: &Value) -> Result<Vec<T>, String> {
+    let items = list(value, ENTRIES_MAX)?.iter();
+    items.map(amount).collect()
+}
+
+fn capabilities(value: &Value) -> Result<BTreeSet<String>, String> {
+    let mut names = BTreeSet::new();
+    for item in list(value, ENTRIES_MAX)? {
+        let upper = text(item)?.to_ascii_uppercase();
+        let name = if upper.starts_with("CAP_") {
+            upper
+        } else {
+            format!("CAP_{upper}")
+        };
+        if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
+            let known = DEFAULT_CAPABILITIES.join(", ");
+            return Err(format!(
+                "{name} is not one that a container can have: {known}"
+            ));
+        }
+        names.insert(name);
+    }
+    Ok(names)
+}
