@@ -156,7 +156,7 @@ pub(crate) enum Refusal {
 /// Rules for who may call.
 #[derive(Clone, Debug)]
 pub(crate) struct CallRules {
-    /// What lets callers in, to every call but the probes.
+    /// Gate before every call but the probes.
     pub gate: Gate,
     /// Names by which the node may be called.
     pub hosts: OwnNames,
