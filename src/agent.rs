@@ -17,6 +17,7 @@ use crate::{notify, shutdown, signals};
 
 mod doors;
 mod first_token;
+mod inherited;
 mod link;
 mod registries;
 mod review;
@@ -33,6 +34,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// # Errors
 /// The store or the host's facts keep it from starting.
 pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
+    let given = inherited::inherited();
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
     let token = CallerToken::new(config.api.token.clone());
@@ -46,7 +48,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     })
     .context("signals cannot be caught")?;
     let rooms = Rooms::build(&config, token.clone(), &stop, &tracker).await?;
-    let doors = Doors::open(&config, token, rooms.journal()).await;
+    let doors = Doors::open(&config, given, token, rooms.journal()).await;
     announce(&config);
     rooms.watch_policy(&config, policy_due, &stop, &tracker);
     let router = rooms.start(&config, &stop, &tracker);

@@ -127,7 +127,10 @@ impl Agent {
         }
         let name = &self.name;
         let unreachable = |error: reqwest::Error| {
-            anyhow::anyhow!("no agent answers at {name}: {}", cause::root(&error))
+            let cause = cause::root(&error);
+            let is_denied = cause.starts_with("Permission denied");
+            let remedy = if is_denied { "; run this as root" } else { "" };
+            anyhow::anyhow!("no agent answers at {name}: {cause}{remedy}")
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();

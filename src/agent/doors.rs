@@ -1,6 +1,6 @@
 //! The doors of the API: where it listens, and until when it answers. One that cannot be opened is
 //! tried again for ever, and keeps nothing else from working: whoever has the port must not keep
-//! the node down.
+//! the node down. Where systemd listens for the agent, the agent opens no port of its own.
 
 use std::fmt;
 use std::io;
@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use state::alarm::Alarm;
 use state::subnet::Ipv4Subnet;
 use tokio::net::TcpListener;
@@ -32,43 +33,75 @@ pub(super) struct Doors {
     journal: Journal,
     /// Token that is yet to be made. `None`: there is one.
     token: Option<(CallerToken, PathBuf)>,
-    /// Doors that were opened at the start. `None`: yet to be opened.
-    tcp: Option<TcpDoor>,
+    /// Ports.
+    tcp: Ports,
+    /// Socket. `None`: yet to be opened.
     unix: Option<SocketDoor>,
 }
 
+/// Doors on ports.
+#[derive(Debug)]
+enum Ports {
+    /// Port of the agent's own. `None`: yet to be opened.
+    Own(Option<TcpDoor>),
+    /// Ports that systemd listens on.
+    Given(Vec<TcpDoor>),
+}
+
 impl Doors {
-    /// Opens the doors, to callers with this token. They wait in front of them until they are
-    /// served.
-    pub(super) async fn open(config: &Config, token: CallerToken, journal: Journal) -> Self {
-        let danger = config.api.danger();
-        journal.set_alarm(Alarm::ApiInTheClear, "", danger);
+    /// Opens the doors, on the sockets of systemd if there are any, to callers with this token.
+    /// They wait in front of them until they are served.
+    pub(super) async fn open(
+        config: &Config,
+        given: Vec<std::net::TcpListener>,
+        token: CallerToken,
+        journal: Journal,
+    ) -> Self {
         let mut doors = Self {
             listen: config.api.listen,
             socket: config.state.socket(),
             containers: config.network.subnet,
             journal,
             token: None,
-            tcp: None,
+            tcp: Ports::Own(None),
             unix: None,
         };
         if config.api.token.is_none() {
             let making = (token, config.state.admin_token());
             doors.token = (!doors.try_token(&making).await).then_some(making);
         }
-        doors.tcp = doors.try_tcp().await;
+        doors.tcp = if given.is_empty() {
+            let danger = config.api.danger();
+            doors.journal.set_alarm(Alarm::ApiInTheClear, "", danger);
+            Ports::Own(doors.try_tcp().await)
+        } else {
+            let given = given.into_iter();
+            Ports::Given(given.filter_map(|port| doors.take(port, config)).collect())
+        };
         doors.unix = doors.try_unix().await;
         doors
     }
 
     /// Serves the API until the agent is to stop, and then what is under way for a while.
     pub(super) async fn serve(mut self, router: axum::Router, stop: CancellationToken) {
-        let (tcp, unix) = (self.tcp.take(), self.unix.take());
+        let (tcp, unix) = (
+            std::mem::replace(&mut self.tcp, Ports::Own(None)),
+            self.unix.take(),
+        );
+        let ports = async {
+            let (router, stop) = (router.clone(), stop.clone());
+            match tcp {
+                Ports::Own(door) => keep(door, || self.try_tcp(), router, stop).await,
+                Ports::Given(doors) => {
+                    let serve = |door| serve(door, router.clone(), stop.clone());
+                    drop(join_all(doors.into_iter().map(serve)).await);
+                }
+            }
+        };
         let serving = async {
-            let (tcp_router, tcp_stop) = (router.clone(), stop.clone());
             tokio::join!(
-                keep(tcp, || self.try_tcp(), tcp_router, tcp_stop),
-                keep(unix, || self.try_unix(), router, stop.clone()),
+                ports,
+                keep(unix, || self.try_unix(), router.clone(), stop.clone()),
                 self.keep_token(&stop)
             )
         };
@@ -102,6 +135,29 @@ impl Doors {
         let is_made = made.is_some();
         made.into_iter().for_each(|made| token.begin_with(made));
         is_made
+    }
+
+    /// A port that systemd listens on, unless it is for callers that may not come.
+    fn take(&self, port: std::net::TcpListener, config: &Config) -> Option<TcpDoor> {
+        let taken = port.local_addr().and_then(|address| {
+            port.set_nonblocking(true)?;
+            Ok((address, TcpListener::from_std(port)?))
+        });
+        let (address, listener) = match taken {
+            Ok(taken) => taken,
+            Err(error) => return self.tell("systemd", Err(error)),
+        };
+        let subject = address.to_string();
+        if let Some(fault) = config.api.fault_of_given(address) {
+            return self.tell(&subject, Err(fault));
+        }
+        if address.port() != self.listen.port() {
+            tracing::warn!(%address, listen = %self.listen, "port of systemd is another than api.port");
+        }
+        let danger = config.api.danger_of(address);
+        self.journal
+            .set_alarm(Alarm::ApiInTheClear, &subject, danger);
+        Some(TcpDoor::new(listener, self.containers))
     }
 
     async fn try_tcp(&self) -> Option<TcpDoor> {

@@ -219,6 +219,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("sled::", &["state/src/store/disk.rs"]),
         ("::backoff", &["src/backoff.rs"]),
         ("httpdate::", &["src/backoff.rs"]),
+        ("listenfd::", &["src/agent/inherited.rs"]),
         ("sysinfo::", &["src/monitor"]),
         ("prometheus_client", &["src/metrics.rs"]),
         ("std::process::exit", &[]),

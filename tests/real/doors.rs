@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::harness::Testbed;
-use crate::harness::agent::Agent;
+use crate::harness::agent::{Agent, PROGRAM};
 use crate::stand::{Stand, eventually};
 
 mod socket;
@@ -186,4 +186,30 @@ async fn nobody_on_the_bridge_reaches_the_api() {
         "{stands:?}"
     );
     stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_of_systemd_s_is_served() {
+    // As systemd does once somebody calls, and in the same process.
+    let bed = Testbed::new();
+    let program = bed.dir.join("activated");
+    let script = format!(
+        "#!/bin/sh\nexec systemd-socket-activate -l $ACTIVATED:$NODE_PORT $(env | sed 's/=.*//; s/^/-E /') {PROGRAM}\n"
+    );
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    for (address, plain) in [("127.0.0.1", "false"), ("0.0.0.0", "true")] {
+        let variables = [("ACTIVATED", address), ("CHAS_PLAIN_HTTP", plain)];
+        let agent = Agent::start_program(&bed, &program, &variables).await;
+        let (status, _) = agent.get("/containers").await;
+        let stands: Vec<_> = alarms(&agent)
+            .await
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect();
+        assert_eq!(status, 200);
+        assert!(!stands.contains(&"ListenFailed".to_owned()), "{stands:?}");
+        let in_the_clear = stands.contains(&"ApiInTheClear".to_owned());
+        assert_eq!(in_the_clear, address == "0.0.0.0", "{stands:?}");
+    }
 }

@@ -35,6 +35,7 @@ impl Layers {
         ApiSection {
             listen: SocketAddr::new(listen, port),
             exposure,
+            plain_http: is_allowed,
             token,
             hosts: self
                 .optional("api.hosts", parse::host_names)

@@ -11,7 +11,6 @@ use std::thread::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::harness::agent::PROGRAM;
 
 /// Runs `confirm --list` as an operator does.
 fn confirm(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {

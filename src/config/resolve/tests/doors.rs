@@ -53,3 +53,29 @@ fn other_hosts_call_over_plain_http_only_where_the_operator_says_so() {
         }
     }
 }
+
+#[test]
+fn a_port_of_systemd_s_is_for_other_hosts_only_where_the_operator_says_so() {
+    for (address, plain, is_served, is_danger) in [
+        ("127.0.0.1:9090", "false", true, false),
+        ("[::1]:9090", "false", true, false),
+        ("0.0.0.0:9090", "false", false, true),
+        ("[::]:9090", "false", false, true),
+        ("[::]:9090", "true", true, true),
+        ("127.0.0.1:9090", "true", true, false),
+    ] {
+        let api = Sources::nothing()
+            .env("CHAS_PLAIN_HTTP", plain)
+            .config()
+            .api;
+        let address = address.parse().unwrap();
+        let fault = api.fault_of_given(address);
+        let danger = api.danger_of(address).is_some();
+        assert_eq!(
+            (fault.is_none(), danger),
+            (is_served, is_danger),
+            "{address}"
+        );
+        assert!(fault.is_none_or(|fault| fault.contains("api.plain_http")));
+    }
+}
