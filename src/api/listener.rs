@@ -36,7 +36,7 @@ pub(crate) use tcp::TcpDoor;
 
 mod bodies;
 mod pace;
-mod shut;
+pub(super) mod shut;
 mod slots;
 mod socket;
 mod stream;

@@ -14,10 +14,14 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use state::text::shown;
 
 use super::caller::{Caller, CallerPeer};
 use super::error::Problem;
+use super::listener::shut::SentAway;
 
+/// Characters of another host's name in the log: a name of the DNS has no more.
+const HOST_CHARS_MAX: usize = 253;
 /// Header in which a browser tells how the page's site and the request's are related.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// Values of it for what no other site's page has asked for.
@@ -25,13 +29,19 @@ const OWN_SITE: [&str; 2] = ["none", "same-origin"];
 
 /// Names by which this node may be called, besides its addresses and `localhost`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OwnNames(Arc<[String]>);
+pub(crate) struct OwnNames {
+    names: Arc<[String]>,
+    sent_away: Arc<SentAway>,
+}
 
 impl OwnNames {
     /// The names, in any case, without a port.
     pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
         let names = names.into_iter();
-        Self(names.map(|name| name.to_ascii_lowercase()).collect())
+        Self {
+            names: names.map(|name| name.to_ascii_lowercase()).collect(),
+            sent_away: Arc::default(),
+        }
     }
 
     fn knows(&self, host: &str) -> bool {
@@ -42,7 +52,7 @@ impl OwnNames {
             return true;
         }
         let name = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        name == "localhost" || self.0.contains(&name)
+        name == "localhost" || self.names.contains(&name)
     }
 }
 
@@ -50,7 +60,16 @@ impl OwnNames {
 pub(super) async fn check(State(hosts): State<OwnNames>, request: Request, next: Next) -> Response {
     match judge(&hosts, &request) {
         Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+        Err(problem) => {
+            // An operator's own programs may call the node by a name that is not listed yet.
+            if let Problem::Misdirected(host) = &problem
+                && let Some(others) = hosts.sent_away.is_due()
+            {
+                let host = shown(host, HOST_CHARS_MAX);
+                tracing::warn!(%host, others, "request for another host refused");
+            }
+            problem.into_response()
+        }
     }
 }
 

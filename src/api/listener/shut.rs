@@ -1,5 +1,5 @@
-//! Callers that a door lets not in: their connection is closed before a byte of it is read, and the
-//! log says so, but not once for each.
+//! Callers that are sent away, most before a byte of theirs is read: the log says so, but not once
+//! for each.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const LINE_EVERY: Duration = Duration::from_secs(60);
 
 /// Callers that one door has sent away.
 #[derive(Debug, Default)]
-pub(super) struct SentAway {
+pub(in crate::api) struct SentAway {
     /// The last line, and those that came since.
     last: Mutex<Option<(Instant, u64)>>,
 }
@@ -28,7 +28,7 @@ impl SentAway {
     }
 
     /// The callers that no line told of. `None`: it is not time for one yet.
-    fn is_due(&self) -> Option<u64> {
+    pub(in crate::api) fn is_due(&self) -> Option<u64> {
         let mut last = lock(&self.last);
         match &mut *last {
             Some((at, others)) if at.elapsed() < LINE_EVERY => {

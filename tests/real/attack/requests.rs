@@ -463,4 +463,10 @@ async fn each_hostile_request_gets_its_refusal_and_the_agent_is_as_before() {
         !log.contains("panicked") && !log.contains(token.as_str()),
         "{log}"
     );
+    // An operator whose own program calls by another name finds it there, once a minute.
+    assert_eq!(
+        log.matches("request for another host refused").count(),
+        1,
+        "{log}"
+    );
 }
