@@ -29,6 +29,7 @@ pub fn review(config: &Config) -> Vec<String> {
             .filter_map(|file| private::fault(file)),
     );
     faults.extend(open_to_containers(config));
+    faults.extend(passwords_to_any(config));
     faults.extend(link::review(config));
     faults
 }
@@ -42,6 +43,7 @@ pub(super) fn follow(
     tracker: &TaskTracker,
 ) {
     journal.set_alarm(Alarm::HostOpenToContainers, "", open_to_containers(config));
+    journal.set_alarm(Alarm::PasswordsToAnyHost, "", passwords_to_any(config));
     let files = config.secret_files.clone();
     if files.is_empty() {
         return;
@@ -54,6 +56,15 @@ pub(super) fn follow(
     let following = file_alarms::follow(Alarm::SecretReadable, look, interval, journal.clone());
     let stop = stop.clone();
     tracker.spawn(async move { stop.run_until_cancelled(following).await });
+}
+
+fn passwords_to_any(config: &Config) -> Option<String> {
+    let is_earlier = config.earlier_defaults.contains(&"registry.token_hosts");
+    is_earlier.then(|| {
+        "registry.token_hosts is \"any\" as in 0.1, since this node is from before; on a new node a \
+         registry's password goes to its own domain only"
+            .to_owned()
+    })
 }
 
 fn open_to_containers(config: &Config) -> Option<String> {

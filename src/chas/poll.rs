@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use state::event::{Event, EventKind};
-use state::ownership::SetOutcome;
+use state::ownership::{ChasSet, SetOutcome};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -30,6 +30,11 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(300);
 /// After that, longest time until a report ends, unless CHaS asked for a longer pause between
 /// reports.
 const REPORT_ATTEMPT: Duration = Duration::from_secs(90);
+
+/// Time, and answers, after which a generation below the applied one is believed if there was no
+/// other. A server that lags behind its own database answers an old set for seconds.
+const LOWER_PATIENCE: Duration = Duration::from_mins(10);
+const LOWER_ANSWERS: u32 = 3;
 
 /// The timing of the next poll.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -78,6 +83,28 @@ impl Reapply {
     }
 }
 
+/// Answers below the applied generation, in a row.
+#[derive(Default)]
+struct LowerAnswers {
+    since: Option<Instant>,
+    count: u32,
+}
+
+impl LowerAnswers {
+    /// Whether CHaS has settled on a generation below the applied one, as of this set.
+    fn are_settled(&mut self, last: &LastApplied, set: &ChasSet) -> bool {
+        let is_lower =
+            Some(&set.epoch) == last.epoch.as_ref() && Some(set.generation) < last.generation;
+        if !is_lower {
+            *self = Self::default();
+            return false;
+        }
+        self.count += 1;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        self.count >= LOWER_ANSWERS && since.elapsed() >= LOWER_PATIENCE
+    }
+}
+
 impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
     /// Polls until the node has to register again. The first poll waits for more than `reports`
     /// answered reports.
@@ -86,6 +113,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         // The stored set may be the one CHaS lists. It says so at once if the first poll has no
         // wait.
         let (mut next, mut is_immediate) = (NextPoll::Paced, true);
+        let mut lower = LowerAnswers::default();
         self.await_report(reports).await;
         let mut wanted = self.state.poll_wanted.subscribe();
         loop {
@@ -110,8 +138,14 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             };
             is_immediate = false;
             match polled {
-                Ok(reply) => {
+                Ok(mut reply) => {
                     wait.record_answer();
+                    match &mut reply {
+                        PollReply::Set(reply) => {
+                            reply.set.is_settled = lower.are_settled(&last, &reply.set);
+                        }
+                        PollReply::Unchanged { .. } => lower = LowerAnswers::default(),
+                    }
                     self.state.record_success(&self.journal);
                     let was_news = next == NextPoll::AfterNews;
                     next = self
@@ -254,20 +288,11 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             Ok(SetOutcome { stale: true, .. }) if known > Some(generation) => {
                 let known = known.unwrap_or_default();
                 let message = format!(
-                    "set has generation {generation}, older than the applied generation {known}"
+                    "set has generation {generation}, older than the applied generation {known}; if \
+                     CHaS answers no other for {} minutes, it is taken for another epoch's",
+                    LOWER_PATIENCE.as_secs() / 60
                 );
                 self.reject_set("stale_generation", &message);
-                false
-            }
-            Ok(SetOutcome {
-                implausible: true, ..
-            }) => {
-                let known = known.unwrap_or_default();
-                let message = format!(
-                    "set has generation {generation}, and the applied one {known}: no count gets so far; \
-                     if CHaS counts anew, let it name another epoch"
-                );
-                self.reject_set("generation_jump", &message);
                 false
             }
             Ok(outcome) => {

@@ -169,7 +169,8 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          auth.json"),
     key("registry.token_hosts", "CHAS_REGISTRY_TOKEN_HOSTS", "registry-token-hosts", "HOST[,HOST]", Unset,
         "Hosts of other domains to which registries may send the agent, with the registry's \
-         password, for tokens; a list in the file"),
+         password, for tokens; a list in the file; \"any\" is every host with TLS, and the default \
+         of a node from 0.1"),
     key("registry.ca_file", "CHAS_REGISTRY_CA_FILE", "registry-ca-file", "PATH", Unset,
         "File of CA certificates (PEM) to trust for registries, besides the system's"),
     key("registry.stall_timeout", "CHAS_REGISTRY_STALL_TIMEOUT", "registry-stall-timeout", "DURATION", Text("30s"),

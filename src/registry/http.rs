@@ -157,7 +157,9 @@ impl Http {
         if is_own {
             self.clients.trust_name_of(at);
         } else {
-            self.leading.check(&hop.from, at, hop.is_near)?;
+            let secret = errand.authorization.is_some() || errand.form.is_some();
+            let has_secret = secret && !hop.has_left;
+            self.leading.check(&hop.from, at, hop.is_near, has_secret)?;
         }
         let is_walled = !is_own && !hop.is_near && !self.leading.is_named(at);
         let mut request = self

@@ -14,6 +14,20 @@ use crate::lookup::NearAddresses;
 /// Longest URL that a registry may lead to: those of object stores carry a signature and some 4 kB.
 const URL_BYTES_MAX: usize = 16 << 10;
 
+/// Word in `registry.token_hosts` that stands for any host with TLS.
+const ANY_HOST: &str = "any";
+
+/// Top domains of private networks, each of which is one owner's.
+const PRIVATE: [&str; 7] = [
+    "corp",
+    "home",
+    "internal",
+    "intranet",
+    "lan",
+    "local",
+    "localdomain",
+];
+
 /// Words below a country's domain that hold the domains of many owners.
 const SHARED: [&str; 9] = ["co", "com", "net", "org", "gov", "edu", "ac", "or", "ne"];
 
@@ -24,6 +38,8 @@ pub(super) struct Leading {
     insecure: Vec<String>,
     /// Hosts beyond a registry's own domain that get its password, and may be near.
     token_hosts: Vec<String>,
+    /// Whether any host with TLS gets a registry's password.
+    any_gets_passwords: bool,
     near: NearAddresses,
 }
 
@@ -34,6 +50,7 @@ impl Leading {
         Self {
             insecure: lower(insecure),
             token_hosts: lower(token_hosts),
+            any_gets_passwords: token_hosts.iter().any(|host| host == ANY_HOST),
             near,
         }
     }
@@ -49,11 +66,17 @@ impl Leading {
     }
 
     /// Checks a step from `from` to `to`. `is_near`: the registry itself is at an address of this
-    /// node. Names are left to the lookup.
+    /// node. `has_secret`: a secret goes along. Names are left to the lookup.
     ///
     /// # Errors
     /// [`Reason::RegistryRedirectRefused`], with what would help.
-    pub(super) fn check(&self, from: &Url, to: &Url, is_near: bool) -> Result<(), RegistryError> {
+    pub(super) fn check(
+        &self,
+        from: &Url,
+        to: &Url,
+        is_near: bool,
+        has_secret: bool,
+    ) -> Result<(), RegistryError> {
         let (leader, target) = (authority(from), authority(to));
         if to.as_str().len() > URL_BYTES_MAX {
             return Err(refused(format!(
@@ -68,9 +91,11 @@ impl Leading {
         match (from.scheme(), to.scheme()) {
             (_, "https") => {}
             ("http", "http") if is_listed(&self.insecure, to) => {}
-            ("https", "http") => {
+            // A store of blobs in the operator's own network: what comes is checked by its digest.
+            ("https", "http") if is_listed(&self.insecure, to) && !has_secret => {}
+            ("https", "http") if has_secret => {
                 return Err(refused(format!(
-                    "{leader} leads from TLS to http://{target}; have it lead to https"
+                    "{leader} leads with a secret from TLS to http://{target}; have it lead to https"
                 )));
             }
             (_, scheme) => {
@@ -112,7 +137,7 @@ impl Leading {
         let is_known = root.host_str() == realm.host_str()
             || is_kin(root.domain(), realm.domain())
             || self.is_named(realm)
-            || (has_entry && realm.scheme() == "https");
+            || ((has_entry || self.any_gets_passwords) && realm.scheme() == "https");
         if is_safe && is_known {
             return Ok(());
         }
@@ -150,10 +175,13 @@ fn is_kin(one: Option<&str>, other: Option<&str>) -> bool {
     let (Some(one), Some(other)) = (one, other) else {
         return false;
     };
-    let [one, other] = [one, other].map(|name| name.trim_end_matches('.').rsplit('.'));
+    let [one, other] = [one, other].map(|name| name.trim_end_matches('.'));
+    let are_below = one.contains('.') && other.contains('.');
+    let [one, other] = [one, other].map(|name| name.rsplit('.'));
     let alike: Vec<_> = one.zip(other).take_while(|(a, b)| a == b).collect();
     match alike.as_slice() {
-        [] | [_] => false,
+        [] => false,
+        [(top, _)] => are_below && PRIVATE.contains(top),
         [(top, _), (second, _)] => !(top.len() == 2 && SHARED.contains(second)),
         _ => true,
     }

@@ -85,6 +85,8 @@ alarms! {
     SecretReadable: Degrading, "close the file as the message says, and change the secret that others may have read";
     /// Containers reach services of the host, or a cloud's metadata, by defaults of a version before.
     HostOpenToContainers: Notice, "set the keys that the message names; set to what they are, they are meant so";
+    /// Registries may send the agent with their password to any host, by a default of a version before.
+    PasswordsToAnyHost: Notice, "set registry.token_hosts to the hosts that may have them, or to nothing";
     /// Changes cannot be stored; every deploy is refused.
     StateUnwritable: Degrading, "check the disk of state.dir: its space, its permissions, the kernel's log";
     /// The newest copy of the stored state cannot be opened now; what was asked last is not known, and

@@ -13,7 +13,7 @@
 //!   the body is the same to the letter and the spec that this agent makes of it is not, the change
 //!   is the agent's own.
 //! - Of the first sets of another epoch (see [`RestoredEpoch`]), whatever they end or change waits. A
-//!   generation that fell farther than any count does ([`is_fallen`]) begins another epoch.
+//!   lower generation that CHaS has settled on ([`ChasSet::is_settled`]) begins another epoch.
 
 use std::collections::BTreeSet;
 
@@ -21,7 +21,7 @@ use crate::desired::applied::{AppliedSet, RestoredEpoch, Unconfirmed};
 use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
-use crate::ownership::{ChasSet, is_fallen};
+use crate::ownership::{ChasSet, goes_on};
 use crate::phase::Goal;
 use crate::spec::parse::Deploy;
 
@@ -96,7 +96,7 @@ pub fn doubts(desired: &Desired, set: &ChasSet) -> Option<RestoredEpoch> {
 
 /// Whether the set goes on counting where the applied one left off.
 fn is_of_epoch(applied: &AppliedSet, set: &ChasSet) -> bool {
-    applied.version.epoch == set.epoch && !is_fallen(&applied.version, &set.version())
+    goes_on(&applied.version, &set.version())
 }
 
 /// Whether the set confirms what this generation of its epoch leaves out.

@@ -27,8 +27,7 @@ pub mod answers;
 mod set;
 
 pub use set::{
-    Age, ChasSet, GENERATIONS_MAX, Listed, SetOutcome, age, apply_again, is_agreed, is_fallen,
-    lifted, listed, pruned,
+    Age, ChasSet, Listed, SetOutcome, age, apply_again, goes_on, is_agreed, lifted, listed, pruned,
 };
 
 /// Tombstones kept at once. Beyond that the oldest is dropped, as on a node that reports to nobody.

@@ -248,6 +248,33 @@ async fn a_node_that_another_one_passes_for_or_whose_token_is_worthless_register
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_generation_that_nobody_counts_to_makes_a_node_deaf_for_ten_minutes_and_not_for_good() {
+    for holds in [true, false] {
+        let running = start(Server {
+            holds,
+            ..Server::default()
+        });
+        running.server.list(u64::MAX);
+        pass(60).await;
+        let applied = || running.node.last_applied().generation;
+        assert_eq!(applied(), Some(u64::MAX));
+        running.server.list(7);
+        pass(500).await;
+        assert_eq!(applied(), Some(u64::MAX));
+        assert!(running.state.status().freshness.stale);
+        // An answer that is not lower begins the time anew.
+        running.server.list(u64::MAX);
+        pass(120).await;
+        running.server.list(7);
+        pass(500).await;
+        assert_eq!(applied(), Some(u64::MAX));
+        pass(200).await;
+        assert_eq!(applied(), Some(7));
+        assert!(!running.state.status().freshness.stale);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_its_time_is_not_cut_off_again_and_again() {
     let running = start(Server {
         holds: true,

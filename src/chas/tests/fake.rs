@@ -275,8 +275,8 @@ impl LinkNode for Bare {
             return ready(Err("the disk is full".to_owned()));
         }
         let mut last_applied = self.last_applied.lock().unwrap();
-        let stale = last_applied.generation >= Some(set.generation);
-        if last_applied.generation <= Some(set.generation) {
+        let stale = last_applied.generation >= Some(set.generation) && !set.is_settled;
+        if last_applied.generation <= Some(set.generation) || set.is_settled {
             last_applied.etag = set.etag;
         }
         if !stale {

@@ -69,6 +69,7 @@ pub fn parse_set(
         prune_confirm: body["prune_confirm"].as_u64(),
         cordon: body["cordon"].as_bool().unwrap_or(false),
         requested_at_seq,
+        is_settled: false,
     };
     Ok(SetReply {
         set,

@@ -192,7 +192,7 @@ pub struct SetFreshness {
 /// An answer to a poll that could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SetError {
-    /// Code: `bad_desired_state`, `bad_signature`, `stale_generation`, `generation_jump` or
+    /// Code: `bad_desired_state`, `bad_signature`, `stale_generation` or
     /// `not_stored`.
     pub code: &'static str,
     /// Sentence that explains the code.

@@ -16,9 +16,7 @@ impl Layers {
             insecure: self
                 .optional("registry.insecure", parse::hosts)
                 .unwrap_or_default(),
-            token_hosts: self
-                .optional("registry.token_hosts", parse::hosts)
-                .unwrap_or_default(),
+            token_hosts: self.token_hosts().unwrap_or_default(),
             auth_file: self.optional("registry.auth_file", parse::path),
             ca_file: self.optional("registry.ca_file", parse::path),
             hosts_dir: self.value("registry.hosts_dir", parse::path),
@@ -39,6 +37,13 @@ impl Layers {
                 .unwrap_or(stall_timeout),
             pulls_max: self.value("registry.pulls_max", &count),
             pulls_per_registry: self.value("registry.pulls_per_registry", &count),
+        }
+    }
+    /// Hosts that get passwords; on a node from before any with TLS does.
+    fn token_hosts(&mut self) -> Option<Vec<String>> {
+        match self.defaults() {
+            Defaults::Earlier => self.by_age("registry.token_hosts", ["any", ""], parse::hosts),
+            Defaults::Current => self.optional("registry.token_hosts", parse::hosts),
         }
     }
 }

@@ -421,6 +421,7 @@ fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     let new = Sources::nothing().config();
     assert_eq!(new.network.host_access, Some(BTreeSet::new()));
     assert!(!new.network.link_local && new.earlier_defaults.is_empty());
+    assert!(new.registry.token_hosts.is_empty());
 
     let dir = tempfile::tempdir().unwrap();
     let dir = earlier(dir.path()).display().to_string();
@@ -430,15 +431,21 @@ fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     assert!(config.network.link_local);
     assert_eq!(
         config.earlier_defaults,
-        ["network.host_access", "network.link_local"]
+        [
+            "network.host_access",
+            "network.link_local",
+            "registry.token_hosts"
+        ]
     );
-    let meant = old.file("network:\n  host_access: open\n  link_local: false\n");
+    assert_eq!(config.registry.token_hosts, ["any"]);
+    let meant = old
+        .file("network:\n  host_access: open\n  link_local: false\nregistry:\n  token_hosts: []\n");
     let config = meant.config();
     assert_eq!(
         (config.network.host_access, config.network.link_local),
         (None, false)
     );
-    assert!(config.earlier_defaults.is_empty());
+    assert!(config.earlier_defaults.is_empty() && config.registry.token_hosts.is_empty());
 }
 
 #[test]

@@ -32,13 +32,13 @@ fn a_registry_leads_to_tls_or_to_listed_hosts_and_never_inward() {
         (PLAIN, "http://eighty.example/x", false, None),
         (PLAIN, "http://127.0.0.1:5000/x", true, None),
         (FAR, "https://127.0.0.1:9443/x", false, None),
+        (FAR, "http://plain.example/x", false, None),
         (
             FAR,
-            "http://plain.example/x",
+            "http://cdn.example/x",
             false,
-            Some("from TLS to http"),
+            Some("registry.insecure"),
         ),
-        (FAR, "http://cdn.example/x", false, Some("from TLS to http")),
         (
             PLAIN,
             "http://cdn.example/x",
@@ -82,7 +82,7 @@ fn a_registry_leads_to_tls_or_to_listed_hosts_and_never_inward() {
         ),
         (FAR, long.as_str(), false, Some("bytes")),
     ] {
-        let found = leading().check(&url(from), &url(to), is_near);
+        let found = leading().check(&url(from), &url(to), is_near, false);
         let found = found.err().map(|error| error.to_string());
         match refusal {
             None => assert_eq!(found, None, "{from} {to}"),
@@ -92,6 +92,35 @@ fn a_registry_leads_to_tls_or_to_listed_hosts_and_never_inward() {
             ),
         }
     }
+}
+
+#[test]
+fn no_secret_leaves_tls() {
+    let (from, to) = (
+        url("https://r.example/v2"),
+        url("http://plain.example/token"),
+    );
+    let refused = leading().check(&from, &to, false, true).unwrap_err();
+    assert!(refused.to_string().contains("with a secret"), "{refused}");
+}
+
+#[test]
+fn a_node_from_before_shows_passwords_to_any_realm_with_tls() {
+    let any = Leading::new(&[], &["any".to_owned()], NearAddresses::new(None));
+    let endpoint = Endpoint {
+        root: url("https://r.example/v2"),
+        ..Endpoint::own("r.example", false).unwrap()
+    };
+    for (realm, is_told) in [
+        ("https://tokens.elsewhere/x", true),
+        ("http://tokens.elsewhere/x", false),
+    ] {
+        let found = any.check_secret(&endpoint, &url(realm), false);
+        assert_eq!(found.is_ok(), is_told, "{realm}");
+    }
+    // No way inward.
+    let inward = url("https://169.254.169.254/x");
+    assert!(any.check(&endpoint.root, &inward, false, false).is_err());
 }
 
 #[test]
@@ -185,6 +214,19 @@ fn a_password_goes_to_the_registry_s_own_domain_and_to_whom_the_operator_names()
             false,
         ),
         ("https://registry/v2", "https://evil/x", false, false),
+        (
+            "https://registry.lan/v2",
+            "https://gitlab.lan/x",
+            false,
+            true,
+        ),
+        ("https://registry.lan/v2", "https://lan/x", false, false),
+        (
+            "https://r.example/v2",
+            "https://evil.example/x",
+            false,
+            false,
+        ),
     ] {
         let endpoint = Endpoint {
             root: url(registry),

@@ -33,6 +33,8 @@ pub struct ChasSet {
     pub cordon: bool,
     /// [`Desired::seq`] when the poll was sent.
     pub requested_at_seq: u64,
+    /// Whether CHaS has answered sets of this epoch below the applied one for long, and no other.
+    pub is_settled: bool,
 }
 
 impl ChasSet {
@@ -61,50 +63,38 @@ impl ChasSet {
     }
 }
 
-/// Farthest that a generation may be from the one before it. A counter of changes gets nowhere
-/// near in its life, and one that is a clock in milliseconds does not in 34 years. Whoever answers
-/// in place of CHaS with the highest number there is would have each true set taken for an old one.
-pub const GENERATIONS_MAX: u64 = 1 << 40;
-
 /// Relation of a set's version to the one that was applied last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// Another epoch, or a higher generation. One that is lower by more than [`GENERATIONS_MAX`]
-    /// counts as another epoch: the one that was applied was no count.
+    /// Another epoch, or a higher generation; or a lower one that CHaS has settled on: the one that
+    /// was applied was none of its own count (a restored database, or somebody who answered in its
+    /// place with the highest number there is), and another epoch begins.
     Newer,
-    /// Farther above the generation that was applied than any count gets: it changes nothing.
-    Implausible,
     /// The same version, which was not fully applied.
     Again,
     /// An older version, or the same and fully applied: it changes nothing.
     Old,
 }
 
-/// Compares a set's version with the set that was applied last.
+/// Compares a set with the one that was applied last.
 #[must_use]
-pub fn age(applied: Option<&AppliedSet>, version: &SetVersion) -> Age {
-    let Some(applied) = applied.filter(|applied| applied.version.epoch == version.epoch) else {
+pub fn age(applied: Option<&AppliedSet>, set: &ChasSet) -> Age {
+    let Some(applied) = applied.filter(|applied| applied.version.epoch == set.epoch) else {
         return Age::Newer;
     };
-    if is_fallen(&applied.version, version) {
-        return Age::Newer;
-    }
-    match version.generation.cmp(&applied.version.generation) {
-        Ordering::Greater if version.generation - applied.version.generation > GENERATIONS_MAX => {
-            Age::Implausible
-        }
+    match set.generation.cmp(&applied.version.generation) {
         Ordering::Greater => Age::Newer,
+        Ordering::Less if set.is_settled => Age::Newer,
         Ordering::Equal if !applied.fully_applied || applied.unconfirmed.is_some() => Age::Again,
         Ordering::Equal | Ordering::Less => Age::Old,
     }
 }
 
-/// Whether a generation of the same epoch is so far below the one that was applied that this one
-/// cannot have been a count.
+/// Whether a version is of the same epoch as an earlier one, and not below it. One that is below
+/// is applied as the first of another epoch only.
 #[must_use]
-pub fn is_fallen(applied: &SetVersion, version: &SetVersion) -> bool {
-    let fall = applied.generation.saturating_sub(version.generation);
-    applied.epoch == version.epoch && fall > GENERATIONS_MAX
+pub fn goes_on(earlier: &SetVersion, version: &SetVersion) -> bool {
+    earlier.epoch == version.epoch && earlier.generation <= version.generation
 }
 
 /// Decision about a container that CHaS lists.
@@ -203,8 +193,7 @@ pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<De
         if mark.at.as_ref() == Some(version) {
             continue;
         }
-        let of_epoch = mark.at.as_ref().filter(|at| at.epoch == version.epoch);
-        let is_of_epoch = of_epoch.is_some_and(|at| !is_fallen(at, version));
+        let is_of_epoch = mark.at.as_ref().is_some_and(|at| goes_on(at, version));
         let stays = !is_of_epoch && (restored || mark.at.is_none());
         let kept = stays.then(|| Suppressed {
             at: Some(version.clone()),
@@ -220,8 +209,6 @@ pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<De
 pub struct SetOutcome {
     /// Whether the set was older than the applied one, or the same: nothing was done.
     pub stale: bool,
-    /// Whether its generation is [`Age::Implausible`]: nothing was done.
-    pub implausible: bool,
     /// Running containers that were changed or ended.
     pub spent: usize,
     /// Whether others wait, because the node's budget for such changes is used up.

@@ -22,7 +22,7 @@ impl Store {
     /// What CHaS owns is then as the set lists it, but for what an operator stopped or deleted
     /// since that version, what was pushed later, what this node cannot run, and what is
     /// unconfirmed. A set that is not newer changes nothing, unless it was not fully applied; but
-    /// the cordon is as its newest copy says. Nor does one whose generation is beyond belief.
+    /// the cordon is as its newest copy says.
     ///
     /// `now_ms` is the wall time, for showing.
     ///
@@ -47,11 +47,7 @@ impl Store {
         self.look_ahead(&set.containers);
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let outcome = match ownership::age(desired.marks().applied_set(), &set.version()) {
-                Age::Implausible => SetOutcome {
-                    implausible: true,
-                    ..SetOutcome::default()
-                },
+            let outcome = match ownership::age(desired.marks().applied_set(), set) {
                 Age::Old => refresh(&mut batch, set),
                 Age::Newer | Age::Again => apply(&mut batch, set, allowance),
             };
