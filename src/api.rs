@@ -52,6 +52,7 @@ pub(crate) mod tests;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
+pub(crate) use caller::current_call;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;

@@ -12,6 +12,7 @@ use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
 use crate::operator::AgentAddress;
 
+mod audit;
 mod policy;
 
 const AFTER_HELP: &str = "\
@@ -38,6 +39,8 @@ pub enum Invocation {
     Run(Flags),
     /// Shows the configuration and its errors.
     ConfigCheck(Flags),
+    /// Verifies the audit.
+    AuditVerify(Flags),
     /// Tries the policy, and a body by it.
     PolicyCheck {
         /// Flags, for the policy's file.
@@ -86,6 +89,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
         // clap requires a subcommand of `config`, and `check` is the only one.
         Some(("config", below)) => {
             Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below)))
+        }
+        Some(("audit", below)) => {
+            Invocation::AuditVerify(flags(below.subcommand_matches("verify").unwrap_or(below)))
         }
         Some(("policy", below)) => {
             let check = below.subcommand_matches("check").unwrap_or(below);
@@ -139,6 +145,7 @@ pub fn command() -> Command {
         .subcommand(config)
         .subcommand(confirm)
         .subcommand(policy::command())
+        .subcommand(audit::command())
         .subcommand(Command::new("version").about("Shows the version"))
 }
 

@@ -60,6 +60,8 @@ pub struct Config {
     pub registry: RegistrySection,
     /// Limits on containers.
     pub containers: ContainersSection,
+    /// Lines about changes.
+    pub audit: AuditSection,
     /// Bounds on what containers may ask for.
     pub policy: PolicySection,
     /// Application of the desired state.
@@ -303,6 +305,13 @@ pub struct ContainersSection {
     pub capabilities: Vec<String>,
     /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
     pub allow_socketcall: bool,
+}
+
+/// Section `audit`: lines about changes.
+#[derive(Clone, Debug)]
+pub struct AuditSection {
+    /// Whether a change that cannot be written down is refused.
+    pub fail_closed: bool,
 }
 
 /// Section `policy`: bounds on what containers may ask for.

@@ -42,6 +42,8 @@
 //! - [`metrics`]: counters. It knows none of the things that it counts.
 //! - [`journal`]: takes each event once; logs, counts and keeps it, and the alarms that stand. It
 //!   acts on none.
+//! - [`audit`]: a chained line for each change, before it is stored. It knows what was asked, and by
+//!   whom, and no value of it.
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
 //!   It knows no containerd, and what it assigned only the store remembers.
@@ -169,6 +171,7 @@
 
 pub mod agent;
 pub(crate) mod api;
+pub mod audit;
 pub(crate) mod backoff;
 pub(crate) mod cause;
 pub mod chas;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags, Reload};
 use chas_node_agent::operator::AgentAddress;
-use chas_node_agent::{agent, logs, operator, telemetry};
+use chas_node_agent::{agent, audit, logs, operator, telemetry};
 use state::desired::Owner;
 
 /// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
@@ -48,6 +48,7 @@ fn main() -> ExitCode {
                 ExitCode::from(EXIT_USAGE)
             }
         }
+        Ok(Invocation::AuditVerify(flags)) => verify_audit(&flags),
         Ok(Invocation::PolicyCheck { flags, body, owner }) => {
             check_policy(&flags, body.as_deref(), owner)
         }
@@ -98,6 +99,28 @@ fn run(flags: Flags) -> ExitCode {
         complain(&format!("chas-node-agent: {error:#}\n"));
     }
     ExitCode::FAILURE
+}
+
+fn verify_audit(flags: &Flags) -> ExitCode {
+    let config = match config::load(flags, &config::environment).outcome {
+        Ok(config) => config,
+        Err(errors) => return complain(&format!("{errors}\n")),
+    };
+    let directory = config.state.dir.join(audit::DIRECTORY);
+    match audit::verify::verify(&directory) {
+        Ok(report) => {
+            print(&report.text);
+            if report.is_sound {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            }
+        }
+        Err(error) => {
+            complain(&format!("{}: {error}\n", directory.display()));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn check_policy(flags: &Flags, body: Option<&Path>, owner: Owner) -> ExitCode {

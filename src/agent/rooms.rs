@@ -16,6 +16,7 @@ use super::link::link;
 use super::registries::{follow_registries, registry_config};
 use super::review;
 use crate::api::{self, CallRules, CallerToken, Gate, OwnNames};
+use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config};
 use crate::journal::Journal;
@@ -70,6 +71,9 @@ impl Rooms {
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
+        let lines = config.state.dir.join(audit::DIRECTORY);
+        let audit = AuditLog::new(&lines, config.audit.fail_closed, journal.clone());
+        store.set_witness(Arc::new(audit));
         let loggers = loggers(config, &journal, stop, tracker)?;
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
         let images = Images::new(client.clone(), registry_config(config))?;

@@ -1,13 +1,17 @@
 //! Layers around every request: its line in the log, and the refusal of what nobody keeps.
 
 use axum::extract::Request;
-use axum::http::{Method, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
 
-use super::caller::Caller;
+use super::caller::{CALL, Caller, CallerPeer};
 use super::error::Problem;
+use crate::audit::AuditCall;
+
+/// Header of an answer with the id of its request, by which the audit names it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
 /// keep the promise.
@@ -28,7 +32,21 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
     );
     let peer = request.extensions().get::<Caller>();
     let peer = peer.map(|caller| caller.peer);
-    let response = next.run(request).await;
+    let id = format!("{:016x}", state::store::random());
+    let call = AuditCall {
+        // Whoever comes so far as to change anything bears the token, or is root on the socket.
+        by: match peer {
+            Some(CallerPeer::Socket { uid, .. }) => format!("uid:{uid}"),
+            Some(CallerPeer::Tcp(_)) | None => "token".to_owned(),
+        },
+        peer: peer.map(|peer| peer.to_string()),
+        call: Some(format!("{method} {path}")),
+        request: Some(id.clone()),
+    };
+    let mut response = CALL.scope(call, next.run(request)).await;
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     let peer = peer.map(tracing::field::display);
     if matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {

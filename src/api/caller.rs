@@ -3,6 +3,19 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::audit::AuditCall;
+
+tokio::task_local! {
+    /// The call that this task answers.
+    pub(super) static CALL: AuditCall;
+}
+
+/// The call that this task answers, for the audit.
+pub(crate) fn current_call() -> AuditCall {
+    CALL.try_with(Clone::clone)
+        .unwrap_or_else(|_| AuditCall::of("agent"))
+}
+
 /// Caller of a request.
 #[derive(Clone, Debug)]
 pub(super) struct Caller {

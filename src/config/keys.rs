@@ -211,6 +211,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),
+    key("audit.fail_closed", "CHAS_AUDIT_FAIL_CLOSED", "audit-fail-closed", "BOOL", Text("false"),
+        "Whether a change that cannot be written into the audit is refused, stops and removals \
+         among them; each line is then synced to disk first: true or false"),
     key("policy.file", "CHAS_POLICY_FILE", "policy-file", "PATH", Text("/etc/chas/policy.yaml"),
         "File with the rules by which this node denies what containers ask for, whoever asks; read \
          again when it changes. The default one need not exist, one that is named must"),

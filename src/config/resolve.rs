@@ -284,6 +284,9 @@ impl Layers {
                 capabilities: self.value("containers.capabilities", parse::capabilities),
                 allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
             },
+            audit: AuditSection {
+                fail_closed: self.value("audit.fail_closed", parse::flag),
+            },
             policy: PolicySection {
                 file: self.value("policy.file", parse::path),
             },

@@ -9,6 +9,7 @@ use state::policy::budget::ChangeLedger;
 use state::store::{Store, StoreError};
 use state::time::BootTime;
 
+use crate::audit::{AuditCall, acting};
 use crate::lock::lock;
 
 /// Changes by CHaS within the last hour. Clones share them. They begin anew with the agent.
@@ -32,7 +33,8 @@ impl SharedLedger {
         let running = owned.filter(|record| guard::runs(record)).count();
         let budget = store.policy().changes_per_hour;
         let allowance = budget.map_or(usize::MAX, |budget| ledger.allowance(budget, running, now));
-        let outcome = store.apply_set_within(set, now_ms, allowance)?;
+        let apply = || store.apply_set_within(set, now_ms, allowance);
+        let outcome = acting(AuditCall::of("chas"), apply)?;
         ledger.note(outcome.spent, running, now);
         Ok(outcome)
     }

@@ -16,7 +16,8 @@ use state::store::{Accepted, Idempotent, ReplaceRequest, Store, StoreError};
 use tokio::sync::watch;
 
 use super::{AgentNode, plan, wall_ms};
-use crate::api::{NodeApi, Refusal};
+use crate::api::{self, NodeApi, Refusal};
+use crate::audit;
 use crate::reconcile::Handle;
 use crate::view::{
     ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
@@ -28,7 +29,9 @@ impl AgentNode {
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        self.writer.write(change).await.map_err(refusal)
+        let call = api::current_call();
+        let audited = move |store: &Store| audit::acting(call, || change(store));
+        self.writer.write(audited).await.map_err(refusal)
     }
 
     fn deployed(&self, accepted: &Accepted) -> DeployedView {
@@ -230,6 +233,7 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }
+        StoreError::Audit(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {
             Refusal::Unavailable(text)

@@ -119,6 +119,8 @@ alarms! {
     /// The policy's file cannot be used; the policy before stays in force, and without one nothing
     /// new is taken in.
     PolicyUnusable: Degrading, "correct the file that the message names, and try it: chas-node-agent policy check";
+    /// Changes cannot be written down in the audit; with audit.fail_closed none is made.
+    AuditFailing: Degrading, "free space on the disk of state.dir, or correct what the message names below audit/";
     /// Containers that run ask for what the policy denies; each runs on until it ends.
     PolicyViolated: Notice, "change these containers, or the policy, before they are started again";
     /// The node's clock is not set: it shows a time before this agent was built.

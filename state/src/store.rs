@@ -8,7 +8,7 @@
 //! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
 
@@ -42,12 +42,14 @@ mod reserve;
 mod state_dir;
 mod survey;
 mod tag_checks;
+mod witness;
 
 pub use defaults::Defaults;
 pub use error::StoreError;
 pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use state_dir::{DiskCall, sound_disk};
+pub use witness::{AuditVerdict, AuditedChange, AuditedSpec, ChangeWitness};
 
 /// Outcome of a deploy.
 #[derive(Clone, Debug)]
@@ -71,6 +73,8 @@ pub struct Store {
     desired: RwLock<Arc<Desired>>,
     /// Bounds on what is taken in, and started.
     policy: RwLock<Arc<Policy>>,
+    /// Witness of changes before they are stored.
+    witness: OnceLock<Arc<dyn ChangeWitness>>,
     losses: Mutex<Vec<String>>,
     /// Error for which changes cannot be written; for readers who may not wait for a writer.
     unwritable: Mutex<Option<String>>,
@@ -99,6 +103,7 @@ impl Store {
         Ok(Self {
             dir: files.dir.clone(),
             policy: policed::first(&limits),
+            witness: OnceLock::new(),
             limits,
             unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
             files: Mutex::new(files),
@@ -162,7 +167,7 @@ impl Store {
         if desired.is_unknown() {
             return Err(StoreError::Unknown(self.losses().join("; ")));
         }
-        let (changes, answer) = decide(&desired)?;
+        let (changes, answer) = decide(&desired).inspect_err(|error| self.tell_denied(error))?;
         // Files that failed may hold a change that was refused, and tell of it after another start.
         if changes.is_empty() && !matches!(files.state, FilesState::Failed) {
             return Ok(answer);
@@ -172,6 +177,7 @@ impl Store {
         if !adds_nothing {
             reserve::check(&files.dir).map_err(StoreError::Disk)?;
         }
+        let announced = self.announce(&desired, &changes)?;
         let next = desired.with(&changes);
         let mut written = files.write(&changes, &next);
         if written.as_ref().is_err_and(reserve::is_full)
@@ -183,6 +189,7 @@ impl Store {
                 .and_then(|()| files.write(&changes, &next));
         }
         if let Err(error) = written {
+            self.take_back(announced);
             *lock(&self.unwritable) = Some(error.to_string());
             return Err(StoreError::Disk(error));
         }

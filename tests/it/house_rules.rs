@@ -8,13 +8,22 @@ mod arrows;
 const MAY_USE: &[(&str, &[&str])] = &[
     (
         "main",
-        &["agent", "cli", "config", "logs", "operator", "telemetry"],
+        &[
+            "agent",
+            "audit",
+            "cli",
+            "config",
+            "logs",
+            "operator",
+            "telemetry",
+        ],
     ),
     ("operator", &["cause", "config"]),
     (
         "agent",
         &[
             "api",
+            "audit",
             "cause",
             "chas",
             "config",
@@ -37,6 +46,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "node",
         &[
             "api",
+            "audit",
             "cause",
             "chas",
             "config",
@@ -53,7 +63,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "api",
-        &["config", "lock", "logs", "metrics", "monitor", "view"],
+        &[
+            "audit", "config", "lock", "logs", "metrics", "monitor", "view",
+        ],
     ),
     ("view", &["logs", "monitor"]),
     (
@@ -63,6 +75,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("cli", &["config", "operator"]),
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),
+    ("audit", &["journal", "lock", "metrics"]),
     ("logs", &["journal", "lock"]),
     (
         "reconcile",

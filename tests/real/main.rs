@@ -21,6 +21,9 @@ mod chas_api;
 mod attack;
 
 #[cfg(test)]
+mod audit;
+
+#[cfg(test)]
 mod chas;
 
 #[cfg(test)]

@@ -68,6 +68,9 @@ pub enum StoreError {
     /// The disk refuses the change.
     #[error("the state cannot be written to state.dir")]
     Disk(#[source] std::io::Error),
+    /// The change cannot be written down in the audit, without which none is made.
+    #[error("the change cannot be written into the audit below state.dir, so it is not made")]
+    Audit(#[source] std::io::Error),
     /// The name is that of a record which this version cannot read.
     #[error(
         "container {0} is stored in a format that this agent cannot read; \

@@ -8,6 +8,7 @@ mod owners;
 mod policed;
 mod tag_checks;
 mod transient;
+mod witnessed;
 
 use std::net::Ipv4Addr;
 

@@ -1,0 +1,201 @@
+//! Witness of changes: hears of each before it is stored, and may refuse it.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use super::{Store, StoreError};
+use crate::desired::marks::Mark;
+use crate::desired::set::{Desired, DesiredChange};
+use crate::desired::{Owner, Record, RunState};
+use crate::id::{ContainerId, ContainerName};
+use crate::policy;
+
+/// Verdict about a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AuditVerdict {
+    /// The change is about to be stored.
+    Allowed,
+    /// The policy denies it, with its words; nothing is stored.
+    Denied(String),
+    /// The disk did not take what was allowed; it is not in force.
+    Unstored,
+}
+
+/// Spec of a container at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditedSpec {
+    /// Generation.
+    pub generation: u64,
+    /// Fingerprint of the spec.
+    pub spec_hash: String,
+}
+
+/// Change as a witness hears of it. No value of a spec is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditedChange {
+    /// Kind of the change, a word.
+    pub kind: &'static str,
+    /// Name of the container. `None`: the change is about the node.
+    pub name: Option<ContainerName>,
+    /// Id of the container.
+    pub id: Option<ContainerId>,
+    /// Owner after the change.
+    pub owner: Option<Owner>,
+    /// Spec before. `None`: there was none.
+    pub before: Option<AuditedSpec>,
+    /// Spec after.
+    pub after: Option<AuditedSpec>,
+    /// Verdict.
+    pub verdict: AuditVerdict,
+}
+
+/// Witness that is to hear of changes before they are stored.
+pub trait ChangeWitness: fmt::Debug + Send + Sync {
+    /// Hears of changes that are stored next, or never.
+    ///
+    /// # Errors
+    /// They must not be stored, since nobody would know of them later.
+    fn hear(&self, changes: &[AuditedChange]) -> io::Result<()>;
+}
+
+impl Store {
+    /// Has every change from now on be heard of. Only the first witness counts.
+    pub fn set_witness(&self, witness: Arc<dyn ChangeWitness>) {
+        let _first_counts = self.witness.set(witness);
+    }
+
+    /// Has a change be heard of that is about to be stored.
+    pub(super) fn announce(
+        &self,
+        desired: &Desired,
+        changes: &[DesiredChange],
+    ) -> Result<Vec<AuditedChange>, StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(Vec::new());
+        };
+        let asked = changes.iter().filter_map(|change| audited(desired, change));
+        let asked: Vec<_> = asked.collect();
+        if !asked.is_empty() {
+            witness.hear(&asked).map_err(StoreError::Audit)?;
+        }
+        Ok(asked)
+    }
+
+    /// Has it be heard that announced changes could not be stored.
+    pub(super) fn take_back(&self, announced: Vec<AuditedChange>) {
+        let unstored = announced.into_iter().map(|change| AuditedChange {
+            verdict: AuditVerdict::Unstored,
+            ..change
+        });
+        let unstored: Vec<_> = unstored.collect();
+        self.hear_of(&unstored);
+    }
+
+    /// Has it be heard what the policy denies.
+    pub(super) fn tell_denied(&self, error: &StoreError) {
+        let mut denied = Vec::new();
+        if let StoreError::Several(all) = error {
+            denied.extend(all.iter().filter_map(|(_, error)| audited_denial(error)));
+        } else {
+            denied.extend(audited_denial(error));
+        }
+        self.hear_of(&denied);
+    }
+
+    fn hear_of(&self, changes: &[AuditedChange]) {
+        if let Some(witness) = self.witness.get().filter(|_| !changes.is_empty()) {
+            // Nothing of it is stored, so nothing is to be refused.
+            let _told_by_the_witness_itself = witness.hear(changes);
+        }
+    }
+}
+
+fn audited_denial(error: &StoreError) -> Option<AuditedChange> {
+    let StoreError::Denied(name, denials) = error else {
+        return None;
+    };
+    Some(AuditedChange {
+        kind: "deploy",
+        name: Some(name.clone()),
+        id: None,
+        owner: None,
+        before: None,
+        after: None,
+        verdict: AuditVerdict::Denied(policy::told(denials)),
+    })
+}
+
+/// The change as a witness hears of it. `None`: nobody asked for it; it is only noted.
+fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
+    let of_node = |kind| AuditedChange {
+        kind,
+        name: None,
+        id: None,
+        owner: None,
+        before: None,
+        after: None,
+        verdict: AuditVerdict::Allowed,
+    };
+    match change {
+        DesiredChange::Put(record) => {
+            let before = desired.get(record.id).map(AsRef::as_ref);
+            Some(AuditedChange {
+                name: Some(record.name.clone()),
+                id: Some(record.id),
+                owner: Some(record.owner),
+                before: before.map(spec_of),
+                after: (!record.removing).then(|| spec_of(record)),
+                ..of_node(kind(before, record)?)
+            })
+        }
+        DesiredChange::Mark(Mark::Cordoned(true)) => Some(of_node("cordon")),
+        DesiredChange::Mark(Mark::Cordoned(false)) => Some(of_node("uncordon")),
+        DesiredChange::Mark(Mark::AppliedSet(applied)) => {
+            let waits = |set: Option<&crate::desired::applied::AppliedSet>| {
+                let unconfirmed = set.and_then(|set| set.unconfirmed.as_ref());
+                unconfirmed.is_some_and(|unconfirmed| !unconfirmed.confirmed)
+            };
+            let is_over = waits(desired.marks().applied_set()) && !waits(Some(applied));
+            is_over.then(|| of_node("confirm"))
+        }
+        DesiredChange::Mark(_)
+        | DesiredChange::RemoveRecord(_)
+        | DesiredChange::KeepUnreadable(..)
+        | DesiredChange::Adopt(_)
+        | DesiredChange::Lose(_) => None,
+    }
+}
+
+fn spec_of(record: &Record) -> AuditedSpec {
+    AuditedSpec {
+        generation: record.generation,
+        spec_hash: record.spec_hash.clone(),
+    }
+}
+
+/// The word for what is asked of a container. `None`: nothing is.
+fn kind(before: Option<&Record>, after: &Record) -> Option<&'static str> {
+    let Some(before) = before else {
+        return Some("deploy");
+    };
+    if after.removing != before.removing {
+        return Some(if after.removing { "remove" } else { "deploy" });
+    }
+    if after.generation != before.generation || after.spec != before.spec {
+        return Some("deploy");
+    }
+    if after.run != before.run {
+        return Some(match after.run {
+            RunState::Running => "start",
+            RunState::Stopped => "stop",
+        });
+    }
+    if after.restart_pending && !before.restart_pending {
+        return Some("restart");
+    }
+    let is_other = after.owner != before.owner
+        || after.priority != before.priority
+        || after.revision != before.revision;
+    is_other.then_some("adjust")
+}
