@@ -206,6 +206,8 @@ async fn begin(
         }
     }
     journal.set_alarm(Alarm::NetworkNotReady, "", None);
+    let guarded = stop.clone();
+    tracker.spawn(async move { guarded.run_until_cancelled(network.guard_table()).await });
     reconciler.run(stop, tracker).await;
 }
 

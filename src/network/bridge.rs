@@ -5,7 +5,7 @@
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
 //! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
-//! `addresses` chooses addresses; `tools` runs the host's programs; `repair` compares the whole.
+//! `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -50,6 +50,7 @@ mod others;
 mod ports;
 mod repair;
 mod sysctl;
+mod table_watch;
 mod tools;
 mod veth;
 

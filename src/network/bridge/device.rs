@@ -69,14 +69,14 @@ pub(super) async fn ensure(
         links.add_bridge(name, mac, mtu).await?;
         done.push(format!("bridge {name}"));
     }
-    // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
-    done.extend(set_switches(name)?);
     let link = match before {
         Some(link) => link,
         None => links.find(name).await?.ok_or_else(|| {
             NetworkError::failed("the bridge was deleted while it was made", gone())
         })?,
     };
+    // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
+    done.extend(set_switches(name)?);
     // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
     // them.
     let wrong_mac = link.mac != mac;

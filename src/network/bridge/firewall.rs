@@ -92,6 +92,11 @@ impl HostFirewall {
         current(&mut last, dump::generation, || dump::read(&self.own_table))
     }
 
+    /// Number of changes of the rules of nftables so far. `None`: the kernel does not tell.
+    pub(super) fn generation() -> Option<u32> {
+        dump::generation().ok()
+    }
+
     /// Number of changes up to which the rules are known, if there was none since. `None` also while
     /// they are being read: the write does not wait for that, and they are read once more.
     pub(super) fn before_own_write(&self) -> Option<u32> {

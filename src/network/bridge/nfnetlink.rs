@@ -5,11 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
 };
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Longest wait for the kernel's answer. The kernel answers from RAM; a table of a million flows
 /// takes half a second.
@@ -46,6 +49,15 @@ pub(super) struct NetfilterMessage<'a> {
     /// Protocol family of the thing.
     pub(super) family: u8,
     pub(super) attributes: NetlinkAttributes<'a>,
+}
+
+impl<'a> NetfilterMessage<'a> {
+    fn read(body: &'a [u8]) -> Self {
+        Self {
+            family: body.first().copied().unwrap_or(AF_UNSPEC),
+            attributes: NetlinkAttributes(body.get(4..).unwrap_or_default()),
+        }
+    }
 }
 
 impl NetfilterSocket {
@@ -99,13 +111,55 @@ impl NetfilterSocket {
                     NLMSG_DONE if whole => return Ok(()),
                     NLMSG_DONE => return Err(io::ErrorKind::Interrupted.into()),
                     NLMSG_ERROR => return refusal(body),
-                    _ => each(NetfilterMessage {
-                        family: body.first().copied().unwrap_or(AF_UNSPEC),
-                        attributes: NetlinkAttributes(body.get(4..).unwrap_or_default()),
-                    }),
+                    _ => each(NetfilterMessage::read(body)),
                 }
             }
         }
+    }
+}
+
+/// Messages that the kernel sends of itself, as things change in one netns.
+#[derive(Debug)]
+pub(super) struct NetfilterEvents(AsyncFd<OwnedFd>);
+
+impl NetfilterEvents {
+    /// Listens to these groups (bits) in the calling thread's netns.
+    #[expect(
+        deprecated,
+        reason = "the other form is `unsafe`, for descriptors that others close; this one is owned"
+    )]
+    pub(super) fn open(groups: u32) -> io::Result<Self> {
+        let socket = socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+            Some(netlink::NETFILTER),
+        )?;
+        bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+        Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE)?))
+    }
+
+    /// Waits for the next messages, and hands `each` its kind and itself. Answers `false` if some
+    /// were lost: the kernel keeps only so many.
+    pub(super) async fn next(
+        &self,
+        mut each: impl FnMut(u16, NetfilterMessage<'_>),
+    ) -> io::Result<bool> {
+        let mut buffer = vec![0; REPLY_BYTES_MAX];
+        let receive =
+            |socket: &OwnedFd| Ok(recv(socket, buffer.as_mut_slice(), RecvFlags::empty())?);
+        let length = match self.0.async_io(Interest::READABLE, receive).await {
+            Ok((_, length)) => length,
+            Err(error) if error.raw_os_error() == Some(Errno::NOBUFS.raw_os_error()) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut rest = &buffer[..length];
+        while let Some((kind, _, body)) = next_message(&mut rest) {
+            each(kind, NetfilterMessage::read(body));
+        }
+        Ok(true)
     }
 }
 

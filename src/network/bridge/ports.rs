@@ -13,6 +13,7 @@ use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
 use self::differences::differences;
+use self::restore::SeenRight;
 use super::BridgeConfig;
 use super::firewall::HostFirewall;
 use super::holders::{self, ContestedPort, HolderLook, PortContests};
@@ -21,6 +22,7 @@ use super::nftables::{self, HostPort, NftError, Publication, Published};
 use crate::network::{NetworkError, Part};
 
 mod differences;
+mod restore;
 
 /// Published ports of one agent. All changes of its table pass through here, one after another.
 #[derive(Debug)]
@@ -42,6 +44,7 @@ struct PortTable {
     /// [`TableListing::shape`] right after this agent wrote the table. `None`: not written yet, so
     /// nothing is known of it.
     shape: Option<String>,
+    seen_right: SeenRight,
 }
 
 /// Outcome of a repair of the table.
@@ -255,11 +258,17 @@ impl HostPorts {
         &self.firewall
     }
 
-    /// Writes the agent's own table, in one transaction.
-    async fn write(&self, script: &str) -> Result<(), NftError> {
-        let before = self.firewall.before_own_write();
+    /// Writes the agent's own table, the whole of it or a change, in one transaction.
+    async fn write(
+        &self,
+        book: &mut PortTable,
+        script: &str,
+        is_whole: bool,
+    ) -> Result<(), NftError> {
+        let (known, before) = (self.firewall.before_own_write(), HostFirewall::generation());
         nftables::apply(script).await?;
-        self.firewall.after_own_write(before);
+        self.firewall.after_own_write(known);
+        self.note_own_write(book, before, is_whole);
         Ok(())
     }
 
@@ -272,9 +281,8 @@ impl HostPorts {
         let mut next = book.published.clone();
         next.retain(|port, _| !delete.contains(port));
         next.extend(add.iter().map(|(port, to)| (*port, *to)));
-        let changed = self
-            .write(&nftables::change(&self.table, delete, &add))
-            .await;
+        let script = nftables::change(&self.table, delete, &add);
+        let changed = self.write(book, &script, false).await;
         let before = std::mem::replace(&mut book.published, next);
         if let Err(error) = changed {
             // The table, or a part of it, was deleted or changed by somebody else.
@@ -328,7 +336,7 @@ impl HostPorts {
         book.shape = None;
         let published = &book.published;
         let table = nftables::table(&self.table, self.subnet, &self.reach, published);
-        self.write(&table).await.map_err(failed)?;
+        self.write(book, &table, true).await.map_err(failed)?;
         book.shape = nftables::list(&self.table)
             .await
             .map_err(failed)?

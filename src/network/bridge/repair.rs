@@ -213,15 +213,18 @@ impl BridgeNetwork {
         let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let mut lines = Vec::new();
         let mut result = Ok(());
+        let mut belts = Vec::new();
         for (instance, name, assignment) in live {
             let Some(address) = assignment.address else {
                 continue;
             };
             let pair = self.veth_pair(*instance, name, address, device.clone());
-            if !all
+            let own = all
                 .iter()
-                .any(|link| link.name == pair.name && is_right(link, bridge))
-            {
+                .find(|link| link.name == pair.name && is_right(link, bridge));
+            if let Some(link) = own {
+                belts.push((*instance, link.index));
+            } else {
                 lines.push(format!("veth pair of {instance}"));
                 result = result.and(veth::connect(pair).await);
             }
@@ -240,9 +243,19 @@ impl BridgeNetwork {
             for link in &leftovers {
                 host.delete(link).await?;
             }
-            Ok(())
+            let mut belted = Vec::new();
+            for (instance, port) in belts {
+                if !host.is_belted(port).await && host.ensure_belt(port).await {
+                    belted.push(format!("second guard of 127.0.0.0/8 at {instance}"));
+                }
+            }
+            Ok(belted)
         });
-        result.and(deleted.await).map(|()| lines)
+        let belted = deleted.await;
+        result.and(belted).map(|belted| {
+            lines.extend(belted);
+            lines
+        })
     }
 }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
-use std::time::Instant;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use chas_node_agent::network::{BridgeNetwork, ContainerReach, HostReach, NetworkDriver as _};
 use state::alarm::Alarm;
@@ -180,4 +182,103 @@ fn told(net: &BridgeNetwork, words: &str) {
     };
     assert_eq!(contest.alarm, Alarm::PortContested);
     assert!(contest.message.contains(words), "{contest:?}");
+}
+
+/// What comes back to a container's raw frame with so many VLAN tags.
+fn answer_to_a_frame(program: &Path, netns: &Path, to: Ipv4Addr, port: u16, tags: u8) -> String {
+    let arguments = [to.to_string(), port.to_string(), tags.to_string()];
+    let sent = lab::in_netns(netns, || Command::new(program).args(&arguments).output());
+    String::from_utf8(sent.unwrap().stdout).unwrap()
+}
+
+#[test]
+fn a_flush_of_all_rules_opens_nothing_of_the_host_s_loopback() {
+    let directory = tempfile::tempdir().unwrap();
+    let [source, program] = ["frame.c", "frame"].map(|name| directory.path().join(name));
+    std::fs::write(&source, include_str!("frame.c")).unwrap();
+    lab::shell(&format!(
+        "cc -O1 -o {} {}",
+        program.display(),
+        source.display()
+    ));
+    on_a_private_host("flush", async |host| {
+        let net = host.network().await;
+        let web = host.attach(&net, 1, 2, vec![]).await.unwrap();
+        let _local = Server::here("127.0.0.1:7100");
+        let _open = Server::here("0.0.0.0:7101");
+        lab::shell("nft flush ruleset");
+        let asked = |to, port, tags| answer_to_a_frame(&program, &web.netns, to, port, tags);
+        for tags in 0..2 {
+            let answer = asked(GATEWAY, 7101, tags);
+            assert_eq!(answer, "SYN-ACK\n", "{tags} tags: such a frame arrives");
+        }
+        for tags in 0..3 {
+            assert_eq!(asked(LOCALHOST, 7100, tags), "no answer\n", "{tags} tags");
+        }
+        // Without the filter such frames do get there; the next repair puts it back.
+        lab::shell(&format!("tc qdisc del dev {} clsact", host.veth()));
+        for tags in 0..3 {
+            assert_eq!(asked(LOCALHOST, 7100, tags), "SYN-ACK\n", "{tags} tags");
+        }
+        let wanted = [host.wanted(1, 2, vec![])];
+        let repaired = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        let is_belt = |line: &String| line.contains("second guard");
+        assert!(repaired.iter().any(is_belt), "{repaired:?}");
+        lab::shell("nft flush ruleset");
+        assert_eq!(asked(LOCALHOST, 7100, 0), "no answer\n");
+        net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        host.repairs_nothing(&net, &wanted).await;
+        net.teardown().await.unwrap();
+    });
+}
+
+/// Longest time that the table may be away.
+const BACK_WITHIN: Duration = Duration::from_millis(100);
+
+#[test]
+fn the_table_is_back_within_100_ms() {
+    on_a_private_host("back", async |host| {
+        let net = host.network().await;
+        let bridge = host.bridge();
+        let test = async {
+            let ports = vec![binding(Tcp, 18080, 80)];
+            host.attach(&net, 1, 2, ports).await.unwrap();
+            let table = host.table();
+            let deletions = [
+                "nft flush ruleset".to_owned(),
+                format!("nft delete table ip {bridge}"),
+                format!("nft flush chain ip {bridge} guard"),
+                format!("nft flush map ip {bridge} ports"),
+            ];
+            for deletion in deletions {
+                // On a busy machine one of a few.
+                let mut fastest = Duration::MAX;
+                for round in 0..6 {
+                    // The last restoring is some time ago.
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    let full = lab::rules(&bridge);
+                    lab::shell(&deletion);
+                    let gone = Instant::now();
+                    assert!(round > 0 || lab::rules(&bridge) != full, "{deletion}");
+                    let table = bridge.clone();
+                    // Not on this thread, which has to restore the table.
+                    let looking = tokio::task::spawn_blocking(move || {
+                        while lab::rules(&table) != full {
+                            assert!(gone.elapsed() < Duration::from_secs(5));
+                            std::thread::sleep(Duration::from_millis(2));
+                        }
+                        gone.elapsed()
+                    });
+                    fastest = fastest.min(looking.await.unwrap());
+                }
+                assert!(fastest < BACK_WITHIN, "{deletion}: {fastest:?}");
+                assert_eq!(host.table(), table, "{deletion}");
+            }
+        };
+        tokio::select! {
+            () = net.guard_table() => {}
+            () = test => {}
+        }
+        net.teardown().await.unwrap();
+    });
 }

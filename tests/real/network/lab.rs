@@ -273,6 +273,11 @@ pub(crate) fn shell(line: &str) {
     );
 }
 
+/// Rules of a table, as `nft` shows them.
+pub(crate) fn rules(table: &str) -> String {
+    output(&format!("nft list table ip {table}"))
+}
+
 fn output(line: &str) -> String {
     String::from_utf8(
         Command::new("sh")
