@@ -15,6 +15,7 @@ use crate::api::CallerToken;
 use crate::config::{Config, Reload, Reloaded};
 use crate::{notify, shutdown, signals};
 
+mod confinement;
 mod doors;
 mod first_token;
 mod inherited;

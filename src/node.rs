@@ -14,6 +14,7 @@ use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::monitor::Monitor;
 use crate::reconcile::{Board, Handle};
+use crate::view::ConfinementView;
 use crate::writer::Writer;
 
 mod budget;
@@ -38,6 +39,7 @@ pub(crate) struct AgentNode {
     loggers: Loggers,
     /// `None`: no CHaS is configured.
     contact: Option<Arc<LinkState>>,
+    confinement: ConfinementView,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -50,6 +52,7 @@ impl AgentNode {
         monitor: Arc<Monitor>,
         loggers: Loggers,
         contact: Option<Arc<LinkState>>,
+        confinement: ConfinementView,
     ) -> Self {
         Self {
             writer,
@@ -58,6 +61,7 @@ impl AgentNode {
             monitor,
             loggers,
             contact,
+            confinement,
             started: SystemTime::now(),
         }
     }

@@ -24,6 +24,7 @@ pub(crate) mod confinement;
 pub(crate) mod descriptor;
 pub(crate) mod host;
 pub(crate) mod image;
+mod lsm;
 pub(crate) mod mounts;
 mod namespaces;
 mod process;

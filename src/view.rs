@@ -9,7 +9,9 @@ mod plan;
 
 pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
 pub(crate) use find::{FindError, Found, Naming, find};
-pub(crate) use health::{AlarmView, ErrorView, HealthView, UnsettledView};
+pub(crate) use health::{
+    AlarmView, ConfinementView, ErrorView, HealthView, LayerView, UnsettledView,
+};
 pub(crate) use link::LinkView;
 pub(crate) use plan::{
     ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView, SetPlanView, StepView,

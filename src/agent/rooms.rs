@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::confinement;
 use super::link::link;
 use super::registries::{follow_registries, registry_config};
 use super::review;
@@ -37,6 +38,7 @@ use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
 };
 use crate::runtime::node::NodeRuntime;
+use crate::view::ConfinementView;
 use crate::writer::Writer;
 
 /// Wait before the network is set up again after a failure.
@@ -79,7 +81,8 @@ impl Rooms {
         let images = Images::new(client.clone(), registry_config(config))?;
         follow_registries(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
-        let runtime = node_runtime(
+        confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
+        let (runtime, confined) = node_runtime(
             config,
             Arc::clone(&network),
             loggers.clone(),
@@ -102,6 +105,7 @@ impl Rooms {
             Arc::clone(&monitor),
             loggers,
             contact.clone(),
+            confined,
         ));
         let link = contact
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
@@ -299,18 +303,20 @@ fn node_runtime(
     loggers: Loggers,
     images: Images,
     client: ContainerdClient,
-) -> anyhow::Result<AgentRuntime> {
+) -> anyhow::Result<(AgentRuntime, ConfinementView)> {
+    let limits = Confinement {
+        capabilities: config.containers.capabilities.clone(),
+        socketcall: config.containers.allow_socketcall,
+    };
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
-        confinement: Confinement {
-            capabilities: config.containers.capabilities.clone(),
-            socketcall: config.containers.allow_socketcall,
-        },
+        confinement: limits.clone(),
     };
     let engine =
         Containerd::new(settings, client, images).context("the host's facts cannot be read")?;
-    Ok(NodeRuntime::new(engine, network, loggers))
+    let confined = confinement::view(&limits, &engine);
+    Ok((NodeRuntime::new(engine, network, loggers), confined))
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use state::alarm::Weight;
 
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{AlarmView, LinkView, UnsettledView};
+use crate::view::{AlarmView, ConfinementView, LinkView, UnsettledView};
 
 pub(super) async fn health<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -54,9 +54,22 @@ pub(super) async fn health<N: NodeApi>(
         "unsettled": health.unsettled, "unsettled_containers": worst, "alarms": alarms,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "state": {"known": health.known, "writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
-        "logs": {"silent": silent}, "errors": errors, "chas": health.link.as_ref().map(link),
+        "confinement": confinement(&health.confinement), "logs": {"silent": silent}, "errors": errors, "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
+}
+
+fn confinement(view: &ConfinementView) -> Value {
+    let layers = view.layers.iter().map(|layer| {
+        let shown = json!({"in_force": layer.in_force, "detail": layer.detail});
+        (layer.name.to_owned(), shown)
+    });
+    let mut shown: Map<String, Value> = layers.collect();
+    shown.insert(
+        "capabilities".to_owned(),
+        json!({"granted": view.granted, "withheld": view.withheld}),
+    );
+    Value::Object(shown)
 }
 
 fn alarm(standing: &AlarmView) -> Value {

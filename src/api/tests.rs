@@ -28,9 +28,9 @@ use super::{CallRules, CallerToken, Gate, NodeApi, OwnNames, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 use crate::view::{
-    AlarmView, ContainerPlanView, ContainerView, DeployedView, ErrorView, ExplanationView,
-    FindError, Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView,
-    StepView, UnmanagedView, UnsettledView, find,
+    AlarmView, ConfinementView, ContainerPlanView, ContainerView, DeployedView, ErrorView,
+    ExplanationView, FindError, Found, HealthView, ManagedView, Moment, Naming, PlanView,
+    PushSetView, SetPlanView, StepView, UnmanagedView, UnsettledView, find,
 };
 
 mod changes;
@@ -287,6 +287,7 @@ impl NodeApi for Fake {
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,
             link: None,
+            confinement: ConfinementView::default(),
             silent: Vec::new(),
             errors: vec![ErrorView {
                 at: SystemTime::UNIX_EPOCH,

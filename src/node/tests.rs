@@ -23,7 +23,7 @@ use crate::journal::Journal;
 use crate::logs::program::LoggerProgram;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
-use crate::view::{ContainerPlanView, ManagedView};
+use crate::view::{ConfinementView, ContainerPlanView, ManagedView};
 
 #[path = "../../tests/support/memory_runtime.rs"]
 mod memory_runtime;
@@ -86,8 +86,15 @@ async fn agent() -> Agent {
         tracker.clone(),
         stop.clone(),
     );
-    let handle = reconciler.handle();
-    let node = AgentNode::new(writer, handle, journal, monitor, loggers, None);
+    let node = AgentNode::new(
+        writer,
+        reconciler.handle(),
+        journal,
+        monitor,
+        loggers,
+        None,
+        ConfinementView::default(),
+    );
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;

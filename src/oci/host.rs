@@ -3,6 +3,8 @@
 use std::io;
 use std::path::Path;
 
+use super::lsm::SecurityModules;
+
 /// Facts of the host that the OCI spec depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
@@ -15,6 +17,8 @@ pub(crate) struct Host {
     pub(crate) open_files_max: u64,
     /// Lowest `oom_score_adj` that a container may be given.
     pub(crate) oom_score_min: i32,
+    /// Security modules of the kernel.
+    pub(crate) modules: SecurityModules,
 }
 
 /// A processor the agent runs on.
@@ -80,6 +84,7 @@ impl Host {
             },
             open_files_max,
             oom_score_min,
+            modules: SecurityModules::read(),
         })
     }
 }

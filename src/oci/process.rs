@@ -37,7 +37,7 @@ pub(super) fn process(
     let args = args(image, record)?;
     let environment = environment(image, record, user);
     fits(&args, &environment)?;
-    Ok(json!({
+    let mut process = json!({
         "terminal": false,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
         "args": args,
@@ -51,7 +51,11 @@ pub(super) fn process(
             {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
         ],
         "oomScoreAdj": host.oom_score_min,
-    }))
+    });
+    if let Some(profile) = host.modules.apparmor.profile() {
+        process["apparmorProfile"] = profile.into();
+    }
+    Ok(process)
 }
 
 /// Checks what execve(2) would refuse with E2BIG, for which runc has no words before the start.

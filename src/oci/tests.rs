@@ -4,7 +4,10 @@ use state::desired::Owner;
 use state::store::{Limits, Store};
 
 use super::host::{Cgroup, Machine};
+use super::lsm::{AppArmor, SecurityModules, Selinux};
 use super::*;
+
+mod layers;
 
 /// Record that a deploy body with these fields becomes.
 pub(crate) fn record(fields: &Value) -> Record {
@@ -26,6 +29,12 @@ pub(crate) fn record(fields: &Value) -> Record {
     let deploy = state::spec::parse::deploy(&body).unwrap();
     Record::clone(&store.deploy(deploy, Owner::Push, true, 0).unwrap().record)
 }
+
+/// Host whose kernel has no security module.
+const NO_MODULES: SecurityModules = SecurityModules {
+    apparmor: AppArmor::Off,
+    selinux: Selinux::Off,
+};
 
 /// Confinement of a node that is configured by nothing.
 fn node_default() -> Confinement {
@@ -58,6 +67,7 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         cgroup,
         open_files_max: 4096,
         oom_score_min: 0,
+        modules: NO_MODULES,
     };
     let facts = ImageFacts {
         user: user.clone(),
@@ -402,6 +412,7 @@ fn check_golden(
         cgroup,
         open_files_max: 524_288,
         oom_score_min: -10,
+        modules: NO_MODULES,
     };
     let (image, record) = (image(config), record(fields));
     let facts = ImageFacts {

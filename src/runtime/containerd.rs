@@ -4,6 +4,7 @@
 //! all three. A layer looks only down.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 
@@ -23,7 +24,8 @@ use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
-pub use crate::oci::confinement::Confinement;
+use self::shim::version;
+pub use crate::oci::confinement::{Confinement, ConfinementLayer};
 use crate::runtime::engine::{EndedInstance, Engine, Existing, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 
@@ -60,6 +62,12 @@ impl Containerd {
         })
     }
 
+    /// Layers that confine this node's containers, besides their capabilities.
+    #[must_use]
+    pub fn confinement(&self) -> Vec<ConfinementLayer> {
+        self.instances.confinement()
+    }
+
     /// The error of a look, with the place where containerd is expected.
     fn placed(&self, error: RuntimeError) -> RuntimeError {
         match error {
@@ -72,6 +80,23 @@ impl Containerd {
             | RuntimeError::Failed(_)) => other,
         }
     }
+}
+
+/// Known faults of the containerd that answers and of the OCI runtime below it, in a sentence; runc
+/// is looked for in `search_path`.
+///
+/// # Errors
+/// [`RuntimeError::Unavailable`]: containerd does not answer.
+pub async fn known_faults(
+    client: &ContainerdClient,
+    runtime: &OciRuntime,
+    search_path: &OsStr,
+) -> Result<Option<String>, RuntimeError> {
+    let containerd = version::containerd_fault(&client.probe().await?);
+    let program = runtime.binary_name.as_deref().unwrap_or("runc");
+    let runc = version::runc_fault(program, search_path).await;
+    let faults: Vec<String> = runc.into_iter().chain(containerd).collect();
+    Ok((!faults.is_empty()).then(|| faults.join("; ")))
 }
 
 impl Engine for Containerd {

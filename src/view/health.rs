@@ -42,8 +42,32 @@ pub(crate) struct HealthView {
     pub silent: Vec<SilentContainer>,
     /// The last errors, oldest first.
     pub errors: Vec<ErrorView>,
+    /// The confinement of containers.
+    pub confinement: ConfinementView,
     /// The link to CHaS. `None`: none is configured.
     pub link: Option<LinkView>,
+}
+
+/// The confinement of containers that are created now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ConfinementView {
+    /// Capabilities that a container may have.
+    pub granted: Vec<String>,
+    /// Capabilities of docker's list that none has.
+    pub withheld: Vec<String>,
+    /// The other layers.
+    pub layers: Vec<LayerView>,
+}
+
+/// A layer of the confinement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayerView {
+    /// The name.
+    pub name: &'static str,
+    /// Whether it is in force.
+    pub in_force: bool,
+    /// The effect, or why there is none.
+    pub detail: String,
 }
 
 /// A container that is neither running nor stopped.

@@ -81,6 +81,8 @@ alarms! {
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
+    /// runc or containerd have known ways out of a container, by their version.
+    RuntimeOutdated: Notice, "update what the message names; a distribution may have mended its own without another number";
     /// A file with a secret can be read or changed by others than its owner.
     SecretReadable: Degrading, "close the file as the message says, and change the secret that others may have read";
     /// Containers reach services of the host, or a cloud's metadata, by defaults of a version before.

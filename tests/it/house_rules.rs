@@ -39,6 +39,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "runtime",
             "shutdown",
             "signals",
+            "view",
             "writer",
         ],
     ),

@@ -147,3 +147,43 @@ async fn what_runs_keeps_what_it_has_over_restarts_until_it_is_created_again() {
     stand.printed("web", "CapBnd:\t0000000000000000\n").await;
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_says_what_is_in_force() {
+    let stand = Stand::new().await;
+    let (_, health) = stand.agent.get("/health").await;
+    let confinement = &health["confinement"];
+    let withheld = json!(["CAP_MKNOD", "CAP_NET_RAW"]);
+    assert_eq!(confinement["capabilities"]["withheld"], withheld);
+    assert_eq!(confinement["seccomp"]["in_force"], true, "{confinement}");
+    let is_loaded = std::fs::read_to_string("/sys/kernel/security/apparmor/profiles")
+        .is_ok_and(|profiles| profiles.contains("chas-default (enforce)"));
+    assert_eq!(confinement["apparmor"]["in_force"], is_loaded);
+    let layers = ["apparmor", "selinux", "tunnels", "user_namespaces"];
+    for layer in layers {
+        let detail = confinement[layer]["detail"].as_str().unwrap();
+        assert!(!detail.is_empty(), "{confinement}");
+    }
+    // Both as Debian 12 has them.
+    let told = |program: &str, words: &str| {
+        let output = std::process::Command::new(program)
+            .arg("--version")
+            .output();
+        String::from_utf8_lossy(&output.unwrap().stdout).contains(words)
+    };
+    if told("runc", "runc version 1.1.5") && told("containerd", " 1.6.20") {
+        eventually("the alarm", async || {
+            let (_, health) = stand.agent.get("/health").await;
+            let alarms = health["alarms"].as_array().unwrap().iter();
+            let mut ours = alarms.filter(|alarm| alarm["name"] == "RuntimeOutdated");
+            ours.any(|alarm| {
+                let message = alarm["message"].as_str().unwrap();
+                alarm["health"] == "healthy"
+                    && message.contains("runc 1.1.5")
+                    && message.contains("containerd 1.6.20")
+            })
+        })
+        .await;
+    }
+    stand.end().await;
+}

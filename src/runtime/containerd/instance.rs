@@ -20,6 +20,7 @@ use super::rpc::client::ContainerdClient;
 use super::rpc::tasks::TaskCalls;
 use super::shim::lost::Shims;
 use super::shim::remains::Remains;
+use crate::oci::confinement::ConfinementLayer;
 use crate::oci::host::Host;
 
 mod image_lookup;
@@ -49,6 +50,11 @@ pub(super) struct Instances {
 }
 
 impl Instances {
+    /// Layers that confine instances on this host, besides their capabilities.
+    pub(super) fn confinement(&self) -> Vec<ConfinementLayer> {
+        self.config.confinement.layers(&self.host)
+    }
+
     /// Instances on the containerd of `client`.
     ///
     /// # Errors

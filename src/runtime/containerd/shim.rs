@@ -6,3 +6,4 @@ pub(super) mod oci_runtime;
 pub(super) mod process;
 pub(super) mod refusals;
 pub(super) mod remains;
+pub(super) mod version;

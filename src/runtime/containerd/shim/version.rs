@@ -1,0 +1,145 @@
+//! Versions of runc and containerd with known ways out of a container.
+
+use std::ffi::OsStr;
+use std::io;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Longest run of `runc --version`. It takes some 10 ms.
+const RUN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Number of a release.
+type Release = [u32; 3];
+
+/// Known faults of a program, with the first release of each line that has none of them; what is
+/// older than the lowest line has them all.
+struct KnownFaults {
+    names: &'static str,
+    mended: &'static [Release],
+}
+
+const RUNC: KnownFaults = KnownFaults {
+    names: "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
+    mended: &[[1, 2, 8], [1, 3, 3]],
+};
+const CONTAINERD: KnownFaults = KnownFaults {
+    names: "CVE-2024-25621",
+    mended: &[[1, 7, 29], [2, 0, 7], [2, 1, 5]],
+};
+
+/// Sentence about containerd of this version, if it has known faults.
+pub(crate) fn containerd_fault(version: &str) -> Option<String> {
+    fault("containerd", &CONTAINERD, version)
+}
+
+/// Sentence about the OCI runtime `program`, if it is a runc with known faults. What it is if it
+/// cannot be asked is not known, and then there is none.
+pub(crate) async fn runc_fault(program: &str, search_path: &OsStr) -> Option<String> {
+    match told(program, search_path).await {
+        Ok(told) => {
+            let version = told.lines().next()?.strip_prefix("runc version ")?;
+            fault("runc", &RUNC, version)
+        }
+        Err(error) => {
+            tracing::debug!(program, %error, "version of the OCI runtime not known");
+            None
+        }
+    }
+}
+
+async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
+    let run = Command::new(program)
+        .arg("--version")
+        .env_clear()
+        .env("PATH", search_path)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(RUN_TIMEOUT, run).await??;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn fault(program: &str, known: &KnownFaults, version: &str) -> Option<String> {
+    let version = version.trim().trim_start_matches('v');
+    let release = release(version)?;
+    let [lowest, ..] = known.mended else {
+        return None;
+    };
+    let is_of_line = |mended: &&Release| mended[..2] == release[..2];
+    let is_faulty = match known.mended.iter().find(is_of_line) {
+        Some(mended) => release < *mended,
+        None => release < *lowest,
+    };
+    let mended: Vec<_> = known
+        .mended
+        .iter()
+        .map(|[a, b, c]| format!("{a}.{b}.{c}"))
+        .collect();
+    is_faulty.then(|| {
+        format!(
+            "{program} {version} has {}, mended in {}, unless your distribution mended its own",
+            known.names,
+            mended.join(" and ")
+        )
+    })
+}
+
+/// The three numbers that a version begins with.
+fn release(version: &str) -> Option<Release> {
+    let mut parts = version.splitn(3, '.');
+    let mut number = || -> Option<u32> {
+        let part = parts.next()?;
+        let end = part.find(|c: char| !c.is_ascii_digit());
+        part[..end.unwrap_or(part.len())].parse().ok()
+    };
+    Some([number()?, number()?, number()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_before_the_mended_one_of_its_line_has_the_faults() {
+        for (version, is_faulty) in [
+            ("1.1.5+ds1", true),
+            ("1.0.0-rc95", true),
+            ("1.2.7", true),
+            ("1.2.8", false),
+            ("1.3.0-rc.1", true),
+            ("1.3.2", true),
+            ("1.3.3", false),
+            ("1.4.0", false),
+            ("2.0.0", false),
+            ("unknown", false),
+        ] {
+            let fault = fault("runc", &RUNC, version);
+            assert_eq!(fault.is_some(), is_faulty, "{version}: {fault:?}");
+        }
+        for (version, is_faulty) in [
+            ("1.6.20~ds1", true),
+            ("v1.7.28", true),
+            ("1.7.29", false),
+            ("2.0.6", true),
+            ("2.1.5", false),
+            ("2.2.0", false),
+        ] {
+            assert_eq!(containerd_fault(version).is_some(), is_faulty, "{version}");
+        }
+        let told = containerd_fault("1.6.20~ds1").unwrap();
+        assert!(
+            told.contains("1.6.20~ds1 has CVE-2024-25621, mended in 1.7.29 and"),
+            "{told}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_no_runc_or_missing_has_no_known_fault() {
+        for program in ["true", "/nonexistent/runc"] {
+            assert_eq!(runc_fault(program, OsStr::new("/usr/bin:/bin")).await, None);
+        }
+    }
+}
