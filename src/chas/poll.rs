@@ -142,7 +142,10 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                     wait.record_answer();
                     match &mut reply {
                         PollReply::Set(reply) => {
-                            reply.set.is_settled = lower.are_settled(&last, &reply.set);
+                            let are_settled = lower.are_settled(&last, &reply.set);
+                            // An old set that somebody kept is signed well too; and nobody without
+                            // the key made the applied one.
+                            reply.set.is_settled = are_settled && !reply.is_signed;
                         }
                         PollReply::Unchanged { .. } => lower = LowerAnswers::default(),
                     }

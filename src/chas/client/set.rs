@@ -94,6 +94,10 @@ fn read(keys: Option<&SetKeys>, node_id: &str, answer: SetAnswer) -> Result<SetR
         checked.map_err(|fault| ChasError::new(ChasErrorKind::BadSignature, fault))?;
     }
     let set = wire::parse_set(body, node_id, answer.etag, answer.requested_at_seq);
+    let set = set.map(|set| SetReply {
+        is_signed: keys.is_some(),
+        ..set
+    });
     set.map_err(ChasError::invalid)
 }
 

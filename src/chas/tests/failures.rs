@@ -275,6 +275,19 @@ async fn a_generation_that_nobody_counts_to_makes_a_node_deaf_for_ten_minutes_an
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_old_signed_set_is_never_believed_again() {
+    let running = start(Server {
+        signs: true,
+        ..Server::default()
+    });
+    running.server.list(9);
+    pass(60).await;
+    running.server.list(7);
+    pass(3600).await;
+    assert_eq!(running.node.last_applied().generation, Some(9));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_takes_its_time_is_not_cut_off_again_and_again() {
     let running = start(Server {
         holds: true,

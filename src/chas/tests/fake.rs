@@ -39,6 +39,8 @@ pub(super) struct Server {
     pub(super) poll_takes: Duration,
     /// Whether sets have no tag.
     pub(super) tagless: bool,
+    /// Whether sets are signed.
+    pub(super) signs: bool,
     /// Whether a set has another tag each time.
     pub(super) fickle: bool,
 }
@@ -162,6 +164,7 @@ impl ChasCalls for Line {
         Ok(PollReply::Set(Box::new(SetReply {
             set,
             poll_after: None,
+            is_signed: self.0.signs,
         })))
     }
 

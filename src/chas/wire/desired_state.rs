@@ -24,6 +24,8 @@ pub struct SetReply {
     pub set: ChasSet,
     /// Interval between polls that are not kept open.
     pub poll_after: Option<Duration>,
+    /// Whether one of the operator's keys signed the set.
+    pub is_signed: bool,
 }
 
 /// Parses a set for `node_id`. `etag` and `requested_at_seq`, the store's change counter when the
@@ -74,6 +76,7 @@ pub fn parse_set(
     Ok(SetReply {
         set,
         poll_after: interval(body["poll_after_s"].as_u64()),
+        is_signed: false,
     })
 }
 
