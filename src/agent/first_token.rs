@@ -2,7 +2,9 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::path::Path;
 
 use base64::Engine as _;
@@ -23,7 +25,8 @@ const FILE_BYTES_MAX: u64 = 4 << 10;
 pub(super) fn admin_token(path: &Path) -> io::Result<Secret> {
     match kept(path) {
         Ok(token) => Ok(token),
-        Err(fault) => {
+        Err(KeptFault::Unread(error)) => Err(error),
+        Err(KeptFault::None(fault)) => {
             let token = make(path)?;
             let path = path.display();
             match fault {
@@ -35,23 +38,38 @@ pub(super) fn admin_token(path: &Path) -> io::Result<Secret> {
     }
 }
 
-/// The token that the file holds; or what is wrong with it, and nothing if there is no file.
-fn kept(path: &Path) -> Result<Secret, Option<String>> {
-    let mut text = String::new();
-    let file = File::open(path)
-        .map_err(|error| (error.kind() != io::ErrorKind::NotFound).then(|| error.to_string()))?;
-    let mode = file
-        .metadata()
-        .map(|data| data.permissions().mode() & 0o077);
-    match mode {
-        Ok(0) => {}
-        Ok(_) => return Err(Some("others could read the file".to_owned())),
-        Err(error) => return Err(Some(error.to_string())),
+/// Fault for which a file holds no token.
+enum KeptFault {
+    /// No file, or something else in it.
+    None(Option<String>),
+    /// A file that cannot be read now.
+    Unread(io::Error),
+}
+
+/// The token that the file holds.
+fn kept(path: &Path) -> Result<Secret, KeptFault> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(|error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            KeptFault::None(None)
+        } else {
+            KeptFault::Unread(error)
+        }
+    })?;
+    let data = file.metadata().map_err(KeptFault::Unread)?;
+    if data.uid() != rustix::process::geteuid().as_raw() {
+        return Err(KeptFault::None(Some("it is another user's".to_owned())));
     }
-    let read = file.take(FILE_BYTES_MAX).read_to_string(&mut text);
-    read.map_err(|error| error.to_string())
-        .and_then(|_| text.parse())
-        .map_err(Some)
+    // Callers have it: it is not made anew behind their back.
+    if data.permissions().mode() & 0o077 != 0 {
+        tracing::warn!(path = %path.display(), "others may read the admin token: chmod 0600, or delete it for another one");
+    }
+    let read = file.take(FILE_BYTES_MAX).read_to_end(&mut bytes);
+    read.map_err(KeptFault::Unread)?;
+    let text = String::from_utf8(bytes);
+    text.map_err(|_| "it is no text".to_owned())
+        .and_then(|text| text.parse())
+        .map_err(|fault| KeptFault::None(Some(fault)))
 }
 
 /// Writes a new token: all of it or nothing, and for this user alone from the first byte.
@@ -99,10 +117,13 @@ mod tests {
         assert_eq!(text.trim(), first.expose());
         // One that a crash left half written.
         fs::write(path.with_extension("new"), "half").unwrap();
-        let spoil: [&dyn Fn(); 4] = [
+        // Callers that are members of a group have it, and keep it.
+        fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(admin_token(&path).unwrap(), first);
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        let spoil: [&dyn Fn(); 3] = [
             &|| fs::write(&path, "").unwrap(),
             &|| fs::write(&path, [0xff; 40]).unwrap(),
-            &|| fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap(),
             &|| fs::remove_file(&path).unwrap(),
         ];
         for spoil in spoil {

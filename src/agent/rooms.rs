@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
-use state::store::{Limits, Store};
+use state::store::{Defaults, Limits, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -239,7 +239,7 @@ fn call_rules(config: &Config, token: CallerToken) -> CallRules {
     let hosts = own.into_iter().chain(config.api.hosts.iter().cloned());
     CallRules {
         gate: Gate::new(token, &config.state.socket(), &config.state.admin_token()),
-        hosts: OwnNames::new(hosts),
+        hosts: OwnNames::new(hosts, config.state.defaults == Defaults::Earlier),
     }
 }
 

@@ -33,7 +33,7 @@ pub(super) struct Guesses {
 }
 
 impl Guesses {
-    /// The time until this caller's next token is looked at. `None`: at once.
+    /// The time until this caller has a guess again. `None`: it has one.
     pub(super) fn wait(&self, peer: CallerPeer) -> Option<Duration> {
         let tried = lock(&self.tried);
         let of_caller = tried.get(&peer.key())?;

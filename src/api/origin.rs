@@ -31,15 +31,19 @@ const OWN_SITE: [&str; 2] = ["none", "same-origin"];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnNames {
     names: Arc<[String]>,
+    /// Whether others are told of in the log only.
+    is_lenient: bool,
     sent_away: Arc<SentAway>,
 }
 
 impl OwnNames {
-    /// The names, in any case, without a port.
-    pub(crate) fn new(names: impl IntoIterator<Item = String>) -> Self {
-        let names = names.into_iter();
+    /// The names, in any case, without a port. `is_lenient`: calls by others are served too, as
+    /// they were before names were looked at; a page has no token, by whatever name it calls.
+    pub(crate) fn new(names: impl IntoIterator<Item = String>, is_lenient: bool) -> Self {
+        let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
         Self {
-            names: names.map(|name| name.to_ascii_lowercase()).collect(),
+            names: names.into_iter().map(plain).collect(),
+            is_lenient,
             sent_away: Arc::default(),
         }
     }
@@ -66,7 +70,11 @@ pub(super) async fn check(State(hosts): State<OwnNames>, request: Request, next:
                 && let Some(others) = hosts.sent_away.is_due()
             {
                 let host = shown(host, HOST_CHARS_MAX);
-                tracing::warn!(%host, others, "request for another host refused");
+                let is_served = hosts.is_lenient;
+                tracing::warn!(%host, others, is_served, "node called by a name that api.hosts does not list");
+            }
+            if hosts.is_lenient && matches!(problem, Problem::Misdirected(_)) {
+                return next.run(request).await;
             }
             problem.into_response()
         }
@@ -150,7 +158,7 @@ mod tests {
         target: &str,
         headers: &[(&str, &str)],
     ) -> Result<(), Problem> {
-        let hosts = OwnNames::new(["Node-1.example".to_owned(), "chas".to_owned()]);
+        let hosts = OwnNames::new(["Node-1.example.".to_owned(), "chas".to_owned()], false);
         let mut request = Request::builder().uri(target).version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -321,12 +321,17 @@ impl Layers {
         }
     }
 
-    /// Defaults that the node goes by, as its state directory tells.
-    fn defaults(&self) -> Defaults {
+    /// Directory of the state, whether its path is valid or not.
+    fn state_dir(&self) -> &Path {
         let default = keys::find("state.dir").expect("a key of the table");
         let dir = self.values.get("state.dir");
         let dir = dir.map_or(default.default_text(), |(text, _)| text.trim());
-        Defaults::of(Path::new(dir))
+        Path::new(dir)
+    }
+
+    /// Defaults that the node goes by, as its state directory tells.
+    fn defaults(&self) -> Defaults {
+        Defaults::of(self.state_dir())
     }
 
     fn node(&mut self) -> NodeSection {

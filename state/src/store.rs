@@ -44,7 +44,7 @@ mod survey;
 mod tag_checks;
 mod witness;
 
-pub use defaults::Defaults;
+pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
 pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};

@@ -44,8 +44,8 @@ impl Layers {
     }
 
     fn token(&mut self) -> Option<Secret> {
-        // One that was taken by a version before has an alarm: the node must not stay away.
-        let is_strict = self.defaults() == Defaults::Current;
+        // On a node that runs containers it is an alarm: the node must not stay away.
+        let is_strict = !state::store::has_begun(self.state_dir());
         let given = self.optional("api.token", parse::token);
         let from_file = self.optional("api.token_file", |text| {
             let path: &Path = &parse::path(text)?;

@@ -36,6 +36,12 @@ impl Defaults {
     }
 }
 
+/// Whether an agent has kept state in `directory`. Reads the directory; blocks.
+#[must_use]
+pub fn has_begun(directory: &Path) -> bool {
+    has_state(directory)
+}
+
 /// Marks a directory that holds no state yet.
 pub(super) fn mark_new(dir: &StateDir) -> io::Result<()> {
     if dir.join(NAME).exists() || has_state(dir.path()) {

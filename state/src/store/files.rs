@@ -90,8 +90,11 @@ impl StoreFiles {
                 }
             }
         }
+        // Without its mark a new directory would count as one from before with the next start, and
+        // the node be open.
         if let Err(error) = defaults::mark_new(&self.dir) {
-            tracing::warn!(%error, "new state directory not marked; it goes by the defaults of 0.1");
+            let why = format!("the new directory cannot be marked now: {error}");
+            return Ok((Desired::default().unknown(), vec![why]));
         }
         let survey = Survey::of(&self.dir, self.slow < SLOW_MAX);
         self.slow = if matches!(survey.sled, SledState::Slow) {

@@ -8,8 +8,11 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-use super::Defaults;
+use super::has_begun;
 
+/// Permissions of an owner. Set-user-id and its like are none that state needs, and may not be
+/// settable.
+const OWNERS: u32 = 0o700;
 /// Permissions of a group and of all others.
 const OTHERS: u32 = 0o077;
 /// Entries of sled's directory that are looked at. It has a few; with thousands it is damaged.
@@ -18,25 +21,29 @@ const ENTRIES_MAX: usize = 10_000;
 /// Closes an open state directory, and the `files` in it (a directory), to other users.
 ///
 /// # Errors
-/// It belongs to another user, and no agent has used it so far; or its permissions cannot be set.
+/// It belongs to another user, and no agent has used it so far.
 pub(super) fn close(directory: &File, path: &Path, files: &Path) -> io::Result<()> {
     let found = directory.metadata()?;
     let agent = rustix::process::geteuid().as_raw();
-    if found.uid() != agent && Defaults::of(path) == Defaults::Current {
+    if found.uid() != agent && !has_begun(path) {
         let (path, owner) = (path.display(), found.uid());
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("{path} belongs to user {owner}, who can change what is in it; chown it"),
         ));
     }
-    if found.mode() & OTHERS != 0 {
-        directory.set_permissions(Permissions::from_mode(found.mode() & 0o7700))?;
+    // A directory in use is used, whatever keeps it from being closed: a read-only file system, a
+    // sandbox in which no set-group-id bit may be set, a file system of another host.
+    if found.mode() & OTHERS != 0
+        && let Err(error) = directory.set_permissions(Permissions::from_mode(found.mode() & OWNERS))
+    {
+        tracing::warn!(path = %path.display(), %error, "state directory not closed to others");
     }
     // Left by a version before, or under a more open umask. Nobody gets there any more: a second
     // belt.
     for files in [files, &files.join("blobs")] {
         if let Err(error) = close_files(files) {
-            tracing::debug!(%error, "sled's files not closed to others");
+            tracing::warn!(%error, "sled's files not closed to others");
         }
     }
     Ok(())
@@ -69,7 +76,7 @@ fn close_one(file: &File) -> io::Result<()> {
     if mode & OTHERS == 0 {
         return Ok(());
     }
-    file.set_permissions(Permissions::from_mode(mode & 0o7700))
+    file.set_permissions(Permissions::from_mode(mode & OWNERS))
 }
 
 #[cfg(test)]
@@ -104,7 +111,7 @@ mod tests {
         set(outside.path(), 0o644);
         symlink(outside.path(), sled.join("snap.link")).unwrap();
         for open in [dir.path(), &sled, &blobs] {
-            set(open, 0o755);
+            set(open, 0o2755);
         }
         for _ in 0..2 {
             close(&File::open(dir.path()).unwrap(), dir.path(), &sled).unwrap();
