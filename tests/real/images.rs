@@ -159,7 +159,7 @@ async fn what_an_image_says_of_its_process_is_heeded() {
         ("Env", json!(["PATH=/bin", "HOSTNAME=0.0.0.0"])),
         ("Cmd", shell("echo $HOSTNAME")),
     ];
-    let log = runs_as_it_is(&stand, "host", &env, &json!({})).await;
+    let log = runs_as_it_is(&stand, "named", &env, &json!({})).await;
     assert!(log.starts_with("0.0.0.0\n"), "{log}");
     let asked = json!({"environment": {"HOSTNAME": "x"}});
     let log = runs_as_it_is(&stand, "asked", &env, &asked).await;

@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 9] = [
+const UNINDUCED: [(Reason, &str); 10] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -48,6 +48,7 @@ const UNINDUCED: [(Reason, &str); 9] = [
         Reason::ChangeLost,
         "of damage to every newer copy: an_older_copy_… in store::tests::transient",
     ),
+    (Reason::PolicyDenied, "of a node with a policy: policy.rs"),
     (
         Reason::StateLost,
         "of the node, not of a container: with_all_of_its_files_gone… in state.rs",

@@ -14,11 +14,12 @@ use crate::harness::{Testbed, run};
 use crate::loggers::{kill, loggers};
 use crate::stand::{SOON, Stand, eventually, serves};
 
-/// Alarms of what a node from before keeps open.
-const EARLIER: [&str; 3] = [
+/// Alarms of what a node from before keeps open, and of the host's own runc and containerd.
+const EARLIER: [&str; 4] = [
     "HostOpenToContainers",
     "PasswordsToAnyHost",
     "ApiInTheClear",
+    "RuntimeOutdated",
 ];
 
 const DEPLOY: &str = "/containers/deploy";

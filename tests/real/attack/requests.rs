@@ -465,7 +465,8 @@ async fn each_hostile_request_gets_its_refusal_and_the_agent_is_as_before() {
     );
     // An operator whose own program calls by another name finds it there, once a minute.
     assert_eq!(
-        log.matches("request for another host refused").count(),
+        log.matches("node called by a name that api.hosts does not list")
+            .count(),
         1,
         "{log}"
     );
