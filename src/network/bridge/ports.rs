@@ -41,7 +41,7 @@ struct PortTable {
     published: Published,
     /// Ports that were not published at the last repair, since others had them first.
     denied: Vec<ContestedPort>,
-    /// Its [shape](nftables::TableListing::shape) right after this agent wrote it. `None`: not
+    /// [Shape](nftables::TableListing::shape) right after this agent wrote the table. `None`: not
     /// written yet, so nothing is known of it.
     shape: Option<String>,
     seen_right: SeenRight,
