@@ -28,7 +28,7 @@ impl Defaults {
     /// none, or if this user may not look. Reads the directory; blocks.
     #[must_use]
     pub fn of(directory: &Path) -> Self {
-        if directory.join(NAME).exists() || !has_state(directory) {
+        if directory.join(NAME).exists() || !has_begun(directory) {
             Self::Current
         } else {
             Self::Earlier
@@ -36,15 +36,9 @@ impl Defaults {
     }
 }
 
-/// Whether an agent has kept state in `directory`. Reads the directory; blocks.
-#[must_use]
-pub fn has_begun(directory: &Path) -> bool {
-    has_state(directory)
-}
-
 /// Marks a directory that holds no state yet.
 pub(super) fn mark_new(dir: &StateDir) -> io::Result<()> {
-    if dir.join(NAME).exists() || has_state(dir.path()) {
+    if dir.join(NAME).exists() || has_begun(dir.path()) {
         return Ok(());
     }
     dir.ask(DiskCall::Create)?;
@@ -56,8 +50,9 @@ pub(super) fn mark_new(dir: &StateDir) -> io::Result<()> {
     dir.sync()
 }
 
-/// Whether an agent has kept anything here.
-fn has_state(directory: &Path) -> bool {
+/// Whether an agent has kept state in `directory`. Reads the directory; blocks.
+#[must_use]
+pub fn has_begun(directory: &Path) -> bool {
     let [a, b] = copy::NAMES;
     [SLED, a, b, last::NAME, recover::QUARANTINE]
         .iter()
