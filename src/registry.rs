@@ -15,6 +15,7 @@ use state::reason::Reason;
 use state::reference::ImageReference;
 
 use self::auth::credentials::CredentialsFile;
+pub use self::auth::credentials::holds_secrets;
 use self::auth::grant::{Grants, Target};
 use self::auth::{challenge, helper::CredentialHelpers};
 pub(crate) use self::blob::BlobBody;

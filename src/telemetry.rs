@@ -2,9 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -267,15 +267,32 @@ fn is_journal(journal: Option<&OsStr>) -> bool {
 }
 
 fn open(path: &Path) -> Result<File, TelemetryError> {
-    let opened = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o640)
-        .open(path);
-    opened.map_err(|source| TelemetryError::File {
+    append_or_create(path).map_err(|source| TelemetryError::File {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Opens a log file at its end. A new one is also for its group, whatever the agent's umask: log
+/// collectors are in it. The mode of one that is there is its owner's choice.
+fn append_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.append(true);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    match options.create_new(true).mode(0o640).open(path) {
+        Ok(file) => {
+            file.set_permissions(Permissions::from_mode(0o640))?;
+            Ok(file)
+        }
+        // Another has created it meanwhile.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().append(true).open(path)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

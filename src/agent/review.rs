@@ -22,12 +22,7 @@ const REACH: [&str; 2] = ["network.host_access", "network.link_local"];
 pub fn review(config: &Config) -> Vec<String> {
     let mut faults: Vec<String> = config.api.danger().into_iter().collect();
     faults.extend(registry::review(&registry_config(config)));
-    faults.extend(
-        config
-            .secret_files
-            .iter()
-            .filter_map(|file| private::fault(file)),
-    );
+    faults.extend(readable(config));
     faults.extend(open_to_containers(config));
     faults.extend(passwords_to_any(config));
     faults.extend(link::review(config));
@@ -44,18 +39,26 @@ pub(super) fn follow(
 ) {
     journal.set_alarm(Alarm::HostOpenToContainers, "", open_to_containers(config));
     journal.set_alarm(Alarm::PasswordsToAnyHost, "", passwords_to_any(config));
-    let files = config.secret_files.clone();
-    if files.is_empty() {
+    if config.secret_files.is_empty() {
         return;
     }
-    let look = move || -> Vec<String> {
-        let faults = files.iter().filter_map(|file| private::fault(file));
-        faults.collect()
-    };
     let interval: Duration = config.monitoring.health_interval;
+    let config = config.clone();
+    let look = move || readable(&config);
     let following = file_alarms::follow(Alarm::SecretReadable, look, interval, journal.clone());
     let stop = stop.clone();
     tracker.spawn(async move { stop.run_until_cancelled(following).await });
+}
+
+/// Files with secrets that others can read or change, each as a sentence.
+fn readable(config: &Config) -> Vec<String> {
+    let credentials = config.registry.auth_file.as_deref();
+    config
+        .secret_files
+        .iter()
+        .filter(|file| credentials != Some(file) || registry::holds_secrets(file))
+        .filter_map(|file| private::fault(file))
+        .collect()
 }
 
 fn passwords_to_any(config: &Config) -> Option<String> {

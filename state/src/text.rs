@@ -36,14 +36,17 @@ pub fn shown(text: &str, chars_max: usize) -> Cow<'_, str> {
 }
 
 /// Whether a character would do something else than stand in its line: control characters, those
-/// of direction, line and paragraph separators, and those without a width.
+/// of direction, line and paragraph separators, and those that Unicode has ignored where they are
+/// shown. Not the selectors of an emoji's form, which only follow one.
 #[must_use]
 pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
-            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            | '\u{e0000}'..='\u{e007f}')
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Appends a character as it is shown. In a string of JSON the text stays valid, and its meaning
@@ -77,6 +80,8 @@ mod tests {
             ("\u{9b}31m\u{85}", "\\u009b31m\\u0085"),
             ("a\u{202e}b\u{2066}c\u{200b}", "a\\u202eb\\u2066c\\u200b"),
             ("\u{2028}\u{feff}\u{e0041}", "\\u2028\\ufeff\\udb40\\udc41"),
+            ("a\u{34f}b\u{3164}\u{1160}", "a\\u034fb\\u3164\\u1160"),
+            ("\u{2764}\u{fe0f}", "\u{2764}\u{fe0f}"),
         ] {
             assert_eq!(shown(text, 100), expected);
         }

@@ -156,6 +156,32 @@ fn a_start_that_fails_says_why_once_and_exits_with_1() {
 }
 
 #[test]
+fn a_new_log_file_is_for_its_group_too_and_an_old_one_keeps_its_mode() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let [state, run, file] = ["state", "run", "agent.log"].map(|name| directory.path().join(name));
+    std::fs::create_dir(&state).unwrap();
+    // It ends soon after it has opened its log: another has the state.
+    let locked = std::fs::File::open(&state).unwrap();
+    locked.lock().unwrap();
+    let variables = [
+        ("CHAS_STATE_DIR", state.to_str().unwrap()),
+        ("CHAS_RUN_DIR", run.to_str().unwrap()),
+        ("LOG_FILE", file.to_str().unwrap()),
+    ];
+    for mode in [0o640, 0o600] {
+        if file.exists() {
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let output = agent(&[], &variables);
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+        let found = std::fs::metadata(&file).unwrap();
+        assert_eq!(found.permissions().mode() & 0o777, mode);
+        assert!(found.len() > 0);
+    }
+}
+
+#[test]
 fn a_secret_that_others_read_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();

@@ -43,6 +43,16 @@ pub(crate) struct RegistryCredentials {
     pub(crate) is_lent: bool,
 }
 
+/// Whether a credentials file holds secrets itself, or cannot be read so far as to tell. One that
+/// only names helpers holds none.
+#[must_use]
+pub fn holds_secrets(file: &Path) -> bool {
+    let is_small = FileStamp::of(file).is_ok_and(|stamp| stamp.bytes <= FILE_BYTES_MAX);
+    let text = std::fs::read(file).ok().filter(|_| is_small);
+    let table = text.and_then(|text| Table::parse(&text).ok());
+    table.is_none_or(|table| table.holds_secrets())
+}
+
 impl CredentialsFile {
     /// Credentials from `file`; `None`: there are none for any registry.
     pub(crate) fn new(file: Option<PathBuf>, helpers: CredentialHelpers) -> Self {
@@ -197,6 +207,29 @@ mod tests {
 
     fn credentials(file: &Path) -> CredentialsFile {
         CredentialsFile::new(Some(file.to_owned()), CredentialHelpers::new(Vec::new()))
+    }
+
+    #[test]
+    fn a_file_that_names_only_helpers_holds_no_secret() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.json");
+        for (text, expected) in [
+            (
+                r#"{"credHelpers": {"r": "ecr-login"}, "credsStore": "pass"}"#,
+                false,
+            ),
+            (r#"{"auths": {"r": {}}, "credsStore": "pass"}"#, false),
+            (r#"{"auths": {"r": {"auth": "dTpw"}}}"#, true),
+            (r#"{"auths": {"r": {"identitytoken": "t"}}}"#, true),
+            (
+                r#"{"auths": {"r": {"auth": "no base64 of a password"}}}"#,
+                true,
+            ),
+            ("not JSON", true),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            assert_eq!(holds_secrets(&file), expected, "{text}");
+        }
     }
 
     #[tokio::test]

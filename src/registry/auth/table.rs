@@ -115,6 +115,11 @@ impl Table {
         longest(&self.entries, place).map(|(entry, _)| entry)
     }
 
+    /// Whether a secret stands in the file itself, be it one that cannot be used.
+    pub(super) fn holds_secrets(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// Whether an entry or a helper is for this host itself.
     pub(super) fn names(&self, place: &AuthPlace) -> bool {
         longest(&self.entries, place).is_some() || longest(&self.helpers, place).is_some()

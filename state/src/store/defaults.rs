@@ -25,10 +25,15 @@ pub enum Defaults {
 
 impl Defaults {
     /// Defaults of the node whose state is in `directory`; [`Current`](Self::Current) if there is
-    /// none, or if this user may not look. Reads the directory; blocks.
+    /// none, or if this user may not look. A disk that cannot tell is taken for a node from before:
+    /// nothing that runs is cut off by it. Reads the directory; blocks.
     #[must_use]
     pub fn of(directory: &Path) -> Self {
-        if directory.join(NAME).exists() || !has_begun(directory) {
+        let is_marked = match directory.join(NAME).try_exists() {
+            Ok(is_marked) => is_marked,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        };
+        if is_marked || !has_begun(directory) {
             Self::Current
         } else {
             Self::Earlier
@@ -38,7 +43,7 @@ impl Defaults {
 
 /// Marks a directory that holds no state yet.
 pub(super) fn mark_new(dir: &StateDir) -> io::Result<()> {
-    if dir.join(NAME).exists() || has_begun(dir.path()) {
+    if dir.join(NAME).try_exists()? || has_begun(dir.path()) {
         return Ok(());
     }
     dir.ask(DiskCall::Create)?;
@@ -50,11 +55,12 @@ pub(super) fn mark_new(dir: &StateDir) -> io::Result<()> {
     dir.sync()
 }
 
-/// Whether an agent has kept state in `directory`. Reads the directory; blocks.
+/// Whether an agent has kept state in `directory`, or the disk cannot tell. Reads the directory;
+/// blocks.
 #[must_use]
 pub fn has_begun(directory: &Path) -> bool {
     let [a, b] = copy::NAMES;
     [SLED, a, b, last::NAME, recover::QUARANTINE]
         .iter()
-        .any(|name| directory.join(name).exists())
+        .any(|name| directory.join(name).try_exists().unwrap_or(true))
 }
