@@ -21,7 +21,7 @@ use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
 use state::spec::parse::Deploy;
 use state::store::{Idempotent, ReplaceRequest};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use crate::metrics::Metrics;
 use crate::view::{
@@ -200,7 +200,7 @@ pub(crate) fn router<N: NodeApi>(
 
 /// The calls that need the token.
 fn guarded<N: NodeApi>(scrape: Option<MethodRouter<Arc<N>>>) -> Router<Arc<N>> {
-    let followers = Arc::new(Semaphore::new(logs::FOLLOWERS_MAX));
+    let followers = Arc::new(logs::Followers::new());
     let routes = scrape.map_or_else(Router::new, |scrape| {
         Router::new().route("/metrics", scrape)
     });

@@ -149,23 +149,30 @@ pub fn command() -> Command {
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
-fn address_arguments() -> [Arg; 2] {
+fn address_arguments() -> [Arg; 3] {
     let address = Arg::new("address")
         .long("address")
         .value_name("URL")
-        .help("Call the agent over the network, with https, instead of by its socket");
+        .help("Call the agent at https://HOST:PORT instead of by its socket");
     let insecure = Arg::new("insecure")
         .long("insecure")
         .action(ArgAction::SetTrue)
         .requires("address")
         .help("Give the token to whoever has that port of this host, without TLS");
-    [address, insecure]
+    let ca_file = Arg::new("ca-file")
+        .long("ca-file")
+        .value_name("PATH")
+        .value_parser(PathBufValueParser::new())
+        .requires("address")
+        .help("File of CA certificates (PEM) to trust for that, instead of the system's");
+    [address, insecure, ca_file]
 }
 
 fn address(matches: &ArgMatches) -> AgentAddress {
     let network = |address: &String| AgentAddress::Network {
         address: address.clone(),
         insecure: matches.get_flag("insecure"),
+        ca_file: matches.get_one::<PathBuf>("ca-file").cloned(),
     };
     let given = matches.get_one::<String>("address");
     given.map_or(AgentAddress::Socket, network)
@@ -281,7 +288,8 @@ mod tests {
             address,
             AgentAddress::Network {
                 address: "127.0.0.1:7".to_owned(),
-                insecure: true
+                insecure: true,
+                ca_file: None
             }
         );
     }

@@ -14,6 +14,7 @@ use state::spec::Protocol;
 use state::store::Defaults;
 use state::subnet::Ipv4Subnet;
 
+mod api;
 mod check;
 mod file;
 pub(crate) mod keys;
@@ -28,11 +29,15 @@ mod resolve;
 #[cfg(any(test, fuzzing))]
 pub(crate) use file::read as read_file;
 
+pub use api::{ApiSection, Exposure};
 pub use check::report;
 pub use origin::{ConfigError, ConfigErrors, Origin};
-pub use policy::{DEFAULT_POLICY, PolicyTrial};
+pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyTrial};
 pub use reload::{Reload, Reloaded};
-pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadedConfig, load};
+pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadFor, LoadedConfig, load, load_keys};
+
+/// Longest path of a socket: `sun_path` of unix(7), less the NUL at its end.
+const SOCKET_BYTES_MAX: usize = 107;
 
 /// Path of the configuration file when none is named; the file may be absent.
 pub const DEFAULT_FILE: &str = "/etc/chas/node-agent.yaml";
@@ -70,72 +75,6 @@ pub struct Config {
     pub secret_files: Vec<PathBuf>,
     /// Keys that hold a default of a version before, since the node is from before.
     pub earlier_defaults: Vec<&'static str>,
-}
-
-/// Section `api`: the agent's own API.
-#[derive(Clone, Debug)]
-pub struct ApiSection {
-    /// Address and port the API listens on.
-    pub listen: SocketAddr,
-    /// Callers that the address is for.
-    pub exposure: Exposure,
-    /// Whether other hosts may call over plain HTTP.
-    pub plain_http: bool,
-    /// Token that callers over TCP present. `None`: the one that the agent makes.
-    pub token: Option<Secret>,
-    /// Names by which the node is called, besides its own.
-    pub hosts: Vec<String>,
-}
-
-fn is_for_others(address: SocketAddr) -> bool {
-    !address.ip().to_canonical().is_loopback()
-}
-
-/// Callers that the API's address is for, and the way they take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exposure {
-    /// Callers on this host: it is a loopback address.
-    ThisHost,
-    /// Other hosts, over plain HTTP, as the operator says in so many words.
-    PlainHttp,
-    /// Other hosts, over plain HTTP: the node is from before that had to be said.
-    EarlierDefault,
-}
-
-impl ApiSection {
-    /// The danger in an address where `api.plain_http` counts. `None`: it is for this host.
-    #[must_use]
-    pub fn danger_of(&self, address: SocketAddr) -> Option<String> {
-        is_for_others(address).then(|| {
-            format!(
-                "{address} takes tokens from other hosts over plain HTTP, as api.plain_http says"
-            )
-        })
-    }
-
-    /// The cause for which an address that systemd listens on is not served. `None`: it is.
-    #[must_use]
-    pub fn fault_of_given(&self, address: SocketAddr) -> Option<String> {
-        (is_for_others(address) && !self.plain_http).then(|| {
-            "systemd listens there for other hosts, which would send their token over plain HTTP: \
-             it is not served. Let its socket listen on 127.0.0.1, or set api.plain_http to true"
-                .to_owned()
-        })
-    }
-
-    /// The danger in where the API listens, and its end. `None`: there is none.
-    #[must_use]
-    pub fn danger(&self) -> Option<String> {
-        let listen = self.listen;
-        match self.exposure {
-            Exposure::ThisHost => None,
-            Exposure::PlainHttp => self.danger_of(listen),
-            Exposure::EarlierDefault => Some(format!(
-                "{listen} takes tokens from other hosts over plain HTTP, as version 0.1 did: set \
-                 api.listen to 127.0.0.1, or api.plain_http to true if it is meant so"
-            )),
-        }
-    }
 }
 
 /// Key `api.chas_url` and section `chas`: the CHaS API server.
@@ -236,6 +175,20 @@ impl StateSection {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.run_dir.join("agent.sock")
+    }
+
+    /// The fault for which the socket cannot be made, with its remedy. `None`: there is none.
+    #[must_use]
+    pub fn socket_fault(&self) -> Option<String> {
+        let socket = self.socket();
+        let length = socket.as_os_str().len();
+        (length > SOCKET_BYTES_MAX).then(|| {
+            format!(
+                "the path of the agent's socket, {}, has {length} bytes, and a socket's has \
+                 {SOCKET_BYTES_MAX} at most: choose a state.run_dir with a shorter path",
+                socket.display()
+            )
+        })
     }
 
     /// The file of the token that the agent makes where none is configured.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use chas_node_agent::cli::{self, Invocation};
-use chas_node_agent::config::{self, Config, Flags, Reload};
+use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload};
 use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, audit, logs, operator, telemetry};
 use state::desired::Owner;
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(flags)) => run(flags),
         Ok(Invocation::ConfigCheck(flags)) => {
-            let loaded = config::load(&flags, &config::environment);
+            let loaded = config::load(&flags, &config::environment, LoadFor::Check);
             print(&config::report(&loaded));
             if let Ok(config) = &loaded.outcome {
                 // The agent starts with these: each concerns a registry, and may be mended later.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
 fn run(flags: Flags) -> ExitCode {
     // Whatever the agent makes is root's alone; what others are to read has its mode set.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-    let loaded = config::load(&flags, &config::environment);
+    let loaded = config::load(&flags, &config::environment, LoadFor::Run);
     let config = match loaded.outcome {
         Ok(config) => config,
         Err(errors) => return complain(&format!("{errors}\n")),
@@ -84,7 +84,7 @@ fn run(flags: Flags) -> ExitCode {
     };
     let logs_to_file = config.logging.file.is_some();
     let reload = Reload::new(loaded.effective, move || {
-        let loaded = config::load(&flags, &config::environment);
+        let loaded = config::load(&flags, &config::environment, LoadFor::Run);
         if let Ok(config) = &loaded.outcome {
             log.renew(&config.logging);
         }
@@ -102,7 +102,7 @@ fn run(flags: Flags) -> ExitCode {
 }
 
 fn verify_audit(flags: &Flags) -> ExitCode {
-    let config = match config::load(flags, &config::environment).outcome {
+    let config = match config::load_keys(flags, &config::environment, &["state.dir"]) {
         Ok(config) => config,
         Err(errors) => return complain(&format!("{errors}\n")),
     };
@@ -124,8 +124,7 @@ fn verify_audit(flags: &Flags) -> ExitCode {
 }
 
 fn check_policy(flags: &Flags, body: Option<&Path>, owner: Owner) -> ExitCode {
-    let tried = config::load(flags, &config::environment)
-        .outcome
+    let tried = config::load_keys(flags, &config::environment, &config::POLICY_KEYS)
         .map_err(|errors| errors.to_string())
         .and_then(|config| config.try_policy(body, owner));
     match tried {
@@ -139,7 +138,7 @@ fn check_policy(flags: &Flags, body: Option<&Path>, owner: Owner) -> ExitCode {
 }
 
 fn confirm(flags: &Flags, address: &AgentAddress, only_list: bool) -> ExitCode {
-    let config = match config::load(flags, &config::environment).outcome {
+    let config = match config::load_keys(flags, &config::environment, address.keys()) {
         Ok(config) => config,
         Err(errors) => return complain(&format!("{errors}\n")),
     };

@@ -2,16 +2,19 @@
 //! like everybody's, and by its socket, which nobody but root can have put there.
 
 use std::fmt::Write as _;
+use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
 use serde_json::Value;
+use tokio::net::UnixStream;
 
 use crate::cause;
-use crate::config::{Config, Secret};
+use crate::config::{Config, Secret, private};
 
 /// Timeout of a call: the agent answers from memory, but for one write.
 const TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,7 +30,20 @@ pub enum AgentAddress {
         address: String,
         /// Whether whoever has the port may have the token.
         insecure: bool,
+        /// Certificates of the authorities to trust instead of the system's, PEM.
+        ca_file: Option<PathBuf>,
     },
+}
+
+impl AgentAddress {
+    /// The configuration keys without which the agent cannot be called there.
+    #[must_use]
+    pub const fn keys(&self) -> &'static [&'static str] {
+        match self {
+            Self::Socket => &["state.run_dir"],
+            Self::Network { .. } => &["api.token", "api.token_file", "state.dir"],
+        }
+    }
 }
 
 /// Shows the unconfirmed part of the set from CHaS, and (unless `only_list`) confirms just that.
@@ -40,7 +56,7 @@ pub async fn confirm(
     address: &AgentAddress,
     only_list: bool,
 ) -> anyhow::Result<String> {
-    let agent = Agent::at(config, address)?;
+    let agent = Agent::at(config, address).await?;
     let health = agent.ask(Method::GET, "health").await?;
     let link = &health["chas"];
     if link.is_null() {
@@ -88,7 +104,7 @@ struct Agent {
 }
 
 impl Agent {
-    fn at(config: &Config, address: &AgentAddress) -> anyhow::Result<Self> {
+    async fn at(config: &Config, address: &AgentAddress) -> anyhow::Result<Self> {
         let client = Client::builder()
             .no_proxy()
             .redirect(Policy::none())
@@ -96,6 +112,7 @@ impl Agent {
         match address {
             AgentAddress::Socket => {
                 let socket = config.state.socket();
+                is_agents(&socket).await?;
                 Ok(Self {
                     base: Url::parse("http://localhost/")?,
                     name: format!("{} (state.run_dir)", socket.display()),
@@ -103,12 +120,16 @@ impl Agent {
                     token: None,
                 })
             }
-            AgentAddress::Network { address, insecure } => {
+            AgentAddress::Network {
+                address,
+                insecure,
+                ca_file,
+            } => {
                 let base = safe(address, *insecure)?;
-                let client = if base.scheme() == "https" {
-                    client
-                } else {
-                    client.tls_certs_only([])
+                let client = match ca_file {
+                    Some(file) => trusting(client, file)?,
+                    None if base.scheme() == "https" => client,
+                    None => client.tls_certs_only([]),
                 };
                 Ok(Self {
                     name: base.to_string(),
@@ -127,10 +148,7 @@ impl Agent {
         }
         let name = &self.name;
         let unreachable = |error: reqwest::Error| {
-            let cause = cause::root(&error);
-            let is_denied = cause.starts_with("Permission denied");
-            let remedy = if is_denied { "; run this as root" } else { "" };
-            anyhow::anyhow!("no agent answers at {name}: {cause}{remedy}")
+            anyhow::anyhow!("no agent answers at {name}: {}", cause::root(&error))
         };
         let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
@@ -152,6 +170,40 @@ impl Agent {
     }
 }
 
+/// Whether the socket is the agent's: another user's program may have put its own there.
+async fn is_agents(socket: &Path) -> anyhow::Result<()> {
+    let name = format!("{} (state.run_dir)", socket.display());
+    let stream = UnixStream::connect(socket).await.map_err(|error| {
+        let is = |kind| error.kind() == kind;
+        let remedy = if is(ErrorKind::PermissionDenied) {
+            "; run this as root"
+        } else if is(ErrorKind::NotFound) {
+            "; is the agent's state.run_dir another one?"
+        } else {
+            ""
+        };
+        anyhow::anyhow!("no agent answers at {name}: {error}{remedy}")
+    })?;
+    let uid = stream.peer_cred()?.uid();
+    if private::is_own(uid) {
+        return Ok(());
+    }
+    bail!(
+        "user {uid} answers at {name}, who is neither root nor you: see who may write its directory"
+    )
+}
+
+/// A client that trusts the authorities in this file, and no others.
+fn trusting(client: ClientBuilder, file: &Path) -> anyhow::Result<ClientBuilder> {
+    let about = || format!("--ca-file {}", file.display());
+    let pem = std::fs::read(file).with_context(about)?;
+    let certificates = Certificate::from_pem_bundle(&pem).with_context(about)?;
+    if certificates.is_empty() {
+        bail!("{} holds no certificate in PEM", about());
+    }
+    Ok(client.tls_certs_only(certificates))
+}
+
 /// The URL of an address to which the token may go.
 fn safe(address: &str, insecure: bool) -> anyhow::Result<Url> {
     let full = if address.contains("://") {
@@ -167,18 +219,22 @@ fn safe(address: &str, insecure: bool) -> anyhow::Result<Url> {
         bail!("{address:?} is not an address: write host:port, or a URL with http or https");
     }
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_loopback =
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    if !is_loopback {
+    if host == "localhost" {
         bail!(
-            "the token would go over plain HTTP to {url}, for everybody on the way to read: use \
-             https, or run this command on the node itself, without --address"
+            "{url}: localhost may lead to [::1], where another user may listen: write 127.0.0.1 or \
+             [::1], or leave out --address"
+        );
+    }
+    if !host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) {
+        bail!(
+            "the token would go over plain HTTP to {url}, for everybody on the way to read: write \
+             https://, or run this command on the node itself, without --address"
         );
     }
     if !insecure {
         bail!(
             "whoever has the port of {url} would get the token, and any user of this host may \
-             have it: leave out --address, or add --insecure if no other user is here"
+             have it: leave out --address, write https://, or add --insecure if no other user is here"
         );
     }
     Ok(url)
@@ -192,7 +248,7 @@ fn token(config: &Config) -> anyhow::Result<Option<Secret>> {
     let path = config.state.admin_token();
     match std::fs::read_to_string(&path) {
         Ok(text) => Ok(Some(Secret::new(text.trim()))),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
 }
@@ -207,9 +263,10 @@ mod tests {
             ("https://node-1.example:9090", false, None),
             ("127.0.0.1:9090", true, None),
             ("http://[::1]:9090", true, None),
-            ("localhost:9090", true, None),
+            ("https://localhost:9090", false, None),
+            ("localhost:9090", true, Some("127.0.0.1 or [::1]")),
             ("127.0.0.1:9090", false, Some("--insecure")),
-            ("localhost:9090", false, Some("--insecure")),
+            ("localhost:9090", false, Some("127.0.0.1 or [::1]")),
             ("10.0.0.1:9090", false, Some("plain HTTP")),
             ("10.0.0.1:9090", true, Some("plain HTTP")),
             ("http://localhost.evil.example", true, Some("plain HTTP")),

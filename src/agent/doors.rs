@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use state::alarm::Alarm;
 use state::subnet::Ipv4Subnet;
 use tokio::net::TcpListener;
@@ -29,6 +31,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub(super) struct Doors {
     listen: SocketAddr,
     socket: PathBuf,
+    /// Fault for which there can be no socket.
+    socket_fault: Option<String>,
     containers: Ipv4Subnet,
     journal: Journal,
     /// Token that is yet to be made. `None`: there is one.
@@ -60,6 +64,7 @@ impl Doors {
         let mut doors = Self {
             listen: config.api.listen,
             socket: config.state.socket(),
+            socket_fault: config.state.socket_fault(),
             containers: config.network.subnet,
             journal,
             token: None,
@@ -71,8 +76,9 @@ impl Doors {
             doors.token = (!doors.try_token(&making).await).then_some(making);
         }
         doors.tcp = if given.is_empty() {
-            let danger = config.api.danger();
+            let (danger, narrowed) = (config.api.danger(), config.api.narrowed());
             doors.journal.set_alarm(Alarm::ApiInTheClear, "", danger);
+            doors.journal.set_alarm(Alarm::ListenNarrowed, "", narrowed);
             Ports::Own(doors.try_tcp().await)
         } else {
             let given = given.into_iter();
@@ -167,8 +173,12 @@ impl Doors {
     }
 
     async fn try_unix(&self) -> Option<SocketDoor> {
+        let subject = self.socket.display().to_string();
+        if let Some(fault) = &self.socket_fault {
+            return self.tell(&subject, Err(fault));
+        }
         let opened = SocketDoor::open(&self.socket).await;
-        self.tell(&self.socket.display().to_string(), opened)
+        self.tell(&subject, opened)
     }
 
     /// Raises or clears the alarm of a door.
@@ -182,21 +192,33 @@ impl Doors {
     }
 }
 
-/// Serves a door, once it is open, until the agent is to stop.
+/// Serves a door, once it is open, until the agent is to stop. One that is lost is opened anew; what
+/// came in by it is served to its end.
 async fn keep<D: Door, F: Future<Output = Option<D>>>(
     mut door: Option<D>,
     open: impl Fn() -> F,
     router: axum::Router,
     stop: CancellationToken,
 ) {
-    loop {
-        if let Some(door) = door {
-            return serve(door, router, stop).await;
-        }
+    let mut serving = FuturesUnordered::new();
+    while !stop.is_cancelled() {
+        let Some(opened) = door.take() else {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(()) = serving.next() => continue,
+                () = tokio::time::sleep(RETRY) => {}
+            }
+            door = open().await;
+            continue;
+        };
+        let (lost, shut) = (opened.lost(), stop.child_token());
+        serving.push(serve(opened, router.clone(), shut.clone()));
+        let drained = async { while serving.next().await.is_some() {} };
         tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(RETRY) => {}
+            () = drained => break,
+            () = lost => shut.cancel(),
         }
         door = open().await;
     }
+    while serving.next().await.is_some() {}
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
+use super::caller::{Caller, CallerPeer};
 use super::error::Problem;
 use super::json;
 use super::listener::BODY_MAX;
@@ -22,8 +23,10 @@ mod tests;
 const BODY_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a body that is read and parsed like any other. A larger one waits for its turn.
 const SMALL_BYTES_MAX: usize = 64 << 10;
-/// Large bodies in memory at once.
-static LARGE: Places = Places::new();
+/// Large bodies in memory at once that come over the network.
+static OF_NETWORK: Places = Places::new(16);
+/// Those that come by the socket, which wait for no other.
+static OF_SOCKET: Places = Places::new(4);
 /// Large bodies that are parsed at once, each on a thread of its own: JSON takes many times its
 /// own size as values.
 static PARSERS: Semaphore = Semaphore::const_new(4);
@@ -33,6 +36,7 @@ static PARSERS: Semaphore = Semaphore::const_new(4);
 /// # Errors
 /// The body is of another type, too large, too slow, no JSON, or not what it should be.
 pub(super) async fn read<T: Send + 'static>(
+    caller: &Caller,
     headers: &HeaderMap,
     body: Body,
     make: impl FnOnce(Value) -> Result<T, Problem> + Send + 'static,
@@ -43,7 +47,7 @@ pub(super) async fn read<T: Send + 'static>(
     if !body.is_end_stream() {
         is_json(headers)?;
     }
-    let (body, place) = bytes(body, &LARGE).await?;
+    let (body, place) = bytes(body, places(caller.peer)).await?;
     if body.len() <= SMALL_BYTES_MAX {
         return make(json::parse(&body)?);
     }
@@ -59,6 +63,15 @@ pub(super) async fn read<T: Send + 'static>(
     match parsing.await {
         Ok(made) => made,
         Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    }
+}
+
+/// The places for a body of this caller.
+fn places(caller: CallerPeer) -> &'static Places {
+    if caller.is_local() {
+        &OF_SOCKET
+    } else {
+        &OF_NETWORK
     }
 }
 

@@ -48,6 +48,11 @@ pub(super) enum CallerKey {
 }
 
 impl CallerPeer {
+    /// Whether it is root on the socket, whose places nobody on the network takes.
+    pub(super) const fn is_local(self) -> bool {
+        matches!(self, Self::Socket { .. })
+    }
+
     /// The caller as limits count it.
     pub(super) fn key(self) -> CallerKey {
         let address = match self {

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use state::desired::answer::{Answer, Outcome};
 use state::desired::{Record, RunState};
@@ -17,6 +17,7 @@ use state::status::Status;
 use state::store::Idempotent;
 
 use super::body;
+use super::caller::Caller;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::outcome::{Awaited, is_applied};
@@ -26,6 +27,7 @@ use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
 
 pub(super) async fn deploy<N: NodeApi>(
     State(node): State<Arc<N>>,
+    Extension(caller): Extension<Caller>,
     query: RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -35,7 +37,7 @@ pub(super) async fn deploy<N: NodeApi>(
     let wait = wait_for(&parameters, "running")?;
     let key = idempotency::key(&headers)?;
     let key = key.filter(|_| !dry_run);
-    let made = body::read(&headers, body, move |body| {
+    let made = body::read(&caller, &headers, body, move |body| {
         let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
         let keyed = key.map(|key| (key, fingerprint("POST /containers/deploy", &body)));
         Ok((deploy, keyed))

@@ -62,6 +62,11 @@ pub(crate) trait Door: Send + Sync {
 
     /// Places of its connections, which those of another door never take.
     fn places(&self) -> SlotLimits;
+
+    /// Waits until nobody finds the door any more, and another one is needed in its place.
+    fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        std::future::pending()
+    }
 }
 
 /// Serves `router` at `door` until `stop`, and then the requests under way to their end.

@@ -13,6 +13,7 @@ use serde_json::json;
 use state::id::ContainerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::caller::Caller;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
@@ -26,13 +27,47 @@ const TAIL_DEFAULT: usize = 100;
 /// milliseconds for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Followers at once. Each looks five times a second, on a thread that may wait for the disk: at
-/// 64, that is still little.
-pub(super) const FOLLOWERS_MAX: usize = 64;
+/// Followers at once over the network. Each looks five times a second, on a thread that may wait for
+/// the disk: that is still little.
+const OF_NETWORK: usize = 64;
+/// Followers at once by the socket, which none on the network keeps out.
+pub(super) const OF_SOCKET: usize = 16;
+
+/// Places of those who follow logs.
+#[derive(Debug)]
+pub(super) struct Followers {
+    network: Arc<Semaphore>,
+    socket: Arc<Semaphore>,
+}
+
+impl Followers {
+    /// All places, and nobody on them.
+    pub(super) fn new() -> Self {
+        let [network, socket] =
+            [OF_NETWORK, OF_SOCKET].map(|places| Arc::new(Semaphore::new(places)));
+        Self { network, socket }
+    }
+
+    /// A place, given back when it is dropped.
+    fn take(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Problem> {
+        let (places, count) = if caller.peer.is_local() {
+            (&self.socket, OF_SOCKET)
+        } else {
+            (&self.network, OF_NETWORK)
+        };
+        let busy = || {
+            Problem::Busy(format!(
+                "{count} requests follow logs already; end one of them"
+            ))
+        };
+        Arc::clone(places).try_acquire_owned().map_err(|_| busy())
+    }
+}
 
 pub(super) async fn logs<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(followers): Extension<Arc<Semaphore>>,
+    Extension(followers): Extension<Arc<Followers>>,
+    Extension(caller): Extension<Caller>,
     Named(name): Named,
     query: RawQuery,
     headers: HeaderMap,
@@ -45,7 +80,7 @@ pub(super) async fn logs<N: NodeApi>(
     let timestamps = parameters.flag("timestamps")?;
     let id = find_managed(&*node, &name, Naming::Loose)?;
     let permit = if options.follow {
-        Some(follower_permit(followers)?)
+        Some(followers.take(&caller)?)
     } else {
         None
     };
@@ -114,15 +149,6 @@ fn stream(parameters: &Parameters) -> Result<Option<Stream>, Problem> {
             "stream={other} is neither stdout nor stderr"
         ))),
     }
-}
-
-/// A place among the followers, given back when it is dropped.
-fn follower_permit(followers: Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Problem> {
-    followers.try_acquire_owned().map_err(|_| {
-        Problem::Busy(format!(
-            "{FOLLOWERS_MAX} requests follow logs already; end one of them"
-        ))
-    })
 }
 
 /// Whether a line is to be an object; else it is text.

@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 use state::store::{Idempotent, ReplaceRequest};
 
 use super::body;
+use super::caller::Caller;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
@@ -53,6 +54,7 @@ pub(super) async fn confirm<N: NodeApi>(
 
 pub(super) async fn put<N: NodeApi>(
     State(node): State<Arc<N>>,
+    Extension(caller): Extension<Caller>,
     query: RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -64,7 +66,7 @@ pub(super) async fn put<N: NodeApi>(
         tags(&headers, &header::IF_MATCH, false)?,
         idempotency::key(&headers)?,
     );
-    let made = body::read(&headers, body, |body| {
+    let made = body::read(&caller, &headers, body, |body| {
         let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
         let keyed = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
         Ok((wanted, keyed))

@@ -87,15 +87,15 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          containers that are pushed to it"),
     key("api.port", "NODE_PORT", "port", "PORT", Text("9090"),
         "Port the agent's own API listens on, 1 to 65535"),
-    key("api.listen", "CHAS_LISTEN", "listen", "ADDRESS", Computed("127.0.0.1"),
+    key("api.listen", "CHAS_LISTEN", "listen", "ADDRESS", Computed("127.0.0.1; 0.0.0.0 on a node from before 0.2 that has a token"),
         "IP address the agent's own API listens on, besides the socket agent.sock in \
          state.run_dir. Any address but loopback requires api.plain_http"),
     key("api.plain_http", "CHAS_PLAIN_HTTP", "plain-http", "BOOL", Text("false"),
         "Whether other hosts may call the API over plain HTTP, where everybody on the way reads \
          the token: true or false"),
     key("api.hosts", "CHAS_HOSTS", "hosts", "NAME[,NAME]", Unset,
-        "Names by which the API is called, besides node.hostname, localhost and addresses; a call \
-         for another name is refused; a list in the file"),
+        "Names by which the API is called, besides node.hostname, node.id, localhost and addresses; a \
+         call for another name is refused; a list in the file"),
     key("api.token_file", "CHAS_TOKEN_FILE", "token-file", "PATH", Unset,
         "File with the token that callers of the agent's API present over TCP, at least 16 \
          characters. Without one, the agent makes a token, in the file admin-token in state.dir"),

@@ -8,6 +8,8 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
+use super::private;
+
 /// Longest file of this kind.
 const BYTES_MAX: u64 = 1 << 20;
 
@@ -56,8 +58,7 @@ fn check(file: &File, others: Others) -> Result<(), String> {
     if !about.is_file() {
         return Err("it is no regular file".to_owned());
     }
-    let own = rustix::process::geteuid().as_raw();
-    if about.uid() != 0 && about.uid() != own {
+    if !private::is_own(about.uid()) {
         return Err(format!(
             "it belongs to user {}; give it to root: chown root",
             about.uid()

@@ -13,6 +13,13 @@ use super::{Config, file};
 
 /// Path of the policy's file when none is named; the file may be absent.
 pub const DEFAULT_POLICY: &str = "/etc/chas/policy.yaml";
+/// Keys by which a policy is read and completed.
+pub const POLICY_KEYS: [&str; 4] = [
+    "policy.file",
+    "node.hostname",
+    "containers.allow_new_privileges",
+    "containers.capabilities",
+];
 /// Longest file with a body to try.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
@@ -128,7 +135,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{Flags, load};
+    use crate::config::{Flags, LoadFor, load};
 
     fn config(file: &Path) -> Config {
         let mut flags = Flags::default();
@@ -137,7 +144,7 @@ mod tests {
         flags
             .values
             .insert("node.hostname", "Node-7.example".to_owned());
-        load(&flags, &|_| None).outcome.unwrap()
+        load(&flags, &|_| None, LoadFor::Run).outcome.unwrap()
     }
 
     fn written(directory: &Path, name: &str, text: &str) -> PathBuf {

@@ -6,6 +6,12 @@ use std::path::Path;
 /// Permissions of a file's group and of all others.
 const OTHERS: u32 = 0o077;
 
+/// Whether a user can do with the agent's files as it likes: root, and the agent's own.
+#[must_use]
+pub fn is_own(uid: u32) -> bool {
+    uid == 0 || uid == rustix::process::geteuid().as_raw()
+}
+
 /// Fault of a file with secrets, with its remedy. `None`: it is its owner's alone, or there is none
 /// to look at.
 #[must_use]
@@ -14,9 +20,8 @@ pub fn fault(path: &Path) -> Option<String> {
         .ok()
         .filter(|found| found.is_file())?;
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
-    let agent = rustix::process::geteuid().as_raw();
     let path = path.display();
-    if owner != agent && owner != 0 {
+    if !is_own(owner) {
         Some(format!(
             "{path} holds a secret and belongs to user {owner}, who can change it: chown root {path}"
         ))

@@ -79,14 +79,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::config::{Flags, load};
+    use crate::config::{Flags, LoadFor, load};
 
     type Environment = BTreeMap<&'static str, String>;
 
     fn loaded(environment: &Environment) -> LoadedConfig {
-        load(&Flags::default(), &|name: &str| {
-            environment.get(name).map(OsString::from)
-        })
+        let read = |name: &str| environment.get(name).map(OsString::from);
+        load(&Flags::default(), &read, LoadFor::Run)
     }
 
     #[test]

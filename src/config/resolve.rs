@@ -7,7 +7,10 @@ use super::*;
 
 mod api;
 mod chas;
+mod purpose;
 mod registry;
+
+pub use purpose::{LoadFor, load, load_keys};
 
 /// Environment variable that names the configuration file.
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
@@ -53,13 +56,12 @@ pub struct LoadedConfig {
     pub outcome: Result<Config, ConfigErrors>,
 }
 
-/// Loads the configuration. A flag takes precedence over the environment, the environment over the
-/// file, the file over the default; an empty variable counts as unset. Reads the configuration file
-/// and the token file; blocks.
-pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> LoadedConfig {
+/// The layers, and what they make together.
+fn layered(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> (Layers, Config) {
     let mut layers = Layers {
         values: BTreeMap::new(),
         errors: Vec::new(),
+        of_doors: Vec::new(),
         earlier: Vec::new(),
     };
     layers.read_file(flags, environment);
@@ -73,13 +75,7 @@ pub fn load(flags: &Flags, environment: &dyn Fn(&str) -> Option<OsString>) -> Lo
     }
     let mut config = layers.config();
     config.earlier_defaults = std::mem::take(&mut layers.earlier);
-    let effective = KEYS.iter().map(|key| layers.effective(key)).collect();
-    let outcome = if layers.errors.is_empty() {
-        Ok(config)
-    } else {
-        Err(ConfigErrors(layers.errors))
-    };
-    LoadedConfig { effective, outcome }
+    (layers, config)
 }
 
 /// Further names of a variable, as other programs read them: proxies are set in either case.
@@ -96,6 +92,8 @@ const fn other_names(variable: &str) -> &'static [&'static str] {
 struct Layers {
     values: BTreeMap<&'static str, (String, Origin)>,
     errors: Vec<ConfigError>,
+    /// Errors that take one door of the API alone.
+    of_doors: Vec<ConfigError>,
     /// Keys that hold a default of a version before.
     earlier: Vec<&'static str>,
 }
@@ -228,15 +226,17 @@ impl Layers {
     }
 
     fn error(&mut self, name: &'static str, message: String) {
-        let origin = self
-            .values
-            .get(name)
-            .map_or(Origin::Default, |(_, origin)| origin.clone());
-        self.errors.push(ConfigError {
-            origin,
+        let error = self.error_of(name, message);
+        self.errors.push(error);
+    }
+
+    fn error_of(&self, name: &'static str, message: String) -> ConfigError {
+        let value = self.values.get(name);
+        ConfigError {
+            origin: value.map_or(Origin::Default, |(_, origin)| origin.clone()),
             key: name.to_owned(),
             message,
-        });
+        }
     }
 
     fn config(&mut self) -> Config {
@@ -313,12 +313,16 @@ impl Layers {
     }
 
     fn state(&mut self) -> StateSection {
-        let dir = self.value("state.dir", parse::path);
-        StateSection {
+        let section = StateSection {
             defaults: self.defaults(),
-            dir,
+            dir: self.value("state.dir", parse::path),
             run_dir: self.value("state.run_dir", parse::path),
+        };
+        if let Some(fault) = section.socket_fault() {
+            let error = self.error_of("state.run_dir", fault);
+            self.of_doors.push(error);
         }
+        section
     }
 
     /// Directory of the state, whether its path is valid or not.

@@ -65,6 +65,8 @@ alarms! {
     ContainerdUnreachable: Disabling, "start containerd, and read its log";
     /// A door of the API cannot be opened; nobody comes in there.
     ListenFailed: Degrading, "free what the message names (a port, a file, space on the disk), or set another one; the agent tries again every 5 s";
+    /// The API listens on loopback alone, for nobody has said that other hosts may call it in the clear.
+    ListenNarrowed: Degrading, "set api.plain_http or api.listen, as the message says";
     /// Other hosts call the API over plain HTTP; whoever is on the way reads their tokens and what they get.
     ApiInTheClear: Notice, "let the API listen on loopback (api.listen), behind a server that speaks TLS";
     /// The network for containers cannot be set up; nothing is started or looked at until it is.

@@ -213,3 +213,22 @@ async fn a_port_of_systemd_s_is_served() {
         assert_eq!(in_the_clear, address == "0.0.0.0", "{stands:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_may_not_be_listened_on_narrows_the_door_and_keeps_no_node_down() {
+    // A node whose state was lost looks new, and its configuration is from before.
+    let bed = Testbed::new();
+    let agent = Agent::start_with(&bed, &[("CHAS_LISTEN", "0.0.0.0")]).await;
+    let (status, health) = agent.get("/health").await;
+    assert_eq!(status, 200);
+    let mut stand = health["alarms"].as_array().unwrap().iter();
+    let narrowed = stand.find(|alarm| alarm["name"] == "ListenNarrowed");
+    let narrowed = narrowed.expect("the alarm stands");
+    assert_eq!(narrowed["health"], "degraded");
+    let message = narrowed["message"].as_str().unwrap();
+    assert!(message.contains("api.plain_http"), "{message}");
+    let port = agent.address();
+    let port = port.rsplit_once(':').unwrap().1;
+    let other = TcpStream::connect(format!("127.0.0.2:{port}")).await;
+    assert!(other.is_err(), "it listens beyond 127.0.0.1");
+}

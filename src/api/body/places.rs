@@ -12,8 +12,6 @@ use tokio_util::sync::CancellationToken;
 use super::Problem;
 use crate::lock::lock;
 
-/// Large bodies in memory at once.
-pub(super) const PLACES: usize = 16;
 /// Time that a large body has its place for while others wait: 1 MiB comes in it at 4 Mbit/s.
 const TURN: Duration = Duration::from_secs(2);
 /// Wait for a place. With it, a body's time is over before its connection is cut.
@@ -77,13 +75,14 @@ impl BodyPlace {
 }
 
 impl Places {
-    pub(super) const fn new() -> Self {
+    /// Places for so many bodies, all free.
+    pub(super) const fn new(places: usize) -> Self {
         let bodies = ComingBodies {
             number: 0,
             coming: BTreeMap::new(),
         };
         Self {
-            free: Semaphore::const_new(PLACES),
+            free: Semaphore::const_new(places),
             bodies: Mutex::new(bodies),
         }
     }

@@ -6,10 +6,11 @@ use std::time::Duration;
 use futures_util::{Stream, stream};
 use tokio::task::JoinSet;
 
-use super::places::{PLACES, WAIT_MAX};
+use super::places::WAIT_MAX;
 use super::*;
 
 const CHUNK: usize = 100 << 10;
+const PLACES: usize = 16;
 
 fn chunk() -> Result<Vec<u8>, Infallible> {
     Ok(vec![b' '; CHUNK])
@@ -34,7 +35,7 @@ fn length(read: Result<(Bytes, Option<SemaphorePermit<'static>>), Problem>) -> u
 
 #[tokio::test(start_paused = true)]
 async fn a_large_body_gets_its_place_from_the_oldest_that_does_not_come() {
-    static ALL: Places = Places::new();
+    static ALL: Places = Places::new(PLACES);
     let mut silent = JoinSet::new();
     for _ in 0..PLACES {
         silent.spawn(bytes(slow(BODY_MAX * 2), &ALL));
@@ -58,7 +59,7 @@ async fn a_large_body_gets_its_place_from_the_oldest_that_does_not_come() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_read_keeps_its_place_and_who_waits_too_long_is_told() {
-    static ALL: Places = Places::new();
+    static ALL: Places = Places::new(PLACES);
     let mut held = Vec::new();
     for _ in 0..PLACES {
         held.push(bytes(slow(Duration::ZERO), &ALL).await.unwrap());
@@ -69,4 +70,14 @@ async fn a_body_that_is_read_keeps_its_place_and_who_waits_too_long_is_told() {
     assert_eq!(began.elapsed(), WAIT_MAX);
     held.pop();
     assert_eq!(length(bytes(slow(Duration::ZERO), &ALL).await), 2 * CHUNK);
+}
+
+#[test]
+fn no_body_from_the_network_has_the_place_of_one_by_the_socket() {
+    let [network, socket] = [
+        CallerPeer::Tcp([127, 0, 0, 1].into()),
+        CallerPeer::Socket { uid: 0, pid: None },
+    ]
+    .map(places);
+    assert!(!std::ptr::eq(network, socket));
 }

@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn whoever_follows_logs_on_the_socket_leaves_a_place_for_an_operator() {
-        const { assert!(OF_SOCKET.connections_max > crate::api::logs::FOLLOWERS_MAX) }
+        const { assert!(OF_SOCKET.connections_max > crate::api::logs::OF_SOCKET) }
     }
 
     #[tokio::test(start_paused = true)]

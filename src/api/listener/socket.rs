@@ -3,8 +3,9 @@
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
@@ -12,6 +13,10 @@ use super::Door;
 use super::shut::SentAway;
 use super::slots::{OF_SOCKET, SlotLimits};
 use crate::api::caller::CallerPeer;
+use crate::config::private;
+
+/// Interval at which a socket is looked for where it was put.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Error of a socket that cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +24,9 @@ pub(crate) enum SocketError {
     /// Another process listens on it.
     #[error("another agent answers there: give each agent a state.run_dir of its own")]
     Taken,
+    /// Others can put another socket in its place.
+    #[error("{0}: chown root and chmod 700 it, or choose another state.run_dir")]
+    Open(String),
     /// Error of the system while the socket was made.
     #[error(transparent)]
     Make(#[from] io::Error),
@@ -28,31 +36,91 @@ pub(crate) enum SocketError {
 #[derive(Debug)]
 pub(crate) struct SocketDoor {
     listener: UnixListener,
-    own_uid: u32,
+    place: SocketPlace,
     sent_away: SentAway,
+}
+
+/// Path of a socket, and the file that was put there.
+#[derive(Clone, Debug)]
+struct SocketPlace {
+    path: PathBuf,
+    file: (u64, u64),
+}
+
+impl SocketPlace {
+    fn of(path: &Path) -> io::Result<Self> {
+        let data = fs::symlink_metadata(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            file: (data.dev(), data.ino()),
+        })
+    }
+
+    /// Waits until the file is not there any more: whatever cleans up directories takes it for old.
+    async fn lost(self) {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now = Self::of(&self.path);
+            let is_gone = match now {
+                Ok(now) => now.file != self.file,
+                // What cannot be looked at now may be there.
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+            if is_gone {
+                let path = self.path.display();
+                return tracing::warn!(%path, "socket lost");
+            }
+        }
+    }
 }
 
 impl SocketDoor {
     /// Makes the socket at `path` anew, for this user alone.
     ///
     /// # Errors
-    /// Another process listens on it, or it cannot be made.
+    /// Another agent listens on it, others could put one of their own there, or it cannot be made.
     pub(crate) async fn open(path: &Path) -> Result<Self, SocketError> {
+        if let Some(directory) = path.parent() {
+            make_directory(directory)?;
+        }
         if is_answered(path).await {
             return Err(SocketError::Taken);
         }
         Ok(Self {
             listener: make(path)?,
-            own_uid: rustix::process::geteuid().as_raw(),
+            place: SocketPlace::of(path)?,
             sent_away: SentAway::default(),
         })
     }
 }
 
-/// Whether a process listens on the socket. One that was left behind refuses.
+/// Makes the directory of the socket, unless it is there, and is its owner's alone to change.
+fn make_directory(directory: &Path) -> Result<(), SocketError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let data = fs::metadata(directory)?;
+    let (owner, mode) = (data.uid(), data.mode() & 0o7777);
+    let path = directory.display();
+    if !private::is_own(owner) {
+        let fault = format!("{path} belongs to user {owner}, who can put another socket there");
+        return Err(SocketError::Open(fault));
+    }
+    if mode & 0o022 != 0 {
+        let fault = format!("others can put another socket into {path} (mode {mode:04o})");
+        return Err(SocketError::Open(fault));
+    }
+    Ok(())
+}
+
+/// Whether an agent listens on the socket. One that was left behind refuses, and another user's is
+/// none of an agent.
 async fn is_answered(path: &Path) -> bool {
     match UnixStream::connect(path).await {
-        Ok(_) => true,
+        Ok(stream) => stream
+            .peer_cred()
+            .is_ok_and(|peer| private::is_own(peer.uid())),
         // More wait there than the kernel lets.
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
     }
@@ -60,12 +128,6 @@ async fn is_answered(path: &Path) -> bool {
 
 /// Makes the socket beside its place, and puts it there when nobody else may open it.
 fn make(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
-    }
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -87,7 +149,7 @@ impl Door for SocketDoor {
             uid: caller.uid(),
             pid: caller.pid(),
         };
-        if caller.uid() != 0 && caller.uid() != self.own_uid {
+        if !private::is_own(caller.uid()) {
             self.sent_away.note(peer, "the socket is for root alone");
             return Ok(None);
         }
@@ -96,6 +158,10 @@ impl Door for SocketDoor {
 
     fn places(&self) -> SlotLimits {
         OF_SOCKET
+    }
+
+    fn lost(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.place.clone().lost()
     }
 }
 
@@ -147,5 +213,50 @@ mod tests {
         let long = directory.path().join("x".repeat(100)).join("agent.sock");
         let refused = SocketDoor::open(&long).await.unwrap_err();
         assert!(matches!(refused, SocketError::Make(_)), "{refused}");
+    }
+
+    #[tokio::test]
+    async fn where_others_could_put_a_socket_the_agent_puts_none() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        for (mode, is_fine) in [
+            (0o700, true),
+            (0o755, true),
+            (0o775, false),
+            (0o1777, false),
+        ] {
+            fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+            let opened = SocketDoor::open(&path).await;
+            match opened {
+                Ok(_) => assert!(is_fine, "{mode:o}"),
+                Err(error) => assert!(
+                    !is_fine && error.to_string().contains("chmod 700"),
+                    "{mode:o}: {error}"
+                ),
+            }
+        }
+        fs::set_permissions(directory.path(), Permissions::from_mode(0o700)).unwrap();
+        // Only root can give a directory away.
+        if std::os::unix::fs::chown(directory.path(), Some(65534), None).is_ok() {
+            let refused = SocketDoor::open(&path).await.unwrap_err();
+            assert!(refused.to_string().contains("user 65534"), "{refused}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_is_missed_where_it_was_put_and_not_while_it_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("agent.sock");
+        let is_lost = async |door: &SocketDoor| {
+            let within = 3 * LOOK_EVERY;
+            tokio::time::timeout(within, door.lost()).await.is_ok()
+        };
+        let door = SocketDoor::open(&path).await.unwrap();
+        assert!(!is_lost(&door).await);
+        fs::remove_file(&path).unwrap();
+        assert!(is_lost(&door).await);
+        // Another file in its place is none of this door's.
+        let _next = SocketDoor::open(&path).await.unwrap();
+        assert!(is_lost(&door).await);
     }
 }

@@ -21,19 +21,27 @@ impl Layers {
         let exposure = match (listen.to_canonical().is_loopback(), is_allowed) {
             (true, _) => Exposure::ThisHost,
             (false, true) => Exposure::PlainHttp,
-            (false, false) => Exposure::EarlierDefault,
+            (false, false) if is_earlier => Exposure::EarlierDefault,
+            (false, false) => Exposure::Narrowed(listen),
         };
-        if exposure == Exposure::EarlierDefault && !is_earlier {
+        let is_narrowed = matches!(exposure, Exposure::Narrowed(_));
+        if is_narrowed {
             let message = format!(
                 "{listen} is for calls from other hosts, which would send their token, and the \
                  secrets of containers, over plain HTTP: listen on 127.0.0.1, behind a server that \
                  speaks TLS, or set api.plain_http to true if nobody else is on the way"
             );
-            self.error("api.listen", message);
+            let error = self.error_of("api.listen", message);
+            self.of_doors.push(error);
         }
         let port = self.value("api.port", parse::number(1..=u16::MAX));
+        let address = if is_narrowed {
+            IpAddr::V4(Ipv4Addr::LOCALHOST)
+        } else {
+            listen
+        };
         ApiSection {
-            listen: SocketAddr::new(listen, port),
+            listen: SocketAddr::new(address, port),
             exposure,
             plain_http: is_allowed,
             token,

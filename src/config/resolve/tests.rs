@@ -39,7 +39,12 @@ impl Sources {
     }
 
     fn load(&self) -> LoadedConfig {
-        load(&self.flags, &|name| self.environment.get(name).cloned())
+        self.load_for(LoadFor::Check)
+    }
+
+    fn load_for(&self, purpose: LoadFor) -> LoadedConfig {
+        let read = |name: &str| self.environment.get(name).cloned();
+        load(&self.flags, &read, purpose)
     }
 
     fn config(&self) -> Config {

@@ -94,6 +94,12 @@ async fn the_command_line_never_speaks_to_whoever_has_the_port() {
         code == Some(1) && said.contains("no CHaS is configured"),
         "{said}"
     );
+    // Whatever else is wrong with the configuration by now.
+    let (_, said) = confirm(
+        &agent,
+        &["--health-interval", "often", "--token-file", "/nonexistent"],
+    );
+    assert!(said.contains("no CHaS is configured"), "{said}");
     agent.terminate();
     let squatter = Squatter::on(&agent.address());
     let (code, said) = confirm(&agent, &[]);
@@ -219,4 +225,33 @@ async fn three_hundred_silent_clients_of_tcp_do_not_slow_the_socket() {
     }
     drop(silent);
     stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_is_swept_away_is_made_again_and_none_where_others_could() {
+    let bed = Testbed::new();
+    let agent = Agent::start(&bed).await;
+    let socket = socket_of(&agent);
+    let directory = socket.parent().unwrap();
+    let answers = async || UnixStream::connect(socket_of(&agent)).await.is_ok();
+    fs::remove_file(&socket).unwrap();
+    eventually("it is there again", answers).await;
+    assert!(agent.log().contains("socket lost"), "{}", agent.log());
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o777)).unwrap();
+    fs::remove_file(&socket).unwrap();
+    eventually("the alarm stands", async || {
+        let (_, health) = agent.get("/health").await;
+        let alarms = health["alarms"].as_array().unwrap();
+        alarms.iter().any(|alarm| {
+            let message = alarm["message"].as_str().unwrap();
+            alarm["name"] == "ListenFailed" && message.contains("mode 0777")
+        })
+    })
+    .await;
+    assert!(!socket.exists());
+    // The command line would not speak to one that somebody puts there, either.
+    let stranger = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700)).unwrap();
+    drop(stranger);
+    eventually("it is made once they cannot", answers).await;
 }

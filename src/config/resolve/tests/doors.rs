@@ -42,6 +42,17 @@ fn other_hosts_call_over_plain_http_only_where_the_operator_says_so() {
                     error.contains("CHAS_LISTEN: api.listen") && error.contains("api.plain_http"),
                     "{variables:?}: {error}"
                 );
+                // The agent starts all the same, with what nobody can have meant to be shut.
+                let api = sources.load_for(LoadFor::Run).outcome.unwrap().api;
+                assert_eq!(api.listen.to_string(), "127.0.0.1:9090");
+                let narrowed = api.narrowed().unwrap();
+                assert!(
+                    narrowed.contains("0.0.0.0, which would")
+                        && narrowed.contains("api.plain_http")
+                );
+                let broken = sources.env("NODE_PORT", "0").load_for(LoadFor::Run);
+                let errors = broken.outcome.unwrap_err().0;
+                assert_eq!(errors.len(), 2, "{errors:?}");
                 continue;
             };
             let api = outcome.unwrap().api;
@@ -78,4 +89,52 @@ fn a_port_of_systemd_s_is_for_other_hosts_only_where_the_operator_says_so() {
         );
         assert!(fault.is_none_or(|fault| fault.contains("api.plain_http")));
     }
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_told_and_takes_the_socket_alone() {
+    for (length, is_fine) in [(107, true), (108, false)] {
+        let run_dir = format!("/{}", "x".repeat(length - "//agent.sock".len()));
+        let sources = Sources::nothing().env("CHAS_RUN_DIR", &run_dir);
+        let config = sources.load_for(LoadFor::Run).outcome.unwrap();
+        assert_eq!(config.state.socket_fault().is_none(), is_fine, "{length}");
+        if is_fine {
+            sources.config();
+            continue;
+        }
+        let errors = sources.errors();
+        assert!(
+            errors.len() == 1 && errors[0].contains("107 at most"),
+            "{errors:?}"
+        );
+    }
+}
+
+#[test]
+fn a_command_is_kept_from_its_work_by_the_keys_that_it_needs_alone() {
+    let load = |sources: &Sources, names: &[&str]| {
+        let read = |name: &str| sources.environment.get(name).cloned();
+        load_keys(&sources.flags, &read, names).map(|config| config.state.run_dir)
+    };
+    // As the unit has it in its environment, and a shell has not.
+    let unit = Sources::nothing()
+        .file("api:\n  listen: 0.0.0.0\n  token_file: /nonexistent\nlogging:\n  level: LOUD\nstate:\n  run_dir: /run/other\n")
+        .env("HEALTH_INTERVAL", "often");
+    assert!(unit.load_for(LoadFor::Run).outcome.is_err());
+    assert_eq!(
+        load(&unit, &["state.run_dir"]).unwrap(),
+        Path::new("/run/other")
+    );
+    let fault = load(&unit, &["api.token_file", "logging.level"]).unwrap_err();
+    assert_eq!(fault.0.len(), 2, "{fault}");
+    let wrong = Sources::nothing().env("CHAS_RUN_DIR", "run");
+    assert!(load(&wrong, &["state.run_dir"]).is_err());
+    // A file that says nothing leaves the question open, unless something above it answers.
+    let broken = Sources::nothing().file("state: [");
+    assert!(load(&broken, &["state.run_dir"]).is_err());
+    let told = broken.env("CHAS_RUN_DIR", "/run/x");
+    assert_eq!(
+        load(&told, &["state.run_dir"]).unwrap(),
+        Path::new("/run/x")
+    );
 }

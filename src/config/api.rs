@@ -1,0 +1,87 @@
+//! Section `api`: the agent's own API, where it listens, and for whom.
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::Secret;
+
+/// Section `api`: the agent's own API.
+#[derive(Clone, Debug)]
+pub struct ApiSection {
+    /// Address and port the API listens on.
+    pub listen: SocketAddr,
+    /// Callers that the address is for.
+    pub exposure: Exposure,
+    /// Whether other hosts may call over plain HTTP.
+    pub plain_http: bool,
+    /// Token that callers over TCP present. `None`: the one that the agent makes.
+    pub token: Option<Secret>,
+    /// Names by which the node is called, besides its own.
+    pub hosts: Vec<String>,
+}
+
+fn is_for_others(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}
+
+/// Callers that the API's address is for, and the way they take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exposure {
+    /// Callers on this host: it is a loopback address.
+    ThisHost,
+    /// Other hosts, over plain HTTP, as the operator says in so many words.
+    PlainHttp,
+    /// Other hosts, over plain HTTP: the node is from before that had to be said.
+    EarlierDefault,
+    /// Callers on this host, in place of those of other hosts at this address, for nobody has said
+    /// that they may call over plain HTTP.
+    Narrowed(IpAddr),
+}
+
+impl ApiSection {
+    /// The danger in an address where `api.plain_http` counts. `None`: it is for this host.
+    #[must_use]
+    pub fn danger_of(&self, address: SocketAddr) -> Option<String> {
+        is_for_others(address).then(|| {
+            format!(
+                "{address} takes tokens from other hosts over plain HTTP, as api.plain_http says"
+            )
+        })
+    }
+
+    /// The cause for which an address that systemd listens on is not served. `None`: it is.
+    #[must_use]
+    pub fn fault_of_given(&self, address: SocketAddr) -> Option<String> {
+        (is_for_others(address) && !self.plain_http).then(|| {
+            "systemd listens there for other hosts, which would send their token over plain HTTP: \
+             it is not served. Let its socket listen on 127.0.0.1, or set api.plain_http to true"
+                .to_owned()
+        })
+    }
+
+    /// The danger in where the API listens, and its end. `None`: there is none.
+    #[must_use]
+    pub fn danger(&self) -> Option<String> {
+        let listen = self.listen;
+        match self.exposure {
+            Exposure::ThisHost | Exposure::Narrowed(_) => None,
+            Exposure::PlainHttp => self.danger_of(listen),
+            Exposure::EarlierDefault => Some(format!(
+                "{listen} takes tokens from other hosts over plain HTTP, as version 0.1 did: set \
+                 api.listen to 127.0.0.1, or api.plain_http to true if it is meant so"
+            )),
+        }
+    }
+
+    /// The address that is not listened on, and the remedy. `None`: all that was asked for is.
+    #[must_use]
+    pub fn narrowed(&self) -> Option<String> {
+        let Exposure::Narrowed(asked) = self.exposure else {
+            return None;
+        };
+        Some(format!(
+            "api.listen is {asked}, which would take tokens from other hosts over plain HTTP: only {} \
+             is listened on. Set api.plain_http to true if it is meant so, or api.listen to 127.0.0.1",
+            self.listen
+        ))
+    }
+}
