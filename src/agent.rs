@@ -9,12 +9,14 @@ use anyhow::Context as _;
 use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
+use self::clients::ClientWatch;
 use self::doors::Doors;
 use self::rooms::Rooms;
-use crate::api::CallerToken;
+use crate::api::{CallerToken, ClientList};
 use crate::config::{Config, Reload, Reloaded};
 use crate::{notify, shutdown, signals};
 
+mod clients;
 mod confinement;
 mod doors;
 mod first_token;
@@ -41,14 +43,23 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let token = CallerToken::new(config.api.token.clone());
     let (reloading, made) = (token.clone(), config.state.admin_token());
     let reload = Arc::new(reload);
-    let policy_due = Arc::new(Notify::new());
-    let due = Arc::clone(&policy_due);
+    let (policy_due, clients_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let due = [&policy_due, &clients_due].map(Arc::clone);
     signals::follow(&tracker, stop.clone(), move || {
         take_in(&reload.again(), &reloading, &made);
-        due.notify_one();
+        due.iter().for_each(|due| due.notify_one());
     })
     .context("signals cannot be caught")?;
-    let rooms = Rooms::build(&config, token.clone(), &stop, &tracker).await?;
+    let clients = ClientList::default();
+    let rooms = Rooms::build(&config, (token.clone(), clients.clone()), &stop, &tracker).await?;
+    let mut watch = ClientWatch {
+        clients,
+        journal: rooms.journal(),
+        taken: None,
+    };
+    watch.look(&config).await;
+    let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
+    tracker.spawn(async move { watched.run_until_cancelled(watching).await });
     let doors = Doors::open(&config, given, token, rooms.journal()).await;
     announce(&config);
     rooms.watch_policy(&config, policy_due, &stop, &tracker);

@@ -13,9 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::middleware;
-use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router};
-use state::id::ContainerId;
+use state::access::NameScope;
+use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
@@ -33,6 +33,7 @@ mod access;
 mod auth;
 mod body;
 mod caller;
+mod clients;
 mod containers;
 pub(crate) mod error;
 mod explain;
@@ -47,12 +48,15 @@ mod origin;
 mod outcome;
 mod push_set;
 mod query;
+mod request_log;
+mod rights;
 #[cfg(test)]
 pub(crate) mod tests;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
 pub(crate) use caller::current_call;
+pub(crate) use clients::ClientList;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
@@ -104,8 +108,14 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
     /// answers.
     fn ask_tag(&self, id: ContainerId) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// The set owned by push.
-    fn push_set(&self) -> PushSetView;
+    /// Containers with these names of the set owned by push.
+    fn push_set(&self, scope: &NameScope) -> PushSetView;
+
+    /// Has it be written down that values of a container are shown, or of all.
+    fn note_reveal(
+        &self,
+        name: Option<ContainerName>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// The steps that would be done now.
     fn plan(&self) -> PlanView;
@@ -163,66 +173,35 @@ pub(crate) struct CallRules {
     pub hosts: OwnNames,
 }
 
+/// Path of the metrics, which may be left out.
+const METRICS_PATH: &str = "/metrics";
+
 /// The whole interface. Without `metrics`, there are none to see.
 pub(crate) fn router<N: NodeApi>(
     node: Arc<N>,
     rules: CallRules,
     metrics: Option<Metrics>,
 ) -> Router {
-    let scrape = metrics
-        .clone()
-        .map(|metrics| get(metrics::metrics::<N>).layer(Extension(metrics)));
     let CallRules { gate, hosts } = rules;
-    let guarded = guarded(scrape).route_layer(middleware::from_fn_with_state(gate, auth::check));
-    let open = Router::new()
-        .route("/livez", get(async || "alive\n"))
-        .route("/readyz", get(health::ready::<N>))
-        .route("/version", get(health::version));
-    let routes = guarded
-        .merge(open)
+    let mut routes = rights::routes();
+    routes.retain(|route| metrics.is_some() || route.path != METRICS_PATH);
+    let routes = rights::router(routes, &gate)
+        .layer(Extension(Arc::new(logs::Followers::new())))
+        .layer(Extension(metrics.clone()))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method);
     // The last one is the outermost: a panic is answered first, and then logged and counted as the
     // answer it became.
     let routes = routes
-        .layer(middleware::from_fn(access::expectation))
+        .layer(middleware::from_fn(request_log::expectation))
         .layer(middleware::from_fn_with_state(hosts, origin::check))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(
             error::panicked,
         ))
-        .layer(middleware::from_fn(access::access_log));
+        .layer(middleware::from_fn(request_log::access_log));
     let routes = match metrics {
         Some(metrics) => routes.layer(middleware::from_fn_with_state(metrics, metrics::count)),
         None => routes,
     };
     routes.with_state(node)
-}
-
-/// The calls that need the token.
-fn guarded<N: NodeApi>(scrape: Option<MethodRouter<Arc<N>>>) -> Router<Arc<N>> {
-    let followers = Arc::new(logs::Followers::new());
-    let routes = scrape.map_or_else(Router::new, |scrape| {
-        Router::new().route("/metrics", scrape)
-    });
-    let one = get(containers::get::<N>).delete(containers::remove::<N>);
-    routes
-        .route("/containers", get(containers::list::<N>))
-        .route("/containers/{id}", one.clone())
-        .route("/containers/deploy", one.post(containers::deploy::<N>))
-        .route("/containers/{id}/stop", post(containers::stop::<N>))
-        .route("/containers/{id}/start", post(containers::start::<N>))
-        .route("/containers/{id}/restart", post(containers::restart::<N>))
-        .route("/containers/{id}/pull", post(containers::ask_tag::<N>))
-        .route(
-            "/containers/{id}/logs",
-            get(logs::logs::<N>).layer(Extension(followers)),
-        )
-        .route("/containers/{id}/explain", get(explain::explain::<N>))
-        .route(
-            "/desired-state",
-            get(push_set::get::<N>).put(push_set::put::<N>),
-        )
-        .route("/desired-state/confirm", post(push_set::confirm::<N>))
-        .route("/plan", get(explain::plan::<N>))
-        .route("/health", get(health::health::<N>))
 }

@@ -9,11 +9,12 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 use state::desired::Owner;
 
 use crate::config::keys::{ConfigKey, KEYS};
-use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
+use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags, TokenOrder};
 use crate::operator::AgentAddress;
 
 mod audit;
 mod policy;
+mod token;
 
 const AFTER_HELP: &str = "\
 Each value is taken from the first of: its flag, its environment variable, its key in the
@@ -49,6 +50,13 @@ pub enum Invocation {
         body: Option<PathBuf>,
         /// Sender of the body.
         owner: Owner,
+    },
+    /// Makes, lists or takes back tokens.
+    Token {
+        /// Flags, for the file of clients.
+        flags: Flags,
+        /// Order about it.
+        order: TokenOrder,
     },
     /// Confirms the removals that await a confirmation, or only lists them.
     Confirm {
@@ -99,6 +107,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usa
             let flags = flags(check);
             Invocation::PolicyCheck { flags, body, owner }
         }
+        Some(("token", below)) => Invocation::Token {
+            flags: flags(below.subcommand().map_or(below, |(_, below)| below)),
+            order: token::order(below),
+        },
         Some(("confirm", below)) => Invocation::Confirm {
             flags: flags(below),
             address: address(below),
@@ -146,6 +158,7 @@ pub fn command() -> Command {
         .subcommand(confirm)
         .subcommand(policy::command())
         .subcommand(audit::command())
+        .subcommand(token::command())
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
@@ -226,7 +239,10 @@ fn flags(matches: &ArgMatches) -> Flags {
 
 #[cfg(test)]
 mod tests {
+    use state::access::Role;
+
     use super::*;
+    use crate::config::NewToken;
 
     fn parsed(line: &str) -> Result<Invocation, Usage> {
         parse(line.split_whitespace().map(OsString::from))
@@ -272,6 +288,24 @@ mod tests {
                 if flags.values["policy.file"] == "/p"
         ));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
+        let create =
+            "agent token create ci --role deploy --names web-*,api --expires 90d --clients-file /c";
+        let Ok(Invocation::Token { flags, order }) = parsed(create) else {
+            panic!()
+        };
+        assert_eq!(flags.values["api.clients_file"], "/c");
+        let names = ["web-*", "api"].map(|name| name.parse().unwrap());
+        let new = NewToken {
+            name: "ci".to_owned(),
+            role: Some(Role::Deploy),
+            names: names.into(),
+            expires_in: Some(std::time::Duration::from_hours(90 * 24)),
+        };
+        assert_eq!(order, TokenOrder::Create(new));
+        assert!(matches!(
+            parsed("agent token revoke ci"),
+            Ok(Invocation::Token { order: TokenOrder::Revoke(what), .. }) if what == "ci"
+        ));
         let Ok(Invocation::Confirm {
             address, only_list, ..
         }) = parsed("agent confirm --port 7 --list")
@@ -303,6 +337,12 @@ mod tests {
             "agent --token x",
             "agent --port",
             "agent confirm --insecure",
+            "agent token",
+            "agent token create",
+            "agent token create ci --role root",
+            "agent token create ci --names *x",
+            "agent token create ci --expires 0s",
+            "agent token revoke",
         ] {
             assert!(!parsed(line).unwrap_err().asked_for, "{line}");
         }

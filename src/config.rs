@@ -9,13 +9,17 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use reqwest::Url;
+use rustix::rand::{GetRandomFlags, getrandom};
 use state::spec::Protocol;
 use state::store::Defaults;
 use state::subnet::Ipv4Subnet;
 
 mod api;
 mod check;
+mod clients;
 mod file;
 pub(crate) mod keys;
 mod origin;
@@ -27,10 +31,13 @@ mod reload;
 mod resolve;
 
 #[cfg(any(test, fuzzing))]
+pub(crate) use clients::parse as parse_clients;
+#[cfg(any(test, fuzzing))]
 pub(crate) use file::read as read_file;
 
 pub use api::{ApiSection, Exposure};
 pub use check::report;
+pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyTrial};
 pub use reload::{Reload, Reloaded};
@@ -281,6 +288,9 @@ pub struct ReconcileSection {
     pub resync_interval: Duration,
 }
 
+/// Bytes of a secret that the agent makes.
+const RANDOM_BYTES: usize = 32;
+
 /// A secret text, which its `Debug` form hides.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Secret(String);
@@ -290,6 +300,16 @@ impl Secret {
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.to_owned())
+    }
+
+    /// A new secret, which nobody guesses: 43 characters.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; RANDOM_BYTES];
+        getrandom(&mut bytes, GetRandomFlags::empty())?;
+        Ok(Self(BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
     /// The text itself, for the one place that compares or sends it.

@@ -22,7 +22,7 @@ const ERROR_BYTES_MAX: usize = 64 * 1024;
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// Parsers that meet inputs of others first.
-pub const TARGETS: [FuzzTarget; 9] = [
+pub const TARGETS: [FuzzTarget; 10] = [
     ("body", body),
     ("set", set),
     ("manifest", manifest),
@@ -32,6 +32,7 @@ pub const TARGETS: [FuzzTarget; 9] = [
     ("netlink", hostile::attributes),
     ("challenge", |bytes| on_text(bytes, challenge)),
     ("configuration", |bytes| on_text(bytes, configuration)),
+    ("clients", |bytes| on_text(bytes, clients)),
 ];
 
 /// Gives an input to the parser of this name.
@@ -124,6 +125,19 @@ fn configuration(text: &str) {
     let (_, errors) = config::read_file(Path::new("node-agent.yaml"), text);
     for error in errors {
         bounded(&error.to_string());
+    }
+}
+
+/// File of the API's clients. What is accepted is written as what it was.
+fn clients(text: &str) {
+    match config::parse_clients(text) {
+        Ok(clients) => {
+            let written = state::access::written(&clients);
+            let read = state::access::read(&written).expect("what was written can be read");
+            // Times are written to the second.
+            assert_eq!(state::access::written(&read), written);
+        }
+        Err(fault) => bounded(&fault),
     }
 }
 

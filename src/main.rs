@@ -4,10 +4,10 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chas_node_agent::cli::{self, Invocation};
-use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload};
+use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload, TokenOrder};
 use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, audit, logs, operator, telemetry};
 use state::desired::Owner;
@@ -31,27 +31,12 @@ fn main() -> ExitCode {
     }
     match cli::parse(std::env::args_os()) {
         Ok(Invocation::Run(flags)) => run(flags),
-        Ok(Invocation::ConfigCheck(flags)) => {
-            let loaded = config::load(&flags, &config::environment, LoadFor::Check);
-            print(&config::report(&loaded));
-            if let Ok(config) = &loaded.outcome {
-                // The agent starts with these: each concerns a registry, and may be mended later.
-                for fault in agent::review(config) {
-                    print(&format!("warning: {fault}\n"));
-                }
-                // The agent starts with this, too, and takes nothing new in.
-                match config.read_policy() {
-                    Ok(_) => ExitCode::SUCCESS,
-                    Err(fault) => complain(&format!("error: policy: {fault}\n")),
-                }
-            } else {
-                ExitCode::from(EXIT_USAGE)
-            }
-        }
+        Ok(Invocation::ConfigCheck(flags)) => check_config(&flags),
         Ok(Invocation::AuditVerify(flags)) => verify_audit(&flags),
         Ok(Invocation::PolicyCheck { flags, body, owner }) => {
             check_policy(&flags, body.as_deref(), owner)
         }
+        Ok(Invocation::Token { flags, order }) => token(&flags, &order),
         Ok(Invocation::Confirm {
             flags,
             address,
@@ -101,6 +86,32 @@ fn run(flags: Flags) -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn check_config(flags: &Flags) -> ExitCode {
+    let loaded = config::load(flags, &config::environment, LoadFor::Check);
+    print(&config::report(&loaded));
+    let Ok(config) = &loaded.outcome else {
+        return ExitCode::from(EXIT_USAGE);
+    };
+    // The agent starts with these: each concerns a registry, and may be mended later.
+    for fault in agent::review(config) {
+        print(&format!("warning: {fault}\n"));
+    }
+    // The agent starts with these, too, and takes nothing new in, or nobody.
+    let read = [
+        ("policy", config.read_policy().err()),
+        ("clients", config.read_clients().err()),
+    ];
+    let faults = read.map(|(what, fault)| {
+        let told = fault.map(|fault| format!("error: {what}: {fault}\n"));
+        told.unwrap_or_default()
+    });
+    if faults.iter().all(String::is_empty) {
+        ExitCode::SUCCESS
+    } else {
+        complain(&faults.concat())
+    }
+}
+
 fn verify_audit(flags: &Flags) -> ExitCode {
     let config = match config::load_keys(flags, &config::environment, &["state.dir"]) {
         Ok(config) => config,
@@ -133,6 +144,16 @@ fn check_policy(flags: &Flags, body: Option<&Path>, owner: Owner) -> ExitCode {
             print(&trial.text);
             ExitCode::FAILURE
         }
+        Err(fault) => complain(&format!("{fault}\n")),
+    }
+}
+
+fn token(flags: &Flags, order: &TokenOrder) -> ExitCode {
+    let done = config::load_keys(flags, &config::environment, &["api.clients_file"])
+        .map_err(|errors| errors.to_string())
+        .and_then(|config| order.carry_out(&config.api.clients_file, SystemTime::now()));
+    match done {
+        Ok(text) => print(&text),
         Err(fault) => complain(&format!("{fault}\n")),
     }
 }

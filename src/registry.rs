@@ -26,6 +26,7 @@ use self::hosts::CertsDirectory;
 use self::http::{Errand, Http};
 use self::route::{Need, Route};
 use self::sender::Sender;
+pub(crate) use self::stamp::FileStamp;
 
 mod auth;
 mod authority;

@@ -1,20 +1,12 @@
 //! The token that the agent makes for callers where none is configured: root alone reads it.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use rustix::rand::{GetRandomFlags, getrandom};
+use crate::config::{Secret, private};
 
-use crate::config::Secret;
-
-/// Bytes of a token: nobody guesses as many.
-const TOKEN_BYTES: usize = 32;
 /// Bytes read of the file; the agent writes far fewer.
 const FILE_BYTES_MAX: u64 = 4 << 10;
 
@@ -72,36 +64,16 @@ fn kept(path: &Path) -> Result<Secret, KeptFault> {
         .map_err(|fault| KeptFault::None(Some(fault)))
 }
 
-/// Writes a new token: all of it or nothing, and for this user alone from the first byte.
+/// Writes a new token.
 fn make(path: &Path) -> io::Result<Secret> {
-    let mut bytes = [0; TOKEN_BYTES];
-    getrandom(&mut bytes, GetRandomFlags::empty())?;
-    let text = BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let directory = path.parent().unwrap_or(Path::new("/"));
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(directory)?;
-    let mut file = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    writeln!(file, "{text}")?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    File::open(directory)?.sync_all()?;
-    Ok(Secret::new(&text))
+    let token = Secret::random()?;
+    private::write(path, &format!("{}\n", token.expose()))?;
+    Ok(token)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs::Permissions;
+    use std::fs::{self, Permissions};
 
     use super::*;
 

@@ -16,7 +16,7 @@ use super::confinement;
 use super::link::link;
 use super::registries::{follow_registries, registry_config};
 use super::review;
-use crate::api::{self, CallRules, CallerToken, Gate, OwnNames};
+use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config};
@@ -63,7 +63,7 @@ pub(super) struct Rooms {
 impl Rooms {
     pub(super) async fn build(
         config: &Config,
-        token: CallerToken,
+        callers: (CallerToken, ClientList),
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -118,7 +118,7 @@ impl Rooms {
             journal,
             monitor,
             link,
-            router: api::router(node, call_rules(config, token), scraped),
+            router: api::router(node, call_rules(config, callers), scraped),
         })
     }
 
@@ -234,11 +234,16 @@ async fn tell(
     }
 }
 
-fn call_rules(config: &Config, token: CallerToken) -> CallRules {
+fn call_rules(config: &Config, (token, clients): (CallerToken, ClientList)) -> CallRules {
     let own = [config.node.hostname.clone(), config.node.id.clone()];
     let hosts = own.into_iter().chain(config.api.hosts.iter().cloned());
     CallRules {
-        gate: Gate::new(token, &config.state.socket(), &config.state.admin_token()),
+        gate: Gate::new(
+            token,
+            clients,
+            &config.state.socket(),
+            &config.state.admin_token(),
+        ),
         hosts: OwnNames::new(hosts, config.state.defaults == Defaults::Earlier),
     }
 }

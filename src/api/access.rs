@@ -1,58 +1,171 @@
-//! Layers around every request: its line in the log, and the refusal of what nobody keeps.
+//! Access of a caller, as its credentials say: what it may do, and with which containers.
 
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse as _, Response};
-use tokio::time::Instant;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::caller::{CALL, Caller, CallerPeer};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use state::access::{NameScope, Role};
+use state::id::ContainerName;
+use tokio_util::sync::CancellationToken;
+
+use super::NodeApi;
+use super::caller::CallerPeer;
 use super::error::Problem;
-use crate::audit::AuditCall;
+use super::query::Parameters;
+use crate::view::{ContainerView, FindError, Naming};
 
-/// Header of an answer with the id of its request, by which the audit names it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
-/// keep the promise.
-pub(super) async fn expectation(request: Request, next: Next) -> Response {
-    let expected = request.headers().get(header::EXPECT);
-    if expected.is_some_and(|value| !value.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Problem::Expectation.into_response();
-    }
-    next.run(request).await
+/// Caller whose credentials were looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Access {
+    /// Name of the caller, as log and audit have it.
+    pub(super) by: Arc<str>,
+    /// Other end of its connection.
+    pub(super) peer: CallerPeer,
+    /// Role.
+    pub(super) role: Role,
+    /// Containers that it has to do with.
+    pub(super) names: Arc<NameScope>,
+    /// End of its credentials.
+    pub(super) end: AccessEnd,
 }
 
-/// Logs each request: changes at info, reads at debug.
-pub(super) async fn access_log(request: Request, next: Next) -> Response {
-    let (method, path, began) = (
-        request.method().clone(),
-        request.uri().path().to_owned(),
-        Instant::now(),
-    );
-    let peer = request.extensions().get::<Caller>();
-    let peer = peer.map(|caller| caller.peer);
-    let id = format!("{:016x}", state::store::random());
-    let call = AuditCall {
-        // Whoever comes so far as to change anything bears the token, or is root on the socket.
-        by: match peer {
-            Some(CallerPeer::Socket { uid, .. }) => format!("uid:{uid}"),
-            Some(CallerPeer::Tcp(_)) | None => "token".to_owned(),
-        },
-        peer: peer.map(|peer| peer.to_string()),
-        call: Some(format!("{method} {path}")),
-        request: Some(id.clone()),
-    };
-    let mut response = CALL.scope(call, next.run(request)).await;
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
+/// End of a caller's credentials: the moment that they are taken back, or their time is over.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AccessEnd {
+    pub(super) taken_back: CancellationToken,
+    pub(super) expires: Option<SystemTime>,
+}
+
+impl AccessEnd {
+    /// Waits for it.
+    pub(super) async fn reached(self) {
+        let over = async {
+            match self.expires {
+                // A clock that is set while it waits moves the end, by as much.
+                Some(end) => {
+                    let left = end.duration_since(SystemTime::now());
+                    tokio::time::sleep(left.unwrap_or_default()).await;
+                }
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = self.taken_back.cancelled() => {}
+            () = over => {}
+        }
     }
-    let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
-    let peer = peer.map(tracing::field::display);
-    if matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, peer, "request");
-    } else {
-        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, peer, "request");
+}
+
+impl Access {
+    /// Everything, for as long as nothing takes it back.
+    pub(super) fn full(by: &str, peer: CallerPeer, taken_back: CancellationToken) -> Self {
+        Self {
+            by: by.into(),
+            peer,
+            role: Role::Admin,
+            names: Arc::default(),
+            end: AccessEnd {
+                taken_back,
+                expires: None,
+            },
+        }
     }
-    response
+
+    /// Whether the caller has to do with all containers, and so with the node as such.
+    pub(super) fn has_all(&self) -> bool {
+        *self.names == NameScope::All
+    }
+
+    /// Whether the caller has to do with this container.
+    pub(super) fn sees(&self, view: &ContainerView) -> bool {
+        match view {
+            ContainerView::Managed(view) => self.names.has(&view.record.name),
+            ContainerView::Unmanaged(_) => self.has_all(),
+        }
+    }
+
+    /// Refuses a role below `least`.
+    pub(super) fn at_least(&self, least: Role) -> Result<(), Problem> {
+        if self.role >= least {
+            return Ok(());
+        }
+        Err(Problem::Role(format!(
+            "{} has the role {}, and this needs {least}; ask for a token of that role",
+            self.by, self.role
+        )))
+    }
+
+    /// Refuses a name that the caller has nothing to do with.
+    pub(super) fn may_name(&self, name: &ContainerName) -> Result<(), Problem> {
+        if self.names.has(name) {
+            return Ok(());
+        }
+        Err(Problem::Scope(format!(
+            "{} has to do with containers named {} only, and {name} is none of them",
+            self.by, self.names
+        )))
+    }
+
+    /// Whether values are to be shown, as `reveal=true` asks of an admin.
+    pub(super) fn reveals(&self, parameters: &Parameters) -> Result<bool, Problem> {
+        let reveals = parameters.flag("reveal")?;
+        if reveals {
+            self.at_least(Role::Admin)?;
+        }
+        Ok(reveals)
+    }
+
+    /// The container that the caller names. Those that it has nothing to do with are none.
+    pub(super) fn find<N: NodeApi>(
+        &self,
+        node: &N,
+        text: &str,
+        naming: Naming,
+    ) -> Result<ContainerView, FindError> {
+        match node.find(text, naming) {
+            Ok(view) if self.sees(&view) => Ok(view),
+            found if self.has_all() => found,
+            Err(FindError::StateUnknown(text)) => Err(FindError::StateUnknown(text)),
+            // Another error would tell of the containers of others.
+            Ok(_) | Err(_) => Err(FindError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Access {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let access = parts.extensions.get::<Self>().cloned();
+        access.ok_or_else(|| Problem::Unauthorized("nobody has looked at the caller".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_end_when_their_time_is_over_or_they_are_taken_back() {
+        let ends = async |end: &AccessEnd| {
+            let within = Duration::from_mins(1);
+            tokio::time::timeout(within, end.clone().reached())
+                .await
+                .is_ok()
+        };
+        let forever = AccessEnd::default();
+        assert!(!ends(&forever).await);
+        forever.taken_back.cancel();
+        assert!(ends(&forever).await);
+        for (seconds, is_over) in [(30, true), (3600, false)] {
+            let end = AccessEnd {
+                expires: Some(SystemTime::now() + Duration::from_secs(seconds)),
+                ..AccessEnd::default()
+            };
+            assert_eq!(ends(&end).await, is_over, "{seconds}");
+        }
+    }
 }

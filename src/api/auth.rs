@@ -1,17 +1,17 @@
-//! Authentication: over TCP a caller bears the node's token; on the socket, the kernel vouches for
-//! it.
+//! Authentication: over TCP a caller bears the node's token, or one of a client's; on the socket, the
+//! kernel vouches for it.
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
-use axum::middleware::Next;
-use axum::response::{IntoResponse, Response};
 use subtle::ConstantTimeEq as _;
+use tokio_util::sync::CancellationToken;
 
-use super::caller::{Caller, CallerPeer};
+use super::access::{Access, AccessEnd};
+use super::caller::CallerPeer;
+use super::clients::{Bearer, ClientList, KnownClient};
 use super::error::Problem;
 use super::guesses::Guesses;
 use crate::config::Secret;
@@ -19,88 +19,133 @@ use crate::config::Secret;
 /// Time that a token is not looked at once its caller's address has had its guesses.
 const SLOWED: Duration = Duration::from_secs(1);
 
-/// The token that callers over TCP bear, which may be replaced while the agent runs. Clones share
-/// it.
+/// The token of the node itself, whose bearers over TCP may do everything, and which may be replaced
+/// while the agent runs. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CallerToken(Arc<RwLock<Option<Secret>>>);
+pub(crate) struct CallerToken(Arc<RwLock<TokenInForce>>);
+
+#[derive(Debug, Default)]
+struct TokenInForce {
+    token: Option<Secret>,
+    /// End of its being in force.
+    ended: CancellationToken,
+}
 
 impl CallerToken {
     /// A token that every call but the probes needs. `None`: there is none yet, and nobody passes.
     pub(crate) fn new(token: Option<Secret>) -> Self {
-        Self(Arc::new(RwLock::new(token)))
+        let ended = CancellationToken::new();
+        Self(Arc::new(RwLock::new(TokenInForce { token, ended })))
     }
 
     /// Takes another token from now on. True if it is another one.
     pub(crate) fn replace(&self, token: Secret) -> bool {
         let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let is_new = now.as_ref() != Some(&token);
-        *now = Some(token);
+        let is_new = now.token.as_ref() != Some(&token);
+        if is_new {
+            now.ended.cancel();
+            *now = TokenInForce {
+                token: Some(token),
+                ended: CancellationToken::new(),
+            };
+        }
         is_new
     }
 
     /// Takes the first token, unless another one came before.
     pub(crate) fn begin_with(&self, token: Secret) {
         let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        now.get_or_insert(token);
+        now.token.get_or_insert(token);
     }
 
-    /// Whether this is the token.
-    fn is(&self, given: &str) -> bool {
+    /// The end of the token, if this is it.
+    fn is(&self, given: &str) -> Option<CancellationToken> {
         let now = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let token = now.token.as_ref()?;
         // A comparison that ends at the first difference tells, by its time, how much of a guess
         // was right.
-        now.as_ref()
-            .is_some_and(|token| given.as_bytes().ct_eq(token.expose().as_bytes()).into())
+        let is: bool = given.as_bytes().ct_eq(token.expose().as_bytes()).into();
+        is.then(|| now.ended.clone())
     }
 }
 
-/// Gate of the API, which lets in whoever bears the token, and looks at so many and no more.
+/// Gate of the API, which lets in whoever bears a token, and looks at so many and no more.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     token: CallerToken,
+    clients: ClientList,
     guesses: Arc<Guesses>,
     advice: Arc<str>,
 }
 
 impl Gate {
-    /// A gate for this token. Who has none is told of the socket, and of the file of the token that
-    /// the agent has made.
-    pub(crate) fn new(token: CallerToken, socket: &Path, token_file: &Path) -> Self {
+    /// A gate for the node's token and its clients. Who has none is told of the socket, and of the
+    /// file of the token that the agent has made.
+    pub(crate) fn new(
+        token: CallerToken,
+        clients: ClientList,
+        socket: &Path,
+        token_file: &Path,
+    ) -> Self {
         let advice = format!(
-            "the request bears no valid token; send the node's token as \"Authorization: Bearer …\"; \
-             it stands in api.token_file, or else in {}; on {} root needs none",
+            "the request bears no valid token; send one as \"Authorization: Bearer …\"; \
+             `chas-node-agent token create` makes it; the node's own stands in api.token_file, or else \
+             in {}; on {} root needs none",
             token_file.display(),
             socket.display()
         );
         Self {
             token,
+            clients,
             guesses: Arc::default(),
             advice: advice.into(),
         }
     }
 
-    async fn judge(&self, peer: Option<CallerPeer>, headers: &HeaderMap) -> Result<(), Problem> {
-        if matches!(peer, Some(CallerPeer::Socket { .. })) {
+    #[cfg(test)]
+    pub(super) fn token(&self) -> CallerToken {
+        self.token.clone()
+    }
+
+    /// The access of whoever calls.
+    ///
+    /// # Errors
+    /// No credentials, or wrong ones.
+    pub(super) async fn judge(
+        &self,
+        peer: CallerPeer,
+        headers: &HeaderMap,
+    ) -> Result<Access, Problem> {
+        if let CallerPeer::Socket { uid, .. } = peer {
             // Whoever else came to the socket was sent away at once.
-            return Ok(());
+            let by = format!("uid:{uid}");
+            return Ok(Access::full(&by, peer, CancellationToken::new()));
         }
         let unauthorized = || Problem::Unauthorized(self.advice.to_string());
         let given = bearer(headers).ok_or_else(unauthorized)?;
-        let wait = peer.and_then(|peer| self.guesses.wait(peer));
+        let wait = self.guesses.wait(peer);
         if wait.is_some() {
             // Many may call from one address, a proxy's among them: somebody else's guesses slow
             // down the holder of the right token, and do not shut it out.
             tokio::time::sleep(SLOWED).await;
         }
-        if self.token.is(given) {
-            return Ok(());
+        if let Some(ended) = self.token.is(given) {
+            return Ok(Access::full("token", peer, ended));
+        }
+        match self.clients.bearing(given, SystemTime::now()) {
+            Bearer::Known(known, expires) => return Ok(of_client(&known, peer, expires)),
+            // It was right once, so it is no guess.
+            Bearer::Late(end) => {
+                let end = humantime::format_rfc3339_seconds(end);
+                let late = format!("this token's time was over at {end}; have another one made");
+                return Err(Problem::Unauthorized(late));
+            }
+            Bearer::Unknown => {}
         }
         if let Some(wait) = wait {
             return Err(Problem::Guessed(wait));
         }
-        if let Some(peer) = peer
-            && self.guesses.note(peer, given.as_bytes())
-        {
+        if self.guesses.note(peer, given.as_bytes()) {
             tracing::warn!(%peer, "tokens guessed; the caller waits");
         }
         Err(unauthorized())
@@ -117,12 +162,18 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(super) async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    let caller = request.extensions().get::<Caller>();
-    let peer = caller.map(|caller| caller.peer);
-    let judged = gate.judge(peer, request.headers()).await;
-    match judged {
-        Ok(()) => next.run(request).await,
-        Err(problem) => problem.into_response(),
+/// The access of a client.
+fn of_client(known: &KnownClient, peer: CallerPeer, expires: Option<SystemTime>) -> Access {
+    let client = &known.client;
+    Access {
+        // No name that a file has may be taken for the node's own token, or for root.
+        by: format!("client:{}", client.name).into(),
+        peer,
+        role: client.role,
+        names: Arc::new(client.names.clone()),
+        end: AccessEnd {
+            taken_back: known.ended.clone(),
+            expires,
+        },
     }
 }

@@ -10,7 +10,8 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
-use super::caller::{Caller, CallerPeer};
+use super::access::Access;
+use super::caller::CallerPeer;
 use super::error::Problem;
 use super::json;
 use super::listener::BODY_MAX;
@@ -36,7 +37,7 @@ static PARSERS: Semaphore = Semaphore::const_new(4);
 /// # Errors
 /// The body is of another type, too large, too slow, no JSON, or not what it should be.
 pub(super) async fn read<T: Send + 'static>(
-    caller: &Caller,
+    access: &Access,
     headers: &HeaderMap,
     body: Body,
     make: impl FnOnce(Value) -> Result<T, Problem> + Send + 'static,
@@ -47,7 +48,7 @@ pub(super) async fn read<T: Send + 'static>(
     if !body.is_end_stream() {
         is_json(headers)?;
     }
-    let (body, place) = bytes(body, places(caller.peer)).await?;
+    let (body, place) = bytes(body, places(access.peer)).await?;
     if body.len() <= SMALL_BYTES_MAX {
         return make(json::parse(&body)?);
     }

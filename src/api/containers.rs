@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 use state::desired::answer::{Answer, Outcome};
 use state::desired::{Record, RunState};
@@ -16,8 +16,8 @@ use state::ownership::Order;
 use state::status::Status;
 use state::store::Idempotent;
 
+use super::access::Access;
 use super::body;
-use super::caller::Caller;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::outcome::{Awaited, is_applied};
@@ -27,7 +27,7 @@ use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
 
 pub(super) async fn deploy<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(caller): Extension<Caller>,
+    access: Access,
     query: RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -37,12 +37,13 @@ pub(super) async fn deploy<N: NodeApi>(
     let wait = wait_for(&parameters, "running")?;
     let key = idempotency::key(&headers)?;
     let key = key.filter(|_| !dry_run);
-    let made = body::read(&caller, &headers, body, move |body| {
+    let made = body::read(&access, &headers, body, move |body| {
         let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;
         let keyed = key.map(|key| (key, fingerprint("POST /containers/deploy", &body)));
         Ok((deploy, keyed))
     });
     let (deploy, keyed) = made.await?;
+    access.may_name(&deploy.name)?;
     let deployed = match keyed {
         None => node.deploy(deploy, dry_run).await?,
         Some((key, fingerprint)) => {
@@ -112,6 +113,7 @@ async fn replay<N: NodeApi>(
 
 pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     let parameters = Parameters::of(query, &["status", "label", "owner"])?;
@@ -120,7 +122,7 @@ pub(super) async fn list<N: NodeApi>(
     let views = node.containers();
     let shown: Vec<_> = views
         .iter()
-        .filter(|view| fits(view, &parameters))
+        .filter(|view| access.sees(view) && fits(view, &parameters))
         .map(wire::short)
         .collect();
     Ok(Json(json!({"containers": shown})))
@@ -140,18 +142,24 @@ fn fits(view: &ContainerView, parameters: &Parameters) -> bool {
 
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    let parameters = Parameters::of(query, &["wait", "generation", "timeout"])?;
+    let parameters = Parameters::of(query, &["wait", "generation", "timeout", "reveal"])?;
+    let reveals = access.reveals(&parameters)?;
     let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
-    let found = node.find(&name, Naming::Loose)?;
+    let found = access.find(&*node, &name, Naming::Loose)?;
     let ContainerView::Managed(found) = found else {
         return Ok(Json(wire::short(&found)));
     };
+    let shown = if reveals { wire::revealed } else { wire::full };
+    if reveals {
+        node.note_reveal(Some(found.record.name.clone())).await?;
+    }
     if !wait {
-        return Ok(Json(wire::full(&found)));
+        return Ok(Json(shown(&found)));
     }
     let id = found.record.id;
     let applied = |view: Option<ManagedView>| match view {
@@ -159,17 +167,18 @@ pub(super) async fn get<N: NodeApi>(
         other => Some(other),
     };
     let view = until(&*node, id, timeout, "applied", applied).await?;
-    Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)))
+    Ok(Json(shown(&view.ok_or_else(|| gone(id))?)))
 }
 
 pub(super) async fn remove<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "removed")?, parameters.timeout()?);
-    let id = find_managed(&*node, &name, Naming::Exact)?;
+    let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     node.order(id, Order::Remove).await?;
     if !wait {
         let shown = json!({"id": id, "status": "removing"});
@@ -182,38 +191,42 @@ pub(super) async fn remove<N: NodeApi>(
 
 pub(super) async fn stop<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, (Order::Stop, "stopped")).await
+    order(&*node, &access, &name, query, (Order::Stop, "stopped")).await
 }
 
 pub(super) async fn start<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, (Order::Start, "running")).await
+    order(&*node, &access, &name, query, (Order::Start, "running")).await
 }
 
 pub(super) async fn restart<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &name, query, (Order::Restart, "running")).await
+    order(&*node, &access, &name, query, (Order::Restart, "running")).await
 }
 
 /// Has the registry asked what the tag of the container's image stands for now. A caller may wait
 /// for the answer, and for the restart that it brings.
 pub(super) async fn ask_tag<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, "checked")?, parameters.timeout()?);
-    let id = find_managed(&*node, &name, Naming::Exact)?;
+    let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     node.ask_tag(id).await?;
     if !wait {
         let view = node.container(id).ok_or_else(|| gone(id))?;
@@ -234,13 +247,14 @@ pub(super) async fn ask_tag<N: NodeApi>(
 /// Gives an order; `outcome` is the status that a caller may wait for.
 async fn order<N: NodeApi>(
     node: &N,
+    access: &Access,
     name: &str,
     query: RawQuery,
     (order, outcome): (Order, &str),
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
     let (wait, timeout) = (wait_for(&parameters, outcome)?, parameters.timeout()?);
-    let id = find_managed(node, name, Naming::Exact)?;
+    let id = find_managed(node, access, name, Naming::Exact)?;
     node.order(id, order).await?;
     let container = node.container(id).ok_or_else(|| gone(id))?;
     if !wait {
@@ -258,10 +272,11 @@ async fn order<N: NodeApi>(
 /// The managed container that a path names. A call that changes something names it exactly.
 pub(super) fn find_managed<N: NodeApi>(
     node: &N,
+    access: &Access,
     text: &str,
     naming: Naming,
 ) -> Result<ContainerId, Problem> {
-    match node.find(text, naming)? {
+    match access.find(node, text, naming)? {
         ContainerView::Managed(view) => Ok(view.record.id),
         ContainerView::Unmanaged(view) => Err(Problem::Refused(Refusal::Conflict(format!(
             "container {} is not managed by this agent and cannot be changed",

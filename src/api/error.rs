@@ -31,6 +31,10 @@ pub(crate) enum Problem {
     Misdirected(String),
     /// A page in a browser asked for it, as this header tells: 403.
     Page(String),
+    /// The caller's role is too low: 403.
+    Role(String),
+    /// The caller has nothing to do with containers of this name: 403.
+    Scope(String),
     /// The body is too large: 413.
     TooLarge,
     /// The body took too long: 408.
@@ -89,7 +93,9 @@ impl Problem {
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
-            Self::Page(_) | Self::Refused(Refusal::Denied(_)) => StatusCode::FORBIDDEN,
+            Self::Page(_) | Self::Role(_) | Self::Scope(_) | Self::Refused(Refusal::Denied(_)) => {
+                StatusCode::FORBIDDEN
+            }
             Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
             Self::Refused(Refusal::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
             Self::Refused(Refusal::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -104,6 +110,8 @@ impl Problem {
             Self::Guessed(_) => "TooManyGuesses",
             Self::Misdirected(_) => "UnknownHost",
             Self::Page(_) => "BrowserRequest",
+            Self::Role(_) => "RoleTooLow",
+            Self::Scope(_) => "NameOutOfScope",
             Self::TooLarge => "BodyTooLarge",
             Self::Slow => "BodyTooSlow",
             Self::MediaType(_) => "UnsupportedMediaType",
@@ -129,6 +137,8 @@ impl Problem {
             Self::Guessed(_) => "too many wrong tokens",
             Self::Misdirected(_) => "meant for another host",
             Self::Page(_) => "request of a web page",
+            Self::Role(_) => "role too low",
+            Self::Scope(_) => "not a container of this caller's",
             Self::TooLarge => "request body too large",
             Self::Slow => "request body too slow",
             Self::MediaType(_) => "request body of another type",
@@ -165,6 +175,8 @@ impl Problem {
             Self::Refused(Refusal::Denied(denials)) => policy::told(denials),
             Self::Request(detail)
             | Self::Unauthorized(detail)
+            | Self::Role(detail)
+            | Self::Scope(detail)
             | Self::Failed(_, detail)
             | Self::Timeout(detail)
             | Self::Busy(detail)
@@ -196,6 +208,8 @@ impl IntoResponse for Problem {
             | Self::Guessed(_)
             | Self::Misdirected(_)
             | Self::Page(_)
+            | Self::Role(_)
+            | Self::Scope(_)
             | Self::TooLarge
             | Self::Slow
             | Self::MediaType(_)

@@ -13,18 +13,26 @@ use state::reason::Reason;
 use state::status::{Activity, remedy};
 use state::time::BootTime;
 
+use super::access::Access;
 use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{ExplanationView, Naming};
+use crate::view::{ContainerPlanView, ExplanationView, Naming};
 
 pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
-    let plan = node.plan();
+    let mut plan = node.plan();
+    let sees = |plan: &ContainerPlanView| match &plan.name {
+        Some(name) => access.names.has(name),
+        None => access.has_all(),
+    };
+    plan.containers.retain(sees);
+    plan.leftovers.retain(sees);
     let settled = plan
         .containers
         .iter()
@@ -38,11 +46,12 @@ pub(super) async fn plan<N: NodeApi>(
 
 pub(super) async fn explain<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
-    let id = find_managed(&*node, &name, Naming::Loose)?;
+    let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let explanation = node.explain(id).ok_or_else(|| gone(id))?;
     Ok(Json(shown(&explanation)))
 }

@@ -8,17 +8,22 @@ use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use state::alarm::Weight;
 
+use super::access::Access;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{AlarmView, ConfinementView, LinkView, UnsettledView};
+use crate::view::{AlarmView, ConfinementView, HealthView, LinkView, UnsettledView};
 
 pub(super) async fn health<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
-    let health = node.health();
+    let mut health = node.health();
+    if !access.has_all() {
+        narrow(&mut health, &access);
+    }
     let facts = &health.facts;
     let status = health.status();
     let interfaces: Vec<_> = facts
@@ -57,6 +62,27 @@ pub(super) async fn health<N: NodeApi>(
         "confinement": confinement(&health.confinement), "logs": {"silent": silent}, "errors": errors, "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
+}
+
+/// Leaves out what is about containers that the caller has nothing to do with, or may be.
+fn narrow(health: &mut HealthView, access: &Access) {
+    health
+        .worst
+        .retain(|container| access.names.has(&container.name));
+    health.silent.retain(|silent| {
+        let name = silent.container.parse();
+        name.is_ok_and(|name| access.names.has(&name))
+    });
+    health.errors.clear();
+    for alarm in &mut health.alarms {
+        alarm.message.clear();
+    }
+    if let Some(link) = &mut health.link {
+        link.pending_prune.retain(|name| {
+            let name = name.parse();
+            name.is_ok_and(|name| access.names.has(&name))
+        });
+    }
 }
 
 fn confinement(view: &ConfinementView) -> Value {

@@ -13,7 +13,8 @@ use serde_json::json;
 use state::id::ContainerId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::caller::Caller;
+use super::access::Access;
+use super::caller::CallerPeer;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
@@ -49,8 +50,8 @@ impl Followers {
     }
 
     /// A place, given back when it is dropped.
-    fn take(&self, caller: &Caller) -> Result<OwnedSemaphorePermit, Problem> {
-        let (places, count) = if caller.peer.is_local() {
+    fn take(&self, peer: CallerPeer) -> Result<OwnedSemaphorePermit, Problem> {
+        let (places, count) = if peer.is_local() {
             (&self.socket, OF_SOCKET)
         } else {
             (&self.network, OF_NETWORK)
@@ -67,7 +68,7 @@ impl Followers {
 pub(super) async fn logs<N: NodeApi>(
     State(node): State<Arc<N>>,
     Extension(followers): Extension<Arc<Followers>>,
-    Extension(caller): Extension<Caller>,
+    access: Access,
     Named(name): Named,
     query: RawQuery,
     headers: HeaderMap,
@@ -78,15 +79,17 @@ pub(super) async fn logs<N: NodeApi>(
     )?;
     let options = read_options(&parameters)?;
     let timestamps = parameters.flag("timestamps")?;
-    let id = find_managed(&*node, &name, Naming::Loose)?;
+    let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let permit = if options.follow {
-        Some(followers.take(&caller)?)
+        Some(followers.take(access.peer)?)
     } else {
         None
     };
     let json = wants_objects(&headers);
     let ended = output_ends(Arc::clone(&node), id);
     let read = read_until(node.logs_dir(id), options, ended);
+    // Whoever may not come in any more hears nothing more, either.
+    let read = read.take_until(access.end.reached());
     let lines = read.map(move |line| {
         let _until_the_stream_ends = &permit;
         line.map(|line| render(&line, json, timestamps))

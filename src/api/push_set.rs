@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use serde_json::{Value, json};
 use state::store::{Idempotent, ReplaceRequest};
 
+use super::access::Access;
 use super::body;
-use super::caller::Caller;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
@@ -20,11 +20,13 @@ use super::{NodeApi, wire};
 
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
+    access: Access,
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
-    let set = node.push_set();
+    let parameters = Parameters::of(query, &["reveal"])?;
+    let reveals = access.reveals(&parameters)?;
+    let set = node.push_set(&access.names);
     let tag = [(header::ETAG, format!("\"{}\"", set.etag))];
     // `*` is any set, and there always is one; a weak tag of it serves for showing (RFC 9110,
     // 13.1.2).
@@ -36,7 +38,15 @@ pub(super) async fn get<N: NodeApi>(
     let answer = if is_known {
         (StatusCode::NOT_MODIFIED, tag).into_response()
     } else {
-        let containers: Vec<_> = set.records.iter().map(wire::spec).collect();
+        if reveals {
+            node.note_reveal(None).await?;
+        }
+        let shown = if reveals {
+            wire::revealed_spec
+        } else {
+            wire::spec
+        };
+        let containers: Vec<_> = set.records.iter().map(shown).collect();
         (tag, Json(json!({"containers": containers}))).into_response()
     };
     Ok(answer)
@@ -54,7 +64,7 @@ pub(super) async fn confirm<N: NodeApi>(
 
 pub(super) async fn put<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(caller): Extension<Caller>,
+    access: Access,
     query: RawQuery,
     headers: HeaderMap,
     body: Body,
@@ -66,15 +76,25 @@ pub(super) async fn put<N: NodeApi>(
         tags(&headers, &header::IF_MATCH, false)?,
         idempotency::key(&headers)?,
     );
-    let made = body::read(&caller, &headers, body, |body| {
+    // The same body means another set to a caller of other names.
+    let call = if access.has_all() {
+        "PUT /desired-state".to_owned()
+    } else {
+        format!("PUT /desired-state of {}", access.names)
+    };
+    let made = body::read(&access, &headers, body, move |body| {
         let wanted = state::spec::parse::set(&body).map_err(Problem::Invalid)?;
-        let keyed = key.map(|key| (key, fingerprint("PUT /desired-state", &body)));
+        let keyed = key.map(|key| (key, fingerprint(&call, &body)));
         Ok((wanted, keyed))
     });
     let (wanted, keyed) = made.await?;
+    for deploy in &wanted {
+        access.may_name(&deploy.name)?;
+    }
     let keyed = keyed.map(|(key, fingerprint)| node.keyed(key, fingerprint));
     let replacing = ReplaceRequest {
         wanted,
+        scope: (*access.names).clone(),
         if_match,
         confirm,
         keyed,

@@ -9,10 +9,11 @@ use std::time::SystemTime;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::{Value, json};
+use state::access::NameScope;
 use state::alarm::Alarm;
 use state::desired::set::{Desired, DesiredChange};
 use state::desired::{Assignment, Owner, Record};
-use state::id::ContainerId;
+use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::reason::Reason;
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::caller::{Caller, CallerPeer};
-use super::{CallRules, CallerToken, Gate, NodeApi, OwnNames, Refusal, router};
+use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal, router};
 use crate::config::Secret;
 use crate::monitor::NodeFacts;
 use crate::view::{
@@ -41,6 +42,7 @@ mod looks;
 mod metrics;
 mod orders;
 mod push_set;
+mod rights;
 
 /// Shows what it is told to show.
 struct Fake {
@@ -56,6 +58,7 @@ struct Fake {
     before: Mutex<Option<state::desired::answer::Answer>>,
     keys: Mutex<Vec<(Key, String)>>,
     replaced: Mutex<Vec<ReplaceRequest>>,
+    revealed: Mutex<Vec<Option<ContainerName>>>,
 }
 
 impl Fake {
@@ -80,6 +83,7 @@ impl Fake {
             before,
             keys,
             replaced,
+            revealed: Mutex::default(),
         }
     }
 
@@ -162,10 +166,21 @@ impl NodeApi for Fake {
         )
     }
 
-    fn push_set(&self) -> PushSetView {
+    fn note_reveal(
+        &self,
+        name: Option<ContainerName>,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send {
+        ready(
+            self.refused()
+                .map(|()| self.revealed.lock().unwrap().push(name)),
+        )
+    }
+
+    fn push_set(&self, scope: &NameScope) -> PushSetView {
         let views = self.views.lock().unwrap();
+        let records = views.iter().map(|view| (*view.record).clone());
         PushSetView {
-            records: views.iter().map(|view| (*view.record).clone()).collect(),
+            records: records.filter(|record| scope.has(&record.name)).collect(),
             etag: "0a1b".to_owned(),
         }
     }
@@ -400,13 +415,17 @@ const STRANGE: CallerPeer = CallerPeer::Tcp(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 
 const ROOT: CallerPeer = CallerPeer::Socket { uid: 0, pid: None };
 
 fn rules(token: Option<&str>) -> CallRules {
+    rules_with(token, ClientList::default())
+}
+
+fn rules_with(token: Option<&str>, clients: ClientList) -> CallRules {
     let token = CallerToken::new(token.map(Secret::new));
     let (socket, file) = (
         Path::new("/run/agent.sock"),
         Path::new("/state/admin-token"),
     );
     CallRules {
-        gate: Gate::new(token, socket, file),
+        gate: Gate::new(token, clients, socket, file),
         hosts: OwnNames::default(),
     }
 }
@@ -422,8 +441,13 @@ fn of(peer: CallerPeer, mut request: Request<Body>) -> Request<Body> {
 /// Sends a request: over the network to a node with this token, or else on the socket.
 async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> Answer {
     let peer = token.map_or(ROOT, |_| STRANGE);
-    let answering = router(Arc::clone(node), rules(token), None).oneshot(of(peer, request));
-    let response = answering.await.unwrap();
+    let router = router(Arc::clone(node), rules(token), None);
+    sent(router, of(peer, request)).await
+}
+
+/// The answer of a router to one request.
+async fn sent(router: axum::Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
     Answer {

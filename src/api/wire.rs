@@ -46,10 +46,19 @@ pub(super) fn short(view: &ContainerView) -> Value {
     }
 }
 
-/// A managed container with its specification.
+/// A managed container with its specification, but for the values of its environment.
 pub(super) fn full(view: &ManagedView) -> Value {
+    with_spec(view, spec(&view.record))
+}
+
+/// A managed container with its specification and all values in it.
+pub(super) fn revealed(view: &ManagedView) -> Value {
+    with_spec(view, revealed_spec(&view.record))
+}
+
+fn with_spec(view: &ManagedView, spec: Value) -> Value {
     let mut shown = managed(view);
-    shown["spec"] = spec(&view.record);
+    shown["spec"] = spec;
     shown["spec_hash"] = json!(view.record.spec_hash);
     shown["applied_generation"] = json!(view.applied_generation);
     shown["tag_check"] = tag_check(&view.record);
@@ -114,7 +123,18 @@ fn asked(record: &Record) -> Value {
     })
 }
 
-/// The specification in the words of the deploy body.
+/// The specification in the words of the deploy body, with `null` for each value of the environment:
+/// what is sent back with one is refused, and overwrites no secret.
 pub(super) fn spec(record: &Record) -> Value {
+    let mut spec = revealed_spec(record);
+    let values = spec["environment"].as_object_mut();
+    for (_, value) in values.into_iter().flatten() {
+        *value = Value::Null;
+    }
+    spec
+}
+
+/// The specification in the words of the deploy body.
+pub(super) fn revealed_spec(record: &Record) -> Value {
     state::spec::body::of(record)
 }

@@ -1,6 +1,7 @@
 //! Section `api`: the agent's own API, where it listens, and for whom.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use super::Secret;
 
@@ -15,6 +16,8 @@ pub struct ApiSection {
     pub plain_http: bool,
     /// Token that callers over TCP present. `None`: the one that the agent makes.
     pub token: Option<Secret>,
+    /// File of the clients that may call besides the bearers of the token.
+    pub clients_file: PathBuf,
     /// Names by which the node is called, besides its own.
     pub hosts: Vec<String>,
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_yaml::Value;
+use state::spec::parse::FieldError;
 
 use super::keys::{self, KEYS};
 use super::origin::{ConfigError, Origin};
@@ -68,6 +69,23 @@ pub(super) fn value(text: &str) -> Result<serde_json::Value, String> {
     }
     let read: Value = serde_yaml::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
     serde_json::to_value(read).map_err(|error| format!("no plain data: {error}"))
+}
+
+/// All faults of such a file, in a line.
+pub(super) fn lines(faults: &[FieldError]) -> String {
+    let texts = faults.iter().map(|FieldError { field, message }| {
+        let place = if field.is_empty() { "the file" } else { field };
+        format!("{place}: {message}")
+    });
+    texts.collect::<Vec<_>>().join("; ")
+}
+
+/// The text of such a file.
+///
+/// # Errors
+/// The value cannot be written as YAML.
+pub(super) fn written(value: &serde_json::Value) -> Result<String, String> {
+    serde_yaml::to_string(value).map_err(|error| error.to_string())
 }
 
 struct FileReader<'a> {

@@ -99,6 +99,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("api.token_file", "CHAS_TOKEN_FILE", "token-file", "PATH", Unset,
         "File with the token that callers of the agent's API present over TCP, at least 16 \
          characters. Without one, the agent makes a token, in the file admin-token in state.dir"),
+    key("api.clients_file", "CHAS_CLIENTS_FILE", "clients-file", "PATH", Text("/etc/chas/clients.yaml"),
+        "File of the clients of the API, with their roles and the fingerprints of their tokens; read \
+         again when it changes, written by `token`. The default one need not exist, one that is named \
+         must"),
     ConfigKey { name: "api.token", env: "CHAS_TOKEN", flag: None, value: "TOKEN", default: Unset,
         doc: "The token itself, instead of a file; set by the environment only" },
     key("chas.token_file", "CHAS_API_TOKEN_FILE", "chas-token-file", "PATH", Unset,

@@ -18,12 +18,22 @@ const BYTES_MAX: u64 = 1 << 20;
 pub(super) enum Others {
     /// Nobody but the owner may write it.
     MayRead,
+    /// Nobody but the owner may read it, either.
+    MayNothing,
 }
 
 impl Others {
     const fn forbidden(self) -> u32 {
         match self {
             Self::MayRead => 0o022,
+            Self::MayNothing => 0o077,
+        }
+    }
+
+    const fn told(self) -> &'static str {
+        match self {
+            Self::MayRead => "so others may change it; chmod go-w",
+            Self::MayNothing => "so others than its owner may use it; chmod 600",
         }
     }
 }
@@ -66,9 +76,7 @@ fn check(file: &File, others: Others) -> Result<(), String> {
     }
     let mode = about.mode() & 0o777;
     if mode & others.forbidden() != 0 {
-        return Err(format!(
-            "its mode is {mode:o}, so others may change it; chmod go-w"
-        ));
+        return Err(format!("its mode is {mode:o}, {}", others.told()));
     }
     Ok(())
 }

@@ -6,8 +6,9 @@ use std::path::Path;
 use state::desired::Owner;
 use state::desired::set::Desired;
 use state::policy::{self, Policy, names};
-use state::spec::parse::{self, Deploy, FieldError};
+use state::spec::parse::{self, Deploy};
 
+use super::file::lines;
 use super::owned::{self, Others};
 use super::{Config, file};
 
@@ -119,14 +120,6 @@ fn bodies(path: &Path) -> Result<Vec<Deploy>, String> {
         parse::deploy(&value).map(|deploy| vec![deploy])
     };
     read.map_err(|faults| fault(lines(&faults)))
-}
-
-fn lines(faults: &[FieldError]) -> String {
-    let texts = faults.iter().map(|FieldError { field, message }| {
-        let place = if field.is_empty() { "the file" } else { field };
-        format!("{place}: {message}")
-    });
-    texts.collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

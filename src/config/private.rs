@@ -1,6 +1,8 @@
-//! Files with secrets: whether others than the agent's user can read or change them.
+//! Files with secrets: written for their owner alone; and whether others can read or change them.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 /// Permissions of a file's group and of all others.
@@ -12,13 +14,37 @@ pub fn is_own(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
+/// Writes a file: all of it or nothing, and for this user alone from the first byte.
+///
+/// # Errors
+/// It, or its directory, cannot be written.
+pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    let new = path.with_extension("new");
+    match fs::remove_file(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)?;
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(directory)?.sync_all()
+}
+
 /// Fault of a file with secrets, with its remedy. `None`: it is its owner's alone, or there is none
 /// to look at.
 #[must_use]
 pub fn fault(path: &Path) -> Option<String> {
-    let found = std::fs::metadata(path)
-        .ok()
-        .filter(|found| found.is_file())?;
+    let found = fs::metadata(path).ok().filter(|found| found.is_file())?;
     let (owner, mode) = (found.uid(), found.mode() & 0o7777);
     let path = path.display();
     if !is_own(owner) {
@@ -37,7 +63,7 @@ pub fn fault(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, Permissions};
+    use std::fs::Permissions;
     use std::os::unix::fs::{PermissionsExt as _, chown, symlink};
 
     use super::*;

@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use state::access::NameScope;
 use state::assign::AssignError;
 use state::desired::{Owner, Record};
 use state::id::{ContainerId, ContainerName};
@@ -155,8 +156,12 @@ impl NodeApi for AgentNode {
         .await
     }
 
-    fn push_set(&self) -> PushSetView {
-        self.push_set()
+    fn push_set(&self, scope: &NameScope) -> PushSetView {
+        self.push_set(scope)
+    }
+
+    async fn note_reveal(&self, name: Option<ContainerName>) -> Result<(), Refusal> {
+        self.write(move |store| store.note_reveal(name)).await
     }
 
     fn plan(&self) -> PlanView {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use state::access::NameScope;
 use state::desired::{Owner, Record};
 use state::id::ContainerId;
 use state::observed::Task;
@@ -103,12 +104,16 @@ impl AgentNode {
         unmanaged_containers.into_iter().map(unmanaged).collect()
     }
 
-    /// The set owned by push.
-    pub(super) fn push_set(&self) -> PushSetView {
+    /// Containers with these names of the set owned by push.
+    pub(super) fn push_set(&self, scope: &NameScope) -> PushSetView {
         let desired = self.writer.store().desired();
+        let set = ownership::push_set(&desired).into_iter();
         PushSetView {
-            records: ownership::push_set(&desired).into_iter().cloned().collect(),
-            etag: ownership::etag(&desired),
+            records: set
+                .filter(|record| scope.has(&record.name))
+                .cloned()
+                .collect(),
+            etag: ownership::etag_of(&desired, scope),
         }
     }
 

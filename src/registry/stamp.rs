@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Times of the last writing and of the last change, inode and size of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileStamp {
+pub(crate) struct FileStamp {
     modified: (i64, i64),
     /// Changes with the owner, the mode and the labels as well.
     changed: (i64, i64),
@@ -19,7 +19,7 @@ impl FileStamp {
     ///
     /// # Errors
     /// When it cannot be looked at.
-    pub(super) fn of(path: &Path) -> std::io::Result<Self> {
+    pub(crate) fn of(path: &Path) -> std::io::Result<Self> {
         let meta = std::fs::metadata(path)?;
         Ok(Self {
             modified: (meta.mtime(), meta.mtime_nsec()),

@@ -123,6 +123,8 @@ alarms! {
     /// The policy's file cannot be used; the policy before stays in force, and without one nothing
     /// new is taken in.
     PolicyUnusable: Degrading, "correct the file that the message names, and try it: chas-node-agent policy check";
+    /// The file of the API's clients cannot be used; those before may call, and no others.
+    ClientsUnusable: Degrading, "correct the file that the message names; what was revoked in it may still call";
     /// Changes cannot be written down in the audit; with audit.fail_closed none is made.
     AuditFailing: Degrading, "free space on the disk of state.dir, or correct what the message names below audit/";
     /// Containers that run ask for what the policy denies; each runs on until it ends.

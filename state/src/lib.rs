@@ -11,6 +11,7 @@
 //!   the node.
 //! - Rules about a change: [`ownership`] says whether a push or CHaS may make it, [`guard`] whether
 //!   it waits for a person's confirmation, [`assign`] which address and ports the container gets.
+//! - Callers: [`access`] says who may call, in which role, for containers of which names.
 //! - Seen: [`observed`] is what one look at the runtime found, [`history`] the exits, failures and
 //!   waits of a container so far.
 //! - Verdict: [`phase`] says what record, observation and history of a container mean together.
@@ -29,6 +30,7 @@
     )
 )]
 
+pub mod access;
 pub mod alarm;
 pub mod assign;
 pub mod desired;

@@ -15,6 +15,7 @@
 //! Two more rules are elsewhere: unmanaged containers are not in the store, and nothing is removed
 //! before the store is loaded.
 
+use crate::access::NameScope;
 use sha2::{Digest as _, Sha256};
 
 use crate::desired::marks::{Mark, Suppressed, Tombstone};
@@ -177,6 +178,12 @@ pub fn push_set(desired: &Desired) -> Vec<&Record> {
 /// Fingerprint of the [`push_set`]: 32 hex digits that change with any part of what was asked.
 #[must_use]
 pub fn etag(desired: &Desired) -> String {
+    etag_of(desired, &NameScope::All)
+}
+
+/// Fingerprint of that part of the [`push_set`] that a caller has to do with.
+#[must_use]
+pub fn etag_of(desired: &Desired, scope: &NameScope) -> String {
     let mut hash = Sha256::new();
     for Record {
         name,
@@ -186,6 +193,8 @@ pub fn etag(desired: &Desired) -> String {
         revision,
         ..
     } in push_set(desired)
+        .into_iter()
+        .filter(|record| scope.has(&record.name))
     {
         hash.update(format!(
             "{name} {spec_hash} {run:?} {priority} {revision:?}\n"

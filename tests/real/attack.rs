@@ -1,5 +1,5 @@
 //! What hostile callers, registries, images and control planes try, each with its refusal or its harmless outcome.
 
 mod answers;
-
+mod beyond;
 mod requests;

@@ -15,7 +15,7 @@ fn files(stand: &Stand) -> Vec<PathBuf> {
     entries.map(|entry| entry.unwrap().path()).collect()
 }
 
-fn lines(stand: &Stand) -> Vec<Value> {
+pub(crate) fn lines(stand: &Stand) -> Vec<Value> {
     let text = fs::read_to_string(&files(stand)[0]).unwrap();
     text.lines()
         .map(|line| serde_json::from_str(line).unwrap())

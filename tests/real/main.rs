@@ -84,6 +84,9 @@ mod reasons;
 mod repair;
 
 #[cfg(test)]
+mod rights;
+
+#[cfg(test)]
 mod stand;
 
 #[cfg(test)]

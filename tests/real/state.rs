@@ -219,6 +219,8 @@ async fn with_all_of_its_files_gone_the_agent_takes_over_what_runs() {
     ]
     .into_iter()
     .for_each(same);
+    let (_, revealed) = stand.agent.get("/containers/secretive?reveal=true").await;
+    assert_eq!(revealed["spec"]["environment"]["TOKEN"], "a=b");
     assert_eq!(
         stand.agent.deploy(&body).await.0,
         200,

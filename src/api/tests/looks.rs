@@ -146,7 +146,7 @@ async fn the_shown_spec_deployed_again_is_the_same_spec() {
     for body in [body, json!({"name": "web", "image": "nginx"})] {
         let deploy = state::spec::parse::deploy(&body).unwrap();
         let node = Fake::new(vec![view(&record(deploy.clone(), 1), Status::Running)]);
-        let shown = get(&node, "/containers/web").await.json()["spec"].clone();
+        let shown = get(&node, "/containers/web?reveal=true").await.json()["spec"].clone();
         let again = state::spec::parse::deploy(&shown).unwrap();
         let body_hash = deploy.body_hash.clone();
         assert_eq!(Deploy { body_hash, ..again }, deploy, "{shown}");

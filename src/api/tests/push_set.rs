@@ -52,6 +52,7 @@ async fn the_set_is_shown_with_a_strong_etag_and_parses_as_what_it_was() {
         (answer.status, &answer.headers[header::ETAG]),
         (200, &"\"0a1b\"".parse().unwrap())
     );
+    let answer = get(&node, "/desired-state?reveal=true").await;
     let deploys = state::spec::parse::set(&answer.json()).unwrap();
     let specs: Vec<_> = deploys
         .into_iter()

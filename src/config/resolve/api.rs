@@ -45,6 +45,7 @@ impl Layers {
             exposure,
             plain_http: is_allowed,
             token,
+            clients_file: self.value("api.clients_file", parse::path),
             hosts: self
                 .optional("api.hosts", parse::host_names)
                 .unwrap_or_default(),

@@ -157,7 +157,12 @@ impl<'a> Fields<'a> {
             if let Some(text) = value.as_str() {
                 read.insert(name.clone(), text.to_owned());
             } else {
-                let message = "must be a string; write numbers and booleans in quotes";
+                // A view shows null in place of each value.
+                let message = if value.is_null() {
+                    "has no value; an admin reads those in force with ?reveal=true"
+                } else {
+                    "must be a string; write numbers and booleans in quotes"
+                };
                 self.fault(&format!("{key}.{}", shown(name, KEY_CHARS_MAX)), message);
             }
         }

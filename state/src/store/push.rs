@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::batch::Batch;
 use super::{Accepted, Store, StoreError};
+use crate::access::NameScope;
 use crate::desired::answer::{Answer, Outcome};
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record};
@@ -29,7 +30,10 @@ pub enum Idempotent<T> {
 pub struct ReplaceRequest {
     /// All containers of the set; no name twice.
     pub wanted: Vec<Deploy>,
-    /// Versions of the set, by [`ownership::etag`], one of which it must have now. `None`: any.
+    /// Names that the caller has to do with: of the set, only these are replaced. All in `wanted`
+    /// are among them.
+    pub scope: NameScope,
+    /// Versions of the set, by [`ownership::etag_of`], one of which it must have now. `None`: any.
     pub if_match: Option<Vec<String>>,
     /// Running containers that the caller says may end. `None`: no more than go without saying.
     pub confirm: Option<usize>,
@@ -42,7 +46,7 @@ pub struct ReplaceRequest {
 /// Outcome of replacing the set owned by push.
 #[derive(Clone, Debug)]
 pub struct ReplaceOutcome {
-    /// [`ownership::etag`] of the set. On a dry run: as it would be.
+    /// [`ownership::etag_of`] of the set. On a dry run: as it would be.
     pub etag: String,
     /// Records that differ from before, as they are (or would be) now.
     pub changed: Vec<Arc<Record>>,
@@ -123,6 +127,7 @@ impl Store {
     ) -> Result<Idempotent<ReplaceOutcome>, StoreError> {
         let ReplaceRequest {
             wanted,
+            scope,
             if_match,
             confirm,
             keyed,
@@ -135,12 +140,12 @@ impl Store {
             if let Some(answer) = before(desired, keyed.as_ref())? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
             }
-            let etag = ownership::etag(desired);
+            let etag = ownership::etag_of(desired, &scope);
             if if_match.is_some_and(|tags| !tags.contains(&etag)) {
                 return Err(StoreError::Unmatched(etag));
             }
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let gone = omitted(&batch, &wanted);
+            let gone = omitted(&batch, &wanted, &scope);
             let unconfirmed = guard::push::unconfirmed(desired, &gone, confirm);
             if !unconfirmed.is_empty() && !dry_run {
                 return Err(StoreError::Unconfirmed(unconfirmed));
@@ -148,7 +153,7 @@ impl Store {
             let mut changed = remove(&mut batch, gone);
             changed.extend(push_all(&mut batch, wanted)?);
             let outcome = ReplaceOutcome {
-                etag: ownership::etag(&batch.desired),
+                etag: ownership::etag_of(&batch.desired, &scope),
                 changed,
                 unconfirmed: (!unconfirmed.is_empty()).then_some(unconfirmed.len()),
             };
@@ -245,12 +250,12 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
         .collect())
 }
 
-/// The pushed containers that are left out, as they are.
-fn omitted(batch: &Batch<'_>, wanted: &[Deploy]) -> Vec<Record> {
+/// The pushed containers of these names that are left out, as they are.
+fn omitted(batch: &Batch<'_>, wanted: &[Deploy], scope: &NameScope) -> Vec<Record> {
     let names: BTreeSet<_> = wanted.iter().map(|deploy| &deploy.name).collect();
     let gone = ownership::push_set(&batch.desired)
         .into_iter()
-        .filter(|record| !names.contains(&record.name));
+        .filter(|record| scope.has(&record.name) && !names.contains(&record.name));
     gone.cloned().collect()
 }
 

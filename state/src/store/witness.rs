@@ -65,6 +65,21 @@ impl Store {
         let _first_counts = self.witness.set(witness);
     }
 
+    /// Has it be heard that values of a container are shown, or of all of them.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`]: they must not be shown, since nobody would know of it later.
+    pub fn note_reveal(&self, name: Option<ContainerName>) -> Result<(), StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(());
+        };
+        let shown = AuditedChange {
+            name,
+            ..of_node("reveal")
+        };
+        witness.hear(&[shown]).map_err(StoreError::Audit)
+    }
+
     /// Has a change be heard of that is about to be stored.
     pub(super) fn announce(
         &self,
@@ -128,15 +143,6 @@ fn audited_denial(error: &StoreError) -> Option<AuditedChange> {
 
 /// The change as a witness hears of it. `None`: nobody asked for it; it is only noted.
 fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
-    let of_node = |kind| AuditedChange {
-        kind,
-        name: None,
-        id: None,
-        owner: None,
-        before: None,
-        after: None,
-        verdict: AuditVerdict::Allowed,
-    };
     match change {
         DesiredChange::Put(record) => {
             let before = desired.get(record.id).map(AsRef::as_ref);
@@ -164,6 +170,19 @@ fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
         | DesiredChange::KeepUnreadable(..)
         | DesiredChange::Adopt(_)
         | DesiredChange::Lose(_) => None,
+    }
+}
+
+/// Change that is about no container.
+const fn of_node(kind: &'static str) -> AuditedChange {
+    AuditedChange {
+        kind,
+        name: None,
+        id: None,
+        owner: None,
+        before: None,
+        after: None,
+        verdict: AuditVerdict::Allowed,
     }
 }
 

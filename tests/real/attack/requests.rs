@@ -2,19 +2,20 @@
 
 use serde_json::json;
 
+use super::beyond::{Clients, beyond, in_place_of_a_token};
 use crate::doors::{over_tcp, status};
 use crate::harness::Testbed;
 use crate::harness::agent::Agent;
 
 /// A request by its first line, its other lines and its body. `{token}` is the agent's.
 #[derive(Clone, Debug)]
-struct Hostile {
-    name: &'static str,
+pub(super) struct Hostile {
+    pub(super) name: &'static str,
     /// Everything up to the body, lines as they are sent.
-    head: String,
-    body: Vec<u8>,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
     /// The statuses of the answers, in order; none: the connection is closed.
-    answers: &'static [u16],
+    pub(super) answers: &'static [u16],
 }
 
 /// A row of a request with the right token, meant for this host.
@@ -60,7 +61,7 @@ fn raw(name: &'static str, head: &str, answers: &'static [u16]) -> Hostile {
     }
 }
 
-const JSON: &str = "Content-Type: application/json";
+pub(super) const JSON: &str = "Content-Type: application/json";
 const LIST: &str = "GET /containers HTTP/1.1";
 
 /// Where a request says that it goes, and where it comes from.
@@ -438,13 +439,25 @@ fn statuses(text: &str) -> Vec<u16> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_hostile_request_gets_its_refusal_and_the_agent_is_as_before() {
     let bed = Testbed::new();
-    let agent = Agent::start(&bed).await;
+    let clients = Clients::on(&bed);
+    let agent = Agent::start_with(&bed, &[("CHAS_CLIENTS_FILE", &clients.file)]).await;
     let token = &agent.environment()["CHAS_TOKEN"];
-    let rows = [misdirected(), unauthorized(), bodies(), heads(), smuggled()].concat();
+    let db = json!({"name": "db", "image": "nginx", "state": "stopped"});
+    assert_eq!(agent.deploy(&db).await.0, 202);
+    let rows = [
+        misdirected(),
+        unauthorized(),
+        bodies(),
+        heads(),
+        smuggled(),
+        beyond(),
+        in_place_of_a_token(),
+    ]
+    .concat();
     assert!(rows.len() >= 60, "{}", rows.len());
     let mut wrong = Vec::new();
     for row in &rows {
-        let head = row.head.replace("{token}", token);
+        let head = clients.filled(&row.head).replace("{token}", token);
         let bytes = [head.as_bytes(), &row.body].concat();
         let answer = over_tcp(&agent, &bytes).await;
         if statuses(&answer) != row.answers || answer.ends_with("[it stays open]") {
@@ -457,7 +470,16 @@ async fn each_hostile_request_gets_its_refusal_and_the_agent_is_as_before() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let (status, listed) = agent.get("/containers").await;
-    assert_eq!((status, &listed["containers"]), (200, &json!([])));
+    let names = listed["containers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["name"]);
+    assert_eq!(
+        (status, names.collect::<Vec<_>>()),
+        (200, vec![&json!("db")])
+    );
+    agent.delete_and_wait("db").await;
     let log = agent.log();
     assert!(
         !log.contains("panicked") && !log.contains(token.as_str()),

@@ -41,7 +41,7 @@ impl Ledger {
     /// Holds what the agent shows against what it acknowledged.
     pub(super) async fn check(&self, agent: &Agent, what: &str) {
         for (name, acknowledged) in &self.acknowledged {
-            let (status, shown) = agent.get(&format!("/containers/{name}")).await;
+            let (status, shown) = agent.get(&format!("/containers/{name}?reveal=true")).await;
             assert_eq!(status, 200, "{what}: {name}");
             let number = |shown: &Value| {
                 shown["spec"]["environment"]["N"]

@@ -157,7 +157,7 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &json!({"environment": {"A": 1, "B": "x", "C": null}, "labels": {"a": true}}),
         &[
             ("environment.A", "must be a string"),
-            ("environment.C", "must be a string"),
+            ("environment.C", "?reveal=true"),
             ("labels.a", "must be a string"),
         ],
     );

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::*;
+use crate::access::NameScope;
 use crate::desired::RunState;
 use crate::desired::answer::Outcome;
 use crate::ownership::answers::Keyed;
-use crate::ownership::{ChasSet, Order, etag};
+use crate::ownership::{ChasSet, Order, etag, etag_of};
 use crate::spec::parse::Deploy;
 use crate::time::BootTime;
 
@@ -294,4 +295,36 @@ fn a_refused_request_leaves_its_key_and_a_replacement_is_answered_once_too() {
             .records()
             .all(|record| record.removing && record.run == RunState::Running)
     );
+}
+
+#[test]
+fn a_set_of_some_names_leaves_all_others_as_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let (db, one, two) = (
+        body("db", "x", &[]),
+        body("web-1", "x", &[]),
+        body("web-2", "x", &[]),
+    );
+    changed(replace(&store, &[db, one.clone(), two], |_| {}));
+    let scope = NameScope::Some(vec!["web-*".parse().unwrap()]);
+    let mine = etag_of(&store.desired(), &scope);
+    assert_ne!(mine, etag(&store.desired()));
+    let within = |tag: &str| {
+        let (tag, scope) = (tag.to_owned(), scope.clone());
+        replace(&store, std::slice::from_ref(&one), move |request| {
+            request.scope = scope;
+            request.if_match = Some(vec![tag]);
+        })
+    };
+    // The tag of the whole is none of this part's.
+    assert!(
+        matches!(within(&etag(&store.desired())), Err(StoreError::Unmatched(tag)) if tag == mine)
+    );
+    assert_eq!(changed(within(&mine)), ["-web-2"]);
+    // What others change changes no part of theirs.
+    let mine = etag_of(&store.desired(), &scope);
+    deploy(&store, &body("db", "y", &[])).unwrap();
+    assert!(changed(within(&mine)).is_empty());
+    assert!(store.desired().named(&"db".parse().unwrap()).is_some());
 }

@@ -88,3 +88,20 @@ fn what_a_witness_refuses_is_not_stored() {
         .store(false, std::sync::atomic::Ordering::Relaxed);
     assert!(deploy(&store, &body).unwrap().changed);
 }
+
+#[test]
+fn values_are_not_shown_where_nobody_would_know_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
+    store.note_reveal(None).unwrap();
+    store.set_witness(Arc::clone(&heard) as _);
+    store.note_reveal(Some("db".parse().unwrap())).unwrap();
+    heard
+        .refuses
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let refused = store.note_reveal(None);
+    assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
+    let all = std::mem::take(&mut *lock(&heard.changes));
+    let texts: Vec<_> = all.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["reveal db 0>0", "reveal  0>0"]);
+}

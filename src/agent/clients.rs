@@ -1,0 +1,68 @@
+//! The file of the API's clients, looked at again and again: what it says is in force soon after it
+//! changes. One that cannot be used changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use state::alarm::Alarm;
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+
+use crate::api::ClientList;
+use crate::config::Config;
+use crate::journal::Journal;
+use crate::registry::FileStamp;
+
+/// Interval between two looks at the file.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Keeps the clients as their file says.
+#[derive(Debug)]
+pub(super) struct ClientWatch {
+    pub(super) clients: ClientList,
+    pub(super) journal: Journal,
+    /// The file that was taken in. `None`: none was, or none could be.
+    pub(super) taken: Option<Option<FileStamp>>,
+}
+
+impl ClientWatch {
+    /// Looks with an interval, and when it is asked to. It never ends.
+    pub(super) async fn run(mut self, config: Config, due: Arc<Notify>) {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = due.notified() => {}
+            }
+            self.look(&config).await;
+        }
+    }
+
+    /// Takes the file in, if it is another one than before.
+    pub(super) async fn look(&mut self, config: &Config) {
+        let (config, taken) = (config.clone(), self.taken);
+        let looking = tokio::task::spawn_blocking(move || {
+            // What is read is this file, or a newer one that the next look finds.
+            let stamp = FileStamp::of(&config.api.clients_file).ok();
+            (Some(stamp) != taken).then(|| (stamp, config.read_clients()))
+        });
+        match looking.await {
+            Ok(None) => {}
+            Ok(Some((stamp, Ok(clients)))) => {
+                self.taken = Some(stamp);
+                let count = clients.len();
+                if self.clients.replace(clients) {
+                    tracing::info!(clients = count, "clients taken over");
+                }
+                self.journal.set_alarm(Alarm::ClientsUnusable, "", None);
+            }
+            Ok(Some((_, Err(fault)))) => {
+                self.taken = None;
+                self.journal
+                    .set_alarm(Alarm::ClientsUnusable, "", Some(fault));
+            }
+            Err(error) => tracing::debug!(%error, "clients not looked at"),
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The table of all routes, each with the role that it needs; the router is made of it, and of
+//! nothing else.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{MethodFilter, MethodRouter, on};
+use state::access::Role;
+
+use super::auth::Gate;
+use super::caller::{CALL, Caller, current_call};
+use super::error::Problem;
+use super::{NodeApi, containers, explain, health, logs, metrics, push_set};
+use crate::audit::AuditCall;
+
+/// Right that a caller needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Right {
+    /// None: no credentials are looked at.
+    Open,
+    /// Role, or a higher one.
+    Of(Role),
+}
+
+/// ApiRoute of the API.
+pub(super) struct ApiRoute<N> {
+    pub(super) right: Right,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "the handler has it; tests ask for it")
+    )]
+    pub(super) method: Method,
+    pub(super) path: &'static str,
+    handler: MethodRouter<Arc<N>>,
+}
+
+/// Name of a caller, which its answer bears for the log.
+#[derive(Clone, Debug)]
+pub(super) struct CalledBy(pub(super) Arc<str>);
+
+fn route<H: Handler<T, Arc<N>>, T: 'static, N: NodeApi>(
+    right: Right,
+    method: Method,
+    path: &'static str,
+    handler: H,
+) -> ApiRoute<N> {
+    let filter = MethodFilter::try_from(method.clone()).expect("a method that axum knows");
+    let handler = on(filter, handler);
+    ApiRoute {
+        right,
+        method,
+        path,
+        handler,
+    }
+}
+
+/// Every route. Those of containers refuse names that the caller has nothing to do with.
+#[rustfmt::skip]
+pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
+    const READ: Right = Right::Of(Role::Read);
+    const DEPLOY: Right = Right::Of(Role::Deploy);
+    const ADMIN: Right = Right::Of(Role::Admin);
+    vec![
+        route(Right::Open, Method::GET, "/livez", async || "alive\n"),
+        route(Right::Open, Method::GET, "/readyz", health::ready::<N>),
+        route(Right::Open, Method::GET, "/version", health::version),
+        route(READ, Method::GET, "/containers", containers::list::<N>),
+        route(READ, Method::GET, "/containers/{id}", containers::get::<N>),
+        route(DEPLOY, Method::DELETE, "/containers/{id}", containers::remove::<N>),
+        route(DEPLOY, Method::POST, "/containers/deploy", containers::deploy::<N>),
+        // The one path whose last word is fixed, and may be a container's name nevertheless.
+        route(READ, Method::GET, "/containers/deploy", containers::get::<N>),
+        route(DEPLOY, Method::DELETE, "/containers/deploy", containers::remove::<N>),
+        route(DEPLOY, Method::POST, "/containers/{id}/stop", containers::stop::<N>),
+        route(DEPLOY, Method::POST, "/containers/{id}/start", containers::start::<N>),
+        route(DEPLOY, Method::POST, "/containers/{id}/restart", containers::restart::<N>),
+        route(DEPLOY, Method::POST, "/containers/{id}/pull", containers::ask_tag::<N>),
+        route(READ, Method::GET, "/containers/{id}/logs", logs::logs::<N>),
+        route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
+        route(READ, Method::GET, "/desired-state", push_set::get::<N>),
+        route(DEPLOY, Method::PUT, "/desired-state", push_set::put::<N>),
+        route(ADMIN, Method::POST, "/desired-state/confirm", push_set::confirm::<N>),
+        route(READ, Method::GET, "/plan", explain::plan::<N>),
+        route(READ, Method::GET, "/health", health::health::<N>),
+        route(READ, Method::GET, "/metrics", metrics::metrics::<N>),
+    ]
+}
+
+/// The router of these routes, in front of each of which its right is looked at.
+pub(super) fn router<N: NodeApi>(routes: Vec<ApiRoute<N>>, gate: &Gate) -> Router<Arc<N>> {
+    let guarded = |route: ApiRoute<N>| match route.right {
+        Right::Open => (route.path, route.handler),
+        Right::Of(role) => {
+            let check = middleware::from_fn_with_state((gate.clone(), role), check);
+            (route.path, route.handler.route_layer(check))
+        }
+    };
+    let add = |router: Router<Arc<N>>, (path, handler)| router.route(path, handler);
+    routes.into_iter().map(guarded).fold(Router::new(), add)
+}
+
+/// Looks at who calls, and whether its role is the route's.
+async fn check(
+    State((gate, least)): State<(Gate, Role)>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(caller) = request.extensions().get::<Caller>().cloned() else {
+        return Problem::Unauthorized("the caller is not known".to_owned()).into_response();
+    };
+    let access = match gate.judge(caller.peer, request.headers()).await {
+        Ok(access) => access,
+        Err(problem) => return problem.into_response(),
+    };
+    let by = Arc::clone(&access.by);
+    let mut response = match access.at_least(least) {
+        Ok(()) => {
+            let call = AuditCall {
+                by: by.to_string(),
+                ..current_call()
+            };
+            request.extensions_mut().insert(access);
+            CALL.scope(call, next.run(request)).await
+        }
+        Err(problem) => problem.into_response(),
+    };
+    response.extensions_mut().insert(CalledBy(by));
+    response
+}

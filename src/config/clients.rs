@@ -1,0 +1,68 @@
+//! The file of the API's clients: read, and written by an operator's orders.
+
+use std::path::Path;
+use std::time::Duration;
+
+use state::access::{self, Client, Role};
+use state::policy::names::NamePattern;
+
+use super::owned::{self, Others};
+use super::{Config, file};
+
+mod edit;
+
+/// Path of the file when none is named; the file may be absent.
+pub const DEFAULT_CLIENTS: &str = "/etc/chas/clients.yaml";
+
+/// Order of an operator about the tokens of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TokenOrder {
+    /// Makes a token.
+    Create(NewToken),
+    /// Lists clients and tokens.
+    List,
+    /// Takes a token back, or a client with all that it has.
+    Revoke(String),
+}
+
+/// Token to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewToken {
+    /// Name of its client, which is made if there is none.
+    pub name: String,
+    /// Role of the client. `None`: the one that it has.
+    pub role: Option<Role>,
+    /// Containers that the client has to do with. Empty: those that it has, or all.
+    pub names: Vec<NamePattern>,
+    /// Time after which the token is worth nothing. `None`: for ever.
+    pub expires_in: Option<Duration>,
+}
+
+impl Config {
+    /// The clients by their file. Blocks.
+    ///
+    /// # Errors
+    /// Every fault of the file, in a sentence.
+    pub fn read_clients(&self) -> Result<Vec<Client>, String> {
+        let path = &self.api.clients_file;
+        match read(path)? {
+            Some(clients) => Ok(clients),
+            None if path == Path::new(DEFAULT_CLIENTS) => Ok(Vec::new()),
+            None => Err(format!("{}: there is no such file", path.display())),
+        }
+    }
+}
+
+/// The clients of a file. `None`: there is none.
+fn read(path: &Path) -> Result<Option<Vec<Client>>, String> {
+    let Some(text) = owned::read(path, Others::MayNothing)? else {
+        return Ok(None);
+    };
+    let parsed = parse(&text).map(Some);
+    parsed.map_err(|fault| format!("{}: {fault}", path.display()))
+}
+
+/// The clients of a text.
+pub(crate) fn parse(text: &str) -> Result<Vec<Client>, String> {
+    access::read(&file::value(text)?).map_err(|faults| file::lines(&faults))
+}
