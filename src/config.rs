@@ -218,6 +218,8 @@ pub struct NetworkSection {
     pub host_access: Option<BTreeSet<(Protocol, u16)>>,
     /// Whether containers reach link-local addresses.
     pub link_local: bool,
+    /// Whether the node goes on to connect its networks although it did not before the agent.
+    pub route_between_networks: bool,
 }
 
 /// Section `registry`: access to registries.

@@ -24,6 +24,7 @@ pub fn review(config: &Config) -> Vec<String> {
     faults.extend(registry::review(&registry_config(config)));
     faults.extend(readable(config));
     faults.extend(open_to_containers(config));
+    faults.extend(routes_between_networks(config));
     faults.extend(passwords_to_any(config));
     faults.extend(link::review(config));
     faults
@@ -38,6 +39,11 @@ pub(super) fn follow(
     tracker: &TaskTracker,
 ) {
     journal.set_alarm(Alarm::HostOpenToContainers, "", open_to_containers(config));
+    journal.set_alarm(
+        Alarm::RoutesBetweenNetworks,
+        "",
+        routes_between_networks(config),
+    );
     journal.set_alarm(Alarm::PasswordsToAnyHost, "", passwords_to_any(config));
     if config.secret_files.is_empty() {
         return;
@@ -67,6 +73,16 @@ fn passwords_to_any(config: &Config) -> Option<String> {
         "registry.token_hosts is \"any\" as in 0.1, since this node is from before; on a new node a \
          registry's password goes to its own domain only"
             .to_owned()
+    })
+}
+
+fn routes_between_networks(config: &Config) -> Option<String> {
+    let key = "network.route_between_networks";
+    config.earlier_defaults.contains(&key).then(|| {
+        format!(
+            "{key} is true as in 0.1, since this node is from before; a new node does not connect \
+             its networks for others"
+        )
     })
 }
 

@@ -260,6 +260,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
             host: config.network.host_access.clone().into(),
             link_local: config.network.link_local,
         },
+        routes_between_networks: config.network.route_between_networks,
     }
 }
 

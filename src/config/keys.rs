@@ -166,6 +166,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("network.link_local", "CHAS_LINK_LOCAL", "link-local", "BOOL", Computed("false; true on a node from before 0.2"),
         "Whether containers reach link-local addresses (169.254.0.0/16), where clouds hand out \
          the node's credentials; name servers there are reached always: true or false"),
+    key("network.route_between_networks", "CHAS_ROUTE_BETWEEN_NETWORKS", "route-between-networks", "BOOL", Computed("false; true on a node from before 0.2"),
+        "Whether others may use this node as a way between its networks, once the agent has switched \
+         forwarding on for containers; a node that forwarded before goes on: true or false"),
     key("registry.insecure", "CHAS_REGISTRY_INSECURE", "registry-insecure", "HOST[,HOST]", Unset,
         "Registries to call over plain HTTP, as host or host:port; a list in the file"),
     key("registry.auth_file", "CHAS_REGISTRY_AUTH_FILE", "registry-auth-file", "PATH", Unset,

@@ -276,6 +276,13 @@ impl Layers {
                 link_local: self
                     .by_age("network.link_local", ["true", "false"], parse::flag)
                     .unwrap_or_default(),
+                route_between_networks: self
+                    .by_age(
+                        "network.route_between_networks",
+                        ["true", "false"],
+                        parse::flag,
+                    )
+                    .unwrap_or_default(),
             },
             registry: self.registry(),
             containers: ContainersSection {

@@ -5,7 +5,7 @@
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
 //! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
-//! `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
+//! `routing` keeps the node from connecting its networks; `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -32,6 +32,7 @@ use crate::lock::lock;
 use device::BridgeDevice;
 pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
+use routing::RoutingMemory;
 use veth::VethPair;
 
 mod addresses;
@@ -49,6 +50,7 @@ mod nftables;
 mod others;
 mod ports;
 mod repair;
+mod routing;
 mod sysctl;
 mod table_watch;
 mod tools;
@@ -78,6 +80,17 @@ pub struct BridgeConfig {
     pub search_path: OsString,
     /// Reach of containers into the host and its surroundings.
     pub reach: ContainerReach,
+    /// Whether the node goes on to connect the networks that it is in, although it did not forward
+    /// before the agent.
+    pub routes_between_networks: bool,
+}
+
+impl BridgeConfig {
+    /// Memory of the links that the node does not connect; `None` where it is to connect all.
+    fn routing_memory(&self) -> Option<RoutingMemory> {
+        let memory = || RoutingMemory::below(self.netns_dir.parent().unwrap_or(&self.netns_dir));
+        (!self.routes_between_networks).then(memory)
+    }
 }
 
 /// Network of one agent on one bridge. Shared by `Arc`.
@@ -103,6 +116,8 @@ struct BridgeState {
     connected_at: BTreeMap<InstanceName, Instant>,
     /// Whether the host's firewall was looked at, and lets the bridge's packets through.
     forward_open: bool,
+    /// The reason why a link has no second guard of 127.0.0.0/8, as the last repair found it.
+    beltless: Option<String>,
 }
 
 impl BridgeNetwork {
@@ -160,10 +175,11 @@ impl BridgeNetwork {
 
     async fn ensure_device(&self) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
         let BridgeConfig { bridge, subnet, .. } = self.config.clone();
+        let memory = self.config.routing_memory();
         let (device, done) = on_own_thread("bridge", move || {
             block_on(async {
                 let (host, connection) = links::open()?;
-                links::drive(connection, device::ensure(&host, &bridge, subnet)).await
+                links::drive(connection, device::ensure(&host, &bridge, subnet, memory)).await
             })
         })
         .await

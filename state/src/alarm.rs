@@ -81,6 +81,8 @@ alarms! {
     ConnectionsFull: Degrading, "raise the sysctl net.netfilter.nf_conntrack_max, or find who opens so many";
     /// The host has no name server that a container can reach: outside names do not resolve in containers.
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
+    /// The host's 127.0.0.1 has one guard against containers, where it should have two.
+    OneLoopbackGuard: Notice, "let the kernel have what the message names, or move the other program's filter to a later place (tc filter ... pref 2)";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
     /// runc or containerd have known ways out of a container, by their version.
@@ -89,6 +91,8 @@ alarms! {
     SecretReadable: Degrading, "close the file as the message says, and change the secret that others may have read";
     /// Containers reach services of the host, or a cloud's metadata, by defaults of a version before.
     HostOpenToContainers: Notice, "set the keys that the message names; set to what they are, they are meant so";
+    /// The node is a way between its networks for others, by a default of a version before.
+    RoutesBetweenNetworks: Notice, "set network.route_between_networks to what is meant";
     /// Registries may send the agent with their password to any host, by a default of a version before.
     PasswordsToAnyHost: Notice, "set registry.token_hosts to the hosts that may have them, or to nothing";
     /// Changes cannot be stored; every deploy is refused.

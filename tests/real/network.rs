@@ -17,6 +17,7 @@ use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host}
 
 mod belts;
 mod beside;
+mod flushes;
 mod hosts;
 mod lab;
 mod lifecycle;

@@ -15,8 +15,9 @@ use crate::loggers::{kill, loggers};
 use crate::stand::{SOON, Stand, eventually, serves};
 
 /// Alarms of what a node from before keeps open, and of the host's own runc and containerd.
-const EARLIER: [&str; 4] = [
+const EARLIER: [&str; 5] = [
     "HostOpenToContainers",
+    "RoutesBetweenNetworks",
     "PasswordsToAnyHost",
     "ApiInTheClear",
     "RuntimeOutdated",

@@ -425,7 +425,8 @@ fn earlier(dir: &Path) -> &Path {
 fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     let new = Sources::nothing().config();
     assert_eq!(new.network.host_access, Some(BTreeSet::new()));
-    assert!(!new.network.link_local && new.earlier_defaults.is_empty());
+    assert!(!new.network.link_local && !new.network.route_between_networks);
+    assert!(new.earlier_defaults.is_empty());
     assert!(new.registry.token_hosts.is_empty());
 
     let dir = tempfile::tempdir().unwrap();
@@ -433,18 +434,21 @@ fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     let old = Sources::nothing().env("CHAS_STATE_DIR", &dir);
     let config = old.config();
     assert_eq!(config.network.host_access, None);
-    assert!(config.network.link_local);
+    assert!(config.network.link_local && config.network.route_between_networks);
     assert_eq!(
         config.earlier_defaults,
         [
             "network.host_access",
             "network.link_local",
+            "network.route_between_networks",
             "registry.token_hosts"
         ]
     );
     assert_eq!(config.registry.token_hosts, ["any"]);
-    let meant = old
-        .file("network:\n  host_access: open\n  link_local: false\nregistry:\n  token_hosts: []\n");
+    let meant = old.file(
+        "network:\n  host_access: open\n  link_local: false\n  route_between_networks: false\nregistry:\n  \
+         token_hosts: []\n",
+    );
     let config = meant.config();
     assert_eq!(
         (config.network.host_access, config.network.link_local),

@@ -7,6 +7,7 @@ use state::subnet::Ipv4Subnet;
 
 use super::links::routes::Collision;
 use super::links::{KernelLink, Netlink};
+use super::routing::RoutingMemory;
 use super::sysctl;
 use crate::network::NetworkError;
 
@@ -49,6 +50,7 @@ pub(super) async fn ensure(
     links: &Netlink,
     name: &str,
     subnet: Ipv4Subnet,
+    memory: Option<RoutingMemory>,
 ) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
     let mut done = Vec::new();
     let mac = mac(subnet.gateway());
@@ -75,6 +77,9 @@ pub(super) async fn ensure(
             NetworkError::failed("the bridge was deleted while it was made", gone())
         })?,
     };
+    if let Some(memory) = memory {
+        note_networks(links, &memory, name).await?;
+    }
     // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
     done.extend(set_switches(name)?);
     // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
@@ -144,6 +149,17 @@ async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkE
              name, or remove that interface"
         ),
     ))
+}
+
+/// Writes down the links of the host before it begins to forward.
+async fn note_networks(
+    links: &Netlink,
+    memory: &RoutingMemory,
+    bridge: &str,
+) -> Result<(), NetworkError> {
+    let all = links.all().await?;
+    let names = all.iter().map(|link| link.name.as_str());
+    memory.note(names.filter(|name| !["lo", bridge].contains(name) && !is_managed(name)))
 }
 
 fn gone() -> io::Error {

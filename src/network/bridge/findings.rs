@@ -52,6 +52,7 @@ impl BridgeNetwork {
         }
         found.extend(name_servers(hosts_files::host_resolv_conf().servers));
         found.extend(connections());
+        found.extend(self.state().beltless.as_deref().map(one_guard));
         found.sort();
         found
     }
@@ -214,6 +215,17 @@ fn name_servers(servers: usize) -> Option<NetworkFinding> {
                   IPv6 addresses are none"
             .to_owned(),
     })
+}
+
+fn one_guard(reason: &str) -> NetworkFinding {
+    NetworkFinding {
+        alarm: Alarm::OneLoopbackGuard,
+        subject: String::new(),
+        message: format!(
+            "while the nftables table is away, for some 50 ms after another program flushed all \
+             rules, containers reach what listens on the host's 127.0.0.1: {reason}"
+        ),
+    }
 }
 
 fn connections() -> Option<NetworkFinding> {

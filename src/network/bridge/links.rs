@@ -20,7 +20,7 @@ use rustix::io::Errno;
 
 use crate::network::NetworkError;
 
-mod belt;
+pub(super) mod belt;
 pub(super) mod routes;
 
 /// Longest exchange with the kernel, of some ten messages. Each needs some ten microseconds, but
@@ -198,8 +198,8 @@ impl Netlink {
         if let Err(error) = self.0.link().set(quiet).execute().await {
             tracing::trace!(%error, "kernel has no IPv6 to turn off");
         }
-        // Before it comes up.
-        self.ensure_belt(index).await;
+        // Before it comes up. The repair tells where it cannot be.
+        let _ = self.ensure_belt(index).await;
         let up = LinkUnspec::new_with_index(index)
             .controller(bridge)
             .alias(alias)

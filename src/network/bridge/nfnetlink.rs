@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::netlink::{self, SocketAddrNetlink};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_recv_buffer_size_force, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
 };
@@ -20,6 +20,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Buffer for one answer: the kernel sends at most 32 KiB at once.
 const REPLY_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes of events that the kernel keeps while the agent is busy; a host's whole rules are some
+/// hundred kilobytes.
+const EVENT_BYTES_KEPT: usize = 1 << 20;
 
 const NLM_F_REQUEST: u16 = 0x1;
 /// Asks for an answer to a change.
@@ -135,6 +139,10 @@ impl NetfilterEvents {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             Some(netlink::NETFILTER),
         )?;
+        // As much as is allowed without it: what is lost is compared all the same.
+        if let Err(error) = set_socket_recv_buffer_size_force(&socket, EVENT_BYTES_KEPT) {
+            tracing::debug!(%error, "buffer for events of nftables not enlarged");
+        }
         bind(&socket, &SocketAddrNetlink::new(0, groups))?;
         Ok(Self(AsyncFd::with_interest(socket, Interest::READABLE)?))
     }

@@ -19,7 +19,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use self::rules::ContainerReach;
-use super::tools;
+use super::{routing, tools};
 
 pub(super) mod rules;
 
@@ -84,6 +84,7 @@ pub(super) fn table(
     table: &str,
     subnet: Ipv4Subnet,
     reach: &ContainerReach,
+    unrouted: &[String],
     published: &Published,
 ) -> String {
     // `delete` fails on a missing table, so the table is made first.
@@ -117,8 +118,8 @@ table ip {table} {{
   chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname != "{table}" oifname "{table}" ct state new ct status ! dnat drop
-{link_local}  }}
-{input}  chain postrouting {{
+{between}{link_local}  }}
+{between_chain}{input}  chain postrouting {{
     type nat hook postrouting priority 90; policy accept;
     ip saddr 127.0.0.0/8 oifname "{table}" masquerade
     ip saddr {subnet} oifname "{table}" ct status dnat masquerade
@@ -128,6 +129,8 @@ table ip {table} {{
 "#,
         bound = elements(published, true),
         ports = elements(published, false),
+        between = routing::between(unrouted),
+        between_chain = routing::between_chain(unrouted),
         input = rules::input(table, &reach.host),
         link_local = rules::link_local(table, reach.link_local),
     )

@@ -12,13 +12,13 @@ use state::spec::Protocol;
 use state::subnet::Ipv4Subnet;
 use tokio::sync::Mutex;
 
-use self::differences::differences;
 use self::restore::SeenRight;
 use super::BridgeConfig;
 use super::firewall::HostFirewall;
 use super::holders::{self, ContestedPort, HolderLook, PortContests};
 use super::nftables::rules::ContainerReach;
 use super::nftables::{self, HostPort, NftError, Publication, Published};
+use super::routing::RoutingMemory;
 use crate::network::{NetworkError, Part};
 
 mod differences;
@@ -31,6 +31,9 @@ pub(super) struct HostPorts {
     subnet: Ipv4Subnet,
     api: SocketAddr,
     reach: ContainerReach,
+    /// Links between which nothing is forwarded, as they were written down; `None` where the node
+    /// is to be a router.
+    unrouted: Option<RoutingMemory>,
     book: Mutex<PortTable>,
     firewall: Arc<HostFirewall>,
 }
@@ -41,8 +44,10 @@ struct PortTable {
     published: Published,
     /// Ports that were not published at the last repair, since others had them first.
     denied: Vec<ContestedPort>,
-    /// [Shape](nftables::TableListing::shape) right after this agent wrote the table. `None`: not
-    /// written yet, so nothing is known of it.
+    /// Whether this agent has written the table, and not taken it away since.
+    is_written: bool,
+    /// [Shape](nftables::TableListing::shape) right after this agent wrote the table. `None`:
+    /// others changed the rules meanwhile, so that it is not known to be the written one's.
     shape: Option<String>,
     seen_right: SeenRight,
 }
@@ -73,6 +78,7 @@ impl HostPorts {
             subnet: config.subnet,
             api: config.api,
             reach: config.reach.clone(),
+            unrouted: config.routing_memory(),
             book: Mutex::default(),
         }
     }
@@ -80,7 +86,7 @@ impl HostPorts {
     /// Rewrites the table once, and keeps the ports that an earlier agent published in it.
     pub(super) async fn prepare(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
-        if book.shape.is_none() {
+        if !book.is_written {
             let found = nftables::list(&self.table)
                 .await
                 .map_err(failed)?
@@ -258,20 +264,6 @@ impl HostPorts {
         &self.firewall
     }
 
-    /// Writes the agent's own table, the whole of it or a change, in one transaction.
-    async fn write(
-        &self,
-        book: &mut PortTable,
-        script: &str,
-        is_whole: bool,
-    ) -> Result<(), NftError> {
-        let (known, before) = (self.firewall.before_own_write(), HostFirewall::generation());
-        nftables::apply(script).await?;
-        self.firewall.after_own_write(known);
-        self.note_own_write(book, before, is_whole);
-        Ok(())
-    }
-
     async fn change(
         &self,
         book: &mut PortTable,
@@ -304,12 +296,9 @@ impl HostPorts {
     pub(super) async fn repair(&self, mut wanted: Published) -> Result<PortRepair, NetworkError> {
         let mut book = self.book.lock().await;
         let unknown = self.deny_taken(&mut book, &mut wanted).await?;
-        let found = nftables::list(&self.table).await.map_err(failed)?;
-        let lines = differences(&self.table, found.as_ref(), &wanted, book.shape.as_deref());
         book.published = wanted;
-        if !lines.is_empty() || book.shape.is_none() {
-            self.replace(&mut book).await?;
-        }
+        let restored = self.compare(&mut book).await?;
+        let lines = restored.map(|restored| restored.lines).unwrap_or_default();
         Ok(PortRepair { lines, unknown })
     }
 
@@ -330,18 +319,6 @@ impl HostPorts {
         nftables::apply(&format!("table ip {0}\ndelete table ip {0}\n", self.table))
             .await
             .map_err(failed)
-    }
-
-    async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
-        book.shape = None;
-        let published = &book.published;
-        let table = nftables::table(&self.table, self.subnet, &self.reach, published);
-        self.write(book, &table, true).await.map_err(failed)?;
-        book.shape = nftables::list(&self.table)
-            .await
-            .map_err(failed)?
-            .map(|listing| listing.shape);
-        Ok(())
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use state::id::{ContainerId, InstanceName};
 
 use super::device::BridgeDevice;
+use super::links::belt::BeltState;
 use super::links::{self, KernelLink, Netlink};
 use super::nftables::Published;
 use super::ports::PortRepair;
@@ -213,18 +214,13 @@ impl BridgeNetwork {
         let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let mut lines = Vec::new();
         let mut result = Ok(());
-        let mut belts = Vec::new();
         for (instance, name, assignment) in live {
             let Some(address) = assignment.address else {
                 continue;
             };
             let pair = self.veth_pair(*instance, name, address, device.clone());
-            let own = all
-                .iter()
-                .find(|link| link.name == pair.name && is_right(link, bridge));
-            if let Some(link) = own {
-                belts.push((*instance, link.index));
-            } else {
+            let mut named = all.iter().filter(|link| link.name == pair.name);
+            if !named.any(|link| is_right(link, bridge)) {
                 lines.push(format!("veth pair of {instance}"));
                 result = result.and(veth::connect(pair).await);
             }
@@ -235,27 +231,42 @@ impl BridgeNetwork {
             .chain(spared)
             .map(|instance| veth::name(&self.config.bridge, *instance))
             .collect();
-        let leftovers: Vec<KernelLink> = veth::managed_ports(all, bridge)
-            .filter(|link| !in_use.contains(&link.name))
-            .collect();
+        let (used, leftovers): (Vec<_>, Vec<_>) =
+            veth::managed_ports(all, bridge).partition(|link| in_use.contains(&link.name));
         lines.extend(leftovers.iter().map(|link| format!("veth {}", link.name)));
         let deleted = on_links("links", async move |host: &Netlink| {
             for link in &leftovers {
                 host.delete(link).await?;
             }
-            let mut belted = Vec::new();
-            for (instance, port) in belts {
-                if !host.is_belted(port).await && host.ensure_belt(port).await {
-                    belted.push(format!("second guard of 127.0.0.0/8 at {instance}"));
-                }
-            }
-            Ok(belted)
+            Ok(())
         });
-        let belted = deleted.await;
+        result = result.and(deleted.await);
+        let belted = self.repair_belts(used).await;
         result.and(belted).map(|belted| {
             lines.extend(belted);
             lines
         })
+    }
+
+    /// Puts the second guard of 127.0.0.0/8 at every link in use, also at those of containers that
+    /// are left alone: it is the host's.
+    async fn repair_belts(&self, links: Vec<KernelLink>) -> Result<Vec<String>, NetworkError> {
+        let looked = on_links("links", async move |host: &Netlink| {
+            let (mut put, mut missing) = (Vec::new(), None);
+            for link in links {
+                match host.ensure_belt(link.index).await {
+                    BeltState::Right => {}
+                    BeltState::Put => {
+                        put.push(format!("second guard of 127.0.0.0/8 at {}", link.name));
+                    }
+                    BeltState::Missing(reason) => missing = Some(reason),
+                }
+            }
+            Ok((put, missing))
+        });
+        let (put, missing) = looked.await?;
+        self.state().beltless = missing;
+        Ok(put)
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chas_node_agent::network::{BridgeNetwork, ContainerReach, HostReach, NetworkDriver as _};
 use state::alarm::Alarm;
@@ -51,7 +51,7 @@ fn the_host_s_services_and_metadata_are_closed_to_containers_where_the_node_clos
             let is_open = reach.is_none();
             let net = match reach.clone() {
                 None => host.network().await,
-                Some(reach) => host.network_reaching(reach).await,
+                Some(reach) => host.network_with(|config| config.reach = reach).await,
             };
             let web = vec![binding(Tcp, 18080, 80)];
             let web = host.attach(&net, 1, 2, web).await.unwrap();
@@ -192,7 +192,7 @@ fn answer_to_a_frame(program: &Path, netns: &Path, to: Ipv4Addr, port: u16, tags
 }
 
 #[test]
-fn a_flush_of_all_rules_opens_nothing_of_the_host_s_loopback() {
+fn a_flush_of_all_rules_lets_no_frame_of_a_container_to_the_host_s_loopback() {
     let directory = tempfile::tempdir().unwrap();
     let [source, program] = ["frame.c", "frame"].map(|name| directory.path().join(name));
     std::fs::write(&source, include_str!("frame.c")).unwrap();
@@ -232,53 +232,61 @@ fn a_flush_of_all_rules_opens_nothing_of_the_host_s_loopback() {
     });
 }
 
-/// Longest time that the table may be away.
-const BACK_WITHIN: Duration = Duration::from_millis(100);
+/// Filters at the first of our links, as `tc` shows them.
+fn filters(host: &lab::Host) -> String {
+    lab::output(&format!("tc filter show dev {} ingress", host.veth()))
+}
 
 #[test]
-fn the_table_is_back_within_100_ms() {
-    on_a_private_host("back", async |host| {
+fn another_program_s_filter_stays_and_one_in_the_guard_s_way_is_told() {
+    on_a_private_host("filters", async |host| {
         let net = host.network().await;
-        let bridge = host.bridge();
-        let test = async {
-            let ports = vec![binding(Tcp, 18080, 80)];
-            host.attach(&net, 1, 2, ports).await.unwrap();
-            let table = host.table();
-            let deletions = [
-                "nft flush ruleset".to_owned(),
-                format!("nft delete table ip {bridge}"),
-                format!("nft flush chain ip {bridge} guard"),
-                format!("nft flush map ip {bridge} ports"),
-            ];
-            for deletion in deletions {
-                // On a busy machine one of a few.
-                let mut fastest = Duration::MAX;
-                for round in 0..6 {
-                    // The last restoring is some time ago.
-                    tokio::time::sleep(Duration::from_millis(400)).await;
-                    let full = lab::rules(&bridge);
-                    lab::shell(&deletion);
-                    let gone = Instant::now();
-                    assert!(round > 0 || lab::rules(&bridge) != full, "{deletion}");
-                    let table = bridge.clone();
-                    // Not on this thread, which has to restore the table.
-                    let looking = tokio::task::spawn_blocking(move || {
-                        while lab::rules(&table) != full {
-                            assert!(gone.elapsed() < Duration::from_secs(5));
-                            std::thread::sleep(Duration::from_millis(2));
-                        }
-                        gone.elapsed()
-                    });
-                    fastest = fastest.min(looking.await.unwrap());
-                }
-                assert!(fastest < BACK_WITHIN, "{deletion}: {fastest:?}");
-                assert_eq!(host.table(), table, "{deletion}");
-            }
+        let wanted = [host.wanted(1, 2, vec![])];
+        host.attach(&net, 1, 2, vec![]).await.unwrap();
+        let link = host.veth();
+        let add_other = |place: &str| {
+            lab::shell(&format!(
+                "tc qdisc del dev {link} clsact && tc qdisc add dev {link} clsact && tc filter add \
+                 dev {link} ingress {place} bpf da bytecode '1,6 0 0 4294967295,'"
+            ));
         };
-        tokio::select! {
-            () = net.guard_table() => {}
-            () = test => {}
-        }
+        // As cilium does: the same place, the first handle.
+        add_other("protocol all pref 1 handle 1");
+        let repaired = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        assert_eq!(repaired.len(), 1, "{repaired:?}");
+        let shown = filters(host);
+        assert!(
+            shown.contains("handle 0x1 ") && shown.contains("handle 0x63686173 "),
+            "{shown}"
+        );
+        host.repairs_nothing(&net, &wanted).await;
+        assert_eq!(net.findings().borrow().len(), 0);
+
+        // A filter for IPv4 alone has the place: nobody else's fits in.
+        add_other("protocol ip pref 1");
+        let before = filters(host);
+        host.repairs_nothing(&net, &wanted).await;
+        assert_eq!(filters(host), before);
+        let told = net.findings().borrow().clone();
+        assert_eq!(told[0].alarm, Alarm::OneLoopbackGuard, "{told:?}");
+        assert!(
+            told[0].message.contains("another program's filter"),
+            "{told:?}"
+        );
+        net.teardown().await.unwrap();
+    });
+}
+
+#[test]
+fn a_container_that_is_left_alone_gets_the_second_guard_all_the_same() {
+    on_a_private_host("spared", async |host| {
+        let net = host.network().await;
+        host.attach(&net, 1, 2, vec![]).await.unwrap();
+        lab::shell(&format!("tc qdisc del dev {} clsact", host.veth()));
+        let untouched = BTreeSet::from([lab::instance(1).id]);
+        let repaired = net.repair(&[], &untouched).await.unwrap();
+        assert_eq!(repaired.len(), 1, "{repaired:?}");
+        assert!(repaired[0].contains("second guard"), "{repaired:?}");
         net.teardown().await.unwrap();
     });
 }

@@ -47,7 +47,7 @@ pub(crate) fn on_a_private_host(name: &'static str, test: impl AsyncFnOnce(&Host
         let host = scope.spawn(|| {
             unshare_network();
             shell("ip link set lo up");
-            let outside = Outside::new();
+            let outside = Outside::on("lan0", HOST_LAN, OUTSIDE);
             let host = Host {
                 dir: tempfile::tempdir().unwrap(),
                 name,
@@ -76,13 +76,14 @@ impl Host {
             .await
     }
 
-    /// This agent's, whose containers reach no more than this.
-    pub(crate) async fn network_reaching(&self, reach: ContainerReach) -> BridgeNetwork {
-        let (bridge, dir) = (self.bridge(), self.netns_dir());
-        let network = BridgeNetwork::new(BridgeConfig {
-            reach,
-            ..config(bridge, self.subnet(), dir)
-        });
+    /// This agent's, configured otherwise.
+    pub(crate) async fn network_with(
+        &self,
+        change: impl FnOnce(&mut BridgeConfig),
+    ) -> BridgeNetwork {
+        let mut config = config(self.bridge(), self.subnet(), self.netns_dir());
+        change(&mut config);
+        let network = BridgeNetwork::new(config);
         network.prepare().await.unwrap();
         network
     }
@@ -217,6 +218,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
             host: HostReach::Open,
             link_local: true,
         },
+        routes_between_networks: false,
     }
 }
 
@@ -278,15 +280,10 @@ pub(crate) fn rules(table: &str) -> String {
     output(&format!("nft list table ip {table}"))
 }
 
-fn output(line: &str) -> String {
-    String::from_utf8(
-        Command::new("sh")
-            .args(["-c", line])
-            .output()
-            .unwrap()
-            .stdout,
-    )
-    .unwrap()
+/// What a command line prints.
+pub(crate) fn output(line: &str) -> String {
+    let done = Command::new("sh").args(["-c", line]).output().unwrap();
+    String::from_utf8(done.stdout).unwrap()
 }
 
 /// Runs `work` inside a netns.
@@ -312,7 +309,8 @@ pub(crate) struct Outside {
 }
 
 impl Outside {
-    fn new() -> Self {
+    /// A host at the other end of this link, with both addresses in a network of 24 bits.
+    pub(crate) fn on(link: &str, host: Ipv4Addr, own: Ipv4Addr) -> Self {
         let netns = thread::scope(|scope| {
             let other = scope.spawn(|| {
                 unshare_network();
@@ -322,12 +320,12 @@ impl Outside {
         });
         let path = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
         shell(&format!(
-            "ip link add lan0 type veth peer name lan0 netns {path} && ip link set lan0 up"
+            "ip link add {link} type veth peer name {link} netns {path} && ip link set {link} up"
         ));
-        shell(&format!("ip address add {HOST_LAN}/24 dev lan0"));
+        shell(&format!("ip address add {host}/24 dev {link}"));
         let outside = Self { netns };
         outside.shell(&format!(
-            "ip link set lo up && ip link set lan0 up && ip address add {OUTSIDE}/24 dev lan0"
+            "ip link set lo up && ip link set {link} up && ip address add {own}/24 dev {link}"
         ));
         outside
     }

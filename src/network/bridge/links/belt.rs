@@ -15,7 +15,9 @@ use rtnetlink::packet_core::{
     NetlinkPayload,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::tc::{TcAttribute, TcFilterBpfOption, TcHandle, TcMessage, TcOption};
+use rtnetlink::packet_route::tc::{
+    TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
+};
 use rustix::io::Errno;
 
 use super::{Netlink, errno};
@@ -37,16 +39,16 @@ const INGRESS: TcHandle = TcHandle {
 };
 
 const BPF: &str = "bpf";
-/// Attributes of a filter (`linux/pkt_cls.h`): its program, the number of instructions, flags.
+/// Attributes of a filter (`linux/pkt_cls.h`): the number of instructions, its program.
 const TCA_BPF_OPS_LEN: u16 = 4;
 const TCA_BPF_OPS: u16 = 5;
-const TCA_BPF_FLAGS: u16 = 8;
-/// The program's result is what becomes of the packet.
-const ACT_DIRECT: u32 = 1;
 /// First filter of all, for every protocol (`ETH_P_ALL`, in network order).
 const INFO: u32 = 1 << 16 | 0x0300;
-/// The agent's own filter among those of this priority.
-const FILTER: TcHandle = TcHandle { major: 0, minor: 1 };
+/// The agent's own filter among those of this priority, others' being beside it: "chas".
+const FILTER: TcHandle = TcHandle {
+    major: 0x6368,
+    minor: 0x6173,
+};
 
 /// Instruction of the kernel's classic packet filter (`linux/filter.h`): code, two jumps, a value.
 type Instruction = (u16, u8, u8, u32);
@@ -66,34 +68,48 @@ const PROGRAM: [Instruction; 10] = [
     (0x06, 0, 0, u32::MAX), // pass, to other filters (TC_ACT_UNSPEC)
 ];
 
-/// Whether it was told that the kernel has no such filters.
-static TOLD: AtomicBool = AtomicBool::new(false);
+/// Whether the kernel was found to have no such filters: each look would run `modprobe` again.
+static HAS_NONE: AtomicBool = AtomicBool::new(false);
+
+/// State of the belt at a port of the bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::network::bridge) enum BeltState {
+    /// Belt that is there; or the port is gone.
+    Right,
+    /// Belt that was put there now.
+    Put,
+    /// Belt that cannot be there; the table's guard holds alone.
+    Missing(
+        /// The reason, for a person.
+        String,
+    ),
+}
 
 impl Netlink {
-    /// Puts the belt on a port of the bridge, and answers whether it was missing. A kernel without
-    /// such filters has the table's guard alone.
-    pub(in crate::network::bridge) async fn ensure_belt(&self, port: u32) -> bool {
+    /// Puts the belt on a port of the bridge if it is not there. Filters of other programs stay.
+    pub(in crate::network::bridge) async fn ensure_belt(&self, port: u32) -> BeltState {
         let Ok(port) = i32::try_from(port) else {
-            return false;
+            return BeltState::Right;
         };
-        match self.put_belt(port).await {
-            Ok(was_missing) => was_missing,
-            // The link is gone.
-            Err(error) if errno(&error) == Some(Errno::NODEV) => false,
-            Err(error) => {
-                if !TOLD.swap(true, Ordering::Relaxed) {
-                    tracing::warn!(%error, "second guard of 127.0.0.0/8 not set; the table's holds");
-                }
-                false
+        let result = if HAS_NONE.load(Ordering::Relaxed) {
+            Err(Errno::NOENT)
+        } else {
+            let put = self.put_belt(port).await;
+            put.map_err(|error| errno(&error).unwrap_or(Errno::IO))
+        };
+        match result {
+            Ok(true) => BeltState::Put,
+            Ok(false) | Err(Errno::NODEV) => BeltState::Right,
+            Err(Errno::NOENT | Errno::OPNOTSUPP) => {
+                HAS_NONE.store(true, Ordering::Relaxed);
+                let reason = "the kernel has no such filters (sch_ingress, cls_bpf)";
+                BeltState::Missing(reason.to_owned())
             }
-        }
-    }
-
-    /// Whether a port has the belt. What cannot be looked at counts as well.
-    pub(in crate::network::bridge) async fn is_belted(&self, port: u32) -> bool {
-        match i32::try_from(port) {
-            Ok(port) => self.has_belt(port).await.unwrap_or(true),
-            Err(_) => true,
+            Err(Errno::INVAL | Errno::EXIST) => {
+                let reason = "another program's filter has the first place at a link of the bridge";
+                BeltState::Missing(reason.to_owned())
+            }
+            Err(error) => BeltState::Missing(format!("the kernel refuses it: {error}")),
         }
     }
 
@@ -101,16 +117,17 @@ impl Netlink {
         let mut place = TcMessage::with_index(port);
         (place.header.parent, place.header.handle) = (CLSACT_PARENT, CLSACT_HANDLE);
         place.attributes.push(TcAttribute::Kind(CLSACT.to_owned()));
+        // Which costs less than the attempt to make the place that is there.
+        if self.has_belt(port).await.unwrap_or(false) {
+            return Ok(false);
+        }
         let place = RouteNetlinkMessage::NewQueueDiscipline(place);
         match self.change(place, NLM_F_CREATE | NLM_F_EXCL).await {
             // The agent's own, or another program's.
-            Err(error) if errno(&error) == Some(Errno::EXIST) => {
-                if self.has_belt(port).await? {
-                    return Ok(false);
-                }
-            }
+            Err(error) if errno(&error) == Some(Errno::EXIST) => {}
             made => made?,
         }
+        // It replaces the agent's own at most: nobody else's has this handle.
         let filter = RouteNetlinkMessage::NewTrafficFilter(filter(port));
         self.change(filter, NLM_F_CREATE | NLM_F_REPLACE).await?;
         Ok(true)
@@ -150,15 +167,23 @@ fn filter(port: i32) -> TcMessage {
     let options = [
         (TCA_BPF_OPS_LEN, count.to_ne_bytes().to_vec()),
         (TCA_BPF_OPS, program()),
-        (TCA_BPF_FLAGS, ACT_DIRECT.to_ne_bytes().to_vec()),
     ];
-    let options = options
-        .map(|(kind, value)| TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value))));
+    let mut options = Vec::from(options.map(option));
+    options.push(act_direct());
     message.attributes = vec![
         TcAttribute::Kind(BPF.to_owned()),
-        TcAttribute::Options(options.into()),
+        TcAttribute::Options(options),
     ];
     message
+}
+
+fn option((kind, value): (u16, Vec<u8>)) -> TcOption {
+    TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(kind, value)))
+}
+
+/// The program's result is what becomes of the packet.
+const fn act_direct() -> TcOption {
+    TcOption::Bpf(TcFilterBpfOption::Flags(TcBpfFlags::DirectAction))
 }
 
 /// The program's bytes, as the kernel takes and shows them.
@@ -172,12 +197,14 @@ fn program() -> Vec<u8> {
 }
 
 fn is_belt(found: &TcMessage) -> bool {
-    let ops = TcOption::Bpf(TcFilterBpfOption::Other(DefaultNla::new(
-        TCA_BPF_OPS,
-        program(),
-    )));
-    let has = |attribute: &TcAttribute| matches!(attribute, TcAttribute::Options(options) if options.contains(&ops));
-    found.attributes.iter().any(has)
+    let wanted = [option((TCA_BPF_OPS, program())), act_direct()];
+    let has = |attribute: &TcAttribute| {
+        let TcAttribute::Options(options) = attribute else {
+            return false;
+        };
+        wanted.iter().all(|one| options.contains(one))
+    };
+    found.header.info == INFO && found.attributes.iter().any(has)
 }
 
 #[cfg(test)]

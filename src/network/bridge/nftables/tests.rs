@@ -38,6 +38,7 @@ fn the_whole_table_replaces_itself_in_one_transaction() {
         "chas0",
         "10.231.0.0/16".parse().unwrap(),
         &OPEN,
+        &[],
         &published(),
     );
     assert!(
@@ -68,6 +69,7 @@ fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
             "chas0",
             "10.231.0.0/16".parse().unwrap(),
             reach,
+            &[],
             &Published::new(),
         )
     };
@@ -123,6 +125,7 @@ fn an_empty_map_has_no_elements_line() {
         "chas0",
         "10.231.0.0/16".parse().unwrap(),
         &OPEN,
+        &[],
         &Published::new(),
     );
     assert!(!text.contains("elements"), "{text}");

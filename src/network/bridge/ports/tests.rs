@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use state::spec::Protocol;
 
 use super::super::nftables::TableListing;
+use super::differences::differences;
 use super::*;
 
 fn owner(text: &str) -> InstanceName {
