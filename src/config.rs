@@ -22,6 +22,7 @@ mod check;
 mod clients;
 mod file;
 pub(crate) mod keys;
+mod logs;
 mod origin;
 mod owned;
 mod parse;
@@ -38,6 +39,7 @@ pub(crate) use file::read as read_file;
 pub use api::{ApiSection, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
+pub use logs::{LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyTrial};
 pub use reload::{Reload, Reloaded};
@@ -74,6 +76,8 @@ pub struct Config {
     pub containers: ContainersSection,
     /// Lines about changes.
     pub audit: AuditSection,
+    /// Loggers of containers.
+    pub logs: LogsSection,
     /// Bounds on what containers may ask for.
     pub policy: PolicySection,
     /// Application of the desired state.

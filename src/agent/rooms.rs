@@ -19,10 +19,11 @@ use super::review;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::{self, Config};
+use crate::config::{self, Config, SystemUser};
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
+use crate::logs::rules::{LoggerRules, LoggerUser};
 use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{
@@ -274,9 +275,16 @@ fn loggers(
         std::env::current_exe().context("the path of the agent's own executable is unknown")?;
     let program = LoggerProgram::new(&config.state.run_dir, executable);
     let logs = config.state.dir.join("logs");
+    let user = config.logs.user;
+    let rules = LoggerRules {
+        rate: config.logs.rate,
+        user: user.map(|SystemUser { uid, gid }| LoggerUser { uid, gid }),
+        group: Some(config.containerd.namespace.clone()),
+    };
     Ok(Loggers::new(
         logs,
         program,
+        rules,
         journal.clone(),
         tracker.clone(),
         stop.clone(),

@@ -218,6 +218,12 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),
+    key("logs.rate", "CHAS_LOG_RATE", "log-rate", "SIZE", Unset,
+        "Most bytes that a container may print in a second, over ten seconds, 64KiB to 1GiB; what \
+         is beyond is left out of its log, which says how much. Unset: any number"),
+    key("logs.user", "CHAS_LOG_USER", "log-user", "USER", Computed("chas-logger if there is such a user, else root"),
+        "User who writes the containers' logs, by its name in /etc/passwd or its number; counts for \
+         containers that start from then on"),
     key("audit.fail_closed", "CHAS_AUDIT_FAIL_CLOSED", "audit-fail-closed", "BOOL", Text("false"),
         "Whether a change that cannot be written into the audit is refused, stops and removals \
          among them; each line is then synced to disk first: true or false"),

@@ -2,6 +2,7 @@
 //! become the typed configuration.
 
 use super::keys::{ConfigKey, DefaultValue, KEYS};
+use super::logs;
 use super::parse::{self, Parsed};
 use super::*;
 
@@ -290,6 +291,12 @@ impl Layers {
                 allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
                 capabilities: self.value("containers.capabilities", parse::capabilities),
                 allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
+            },
+            logs: LogsSection {
+                rate: self.optional("logs.rate", logs::rate),
+                user: self
+                    .computed("logs.user", logs::default_user().to_owned(), logs::user)
+                    .flatten(),
             },
             audit: AuditSection {
                 fail_closed: self.value("audit.fail_closed", parse::flag),

@@ -10,6 +10,8 @@ use state::id::InstanceName;
 use state::quantity::ByteCount;
 use state::spec::LogLimits;
 
+use super::rules::LoggerRules;
+
 /// First argument that makes this binary the logger.
 pub const ARGUMENT: &str = "logger";
 
@@ -26,6 +28,8 @@ pub(super) struct LoggerCall {
     pub(super) dir: PathBuf,
     /// Limits on its files.
     pub(super) limits: LogLimits,
+    /// Rules of the node.
+    pub(super) rules: LoggerRules,
     /// Takeover from a logger that ended; `None`: the container begins.
     pub(super) takeover: Option<Takeover>,
 }
@@ -46,7 +50,7 @@ impl LoggerCall {
         if args.next()? != ARGUMENT {
             return None;
         }
-        let (dir, limits) = parse_value(args.next()?)?;
+        let (dir, limits, rules) = parse_value(args.next()?)?;
         let takeover = match args.next() {
             None => None,
             Some(word) => Some(Takeover {
@@ -56,6 +60,7 @@ impl LoggerCall {
         Some(Self {
             dir,
             limits,
+            rules,
             takeover,
         })
     }
@@ -97,13 +102,17 @@ impl LoggerCall {
     }
 
     fn value(&self) -> Vec<u8> {
-        let numbers = format!("{},{},", self.limits.max_size.0, self.limits.max_files);
+        let LogLimits {
+            max_size,
+            max_files,
+        } = self.limits;
+        let numbers = format!("{},{max_files},{}", max_size.0, self.rules.words());
         [numbers.as_bytes(), self.dir.as_os_str().as_bytes()].concat()
     }
 }
 
-/// Parses `<max_size>,<max_files>,<absolute directory>`.
-fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
+/// Parses `<max_size>,<max_files>,<rules><absolute directory>`.
+fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits, LoggerRules)> {
     let bytes = value.into_vec();
     let mut parts = bytes.splitn(3, |byte| *byte == b',');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
@@ -111,8 +120,8 @@ fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits)> {
         max_size: ByteCount(number()?),
         max_files: u32::try_from(number()?).ok()?,
     };
-    let dir = PathBuf::from(OsStr::from_bytes(parts.next()?));
-    dir.is_absolute().then_some((dir, limits))
+    let (rules, dir) = LoggerRules::parse(parts.next()?)?;
+    Some((OsStr::from_bytes(dir).into(), limits, rules))
 }
 
 fn percent_encoded(bytes: &[u8]) -> String {
@@ -143,6 +152,7 @@ mod tests {
         LoggerCall {
             dir: dir.into(),
             limits: LIMITS,
+            rules: LoggerRules::default(),
             takeover,
         }
     }

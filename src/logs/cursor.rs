@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 
-use super::files::{file_numbers, file_path};
+use super::files::{file_numbers, file_path, open_to_read};
 use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LogLine, Stream};
 use super::scan::{self, BLOCK_BYTES, LineFilter, LogPlace};
 
@@ -186,7 +186,7 @@ impl Cursor {
     /// Opens a file. `false`: the file was rotated away meanwhile; the place stays, and the next
     /// step looks again.
     fn enter(&mut self, number: u64, offset: Option<u64>) -> io::Result<bool> {
-        let file = match File::open(file_path(&self.dir, number)) {
+        let file = match open_to_read(&file_path(&self.dir, number)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             file => file?,
         };

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
+
 /// Largest number of a file, far beyond all that are ever reached. One with a larger number is not
 /// the logger's: there would be no number after it.
 const NUMBER_MAX: u64 = u64::MAX / 2;
@@ -57,6 +59,13 @@ pub(super) fn open_from(dir: &Path, number: u64) -> io::Result<(File, u64)> {
         file_path(dir, number).display()
     );
     Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
+}
+
+/// Opens a file to read it: whoever writes a log is nobody to be led elsewhere by, nor to wait for.
+pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

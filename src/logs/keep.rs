@@ -22,6 +22,7 @@ use super::call::{LoggerCall, Takeover};
 use super::pipes::OutputPipes;
 use super::process::LoggerProcess;
 use super::program::LoggerProgram;
+use super::rules::LoggerRules;
 use crate::journal::Journal;
 use crate::lock::lock;
 
@@ -40,6 +41,7 @@ struct Keeper {
     /// Directory with a directory for each container.
     logs: PathBuf,
     program: LoggerProgram,
+    rules: LoggerRules,
     journal: Journal,
     tracker: TaskTracker,
     stop: CancellationToken,
@@ -108,6 +110,7 @@ impl Loggers {
     pub(crate) fn new(
         logs: PathBuf,
         program: LoggerProgram,
+        rules: LoggerRules,
         journal: Journal,
         tracker: TaskTracker,
         stop: CancellationToken,
@@ -115,6 +118,7 @@ impl Loggers {
         Self(Arc::new(Keeper {
             logs,
             program,
+            rules,
             journal,
             tracker,
             stop,
@@ -175,6 +179,7 @@ impl Loggers {
         LoggerCall {
             dir: self.directory(instance.id),
             limits,
+            rules: self.0.rules.clone(),
             takeover,
         }
     }

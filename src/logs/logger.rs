@@ -9,6 +9,7 @@ use std::ffi::{CStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,8 +21,10 @@ use state::id::InstanceName;
 
 pub use super::call::{ARGUMENT, CONTAINER_VARIABLE};
 use super::call::{LoggerCall, Takeover};
+use super::confine::confine;
 use super::line::Stream;
 use super::mark::{RunMark, UnseenEnd, boot_id};
+use super::rate;
 use super::rotate::LogWriter;
 use super::split::LineSplitter;
 
@@ -40,6 +43,12 @@ const CHUNK_BYTES: usize = 64 * 1024;
 /// after its SIGTERM. A signal of anybody else must not end the container's output.
 const FAREWELL: Timespec = Timespec {
     tv_sec: 10,
+    tv_nsec: 0,
+};
+
+/// Wait for output before what was left out is told, if lines pass again.
+const LOOK_AGAIN: Timespec = Timespec {
+    tv_sec: 1,
     tv_nsec: 0,
 };
 
@@ -70,14 +79,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
     let (Ok(stdout), Ok(stderr)) = (stdout, stderr) else {
         return ExitCode::from(EXIT_USAGE);
     };
-    let mut writer = LogWriter::open(call.dir.clone(), call.limits).synced();
-    let mark = begin(&call, instance, &mut writer);
-    if call.takeover.is_none() {
-        // Creating the task waits for this byte.
-        let _ = OpenOptions::new()
-            .write(true)
-            .open("/proc/self/fd/5")
-            .and_then(|mut ready| ready.write_all(b"1"));
+    // Creating the task waits for a byte in this pipe.
+    let ready = call.takeover.is_none().then(|| {
+        let mut options = OpenOptions::new();
+        options.write(true).open("/proc/self/fd/5")
+    });
+    let dir = confine(&call.dir, instance, &call.rules);
+    let mut writer = LogWriter::open(dir.clone(), call.limits)
+        .synced()
+        .limited(call.rules.rate);
+    let mark = begin(&call, &dir, instance, &mut writer);
+    if let Some(Ok(mut ready)) = ready {
+        let _ = ready.write_all(b"1");
     }
     pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
     if writer.finish() {
@@ -113,8 +126,13 @@ fn outlive_the_caller(call: &LoggerCall) -> Arc<AtomicBool> {
 }
 
 /// Begins the run in the log: ends what an earlier one left, and says what may be missing of it.
-fn begin(call: &LoggerCall, instance: InstanceName, writer: &mut LogWriter) -> Option<RunMark> {
-    let (mark, unseen) = RunMark::set(&call.dir, instance.generation, &boot_id());
+fn begin(
+    call: &LoggerCall,
+    dir: &Path,
+    instance: InstanceName,
+    writer: &mut LogWriter,
+) -> Option<RunMark> {
+    let (mark, unseen) = RunMark::set(dir, instance.generation, &boot_id());
     let now = SystemTime::now();
     let last = match writer.last_time() {
         SystemTime::UNIX_EPOCH => "its beginning".to_owned(),
@@ -210,12 +228,23 @@ pub(super) fn pump_pipes(
     let mut chunk = vec![0; CHUNK_BYTES];
     let mut shows_losing = false;
     while !pipes.is_empty() {
-        let farewell = asked_to_end.load(Ordering::Relaxed).then_some(&FAREWELL);
+        let asked = asked_to_end.load(Ordering::Relaxed);
+        let untold = writer.is_leaving_out();
+        let wait = if asked {
+            Some(&FAREWELL)
+        } else {
+            untold.then_some(&LOOK_AGAIN)
+        };
         let mut polled: Vec<PollFd<'_>> = pipes
             .iter()
             .map(|pipe| PollFd::new(&pipe.file, PollFlags::IN))
             .collect();
-        match poll(&mut polled, farewell) {
+        match poll(&mut polled, wait) {
+            Ok(0) if !asked => {
+                writer.tell_left_out(false);
+                writer.flush();
+                continue;
+            }
             Ok(0) => {
                 pipes.iter_mut().for_each(|pipe| pipe.finish(false, writer));
                 writer.flush();
@@ -241,6 +270,9 @@ pub(super) fn pump_pipes(
             open
         });
         writer.flush();
+        if writer.is_leaving_out() {
+            std::thread::sleep(rate::PAUSE);
+        }
         if writer.is_losing() != shows_losing {
             shows_losing = !shows_losing;
             let name = if shows_losing {

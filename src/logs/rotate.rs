@@ -9,10 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use state::quantity::ByteCount;
 use state::spec::LogLimits;
+use tokio::time::Instant;
 
 use super::files::{file_numbers, file_path, open_from};
 use super::line::{self, HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LineStamp, Stream};
+use super::lost::LostOutput;
+use super::rate::{LeftOut, RateLimit, RateVerdict};
 use super::sync::LogSyncer;
 
 /// Bytes that are collected before they are written, unless nothing more is to be read. Below the
@@ -40,6 +44,8 @@ pub(crate) struct LogWriter {
     stamp: LineStamp,
     /// `None`: the kernel brings the files to the disk, in its own time.
     syncer: Option<LogSyncer>,
+    /// `None`: a container prints as much as it likes.
+    rate: Option<RateLimit>,
 }
 
 #[derive(Debug)]
@@ -48,15 +54,6 @@ struct CurrentFile {
     number: u64,
     /// Whether the last batch was cut short: the next begins with a newline.
     torn: bool,
-}
-
-/// Output that could not be written since writing last worked.
-#[derive(Debug, Default)]
-struct LostOutput {
-    lines: u64,
-    bytes: u64,
-    /// The first error.
-    because: Option<io::Error>,
 }
 
 impl LogWriter {
@@ -73,6 +70,7 @@ impl LogWriter {
             lost: LostOutput::default(),
             stamp: LineStamp::after(None),
             syncer: None,
+            rate: None,
         };
         // The first batch meets the same error again and counts what is lost by it.
         if let Ok(tail) = writer.reopen() {
@@ -88,15 +86,41 @@ impl LogWriter {
         Self { syncer, ..self }
     }
 
+    /// The same, which leaves out what is beyond a rate.
+    #[must_use]
+    pub(crate) fn limited(self, rate: Option<ByteCount>) -> Self {
+        let rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));
+        Self { rate, ..self }
+    }
+
     /// Ends the run. `true`: all of it is written, and on the disk.
     pub(crate) fn finish(mut self) -> bool {
+        self.tell_left_out(true);
         self.flush();
         !self.is_losing() && self.syncer.is_none_or(LogSyncer::finish)
     }
 
     /// Whether output is lost now because it cannot be written.
     pub(crate) fn is_losing(&self) -> bool {
-        self.lost.because.is_some()
+        self.lost.is_any()
+    }
+
+    /// Whether output is beyond the rate, and was not told of yet.
+    pub(crate) fn is_leaving_out(&self) -> bool {
+        self.rate.as_ref().is_some_and(RateLimit::is_leaving_out)
+    }
+
+    /// Tells what was left out, once lines pass again, or at the `end` of all.
+    pub(crate) fn tell_left_out(&mut self, end: bool) {
+        let Some(rate) = &mut self.rate else { return };
+        let per_second = rate.per_second();
+        if let Some(LeftOut { lines, bytes }) = rate.tell(Instant::now(), end) {
+            let text = format!(
+                "{lines} lines ({bytes} bytes) of this container's output were left out: it prints \
+                 more than the {per_second} bytes a second that logs.rate allows"
+            );
+            self.remark(SystemTime::now(), &text);
+        }
     }
 
     /// Ends the lines that an earlier run or logger has begun and not ended, so that what comes
@@ -117,7 +141,7 @@ impl LogWriter {
     /// Adds a remark of the logger's own.
     pub(crate) fn remark(&mut self, now: SystemTime, text: &str) {
         let text = format!("[chas-node-agent: {text}]");
-        self.push(now, Stream::Stderr, false, text.as_bytes());
+        self.add(now, Stream::Stderr, false, text.as_bytes());
     }
 
     /// Time of the last line that was written; 1970 if there is none.
@@ -125,8 +149,23 @@ impl LogWriter {
         self.stamp.time()
     }
 
-    /// Adds bytes that were read at `now` as one log line; [`LogWriter::flush`] writes them.
+    /// Adds bytes that were read at `now` as one log line, if the rate allows it;
+    /// [`LogWriter::flush`] writes them.
     pub(crate) fn push(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
+        let verdict = self.rate.as_mut().map_or(RateVerdict::Passes, |rate| {
+            rate.judge(Instant::now(), stream, partial, bytes.len())
+        });
+        match verdict {
+            RateVerdict::Passes => {
+                self.tell_left_out(false);
+                self.add(now, stream, partial, bytes);
+            }
+            RateVerdict::EndsBegun => self.add(now, stream, false, b""),
+            RateVerdict::IsLeftOut => {}
+        }
+    }
+
+    fn add(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
         if self.stamp.is_stepped_back(now) {
             self.follow_the_clock(now);
         }
@@ -327,30 +366,4 @@ impl CurrentFile {
 struct AppendError {
     error: io::Error,
     written: usize,
-}
-
-impl LostOutput {
-    fn add(&mut self, unwritten: &[u8], because: io::Error) {
-        let lines = unwritten
-            .split_inclusive(|byte| *byte == b'\n')
-            .filter(|line| line.ends_with(b"\n"))
-            .count() as u64;
-        self.lines += lines;
-        self.bytes += (unwritten.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
-        self.because.get_or_insert(because);
-    }
-
-    /// Log line that tells of the loss; empty if nothing was lost.
-    fn notice(&self, stamp: &LineStamp) -> Vec<u8> {
-        let mut out = Vec::new();
-        if let Some(because) = &self.because {
-            let text = format!(
-                "[chas-node-agent: {} lines ({} bytes) of this container's output were lost: \
-                 {because}]",
-                self.lines, self.bytes
-            );
-            line::encode(&mut out, stamp, Stream::Stderr, false, text.as_bytes());
-        }
-        out
-    }
 }

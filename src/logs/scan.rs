@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::files::{file_numbers, file_path};
+use super::files::{file_numbers, file_path, open_to_read};
 use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, STEP_BACK_MAX, Stream};
 
 /// Bytes read at once; more than one log line.
@@ -103,7 +103,7 @@ pub(super) fn last_lines(
         from: None,
     };
     for number in file_numbers(dir)?.into_iter().rev() {
-        let file = match File::open(file_path(dir, number)) {
+        let file = match open_to_read(&file_path(dir, number)) {
             Ok(file) => file,
             // The oldest was rotated away just now.
             Err(error) if error.kind() == io::ErrorKind::NotFound => break,

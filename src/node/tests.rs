@@ -21,6 +21,7 @@ use super::*;
 use crate::api::{NodeApi as _, Refusal};
 use crate::journal::Journal;
 use crate::logs::program::LoggerProgram;
+use crate::logs::rules::LoggerRules;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
 use crate::view::{ConfinementView, ContainerPlanView, ManagedView};
@@ -82,6 +83,7 @@ async fn agent() -> Agent {
     let loggers = Loggers::new(
         directory.path().join("logs"),
         LoggerProgram::new(directory.path(), "/nowhere".into()),
+        LoggerRules::default(),
         journal.clone(),
         tracker.clone(),
         stop.clone(),

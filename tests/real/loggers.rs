@@ -13,6 +13,7 @@ use crate::harness::registry::Registry;
 use crate::harness::{Testbed, run};
 use crate::stand::{Stand, eventually};
 
+mod confined;
 mod disk;
 
 /// Numbers on both streams; a write that fails is noted and does not end it. Then the count of those that failed.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::Loggers;
 use crate::lock::lock;
+use crate::logs::confine;
 use crate::logs::process::{self, LoggerProcess};
 
 /// Time for a logger to write the last words of a container that is removed.
@@ -33,6 +34,15 @@ impl Loggers {
         }
         lock(&self.0.kept).retain(|name, _| name.id != id);
         self.set_alarms();
+        self.take_away_groups();
+    }
+
+    /// Takes away the control groups of loggers that have ended, beside whatever else goes on.
+    fn take_away_groups(&self) {
+        if let Some(group) = self.0.rules.group.clone() {
+            let tracker = &self.0.tracker;
+            tracker.spawn_blocking(move || confine::take_away_empty(&group));
+        }
     }
 
     fn loggers_of(&self, id: ContainerId) -> Vec<LoggerProcess> {
@@ -48,6 +58,7 @@ impl Loggers {
         &self,
         known: &BTreeSet<ContainerId>,
     ) -> (Vec<String>, BTreeSet<ContainerId>) {
+        self.take_away_groups();
         let all = tokio::task::spawn_blocking(process::all).await;
         let mut own = all.unwrap_or_default();
         own.retain(|logger| logger.is_below(&self.0.logs));

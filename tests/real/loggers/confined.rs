@@ -1,0 +1,114 @@
+//! Loggers under the operator's rules: a rate, a user of their own, and a control group of their own.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::process::Pid;
+use serde_json::json;
+
+use super::{kill_logger, the_logger};
+use crate::harness::Testbed;
+use crate::stand::{Stand, eventually};
+
+/// A user without an entry in /etc/passwd.
+const USER: &str = "61234";
+
+fn of_process(pid: Pid, file: &str) -> String {
+    fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap()
+}
+
+/// Waits until a process is the loggers' user, can become no other, and is in the control group of its own: one that has
+/// just begun is not yet.
+async fn confined(logger: Pid, instance: &str) {
+    let expected = [
+        &["Uid:", USER, USER, USER, USER][..],
+        &["Gid:", USER, USER, USER, USER],
+        &["Groups:"],
+        &["CapPrm:", "0000000000000000"],
+        &["CapEff:", "0000000000000000"],
+        &["NoNewPrivs:", "1"],
+    ];
+    let group = format!("/{instance}.log\n");
+    eventually("the logger is confined", async || {
+        let status = of_process(logger, "status");
+        let fields: Vec<Vec<&str>> = status
+            .lines()
+            .map(|line| line.split_whitespace().collect())
+            .collect();
+        expected
+            .iter()
+            .all(|expected| fields.iter().any(|field| field == expected))
+            && of_process(logger, "cgroup").contains(&group)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_logger_is_a_user_without_rights_in_a_group_of_its_own() {
+    let mut stand = Stand::new().await;
+    // The first run's logger is root; its files are there when the user comes.
+    let script = |word: &str| format!("echo {word}; sleep 1000 & wait");
+    let body = |word: &str| stand.script("a", &script(word), &json!({}));
+    let (first, second) = (body("first"), body("second"));
+    let shown = stand.agent.deploy_and_wait(&first).await;
+    stand.printed("a", "first").await;
+    assert!(of_process(the_logger(&shown), "status").contains("Uid:\t0\t0\t0\t0"));
+    stand.agent.set("CHAS_LOG_USER", USER);
+    stand.agent.terminate();
+    stand.agent.start_again().await;
+    let shown = stand.agent.deploy_and_wait(&second).await;
+    let log = stand.printed("a", "second").await;
+    assert_eq!(log.matches("first").count(), 1, "{log}");
+    let instance = format!("{}-{}", shown["id"].as_str().unwrap(), shown["generation"]);
+    confined(the_logger(&shown), &instance).await;
+    // One that takes over is no more than the one before.
+    let another = kill_logger(&shown).await;
+    confined(another, &instance).await;
+    stand.printed("a", "another one took over").await;
+    let dir = stand
+        .bed
+        .dir
+        .join("state/logs")
+        .join(shown["id"].as_str().unwrap());
+    for entry in fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), 61234, "{path:?}");
+    }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_prints_beyond_the_rate_is_left_out_and_counted() {
+    let stand = Stand::with(Testbed::new(), &[("CHAS_LOG_RATE", "64KiB")]).await;
+    // 10,000 lines of 511 characters at once, then one more when there is room again.
+    let script = "line=$(head -c 511 /dev/zero | tr '\\0' x); yes $line | head -n 10000; \
+        echo all-printed >&2; sleep 3; echo the-end; sleep 1000 & wait";
+    stand
+        .agent
+        .deploy_and_wait(&stand.script("a", script, &json!({})))
+        .await;
+    let log = stand.printed("a", "the-end").await;
+    let written = log.lines().filter(|line| line.starts_with("xxx")).count();
+    assert!(
+        (1250..1400).contains(&written),
+        "{written}: ten seconds of the rate"
+    );
+    let left_out: usize = log
+        .lines()
+        .filter_map(|line| {
+            line.strip_prefix("[chas-node-agent: ")?
+                .split_once(" lines (")
+        })
+        .map(|(lines, rest)| {
+            assert!(
+                rest.contains("the 65536 bytes a second that logs.rate allows"),
+                "{rest}"
+            );
+            lines.parse::<usize>().unwrap()
+        })
+        .sum();
+    // The word on stderr may be among them.
+    let told = log.matches("all-printed").count();
+    assert_eq!(written + left_out + told, 10_001, "{log:.2000}");
+    stand.end().await;
+}
