@@ -150,6 +150,8 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
 pub(crate) enum Refusal {
     /// The change conflicts with existing state: a name or host port that another one has.
     Conflict(String),
+    /// Number of running containers that would end; the request has to name it.
+    Unconfirmed(usize, String),
     /// The object of the request is not there as it was any more.
     Unmatched(String),
     /// The node's policy denies the change; not empty.

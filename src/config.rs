@@ -27,6 +27,7 @@ mod origin;
 mod owned;
 mod parse;
 mod policy;
+mod policy_copy;
 pub mod private;
 mod reload;
 mod resolve;
@@ -41,7 +42,7 @@ pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
 pub use logs::{LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};
-pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyTrial};
+pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyFile, PolicyTrial};
 pub use reload::{Reload, Reloaded};
 pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadFor, LoadedConfig, load, load_keys};
 

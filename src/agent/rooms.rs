@@ -58,6 +58,7 @@ pub(super) struct Rooms {
     monitor: Arc<Monitor>,
     /// `None`: no CHaS is configured.
     link: Option<(Arc<AgentLink>, ChasLink<AgentLink>)>,
+    contact: Option<Arc<LinkState>>,
     router: axum::Router,
 }
 
@@ -109,6 +110,7 @@ impl Rooms {
             confined,
         ));
         let link = contact
+            .clone()
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
         let scraped = config.monitoring.metrics_enabled.then_some(metrics);
         Ok(Self {
@@ -119,6 +121,7 @@ impl Rooms {
             journal,
             monitor,
             link,
+            contact,
             router: api::router(node, call_rules(config, callers), scraped),
         })
     }
@@ -140,9 +143,14 @@ impl Rooms {
             handle: self.handle.clone(),
             journal: self.journal.clone(),
             due,
+            poll: self.contact.clone(),
         };
         let (config, stop) = (config.clone(), stop.clone());
-        let watching = watch.run(move || config.read_policy());
+        let keeping = config.clone();
+        let watching = watch.run(
+            move || config.read_policy(),
+            move |text| keeping.keep_policy(text),
+        );
         tracker.spawn(async move { stop.run_until_cancelled(watching).await });
     }
 
@@ -302,7 +310,11 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     };
     let directory = config.state.dir.clone();
     let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
-    let policy = policy_watch::first(config.read_policy(), |policy| config.completed(policy));
+    let policy = policy_watch::first(
+        config.read_policy(),
+        || config.last_policy(),
+        |policy| config.completed(policy),
+    );
     store.set_policy(policy);
     store
         .losses()

@@ -92,7 +92,7 @@ impl Problem {
             }
             Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
             Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Refused(Refusal::Conflict(_)) => StatusCode::CONFLICT,
+            Self::Refused(Refusal::Conflict(_) | Refusal::Unconfirmed(..)) => StatusCode::CONFLICT,
             Self::Page(_) | Self::Role(_) | Self::Scope(_) | Self::Refused(Refusal::Denied(_)) => {
                 StatusCode::FORBIDDEN
             }
@@ -121,6 +121,7 @@ impl Problem {
             Self::Timeout(_) => "WaitTimedOut",
             Self::Busy(_) => "TooManyRequests",
             Self::Refused(Refusal::Conflict(_)) => "Conflict",
+            Self::Refused(Refusal::Unconfirmed(..)) => "Unconfirmed",
             Self::Refused(Refusal::Unmatched(_)) => "ChangedMeanwhile",
             Self::Refused(Refusal::Denied(_)) => Reason::PolicyDenied.as_str(),
             Self::Refused(Refusal::NotFound(_)) => "NotFound",
@@ -149,6 +150,7 @@ impl Problem {
             Self::Timeout(_) => "timed out; the work goes on",
             Self::Busy(_) => "too many concurrent requests",
             Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
+            Self::Refused(Refusal::Unconfirmed(..)) => "to be confirmed",
             Self::Refused(Refusal::Denied(_)) => "denied by the node's policy",
             Self::Refused(Refusal::NotFound(_)) => "no such container",
             Self::Refused(Refusal::Reused(_)) => "Idempotency-Key already used",
@@ -182,6 +184,7 @@ impl Problem {
             | Self::Busy(detail)
             | Self::Refused(
                 Refusal::Conflict(detail)
+                | Refusal::Unconfirmed(_, detail)
                 | Refusal::Unmatched(detail)
                 | Refusal::NotFound(detail)
                 | Refusal::Reused(detail)
@@ -199,6 +202,7 @@ impl IntoResponse for Problem {
         match &self {
             Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
+            Self::Refused(Refusal::Unconfirmed(count, _)) => body["confirm"] = json!(count),
             Self::Refused(Refusal::Denied(denials)) => {
                 body["rule"] = json!(denials.first().map(|denial| &denial.rule));
                 body["errors"] = json!(denials);

@@ -1,6 +1,7 @@
 //! The state of the link to CHaS: shown in `/health`, and shared between the loops that report and
 //! poll.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
@@ -55,6 +56,8 @@ pub struct LinkState {
     facts: Mutex<LinkFacts>,
     /// Signals that CHaS should be polled at once.
     pub(super) poll_wanted: watch::Sender<()>,
+    /// Whether the set is to be applied again at once, if it was not fully applied.
+    again_wanted: AtomicBool,
     /// Signals that a report should be sent at once.
     pub(super) report_wanted: watch::Sender<()>,
     /// Reports so far; the poll loop waits on it.
@@ -99,6 +102,7 @@ impl Default for LinkState {
         Self {
             facts: Mutex::new(facts),
             poll_wanted: watch::Sender::default(),
+            again_wanted: AtomicBool::default(),
             report_wanted: watch::Sender::default(),
             reports: watch::Sender::default(),
         }
@@ -122,6 +126,17 @@ impl LinkState {
     /// Makes the poll loop poll CHaS at once.
     pub fn poll_now(&self) {
         self.poll_wanted.send_modify(|()| ());
+    }
+
+    /// Makes the poll loop ask for the set again at once, if it was not fully applied: what kept it
+    /// from that may be gone.
+    pub fn apply_again(&self) {
+        self.again_wanted.store(true, Ordering::Relaxed);
+        self.poll_now();
+    }
+
+    pub(super) fn take_again(&self) -> bool {
+        self.again_wanted.swap(false, Ordering::Relaxed)
     }
 
     pub(super) fn report_now(&self) {

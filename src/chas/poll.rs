@@ -119,6 +119,9 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         loop {
             wanted.mark_unchanged();
             let last = self.node.last_applied();
+            if self.state.take_again() {
+                reapply = Reapply::default();
+            }
             let (tag, latest) = reapply.tag(&last);
             let started = Instant::now();
             let poll_wait = if is_immediate {

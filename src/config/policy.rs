@@ -24,6 +24,15 @@ pub const POLICY_KEYS: [&str; 4] = [
 /// Longest file with a body to try.
 const BODY_BYTES_MAX: u64 = 1 << 20;
 
+/// The policy, and the text that it was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyFile {
+    /// The policy, completed with what the configuration says.
+    pub policy: Policy,
+    /// Text of the file.
+    pub text: String,
+}
+
 /// Outcome of trying a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTrial {
@@ -38,18 +47,25 @@ impl Config {
     ///
     /// # Errors
     /// Every fault of the file, in a sentence.
-    pub fn read_policy(&self) -> Result<Option<Policy>, String> {
+    pub fn read_policy(&self) -> Result<Option<PolicyFile>, String> {
         let path = &self.policy.file;
-        let Some(text) = owned::read(path, Others::MayRead)? else {
-            if path == Path::new(DEFAULT_POLICY) {
-                return Ok(None);
+        match self.policy_at(path)? {
+            None if path != Path::new(DEFAULT_POLICY) => {
+                Err(format!("{}: there is no such file", path.display()))
             }
-            return Err(format!("{}: there is no such file", path.display()));
+            read => Ok(read),
+        }
+    }
+
+    pub(super) fn policy_at(&self, path: &Path) -> Result<Option<PolicyFile>, String> {
+        let Some(text) = owned::read(path, Others::MayRead)? else {
+            return Ok(None);
         };
         let fault = |fault: String| format!("{}: {fault}", path.display());
         let value = file::value(&text).map_err(fault)?;
         let read = policy::read(&value).map_err(|faults| fault(lines(&faults)))?;
-        Ok(Some(self.completed(read)))
+        let policy = self.completed(read);
+        Ok(Some(PolicyFile { policy, text }))
     }
 
     /// The policy with what the rest of the configuration says.
@@ -74,17 +90,17 @@ impl Config {
     pub fn try_policy(&self, body: Option<&Path>, owner: Owner) -> Result<PolicyTrial, String> {
         let read = self.read_policy()?;
         let mut text = match &read {
-            Some(policy) => format!(
+            Some(read) => format!(
                 "{}: {} rules\n",
                 self.policy.file.display(),
-                policy.rules.len()
+                read.policy.rules.len()
             ),
             None => format!(
                 "{}: no file, so no rules but the agent's own\n",
                 self.policy.file.display()
             ),
         };
-        let policy = read.unwrap_or_else(|| self.completed(Policy::default()));
+        let policy = read.map_or_else(|| self.completed(Policy::default()), |read| read.policy);
         let (mut is_allowed, none) = (true, Desired::default());
         for deploy in body.map(bodies).transpose()?.unwrap_or_default() {
             let denials = policy.judge(&deploy, owner, &none);
@@ -201,6 +217,7 @@ mod tests {
                 .read_policy()
                 .unwrap()
                 .unwrap()
+                .policy
                 .rules
                 .is_empty()
         );

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use state::desired::Owner;
+use state::desired::set::Desired;
+use state::desired::{Owner, Record};
 use state::guard;
 use state::ownership::{ChasSet, SetOutcome};
 use state::policy::budget::ChangeLedger;
@@ -26,16 +27,32 @@ impl SharedLedger {
         now: BootTime,
     ) -> Result<SetOutcome, StoreError> {
         let mut ledger = lock(&self.0);
-        let desired = store.desired();
-        let owned = desired
-            .records()
-            .filter(|record| record.owner == Owner::Chas);
-        let running = owned.filter(|record| guard::runs(record)).count();
-        let budget = store.policy().changes_per_hour;
-        let allowance = budget.map_or(usize::MAX, |budget| ledger.allowance(budget, running, now));
+        ledger.look(running(&store.desired()).map(|record| record.id), now);
+        let allowance = allowance(&mut ledger, store, now);
         let apply = || store.apply_set_within(set, now_ms, allowance);
         let outcome = acting(AuditCall::of("chas"), apply)?;
-        ledger.note(outcome.spent, running, now);
+        ledger.note(&outcome.spent, now);
+        ledger.look(running(&store.desired()).map(|record| record.id), now);
         Ok(outcome)
     }
+}
+
+/// The number of running containers that the set may change or end.
+fn allowance(ledger: &mut ChangeLedger, store: &Store, now: BootTime) -> usize {
+    let policy = store.policy();
+    // Nobody knows what it permits.
+    if policy.unusable.is_some() {
+        return 0;
+    }
+    let desired = store.desired();
+    let proven = running(&desired).filter(|record| record.is_proven);
+    policy.changes_per_hour.map_or(usize::MAX, |budget| {
+        ledger.allowance(budget, proven.map(|record| record.id), now)
+    })
+}
+
+/// The containers of CHaS that are to run.
+fn running(desired: &Desired) -> impl Iterator<Item = &Record> {
+    let records = desired.records().map(AsRef::as_ref);
+    records.filter(|record: &&Record| record.owner == Owner::Chas && guard::runs(record))
 }

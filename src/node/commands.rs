@@ -206,11 +206,11 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::Owned(..)
         | StoreError::NothingToConfirm
         | StoreError::PinnedImage(..)
-        | StoreError::Unconfirmed(_)
         | StoreError::Removing(_)
         | StoreError::Uncertain(_)
         | StoreError::OtherGeneration(_)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
+        StoreError::Unconfirmed(names) => Refusal::Unconfirmed(names.len(), text),
         StoreError::Unmatched(_) => Refusal::Unmatched(text),
         StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use state::alarm::Alarm;
+use state::desired::set::Desired;
 use state::policy::{self, Policy};
 use state::reason::Reason;
 use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 
+use crate::chas::LinkState;
+use crate::config::PolicyFile;
 use crate::journal::Journal;
 use crate::reconcile::Handle;
 use crate::writer::Writer;
@@ -20,89 +23,142 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const TOLD_MAX: usize = 8;
 
 /// The policy's file as it is now. `None`: there is none.
-pub(crate) type PolicyRead = Result<Option<Policy>, String>;
+pub(crate) type PolicyRead = Result<Option<PolicyFile>, String>;
 
-/// The policy that a node starts with. Where its file cannot be used, nothing new is taken in.
-pub(crate) fn first(read: PolicyRead, completed: impl FnOnce(Policy) -> Policy) -> Policy {
-    match read {
-        Ok(Some(policy)) => policy,
-        Ok(None) => completed(Policy::default()),
-        Err(fault) => {
-            tracing::error!(%fault, "policy not read; no change is taken in until it can be");
-            completed(Policy {
-                unusable: Some(fault),
-                ..Policy::default()
-            })
+/// Fault of a file that is gone, where it said something.
+const GONE: &str = "the file is gone; what was in force stays so, until an empty file says that \
+                    there are no rules";
+
+/// The policy that a node starts with. Where its file cannot be used, it is the one that was in
+/// force `last`; where there was none, nothing new is taken in.
+pub(crate) fn first(
+    read: PolicyRead,
+    last: impl FnOnce() -> PolicyRead,
+    completed: impl FnOnce(Policy) -> Policy,
+) -> Policy {
+    let fault = match read {
+        Ok(Some(file)) => return file.policy,
+        Ok(None) => None,
+        Err(fault) => Some(fault),
+    };
+    let fault = match (last(), fault) {
+        (Ok(Some(file)), fault) => {
+            if !file.policy.is_own_rules_alone() {
+                let fault = fault.as_deref().unwrap_or(GONE);
+                tracing::error!(%fault, "policy not read; the one before stays in force");
+            }
+            return file.policy;
         }
-    }
+        (Ok(None), None) => return completed(Policy::default()),
+        (Ok(None), Some(fault)) => fault,
+        (Err(last), fault) => format!("{}; {last}", fault.as_deref().unwrap_or(GONE)),
+    };
+    tracing::error!(%fault, "policy not read; no change is taken in until it can be");
+    completed(Policy {
+        unusable: Some(fault),
+        ..Policy::default()
+    })
 }
 
 /// Keeps the policy in force as its file says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PolicyWatch {
     pub(crate) writer: Writer,
     pub(crate) handle: Handle,
     pub(crate) journal: Journal,
     /// Asks for a look at once.
     pub(crate) due: Arc<Notify>,
+    /// Asks CHaS for its set: another policy may take in what this one denied.
+    pub(crate) poll: Option<Arc<LinkState>>,
+}
+
+/// State of the watch between two looks.
+#[derive(Debug, Default)]
+struct PolicyLooks {
+    /// Change of the desired state at which violations were told.
+    told_at: Option<u64>,
+    /// Text of the policy that is kept for the next start.
+    kept: Option<String>,
 }
 
 impl PolicyWatch {
-    /// Looks with an interval, and when it is asked to. It never ends.
-    pub(crate) async fn run(self, read: impl Fn() -> PolicyRead + Clone + Send + 'static) {
+    /// Looks with an interval, and when it is asked to. `keep` keeps the text of what is in force.
+    /// It never ends.
+    pub(crate) async fn run(
+        self,
+        read: impl Fn() -> PolicyRead + Clone + Send + 'static,
+        keep: impl Fn(&str) -> Result<(), String> + Clone + Send + 'static,
+    ) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut told_at = None;
+        let mut looks = PolicyLooks::default();
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = self.due.notified() => {}
             }
-            match tokio::task::spawn_blocking(read.clone()).await {
-                Ok(read) => self.take(read, &mut told_at),
+            let (watch, read, keep) = (self.clone(), read.clone(), keep.clone());
+            let mut now = std::mem::take(&mut looks);
+            let look = move || {
+                watch.take(read(), keep, &mut now);
+                now
+            };
+            match tokio::task::spawn_blocking(look).await {
+                Ok(now) => looks = now,
                 Err(error) => tracing::debug!(%error, "policy not looked at"),
             }
         }
     }
 
-    fn take(&self, read: PolicyRead, told_at: &mut Option<u64>) {
+    fn take(
+        &self,
+        read: PolicyRead,
+        keep: impl Fn(&str) -> Result<(), String>,
+        looks: &mut PolicyLooks,
+    ) {
         let store = self.writer.store();
-        let before = store.policy();
         let fault = match read {
-            Ok(Some(policy)) => {
-                if policy != *before {
-                    tracing::info!(rules = policy.rules.len(), "policy taken over");
-                    store.set_policy(policy);
-                    *told_at = None;
-                    self.start_denied();
-                }
-                None
-            }
+            Ok(Some(file)) => self.take_over(file, keep, looks),
             // Who takes rules back says so, by a file without any.
-            Ok(None) if !before.rules.is_empty() || before.unusable.is_some() => Some(
-                "the file is gone; what was in force stays so until the agent starts again, or an \
-                 empty file says that there are no rules"
-                    .to_owned(),
-            ),
+            Ok(None) if !store.policy().is_own_rules_alone() => Some(GONE.to_owned()),
             Ok(None) => None,
             Err(fault) => Some(fault),
         };
         self.journal.set_alarm(Alarm::PolicyUnusable, "", fault);
+        if looks.told_at.is_none() {
+            self.start_denied();
+        }
         let desired = store.desired();
         // Nothing else changes what is violated.
-        if told_at.replace(desired.seq()) != Some(desired.seq()) {
-            let violations = store.policy().violations(&desired);
-            let mut texts: Vec<_> = violations
-                .iter()
-                .take(TOLD_MAX)
-                .map(|(name, denials)| format!("{name}: {}", policy::told(denials)))
-                .collect();
-            if violations.len() > TOLD_MAX {
-                texts.push(format!("and {} more", violations.len() - TOLD_MAX));
-            }
-            let told = (!texts.is_empty()).then(|| texts.join("; "));
+        if looks.told_at.replace(desired.seq()) != Some(desired.seq()) {
+            let told = violations(&store.policy(), &desired);
             self.journal.set_alarm(Alarm::PolicyViolated, "", told);
         }
+    }
+
+    /// Puts what the file says in force. Answers why it will not last.
+    fn take_over(
+        &self,
+        file: PolicyFile,
+        keep: impl Fn(&str) -> Result<(), String>,
+        looks: &mut PolicyLooks,
+    ) -> Option<String> {
+        let store = self.writer.store();
+        let PolicyFile { policy, text } = file;
+        if policy != *store.policy() {
+            tracing::info!(rules = policy.rules.len(), "policy taken over");
+            store.set_policy(policy);
+            looks.told_at = None;
+            self.poll.iter().for_each(|link| link.apply_again());
+        }
+        if looks.kept.as_ref() == Some(&text) {
+            return None;
+        }
+        match keep(&text) {
+            Ok(()) => looks.kept = Some(text),
+            Err(fault) => return Some(fault),
+        }
+        None
     }
 
     /// Starts at once what the policy before kept from starting; the rest of its wait would have
@@ -117,4 +173,18 @@ impl PolicyWatch {
             }
         }
     }
+}
+
+/// Containers that run, and would not be let start, told in a bounded line.
+fn violations(policy: &Policy, desired: &Desired) -> Option<String> {
+    let violations = policy.violations(desired);
+    let mut texts: Vec<_> = violations
+        .iter()
+        .take(TOLD_MAX)
+        .map(|(name, denials)| format!("{name}: {}", policy::told(denials)))
+        .collect();
+    if violations.len() > TOLD_MAX {
+        texts.push(format!("and {} more", violations.len() - TOLD_MAX));
+    }
+    (!texts.is_empty()).then(|| texts.join("; "))
 }

@@ -54,12 +54,17 @@ impl Drop for Agent {
 /// One that has taken its first whole look, and takes the next in an hour: what happens until then
 /// was woken for.
 async fn agent() -> Agent {
+    agent_of(2).await
+}
+
+/// One that takes so many containers.
+async fn agent_of(containers_max: usize) -> Agent {
     let directory = tempfile::tempdir().unwrap();
-    let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
+    let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
     let limits = Limits {
         ports: 100..=199,
         network: Arc::new(QuietNetwork(addresses)),
-        containers_max: 2,
+        containers_max,
         new_privileges: false,
         random: state::store::random,
         disk: state::store::sound_disk,

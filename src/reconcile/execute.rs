@@ -7,7 +7,9 @@ use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::id::ContainerId;
 use state::observed::Exit;
+use state::phase::Goal;
 use state::plan::Step;
+use state::reason::Reason;
 use state::spec::ImagePull;
 use state::store::StoreError;
 use tokio_util::sync::CancellationToken;
@@ -53,10 +55,8 @@ impl<R: Runtime> Reconciler<R> {
                 grace: record.spec.stop.timeout,
             },
         );
-        if let (Step::Pull | Step::Launch, Some(record)) = (next, record) {
-            // Before a registry hears of it: a rule may be about the registry.
-            let judged = self.writer.store().judge_start(record);
-            judged.map_err(RuntimeError::Failed)?;
+        if let Some(record) = record.filter(|record| leads_to_start(next, record)) {
+            self.judge(record)?;
         }
         match (next, record) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
@@ -79,6 +79,21 @@ impl<R: Runtime> Reconciler<R> {
             (Step::Settled | Step::Wait(_), _) | (_, None) => {}
         }
         Ok(None)
+    }
+
+    /// Judges a start by the policy.
+    pub(super) fn judge(&self, record: &Record) -> Result<(), RuntimeError> {
+        let store = self.writer.store();
+        store.judge_start(record).map_err(RuntimeError::Failed)?;
+        let held = self.board.known(record.id).history.of(record).backoff;
+        let was_denied = held.filter(|held| held.reason == Reason::PolicyDenied);
+        match was_denied {
+            // Nobody knows whether it still is.
+            Some(held) if store.policy().unusable.is_some() => {
+                Err(RuntimeError::failed(held.reason, held.message))
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
@@ -145,5 +160,19 @@ impl<R: Runtime> Reconciler<R> {
                 .await?;
         }
         Ok(())
+    }
+}
+
+/// Whether the step is on the way to a start. So is the end of what runs, if it is ended for its
+/// successor: that may not be let start, and then what runs is not ended for it. A question about a
+/// tag is answered in any case.
+fn leads_to_start(step: &Step, record: &Record) -> bool {
+    match step {
+        Step::Launch => true,
+        Step::Pull => !record.is_tag_unchecked(),
+        Step::Stop(_) | Step::Remove(_) => {
+            matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
+        }
+        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => false,
     }
 }

@@ -35,8 +35,16 @@ impl<R: Runtime> Reconciler<R> {
         // What runs, and is not to be restarted, has time: as much as any pull.
         let is_awaited = record.restart_pending || (!runs && record.image_digest.is_some());
         let limit = is_awaited.then_some(ANSWER_MAX);
-        let fetched = self.fetch(record, ImagePull::Always, limit, interrupt);
-        let outcome = match fetched.await {
+        // Before a registry hears of it: a rule may be about the registry. The question ends either
+        // way, so that a container that runs settles.
+        let fetched = match self.judge(record) {
+            Ok(()) => {
+                self.fetch(record, ImagePull::Always, limit, interrupt)
+                    .await
+            }
+            Err(denied) => Err(denied),
+        };
+        let outcome = match fetched {
             Ok(digest) => TagOutcome::Digest(digest),
             Err(RuntimeError::Failed(failure)) => TagOutcome::Failed {
                 reason: failure.reason,

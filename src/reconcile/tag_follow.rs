@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use state::desired::set::Desired;
 use state::desired::{Record, RunState};
 use state::id::ContainerId;
 use state::observed::Task;
+use state::store::Store;
 
 use super::Handle;
 use crate::backoff;
@@ -17,7 +17,7 @@ use crate::writer::Writer;
 pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
     tokio::time::sleep(backoff::delay(interval, interval, 0)).await;
     loop {
-        let due = followed(&writer.store().desired(), &handle);
+        let due = followed(writer.store(), &handle);
         let pause = interval / u32::try_from(due.len().max(1)).unwrap_or(u32::MAX);
         if due.is_empty() {
             tokio::time::sleep(pause).await;
@@ -26,7 +26,11 @@ pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
             let handle = handle.clone();
             let asked = writer.write(move |store| {
                 // It may have been stopped, changed or removed since.
-                if store.desired().get(id).is_some_and(|record| is_due(record)) {
+                if store
+                    .desired()
+                    .get(id)
+                    .is_some_and(|record| is_due(record, store))
+                {
                     store.ask_tag(id)?;
                     handle.wake(id);
                 }
@@ -42,18 +46,21 @@ pub async fn follow_tags(writer: Writer, handle: Handle, interval: Duration) {
 
 /// Containers that run and follow their tags. One that only tries to is not helped by a question,
 /// which would end its wait.
-fn followed(desired: &Desired, handle: &Handle) -> Vec<ContainerId> {
+fn followed(store: &Store, handle: &Handle) -> Vec<ContainerId> {
+    let desired = store.desired();
     let runs = |record: &Record| {
         let seen = handle.board().known(record.id).seen;
         matches!(seen.task(record.generation), Task::Running { .. })
     };
     let due = desired
         .records()
-        .filter(|record| is_due(record) && runs(record));
+        .filter(|record| is_due(record, store) && runs(record));
     due.map(|record| record.id).collect()
 }
 
-fn is_due(record: &Record) -> bool {
+fn is_due(record: &Record, store: &Store) -> bool {
     let runs = record.run == RunState::Running && record.finished.is_none() && !record.removing;
-    runs && record.follows_tag() && !record.is_tag_unchecked() && !record.is_uncertain
+    let is_asked = !record.follows_tag() || record.is_tag_unchecked() || record.is_uncertain;
+    // One that the policy would not start again stays as it is.
+    runs && !is_asked && store.judge_start(record).is_ok()
 }

@@ -286,6 +286,9 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
+        // Also where it kept the one before from being ended: what rests or goes waits for no policy.
+        let is_denied = reason == Reason::PolicyDenied;
+        let cause = if is_denied { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
             let attempts = known.history.attempts;
             let own = if reason == Reason::ImageLost && attempts == 0 {

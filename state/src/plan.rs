@@ -2,10 +2,11 @@
 //! carries the step out and looks again. What a person is shown as the plan is this same function.
 
 use crate::desired::{Finished, Record, RunState};
-use crate::history::History;
+use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
+use crate::reason::Reason;
 use crate::time::BootTime;
 
 mod ahead;
@@ -90,7 +91,13 @@ pub fn decide(
     // A question about the image, too, is asked by a person, and may be what ends the exits.
     let is_asked =
         record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
-    let step = match history.waits(phase.cause(), is_asked, now) {
+    let waits = history.waits(phase.cause(), is_asked, now);
+    // Nor is what runs ended for a successor that the policy does not let start.
+    let is_ended_for_next = matches!(phase.stage, Stage::Replacing(_) | Stage::RestartRequested);
+    let denied = history.backoff.as_ref();
+    let denied = denied.filter(|wait| is_ended_for_next && wait.reason == Reason::PolicyDenied);
+    let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
+    let step = match waits {
         Some(until) if next != Step::Settled => Step::Wait(until),
         _ => next,
     };

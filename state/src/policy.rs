@@ -7,8 +7,7 @@
 //!
 //! What is stored already was judged when it was taken in. It runs on when the rules become
 //! stricter, and is judged anew when it is changed, and each time that it is started; but for its
-//! name and working directory, which were free once, and for sums and counts, which only a change
-//! can make worse.
+//! name, which was free once, and for sums and counts, which only a change can make worse.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -117,11 +116,27 @@ impl fmt::Display for Denial {
     }
 }
 
-/// All denials in one line.
+/// Denials that are told; the others are counted.
+const TOLD_MAX: usize = 20;
+/// Characters that tell them.
+const TOLD_CHARS_MAX: usize = 1024;
+
+/// Denials in one line, of bounded length: it is stored, logged and reported.
 #[must_use]
 pub fn told(denials: &[Denial]) -> String {
-    let texts: Vec<_> = denials.iter().map(ToString::to_string).collect();
-    texts.join("; ")
+    let mut texts: Vec<_> = denials
+        .iter()
+        .take(TOLD_MAX)
+        .map(ToString::to_string)
+        .collect();
+    if denials.len() > texts.len() {
+        texts.push(format!("and {} more", denials.len() - texts.len()));
+    }
+    let text = texts.join("; ");
+    match text.char_indices().nth(TOLD_CHARS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 impl Policy {
@@ -132,7 +147,10 @@ impl Policy {
         let before = desired
             .named(&deploy.name)
             .filter(|before| !before.removing);
-        if before.is_some_and(|before| before.spec == deploy.spec && before.owner == owner) {
+        let is_same = |before: &Record| before.spec == deploy.spec && before.owner == owner;
+        if before.is_some_and(|before| {
+            is_same(before) && (self.unusable.is_none() || before.run == deploy.run)
+        }) {
             return Vec::new();
         }
         if let Some(fault) = &self.unusable {
@@ -143,7 +161,6 @@ impl Policy {
         if before.is_none() {
             denials.extend(self.reserved_name(&deploy.name));
         }
-        denials.extend(working_directory(&deploy.spec));
         denials.extend(self.spec(&deploy.name, &deploy.spec, owner));
         for rule in self.rules_for(&deploy.name, owner) {
             denials.extend(capacity::denials(rule, deploy, desired));
@@ -157,14 +174,31 @@ impl Policy {
         self.spec(&record.name, &record.spec, record.owner)
     }
 
-    /// The containers that are to run and that the policy would not let start, with its denials.
+    /// Whether nothing is denied but by the agent's own rules, as without a file.
+    #[must_use]
+    pub fn is_own_rules_alone(&self) -> bool {
+        let mut without = Self {
+            node: self.node.clone(),
+            ..Self::default()
+        };
+        without.reserved.node.clone_from(&self.reserved.node);
+        *self == without
+    }
+
+    /// The containers that are to run and that the policy would not let start, with its denials;
+    /// and those that a sum cannot count, since they have no limit.
     #[must_use]
     pub fn violations(&self, desired: &Desired) -> Vec<(ContainerName, Vec<Denial>)> {
         let wanted = desired.records().filter(|record| {
             record.run == RunState::Running && !record.removing && record.finished.is_none()
         });
         wanted
-            .map(|record| (record.name.clone(), self.judge_start(record)))
+            .map(|record| {
+                let mut denials = self.judge_start(record);
+                let rules = self.rules_for(&record.name, record.owner);
+                denials.extend(rules.flat_map(|rule| capacity::uncounted(rule, &record.spec)));
+                (record.name.clone(), denials)
+            })
             .filter(|(_, denials)| !denials.is_empty())
             .collect()
     }
@@ -179,7 +213,8 @@ impl Policy {
     }
 
     fn spec(&self, name: &ContainerName, spec: &Spec, owner: Owner) -> Vec<Denial> {
-        let mut denials = Vec::new();
+        let asked = spec.working_dir.as_deref();
+        let mut denials: Vec<_> = asked.and_then(working_directory).into_iter().collect();
         if !spec.security.no_new_privileges && !self.node.new_privileges {
             denials.push(Denial::new(
                 NEW_PRIVILEGES,
@@ -201,8 +236,9 @@ impl Policy {
     }
 }
 
-fn working_directory(spec: &Spec) -> Option<Denial> {
-    let path = spec.working_dir.as_deref()?;
+/// Denial of a working directory that is the kernel's, asked for or an image's.
+#[must_use]
+pub fn working_directory(path: &str) -> Option<Denial> {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {

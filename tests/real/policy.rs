@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use crate::harness::Testbed;
 use crate::harness::agent::PROGRAM;
 use crate::harness::chas::{Answer, Chas};
+use crate::harness::image::Image;
 use crate::stand::{SOON, Stand, eventually};
 
 /// A node with a policy's file, which need not be there.
@@ -280,7 +281,11 @@ async fn a_pushed_set_ends_no_more_than_it_names() {
         agent.wait_status(name, "running", SOON).await;
     }
     let (status, problem) = put("", &[]).await;
-    assert_eq!(status, 409, "{problem}");
+    assert_eq!(
+        (status, &problem["code"], &problem["confirm"]),
+        (409, &json!("Unconfirmed"), &json!(3)),
+        "{problem}"
+    );
     assert!(
         problem["detail"].as_str().unwrap().contains("?confirm=3"),
         "{problem}"
@@ -290,5 +295,27 @@ async fn a_pushed_set_ends_no_more_than_it_names() {
     let (_, shown) = agent.get("/containers?status=running").await;
     assert_eq!(shown["containers"].as_array().unwrap().len(), 3);
     assert_eq!(put("?confirm=3", &[]).await.0, 202);
+    node.stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_s_own_working_directory_is_judged_before_it_is_started() {
+    let node = Policed::new("", &[]).await;
+    let agent = &node.stand.agent;
+    let image = Image::busybox().config("WorkingDir", json!("/proc/self/fd/7"));
+    image.push(&node.stand.registry, "workdir:1").await;
+    let body =
+        json!({"name": "w", "image": node.stand.image("workdir:1"), "command": ["sleep", "60"]});
+    assert_eq!(node.deploy(&body).await.0, 202);
+    eventually("it is denied", async || {
+        agent.get("/containers/w").await.1["reason"] == "PolicyDenied"
+    })
+    .await;
+    let shown = agent.get("/containers/w").await.1;
+    let told = shown["message"].as_str().unwrap_or_default();
+    assert!(
+        told.contains("working-directory") && told.contains("/proc/self/fd/7"),
+        "{shown}"
+    );
     node.stand.end().await;
 }

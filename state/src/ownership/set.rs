@@ -210,7 +210,7 @@ pub struct SetOutcome {
     /// Whether the set was older than the applied one, or the same: nothing was done.
     pub stale: bool,
     /// Running containers that were changed or ended.
-    pub spent: usize,
+    pub spent: Vec<ContainerId>,
     /// Whether others wait, because the node's budget for such changes is used up.
     pub is_deferred: bool,
     /// Containers that changed.

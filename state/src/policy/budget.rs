@@ -1,11 +1,12 @@
 //! Budget of CHaS: how many running containers it may change or end within an hour, by whatever
 //! means. It cannot lift it itself; only an operator of the node can.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::id::ContainerId;
 use crate::time::BootTime;
 
 /// Name of the rule that denies what is beyond the budget.
@@ -69,42 +70,53 @@ impl fmt::Display for ChangeBudget {
     }
 }
 
-/// Changes of running containers by CHaS within the last hour.
+/// Running containers of CHaS, and its changes of them within the last hour.
 #[derive(Clone, Debug, Default)]
 pub struct ChangeLedger {
-    spent: VecDeque<SpentChanges>,
-}
-
-/// Changes that were made at once.
-#[derive(Clone, Copy, Debug)]
-struct SpentChanges {
-    at: BootTime,
-    count: usize,
-    /// Containers that ran before.
-    running: usize,
+    spent: VecDeque<(BootTime, ContainerId)>,
+    /// Containers that are to run, each with the time since when. `None`: since before the first
+    /// look.
+    running: BTreeMap<ContainerId, Option<BootTime>>,
+    has_looked: bool,
 }
 
 impl ChangeLedger {
-    /// The number of running containers that may still be changed or ended now. A part of what runs
-    /// is a part of what ran before the first change of the hour: neither what was ended since nor
-    /// what came since counts.
-    #[must_use]
-    pub fn allowance(&mut self, budget: ChangeBudget, running: usize, now: BootTime) -> usize {
-        let is_over = |spent: &SpentChanges| now.since(spent.at) >= WINDOW;
-        while self.spent.front().is_some_and(is_over) {
-            self.spent.pop_front();
-        }
-        let ran = self.spent.front().map_or(running, |first| first.running);
-        let spent: usize = self.spent.iter().map(|spent| spent.count).sum();
-        budget.of(ran).saturating_sub(spent)
+    /// Notes which containers are to run now.
+    pub fn look(&mut self, running: impl Iterator<Item = ContainerId>, now: BootTime) {
+        let since = self.has_looked.then_some(now);
+        let mut before = std::mem::take(&mut self.running);
+        self.running = running
+            .map(|id| (id, before.remove(&id).unwrap_or(since)))
+            .collect();
+        self.has_looked = true;
     }
 
-    /// Notes so many changes, of so many containers that ran before.
-    pub fn note(&mut self, count: usize, running: usize, now: BootTime) {
-        if count > 0 {
-            let at = now;
-            self.spent.push_back(SpentChanges { at, count, running });
+    /// The number of running containers that may still be changed or ended now. Of a part, the
+    /// whole is what has proven to run for an hour, and what was changed or ended within it:
+    /// nobody raises it by adding containers, or takes from it by ending some.
+    #[must_use]
+    pub fn allowance(
+        &mut self,
+        budget: ChangeBudget,
+        proven: impl Iterator<Item = ContainerId>,
+        now: BootTime,
+    ) -> usize {
+        let is_over = |at: BootTime| now.since(at) >= WINDOW;
+        while self.spent.front().is_some_and(|(at, _)| is_over(*at)) {
+            self.spent.pop_front();
         }
+        let is_old = |id: &ContainerId| {
+            let since = self.running.get(id);
+            since.is_some_and(|since| since.is_none_or(is_over))
+        };
+        let mut ran: BTreeSet<_> = proven.filter(is_old).collect();
+        ran.extend(self.spent.iter().map(|(_, id)| *id));
+        budget.of(ran.len()).saturating_sub(self.spent.len())
+    }
+
+    /// Notes changes of running containers.
+    pub fn note(&mut self, changed: &[ContainerId], now: BootTime) {
+        self.spent.extend(changed.iter().map(|id| (now, *id)));
     }
 }
 
@@ -126,19 +138,54 @@ mod tests {
         }
     }
 
+    const HALF: ChangeBudget = ChangeBudget::Percent(50);
+
+    fn at(seconds: u64) -> BootTime {
+        BootTime(Duration::from_secs(seconds))
+    }
+
+    fn ids(numbers: std::ops::Range<u64>) -> Vec<ContainerId> {
+        numbers.map(ContainerId::from_bits).collect()
+    }
+
+    /// The allowance of half of what runs, all of which has proven to.
+    fn left(ledger: &mut ChangeLedger, running: &[ContainerId], now: BootTime) -> usize {
+        ledger.look(running.iter().copied(), now);
+        ledger.allowance(HALF, running.iter().copied(), now)
+    }
+
     #[test]
     fn what_was_spent_comes_back_after_an_hour_and_not_before() {
-        let at = |seconds| BootTime(Duration::from_secs(seconds));
-        let (mut ledger, half) = (ChangeLedger::default(), ChangeBudget::Percent(50));
-        assert_eq!(ledger.allowance(half, 10, at(0)), 5);
-        ledger.note(3, 10, at(0));
-        // Three of them are gone: it is still half of ten. What came meanwhile does not count.
-        for running in [7, 100] {
-            assert_eq!(ledger.allowance(half, running, at(60)), 2);
+        let (mut ledger, all) = (ChangeLedger::default(), ids(0..10));
+        assert_eq!(left(&mut ledger, &all, at(0)), 5);
+        ledger.note(&all[..3], at(0));
+        // Three of them are gone: it is still half of ten.
+        assert_eq!(left(&mut ledger, &all[3..], at(60)), 2);
+        ledger.note(&all[3..5], at(60));
+        assert_eq!(left(&mut ledger, &all[5..], at(3599)), 0);
+        assert_eq!(left(&mut ledger, &all[5..], at(3600)), 1);
+        assert_eq!(left(&mut ledger, &all[5..], at(3660)), 2);
+    }
+
+    #[test]
+    fn nobody_lifts_a_part_by_adding_containers_first() {
+        let (mut ledger, before) = (ChangeLedger::default(), ids(0..10));
+        let more = ids(0..30);
+        assert_eq!(left(&mut ledger, &before, at(0)), 5);
+        // Twenty that never ran: not now, and not in a day either.
+        for seconds in [1, 3600, 86_400] {
+            ledger.look(more.iter().copied(), at(seconds));
+            let proven = before.iter().copied();
+            assert_eq!(ledger.allowance(HALF, proven, at(seconds)), 5, "{seconds}");
         }
-        ledger.note(2, 7, at(60));
-        assert_eq!(ledger.allowance(half, 5, at(3599)), 0);
-        assert_eq!(ledger.allowance(half, 5, at(3600)), 1);
-        assert_eq!(ledger.allowance(half, 5, at(3660)), 2);
+        // Twenty that run count once they have done so for an hour.
+        let (mut ledger, start) = (ChangeLedger::default(), at(100));
+        assert_eq!(left(&mut ledger, &before, at(0)), 5);
+        for (now, most) in [(start, 5), (at(3699), 5), (at(3700), 15)] {
+            assert_eq!(left(&mut ledger, &more, now), most);
+        }
+        // One that was ended and comes again is a new one.
+        assert_eq!(left(&mut ledger, &[], at(3800)), 1);
+        assert_eq!(left(&mut ledger, &before, at(3900)), 1);
     }
 }

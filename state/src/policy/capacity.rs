@@ -6,8 +6,8 @@ use super::rule::PolicyRule;
 use crate::desired::Record;
 use crate::desired::set::Desired;
 use crate::quantity::{ByteCount, CpuMillis};
-use crate::spec::Resources;
 use crate::spec::parse::Deploy;
+use crate::spec::{Resources, Spec};
 
 /// Every denial of a deploy by what all containers of the rule may have together.
 pub(super) fn denials(rule: &PolicyRule, deploy: &Deploy, desired: &Desired) -> Vec<Denial> {
@@ -51,6 +51,21 @@ pub(super) fn denials(rule: &PolicyRule, deploy: &Deploy, desired: &Desired) -> 
         deny("name", is_one_more.then(message));
     }
     denials
+}
+
+/// Limits that a container lacks, so that it counts for nothing in a sum of the rule.
+pub(super) fn uncounted(rule: &PolicyRule, spec: &Spec) -> Vec<Denial> {
+    let (totals, resources) = (&rule.totals, &spec.resources);
+    let memory = totals.memory.is_some() && resources.memory.is_none();
+    let cpu = totals.cpu.is_some() && resources.cpu.is_none();
+    let fields = [(memory, "resources.memory"), (cpu, "resources.cpu")];
+    let without = fields.into_iter().filter(|(is_without, _)| *is_without);
+    without
+        .map(|(_, field)| {
+            let message = "has no limit, and counts for nothing in the sum; give it one";
+            Denial::new(&rule.name, field, message)
+        })
+        .collect()
 }
 
 /// A sum over containers, without the one that changes; and that one before and after.

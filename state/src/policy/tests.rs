@@ -431,3 +431,61 @@ fn patterns_of_images_never_cross_the_registry_s_name() {
         );
     }
 }
+
+#[test]
+fn what_a_sum_cannot_count_is_told() {
+    let rule = json!({"memory_total": "1g", "cpu_total": 1});
+    let desired = stored(&[record("free", 1), sized("bound", 2, "64m")]);
+    let told: Vec<_> = with(&rule)
+        .violations(&desired)
+        .into_iter()
+        .map(|(name, denials)| {
+            let fields = denials.into_iter().map(|denial| denial.field);
+            (name.to_string(), fields.collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    let [free, bound] = ["resources.memory resources.cpu", "resources.cpu"].map(str::to_owned);
+    assert_eq!(
+        told,
+        [("free".to_owned(), free), ("bound".to_owned(), bound)]
+    );
+    // It may be started again: only a change is denied.
+    let start = with(&rule).judge_start(&record("free", 1));
+    assert!(start.is_empty(), "{start:?}");
+}
+
+#[test]
+fn denials_are_told_in_a_bounded_line() {
+    let denial = |n: usize, length: usize| Denial::new("r", format!("f{n}"), "m".repeat(length));
+    let many: Vec<_> = (0..30).map(|n| denial(n, 1)).collect();
+    let text = told(&many);
+    assert!(
+        text.contains("f19") && !text.contains("f20") && text.ends_with("and 10 more"),
+        "{text}"
+    );
+    let long: Vec<_> = (0..30).map(|n| denial(n, 900)).collect();
+    assert_eq!(told(&long).chars().count(), 1025);
+}
+
+#[test]
+fn without_a_policy_nothing_is_changed_stopped_or_taken_in() {
+    let policy = Policy {
+        unusable: Some("line 3".to_owned()),
+        ..Policy::default()
+    };
+    let deploy = body(&json!({}));
+    let before = Record {
+        spec: deploy.spec.clone(),
+        ..record("web", 1)
+    };
+    let desired = stored(&[before]);
+    let judge = |deploy: &Deploy| policy.judge(deploy, Owner::Push, &desired).len();
+    assert_eq!(judge(&deploy), 0);
+    for other in [
+        json!({"state": "stopped"}),
+        json!({"image": "x"}),
+        json!({"name": "b"}),
+    ] {
+        assert_eq!(judge(&body(&other)), 1, "{other}");
+    }
+}

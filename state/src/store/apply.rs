@@ -209,7 +209,8 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
         &mut budget,
     );
     let (accepted, failed) = budget.take_all(batch, wanted);
-    (outcome.spent, outcome.is_deferred) = (budget.spent, !budget.deferred.is_empty());
+    outcome.spent.clone_from(&budget.spent);
+    outcome.is_deferred = !budget.deferred.is_empty();
     // An invalid entry is invalid the next time, too: it does not count here.
     let fully_applied =
         failed.is_empty() && !outcome.is_deferred && ownership::is_agreed(&outcome.conflicts);

@@ -116,7 +116,8 @@ impl<'a> Batch<'a> {
     }
 
     /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A
-    /// container whose host port is given up by a later one is tried again, and gets it.
+    /// container whose host port is given up by a later one is tried again, and gets it; so is one
+    /// that a sum of the policy denied, once the others have given up what they do.
     pub(super) fn take_all(
         &mut self,
         mut wanted: Vec<Deploy>,
@@ -124,7 +125,7 @@ impl<'a> Batch<'a> {
     ) -> (Vec<Accepted>, Vec<(ContainerName, StoreError)>) {
         // Containers that name host ports come first, so that none of these is chosen for another.
         wanted.sort_by_key(|deploy| deploy.spec.ports.iter().all(|port| port.host.is_none()));
-        let (mut taken, mut refused) = (Vec::new(), Vec::new());
+        let (mut taken, mut refused, mut denied) = (Vec::new(), Vec::new(), Vec::new());
         loop {
             let (tried, mut later) = (wanted.len(), Vec::new());
             for deploy in wanted {
@@ -133,19 +134,26 @@ impl<'a> Batch<'a> {
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
                         later.push((deploy, error));
                     }
+                    Err(StoreError::Denied(..)) => denied.push(deploy),
                     Err(error) => refused.push((deploy.name, error)),
                 }
             }
             if later.is_empty() || later.len() == tried {
-                refused.extend(
-                    later
-                        .into_iter()
-                        .map(|(deploy, error)| (deploy.name, error)),
-                );
-                return (taken, refused);
+                let later = later.into_iter();
+                refused.extend(later.map(|(deploy, error)| (deploy.name, error)));
+                break;
             }
             wanted = later.into_iter().map(|(deploy, _)| deploy).collect();
         }
+        // What takes less is never denied, so that a second try is the last.
+        for deploy in denied {
+            let name = deploy.name.clone();
+            match self.take(deploy, owner) {
+                Ok(accepted) => taken.push(accepted),
+                Err(error) => refused.push((name, error)),
+            }
+        }
+        (taken, refused)
     }
 
     fn decide(

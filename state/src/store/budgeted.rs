@@ -5,7 +5,7 @@ use super::{Accepted, StoreError};
 use crate::desired::applied::Rejected;
 use crate::desired::{Owner, Record};
 use crate::guard::{self, SetEffects};
-use crate::id::ContainerName;
+use crate::id::{ContainerId, ContainerName};
 use crate::policy::budget;
 use crate::spec::parse::Deploy;
 
@@ -13,8 +13,8 @@ use crate::spec::parse::Deploy;
 #[derive(Debug)]
 pub(super) struct Budgeted {
     left: usize,
-    /// Changes made.
-    pub(super) spent: usize,
+    /// Running containers that were changed or ended.
+    pub(super) spent: Vec<ContainerId>,
     /// Containers that are left as they are for now.
     pub(super) deferred: Vec<ContainerName>,
 }
@@ -23,14 +23,14 @@ impl Budgeted {
     pub(super) const fn new(allowance: usize) -> Self {
         Self {
             left: allowance,
-            spent: 0,
+            spent: Vec::new(),
             deferred: Vec::new(),
         }
     }
 
-    fn spend(&mut self, count: usize) {
-        self.left = self.left.saturating_sub(count);
-        self.spent += count;
+    fn spend(&mut self, id: ContainerId) {
+        self.left = self.left.saturating_sub(1);
+        self.spent.push(id);
     }
 
     /// Whether the container may be ended now.
@@ -42,7 +42,7 @@ impl Budgeted {
             self.deferred.push(record.name.clone());
             return false;
         }
-        self.spend(1);
+        self.spend(record.id);
         true
     }
 
@@ -66,7 +66,9 @@ impl Budgeted {
             }
             let (taken, refused) = batch.take_all(now, Owner::Chas);
             let changed = taken.iter().filter(|accepted| accepted.changed);
-            self.spend(changed.filter(|a| costly.contains(&a.record.name)).count());
+            changed
+                .filter(|accepted| costly.contains(&accepted.record.name))
+                .for_each(|accepted| self.spend(accepted.record.id));
             accepted.extend(taken);
             failed.extend(refused);
             now = Vec::new();
@@ -79,8 +81,9 @@ impl Budgeted {
     /// The entries of the report for what is left as it is.
     pub(super) fn rejected(&self) -> impl Iterator<Item = Rejected> {
         let why = format!(
-            "policy rule {:?} denies it for now: the running containers that CHaS may change or \
-             end within an hour are used up; it is tried again",
+            "policy rule {:?} denies it for now: no more running containers may be changed or \
+             ended by CHaS within this hour, or none while the policy cannot be used; it is tried \
+             again",
             budget::RULE
         );
         self.deferred

@@ -46,8 +46,8 @@ impl Store {
         Err(Failure::new(Reason::PolicyDenied, policy::told(&denials)))
     }
 
-    /// Judges an order to start what is stored: who restarts a container is to hear that it would
-    /// not come up again, before it is stopped.
+    /// Judges an order to start what is stored: who restarts a container, or asks for its newest
+    /// image, is to hear that it would not come up again, before it is stopped.
     pub(super) fn judge_order(&self, record: &Record) -> Result<(), StoreError> {
         let denials = self.policy().judge_start(record);
         if denials.is_empty() {

@@ -183,6 +183,8 @@ impl Store {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
             match order {
+                // What is to run already stays so, and the order changes nothing.
+                Order::Start if guard::runs(before) && !before.is_uncertain => {}
                 Order::Start | Order::Restart => self.judge_order(before)?,
                 Order::Stop | Order::Remove => {}
             }

@@ -18,7 +18,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::PinnedImage`], [`StoreError::Removing`],
-    /// [`StoreError::Uncertain`], [`StoreError::Disk`].
+    /// [`StoreError::Uncertain`], [`StoreError::Denied`], [`StoreError::Disk`].
     pub fn ask_tag(&self, id: ContainerId) -> Result<Arc<Record>, StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
@@ -32,6 +32,7 @@ impl Store {
             if before.spec.image.digest().is_some() {
                 return Err(StoreError::PinnedImage(name, before.spec.image.clone()));
             }
+            self.judge_order(before)?;
             // Each question is a new one: a tag that moved meanwhile is not missed.
             let record = Record {
                 tag_check: Some(TagCheck::by_change(desired.seq() + 1)),

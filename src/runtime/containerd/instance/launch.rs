@@ -62,13 +62,12 @@ impl Instances {
             }
             None => self.create_container(record, sandbox).await?,
         };
+        let program = Program::of(&spec);
+        program.denial()?;
         let mounts = self.snapshot(record, &parent).await?;
         self.make_volumes(record.instance(), &mounts, oci::volumes::to_be_made(&spec))
             .await?;
-        Ok(CreatedRootfs {
-            mounts,
-            program: Program::of(&spec),
-        })
+        Ok(CreatedRootfs { mounts, program })
     }
 
     /// Makes the directories of volumes that the image has not. Nothing else has the snapshot

@@ -13,6 +13,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 use state::failure::Failure;
+use state::policy;
 use state::reason::Reason;
 
 /// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
@@ -41,6 +42,19 @@ impl Program {
             search: search.unwrap_or_default().to_owned(),
             directory: text(&process["cwd"]),
         }
+    }
+
+    /// Denial of the directory that the program is to start in. The image may have named it, so it
+    /// is known only here.
+    pub(super) fn denial(&self) -> Result<(), Failure> {
+        let Some(denial) = policy::working_directory(&self.directory) else {
+            return Ok(());
+        };
+        let denied = format!(
+            "{}; {:?} is asked for or is the image's WORKDIR",
+            denial, self.directory
+        );
+        Err(Failure::new(Reason::PolicyDenied, denied))
     }
 
     /// Refusal that the kernel will answer to the first process `pid`; `None`: it will execute the
@@ -241,6 +255,21 @@ mod tests {
             directory: "/srv".to_owned(),
         };
         program.refusal_in(&directory(root.path()).unwrap(), lenient)
+    }
+
+    #[test]
+    fn a_directory_of_the_kernel_is_denied_whoever_named_it() {
+        for (cwd, is_denied) in [
+            ("/proc/self/fd/7", true),
+            ("/srv/../sys", true),
+            ("/dev/shm", false),
+            ("/", false),
+        ] {
+            let spec = serde_json::json!({"process": {"cwd": cwd}}).to_string();
+            let denial = Program::of(spec.as_bytes()).denial();
+            let reason = denial.map_err(|failure| failure.reason);
+            assert_eq!(reason == Err(Reason::PolicyDenied), is_denied, "{cwd}");
+        }
     }
 
     #[track_caller]

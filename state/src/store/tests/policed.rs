@@ -96,14 +96,18 @@ fn what_was_taken_in_before_a_rule_stays_and_is_not_restarted_into_it() {
         "{}",
         failure.message
     );
-    for order in [Order::Restart, Order::Start] {
-        assert!(matches!(
-            store.order(record.id, order),
-            Err(StoreError::Denied(..))
-        ));
-    }
+    assert!(matches!(
+        store.order(record.id, Order::Restart),
+        Err(StoreError::Denied(..))
+    ));
+    // It is to run, and stays so.
+    store.order(record.id, Order::Start).unwrap();
     assert_eq!(store.desired().get(record.id), Some(&record));
     store.order(record.id, Order::Stop).unwrap();
+    assert!(matches!(
+        store.order(record.id, Order::Start),
+        Err(StoreError::Denied(..))
+    ));
     store.order(record.id, Order::Remove).unwrap();
 }
 
@@ -112,7 +116,7 @@ fn shown(store: &Store, outcome: &SetOutcome) -> (usize, usize, usize, bool) {
     let applied = store.desired().marks().applied_set().unwrap().clone();
     (
         outcome.changed.len(),
-        outcome.spent,
+        outcome.spent.len(),
         outcome.rejected.len(),
         applied.fully_applied,
     )
@@ -245,4 +249,38 @@ fn a_pushed_set_that_leaves_out_too_much_names_how_many_may_go() {
             .len(),
         10
     );
+}
+
+#[test]
+fn a_sum_looks_at_a_set_once_all_of_it_is_decided_whatever_its_order() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path());
+    store.set_policy(policy(
+        &json!({"rules": [{"name": "all", "memory_total": "3g"}]}),
+    ));
+    let sized = |name: &str, memory: &str| json!({"name": name, "image": "x", "resources": {"memory": memory}});
+    let put = |bodies: [Value; 2]| {
+        let wanted = bodies.map(|body| crate::spec::parse::deploy(&body).unwrap());
+        let request = ReplaceRequest {
+            wanted: wanted.into(),
+            ..ReplaceRequest::default()
+        };
+        store.replace(request, 1)
+    };
+    put([sized("a", "1g"), sized("b", "2g")]).unwrap();
+    for set in [
+        [sized("a", "2g"), sized("b", "1g")],
+        [sized("a", "1g"), sized("b", "2g")],
+        [sized("b", "1g"), sized("a", "2g")],
+    ] {
+        put(set).unwrap();
+    }
+    for set in [
+        [sized("a", "2g"), sized("b", "1025m")],
+        [sized("b", "1025m"), sized("a", "2g")],
+    ] {
+        assert!(matches!(put(set), Err(StoreError::Several(refused)) if refused.len() == 1));
+    }
+    store.apply_set(&set(1, &[sized("c", "1g")]), 1).unwrap();
+    assert!(store.desired().named(&"c".parse().unwrap()).is_none());
 }
