@@ -269,6 +269,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
             host: config.network.host_access.clone().into(),
             link_local: config.network.link_local,
         },
+        source_guard: config.network.source_guard,
         routes_between_networks: config.network.route_between_networks,
     }
 }

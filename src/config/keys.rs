@@ -166,6 +166,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("network.link_local", "CHAS_LINK_LOCAL", "link-local", "BOOL", Computed("false; true on a node from before 0.2"),
         "Whether containers reach link-local addresses (169.254.0.0/16), where clouds hand out \
          the node's credentials; name servers there are reached always: true or false"),
+    key("network.source_guard", "CHAS_SOURCE_GUARD", "source-guard", "BOOL", Text("true"),
+        "Whether a container can send from its own addresses only, so that none takes a \
+         neighbour's: true or false"),
     key("network.route_between_networks", "CHAS_ROUTE_BETWEEN_NETWORKS", "route-between-networks", "BOOL", Computed("false; true on a node from before 0.2"),
         "Whether others may use this node as a way between its networks, once the agent has switched \
          forwarding on for containers; a node that forwarded before goes on: true or false"),

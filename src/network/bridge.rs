@@ -80,16 +80,18 @@ pub struct BridgeConfig {
     pub search_path: OsString,
     /// Reach of containers into the host and its surroundings.
     pub reach: ContainerReach,
+    /// Whether a container can send from its own addresses only.
+    pub source_guard: bool,
     /// Whether the node goes on to connect the networks that it is in, although it did not forward
     /// before the agent.
     pub routes_between_networks: bool,
 }
 
 impl BridgeConfig {
-    /// Memory of the links that the node does not connect; `None` where it is to connect all.
-    fn routing_memory(&self) -> Option<RoutingMemory> {
-        let memory = || RoutingMemory::below(self.netns_dir.parent().unwrap_or(&self.netns_dir));
-        (!self.routes_between_networks).then(memory)
+    /// Memory of the links that the node had when it did not forward. It is kept also where the node
+    /// connects them, for when that is configured otherwise.
+    fn routing_memory(&self) -> RoutingMemory {
+        RoutingMemory::below(self.netns_dir.parent().unwrap_or(&self.netns_dir))
     }
 }
 
@@ -116,8 +118,8 @@ struct BridgeState {
     connected_at: BTreeMap<InstanceName, Instant>,
     /// Whether the host's firewall was looked at, and lets the bridge's packets through.
     forward_open: bool,
-    /// The reason why a link has no second guard of 127.0.0.0/8, as the last repair found it.
-    beltless: Option<String>,
+    /// The reason why a link has no guard, as the last repair found it.
+    unguarded: Option<String>,
 }
 
 impl BridgeNetwork {
@@ -179,7 +181,7 @@ impl BridgeNetwork {
         let (device, done) = on_own_thread("bridge", move || {
             block_on(async {
                 let (host, connection) = links::open()?;
-                links::drive(connection, device::ensure(&host, &bridge, subnet, memory)).await
+                links::drive(connection, device::ensure(&host, &bridge, subnet, &memory)).await
             })
         })
         .await
@@ -214,6 +216,7 @@ impl BridgeNetwork {
             gateway: self.config.subnet.gateway(),
             prefix: self.config.subnet.prefix(),
             rivals: Vec::new(),
+            source_guard: self.config.source_guard,
         }
     }
 

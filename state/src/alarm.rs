@@ -81,8 +81,8 @@ alarms! {
     ConnectionsFull: Degrading, "raise the sysctl net.netfilter.nf_conntrack_max, or find who opens so many";
     /// The host has no name server that a container can reach: outside names do not resolve in containers.
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
-    /// The host's 127.0.0.1 has one guard against containers, where it should have two.
-    OneLoopbackGuard: Notice, "let the kernel have what the message names, or move the other program's filter to a later place (tc filter ... pref 2)";
+    /// The filter at containers' links, which keeps them from sending as others, cannot be set.
+    LinksUnguarded: Notice, "let the kernel have what the message names, or move the other program's filter to a later place (tc filter ... pref 2)";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
     /// runc or containerd have known ways out of a container, by their version.

@@ -21,6 +21,7 @@ mod flushes;
 mod hosts;
 mod lab;
 mod lifecycle;
+mod neighbours;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 

@@ -50,7 +50,7 @@ pub(super) async fn ensure(
     links: &Netlink,
     name: &str,
     subnet: Ipv4Subnet,
-    memory: Option<RoutingMemory>,
+    memory: &RoutingMemory,
 ) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
     let mut done = Vec::new();
     let mac = mac(subnet.gateway());
@@ -77,9 +77,7 @@ pub(super) async fn ensure(
             NetworkError::failed("the bridge was deleted while it was made", gone())
         })?,
     };
-    if let Some(memory) = memory {
-        note_networks(links, &memory, name).await?;
-    }
+    note_networks(links, memory, name).await?;
     // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
     done.extend(set_switches(name)?);
     // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with

@@ -52,7 +52,7 @@ impl BridgeNetwork {
         }
         found.extend(name_servers(hosts_files::host_resolv_conf().servers));
         found.extend(connections());
-        found.extend(self.state().beltless.as_deref().map(one_guard));
+        found.extend(self.state().unguarded.as_deref().map(unguarded));
         found.sort();
         found
     }
@@ -217,13 +217,13 @@ fn name_servers(servers: usize) -> Option<NetworkFinding> {
     })
 }
 
-fn one_guard(reason: &str) -> NetworkFinding {
+fn unguarded(reason: &str) -> NetworkFinding {
     NetworkFinding {
-        alarm: Alarm::OneLoopbackGuard,
+        alarm: Alarm::LinksUnguarded,
         subject: String::new(),
         message: format!(
-            "while the nftables table is away, for some 50 ms after another program flushed all \
-             rules, containers reach what listens on the host's 127.0.0.1: {reason}"
+            "{reason}; containers that have raw sockets can send as their neighbours, and reach \
+             what listens on the host's 127.0.0.1 while another program has flushed all rules"
         ),
     }
 }

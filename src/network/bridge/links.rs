@@ -18,6 +18,7 @@ use rtnetlink::{
 };
 use rustix::io::Errno;
 
+use self::belt::program::FrameSource;
 use crate::network::NetworkError;
 
 pub(super) mod belt;
@@ -182,12 +183,13 @@ impl Netlink {
     }
 
     /// Makes a link a port of `bridge`, up, with hairpin on and no IPv6 of its own; `ip link` shows
-    /// `alias`.
+    /// `alias`. Given a `source`, nothing passes that is not from there.
     pub(super) async fn set_port(
         &self,
         index: u32,
         bridge: u32,
         alias: &str,
+        source: Option<FrameSource>,
     ) -> Result<(), NetworkError> {
         let no_ipv6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
         // In this order: an address would be made up at the moment the link comes up; hairpin is
@@ -199,7 +201,7 @@ impl Netlink {
             tracing::trace!(%error, "kernel has no IPv6 to turn off");
         }
         // Before it comes up. The repair tells where it cannot be.
-        let _ = self.ensure_belt(index).await;
+        let _ = self.ensure_belt(index, source).await;
         let up = LinkUnspec::new_with_index(index)
             .controller(bridge)
             .alias(alias)

@@ -78,7 +78,7 @@ impl HostPorts {
             subnet: config.subnet,
             api: config.api,
             reach: config.reach.clone(),
-            unrouted: config.routing_memory(),
+            unrouted: (!config.routes_between_networks).then(|| config.routing_memory()),
             book: Mutex::default(),
         }
     }

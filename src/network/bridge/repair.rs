@@ -248,16 +248,18 @@ impl BridgeNetwork {
         })
     }
 
-    /// Puts the second guard of 127.0.0.0/8 at every link in use, also at those of containers that
-    /// are left alone: it is the host's.
+    /// Puts the guard at every link in use, also at those of containers that are left alone: it is
+    /// the host's.
     async fn repair_belts(&self, links: Vec<KernelLink>) -> Result<Vec<String>, NetworkError> {
+        let guards = self.config.source_guard;
         let looked = on_links("links", async move |host: &Netlink| {
             let (mut put, mut missing) = (Vec::new(), None);
             for link in links {
-                match host.ensure_belt(link.index).await {
+                let source = veth::source_behind(&link).filter(|_| guards);
+                match host.ensure_belt(link.index, source).await {
                     BeltState::Right => {}
                     BeltState::Put => {
-                        put.push(format!("second guard of 127.0.0.0/8 at {}", link.name));
+                        put.push(format!("guard at {}", link.name));
                     }
                     BeltState::Missing(reason) => missing = Some(reason),
                 }
@@ -265,7 +267,7 @@ impl BridgeNetwork {
             Ok((put, missing))
         });
         let (put, missing) = looked.await?;
-        self.state().beltless = missing;
+        self.state().unguarded = missing;
         Ok(put)
     }
 }

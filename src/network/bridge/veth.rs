@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
 use super::device::{BridgeDevice, PORT_PREFIX, is_managed, mac};
+use super::links::belt::program::FrameSource;
 use super::links::{self, KernelLink, Netlink, VethEnd};
 use super::sysctl;
 use crate::network::threads::{block_on, on_own_thread};
@@ -29,6 +30,25 @@ pub(super) struct VethPair {
     pub(super) prefix: u8,
     /// Names of the links of earlier generations, which have the same address.
     pub(super) rivals: Vec<String>,
+    /// Whether the container can send from its own addresses only.
+    pub(super) source_guard: bool,
+}
+
+/// First bytes of the hardware address of a pair's end on the host; the container's address follows.
+const HOST_END_PREFIX: [u8; 2] = [0x0a, 0x59];
+
+/// Place from which the container with this address sends.
+const fn frame_source(address: Ipv4Addr) -> FrameSource {
+    FrameSource {
+        mac: mac(address),
+        address,
+    }
+}
+
+/// Place from which the container behind a link of the agent sends; `None` if the link does not tell.
+pub(super) fn source_behind(link: &KernelLink) -> Option<FrameSource> {
+    let octets: [u8; 4] = link.mac.strip_prefix(&HOST_END_PREFIX)?.try_into().ok()?;
+    Some(frame_source(octets.into()))
 }
 
 /// Name of an instance's link on the host.
@@ -127,7 +147,8 @@ async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), N
     for rival in &pair.rivals {
         host.mute_port(rival).await?;
     }
-    host.set_port(host_end.index, pair.device.index, &pair.alias)
+    let source = pair.source_guard.then(|| frame_source(pair.address));
+    host.set_port(host_end.index, pair.device.index, &pair.alias, source)
         .await?;
     inside
         .set_address(eth0.index, pair.address, pair.prefix)
@@ -145,10 +166,11 @@ async fn make(
         .map_err(|error| NetworkError::failed(entering(&pair.netns), error))?;
     // The host's end has a fixed hardware address, so that nothing on the host (udev) sets one
     // later.
-    let [_, _, a, b, c, d] = mac(pair.address);
+    let [a, b, c, d] = pair.address.octets();
+    let [first, second] = HOST_END_PREFIX;
     let host_end = VethEnd {
         name: &pair.name,
-        mac: [0x0a, 0x59, a, b, c, d],
+        mac: [first, second, a, b, c, d],
         mtu: pair.device.mtu,
     };
     let inner_end = VethEnd {

@@ -159,6 +159,9 @@ fn the_node_connects_no_networks_that_it_did_not_connect_before() {
             lab::shell(&format!("sysctl -qw net.ipv4.ip_forward={forwarded}"));
             let first = host.outside();
             let second = lab::Outside::on("lan1", SECOND[0], SECOND[1]);
+            // One that may connect all, and is then configured otherwise.
+            host.network_with(|config| config.routes_between_networks = true)
+                .await;
             let net = host.network().await;
             let web = host.attach(&net, 1, 2, vec![]).await.unwrap();
             // Of a program that forwards on purpose, and came later.

@@ -218,6 +218,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
             host: HostReach::Open,
             link_local: true,
         },
+        source_guard: true,
         routes_between_networks: false,
     }
 }

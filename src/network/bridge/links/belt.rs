@@ -1,5 +1,7 @@
 //! Belt under the table: a filter in the kernel's traffic control, on all that comes out of a
-//! container, which no flush of the host's rules takes away.
+//! container, which no flush of the host's rules takes away. It also keeps a container from sending
+//! as another: at its own link its addresses are known, and a few instructions for each frame cost
+//! less than rules of a bridge table, or addresses that the bridge must not learn.
 //!
 //! The bridge routes packets for 127.0.0.0/8 (`route_localnet`), for published ports. Without the
 //! table's guard a container would reach what listens on the host's loopback alone.
@@ -20,7 +22,10 @@ use rtnetlink::packet_route::tc::{
 };
 use rustix::io::Errno;
 
+use self::program::{FrameSource, Instruction, program};
 use super::{Netlink, errno};
+
+pub(in crate::network::bridge) mod program;
 
 /// Queueing discipline that holds filters and nothing else, at its fixed place (`linux/pkt_sched.h`).
 const CLSACT: &str = "clsact";
@@ -50,24 +55,6 @@ const FILTER: TcHandle = TcHandle {
     minor: 0x6173,
 };
 
-/// Instruction of the kernel's classic packet filter (`linux/filter.h`): code, two jumps, a value.
-type Instruction = (u16, u8, u8, u32);
-
-/// Program that drops IPv4 packets from and for 127.0.0.0/8, and those whose second VLAN tag hides
-/// what they are: the kernel takes off one tag before filters, and another, of VLAN 0, behind them.
-const PROGRAM: [Instruction; 10] = [
-    (0x28, 0, 0, 12),       // load the protocol
-    (0x15, 6, 0, 0x8100),   // a VLAN tag: drop
-    (0x15, 5, 0, 0x88a8),   // another kind of tag: drop
-    (0x15, 0, 5, 0x0800),   // not IPv4: pass
-    (0x30, 0, 0, 26),       // load the first byte of the sender
-    (0x15, 2, 0, 127),      // 127: drop
-    (0x30, 0, 0, 30),       // load the first byte of the receiver
-    (0x15, 0, 1, 127),      // not 127: pass
-    (0x06, 0, 0, 2),        // drop (TC_ACT_SHOT)
-    (0x06, 0, 0, u32::MAX), // pass, to other filters (TC_ACT_UNSPEC)
-];
-
 /// Whether the kernel was found to have no such filters: each look would run `modprobe` again.
 static HAS_NONE: AtomicBool = AtomicBool::new(false);
 
@@ -87,14 +74,18 @@ pub(in crate::network::bridge) enum BeltState {
 
 impl Netlink {
     /// Puts the belt on a port of the bridge if it is not there. Filters of other programs stay.
-    pub(in crate::network::bridge) async fn ensure_belt(&self, port: u32) -> BeltState {
+    pub(in crate::network::bridge) async fn ensure_belt(
+        &self,
+        port: u32,
+        source: Option<FrameSource>,
+    ) -> BeltState {
         let Ok(port) = i32::try_from(port) else {
             return BeltState::Right;
         };
         let result = if HAS_NONE.load(Ordering::Relaxed) {
             Err(Errno::NOENT)
         } else {
-            let put = self.put_belt(port).await;
+            let put = self.put_belt(port, source).await;
             put.map_err(|error| errno(&error).unwrap_or(Errno::IO))
         };
         match result {
@@ -113,12 +104,17 @@ impl Netlink {
         }
     }
 
-    async fn put_belt(&self, port: i32) -> Result<bool, rtnetlink::Error> {
+    async fn put_belt(
+        &self,
+        port: i32,
+        source: Option<FrameSource>,
+    ) -> Result<bool, rtnetlink::Error> {
+        let filter = filter(port, source);
         let mut place = TcMessage::with_index(port);
         (place.header.parent, place.header.handle) = (CLSACT_PARENT, CLSACT_HANDLE);
         place.attributes.push(TcAttribute::Kind(CLSACT.to_owned()));
         // Which costs less than the attempt to make the place that is there.
-        if self.has_belt(port).await.unwrap_or(false) {
+        if self.has_belt(port, &filter).await.unwrap_or(false) {
             return Ok(false);
         }
         let place = RouteNetlinkMessage::NewQueueDiscipline(place);
@@ -128,16 +124,16 @@ impl Netlink {
             made => made?,
         }
         // It replaces the agent's own at most: nobody else's has this handle.
-        let filter = RouteNetlinkMessage::NewTrafficFilter(filter(port));
+        let filter = RouteNetlinkMessage::NewTrafficFilter(filter);
         self.change(filter, NLM_F_CREATE | NLM_F_REPLACE).await?;
         Ok(true)
     }
 
-    async fn has_belt(&self, port: i32) -> Result<bool, rtnetlink::Error> {
+    async fn has_belt(&self, port: i32, wanted: &TcMessage) -> Result<bool, rtnetlink::Error> {
         let mut asked = self.0.traffic_filter(port).get();
         asked = asked.ingress();
         let found: Vec<TcMessage> = asked.execute().try_collect().await?;
-        Ok(found.iter().any(is_belt))
+        Ok(found.iter().any(|found| is_same(found, wanted)))
     }
 
     async fn change(
@@ -159,17 +155,17 @@ impl Netlink {
     }
 }
 
-fn filter(port: i32) -> TcMessage {
+fn filter(port: i32, source: Option<FrameSource>) -> TcMessage {
+    let program = program(source);
     let mut message = TcMessage::with_index(port);
     (message.header.parent, message.header.handle) = (INGRESS, FILTER);
     message.header.info = INFO;
-    let count = u16::try_from(PROGRAM.len()).expect("a few");
-    let options = [
-        (TCA_BPF_OPS_LEN, count.to_ne_bytes().to_vec()),
-        (TCA_BPF_OPS, program()),
+    let count = u16::try_from(program.len()).expect("a few");
+    let options = vec![
+        option((TCA_BPF_OPS_LEN, count.to_ne_bytes().to_vec())),
+        option((TCA_BPF_OPS, bytes(&program))),
+        act_direct(),
     ];
-    let mut options = Vec::from(options.map(option));
-    options.push(act_direct());
     message.attributes = vec![
         TcAttribute::Kind(BPF.to_owned()),
         TcAttribute::Options(options),
@@ -187,8 +183,8 @@ const fn act_direct() -> TcOption {
 }
 
 /// The program's bytes, as the kernel takes and shows them.
-fn program() -> Vec<u8> {
-    let bytes = PROGRAM.iter().flat_map(|&(code, yes, no, value)| {
+fn bytes(program: &[Instruction]) -> Vec<u8> {
+    let bytes = program.iter().flat_map(|&(code, yes, no, value)| {
         let [a, b] = code.to_ne_bytes();
         let [c, d, e, f] = value.to_ne_bytes();
         [a, b, yes, no, c, d, e, f]
@@ -196,66 +192,20 @@ fn program() -> Vec<u8> {
     bytes.collect()
 }
 
-fn is_belt(found: &TcMessage) -> bool {
-    let wanted = [option((TCA_BPF_OPS, program())), act_direct()];
-    let has = |attribute: &TcAttribute| {
-        let TcAttribute::Options(options) = attribute else {
-            return false;
-        };
-        wanted.iter().all(|one| options.contains(one))
-    };
-    found.header.info == INFO && found.attributes.iter().any(has)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What the kernel would do with a packet: run the program.
-    fn drops(packet: &[u8]) -> bool {
-        let (mut at, mut held) = (0, 0);
-        loop {
-            let (code, yes, no, value) = PROGRAM[at];
-            at += 1;
-            let place = usize::try_from(value).unwrap_or(usize::MAX);
-            match code {
-                0x28 => held = u32::from(u16::from_be_bytes([packet[place], packet[place + 1]])),
-                0x30 => held = u32::from(packet[place]),
-                0x15 => at += usize::from(if held == value { yes } else { no }),
-                _ => return value == 2,
-            }
-        }
-    }
-
-    fn packet(protocol: u16, from: [u8; 4], to: [u8; 4]) -> Vec<u8> {
-        let mut packet = vec![0; 54];
-        packet[12..14].copy_from_slice(&protocol.to_be_bytes());
-        packet[26..30].copy_from_slice(&from);
-        packet[30..34].copy_from_slice(&to);
-        packet
-    }
-
-    #[test]
-    fn the_program_drops_loopback_and_hidden_packets_and_nothing_else() {
-        let (inside, outside) = ([10, 231, 0, 2], [192, 0, 2, 1]);
-        for (protocol, from, to, is_dropped) in [
-            (0x0800, inside, outside, false),
-            (0x0800, inside, [127, 0, 0, 1], true),
-            (0x0800, inside, [127, 9, 9, 9], true),
-            (0x0800, [127, 0, 0, 1], outside, true),
-            (0x0800, inside, [126, 0, 0, 1], false),
-            (0x0800, [128, 0, 0, 1], outside, false),
-            // Of ARP and IPv6 these bytes mean something else.
-            (0x0806, [127, 0, 0, 1], [127, 0, 0, 1], false),
-            (0x86dd, [127, 0, 0, 1], [127, 0, 0, 1], false),
-            (0x8100, inside, outside, true),
-            (0x88a8, inside, outside, true),
-        ] {
-            assert_eq!(
-                drops(&packet(protocol, from, to)),
-                is_dropped,
-                "{protocol:x} {from:?} {to:?}"
-            );
-        }
-    }
+/// Whether a filter, as the kernel shows it, has the place and does the same as a wanted one; the
+/// kernel shows more of it.
+fn is_same(found: &TcMessage, wanted: &TcMessage) -> bool {
+    let [shown, asked] = [found, wanted].map(|filter| {
+        filter.attributes.iter().find_map(|attribute| {
+            let TcAttribute::Options(options) = attribute else {
+                return None;
+            };
+            Some(options)
+        })
+    });
+    let does_the_same = shown.zip(asked).is_some_and(|(shown, asked)| {
+        let mut asked = asked.iter();
+        asked.all(|option| shown.contains(option))
+    });
+    found.header.info == wanted.header.info && does_the_same
 }

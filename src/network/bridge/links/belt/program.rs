@@ -1,0 +1,177 @@
+//! Program of the belt: which frames of a container pass, in the kernel's classic packet filter.
+
+use std::net::Ipv4Addr;
+
+/// Instruction (`linux/filter.h`): code, jumps if so and if not, a value.
+pub(super) type Instruction = (u16, u8, u8, u32);
+
+const LOAD_32: u16 = 0x20;
+const LOAD_16: u16 = 0x28;
+const LOAD_8: u16 = 0x30;
+const IS: u16 = 0x15;
+const RETURN: u16 = 0x06;
+
+/// Results: drop (`TC_ACT_SHOT`), and pass to other filters (`TC_ACT_UNSPEC`).
+const SHOT: u32 = 2;
+const UNSPEC: u32 = u32::MAX;
+
+/// Kinds of frames, and the places of their fields.
+const IPV4: u32 = 0x0800;
+const ARP: u32 = 0x0806;
+const VLAN: [u32; 2] = [0x8100, 0x88a8];
+const SENDER_MAC: u32 = 6;
+const KIND: u32 = 12;
+const ARP_SENDER_MAC: u32 = 22;
+const ARP_SENDER: u32 = 28;
+const IPV4_SENDER: u32 = 26;
+const IPV4_RECEIVER: u32 = 30;
+const LOOPBACK: u32 = 127;
+
+/// Place from which a container sends: everything else is somebody else's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::network::bridge) struct FrameSource {
+    pub(in crate::network::bridge) mac: [u8; 6],
+    pub(in crate::network::bridge) address: Ipv4Addr,
+}
+
+/// Program for a container that sends from `source` only, or from everywhere.
+pub(super) fn program(source: Option<FrameSource>) -> Vec<Instruction> {
+    source.map_or_else(|| FROM_EVERYWHERE.to_vec(), |source| from(source).to_vec())
+}
+
+/// Program that drops IPv4 packets from and for 127.0.0.0/8, and those whose second VLAN tag hides
+/// what they are: the kernel takes off one tag before filters, and another, of VLAN 0, behind them.
+const FROM_EVERYWHERE: [Instruction; 10] = [
+    (LOAD_16, 0, 0, KIND),
+    (IS, 6, 0, VLAN[0]), // drop
+    (IS, 5, 0, VLAN[1]), // drop
+    (IS, 0, 5, IPV4),    // else pass
+    (LOAD_8, 0, 0, IPV4_SENDER),
+    (IS, 2, 0, LOOPBACK), // drop
+    (LOAD_8, 0, 0, IPV4_RECEIVER),
+    (IS, 0, 1, LOOPBACK), // else pass
+    (RETURN, 0, 0, SHOT),
+    (RETURN, 0, 0, UNSPEC),
+];
+
+/// Program that passes IPv4 and ARP from this source alone, and nothing for 127.0.0.0/8. An ARP
+/// question whether an address is free has no sender.
+fn from(source: FrameSource) -> [Instruction; 20] {
+    let [a, b, c, d, e, f] = source.mac;
+    let first = u32::from_be_bytes([a, b, c, d]);
+    let rest = u32::from_be_bytes([0, 0, e, f]);
+    let address = source.address.to_bits();
+    [
+        (LOAD_32, 0, 0, SENDER_MAC),
+        (IS, 0, 16, first), // else drop
+        (LOAD_16, 0, 0, SENDER_MAC + 4),
+        (IS, 0, 14, rest), // else drop
+        (LOAD_16, 0, 0, KIND),
+        (IS, 8, 0, IPV4),
+        (IS, 0, 11, ARP), // else drop
+        (LOAD_32, 0, 0, ARP_SENDER_MAC),
+        (IS, 0, 9, first), // else drop
+        (LOAD_16, 0, 0, ARP_SENDER_MAC + 4),
+        (IS, 0, 7, rest), // else drop
+        (LOAD_32, 0, 0, ARP_SENDER),
+        (IS, 6, 0, address), // pass
+        (IS, 5, 4, 0),       // pass, else drop
+        (LOAD_32, 0, 0, IPV4_SENDER),
+        (IS, 0, 2, address), // else drop
+        (LOAD_8, 0, 0, IPV4_RECEIVER),
+        (IS, 0, 1, LOOPBACK), // else pass
+        (RETURN, 0, 0, SHOT),
+        (RETURN, 0, 0, UNSPEC),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Runs the program as the kernel would.
+    fn drops(program: &[Instruction], frame: &[u8]) -> bool {
+        let (mut at, mut loaded) = (0, 0);
+        loop {
+            let (code, yes, no, value) = program[at];
+            at += 1;
+            let place = usize::try_from(value).unwrap_or(usize::MAX);
+            let field = |length: usize| {
+                let bytes = &frame[place..place + length];
+                bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+            };
+            match code {
+                LOAD_32 => loaded = field(4),
+                LOAD_16 => loaded = field(2),
+                LOAD_8 => loaded = field(1),
+                IS => at += usize::from(if loaded == value { yes } else { no }),
+                _ => return value == SHOT,
+            }
+        }
+    }
+
+    const OWN: FrameSource = FrameSource {
+        mac: [0x0a, 0x58, 10, 231, 0, 2],
+        address: Ipv4Addr::new(10, 231, 0, 2),
+    };
+    const NEIGHBOUR: FrameSource = FrameSource {
+        mac: [0x0a, 0x58, 10, 231, 0, 3],
+        address: Ipv4Addr::new(10, 231, 0, 3),
+    };
+    const NOBODY: FrameSource = FrameSource {
+        mac: [0x0a, 0x58, 10, 231, 0, 2],
+        address: Ipv4Addr::UNSPECIFIED,
+    };
+    const LOCAL: FrameSource = FrameSource {
+        mac: [0x0a, 0x58, 10, 231, 0, 2],
+        address: Ipv4Addr::LOCALHOST,
+    };
+
+    fn frame(mac: [u8; 6], kind: u32, sender: FrameSource, receiver: [u8; 4]) -> Vec<u8> {
+        let mut frame = vec![0; 54];
+        frame[6..12].copy_from_slice(&mac);
+        frame[12..14].copy_from_slice(&kind.to_be_bytes()[2..]);
+        if kind == ARP {
+            frame[22..28].copy_from_slice(&sender.mac);
+            frame[28..32].copy_from_slice(&sender.address.octets());
+        } else {
+            frame[26..30].copy_from_slice(&sender.address.octets());
+            frame[30..34].copy_from_slice(&receiver);
+        }
+        frame
+    }
+
+    /// The rule in words: own addresses everywhere, and never the host's loopback.
+    fn may(guard: bool, mac: [u8; 6], kind: u32, sender: FrameSource, receiver: [u8; 4]) -> bool {
+        let is_loopback = |first: u8| kind == IPV4 && first == 127;
+        let hits_loopback = is_loopback(receiver[0]) || is_loopback(sender.address.octets()[0]);
+        if !guard {
+            return !VLAN.contains(&kind) && !hits_loopback;
+        }
+        let is_own = match kind {
+            IPV4 => sender.address == OWN.address,
+            ARP => sender == OWN || sender == NOBODY,
+            _ => false,
+        };
+        is_own && mac == OWN.mac && !hits_loopback
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_passes_if_the_rule_says_so(
+            guard: bool,
+            mac in prop::sample::select(vec![OWN.mac, NEIGHBOUR.mac, [0xff; 6], [0x0a, 0x58, 10, 231, 1, 2]]),
+            kind in prop::sample::select(vec![IPV4, ARP, VLAN[0], VLAN[1], 0x86dd, 0x0026]),
+            sender in prop::sample::select(vec![OWN, NEIGHBOUR, NOBODY, LOCAL]),
+            receiver in prop::sample::select(vec![[10, 231, 0, 3], [127, 0, 0, 1], [127, 9, 9, 9], [126, 0, 0, 1]]),
+        ) {
+            let program = program(guard.then_some(OWN));
+            let frame = frame(mac, kind, sender, receiver);
+            prop_assert_eq!(!drops(&program, &frame), may(guard, mac, kind, sender, receiver));
+        }
+    }
+}
