@@ -12,6 +12,8 @@ use tokio_util::task::TaskTracker;
 use self::clients::ClientWatch;
 use self::doors::Doors;
 use self::rooms::Rooms;
+use self::tls::TlsWatch;
+use crate::api::listener::TlsInForce;
 use crate::api::{CallerToken, ClientList};
 use crate::config::{Config, Reload, Reloaded};
 use crate::{notify, shutdown, signals};
@@ -25,8 +27,9 @@ mod link;
 mod registries;
 mod review;
 mod rooms;
+mod tls;
 
-pub use self::review::review;
+pub use self::review::{review, tls_fault};
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.
@@ -43,8 +46,8 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let token = CallerToken::new(config.api.token.clone());
     let (reloading, made) = (token.clone(), config.state.admin_token());
     let reload = Arc::new(reload);
-    let (policy_due, clients_due) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let due = [&policy_due, &clients_due].map(Arc::clone);
+    let [policy_due, clients_due, tls_due] = [(); 3].map(|()| Arc::new(Notify::new()));
+    let due = [&policy_due, &clients_due, &tls_due].map(Arc::clone);
     signals::follow(&tracker, stop.clone(), move || {
         take_in(&reload.again(), &reloading, &made);
         due.iter().for_each(|due| due.notify_one());
@@ -60,7 +63,16 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
     tracker.spawn(async move { watched.run_until_cancelled(watching).await });
-    let doors = Doors::open(&config, given, token, rooms.journal()).await;
+    let mut tls = None;
+    if let Some(files) = config.api.tls.clone() {
+        let in_force = TlsInForce::default();
+        let mut watch = TlsWatch::new(files, in_force.clone(), rooms.journal());
+        watch.look().await;
+        let (watching, watched) = (watch.run(tls_due), stop.clone());
+        tracker.spawn(async move { watched.run_until_cancelled(watching).await });
+        tls = Some(in_force);
+    }
+    let doors = Doors::open(&config, given, (token, tls), rooms.journal()).await;
     announce(&config);
     rooms.watch_policy(&config, policy_due, &stop, &tracker);
     let router = rooms.start(&config, &stop, &tracker);

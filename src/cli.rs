@@ -162,7 +162,7 @@ pub fn command() -> Command {
         .subcommand(Command::new("version").about("Shows the version"))
 }
 
-fn address_arguments() -> [Arg; 3] {
+fn address_arguments() -> [Arg; 5] {
     let address = Arg::new("address")
         .long("address")
         .value_name("URL")
@@ -178,14 +178,33 @@ fn address_arguments() -> [Arg; 3] {
         .value_parser(PathBufValueParser::new())
         .requires("address")
         .help("File of CA certificates (PEM) to trust for that, instead of the system's");
-    [address, insecure, ca_file]
+    let file = |name: &'static str, other: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("PATH")
+            .value_parser(PathBufValueParser::new())
+            .requires("address")
+            .requires(other)
+            .help(help)
+    };
+    let certificate =
+        "File of the certificate (PEM) by which the agent knows who calls, in place of its token";
+    let cert_file = file("cert-file", "key-file", certificate);
+    let key_file = file(
+        "key-file",
+        "cert-file",
+        "File of the private key (PEM) of --cert-file",
+    );
+    [address, insecure, ca_file, cert_file, key_file]
 }
 
 fn address(matches: &ArgMatches) -> AgentAddress {
+    let path = |name| matches.get_one::<PathBuf>(name).cloned();
     let network = |address: &String| AgentAddress::Network {
         address: address.clone(),
         insecure: matches.get_flag("insecure"),
-        ca_file: matches.get_one::<PathBuf>("ca-file").cloned(),
+        ca_file: path("ca-file"),
+        identity: path("cert-file").zip(path("key-file")),
     };
     let given = matches.get_one::<String>("address");
     given.map_or(AgentAddress::Socket, network)
@@ -323,7 +342,8 @@ mod tests {
             AgentAddress::Network {
                 address: "127.0.0.1:7".to_owned(),
                 insecure: true,
-                ca_file: None
+                ca_file: None,
+                identity: None
             }
         );
     }
@@ -337,6 +357,8 @@ mod tests {
             "agent --token x",
             "agent --port",
             "agent confirm --insecure",
+            "agent confirm --ca-file /c",
+            "agent confirm --address https://h --cert-file /c",
             "agent token",
             "agent token create",
             "agent token create ci --role root",

@@ -37,7 +37,7 @@ pub(crate) use clients::parse as parse_clients;
 #[cfg(any(test, fuzzing))]
 pub(crate) use file::read as read_file;
 
-pub use api::{ApiSection, Exposure};
+pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
 pub use logs::{LogsSection, SystemUser};

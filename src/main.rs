@@ -100,6 +100,7 @@ fn check_config(flags: &Flags) -> ExitCode {
     let read = [
         ("policy", config.read_policy().err()),
         ("clients", config.read_clients().err()),
+        ("tls", agent::tls_fault(config)),
     ];
     let faults = read.map(|(what, fault)| {
         let told = fault.map(|fault| format!("error: {what}: {fault}\n"));

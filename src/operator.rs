@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, ClientBuilder, Method, StatusCode, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Method, StatusCode, Url};
 use serde_json::Value;
 use tokio::net::UnixStream;
 
@@ -32,6 +32,8 @@ pub enum AgentAddress {
         insecure: bool,
         /// Certificates of the authorities to trust instead of the system's, PEM.
         ca_file: Option<PathBuf>,
+        /// Certificate and key, PEM, by which the agent knows who calls; then no token is sent.
+        identity: Option<(PathBuf, PathBuf)>,
     },
 }
 
@@ -41,7 +43,10 @@ impl AgentAddress {
     pub const fn keys(&self) -> &'static [&'static str] {
         match self {
             Self::Socket => &["state.run_dir"],
-            Self::Network { .. } => &["api.token", "api.token_file", "state.dir"],
+            Self::Network {
+                identity: Some(_), ..
+            } => &[],
+            Self::Network { identity: None, .. } => &["api.token", "api.token_file", "state.dir"],
         }
     }
 }
@@ -124,8 +129,16 @@ impl Agent {
                 address,
                 insecure,
                 ca_file,
+                identity,
             } => {
                 let base = safe(address, *insecure)?;
+                if identity.is_some() && base.scheme() != "https" {
+                    bail!("{base} is no https, where nobody shows a certificate: write https://");
+                }
+                let client = match identity {
+                    Some(files) => client.identity(shown(files)?),
+                    None => client,
+                };
                 let client = match ca_file {
                     Some(file) => trusting(client, file)?,
                     None if base.scheme() == "https" => client,
@@ -135,7 +148,10 @@ impl Agent {
                     name: base.to_string(),
                     base,
                     client: client.build()?,
-                    token: token(config)?,
+                    token: match identity {
+                        Some(_) => None,
+                        None => token(config)?,
+                    },
                 })
             }
         }
@@ -191,6 +207,15 @@ async fn is_agents(socket: &Path) -> anyhow::Result<()> {
     bail!(
         "user {uid} answers at {name}, who is neither root nor you: see who may write its directory"
     )
+}
+
+/// The certificate and key in these files.
+fn shown((certificate, key): &(PathBuf, PathBuf)) -> anyhow::Result<Identity> {
+    let read = |flag: &str, file: &Path| {
+        std::fs::read(file).with_context(|| format!("{flag} {}", file.display()))
+    };
+    let both = [read("--key-file", key)?, read("--cert-file", certificate)?].join(&b'\n');
+    Identity::from_pem(&both).context("--cert-file and --key-file hold no certificate and its key")
 }
 
 /// A client that trusts the authorities in this file, and no others.

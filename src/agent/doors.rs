@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::DRAIN;
 use super::first_token::admin_token;
 use crate::api::CallerToken;
-use crate::api::listener::{Door, SocketDoor, TcpDoor, serve};
+use crate::api::listener::{Door, SocketDoor, TcpDoor, TlsInForce, serve};
 use crate::config::Config;
 use crate::journal::Journal;
 
@@ -34,6 +34,7 @@ pub(super) struct Doors {
     /// Fault for which there can be no socket.
     socket_fault: Option<String>,
     containers: Ipv4Subnet,
+    tls: Option<TlsInForce>,
     journal: Journal,
     /// Token that is yet to be made. `None`: there is one.
     token: Option<(CallerToken, PathBuf)>,
@@ -58,7 +59,7 @@ impl Doors {
     pub(super) async fn open(
         config: &Config,
         given: Vec<std::net::TcpListener>,
-        token: CallerToken,
+        (token, tls): (CallerToken, Option<TlsInForce>),
         journal: Journal,
     ) -> Self {
         let mut doors = Self {
@@ -66,6 +67,7 @@ impl Doors {
             socket: config.state.socket(),
             socket_fault: config.state.socket_fault(),
             containers: config.network.subnet,
+            tls,
             journal,
             token: None,
             tcp: Ports::Own(None),
@@ -163,12 +165,16 @@ impl Doors {
         let danger = config.api.danger_of(address);
         self.journal
             .set_alarm(Alarm::ApiInTheClear, &subject, danger);
-        Some(TcpDoor::new(listener, self.containers))
+        Some(self.tcp_door(listener))
+    }
+
+    fn tcp_door(&self, listener: TcpListener) -> TcpDoor {
+        TcpDoor::new(listener, self.containers, self.tls.clone())
     }
 
     async fn try_tcp(&self) -> Option<TcpDoor> {
         let listening = TcpListener::bind(self.listen).await;
-        let opened = listening.map(|listener| TcpDoor::new(listener, self.containers));
+        let opened = listening.map(|listener| self.tcp_door(listener));
         self.tell(&self.listen.to_string(), opened)
     }
 

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::link;
 use super::registries::registry_config;
+use crate::api::listener::TlsMaterial;
 use crate::config::{Config, private};
 use crate::journal::Journal;
 use crate::node::file_alarms;
@@ -28,6 +29,13 @@ pub fn review(config: &Config) -> Vec<String> {
     faults.extend(passwords_to_any(config));
     faults.extend(link::review(config));
     faults
+}
+
+/// Fault for which the files of the API's TLS cannot be used. `None`: they can, or there are none.
+/// Blocks.
+#[must_use]
+pub fn tls_fault(config: &Config) -> Option<String> {
+    TlsMaterial::read(config.api.tls.as_ref()?).err()
 }
 
 /// Raises the alarms of such a configuration, and follows its files with every sample of the node's

@@ -34,6 +34,8 @@ pub(super) struct Access {
 #[derive(Clone, Debug, Default)]
 pub(super) struct AccessEnd {
     pub(super) taken_back: CancellationToken,
+    /// End of the belief in the certificate that it has shown.
+    pub(super) distrusted: CancellationToken,
     pub(super) expires: Option<SystemTime>,
 }
 
@@ -52,6 +54,7 @@ impl AccessEnd {
         };
         tokio::select! {
             () = self.taken_back.cancelled() => {}
+            () = self.distrusted.cancelled() => {}
             () = over => {}
         }
     }
@@ -67,7 +70,7 @@ impl Access {
             names: Arc::default(),
             end: AccessEnd {
                 taken_back,
-                expires: None,
+                ..AccessEnd::default()
             },
         }
     }

@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq as _;
 use tokio_util::sync::CancellationToken;
 
 use super::access::{Access, AccessEnd};
-use super::caller::CallerPeer;
+use super::caller::{Caller, CallerPeer};
 use super::clients::{Bearer, ClientList, KnownClient};
 use super::error::Problem;
 use super::guesses::Guesses;
@@ -113,15 +113,20 @@ impl Gate {
     /// No credentials, or wrong ones.
     pub(super) async fn judge(
         &self,
-        peer: CallerPeer,
+        caller: &Caller,
         headers: &HeaderMap,
     ) -> Result<Access, Problem> {
+        let peer = caller.peer;
         if let CallerPeer::Socket { uid, .. } = peer {
             // Whoever else came to the socket was sent away at once.
             let by = format!("uid:{uid}");
             return Ok(Access::full(&by, peer, CancellationToken::new()));
         }
         let unauthorized = || Problem::Unauthorized(self.advice.to_string());
+        // A token that is sent counts, whatever certificate was shown.
+        if !headers.contains_key(header::AUTHORIZATION) && !caller.shown.names.is_empty() {
+            return self.certified(caller);
+        }
         let given = bearer(headers).ok_or_else(unauthorized)?;
         let wait = self.guesses.wait(peer);
         if wait.is_some() {
@@ -152,6 +157,31 @@ impl Gate {
     }
 }
 
+impl Gate {
+    /// The access of whoever has shown a certificate that is believed.
+    fn certified(&self, caller: &Caller) -> Result<Access, Problem> {
+        let shown = &caller.shown;
+        if shown.distrusted.is_cancelled() {
+            let again = "the authorities of clients were read again since; connect again";
+            return Err(Problem::Unauthorized(again.to_owned()));
+        }
+        if shown.last.is_some_and(|last| last < SystemTime::now()) {
+            let late = "the time of the certificate is over; connect with another one";
+            return Err(Problem::Unauthorized(late.to_owned()));
+        }
+        let Some(known) = self.clients.certified(&shown.names) else {
+            return Err(Problem::Unauthorized(format!(
+                "no one client has the names of this certificate ({}); list one of them as \
+                 certificates of a client in api.clients_file",
+                shown.names.join(", ")
+            )));
+        };
+        let mut access = of_client(&known, caller.peer, shown.last);
+        access.end.distrusted = shown.distrusted.clone();
+        Ok(access)
+    }
+}
+
 /// The token that a request bears.
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut given = headers.get_all(header::AUTHORIZATION).iter();
@@ -174,6 +204,7 @@ fn of_client(known: &KnownClient, peer: CallerPeer, expires: Option<SystemTime>)
         end: AccessEnd {
             taken_back: known.ended.clone(),
             expires,
+            ..AccessEnd::default()
         },
     }
 }

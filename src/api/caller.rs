@@ -2,6 +2,10 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::AuditCall;
 
@@ -21,6 +25,28 @@ pub(crate) fn current_call() -> AuditCall {
 pub(super) struct Caller {
     /// Other end of the connection.
     pub(super) peer: CallerPeer,
+    /// Certificate that it has shown.
+    pub(super) shown: Arc<ShownCertificate>,
+}
+
+/// Certificate that a caller has shown, having its key.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ShownCertificate {
+    /// Names in it, as they are compared.
+    pub(super) names: Vec<String>,
+    /// The last moment at which it counts.
+    pub(super) last: Option<SystemTime>,
+    /// End of the belief in its authorities.
+    pub(super) distrusted: CancellationToken,
+}
+
+#[cfg(test)]
+impl Caller {
+    /// A caller that has shown no certificate.
+    pub(super) fn of(peer: CallerPeer) -> Self {
+        let shown = Arc::default();
+        Self { peer, shown }
+    }
 }
 
 /// Other end of a caller's connection.

@@ -80,6 +80,21 @@ impl ClientList {
     }
 }
 
+impl ClientList {
+    /// The client that one of these names of a certificate stands for. `None`: none does, or they
+    /// stand for several.
+    pub(super) fn certified(&self, names: &[String]) -> Option<Arc<KnownClient>> {
+        let clients = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let is_meant = |known: &&Arc<KnownClient>| {
+            let mut certificates = known.client.certificates.iter();
+            certificates.any(|name| names.contains(name))
+        };
+        let mut meant = clients.iter().filter(is_meant);
+        let one = meant.next()?;
+        meant.next().is_none().then(|| Arc::clone(one))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -124,6 +139,34 @@ mod tests {
             (&ClientToken::of("new", None).hash, now, "unknown"),
         ] {
             assert_eq!(name(token, at), is, "{token}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_stands_for_the_one_client_that_has_its_name() {
+        let with = |name: &str, certificates: &[&str]| Client {
+            certificates: certificates.iter().map(ToString::to_string).collect(),
+            ..client(name, &[])
+        };
+        let clients = ClientList::default();
+        clients.replace(vec![
+            with("ci", &["ci.example", "spiffe://example/ci"]),
+            with("ops", &["ops.example"]),
+            client("neither", &[]),
+        ]);
+        for (names, is) in [
+            (&["ci.example"][..], Some("ci")),
+            (&["x.example", "spiffe://example/ci"], Some("ci")),
+            (&["ops.example"], Some("ops")),
+            (&["ci.example", "ops.example"], None),
+            (&["ci.example.evil"], None),
+            (&["neither"], None),
+            (&[], None),
+        ] {
+            let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            let known = clients.certified(&names);
+            let name = known.as_ref().map(|known| known.client.name.as_str());
+            assert_eq!(name, is, "{names:?}");
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::caller::{Caller, CallerPeer};
+use super::caller::{Caller, CallerPeer, ShownCertificate};
 use super::error::Problem;
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
@@ -33,6 +33,8 @@ use slots::{Admission, Slot, SlotLimits, Slots};
 pub(crate) use socket::SocketDoor;
 use stream::PacedStream;
 pub(crate) use tcp::TcpDoor;
+
+pub(crate) use tls::{TlsInForce, TlsMaterial};
 
 mod bodies;
 mod pace;
@@ -43,6 +45,7 @@ mod stream;
 mod tcp;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 /// Bytes of a request's head, and of an answer kept for a slow client. Nobody's head is longer.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -52,13 +55,21 @@ const HEADERS_MAX: usize = 64;
 const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 
 /// Door of the API: where connections come from.
-pub(crate) trait Door: Send + Sync {
+pub(crate) trait Door: Send + Sync + 'static {
+    /// Connection as it comes in.
+    type Arrived: Send + 'static;
     /// Bytes of a connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Waits for the next connection. `None`: its caller may not come in here.
-    fn accept(&self)
-    -> impl Future<Output = io::Result<Option<(Self::Stream, CallerPeer)>>> + Send;
+    fn accept(
+        &self,
+    ) -> impl Future<Output = io::Result<Option<(Self::Arrived, CallerPeer)>>> + Send;
+
+    /// Makes a connection that came in ready for requests, and tells what its client has shown.
+    fn welcome(
+        arrived: Self::Arrived,
+    ) -> impl Future<Output = io::Result<(Self::Stream, ShownCertificate)>> + Send;
 
     /// Places of its connections, which those of another door never take.
     fn places(&self) -> SlotLimits;
@@ -70,7 +81,7 @@ pub(crate) trait Door: Send + Sync {
 }
 
 /// Serves `router` at `door` until `stop`, and then the requests under way to their end.
-pub(crate) async fn serve(door: impl Door, router: Router, stop: CancellationToken) {
+pub(crate) async fn serve<D: Door>(door: D, router: Router, stop: CancellationToken) {
     let slots = Slots::new(door.places());
     let mut connections = JoinSet::new();
     let mut failed = false;
@@ -83,11 +94,11 @@ pub(crate) async fn serve(door: impl Door, router: Router, stop: CancellationTok
         };
         match accepted {
             Ok(None) => failed = false,
-            Ok(Some((stream, peer))) => {
+            Ok(Some((arrived, peer))) => {
                 failed = false;
                 if let Some(slot) = slots.admit(peer) {
                     let (router, stop) = (router.clone(), stop.clone());
-                    connections.spawn(connection(stream, peer, slot, router, stop));
+                    connections.spawn(connection::<D>(arrived, peer, slot, router, stop));
                 }
             }
             // The client has gone before it was taken in.
@@ -115,20 +126,37 @@ fn is_of_one(error: &io::Error) -> bool {
 }
 
 /// Serves one connection to its end: the client's, its time's, or the agent's.
-async fn connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+async fn connection<D: Door>(
+    arrived: D::Arrived,
     peer: CallerPeer,
     slot: Slot,
     router: Router,
     stop: CancellationToken,
 ) {
     let pace = Arc::clone(slot.pace());
+    let welcomed = tokio::select! {
+        biased;
+        welcomed = D::welcome(arrived) => welcomed,
+        () = slot.evicted() => return,
+        () = pace.overdue() => return,
+        () = stop.cancelled() => return,
+    };
+    let (stream, shown) = match welcomed {
+        Ok(welcomed) => welcomed,
+        // It speaks no TLS, or does not believe the agent's certificate.
+        Err(error) => return tracing::debug!(%peer, %error, "connection not welcomed"),
+    };
+    pace.welcomed();
+    let caller = Caller {
+        peer,
+        shown: Arc::new(shown),
+    };
     let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
     let (admission, answering) = (slot.admission(), Arc::clone(&pace));
     let service = service_fn(move |request| {
         answer(
             request,
-            peer,
+            caller.clone(),
             admission,
             router.clone(),
             Arc::clone(&answering),
@@ -163,13 +191,13 @@ async fn connection(
 /// Answers one request, and notes in `pace` where it is.
 async fn answer(
     request: hyper::Request<Incoming>,
-    peer: CallerPeer,
+    caller: Caller,
     admission: Admission,
     router: Router,
     pace: Arc<Pace>,
 ) -> Result<Response<PacedAnswer>, Infallible> {
     let (mut parts, body) = request.into_parts();
-    parts.extensions.insert(Caller { peer });
+    parts.extensions.insert(caller);
     let is_probe = matches!(parts.uri.path(), "/livez" | "/readyz");
     let body = PacedBody::new(body, Arc::clone(&pace));
     let response = if admission == Admission::Probe && !is_probe {

@@ -164,7 +164,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(Caller { peer });
+        request.extensions_mut().insert(Caller::of(peer));
         judge(&hosts, &request)
     }
 

@@ -113,7 +113,7 @@ async fn check(
     let Some(caller) = request.extensions().get::<Caller>().cloned() else {
         return Problem::Unauthorized("the caller is not known".to_owned()).into_response();
     };
-    let access = match gate.judge(caller.peer, request.headers()).await {
+    let access = match gate.judge(&caller, request.headers()).await {
         Ok(access) => access,
         Err(problem) => return problem.into_response(),
     };

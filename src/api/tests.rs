@@ -434,7 +434,7 @@ fn rules_with(token: Option<&str>, clients: ClientList) -> CallRules {
 fn of(peer: CallerPeer, mut request: Request<Body>) -> Request<Body> {
     let host = HeaderValue::from_static("localhost");
     request.headers_mut().entry(header::HOST).or_insert(host);
-    request.extensions_mut().insert(Caller { peer });
+    request.extensions_mut().insert(Caller::of(peer));
     request
 }
 

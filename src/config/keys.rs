@@ -89,7 +89,7 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Port the agent's own API listens on, 1 to 65535"),
     key("api.listen", "CHAS_LISTEN", "listen", "ADDRESS", Computed("127.0.0.1; 0.0.0.0 on a node from before 0.2 that has a token"),
         "IP address the agent's own API listens on, besides the socket agent.sock in \
-         state.run_dir. Any address but loopback requires api.plain_http"),
+         state.run_dir. Any address but loopback requires api.cert_file or api.plain_http"),
     key("api.plain_http", "CHAS_PLAIN_HTTP", "plain-http", "BOOL", Text("false"),
         "Whether other hosts may call the API over plain HTTP, where everybody on the way reads \
          the token: true or false"),
@@ -99,6 +99,14 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("api.token_file", "CHAS_TOKEN_FILE", "token-file", "PATH", Unset,
         "File with the token that callers of the agent's API present over TCP, at least 16 \
          characters. Without one, the agent makes a token, in the file admin-token in state.dir"),
+    key("api.cert_file", "CHAS_TLS_CERT_FILE", "tls-cert-file", "PATH", Unset,
+        "File of the certificate (PEM, with its chain) that the API shows; with it, api.port speaks TLS \
+         and nothing else. Read again when it changes; requires api.key_file"),
+    key("api.key_file", "CHAS_TLS_KEY_FILE", "tls-key-file", "PATH", Unset,
+        "File of the private key (PEM) of api.cert_file"),
+    key("api.client_ca_file", "CHAS_TLS_CLIENT_CA_FILE", "tls-client-ca-file", "PATH", Unset,
+        "File of CA certificates (PEM) whose certificates prove who a client of api.clients_file is; \
+         requires api.cert_file"),
     key("api.clients_file", "CHAS_CLIENTS_FILE", "clients-file", "PATH", Text("/etc/chas/clients.yaml"),
         "File of the clients of the API, with their roles and the fingerprints of their tokens; read \
          again when it changes, written by `token`. The default one need not exist, one that is named \

@@ -17,8 +17,9 @@ pub use purpose::{LoadFor, load, load_keys};
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 /// Keys of files that hold secrets.
-const SECRET_FILES: [&str; 4] = [
+const SECRET_FILES: [&str; 5] = [
     "api.token_file",
+    "api.key_file",
     "chas.token_file",
     "chas.key_file",
     "registry.auth_file",

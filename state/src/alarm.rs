@@ -68,7 +68,11 @@ alarms! {
     /// The API listens on loopback alone, for nobody has said that other hosts may call it in the clear.
     ListenNarrowed: Degrading, "set api.plain_http or api.listen, as the message says";
     /// Other hosts call the API over plain HTTP; whoever is on the way reads their tokens and what they get.
-    ApiInTheClear: Notice, "let the API listen on loopback (api.listen), behind a server that speaks TLS";
+    ApiInTheClear: Notice, "set api.cert_file and api.key_file, or let the API listen on loopback (api.listen)";
+    /// The files of the API's TLS cannot be used, or the certificate does not count now.
+    TlsFileUnusable: Degrading, "put a certificate and its key in place, as the message says; they are read again when they change";
+    /// The certificate of the API counts only a while longer; then nobody's client believes it.
+    TlsExpiring: Notice, "renew the certificate that the message names; it is read again when it changes";
     /// The network for containers cannot be set up; nothing is started or looked at until it is.
     NetworkNotReady: Disabling, "read the message; it names the interface, the rule or the program that is in the way";
     /// A host port of a container is another program's, or the agent's own API's, as well.

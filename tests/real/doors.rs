@@ -14,6 +14,7 @@ use crate::harness::agent::{Agent, PROGRAM};
 use crate::stand::{Stand, eventually};
 
 mod socket;
+mod tls;
 
 /// Longest wait for the end of an answer.
 const ANSWERED: Duration = Duration::from_secs(10);

@@ -70,6 +70,11 @@ impl Pace {
         self.moved.notify_one();
     }
 
+    /// Notes that the connection is ready for its first request.
+    pub(super) fn welcomed(&self) {
+        self.enter(RequestPart::Head);
+    }
+
     /// Notes that bytes came.
     pub(super) fn received(&self) {
         let mut progress = lock(&self.progress);

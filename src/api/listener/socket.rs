@@ -12,7 +12,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::Door;
 use super::shut::SentAway;
 use super::slots::{OF_SOCKET, SlotLimits};
-use crate::api::caller::CallerPeer;
+use crate::api::caller::{CallerPeer, ShownCertificate};
 use crate::config::private;
 
 /// Interval at which a socket is looked for where it was put.
@@ -140,6 +140,7 @@ fn make(path: &Path) -> io::Result<UnixListener> {
 }
 
 impl Door for SocketDoor {
+    type Arrived = UnixStream;
     type Stream = UnixStream;
 
     async fn accept(&self) -> io::Result<Option<(UnixStream, CallerPeer)>> {
@@ -154,6 +155,10 @@ impl Door for SocketDoor {
             return Ok(None);
         }
         Ok(Some((stream, peer)))
+    }
+
+    async fn welcome(arrived: UnixStream) -> io::Result<(UnixStream, ShownCertificate)> {
+        Ok((arrived, ShownCertificate::default()))
     }
 
     fn places(&self) -> SlotLimits {

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use state::subnet::Ipv4Subnet;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
-use super::Door;
 use super::shut::SentAway;
 use super::slots::{OF_NETWORK, SlotLimits};
-use crate::api::caller::CallerPeer;
+use super::{Door, TlsInForce};
+use crate::api::caller::{CallerPeer, ShownCertificate};
 
 /// Silence of a client after which the kernel asks whether it is still there; then how often, and
 /// how many questions may stay without an answer.
@@ -25,16 +27,23 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 pub(crate) struct TcpDoor {
     listener: TcpListener,
     containers: Ipv4Subnet,
+    /// TLS that is spoken here. `None`: plain HTTP is.
+    tls: Option<TlsInForce>,
     sent_away: SentAway,
 }
 
 impl TcpDoor {
     /// A door on a socket that listens, shut to this subnet of the containers.
-    pub(crate) fn new(listener: TcpListener, containers: Ipv4Subnet) -> Self {
+    pub(crate) fn new(
+        listener: TcpListener,
+        containers: Ipv4Subnet,
+        tls: Option<TlsInForce>,
+    ) -> Self {
         let sent_away = SentAway::default();
         Self {
             listener,
             containers,
+            tls,
             sent_away,
         }
     }
@@ -48,9 +57,10 @@ impl TcpDoor {
 }
 
 impl Door for TcpDoor {
-    type Stream = TcpStream;
+    type Arrived = (TcpStream, Option<TlsInForce>);
+    type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
-    async fn accept(&self) -> io::Result<Option<(TcpStream, CallerPeer)>> {
+    async fn accept(&self) -> io::Result<Option<(Self::Arrived, CallerPeer)>> {
         let (stream, address) = self.listener.accept().await?;
         let peer = CallerPeer::Tcp(address.ip());
         if self.is_containers(address.ip()) || self.is_containers(stream.local_addr()?.ip()) {
@@ -59,7 +69,15 @@ impl Door for TcpDoor {
             return Ok(None);
         }
         let _worse_without = keep_alive(&stream);
-        Ok(Some((stream, peer)))
+        Ok(Some(((stream, self.tls.clone()), peer)))
+    }
+
+    async fn welcome((stream, tls): Self::Arrived) -> io::Result<(Self::Stream, ShownCertificate)> {
+        let Some(tls) = tls else {
+            return Ok((Either::Left(stream), ShownCertificate::default()));
+        };
+        let (stream, shown) = tls.welcome(stream).await?;
+        Ok((Either::Right(Box::new(stream)), shown))
     }
 
     fn places(&self) -> SlotLimits {
@@ -85,7 +103,7 @@ mod tests {
     #[tokio::test]
     async fn the_containers_network_is_known_by_either_end_however_it_is_written() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap());
+        let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap(), None);
         for (address, is_containers) in [
             ("10.231.0.1", true),
             ("10.231.0.77", true),

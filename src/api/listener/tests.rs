@@ -53,7 +53,7 @@ async fn server() -> Server {
         .route("/endless", get(async || endless()))
         .route("/large", get(async || "x".repeat(LARGE_BYTES)))
         .route("/wait", get(wait));
-    let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap());
+    let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap(), None);
     let serving = serve(door, router, stop.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(serving);

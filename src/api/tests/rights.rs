@@ -12,6 +12,7 @@ use tower::ServiceExt as _;
 use super::{
     Answer, ClientList, Fake, ROOT, STRANGE, ask, named, of, problem, rules_with, sent, view,
 };
+use crate::api::caller::{Caller, ShownCertificate};
 use crate::api::rights::{Right, routes};
 use crate::api::router;
 use crate::metrics::Metrics;
@@ -271,4 +272,51 @@ async fn who_loses_the_right_to_call_hears_no_more_of_what_it_follows() {
     token.replace(crate::config::Secret::new("another token"));
     assert!(tokio::time::timeout(soon, of_token).await.is_ok());
     assert!(tokio::time::timeout(still, of_root).await.is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_counts_as_its_client_while_it_is_believed_and_its_time_lasts() {
+    let mut ci = client(Role::Read, &[]);
+    ci.certificates = vec!["ci.example".to_owned()];
+    let list = clients([ci]);
+    let shown = |names: &[&str], last| ShownCertificate {
+        names: names.iter().map(ToString::to_string).collect(),
+        last,
+        ..ShownCertificate::default()
+    };
+    let later = SystemTime::now() + Duration::from_hours(1);
+    let distrusted = shown(&["ci.example"], Some(later));
+    distrusted.distrusted.cancel();
+    for (shown, token, status, says) in [
+        (shown(&["ci.example"], Some(later)), None, 200, ""),
+        (
+            shown(&["ci.example"], Some(later)),
+            Some("x"),
+            401,
+            "no valid token",
+        ),
+        (
+            shown(&["ci.example"], Some(SystemTime::UNIX_EPOCH)),
+            None,
+            401,
+            "time",
+        ),
+        (shown(&["db.example"], Some(later)), None, 401, "db.example"),
+        (distrusted, None, 401, "connect again"),
+        (ShownCertificate::default(), None, 401, "no valid token"),
+    ] {
+        let mut request = Request::get("/containers");
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let mut request = of(STRANGE, request.body(Body::empty()).unwrap());
+        request.extensions_mut().insert(Caller {
+            peer: STRANGE,
+            shown: shown.into(),
+        });
+        let router = router(node(), rules_with(Some(TOKEN), list.clone()), None);
+        let answer = sent(router, request).await;
+        assert_eq!(answer.status, status, "{says}: {}", answer.text);
+        assert!(answer.text.contains(says), "{says}: {}", answer.text);
+    }
 }

@@ -18,8 +18,11 @@ impl Layers {
             .computed("api.listen", default.to_string(), parse::address)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let is_allowed = self.value("api.plain_http", parse::flag);
+        let tls = self.tls();
+        let has_tls = tls.is_some() || self.values.contains_key("api.cert_file");
         let exposure = match (listen.to_canonical().is_loopback(), is_allowed) {
             (true, _) => Exposure::ThisHost,
+            (false, _) if has_tls => Exposure::Tls,
             (false, true) => Exposure::PlainHttp,
             (false, false) if is_earlier => Exposure::EarlierDefault,
             (false, false) => Exposure::Narrowed(listen),
@@ -28,8 +31,8 @@ impl Layers {
         if is_narrowed {
             let message = format!(
                 "{listen} is for calls from other hosts, which would send their token, and the \
-                 secrets of containers, over plain HTTP: listen on 127.0.0.1, behind a server that \
-                 speaks TLS, or set api.plain_http to true if nobody else is on the way"
+                 secrets of containers, over plain HTTP: set api.cert_file and api.key_file, or \
+                 listen on 127.0.0.1, behind a server that speaks TLS, or set api.plain_http to true if nobody else is on the way"
             );
             let error = self.error_of("api.listen", message);
             self.of_doors.push(error);
@@ -44,12 +47,30 @@ impl Layers {
             listen: SocketAddr::new(address, port),
             exposure,
             plain_http: is_allowed,
+            tls,
             token,
             clients_file: self.value("api.clients_file", parse::path),
             hosts: self
                 .optional("api.hosts", parse::host_names)
                 .unwrap_or_default(),
         }
+    }
+
+    /// Files of the API's TLS. They are read when the agent runs, and again when they change.
+    fn tls(&mut self) -> Option<ApiTls> {
+        let names = ["api.cert_file", "api.key_file"];
+        let [certificate, key] = names.map(|name| self.optional(name, parse::path));
+        let client_authorities = self.optional("api.client_ca_file", parse::path);
+        self.check_pair(names);
+        if client_authorities.is_some() && !self.values.contains_key("api.cert_file") {
+            let message = "requires api.cert_file: without TLS nobody shows a certificate";
+            self.error("api.client_ca_file", message.to_owned());
+        }
+        Some(ApiTls {
+            certificate: certificate?,
+            key: key?,
+            client_authorities,
+        })
     }
 
     fn token(&mut self) -> Option<Secret> {

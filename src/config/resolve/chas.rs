@@ -21,7 +21,7 @@ impl Layers {
         }
         let plain_http = self.value("chas.plain_http", parse::flag);
         let set_key_file = self.optional("chas.set_key_file", parse::path);
-        self.check_pair(cert_file.is_some(), key_file.is_some());
+        self.check_pair(["chas.cert_file", "chas.key_file"]);
         if url.as_ref().is_some_and(|url| url.scheme() == "http")
             && (ca_file.is_some() || cert_file.is_some())
         {
@@ -39,11 +39,12 @@ impl Layers {
         })
     }
 
-    fn check_pair(&mut self, has_certificate: bool, has_key: bool) {
-        let (lone, missing) = match (has_certificate, has_key) {
-            (true, false) => ("chas.cert_file", "chas.key_file"),
-            (false, true) => ("chas.key_file", "chas.cert_file"),
-            (true, true) | (false, false) => return,
+    /// Notes a key that is set without the other one of its pair.
+    pub(super) fn check_pair(&mut self, [one, other]: [&'static str; 2]) {
+        let (lone, missing) = match [one, other].map(|name| self.values.contains_key(name)) {
+            [true, false] => (one, other),
+            [false, true] => (other, one),
+            [true, true] | [false, false] => return,
         };
         self.error(
             lone,

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::*;
 
 /// Runs `confirm --list` as an operator does.
-fn confirm(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {
+pub(super) fn confirm(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["confirm", "--list"]).args(arguments);
     let output = command

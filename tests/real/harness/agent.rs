@@ -98,14 +98,16 @@ impl Agent {
             || format!("127.0.0.1:{port}"),
             |(_, console)| console.address(),
         );
-        let (base, log) = (format!("http://{base}"), bed.dir.join("agent.log"));
+        let has_tls = environment.contains_key("CHAS_TLS_CERT_FILE");
+        let scheme = if has_tls { "https" } else { "http" };
+        let (base, log) = (format!("{scheme}://{base}"), bed.dir.join("agent.log"));
         let mut agent = Self {
             child: None,
             program: program.to_owned(),
             environment,
             machine,
             base,
-            client: http::client(),
+            client: http::trusting_client(),
             log,
         };
         agent.start_again().await;
@@ -214,7 +216,8 @@ impl Agent {
 
     /// The address that its API listens on.
     pub(crate) fn address(&self) -> String {
-        self.base.trim_start_matches("http://").to_owned()
+        let (_, address) = self.base.split_once("://").expect("it is a URL");
+        address.to_owned()
     }
 
     fn end(&mut self, signal: Signal) {

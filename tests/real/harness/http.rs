@@ -167,3 +167,13 @@ pub(crate) fn client() -> reqwest::Client {
         .build()
         .expect("nothing in it can fail")
 }
+
+/// One that believes any certificate, as only a test may.
+pub(crate) fn trusting_client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .no_proxy()
+        .tls_danger_accept_invalid_certs(true)
+        .build()
+        .expect("nothing in it can fail")
+}

@@ -138,3 +138,46 @@ fn a_command_is_kept_from_its_work_by_the_keys_that_it_needs_alone() {
         Path::new("/run/x")
     );
 }
+
+#[test]
+fn with_tls_other_hosts_may_call_and_its_files_stand_together() {
+    let (cert, key) = (
+        ("CHAS_TLS_CERT_FILE", "/crt"),
+        ("CHAS_TLS_KEY_FILE", "/key"),
+    );
+    let authority = ("CHAS_TLS_CLIENT_CA_FILE", "/ca");
+    let with = |variables: &[(&'static str, &str)]| {
+        let sources = Sources::nothing().env("CHAS_LISTEN", "0.0.0.0");
+        let add = |sources: Sources, (name, value): &(&'static str, &str)| sources.env(name, value);
+        variables.iter().fold(sources, add)
+    };
+    let config = with(&[cert, key, authority]).config();
+    assert_eq!(config.api.exposure, Exposure::Tls);
+    assert!(config.api.danger().is_none() && config.api.narrowed().is_none());
+    assert_eq!(
+        config.api.fault_of_given("0.0.0.0:1".parse().unwrap()),
+        None
+    );
+    assert_eq!(config.api.danger_of("0.0.0.0:1".parse().unwrap()), None);
+    assert_eq!(config.secret_files, [Path::new("/key")]);
+    let tls = config.api.tls.unwrap();
+    assert_eq!(tls.client_authorities.as_deref(), Some(Path::new("/ca")));
+    for (variables, says) in [
+        (&[cert][..], "api.cert_file: requires api.key_file"),
+        (&[key], "api.key_file: requires api.cert_file"),
+        (&[authority], "api.client_ca_file: requires api.cert_file"),
+        (
+            &[("CHAS_TLS_CERT_FILE", "crt"), key],
+            "api.cert_file: \"crt\" is not an absolute path",
+        ),
+    ] {
+        let errors = with(variables).errors();
+        assert!(
+            errors.iter().any(|error| error.contains(says)),
+            "{says}: {errors:?}"
+        );
+        // In the clear it must not listen because of a slip.
+        let started = with(variables).load_for(LoadFor::Run).outcome;
+        assert!(started.is_err(), "{says}");
+    }
+}
