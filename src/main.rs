@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         return logs::logger::run(
             std::env::args_os(),
             config::environment(logs::logger::CONTAINER_VARIABLE),
+            config::environment(logs::logger::NAMESPACE_VARIABLE).as_deref(),
         );
     }
     match cli::parse(std::env::args_os()) {

@@ -288,12 +288,12 @@ fn loggers(
     let rules = LoggerRules {
         rate: config.logs.rate,
         user: user.map(|SystemUser { uid, gid }| LoggerUser { uid, gid }),
-        group: Some(config.containerd.namespace.clone()),
     };
     Ok(Loggers::new(
         logs,
         program,
         rules,
+        config.containerd.namespace.clone(),
         journal.clone(),
         tracker.clone(),
         stop.clone(),

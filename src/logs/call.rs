@@ -18,6 +18,9 @@ pub const ARGUMENT: &str = "logger";
 /// Environment variable that names the container.
 pub const CONTAINER_VARIABLE: &str = "CONTAINER_ID";
 
+/// Environment variable that names the containerd namespace of the container.
+pub const NAMESPACE_VARIABLE: &str = "CONTAINER_NAMESPACE";
+
 /// Beginning of the argument of a logger that takes over.
 const TAKEOVER: &str = "takeover=";
 

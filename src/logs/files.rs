@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 /// Largest number of a file, far beyond all that are ever reached. One with a larger number is not
 /// the logger's: there would be no number after it.
@@ -19,8 +20,8 @@ pub(super) fn file_path(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("{number:010}.log"))
 }
 
-/// Numbers of a directory's files in order; the last one is being written. Directories, pipes and
-/// sockets with such names are left out: reading or writing one could block for ever.
+/// Numbers of a directory's files in order; the last one is being written. What else has such a name
+/// is left out: reading or writing it could block for ever, or lead out of the directory.
 pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -33,25 +34,23 @@ pub(super) fn file_numbers(dir: &Path) -> io::Result<Vec<u64>> {
             .filter(|number| {
                 *number <= NUMBER_MAX && file_path(dir, *number).file_name() == Some(&name)
             });
-        let is_file = |kind: fs::FileType| {
-            !kind.is_dir() && !kind.is_fifo() && !kind.is_socket() && !kind.is_block_device()
-        };
-        numbers.extend(number.filter(|_| entry.file_type().is_ok_and(is_file)));
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        numbers.extend(number.filter(|_| is_file));
     }
     numbers.sort_unstable();
     Ok(numbers)
 }
 
-/// Opens the file of this number, or of the next one whose name is not taken by something else.
+/// Opens the file of this number, or of the next one whose name is not taken by something else: by
+/// what is no file, by a file with a name elsewhere too, or by one of another user.
 pub(super) fn open_from(dir: &Path, number: u64) -> io::Result<(File, u64)> {
     for number in number..=number + PASSED_OVER_MAX {
         let path = file_path(dir, number);
-        let is_free = fs::symlink_metadata(&path).map_or_else(
-            |error| error.kind() == io::ErrorKind::NotFound,
-            |found| found.is_file() || found.is_symlink(),
-        );
-        if is_free {
-            return Ok((open_file(&path)?, number));
+        match open_file(&path) {
+            Ok(Some(file)) => return Ok((file, number)),
+            Ok(None) => {}
+            Err(error) if is_taken(&error) => {}
+            Err(error) => return Err(error),
         }
     }
     let error = format!(
@@ -63,18 +62,63 @@ pub(super) fn open_from(dir: &Path, number: u64) -> io::Result<(File, u64)> {
 
 /// Opens a file to read it: whoever writes a log is nobody to be led elsewhere by, nor to wait for.
 pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    OpenOptions::new().read(true).custom_flags(flags).open(path)
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(no_detour()?).open(path)
 }
 
-fn open_file(path: &Path) -> io::Result<File> {
+/// Flags with which an open follows no link and waits for nobody.
+pub(super) fn no_detour() -> io::Result<i32> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    i32::try_from(flags.bits()).map_err(io::Error::other)
+}
+
+/// Whether an error says that a name is taken by something that cannot be written.
+fn is_taken(error: &io::Error) -> bool {
+    let of_name = [
+        Errno::LOOP,
+        Errno::NXIO,
+        Errno::ISDIR,
+        Errno::ACCESS,
+        Errno::PERM,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| of_name.contains(&errno))
+}
+
+/// Opens a file to write; `None`: it is not the log's own.
+fn open_file(path: &Path) -> io::Result<Option<File>> {
     // Appending, so that two writers never overwrite each other; readable, to find the last line.
     // Output may be secret.
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .read(true)
-        .mode(0o640)
-        .open(path)
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(true).mode(0o640);
+    let file = options.custom_flags(no_detour()?).open(path)?;
+    let found = file.metadata()?;
+    // A file of no name was removed just now.
+    Ok((found.is_file() && found.nlink() <= 1).then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_name_that_leads_out_of_the_directory_is_neither_written_nor_listed() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, outside) = (root.path().join("log"), root.path().join("outside"));
+        fs::create_dir(&dir).unwrap();
+        fs::write(&outside, "as it was").unwrap();
+        symlink(&outside, file_path(&dir, 1)).unwrap();
+        fs::hard_link(&outside, file_path(&dir, 2)).unwrap();
+        fs::create_dir(file_path(&dir, 3)).unwrap();
+        symlink(dir.join("nowhere"), file_path(&dir, 4)).unwrap();
+        let (mut file, number) = open_from(&dir, 1).unwrap();
+        file.write_all(b"line").unwrap();
+        assert_eq!(number, 5);
+        assert_eq!(fs::read_to_string(&outside).unwrap(), "as it was");
+        assert!(!dir.join("nowhere").exists());
+        assert_eq!(file_numbers(&dir).unwrap(), [2, 5]);
+        assert!(open_to_read(&file_path(&dir, 1)).is_err());
+    }
 }

@@ -5,7 +5,7 @@
 //! blocks would block the container that prints, and one that dies would end it by SIGPIPE. So the
 //! logger is one thread with a few fixed buffers, and no error ends it.
 
-use std::ffi::{CStr, OsString};
+use std::ffi::{CStr, OsStr, OsString};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use state::id::InstanceName;
 
-pub use super::call::{ARGUMENT, CONTAINER_VARIABLE};
+pub use super::call::{ARGUMENT, CONTAINER_VARIABLE, NAMESPACE_VARIABLE};
 use super::call::{LoggerCall, Takeover};
 use super::confine::confine;
 use super::line::Stream;
@@ -61,9 +61,14 @@ const EXIT_USAGE: u8 = 64;
 /// Runs the logger to its end. Call this before anything else when the first argument is
 /// [`ARGUMENT`]: without runtime, TLS and parser the logger stays small and begins at once.
 ///
-/// `args` are the arguments of this OS process, `container` is the value of [`CONTAINER_VARIABLE`].
+/// `args` are the arguments of this OS process, `container` is the value of [`CONTAINER_VARIABLE`],
+/// and `namespace` that of [`NAMESPACE_VARIABLE`].
 /// Ends with 64 if either is not what containerd's shim passes; nobody reads more than the code.
-pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>) -> ExitCode {
+pub fn run(
+    args: impl IntoIterator<Item = OsString>,
+    container: Option<OsString>,
+    namespace: Option<&OsStr>,
+) -> ExitCode {
     let instance = container.and_then(|name| name.to_str()?.parse::<InstanceName>().ok());
     let (Some(call), Some(instance)) = (LoggerCall::read(args), instance) else {
         return ExitCode::from(EXIT_USAGE);
@@ -84,7 +89,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>, container: Option<OsString>
         let mut options = OpenOptions::new();
         options.write(true).open("/proc/self/fd/5")
     });
-    let dir = confine(&call.dir, instance, &call.rules);
+    let dir = confine(&call.dir, instance, namespace, &call.rules);
     let mut writer = LogWriter::open(dir.clone(), call.limits)
         .synced()
         .limited(call.rules.rate);
@@ -312,6 +317,7 @@ mod tests {
             let code = run(
                 args.iter().map(OsString::from),
                 container.map(OsString::from),
+                None,
             );
             assert_eq!(format!("{code:?}"), failed, "{args:?} {container:?}");
         }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
 
+use super::files::{no_detour, open_to_read};
+
 /// Ending of a mark's name; the generation comes before it.
 const ENDING: &str = ".open";
 
@@ -55,7 +57,7 @@ impl RunMark {
         let path = dir.join(format!("{generation}{ENDING}"));
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).write(true).mode(0o640);
-        let mut file = options.open(&path).ok()?;
+        let mut file = options.custom_flags(no_detour().ok()?).open(&path).ok()?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).ok()?;
         file.set_len(0).ok()?;
         file.write_all(boot.as_bytes()).ok()?;
@@ -82,7 +84,7 @@ fn left_behind(dir: &Path) -> Vec<String> {
     });
     let mut boots = Vec::new();
     for path in marks.map(|entry| entry.path()) {
-        let Ok(file) = File::open(&path) else {
+        let Ok(file) = open_to_read(&path) else {
             continue;
         };
         if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {

@@ -89,13 +89,11 @@ impl RateLimit {
         let passed = now.saturating_duration_since(self.made);
         let made = u128::from(self.per_second) * passed.as_micros() / 1_000_000;
         let made = u64::try_from(made).unwrap_or(u64::MAX);
-        if made > 0 {
-            self.room = self
-                .room
-                .saturating_add(made)
-                .min(self.per_second.saturating_mul(SECONDS));
-            self.made = now;
-        }
+        let most = self.per_second.saturating_mul(SECONDS);
+        self.room = self.room.saturating_add(made).min(most);
+        // What is left of a byte counts the next time.
+        let micros = u128::from(made) * 1_000_000 / u128::from(self.per_second);
+        self.made += u64::try_from(micros).map_or(passed, Duration::from_micros);
         self.is_over &= self.room < self.per_second;
     }
 

@@ -112,7 +112,11 @@ impl LogWriter {
 
     /// Tells what was left out, once lines pass again, or at the `end` of all.
     pub(crate) fn tell_left_out(&mut self, end: bool) {
-        let Some(rate) = &mut self.rate else { return };
+        // What cannot be written now would be counted as one line.
+        let is_losing = self.is_losing() && !end;
+        let Some(rate) = self.rate.as_mut().filter(|_| !is_losing) else {
+            return;
+        };
         let per_second = rate.per_second();
         if let Some(LeftOut { lines, bytes }) = rate.tell(Instant::now(), end) {
             let text = format!(

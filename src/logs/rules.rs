@@ -12,9 +12,6 @@ pub(crate) struct LoggerRules {
     pub(crate) rate: Option<ByteCount>,
     /// User that a logger becomes; `None`: it stays the one who started it, root.
     pub(crate) user: Option<LoggerUser>,
-    /// Control group, by its path below the hierarchies, in which each logger has one of its own;
-    /// `None`: it stays where it was started.
-    pub(crate) group: Option<String>,
 }
 
 /// User of the loggers.
@@ -37,9 +34,6 @@ impl LoggerRules {
         if let Some(LoggerUser { uid, gid }) = self.user {
             add(format_args!("user={uid}:{gid}"));
         }
-        if let Some(group) = &self.group {
-            add(format_args!("group={group}"));
-        }
         words
     }
 
@@ -59,7 +53,6 @@ impl LoggerRules {
                         gid: gid.parse().ok()?,
                     });
                 }
-                "group" => rules.group = Some(value.to_owned()),
                 _ => {}
             }
             rest = &rest[comma + 1..];
@@ -84,7 +77,6 @@ mod tests {
             LoggerRules {
                 rate: Some(ByteCount(1)),
                 user: Some(user),
-                group: Some("chas".to_owned()),
             },
         ] {
             let text = format!("{}/logs/a,b=c", rules.words());

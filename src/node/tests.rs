@@ -89,6 +89,7 @@ async fn agent_of(containers_max: usize) -> Agent {
         directory.path().join("logs"),
         LoggerProgram::new(directory.path(), "/nowhere".into()),
         LoggerRules::default(),
+        "none".to_owned(),
         journal.clone(),
         tracker.clone(),
         stop.clone(),

@@ -39,10 +39,9 @@ impl Loggers {
 
     /// Takes away the control groups of loggers that have ended, beside whatever else goes on.
     fn take_away_groups(&self) {
-        if let Some(group) = self.0.rules.group.clone() {
-            let tracker = &self.0.tracker;
-            tracker.spawn_blocking(move || confine::take_away_empty(&group));
-        }
+        let namespace = self.0.namespace.clone();
+        let tracker = &self.0.tracker;
+        tracker.spawn_blocking(move || confine::take_away_empty(&namespace));
     }
 
     fn loggers_of(&self, id: ContainerId) -> Vec<LoggerProcess> {

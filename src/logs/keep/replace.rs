@@ -10,7 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::{Loggers, Post};
-use crate::logs::call::{CONTAINER_VARIABLE, Takeover};
+use crate::logs::call::{CONTAINER_VARIABLE, NAMESPACE_VARIABLE, Takeover};
 use crate::logs::pipes::OutputPipes;
 use crate::logs::process::{self, LoggerProcess};
 
@@ -143,6 +143,7 @@ impl Loggers {
             .args(call.arguments())
             .env_clear()
             .env(CONTAINER_VARIABLE, post.instance.to_string())
+            .env(NAMESPACE_VARIABLE, &self.0.namespace)
             .current_dir("/")
             .stdin(stdout)
             .stdout(stderr)

@@ -41,6 +41,22 @@ async fn confined(logger: Pid, instance: &str) {
             && of_process(logger, "cgroup").contains(&group)
     })
     .await;
+    let groups = of_process(logger, "cgroup");
+    let is_of_cpu =
+        |line: &&str| line.contains(":cpu:") || line.contains(",cpu") || line.starts_with("0::");
+    let line = groups
+        .lines()
+        .find(|line| is_of_cpu(line) && line.ends_with(".log"))
+        .unwrap();
+    let path = line.rsplit(':').next().unwrap();
+    let bounds = ["cpu/", ""].iter().zip(["cpu.cfs_quota_us", "cpu.max"]);
+    let found = bounds.filter_map(|(hierarchy, file)| {
+        fs::read_to_string(format!("/sys/fs/cgroup/{hierarchy}{path}/{file}")).ok()
+    });
+    assert!(
+        found.into_iter().any(|bound| bound.starts_with("50000")),
+        "{groups}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
