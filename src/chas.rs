@@ -66,6 +66,8 @@ pub struct LastApplied {
     pub epoch: Option<String>,
     /// Whether everything in the set could be applied.
     pub fully_applied: bool,
+    /// Whether the set was signed by a key that the operator named.
+    pub is_signed: bool,
     /// Change counter of the store.
     pub seq: u64,
 }
@@ -123,6 +125,11 @@ pub trait ChasCalls: Send + Sync + 'static {
         requested_at_seq: u64,
         wait: Duration,
     ) -> impl Future<Output = Result<PollReply, ChasError>> + Send;
+
+    /// Whether no set is taken without a signature.
+    fn needs_signature(&self) -> bool {
+        false
+    }
 
     /// Whether the operator's token or certificates differ from those of
     /// [`ChasError::credentials_fingerprint`].
@@ -282,6 +289,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             ChasErrorKind::TlsRejected
             | ChasErrorKind::InvalidResponse
             | ChasErrorKind::BadSignature
+            | ChasErrorKind::SetKeysUnusable
             | ChasErrorKind::NotOffered => UNREACHABLE_BACKOFF,
             ChasErrorKind::Unauthorized
             | ChasErrorKind::IdentityConflict

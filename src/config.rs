@@ -24,7 +24,7 @@ mod file;
 pub(crate) mod keys;
 mod logs;
 mod origin;
-mod owned;
+pub(crate) mod owned;
 mod parse;
 mod policy;
 mod policy_copy;

@@ -9,7 +9,7 @@ use crate::chas::client::ChasClient;
 use crate::chas::credentials::{ChasCredentials, Tokens, Transport};
 use crate::chas::signature::SetKeys;
 use crate::chas::{ChasLink, LinkSettings, LinkState};
-use crate::config::Config;
+use crate::config::{ChasSection, Config};
 use crate::journal::Journal;
 use crate::node::AgentNode;
 use crate::node::link::{AgentLink, LinkConfig};
@@ -62,7 +62,12 @@ pub(super) fn link(
         Arc::clone(&contact),
         registered,
     ));
-    let tokens = Tokens::new(chas, Some(config.state.dir.join("token")));
+    // A node from before goes on as it did.
+    let accepted = ChasSection {
+        plain_http: chas.plain_http || config.state.defaults == Defaults::Earlier,
+        ..chas.clone()
+    };
+    let tokens = Tokens::new(&accepted, Some(config.state.dir.join("token")));
     let credentials = ChasCredentials {
         transport: Arc::new(Transport::new(chas)),
         tokens: Arc::new(tokens),

@@ -370,6 +370,10 @@ impl ChasCalls for ChasClient {
         Ok(PollReply::Set(Box::new(set)))
     }
 
+    fn needs_signature(&self) -> bool {
+        self.sets.needs_signature()
+    }
+
     async fn has_other_credentials(&self, than: u64) -> bool {
         let credentials = self.credentials.clone();
         tokio::task::spawn_blocking(move || credentials.current().0 != than)

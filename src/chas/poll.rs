@@ -123,6 +123,9 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 reapply = Reapply::default();
             }
             let (tag, latest) = reapply.tag(&last);
+            // What was applied before signatures were asked for is nobody's word.
+            let is_believed = last.is_signed || !self.client.needs_signature();
+            let tag = tag.filter(|_| is_believed);
             let started = Instant::now();
             let poll_wait = if is_immediate {
                 Duration::ZERO
@@ -148,7 +151,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                             let are_settled = lower.are_settled(&last, &reply.set);
                             // An old set that somebody kept is signed well too; and nobody without
                             // the key made the applied one.
-                            reply.set.is_settled = are_settled && !reply.is_signed;
+                            reply.set.is_settled = are_settled && !reply.set.is_signed;
                         }
                         PollReply::Unchanged { .. } => lower = LowerAnswers::default(),
                     }
@@ -221,6 +224,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             self.reject_set("bad_desired_state", &error.message);
         } else if error.kind == ChasErrorKind::BadSignature {
             self.reject_set("bad_signature", &error.message);
+        } else if error.kind == ChasErrorKind::SetKeysUnusable {
+            self.reject_set("set_keys_unusable", &error.message);
         } else {
             self.poll_ended(error.kind.as_str());
         }
@@ -291,6 +296,16 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         self.state.set_poll_after(reply.poll_after);
         let generation = reply.set.generation;
         match self.node.apply_set(reply.set).await {
+            Ok(SetOutcome {
+                is_of_left_epoch: true,
+                ..
+            }) => {
+                let message = "the set is signed, and of an epoch that this node has left for \
+                               another; somebody may have kept it. If it is CHaS's own, give its \
+                               database another epoch";
+                self.reject_set("left_epoch", message);
+                false
+            }
             Ok(SetOutcome { stale: true, .. }) if known > Some(generation) => {
                 let known = known.unwrap_or_default();
                 let message = format!(

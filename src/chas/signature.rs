@@ -10,7 +10,7 @@ use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use state::digest::sha256;
 
-use super::credentials;
+use crate::config::owned::{self, Others};
 
 /// Header of an answer with a set, as in `Chas-Signature: ed25519=<base64>`. It may stand there
 /// several times, as while a key is replaced.
@@ -37,10 +37,22 @@ struct Envelope {
     generation: u64,
 }
 
-/// Text that is signed for a set of `node_id` whose bytes are `body`.
+/// Text that is signed for a set of `node_id` whose bytes are `body`. The tag is part of it, so that
+/// no set keeps the node from a newer one by that one's tag; that it became a weak one, as behind a
+/// server that packs answers, changes nothing.
 #[must_use]
-pub fn message(epoch: &str, generation: u64, node_id: &str, body: &[u8]) -> String {
-    format!("{epoch}\n{generation}\n{node_id}\n{}", sha256(body))
+pub fn message(epoch: &str, generation: u64, node_id: &str, body: &[u8], etag: &str) -> String {
+    let etag = etag.strip_prefix("W/").unwrap_or(etag);
+    format!("{epoch}\n{generation}\n{node_id}\n{}\n{etag}", sha256(body))
+}
+
+/// Fault of a check, cut by whose it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum SignatureFault {
+    /// The file of keys on this node cannot be used.
+    Keys(String),
+    /// None of the keys signed the set.
+    Set(String),
 }
 
 impl SetKeys {
@@ -56,8 +68,9 @@ impl SetKeys {
     /// A sentence that names the file.
     pub fn read(&self) -> Result<Vec<Vec<u8>>, String> {
         let file = self.file.display();
-        let bytes = credentials::read(&self.file).map_err(|error| error.to_string())?;
-        let blocks = SubjectPublicKeyInfoDer::pem_slice_iter(&bytes);
+        let text = owned::read(&self.file, Others::MayRead)?;
+        let text = text.ok_or_else(|| format!("{file}: there is no such file"))?;
+        let blocks = SubjectPublicKeyInfoDer::pem_slice_iter(text.as_bytes());
         let keys: Option<Vec<_>> = blocks.map(|block| key(block.ok()?.as_ref())).collect();
         let keys = keys.ok_or_else(|| {
             format!("{file} holds a key that is not of ed25519; write `openssl pkey -pubout` of such keys into it")
@@ -79,9 +92,22 @@ impl SetKeys {
         &self,
         body: &[u8],
         node_id: &str,
+        etag: Option<&str>,
+        signatures: &[String],
+    ) -> Result<(), SignatureFault> {
+        let keys = self.read().map_err(SignatureFault::Keys)?;
+        let checked = self.check_by(&keys, body, node_id, etag, signatures);
+        checked.map_err(SignatureFault::Set)
+    }
+
+    fn check_by(
+        &self,
+        keys: &[Vec<u8>],
+        body: &[u8],
+        node_id: &str,
+        etag: Option<&str>,
         signatures: &[String],
     ) -> Result<(), String> {
-        let keys = self.read()?;
         if signatures.is_empty() {
             return Err(format!(
                 "the set bears no Chas-Signature, which chas.set_key_file ({}) asks for",
@@ -90,7 +116,8 @@ impl SetKeys {
         }
         let envelope: Envelope = serde_json::from_slice(body)
             .map_err(|_| "the signed answer has no one epoch and generation".to_owned())?;
-        let message = message(&envelope.epoch, envelope.generation, node_id, body);
+        let Envelope { epoch, generation } = &envelope;
+        let message = message(epoch, *generation, node_id, body, etag.unwrap_or_default());
         let signatures = signatures.iter().flat_map(|value| value.split(','));
         let signatures = signatures.filter_map(|value| value.trim().strip_prefix("ed25519="));
         let signatures = signatures.filter_map(|value| BASE64.decode(value).ok());
@@ -104,10 +131,9 @@ impl SetKeys {
             return Ok(());
         }
         Err(format!(
-            "no key in {} signed this set (epoch {:?}, generation {}) for {node_id:?}",
+            "no key in {} signed this set (epoch {epoch:?}, generation {generation}) for \
+             {node_id:?} with this ETag",
             self.file.display(),
-            envelope.epoch,
-            envelope.generation
         ))
     }
 }
@@ -120,10 +146,15 @@ fn key(der: &[u8]) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use ring::rand::SystemRandom;
     use ring::signature::{Ed25519KeyPair, KeyPair as _};
 
     use super::*;
+
+    const TAG: &str = "\"7\"";
 
     fn pair() -> Ed25519KeyPair {
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
@@ -150,7 +181,7 @@ mod tests {
         std::fs::write(&file, pem(&old) + &pem(&new)).unwrap();
         let keys = SetKeys::new(file.clone());
         let body = br#"{"epoch": "e", "generation": 7, "containers": []}"#;
-        let good = signed(&new, &message("e", 7, "n", body));
+        let good = signed(&new, &message("e", 7, "n", body, TAG));
         for (what, signatures, part) in [
             ("one", vec![good.clone()], None),
             ("several", vec![signed(&other, "x"), good.clone()], None),
@@ -158,27 +189,32 @@ mod tests {
             ("none", vec![], Some("no Chas-Signature")),
             (
                 "another key",
-                vec![signed(&other, &message("e", 7, "n", body))],
+                vec![signed(&other, &message("e", 7, "n", body, TAG))],
                 Some("no key in"),
             ),
             (
                 "another node",
-                vec![signed(&new, &message("e", 7, "m", body))],
+                vec![signed(&new, &message("e", 7, "m", body, TAG))],
                 Some("no key in"),
             ),
             (
                 "another epoch",
-                vec![signed(&new, &message("f", 7, "n", body))],
+                vec![signed(&new, &message("f", 7, "n", body, TAG))],
                 Some("no key in"),
             ),
             (
                 "another generation",
-                vec![signed(&new, &message("e", 8, "n", body))],
+                vec![signed(&new, &message("e", 8, "n", body, TAG))],
                 Some("no key in"),
             ),
             (
                 "another body",
-                vec![signed(&new, &message("e", 7, "n", b"{}"))],
+                vec![signed(&new, &message("e", 7, "n", b"{}", TAG))],
+                Some("no key in"),
+            ),
+            (
+                "another tag",
+                vec![signed(&new, &message("e", 7, "n", body, "\"8\""))],
                 Some("no key in"),
             ),
             ("no base64", vec!["ed25519=!".to_owned()], Some("no key in")),
@@ -188,18 +224,24 @@ mod tests {
                 Some("no key in"),
             ),
         ] {
-            let found = keys.check(body, "n", &signatures).err();
-            match part {
-                None => assert_eq!(found, None, "{what}"),
-                Some(part) => assert!(
-                    found.as_ref().is_some_and(|found| found.contains(part)),
-                    "{what}: {found:?}"
-                ),
+            for tag in [TAG, "W/\"7\""] {
+                let found = keys.check(body, "n", Some(tag), &signatures).err();
+                let is_told = match (&found, part) {
+                    (None, None) => true,
+                    (Some(SignatureFault::Set(found)), Some(part)) => found.contains(part),
+                    _ => false,
+                };
+                assert!(is_told, "{what}: {found:?}");
             }
         }
+        // No tag is none that is signed.
+        assert!(
+            keys.check(body, "n", None, std::slice::from_ref(&good))
+                .is_err()
+        );
         let twice = br#"{"epoch": "e", "epoch": "f", "generation": 7}"#;
         assert!(
-            keys.check(twice, "n", &[good]).is_err(),
+            keys.check(twice, "n", Some(TAG), &[good]).is_err(),
             "which of them is signed?"
         );
     }
@@ -221,7 +263,16 @@ mod tests {
                 "{fault}"
             );
         }
-        let absent = SetKeys::new(dir.path().join("absent")).read().unwrap_err();
-        assert!(absent.contains("absent"), "{absent}");
+        let absent = SetKeys::new(dir.path().join("absent"));
+        let fault = absent.check(b"{}", "n", None, &[]).unwrap_err();
+        assert!(
+            matches!(&fault, SignatureFault::Keys(text) if text.contains("absent")),
+            "{fault:?}"
+        );
+        // Whoever may write the file signs sets.
+        std::fs::write(&file, pem(&pair())).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o666)).unwrap();
+        let fault = SetKeys::new(file).read().unwrap_err();
+        assert!(fault.contains("chmod"), "{fault}");
     }
 }

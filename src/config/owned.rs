@@ -15,7 +15,7 @@ const BYTES_MAX: u64 = 1 << 20;
 
 /// Users who must have no part in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Others {
+pub(crate) enum Others {
     /// Nobody but the owner may write it.
     MayRead,
     /// Nobody but the owner may read it, either.
@@ -42,7 +42,7 @@ impl Others {
 ///
 /// # Errors
 /// It cannot be read, or others could have written it.
-pub(super) fn read(path: &Path, others: Others) -> Result<Option<String>, String> {
+pub(crate) fn read(path: &Path, others: Others) -> Result<Option<String>, String> {
     let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     // A pipe in its place must not hold the agent up.
     let flags = OFlags::NONBLOCK.bits().cast_signed();

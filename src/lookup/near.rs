@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
+use rustix::io::Errno;
 use state::subnet::Ipv4Subnet;
 
 /// Services of clouds that tell a machine its secrets, where they are not on the link.
@@ -79,7 +80,24 @@ fn is_own(address: IpAddr) -> bool {
         socket.connect((address, DISCARD))?;
         socket.local_addr()
     });
-    source.is_ok_and(|source| source.ip() == address)
+    match source {
+        Ok(source) => source.ip() == address,
+        // Without a way there, or without that family, nobody is reached at all. Anything else, as
+        // that no file can be opened, says nothing: then it may be this machine's.
+        Err(error) => !matches!(
+            error.raw_os_error().map(Errno::from_raw_os_error),
+            Some(
+                Errno::AFNOSUPPORT
+                    | Errno::ADDRNOTAVAIL
+                    | Errno::NETUNREACH
+                    | Errno::HOSTUNREACH
+                    | Errno::NETDOWN
+                    | Errno::INVAL
+                    | Errno::ACCESS
+                    | Errno::PERM
+            )
+        ),
+    }
 }
 
 #[cfg(test)]

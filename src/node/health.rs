@@ -132,7 +132,12 @@ fn of_link(link: &LinkView) -> Vec<AlarmView> {
         raise(Alarm::ChasUnreachable, link.failing_since, error());
     }
     if let Some(fault) = &link.fault {
-        raise(Alarm::SetRejected, link.fault_since, fault.clone());
+        let alarm = match link.fault_code {
+            Some("bad_signature" | "left_epoch") => Alarm::SetUnsigned,
+            Some("set_keys_unusable") => Alarm::SetKeysUnusable,
+            Some(_) | None => Alarm::SetRejected,
+        };
+        raise(alarm, link.fault_since, fault.clone());
     }
     if !link.pending_prune.is_empty() {
         let names = link.pending_prune.join(" ");

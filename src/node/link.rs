@@ -5,9 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use state::desired::Record;
 use state::desired::applied::Unconfirmed;
-use state::desired::marks;
+use state::desired::{Record, marks};
 use state::ownership::{ChasSet, SetOutcome};
 use state::phase::Phase;
 use state::status::Status;
@@ -304,6 +303,7 @@ impl chas::LinkNode for AgentLink {
             generation: applied.map(|applied| applied.version.generation),
             epoch: applied.map(|applied| applied.version.epoch.clone()),
             fully_applied: applied.is_none_or(|applied| applied.fully_applied),
+            is_signed: applied.is_some_and(|applied| applied.is_signed),
             seq: desired.seq(),
         }
     }

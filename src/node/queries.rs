@@ -134,6 +134,7 @@ impl AgentNode {
             identity_conflict: standing.identity_conflict,
             stale: standing.freshness.stale,
             age_s: standing.freshness.age_s,
+            fault_code: standing.freshness.fault.as_ref().map(|fault| fault.code),
             fault: standing.freshness.fault.map(|fault| fault.message),
             fault_since: standing.fault_since,
             generation: applied.map(|applied| applied.version.generation),

@@ -26,6 +26,8 @@ pub(crate) struct LinkView {
     pub age_s: Option<u64>,
     /// The error of the set that CHaS answered last, if that was invalid.
     pub fault: Option<String>,
+    /// The code of that error.
+    pub fault_code: Option<&'static str>,
     /// The time since which it is so.
     pub fault_since: Option<SystemTime>,
     /// The generation of the stored set.

@@ -126,6 +126,11 @@ alarms! {
     ChasPlainHttp: Notice, "use https for api.chas_url";
     /// The set that CHaS answers is not valid; the one before stays in force.
     SetRejected: Degrading, "correct the set in CHaS; the message says what is wrong with it";
+    /// No key that this node believes signed the set that CHaS answers, or it is an old one; the one
+    /// before stays in force.
+    SetUnsigned: Degrading, "find who answers in place of CHaS, or sign the set with one of the node's keys; the message says what is missing";
+    /// The file of the keys that sign sets cannot be used; no set is taken.
+    SetKeysUnusable: Degrading, "correct the file that the message names; nobody has attacked for that";
     /// A part of the set from CHaS waits for a confirmation.
     SetUnconfirmed: Notice, "if it is meant so: chas-node-agent confirm";
     /// The policy's file cannot be used; the policy before stays in force, and without one nothing

@@ -115,7 +115,7 @@ fn answer(
     let mut response = if condition.is_current(tag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        complete(server, id, wish)
+        complete(server, id, wish, tag)
     };
     let headers = response.headers_mut();
     headers.insert(
@@ -132,7 +132,7 @@ fn answer(
 
 /// The answer with the complete set. Its containers are shared by all answers, and copied into
 /// none.
-fn complete(server: &Server, id: &str, wish: &DesiredSet) -> Response {
+fn complete(server: &Server, id: &str, wish: &DesiredSet, tag: &str) -> Response {
     let DesiredSet {
         set,
         generation,
@@ -149,7 +149,7 @@ fn complete(server: &Server, id: &str, wish: &DesiredSet) -> Response {
         set.fields.clone(),
         Bytes::from_static(b"}"),
     ];
-    let sign = |key| signature::header(key, server.disk.epoch(), *generation, id, &parts);
+    let sign = |key| signature::header(key, server.disk.epoch(), *generation, id, &parts, tag);
     let signed = server.settings.set_key.as_deref().map(sign);
     let body = Body::from_stream(tokio_stream::iter(parts.map(Ok::<_, Infallible>)));
     let headers = [

@@ -30,6 +30,7 @@ pub(super) fn header(
     generation: u64,
     node_id: &str,
     parts: &[Bytes],
+    etag: &str,
 ) -> HeaderValue {
     let mut digest = Sha256::new();
     parts.iter().for_each(|part| digest.update(part));
@@ -37,7 +38,7 @@ pub(super) fn header(
     for byte in digest.finalize() {
         write!(hex, "{byte:02x}").expect("memory takes it");
     }
-    let message = format!("{epoch}\n{generation}\n{node_id}\nsha256:{hex}");
+    let message = format!("{epoch}\n{generation}\n{node_id}\nsha256:{hex}\n{etag}");
     let signature = BASE64.encode(key.sign(message.as_bytes()));
     HeaderValue::from_str(&format!("ed25519={signature}")).expect("base64 is visible ASCII")
 }

@@ -37,6 +37,8 @@ pub enum ChasErrorKind {
     InvalidResponse,
     /// The set bears no signature of a key that the operator named.
     BadSignature,
+    /// The file of the keys that sign sets cannot be used.
+    SetKeysUnusable,
 }
 
 impl ChasErrorKind {
@@ -56,7 +58,8 @@ impl ChasErrorKind {
             | Self::IdentityConflict
             | Self::Refused
             | Self::InvalidResponse
-            | Self::BadSignature => true,
+            | Self::BadSignature
+            | Self::SetKeysUnusable => true,
             Self::Unreachable | Self::NodeUnknown | Self::NotOffered => false,
         }
     }
@@ -74,6 +77,7 @@ impl ChasErrorKind {
             Self::Refused => "refused",
             Self::InvalidResponse => "bad",
             Self::BadSignature => "unsigned",
+            Self::SetKeysUnusable => "no_keys",
         }
     }
 }
@@ -128,7 +132,8 @@ impl ChasError {
             | ChasErrorKind::NotOffered
             | ChasErrorKind::Refused
             | ChasErrorKind::InvalidResponse
-            | ChasErrorKind::BadSignature => false,
+            | ChasErrorKind::BadSignature
+            | ChasErrorKind::SetKeysUnusable => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::agent_is_stopping;
 use super::error::{ChasError, ChasErrorKind};
-use crate::chas::signature::{self, SetKeys};
+use crate::chas::signature::{self, SetKeys, SignatureFault};
 use crate::chas::wire::{self, SetReply};
 use crate::lock::lock;
 
@@ -56,6 +56,11 @@ impl SetReader {
         }
     }
 
+    /// Whether sets need a signature.
+    pub(super) const fn needs_signature(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// Waits until another set may be read.
     pub(super) async fn rest(&self) {
         let until = *lock(&self.rests_until);
@@ -90,15 +95,16 @@ impl SetReader {
 fn read(keys: Option<&SetKeys>, node_id: &str, answer: SetAnswer) -> Result<SetReply, ChasError> {
     let body = &answer.body;
     if let Some(keys) = keys {
-        let checked = keys.check(body, node_id, &answer.signatures);
-        checked.map_err(|fault| ChasError::new(ChasErrorKind::BadSignature, fault))?;
+        let checked = keys.check(body, node_id, answer.etag.as_deref(), &answer.signatures);
+        checked.map_err(|fault| match fault {
+            SignatureFault::Keys(fault) => ChasError::new(ChasErrorKind::SetKeysUnusable, fault),
+            SignatureFault::Set(fault) => ChasError::new(ChasErrorKind::BadSignature, fault),
+        })?;
     }
     let set = wire::parse_set(body, node_id, answer.etag, answer.requested_at_seq);
-    let set = set.map(|set| SetReply {
-        is_signed: keys.is_some(),
-        ..set
-    });
-    set.map_err(ChasError::invalid)
+    let mut reply = set.map_err(ChasError::invalid)?;
+    reply.set.is_signed = keys.is_some();
+    Ok(reply)
 }
 
 #[cfg(test)]

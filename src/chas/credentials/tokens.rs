@@ -25,9 +25,9 @@ pub struct Tokens {
     trust_sha256: String,
     /// File that keeps the issued token over restarts. `None`: it is kept in RAM only.
     issued_file: Option<PathBuf>,
-    /// Whether nobody on the way to the server reads what it issues. Else it is not kept: one
-    /// moment in the middle would open the node for ever.
-    is_private: bool,
+    /// Whether nobody on the way to the server reads what it issues, or an operator accepts that
+    /// somebody might. Else it is not kept: one moment in the middle would open the node for ever.
+    is_kept: bool,
     /// Whether the file of the issued token is there and could not be read so far.
     is_unread: AtomicBool,
     state: Mutex<TokenState>,
@@ -72,7 +72,7 @@ impl Tokens {
             given: chas.token.clone(),
             given_file: chas.token_file.clone(),
             trust_sha256: trust_sha256(chas),
-            is_private: chas.is_private(),
+            is_kept: chas.is_private() || chas.plain_http,
             is_unread: AtomicBool::new(issued_file.is_some()),
             issued_file,
             state: Mutex::default(),
@@ -181,7 +181,7 @@ impl Tokens {
         let Some(path) = &self.issued_file else {
             return;
         };
-        let kept = if self.is_private {
+        let kept = if self.is_kept {
             store(path, &stored)
         } else {
             forget(path)
@@ -193,9 +193,21 @@ impl Tokens {
 
     /// The token in a file's bytes, if this server issued it, under the trust of now.
     fn issued(&self, bytes: &[u8]) -> Option<IssuedToken> {
-        let stored: StoredToken = serde_json::from_slice(bytes).ok()?;
+        let read = serde_json::from_slice(bytes);
+        let void = |why: &str| {
+            tracing::warn!(
+                why,
+                "token issued by CHaS is void; the operator's is used until CHaS issues another"
+            );
+        };
+        let stored: StoredToken = read.inspect_err(|_| void("its file is damaged")).ok()?;
         let is_trusted = |trust: &String| *trust == self.trust_sha256;
-        if stored.url != self.url || !stored.trust_sha256.as_ref().is_none_or(is_trusted) {
+        if stored.url != self.url {
+            void("api.chas_url is another");
+            return None;
+        }
+        if !stored.trust_sha256.as_ref().is_none_or(is_trusted) {
+            void("chas.ca_file, chas.cert_file or chas.key_file is another path");
             return None;
         }
         Some(IssuedToken {

@@ -159,12 +159,12 @@ impl ChasCalls for Line {
             epoch: "e".to_owned(),
             generation,
             etag,
+            is_signed: self.0.signs,
             ..ChasSet::default()
         };
         Ok(PollReply::Set(Box::new(SetReply {
             set,
             poll_after: None,
-            is_signed: self.0.signs,
         })))
     }
 

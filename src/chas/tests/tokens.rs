@@ -78,6 +78,7 @@ fn a_token_that_came_in_the_clear_is_not_kept_and_one_of_this_machine_is() {
         std::fs::write(&file, before).unwrap();
         let chas = ChasSection {
             token: None,
+            plain_http: false,
             ..chas(url, None)
         };
         assert_eq!(shown(&chas, &file), "before", "{url}");
@@ -86,5 +87,12 @@ fn a_token_that_came_in_the_clear_is_not_kept_and_one_of_this_machine_is() {
         let kept = std::fs::read_to_string(&file).unwrap_or_default();
         assert_eq!(kept.contains("issued"), is_kept, "{url}");
         assert_eq!(file.exists(), is_kept, "{url}");
+        // An operator who accepts that way keeps it over a restart.
+        let accepted = ChasSection {
+            plain_http: true,
+            ..chas
+        };
+        Tokens::new(&accepted, Some(file.clone())).issue("accepted");
+        assert_eq!(shown(&accepted, &file), "accepted", "{url}");
     }
 }

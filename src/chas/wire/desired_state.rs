@@ -24,8 +24,6 @@ pub struct SetReply {
     pub set: ChasSet,
     /// Interval between polls that are not kept open.
     pub poll_after: Option<Duration>,
-    /// Whether one of the operator's keys signed the set.
-    pub is_signed: bool,
 }
 
 /// Parses a set for `node_id`. `etag` and `requested_at_seq`, the store's change counter when the
@@ -72,11 +70,11 @@ pub fn parse_set(
         cordon: body["cordon"].as_bool().unwrap_or(false),
         requested_at_seq,
         is_settled: false,
+        is_signed: false,
     };
     Ok(SetReply {
         set,
         poll_after: interval(body["poll_after_s"].as_u64()),
-        is_signed: false,
     })
 }
 

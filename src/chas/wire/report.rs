@@ -192,8 +192,8 @@ pub struct SetFreshness {
 /// An answer to a poll that could not be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SetError {
-    /// Code: `bad_desired_state`, `bad_signature`, `stale_generation` or
-    /// `not_stored`.
+    /// Code: `bad_desired_state`, `bad_signature`, `set_keys_unusable`, `stale_generation`,
+    /// `left_epoch` or `not_stored`.
     pub code: &'static str,
     /// Sentence that explains the code.
     pub message: String,

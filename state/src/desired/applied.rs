@@ -47,6 +47,30 @@ pub struct AppliedSet {
     /// agent applied it: CHaS is then asked for the whole set once more.
     #[serde(default, skip_serializing_if = "is_default")]
     pub has_listed_hashes: bool,
+    /// Whether it was signed by a key that the operator named.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_signed: bool,
+    /// Epochs that the node has left for another, the newest last: somebody may have kept their
+    /// signed sets.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub left_epochs: Vec<String>,
+}
+
+/// Left epochs that are remembered.
+const LEFT_EPOCHS_MAX: usize = 16;
+
+impl AppliedSet {
+    /// Left epochs once a set of `epoch` is applied. One whose set nobody signed is nobody's.
+    #[must_use]
+    pub fn left_for(&self, epoch: &str) -> Vec<String> {
+        let own = &self.version.epoch;
+        let before = self.left_epochs.iter();
+        let before = before.filter(|left| *left != epoch && *left != own);
+        let is_left = self.is_signed && own != epoch;
+        let mut left: Vec<_> = before.chain(is_left.then_some(own)).cloned().collect();
+        left.drain(..left.len().saturating_sub(LEFT_EPOCHS_MAX));
+        left
+    }
 }
 
 /// Doubt about a set of another epoch than that of what runs here: nothing but its own word speaks

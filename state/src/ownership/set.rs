@@ -35,6 +35,8 @@ pub struct ChasSet {
     pub requested_at_seq: u64,
     /// Whether CHaS has answered sets of this epoch below the applied one for long, and no other.
     pub is_settled: bool,
+    /// Whether a key that the operator named signed it.
+    pub is_signed: bool,
 }
 
 impl ChasSet {
@@ -74,14 +76,23 @@ pub enum Age {
     Again,
     /// An older version, or the same and fully applied: it changes nothing.
     Old,
+    /// A signed one of an epoch that was left: somebody may have kept it. It changes nothing.
+    Left,
 }
 
 /// Compares a set with the one that was applied last.
 #[must_use]
 pub fn age(applied: Option<&AppliedSet>, set: &ChasSet) -> Age {
+    if set.is_signed && applied.is_some_and(|applied| applied.left_epochs.contains(&set.epoch)) {
+        return Age::Left;
+    }
     let Some(applied) = applied.filter(|applied| applied.version.epoch == set.epoch) else {
         return Age::Newer;
     };
+    // Whoever listed that one had no key: neither its count nor its content says anything.
+    if set.is_signed && !applied.is_signed {
+        return Age::Newer;
+    }
     match set.generation.cmp(&applied.version.generation) {
         Ordering::Greater => Age::Newer,
         Ordering::Less if set.is_settled => Age::Newer,
@@ -209,6 +220,8 @@ pub fn lifted(desired: &Desired, version: &SetVersion, restored: bool) -> Vec<De
 pub struct SetOutcome {
     /// Whether the set was older than the applied one, or the same: nothing was done.
     pub stale: bool,
+    /// Whether the set was a signed one of an epoch that the node has left: nothing was done.
+    pub is_of_left_epoch: bool,
     /// Running containers that were changed or ended.
     pub spent: Vec<ContainerId>,
     /// Whether others wait, because the node's budget for such changes is used up.

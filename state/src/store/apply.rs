@@ -49,6 +49,11 @@ impl Store {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), set) {
                 Age::Old => refresh(&mut batch, set),
+                Age::Left => SetOutcome {
+                    stale: true,
+                    is_of_left_epoch: true,
+                    ..SetOutcome::default()
+                },
                 Age::Newer | Age::Again => apply(&mut batch, set, allowance),
             };
             Ok((batch.changes, outcome))
@@ -236,6 +241,12 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
         conflicts: outcome.conflicts.clone(),
         rejected: outcome.rejected.clone(),
         has_listed_hashes: true,
+        is_signed: set.is_signed,
+        left_epochs: before
+            .marks()
+            .applied_set()
+            .map(|before| before.left_for(&set.epoch))
+            .unwrap_or_default(),
     };
     note(batch, applied);
     outcome

@@ -72,9 +72,9 @@ fn pem(pair: &Ed25519KeyPair) -> String {
     format!("-----BEGIN PUBLIC KEY-----\n{body}\n-----END PUBLIC KEY-----\n")
 }
 
-fn signed(pair: &Ed25519KeyPair, set: &Value, node: &str, body: &[u8]) -> String {
+fn signed(pair: &Ed25519KeyPair, set: &Value, node: &str, body: &[u8], tag: &str) -> String {
     let (epoch, generation) = (set["epoch"].as_str().unwrap(), set["generation"].as_u64());
-    let message = signature::message(epoch, generation.unwrap(), node, body);
+    let message = signature::message(epoch, generation.unwrap(), node, body, tag);
     format!("ed25519={}", BASE64.encode(pair.sign(message.as_bytes())))
 }
 
@@ -91,7 +91,7 @@ async fn a_set_without_its_signature_changes_nothing() {
         let (key, node) = (std::sync::Arc::clone(key), node.to_owned());
         central
             .chas
-            .sign(move |set, body| signed(&key, set, &node, body));
+            .sign(move |set, body, tag| signed(&key, set, &node, body, tag));
     };
     // Nobody signed it.
     central.chas.list(&central.sleepers(&["evil"]));

@@ -33,7 +33,7 @@ pub(crate) enum Answer {
 #[derive(Clone)]
 struct Sign(Arc<Signer>);
 
-type Signer = dyn Fn(&Value, &[u8]) -> String + Send + Sync;
+type Signer = dyn Fn(&Value, &[u8], &str) -> String + Send + Sync;
 
 impl std::fmt::Debug for Sign {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -131,7 +131,10 @@ impl Chas {
     }
 
     /// Signs sets so from now on.
-    pub(crate) fn sign(&self, sign: impl Fn(&Value, &[u8]) -> String + Send + Sync + 'static) {
+    pub(crate) fn sign(
+        &self,
+        sign: impl Fn(&Value, &[u8], &str) -> String + Send + Sync + 'static,
+    ) {
         self.lock().signs = Some(Sign(Arc::new(sign)));
     }
 
@@ -244,7 +247,7 @@ fn poll(
             if head.header("if-none-match") == Some(&tag) {
                 return http::answer(&mut stream, "304 Not Modified", &[("ETag", &tag)], "");
             }
-            let signed = signs.map(|sign| sign.0(set, body.as_bytes()));
+            let signed = signs.map(|sign| sign.0(set, body.as_bytes(), &tag));
             let signed = signed
                 .iter()
                 .map(|signed| ("Chas-Signature", signed.as_str()));

@@ -70,3 +70,53 @@ fn a_clock_may_be_a_generation() {
     }
     assert_eq!(staying(&store), ["b"]);
 }
+
+#[test]
+fn a_signed_set_is_applied_over_unsigned_ones_and_never_again_once_its_epoch_was_left() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let signed = |epoch: &str, generation, names: &[&str]| ChasSet {
+        epoch: epoch.to_owned(),
+        is_signed: true,
+        prune_confirm: Some(generation),
+        ..set(generation, names)
+    };
+    let applied = || store.desired().marks().applied_set().cloned().unwrap();
+    store.apply_set(&set(7, &["theirs"]), 1).unwrap();
+    assert!(!applied().is_signed);
+    // The same version with another content; and a count that nobody with a key reached.
+    store
+        .apply_set(&signed("e", 7, &["theirs", "a"]), 1)
+        .unwrap();
+    assert_eq!((staying(&store).len(), applied().is_signed), (2, true));
+    assert!(store.apply_set(&signed("e", 6, &[]), 1).unwrap().stale);
+    store.apply_set(&set(u64::MAX, &["theirs"]), 1).unwrap();
+    let outcome = store.apply_set(&signed("e", 8, &["a"]), 1).unwrap();
+    assert!(
+        !outcome.stale && applied().version.generation == 8,
+        "{outcome:?}"
+    );
+    // Another epoch; the sets of the one before are kept by somebody.
+    store.apply_set(&signed("f", 1, &["a", "b"]), 1).unwrap();
+    assert_eq!(applied().left_epochs, ["e"]);
+    let before = store.desired();
+    let replayed = store.apply_set(&signed("e", 9, &[]), 1).unwrap();
+    assert!(replayed.is_of_left_epoch && replayed.changed.is_empty());
+    assert_eq!(store.desired(), before);
+    // Of many the newest are remembered, also over a start.
+    for n in 0..20 {
+        store
+            .apply_set(&signed(&format!("g{n}"), 1, &["a"]), 1)
+            .unwrap();
+    }
+    let left = applied().left_epochs;
+    assert_eq!((left.len(), left[15].as_str()), (16, "g18"));
+    drop(store);
+    let again = open(directory.path());
+    assert!(
+        again
+            .apply_set(&signed("g18", 5, &[]), 1)
+            .unwrap()
+            .is_of_left_epoch
+    );
+}
