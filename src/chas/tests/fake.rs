@@ -168,6 +168,10 @@ impl ChasCalls for Line {
         })))
     }
 
+    fn needs_signature(&self) -> bool {
+        self.0.signs
+    }
+
     fn has_other_credentials(&self, _: u64) -> impl Future<Output = bool> + Send {
         ready(false)
     }
@@ -280,7 +284,7 @@ impl LinkNode for Bare {
         let mut last_applied = self.last_applied.lock().unwrap();
         let stale = last_applied.generation >= Some(set.generation) && !set.is_settled;
         if last_applied.generation <= Some(set.generation) || set.is_settled {
-            last_applied.etag = set.etag;
+            (last_applied.etag, last_applied.is_signed) = (set.etag, set.is_signed);
         }
         if !stale {
             (last_applied.generation, last_applied.epoch) = (Some(set.generation), Some(set.epoch));

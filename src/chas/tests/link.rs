@@ -172,3 +172,26 @@ async fn a_server_that_keeps_what_it_was_told_hears_only_what_changes() {
         "what it knows is not known"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_applied_without_a_signature_is_asked_for_again_once_one_is_needed() {
+    for signs in [true, false] {
+        let running = start(Server {
+            signs,
+            ..Server::default()
+        });
+        {
+            let mut applied = running.node.last_applied.lock().unwrap();
+            // With its tag, the server would answer that nothing changed.
+            (applied.generation, applied.epoch) = (Some(1), Some("e".to_owned()));
+            (applied.etag, applied.fully_applied) = (Some("1".to_owned()), true);
+        }
+        pass(60).await;
+        assert_eq!(running.node.last_applied().is_signed, signs);
+        running.server.heard();
+        // From then on nothing more is asked for than before.
+        pass(600).await;
+        let polls = running.server.count("poll");
+        assert!((27..=81).contains(&polls), "{signs} {polls}");
+    }
+}
