@@ -223,6 +223,8 @@ pub struct NetworkSection {
     pub host_access: Option<BTreeSet<(Protocol, u16)>>,
     /// Whether containers reach link-local addresses.
     pub link_local: bool,
+    /// Whether containers reach each other.
+    pub neighbours: bool,
     /// Whether a container can send from its own addresses only.
     pub source_guard: bool,
     /// Whether the node goes on to connect its networks although it did not before the agent.

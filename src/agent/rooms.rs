@@ -267,6 +267,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
         search_path: config::environment("PATH").unwrap_or_default(),
         reach: ContainerReach {
             host: config.network.host_access.clone().into(),
+            neighbours: config.network.neighbours,
             link_local: config.network.link_local,
         },
         source_guard: config.network.source_guard,

@@ -174,6 +174,9 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("network.link_local", "CHAS_LINK_LOCAL", "link-local", "BOOL", Computed("false; true on a node from before 0.2"),
         "Whether containers reach link-local addresses (169.254.0.0/16), where clouds hand out \
          the node's credentials; name servers there are reached always: true or false"),
+    key("network.isolation", "CHAS_ISOLATION", "isolation", "open|isolated", Text("open"),
+        "Whether containers of this node reach each other and see each other's names: open, or \
+         isolated, where they reach each other's published ports only"),
     key("network.source_guard", "CHAS_SOURCE_GUARD", "source-guard", "BOOL", Text("true"),
         "Whether a container can send from its own addresses only, so that none takes a \
          neighbour's: true or false"),

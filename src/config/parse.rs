@@ -1,6 +1,6 @@
 //! Parsers of configured values; each error says what would be valid.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use state::spec::{DEFAULT_CAPABILITIES, Protocol};
+use state::spec::DEFAULT_CAPABILITIES;
 use state::subnet::Ipv4Subnet;
 
+pub(super) use self::reach::{host_access, isolation};
 use super::{LogFormat, Secret};
+
+mod reach;
 
 /// A parsed value, or a sentence that says what would be valid.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -194,32 +197,6 @@ pub(super) fn port_range(text: &str) -> Parsed<RangeInclusive<u16>> {
             "{text:?} is not a port range: write two ports from 1024 to 65535, such as \
              \"20000-29999\""
         )),
-    }
-}
-
-/// Services of the host: `open` is every one (`None`), `closed` none, else ports as `tcp/8080`,
-/// separated by commas.
-pub(super) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Protocol, u16)>>> {
-    let port = |part: &str| {
-        let (protocol, port) = part.split_once('/')?;
-        let known = [Protocol::Tcp, Protocol::Udp].into_iter();
-        let protocol = known
-            .into_iter()
-            .find(|one| one.as_str().eq_ignore_ascii_case(protocol))?;
-        Some((protocol, port.parse().ok().filter(|port| *port > 0)?))
-    };
-    let ports = text.split(',').map(str::trim).map(|part| {
-        port(part).ok_or_else(|| {
-            format!(
-                "{part:?} is no service of this host: write open, closed, or ports such as tcp/8080"
-            )
-        })
-    });
-    match text {
-        "open" => Ok(None),
-        // An empty list in the file.
-        "closed" | "" => Ok(Some(BTreeSet::new())),
-        _ => ports.collect::<Parsed<_>>().map(Some),
     }
 }
 

@@ -278,6 +278,7 @@ impl Layers {
                 link_local: self
                     .by_age("network.link_local", ["true", "false"], parse::flag)
                     .unwrap_or_default(),
+                neighbours: self.value("network.isolation", parse::isolation),
                 source_guard: self.value("network.source_guard", parse::flag),
                 route_between_networks: self
                     .by_age(

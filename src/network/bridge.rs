@@ -33,7 +33,7 @@ use device::BridgeDevice;
 pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
 use routing::RoutingMemory;
-use veth::VethPair;
+use veth::{LinkGuard, VethPair};
 
 mod addresses;
 mod conntrack;
@@ -129,7 +129,7 @@ impl BridgeNetwork {
         tools::look_in(&config.search_path);
         Self {
             ports: HostPorts::new(&config),
-            hosts: HostsDirectory::new(config.files_dir.clone()),
+            hosts: HostsDirectory::new(config.files_dir.clone(), config.reach.neighbours),
             config,
             gate: RwLock::default(),
             findings: watch::Sender::default(),
@@ -177,11 +177,15 @@ impl BridgeNetwork {
 
     async fn ensure_device(&self) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
         let BridgeConfig { bridge, subnet, .. } = self.config.clone();
-        let memory = self.config.routing_memory();
+        let (memory, isolated) = (self.config.routing_memory(), !self.config.reach.neighbours);
         let (device, done) = on_own_thread("bridge", move || {
             block_on(async {
                 let (host, connection) = links::open()?;
-                links::drive(connection, device::ensure(&host, &bridge, subnet, &memory)).await
+                links::drive(
+                    connection,
+                    device::ensure(&host, &bridge, subnet, isolated, &memory),
+                )
+                .await
             })
         })
         .await
@@ -216,7 +220,7 @@ impl BridgeNetwork {
             gateway: self.config.subnet.gateway(),
             prefix: self.config.subnet.prefix(),
             rivals: Vec::new(),
-            source_guard: self.config.source_guard,
+            guard: LinkGuard::from(&self.config),
         }
     }
 

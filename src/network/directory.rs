@@ -17,6 +17,8 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(super) struct HostsDirectory {
     dir: PathBuf,
+    /// Whether instances see each other's names.
+    shares_names: bool,
     members: Mutex<Members>,
     /// Number of the last change of [`Members`] that is in all files. Locked while files are
     /// written.
@@ -34,9 +36,10 @@ struct Members {
 }
 
 impl HostsDirectory {
-    pub(super) fn new(dir: PathBuf) -> Self {
+    pub(super) fn new(dir: PathBuf, shares_names: bool) -> Self {
         Self {
             dir,
+            shares_names,
             members: Mutex::default(),
             written: tokio::sync::Mutex::default(),
             spoilt: Mutex::default(),
@@ -138,7 +141,8 @@ impl HostsDirectory {
             let members = self.members();
             (members.by_instance.clone(), members.changes)
         };
-        let peers: Peers = by_instance.values().cloned().collect();
+        let peers = by_instance.values().filter(|_| self.shares_names);
+        let peers: Peers = peers.cloned().collect();
         let files: Vec<_> = by_instance
             .into_iter()
             .map(|(instance, member)| (instance, self.files(instance), member))

@@ -392,6 +392,15 @@ fn capabilities_are_docker_s_by_name_or_all_or_none() {
 }
 
 #[test]
+fn containers_are_isolated_where_it_is_said() {
+    let isolation = |text: &str| Sources::nothing().env("CHAS_ISOLATION", text);
+    assert!(Sources::nothing().config().network.neighbours);
+    assert!(!isolation("Isolated").config().network.neighbours);
+    let errors = isolation("groups").errors();
+    assert!(errors[0].contains("open or isolated"), "{errors:?}");
+}
+
+#[test]
 fn services_of_the_host_are_open_closed_or_ports() {
     let access = |text: &str| {
         let config = Sources::nothing().env("CHAS_HOST_ACCESS", text).config();

@@ -50,6 +50,7 @@ pub(super) async fn ensure(
     links: &Netlink,
     name: &str,
     subnet: Ipv4Subnet,
+    isolated: bool,
     memory: &RoutingMemory,
 ) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
     let mut done = Vec::new();
@@ -79,7 +80,7 @@ pub(super) async fn ensure(
     };
     note_networks(links, memory, name).await?;
     // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
-    done.extend(set_switches(name)?);
+    done.extend(set_switches(name, isolated)?);
     // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
     // them.
     let wrong_mac = link.mac != mac;
@@ -165,7 +166,7 @@ fn gone() -> io::Error {
 }
 
 /// Sets the kernel's switches for the bridge, and answers one line for each that was wrong.
-fn set_switches(bridge: &str) -> Result<Vec<String>, NetworkError> {
+fn set_switches(bridge: &str, isolated: bool) -> Result<Vec<String>, NetworkError> {
     let ipv4 = |key: &str| format!("net/ipv4/conf/{bridge}/{key}");
     let mut done = Vec::new();
     let switches = [
@@ -174,6 +175,9 @@ fn set_switches(bridge: &str) -> Result<Vec<String>, NetworkError> {
         // A packet for 127.0.0.1:<published port> leaves through the bridge; without this the
         // kernel drops it there. The rules of the table drop what comes in that way.
         (ipv4("route_localnet"), "1"),
+        // Where containers send to the bridge alone, it answers for all of them: packets between
+        // containers come to the rules of the table.
+        (ipv4("proxy_arp_pvlan"), if isolated { "1" } else { "0" }),
         // Containers have no IPv6, and a link-local address of the bridge would be a way around the
         // rules.
         (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),

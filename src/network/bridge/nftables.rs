@@ -118,7 +118,7 @@ table ip {table} {{
   chain forward {{
     type filter hook forward priority 0; policy accept;
     iifname != "{table}" oifname "{table}" ct state new ct status ! dnat drop
-{between}{link_local}  }}
+{neighbours}{between}{link_local}  }}
 {between_chain}{input}  chain postrouting {{
     type nat hook postrouting priority 90; policy accept;
     ip saddr 127.0.0.0/8 oifname "{table}" masquerade
@@ -129,6 +129,7 @@ table ip {table} {{
 "#,
         bound = elements(published, true),
         ports = elements(published, false),
+        neighbours = rules::neighbours(table, reach.neighbours),
         between = routing::between(unrouted),
         between_chain = routing::between_chain(unrouted),
         input = rules::input(table, &reach.host),

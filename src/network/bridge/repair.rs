@@ -251,12 +251,11 @@ impl BridgeNetwork {
     /// Puts the guard at every link in use, also at those of containers that are left alone: it is
     /// the host's.
     async fn repair_belts(&self, links: Vec<KernelLink>) -> Result<Vec<String>, NetworkError> {
-        let guards = self.config.source_guard;
+        let guard = veth::LinkGuard::from(&self.config);
         let looked = on_links("links", async move |host: &Netlink| {
             let (mut put, mut missing) = (Vec::new(), None);
             for link in links {
-                let source = veth::source_behind(&link).filter(|_| guards);
-                match host.ensure_belt(link.index, source).await {
+                match host.ensure_belt(link.index, guard.behind(&link)).await {
                     BeltState::Right => {}
                     BeltState::Put => {
                         put.push(format!("guard at {}", link.name));

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
+use super::BridgeConfig;
 use super::device::{BridgeDevice, PORT_PREFIX, is_managed, mac};
 use super::links::belt::program::FrameSource;
 use super::links::{self, KernelLink, Netlink, VethEnd};
@@ -30,25 +31,48 @@ pub(super) struct VethPair {
     pub(super) prefix: u8,
     /// Names of the links of earlier generations, which have the same address.
     pub(super) rivals: Vec<String>,
-    /// Whether the container can send from its own addresses only.
-    pub(super) source_guard: bool,
+    /// Guard of what the container sends.
+    pub(super) guard: LinkGuard,
 }
 
 /// First bytes of the hardware address of a pair's end on the host; the container's address follows.
 const HOST_END_PREFIX: [u8; 2] = [0x0a, 0x59];
 
-/// Place from which the container with this address sends.
-const fn frame_source(address: Ipv4Addr) -> FrameSource {
-    FrameSource {
-        mac: mac(address),
-        address,
+/// Guard of what containers send, the same at each link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LinkGuard {
+    /// Whether each sends from its own addresses only.
+    pub(super) source: bool,
+    /// Hardware address of the bridge, if containers send IPv4 packets to it alone. Each sends from
+    /// its own addresses then.
+    pub(super) only_to: Option<[u8; 6]>,
+}
+
+impl From<&BridgeConfig> for LinkGuard {
+    fn from(config: &BridgeConfig) -> Self {
+        let is_isolated = !config.reach.neighbours;
+        Self {
+            source: config.source_guard,
+            only_to: is_isolated.then(|| mac(config.subnet.gateway())),
+        }
     }
 }
 
-/// Place from which the container behind a link of the agent sends; `None` if the link does not tell.
-pub(super) fn source_behind(link: &KernelLink) -> Option<FrameSource> {
-    let octets: [u8; 4] = link.mac.strip_prefix(&HOST_END_PREFIX)?.try_into().ok()?;
-    Some(frame_source(octets.into()))
+impl LinkGuard {
+    /// Place from which the container with this address sends; `None`: from everywhere.
+    fn of(self, address: Ipv4Addr) -> Option<FrameSource> {
+        (self.source || self.only_to.is_some()).then_some(FrameSource {
+            mac: mac(address),
+            address,
+            only_to: self.only_to,
+        })
+    }
+
+    /// The same for the container behind a link of the agent; `None` if the link does not tell.
+    pub(super) fn behind(self, link: &KernelLink) -> Option<FrameSource> {
+        let octets: [u8; 4] = link.mac.strip_prefix(&HOST_END_PREFIX)?.try_into().ok()?;
+        self.of(octets.into())
+    }
 }
 
 /// Name of an instance's link on the host.
@@ -147,7 +171,7 @@ async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), N
     for rival in &pair.rivals {
         host.mute_port(rival).await?;
     }
-    let source = pair.source_guard.then(|| frame_source(pair.address));
+    let source = pair.guard.of(pair.address);
     host.set_port(host_end.index, pair.device.index, &pair.alias, source)
         .await?;
     inside

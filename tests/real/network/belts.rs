@@ -44,6 +44,7 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 fn the_host_s_services_and_metadata_are_closed_to_containers_where_the_node_closes_them() {
     let closed = ContainerReach {
         host: HostReach::Only(BTreeSet::from([(Tcp, 7001)])),
+        neighbours: true,
         link_local: false,
     };
     for reach in [None, Some(closed)] {

@@ -216,6 +216,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
         search_path: "".into(),
         reach: ContainerReach {
             host: HostReach::Open,
+            neighbours: true,
             link_local: true,
         },
         source_guard: true,

@@ -1,13 +1,17 @@
 //! What containers on one bridge can do to each other.
 
+use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use chas_node_agent::network::NetworkDriver as _;
+use state::spec::Protocol::Tcp;
 
-use super::lab::{self, Server, ask_tcp, on_a_private_host};
+use super::LOCALHOST;
+use super::lab::{self, Server, ask_tcp, binding, on_a_private_host};
 
 /// Port of the host to which the thief sends in its neighbour's name.
 const PORT: u16 = 7200;
@@ -98,4 +102,72 @@ fn the_guard_of_an_earlier_agent_s_links_is_put_there_and_taken_away_again() {
             }
         }
     });
+}
+
+#[test]
+fn isolated_containers_reach_published_ports_and_no_neighbour_with_and_without_br_netfilter() {
+    for bridged in ["0", "1"] {
+        on_a_private_host("isolated", async |host| {
+            lab::shell(&format!(
+                "sysctl -qw net.bridge.bridge-nf-call-iptables={bridged}"
+            ));
+            let ports = || vec![binding(Tcp, 18080, 80)];
+            let wanted = [host.wanted(1, 2, vec![]), host.wanted(2, 3, ports())];
+            let open = host.network().await;
+            let one = host.attach(&open, 1, 2, vec![]).await.unwrap();
+            let web = host.attach(&open, 2, 3, ports()).await.unwrap();
+            let _inside = [Server::tcp(&web.netns, 80), Server::tcp(&web.netns, 81)];
+            let _host = Server::here("0.0.0.0:7300");
+            let outside = host.outside();
+            let _there = outside.tcp(80);
+            let ask = |from: &Path, to, port| lab::in_netns(from, || ask_tcp(to, port));
+            let [gateway, address] = [1, 3].map(|last| host.address(last));
+            let names = || std::fs::read_to_string(&one.hosts).unwrap();
+            assert!(ask(&one.netns, address, 81).is_ok() && names().contains("\tc2\n"));
+
+            let net = host
+                .network_with(|config| config.reach.neighbours = false)
+                .await;
+            let repaired = net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+            let guards = repaired.iter().filter(|line| line.starts_with("guard at"));
+            assert_eq!(guards.count(), 2, "{repaired:?}");
+            host.repairs_nothing(&net, &wanted).await;
+            // They know each other's hardware address from before, which leads nowhere now.
+            lab::in_netns(&one.netns, || lab::shell("ip neigh flush dev eth0"));
+            for port in [80, 81] {
+                let refused = ask(&one.netns, address, port).unwrap_err();
+                assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{port}");
+            }
+            let ping = format!("! busybox ping -c 1 -W 1 {address}");
+            lab::in_netns(&one.netns, || lab::shell(&ping));
+            assert!(names().contains("\tc1\n") && !names().contains("\tc2\n"));
+            for from in [&one.netns, &web.netns] {
+                for (to, port) in [
+                    (lab::HOST_LAN, 18080),
+                    (gateway, 18080),
+                    (lab::OUTSIDE, 80),
+                    (gateway, 7300),
+                ] {
+                    let asked = ask(from, to, port);
+                    assert!(asked.is_ok(), "{to}:{port}: {asked:?}");
+                }
+            }
+            assert!(ask_tcp(address, 81).is_ok(), "the host");
+            assert!(ask_tcp(LOCALHOST, 18080).is_ok(), "by a published port");
+            let asked = outside.run(|| ask_tcp(lab::HOST_LAN, 18080));
+            assert!(asked.is_ok(), "{asked:?}");
+            // One that comes later is isolated from the beginning.
+            let late = host.attach(&net, 3, 4, vec![]).await.unwrap();
+            assert!(ask(&late.netns, address, 80).is_err());
+            assert!(ask(&late.netns, gateway, 18080).is_ok());
+            net.detach(lab::instance(3)).await.unwrap();
+
+            let open = host.network().await;
+            open.repair(&wanted, &BTreeSet::new()).await.unwrap();
+            host.repairs_nothing(&open, &wanted).await;
+            lab::in_netns(&one.netns, || lab::shell("ip neigh flush dev eth0"));
+            assert!(ask(&one.netns, address, 81).is_ok() && names().contains("\tc2\n"));
+            open.teardown().await.unwrap();
+        });
+    }
 }

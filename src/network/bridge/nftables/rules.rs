@@ -11,6 +11,9 @@ use state::spec::Protocol;
 pub struct ContainerReach {
     /// Services of the host itself.
     pub host: HostReach,
+    /// Whether containers reach each other, and see each other's names. Published ports are reached
+    /// either way.
+    pub neighbours: bool,
     /// Whether link-local addresses (169.254.0.0/16) are reached, where clouds hand out the node's
     /// credentials.
     pub link_local: bool,
@@ -66,6 +69,28 @@ pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
   }}
 "
     )
+}
+
+/// Rules of the chain `forward` against new connections from one container to another; nothing where
+/// they reach each other. Their links let packets to the bridge alone pass then, and the host stands
+/// in for their neighbours (`proxy_arp_pvlan`), so that all such packets come here, with and without
+/// `br_netfilter`. Ports that the bridge isolates would not do: with `br_netfilter` it forwards by
+/// itself what goes to a published port of a neighbour.
+pub(super) fn neighbours(bridge: &str, are_reached: bool) -> String {
+    if are_reached {
+        return String::new();
+    }
+    let closed = [
+        "meta l4proto tcp reject with tcp reset",
+        "reject with icmp type admin-prohibited",
+    ];
+    closed
+        .map(|rest| {
+            format!(
+                "    iifname \"{bridge}\" oifname \"{bridge}\" ct state new ct status ! dnat {rest}\n"
+            )
+        })
+        .concat()
 }
 
 /// Rules of the chain `forward` against link-local addresses. Name servers on them answer: some

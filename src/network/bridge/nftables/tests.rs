@@ -7,6 +7,7 @@ use super::*;
 
 const OPEN: ContainerReach = ContainerReach {
     host: HostReach::Open,
+    neighbours: true,
     link_local: true,
 };
 
@@ -80,6 +81,7 @@ fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
     );
     let closed = text(&ContainerReach {
         host: HostReach::Only(BTreeSet::from([(Protocol::Udp, 8125)])),
+        neighbours: true,
         link_local: false,
     });
     let (_, input) = closed
@@ -207,4 +209,21 @@ fn what_is_no_listing_is_an_error() {
         read_listing("table ip chas0 {"),
         Err(NftError::Listing(_))
     ));
+}
+
+#[test]
+fn neighbours_are_refused_where_they_are_not_reached_but_by_published_ports() {
+    let refusals = |neighbours| {
+        let reach = ContainerReach { neighbours, ..OPEN };
+        let text = table(
+            "chas0",
+            "10.231.0.0/16".parse().unwrap(),
+            &reach,
+            &[],
+            &Published::new(),
+        );
+        let between = "iifname \"chas0\" oifname \"chas0\" ct state new ct status ! dnat ";
+        text.matches(between).count()
+    };
+    assert_eq!((refusals(true), refusals(false)), (0, 2));
 }

@@ -32,11 +32,14 @@ const LOOPBACK: u32 = 127;
 pub(in crate::network::bridge) struct FrameSource {
     pub(in crate::network::bridge) mac: [u8; 6],
     pub(in crate::network::bridge) address: Ipv4Addr,
+    /// Hardware address that packets go to alone, which is the bridge's: none to a neighbour.
+    /// `None`: to everybody.
+    pub(in crate::network::bridge) only_to: Option<[u8; 6]>,
 }
 
 /// Program for a container that sends from `source` only, or from everywhere.
 pub(super) fn program(source: Option<FrameSource>) -> Vec<Instruction> {
-    source.map_or_else(|| FROM_EVERYWHERE.to_vec(), |source| from(source).to_vec())
+    source.map_or_else(|| FROM_EVERYWHERE.to_vec(), from)
 }
 
 /// Program that drops IPv4 packets from and for 127.0.0.0/8, and those whose second VLAN tag hides
@@ -54,34 +57,90 @@ const FROM_EVERYWHERE: [Instruction; 10] = [
     (RETURN, 0, 0, UNSPEC),
 ];
 
+/// Place where a program goes on.
+#[derive(Clone, Copy)]
+enum GoOn {
+    /// Behind so many instructions.
+    Skip(usize),
+    Ipv4,
+    Drop,
+    Pass,
+}
+
 /// Program that passes IPv4 and ARP from this source alone, and nothing for 127.0.0.0/8. An ARP
 /// question whether an address is free has no sender.
-fn from(source: FrameSource) -> [Instruction; 20] {
-    let [a, b, c, d, e, f] = source.mac;
-    let first = u32::from_be_bytes([a, b, c, d]);
-    let rest = u32::from_be_bytes([0, 0, e, f]);
+fn from(source: FrameSource) -> Vec<Instruction> {
+    use GoOn::{Drop, Ipv4, Pass, Skip};
+    const NEXT: GoOn = Skip(0);
+    let load = |code, place| (code, NEXT, NEXT, place);
+    let must = |value| (IS, NEXT, Drop, value);
+    let [first, rest] = halves(source.mac);
     let address = source.address.to_bits();
+    let mut steps = vec![
+        load(LOAD_32, SENDER_MAC),
+        must(first),
+        load(LOAD_16, SENDER_MAC + 4),
+        must(rest),
+        load(LOAD_16, KIND),
+        (IS, Ipv4, NEXT, IPV4),
+        must(ARP),
+    ];
+    let receiver = source.only_to.map(halves);
+    if let Some([first, rest]) = receiver {
+        // Questions to everybody, and nothing to a neighbour: it would learn a way around the bridge.
+        steps.extend([
+            load(LOAD_32, 0),
+            (IS, NEXT, Skip(2), first),
+            load(LOAD_16, 4),
+            (IS, Skip(3), Drop, rest),
+            must(u32::MAX),
+            load(LOAD_16, 4),
+            must(0xffff),
+        ]);
+    }
+    steps.extend([
+        load(LOAD_32, ARP_SENDER_MAC),
+        must(first),
+        load(LOAD_16, ARP_SENDER_MAC + 4),
+        must(rest),
+        load(LOAD_32, ARP_SENDER),
+        (IS, Pass, NEXT, address),
+        (IS, Pass, Drop, 0),
+    ]);
+    let ipv4 = steps.len();
+    if let Some([first, rest]) = receiver {
+        let to = [load(LOAD_32, 0), must(first), load(LOAD_16, 4), must(rest)];
+        steps.extend(to);
+    }
+    steps.extend([
+        load(LOAD_32, IPV4_SENDER),
+        must(address),
+        load(LOAD_8, IPV4_RECEIVER),
+        (IS, Drop, Pass, LOOPBACK),
+    ]);
+    let end = steps.len();
+    let jump = |at: usize, to| {
+        let target = match to {
+            Skip(over) => at + 1 + over,
+            Ipv4 => ipv4,
+            Drop => end,
+            Pass => end + 1,
+        };
+        u8::try_from(target - at - 1).expect("a few instructions")
+    };
+    let steps = steps.into_iter().enumerate();
+    let mut program: Vec<Instruction> = steps
+        .map(|(at, (code, yes, no, value))| (code, jump(at, yes), jump(at, no), value))
+        .collect();
+    program.extend([(RETURN, 0, 0, SHOT), (RETURN, 0, 0, UNSPEC)]);
+    program
+}
+
+/// The first four bytes of a hardware address, and the other two.
+const fn halves([a, b, c, d, e, f]: [u8; 6]) -> [u32; 2] {
     [
-        (LOAD_32, 0, 0, SENDER_MAC),
-        (IS, 0, 16, first), // else drop
-        (LOAD_16, 0, 0, SENDER_MAC + 4),
-        (IS, 0, 14, rest), // else drop
-        (LOAD_16, 0, 0, KIND),
-        (IS, 8, 0, IPV4),
-        (IS, 0, 11, ARP), // else drop
-        (LOAD_32, 0, 0, ARP_SENDER_MAC),
-        (IS, 0, 9, first), // else drop
-        (LOAD_16, 0, 0, ARP_SENDER_MAC + 4),
-        (IS, 0, 7, rest), // else drop
-        (LOAD_32, 0, 0, ARP_SENDER),
-        (IS, 6, 0, address), // pass
-        (IS, 5, 4, 0),       // pass, else drop
-        (LOAD_32, 0, 0, IPV4_SENDER),
-        (IS, 0, 2, address), // else drop
-        (LOAD_8, 0, 0, IPV4_RECEIVER),
-        (IS, 0, 1, LOOPBACK), // else pass
-        (RETURN, 0, 0, SHOT),
-        (RETURN, 0, 0, UNSPEC),
+        u32::from_be_bytes([a, b, c, d]),
+        u32::from_be_bytes([0, 0, e, f]),
     ]
 }
 
@@ -117,18 +176,23 @@ mod tests {
     const OWN: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::new(10, 231, 0, 2),
+        only_to: None,
     };
     const NEIGHBOUR: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 3],
         address: Ipv4Addr::new(10, 231, 0, 3),
+        only_to: None,
     };
+    const BRIDGE: [u8; 6] = [0x0a, 0x58, 10, 231, 0, 1];
     const NOBODY: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::UNSPECIFIED,
+        only_to: None,
     };
     const LOCAL: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::LOCALHOST,
+        only_to: None,
     };
 
     fn frame(mac: [u8; 6], kind: u32, sender: FrameSource, receiver: [u8; 4]) -> Vec<u8> {
@@ -164,14 +228,21 @@ mod tests {
         #[test]
         fn a_frame_passes_if_the_rule_says_so(
             guard: bool,
+            isolated: bool,
+            to in prop::sample::select(vec![BRIDGE, NEIGHBOUR.mac, [0xff; 6]]),
             mac in prop::sample::select(vec![OWN.mac, NEIGHBOUR.mac, [0xff; 6], [0x0a, 0x58, 10, 231, 1, 2]]),
             kind in prop::sample::select(vec![IPV4, ARP, VLAN[0], VLAN[1], 0x86dd, 0x0026]),
             sender in prop::sample::select(vec![OWN, NEIGHBOUR, NOBODY, LOCAL]),
             receiver in prop::sample::select(vec![[10, 231, 0, 3], [127, 0, 0, 1], [127, 9, 9, 9], [126, 0, 0, 1]]),
         ) {
-            let program = program(guard.then_some(OWN));
-            let frame = frame(mac, kind, sender, receiver);
-            prop_assert_eq!(!drops(&program, &frame), may(guard, mac, kind, sender, receiver));
+            let own = FrameSource { only_to: isolated.then_some(BRIDGE), ..OWN };
+            let program = program(guard.then_some(own));
+            let mut frame = frame(mac, kind, sender, receiver);
+            frame[..6].copy_from_slice(&to);
+            let is_question = kind == ARP && to == [0xff; 6];
+            let is_away = guard && isolated && to != BRIDGE && !is_question;
+            let passes = may(guard, mac, kind, sender, receiver) && !is_away;
+            prop_assert_eq!(!drops(&program, &frame), passes);
         }
     }
 }
