@@ -12,8 +12,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::middleware;
-use axum::{Extension, Router};
 use state::access::NameScope;
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
@@ -60,6 +60,7 @@ pub(crate) use clients::ClientList;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
+use rights::{LOGS_PATH, METRICS_PATH};
 
 /// The agent, as the API needs it.
 ///
@@ -175,9 +176,6 @@ pub(crate) struct CallRules {
     pub hosts: OwnNames,
 }
 
-/// Path of the metrics, which may be left out.
-const METRICS_PATH: &str = "/metrics";
-
 /// The whole interface. Without `metrics`, there are none to see.
 pub(crate) fn router<N: NodeApi>(
     node: Arc<N>,
@@ -185,11 +183,15 @@ pub(crate) fn router<N: NodeApi>(
     metrics: Option<Metrics>,
 ) -> Router {
     let CallRules { gate, hosts } = rules;
-    let mut routes = rights::routes();
-    routes.retain(|route| metrics.is_some() || route.path != METRICS_PATH);
+    let followers = Arc::new(logs::Followers::new());
+    let routes = rights::routes().into_iter().filter_map(|route| {
+        Some(match route.path {
+            LOGS_PATH => route.with(Arc::clone(&followers)),
+            METRICS_PATH => route.with(metrics.clone()?),
+            _ => route,
+        })
+    });
     let routes = rights::router(routes, &gate)
-        .layer(Extension(Arc::new(logs::Followers::new())))
-        .layer(Extension(metrics.clone()))
         .fallback(error::no_such_path)
         .method_not_allowed_fallback(error::no_such_method);
     // The last one is the outermost: a panic is answered first, and then logged and counted as the

@@ -10,6 +10,7 @@ use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload, TokenOrder};
 use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, audit, logs, operator, telemetry};
+use state::access::ClientToken;
 use state::desired::Owner;
 
 /// Exit code for an invalid command line or configuration (`EX_USAGE` of sysexits.h).
@@ -154,10 +155,21 @@ fn token(flags: &Flags, order: &TokenOrder) -> ExitCode {
     let done = config::load_keys(flags, &config::environment, &["api.clients_file"])
         .map_err(|errors| errors.to_string())
         .and_then(|config| order.carry_out(&config.api.clients_file, SystemTime::now()));
-    match done {
-        Ok(text) => print(&text),
-        Err(fault) => complain(&format!("{fault}\n")),
+    let text = match done {
+        Ok(text) => text,
+        Err(fault) => return complain(&format!("{fault}\n")),
+    };
+    let mut stdout = std::io::stdout();
+    let shown = stdout.write_all(text.as_bytes());
+    let shown = shown.and_then(|()| stdout.flush());
+    if let (Err(error), TokenOrder::Create(_)) = (shown, order) {
+        let id = ClientToken::of(text.trim(), None).id().to_owned();
+        complain(&format!(
+            "chas-node-agent: token {id} was made and cannot be shown ({error}): revoke it\n"
+        ));
+        return ExitCode::FAILURE;
     }
+    ExitCode::SUCCESS
 }
 
 fn confirm(flags: &Flags, address: &AgentAddress, only_list: bool) -> ExitCode {

@@ -16,6 +16,9 @@ use crate::registry::FileStamp;
 /// Interval between two looks at the file.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Time after which a file counts as written to its end.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// Keeps the clients as their file says.
 #[derive(Debug)]
 pub(super) struct ClientWatch {
@@ -39,8 +42,20 @@ impl ClientWatch {
         }
     }
 
-    /// Takes the file in, if it is another one than before.
+    /// Takes the file in, if it is another one than before. Where clients are known, it is looked at
+    /// twice: an editor may be at it, and half of the clients would lose what they follow.
     pub(super) async fn look(&mut self, config: &Config) {
+        if self.taken.is_some() {
+            let stamp = || FileStamp::of(&config.api.clients_file).ok();
+            let before = stamp();
+            if Some(before) == self.taken {
+                return;
+            }
+            tokio::time::sleep(SETTLED).await;
+            if stamp() != before {
+                return;
+            }
+        }
         let (config, taken) = (config.clone(), self.taken);
         let looking = tokio::task::spawn_blocking(move || {
             // What is read is this file, or a newer one that the next look finds.

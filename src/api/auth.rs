@@ -138,7 +138,7 @@ impl Gate {
             return Ok(Access::full("token", peer, ended));
         }
         match self.clients.bearing(given, SystemTime::now()) {
-            Bearer::Known(known, expires) => return Ok(of_client(&known, peer, expires)),
+            Bearer::Known(known, end) => return Ok(of_client(&known, peer, end)),
             // It was right once, so it is no guess.
             Bearer::Late(end) => {
                 let end = humantime::format_rfc3339_seconds(end);
@@ -176,9 +176,12 @@ impl Gate {
                 shown.names.join(", ")
             )));
         };
-        let mut access = of_client(&known, caller.peer, shown.last);
-        access.end.distrusted = shown.distrusted.clone();
-        Ok(access)
+        let end = AccessEnd {
+            taken_back: known.ended.clone(),
+            distrusted: shown.distrusted.clone(),
+            expires: shown.last,
+        };
+        Ok(of_client(&known, caller.peer, end))
     }
 }
 
@@ -193,18 +196,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The access of a client.
-fn of_client(known: &KnownClient, peer: CallerPeer, expires: Option<SystemTime>) -> Access {
-    let client = &known.client;
+fn of_client(known: &KnownClient, peer: CallerPeer, end: AccessEnd) -> Access {
     Access {
-        // No name that a file has may be taken for the node's own token, or for root.
-        by: format!("client:{}", client.name).into(),
+        by: Arc::clone(&known.by),
         peer,
-        role: client.role,
-        names: Arc::new(client.names.clone()),
-        end: AccessEnd {
-            taken_back: known.ended.clone(),
-            expires,
-            ..AccessEnd::default()
-        },
+        role: known.client.role,
+        names: Arc::clone(&known.names),
+        end,
     }
 }

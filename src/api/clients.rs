@@ -3,17 +3,65 @@
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use state::access::{Client, ClientToken};
+use state::access::{Client, ClientToken, NameScope};
 use subtle::{Choice, ConstantTimeEq as _};
 use tokio_util::sync::CancellationToken;
+
+use super::access::AccessEnd;
 
 /// Client that is known.
 #[derive(Debug)]
 pub(super) struct KnownClient {
     /// Client as the file has it.
     pub(super) client: Client,
-    /// End of its being known as this.
+    /// Name as log and audit have it: none may be taken for the node's own token, or for root.
+    pub(super) by: Arc<str>,
+    /// Containers that it has to do with.
+    pub(super) names: Arc<NameScope>,
+    /// End of its being known by its certificates.
     pub(super) ended: CancellationToken,
+    /// Tokens, each with the end of its being right.
+    tokens: Vec<(ClientToken, CancellationToken)>,
+}
+
+impl KnownClient {
+    /// A client as it is now. What it follows goes on where nothing that it rests on has changed
+    /// since `before`, which is ended else.
+    fn after(before: Option<&Self>, client: Client) -> Self {
+        let same = before.filter(|before| {
+            before.client.role == client.role && before.client.names == client.names
+        });
+        let ended = same
+            .filter(|same| same.client.certificates == client.certificates)
+            .map(|same| same.ended.clone());
+        let known = |token: &ClientToken| {
+            let tokens = same.map_or(&[][..], |same| &same.tokens);
+            let kept = tokens.iter().find(|(kept, _)| kept == token);
+            let end = kept.map(|(_, end)| end.clone());
+            (token.clone(), end.unwrap_or_default())
+        };
+        if let Some(before) = before {
+            before.end(ended.is_some(), |token| {
+                same.is_some() && client.tokens.contains(token)
+            });
+        }
+        Self {
+            by: format!("client:{}", client.name).into(),
+            names: Arc::new(client.names.clone()),
+            tokens: client.tokens.iter().map(known).collect(),
+            ended: ended.unwrap_or_default(),
+            client,
+        }
+    }
+
+    /// Ends what rests on the certificates, unless they stay, and on the tokens that do not.
+    fn end(&self, certificates_stay: bool, stays: impl Fn(&ClientToken) -> bool) {
+        if !certificates_stay {
+            self.ended.cancel();
+        }
+        let gone = self.tokens.iter().filter(|(token, _)| !stays(token));
+        gone.for_each(|(_, end)| end.cancel());
+    }
 }
 
 /// Clients, which may be replaced while the agent runs. Clones share them.
@@ -27,32 +75,27 @@ pub(super) enum Bearer {
     Unknown,
     /// The client whose token's time is over since.
     Late(SystemTime),
-    /// The client, and the end of its token's time.
-    Known(Arc<KnownClient>, Option<SystemTime>),
+    /// The client, and the end of its token.
+    Known(Arc<KnownClient>, AccessEnd),
 }
 
 impl ClientList {
-    /// Takes other clients from now on. Whoever is not among them just so as before loses what it
-    /// still follows. True if anything is different.
+    /// Takes other clients from now on. Whoever loses a token, a role or a name loses what it still
+    /// follows by it. True if anything is different.
     pub(crate) fn replace(&self, clients: Vec<Client>) -> bool {
         let mut now = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let mut before = std::mem::take(&mut *now);
-        let count = before.len();
-        let mut added = 0;
+        let mut is_other = before.len() != clients.len();
         for client in clients {
-            let same = before.iter().position(|known| known.client == client);
-            now.push(if let Some(place) = same {
-                before.swap_remove(place)
-            } else {
-                added += 1;
-                Arc::new(KnownClient {
-                    client,
-                    ended: CancellationToken::new(),
-                })
-            });
+            let place = before
+                .iter()
+                .position(|known| known.client.name == client.name);
+            let same = place.map(|place| before.swap_remove(place));
+            is_other |= same.as_ref().is_none_or(|same| same.client != client);
+            now.push(Arc::new(KnownClient::after(same.as_deref(), client)));
         }
-        before.iter().for_each(|gone| gone.ended.cancel());
-        added > 0 || now.len() != count
+        before.iter().for_each(|gone| gone.end(false, |_| false));
+        is_other
     }
 
     /// The client that bears this token.
@@ -65,17 +108,24 @@ impl ClientList {
         let mut found = None;
         // All are compared, each in full: the time that it takes tells nothing of any.
         for known in clients.iter() {
-            for token in &known.client.tokens {
+            for (token, end) in &known.tokens {
                 let is: Choice = token.hash.as_bytes().ct_eq(given.hash.as_bytes());
                 if is.into() {
-                    found = Some((known, token));
+                    found = Some((known, token, end));
                 }
             }
         }
         match found {
             None => Bearer::Unknown,
-            Some((_, token)) if token.is_over(at) => Bearer::Late(token.expires.unwrap_or(at)),
-            Some((known, token)) => Bearer::Known(Arc::clone(known), token.expires),
+            Some((_, token, _)) if token.is_over(at) => Bearer::Late(token.expires.unwrap_or(at)),
+            Some((known, token, end)) => {
+                let end = AccessEnd {
+                    taken_back: end.clone(),
+                    expires: token.expires,
+                    ..AccessEnd::default()
+                };
+                Bearer::Known(Arc::clone(known), end)
+            }
         }
     }
 }
@@ -99,7 +149,7 @@ impl ClientList {
 mod tests {
     use std::time::Duration;
 
-    use state::access::{NameScope, Role};
+    use state::access::Role;
 
     use super::*;
 
@@ -180,18 +230,30 @@ mod tests {
         );
         assert!(clients.replace(vec![goes.clone(), stays.clone()]));
         let end = |token: &str| match clients.bearing(token, SystemTime::now()) {
-            Bearer::Known(known, _) => known.ended.clone(),
+            Bearer::Known(_, end) => end.taken_back,
             Bearer::Unknown | Bearer::Late(_) => panic!("{token}"),
         };
         let (staying, going) = (end("a"), end("b"));
         assert!(!clients.replace(vec![stays.clone(), goes.clone()]));
         assert!(!staying.is_cancelled() && !going.is_cancelled());
-        let lower = Client {
+        // Another token beside it, as when it is to be changed, cuts nothing.
+        let more = client("stays", &[("new", None), ("a", None)]);
+        assert!(clients.replace(vec![more.clone(), goes.clone()]));
+        assert!(!staying.is_cancelled() && !going.is_cancelled());
+        let without = Client {
             tokens: Vec::new(),
             ..goes
         };
-        assert!(clients.replace(vec![stays, lower]));
+        assert!(clients.replace(vec![more.clone(), without]));
         assert!(!staying.is_cancelled() && going.is_cancelled());
-        assert!(clients.replace(Vec::new()) && staying.is_cancelled());
+        let newer = end("new");
+        let higher = Client {
+            role: Role::Deploy,
+            ..more
+        };
+        assert!(clients.replace(vec![higher]));
+        assert!(staying.is_cancelled() && newer.is_cancelled());
+        let last = end("a");
+        assert!(clients.replace(Vec::new()) && last.is_cancelled());
     }
 }

@@ -33,6 +33,10 @@ pub(super) async fn plan<N: NodeApi>(
     };
     plan.containers.retain(sees);
     plan.leftovers.retain(sees);
+    if !access.has_all() {
+        let told = "the node takes no steps now";
+        plan.blocked = plan.blocked.map(|_| told.to_owned());
+    }
     let settled = plan
         .containers
         .iter()

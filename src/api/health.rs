@@ -77,7 +77,10 @@ fn narrow(health: &mut HealthView, access: &Access) {
     for alarm in &mut health.alarms {
         alarm.message.clear();
     }
+    health.losses.clear();
+    health.containerd_error = None;
     if let Some(link) = &mut health.link {
+        (link.error, link.fault) = (None, None);
         link.pending_prune.retain(|name| {
             let name = name.parse();
             name.is_ok_and(|name| access.names.has(&name))

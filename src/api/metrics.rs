@@ -10,21 +10,19 @@ use axum::response::{IntoResponse, Response};
 use state::status::Status;
 use tokio::time::Instant;
 
+use super::NodeApi;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use super::{NodeApi, Refusal};
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::view::ContainerView;
 
 /// The metrics, from memory: a scrape never waits for containerd.
 pub(super) async fn metrics<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(metrics): Extension<Option<Metrics>>,
+    Extension(metrics): Extension<Metrics>,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
-    let off = || Refusal::NotFound("no metrics are kept: monitoring.metrics_enabled".to_owned());
-    let metrics = metrics.ok_or_else(off)?;
     let views = node.containers();
     let managed = || views.iter().filter_map(ContainerView::managed);
     for status in Status::ALL {

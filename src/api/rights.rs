@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Request, State};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodFilter, MethodRouter, on};
+use axum::{Extension, Router};
 use state::access::Role;
 
 use super::auth::Gate;
@@ -17,6 +17,11 @@ use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{NodeApi, containers, explain, health, logs, metrics, push_set};
 use crate::audit::AuditCall;
+
+/// Path of containers' output.
+pub(super) const LOGS_PATH: &str = "/containers/{id}/logs";
+/// Path of the metrics, which may be left out.
+pub(super) const METRICS_PATH: &str = "/metrics";
 
 /// Right that a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,14 @@ pub(super) struct ApiRoute<N> {
     pub(super) method: Method,
     pub(super) path: &'static str,
     handler: MethodRouter<Arc<N>>,
+}
+
+impl<N: NodeApi> ApiRoute<N> {
+    /// The route, whose handler is given this as well.
+    pub(super) fn with<E: Clone + Send + Sync + 'static>(mut self, given: E) -> Self {
+        self.handler = self.handler.layer(Extension(given));
+        self
+    }
 }
 
 /// Name of a caller, which its answer bears for the log.
@@ -80,19 +93,22 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(DEPLOY, Method::POST, "/containers/{id}/start", containers::start::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/restart", containers::restart::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/pull", containers::ask_tag::<N>),
-        route(READ, Method::GET, "/containers/{id}/logs", logs::logs::<N>),
+        route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
         route(READ, Method::GET, "/desired-state", push_set::get::<N>),
         route(DEPLOY, Method::PUT, "/desired-state", push_set::put::<N>),
         route(ADMIN, Method::POST, "/desired-state/confirm", push_set::confirm::<N>),
         route(READ, Method::GET, "/plan", explain::plan::<N>),
         route(READ, Method::GET, "/health", health::health::<N>),
-        route(READ, Method::GET, "/metrics", metrics::metrics::<N>),
+        route(READ, Method::GET, METRICS_PATH, metrics::metrics::<N>),
     ]
 }
 
 /// The router of these routes, in front of each of which its right is looked at.
-pub(super) fn router<N: NodeApi>(routes: Vec<ApiRoute<N>>, gate: &Gate) -> Router<Arc<N>> {
+pub(super) fn router<N: NodeApi>(
+    routes: impl Iterator<Item = ApiRoute<N>>,
+    gate: &Gate,
+) -> Router<Arc<N>> {
     let guarded = |route: ApiRoute<N>| match route.right {
         Right::Open => (route.path, route.handler),
         Right::Of(role) => {
@@ -101,7 +117,7 @@ pub(super) fn router<N: NodeApi>(routes: Vec<ApiRoute<N>>, gate: &Gate) -> Route
         }
     };
     let add = |router: Router<Arc<N>>, (path, handler)| router.route(path, handler);
-    routes.into_iter().map(guarded).fold(Router::new(), add)
+    routes.map(guarded).fold(Router::new(), add)
 }
 
 /// Looks at who calls, and whether its role is the route's.
@@ -124,8 +140,17 @@ async fn check(
                 by: by.to_string(),
                 ..current_call()
             };
+            let end = access.end.clone();
             request.extensions_mut().insert(access);
-            CALL.scope(call, next.run(request)).await
+            tokio::select! {
+                biased;
+                response = CALL.scope(call, next.run(request)) => response,
+                // A change that was taken in comes to its end without whoever waits for it.
+                () = end.reached() => {
+                    let over = "the right to call ended meanwhile; what was taken in goes on";
+                    Problem::Unauthorized(over.to_owned()).into_response()
+                }
+            }
         }
         Err(problem) => problem.into_response(),
     };

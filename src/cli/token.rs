@@ -9,8 +9,8 @@ use state::policy::names::NamePattern;
 use crate::config::{NewToken, TokenOrder};
 
 const AFTER_HELP: &str = "\
-Works on the file of clients (api.clients_file), which the agent reads again within 10 s, or at once
-on `systemctl reload`. The file has fingerprints only: a token is shown once, when it is made. `create`
+Works on the file of clients (api.clients_file), which the agent reads again within 12 s, or 2 s
+after `systemctl reload`. The file has fingerprints only: a token is shown once, when it is made. `create`
 and `revoke` write the file anew, without the comments of an editor.
 
 Exit codes: 0 done; 64 it cannot be done, or an invalid command line or configuration.";
@@ -20,7 +20,7 @@ A second token of the same client takes the place of the first without a moment 
 right: create, hand it out, revoke the old one. Tokens whose time is over are taken out of the file.
 
 Examples:
-  chas-node-agent token create ci --role deploy --names 'web-*' --expires 90d > ci.token
+  (umask 077; chas-node-agent token create ci --role deploy --names 'web-*' --expires 90d > ci.token)
   chas-node-agent token create grafana --role read";
 
 /// The subcommand.

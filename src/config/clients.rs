@@ -11,7 +11,7 @@ use super::{Config, file};
 
 mod edit;
 
-/// Path of the file when none is named; the file may be absent.
+/// Path of the file when none is named.
 pub const DEFAULT_CLIENTS: &str = "/etc/chas/clients.yaml";
 
 /// Order of an operator about the tokens of clients.
@@ -39,17 +39,20 @@ pub struct NewToken {
 }
 
 impl Config {
-    /// The clients by their file. Blocks.
+    /// The clients by their file; without one there are none. Blocks.
     ///
     /// # Errors
     /// Every fault of the file, in a sentence.
     pub fn read_clients(&self) -> Result<Vec<Client>, String> {
+        Ok(read(&self.api.clients_file)?.unwrap_or_default())
+    }
+
+    /// The file of clients that is named, and is not there. `None`: all is as named.
+    #[must_use]
+    pub fn missing_clients(&self) -> Option<String> {
         let path = &self.api.clients_file;
-        match read(path)? {
-            Some(clients) => Ok(clients),
-            None if path == Path::new(DEFAULT_CLIENTS) => Ok(Vec::new()),
-            None => Err(format!("{}: there is no such file", path.display())),
-        }
+        let is_missing = path != Path::new(DEFAULT_CLIENTS) && !path.exists();
+        is_missing.then(|| format!("{}: there is no such file, so no clients", path.display()))
     }
 }
 

@@ -109,8 +109,7 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          requires api.cert_file"),
     key("api.clients_file", "CHAS_CLIENTS_FILE", "clients-file", "PATH", Text("/etc/chas/clients.yaml"),
         "File of the clients of the API, with their roles and the fingerprints of their tokens; read \
-         again when it changes, written by `token`. The default one need not exist, one that is named \
-         must"),
+         again when it changes, written by `token`. Without the file there are none"),
     ConfigKey { name: "api.token", env: "CHAS_TOKEN", flag: None, value: "TOKEN", default: Unset,
         doc: "The token itself, instead of a file; set by the environment only" },
     key("chas.token_file", "CHAS_API_TOKEN_FILE", "chas-token-file", "PATH", Unset,

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::digest::{is_digest, sha256};
 use crate::id::ContainerName;
 use crate::policy::names::NamePattern;
-use crate::spec::fields::{FieldError, Fields, list, text};
+use crate::spec::fields::{FieldError, Fields, empty_values, list, text};
 use crate::time::unix_ms;
 
 /// Clients of a node.
@@ -139,17 +139,17 @@ pub struct Client {
     pub certificates: Vec<String>,
 }
 
-/// Reads the clients of a file. An empty file has none.
+/// Reads the clients of a file. One with nothing in it is none that anybody has written to its end.
 ///
 /// # Errors
 /// Every fault in it. Never empty.
 pub fn read(file: &Value) -> Result<Vec<Client>, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut clients = Vec::new();
-    if !file.is_null()
-        && let Some(mut top) = Fields::of(file, "", &mut faults)
-    {
-        let items = top.read("clients", |value| list(value, CLIENTS_MAX));
+    // A bound that somebody forgot to write is none, and looks like one.
+    empty_values(file, "", &mut faults);
+    if let Some(mut top) = Fields::of(file, "", &mut faults) {
+        let items = top.required("clients", |value| list(value, CLIENTS_MAX));
         let mut proofs = BTreeSet::new();
         for (index, item) in items.into_iter().flatten().enumerate() {
             let Some(client) = top.item("clients", index, item, client) else {

@@ -290,3 +290,66 @@ fn an_order_to_no_agent_names_the_socket_and_gives_nobody_a_token() {
         assert!(port.accept().is_err(), "{more:?}: somebody called");
     }
 }
+
+#[test]
+fn a_client_is_made_listed_and_taken_back_whatever_else_is_configured() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("chas/clients.yaml");
+    let variables = [
+        ("CHAS_CLIENTS_FILE", file.to_str().unwrap()),
+        ("CHAS_LISTEN", "nowhere"),
+    ];
+    let token = |arguments: &[&str]| {
+        let output = agent(&[&["token"], arguments].concat(), &variables);
+        let (said, told) = (text(&output.stdout), text(&output.stderr));
+        (output.status.code(), said, told)
+    };
+    let create = ["create", "ci", "--role", "deploy", "--names", "web-*"];
+    let (code, made, _) = token(&create);
+    assert!(code == Some(0) && made.starts_with("chas_") && made.lines().count() == 1);
+    let (_, listed, _) = token(&["list"]);
+    assert!(
+        listed.starts_with("ci  deploy  web-*\n  token "),
+        "{listed}"
+    );
+    let (code, said, told) = token(&["create", "ci", "--role", "admin"]);
+    assert!(code == Some(64) && said.is_empty(), "{said}");
+    assert!(told.contains("has the role deploy"), "{told}");
+    let (code, _, _) = token(&["revoke", "ci"]);
+    assert_eq!(
+        (code, token(&["list"]).1.contains("No clients")),
+        (Some(0), true)
+    );
+}
+
+#[test]
+fn files_of_callers_that_cannot_be_used_are_named_by_the_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, mode).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (clients, pem) = (
+        write("clients.yaml", "clients: [{name: ci}]\n"),
+        write("pem", ""),
+    );
+    let variables = [
+        ("CHAS_CLIENTS_FILE", &*clients),
+        ("CHAS_TLS_CERT_FILE", &pem),
+        ("CHAS_TLS_KEY_FILE", &pem),
+        // With TLS that is none of a fault.
+        ("CHAS_LISTEN", "0.0.0.0"),
+    ];
+    let output = agent(&["config", "check"], &variables);
+    let told = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{told}");
+    for says in [
+        "clients[0].role: is required",
+        "holds no certificate in PEM",
+    ] {
+        assert!(told.contains(says), "{told}");
+    }
+}

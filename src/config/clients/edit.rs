@@ -1,10 +1,10 @@
 //! Orders of an operator about tokens: each reads the file, and writes it anew.
 
 use std::fmt::Write as _;
-use std::fs::{DirBuilder, File};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use state::access::{self, Client, ClientToken, NameScope, TOKENS_MAX};
 
@@ -13,6 +13,9 @@ use super::{NewToken, TokenOrder, read};
 
 /// Line that begins a file that this program has written.
 const HEAD: &str = "# Clients of the API, as contrib/docs/api.md tells. Written anew by `chas-node-agent token`.\n";
+/// Looks at whether another order is carried out, and the wait between two: 5 s in all.
+const LOCK_LOOKS: usize = 100;
+const LOCK_RETRY: Duration = Duration::from_millis(50);
 /// Letters that begin a token, by which it is known for one where it was left lying about.
 const TOKEN_BEGIN: &str = "chas_";
 
@@ -26,6 +29,8 @@ impl TokenOrder {
             let clients = read(path)?.unwrap_or_default();
             return Ok(listed(&clients, now));
         }
+        // A link stays one, and what it leads to is written.
+        let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let _one_at_a_time = locked(path)?;
         let mut clients = read(path)?.unwrap_or_default();
         let text = match self {
@@ -47,12 +52,23 @@ fn locked(path: &Path) -> Result<File, String> {
         .recursive(true)
         .mode(0o755)
         .create(directory);
-    let locked = made.and_then(|()| {
-        let directory = File::open(directory)?;
-        directory.lock()?;
-        Ok(directory)
+    // Nobody else may open it, and so nobody else keeps it.
+    let path = path.with_extension("lock");
+    let opened = made.and_then(|()| {
+        let mut options = File::options();
+        let options = options.write(true).create(true).truncate(false);
+        options.mode(0o600).open(&path)
     });
-    locked.map_err(|error| format!("{}: {error}", directory.display()))
+    let fault = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let file = opened.map_err(|error| fault(&error))?;
+    for _ in 0..LOCK_LOOKS {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
+            Err(error) => return Err(fault(&error)),
+        }
+    }
+    Err(fault(&"another order is carried out; try again"))
 }
 
 /// Makes a token. Answers it, and nothing else: nobody can read it again.

@@ -12,7 +12,7 @@ use super::rule::{Bounds, PolicyRule, RuleScope, Totals};
 use super::{OWN_RULES, Policy};
 use crate::desired::Owner;
 use crate::spec::DEFAULT_CAPABILITIES;
-use crate::spec::fields::{FieldError, Fields, amount, boolean, integer, list, text};
+use crate::spec::fields::{FieldError, Fields, amount, boolean, empty_values, integer, list, text};
 
 /// Rules of a policy. Each is looked at with each change.
 const RULES_MAX: usize = 64;
@@ -42,29 +42,6 @@ pub fn read(file: &Value) -> Result<Policy, Vec<FieldError>> {
         Ok(policy)
     } else {
         Err(faults)
-    }
-}
-
-/// Notes each key without a value: a bound that somebody forgot to write is none, and looks like
-/// one.
-fn empty_values(value: &Value, path: &str, faults: &mut Vec<FieldError>) {
-    match value {
-        Value::Null if !path.is_empty() => faults.push(FieldError {
-            field: path.to_owned(),
-            message: "has no value; give one, or leave the key out".to_owned(),
-        }),
-        Value::Array(items) => {
-            for (index, item) in items.iter().enumerate() {
-                empty_values(item, &format!("{path}[{index}]"), faults);
-            }
-        }
-        Value::Object(members) => {
-            for (key, member) in members {
-                let dot = if path.is_empty() { "" } else { "." };
-                empty_values(member, &format!("{path}{dot}{key}"), faults);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

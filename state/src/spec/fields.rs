@@ -298,3 +298,26 @@ pub(crate) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> 
         None => Err("must be an array".to_owned()),
     }
 }
+
+/// Notes each key without a value: a bound that somebody forgot to write is none, and looks like
+/// one.
+pub(crate) fn empty_values(value: &Value, path: &str, faults: &mut Vec<FieldError>) {
+    match value {
+        Value::Null if !path.is_empty() => faults.push(FieldError {
+            field: path.to_owned(),
+            message: "has no value; give one, or leave the key out".to_owned(),
+        }),
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                empty_values(item, &format!("{path}[{index}]"), faults);
+            }
+        }
+        Value::Object(members) => {
+            for (key, member) in members {
+                let dot = if path.is_empty() { "" } else { "." };
+                empty_values(member, &format!("{path}{dot}{key}"), faults);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
