@@ -31,7 +31,6 @@ pub(super) use pace::BODY_MAX;
 use pace::Pace;
 use slots::{Admission, Slot, SlotLimits, Slots};
 pub(crate) use socket::SocketDoor;
-use stream::PacedStream;
 pub(crate) use tcp::TcpDoor;
 
 pub(crate) use tls::{TlsInForce, TlsMaterial};
@@ -58,7 +57,8 @@ const ACCEPT_RETRY: Duration = Duration::from_secs(1);
 pub(crate) trait Door: Send + Sync + 'static {
     /// Connection as it comes in.
     type Arrived: Send + 'static;
-    /// Bytes of a connection.
+    /// Bytes of a connection, of whose wire the pace is told: what a layer in between takes is not
+    /// taken by the client.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
     /// Waits for the next connection. `None`: its caller may not come in here.
@@ -69,6 +69,7 @@ pub(crate) trait Door: Send + Sync + 'static {
     /// Makes a connection that came in ready for requests, and tells what its client has shown.
     fn welcome(
         arrived: Self::Arrived,
+        pace: Arc<Pace>,
     ) -> impl Future<Output = io::Result<(Self::Stream, ShownCertificate)>> + Send;
 
     /// Places of its connections, which those of another door never take.
@@ -136,7 +137,7 @@ async fn connection<D: Door>(
     let pace = Arc::clone(slot.pace());
     let welcomed = tokio::select! {
         biased;
-        welcomed = D::welcome(arrived) => welcomed,
+        welcomed = D::welcome(arrived, Arc::clone(&pace)) => welcomed,
         () = slot.evicted() => return,
         () = pace.overdue() => return,
         () = stop.cancelled() => return,
@@ -151,7 +152,7 @@ async fn connection<D: Door>(
         peer,
         shown: Arc::new(shown),
     };
-    let io = TokioIo::new(PacedStream::new(stream, Arc::clone(&pace)));
+    let io = TokioIo::new(stream);
     let (admission, answering) = (slot.admission(), Arc::clone(&pace));
     let service = service_fn(move |request| {
         answer(

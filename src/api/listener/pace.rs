@@ -42,7 +42,7 @@ struct Progress {
 
 /// The pace of one connection, noted by those who see a part of it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(crate) struct Pace {
     progress: Mutex<Progress>,
     moved: Notify,
 }

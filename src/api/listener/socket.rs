@@ -5,13 +5,16 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
 use super::Door;
+use super::pace::Pace;
 use super::shut::SentAway;
 use super::slots::{OF_SOCKET, SlotLimits};
+use super::stream::PacedStream;
 use crate::api::caller::{CallerPeer, ShownCertificate};
 use crate::config::private;
 
@@ -141,7 +144,7 @@ fn make(path: &Path) -> io::Result<UnixListener> {
 
 impl Door for SocketDoor {
     type Arrived = UnixStream;
-    type Stream = UnixStream;
+    type Stream = PacedStream<UnixStream>;
 
     async fn accept(&self) -> io::Result<Option<(UnixStream, CallerPeer)>> {
         let (stream, _) = self.listener.accept().await?;
@@ -157,8 +160,12 @@ impl Door for SocketDoor {
         Ok(Some((stream, peer)))
     }
 
-    async fn welcome(arrived: UnixStream) -> io::Result<(UnixStream, ShownCertificate)> {
-        Ok((arrived, ShownCertificate::default()))
+    async fn welcome(
+        arrived: UnixStream,
+        pace: Arc<Pace>,
+    ) -> io::Result<(Self::Stream, ShownCertificate)> {
+        let stream = PacedStream::new(arrived, pace);
+        Ok((stream, ShownCertificate::default()))
     }
 
     fn places(&self) -> SlotLimits {

@@ -17,7 +17,7 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// A connection that paces what goes through it.
 #[derive(Debug)]
-pub(super) struct PacedStream<S> {
+pub(crate) struct PacedStream<S> {
     stream: S,
     pace: Arc<Pace>,
     /// Whether the last write is still to be taken, and when that is given up.
@@ -82,7 +82,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PacedStream<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whoever writes through a buffer flushes only what is empty by then.
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if matches!(flushed, Poll::Ready(Ok(()))) {
             self.pace.flushed();
@@ -113,6 +112,26 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_layer_above_has_taken_is_not_taken_by_the_client() {
+        let (_client, server) = tokio::io::duplex(1);
+        let pace = Arc::new(Pace::new());
+        pace.request_began(false);
+        // As TLS does, which answers at once and writes as the wire allows.
+        let paced = PacedStream::new(server, Arc::clone(&pace));
+        let mut server = tokio::io::BufWriter::new(paced);
+        server.write_all(b"12345").await.unwrap();
+        pace.answer_ended();
+        let began = Instant::now();
+        let flushing = tokio::time::timeout(WRITE_MAX / 2, server.flush()).await;
+        assert!(flushing.is_err() && pace.waiting_since().is_some());
+        let error = server.flush().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), began.elapsed()),
+            (io::ErrorKind::TimedOut, WRITE_MAX)
+        );
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {

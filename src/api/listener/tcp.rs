@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use state::subnet::Ipv4Subnet;
@@ -13,8 +14,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
 
+use super::pace::Pace;
 use super::shut::SentAway;
 use super::slots::{OF_NETWORK, SlotLimits};
+use super::stream::PacedStream;
 use super::{Door, TlsInForce};
 use crate::api::caller::{CallerPeer, ShownCertificate};
 
@@ -58,7 +61,7 @@ impl TcpDoor {
 
 impl Door for TcpDoor {
     type Arrived = (TcpStream, Option<TlsInForce>);
-    type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+    type Stream = Either<PacedStream<TcpStream>, Box<TlsStream<PacedStream<TcpStream>>>>;
 
     async fn accept(&self) -> io::Result<Option<(Self::Arrived, CallerPeer)>> {
         let (stream, address) = self.listener.accept().await?;
@@ -72,7 +75,11 @@ impl Door for TcpDoor {
         Ok(Some(((stream, self.tls.clone()), peer)))
     }
 
-    async fn welcome((stream, tls): Self::Arrived) -> io::Result<(Self::Stream, ShownCertificate)> {
+    async fn welcome(
+        (stream, tls): Self::Arrived,
+        pace: Arc<Pace>,
+    ) -> io::Result<(Self::Stream, ShownCertificate)> {
+        let stream = PacedStream::new(stream, pace);
         let Some(tls) = tls else {
             return Ok((Either::Left(stream), ShownCertificate::default()));
         };
