@@ -3,10 +3,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::OFlags;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -21,6 +23,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::api::caller::ShownCertificate;
 use crate::config::ApiTls;
+use crate::config::owned::{self, Others};
 
 /// Bytes of a file with certificates or a key.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -51,7 +54,7 @@ impl TlsMaterial {
     /// # Errors
     /// One of them cannot be used, in a sentence.
     pub(crate) fn read(files: &ApiTls) -> Result<Self, String> {
-        let chain = certificates(&files.certificate)?;
+        let chain = certificates(&files.certificate, &bytes(&files.certificate)?)?;
         let valid = validity(&chain[0]).map_err(|fault| told(&files.certificate, &fault))?;
         let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key)?);
         let key = key.map_err(|_| told(&files.key, &"it holds no private key in PEM"))?;
@@ -64,7 +67,10 @@ impl TlsMaterial {
             None => building.with_no_client_auth(),
             Some(path) => {
                 let mut roots = RootCertStore::empty();
-                authorities = certificates(path)?;
+                // Whoever may write it makes certificates of any client.
+                let text = owned::read(path, Others::MayRead)?;
+                let text = text.ok_or_else(|| told(path, &"there is no such file"))?;
+                authorities = certificates(path, text.as_bytes())?;
                 for authority in authorities.iter().cloned() {
                     roots.add(authority).map_err(|error| told(path, &error))?;
                 }
@@ -182,9 +188,9 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime)
     }
 }
 
-/// The certificates in a file; at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes(path)?).collect();
+/// The certificates in what a file holds; at least one.
+fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let read = read.map_err(|error| told(path, &error))?;
     if read.is_empty() {
         return Err(told(path, &"it holds no certificate in PEM"));
@@ -195,7 +201,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
     let fault = |error: io::Error| told(path, &error);
     let mut bytes = Vec::new();
-    let file = File::open(path).map_err(fault)?;
+    // A pipe in its place must not hold the agent up.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    let file = opened.map_err(fault)?;
     if !file.metadata().map_err(fault)?.is_file() {
         return Err(told(path, &"it is no regular file"));
     }

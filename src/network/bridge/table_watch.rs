@@ -169,10 +169,14 @@ impl BridgeNetwork {
             Err(error) => tracing::warn!(%error, "stale UDP flows not deleted"),
         }
         let _alone = self.gate.write().await;
-        let occupied = self
-            .with_any_netns()
-            .is_ok_and(|instances| !instances.is_empty());
-        match forward::ensure(&self.config.bridge, occupied).await {
+        let occupied = match self.with_any_netns() {
+            Ok(instances) => !instances.is_empty(),
+            // Rules of containers that may be there are not taken away for that.
+            Err(error) => return tracing::warn!(%error, "rules for forwarding not restored"),
+        };
+        let ensured = forward::ensure(&self.config.bridge, occupied).await;
+        self.state().forward_open = occupied && ensured.is_ok();
+        match ensured {
             Ok(lines) => {
                 for line in &lines {
                     tracing::warn!(repaired = line, "network repaired at once");

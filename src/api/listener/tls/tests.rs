@@ -1,6 +1,7 @@
 //! Certificates, for 2020 to 2099, of which some are shown and some believed.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -30,6 +31,7 @@ impl Files {
         let write = |name: &str, text: &str| {
             let path = directory.path().join(name);
             fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
             path
         };
         let files = ApiTls {
@@ -191,6 +193,14 @@ fn files_that_cannot_be_used_are_named_with_their_fault() {
     let large = Files::new(SERVER, None);
     fs::write(&large.files.certificate, vec![b'\n'; (1 << 20) + 1]).unwrap();
     assert!(large.fault().contains("larger than 1 MiB"));
+    let open = Files::new(SERVER, Some(AUTHORITY));
+    let authorities = open.files.client_authorities.as_ref().unwrap();
+    fs::set_permissions(authorities, Permissions::from_mode(0o664)).unwrap();
+    assert!(
+        open.fault().contains("others may change it"),
+        "{}",
+        open.fault()
+    );
 }
 
 #[test]
