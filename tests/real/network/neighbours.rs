@@ -11,7 +11,7 @@ use chas_node_agent::network::NetworkDriver as _;
 use state::spec::Protocol::Tcp;
 
 use super::LOCALHOST;
-use super::lab::{self, Server, ask_tcp, binding, on_a_private_host};
+use super::lab::{self, Server, UdpClient, ask_tcp, binding, on_a_private_host};
 
 /// Port of the host to which the thief sends in its neighbour's name.
 const PORT: u16 = 7200;
@@ -117,6 +117,7 @@ fn isolated_containers_reach_published_ports_and_no_neighbour_with_and_without_b
             let one = host.attach(&open, 1, 2, vec![]).await.unwrap();
             let web = host.attach(&open, 2, 3, ports()).await.unwrap();
             let _inside = [Server::tcp(&web.netns, 80), Server::tcp(&web.netns, 81)];
+            let _udp = Server::udp(&web.netns, 82);
             let _host = Server::here("0.0.0.0:7300");
             let outside = host.outside();
             let _there = outside.tcp(80);
@@ -124,6 +125,9 @@ fn isolated_containers_reach_published_ports_and_no_neighbour_with_and_without_b
             let [gateway, address] = [1, 3].map(|last| host.address(last));
             let names = || std::fs::read_to_string(&one.hosts).unwrap();
             assert!(ask(&one.netns, address, 81).is_ok() && names().contains("\tc2\n"));
+
+            let mut talk = lab::in_netns(&one.netns, || UdpClient::to(address, 82));
+            assert!(talk.ask().is_ok());
 
             let net = host
                 .network_with(|config| config.reach.neighbours = false)
@@ -138,6 +142,8 @@ fn isolated_containers_reach_published_ports_and_no_neighbour_with_and_without_b
                 let refused = ask(&one.netns, address, port).unwrap_err();
                 assert_eq!(refused.kind(), ErrorKind::ConnectionRefused, "{port}");
             }
+            // Those who talked before do not go on.
+            assert!(talk.ask().is_err());
             let ping = format!("! busybox ping -c 1 -W 1 {address}");
             lab::in_netns(&one.netns, || lab::shell(&ping));
             assert!(names().contains("\tc1\n") && !names().contains("\tc2\n"));

@@ -71,25 +71,25 @@ pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
     )
 }
 
-/// Rules of the chain `forward` against new connections from one container to another; nothing where
+/// Rules of the chain `forward` against packets from one container to another; nothing where
 /// they reach each other. Their links let packets to the bridge alone pass then, and the host stands
 /// in for their neighbours (`proxy_arp_pvlan`), so that all such packets come here, with and without
 /// `br_netfilter`. Ports that the bridge isolates would not do: with `br_netfilter` it forwards by
 /// itself what goes to a published port of a neighbour.
+///
+/// A connection from before they were closed to each other ends as well, and so does what belongs to
+/// none, which no rule about a connection's status would match.
 pub(super) fn neighbours(bridge: &str, are_reached: bool) -> String {
     if are_reached {
         return String::new();
     }
     let closed = [
-        "meta l4proto tcp reject with tcp reset",
-        "reject with icmp type admin-prohibited",
+        "ct state invalid,untracked drop",
+        "ct status ! dnat meta l4proto tcp reject with tcp reset",
+        "ct status ! dnat reject with icmp type admin-prohibited",
     ];
     closed
-        .map(|rest| {
-            format!(
-                "    iifname \"{bridge}\" oifname \"{bridge}\" ct state new ct status ! dnat {rest}\n"
-            )
-        })
+        .map(|rest| format!("    iifname \"{bridge}\" oifname \"{bridge}\" {rest}\n"))
         .concat()
 }
 
