@@ -59,6 +59,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         clients,
         journal: rooms.journal(),
         taken: None,
+        is_known: false,
     };
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());

@@ -26,6 +26,8 @@ pub(super) struct ClientWatch {
     pub(super) journal: Journal,
     /// The file that was taken in. `None`: none was, or none could be.
     pub(super) taken: Option<Option<FileStamp>>,
+    /// Whether the file was looked at before.
+    pub(super) is_known: bool,
 }
 
 impl ClientWatch {
@@ -45,14 +47,13 @@ impl ClientWatch {
     /// Takes the file in, if it is another one than before. Where clients are known, it is looked at
     /// twice: an editor may be at it, and half of the clients would lose what they follow.
     pub(super) async fn look(&mut self, config: &Config) {
-        if self.taken.is_some() {
-            let stamp = || FileStamp::of(&config.api.clients_file).ok();
-            let before = stamp();
-            if Some(before) == self.taken {
+        if std::mem::replace(&mut self.is_known, true) {
+            let before = stamp(config).await;
+            if before == self.taken {
                 return;
             }
             tokio::time::sleep(SETTLED).await;
-            if stamp() != before {
+            if stamp(config).await != before {
                 return;
             }
         }
@@ -60,17 +61,23 @@ impl ClientWatch {
         let looking = tokio::task::spawn_blocking(move || {
             // What is read is this file, or a newer one that the next look finds.
             let stamp = FileStamp::of(&config.api.clients_file).ok();
-            (Some(stamp) != taken).then(|| (stamp, config.read_clients()))
+            (Some(stamp) != taken).then(|| {
+                let clients = config.read_clients();
+                (
+                    stamp,
+                    clients.map(|clients| (clients, config.missing_clients())),
+                )
+            })
         });
         match looking.await {
             Ok(None) => {}
-            Ok(Some((stamp, Ok(clients)))) => {
+            Ok(Some((stamp, Ok((clients, missing))))) => {
                 self.taken = Some(stamp);
                 let count = clients.len();
                 if self.clients.replace(clients) {
                     tracing::info!(clients = count, "clients taken over");
                 }
-                self.journal.set_alarm(Alarm::ClientsUnusable, "", None);
+                self.journal.set_alarm(Alarm::ClientsUnusable, "", missing);
             }
             Ok(Some((_, Err(fault)))) => {
                 self.taken = None;
@@ -80,4 +87,12 @@ impl ClientWatch {
             Err(error) => tracing::debug!(%error, "clients not looked at"),
         }
     }
+}
+
+/// Stamp of the file; the inner `None`: there is none. Looked at beside the agent's own threads: a
+/// file system of the network may hold up whoever asks.
+async fn stamp(config: &Config) -> Option<Option<FileStamp>> {
+    let path = config.api.clients_file.clone();
+    let looking = tokio::task::spawn_blocking(move || FileStamp::of(&path).ok());
+    looking.await.ok()
 }
