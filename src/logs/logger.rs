@@ -84,19 +84,18 @@ pub fn run(
     let (Ok(stdout), Ok(stderr)) = (stdout, stderr) else {
         return ExitCode::from(EXIT_USAGE);
     };
-    // Creating the task waits for a byte in this pipe.
-    let ready = call.takeover.is_none().then(|| {
+    if call.takeover.is_none() {
+        // Creating the task waits for this byte. To enter a control group takes the kernel some
+        // milliseconds, in which the pipes keep what is printed.
         let mut options = OpenOptions::new();
-        options.write(true).open("/proc/self/fd/5")
-    });
+        let ready = options.write(true).open("/proc/self/fd/5");
+        let _ = ready.and_then(|mut ready| ready.write_all(b"1"));
+    }
     let dir = confine(&call.dir, instance, namespace, &call.rules);
     let mut writer = LogWriter::open(dir.clone(), call.limits)
         .synced()
         .limited(call.rules.rate);
     let mark = begin(&call, &dir, instance, &mut writer);
-    if let Some(Ok(mut ready)) = ready {
-        let _ = ready.write_all(b"1");
-    }
     pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
     if writer.finish() {
         mark.into_iter().for_each(RunMark::clear);
