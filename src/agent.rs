@@ -55,12 +55,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     .context("signals cannot be caught")?;
     let clients = ClientList::default();
     let rooms = Rooms::build(&config, (token.clone(), clients.clone()), &stop, &tracker).await?;
-    let mut watch = ClientWatch {
-        clients,
-        journal: rooms.journal(),
-        taken: None,
-        is_known: false,
-    };
+    let mut watch = ClientWatch::new(clients, rooms.journal());
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
     tracker.spawn(async move { watched.run_until_cancelled(watching).await });

@@ -12,6 +12,7 @@
 //!   until CHaS no longer knows the node, or knows another one by its id. After CHaS was
 //!   unreachable, a report comes first and then a poll.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,8 +67,8 @@ pub struct LastApplied {
     pub epoch: Option<String>,
     /// Whether everything in the set could be applied.
     pub fully_applied: bool,
-    /// Whether the set was signed by a key that the operator named.
-    pub is_signed: bool,
+    /// Fingerprints of the keys that signed the set.
+    pub signed_by: BTreeSet<String>,
     /// Change counter of the store.
     pub seq: u64,
 }
@@ -126,9 +127,11 @@ pub trait ChasCalls: Send + Sync + 'static {
         wait: Duration,
     ) -> impl Future<Output = Result<PollReply, ChasError>> + Send;
 
-    /// Whether no set is taken without a signature.
-    fn needs_signature(&self) -> bool {
-        false
+    /// Whether a set counts that these keys signed, by their fingerprints. None need have where the
+    /// operator names no keys.
+    fn believes(&self, signed_by: &BTreeSet<String>) -> impl Future<Output = bool> + Send {
+        let _any = signed_by;
+        std::future::ready(true)
     }
 
     /// Whether the operator's token or certificates differ from those of

@@ -75,14 +75,26 @@ pub async fn confirm(
         .flatten()
         .filter_map(Value::as_str)
         .collect();
-    if names.is_empty() {
-        return Ok("Nothing waits for a confirmation.\n".to_owned());
-    }
-    let generation = &link["generation"];
-    let mut text = format!(
-        "CHaS, by generation {generation}, would end or change {}:\n",
-        names.len()
-    );
+    let refused = &link["refused"];
+    let (generation, confirmed) = match (names.is_empty(), refused.is_null()) {
+        (true, true) => return Ok("Nothing waits for a confirmation.\n".to_owned()),
+        (true, false) => (
+            &refused["generation"],
+            "Confirmed: the next set of that epoch is taken, as the first of another epoch.\n",
+        ),
+        (false, _) => (
+            &link["generation"],
+            "Confirmed: they end now; what is only changed, with CHaS's next answer.\n",
+        ),
+    };
+    let mut text = match names.len() {
+        0 => format!(
+            "A signed set of epoch {}, generation {generation}, was refused: the node had left that \
+             epoch for another.\n",
+            refused["epoch"]
+        ),
+        count => format!("CHaS, by generation {generation}, would end or change {count}:\n"),
+    };
     for name in names {
         writeln!(text, "  {name}")?;
     }
@@ -93,7 +105,7 @@ pub async fn confirm(
                 &format!("desired-state/confirm?generation={generation}"),
             )
             .await?;
-        text.push_str("Confirmed: they end now; what is only changed, with CHaS's next answer.\n");
+        text.push_str(confirmed);
     }
     Ok(text)
 }

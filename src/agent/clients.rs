@@ -22,15 +22,27 @@ const SETTLED: Duration = Duration::from_secs(2);
 /// Keeps the clients as their file says.
 #[derive(Debug)]
 pub(super) struct ClientWatch {
-    pub(super) clients: ClientList,
-    pub(super) journal: Journal,
+    clients: ClientList,
+    journal: Journal,
     /// The file that was taken in. `None`: none was, or none could be.
-    pub(super) taken: Option<Option<FileStamp>>,
+    taken: Option<Option<FileStamp>>,
     /// Whether the file was looked at before.
-    pub(super) is_known: bool,
+    is_known: bool,
+    /// Whether there were clients by the file that was taken in last.
+    had_any: bool,
 }
 
 impl ClientWatch {
+    pub(super) const fn new(clients: ClientList, journal: Journal) -> Self {
+        Self {
+            clients,
+            journal,
+            taken: None,
+            is_known: false,
+            had_any: false,
+        }
+    }
+
     /// Looks with an interval, and when it is asked to. It never ends.
     pub(super) async fn run(mut self, config: Config, due: Arc<Notify>) {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
@@ -57,7 +69,7 @@ impl ClientWatch {
                 return;
             }
         }
-        let (config, taken) = (config.clone(), self.taken);
+        let (config, taken, had_any) = (config.clone(), self.taken, self.had_any);
         let looking = tokio::task::spawn_blocking(move || {
             // What is read is this file, or a newer one that the next look finds.
             let stamp = FileStamp::of(&config.api.clients_file).ok();
@@ -65,7 +77,7 @@ impl ClientWatch {
                 let clients = config.read_clients();
                 (
                     stamp,
-                    clients.map(|clients| (clients, config.missing_clients())),
+                    clients.map(|clients| (clients, config.missing_clients(had_any))),
                 )
             })
         });
@@ -74,6 +86,7 @@ impl ClientWatch {
             Ok(Some((stamp, Ok((clients, missing))))) => {
                 self.taken = Some(stamp);
                 let count = clients.len();
+                self.had_any = count > 0;
                 if self.clients.replace(clients) {
                     tracing::info!(clients = count, "clients taken over");
                 }
@@ -95,4 +108,64 @@ async fn stamp(config: &Config) -> Option<Option<FileStamp>> {
     let path = config.api.clients_file.clone();
     let looking = tokio::task::spawn_blocking(move || FileStamp::of(&path).ok());
     looking.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Flags, LoadFor, load};
+
+    fn write(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn config(file: &Path) -> Config {
+        let mut flags = Flags::default();
+        let file = file.to_str().unwrap().to_owned();
+        flags.values.insert("api.clients_file", file);
+        load(&flags, &|_| None, LoadFor::Run).outcome.unwrap()
+    }
+
+    fn clients(names: &[&str]) -> String {
+        let client = |name: &&str| {
+            format!("- {{name: {name}, role: read, certificates: [{name}.example]}}\n")
+        };
+        let clients: String = names.iter().map(client).collect();
+        format!("clients:\n{clients}")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_somebody_still_writes_is_taken_once_it_is_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("clients.yaml");
+        let config = config(&path);
+        let (list, journal) = (ClientList::default(), Journal::default());
+        let mut watch = ClientWatch::new(list.clone(), journal.clone());
+        write(&path, "clients: {");
+        watch.look(&config).await;
+        assert_eq!(journal.alarms().len(), 1);
+        // After a fault too: half of the file is no file.
+        write(&path, &clients(&["ci"]));
+        let writing = async {
+            tokio::time::sleep(SETTLED / 2).await;
+            write(&path, &clients(&["ci", "ops"]));
+        };
+        tokio::join!(watch.look(&config), writing);
+        assert!(!list.replace(Vec::new()), "nobody was taken in yet");
+        watch.look(&config).await;
+        assert!(!list.replace(config.read_clients().unwrap()), "both are");
+        assert_eq!(journal.alarms().len(), 0);
+        // One that is gone takes them all, which is told until there is one again.
+        std::fs::remove_file(&path).unwrap();
+        watch.look(&config).await;
+        assert!(!list.replace(Vec::new()));
+        assert!(journal.alarms()[0].message.contains("no such file"));
+        write(&path, "clients: []\n");
+        watch.look(&config).await;
+        assert_eq!(journal.alarms().len(), 0);
+    }
 }

@@ -35,6 +35,8 @@ pub(super) struct Doors {
     socket_fault: Option<String>,
     containers: Ipv4Subnet,
     tls: Option<TlsInForce>,
+    /// Whether the configuration of TLS is at fault, so that there can be no port.
+    is_tls_faulty: bool,
     journal: Journal,
     /// Token that is yet to be made. `None`: there is one.
     token: Option<(CallerToken, PathBuf)>,
@@ -68,6 +70,7 @@ impl Doors {
             socket_fault: config.state.socket_fault(),
             containers: config.network.subnet,
             tls,
+            is_tls_faulty: config.api.tls_fault.is_some(),
             journal,
             token: None,
             tcp: Ports::Own(None),
@@ -76,6 +79,14 @@ impl Doors {
         if config.api.token.is_none() {
             let making = (token, config.state.admin_token());
             doors.token = (!doors.try_token(&making).await).then_some(making);
+        }
+        if let Some(fault) = &config.api.tls_fault {
+            let fault = format!(
+                "{fault}; nobody comes in by TCP until that is mended, and the agent restarted"
+            );
+            doors
+                .journal
+                .set_alarm(Alarm::TlsFileUnusable, "", Some(fault));
         }
         doors.tcp = if given.is_empty() {
             let (danger, narrowed) = (config.api.danger(), config.api.narrowed());
@@ -155,6 +166,9 @@ impl Doors {
             Ok(taken) => taken,
             Err(error) => return self.tell("systemd", Err(error)),
         };
+        if self.is_tls_faulty {
+            return None;
+        }
         let subject = address.to_string();
         if let Some(fault) = config.api.fault_of_given(address) {
             return self.tell(&subject, Err(fault));
@@ -173,6 +187,9 @@ impl Doors {
     }
 
     async fn try_tcp(&self) -> Option<TcpDoor> {
+        if self.is_tls_faulty {
+            return None;
+        }
         let listening = TcpListener::bind(self.listen).await;
         let opened = listening.map(|listener| self.tcp_door(listener));
         self.tell(&self.listen.to_string(), opened)

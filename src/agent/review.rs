@@ -24,7 +24,7 @@ pub fn review(config: &Config) -> Vec<String> {
     let mut faults: Vec<String> = config.api.danger().into_iter().collect();
     faults.extend(registry::review(&registry_config(config)));
     faults.extend(readable(config));
-    faults.extend(config.missing_clients());
+    faults.extend(config.missing_clients(false));
     faults.extend(open_to_containers(config));
     faults.extend(routes_between_networks(config));
     faults.extend(passwords_to_any(config));

@@ -88,6 +88,10 @@ impl TlsWatch {
                 let fault = format!("{fault}; {rest}");
                 self.journal
                     .set_alarm(Alarm::TlsFileUnusable, "", Some(fault));
+                // What is shown meanwhile ends all the same.
+                let told = self.told(SystemTime::now());
+                let ends = told.and_then(|(unusable, expiring)| unusable.or(expiring));
+                self.journal.set_alarm(Alarm::TlsExpiring, "", ends);
             }
             Err(error) => tracing::debug!(%error, "certificate not looked at"),
         }
@@ -95,25 +99,45 @@ impl TlsWatch {
 
     /// Tells how long the certificate in force still counts.
     fn tell(&self) {
-        let Some(material) = &self.in_force else {
+        let Some((unusable, expiring)) = self.told(SystemTime::now()) else {
             return;
-        };
-        let end = humantime::format_rfc3339_seconds(material.last());
-        let path = self.files.certificate.display();
-        let (unusable, expiring) = match verdict(material.left(SystemTime::now())) {
-            CertificateVerdict::Counts => (None, None),
-            CertificateVerdict::EndsSoon => (None, Some(format!("{path} counts until {end}"))),
-            CertificateVerdict::CountsNot => (
-                Some(format!("{path} does not count now, but until {end}")),
-                None,
-            ),
         };
         self.journal.set_alarm(Alarm::TlsFileUnusable, "", unusable);
         self.journal.set_alarm(Alarm::TlsExpiring, "", expiring);
     }
+
+    /// Whether the certificate in force does not count, or counts only a while longer. `None`: there
+    /// is none.
+    fn told(&self, now: SystemTime) -> Option<(Option<String>, Option<String>)> {
+        let material = self.in_force.as_ref()?;
+        let end = |at| humantime::format_rfc3339_seconds(at);
+        let path = self.files.certificate.display();
+        let chain = material.chain_last().filter(|&last| {
+            let left = last.duration_since(now).unwrap_or_default();
+            left < TOLD_BEFORE && last < material.last()
+        });
+        Some(match verdict(material.left(now)) {
+            CertificateVerdict::CountsNot => {
+                let last = end(material.last());
+                let text = format!("{path} does not count now, but until {last}");
+                (Some(text), None)
+            }
+            CertificateVerdict::EndsSoon => {
+                let text = format!("{path} counts until {}", end(material.last()));
+                (None, Some(text))
+            }
+            CertificateVerdict::Counts => {
+                let text = |last| {
+                    let last = end(last);
+                    format!("{path}: a certificate behind the first one counts until {last}")
+                };
+                (None, chain.map(text))
+            }
+        })
+    }
 }
 
-/// CertificateVerdict about a certificate's time.
+/// Verdict about a certificate's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CertificateVerdict {
     Counts,
@@ -134,6 +158,8 @@ fn verdict(left: Option<(Duration, Duration)>) -> CertificateVerdict {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[test]
@@ -155,5 +181,50 @@ mod tests {
             );
         }
         assert_eq!(verdict(None), CertificateVerdict::CountsNot);
+    }
+    fn written(directory: &Path, behind: &str) -> ApiTls {
+        let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/listener/tls/pem/");
+        let read = |name: &str| std::fs::read_to_string(format!("{pem}{name}")).unwrap();
+        let write = |name: &str, text: String| {
+            let path = directory.join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let behind = match behind {
+            "" => String::new(),
+            name => read(name),
+        };
+        ApiTls {
+            certificate: write("crt", read("server-crt.pem") + &behind),
+            key: write("key", read("server-key.pem")),
+            client_authorities: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_while_its_successor_is_broken_is_told_of_before_it_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let time = |text: &str| humantime::parse_rfc3339(text).unwrap();
+        let day = Duration::from_hours(24);
+        for (behind, last, part) in [
+            ("", "2099-01-01T00:00:00Z", "crt counts until 2099"),
+            (
+                "between-crt.pem",
+                "2030-01-01T00:00:00Z",
+                "behind the first one counts until 2030",
+            ),
+        ] {
+            let files = written(directory.path(), behind);
+            let journal = Journal::default();
+            let mut watch = TlsWatch::new(files.clone(), TlsInForce::default(), journal);
+            watch.look().await;
+            std::fs::write(&files.certificate, "none").unwrap();
+            watch.look().await;
+            let told = |at| watch.told(at).unwrap();
+            assert_eq!(told(time(last) - 15 * day), (None, None), "{behind}");
+            let (unusable, expiring) = told(time(last) - 13 * day);
+            let expiring = expiring.unwrap();
+            assert!(unusable.is_none() && expiring.contains(part), "{expiring}");
+        }
     }
 }

@@ -80,7 +80,7 @@ fn narrow(health: &mut HealthView, access: &Access) {
     health.losses.clear();
     health.containerd_error = None;
     if let Some(link) = &mut health.link {
-        (link.error, link.fault) = (None, None);
+        (link.error, link.fault, link.refused) = (None, None, None);
         link.pending_prune.retain(|name| {
             let name = name.parse();
             name.is_ok_and(|name| access.names.has(&name))
@@ -119,11 +119,15 @@ fn unsettled(container: &UnsettledView) -> Value {
 }
 
 fn link(link: &LinkView) -> Value {
+    let refused = link.refused.as_ref();
+    let refused =
+        refused.map(|(epoch, generation)| json!({"epoch": epoch, "generation": generation}));
     json!({
         "reachable": link.reachable, "since": wire::time(link.since), "error": link.error, "registered": link.registered,
         "identity_conflict": link.identity_conflict, "generation": link.generation, "containers": link.owned,
         "desired": {"stale": link.stale, "age_s": link.age_s, "fault": link.fault}, "cordoned": link.cordoned,
         "pending_prune": link.pending_prune, "conflicts": link.conflicts, "rejected": link.rejected,
+        "refused": refused,
     })
 }
 

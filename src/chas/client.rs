@@ -370,8 +370,8 @@ impl ChasCalls for ChasClient {
         Ok(PollReply::Set(Box::new(set)))
     }
 
-    fn needs_signature(&self) -> bool {
-        self.sets.needs_signature()
+    async fn believes(&self, signed_by: &std::collections::BTreeSet<String>) -> bool {
+        self.sets.believes(signed_by).await
     }
 
     async fn has_other_credentials(&self, than: u64) -> bool {

@@ -123,8 +123,9 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 reapply = Reapply::default();
             }
             let (tag, latest) = reapply.tag(&last);
-            // What was applied before signatures were asked for is nobody's word.
-            let is_believed = last.is_signed || !self.client.needs_signature();
+            // What was applied before signatures were asked for, or by a key that is gone, is
+            // nobody's word.
+            let is_believed = self.client.believes(&last.signed_by).await;
             let tag = tag.filter(|_| is_believed);
             let started = Instant::now();
             let poll_wait = if is_immediate {
@@ -151,7 +152,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                             let are_settled = lower.are_settled(&last, &reply.set);
                             // An old set that somebody kept is signed well too; and nobody without
                             // the key made the applied one.
-                            reply.set.is_settled = are_settled && !reply.set.is_signed;
+                            reply.set.is_settled = are_settled && reply.set.signature.is_none();
                         }
                         PollReply::Unchanged { .. } => lower = LowerAnswers::default(),
                     }
@@ -294,24 +295,32 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
     /// the set is not in force.
     async fn apply(&self, reply: SetReply, known: Option<u64>) -> bool {
         self.state.set_poll_after(reply.poll_after);
-        let generation = reply.set.generation;
+        let (generation, is_signed) = (reply.set.generation, reply.set.signature.is_some());
         match self.node.apply_set(reply.set).await {
             Ok(SetOutcome {
                 is_of_left_epoch: true,
                 ..
             }) => {
                 let message = "the set is signed, and of an epoch that this node has left for \
-                               another; somebody may have kept it. If it is CHaS's own, give its \
-                               database another epoch";
+                               another; somebody may have kept it. If it is CHaS's own, run \
+                               chas-node-agent confirm, or give its database another epoch";
                 self.reject_set("left_epoch", message);
                 false
             }
             Ok(SetOutcome { stale: true, .. }) if known > Some(generation) => {
                 let known = known.unwrap_or_default();
+                let rest = if is_signed {
+                    "it is signed, so somebody may have kept it: a database that was restored \
+                     needs another epoch"
+                        .to_owned()
+                } else {
+                    let minutes = LOWER_PATIENCE.as_secs() / 60;
+                    format!(
+                        "if CHaS answers no other for {minutes} minutes, it is taken for another epoch's"
+                    )
+                };
                 let message = format!(
-                    "set has generation {generation}, older than the applied generation {known}; if \
-                     CHaS answers no other for {} minutes, it is taken for another epoch's",
-                    LOWER_PATIENCE.as_secs() / 60
+                    "set has generation {generation}, older than the applied generation {known}; {rest}"
                 );
                 self.reject_set("stale_generation", &message);
                 false

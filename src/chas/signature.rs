@@ -1,5 +1,6 @@
 //! Signature of a set: whoever answers in place of CHaS, without its key he lists nothing.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -9,6 +10,7 @@ use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use state::digest::sha256;
+use state::ownership::SetSignature;
 
 use crate::config::owned::{self, Others};
 
@@ -84,7 +86,13 @@ impl SetKeys {
         Ok(keys)
     }
 
-    /// Checks that one of the keys signed a set for this node. Blocks.
+    /// Whether one of these keys, by their fingerprints, still counts. Blocks.
+    pub(super) fn have(&self, signed_by: &BTreeSet<String>) -> bool {
+        let keys = self.read().unwrap_or_default();
+        keys.iter().any(|key| signed_by.contains(&sha256(key)))
+    }
+
+    /// Checks that one of the keys signed a set for this node, and says which. Blocks.
     ///
     /// # Errors
     /// A sentence that says what is wrong.
@@ -94,10 +102,13 @@ impl SetKeys {
         node_id: &str,
         etag: Option<&str>,
         signatures: &[String],
-    ) -> Result<(), SignatureFault> {
+    ) -> Result<SetSignature, SignatureFault> {
         let keys = self.read().map_err(SignatureFault::Keys)?;
-        let checked = self.check_by(&keys, body, node_id, etag, signatures);
-        checked.map_err(SignatureFault::Set)
+        let by = self.check_by(&keys, body, node_id, etag, signatures);
+        Ok(SetSignature {
+            by: by.map_err(SignatureFault::Set)?,
+            keys: keys.iter().map(|key| sha256(key)).collect(),
+        })
     }
 
     fn check_by(
@@ -107,7 +118,7 @@ impl SetKeys {
         node_id: &str,
         etag: Option<&str>,
         signatures: &[String],
-    ) -> Result<(), String> {
+    ) -> Result<BTreeSet<String>, String> {
         if signatures.is_empty() {
             return Err(format!(
                 "the set bears no Chas-Signature, which chas.set_key_file ({}) asks for",
@@ -121,14 +132,19 @@ impl SetKeys {
         let signatures = signatures.iter().flat_map(|value| value.split(','));
         let signatures = signatures.filter_map(|value| value.trim().strip_prefix("ed25519="));
         let signatures = signatures.filter_map(|value| BASE64.decode(value).ok());
-        let is_signed = signatures.take(KEYS_MAX).any(|signature| {
-            keys.iter().any(|key| {
-                let key = UnparsedPublicKey::new(&ED25519, key);
-                key.verify(message.as_bytes(), &signature).is_ok()
-            })
-        });
-        if is_signed {
-            return Ok(());
+        let signatures: Vec<_> = signatures.take(KEYS_MAX).collect();
+        let has_signed = |key: &&Vec<u8>| {
+            let key = UnparsedPublicKey::new(&ED25519, key);
+            let mut signatures = signatures.iter();
+            signatures.any(|signature| key.verify(message.as_bytes(), signature).is_ok())
+        };
+        let by: BTreeSet<_> = keys
+            .iter()
+            .filter(has_signed)
+            .map(|key| sha256(key))
+            .collect();
+        if !by.is_empty() {
+            return Ok(by);
         }
         Err(format!(
             "no key in {} signed this set (epoch {epoch:?}, generation {generation}) for \
@@ -239,6 +255,22 @@ mod tests {
             keys.check(body, "n", None, std::slice::from_ref(&good))
                 .is_err()
         );
+        // Each key that signed it is named, of all that are in the file.
+        let by_old = signed(&old, &message("e", 7, "n", body, TAG));
+        let checked = keys
+            .check(body, "n", Some(TAG), &[by_old, good.clone()])
+            .unwrap();
+        assert_eq!((checked.by.len(), &checked.keys), (2, &checked.by));
+        let checked = keys
+            .check(body, "n", Some(TAG), std::slice::from_ref(&good))
+            .unwrap();
+        assert_eq!((checked.by.len(), checked.keys.len()), (1, 2));
+        assert!(keys.have(&checked.by) && !keys.have(&BTreeSet::new()));
+        std::fs::write(&file, pem(&old)).unwrap();
+        assert!(!keys.have(&checked.by), "its key is gone");
+        std::fs::write(&file, "").unwrap();
+        assert!(!keys.have(&checked.by), "nobody's key counts");
+        std::fs::write(&file, pem(&old) + &pem(&new)).unwrap();
         let twice = br#"{"epoch": "e", "epoch": "f", "generation": 7}"#;
         assert!(
             keys.check(twice, "n", Some(TAG), &[good]).is_err(),

@@ -16,6 +16,8 @@ pub struct ApiSection {
     pub plain_http: bool,
     /// Files of the TLS that is spoken over TCP. `None`: plain HTTP is.
     pub tls: Option<ApiTls>,
+    /// Fault of the keys that name these files. `None`: there is none. With one, TCP stays shut.
+    pub tls_fault: Option<String>,
     /// Token that callers over TCP present. `None`: the one that the agent makes.
     pub token: Option<Secret>,
     /// File of the clients that may call besides the bearers of the token.

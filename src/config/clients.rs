@@ -47,13 +47,22 @@ impl Config {
         Ok(read(&self.api.clients_file)?.unwrap_or_default())
     }
 
-    /// The file of clients that is named, and is not there. `None`: all is as named.
+    /// The fault that there is no file of clients, though one is named, or `had_any` clients by it.
+    /// `None`: all is as it should be.
     #[must_use]
-    pub fn missing_clients(&self) -> Option<String> {
-        let path = &self.api.clients_file;
-        let is_missing = path != Path::new(DEFAULT_CLIENTS) && !path.exists();
-        is_missing.then(|| format!("{}: there is no such file, so no clients", path.display()))
+    pub fn missing_clients(&self, had_any: bool) -> Option<String> {
+        missing(&self.api.clients_file, Path::new(DEFAULT_CLIENTS), had_any)
     }
+}
+
+fn missing(path: &Path, default: &Path, had_any: bool) -> Option<String> {
+    let is_meant = had_any || path != default;
+    (is_meant && !path.exists()).then(|| {
+        format!(
+            "{}: there is no such file, so no clients; one with clients: [] says so too",
+            path.display()
+        )
+    })
 }
 
 /// The clients of a file. `None`: there is none.
@@ -68,4 +77,31 @@ fn read(path: &Path) -> Result<Option<Vec<Client>>, String> {
 /// The clients of a text.
 pub(crate) fn parse(text: &str) -> Result<Vec<Client>, String> {
     access::read(&file::value(text)?).map_err(|faults| file::lines(&faults))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_file_is_no_fault_where_none_was_named_and_nobody_came_in_by_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, other] = ["a", "b"].map(|name| directory.path().join(name));
+        for (default, had_any, is_there, is_fault) in [
+            (&path, false, false, false),
+            (&path, true, false, true),
+            (&other, false, false, true),
+            (&other, true, true, false),
+        ] {
+            if is_there {
+                std::fs::write(&path, "clients: []").unwrap();
+            }
+            let fault = missing(&path, default, had_any);
+            assert_eq!(
+                fault.is_some(),
+                is_fault,
+                "{default:?} {had_any} {is_there}"
+            );
+        }
+    }
 }

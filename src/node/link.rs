@@ -303,7 +303,7 @@ impl chas::LinkNode for AgentLink {
             generation: applied.map(|applied| applied.version.generation),
             epoch: applied.map(|applied| applied.version.epoch.clone()),
             fully_applied: applied.is_none_or(|applied| applied.fully_applied),
-            is_signed: applied.is_some_and(|applied| applied.is_signed),
+            signed_by: applied.map_or_else(Default::default, |set| set.signed_by.clone()),
             seq: desired.seq(),
         }
     }

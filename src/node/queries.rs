@@ -142,6 +142,9 @@ impl AgentNode {
             pending_prune: unconfirmed
                 .map(|unconfirmed| unconfirmed.names().map(ToString::to_string).collect())
                 .unwrap_or_default(),
+            refused: applied
+                .and_then(|applied| applied.refused.as_ref())
+                .map(|refused| (refused.epoch.clone(), refused.generation)),
             cordoned: desired.marks().cordoned(),
             conflicts: applied.map_or(0, |applied| applied.conflicts.len()),
             rejected: applied.map_or(0, |applied| applied.rejected.len()),

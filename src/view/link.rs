@@ -36,6 +36,8 @@ pub(crate) struct LinkView {
     pub owned: usize,
     /// Containers whose removal awaits a confirmation.
     pub pending_prune: Vec<String>,
+    /// Epoch and generation of a signed set that is refused, since the node left its epoch.
+    pub refused: Option<(String, u64)>,
     /// Whether the node is cordoned: it starts no new containers.
     pub cordoned: bool,
     /// Names about which push and CHaS differed.

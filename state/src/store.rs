@@ -23,6 +23,7 @@ mod adopt;
 mod apply;
 mod batch;
 mod budgeted;
+mod confirm;
 mod copy;
 mod defaults;
 mod disk;

@@ -38,6 +38,8 @@ pub(crate) struct TlsMaterial {
     config: Arc<ServerConfig>,
     /// First and last moment at which the agent's certificate counts.
     valid: (SystemTime, SystemTime),
+    /// Last moment at which every certificate behind it does. `None`: there is none behind it.
+    chain_last: Option<SystemTime>,
     /// Authorities whose certificates of clients are believed.
     authorities: Vec<CertificateDer<'static>>,
     /// End of that belief.
@@ -56,6 +58,7 @@ impl TlsMaterial {
     pub(crate) fn read(files: &ApiTls) -> Result<Self, String> {
         let chain = certificates(&files.certificate, &bytes(&files.certificate)?)?;
         let valid = validity(&chain[0]).map_err(|fault| told(&files.certificate, &fault))?;
+        let chain_last = chain[1..].iter().filter_map(last_of_issuer).min();
         let key = PrivateKeyDer::from_pem_slice(&bytes(&files.key)?);
         let key = key.map_err(|_| told(&files.key, &"it holds no private key in PEM"))?;
         let provider = Arc::new(ring::default_provider());
@@ -96,6 +99,7 @@ impl TlsMaterial {
         Ok(Self {
             config: Arc::new(config),
             valid,
+            chain_last,
             authorities,
             distrusted: CancellationToken::new(),
         })
@@ -113,6 +117,12 @@ impl TlsMaterial {
     /// The last moment at which the agent's certificate counts.
     pub(crate) const fn last(&self) -> SystemTime {
         self.valid.1
+    }
+
+    /// The last moment at which it counts with all that are sent behind it. A client may know
+    /// another way to an authority, so it may count longer.
+    pub(crate) fn chain_last(&self) -> Option<SystemTime> {
+        self.chain_last
     }
 }
 
@@ -162,8 +172,12 @@ fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(certificate) = EndEntityCert::try_from(certificate) else {
         return Vec::new();
     };
-    let (dns, uris) = (certificate.valid_dns_names(), certificate.valid_uri_names());
-    let names = dns.chain(uris).take(NAMES_MAX);
+    // Nothing keeps a URI from looking like a DNS name, and an authority may be bound to some names
+    // of one kind alone.
+    let uris = certificate
+        .valid_uri_names()
+        .filter(|uri| uri.contains(':'));
+    let names = certificate.valid_dns_names().chain(uris).take(NAMES_MAX);
     names.map(certificate_name).collect()
 }
 
@@ -186,6 +200,16 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime)
         Some(webpki::Error::CertExpired { not_after, .. }) => Ok((first, time(not_after))),
         other => Err(format!("its time cannot be read: {other:?}")),
     }
+}
+
+/// The last moment at which a certificate behind the agent's own counts. `None`: it is an
+/// authority's own, of which clients have theirs, or its time cannot be read.
+fn last_of_issuer(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    if parsed.issuer() == parsed.subject() {
+        return None;
+    }
+    Some(validity(certificate).ok()?.1)
 }
 
 /// The certificates in what a file holds; at least one.

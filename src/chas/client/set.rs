@@ -1,6 +1,7 @@
 //! Reading of the sets that CHaS sends: signed by whom the operator named, parsed off the threads
 //! of other tasks, and at a bounded share of a processor.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -56,9 +57,14 @@ impl SetReader {
         }
     }
 
-    /// Whether sets need a signature.
-    pub(super) const fn needs_signature(&self) -> bool {
-        self.keys.is_some()
+    /// Whether a set counts that these keys signed, by their fingerprints.
+    pub(super) async fn believes(&self, signed_by: &BTreeSet<String>) -> bool {
+        let Some(keys) = self.keys.clone() else {
+            return true;
+        };
+        let signed_by = signed_by.clone();
+        let looking = tokio::task::spawn_blocking(move || keys.have(&signed_by));
+        looking.await.unwrap_or(false)
     }
 
     /// Waits until another set may be read.
@@ -94,16 +100,17 @@ impl SetReader {
 
 fn read(keys: Option<&SetKeys>, node_id: &str, answer: SetAnswer) -> Result<SetReply, ChasError> {
     let body = &answer.body;
-    if let Some(keys) = keys {
+    let check = |keys: &SetKeys| {
         let checked = keys.check(body, node_id, answer.etag.as_deref(), &answer.signatures);
         checked.map_err(|fault| match fault {
             SignatureFault::Keys(fault) => ChasError::new(ChasErrorKind::SetKeysUnusable, fault),
             SignatureFault::Set(fault) => ChasError::new(ChasErrorKind::BadSignature, fault),
-        })?;
-    }
+        })
+    };
+    let signature = keys.map(check).transpose()?;
     let set = wire::parse_set(body, node_id, answer.etag, answer.requested_at_seq);
     let mut reply = set.map_err(ChasError::invalid)?;
-    reply.set.is_signed = keys.is_some();
+    reply.set.signature = signature;
     Ok(reply)
 }
 

@@ -1,13 +1,13 @@
 //! Fakes for tests of the link: a server and nodes, in virtual time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use state::desired::marks;
-use state::ownership::{ChasSet, SetOutcome};
+use state::ownership::{ChasSet, SetOutcome, SetSignature};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +159,7 @@ impl ChasCalls for Line {
             epoch: "e".to_owned(),
             generation,
             etag,
-            is_signed: self.0.signs,
+            signature: self.0.signs.then(fake_signature),
             ..ChasSet::default()
         };
         Ok(PollReply::Set(Box::new(SetReply {
@@ -168,12 +168,20 @@ impl ChasCalls for Line {
         })))
     }
 
-    fn needs_signature(&self) -> bool {
-        self.0.signs
+    fn believes(&self, signed_by: &BTreeSet<String>) -> impl Future<Output = bool> + Send {
+        ready(!self.0.signs || signed_by.contains("k"))
     }
 
     fn has_other_credentials(&self, _: u64) -> impl Future<Output = bool> + Send {
         ready(false)
+    }
+}
+
+fn fake_signature() -> SetSignature {
+    let keys: BTreeSet<_> = ["k".to_owned()].into();
+    SetSignature {
+        by: keys.clone(),
+        keys,
     }
 }
 
@@ -284,7 +292,11 @@ impl LinkNode for Bare {
         let mut last_applied = self.last_applied.lock().unwrap();
         let stale = last_applied.generation >= Some(set.generation) && !set.is_settled;
         if last_applied.generation <= Some(set.generation) || set.is_settled {
-            (last_applied.etag, last_applied.is_signed) = (set.etag, set.is_signed);
+            last_applied.etag = set.etag;
+            last_applied.signed_by = set
+                .signature
+                .map(|signature| signature.by)
+                .unwrap_or_default();
         }
         if !stale {
             (last_applied.generation, last_applied.epoch) = (Some(set.generation), Some(set.epoch));

@@ -70,7 +70,7 @@ pub fn parse_set(
         cordon: body["cordon"].as_bool().unwrap_or(false),
         requested_at_seq,
         is_settled: false,
-        is_signed: false,
+        signature: None,
     };
     Ok(SetReply {
         set,

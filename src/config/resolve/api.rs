@@ -18,8 +18,8 @@ impl Layers {
             .computed("api.listen", default.to_string(), parse::address)
             .unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let is_allowed = self.value("api.plain_http", parse::flag);
-        let tls = self.tls();
-        let has_tls = tls.is_some() || self.values.contains_key("api.cert_file");
+        let (tls, tls_fault) = self.tls();
+        let has_tls = tls.is_some() || tls_fault.is_some();
         let exposure = match (listen.to_canonical().is_loopback(), is_allowed) {
             (true, _) => Exposure::ThisHost,
             (false, _) if has_tls => Exposure::Tls,
@@ -48,6 +48,7 @@ impl Layers {
             exposure,
             plain_http: is_allowed,
             tls,
+            tls_fault,
             token,
             clients_file: self.value("api.clients_file", parse::path),
             hosts: self
@@ -56,8 +57,22 @@ impl Layers {
         }
     }
 
-    /// Files of the API's TLS. They are read when the agent runs, and again when they change.
-    fn tls(&mut self) -> Option<ApiTls> {
+    /// Files of the API's TLS, or the fault of their keys. They are read when the agent runs, and
+    /// again when they change. A slip in a key takes the port alone: nobody means it to speak in the
+    /// clear, and nobody means the node's containers to stay away.
+    fn tls(&mut self) -> (Option<ApiTls>, Option<String>) {
+        let errors_before = self.errors.len();
+        let tls = self.tls_files();
+        let slips = self.errors.split_off(errors_before);
+        if slips.is_empty() {
+            return (tls, None);
+        }
+        let told: Vec<_> = slips.iter().map(ToString::to_string).collect();
+        self.of_doors.extend(slips);
+        (None, Some(told.join("; ")))
+    }
+
+    fn tls_files(&mut self) -> Option<ApiTls> {
         let names = ["api.cert_file", "api.key_file"];
         let [certificate, key] = names.map(|name| self.optional(name, parse::path));
         let client_authorities = self.optional("api.client_ca_file", parse::path);

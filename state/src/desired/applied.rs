@@ -54,22 +54,62 @@ pub struct AppliedSet {
     /// signed sets.
     #[serde(default, skip_serializing_if = "is_default")]
     pub left_epochs: Vec<String>,
+    /// Fingerprints of the keys that signed it. Empty: none did, or an older agent applied it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub signed_by: BTreeSet<String>,
+    /// Epochs that are left once the doubt about this one is over (see [`Self::restored`]).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub doubted_epochs: Vec<String>,
+    /// Set of a left epoch that was refused since, until an operator lets it in.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub refused: Option<SetVersion>,
 }
 
 /// Left epochs that are remembered.
 const LEFT_EPOCHS_MAX: usize = 16;
 
 impl AppliedSet {
-    /// Left epochs once a set of `epoch` is applied. One whose set nobody signed is nobody's.
+    /// The same set, once nobody doubts it: whatever epochs were there before it are left.
     #[must_use]
-    pub fn left_for(&self, epoch: &str) -> Vec<String> {
-        let own = &self.version.epoch;
-        let before = self.left_epochs.iter();
-        let before = before.filter(|left| *left != epoch && *left != own);
-        let is_left = self.is_signed && own != epoch;
-        let mut left: Vec<_> = before.chain(is_left.then_some(own)).cloned().collect();
-        left.drain(..left.len().saturating_sub(LEFT_EPOCHS_MAX));
-        left
+    pub fn without_doubts(mut self) -> Self {
+        self.restored = None;
+        let doubted = std::mem::take(&mut self.doubted_epochs);
+        for epoch in doubted {
+            self.left_epochs.retain(|left| *left != epoch);
+            self.left_epochs.push(epoch);
+        }
+        self.left_epochs.retain(|left| *left != self.version.epoch);
+        let excess = self.left_epochs.len().saturating_sub(LEFT_EPOCHS_MAX);
+        self.left_epochs.drain(..excess);
+        self
+    }
+
+    /// Epochs that a set of `epoch` leaves, if it stays. One whose set nobody signed is nobody's,
+    /// and so is one that was in doubt itself.
+    #[must_use]
+    pub fn doubted_for(&self, epoch: &str) -> Vec<String> {
+        let own = Some(&self.version.epoch);
+        let own = own.filter(|_| self.is_signed && self.restored.is_none());
+        let before = self.doubted_epochs.iter().chain(own);
+        let mut doubted: Vec<_> = before.filter(|left| *left != epoch).cloned().collect();
+        doubted.dedup();
+        doubted.drain(..doubted.len().saturating_sub(LEFT_EPOCHS_MAX));
+        doubted
+    }
+
+    /// The same as of a node with another name, whose sets are counted and signed apart.
+    #[must_use]
+    pub fn renamed(self) -> Self {
+        Self {
+            version: SetVersion::default(),
+            etag: None,
+            is_signed: false,
+            signed_by: BTreeSet::new(),
+            left_epochs: Vec::new(),
+            doubted_epochs: Vec::new(),
+            refused: None,
+            ..self
+        }
     }
 }
 

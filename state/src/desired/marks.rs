@@ -57,7 +57,7 @@ pub struct Tombstone {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
     /// The set of CHaS that was applied last.
-    AppliedSet(AppliedSet),
+    AppliedSet(Box<AppliedSet>),
     /// Whether the node starts nothing new.
     Cordoned(bool),
     /// Identity of this node towards CHaS.
@@ -99,7 +99,7 @@ fn value(mark: &impl Serialize) -> Value {
 /// All marks, at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Marks {
-    applied_set: Option<AppliedSet>,
+    applied_set: Option<Box<AppliedSet>>,
     cordoned: bool,
     identity: Option<NodeIdentity>,
     suppressed: BTreeMap<ContainerName, Suppressed>,
@@ -111,8 +111,8 @@ pub struct Marks {
 impl Marks {
     /// The set of CHaS that was applied last. `None`: none was.
     #[must_use]
-    pub const fn applied_set(&self) -> Option<&AppliedSet> {
-        self.applied_set.as_ref()
+    pub fn applied_set(&self) -> Option<&AppliedSet> {
+        self.applied_set.as_deref()
     }
 
     /// Whether the node starts nothing new.

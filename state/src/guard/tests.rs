@@ -27,7 +27,7 @@ fn node(running: u64, change: impl Fn(u64, &mut Record)) -> Desired {
     };
     Desired::default().with(
         &records
-            .chain([DesiredChange::Mark(Mark::AppliedSet(pulled))])
+            .chain([DesiredChange::Mark(Mark::AppliedSet(Box::new(pulled)))])
             .collect::<Vec<_>>(),
     )
 }

@@ -35,8 +35,25 @@ pub struct ChasSet {
     pub requested_at_seq: u64,
     /// Whether CHaS has answered sets of this epoch below the applied one for long, and no other.
     pub is_settled: bool,
-    /// Whether a key that the operator named signed it.
-    pub is_signed: bool,
+    /// Signature of it. `None`: the operator named no keys, so it needs none.
+    pub signature: Option<SetSignature>,
+}
+
+/// Signature of a set, checked by the keys that the operator names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetSignature {
+    /// Fingerprints of the keys that signed the set; not empty.
+    pub by: BTreeSet<String>,
+    /// Fingerprints of all keys that count now.
+    pub keys: BTreeSet<String>,
+}
+
+impl SetSignature {
+    /// Whether the applied set was signed by keys of which none counts any more. Of one that an
+    /// older agent applied they are not known.
+    fn disowns(&self, applied: &AppliedSet) -> bool {
+        !applied.signed_by.is_empty() && applied.signed_by.is_disjoint(&self.keys)
+    }
 }
 
 impl ChasSet {
@@ -83,22 +100,41 @@ pub enum Age {
 /// Compares a set with the one that was applied last.
 #[must_use]
 pub fn age(applied: Option<&AppliedSet>, set: &ChasSet) -> Age {
-    if set.is_signed && applied.is_some_and(|applied| applied.left_epochs.contains(&set.epoch)) {
-        return Age::Left;
+    if let (Some(signature), Some(applied)) = (&set.signature, applied) {
+        // Whoever listed that one has no key, or none any more: neither its count nor its content
+        // says anything, nor what it left.
+        if signature.disowns(applied) {
+            return Age::Newer;
+        }
+        if applied.left_epochs.contains(&set.epoch) {
+            return Age::Left;
+        }
+        if !applied.is_signed {
+            return Age::Newer;
+        }
     }
     let Some(applied) = applied.filter(|applied| applied.version.epoch == set.epoch) else {
         return Age::Newer;
     };
-    // Whoever listed that one had no key: neither its count nor its content says anything.
-    if set.is_signed && !applied.is_signed {
-        return Age::Newer;
-    }
     match set.generation.cmp(&applied.version.generation) {
         Ordering::Greater => Age::Newer,
         Ordering::Less if set.is_settled => Age::Newer,
         Ordering::Equal if !applied.fully_applied || applied.unconfirmed.is_some() => Age::Again,
         Ordering::Equal | Ordering::Less => Age::Old,
     }
+}
+
+/// The left epochs, and those that are left once nobody doubts it, after a set is applied.
+#[must_use]
+pub fn epochs_behind(before: Option<&AppliedSet>, set: &ChasSet) -> (Vec<String>, Vec<String>) {
+    let is_disowned = |applied: &AppliedSet| {
+        let signature = set.signature.as_ref();
+        signature.is_some_and(|signature| signature.disowns(applied))
+    };
+    let before = before.filter(|applied| !is_disowned(applied));
+    before.map_or_else(Default::default, |before| {
+        (before.left_epochs.clone(), before.doubted_for(&set.epoch))
+    })
 }
 
 /// Whether a version is of the same epoch as an earlier one, and not below it. One that is below
@@ -171,7 +207,7 @@ pub fn apply_again(desired: &Desired) -> Option<DesiredChange> {
         fully_applied: false,
         ..applied.clone()
     };
-    Some(DesiredChange::Mark(Mark::AppliedSet(again)))
+    Some(DesiredChange::Mark(Mark::AppliedSet(Box::new(again))))
 }
 
 /// Rule 1: the containers of CHaS that the set does not list.

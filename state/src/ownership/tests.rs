@@ -42,7 +42,7 @@ fn desired(record: &Record, pulled: Option<AppliedSet>) -> Desired {
     let changes = std::iter::once(DesiredChange::Put(Box::new(record.clone())));
     Desired::default().with(
         &changes
-            .chain(pulled.map(|pulled| DesiredChange::Mark(Mark::AppliedSet(pulled))))
+            .chain(pulled.map(|pulled| DesiredChange::Mark(Mark::AppliedSet(Box::new(pulled)))))
             .collect::<Vec<_>>(),
     )
 }

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 use super::batch::Batch;
 use super::budgeted::Budgeted;
 use super::{Store, StoreError};
-use crate::desired::applied::{
-    AppliedSet, Conflict, Rejected, RestoredEpoch, SetVersion, Unconfirmed,
-};
+use crate::desired::applied::{AppliedSet, Conflict, Rejected, RestoredEpoch};
 use crate::desired::marks::{Mark, NodeIdentity};
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record};
 use crate::guard::{self, SetEffects};
-use crate::id::ContainerId;
 use crate::ownership::{self, Age, ChasSet, Listed, SetOutcome};
 use crate::spec::parse::Deploy;
 
@@ -49,40 +46,10 @@ impl Store {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), set) {
                 Age::Old => refresh(&mut batch, set),
-                Age::Left => SetOutcome {
-                    stale: true,
-                    is_of_left_epoch: true,
-                    ..SetOutcome::default()
-                },
+                Age::Left => refuse(&mut batch, set),
                 Age::Newer | Age::Again => apply(&mut batch, set, allowance),
             };
             Ok((batch.changes, outcome))
-        })
-    }
-
-    /// Confirms what is unconfirmed of the applied set (of this generation, if one is given).
-    /// Answers the containers that change now: those that the set leaves out. Those that it lists
-    /// otherwise change when CHaS is asked next.
-    ///
-    /// # Errors
-    /// [`StoreError::NothingToConfirm`], [`StoreError::OtherGeneration`], [`StoreError::Disk`].
-    pub fn confirm(&self, generation: Option<u64>) -> Result<Vec<ContainerId>, StoreError> {
-        self.transact(|desired| {
-            let applied = desired.marks().applied_set();
-            let (applied, unconfirmed) = applied
-                .and_then(|applied| Some((applied, applied.unconfirmed.as_ref()?)))
-                .ok_or(StoreError::NothingToConfirm)?;
-            let waiting = applied.version.generation;
-            if generation.is_some_and(|generation| generation != waiting) {
-                return Err(StoreError::OtherGeneration(waiting));
-            }
-            let mut changes: Vec<_> = removals(desired, &unconfirmed.omitted);
-            let ids = changes.iter().map(|record| record.id).collect();
-            let changes = changes
-                .drain(..)
-                .map(|record| DesiredChange::Put(Box::new(record)));
-            let mark = DesiredChange::Mark(Mark::AppliedSet(confirmed(applied, unconfirmed)));
-            Ok((changes.chain([mark]).collect(), ids))
         })
     }
 
@@ -113,52 +80,23 @@ impl Store {
             });
             let mut marks = vec![Mark::Identity(identity)];
             if let Some(applied) = desired.marks().applied_set().filter(|_| is_renamed) {
-                marks.push(Mark::AppliedSet(AppliedSet {
-                    version: SetVersion::default(),
-                    etag: None,
-                    ..applied.clone()
-                }));
+                marks.push(Mark::AppliedSet(Box::new(applied.clone().renamed())));
             }
             Ok((marks.into_iter().map(DesiredChange::Mark).collect(), ()))
         })
     }
 }
 
-/// The records of CHaS with these names, as they are once they are to be removed.
-fn removals(desired: &Desired, names: &BTreeSet<crate::id::ContainerName>) -> Vec<Record> {
-    let seq = desired.seq() + 1;
-    let owned = desired.records().filter(|record| {
-        record.owner == Owner::Chas && !record.removing && names.contains(&record.name)
-    });
-    owned
-        .map(|record| Record {
-            removing: true,
-            seq,
-            ..Record::clone(record)
-        })
-        .collect()
-}
-
-/// The applied set once an operator has confirmed what is unconfirmed of it. As long as containers
-/// are to be changed, CHaS is asked for the whole set again, without its `ETag`.
-fn confirmed(applied: &AppliedSet, unconfirmed: &Unconfirmed) -> AppliedSet {
-    if unconfirmed.changed.is_empty() {
-        return AppliedSet {
-            unconfirmed: None,
-            restored: None,
-            ..applied.clone()
-        };
+/// Notes that a set is refused, since its epoch was left.
+fn refuse(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
+    if let Some(before) = batch.desired.marks().applied_set().cloned() {
+        let refused = Some(set.version());
+        note(batch, AppliedSet { refused, ..before });
     }
-    let rest = Unconfirmed {
-        omitted: BTreeSet::new(),
-        confirmed: true,
-        ..unconfirmed.clone()
-    };
-    AppliedSet {
-        unconfirmed: Some(rest),
-        etag: None,
-        fully_applied: false,
-        ..applied.clone()
+    SetOutcome {
+        stale: true,
+        is_of_left_epoch: true,
+        ..SetOutcome::default()
     }
 }
 
@@ -175,11 +113,18 @@ fn refresh(batch: &mut Batch<'_>, set: &ChasSet) -> SetOutcome {
             note_body(batch, deploy);
         }
         let etag = set.etag.clone();
+        // Whose key is on the same version now need not be whose content was applied.
+        let is_unknown = before.is_signed && before.signed_by.is_empty();
+        let signed_by = match is_unknown {
+            true => signers(set),
+            false => before.signed_by.clone(),
+        };
         note(
             batch,
             AppliedSet {
                 etag,
                 has_listed_hashes: true,
+                signed_by,
                 ..before
             },
         );
@@ -232,6 +177,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
     outcome.rejected.extend(set.rejected.iter().cloned());
     let is_over =
         !leaves_doubts(batch, set, &outcome) || guard::is_confirmed(&before, set, doubts.as_ref());
+    let (left_epochs, doubted_epochs) = ownership::epochs_behind(before.marks().applied_set(), set);
     let applied = AppliedSet {
         version,
         etag: set.etag.clone(),
@@ -241,15 +187,29 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
         conflicts: outcome.conflicts.clone(),
         rejected: outcome.rejected.clone(),
         has_listed_hashes: true,
-        is_signed: set.is_signed,
-        left_epochs: before
-            .marks()
-            .applied_set()
-            .map(|before| before.left_for(&set.epoch))
-            .unwrap_or_default(),
+        is_signed: set.signature.is_some(),
+        left_epochs,
+        signed_by: signers(set),
+        doubted_epochs,
+        refused: None,
     };
-    note(batch, applied);
+    let is_doubted = applied.restored.is_some();
+    note(
+        batch,
+        if is_doubted {
+            applied
+        } else {
+            applied.without_doubts()
+        },
+    );
     outcome
+}
+
+fn signers(set: &ChasSet) -> BTreeSet<String> {
+    set.signature
+        .iter()
+        .flat_map(|signature| signature.by.clone())
+        .collect()
 }
 
 /// Whether a part of the set was not looked at, so that its effects are not known yet: entries that
@@ -264,7 +224,7 @@ fn leaves_doubts(batch: &Batch<'_>, set: &ChasSet, outcome: &SetOutcome) -> bool
 
 fn note(batch: &mut Batch<'_>, applied: AppliedSet) {
     if batch.desired.marks().applied_set() != Some(&applied) {
-        batch.apply([DesiredChange::Mark(Mark::AppliedSet(applied))]);
+        batch.apply([DesiredChange::Mark(Mark::AppliedSet(Box::new(applied)))]);
     }
 }
 

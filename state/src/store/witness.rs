@@ -162,8 +162,12 @@ fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
                 let unconfirmed = set.and_then(|set| set.unconfirmed.as_ref());
                 unconfirmed.is_some_and(|unconfirmed| !unconfirmed.confirmed)
             };
-            let is_over = waits(desired.marks().applied_set()) && !waits(Some(applied));
-            is_over.then(|| of_node("confirm"))
+            let before = desired.marks().applied_set();
+            let is_over = waits(before) && !waits(Some(applied));
+            let is_let_in = before.is_some_and(|before| {
+                before.refused.is_some() && before.version == applied.version
+            }) && applied.refused.is_none();
+            (is_over || is_let_in).then(|| of_node("confirm"))
         }
         DesiredChange::Mark(_)
         | DesiredChange::RemoveRecord(_)

@@ -216,3 +216,29 @@ fn the_time_of_a_certificate_is_read_to_the_second() {
     assert_eq!(material.left(first), Some((all, all)));
     assert_eq!(material.left(last - second), Some((second, all)));
 }
+
+#[test]
+fn a_chain_counts_as_long_as_every_certificate_in_it_that_no_client_has() {
+    let [between, ended_root] = [
+        include_str!("pem/between-crt.pem"),
+        include_str!("pem/ended-root-crt.pem"),
+    ];
+    let last = humantime::parse_rfc3339("2030-01-01T00:00:00Z").unwrap();
+    for (behind, expected) in [
+        (String::new(), None),
+        (ended_root.to_owned(), None),
+        (between.to_owned(), Some(last)),
+        (format!("{between}{ended_root}"), Some(last)),
+    ] {
+        let chain = format!("{}{behind}", SERVER[0]);
+        let material = Files::new([&chain, SERVER[1]], None).read().unwrap();
+        assert_eq!(material.chain_last(), expected, "{behind}");
+    }
+}
+
+#[test]
+fn a_uri_that_looks_like_a_dns_name_is_no_name() {
+    let odd = include_str!("pem/odd-crt.pem");
+    let odd = CertificateDer::from_pem_slice(odd.as_bytes()).unwrap();
+    assert_eq!(names(&odd), ["other.example", "urn:x:Y"]);
+}

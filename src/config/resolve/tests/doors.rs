@@ -160,6 +160,7 @@ fn with_tls_other_hosts_may_call_and_its_files_stand_together() {
     );
     assert_eq!(config.api.danger_of("0.0.0.0:1".parse().unwrap()), None);
     assert_eq!(config.secret_files, [Path::new("/key")]);
+    assert_eq!(config.api.tls_fault, None);
     let tls = config.api.tls.unwrap();
     assert_eq!(tls.client_authorities.as_deref(), Some(Path::new("/ca")));
     for (variables, says) in [
@@ -176,8 +177,10 @@ fn with_tls_other_hosts_may_call_and_its_files_stand_together() {
             errors.iter().any(|error| error.contains(says)),
             "{says}: {errors:?}"
         );
-        // In the clear it must not listen because of a slip.
-        let started = with(variables).load_for(LoadFor::Run).outcome;
-        assert!(started.is_err(), "{says}");
+        // The agent starts all the same, and listens no port: not in the clear because of a slip.
+        let api = with(variables).load_for(LoadFor::Run).outcome.unwrap().api;
+        let fault = api.tls_fault.unwrap();
+        assert!(api.tls.is_none() && fault.contains(says), "{says}: {fault}");
+        assert!(api.exposure == Exposure::Tls, "{says}: {:?}", api.exposure);
     }
 }

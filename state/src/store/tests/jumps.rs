@@ -1,7 +1,8 @@
 //! Generations far from the one before: nobody makes a node deaf for good with one.
 
 use super::*;
-use crate::ownership::ChasSet;
+use crate::desired::applied::AppliedSet;
+use crate::ownership::{ChasSet, SetSignature};
 
 fn set(generation: u64, names: &[&str]) -> ChasSet {
     let bodies = names
@@ -71,16 +72,24 @@ fn a_clock_may_be_a_generation() {
     assert_eq!(staying(&store), ["b"]);
 }
 
+fn signature(by: &[&str], keys: &[&str]) -> Option<SetSignature> {
+    let [by, keys] = [by, keys].map(|keys| keys.iter().map(ToString::to_string).collect());
+    Some(SetSignature { by, keys })
+}
+
+fn signed(epoch: &str, generation: u64, names: &[&str]) -> ChasSet {
+    ChasSet {
+        epoch: epoch.to_owned(),
+        signature: signature(&["k"], &["k"]),
+        prune_confirm: Some(generation),
+        ..set(generation, names)
+    }
+}
+
 #[test]
 fn a_signed_set_is_applied_over_unsigned_ones_and_never_again_once_its_epoch_was_left() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let signed = |epoch: &str, generation, names: &[&str]| ChasSet {
-        epoch: epoch.to_owned(),
-        is_signed: true,
-        prune_confirm: Some(generation),
-        ..set(generation, names)
-    };
     let applied = || store.desired().marks().applied_set().cloned().unwrap();
     store.apply_set(&set(7, &["theirs"]), 1).unwrap();
     assert!(!applied().is_signed);
@@ -96,17 +105,24 @@ fn a_signed_set_is_applied_over_unsigned_ones_and_never_again_once_its_epoch_was
         !outcome.stale && applied().version.generation == 8,
         "{outcome:?}"
     );
+    store.apply_set(&signed("e", 9, &["a"]), 1).unwrap();
     // Another epoch; the sets of the one before are kept by somebody.
     store.apply_set(&signed("f", 1, &["a", "b"]), 1).unwrap();
     assert_eq!(applied().left_epochs, ["e"]);
-    let before = store.desired();
-    let replayed = store.apply_set(&signed("e", 9, &[]), 1).unwrap();
+    let before = applied();
+    let replayed = store.apply_set(&signed("e", 10, &[]), 1).unwrap();
     assert!(replayed.is_of_left_epoch && replayed.changed.is_empty());
-    assert_eq!(store.desired(), before);
+    let refused = applied().refused.take();
+    let after = AppliedSet {
+        refused: None,
+        ..applied()
+    };
+    assert_eq!((after, staying(&store).len()), (before, 2));
+    assert_eq!(refused.unwrap().generation, 10);
     // Of many the newest are remembered, also over a start.
     for n in 0..20 {
         store
-            .apply_set(&signed(&format!("g{n}"), 1, &["a"]), 1)
+            .apply_set(&signed(&format!("g{n}"), 1, &["a", "b"]), 1)
             .unwrap();
     }
     let left = applied().left_epochs;
@@ -119,4 +135,122 @@ fn a_signed_set_is_applied_over_unsigned_ones_and_never_again_once_its_epoch_was
             .unwrap()
             .is_of_left_epoch
     );
+}
+
+#[test]
+fn an_epoch_is_left_only_once_the_one_after_it_is_in_no_doubt() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let applied = || store.desired().marks().applied_set().cloned().unwrap();
+    store.apply_set(&signed("own", 5, &["a", "b"]), 1).unwrap();
+    // One that somebody kept, of an epoch that the node never saw: it would end what runs.
+    let outcome = store.apply_set(&signed("kept", 9, &["a"]), 1).unwrap();
+    assert!(outcome.unconfirmed.is_some() && applied().left_epochs.is_empty());
+    store.apply_set(&signed("kept", 9, &["a"]), 1).unwrap();
+    // The true one counts on, and nothing is lost.
+    let outcome = store.apply_set(&signed("own", 6, &["a", "b"]), 1).unwrap();
+    assert!(
+        !outcome.stale && outcome.unconfirmed.is_none(),
+        "{outcome:?}"
+    );
+    assert_eq!((applied().left_epochs.len(), staying(&store).len()), (0, 2));
+    // A person says which of them is CHaS's.
+    store.apply_set(&signed("next", 1, &["a"]), 1).unwrap();
+    store.confirm(Some(1)).unwrap();
+    assert_eq!(
+        (applied().left_epochs, staying(&store)),
+        (vec!["own".to_owned()], vec!["a".to_owned()])
+    );
+    assert!(
+        store
+            .apply_set(&signed("own", 7, &["a"]), 1)
+            .unwrap()
+            .is_of_left_epoch
+    );
+    // And may have been mistaken.
+    assert!(matches!(
+        store.confirm(Some(1)),
+        Err(StoreError::OtherGeneration(7))
+    ));
+    store.confirm(Some(7)).unwrap();
+    assert!(matches!(
+        store.confirm(None),
+        Err(StoreError::NothingToConfirm)
+    ));
+    assert_eq!(applied().etag, None);
+    let outcome = store.apply_set(&signed("own", 7, &["a"]), 1).unwrap();
+    assert!(
+        !outcome.stale && applied().version.generation == 7,
+        "{outcome:?}"
+    );
+    assert_eq!(applied().left_epochs, ["next"]);
+}
+
+#[test]
+fn a_key_that_is_taken_out_of_the_file_vouches_for_nothing_any_more() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let applied = || store.desired().marks().applied_set().cloned().unwrap();
+    let by = |epoch: &str, generation, by: &[&str], keys: &[&str]| ChasSet {
+        signature: signature(by, keys),
+        ..signed(epoch, generation, &["a"])
+    };
+    store.apply_set(&by("e", 3, &["old"], &["old"]), 1).unwrap();
+    // Whoever has the old key: another epoch, and the highest count.
+    store
+        .apply_set(&by("f", u64::MAX, &["old"], &["old"]), 1)
+        .unwrap();
+    assert_eq!(applied().left_epochs, ["e"]);
+    // While the old one counts beside the new one, so does what it signed.
+    let both = ["old", "new"];
+    assert!(
+        store
+            .apply_set(&by("f", u64::MAX, &["new"], &both), 1)
+            .unwrap()
+            .stale
+    );
+    assert!(
+        store
+            .apply_set(&by("e", 4, &["new"], &both), 1)
+            .unwrap()
+            .is_of_left_epoch
+    );
+    assert_eq!(applied().signed_by, ["old".to_owned()].into());
+    let outcome = store.apply_set(&by("e", 4, &["new"], &["new"]), 1).unwrap();
+    assert!(
+        !outcome.stale && applied().version.generation == 4,
+        "{outcome:?}"
+    );
+    assert_eq!(applied().left_epochs, [""; 0]);
+    // One that two keys signed outlives either.
+    store.apply_set(&by("e", 5, &both, &both), 1).unwrap();
+    assert!(
+        store
+            .apply_set(&by("e", 4, &["old"], &["old"]), 1)
+            .unwrap()
+            .stale
+    );
+}
+
+#[test]
+fn a_node_with_another_name_has_seen_no_signed_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let name = |name: &str| store.set_identity(|identity| identity.node_id = name.to_owned());
+    name("one").unwrap();
+    for epoch in ["e", "f"] {
+        store.apply_set(&signed(epoch, 3, &["a"]), 1).unwrap();
+    }
+    name("two").unwrap();
+    let applied = store.desired().marks().applied_set().cloned().unwrap();
+    assert_eq!(
+        applied,
+        AppliedSet {
+            has_listed_hashes: true,
+            fully_applied: true,
+            ..AppliedSet::default()
+        }
+    );
+    // Also one of an epoch of which the other name's sets were left.
+    assert!(!store.apply_set(&signed("e", 1, &["a"]), 1).unwrap().stale);
 }
