@@ -34,7 +34,7 @@
 //!
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
-//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `permits`
+//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `mounts` (the host's), `permits`
 //!   (turns by key), [`lookup`] (names to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
@@ -185,6 +185,7 @@ pub mod logs;
 pub(crate) mod lookup;
 pub mod metrics;
 pub(crate) mod monitor;
+mod mounts;
 pub mod network;
 mod node;
 pub(crate) mod notify;

@@ -16,6 +16,7 @@ use state::id::InstanceName;
 
 use super::files::open_to_read;
 use super::rules::{LoggerRules, LoggerUser};
+use crate::mounts::on_host;
 
 /// Mount point of the control groups.
 const CGROUP_ROOT: &str = "/sys/fs/cgroup";
@@ -54,7 +55,10 @@ pub(super) fn confine(
     let group = namespace.filter(|name| !name.is_empty() && !name.as_bytes().contains(&b'/'));
     if let Some(group) = group {
         // Without it, it counts where it was started.
-        let _ = (0..TRIES).find(|_| enter(Path::new(CGROUP_ROOT), group, instance).is_ok());
+        let _ = (0..TRIES).find(|_| {
+            let entered = on_host(|| enter(Path::new(CGROUP_ROOT), group, instance));
+            entered.is_ok()
+        });
     }
     match rules.user.map(|user| become_in(dir, user)) {
         // The directory is this process's own place now: it needs no way that leads there.
@@ -125,19 +129,25 @@ fn set(file: &Path, value: &str) -> io::Result<()> {
         .write_all(value.as_bytes())
 }
 
-/// Takes away the control groups of loggers that have ended. Blocks.
+/// Takes away the control groups of loggers that have ended, as far as it can. Blocks.
 pub(super) fn take_away_empty(group: &str) {
-    let root = Path::new(CGROUP_ROOT);
-    for hierarchy in ["", "cpu", "memory"] {
-        let parent = root.join(hierarchy).join(group);
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name();
-            let is_loggers = name.to_str().and_then(|name| name.strip_suffix(ENDING));
-            if is_loggers.is_some_and(|name| name.parse::<InstanceName>().is_ok()) {
-                // The kernel refuses as long as a process is in it.
-                let _ = fs::remove_dir(entry.path());
-            }
+    let _ = on_host(|| {
+        for hierarchy in ["", "cpu", "memory"] {
+            take_away_in(hierarchy, group);
+        }
+        Ok(())
+    });
+}
+
+fn take_away_in(hierarchy: &str, group: &str) {
+    let parent = Path::new(CGROUP_ROOT).join(hierarchy).join(group);
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let is_loggers = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+        if is_loggers.is_some_and(|name| name.parse::<InstanceName>().is_ok()) {
+            // The kernel refuses as long as a process is in it.
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }

@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, OFlags, fallocate};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
+use crate::mounts::on_host;
+
 /// Size and number of files of a container's place. Three files need a page each; the rest is the
 /// container's.
 const LIMITS: &std::ffi::CStr = c"size=256k,nr_inodes=16,mode=0755";
@@ -62,7 +64,7 @@ pub(super) fn ensure(dir: &Path) -> io::Result<HostsWriter> {
     fs::create_dir_all(&memory)?;
     if !is_mounted(&memory)? {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("chas-hosts", &memory, "tmpfs", flags, LIMITS)?;
+        on_host(|| Ok(mount("chas-hosts", &memory, "tmpfs", flags, LIMITS)?))?;
     }
     remove_entry(dir)?;
     symlink(&memory, dir)?;
@@ -83,7 +85,7 @@ fn memory_of(dir: &Path) -> Option<PathBuf> {
 fn clear(dir: &Path) -> io::Result<bool> {
     for _ in 0..STACKED_MOUNTS_MAX {
         match is_mounted(dir) {
-            Ok(true) => unmount(dir, UnmountFlags::DETACH)?,
+            Ok(true) => on_host(|| Ok(unmount(dir, UnmountFlags::DETACH)?))?,
             Ok(false) | Err(_) => break,
         }
     }

@@ -12,6 +12,7 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 use state::id::InstanceName;
 
 use super::{NetworkError, Part};
+use crate::mounts::on_host;
 
 /// Netns of the thread that opens this path.
 pub(super) const OWN: &str = "/proc/thread-self/ns/net";
@@ -45,7 +46,7 @@ pub(super) fn enter(file: &Path) -> io::Result<()> {
         .truncate(false)
         .open(file)?;
     unshare_network()?;
-    Ok(mount_bind(OWN, file)?)
+    on_host(|| Ok(mount_bind(OWN, file)?))
 }
 
 #[allow(
@@ -74,7 +75,7 @@ pub(super) fn remove(file: &Path) -> io::Result<bool> {
         if !exists(file)? {
             break;
         }
-        unmount(file, UnmountFlags::DETACH)?;
+        on_host(|| Ok(unmount(file, UnmountFlags::DETACH)?))?;
     }
     match fs::remove_file(file) {
         Ok(()) => Ok(true),

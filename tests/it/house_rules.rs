@@ -77,7 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),
     ("audit", &["journal", "lock", "metrics"]),
-    ("logs", &["journal", "lock"]),
+    ("logs", &["journal", "lock", "mounts"]),
     (
         "reconcile",
         &["backoff", "cause", "journal", "lock", "runtime", "writer"],
@@ -86,7 +86,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
-            "backoff", "cause", "journal", "lock", "logs", "network", "oci", "permits", "registry",
+            "backoff", "cause", "journal", "lock", "logs", "mounts", "network", "oci", "permits",
+            "registry",
         ],
     ),
     (
@@ -95,7 +96,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "api", "chas", "config", "logs", "network", "oci", "registry", "runtime",
         ],
     ),
-    ("network", &["cause", "journal", "lock"]),
+    ("network", &["cause", "journal", "lock", "mounts"]),
     (
         "registry",
         &["backoff", "cause", "journal", "lock", "lookup", "permits"],

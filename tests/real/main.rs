@@ -99,6 +99,9 @@ mod tags;
 mod testbed;
 
 #[cfg(test)]
+mod unit;
+
+#[cfg(test)]
 mod unresponsive;
 
 #[cfg(test)]

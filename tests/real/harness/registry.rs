@@ -34,6 +34,7 @@ pub(crate) enum Access {
 #[derive(Debug)]
 pub(crate) struct Registry {
     address: String,
+    configuration: PathBuf,
     push_address: String,
     authority: Option<PathBuf>,
     processes: Vec<Child>,
@@ -98,6 +99,7 @@ impl Registry {
             }
         }
         let address = format!("{host}:{port}");
+        let configuration = dir.join(format!("{address}.yml"));
         let mut processes = vec![serve(&dir, &address, &extra)];
         let push_address = if extra.is_empty() {
             address.clone()
@@ -109,6 +111,7 @@ impl Registry {
         }
         Self {
             address,
+            configuration,
             push_address,
             authority,
             processes,
@@ -119,6 +122,11 @@ impl Registry {
     /// `host:port`, for image references.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Its configuration file, with which another process serves the same images at the same address of another network.
+    pub(crate) fn configuration(&self) -> &Path {
+        &self.configuration
     }
 
     /// `host:port` of the token server, plain HTTP, if there is one.

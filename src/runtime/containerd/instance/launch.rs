@@ -11,6 +11,7 @@ use state::spec::Signal;
 use super::image_root::ImageRoot;
 use super::program::Program;
 use super::{CreatedRootfs, Instances};
+use crate::mounts::on_host;
 use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
@@ -242,11 +243,8 @@ impl Instances {
     /// Takes the device of tunnels from a created task: runc's own list of devices has it on cgroup
     /// v1 whatever the spec says, and an image can hold its node.
     fn withhold_tunnels(&self, instance: InstanceName) {
-        if let Err(error) = self
-            .host
-            .cgroup
-            .withhold_tunnels(&self.cgroups_path(instance))
-        {
+        let path = self.cgroups_path(instance);
+        if let Err(error) = on_host(|| self.host.cgroup.withhold_tunnels(&path)) {
             tracing::warn!(%instance, %error, "device /dev/net/tun not withheld");
         }
     }

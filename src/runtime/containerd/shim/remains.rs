@@ -22,6 +22,7 @@ use state::id::InstanceName;
 use state::reason::Reason;
 
 use super::process;
+use crate::mounts::on_host;
 
 /// Directory in which the shim of runc has runc keep its state (`RuncRoot` in containerd's
 /// `pkg/process`), with a directory for each namespace.
@@ -98,8 +99,13 @@ impl Remains {
     /// [`Reason::ProcessStuck`], or [`Reason::RemoveFailed`].
     pub(crate) async fn take_away(&self, instance: InstanceName) -> Result<(), Failure> {
         let (this, name) = (self.clone(), instance.to_string());
-        let taken = tokio::task::spawn_blocking(move || this.remove(&name)).await;
-        taken.unwrap_or(Ok(()))
+        let taken = tokio::task::spawn_blocking(move || {
+            on_host(|| Ok(this.remove(&name))).unwrap_or_else(|error| {
+                let message = format!("what a lost shim left of {name} cannot be removed: {error}");
+                Err(Failure::new(Reason::RemoveFailed, message))
+            })
+        });
+        taken.await.unwrap_or(Ok(()))
     }
 
     fn named(&self) -> BTreeSet<InstanceName> {

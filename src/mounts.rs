@@ -1,0 +1,62 @@
+//! Mount namespace of the host. Where the agent's service has one of its own, mounts that containerd
+//! and runc must see are made and taken away in the host's, and control groups are written there.
+//!
+//! What the host mounts is seen in the service's as well (systemd makes it a slave of the host's),
+//! but not the other way round.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::MetadataExt as _;
+
+use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
+
+/// Mount namespace of the host: that of its first process.
+const HOST: &str = "/proc/1/ns/mnt";
+/// Mount namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/mnt";
+
+/// Does `work` in the mount namespace of the host: on the calling thread if that is there, else on
+/// one of its own, which has the caller's other namespaces.
+///
+/// # Errors
+/// Those of `work`; or the host's mount namespace cannot be entered, for which the agent needs
+/// `CAP_SYS_ADMIN`, `CAP_SYS_CHROOT` and `CAP_SYS_PTRACE`.
+pub(crate) fn on_host<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    if is_host()? {
+        return work();
+    }
+    let host = File::open(HOST).map_err(|error| unentered(&error))?;
+    std::thread::scope(|threads| {
+        let entered = || {
+            enter(&host).map_err(|error| unentered(&error))?;
+            work()
+        };
+        let thread = std::thread::Builder::new()
+            .name("host mounts".to_owned())
+            .spawn_scoped(threads, entered)?;
+        let ended = thread.join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread for host mounts ended early")))
+    })
+}
+
+fn is_host() -> io::Result<bool> {
+    let place = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
+    Ok(place(HOST).map_err(|error| unentered(&error))? == place(OWN)?)
+}
+
+/// Moves the calling thread into a mount namespace. Its directories are the process's until then.
+fn enter(namespace: &File) -> io::Result<()> {
+    #[allow(
+        deprecated,
+        reason = "the other form is `unsafe` for the sake of CLONE_FILES alone, which is not used here"
+    )]
+    rustix::thread::unshare(UnshareFlags::FS)?;
+    let kind = Some(LinkNameSpaceType::Mount);
+    Ok(move_into_link_name_space(namespace.as_fd(), kind)?)
+}
+
+fn unentered(error: &io::Error) -> io::Error {
+    let message = format!("the host's mount namespace, {HOST}, cannot be entered: {error}");
+    io::Error::new(error.kind(), message)
+}

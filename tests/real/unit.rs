@@ -1,0 +1,106 @@
+//! The shipped unit on a systemd that is booted: all that the agent does for a container, within what the unit leaves it.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::harness::agent::PROGRAM;
+use crate::harness::image::Image;
+use crate::harness::registry::Registry;
+use crate::harness::systemd::Systemd;
+use crate::harness::{Testbed, eventually};
+use crate::stand::SOON;
+
+const PORT: u16 = 8080;
+
+/// What a call says that the unit has forbidden.
+const FORBIDDEN: [&str; 4] = [
+    "Function not implemented",
+    "Operation not permitted",
+    "Permission denied",
+    "Read-only file system",
+];
+
+async fn ask(systemd: &Systemd, method: &str, path: &str, body: Option<&Value>) -> Value {
+    let client = reqwest::Client::builder()
+        .unix_socket(systemd.path("/run/chas/agent.sock"))
+        .build()
+        .unwrap();
+    let url = format!("http://localhost{path}");
+    let mut request = client.request(method.parse().unwrap(), url);
+    if let Some(body) = body {
+        request = request.json(body);
+    }
+    let answer = request.send().await.unwrap();
+    assert!(answer.status().is_success(), "{answer:?}");
+    answer.json().await.unwrap()
+}
+
+fn is_active(systemd: &Systemd) -> bool {
+    systemd.run("systemctl is-active chas-node-agent").is_ok()
+}
+
+fn serves(systemd: &Systemd) -> bool {
+    let page = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{PORT}; printf 'GET / HTTP/1.0\\r\\n\\r\\n' >&3; head -n 1 <&3"
+    );
+    let page = systemd.run(&page);
+    page.is_ok_and(|page| page.contains(" 200 "))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    Image::web().push(&registry, "web:1").await;
+    let configuration = format!("registry:\n  insecure: [{}]\n", registry.address());
+    let program = Path::new(PROGRAM);
+    let systemd = Systemd::boot(&bed, program, &configuration, registry.configuration());
+    eventually("the agent is active", SOON, || is_active(&systemd));
+    let namespaces = systemd.run(
+        "readlink /proc/1/ns/mnt /proc/$(systemctl show -p MainPID --value chas-node-agent)/ns/mnt",
+    );
+    let namespaces = namespaces.unwrap();
+    let (host, own) = namespaces.trim().split_once('\n').unwrap();
+    assert_ne!(host, own, "the unit gives it a mount namespace of its own");
+
+    let image = format!("{}/web:1", registry.address());
+    let mut web = json!({"name": "web", "image": image, "exposed_ports": [{"container": 80, "host": PORT}], "stop": {"timeout": "0s"}});
+    ask(&systemd, "POST", "/containers/deploy", Some(&web)).await;
+    eventually("it serves", SOON, || serves(&systemd));
+
+    // Another agent in another mount namespace takes over what the first made, and replaces it.
+    systemd
+        .run("systemctl kill --signal KILL chas-node-agent")
+        .unwrap();
+    eventually("it is back", SOON, || is_active(&systemd));
+    web["environment"] = json!({"GENERATION": "2"});
+    let shown = ask(&systemd, "POST", "/containers/deploy", Some(&web)).await;
+    assert_eq!(shown["generation"], 2);
+    let replaced = format!(
+        "test -e /run/chas/netns/{}-2",
+        shown["id"].as_str().unwrap()
+    );
+    eventually("the second runs", SOON, || systemd.run(&replaced).is_ok());
+    eventually("the second serves", SOON, || serves(&systemd));
+
+    // What a killed shim leaves is taken away, and the container is started again.
+    systemd
+        .run("pkill -KILL -f containerd-shim-runc-v2")
+        .unwrap();
+    eventually("it does not serve", SOON, || !serves(&systemd));
+    eventually("it serves again", SOON, || serves(&systemd));
+
+    ask(&systemd, "DELETE", "/containers/web", None).await;
+    let left = "grep /run/chas /proc/1/mountinfo; ls -A /run/chas/netns /run/chas/files/.memory | grep -- -; \
+        find /sys/fs/cgroup -path '*/chas/*' -type d -not -name '*.log'";
+    let nothing = || systemd.run(&format!("! {{ {left}; }} | grep .")).is_ok();
+    eventually("nothing is left on the host", SOON, nothing);
+    let log = systemd
+        .run("journalctl -u chas-node-agent -o cat --no-pager")
+        .unwrap();
+    for forbidden in FORBIDDEN {
+        assert!(!log.contains(forbidden), "{forbidden}: {log}");
+    }
+    assert!(log.contains("step finished"), "{log}");
+}
