@@ -47,7 +47,7 @@ mod tests;
 mod tls;
 
 /// Bytes of a request's head, and of an answer kept for a slow client. Nobody's head is longer.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
+const BUFFER_BYTES_MAX: usize = 16 << 10;
 /// Header lines of a request.
 const HEADERS_MAX: usize = 64;
 /// Wait after an accept that failed, for want of files most likely: some are closed by then.
