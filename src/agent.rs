@@ -24,6 +24,7 @@ mod doors;
 mod first_token;
 mod inherited;
 mod link;
+mod looks;
 mod registries;
 mod review;
 mod rooms;

@@ -6,15 +6,12 @@ use std::time::Duration;
 
 use state::alarm::Alarm;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 
+use super::looks::Looks;
 use crate::api::ClientList;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::registry::FileStamp;
-
-/// Interval between two looks at the file.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Time after which a file counts as written to its end.
 const SETTLED: Duration = Duration::from_secs(2);
@@ -45,13 +42,9 @@ impl ClientWatch {
 
     /// Looks with an interval, and when it is asked to. It never ends.
     pub(super) async fn run(mut self, config: Config, due: Arc<Notify>) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = Looks::new(due);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = due.notified() => {}
-            }
+            looks.next().await;
             self.look(&config).await;
         }
     }

@@ -6,15 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use state::alarm::Alarm;
 use tokio::sync::Notify;
-use tokio::time::MissedTickBehavior;
 
+use super::looks::Looks;
 use crate::api::listener::{TlsInForce, TlsMaterial};
 use crate::config::ApiTls;
 use crate::journal::Journal;
 use crate::registry::FileStamp;
 
-/// Interval between two looks at the files.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Time before a certificate's end at which a person is told: whatever renews it should have by then.
 const TOLD_BEFORE: Duration = Duration::from_hours(14 * 24);
 /// Part of a certificate's time, for those that live shorter.
@@ -44,13 +42,9 @@ impl TlsWatch {
 
     /// Looks with an interval, and when it is asked to. It never ends.
     pub(super) async fn run(mut self, due: Arc<Notify>) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = Looks::new(due);
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = due.notified() => {}
-            }
+            looks.next().await;
             self.look().await;
         }
     }

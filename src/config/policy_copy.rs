@@ -1,14 +1,12 @@
 //! The copy of the policy in force, in the state directory: whoever breaks the file, or takes it
 //! away, while the agent is down lifts no rule by that.
 
-use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Config;
 use super::owned::{self, Others};
 use super::policy::PolicyFile;
+use super::private;
 
 /// Name of the copy in the state directory. It has the form of the file.
 const NAME: &str = "policy.last";
@@ -35,7 +33,7 @@ impl Config {
         if owned::read(&path, Others::MayRead).is_ok_and(|kept| kept.as_deref() == Some(text)) {
             return Ok(());
         }
-        write(&path, text).map_err(|error| {
+        private::write(&path, text).map_err(|error| {
             format!(
                 "the policy is in force, and its copy {} cannot be written, so that the next start \
                  would have none if the file were broken then: {error}",
@@ -43,18 +41,6 @@ impl Config {
             )
         })
     }
-}
-
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut options = fs::File::options();
-    options.write(true).create(true).truncate(true).mode(0o600);
-    let mut file = options.open(&new)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&new, path)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("/"));
-    fs::File::open(directory)?.sync_all()
 }
 
 #[cfg(test)]
@@ -82,7 +68,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         std::fs::write(&copy, "rules: [").unwrap();
         assert!(config.last_policy().is_err());
-        std::fs::remove_dir_all(directory.path()).unwrap();
+        std::fs::create_dir(copy.with_extension("new")).unwrap();
         assert!(config.keep_policy("").unwrap_err().contains("policy.last"));
     }
 }
