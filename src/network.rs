@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use state::assign::HostNetwork;
 use state::desired::Assignment;
 use state::id::{ContainerId, ContainerName, InstanceName};
+use state::spec::Network;
 
 pub(crate) mod bridge;
 mod directory;
@@ -52,7 +53,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
     /// Gives an instance its netns with `lo` and `eth0`, and its hosts files; no host ports. Parts
-    /// that are right already stay as they are.
+    /// that are right already stay as they are. The rules of `network` are in force before.
     ///
     /// # Errors
     /// [`NetworkError::Failed`]. Finished parts stay and are used by the next call.
@@ -61,6 +62,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
         instance: InstanceName,
         hostname: &ContainerName,
         assignment: &Assignment,
+        network: &Network,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send;
 
     /// Opens an instance's host ports. Apart from [`connect`](Self::connect) because host ports
@@ -83,9 +85,11 @@ pub trait NetworkDriver: HostNetwork + 'static {
         instance: InstanceName,
         hostname: &ContainerName,
         assignment: &Assignment,
+        network: &Network,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
         async move {
-            let attached = self.connect(instance, hostname, assignment).await?;
+            let connecting = self.connect(instance, hostname, assignment, network);
+            let attached = connecting.await?;
             let assignment = assignment.at(attached.address);
             self.publish(instance, &assignment).await?;
             Ok(attached)
@@ -134,8 +138,8 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn teardown(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 }
 
-/// Instance with the name of its container and its place on the network.
-pub type AssignedInstance = (InstanceName, ContainerName, Assignment);
+/// Instance with the name of its container, its place on the network, and whom it reaches.
+pub type AssignedInstance = (InstanceName, ContainerName, Assignment, Network);
 
 /// Instance's place on the network, as its driver answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -175,7 +175,8 @@ pub(crate) const KEYS: &[ConfigKey] = &[
          the node's credentials; name servers there are reached always: true or false"),
     key("network.isolation", "CHAS_ISOLATION", "isolation", "open|isolated", Text("open"),
         "Whether containers of this node reach each other and see each other's names: open, or \
-         isolated, where they reach each other's published ports only"),
+         isolated, where they reach each other's published ports only; for those with \
+         network.groups or network.allow in their bodies, these decide"),
     key("network.source_guard", "CHAS_SOURCE_GUARD", "source-guard", "BOOL", Text("true"),
         "Whether a container can send from its own addresses only, so that none takes a \
          neighbour's: true or false"),

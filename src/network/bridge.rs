@@ -4,43 +4,45 @@
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
-//! `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
+//! `connect` makes the pair of an instance; `groups` puts the rules of containers in force; `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
 //! `routing` keeps the node from connecting its networks; `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use state::assign::{AssignError, HostNetwork, PortHolder};
 use state::desired::{Assignment, PortBinding};
 use state::id::{ContainerId, ContainerName, InstanceName};
-use state::spec::Protocol;
+use state::reach::NodeReach;
+use state::spec::{Network, Protocol};
 use state::subnet::Ipv4Subnet;
 use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
-use super::directory::HostsDirectory;
-use super::threads::{block_on, blocking, on_own_thread};
+use super::directory::{HostsDirectory, Member};
+use super::threads::blocking;
 use super::{
-    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkFinding, NetworkPaths, Part,
-    netns,
+    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkFinding, NetworkPaths, netns,
 };
 use crate::lock::lock;
 use device::BridgeDevice;
+use groups::RuleMemory;
 pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
 use routing::RoutingMemory;
-use veth::{LinkGuard, VethPair};
 
 mod addresses;
+mod connect;
 mod conntrack;
 mod device;
 mod findings;
 mod firewall;
 mod forward;
+mod groups;
 mod holders;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
@@ -91,7 +93,12 @@ impl BridgeConfig {
     /// Memory of the links that the node had when it did not forward. It is kept also where the node
     /// connects them, for when that is configured otherwise.
     fn routing_memory(&self) -> RoutingMemory {
-        RoutingMemory::below(self.netns_dir.parent().unwrap_or(&self.netns_dir))
+        RoutingMemory::below(self.run_dir())
+    }
+
+    /// Directory of what a reboot ends.
+    fn run_dir(&self) -> &Path {
+        self.netns_dir.parent().unwrap_or(&self.netns_dir)
     }
 }
 
@@ -101,6 +108,7 @@ pub struct BridgeNetwork {
     config: BridgeConfig,
     ports: HostPorts,
     hosts: HostsDirectory,
+    memory: RuleMemory,
     /// Locked shared while one instance is changed, exclusively while the whole is compared, so
     /// that neither sees half of the other.
     gate: RwLock<()>,
@@ -120,6 +128,12 @@ struct BridgeState {
     forward_open: bool,
     /// The reason why a link has no guard, as the last repair found it.
     unguarded: Option<String>,
+    /// Whether links lead packets for neighbours to the rules of the table.
+    is_routed: bool,
+    /// Whether that is so at every link, and running containers know the way.
+    is_routed_everywhere: bool,
+    /// Whether a link was changed whose container does not know the way yet.
+    is_way_new: bool,
 }
 
 impl BridgeNetwork {
@@ -127,9 +141,15 @@ impl BridgeNetwork {
     #[must_use]
     pub fn new(config: BridgeConfig) -> Self {
         tools::look_in(&config.search_path);
+        let node = NodeReach {
+            subnet: config.subnet,
+            open: config.reach.neighbours,
+            name_servers: BTreeSet::new(),
+        };
         Self {
             ports: HostPorts::new(&config),
-            hosts: HostsDirectory::new(config.files_dir.clone(), config.reach.neighbours),
+            hosts: HostsDirectory::new(config.files_dir.clone(), node),
+            memory: RuleMemory::below(config.run_dir()),
             config,
             gate: RwLock::default(),
             findings: watch::Sender::default(),
@@ -142,86 +162,6 @@ impl BridgeNetwork {
     #[must_use]
     pub fn findings(&self) -> watch::Receiver<Vec<NetworkFinding>> {
         self.findings.subscribe()
-    }
-
-    /// Makes an instance's netns and veth pair, and the bridge if it is not there.
-    async fn connect_veth(
-        &self,
-        instance: InstanceName,
-        hostname: &ContainerName,
-        address: Ipv4Addr,
-    ) -> Result<(), NetworkError> {
-        let device = self.state().device.clone();
-        let device = match device {
-            Some(device) => device,
-            None => self.ensure_device().await?.0,
-        };
-        let mut pair = self.veth_pair(instance, hostname, address, device);
-        pair.rivals = self
-            .with_any_netns()?
-            .into_iter()
-            .filter(|other| other.id == instance.id && other.generation < instance.generation)
-            .map(|other| veth::name(&self.config.bridge, other))
-            .collect();
-        let Err(error) = veth::connect(pair.clone()).await else {
-            return Ok(());
-        };
-        // The bridge may have been deleted since. If it is the same one, the error stands.
-        let device = self.ensure_device().await?.0;
-        if device.index == pair.device.index {
-            Err(error)
-        } else {
-            veth::connect(VethPair { device, ..pair }).await
-        }
-    }
-
-    async fn ensure_device(&self) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
-        let BridgeConfig { bridge, subnet, .. } = self.config.clone();
-        let (memory, isolated) = (self.config.routing_memory(), !self.config.reach.neighbours);
-        let (device, done) = on_own_thread("bridge", move || {
-            block_on(async {
-                let (host, connection) = links::open()?;
-                links::drive(
-                    connection,
-                    device::ensure(&host, &bridge, subnet, isolated, &memory),
-                )
-                .await
-            })
-        })
-        .await
-        .map_err(|error| error.of(Part::Bridge))?;
-        self.state().device = Some(device.clone());
-        Ok((device, done))
-    }
-
-    async fn open_forward(&self) -> Result<(), NetworkError> {
-        if !self.state().forward_open {
-            forward::ensure(&self.config.bridge, true)
-                .await
-                .map_err(|error| error.of(Part::Firewall))?;
-            self.state().forward_open = true;
-        }
-        Ok(())
-    }
-
-    fn veth_pair(
-        &self,
-        instance: InstanceName,
-        hostname: &ContainerName,
-        address: Ipv4Addr,
-        device: BridgeDevice,
-    ) -> VethPair {
-        VethPair {
-            netns: self.netns(instance),
-            name: veth::name(&self.config.bridge, instance),
-            alias: veth::alias(instance, hostname),
-            device,
-            address,
-            gateway: self.config.subnet.gateway(),
-            prefix: self.config.subnet.prefix(),
-            rivals: Vec::new(),
-            guard: LinkGuard::from(&self.config),
-        }
     }
 
     /// Instances that have a netns, wanted or not.
@@ -278,6 +218,7 @@ impl NetworkDriver for BridgeNetwork {
                 NetworkError::failed(format!("cannot make {}", dir.display()), error)
             })?;
         }
+        self.remember_rules().await?;
         self.ensure_device().await?;
         self.ports.prepare().await?;
         Ok(())
@@ -288,11 +229,18 @@ impl NetworkDriver for BridgeNetwork {
         instance: InstanceName,
         hostname: &ContainerName,
         assignment: &Assignment,
+        network: &Network,
     ) -> Result<Attached, NetworkError> {
         let _shared = self.gate.read().await;
         let address = assigned_address(instance, assignment)?;
         self.state().connected_at.insert(instance, Instant::now());
-        self.hosts.add(instance, hostname, address);
+        let member = Member {
+            name: hostname.clone(),
+            address,
+            network: network.clone(),
+        };
+        self.hosts.add(instance, member);
+        self.apply_rules().await?;
         let (connected, opened, written) = tokio::join!(
             self.connect_veth(instance, hostname, address),
             self.open_forward(),
@@ -338,6 +286,7 @@ impl NetworkDriver for BridgeNetwork {
         let _shared = self.gate.read().await;
         self.state().connected_at.remove(&instance);
         self.hosts.remove(instance);
+        self.memory.forget(instance);
         let name = veth::name(&self.config.bridge, instance);
         let (withdrawn, disconnected) = tokio::join!(
             self.ports.withdraw(instance),

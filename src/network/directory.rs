@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use state::id::{ContainerName, InstanceName};
+use state::reach::{End, NodeReach};
+use state::spec::Network;
 
 use super::hosts_files::{self, HostsFiles, Peers, Written};
 use super::threads::blocking;
@@ -17,8 +19,8 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(super) struct HostsDirectory {
     dir: PathBuf,
-    /// Whether instances see each other's names.
-    shares_names: bool,
+    /// Facts that decide which instances see each other's names: those that they reach.
+    node: NodeReach,
     members: Mutex<Members>,
     /// Number of the last change of [`Members`] that is in all files. Locked while files are
     /// written.
@@ -27,19 +29,27 @@ pub(super) struct HostsDirectory {
     spoilt: Mutex<BTreeMap<InstanceName, String>>,
 }
 
+/// Instance on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) name: ContainerName,
+    pub(super) address: Ipv4Addr,
+    pub(super) network: Network,
+}
+
 /// Instances on the network as this agent knows them. Never locked across an await.
 #[derive(Debug, Default)]
 struct Members {
-    by_instance: BTreeMap<InstanceName, (ContainerName, Ipv4Addr)>,
+    by_instance: BTreeMap<InstanceName, Member>,
     /// Counts the changes.
     changes: u64,
 }
 
 impl HostsDirectory {
-    pub(super) fn new(dir: PathBuf, shares_names: bool) -> Self {
+    pub(super) fn new(dir: PathBuf, node: NodeReach) -> Self {
         Self {
             dir,
-            shares_names,
+            node,
             members: Mutex::default(),
             written: tokio::sync::Mutex::default(),
             spoilt: Mutex::default(),
@@ -54,12 +64,37 @@ impl HostsDirectory {
     }
 
     /// Adds an instance. The files are [`Self::write`]'s matter.
-    pub(super) fn add(&self, instance: InstanceName, name: &ContainerName, address: Ipv4Addr) {
+    pub(super) fn add(&self, instance: InstanceName, member: Member) {
         let mut members = self.members();
+        members.by_instance.insert(instance, member);
+        members.changes += 1;
+    }
+
+    /// Address of an instance, if it is known.
+    pub(super) fn address(&self, instance: InstanceName) -> Option<Ipv4Addr> {
+        let members = self.members();
         members
             .by_instance
-            .insert(instance, (name.clone(), address));
-        members.changes += 1;
+            .get(&instance)
+            .map(|member| member.address)
+    }
+
+    /// Addresses of all instances.
+    pub(super) fn addresses(&self) -> Vec<(InstanceName, Ipv4Addr)> {
+        let members = self.members();
+        let all = members.by_instance.iter();
+        all.map(|(instance, member)| (*instance, member.address))
+            .collect()
+    }
+
+    /// Instances that it knows and that have a network section of their own.
+    pub(super) fn ruled(&self) -> BTreeMap<InstanceName, Member> {
+        let members = self.members();
+        let members = members.by_instance.iter();
+        let ruled = members.filter(|(_, member)| member.network != Network::default());
+        ruled
+            .map(|(name, member)| (*name, member.clone()))
+            .collect()
     }
 
     /// Removes an instance. The files are [`Self::remove_files`]' matter.
@@ -116,23 +151,22 @@ impl HostsDirectory {
         Ok(())
     }
 
-    /// Replaces the instances by those of `kept` that are known and all of `live`, and writes every
-    /// file that differs.
-    pub(super) async fn replace(
+    /// Replaces the instances by those of `kept` that are known and all of `live`. The files are
+    /// [`Self::write_all`]'s matter.
+    pub(super) fn replace(
         &self,
         kept: &BTreeSet<InstanceName>,
-        live: impl IntoIterator<Item = (InstanceName, ContainerName, Ipv4Addr)>,
-    ) -> Result<RewrittenFiles, NetworkError> {
-        {
-            let mut members = self.members();
-            members
-                .by_instance
-                .retain(|instance, _| kept.contains(instance));
-            let live = live.into_iter();
-            members
-                .by_instance
-                .extend(live.map(|(instance, name, address)| (instance, (name, address))));
-        }
+        live: impl IntoIterator<Item = (InstanceName, Member)>,
+    ) {
+        let mut members = self.members();
+        members
+            .by_instance
+            .retain(|instance, _| kept.contains(instance));
+        members.by_instance.extend(live);
+    }
+
+    /// Writes every file that differs.
+    pub(super) async fn write_all(&self) -> Result<RewrittenFiles, NetworkError> {
         self.rewrite(&mut *self.written.lock().await).await
     }
 
@@ -141,13 +175,14 @@ impl HostsDirectory {
             let members = self.members();
             (members.by_instance.clone(), members.changes)
         };
-        let peers = by_instance.values().filter(|_| self.shares_names);
-        let peers: Peers = peers.cloned().collect();
-        let files: Vec<_> = by_instance
-            .into_iter()
-            .map(|(instance, member)| (instance, self.files(instance), member))
-            .collect();
-        let rewritten = blocking(move || Ok(write_all(files, &peers))).await?;
+        let files = by_instance.keys();
+        let files = files.map(|instance| (*instance, self.files(*instance)));
+        let (files, node) = (files.collect(), self.node.clone());
+        let rewritten = blocking(move || {
+            let known = Acquaintances::new(&node, &by_instance);
+            Ok(write_all(files, &by_instance, &known))
+        })
+        .await?;
         self.tell_spoilt(&rewritten.spoilt);
         // As long as one instance's files are not written, the next call tries again.
         if rewritten.failed.is_empty() {
@@ -183,13 +218,18 @@ pub(super) struct RewrittenFiles {
 
 /// Writes every file that differs. Blocks.
 fn write_all(
-    files: Vec<(InstanceName, HostsFiles, (ContainerName, Ipv4Addr))>,
-    peers: &Peers,
+    files: Vec<(InstanceName, HostsFiles)>,
+    members: &BTreeMap<InstanceName, Member>,
+    known: &Acquaintances<'_>,
 ) -> RewrittenFiles {
     let resolv_conf = hosts_files::host_resolv_conf().text;
     let mut rewritten = RewrittenFiles::default();
-    for (instance, files, (name, address)) in files {
-        match files.write(&name, address, peers, &resolv_conf) {
+    for (instance, files) in files {
+        let Some(member) = members.get(&instance) else {
+            continue;
+        };
+        let peers = known.of(member);
+        match files.write(&member.name, member.address, peers, &resolv_conf) {
             Ok(Written::Changed) => rewritten.changed.push(instance),
             Ok(Written::Same) => {}
             Ok(Written::Spoilt(fault)) => drop(rewritten.spoilt.insert(instance, fault)),
@@ -201,4 +241,109 @@ fn write_all(
         }
     }
     rewritten
+}
+
+/// Names that each instance sees: of those that it reaches. Instances with equal network sections
+/// see the same.
+#[derive(Debug)]
+struct Acquaintances<'a>(BTreeMap<&'a Network, Peers>);
+
+impl<'a> Acquaintances<'a> {
+    fn new(node: &NodeReach, members: &'a BTreeMap<InstanceName, Member>) -> Self {
+        let sections: BTreeSet<&Network> = members.values().map(|member| &member.network).collect();
+        // Any two addresses: which they are decides nothing between containers.
+        let mut addresses = node.subnet.container_addresses();
+        let mut end = || addresses.next().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let [one, other] = [end(), end()];
+        let peers = |own: &Network| {
+            let reached: BTreeSet<&Network> = sections
+                .iter()
+                .copied()
+                .filter(|section| {
+                    let [from, to] =
+                        [(one, own), (other, *section)].map(|(address, network)| End {
+                            address,
+                            network: Some(network),
+                        });
+                    node.knows(from, to)
+                })
+                .collect();
+            let seen = members.values();
+            let seen = seen.filter(|member| reached.contains(&member.network));
+            seen.map(|member| (member.name.clone(), member.address))
+                .collect()
+        };
+        let peers = sections.iter().map(|section| (*section, peers(section)));
+        Self(peers.collect())
+    }
+
+    /// Names for one of the instances that these were made of.
+    fn of(&self, member: &Member) -> &Peers {
+        static NOBODY: Peers = Peers::new();
+        self.0.get(&member.network).unwrap_or(&NOBODY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use state::spec::parse;
+
+    use super::*;
+
+    fn member(name: &str, last: u8, network: &Value) -> (InstanceName, Member) {
+        let body = json!({"name": name, "image": "nginx", "network": network});
+        let deploy = parse::deploy(&body).unwrap();
+        let instance = format!("0123456789{last:02}-1").parse().unwrap();
+        let member = Member {
+            name: deploy.name,
+            address: Ipv4Addr::new(10, 231, 0, last),
+            network: deploy.spec.network,
+        };
+        (instance, member)
+    }
+
+    #[test]
+    fn an_instance_sees_the_names_of_those_it_reaches() {
+        let members = BTreeMap::from([
+            member("web", 2, &json!({"groups": ["shop"]})),
+            member(
+                "api",
+                3,
+                &json!({"groups": ["shop"], "allow": {"egress": []}}),
+            ),
+            member(
+                "db",
+                4,
+                &json!({"groups": ["db"], "allow": {"ingress": [{"group": "shop", "ports": ["tcp/5432"]}]}}),
+            ),
+            member("plain", 5, &json!("bridge")),
+        ]);
+        for (open, expected) in [
+            (
+                true,
+                [
+                    ["api", "db", "plain", "web"].as_slice(),
+                    &["api", "web"],
+                    &["db", "plain"],
+                    &["plain"],
+                ],
+            ),
+            (
+                false,
+                [&["api", "db", "web"], &["api", "web"], &["db"], &[]],
+            ),
+        ] {
+            let node = NodeReach {
+                subnet: "10.231.0.0/16".parse().unwrap(),
+                open,
+                name_servers: BTreeSet::new(),
+            };
+            let known = Acquaintances::new(&node, &members);
+            for (member, expected) in members.values().zip(expected) {
+                let seen: Vec<_> = known.of(member).keys().map(ContainerName::as_str).collect();
+                assert_eq!(seen, expected, "{} {open}", member.name);
+            }
+        }
+    }
 }

@@ -136,7 +136,7 @@ pub(super) fn host_resolv_conf() -> ResolvConf {
             continue;
         };
         let made = resolv_conf(&text);
-        if made.servers > 0 {
+        if !made.servers.is_empty() {
             return made;
         }
         first.get_or_insert(made);
@@ -148,8 +148,8 @@ pub(super) fn host_resolv_conf() -> ResolvConf {
 #[derive(Debug)]
 pub(super) struct ResolvConf {
     pub(super) text: String,
-    /// Number of name servers in it.
-    pub(super) servers: usize,
+    /// Name servers in it.
+    pub(super) servers: Vec<Ipv4Addr>,
 }
 
 /// Content of a container's `resolv.conf` (resolv.conf(5)) from the host's.
@@ -159,17 +159,15 @@ pub(super) struct ResolvConf {
 /// server that the host does not ask.
 pub(super) fn resolv_conf(host: &str) -> ResolvConf {
     let mut text = String::new();
-    let mut servers = 0;
+    let mut servers = Vec::new();
     for line in host.lines() {
         let mut words = line.split_whitespace();
         let keep = match words.next() {
             Some("nameserver") => {
-                let keep = words
-                    .next()
-                    .and_then(|word| word.parse().ok())
-                    .is_some_and(is_reachable);
-                servers += usize::from(keep);
-                keep
+                let server = words.next().and_then(|word| word.parse().ok());
+                let server = server.and_then(reachable);
+                servers.extend(server);
+                server.is_some()
             }
             Some("search" | "domain" | "options") => true,
             _ => false,
@@ -179,15 +177,18 @@ pub(super) fn resolv_conf(host: &str) -> ResolvConf {
             text.push('\n');
         }
     }
-    if servers == 0 {
+    if servers.is_empty() {
         text.push_str("# The host has no name server that a container could reach.\n");
     }
     ResolvConf { text, servers }
 }
 
-/// Whether a container can reach a name server of the host at this address.
-const fn is_reachable(server: IpAddr) -> bool {
-    server.is_ipv4() && !server.is_loopback() && !server.is_unspecified()
+/// The address of a name server of the host, if a container can reach it there.
+const fn reachable(server: IpAddr) -> Option<Ipv4Addr> {
+    match server {
+        IpAddr::V4(server) if !server.is_loopback() && !server.is_unspecified() => Some(server),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
 }
 
 #[cfg(test)]
@@ -220,7 +221,10 @@ mod tests {
         #[track_caller]
         fn check(host: &str, servers: usize, expected: &str) {
             let made = resolv_conf(host);
-            assert_eq!((made.servers, made.text.as_str()), (servers, expected));
+            assert_eq!(
+                (made.servers.len(), made.text.as_str()),
+                (servers, expected)
+            );
         }
         const NONE: &str = "# The host has no name server that a container could reach.\n";
         check("nameserver 10.0.0.53\n", 1, "nameserver 10.0.0.53\n");

@@ -30,11 +30,7 @@ const STACKED_MOUNTS_MAX: u32 = 16;
 /// Only for a thread of [`on_own_thread`](super::threads::on_own_thread).
 pub(super) fn enter(file: &Path) -> io::Result<()> {
     if exists(file)? {
-        let netns = File::open(file)?;
-        return Ok(move_into_link_name_space(
-            netns.as_fd(),
-            Some(LinkNameSpaceType::Network),
-        )?);
+        return enter_existing(file);
     }
     if let Some(dir) = file.parent() {
         fs::create_dir_all(dir)?;
@@ -47,6 +43,17 @@ pub(super) fn enter(file: &Path) -> io::Result<()> {
         .open(file)?;
     unshare_network()?;
     on_host(|| Ok(mount_bind(OWN, file)?))
+}
+
+/// Moves the calling thread into the netns named by `file`, which must be one.
+///
+/// Only for a thread of [`on_own_thread`](super::threads::on_own_thread).
+pub(super) fn enter_existing(file: &Path) -> io::Result<()> {
+    let netns = File::open(file)?;
+    Ok(move_into_link_name_space(
+        netns.as_fd(),
+        Some(LinkNameSpaceType::Network),
+    )?)
 }
 
 #[allow(

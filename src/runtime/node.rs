@@ -82,10 +82,10 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         found: E::Container,
     ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
         let instance = record.instance();
-        let sandbox = self.sandbox(record);
+        let (sandbox, network) = (self.sandbox(record), &record.spec.network);
         let (connected, created) = tokio::join!(
             self.network
-                .connect(instance, &record.name, &record.assignment),
+                .connect(instance, &record.name, &record.assignment, network),
             self.engine.create(record, found, &sandbox)
         );
         match (connected, created) {
@@ -183,9 +183,10 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         let found = match self.engine.begin(instance).await? {
             LaunchStage::Running => return Ok(None),
             LaunchStage::Created { pid } => {
+                let (assignment, network) = (&record.assignment, &record.spec.network);
                 let attaching = self
                     .network
-                    .attach(instance, &record.name, &record.assignment);
+                    .attach(instance, &record.name, assignment, network);
                 let address = attaching.await?.address;
                 self.logs.keep(record, pid);
                 self.engine.start(instance).await?;

@@ -87,6 +87,8 @@ alarms! {
     NoNameServer: Notice, "if containers need outside names, add an IPv4 server that is not on loopback to the host's resolv.conf";
     /// The filter at containers' links, which keeps them from sending as others, cannot be set.
     LinksUnguarded: Notice, "let the kernel have what the message names, or move the other program's filter to a later place (tc filter ... pref 2)";
+    /// Containers that are to be closed to each other have a way around the node's rules.
+    NeighboursNotClosed: Degrading, "mend what the message names; until then take these containers for open to each other";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
     /// runc or containerd have known ways out of a container, by their version.

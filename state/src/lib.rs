@@ -46,6 +46,7 @@ pub mod phase;
 pub mod plan;
 pub mod policy;
 pub mod quantity;
+pub mod reach;
 pub mod reason;
 pub mod reference;
 pub mod spec;

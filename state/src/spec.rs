@@ -32,6 +32,7 @@ pub(crate) mod fields;
 mod image;
 mod labels;
 mod logs;
+pub mod network;
 pub mod parse;
 mod ports;
 mod process;
@@ -43,6 +44,7 @@ mod stop;
 
 pub use image::ImagePull;
 pub use logs::LogLimits;
+pub use network::Network;
 pub use ports::{PortSpec, Protocol};
 pub use resources::Resources;
 pub use restart::{Restart, RestartPolicy};
@@ -87,6 +89,9 @@ pub struct Spec {
     pub security: Security,
     /// Limits on the container's log files.
     pub logs: LogLimits,
+    /// Groups of the container, and whom else it reaches and is reached by.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network: Network,
 }
 
 impl Spec {

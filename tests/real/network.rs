@@ -18,6 +18,7 @@ use lab::{Server, ask_tcp, ask_udp, binding, bound, instance, on_a_private_host}
 mod belts;
 mod beside;
 mod flushes;
+mod groups;
 mod hosts;
 mod lab;
 mod lifecycle;
@@ -273,7 +274,7 @@ fn two_agents_share_a_host() {
         let two = host.another_network().await;
         let (mut ones, mut twos) = (Vec::new(), Vec::new());
         for n in 1..=8_u8 {
-            let (instance, name, here) = host.wanted(
+            let (instance, name, here, network) = host.wanted(
                 n.into(),
                 n + 1,
                 vec![binding(Tcp, 20000 + u16::from(n), 80)],
@@ -282,8 +283,8 @@ fn two_agents_share_a_host() {
             there.address = Some(Ipv4Addr::new(10, 98, 0, n + 1));
             there.ports[0].host += 100;
             let both = tokio::join!(
-                one.attach(instance, &name, &here),
-                two.attach(instance, &name, &there)
+                one.attach(instance, &name, &here, &network),
+                two.attach(instance, &name, &there, &network)
             );
             ones.push(both.0.unwrap());
             twos.push(both.1.unwrap());

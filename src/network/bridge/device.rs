@@ -182,7 +182,9 @@ fn set_switches(bridge: &str, isolated: bool) -> Result<Vec<String>, NetworkErro
         // rules.
         (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
     ];
-    for (key, value) in switches {
+    // Its answers wait for up to 0.8 s otherwise, for those of the neighbours, which send none then.
+    let at_once = isolated.then(|| (format!("net/ipv4/neigh/{bridge}/proxy_delay"), "0"));
+    for (key, value) in switches.into_iter().chain(at_once) {
         if sysctl::set(&key, value)? {
             done.push(format!("sysctl {key}"));
         }

@@ -50,9 +50,15 @@ impl BridgeNetwork {
         if occupied {
             take(Alarm::ForwardingBlocked, self.closed_chains().await);
         }
-        found.extend(name_servers(hosts_files::host_resolv_conf().servers));
+        found.extend(name_servers(hosts_files::host_resolv_conf().servers.len()));
         found.extend(connections());
-        found.extend(self.state().unguarded.as_deref().map(unguarded));
+        let is_closed = self.state().is_routed;
+        found.extend(
+            self.state()
+                .unguarded
+                .as_deref()
+                .map(|reason| unguarded(reason, is_closed)),
+        );
         found.sort();
         found
     }
@@ -65,7 +71,7 @@ impl BridgeNetwork {
     ) -> Result<Vec<NetworkFinding>, NetworkError> {
         let names: BTreeMap<ContainerId, &ContainerName> = live
             .iter()
-            .map(|(instance, name, _)| (instance.id, name))
+            .map(|(instance, name, ..)| (instance.id, name))
             .collect();
         let name = |owner: InstanceName| {
             let name = names.get(&owner.id).map(ToString::to_string);
@@ -120,7 +126,7 @@ impl BridgeNetwork {
         let subnet = self.config.subnet;
         let addresses: Vec<(ContainerName, Ipv4Addr)> = live
             .iter()
-            .filter_map(|(_, name, assignment)| Some((name.clone(), assignment.address?)))
+            .filter_map(|(_, name, assignment, _)| Some((name.clone(), assignment.address?)))
             .collect();
         let lines = on_links("links", async move |host: &Netlink| {
             let mut lines = Vec::new();
@@ -217,14 +223,22 @@ fn name_servers(servers: usize) -> Option<NetworkFinding> {
     })
 }
 
-fn unguarded(reason: &str) -> NetworkFinding {
+/// Finding about a link without its guard, which may be all that closes neighbours to each other.
+fn unguarded(reason: &str, is_closed: bool) -> NetworkFinding {
+    let (alarm, consequence) = if is_closed {
+        let consequence = "a container there reaches its neighbours, and is reached by them, although \
+                           they are to be closed to each other; the next one is not connected";
+        (Alarm::NeighboursNotClosed, consequence)
+    } else {
+        let consequence = "containers that have raw sockets can send as their neighbours, and reach \
+                           what listens on the host's 127.0.0.1 while another program has flushed \
+                           all rules";
+        (Alarm::LinksUnguarded, consequence)
+    };
     NetworkFinding {
-        alarm: Alarm::LinksUnguarded,
+        alarm,
         subject: String::new(),
-        message: format!(
-            "{reason}; containers that have raw sockets can send as their neighbours, and reach \
-             what listens on the host's 127.0.0.1 while another program has flushed all rules"
-        ),
+        message: format!("{reason}; {consequence}"),
     }
 }
 
@@ -259,7 +273,7 @@ mod tests {
             ),
             ("", true),
         ] {
-            let finding = name_servers(hosts_files::resolv_conf(host).servers);
+            let finding = name_servers(hosts_files::resolv_conf(host).servers.len());
             let found = finding.map(|finding| finding.alarm);
             assert_eq!(found, is_found.then_some(Alarm::NoNameServer), "{host:?}");
         }

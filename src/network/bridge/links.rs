@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::network::NetworkError;
 
 pub(super) mod belt;
+mod neighbours;
 mod port;
 pub(super) mod routes;
 
@@ -32,7 +33,7 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) struct Netlink(Handle);
 
 /// Link as the kernel shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct KernelLink {
     pub(super) index: u32,
     pub(super) name: String,
@@ -43,6 +44,8 @@ pub(super) struct KernelLink {
     pub(super) is_bridge: bool,
     /// Whether a packet may go back through the port it came from.
     pub(super) hairpin: bool,
+    /// Whether the port gets what others send to everybody.
+    pub(super) hears_all: bool,
     pub(super) mac: Vec<u8>,
 }
 
@@ -274,6 +277,7 @@ impl KernelLink {
             bridge: None,
             is_bridge: false,
             hairpin: false,
+            hears_all: false,
             mac: Vec::new(),
         };
         for attribute in message.attributes {
@@ -286,7 +290,8 @@ impl KernelLink {
             } else if let LinkAttribute::Address(mac) = attribute {
                 link.mac = mac;
             } else if let LinkAttribute::LinkInfo(parts) = attribute {
-                link.hairpin = parts.iter().any(is_hairpin);
+                link.hairpin = has_flag(&parts, &InfoBridgePort::HairpinMode(true));
+                link.hears_all = has_flag(&parts, &InfoBridgePort::BroadcastFlood(true));
                 link.is_bridge = parts.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
         }
@@ -294,9 +299,11 @@ impl KernelLink {
     }
 }
 
-fn is_hairpin(part: &LinkInfo) -> bool {
-    let LinkInfo::PortData(InfoPortData::BridgePort(port)) = part else {
-        return false;
-    };
-    port.contains(&InfoBridgePort::HairpinMode(true))
+fn has_flag(parts: &[LinkInfo], flag: &InfoBridgePort) -> bool {
+    parts.iter().any(|part| {
+        let LinkInfo::PortData(InfoPortData::BridgePort(port)) = part else {
+            return false;
+        };
+        port.contains(flag)
+    })
 }

@@ -14,13 +14,16 @@ use std::time::Duration;
 use serde_json::Value;
 use state::id::InstanceName;
 use state::spec::Protocol;
-use state::subnet::Ipv4Subnet;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
+use state::reach::NodeReach;
+
+use self::groups::RuledContainers;
 use self::rules::ContainerReach;
 use super::{routing, tools};
 
+pub(super) mod groups;
 pub(super) mod rules;
 
 /// Longest run of `nft`. A run takes 5 to 40 ms; one that takes longer than this hangs.
@@ -52,6 +55,18 @@ pub(super) struct Publication {
 /// All published ports.
 pub(super) type Published = BTreeMap<HostPort, Publication>;
 
+/// Rules of the table beside the published ports.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TableRules<'a> {
+    /// Name of the table, and of the bridge.
+    pub(super) table: &'a str,
+    pub(super) reach: &'a ContainerReach,
+    /// Links between which nothing is forwarded.
+    pub(super) unrouted: &'a [String],
+    pub(super) node: &'a NodeReach,
+    pub(super) ruled: &'a RuledContainers,
+}
+
 /// Table as it was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TableListing {
@@ -80,13 +95,21 @@ pub(super) enum NftError {
 ///
 /// Every packet sees either the old table or the new one; connections that were set up by the old
 /// one go on.
-pub(super) fn table(
-    table: &str,
-    subnet: Ipv4Subnet,
-    reach: &ContainerReach,
-    unrouted: &[String],
-    published: &Published,
-) -> String {
+pub(super) fn table(rules: TableRules<'_>, published: &Published) -> String {
+    let TableRules {
+        table,
+        reach,
+        unrouted,
+        node,
+        ruled,
+    } = rules;
+    let subnet = node.subnet;
+    let groups = groups::text(table, node, ruled);
+    let neighbours = if ruled.is_empty() {
+        rules::neighbours(table, node.open)
+    } else {
+        groups.forward
+    };
     // `delete` fails on a missing table, so the table is made first.
     format!(
         r#"table ip {table}
@@ -119,7 +142,7 @@ table ip {table} {{
     type filter hook forward priority 0; policy accept;
     iifname != "{table}" oifname "{table}" ct state new ct status ! dnat drop
 {neighbours}{between}{link_local}  }}
-{between_chain}{input}  chain postrouting {{
+{groups}{between_chain}{input}  chain postrouting {{
     type nat hook postrouting priority 90; policy accept;
     ip saddr 127.0.0.0/8 oifname "{table}" masquerade
     ip saddr {subnet} oifname "{table}" ct status dnat masquerade
@@ -129,10 +152,10 @@ table ip {table} {{
 "#,
         bound = elements(published, true),
         ports = elements(published, false),
-        neighbours = rules::neighbours(table, reach.neighbours),
+        groups = groups.definitions,
         between = routing::between(unrouted),
         between_chain = routing::between_chain(unrouted),
-        input = rules::input(table, &reach.host),
+        input = rules::input(table, &reach.host, &groups.input),
         link_local = rules::link_local(table, reach.link_local),
     )
 }
@@ -234,6 +257,9 @@ pub(super) fn read_listing(json: &str) -> Result<TableListing, NftError> {
                 })
                 .collect();
             if !unreadable.is_empty() {
+                // The kernel's order of a set changes when it grows.
+                let mut unreadable = unreadable;
+                unreadable.sort_by_cached_key(Value::to_string);
                 part.insert("elem".to_owned(), unreadable.into());
             }
         }

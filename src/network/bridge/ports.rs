@@ -16,6 +16,7 @@ use self::restore::SeenRight;
 use super::BridgeConfig;
 use super::firewall::HostFirewall;
 use super::holders::{self, ContestedPort, HolderLook, PortContests};
+use super::nftables::groups::GroupRules;
 use super::nftables::rules::ContainerReach;
 use super::nftables::{self, HostPort, NftError, Publication, Published};
 use super::routing::RoutingMemory;
@@ -44,6 +45,7 @@ struct PortTable {
     published: Published,
     /// Ports that were not published at the last repair, since others had them first.
     denied: Vec<ContestedPort>,
+    groups: GroupRules,
     /// Whether this agent has written the table, and not taken it away since.
     is_written: bool,
     /// [Shape](nftables::TableListing::shape) right after this agent wrote the table. `None`:
@@ -85,7 +87,10 @@ impl HostPorts {
 
     /// Rewrites the table once, and keeps the ports that an earlier agent published in it.
     pub(super) async fn prepare(&self) -> Result<(), NetworkError> {
-        let mut book = self.book.lock().await;
+        self.prepare_table(&mut *self.book.lock().await).await
+    }
+
+    async fn prepare_table(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         if !book.is_written {
             let found = nftables::list(&self.table)
                 .await
@@ -93,7 +98,7 @@ impl HostPorts {
                 .unwrap_or_default();
             book.published = found.published;
             book.denied = self.take_the_agents(&mut book.published);
-            self.replace(&mut book).await?;
+            self.replace(book).await?;
         }
         Ok(())
     }

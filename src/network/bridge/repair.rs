@@ -1,7 +1,8 @@
 //! Repair of the whole bridge network: compares it with the wanted instances, mends each
 //! difference, and removes leftovers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::Path;
 
 use state::id::{ContainerId, InstanceName};
@@ -13,6 +14,7 @@ use super::nftables::Published;
 use super::ports::PortRepair;
 use super::veth;
 use super::{BridgeNetwork, BridgeState, forward, ports};
+use crate::network::directory::Member;
 use crate::network::hosts_place::MEMORY_DIR;
 use crate::network::threads::{block_on, on_own_thread};
 use crate::network::{AssignedInstance, NetworkError, netns};
@@ -56,12 +58,14 @@ impl BridgeNetwork {
         let mut spared = self.spared(&named);
         spared.extend(self.instances_of(untouched)?.difference(&named));
 
+        let live = self.with_netns(wanted)?;
+        self.note_members(&spared, live.iter().filter_map(member));
         let (device, done) = self.ensure_device().await?;
         repairs.note(Ok(done));
         let in_use =
             |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
         repairs.note(self.remove_leftovers(in_use));
-        let live = self.with_netns(wanted)?;
+        repairs.note(self.apply_rules().await.map(|()| None));
         repairs.note(self.repair_veth_pairs(device.clone(), &live, &spared).await);
         let published = self.wanted_ports(&live, &spared).await;
         match self.ports.repair(published).await {
@@ -78,10 +82,7 @@ impl BridgeNetwork {
         repairs.note(forward);
         self.keep_findings(self.look_around(&device, &live, occupied).await);
 
-        let members = live
-            .into_iter()
-            .filter_map(|(instance, name, to)| Some((instance, name, to.address?)));
-        let rewritten = self.hosts.replace(&spared, members).await?;
+        let rewritten = self.hosts.write_all().await?;
         let changed = rewritten.changed.into_iter();
         repairs.note(Ok(
             changed.map(|instance| format!("hosts files of {instance}"))
@@ -96,6 +97,7 @@ impl BridgeNetwork {
     pub(super) async fn remove_all(&self) -> Result<(), NetworkError> {
         let _alone = self.gate.write().await;
         self.hosts.clear();
+        self.memory.clear();
         *self.state() = BridgeState::default();
         let mut repairs = Repairs::default();
         repairs.note(self.remove_leftovers(|_| false));
@@ -165,7 +167,7 @@ impl BridgeNetwork {
         spared: &BTreeSet<InstanceName>,
     ) -> Published {
         let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
-        for (instance, _, assignment) in live {
+        for (instance, _, assignment, _) in live {
             for (port, to) in ports::publications(*instance, assignment) {
                 published.entry(port).or_insert(to);
             }
@@ -214,7 +216,7 @@ impl BridgeNetwork {
         let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let mut lines = Vec::new();
         let mut result = Ok(());
-        for (instance, name, assignment) in live {
+        for (instance, name, assignment, _) in live {
             let Some(address) = assignment.address else {
                 continue;
             };
@@ -242,7 +244,8 @@ impl BridgeNetwork {
         });
         result = result.and(deleted.await);
         let belted = self.repair_belts(used).await;
-        result.and(belted).map(|belted| {
+        let told = self.tell_way().await;
+        result.and(told).and(belted).map(|belted| {
             lines.extend(belted);
             lines
         })
@@ -250,25 +253,55 @@ impl BridgeNetwork {
 
     /// Puts the guard at every link in use, also at those of containers that are left alone: it is
     /// the host's.
-    async fn repair_belts(&self, links: Vec<KernelLink>) -> Result<Vec<String>, NetworkError> {
-        let guard = veth::LinkGuard::from(&self.config);
+    pub(super) async fn repair_belts(
+        &self,
+        links: Vec<KernelLink>,
+    ) -> Result<Vec<String>, NetworkError> {
+        let guard = self.guard();
+        let addresses = self.hosts.addresses().into_iter();
+        let addresses: BTreeMap<String, Ipv4Addr> = addresses
+            .map(|(instance, address)| (veth::name(&self.config.bridge, instance), address))
+            .collect();
         let looked = on_links("links", async move |host: &Netlink| {
             let (mut put, mut missing) = (Vec::new(), None);
             for link in links {
-                match host.ensure_belt(link.index, guard.behind(&link)).await {
-                    BeltState::Right => {}
-                    BeltState::Put => {
-                        put.push(format!("guard at {}", link.name));
-                    }
-                    BeltState::Missing(reason) => missing = Some(reason),
+                let belt = match guard.behind(&link, addresses.get(&link.name).copied()) {
+                    Ok(source) => host.ensure_belt(link.index, source).await,
+                    Err(reason) => BeltState::Missing(reason.to_owned()),
+                };
+                let hears_all = guard.only_to.is_none();
+                let hears_right = link.hears_all == hears_all;
+                if !hears_right {
+                    host.set_hears_all(link.index, hears_all).await?;
+                }
+                let is_put = belt == BeltState::Put;
+                if let BeltState::Missing(reason) = belt {
+                    missing = Some(format!("{reason} ({})", link.name));
+                }
+                if is_put || !hears_right {
+                    put.push(format!("guard at {}", link.name));
                 }
             }
             Ok((put, missing))
         });
         let (put, missing) = looked.await?;
-        self.state().unguarded = missing;
+        let mut state = self.state();
+        state.unguarded = missing;
+        state.is_way_new |= !put.is_empty() && guard.only_to.is_some();
         Ok(put)
     }
+}
+
+/// A live instance as the hosts files need it; none without an address.
+fn member(
+    (instance, name, assignment, network): &AssignedInstance,
+) -> Option<(InstanceName, Member)> {
+    let member = Member {
+        name: name.clone(),
+        address: assignment.address?,
+        network: network.clone(),
+    };
+    Some((*instance, member))
 }
 
 /// Instances with an entry in `dir` that are not in use.

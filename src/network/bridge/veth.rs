@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
-use super::BridgeConfig;
 use super::device::{BridgeDevice, PORT_PREFIX, is_managed, mac};
 use super::links::belt::program::FrameSource;
 use super::links::{self, KernelLink, Netlink, VethEnd};
@@ -48,16 +47,6 @@ pub(super) struct LinkGuard {
     pub(super) only_to: Option<[u8; 6]>,
 }
 
-impl From<&BridgeConfig> for LinkGuard {
-    fn from(config: &BridgeConfig) -> Self {
-        let is_isolated = !config.reach.neighbours;
-        Self {
-            source: config.source_guard,
-            only_to: is_isolated.then(|| mac(config.subnet.gateway())),
-        }
-    }
-}
-
 impl LinkGuard {
     /// Place from which the container with this address sends; `None`: from everywhere.
     fn of(self, address: Ipv4Addr) -> Option<FrameSource> {
@@ -68,10 +57,27 @@ impl LinkGuard {
         })
     }
 
-    /// The same for the container behind a link of the agent; `None` if the link does not tell.
-    pub(super) fn behind(self, link: &KernelLink) -> Option<FrameSource> {
-        let octets: [u8; 4] = link.mac.strip_prefix(&HOST_END_PREFIX)?.try_into().ok()?;
-        self.of(octets.into())
+    /// The same for the container behind a link of the agent: at the address that it was assigned,
+    /// else at the one that the link was made for.
+    ///
+    /// # Errors
+    /// No address is known, so that its guard could only be a wider one. In words.
+    pub(super) fn behind(
+        self,
+        link: &KernelLink,
+        assigned: Option<Ipv4Addr>,
+    ) -> Result<Option<FrameSource>, &'static str> {
+        let made_for = || {
+            let octets = link.mac.strip_prefix(&HOST_END_PREFIX)?;
+            <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from)
+        };
+        match assigned.or_else(made_for) {
+            Some(address) => Ok(self.of(address)),
+            None if self.source || self.only_to.is_some() => {
+                Err("the address of the container behind a link is not known")
+            }
+            None => Ok(None),
+        }
     }
 }
 
@@ -232,6 +238,31 @@ fn deleted_meanwhile(pair: &VethPair) -> NetworkError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_guarded_by_the_address_assigned_and_never_by_a_wider_guard() {
+        let made_for = |mac: &[u8]| KernelLink {
+            mac: mac.to_vec(),
+            ..KernelLink::default()
+        };
+        let link = made_for(&[0x0a, 0x59, 10, 231, 0, 2]);
+        let changed = made_for(&[2, 0, 0, 0, 0, 1]);
+        let assigned = Ipv4Addr::new(10, 231, 0, 9);
+        let guard = |source, isolated: bool| LinkGuard {
+            source,
+            only_to: isolated.then_some([0x0a, 0x58, 10, 231, 0, 1]),
+        };
+        for guard in [guard(true, false), guard(false, true), guard(true, true)] {
+            for link in [&link, &changed] {
+                let source = guard.behind(link, Some(assigned)).unwrap().unwrap();
+                assert_eq!((source.address, source.mac), (assigned, mac(assigned)));
+            }
+            let source = guard.behind(&link, None).unwrap().unwrap();
+            assert_eq!(source.address, Ipv4Addr::new(10, 231, 0, 2));
+            assert!(guard.behind(&changed, None).is_err());
+        }
+        assert_eq!(guard(false, false).behind(&changed, None), Ok(None));
+    }
 
     #[test]
     fn the_name_of_a_link_fits_the_kernel_and_differs_by_bridge_and_generation() {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use state::desired::{Assignment, Record};
-use state::id::{ContainerId, ContainerName, InstanceName};
+use state::desired::Record;
+use state::id::{ContainerId, InstanceName};
 use state::reference::ImageReference;
 
 use crate::logs;
 use crate::logs::keep::Loggers;
+use crate::network::AssignedInstance;
 use crate::runtime::Swept;
 use crate::runtime::engine::Existing;
 
@@ -45,10 +46,7 @@ pub(super) async fn sweep_logs(
 /// So an instance that exists counts, with the ports that it was made with; a removal detaches it
 /// itself. Current generations come first: where two claim a host port, the network gives it to the
 /// first.
-pub(super) fn in_network(
-    wanted: &[Record],
-    existing: &[Existing],
-) -> Vec<(InstanceName, ContainerName, Assignment)> {
+pub(super) fn in_network(wanted: &[Record], existing: &[Existing]) -> Vec<AssignedInstance> {
     let is_current = |(name, _): &&Existing| wanted.iter().any(|record| record.instance() == *name);
     let (current, other): (Vec<_>, Vec<_>) = existing.iter().partition(is_current);
     let made_of = |(name, own): &Existing| {
@@ -71,8 +69,9 @@ pub(super) fn in_network(
         .collect()
 }
 
-fn place(name: InstanceName, record: &Record) -> (InstanceName, ContainerName, Assignment) {
-    (name, record.name.clone(), record.assignment.clone())
+fn place(name: InstanceName, record: &Record) -> AssignedInstance {
+    let (assignment, network) = (record.assignment.clone(), record.spec.network.clone());
+    (name, record.name.clone(), assignment, network)
 }
 
 /// Images of the instances that are wanted or exist, and those that the wanted ones may go back to.

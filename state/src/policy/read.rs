@@ -100,6 +100,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         digest,
         host_ports: fields.read("host_ports", entries::<PortGrant>),
         host_ips: fields.read("host_ips", entries::<Ipv4Addr>),
+        groups: fields.read("groups", entries),
         capabilities: fields.read("capabilities", capabilities),
         non_root,
         read_only_rootfs,

@@ -11,6 +11,7 @@ use crate::desired::Owner;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
 use crate::spec::Spec;
+use crate::spec::network::GroupName;
 
 /// Rule of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub struct Bounds {
     pub host_ports: Option<Vec<PortGrant>>,
     /// Host addresses that ports may be published on; unspecified: all of the host.
     pub host_ips: Option<Vec<Ipv4Addr>>,
+    /// Groups of the network that a container may be in.
+    pub groups: Option<Vec<NamePattern>>,
     /// Capabilities that a container may have at most, as `CAP_…`.
     pub capabilities: Option<BTreeSet<String>>,
     /// Whether the user is to be another than root.
@@ -95,6 +98,7 @@ impl PolicyRule {
         let mut faults = Vec::new();
         self.bounds.image(spec, &mut faults);
         self.bounds.ports(spec, &mut faults);
+        self.bounds.groups(spec, &mut faults);
         self.bounds.privileges(spec, node, &mut faults);
         self.bounds.resources(spec, &mut faults);
         faults
@@ -134,6 +138,17 @@ impl Bounds {
             for (field, message) in host.into_iter().chain(address) {
                 fault(faults, &format!("exposed_ports[{index}].{field}"), message);
             }
+        }
+    }
+
+    fn groups(&self, spec: &Spec, faults: &mut Vec<BoundFault>) {
+        let Some(permitted) = &self.groups else {
+            return;
+        };
+        let fits = |group: &GroupName| permitted.iter().any(|p| p.fits(group.as_str()));
+        for group in spec.network.groups.iter().filter(|group| !fits(group)) {
+            let message = format!("{group} is not among {}", ports::list(permitted));
+            fault(faults, "network.groups", message);
         }
     }
 

@@ -1,3 +1,4 @@
+mod groups;
 mod only_denials;
 
 use serde_json::{Value, json};

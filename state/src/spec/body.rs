@@ -9,7 +9,7 @@ use super::resources::Resources;
 use super::restart::Restart;
 use super::security::Security;
 use super::stop::Stop;
-use super::{Spec, labels, ports, process};
+use super::{Spec, labels, network, ports, process};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
 
@@ -52,6 +52,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let stop = top.object("stop", Stop::read);
     let security = top.object("security", Security::read);
     let logs = top.object("logs", LogLimits::read);
+    let network = network::read(&mut top);
     let image_pull = ImagePull::read(&mut top);
     for later in ["health", "update", "volumes", "on_disconnect"] {
         top.refuse(later, "not supported yet");
@@ -72,6 +73,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         stop: stop.unwrap_or_default(),
         security: security.unwrap_or_default(),
         logs: logs.unwrap_or_default(),
+        network: network.unwrap_or_default(),
     };
     Some(Deploy {
         name: name?,
@@ -113,6 +115,7 @@ pub fn of(record: &Record) -> Value {
         "stop": spec.stop.to_json(),
         "security": spec.security.to_json(),
         "logs": spec.logs.to_json(),
+        "network": spec.network.to_json(),
         "image_pull": spec.image_pull,
     })
 }
@@ -142,6 +145,10 @@ mod tests {
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
             "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false},
             "logs": {"max_size": "1m", "max_files": 2},
+            "network": {"groups": ["db", "web"], "allow": {
+                "ingress": [{"group": "front", "ports": ["tcp/80", "udp/53"]}, {"cidr": "192.0.2.0/24"}],
+                "egress": null,
+            }},
             "image_pull": "always",
         });
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
@@ -173,6 +180,7 @@ mod tests {
         );
         assert_eq!(shown["stop"], json!({"signal": null, "timeout": "10s"}));
         assert_eq!(shown["logs"], json!({"max_size": "10m", "max_files": 5}));
+        assert_eq!(shown["network"], "bridge");
         assert_eq!(shown["image_pull"], "if-not-present");
         assert_eq!(shown["command"], Value::Null);
     }

@@ -96,6 +96,16 @@ impl<'a> Fields<'a> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether the member is there, and not `null`.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether the member is a string.
+    pub(crate) fn is_text(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_string)
+    }
+
     /// Reads an optional member.
     pub(crate) fn read<T>(
         &mut self,

@@ -19,7 +19,7 @@ use chas_node_agent::network::{
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
 use state::id::{ContainerId, InstanceName};
-use state::spec::Protocol;
+use state::spec::{Network, Protocol};
 
 /// The host's address towards the outside.
 pub(crate) const HOST_LAN: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -142,6 +142,7 @@ impl Host {
                 address: Some(self.address(address)),
                 ports,
             },
+            Network::default(),
         )
     }
 
@@ -152,8 +153,8 @@ impl Host {
         address: u8,
         ports: Vec<PortBinding>,
     ) -> Result<NetworkPaths, NetworkError> {
-        let (instance, name, assignment) = self.wanted(n, address, ports);
-        let attached = net.attach(instance, &name, &assignment).await?;
+        let (instance, name, assignment, network) = self.wanted(n, address, ports);
+        let attached = net.attach(instance, &name, &assignment, &network).await?;
         assert_eq!(Some(attached.address), assignment.address);
         Ok(attached.paths)
     }

@@ -221,12 +221,12 @@ fn the_next_generation_takes_over_address_and_ports() {
         host.attach(&net, 1, 2, vec![binding(Tcp, 18080, 80)])
             .await
             .unwrap();
-        let (old, name, to) = host.wanted(1, 2, vec![binding(Tcp, 18080, 8080)]);
+        let (old, name, to, network) = host.wanted(1, 2, vec![binding(Tcp, 18080, 8080)]);
         let new = state::id::InstanceName {
             generation: 2,
             ..old
         };
-        net.attach(new, &name, &to).await.unwrap();
+        net.attach(new, &name, &to, &network).await.unwrap();
         net.detach(old).await.unwrap();
         assert!(
             host.table()
@@ -235,7 +235,7 @@ fn the_next_generation_takes_over_address_and_ports() {
             host.table()
         );
         host.wait_for_veths(1);
-        let web = net.attach(new, &name, &to).await.unwrap().paths;
+        let web = net.attach(new, &name, &to, &network).await.unwrap().paths;
         let _servers = [Server::tcp(&web.netns, 8080)];
         assert!(ask_tcp(LOCALHOST, 18080).is_ok());
         net.teardown().await.unwrap();
@@ -268,7 +268,7 @@ fn fifty_at_once_come_and_go() {
         let started = Instant::now();
         let mut tasks = JoinSet::new();
         for n in 1..=50_u8 {
-            let (net, (instance, name, to)) = (
+            let (net, (instance, name, to, network)) = (
                 net.clone(),
                 host.wanted(
                     n.into(),
@@ -276,7 +276,7 @@ fn fifty_at_once_come_and_go() {
                     vec![binding(Tcp, 20000 + u16::from(n), 80)],
                 ),
             );
-            tasks.spawn(async move { net.attach(instance, &name, &to).await });
+            tasks.spawn(async move { net.attach(instance, &name, &to, &network).await });
         }
         while let Some(done) = tasks.join_next().await {
             done.unwrap().unwrap();

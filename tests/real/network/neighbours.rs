@@ -8,6 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use chas_node_agent::network::NetworkDriver as _;
+use state::alarm::Alarm;
+use state::failure::Failure;
+use state::reason::Reason;
 use state::spec::Protocol::Tcp;
 
 use super::LOCALHOST;
@@ -176,4 +179,53 @@ fn isolated_containers_reach_published_ports_and_no_neighbour_with_and_without_b
             open.teardown().await.unwrap();
         });
     }
+}
+
+#[test]
+fn an_isolated_container_whose_link_cannot_be_closed_is_not_connected_and_a_running_one_is_told() {
+    on_a_private_host("unclosed", async |host| {
+        let net = host
+            .network_with(|config| config.reach.neighbours = false)
+            .await;
+        let wanted = [host.wanted(1, 2, vec![])];
+        host.attach(&net, 1, 2, vec![]).await.unwrap();
+        let link = host.veth();
+        // A filter for IPv4 alone has the place: nobody else's fits in.
+        lab::shell(&format!(
+            "tc qdisc del dev {link} clsact && tc qdisc add dev {link} clsact && tc filter add dev \
+             {link} ingress protocol ip pref 1 bpf da bytecode '1,6 0 0 4294967295,'"
+        ));
+        let refused = host.attach(&net, 1, 2, vec![]).await.unwrap_err();
+        let Failure {
+            reason, message, ..
+        } = refused.into();
+        assert_eq!(reason, Reason::BridgeFailed);
+        for part in ["not connected", "another program's filter"] {
+            assert!(message.contains(part), "{message}");
+        }
+        net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        let told = net.findings().borrow().clone();
+        assert_eq!(told[0].alarm, Alarm::NeighboursNotClosed, "{told:?}");
+        assert!(told[0].message.contains(&link), "{told:?}");
+        lab::shell(&format!("tc qdisc del dev {link} clsact"));
+        host.attach(&net, 1, 2, vec![]).await.unwrap();
+        net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        assert_eq!(net.findings().borrow().len(), 0);
+
+        // Of a link that does not tell whose it is nothing wider is believed, by a new agent.
+        let net = host
+            .network_with(|config| config.reach.neighbours = false)
+            .await;
+        lab::shell(&format!("ip link set {link} address 02:00:00:00:00:01"));
+        let untouched = BTreeSet::from([lab::instance(1).id]);
+        let before = lab::output(&format!("tc filter show dev {link} ingress"));
+        net.repair(&[], &untouched).await.unwrap();
+        let after = lab::output(&format!("tc filter show dev {link} ingress"));
+        assert_eq!(after, before);
+        let told = net.findings().borrow().clone();
+        assert_eq!(told[0].alarm, Alarm::NeighboursNotClosed, "{told:?}");
+        net.repair(&wanted, &BTreeSet::new()).await.unwrap();
+        assert_eq!(net.findings().borrow().len(), 0);
+        net.teardown().await.unwrap();
+    });
 }

@@ -9,7 +9,8 @@
 //! It is at the bridge's ports and not at the bridge: with `br_netfilter`, answers to callers on
 //! 127.0.0.1 have that address again when they come out of the bridge.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use rtnetlink::packet_core::{
@@ -21,9 +22,11 @@ use rtnetlink::packet_route::tc::{
     TcAttribute, TcBpfFlags, TcFilterBpfOption, TcHandle, TcMessage, TcOption,
 };
 use rustix::io::Errno;
+use tokio::time::Instant;
 
 use self::program::{FrameSource, Instruction, program};
 use super::{Netlink, errno};
+use crate::lock::lock;
 
 pub(in crate::network::bridge) mod program;
 
@@ -55,8 +58,10 @@ const FILTER: TcHandle = TcHandle {
     minor: 0x6173,
 };
 
-/// Whether the kernel was found to have no such filters: each look would run `modprobe` again.
-static HAS_NONE: AtomicBool = AtomicBool::new(false);
+/// Time at which the kernel was found to have no such filters.
+static HAD_NONE: Mutex<Option<Instant>> = Mutex::new(None);
+/// Time for which that is believed: each look runs `modprobe`, and a person may have loaded them.
+const BELIEVED_FOR: Duration = Duration::from_secs(20);
 
 /// State of the belt at a port of the bridge.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +87,8 @@ impl Netlink {
         let Ok(port) = i32::try_from(port) else {
             return BeltState::Right;
         };
-        let result = if HAS_NONE.load(Ordering::Relaxed) {
+        let had_none = lock(&HAD_NONE).is_some_and(|at| at.elapsed() < BELIEVED_FOR);
+        let result = if had_none {
             Err(Errno::NOENT)
         } else {
             let put = self.put_belt(port, source).await;
@@ -92,7 +98,9 @@ impl Netlink {
             Ok(true) => BeltState::Put,
             Ok(false) | Err(Errno::NODEV) => BeltState::Right,
             Err(Errno::NOENT | Errno::OPNOTSUPP) => {
-                HAS_NONE.store(true, Ordering::Relaxed);
+                if !had_none {
+                    *lock(&HAD_NONE) = Some(Instant::now());
+                }
                 let reason = "the kernel has no such filters (sch_ingress, cls_bpf)";
                 BeltState::Missing(reason.to_owned())
             }

@@ -41,9 +41,17 @@ impl From<Option<BTreeSet<(Protocol, u16)>>> for HostReach {
 
 /// Chain that decides what containers reach of the host; nothing if that is everything. What is not
 /// reached is refused at once: a client that waits for a closed door would wait for minutes.
-pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
+///
+/// `first` are the rules before all that.
+pub(super) fn input(bridge: &str, reach: &HostReach, first: &str) -> String {
+    const HOOK: &str = "  chain input {
+    type filter hook input priority 0; policy accept;
+";
     let HostReach::Only(ports) = reach else {
-        return String::new();
+        return match first {
+            "" => String::new(),
+            first => format!("{HOOK}{first}  }}\n"),
+        };
     };
     let mut allowed = String::new();
     let name_servers = [Protocol::Tcp, Protocol::Udp].map(|protocol| (protocol, 53));
@@ -60,9 +68,7 @@ pub(super) fn input(bridge: &str, reach: &HostReach) -> String {
         }
     }
     format!(
-        "  chain input {{
-    type filter hook input priority 0; policy accept;
-    iifname \"{bridge}\" ct state established,related accept
+        "{HOOK}{first}    iifname \"{bridge}\" ct state established,related accept
 {allowed}    iifname \"{bridge}\" icmp type echo-request accept
     iifname \"{bridge}\" meta l4proto tcp reject with tcp reset
     iifname \"{bridge}\" reject with icmp type admin-prohibited

@@ -11,6 +11,23 @@ const OPEN: ContainerReach = ContainerReach {
     link_local: true,
 };
 
+/// The table without groups.
+fn chas0(reach: &ContainerReach, published: &Published) -> String {
+    let node = NodeReach {
+        subnet: "10.231.0.0/16".parse().unwrap(),
+        open: reach.neighbours,
+        name_servers: BTreeSet::new(),
+    };
+    let rules = TableRules {
+        table: "chas0",
+        reach,
+        unrouted: &[],
+        node: &node,
+        ruled: &RuledContainers::new(),
+    };
+    table(rules, published)
+}
+
 fn published() -> Published {
     let owner = "0123456789ab-7".parse().unwrap();
     let to = |last, port| Publication {
@@ -35,13 +52,7 @@ fn published() -> Published {
 
 #[test]
 fn the_whole_table_replaces_itself_in_one_transaction() {
-    let text = table(
-        "chas0",
-        "10.231.0.0/16".parse().unwrap(),
-        &OPEN,
-        &[],
-        &published(),
-    );
+    let text = chas0(&OPEN, &published());
     assert!(
         text.starts_with("table ip chas0\ndelete table ip chas0\ntable ip chas0 {\n"),
         "{text}"
@@ -65,15 +76,7 @@ fn the_whole_table_replaces_itself_in_one_transaction() {
 
 #[test]
 fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
-    let text = |reach: &ContainerReach| {
-        table(
-            "chas0",
-            "10.231.0.0/16".parse().unwrap(),
-            reach,
-            &[],
-            &Published::new(),
-        )
-    };
+    let text = |reach: &ContainerReach| chas0(reach, &Published::new());
     let open = text(&OPEN);
     assert!(
         !open.contains("hook input") && !open.contains("169.254"),
@@ -123,13 +126,7 @@ fn what_containers_reach_of_the_host_is_decided_in_order_and_for_them_alone() {
 
 #[test]
 fn an_empty_map_has_no_elements_line() {
-    let text = table(
-        "chas0",
-        "10.231.0.0/16".parse().unwrap(),
-        &OPEN,
-        &[],
-        &Published::new(),
-    );
+    let text = chas0(&OPEN, &Published::new());
     assert!(!text.contains("elements"), "{text}");
 }
 
@@ -215,13 +212,7 @@ fn what_is_no_listing_is_an_error() {
 fn neighbours_are_refused_where_they_are_not_reached_but_by_published_ports() {
     let refusals = |neighbours| {
         let reach = ContainerReach { neighbours, ..OPEN };
-        let text = table(
-            "chas0",
-            "10.231.0.0/16".parse().unwrap(),
-            &reach,
-            &[],
-            &Published::new(),
-        );
+        let text = chas0(&reach, &Published::new());
         let between = "iifname \"chas0\" oifname \"chas0\" ct ";
         text.matches(between).count()
     };

@@ -1,9 +1,12 @@
 //! Writing of the table, and its restoring after another program deleted it or changed a part of it.
 
 use super::differences::differences;
+use state::reach::NodeReach;
+
 use super::{HostFirewall, HostPorts, PortTable, failed};
 use crate::network::NetworkError;
-use crate::network::bridge::nftables::{self, NftError};
+use crate::network::bridge::nftables::groups::GroupRules;
+use crate::network::bridge::nftables::{self, NftError, TableRules};
 use crate::network::bridge::routing::RoutingMemory;
 
 /// Number of changes of the host's rules at which the table was as it should be, if it is known.
@@ -56,14 +59,55 @@ impl HostPorts {
         Ok(Some(RestoredTable { lines, is_sure }))
     }
 
+    /// Rules about who talks to whom, as they were last set.
+    pub(in crate::network::bridge) async fn groups(&self) -> GroupRules {
+        self.book.lock().await.groups.clone()
+    }
+
+    /// Puts these rules about who talks to whom in force. Into a table that is not written yet, and
+    /// so may hold those of an earlier agent, they come with its first writing.
+    pub(in crate::network::bridge) async fn set_groups(
+        &self,
+        groups: GroupRules,
+    ) -> Result<(), NetworkError> {
+        let mut book = self.book.lock().await;
+        if book.groups == groups {
+            return Ok(());
+        }
+        let before = std::mem::replace(&mut book.groups, groups);
+        if !book.is_written {
+            return Ok(());
+        }
+        let written = self.replace(&mut book).await;
+        if written.is_err() {
+            book.groups = before;
+        }
+        written
+    }
+
     /// Writes the whole table, and reads it back: what is read is the shape to be compared with, if
     /// nobody changed rules since.
     pub(super) async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
         let unrouted = self.unrouted.as_ref().map(RoutingMemory::links);
         let unrouted = unrouted.unwrap_or_default();
-        let published = &book.published;
-        let table = nftables::table(&self.table, self.subnet, &self.reach, &unrouted, published);
+        let GroupRules {
+            ruled,
+            name_servers,
+            is_closed,
+        } = &book.groups;
+        let rules = TableRules {
+            table: &self.table,
+            reach: &self.reach,
+            unrouted: &unrouted,
+            node: &NodeReach {
+                subnet: self.subnet,
+                open: self.reach.neighbours && !is_closed,
+                name_servers: name_servers.clone(),
+            },
+            ruled,
+        };
+        let table = nftables::table(rules, &book.published);
         for _ in 0..WRITES_MAX {
             let before = HostFirewall::generation();
             self.write(book, &table, true).await.map_err(failed)?;

@@ -1,0 +1,399 @@
+//! Network section: the groups that a container is in, and whom else it reaches and is reached by.
+//! What follows of it for two ends is [`crate::reach`]'s matter.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Protocol;
+use super::fields::{Fields, list, parsed, text};
+use super::is_default;
+use crate::id::{ContainerName, InvalidName};
+
+/// Groups of one container. Each is a set of the kernel, and a rule for each container in it.
+const GROUPS_MAX: usize = 8;
+/// Entries of one list of what is allowed. Each is a rule of the kernel, looked at by packets.
+const ENTRIES_MAX: usize = 16;
+/// Ports of one entry.
+const PORTS_MAX: usize = 32;
+
+/// Place of a container among its neighbours. The default is that of the node: `"bridge"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Network {
+    /// Groups; who is in one of them reaches the container, and is reached by it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub groups: BTreeSet<GroupName>,
+    /// Others who reach the container, by its own address and by its published ports. `None`: the
+    /// published ports answer everybody; its own address answers its groups, and without any
+    /// whom the node lets.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ingress: Option<Vec<AllowEntry>>,
+    /// Others whom the container reaches, containers and addresses elsewhere. `None`: everybody
+    /// who lets it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub egress: Option<Vec<AllowEntry>>,
+}
+
+/// Others who are allowed, all of their ports or some.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct AllowEntry {
+    /// The others.
+    pub peer: AllowedPeer,
+    /// Ports of the end that is called. Empty: all, and every other protocol.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ports: BTreeSet<(Protocol, u16)>,
+}
+
+/// Others of an [`AllowEntry`].
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AllowedPeer {
+    /// Containers of this node that are in the group.
+    Group(GroupName),
+    /// Addresses that are no container's of this node.
+    Cidr(AddressRange),
+}
+
+/// Name of a group: a DNS label, as a container's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct GroupName(ContainerName);
+
+impl GroupName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for GroupName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.parse().map(Self)
+    }
+}
+
+impl TryFrom<String> for GroupName {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
+    }
+}
+
+impl From<GroupName> for String {
+    fn from(name: GroupName) -> Self {
+        name.0.into()
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Range of IPv4 addresses in CIDR notation (RFC 4632), of any prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AddressRange {
+    first: Ipv4Addr,
+    prefix: u8,
+}
+
+/// Error of a text that is no range; it says what the text must be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidRange(&'static str);
+
+impl AddressRange {
+    /// Whether the address is in the range.
+    #[must_use]
+    pub const fn contains(self, address: Ipv4Addr) -> bool {
+        address.to_bits() & mask(self.prefix) == self.first.to_bits()
+    }
+}
+
+/// Bits of the network part; a prefix of 0 has none.
+const fn mask(prefix: u8) -> u32 {
+    match u32::MAX.checked_shl(32 - prefix as u32) {
+        Some(mask) => mask,
+        None => 0,
+    }
+}
+
+impl FromStr for AddressRange {
+    type Err = InvalidRange;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRange> {
+        const WRONG: InvalidRange =
+            InvalidRange("must be a range of IPv4 addresses such as \"192.0.2.0/24\"");
+        let (first, prefix) = text.split_once('/').ok_or(WRONG)?;
+        let first: Ipv4Addr = first.parse().map_err(|_| WRONG)?;
+        let is_plain =
+            (1..=2).contains(&prefix.len()) && prefix.bytes().all(|b| b.is_ascii_digit());
+        let prefix = prefix
+            .parse()
+            .ok()
+            .filter(|prefix| is_plain && *prefix <= 32);
+        let prefix: u8 = prefix.ok_or(WRONG)?;
+        if first.to_bits() & !mask(prefix) != 0 {
+            return Err(InvalidRange(
+                "has bits set beyond its prefix: write the range's first address, as in \
+                 \"192.0.2.0/24\"",
+            ));
+        }
+        Ok(Self { first, prefix })
+    }
+}
+
+impl TryFrom<String> for AddressRange {
+    type Error = InvalidRange;
+
+    fn try_from(text: String) -> Result<Self, InvalidRange> {
+        text.parse()
+    }
+}
+
+impl From<AddressRange> for String {
+    fn from(range: AddressRange) -> Self {
+        range.to_string()
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.first, self.prefix)
+    }
+}
+
+/// Reads the section: the word `bridge`, or an object.
+pub(super) fn read(top: &mut Fields<'_>) -> Option<Network> {
+    if top.is_text("network") {
+        let plain = top.choice("network", &[("bridge", ())]);
+        return plain.map(|()| Network::default());
+    }
+    top.object("network", Network::read)
+}
+
+impl Network {
+    /// Every group that is named: those that the container is in, and those that it allows.
+    pub fn named(&self) -> impl Iterator<Item = &GroupName> {
+        let entries = [&self.ingress, &self.egress]
+            .into_iter()
+            .flatten()
+            .flatten();
+        let allowed = entries.filter_map(|entry| match &entry.peer {
+            AllowedPeer::Group(group) => Some(group),
+            AllowedPeer::Cidr(_) => None,
+        });
+        self.groups.iter().chain(allowed)
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let groups = fields.read("groups", |value| {
+            let items = list(value, GROUPS_MAX)?.iter();
+            items.map(parsed).collect::<Result<_, _>>()
+        });
+        let allow = fields.object("allow", |allow| {
+            Some([entries(allow, "ingress"), entries(allow, "egress")])
+        });
+        let [ingress, egress] = allow.unwrap_or_default();
+        Some(Self {
+            groups: groups.unwrap_or_default(),
+            ingress,
+            egress,
+        })
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        if is_default(self) {
+            return json!("bridge");
+        }
+        let shown = |entries: &Option<Vec<AllowEntry>>| {
+            let entries = entries.as_ref()?.iter();
+            Some(entries.map(AllowEntry::to_json).collect::<Vec<_>>())
+        };
+        json!({
+            "groups": self.groups,
+            "allow": {"ingress": shown(&self.ingress), "egress": shown(&self.egress)},
+        })
+    }
+}
+
+fn entries(allow: &mut Fields<'_>, key: &'static str) -> Option<Vec<AllowEntry>> {
+    let items = allow.read(key, |value| list(value, ENTRIES_MAX))?;
+    let items = items.iter().enumerate();
+    let read = items.filter_map(|(index, item)| allow.item(key, index, item, AllowEntry::read));
+    Some(read.collect())
+}
+
+impl AllowEntry {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let group = fields.read("group", parsed);
+        let cidr = fields.read("cidr", parsed);
+        let ports = fields.read("ports", ports);
+        let peer = match (group, cidr) {
+            (Some(group), None) => AllowedPeer::Group(group),
+            (None, Some(cidr)) => AllowedPeer::Cidr(cidr),
+            (None, None) => {
+                if !fields.has("group") && !fields.has("cidr") {
+                    fields.fault("group", "is required, or cidr in its place");
+                }
+                return None;
+            }
+            (Some(_), Some(_)) => {
+                fields.fault("cidr", "stands beside group; write an entry for each");
+                return None;
+            }
+        };
+        Some(Self {
+            peer,
+            ports: ports.unwrap_or_default(),
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        let (key, peer) = match &self.peer {
+            AllowedPeer::Group(group) => ("group", group.to_string()),
+            AllowedPeer::Cidr(range) => ("cidr", range.to_string()),
+        };
+        let mut shown = json!({ key: peer });
+        if !self.ports.is_empty() {
+            let ports = self.ports.iter();
+            let ports = ports.map(|(protocol, port)| format!("{}/{port}", protocol.as_str()));
+            shown["ports"] = ports.collect();
+        }
+        shown
+    }
+}
+
+/// Ports as `tcp/80`. None at all would look as if nothing were allowed, or everything.
+fn ports(value: &Value) -> Result<BTreeSet<(Protocol, u16)>, String> {
+    let items = list(value, PORTS_MAX)?;
+    if items.is_empty() {
+        return Err("must not be empty; leave it out for every port".to_owned());
+    }
+    let port = |text: &str| {
+        let (protocol, port) = text.split_once('/')?;
+        let mut known = [Protocol::Tcp, Protocol::Udp].into_iter();
+        let protocol = known.find(|known| known.as_str() == protocol)?;
+        let is_plain = port.bytes().all(|b| b.is_ascii_digit());
+        let port = port.parse().ok().filter(|port| is_plain && *port > 0)?;
+        Some((protocol, port))
+    };
+    let fault = || "must be ports such as \"tcp/80\" or \"udp/53\"".to_owned();
+    let read = |item| port(text(item)?).ok_or_else(fault);
+    items.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fields::FieldError;
+    use crate::spec::parse;
+
+    fn section(network: &Value) -> Result<Network, Vec<FieldError>> {
+        let body = json!({"name": "web", "image": "nginx", "network": network});
+        parse::deploy(&body).map(|deploy| deploy.spec.network)
+    }
+
+    #[test]
+    fn a_range_has_no_bits_beyond_its_prefix() {
+        let range = |text: &str| text.parse::<AddressRange>();
+        for (text, inside, outside) in [
+            ("192.0.2.0/24", [192, 0, 2, 255], Some([192, 0, 3, 0])),
+            ("192.0.2.7/32", [192, 0, 2, 7], Some([192, 0, 2, 6])),
+            ("0.0.0.0/0", [255, 255, 255, 255], None),
+            ("128.0.0.0/1", [128, 0, 0, 0], Some([127, 255, 255, 255])),
+        ] {
+            let range = range(text).unwrap();
+            assert_eq!(range.to_string(), text);
+            assert!(range.contains(inside.into()), "{text}");
+            assert!(outside.is_none_or(|address| !range.contains(address.into())));
+        }
+        for wrong in [
+            "192.0.2.1/24",
+            "192.0.2.0",
+            "192.0.2.0/33",
+            "192.0.2.0/+8",
+            "192.0.2.0/",
+            "::/0",
+            "0.0.0.0/000",
+            "x/8",
+        ] {
+            assert!(range(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_word_of_the_contract_is_the_default_and_shown_as_such() {
+        for plain in [
+            json!("bridge"),
+            json!(null),
+            json!({}),
+            json!({"groups": []}),
+        ] {
+            assert_eq!(section(&plain).unwrap(), Network::default());
+        }
+        assert_eq!(Network::default().to_json(), json!("bridge"));
+        assert_eq!(section(&json!("host")).unwrap_err()[0].field, "network");
+    }
+
+    #[test]
+    fn an_empty_list_allows_nobody_and_stays() {
+        let network = section(&json!({"allow": {"egress": []}})).unwrap();
+        assert_eq!(
+            (network.ingress.clone(), network.egress.clone()),
+            (None, Some(vec![]))
+        );
+        let stored = serde_json::to_value(&network).unwrap();
+        assert_eq!(stored, json!({"egress": []}));
+        assert_eq!(serde_json::from_value::<Network>(stored).unwrap(), network);
+        assert_eq!(section(&network.to_json()).unwrap(), network);
+    }
+
+    #[test]
+    fn every_fault_is_told_at_its_place() {
+        let many = vec!["g"; GROUPS_MAX + 1];
+        let faults = section(&json!({
+            "groups": many,
+            "allow": {
+                "ingress": [
+                    {"ports": ["tcp/80"]},
+                    {"group": "a", "cidr": "192.0.2.0/24"},
+                    {"group": "A"},
+                    {"group": "a", "ports": []},
+                    {"group": "a", "ports": ["tcp/0"]},
+                    {"group": "a", "port": 1},
+                ],
+                "egress": {"group": "a"},
+            },
+            "group": "a",
+        }));
+        let fields: Vec<_> = faults
+            .unwrap_err()
+            .into_iter()
+            .map(|fault| fault.field)
+            .collect();
+        let ingress = |rest: &str| format!("network.allow.ingress{rest}");
+        let wanted = [
+            "network.groups".to_owned(),
+            ingress("[0].group"),
+            ingress("[1].cidr"),
+            ingress("[2].group"),
+            ingress("[3].ports"),
+            ingress("[4].ports"),
+            ingress("[5].port"),
+            "network.allow.egress".to_owned(),
+            "network.group".to_owned(),
+        ];
+        assert_eq!(fields, wanted);
+    }
+}
