@@ -276,6 +276,10 @@ pub struct ContainersSection {
     pub capabilities: Vec<String>,
     /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
     pub allow_socketcall: bool,
+    /// Whether containers have ids of their own, where they can be mapped.
+    pub user_namespaces: bool,
+    /// Ids of this host that are for containers.
+    pub user_ids: RangeInclusive<u32>,
 }
 
 /// Section `audit`: lines about changes.

@@ -6,7 +6,7 @@
 //!
 //! Rooms for any driver: `netns` makes and removes network namespaces, `hosts_files` holds the
 //! files by which containers know each other, `directory` keeps them current, `hosts_place` and
-//! `marked_block` let containers write to them, `listeners` finds out
+//! `marked_block` let containers write to them, `sysfs` lends a netns to a user namespace, `listeners` finds out
 //! whether a host port is free, `threads` runs work that blocks or changes its netns.
 //!
 //! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
@@ -31,6 +31,7 @@ mod hosts_place;
 mod listeners;
 mod marked_block;
 mod netns;
+mod sysfs;
 mod threads;
 
 pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach};
@@ -94,6 +95,21 @@ pub trait NetworkDriver: HostNetwork + 'static {
             self.publish(instance, &assignment).await?;
             Ok(attached)
         }
+    }
+
+    /// Makes what an instance with a user namespace of its own cannot make itself in a netns that is
+    /// the host's: sets these sysctls in it, and shows it at [`NetworkPaths::sysfs`]. After
+    /// [`connect`](Self::connect), which makes the netns.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`].
+    fn lend(
+        &self,
+        instance: InstanceName,
+        sysctls: &'static [(&'static str, &'static str)],
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send {
+        let paths = self.paths(instance);
+        sysfs::lend(paths.netns, paths.sysfs, sysctls)
     }
 
     /// Paths of [`connect`](Self::connect)'s answer, known before there is anything at them.
@@ -163,4 +179,7 @@ pub struct NetworkPaths {
     pub hostname: PathBuf,
     /// Whether the container may write to these three.
     pub writable: bool,
+    /// Directory at which [`lend`](NetworkDriver::lend) shows the kernel's objects (sysfs) of the
+    /// netns.
+    pub sysfs: PathBuf,
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use state::time::unix_ms;
+use tokio::sync::watch;
 
 use crate::chas::LinkState;
 use crate::journal::Journal;
@@ -39,7 +40,7 @@ pub(crate) struct AgentNode {
     loggers: Loggers,
     /// `None`: no CHaS is configured.
     contact: Option<Arc<LinkState>>,
-    confinement: ConfinementView,
+    confinement: watch::Receiver<ConfinementView>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -52,7 +53,7 @@ impl AgentNode {
         monitor: Arc<Monitor>,
         loggers: Loggers,
         contact: Option<Arc<LinkState>>,
-        confinement: ConfinementView,
+        confinement: watch::Receiver<ConfinementView>,
     ) -> Self {
         Self {
             writer,

@@ -15,6 +15,7 @@ use state::spec::Signal;
 
 use confinement::Confinement;
 use host::Host;
+use host_ids::HostIds;
 use image::ImageConfig;
 use mounts::Mount;
 use user::User;
@@ -23,6 +24,7 @@ use volumes::ImageVolume;
 pub(crate) mod confinement;
 pub(crate) mod descriptor;
 pub(crate) mod host;
+pub(crate) mod host_ids;
 pub(crate) mod image;
 mod lsm;
 pub(crate) mod mounts;
@@ -43,7 +45,19 @@ pub(crate) struct Placement<'a> {
     /// Files and directories of the host to be seen in the container, mounted in this order after
     /// the kernel's own.
     pub(crate) mounts: &'a [Mount],
+    /// File system of the kernel's objects (sysfs), to be seen by a container that has ids of its
+    /// own: it may mount none in a network that is not made by it.
+    pub(crate) sysfs: &'a Path,
+    /// Ids of the container's own. `None`: they are the host's.
+    pub(crate) ids: Option<HostIds>,
 }
+
+/// Switches of the kernel by which a user that is not root may bind port 80, and ping, in a network
+/// that is all its own.
+pub(crate) const NETWORK_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
 
 /// Facts of an image's files that its containers depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,18 +119,23 @@ pub(crate) fn spec(
         "root": {"path": "rootfs", "readonly": read_only},
         "hostname": record.name.as_str(),
         "process": process::process(image, record, &facts.user, host, &capabilities)?,
-        "mounts": mounts::mounts(in_memory, place.mounts),
+        "mounts": mounts::mounts(in_memory, &place),
         "linux": {
-            "namespaces": namespaces::namespaces(place.netns, host.cgroup),
+            "namespaces": namespaces::namespaces(&place, host.cgroup),
             "cgroupsPath": place.cgroups_path,
             "resources": resources::resources(&record.spec.resources, host.cgroup),
             "seccomp": seccomp::profile(host.machine, &capabilities, confinement.socketcall),
             "maskedPaths": namespaces::MASKED,
             "readonlyPaths": namespaces::READ_ONLY,
-            // A user that is not root may bind port 80, and ping, in a network that is all its own.
-            "sysctl": {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"},
         },
     });
+    if let Some(ids) = place.ids {
+        spec["linux"]["uidMappings"] = ids.mappings();
+        spec["linux"]["gidMappings"] = ids.mappings();
+    } else {
+        // A container with ids of its own may not set them: the network does it in advance.
+        spec["linux"]["sysctl"] = NETWORK_SYSCTLS.iter().copied().collect();
+    }
     if let Some(made) = made {
         spec["annotations"] = made;
     }

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use state::alarm::Alarm;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config;
 use crate::journal::Journal;
 use crate::runtime::containerd::{
-    Confinement, Containerd, ContainerdClient, OciRuntime, known_faults,
+    Confinement, ConfinementLayer, Containerd, ContainerdClient, OciRuntime, known_faults,
 };
 use crate::view::{ConfinementView, LayerView};
 
@@ -18,17 +19,43 @@ const INTERVAL: Duration = Duration::from_hours(1);
 /// Wait for a containerd that does not answer.
 const RETRY: Duration = Duration::from_secs(30);
 
-/// Confinement of the engine's containers, for showing.
-pub(super) fn view(confinement: &Confinement, engine: &Containerd) -> ConfinementView {
-    let layers = engine.confinement().into_iter();
+/// Confinement of the engine's containers, for showing: kept as it becomes known, until `stop`.
+pub(super) fn follow(
+    limits: Confinement,
+    engine: &Containerd,
+    stop: CancellationToken,
+    tracker: &TaskTracker,
+) -> watch::Receiver<ConfinementView> {
+    let mut mapping = engine.id_mapping();
+    let others = engine.confinement();
+    let first = limits.user_namespaces(&mapping.borrow());
+    let (shown, seen) = watch::channel(view(&limits, &others, &first));
+    let following = async move {
+        while mapping.changed().await.is_ok() {
+            let layer = limits.user_namespaces(&mapping.borrow_and_update());
+            let (in_force, detail) = (layer.in_force, &layer.detail);
+            tracing::info!(in_force, detail, "user namespaces of containers looked at");
+            shown.send_replace(view(&limits, &others, &layer));
+        }
+    };
+    tracker.spawn(async move { stop.run_until_cancelled(following).await });
+    seen
+}
+
+fn view(
+    limits: &Confinement,
+    others: &[ConfinementLayer],
+    user_namespaces: &ConfinementLayer,
+) -> ConfinementView {
+    let layers = others.iter().chain([user_namespaces]);
     let layers = layers.map(|layer| LayerView {
         name: layer.name,
         in_force: layer.in_force,
-        detail: layer.detail,
+        detail: layer.detail.clone(),
     });
     ConfinementView {
-        granted: confinement.capabilities.clone(),
-        withheld: confinement.withheld(),
+        granted: limits.capabilities.clone(),
+        withheld: limits.withheld(),
         layers: layers.collect(),
     }
 }

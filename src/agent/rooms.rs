@@ -39,7 +39,6 @@ use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
 };
 use crate::runtime::node::NodeRuntime;
-use crate::view::ConfinementView;
 use crate::writer::Writer;
 
 /// Wait before the network is set up again after a failure.
@@ -84,13 +83,9 @@ impl Rooms {
         follow_registries(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
-        let (runtime, confined) = node_runtime(
-            config,
-            Arc::clone(&network),
-            loggers.clone(),
-            images,
-            client,
-        )?;
+        let engine = engine(config, images, client)?;
+        let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
+        let runtime = NodeRuntime::new(engine, Arc::clone(&network), loggers.clone());
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::new(runtime),
@@ -325,26 +320,24 @@ async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::R
     Ok(store)
 }
 
-fn node_runtime(
-    config: &Config,
-    network: Arc<BridgeNetwork>,
-    loggers: Loggers,
-    images: Images,
-    client: ContainerdClient,
-) -> anyhow::Result<(AgentRuntime, ConfinementView)> {
-    let limits = Confinement {
-        capabilities: config.containers.capabilities.clone(),
-        socketcall: config.containers.allow_socketcall,
-    };
+/// Limits that the node sets to every container.
+fn limits(config: &Config) -> Confinement {
+    let containers = &config.containers;
+    let user_ids = containers.user_ids.clone();
+    Confinement {
+        capabilities: containers.capabilities.clone(),
+        socketcall: containers.allow_socketcall,
+        user_ids: containers.user_namespaces.then_some(user_ids),
+    }
+}
+
+fn engine(config: &Config, images: Images, client: ContainerdClient) -> anyhow::Result<Containerd> {
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
-        confinement: limits.clone(),
+        confinement: limits(config),
     };
-    let engine =
-        Containerd::new(settings, client, images).context("the host's facts cannot be read")?;
-    let confined = confinement::view(&limits, &engine);
-    Ok((NodeRuntime::new(engine, network, loggers), confined))
+    Containerd::new(settings, client, images).context("the host's facts cannot be read")
 }

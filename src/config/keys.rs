@@ -232,6 +232,13 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),
+    key("containers.user_namespaces", "CHAS_USER_NAMESPACES", "user-namespaces", "auto|off", Computed("auto; off on a node from before 0.2"),
+        "Whether a container's users and groups have ids of their own on this host, so that its root is \
+         nobody here: auto, where containerd (2.0 or later) and the kernel can map them, or off. Counts \
+         for containers that are created from then on"),
+    key("containers.user_ids", "CHAS_USER_IDS", "user-ids", "FIRST-LAST", Text("2000224256-2147352575"),
+        "Ids of this host for containers, 65536 for each, 65536 to 2147483647; what /etc/subuid, \
+         /etc/subgid and accounts have is left out"),
     key("logs.rate", "CHAS_LOG_RATE", "log-rate", "SIZE", Unset,
         "Most bytes that a container may print in a second, over ten seconds, 64KiB to 1GiB; what \
          is beyond is left out of its log, which says how much. Unset: any number"),

@@ -8,6 +8,7 @@ use super::*;
 
 mod api;
 mod chas;
+mod containers;
 mod purpose;
 mod registry;
 
@@ -289,12 +290,7 @@ impl Layers {
                     .unwrap_or_default(),
             },
             registry: self.registry(),
-            containers: ContainersSection {
-                max: self.value("containers.max", parse::number(1..=10_000)),
-                allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
-                capabilities: self.value("containers.capabilities", parse::capabilities),
-                allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
-            },
+            containers: self.containers(),
             logs: LogsSection {
                 rate: self.optional("logs.rate", logs::rate),
                 user: self

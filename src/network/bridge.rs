@@ -279,6 +279,7 @@ impl NetworkDriver for BridgeNetwork {
             hosts: files.hosts(),
             hostname: files.hostname(),
             writable: files.writable(),
+            sysfs: files.sysfs(),
         }
     }
 

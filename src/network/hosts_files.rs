@@ -53,6 +53,12 @@ impl HostsFiles {
         self.dir.join("hostname")
     }
 
+    /// Directory beside the files, on their file system: the kernel takes away with that one what is
+    /// mounted there.
+    pub(super) fn sysfs(&self) -> PathBuf {
+        self.dir.join("sys")
+    }
+
     /// Whether a container that is made now may write to its files: not to those in a plain
     /// directory, which is as large as the host's memory.
     pub(super) fn writable(&self) -> bool {

@@ -55,7 +55,7 @@ impl AgentNode {
             alarms: Vec::new(),
             silent: self.loggers.silent(),
             errors: self.errors(),
-            confinement: self.confinement.clone(),
+            confinement: self.confinement.borrow().clone(),
             link: self.link_view(),
         };
         health.alarms = self.alarms(&health);

@@ -14,6 +14,7 @@ use state::spec::parse::Deploy;
 use state::status::Status;
 use state::store::{Idempotent, Limits, ReplaceRequest, Store};
 use tempfile::TempDir;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -101,7 +102,7 @@ async fn agent_of(containers_max: usize) -> Agent {
         monitor,
         loggers,
         None,
-        ConfinementView::default(),
+        watch::channel(ConfinementView::default()).1,
     );
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {

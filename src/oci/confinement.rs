@@ -1,9 +1,15 @@
 //! Confinement of a node's containers: what the node withholds, whatever their records ask for.
 
+use std::ops::RangeInclusive;
+
 use state::spec::{Capabilities, DEFAULT_CAPABILITIES};
 
 use super::host::{Cgroup, Host};
+use super::host_ids;
 use super::lsm::{AppArmor, PROFILE, Selinux};
+
+/// Reason why no container has a user namespace where none is to have one.
+const OFF: &str = "off by containers.user_namespaces, as by default on a node from before 0.2";
 
 /// Limits that the node sets to every container. They take effect when its OCI spec is made: a
 /// record keeps what was asked for, and a running container what it was given.
@@ -14,6 +20,21 @@ pub struct Confinement {
     /// Whether 32 bit programs on x86 may make sockets by `socketcall`, where a filter cannot see
     /// their family.
     pub socketcall: bool,
+    /// Ids of the host that containers may have for their own users and groups, a range each, where
+    /// they can be mapped. `None`: every container has the host's ids.
+    pub user_ids: Option<RangeInclusive<u32>>,
+}
+
+/// Ability of containerd and the kernel to map the ids of a container's users and groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum IdMapping {
+    /// containerd has not been asked yet.
+    #[default]
+    Unknown,
+    /// Both can.
+    Able,
+    /// One of them cannot, for this reason.
+    Unable(String),
 }
 
 /// Layer of the confinement of containers, as it is on this host.
@@ -36,7 +57,7 @@ impl Confinement {
         withheld.map(|&name| name.to_owned()).collect()
     }
 
-    /// Layers of the confinement on this host, besides the capabilities.
+    /// Layers of the confinement on this host, besides the capabilities and the user namespaces.
     pub(crate) fn layers(&self, host: &Host) -> Vec<ConfinementLayer> {
         let layer = |name, in_force, detail: &str| ConfinementLayer {
             name,
@@ -78,16 +99,43 @@ impl Confinement {
             layer("apparmor", is_enforced, &apparmor),
             layer("selinux", false, selinux),
             tunnels,
-            layer(
-                "user_namespaces",
-                false,
-                "containers have the host's ids: containerd before 2.0 maps none",
-            ),
         ]
     }
 
+    /// Layer of the user namespaces, of which containerd has to tell.
+    #[must_use]
+    pub fn user_namespaces(&self, mapping: &IdMapping) -> ConfinementLayer {
+        let hosts = host_ids::for_hosts_ids(&self.capabilities);
+        let (in_force, detail) = match (&self.user_ids, mapping) {
+            (None, _) => (false, OFF.to_owned()),
+            (Some(_), IdMapping::Unknown) => {
+                (false, "containerd has not been asked yet".to_owned())
+            }
+            (Some(_), IdMapping::Unable(reason)) => (false, reason.clone()),
+            (Some(_), IdMapping::Able) if !hosts.is_empty() => {
+                let hosts = hosts.join(" and ");
+                let detail = format!(
+                    "only of containers that drop {hosts}, which this node grants and which count \
+                     for the host's ids alone"
+                );
+                (false, detail)
+            }
+            (Some(ids), IdMapping::Able) => {
+                let (number, first, last) = (host_ids::IDS, ids.start(), ids.end());
+                let detail =
+                    format!("each container has {number} ids of its own out of {first}-{last}");
+                (true, detail)
+            }
+        };
+        ConfinementLayer {
+            name: "user_namespaces",
+            in_force,
+            detail,
+        }
+    }
+
     /// Capabilities of those asked for that the node grants.
-    pub(super) fn granted(&self, asked: &Capabilities) -> Vec<String> {
+    pub(crate) fn granted(&self, asked: &Capabilities) -> Vec<String> {
         let is_granted = |name: &&String| self.capabilities.contains(name);
         asked.0.iter().filter(is_granted).cloned().collect()
     }

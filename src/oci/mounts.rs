@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::Placement;
+
 /// File or directory of the host that a container sees (a bind mount).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Mount {
@@ -42,14 +44,38 @@ impl Mount {
 }
 
 /// The section `mounts`; `volumes` lie below what the host shows.
-pub(super) fn mounts(volumes: Vec<Value>, binds: &[Mount]) -> Vec<Value> {
-    let mut mounts = kernel();
+pub(super) fn mounts(volumes: Vec<Value>, place: &Placement<'_>) -> Vec<Value> {
+    let sys = if place.ids.is_some() {
+        let mut sys = Mount::read_only(place.sysfs.to_owned(), "/sys");
+        sys.options.push("noexec".to_owned());
+        sys.to_json()
+    } else {
+        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
+    };
+    let mut mounts = kernel(sys);
     mounts.extend(volumes);
-    mounts.extend(binds.iter().map(Mount::to_json));
+    mounts.extend(place.mounts.iter().map(|bind| {
+        let mut bind = bind.clone();
+        // The file system of these files has it, and whoever has ids of its own may not lift it.
+        let noexec = place.ids.map(|_| "noexec".to_owned());
+        bind.options.extend(noexec);
+        bind.to_json()
+    }));
     mounts
 }
 
-fn kernel() -> Vec<Value> {
+/// Files and directories of the host that a container with this OCI spec may write to.
+pub(crate) fn writable_sources(spec: &Value) -> Vec<PathBuf> {
+    let mounts = spec["mounts"].as_array().into_iter().flatten();
+    let writable = mounts.filter(|mount| {
+        let mut options = mount["options"].as_array().into_iter().flatten();
+        mount["type"] == "bind" && options.any(|option| option == "rw")
+    });
+    let sources = writable.filter_map(|mount| mount["source"].as_str());
+    sources.map(PathBuf::from).collect()
+}
+
+fn kernel(sys: Value) -> Vec<Value> {
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -75,7 +101,7 @@ fn kernel() -> Vec<Value> {
             &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
         ),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        sys,
         // Of this type on version 2 as well: runc looks itself which it is.
         mount(
             "/sys/fs/cgroup",

@@ -1,9 +1,8 @@
 //! Namespaces of the OCI spec, and the parts of the host that a container sees in them.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
+use super::Placement;
 use super::host::Cgroup;
 
 /// Paths that tell of the host, its other containers or its power draw (a side channel): not to be
@@ -32,13 +31,16 @@ pub(super) const READ_ONLY: [&str; 5] = [
     "/proc/sysrq-trigger",
 ];
 
-/// The section `linux.namespaces`; the network is the one that the file `netns` names.
-pub(super) fn namespaces(netns: &Path, cgroup: Cgroup) -> Vec<Value> {
+/// The section `linux.namespaces`; the network is the one that the place names.
+pub(super) fn namespaces(place: &Placement<'_>, cgroup: Cgroup) -> Vec<Value> {
     let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"]
         .iter()
         .map(|kind| json!({"type": kind}))
         .collect();
-    namespaces.push(json!({"type": "network", "path": netns}));
+    namespaces.push(json!({"type": "network", "path": place.netns}));
+    if place.ids.is_some() {
+        namespaces.push(json!({"type": "user"}));
+    }
     // On v1 a cgroup namespace hides nothing that the read-only mount does not.
     if cgroup == Cgroup::V2 {
         namespaces.push(json!({"type": "cgroup"}));

@@ -8,6 +8,7 @@ use super::lsm::{AppArmor, SecurityModules, Selinux};
 use super::*;
 
 mod layers;
+mod own_ids;
 
 /// Record that a deploy body with these fields becomes.
 pub(crate) fn record(fields: &Value) -> Record {
@@ -44,6 +45,7 @@ fn node_default() -> Confinement {
     Confinement {
         capabilities: granted.map(|&name| name.to_owned()).collect(),
         socketcall: false,
+        user_ids: None,
     }
 }
 
@@ -61,6 +63,8 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         netns: Path::new("/n"),
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
+        sysfs: Path::new("/k"),
+        ids: None,
     };
     let host = Host {
         machine: Machine::X86_64,
@@ -406,6 +410,8 @@ fn check_golden(
         netns: Path::new("/run/chas/netns/x-1"),
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
+        sysfs: Path::new("/run/chas/files/x-1/sys"),
+        ids: None,
     };
     let host = Host {
         machine,

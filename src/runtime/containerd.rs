@@ -15,7 +15,7 @@ use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
 use state::reference::ImageReference;
 use state::spec::ImagePull;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::ContainerdConfig;
@@ -25,7 +25,7 @@ pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
 use self::shim::version;
-pub use crate::oci::confinement::{Confinement, ConfinementLayer};
+pub use crate::oci::confinement::{Confinement, ConfinementLayer, IdMapping};
 use crate::runtime::engine::{EndedInstance, Engine, Existing, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 
@@ -62,10 +62,16 @@ impl Containerd {
         })
     }
 
-    /// Layers that confine this node's containers, besides their capabilities.
+    /// Layers that confine this node's containers, besides their capabilities and user namespaces.
     #[must_use]
     pub fn confinement(&self) -> Vec<ConfinementLayer> {
         self.instances.confinement()
+    }
+
+    /// Ability of containerd and the kernel to map ids, as it becomes known.
+    #[must_use]
+    pub fn id_mapping(&self) -> watch::Receiver<IdMapping> {
+        self.instances.id_mapping()
     }
 
     /// The error of a look, with the place where containerd is expected.
@@ -147,6 +153,10 @@ impl Engine for Containerd {
         self.instances.create(record, found, sandbox).await
     }
 
+    fn has_own_ids(rootfs: &Self::Rootfs) -> bool {
+        rootfs.has_own_ids()
+    }
+
     async fn create_task(
         &self,
         record: &Record,
@@ -199,6 +209,7 @@ impl Engine for Containerd {
     }
 
     async fn follow(&self, events: mpsc::Sender<RuntimeEvent>) {
-        events::follow(&self.client, &events).await;
+        let connected = || self.instances.learn_id_mapping();
+        events::follow(&self.client, &events, connected).await;
     }
 }

@@ -27,6 +27,9 @@ pub(crate) struct Sandbox {
     pub(crate) netns: PathBuf,
     /// Files of the host to be seen in the container.
     pub(crate) mounts: Vec<Mount>,
+    /// Place of the kernel's file system (sysfs) of that network namespace, for an instance that
+    /// cannot mount one itself.
+    pub(crate) sysfs: PathBuf,
 }
 
 /// Instance of which no process is left.
@@ -102,6 +105,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
         found: Self::Container,
         sandbox: &Sandbox,
     ) -> impl Future<Output = Result<Self::Rootfs, RuntimeError>> + Send;
+
+    /// Whether the container has ids of its own, so that it may not change its network namespace.
+    fn has_own_ids(rootfs: &Self::Rootfs) -> bool;
 
     /// Creates the task, and answers its first process. Its output goes to the logger that the URI
     /// `output` names.

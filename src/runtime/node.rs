@@ -24,6 +24,7 @@ use super::{
 use crate::logs;
 use crate::logs::keep::{Loggers, RunningContainer};
 use crate::network::{NetworkDriver, NetworkError};
+use crate::oci;
 use crate::oci::mounts::Mount;
 
 mod sweep;
@@ -71,6 +72,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             mounts: mounts
                 .map(|(source, destination)| mount(source, destination))
                 .into(),
+            sysfs: paths.sysfs,
         }
     }
 
@@ -89,7 +91,13 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             self.engine.create(record, found, &sandbox)
         );
         match (connected, created) {
-            (Ok(attached), Ok(rootfs)) => Ok((attached.address, rootfs)),
+            (Ok(attached), Ok(rootfs)) => {
+                if E::has_own_ids(&rootfs) {
+                    let sysctls = &oci::NETWORK_SYSCTLS;
+                    self.network.lend(instance, sysctls).await?;
+                }
+                Ok((attached.address, rootfs))
+            }
             (connected, created) => {
                 // Without a container, nothing else knows of its network.
                 if let Err(error) = self.network.detach(instance).await {

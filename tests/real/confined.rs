@@ -6,6 +6,8 @@ use crate::harness::image::Image;
 use crate::harness::{Testbed, run};
 use crate::stand::{Stand, eventually};
 
+mod own_ids;
+
 const EPERM: &str = "1";
 const ENOSYS: &str = "38";
 

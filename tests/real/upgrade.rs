@@ -334,6 +334,8 @@ fn drop_new_members(spec: &mut Value) {
     let security = spec["security"].as_object_mut().expect("it is shown");
     let new = security.remove("no_new_privileges");
     assert!(matches!(new, None | Some(Value::Bool(true))), "{new:?}");
+    let new = security.remove("user_namespace");
+    assert!(new.is_none_or(|new| new == "auto"));
 }
 
 async fn an_upgrade_with_its_files_disturbs_nothing(end: fn(&mut Node)) {

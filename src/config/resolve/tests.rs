@@ -437,6 +437,7 @@ fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     assert!(!new.network.link_local && !new.network.route_between_networks);
     assert!(new.earlier_defaults.is_empty());
     assert!(new.registry.token_hosts.is_empty());
+    assert!(new.containers.user_namespaces);
 
     let dir = tempfile::tempdir().unwrap();
     let dir = earlier(dir.path()).display().to_string();
@@ -444,19 +445,21 @@ fn a_node_from_before_keeps_what_is_open_unless_told_and_a_new_one_is_closed() {
     let config = old.config();
     assert_eq!(config.network.host_access, None);
     assert!(config.network.link_local && config.network.route_between_networks);
+    assert!(!config.containers.user_namespaces);
     assert_eq!(
         config.earlier_defaults,
         [
             "network.host_access",
             "network.link_local",
             "network.route_between_networks",
-            "registry.token_hosts"
+            "registry.token_hosts",
+            "containers.user_namespaces"
         ]
     );
     assert_eq!(config.registry.token_hosts, ["any"]);
     let meant = old.file(
         "network:\n  host_access: open\n  link_local: false\n  route_between_networks: false\nregistry:\n  \
-         token_hosts: []\n",
+         token_hosts: []\ncontainers:\n  user_namespaces: auto\n",
     );
     let config = meant.config();
     assert_eq!(

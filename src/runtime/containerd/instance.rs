@@ -11,23 +11,28 @@ use std::sync::Mutex;
 
 use containerd_client::types::Mount;
 use state::id::InstanceName;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::hand_over::HandOver;
 use self::image_lookup::ImageLookup;
+use self::own_ids::OwnIds;
 use super::config::ContainerdConfig;
 use super::image::Images;
 use super::rpc::client::ContainerdClient;
 use super::rpc::tasks::TaskCalls;
 use super::shim::lost::Shims;
 use super::shim::remains::Remains;
-use crate::oci::confinement::ConfinementLayer;
+use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
 
+mod hand_over;
 mod image_lookup;
 mod image_root;
 mod launch;
 mod observe;
 mod orphans;
+mod own_ids;
 mod program;
 mod stop;
 mod unresponsive;
@@ -43,6 +48,7 @@ pub(super) struct Instances {
     shims: Shims,
     remains: Remains,
     lookup: ImageLookup,
+    ids: OwnIds,
     /// Instances without a container, as the last listing found them.
     orphans: Mutex<Vec<InstanceName>>,
     /// Instances whose shim does not answer, and since when as far as looks have told.
@@ -50,9 +56,25 @@ pub(super) struct Instances {
 }
 
 impl Instances {
-    /// Layers that confine instances on this host, besides their capabilities.
+    /// Layers that confine instances on this host, besides their capabilities and user namespaces.
     pub(super) fn confinement(&self) -> Vec<ConfinementLayer> {
         self.config.confinement.layers(&self.host)
+    }
+
+    /// Ability of containerd and the kernel to map ids, as it becomes known.
+    pub(super) fn id_mapping(&self) -> watch::Receiver<IdMapping> {
+        self.ids.mapping()
+    }
+
+    /// Asks the containerd that is connected now whether it maps ids, where that counts.
+    pub(super) async fn learn_id_mapping(&self) {
+        if self.config.confinement.user_ids.is_none() {
+            return;
+        }
+        if let Err(error) = self.ids.learn(&self.client).await {
+            tracing::debug!(?error, "id mapping not learned");
+            self.ids.forget();
+        }
     }
 
     /// Instances on the containerd of `client`.
@@ -67,6 +89,7 @@ impl Instances {
         image_root::clear_left(&config.run_dir);
         Ok(Self {
             lookup: ImageLookup::default(),
+            ids: OwnIds::of(config.confinement.user_ids.clone()),
             tasks: TaskCalls::new(client.clone()),
             shims: Shims {
                 namespace: config.namespace.clone(),
@@ -93,4 +116,13 @@ impl Instances {
 pub(crate) struct CreatedRootfs {
     mounts: Vec<Mount>,
     program: program::Program,
+    /// Things that the container is to be given. `None`: its ids are the host's.
+    hand_over: Option<HandOver>,
+}
+
+impl CreatedRootfs {
+    /// Whether the container has ids of its own.
+    pub(super) const fn has_own_ids(&self) -> bool {
+        self.hand_over.is_some()
+    }
 }

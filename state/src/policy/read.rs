@@ -88,11 +88,18 @@ fn rule(fields: &mut Fields<'_>) -> Option<PolicyRule> {
 
 fn bounds(fields: &mut Fields<'_>) -> Bounds {
     let mut flag = |key| fields.read(key, only_true).unwrap_or_default();
-    let [digest, non_root, read_only_rootfs, no_new_privileges] = [
+    let [
+        digest,
+        non_root,
+        read_only_rootfs,
+        no_new_privileges,
+        user_namespace,
+    ] = [
         "digest",
         "non_root",
         "read_only_rootfs",
         "no_new_privileges",
+        "user_namespace",
     ]
     .map(&mut flag);
     Bounds {
@@ -105,6 +112,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         non_root,
         read_only_rootfs,
         no_new_privileges,
+        user_namespace,
         memory: fields.read("memory", amount),
         cpu: fields.read("cpu", amount),
         pids: fields

@@ -10,8 +10,8 @@ use super::{Denial, NodePrivileges};
 use crate::desired::Owner;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
-use crate::spec::Spec;
 use crate::spec::network::GroupName;
+use crate::spec::{Spec, UserNamespace};
 
 /// Rule of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +65,8 @@ pub struct Bounds {
     pub read_only_rootfs: bool,
     /// Whether no program may gain privileges.
     pub no_new_privileges: bool,
+    /// Whether no container may ask for the host's ids.
+    pub user_namespace: bool,
     /// Most memory; a limit is required then.
     pub memory: Option<ByteCount>,
     /// Most CPU time; a limit is required then.
@@ -179,6 +181,9 @@ impl Bounds {
         }
         if self.no_new_privileges && !spec.security.no_new_privileges {
             fault(faults, "security.no_new_privileges", "must be true");
+        }
+        if self.user_namespace && spec.security.user_namespace == UserNamespace::Host {
+            fault(faults, "security.user_namespace", "must be \"auto\"");
         }
     }
 

@@ -144,6 +144,12 @@ fn each_bound_denies_what_is_beyond_it_and_nothing_else() {
             vec!["security.read_only_rootfs"],
         ),
         (json!({"no_new_privileges": true}), json!({}), vec![]),
+        (json!({"user_namespace": true}), json!({}), vec![]),
+        (
+            json!({"user_namespace": true}),
+            json!({"security": {"user_namespace": "host"}}),
+            vec!["security.user_namespace"],
+        ),
         (json!({"memory": "1g"}), json!({}), vec!["resources.memory"]),
         (
             json!({"memory": "1g"}),

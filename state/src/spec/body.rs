@@ -143,7 +143,7 @@ mod tests {
             "revision": 7,
             "restart": {"policy": "on-failure", "max_retries": 3},
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
-            "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false},
+            "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false, "user_namespace": "host"},
             "logs": {"max_size": "1m", "max_files": 2},
             "network": {"groups": ["db", "web"], "allow": {
                 "ingress": [{"group": "front", "ports": ["tcp/80", "udp/53"]}, {"cidr": "192.0.2.0/24"}],

@@ -34,6 +34,30 @@ pub struct Security {
     /// of prctl(2)). A node has to permit `false`.
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub no_new_privileges: bool,
+    /// Ids of the container's users and groups on the host.
+    #[serde(default, skip_serializing_if = "UserNamespace::is_auto")]
+    pub user_namespace: UserNamespace,
+}
+
+/// Ids that the users and groups of a container have on the host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserNamespace {
+    /// Ids of the container's own, where the node can map them.
+    #[default]
+    Auto,
+    /// The same ids as in the container.
+    Host,
+}
+
+impl UserNamespace {
+    #[allow(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde passes a reference"
+    )]
+    const fn is_auto(&self) -> bool {
+        matches!(self, Self::Auto)
+    }
 }
 
 const fn yes() -> bool {
@@ -54,6 +78,7 @@ impl Default for Security {
             read_only_rootfs: false,
             capabilities: Capabilities::default(),
             no_new_privileges: true,
+            user_namespace: UserNamespace::Auto,
         }
     }
 }
@@ -75,10 +100,13 @@ impl Security {
         let read_only_rootfs = fields.read("read_only_rootfs", boolean);
         let capabilities = fields.object("capabilities", Capabilities::read);
         let no_new_privileges = fields.read("no_new_privileges", boolean);
+        let namespaces = [("auto", UserNamespace::Auto), ("host", UserNamespace::Host)];
+        let user_namespace = fields.choice("user_namespace", &namespaces);
         Some(Self {
             read_only_rootfs: read_only_rootfs.unwrap_or_default(),
             capabilities: capabilities.unwrap_or_default(),
             no_new_privileges: no_new_privileges.unwrap_or(true),
+            user_namespace: user_namespace.unwrap_or_default(),
         })
     }
 
@@ -87,6 +115,7 @@ impl Security {
             "read_only_rootfs": self.read_only_rootfs,
             "capabilities": {"add": self.capabilities.0, "drop": ["ALL"]},
             "no_new_privileges": self.no_new_privileges,
+            "user_namespace": self.user_namespace,
         })
     }
 }

@@ -138,6 +138,17 @@ impl Image {
         self
     }
 
+    /// One more layer with a symbolic link.
+    pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
+        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_link(&mut header, path.trim_start_matches('/'), target)
+            .expect("memory takes it");
+        self.layers
+            .push((Packing::Plain, tar.into_inner().expect("memory takes it")));
+        self
+    }
+
     fn layer_of(
         mut self,
         packing: Packing,

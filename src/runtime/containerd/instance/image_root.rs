@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use containerd_client::types::Mount;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags};
 
+use crate::oci::host_ids::HostIds;
 use crate::oci::volumes::FoundDirectory;
 
 /// Names of the directories that views are mounted on for a moment.
@@ -84,7 +85,10 @@ impl ImageRoot {
 
     /// Makes the directory at the absolute `path`, and those above it, of root and with mode 755.
     /// One that is there stays as it is.
-    pub(super) fn make_directory(&self, path: &str) -> io::Result<()> {
+    ///
+    /// With `ids` all of them are the container's own: the snapshot is mounted here as it is on the
+    /// disk, and a directory of the image would get into it with its owner of there.
+    pub(super) fn make_directory(&self, path: &str, ids: Option<HostIds>) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         let open = |path: &str| rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve);
@@ -103,6 +107,36 @@ impl ImageRoot {
                 }
                 Err(error) => return Err(error.into()),
             };
+            if let Some(ids) = ids {
+                self.give(&above, ids)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a directory, and those above it, from the users of the image to those of a container.
+    fn give(&self, directory: &OwnedFd, ids: HostIds) -> io::Result<()> {
+        let identity = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
+        let root = identity(&rustix::fs::fstat(&self.0)?);
+        let mut chain = Vec::new();
+        let mut at = directory.try_clone()?;
+        loop {
+            let stat = rustix::fs::fstat(&at)?;
+            if identity(&stat) == root {
+                break;
+            }
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let above = rustix::fs::openat(&at, "..", flags, Mode::empty())?;
+            chain.push((std::mem::replace(&mut at, above), stat));
+        }
+        // The topmost first: a change copies what is above as it is.
+        for (directory, stat) in chain.into_iter().rev() {
+            let of_image = !(ids.has(stat.st_uid) && ids.has(stat.st_gid));
+            let owner = ids.on_host(stat.st_uid).zip(ids.on_host(stat.st_gid));
+            if let (true, Some((uid, gid))) = (of_image, owner) {
+                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+                rustix::fs::fchown(&directory, Some(uid), Some(gid))?;
+            }
         }
         Ok(())
     }
@@ -192,6 +226,15 @@ fn overlay(options: &[String], target: &Path, access: MountFlags) -> io::Result<
     root.map(ImageRoot)
 }
 
+/// Whether an option is none of mount(2)'s data: a flag, or the ids to which containerd's own mount
+/// shows the files.
+fn is_for_containerd(option: &str) -> bool {
+    let maps = ["uidmap=", "gidmap="]
+        .iter()
+        .any(|key| option.starts_with(key));
+    maps || matches!(option, "ro" | "rw")
+}
+
 /// Options of an overlay for mount(2), and the layers' directories, which they name by number.
 ///
 /// The kernel reads one page of options, and **cuts what is longer without an error**: layers are
@@ -212,7 +255,7 @@ fn overlay_data(options: &[String]) -> io::Result<(CString, Vec<OwnedFd>)> {
                 directories.push(opened);
             }
             words.push(format!("{key}={}", numbers.join(":")));
-        } else if !matches!(option.as_str(), "ro" | "rw") {
+        } else if !is_for_containerd(option) {
             words.push(option.clone());
         }
     }
@@ -284,13 +327,13 @@ mod tests {
         std::os::unix::fs::symlink("/real", image.join("link")).unwrap();
         let root = ImageRoot::open_writable(&bind(&image), dir.path(), "test").unwrap();
         for path in ["/link/a/b", "/real", "/new"] {
-            root.make_directory(path).unwrap();
+            root.make_directory(path, None).unwrap();
         }
         let found = root.directory("/link/a/b").unwrap().unwrap();
         assert_eq!((found.mode, image.join("real/a/b").is_dir()), (0o755, true));
         assert_eq!(root.directory("/none").unwrap(), None);
         std::fs::write(image.join("file"), "").unwrap();
-        assert!(root.make_directory("/file/a").is_err() && root.directory("/file").is_err());
+        assert!(root.make_directory("/file/a", None).is_err() && root.directory("/file").is_err());
     }
 
     #[test]
@@ -305,7 +348,12 @@ mod tests {
             .iter()
             .map(|layer| layer.display().to_string())
             .collect();
-        let options = ["ro", "index=off", &format!("lowerdir={}", paths.join(":"))];
+        let options = [
+            "ro",
+            "index=off",
+            "uidmap=0:70000:65536",
+            &format!("lowerdir={}", paths.join(":")),
+        ];
         let (data, lower) = overlay_data(&options.map(str::to_owned)).unwrap();
         assert_eq!(lower.len(), 128);
         assert!(

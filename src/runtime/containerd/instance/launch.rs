@@ -8,10 +8,12 @@ use state::observed::Task;
 use state::reason::Reason;
 use state::spec::Signal;
 
+use super::hand_over::HandOver;
 use super::image_root::ImageRoot;
 use super::program::Program;
 use super::{CreatedRootfs, Instances};
 use crate::mounts::on_host;
+use crate::oci::host_ids::HostIds;
 use crate::oci::{self, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
@@ -30,7 +32,12 @@ impl Instances {
         let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(LaunchStage::Running),
-            Task::Created { pid } => return Ok(LaunchStage::Created { pid }),
+            Task::Created { pid } => {
+                let spec = container.and_then(|container| container.spec);
+                let given = spec.and_then(|spec| HandOver::of(&spec.value));
+                self.hand_over(instance, given, pid).await;
+                return Ok(LaunchStage::Created { pid });
+            }
             Task::Stopped(_) => {
                 self.delete_task(instance).await?;
             }
@@ -65,10 +72,16 @@ impl Instances {
         };
         let program = Program::of(&spec);
         program.denial()?;
-        let mounts = self.snapshot(record, &parent).await?;
-        self.make_volumes(record.instance(), &mounts, oci::volumes::to_be_made(&spec))
+        let ids = HostIds::of(&spec);
+        let mounts = self.snapshot(record, &parent, ids).await?;
+        let volumes = oci::volumes::to_be_made(&spec);
+        self.make_volumes(record.instance(), &mounts, ids, volumes)
             .await?;
-        Ok(CreatedRootfs { mounts, program })
+        Ok(CreatedRootfs {
+            mounts,
+            program,
+            hand_over: HandOver::of(&spec),
+        })
     }
 
     /// Makes the directories of volumes that the image has not. Nothing else has the snapshot
@@ -77,6 +90,7 @@ impl Instances {
         &self,
         instance: InstanceName,
         mounts: &[Mount],
+        ids: Option<HostIds>,
         paths: Vec<String>,
     ) -> Result<(), RuntimeError> {
         if paths.is_empty() {
@@ -85,7 +99,8 @@ impl Instances {
         let (mounts, run_dir) = (mounts.to_vec(), self.config.run_dir.clone());
         let made = tokio::task::spawn_blocking(move || {
             let root = ImageRoot::open_writable(&mounts, &run_dir, &instance.to_string())?;
-            paths.iter().try_for_each(|path| root.make_directory(path))
+            let mut paths = paths.iter();
+            paths.try_for_each(|path| root.make_directory(path, ids))
         });
         let made = made
             .await
@@ -144,6 +159,8 @@ impl Instances {
             netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
             mounts: &sandbox.mounts,
+            sysfs: &sandbox.sysfs,
+            ids: self.own_ids(record, &facts).await?,
         };
         let (host, confinement) = (&self.host, &self.config.confinement);
         let spec = oci::spec(&image.config, record, &facts, host, confinement, place)?;
@@ -165,21 +182,33 @@ impl Instances {
     /// Mounts of the instance's snapshot, which is made if it is absent. Only after the container:
     /// a snapshot that no container refers to may be taken by containerd's garbage collector at any
     /// moment.
-    async fn snapshot(&self, record: &Record, parent: &str) -> Result<Vec<Mount>, RuntimeError> {
+    async fn snapshot(
+        &self,
+        record: &Record,
+        parent: &str,
+        ids: Option<HostIds>,
+    ) -> Result<Vec<Mount>, RuntimeError> {
         let key = record.instance().to_string();
-        let labels = labels::minimal_for(record.instance());
-        match snapshots::prepare(&self.client, &key, parent, labels).await {
-            Ok(mounts) => Ok(mounts),
+        let mut labels = labels::minimal_for(record.instance());
+        labels.extend(ids.map(snapshots::mapping_labels).into_iter().flatten());
+        let mounts = match snapshots::prepare(&self.client, &key, parent, labels).await {
+            Ok(mounts) => mounts,
             Err(CallError::AlreadyExists) => snapshots::mounts(&self.client, &key)
                 .await
-                .map_err(|error| error.into_error(Reason::SnapshotFailed, "mount a snapshot")),
+                .map_err(|error| error.into_error(Reason::SnapshotFailed, "mount a snapshot"))?,
             Err(CallError::NotFound(message)) => {
                 self.images
                     .invalidate(record.image_digest.as_deref().unwrap_or_default());
-                Err(RuntimeError::ImageLost(message))
+                return Err(RuntimeError::ImageLost(message));
             }
-            Err(error) => Err(error.into_error(Reason::SnapshotFailed, "prepare a snapshot")),
+            Err(error) => {
+                return Err(error.into_error(Reason::SnapshotFailed, "prepare a snapshot"));
+            }
+        };
+        if ids.is_some() && !mounts.iter().all(snapshots::is_mapped) {
+            return Err(self.unmapped(record.instance()));
         }
+        Ok(mounts)
     }
 
     /// Creates the task, and answers its first process; its output goes to the logger that the URI
@@ -201,6 +230,8 @@ impl Instances {
             Ok(pid) => {
                 self.check_program(record.instance(), rootfs.program, pid)
                     .await?;
+                self.hand_over(record.instance(), rootfs.hand_over, pid)
+                    .await;
                 Ok(pid)
             }
             Err(CallError::AlreadyExists) => match self.task(record.instance()).await? {
@@ -238,6 +269,17 @@ impl Instances {
         self.kill(instance, Signal::KILL, true).await?;
         self.delete_task(instance).await?;
         Err(refusal.into())
+    }
+
+    /// Gives a created task what it is to write to, where the OCI runtime cannot.
+    async fn hand_over(&self, instance: InstanceName, given: Option<HandOver>, pid: u32) {
+        let Some(given) = given else {
+            return;
+        };
+        let giving = tokio::task::spawn_blocking(move || given.give(instance, pid));
+        if let Err(error) = giving.await {
+            tracing::warn!(%instance, %error, "files not given to their container");
+        }
     }
 
     /// Takes the device of tunnels from a created task: runc's own list of devices has it on cgroup

@@ -82,7 +82,9 @@ impl Instances {
     }
 
     /// Managed containers by name, as containerd has them.
-    async fn managed(&self) -> Result<Vec<(InstanceName, api::Container)>, RuntimeError> {
+    pub(super) async fn managed(
+        &self,
+    ) -> Result<Vec<(InstanceName, api::Container)>, RuntimeError> {
         let found = containers::list(&self.client, Some(labels::managed_filter()))
             .await
             .map_err(failed("list containers"))?;

@@ -138,7 +138,9 @@ impl Instances {
         self.remains.take_away(instance).await?;
         containers::delete(&self.client, instance)
             .await
-            .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))
+            .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))?;
+        self.ids.release(instance).await;
+        Ok(())
     }
 
     async fn create_envelope(&self, instance: InstanceName) -> Result<(), RuntimeError> {

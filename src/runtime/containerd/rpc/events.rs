@@ -26,12 +26,18 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// nothing.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Sends a hint for each event of a managed container, until the receiver is gone.
-pub(crate) async fn follow(client: &ContainerdClient, events: &mpsc::Sender<RuntimeEvent>) {
+/// Sends a hint for each event of a managed container, until the receiver is gone. Each time that
+/// containerd is reached, it may be another one: `reached` comes before all else.
+pub(crate) async fn follow<F: Future<Output = ()> + Send>(
+    client: &ContainerdClient,
+    events: &mpsc::Sender<RuntimeEvent>,
+    reached: impl Fn() -> F + Send + Sync,
+) {
     let mut connected = false;
     loop {
         if let Ok(stream) = subscribe(client).await {
             connected = true;
+            reached().await;
             if events.send(RuntimeEvent::Connected).await.is_err() {
                 return;
             }

@@ -7,6 +7,8 @@ use containerd_client::services::v1::snapshots as api;
 use containerd_client::types::Mount;
 use uuid::Uuid;
 
+use crate::oci::host_ids::HostIds;
+
 use super::client::{CallError, ContainerdClient, quick};
 
 /// Snapshotter of all snapshots that the agent makes.
@@ -37,6 +39,18 @@ pub(crate) async fn is_complete(client: &ContainerdClient, name: &str) -> Result
         Err(CallError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// Labels of a snapshot whose files belong to a container with these ids. containerd before 2.0
+/// ignores them.
+pub(crate) fn mapping_labels(ids: HostIds) -> [(String, String); 2] {
+    ["uidmapping", "gidmapping"].map(|kind| (format!("containerd.io/snapshot/{kind}"), ids.label()))
+}
+
+/// Whether a mount shows the files of a snapshot to the ids of its labels.
+pub(crate) fn is_mapped(mount: &Mount) -> bool {
+    let has = |key: &str| mount.options.iter().any(|option| option.starts_with(key));
+    has("uidmap=") && has("gidmap=")
 }
 
 /// Mounts of a new writable snapshot on `parent` (empty: on nothing).

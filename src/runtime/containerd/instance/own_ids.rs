@@ -1,0 +1,337 @@
+//! Ids of the host for instances that have a user namespace: whether containerd maps them, which
+//! range is free, and what of the host's an instance with such ids must be given.
+//!
+//! The OCI spec of a container is the only ledger: what it names stays taken until the container is
+//! deleted, over restarts of the agent and of the host.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use containerd_client::services::v1 as api;
+use state::desired::Record;
+use state::failure::Failure;
+use state::id::InstanceName;
+use state::reason::Reason;
+use tokio::sync::{Mutex, watch};
+
+use super::Instances;
+use crate::oci::ImageFacts;
+use crate::oci::confinement::IdMapping;
+use crate::oci::host_ids::{HostIds, IDS, obstacle};
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{ContainerdClient, quick};
+use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
+
+/// Capability of a snapshotter that maps the owners of a snapshot's files.
+const REMAPS: &str = "remap-ids";
+
+/// Places below `/proc` on which the kernel expects mounts; one elsewhere hides a part of it.
+const MOUNT_POINTS: [&str; 4] = ["sys/fs/binfmt_misc", "fs/nfsd", "xen", "openprom"];
+
+/// Ranges of instances that exist.
+type Taken = BTreeMap<InstanceName, HostIds>;
+
+/// Ids for instances with a user namespace.
+#[derive(Debug)]
+pub(super) struct OwnIds {
+    /// Ids that instances may have. `None`: they have the host's.
+    pool: Option<RangeInclusive<u32>>,
+    mapping: watch::Sender<IdMapping>,
+    /// `None`: containerd's containers have not been looked at yet.
+    taken: Mutex<Option<Taken>>,
+}
+
+impl OwnIds {
+    pub(super) fn of(pool: Option<RangeInclusive<u32>>) -> Self {
+        Self {
+            pool,
+            mapping: watch::Sender::default(),
+            taken: Mutex::default(),
+        }
+    }
+
+    /// Ability of containerd and the kernel, as far as it is known.
+    pub(super) fn mapping(&self) -> watch::Receiver<IdMapping> {
+        self.mapping.subscribe()
+    }
+
+    /// Notes that nothing of what was known counts any more.
+    pub(super) fn forget(&self) {
+        self.mapping.send_replace(IdMapping::Unknown);
+    }
+
+    /// Asks containerd and the kernel.
+    pub(super) async fn learn(&self, client: &ContainerdClient) -> Result<IdMapping, RuntimeError> {
+        let found = ask(client).await?;
+        self.mapping.send_if_modified(|known| {
+            let differs = *known != found;
+            known.clone_from(&found);
+            differs
+        });
+        Ok(found)
+    }
+
+    /// Gives back what an instance had that does not exist any more.
+    pub(super) async fn release(&self, instance: InstanceName) {
+        if let Some(taken) = self.taken.lock().await.as_mut() {
+            taken.remove(&instance);
+        }
+    }
+}
+
+impl Instances {
+    /// Ids for a new container; `None`: it has the host's, by configuration, by its record, or since
+    /// they cannot be mapped.
+    pub(super) async fn own_ids(
+        &self,
+        record: &Record,
+        facts: &ImageFacts,
+    ) -> Result<Option<HostIds>, RuntimeError> {
+        let Some(pool) = self.ids.pool.clone() else {
+            return Ok(None);
+        };
+        let instance = record.instance();
+        let granted = self
+            .config
+            .confinement
+            .granted(&record.spec.security.capabilities);
+        if let Some(reason) = obstacle(record, facts, &granted) {
+            tracing::info!(%instance, reason, "user namespace withheld");
+            return Ok(None);
+        }
+        let known = self.ids.mapping.borrow().clone();
+        let mapping = match known {
+            IdMapping::Unknown => self.ids.learn(&self.client).await?,
+            known @ (IdMapping::Able | IdMapping::Unable(_)) => known,
+        };
+        match mapping {
+            IdMapping::Able => self.take(instance, &pool).await.map(Some),
+            IdMapping::Unable(_) | IdMapping::Unknown => Ok(None),
+        }
+    }
+
+    /// Takes a free range for an instance, or finds the one that it has.
+    async fn take(
+        &self,
+        instance: InstanceName,
+        pool: &RangeInclusive<u32>,
+    ) -> Result<HostIds, RuntimeError> {
+        let mut ledger = self.ids.taken.lock().await;
+        let taken = match &mut *ledger {
+            Some(taken) => taken,
+            unread => unread.insert(self.with_own_ids().await?),
+        };
+        if let Some(ids) = taken.get(&instance) {
+            return Ok(*ids);
+        }
+        let reserved = tokio::task::spawn_blocking(|| reserved(Path::new("/etc"))).await;
+        let reserved = reserved.unwrap_or_default();
+        let is_free = |ids: HostIds| {
+            let is_apart = |other: &HostIds| other.first.abs_diff(ids.first) >= IDS;
+            taken.values().all(is_apart) && !reserved.iter().any(|range| overlaps(range, ids))
+        };
+        let Some(ids) = choose(pool, instance, is_free) else {
+            let message = format!(
+                "no {IDS} ids are free in containers.user_ids ({}-{}): {} containers have such a range, \
+                 and accounts of this host others; widen it, or ask for security.user_namespace \
+                 \"host\"",
+                pool.start(),
+                pool.end(),
+                taken.len()
+            );
+            return Err(RuntimeError::failed(Reason::CreateFailed, message));
+        };
+        taken.insert(instance, ids);
+        Ok(ids)
+    }
+
+    /// Ranges of all managed containers.
+    async fn with_own_ids(&self) -> Result<Taken, RuntimeError> {
+        let managed = self.managed().await?.into_iter();
+        let ranges = managed.filter_map(|(instance, container)| {
+            let spec = container.spec?.value;
+            Some((instance, HostIds::of(&spec)?))
+        });
+        Ok(ranges.collect())
+    }
+
+    /// Failure of a container whose files containerd has mounted without its ids.
+    pub(super) fn unmapped(&self, instance: InstanceName) -> RuntimeError {
+        self.ids.forget();
+        Failure::new(
+            Reason::SnapshotFailed,
+            format!(
+                "{instance} has ids of its own, and containerd mounts its files without them, as one \
+                 before 2.0 does; go back to the containerd that it was made with, or deploy the \
+                 container with another label, which makes it anew"
+            ),
+        )
+        .into()
+    }
+}
+
+/// Ability of containerd and this host's kernel.
+async fn ask(client: &ContainerdClient) -> Result<IdMapping, RuntimeError> {
+    let obstacle = tokio::task::spawn_blocking(|| obstacle_of(Path::new("/proc")));
+    if let Ok(Some(obstacle)) = obstacle.await {
+        return Ok(IdMapping::Unable(obstacle));
+    }
+    let filter = format!("type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}");
+    let request = api::PluginsRequest {
+        filters: vec![filter],
+    };
+    let reply = quick(client.introspection().plugins(request))
+        .await
+        .map_err(|error| error.into_error(Reason::CreateFailed, "tell what it can"))?;
+    let mut capabilities = reply.plugins.iter().flat_map(|plugin| &plugin.capabilities);
+    if capabilities.any(|capability| capability == REMAPS) {
+        return Ok(IdMapping::Able);
+    }
+    let version = client.probe().await?;
+    Ok(IdMapping::Unable(format!(
+        "containerd {version} cannot map the owners of a container's files: 2.0 and later do, on a \
+         kernel from 5.19, where the file system of its directory lets them"
+    )))
+}
+
+/// The reason why no user namespace can be made with a kernel whose `/proc` this is.
+fn obstacle_of(proc: &Path) -> Option<String> {
+    let read = |file: &str| std::fs::read_to_string(proc.join(file)).unwrap_or_default();
+    match read("sys/user/max_user_namespaces").trim() {
+        "" => return Some("the kernel has no user namespaces".to_owned()),
+        "0" => return Some("the sysctl user.max_user_namespaces is 0".to_owned()),
+        _ => {}
+    }
+    let mounts = read("self/mountinfo");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut hidden = points.filter_map(|point| point.strip_prefix("/proc/"));
+    let hidden = hidden.find(|point| !MOUNT_POINTS.contains(point))?;
+    Some(format!(
+        "/proc/{hidden} is mounted over on this host, and the kernel then lets no user namespace \
+         have a /proc of its own"
+    ))
+}
+
+/// Ids of the host's own accounts, by the files in `etc`: each as first and number.
+fn reserved(etc: &Path) -> Vec<(u32, u32)> {
+    let read = |file: &str| std::fs::read_to_string(etc.join(file)).unwrap_or_default();
+    let ranges = ["subuid", "subgid"].map(read);
+    let ranges = ranges
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| {
+            let mut fields = line
+                .split(':')
+                .skip(1)
+                .map(|field| field.trim().parse().ok());
+            Some((fields.next()??, fields.next()??))
+        });
+    let accounts = ["passwd", "group"].map(read);
+    let accounts = accounts.iter().flat_map(|text| text.lines());
+    let accounts = accounts.filter_map(|line| Some((line.split(':').nth(2)?.parse().ok()?, 1)));
+    ranges.chain(accounts).collect()
+}
+
+fn overlaps(&(first, number): &(u32, u32), ids: HostIds) -> bool {
+    let end = u64::from(first) + u64::from(number);
+    u64::from(ids.first) < end && first < ids.first.saturating_add(IDS)
+}
+
+/// Free range of the pool. An instance's id says where the search begins: a range is soon taken
+/// again by its own container's next generation only.
+fn choose(
+    pool: &RangeInclusive<u32>,
+    instance: InstanceName,
+    is_free: impl Fn(HostIds) -> bool,
+) -> Option<HostIds> {
+    let number = pool.end().checked_sub(*pool.start())?.checked_add(1)? / IDS;
+    let id = u64::from_str_radix(&instance.id.to_string(), 16).ok()?;
+    let begin = id.checked_rem(u64::from(number))?;
+    let begin = u32::try_from(begin).ok()?;
+    let ranges = (0..number).map(|n| HostIds {
+        first: pool.start() + (begin + n) % number * IDS,
+    });
+    ranges.into_iter().find(|ids| is_free(*ids))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const POOL: RangeInclusive<u32> = 2_000_224_256..=2_147_352_575;
+
+    #[test]
+    fn a_range_is_the_same_for_a_container_while_it_is_free_and_else_the_next() {
+        let instance: InstanceName = "000000000003-1".parse().unwrap();
+        let all = |_| true;
+        let first = choose(&POOL, instance, all).unwrap();
+        assert_eq!(first.first, POOL.start() + 3 * IDS);
+        let again = InstanceName {
+            generation: 9,
+            ..instance
+        };
+        assert_eq!(choose(&POOL, again, all), Some(first));
+        let next = choose(&POOL, instance, |ids| ids != first).unwrap();
+        assert_eq!(next.first, first.first + IDS);
+        assert_eq!(choose(&POOL, instance, |_| false), None);
+        // The search goes round, and never past the end.
+        let last: InstanceName = format!("{:012x}-1", 2244).parse().unwrap();
+        let last = choose(&POOL, last, all).unwrap();
+        assert_eq!(last.on_host(65_535), Some(*POOL.end()));
+        let round: InstanceName = format!("{:012x}-1", 2244).parse().unwrap();
+        let round = choose(&POOL, round, |ids| ids != last).unwrap();
+        assert_eq!(round.first, *POOL.start());
+        assert_eq!(choose(&(5..=70), instance, all), None, "too small for one");
+    }
+
+    #[test]
+    fn ids_of_the_hosts_accounts_are_not_for_containers() {
+        let etc = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| std::fs::write(etc.path().join(file), text).unwrap();
+        write("subuid", "web:2000224256:65536\nbroken\nalso:x:1\n");
+        write("subgid", "web:100000:65536\n");
+        write("passwd", "root:x:0:0::/:\nlarge:x:2000300000:5::/:\n");
+        let reserved = reserved(etc.path());
+        assert_eq!(
+            reserved,
+            [
+                (2_000_224_256, 65_536),
+                (100_000, 65_536),
+                (0, 1),
+                (2_000_300_000, 1)
+            ]
+        );
+        let taken = |n: u32| {
+            let ids = HostIds {
+                first: POOL.start() + n * IDS,
+            };
+            reserved.iter().any(|range| overlaps(range, ids))
+        };
+        assert_eq!([0, 1, 2, 3].map(taken), [true, true, false, false]);
+    }
+
+    #[test]
+    fn a_kernel_that_would_refuse_is_known_before() {
+        let proc = tempfile::tempdir().unwrap();
+        let told = |limit: &str, mounts: &str| {
+            for (file, text) in [
+                ("sys/user/max_user_namespaces", limit),
+                ("self/mountinfo", mounts),
+            ] {
+                let path = proc.path().join(file);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, text).unwrap();
+            }
+            obstacle_of(proc.path())
+        };
+        let plain =
+            "24 1 0:5 / /proc rw - proc proc rw\n25 24 0:6 / /proc/sys/fs/binfmt_misc rw - a b\n";
+        assert_eq!(told("96365\n", plain), None);
+        assert!(told("0\n", plain).unwrap().contains("max_user_namespaces"));
+        let hidden = format!("{plain}26 24 0:7 / /proc/cpuinfo rw - fuse lxcfs rw\n");
+        assert!(told("1\n", &hidden).unwrap().contains("/proc/cpuinfo is"));
+        let none = tempfile::tempdir().unwrap();
+        assert!(obstacle_of(none.path()).unwrap().contains("no user"));
+    }
+}
