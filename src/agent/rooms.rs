@@ -338,6 +338,7 @@ fn engine(config: &Config, images: Images, client: ContainerdClient) -> anyhow::
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
         confinement: limits(config),
+        search_path: config::environment("PATH").unwrap_or_default(),
     };
     Containerd::new(settings, client, images).context("the host's facts cannot be read")
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use state::spec::{Capabilities, DEFAULT_CAPABILITIES};
+use state::spec::{Capabilities, DEFAULT_CAPABILITIES, OWN_IDS};
 
 use super::host::{Cgroup, Host};
 use super::host_ids;
@@ -33,7 +33,7 @@ pub enum IdMapping {
     Unknown,
     /// Both can.
     Able,
-    /// One of them cannot, for this reason.
+    /// Inability of one of them, and its reason.
     Unable(String),
 }
 
@@ -121,7 +121,7 @@ impl Confinement {
                 (false, detail)
             }
             (Some(ids), IdMapping::Able) => {
-                let (number, first, last) = (host_ids::IDS, ids.start(), ids.end());
+                let (number, first, last) = (OWN_IDS, ids.start(), ids.end());
                 let detail =
                     format!("each container has {number} ids of its own out of {first}-{last}");
                 (true, detail)

@@ -6,13 +6,10 @@
 
 use serde_json::{Value, json};
 use state::desired::Record;
-use state::spec::UserNamespace;
+use state::spec::{OWN_IDS as IDS, UserNamespace};
 
 use super::ImageFacts;
 use super::volumes::FoundDirectory;
-
-/// Number of a container's ids: all that the accounts of an image have, `nobody` among them.
-pub(crate) const IDS: u32 = 1 << 16;
 
 /// Capabilities that count in the host's user namespace only: for devices, and in a network whose
 /// namespace is the host's.
@@ -27,9 +24,8 @@ pub(crate) struct HostIds {
 
 impl HostIds {
     /// Range of a container with this OCI spec; `None`: its ids are the host's.
-    pub(crate) fn of(oci_spec: &[u8]) -> Option<Self> {
-        let spec: Value = serde_json::from_slice(oci_spec).ok()?;
-        let first = spec["linux"]["uidMappings"][0]["hostID"].as_u64()?;
+    pub(crate) fn of(oci_spec: &Value) -> Option<Self> {
+        let first = oci_spec["linux"]["uidMappings"][0]["hostID"].as_u64()?;
         Some(Self {
             first: first.try_into().ok()?,
         })
@@ -103,10 +99,10 @@ mod tests {
         let inside = [999_999, 1_000_000, 1_065_535, 1_065_536].map(|id| ids.has(id));
         assert_eq!(inside, [false, true, true, false]);
         assert_eq!(ids.label(), "0:1000000:65536");
-        let spec = json!({"linux": {"uidMappings": ids.mappings()}}).to_string();
-        assert_eq!(HostIds::of(spec.as_bytes()), Some(ids));
-        for none in ["{\"linux\": {}}", "{}", ""] {
-            assert_eq!(HostIds::of(none.as_bytes()), None, "{none}");
+        let spec = json!({"linux": {"uidMappings": ids.mappings()}});
+        assert_eq!(HostIds::of(&spec), Some(ids));
+        for none in [json!({"linux": {}}), json!({}), Value::Null] {
+            assert_eq!(HostIds::of(&none), None, "{none}");
         }
     }
 

@@ -48,7 +48,7 @@ pub use network::Network;
 pub use ports::{PortSpec, Protocol};
 pub use resources::Resources;
 pub use restart::{Restart, RestartPolicy};
-pub use security::{Capabilities, DEFAULT_CAPABILITIES, Security, UserNamespace};
+pub use security::{Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace};
 pub use signal::Signal;
 pub use stop::Stop;
 

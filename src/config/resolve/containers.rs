@@ -1,11 +1,10 @@
 //! Section `containers`: bounds and privileges of containers on this node.
 
 use super::super::*;
+use state::spec::OWN_IDS as IDS;
+
 use super::Layers;
 use super::parse::Parsed;
-
-/// Ids of one container.
-const IDS: u32 = 1 << 16;
 
 /// Largest id: above it are numbers that programs take for negative ones, and users that may not
 /// ping.
@@ -29,8 +28,7 @@ impl Layers {
 fn auto(text: &str) -> Parsed<bool> {
     match text.to_ascii_lowercase().as_str() {
         "auto" => Ok(true),
-        // In the file, `off` without quotes is a boolean of YAML 1.1.
-        "off" | "false" => Ok(false),
+        "off" => Ok(false),
         _ => Err(format!("{text:?} is neither auto nor off")),
     }
 }

@@ -1,5 +1,6 @@
 //! Configuration of the runtime on containerd.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use super::shim::oci_runtime::OciRuntime;
@@ -18,4 +19,6 @@ pub struct ContainerdConfig {
     pub oci_runtime: OciRuntime,
     /// Limits that the node sets to every container.
     pub confinement: Confinement,
+    /// The agent's own `PATH`, in which the OCI runtime is asked for its version.
+    pub search_path: OsString,
 }

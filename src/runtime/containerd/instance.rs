@@ -71,7 +71,7 @@ impl Instances {
         if self.config.confinement.user_ids.is_none() {
             return;
         }
-        if let Err(error) = self.ids.learn(&self.client).await {
+        if let Err(error) = self.ids.learn(&self.client, &self.config).await {
             tracing::debug!(?error, "id mapping not learned");
             self.ids.forget();
         }

@@ -23,6 +23,10 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
+/// Number of ids of the host that a container has for its own users and groups: all that the accounts
+/// of an image have, `nobody` among them.
+pub const OWN_IDS: u32 = 1 << 16;
+
 /// Privileges of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Security {

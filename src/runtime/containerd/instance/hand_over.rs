@@ -16,8 +16,7 @@ use crate::oci::mounts;
 /// Things to be given to a created container, before it is started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HandOver {
-    /// Root of the container.
-    root: u32,
+    ids: HostIds,
     /// User that its process runs as.
     user: u32,
     /// Files that it may write to.
@@ -27,24 +26,31 @@ pub(crate) struct HandOver {
 impl HandOver {
     /// Things to be given to a container with this OCI spec; `None`: its ids are the host's.
     pub(super) fn of(oci_spec: &[u8]) -> Option<Self> {
-        let ids = HostIds::of(oci_spec)?;
         let spec: Value = serde_json::from_slice(oci_spec).ok()?;
+        let ids = HostIds::of(&spec)?;
         let user = spec["process"]["user"]["uid"].as_u64().unwrap_or_default();
         Some(Self {
-            root: ids.first,
+            ids,
             user: ids.on_host(user.try_into().ok()?)?,
             files: mounts::writable_sources(&spec),
         })
     }
 
+    /// Ids of the container.
+    pub(super) const fn ids(&self) -> HostIds {
+        self.ids
+    }
+
     /// Gives them to the instance, of which `pid` is the first process. It can do without them: a
     /// failure is told, and no more. Blocks.
     pub(super) fn give(&self, instance: InstanceName, pid: u32) {
+        // Root's group: who is root in there may open what all of its owners are in there.
+        let group = self.ids.first;
         let pipes = [1, 2].map(|number| PathBuf::from(format!("/proc/{pid}/fd/{number}")));
         let pipes = pipes.iter().filter(|path| is_pipe(path));
-        let pipes = pipes.map(|path| (path, give(path, self.user, None)));
+        let pipes = pipes.map(|path| (path, give(path, self.user, group)));
         let files = self.files.iter();
-        let files = files.map(|path| (path, give(path, self.root, Some(self.root))));
+        let files = files.map(|path| (path, give(path, group, group)));
         for (path, given) in pipes.chain(files) {
             if let Err(error) = given {
                 let path = path.display();
@@ -59,9 +65,15 @@ fn is_pipe(path: &Path) -> bool {
     name.as_os_str().as_encoded_bytes().starts_with(b"pipe:[")
 }
 
-fn give(path: &Path, user: u32, group: Option<u32>) -> io::Result<()> {
-    let (user, group) = (Uid::from_raw(user), group.map(Gid::from_raw));
-    Ok(chownat(CWD, path, Some(user), group, AtFlags::empty())?)
+fn give(path: &Path, user: u32, group: u32) -> io::Result<()> {
+    let (user, group) = (Uid::from_raw(user), Gid::from_raw(group));
+    Ok(chownat(
+        CWD,
+        path,
+        Some(user),
+        Some(group),
+        AtFlags::empty(),
+    )?)
 }
 
 #[cfg(test)]
@@ -80,7 +92,7 @@ mod tests {
         });
         let of = |spec: &Value| HandOver::of(spec.to_string().as_bytes());
         let expected = HandOver {
-            root: 70_000,
+            ids: HostIds { first: 70_000 },
             user: 71_000,
             files: vec!["/run/hosts".into()],
         };

@@ -57,8 +57,10 @@ impl Instances {
         container: Option<api::Container>,
         sandbox: &Sandbox,
     ) -> Result<CreatedRootfs, RuntimeError> {
+        let is_made = |found: &api::Container| labels::are_made_of(&found.labels, record);
+        let is_new = !container.as_ref().is_some_and(is_made);
         let (parent, spec) = match container {
-            Some(container) if labels::are_made_of(&container.labels, record) => {
+            Some(container) if !is_new => {
                 let parent = container.labels.get(labels::PARENT).cloned();
                 let spec = container.spec.map(|spec| spec.value);
                 (parent.unwrap_or_default(), spec.unwrap_or_default())
@@ -72,15 +74,19 @@ impl Instances {
         };
         let program = Program::of(&spec);
         program.denial()?;
-        let ids = HostIds::of(&spec);
+        let hand_over = HandOver::of(&spec);
+        let ids = hand_over.as_ref().map(HandOver::ids);
         let mounts = self.snapshot(record, &parent, ids).await?;
+        if ids.is_some() && !mounts.iter().all(snapshots::is_mapped) {
+            return Err(self.unmapped(record.instance(), is_new).await?);
+        }
         let volumes = oci::volumes::to_be_made(&spec);
         self.make_volumes(record.instance(), &mounts, ids, volumes)
             .await?;
         Ok(CreatedRootfs {
             mounts,
             program,
-            hand_over: HandOver::of(&spec),
+            hand_over,
         })
     }
 
@@ -191,24 +197,18 @@ impl Instances {
         let key = record.instance().to_string();
         let mut labels = labels::minimal_for(record.instance());
         labels.extend(ids.map(snapshots::mapping_labels).into_iter().flatten());
-        let mounts = match snapshots::prepare(&self.client, &key, parent, labels).await {
-            Ok(mounts) => mounts,
+        match snapshots::prepare(&self.client, &key, parent, labels).await {
+            Ok(mounts) => Ok(mounts),
             Err(CallError::AlreadyExists) => snapshots::mounts(&self.client, &key)
                 .await
-                .map_err(|error| error.into_error(Reason::SnapshotFailed, "mount a snapshot"))?,
+                .map_err(|error| error.into_error(Reason::SnapshotFailed, "mount a snapshot")),
             Err(CallError::NotFound(message)) => {
                 self.images
                     .invalidate(record.image_digest.as_deref().unwrap_or_default());
-                return Err(RuntimeError::ImageLost(message));
+                Err(RuntimeError::ImageLost(message))
             }
-            Err(error) => {
-                return Err(error.into_error(Reason::SnapshotFailed, "prepare a snapshot"));
-            }
-        };
-        if ids.is_some() && !mounts.iter().all(snapshots::is_mapped) {
-            return Err(self.unmapped(record.instance()));
+            Err(error) => Err(error.into_error(Reason::SnapshotFailed, "prepare a snapshot")),
         }
-        Ok(mounts)
     }
 
     /// Creates the task, and answers its first process; its output goes to the logger that the URI

@@ -10,18 +10,19 @@ use std::path::Path;
 
 use containerd_client::services::v1 as api;
 use state::desired::Record;
-use state::failure::Failure;
 use state::id::InstanceName;
 use state::reason::Reason;
+use state::spec::OWN_IDS as IDS;
 use tokio::sync::{Mutex, watch};
 
-use super::Instances;
+use super::{ContainerdConfig, Instances};
 use crate::oci::ImageFacts;
 use crate::oci::confinement::IdMapping;
-use crate::oci::host_ids::{HostIds, IDS, obstacle};
+use crate::oci::host_ids::{HostIds, obstacle};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{ContainerdClient, quick};
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
+use crate::runtime::containerd::shim::version;
 
 /// Capability of a snapshotter that maps the owners of a snapshot's files.
 const REMAPS: &str = "remap-ids";
@@ -62,8 +63,12 @@ impl OwnIds {
     }
 
     /// Asks containerd and the kernel.
-    pub(super) async fn learn(&self, client: &ContainerdClient) -> Result<IdMapping, RuntimeError> {
-        let found = ask(client).await?;
+    pub(super) async fn learn(
+        &self,
+        client: &ContainerdClient,
+        config: &ContainerdConfig,
+    ) -> Result<IdMapping, RuntimeError> {
+        let found = ask(client, config).await?;
         self.mapping.send_if_modified(|known| {
             let differs = *known != found;
             known.clone_from(&found);
@@ -102,7 +107,7 @@ impl Instances {
         }
         let known = self.ids.mapping.borrow().clone();
         let mapping = match known {
-            IdMapping::Unknown => self.ids.learn(&self.client).await?,
+            IdMapping::Unknown => self.ids.learn(&self.client, &self.config).await?,
             known @ (IdMapping::Able | IdMapping::Unable(_)) => known,
         };
         match mapping {
@@ -150,29 +155,37 @@ impl Instances {
     async fn with_own_ids(&self) -> Result<Taken, RuntimeError> {
         let managed = self.managed().await?.into_iter();
         let ranges = managed.filter_map(|(instance, container)| {
-            let spec = container.spec?.value;
+            let spec = serde_json::from_slice(&container.spec?.value).ok()?;
             Some((instance, HostIds::of(&spec)?))
         });
         Ok(ranges.collect())
     }
 
-    /// Failure of a container whose files containerd has mounted without its ids.
-    pub(super) fn unmapped(&self, instance: InstanceName) -> RuntimeError {
+    /// Failure of a container whose files containerd has mounted without its ids. A new one is
+    /// removed, so that the next try makes one with the host's.
+    pub(super) async fn unmapped(
+        &self,
+        instance: InstanceName,
+        is_new: bool,
+    ) -> Result<RuntimeError, RuntimeError> {
         self.ids.forget();
-        Failure::new(
-            Reason::SnapshotFailed,
-            format!(
-                "{instance} has ids of its own, and containerd mounts its files without them, as one \
-                 before 2.0 does; go back to the containerd that it was made with, or deploy the \
-                 container with another label, which makes it anew"
-            ),
-        )
-        .into()
+        if is_new {
+            self.discard(instance).await?;
+        }
+        let message = format!(
+            "{instance} has ids of its own, and containerd mounts its files without them, as one \
+             before 2.0 does; go back to the containerd that it was made with, or deploy the \
+             container with another label, which makes it anew"
+        );
+        Ok(RuntimeError::failed(Reason::SnapshotFailed, message))
     }
 }
 
-/// Ability of containerd and this host's kernel.
-async fn ask(client: &ContainerdClient) -> Result<IdMapping, RuntimeError> {
+/// Ability of containerd, its OCI runtime and this host's kernel.
+async fn ask(
+    client: &ContainerdClient,
+    config: &ContainerdConfig,
+) -> Result<IdMapping, RuntimeError> {
     let obstacle = tokio::task::spawn_blocking(|| obstacle_of(Path::new("/proc")));
     if let Ok(Some(obstacle)) = obstacle.await {
         return Ok(IdMapping::Unable(obstacle));
@@ -186,7 +199,9 @@ async fn ask(client: &ContainerdClient) -> Result<IdMapping, RuntimeError> {
         .map_err(|error| error.into_error(Reason::CreateFailed, "tell what it can"))?;
     let mut capabilities = reply.plugins.iter().flat_map(|plugin| &plugin.capabilities);
     if capabilities.any(|capability| capability == REMAPS) {
-        return Ok(IdMapping::Able);
+        let program = config.oci_runtime.binary_name.as_deref().unwrap_or("runc");
+        let obstacle = version::own_ids_obstacle(program, &config.search_path).await;
+        return Ok(obstacle.map_or(IdMapping::Able, IdMapping::Unable));
     }
     let version = client.probe().await?;
     Ok(IdMapping::Unable(format!(

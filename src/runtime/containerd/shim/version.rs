@@ -24,6 +24,9 @@ const RUNC: KnownFaults = KnownFaults {
     names: "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
     mended: &[[1, 2, 8], [1, 3, 3]],
 };
+/// First runc that enters a container with a user namespace of its own in a network namespace that
+/// is the host's: those before start it, and refuse an exec.
+const ENTERS: Release = [1, 3, 0];
 const CONTAINERD: KnownFaults = KnownFaults {
     names: "CVE-2024-25621",
     mended: &[[1, 7, 29], [2, 0, 7], [2, 1, 5]],
@@ -47,6 +50,30 @@ pub(crate) async fn runc_fault(program: &str, search_path: &OsStr) -> Option<Str
             None
         }
     }
+}
+
+/// The reason why the OCI runtime `program` cannot look after containers with ids of their own;
+/// `None`: it can.
+pub(crate) async fn own_ids_obstacle(program: &str, search_path: &OsStr) -> Option<String> {
+    match told(program, search_path).await {
+        Ok(told) => obstacle(program, told.lines().next().unwrap_or_default()),
+        Err(error) => Some(format!("the version of {program} is not known: {error}")),
+    }
+}
+
+/// The same of a program that says this of its version.
+fn obstacle(program: &str, says: &str) -> Option<String> {
+    let version = says.strip_prefix("runc version ").map(str::trim);
+    let known = version.and_then(|version| Some((version, release(version)?)));
+    let Some((version, release)) = known else {
+        return Some(format!("{program} is no runc of a version that is known"));
+    };
+    (release < ENTERS).then(|| {
+        format!(
+            "runc {version} cannot enter a container with ids of its own (exec): 1.3.0 and later do, \
+             and count from the agent's next start"
+        )
+    })
 }
 
 async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
@@ -134,6 +161,28 @@ mod tests {
             told.contains("1.6.20~ds1 has CVE-2024-25621, mended in 1.7.29 and"),
             "{told}"
         );
+    }
+
+    #[tokio::test]
+    async fn ids_of_their_own_take_a_runc_that_enters_them() {
+        for (says, part) in [
+            ("runc version 1.1.5+ds1", Some("runc 1.1.5+ds1 cannot")),
+            ("runc version 1.2.9", Some("1.3.0 and later")),
+            ("runc version 1.3.0", None),
+            ("runc version 1.4.0-rc.1", None),
+            ("crun version 1.28", Some("is no runc")),
+            ("runc version unknown", Some("is no runc")),
+            ("", Some("is no runc")),
+        ] {
+            let told = obstacle("runc", says);
+            match part {
+                Some(part) => assert!(told.as_ref().unwrap().contains(part), "{told:?}"),
+                None => assert_eq!(told, None, "{says}"),
+            }
+        }
+        let path = OsStr::new("/usr/bin:/bin");
+        let absent = own_ids_obstacle("/nonexistent/runc", path).await.unwrap();
+        assert!(absent.contains("is not known"), "{absent}");
     }
 
     #[tokio::test]
