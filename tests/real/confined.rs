@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::harness::containerd::search_path;
 use crate::harness::image::Image;
 use crate::harness::{Testbed, run};
 use crate::stand::{Stand, eventually};
@@ -170,6 +171,7 @@ async fn health_says_what_is_in_force() {
     let told = |program: &str, words: &str| {
         let output = std::process::Command::new(program)
             .arg("--version")
+            .env("PATH", search_path())
             .output();
         String::from_utf8_lossy(&output.unwrap().stdout).contains(words)
     };

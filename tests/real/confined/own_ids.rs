@@ -1,6 +1,7 @@
 //! Containers with ids of their own on the host, where containerd maps them; and with the host's,
 //! and the reason, where it does not.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -106,8 +107,19 @@ async fn root_of_a_container_is_nobody_on_the_host_and_lives_as_before() {
     assert_eq!(first.is_some(), maps);
     let id = shown["id"].as_str().unwrap();
     let instance = format!("{id}-{}", shown["generation"]);
-    let entered = ["tasks", "exec", "--exec-id", "x", &instance, "id", "-u"];
-    assert_eq!(stand.bed.ctr(&entered).trim(), "0");
+    let entered = [
+        "tasks",
+        "exec",
+        "--exec-id",
+        "x",
+        &instance,
+        "touch",
+        "/entered",
+    ];
+    stand.bed.ctr(&entered);
+    let made = format!("/proc/{}/root/entered", stand.pid(&shown).unwrap());
+    let owner = std::fs::metadata(made).unwrap().uid();
+    assert_eq!(owner, first.unwrap_or(0), "as root of the container");
 
     // Another one has others, a user that is not root too, who binds a low port and prints anew.
     let script = "echo again >/dev/stdout; exec httpd -f -p 80 -h /www";
