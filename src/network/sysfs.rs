@@ -8,6 +8,7 @@ use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::threads::on_own_thread;
 use super::{NetworkError, netns};
+use crate::mounts::on_host;
 
 /// Sysctls, by name (`a.b.c`) and value.
 type Sysctls = &'static [(&'static str, &'static str)];
@@ -37,10 +38,16 @@ fn enter_and_lend(file: &Path, place: &Path, sysctls: Sysctls) -> io::Result<()>
     match std::fs::create_dir(place) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // One of an earlier start may show another netns of that name.
-            unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).ok();
+            let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+            let shown = on_host(|| Ok(unmount(place, flags)?));
+            match shown {
+                // Nothing is mounted there.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                shown => shown?,
+            }
         }
         made => made?,
     }
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    Ok(mount("sysfs", place, "sysfs", flags, None)?)
+    on_host(|| Ok(mount("sysfs", place, "sysfs", flags, None)?))
 }

@@ -69,6 +69,17 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
     ask(&systemd, "POST", "/containers/deploy", Some(&web)).await;
     eventually("it serves", SOON, || serves(&systemd));
 
+    // Where containerd maps ids, within the unit too: of what the unit hides, containerd sees all.
+    let health = ask(&systemd, "GET", "/health", None).await;
+    let layer = &health["confinement"]["user_namespaces"];
+    let map = systemd
+        .run("cat /proc/$(pgrep -x -o httpd)/uid_map")
+        .unwrap();
+    let is_own = map.split_whitespace().nth(1) != Some("0");
+    assert_eq!(layer["in_force"], is_own, "{layer} {map}");
+    let detail = layer["detail"].as_str().unwrap();
+    assert!(is_own || detail.contains(" cannot "), "{detail}");
+
     // Another agent in another mount namespace takes over what the first made, and replaces it.
     systemd
         .run("systemctl kill --signal KILL chas-node-agent")

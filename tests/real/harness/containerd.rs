@@ -251,12 +251,14 @@ pub(crate) fn command(name: &str) -> Command {
     command
 }
 
+/// The directory under test, if one is named.
+pub(crate) fn binaries() -> Option<PathBuf> {
+    std::env::var_os(BINARIES).map(PathBuf::from)
+}
+
 /// Where such a program is.
 fn program(name: &str) -> PathBuf {
-    std::env::var_os(BINARIES).map_or_else(
-        || PathBuf::from(name),
-        |binaries| Path::new(&binaries).join(name),
-    )
+    binaries().map_or_else(|| PathBuf::from(name), |binaries| binaries.join(name))
 }
 
 /// `PATH` with the directory under test, if there is one, in front.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::containerd::pid;
+use super::containerd::{binaries, pid};
 use super::machine::only_child;
 use super::{Testbed, eventually, finish};
 
@@ -93,6 +93,20 @@ impl Systemd {
         fs::write(units.join("chas-test-registry.service"), serve).unwrap();
         fs::write(files.join("etc/chas/node-agent.yaml"), configuration).unwrap();
         fs::copy(program, files.join("usr/local/bin/chas-node-agent")).unwrap();
+        for file in binaries()
+            .into_iter()
+            .flat_map(|dir| fs::read_dir(dir).unwrap())
+        {
+            // Where Debian's packages have them.
+            let name = file.as_ref().unwrap().file_name();
+            let place = if name == "runc" {
+                "usr/sbin"
+            } else {
+                "usr/bin"
+            };
+            fs::create_dir_all(files.join(place)).unwrap();
+            fs::copy(file.unwrap().path(), files.join(place).join(name)).unwrap();
+        }
         let group = format!("{}-systemd", bed.namespace);
         let mut command = Command::new("unshare");
         command

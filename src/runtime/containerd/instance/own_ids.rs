@@ -210,7 +210,8 @@ async fn ask(
     )))
 }
 
-/// The reason why no user namespace can be made with a kernel whose `/proc` this is.
+/// The reason why no user namespace can be made on a host whose `/proc` this is. containerd has the
+/// mounts of the first process; the agent's service may have its own.
 fn obstacle_of(proc: &Path) -> Option<String> {
     let read = |file: &str| std::fs::read_to_string(proc.join(file)).unwrap_or_default();
     match read("sys/user/max_user_namespaces").trim() {
@@ -218,7 +219,7 @@ fn obstacle_of(proc: &Path) -> Option<String> {
         "0" => return Some("the sysctl user.max_user_namespaces is 0".to_owned()),
         _ => {}
     }
-    let mounts = read("self/mountinfo");
+    let mounts = read("1/mountinfo");
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
     let mut hidden = points.filter_map(|point| point.strip_prefix("/proc/"));
     let hidden = hidden.find(|point| !MOUNT_POINTS.contains(point))?;
@@ -332,7 +333,7 @@ mod tests {
         let told = |limit: &str, mounts: &str| {
             for (file, text) in [
                 ("sys/user/max_user_namespaces", limit),
-                ("self/mountinfo", mounts),
+                ("1/mountinfo", mounts),
             ] {
                 let path = proc.path().join(file);
                 std::fs::create_dir_all(path.parent().unwrap()).unwrap();
