@@ -13,6 +13,10 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 
 /// Mount namespace of the host: that of its first process.
 const HOST: &str = "/proc/1/ns/mnt";
+/// The same, of the kernel's own threads, where nobody may look at the first process.
+const KERNEL: &str = "/proc/2/ns/mnt";
+/// Name of the thread that all of those are of.
+const KERNEL_THREAD: &str = "kthreadd\n";
 /// Mount namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/mnt";
 
@@ -26,7 +30,7 @@ pub(crate) fn on_host<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> i
     if is_host()? {
         return work();
     }
-    let host = File::open(HOST).map_err(|error| unentered(&error))?;
+    let host = File::open(host()).map_err(|error| unentered(&error))?;
     std::thread::scope(|threads| {
         let entered = || {
             enter(&host).map_err(|error| unentered(&error))?;
@@ -40,9 +44,21 @@ pub(crate) fn on_host<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> i
     })
 }
 
+/// Path of the host's mount namespace.
+fn host() -> &'static str {
+    let is_denied =
+        fs::metadata(HOST).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
+    let is_kernels = || fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == KERNEL_THREAD);
+    if is_denied && is_kernels() {
+        KERNEL
+    } else {
+        HOST
+    }
+}
+
 fn is_host() -> io::Result<bool> {
     let place = |path| fs::metadata(path).map(|found| (found.dev(), found.ino()));
-    Ok(place(HOST).map_err(|error| unentered(&error))? == place(OWN)?)
+    Ok(place(host()).map_err(|error| unentered(&error))? == place(OWN)?)
 }
 
 /// Moves the calling thread into a mount namespace. Its directories are the process's until then.
