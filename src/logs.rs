@@ -30,6 +30,7 @@ mod process;
 pub(crate) mod program;
 mod rate;
 pub(crate) mod read;
+mod removal;
 pub(crate) mod rotate;
 pub(crate) mod rules;
 mod scan;
@@ -80,7 +81,9 @@ pub async fn remove(dir: &Path) -> io::Result<()> {
             "a log directory must be named by a container id",
         ));
     }
-    match tokio::fs::remove_dir_all(dir).await {
+    let dir = dir.to_owned();
+    let removed = tokio::task::spawn_blocking(move || removal::remove_all(&dir)).await;
+    match removed.map_err(io::Error::other)? {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::files::{file_numbers, file_path, open_to_read};
 use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LogLine, Stream};
-use super::scan::{self, BLOCK_BYTES, LineFilter, LogPlace};
+use super::scan::{self, BLOCK_BYTES, LineFilter, LogPlace, UNENDED_BYTES_MAX};
 
 /// Most blocks read in one go on the blocking pool while none of their lines is wanted.
 const BLOCKS_AT_ONCE_MAX: usize = 16;
@@ -66,6 +66,8 @@ struct OpenFile {
     begun: BytesMut,
     /// Whether the place is inside a line that is too long to be a log line.
     overlong: bool,
+    /// Bytes of that line so far.
+    unended: u64,
 }
 
 impl Cursor {
@@ -200,6 +202,7 @@ impl Cursor {
             offset,
             begun: BytesMut::new(),
             overlong: false,
+            unended: 0,
         });
         Ok(true)
     }
@@ -258,11 +261,15 @@ impl OpenFile {
         }
         if self.overlong {
             let Some(newline) = self.begun.iter().position(|byte| *byte == b'\n') else {
+                self.unended += bytes as u64;
+                if self.unended > UNENDED_BYTES_MAX {
+                    self.offset = u64::MAX;
+                }
                 self.begun.clear();
                 return Ok(Some(Bytes::new()));
             };
             drop(self.begun.split_to(newline + 1));
-            self.overlong = false;
+            (self.overlong, self.unended) = (false, 0);
         }
         let whole = self
             .begun

@@ -136,6 +136,11 @@ impl LoggerProcess {
         name.is_ok_and(|name| name.trim_ascii_end() == NAME_WHILE_LOSING.to_bytes())
     }
 
+    /// Whether the directory that it writes to is gone.
+    pub(super) fn has_lost_directory(&self) -> bool {
+        matches!(self.dir.try_exists(), Ok(false))
+    }
+
     /// Whether the directory is below `logs`, and so the process one of this agent's.
     pub(super) fn is_below(&self, logs: &Path) -> bool {
         self.dir.parent() == Some(logs)

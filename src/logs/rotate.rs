@@ -246,8 +246,15 @@ impl LogWriter {
         // Another writer may have written to it, so the file's own size counts. One more byte: the
         // end may be torn.
         let size = current.file.metadata()?.len();
-        if size > 0 && size.saturating_add(bytes as u64 + 1) > self.limits.max_size.0 {
-            self.rotate(current.number + 1)?;
+        let max = self.limits.max_size.0;
+        if size > 0
+            && size.saturating_add(bytes as u64 + 1) > max
+            && let Err(error) = self.rotate(current.number + 1)
+            // The directory was given to the user of a newer generation: the last words of this one
+            // go where it still may write.
+            && (error.kind() != io::ErrorKind::AlreadyExists || size > max.saturating_mul(2))
+        {
+            return Err(error);
         }
         Ok(self
             .current

@@ -13,6 +13,13 @@ use super::line::{HEADER_BYTES, LINE_BYTES_MAX, LineHeader, STEP_BACK_MAX, Strea
 /// Bytes read at once; more than one log line.
 pub(super) const BLOCK_BYTES: usize = 64 * 1024;
 
+/// Bytes of a file that are read: twice what a logger writes into one at most. A user who may write
+/// logs can make files of any length, holes that cost nothing but the reader's time.
+const FILE_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes without the end of a line after which a file is given up: no log is so.
+pub(super) const UNENDED_BYTES_MAX: u64 = 16 << 20;
+
 /// Largest disorder of times within a file: two writers may overlap, and each reads the clock by
 /// itself.
 const DISORDER_MAX: Duration = STEP_BACK_MAX;
@@ -55,7 +62,7 @@ impl LineFilter {
 
 /// Earliest offset in `file` at which the wanted lines may begin.
 pub(super) fn first_wanted(file: &File, wanted: &LineFilter) -> io::Result<u64> {
-    let (mut low, mut high) = (0, file.metadata()?.len());
+    let (mut low, mut high) = (0, file.metadata()?.len().min(FILE_BYTES_MAX));
     if wanted.since.is_none() {
         return Ok(0);
     }
@@ -128,12 +135,12 @@ struct LineCount {
 impl LineCount {
     /// Counts the lines of one file; true: there are enough.
     fn back_through(&mut self, file: &File, number: u64, wanted: &LineFilter) -> io::Result<bool> {
-        let size = file.metadata()?.len();
+        let size = file.metadata()?.len().min(FILE_BYTES_MAX);
         let mut block = vec![0; BLOCK_BYTES + HEADER_BYTES];
-        let (mut end, mut whole) = (size, false);
+        let (mut end, mut whole, mut last_end) = (size, false, size);
         // Bytes after the last newline are no whole line, and do not count.
         self.from.get_or_insert(LogPlace { number, offset: 0 });
-        while end > 0 {
+        while end > 0 && last_end - end < UNENDED_BYTES_MAX {
             let start = end.saturating_sub(BLOCK_BYTES as u64);
             // A header that begins in this block may end in the next.
             let bytes = read_block(file, &mut block, start)?;
@@ -141,6 +148,7 @@ impl LineCount {
                 .unwrap_or(BLOCK_BYTES)
                 .min(bytes);
             for at in (0..length).rev().filter(|at| block[*at] == b'\n') {
+                last_end = start;
                 let place = LogPlace {
                     number,
                     offset: start + at as u64 + 1,
@@ -186,8 +194,11 @@ impl LineCount {
     }
 }
 
-/// Fills as much of `block` as the file has from `offset` on.
+/// Fills as much of `block` as the file has from `offset` on, up to [`FILE_BYTES_MAX`].
 pub(super) fn read_block(file: &File, block: &mut [u8], offset: u64) -> io::Result<usize> {
+    let room = usize::try_from(FILE_BYTES_MAX.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let length = block.len().min(room);
+    let block = &mut block[..length];
     let mut filled = 0;
     while filled < block.len() {
         match file.read_at(&mut block[filled..], offset + filled as u64) {

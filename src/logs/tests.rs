@@ -3,6 +3,8 @@
 
 mod follow;
 
+mod hostile;
+
 use std::io::{PipeWriter, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::sync::atomic::AtomicBool;

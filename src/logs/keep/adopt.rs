@@ -76,10 +76,23 @@ impl Loggers {
     }
 
     /// Notes whose output cannot be written: their loggers say so by their names.
+    ///
+    /// One that was root's no more cannot make its directory again when somebody removed it: it is
+    /// ended, and the one that takes over makes it. The pipes stay open meanwhile.
     fn look_at_writing(&self) {
         for kept in lock(&self.0.kept).values_mut() {
             let Some(logger) = &kept.logger else { continue };
-            kept.fault = logger.is_losing().then(|| {
+            let is_losing = logger.is_losing();
+            if is_losing && kept.is_watched() && logger.has_lost_directory() {
+                tracing::warn!(
+                    container = %kept.subject, dir = %logger.dir.display(),
+                    "log directory removed by somebody; logger replaced"
+                );
+                if let Err(error) = logger.kill() {
+                    tracing::debug!(%error, "logger without a directory not ended");
+                }
+            }
+            kept.fault = is_losing.then(|| {
                 format!(
                     "what the container prints cannot be written to {} and is lost; make room on \
                      its disk, or make it writable",

@@ -128,3 +128,32 @@ async fn what_a_container_prints_beyond_the_rate_is_left_out_and_counted() {
     assert_eq!(written + left_out + told, 10_001, "{log:.2000}");
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_directory_that_somebody_removed_is_made_again_for_a_logger_that_is_not_root() {
+    let variables = [("CHAS_LOG_USER", USER), ("CHAS_RESYNC_INTERVAL", "1s")];
+    let stand = Stand::with(Testbed::new(), &variables).await;
+    let script = "n=0; while :; do n=$((n+1)); echo tick-$n; sleep 0.1; done";
+    let shown = stand
+        .agent
+        .deploy_and_wait(&stand.script("a", script, &json!({})))
+        .await;
+    stand.printed("a", "tick-3").await;
+    let instance = format!("{}-{}", shown["id"].as_str().unwrap(), shown["generation"]);
+    confined(the_logger(&shown), &instance).await;
+    let dir = stand.bed.dir.join("state/logs");
+    fs::remove_dir_all(dir.join(shown["id"].as_str().unwrap())).unwrap();
+    let log = stand.printed("a", "another one took over").await;
+    assert!(!log.contains("tick-1\n"), "{log}");
+    let last = log.lines().count();
+    eventually("lines are written again", async || {
+        stand.agent.logs("a", "tail=all").await.lines().count() > last + 3
+    })
+    .await;
+    let (_, container) = stand.agent.get("/containers/a").await;
+    assert_eq!(
+        (&container["status"], &container["restart_count"]),
+        (&json!("running"), &json!(0))
+    );
+    stand.end().await;
+}
