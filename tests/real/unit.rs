@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::harness::agent::PROGRAM;
-use crate::harness::image::Image;
+use crate::harness::image::{Image, Packing};
 use crate::harness::registry::Registry;
 use crate::harness::systemd::Systemd;
 use crate::harness::{Testbed, eventually};
@@ -52,7 +52,11 @@ fn serves(systemd: &Systemd) -> bool {
 async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
     let bed = Testbed::new();
     let registry = Registry::open(&bed);
-    Image::web().push(&registry, "web:1").await;
+    // Whose users are looked up in a view of two layers.
+    let web = Image::web().layer(Packing::Plain, &[("/more", b"more")]);
+    web.config("User", json!("root"))
+        .push(&registry, "web:1")
+        .await;
     let configuration = format!("registry:\n  insecure: [{}]\n", registry.address());
     let program = Path::new(PROGRAM);
     let systemd = Systemd::boot(&bed, program, &configuration, registry.configuration());

@@ -8,10 +8,11 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use containerd_client::types::Mount;
-use rustix::fs::{Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 
+use super::within;
 use crate::oci::host_ids::HostIds;
 use crate::oci::volumes::FoundDirectory;
 
@@ -36,7 +37,7 @@ pub(super) enum ImageReadError {
 impl ImageRoot {
     /// Root directory of the read-only snapshot with these mounts. An overlay is mounted on a new
     /// directory `chas-view-<name>` in `run_dir`, and taken away before this answers: from then on
-    /// only the open directory holds it.
+    /// only an open copy of the mount holds it.
     pub(super) fn open(mounts: &[Mount], run_dir: &Path, name: &str) -> io::Result<Self> {
         let [mount] = mounts else {
             return Err(io::Error::other("the snapshot has not exactly one mount"));
@@ -67,9 +68,7 @@ impl ImageRoot {
 
     /// Directory at `path`, links followed within the image; `None`: there is nothing.
     pub(super) fn directory(&self, path: &str) -> io::Result<Option<FoundDirectory>> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve) {
+        match within::open(&self.0, path, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(directory) => {
                 let stat = rustix::fs::fstat(directory)?;
                 Ok(Some(FoundDirectory {
@@ -89,9 +88,7 @@ impl ImageRoot {
     /// With `ids` all of them are the container's own: the snapshot is mounted here as it is on the
     /// disk, and a directory of the image would get into it with its owner of there.
     pub(super) fn make_directory(&self, path: &str, ids: Option<HostIds>) -> io::Result<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let open = |path: &str| rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve);
+        let open = |path: &str| within::open(&self.0, path, OFlags::RDONLY | OFlags::DIRECTORY);
         let mut above = open("/")?;
         let mut reached = String::new();
         for name in path.split('/').filter(|name| !name.is_empty()) {
@@ -150,29 +147,20 @@ impl ImageRoot {
         path: &str,
         bytes_max: u64,
     ) -> Result<Option<Vec<u8>>, ImageReadError> {
-        let opened = rustix::fs::openat2(
-            &self.0,
-            path,
-            OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-            Mode::empty(),
-            ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS,
-        );
-        let file = match opened {
-            Ok(file) => File::from(file),
+        let place = match within::open(&self.0, path, OFlags::PATH) {
+            Ok(place) => File::from(place),
             Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
             Err(Errno::LOOP) => {
                 return Err(ImageReadError::Image("is a link to itself".to_owned()));
             }
-            // A socket, or a device that no driver serves.
-            Err(Errno::NXIO | Errno::NODEV) => {
-                return Err(ImageReadError::Image("is no file".to_owned()));
-            }
             Err(error) => return Err(io::Error::from(error).into()),
         };
-        let metadata = file.metadata()?;
+        let metadata = place.metadata()?;
+        // Opened only then: a device, a socket or a pipe has its own ways to refuse, or to wait.
         if !metadata.is_file() {
             return Err(ImageReadError::Image("is no file".to_owned()));
         }
+        let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
         let mut bytes = Vec::new();
         file.take(bytes_max + 1).read_to_end(&mut bytes)?;
         if bytes.len() as u64 > bytes_max {
@@ -218,9 +206,12 @@ fn overlay(options: &[String], target: &Path, access: MountFlags) -> io::Result<
     let flags = access | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let mounted = rustix::mount::mount("overlay", target, "overlay", flags, Some(data.as_c_str()));
     let root = mounted.map_err(io::Error::from).and_then(|()| {
-        let root = directory(target);
+        // Not the mount itself: below one that was taken away the kernel answers EAGAIN to each `..`
+        // behind a link, for every step there changes what it compares.
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+        let root = rustix::mount::open_tree(CWD, target, flags);
         rustix::mount::unmount(target, UnmountFlags::DETACH)?;
-        root
+        Ok(root?)
     });
     std::fs::remove_dir(target)?;
     root.map(ImageRoot)

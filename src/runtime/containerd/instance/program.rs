@@ -9,12 +9,14 @@ use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde_json::Value;
 use state::failure::Failure;
 use state::policy;
 use state::reason::Reason;
+
+use super::within;
 
 /// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
 const HEAD_BYTES: u64 = 4096;
@@ -127,9 +129,8 @@ fn directory(path: &Path) -> Result<OwnedFd, Errno> {
 }
 
 fn open(root: &OwnedFd, path: &str) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
+    within::open(root, path, flags).map(File::from)
 }
 
 /// Whether the host's binfmt_misc executes further formats, such as programs of other machines.
