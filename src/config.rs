@@ -21,6 +21,7 @@ mod api;
 mod check;
 mod clients;
 mod file;
+mod image;
 pub(crate) mod keys;
 mod logs;
 mod origin;
@@ -40,6 +41,7 @@ pub(crate) use file::read as read_file;
 pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
+pub use image::ImageSection;
 pub use logs::{LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyFile, PolicyTrial};
@@ -73,6 +75,8 @@ pub struct Config {
     pub network: NetworkSection,
     /// Access to registries.
     pub registry: RegistrySection,
+    /// Room that images may take.
+    pub image: ImageSection,
     /// Limits on containers.
     pub containers: ContainersSection,
     /// Lines about changes.

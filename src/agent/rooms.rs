@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use super::confinement;
 use super::link::link;
-use super::registries::{follow_registries, registry_config};
+use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
@@ -79,8 +79,9 @@ impl Rooms {
         store.set_witness(Arc::new(audit));
         let loggers = loggers(config, &journal, stop, tracker)?;
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
-        let images = Images::new(client.clone(), registry_config(config))?;
+        let images = Images::new(client.clone(), registry_config(config), room_config(config))?;
         follow_registries(config, &images, &journal, stop, tracker);
+        follow_room(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
         let engine = engine(config, images, client)?;

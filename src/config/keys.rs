@@ -219,6 +219,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("registry.no_proxy", "NO_PROXY", "registry-no-proxy", "HOST[,HOST]", Unset,
         "Hosts, domains and networks that are reached without a proxy; no_proxy counts too; \
          loopback always is"),
+    key("image.max_unpacked", "CHAS_IMAGE_MAX_UNPACKED", "image-max-unpacked", "SIZE", Computed("64Gi; none on a node from before 0.2"),
+        "Most of the disk that one image may take once it is unpacked; 1Mi or more"),
+    key("image.disk_reserve", "CHAS_IMAGE_DISK_RESERVE", "image-disk-reserve", "SIZE", Computed("5 % of the disk, at most 2Gi; 1 %, at most 256Mi, on a node from before 0.2"),
+        "Part of the disks of containerd's images that pulls leave free: below it they wait; 0 is none"),
     key("containers.max", "CHAS_CONTAINERS_MAX", "containers-max", "COUNT", Text("1000"),
         "Most containers that this node accepts, 1 to 10000"),
     key("containers.allow_new_privileges", "CHAS_ALLOW_NEW_PRIVILEGES", "allow-new-privileges", "BOOL", Text("false"),

@@ -290,6 +290,7 @@ impl Layers {
                     .unwrap_or_default(),
             },
             registry: self.registry(),
+            image: self.image(),
             containers: self.containers(),
             logs: LogsSection {
                 rate: self.optional("logs.rate", logs::rate),

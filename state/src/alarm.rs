@@ -91,6 +91,8 @@ alarms! {
     NeighboursNotClosed: Degrading, "mend what the message names; until then take these containers for open to each other";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
+    /// The disk of the images has no more room than its reserve; no image is pulled.
+    PullsHeld: Degrading, "free space on the disk that the message names (what runs is not touched), or set image.disk_reserve lower";
     /// runc or containerd have known ways out of a container, by their version.
     RuntimeOutdated: Notice, "update what the message names; a distribution may have mended its own without another number";
     /// A file with a secret can be read or changed by others than its owner.

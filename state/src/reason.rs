@@ -112,6 +112,8 @@ reasons! {
     ImageInvalid: Image, "build and push the image again";
     /// A layer matches its digest, but cannot be unpacked.
     ImageLayerInvalid: Image, "build the image again: one of its layers is no archive of its type";
+    /// The image takes more of the disk than an image may, once it is unpacked.
+    ImageTooLarge: Image, "make the image smaller, or raise image.max_unpacked";
     /// The image is not on the node, and `image_pull` is `never`.
     ImageNotPresent: Image, "import the image, or change image_pull";
     /// The image's files on the node are missing or damaged; the image is pulled again.

@@ -6,13 +6,15 @@ mod odd;
 
 mod registries;
 
+mod room;
+
 mod shared;
 
 use std::time::Duration;
 
 use chas_node_agent::registry::RegistryConfig;
 use chas_node_agent::runtime::containerd::ContainerdClient;
-use chas_node_agent::runtime::containerd::image::Images;
+use chas_node_agent::runtime::containerd::image::{Images, RoomConfig};
 use chas_node_agent::runtime::{PullProgress, RuntimeError};
 use state::reason::Reason;
 use state::reference::ImageReference;
@@ -43,9 +45,14 @@ fn config(insecure: &[&str]) -> RegistryConfig {
 }
 
 fn images(bed: &Testbed, config: RegistryConfig) -> Images {
+    images_within(bed, config, RoomConfig::default())
+}
+
+fn images_within(bed: &Testbed, config: RegistryConfig, room: RoomConfig) -> Images {
     Images::new(
         ContainerdClient::new(&bed.containerd.socket(), &bed.namespace),
         config,
+        room,
     )
     .expect("the configuration is good")
 }

@@ -1,4 +1,4 @@
-//! Section `registry`: access to registries.
+//! Sections `registry` and `image`: access to registries, and the room for what they send.
 
 use super::super::*;
 use super::{Layers, SECOND, TEN_MINUTES};
@@ -39,6 +39,14 @@ impl Layers {
             pulls_per_registry: self.value("registry.pulls_per_registry", &count),
         }
     }
+
+    pub(super) fn image(&mut self) -> ImageSection {
+        ImageSection {
+            max_unpacked: self.optional("image.max_unpacked", image::max_unpacked),
+            disk_reserve: self.optional("image.disk_reserve", image::disk_reserve),
+        }
+    }
+
     /// Hosts that get passwords; on a node from before any with TLS does.
     fn token_hosts(&mut self) -> Option<Vec<String>> {
         match self.defaults() {

@@ -8,15 +8,18 @@ use state::spec::ImagePull;
 use tokio_util::sync::CancellationToken;
 
 use self::cache::ImageCache;
-use self::durable::Durable;
 use self::flight::Flights;
 pub use self::local::LocalImage;
 use self::platform::Platform;
+pub use self::reserve::DiskReserve;
+use self::room::Room;
+pub use self::room::RoomConfig;
 use self::slots::PullSlots;
 use super::rpc::client::ContainerdClient;
 use crate::registry::{InvalidRegistryConfig, RegistryClient, RegistryConfig};
 use crate::runtime::{PullProgress, RuntimeError};
 
+mod budget;
 mod cache;
 mod durable;
 mod ensure;
@@ -30,6 +33,8 @@ mod other_size;
 mod patience;
 mod platform;
 mod pull;
+mod reserve;
+mod room;
 mod slots;
 mod sweep;
 mod unpack;
@@ -47,7 +52,7 @@ struct SharedImages {
     config: RegistryConfig,
     registry: RegistryClient,
     host: Platform,
-    durable: Durable,
+    room: Room,
     flights: Flights,
     slots: PullSlots,
     cache: ImageCache,
@@ -62,12 +67,13 @@ impl Images {
     pub fn new(
         client: ContainerdClient,
         config: RegistryConfig,
+        room: RoomConfig,
     ) -> Result<Self, InvalidRegistryConfig> {
         Ok(Self(Arc::new(SharedImages {
             registry: RegistryClient::new(&config)?,
             slots: PullSlots::new(&config),
             host: Platform::host(),
-            durable: Durable::default(),
+            room: Room::new(room),
             flights: Flights::default(),
             cache: ImageCache::default(),
             client,
@@ -79,6 +85,11 @@ impl Images {
     #[must_use]
     pub fn registry_faults(&self) -> Vec<String> {
         self.0.registry.faults()
+    }
+
+    /// Lack of room for pulls on containerd's disks, in words; `None`: there is room.
+    pub async fn lack_of_room(&self) -> Option<String> {
+        self.0.room.lack(&self.0.client).await
     }
 
     /// Makes sure the image is on the node, complete and unpacked, and answers the digest of the

@@ -8,5 +8,6 @@ pub(super) mod events;
 pub(super) mod gc;
 pub(super) mod labels;
 pub(super) mod lease;
+pub(super) mod plugins;
 pub(super) mod snapshots;
 pub(super) mod tasks;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use chas_node_agent::registry::RegistryConfig;
 use chas_node_agent::runtime::containerd::ContainerdClient;
-use chas_node_agent::runtime::containerd::image::Images;
+use chas_node_agent::runtime::containerd::image::{Images, RoomConfig};
 use chas_node_agent::runtime::{PullProgress, RuntimeError};
 use futures_util::future::join_all;
 use serde_json::json;
@@ -225,7 +225,8 @@ async fn every_trick_of_a_registry_has_its_refusal_and_no_page_is_read_aloud() {
         ..RegistryConfig::default()
     };
     let client = ContainerdClient::new(&bed.containerd.socket(), &bed.namespace);
-    let images = Images::new(client, config).expect("the configuration is good");
+    let images =
+        Images::new(client, config, RoomConfig::default()).expect("the configuration is good");
     let pulled = join_all(ROWS.iter().map(async |(trick, ..)| {
         let digest = "0".repeat(64);
         let image = match *trick {

@@ -188,6 +188,12 @@ impl Image {
         self.layer(packing, &[("/big", &noise)])
     }
 
+    /// One more layer of exactly these bytes.
+    pub(crate) fn raw_layer(mut self, packing: Packing, tar: Vec<u8>) -> Self {
+        self.layers.push((packing, tar));
+        self
+    }
+
     /// One more layer, which is no archive.
     pub(crate) fn no_archive(mut self) -> Self {
         self.layers

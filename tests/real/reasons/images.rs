@@ -41,6 +41,7 @@ pub(super) const INDUCED: &[Reason] = &[
     Reason::ImageFormatUnsupported,
     Reason::ImageInvalid,
     Reason::ImageLayerInvalid,
+    Reason::ImageTooLarge,
     Reason::ImageNotPresent,
 ];
 
@@ -146,6 +147,12 @@ async fn faulty_images(doors: &Doors) {
     .await;
     push("invalid", unlike_any("invalid").claims_layers(1)).await;
     push("archive", unlike_any("archive").no_archive()).await;
+    let zeros = vec![0; 20 << 20];
+    push(
+        "vast",
+        unlike_any("vast").layer(Packing::Gzip, &[("/zeros", &zeros)]),
+    )
+    .await;
     let lost = push("lost", unlike_any("lost")).await;
     let url = format!(
         "http://{}/v2/lost/blobs/{}",
@@ -194,6 +201,7 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
         ("CHAS_REGISTRY_INSECURE", doors.insecure()),
         ("CHAS_REGISTRY_AUTH_FILE", auth_file.display().to_string()),
         ("CHAS_REGISTRY_STALL_TIMEOUT", "1s".to_owned()),
+        ("CHAS_IMAGE_MAX_UNPACKED", "16Mi".to_owned()),
         ("CHAS_REGISTRY_HOSTS_DIR", hosts.display().to_string()),
         ("HTTPS_PROXY", "http://127.0.0.1:1".to_owned()),
         ("NO_PROXY", "registry.invalid".to_owned()),
@@ -295,6 +303,7 @@ async fn each_failure_to_fetch_an_image_has_its_own_reason() {
         (Reason::ImageFormatUnsupported, "format", open, "encrypted"),
         (Reason::ImageInvalid, "invalid", open, "3 layers"),
         (Reason::ImageLayerInvalid, "archive", open, "tar"),
+        (Reason::ImageTooLarge, "vast", open, "image.max_unpacked"),
         (Reason::ImageNotPresent, "never", open, "never"),
     ];
     assert_eq!(cases.map(|(reason, ..)| reason), INDUCED);

@@ -56,6 +56,7 @@ impl SharedImages {
         let fetch = Fetch {
             registry: (pull != ImagePull::Never).then_some(&self.registry),
             config: &self.config,
+            room: &self.room,
             flights: &self.flights,
             image: reference,
             lease: &lease,
@@ -94,7 +95,7 @@ impl SharedImages {
         fetch: &Fetch<'_>,
         version: &str,
     ) -> Result<LocalImage, RuntimeError> {
-        pull::run(fetch, &self.durable, &self.host, version).await
+        pull::run(fetch, &self.host, version).await
     }
 
     /// Manifest or index that the reference is a name of; with a digest, the name that never moves

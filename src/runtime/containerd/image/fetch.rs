@@ -14,6 +14,7 @@ use super::flight::Flights;
 use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
+use super::room::Room;
 use crate::oci::descriptor::Descriptor;
 use crate::registry::{MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError};
 use crate::runtime::containerd::rpc::content::{self, ContentError};
@@ -26,6 +27,7 @@ pub(crate) struct Fetch<'a> {
     /// Source of missing parts; `None`: only stored ones may be used.
     pub(crate) registry: Option<&'a RegistryClient>,
     pub(crate) config: &'a RegistryConfig,
+    pub(crate) room: &'a Room,
     pub(crate) flights: &'a Flights,
     pub(crate) image: &'a ImageReference,
     pub(crate) lease: &'a Lease,

@@ -204,6 +204,11 @@ impl Fetch<'_> {
             OpenedBlob::Complete => return Ok(()),
             OpenedBlob::Writer(writer) => writer,
         };
+        let missing = blob.size.saturating_sub(writer.offset());
+        if let Err(error) = self.room.check(&self.lease.client, missing).await {
+            writer.close().await;
+            return Err(ContentError::Runtime(error).into());
+        }
         download.is_foreign =
             writer.offset() > 0 && (download.is_foreign || writer.offset() != download.counted);
         self.count(&writer, &mut download.counted);

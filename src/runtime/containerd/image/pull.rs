@@ -7,22 +7,22 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use state::reason::Reason;
 use tokio::sync::mpsc;
 
-use super::durable::Durable;
+use super::budget::ImageBudget;
 use super::fetch::{Fetch, FetchedDocument};
 use super::local::{self, LocalImage};
 use super::manifest::{self, Document, Manifest};
 use super::names;
 use super::platform::Platform;
-use super::unpack::{self, UnpackError};
+use super::unpack::{self, StackedLayer, UnpackError};
 use crate::oci::image::ImageConfig;
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
+use crate::runtime::containerd::rpc::client::CallError;
+use crate::runtime::containerd::rpc::snapshots::{self, SNAPSHOTTER};
 
 /// Makes the image under `version` (a tag or digest) complete on the node, and names it by the
 /// reference and by its digest.
 pub(crate) async fn run(
     fetch: &Fetch<'_>,
-    durable: &Durable,
     host: &Platform,
     version: &str,
 ) -> Result<LocalImage, RuntimeError> {
@@ -36,6 +36,10 @@ pub(crate) async fn run(
     let Document::Manifest(manifest) = &last.document else {
         return Err(manifest::too_deep().into());
     };
+    if let Some(error) = fetch.room.refused(&last.blob.digest) {
+        return Err(error);
+    }
+    fetch.room.check(&fetch.lease.client, 0).await?;
     let config_bytes = fetch.configuration(&manifest.config).await?;
     if config_bytes.len() as u64 != manifest.config.size {
         let message = format!(
@@ -63,7 +67,8 @@ pub(crate) async fn run(
         fetch.store(&parent.blob, &parent.bytes, &labels).await?;
     }
 
-    let top = layers(fetch, durable, manifest, &config).await?;
+    let brought = Box::pin(layers(fetch, manifest, &config));
+    let top = within_room(fetch, &last.blob.digest, brought).await?;
     let labels = HashMap::from([(
         format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"),
         top.clone(),
@@ -121,11 +126,33 @@ fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
     layers.chain([config]).collect()
 }
 
+/// Brings the layers in as long as there is room for them. What an image brought for which there is
+/// none is removed: else it would stand in the way of every other.
+async fn within_room(
+    fetch: &Fetch<'_>,
+    digest: &str,
+    layers: impl Future<Output = Result<String, RuntimeError>>,
+) -> Result<String, RuntimeError> {
+    let brought = tokio::select! {
+        brought = layers => brought,
+        error = fetch.room.ended(&fetch.lease.client) => Err(error),
+    };
+    let Err(RuntimeError::Failed(failure)) = &brought else {
+        return brought;
+    };
+    if failure.reason == Reason::ImageTooLarge {
+        fetch.room.refuse(digest, &failure.message);
+    }
+    if matches!(failure.reason, Reason::ImageTooLarge | Reason::DiskFull) {
+        fetch.lease.abandon().await;
+    }
+    brought
+}
+
 /// Downloads several layers at once and unpacks each as soon as it and all below it are there.
 /// Answers the topmost snapshot's name.
 async fn layers(
     fetch: &Fetch<'_>,
-    durable: &Durable,
     manifest: &Manifest,
     config: &ImageConfig,
 ) -> Result<String, RuntimeError> {
@@ -134,6 +161,9 @@ async fn layers(
         .iter()
         .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
     fetch.progress.add_total(total);
+    let mut budget = ImageBudget::new(fetch.room.config.image_bytes_max);
+    // What is packed is not smaller once it is unpacked.
+    ImageBudget::take(&mut budget.clone(), total)?;
     // As many as there are layers: a download never waits for the unpacking.
     let (done, mut next) = mpsc::channel(manifest.layers.len());
     let download = async move {
@@ -155,29 +185,39 @@ async fn layers(
             let note = || "waits for another pull, which unpacks the same layer".to_owned();
             let _alone = fetch.flights.turn(&key, fetch.progress, note).await;
             fetch.progress.add_sign();
-            let (blob, diff_id) = (&manifest.layers[n], &config.diff_ids[n]);
-            let unpacked = unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n]);
+            let layer = StackedLayer {
+                blob: &manifest.layers[n],
+                diff_id: &config.diff_ids[n],
+                parent: &parent,
+                chain_id: &chain[n],
+            };
+            let unpacked = Box::pin(unpack::layer(fetch.lease, fetch.room, layer, budget));
             match fetch.progress.while_working(unpacked).await {
                 Ok(()) => {}
                 Err(UnpackError::Runtime(error)) => return Err(error),
                 Err(UnpackError::Damaged) => {
-                    fetch.progress.add_total(blob.size);
-                    fetch.layer(blob).await?;
+                    fetch.progress.add_total(layer.blob.size);
+                    fetch.layer(layer.blob).await?;
                     let again =
-                        unpack::layer(fetch.lease, durable, blob, diff_id, &parent, &chain[n])
-                            .await;
+                        Box::pin(unpack::layer(fetch.lease, fetch.room, layer, budget)).await;
                     again.map_err(|error| match error {
                         UnpackError::Runtime(error) => error,
-                        UnpackError::Damaged => damaged(&blob.digest),
+                        UnpackError::Damaged => damaged(&layer.blob.digest),
                     })?;
                 }
             }
+            let taken = snapshots::usage(&fetch.lease.client, layer.chain_id).await;
+            budget.take(taken.map_err(uncounted)?)?;
             parent.clone_from(&chain[n]);
         }
         Ok(parent)
     };
     let ((), top) = tokio::try_join!(download, unpack)?;
     Ok(top)
+}
+
+fn uncounted(error: CallError) -> RuntimeError {
+    error.into_error(Reason::SnapshotFailed, "count a layer's files")
 }
 
 fn damaged(digest: &str) -> RuntimeError {

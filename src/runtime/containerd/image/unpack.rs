@@ -5,11 +5,14 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use containerd_client::services::v1 as api;
+use containerd_client::types::Mount;
 use state::digest::sha256;
 use state::failure::Failure;
 use state::reason::Reason;
 
-use super::durable::Durable;
+use super::budget::{ImageBudget, ScratchFiles};
+use super::durable;
+use super::room::Room;
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
@@ -53,28 +56,38 @@ pub(crate) async fn is_unpacked(
     complete.map_err(|error| error.into_error(Reason::SnapshotFailed, "look for a snapshot"))
 }
 
-/// Unpacks one layer onto `parent` (empty: onto nothing) as the snapshot `chain_id`, unless that is
-/// there.
+/// Layer of an image, and its place in the stack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StackedLayer<'a> {
+    /// Blob that holds it.
+    pub(crate) blob: &'a Descriptor,
+    /// Digest of it unpacked.
+    pub(crate) diff_id: &'a str,
+    /// Snapshot of the layers below; empty: there are none.
+    pub(crate) parent: &'a str,
+    /// Snapshot that it becomes.
+    pub(crate) chain_id: &'a str,
+}
+
+/// Unpacks one layer as its snapshot, unless that is there.
 ///
 /// One at a time for each `chain_id`.
 pub(crate) async fn layer(
     lease: &Lease,
-    durable: &Durable,
-    blob: &Descriptor,
-    diff_id: &str,
-    parent: &str,
-    chain_id: &str,
+    room: &Room,
+    layer: StackedLayer<'_>,
+    budget: ImageBudget,
 ) -> Result<(), UnpackError> {
     let client = &lease.client;
     // Kept first, looked for second: between the two nothing can collect it.
-    lease.keep_snapshot(chain_id).await?;
-    if is_unpacked(client, chain_id).await? {
+    lease.keep_snapshot(layer.chain_id).await?;
+    if is_unpacked(client, layer.chain_id).await? {
         return Ok(());
     }
-    let scratch = snapshots::scratch_key(chain_id);
-    let result = into_scratch(client, durable, blob, diff_id, parent, &scratch).await;
+    let scratch = snapshots::scratch_key(layer.chain_id);
+    let result = into_scratch(client, room, layer, budget, &scratch).await;
     let result = match result {
-        Ok(()) => commit(client, &scratch, chain_id)
+        Ok(()) => commit(client, &scratch, layer.chain_id)
             .await
             .map_err(UnpackError::from),
         Err(error) => Err(error),
@@ -87,15 +100,45 @@ pub(crate) async fn layer(
 
 async fn into_scratch(
     client: &ContainerdClient,
-    durable: &Durable,
-    blob: &Descriptor,
-    diff_id: &str,
-    parent: &str,
+    room: &Room,
+    layer: StackedLayer<'_>,
+    budget: ImageBudget,
     scratch: &str,
 ) -> Result<(), UnpackError> {
-    let mounts = snapshots::prepare(client, scratch, parent, HashMap::new())
+    let (blob, diff_id) = (layer.blob, layer.diff_id);
+    let mounts = snapshots::prepare(client, scratch, layer.parent, HashMap::new())
         .await
         .map_err(|error| error.into_error(Reason::SnapshotFailed, "prepare a snapshot"))?;
+    let files = ScratchFiles {
+        room,
+        client,
+        key: scratch,
+    };
+    // containerd stops to write when it is no longer waited for.
+    let applied = tokio::select! {
+        applied = apply(client, blob, mounts) => applied?,
+        error = budget.exceeded(files) => return Err(error.into()),
+    };
+    if applied != diff_id {
+        drop_damaged(client, blob).await?;
+        let message = format!(
+            "layer {} unpacks to {applied}, but the image's configuration promises {diff_id}",
+            blob.digest
+        );
+        return Err(RuntimeError::failed(Reason::DigestMismatch, message).into());
+    }
+    if let Some(root) = room.snapshots_dir(client).await {
+        durable::sync(root).await;
+    }
+    Ok(())
+}
+
+/// Unpacks a blob into `mounts`, and answers the digest of what came out.
+async fn apply(
+    client: &ContainerdClient,
+    blob: &Descriptor,
+    mounts: Vec<Mount>,
+) -> Result<String, UnpackError> {
     let mut wire = content::to_wire(blob);
     if wire.media_type.ends_with(".tar.zstd") {
         // containerd knows this packing by its OCI name only.
@@ -107,26 +150,17 @@ async fn into_scratch(
         ..api::ApplyRequest::default()
     };
     let mut diff = client.diff();
-    let applied = match tokio::time::timeout(APPLY_TIMEOUT, diff.apply(request)).await {
-        Ok(Ok(reply)) => reply.into_inner().applied.unwrap_or_default().digest,
-        Ok(Err(status)) => return Err(explain(client, blob, status.into()).await),
+    match tokio::time::timeout(APPLY_TIMEOUT, diff.apply(request)).await {
+        Ok(Ok(reply)) => Ok(reply.into_inner().applied.unwrap_or_default().digest),
+        Ok(Err(status)) => Err(explain(client, blob, status.into()).await),
         Err(_) => {
             let message = format!(
                 "unpacking a layer timed out after {} s",
                 APPLY_TIMEOUT.as_secs()
             );
-            return Err(RuntimeError::Unavailable(message).into());
+            Err(RuntimeError::Unavailable(message).into())
         }
-    };
-    if applied != diff_id {
-        drop_damaged(client, blob).await?;
-        let message = format!(
-            "layer {} unpacks to {applied}, but the image's configuration promises {diff_id}",
-            blob.digest
-        );
-        return Err(RuntimeError::failed(Reason::DigestMismatch, message).into());
     }
-    Ok(durable.sync(client).await?)
 }
 
 /// Error for a layer that cannot be unpacked: it is damaged on this disk, or was made so.

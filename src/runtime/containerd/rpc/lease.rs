@@ -152,6 +152,18 @@ impl Lease {
         Ok(())
     }
 
+    /// Ends the lease of a pull that was refused, and has what it alone kept removed from the disk.
+    /// Where that fails, the lease ends after its day.
+    pub(crate) async fn abandon(&self) {
+        let ended = async {
+            delete(&self.client, &self.id).await?;
+            gc::collect(&self.client).await
+        };
+        if let Err(error) = ended.await {
+            tracing::warn!(%error, "room of a refused image not given back yet");
+        }
+    }
+
     /// Ends the lease of a complete pull: the image's name keeps what was fetched, and leftovers
     /// may go.
     pub(crate) async fn close(self) -> Result<(), RuntimeError> {

@@ -53,6 +53,17 @@ pub(crate) fn is_mapped(mount: &Mount) -> bool {
     has("uidmap=") && has("gidmap=")
 }
 
+/// Bytes that the files of a snapshot take, without those below it; holes take none. Those of a
+/// writable one are counted now.
+pub(crate) async fn usage(client: &ContainerdClient, key: &str) -> Result<u64, CallError> {
+    let request = api::UsageRequest {
+        snapshotter: SNAPSHOTTER.to_owned(),
+        key: key.to_owned(),
+    };
+    let reply = quick(client.snapshots().usage(request)).await?;
+    Ok(u64::try_from(reply.size).unwrap_or_default())
+}
+
 /// Mounts of a new writable snapshot on `parent` (empty: on nothing).
 pub(crate) async fn prepare(
     client: &ContainerdClient,

@@ -1,0 +1,204 @@
+//! Room on the disks that pulls write to: a part of each is left free for everybody else. A pull
+//! neither begins nor goes on below it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use state::reason::Reason;
+use tokio::sync::{OnceCell, Semaphore};
+
+use super::reserve::{DiskReserve, DiskRoom};
+use crate::lock::lock;
+use crate::runtime::RuntimeError;
+use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
+use crate::runtime::containerd::rpc::plugins;
+
+/// Time for a look at a disk. One that hangs is not known to be full: the pull goes on, and meets
+/// the disk itself.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Images that are remembered as too large.
+const REFUSED_MAX: usize = 256;
+
+/// Room that images may take, as it is configured.
+#[derive(Clone, Copy, Debug)]
+pub struct RoomConfig {
+    /// Most bytes that one image may take on the disk, unpacked.
+    pub image_bytes_max: u64,
+    /// Part of the disk that pulls leave free.
+    pub reserve: DiskReserve,
+}
+
+impl RoomConfig {
+    /// Bytes that one image may take where nothing is configured: several times the largest that
+    /// are run in earnest.
+    pub const IMAGE_BYTES_MAX: u64 = 64 << 30;
+}
+
+impl Default for RoomConfig {
+    fn default() -> Self {
+        Self {
+            image_bytes_max: Self::IMAGE_BYTES_MAX,
+            reserve: DiskReserve::Usual,
+        }
+    }
+}
+
+/// Room for the pulls of a node.
+#[derive(Debug)]
+pub(crate) struct Room {
+    pub(crate) config: RoomConfig,
+    dirs: OnceCell<ImageDirs>,
+    /// Turn to look: one look that hangs takes a thread, and no second.
+    looking: Arc<Semaphore>,
+    /// Reasons for which images are too large, by the digest of the manifest: neither changes.
+    refused: Mutex<BTreeMap<String, String>>,
+}
+
+/// Directories of containerd that are seen from here.
+#[derive(Clone, Debug, Default)]
+struct ImageDirs {
+    content: Option<PathBuf>,
+    snapshots: Option<PathBuf>,
+}
+
+impl Room {
+    /// Room as it is configured.
+    pub(crate) fn new(config: RoomConfig) -> Self {
+        Self {
+            config,
+            dirs: OnceCell::new(),
+            looking: Arc::new(Semaphore::new(1)),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// Directory of the unpacked layers. `None`: it is not seen from here.
+    pub(crate) async fn snapshots_dir(&self, client: &ContainerdClient) -> Option<PathBuf> {
+        self.dirs(client).await.snapshots
+    }
+
+    /// Checks that there is more room than the reserve, beside `more` bytes of blobs.
+    ///
+    /// # Errors
+    /// [`Reason::DiskFull`].
+    pub(crate) async fn check(
+        &self,
+        client: &ContainerdClient,
+        more: u64,
+    ) -> Result<(), RuntimeError> {
+        let dirs = self.dirs(client).await;
+        match self.judge(&dirs, more).await {
+            (Some(lack), _) => Err(RuntimeError::failed(Reason::DiskFull, lack)),
+            (None, _) => Ok(()),
+        }
+    }
+
+    /// Lack of room in words. `None`: there is more than the reserve, or nobody can tell.
+    pub(crate) async fn lack(&self, client: &ContainerdClient) -> Option<String> {
+        let dirs = self.dirs(client).await;
+        self.judge(&dirs, 0).await.0
+    }
+
+    /// Answers once there is less room than the reserve; looks the more often the nearer that is.
+    pub(crate) async fn ended(&self, client: &ContainerdClient) -> RuntimeError {
+        let dirs = self.dirs(client).await;
+        loop {
+            let (lack, pause) = self.judge(&dirs, 0).await;
+            if let Some(lack) = lack {
+                return RuntimeError::failed(Reason::DiskFull, lack);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Free bytes where layers are unpacked. `None`: nobody can tell.
+    pub(crate) async fn free_bytes(&self, client: &ContainerdClient) -> Option<u64> {
+        let dir = self.snapshots_dir(client).await?;
+        let looked = self.look(vec![dir]).await?;
+        looked.first().map(|(_, disk)| disk.free_bytes)
+    }
+
+    /// Remembers that an image is too large, and why.
+    pub(crate) fn refuse(&self, digest: &str, why: &str) {
+        let mut refused = lock(&self.refused);
+        if refused.len() >= REFUSED_MAX {
+            refused.clear();
+        }
+        refused.insert(digest.to_owned(), why.to_owned());
+    }
+
+    /// Error of an image that was found too large before.
+    pub(crate) fn refused(&self, digest: &str) -> Option<RuntimeError> {
+        let why = lock(&self.refused).get(digest).cloned()?;
+        Some(RuntimeError::failed(Reason::ImageTooLarge, why))
+    }
+
+    async fn dirs(&self, client: &ContainerdClient) -> ImageDirs {
+        match self.dirs.get_or_try_init(|| self.find(client)).await {
+            Ok(dirs) => dirs.clone(),
+            Err(error) => {
+                tracing::debug!(%error, "directories of containerd not known yet");
+                ImageDirs::default()
+            }
+        }
+    }
+
+    async fn find(&self, client: &ContainerdClient) -> Result<ImageDirs, RuntimeError> {
+        let told =
+            |error: CallError| error.into_error(Reason::CreateFailed, "name its directories");
+        let content = plugins::content_dir(client).await.map_err(told)?;
+        let snapshots = plugins::snapshots_dir(client).await.map_err(told)?;
+        let all = content.iter().chain(&snapshots).cloned().collect();
+        let seen = self.look(all).await.ok_or_else(|| {
+            RuntimeError::Unavailable("the disk of its images does not answer".to_owned())
+        })?;
+        let is_seen = |dir: &PathBuf| seen.iter().any(|(path, _)| path == dir);
+        let dirs = ImageDirs {
+            content: content.filter(is_seen),
+            snapshots: snapshots.filter(is_seen),
+        };
+        if dirs.snapshots.is_none() {
+            tracing::debug!("directory of containerd not visible; unpacked images are not synced");
+        }
+        Ok(dirs)
+    }
+
+    /// Lack of room, and the time after which to look again.
+    async fn judge(&self, dirs: &ImageDirs, more: u64) -> (Option<String>, Duration) {
+        let blobs = dirs.content.clone().into_iter();
+        let all = blobs.chain(dirs.snapshots.clone()).collect();
+        let mut pause = DiskReserve::PAUSE_MAX;
+        for (dir, disk) in self.look(all).await.unwrap_or_default() {
+            let is_of_blobs = dirs.content.as_ref() == Some(&dir);
+            let more = if is_of_blobs { more } else { 0 };
+            if let Some(lack) = self.config.reserve.lack(&dir, disk, more) {
+                return (Some(lack), pause);
+            }
+            pause = pause.min(self.config.reserve.pause(disk));
+        }
+        (None, pause)
+    }
+
+    /// Room on the disks of `dirs` that answer; `None`: one of them hangs.
+    async fn look(&self, dirs: Vec<PathBuf>) -> Option<Vec<(PathBuf, DiskRoom)>> {
+        let looked = tokio::time::timeout(LOOK_TIMEOUT, async {
+            let turn = Arc::clone(&self.looking).acquire_owned().await.ok()?;
+            let look = move || {
+                let _turn = turn;
+                let looked = dirs.into_iter();
+                looked
+                    .filter_map(|dir| DiskRoom::of(&dir).map(|disk| (dir, disk)))
+                    .collect()
+            };
+            tokio::task::spawn_blocking(look).await.ok()
+        });
+        let looked = looked.await.ok().flatten();
+        if looked.is_none() {
+            tracing::debug!("disk of the images not looked at in time");
+        }
+        looked
+    }
+}

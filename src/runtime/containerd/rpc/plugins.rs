@@ -1,0 +1,32 @@
+//! Introspection of containerd: where its parts keep their files.
+
+use std::path::PathBuf;
+
+use containerd_client::services::v1 as api;
+
+use super::client::{CallError, ContainerdClient, quick};
+use super::snapshots::SNAPSHOTTER;
+
+/// Directory of the unpacked layers; `None`: containerd does not tell.
+pub(crate) async fn snapshots_dir(client: &ContainerdClient) -> Result<Option<PathBuf>, CallError> {
+    directory(client, "io.containerd.snapshotter.v1", SNAPSHOTTER).await
+}
+
+/// Directory of the blobs; `None`: containerd does not tell.
+pub(crate) async fn content_dir(client: &ContainerdClient) -> Result<Option<PathBuf>, CallError> {
+    directory(client, "io.containerd.content.v1", "content").await
+}
+
+async fn directory(
+    client: &ContainerdClient,
+    kind: &str,
+    id: &str,
+) -> Result<Option<PathBuf>, CallError> {
+    let request = api::PluginsRequest {
+        filters: vec![format!("type=={kind},id=={id}")],
+    };
+    let reply = quick(client.introspection().plugins(request)).await?;
+    let mut plugins = reply.plugins.into_iter();
+    let root = plugins.find_map(|mut plugin| plugin.exports.remove("root"));
+    Ok(root.map(PathBuf::from))
+}
