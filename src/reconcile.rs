@@ -32,6 +32,7 @@ mod leftovers;
 mod liveness;
 mod proven;
 pub(crate) mod queue;
+mod signed;
 mod silence;
 mod tag_check;
 mod tag_follow;
@@ -178,6 +179,12 @@ impl<R: Runtime> Reconciler<R> {
                 () = resyncing.resync_for_ever() => {}
                 () = stopped.cancelled() => {}
             }
+        });
+        let (reviewing, stopped) = (Arc::clone(&this), stop.clone());
+        tracker.spawn(async move {
+            stopped
+                .run_until_cancelled(reviewing.review_signatures())
+                .await
         });
         loop {
             tokio::select! {

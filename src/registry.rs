@@ -203,7 +203,7 @@ impl RegistryClient {
         Ok(SentManifest { bytes, media_type })
     }
 
-    /// Small blob, in one piece.
+    /// Small blob, in one piece: what it is, and its most bytes.
     ///
     /// # Errors
     /// The registry's own; [`Reason::ImageInvalid`] when it is larger than `bytes_max`;
@@ -212,12 +212,12 @@ impl RegistryClient {
         &self,
         image: &ImageReference,
         digest: &str,
-        bytes_max: usize,
+        (what, bytes_max): (&str, usize),
     ) -> Result<Bytes, RegistryError> {
         let mut route = self.route(image, Need::Content)?;
         while let Some(endpoint) = route.next() {
             let sent = self
-                .small_blob_of(&endpoint, image, digest, bytes_max)
+                .small_blob_of(&endpoint, image, digest, (what, bytes_max))
                 .await;
             endpoint.note(&sent);
             match sent {
@@ -233,15 +233,12 @@ impl RegistryClient {
         endpoint: &Endpoint,
         image: &ImageReference,
         digest: &str,
-        bytes_max: usize,
+        (what, bytes_max): (&str, usize),
     ) -> Result<Bytes, RegistryError> {
         let (response, _) = self.blob_of(endpoint, image, digest, 0).await?;
         let sender = Sender::of(&response, endpoint);
-        let bytes = self
-            .http
-            .read(response, bytes_max, "image configuration")
-            .await?;
-        sender.check("configuration", digest, &bytes)?;
+        let bytes = self.http.read(response, bytes_max, what).await?;
+        sender.check(what, digest, &bytes)?;
         Ok(bytes)
     }
 

@@ -15,6 +15,7 @@ use state::desired::Record;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
+use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::{ImagePull, Signal};
@@ -47,16 +48,30 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes sure the image is on the node, unpacked and complete, and answers its digest.
     ///
-    /// Costs nothing beyond a look when the image is there and `pull` does not ask for more.
+    /// Costs nothing beyond a look when the image is there and the wanted pull does not ask for more.
+    /// Of an image that is not signed as every demand says, nothing is unpacked.
     /// `cancel` ends it at the next await with [`RuntimeError::Cancelled`]; what was fetched is
     /// kept for the next attempt.
     fn ensure_image(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        wanted: (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
+
+    /// Makes sure that an image that is on the node, by its digest, is signed as every demand says;
+    /// a registry is asked only where that is not known yet.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyDenied`] where it is not; what the registry answers where nobody knows.
+    fn ensure_signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        wanted: (ImagePull, &[SignatureDemand]),
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Makes the record's generation run: creates what is missing of it (network, container,
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and

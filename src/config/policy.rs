@@ -115,6 +115,16 @@ impl Config {
             for denial in denials {
                 let _ = writeln!(text, "  {denial}");
             }
+            for demand in policy.signatures(&deploy.name, &deploy.spec, owner) {
+                let _ = writeln!(
+                    text,
+                    "  policy rule {:?} asks for a signature of {} by {}: that is looked at when \
+                     the image is fetched, not here",
+                    demand.rule,
+                    deploy.spec.image,
+                    demand.keys_told()
+                );
+            }
         }
         Ok(PolicyTrial { text, is_allowed })
     }
@@ -221,6 +231,30 @@ mod tests {
                 .rules
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn whose_signature_an_image_needs_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let rules = "rules:\n- name: signed\n  signed_images: [r.example/*]\n  signed_by: |\n    \
+            -----BEGIN PUBLIC KEY-----\n    MCowBQYDK2VwAyEA8YP/P/4nD8uqNrnaoTc95yrQDFOgxQs/f8Nrv/5RAHI=\n    \
+            -----END PUBLIC KEY-----\n";
+        let config = config(&written(directory.path(), "policy.yaml", rules));
+        for (image, is_named) in [("nginx", false), ("r.example/web", true)] {
+            let body = json_body(directory.path(), image);
+            let tried = config.try_policy(Some(&body), Owner::Push).unwrap();
+            let text = "policy rule \"signed\" asks for a signature of";
+            assert_eq!(
+                (tried.text.contains(text), tried.is_allowed),
+                (is_named, true),
+                "{tried:?}"
+            );
+        }
+    }
+
+    fn json_body(directory: &Path, image: &str) -> PathBuf {
+        let body = serde_json::json!({"name": "web", "image": image});
+        written(directory, "body.json", &body.to_string())
     }
 
     #[test]

@@ -57,6 +57,10 @@ impl<R: Runtime> Reconciler<R> {
         );
         if let Some(record) = record.filter(|record| leads_to_start(next, record)) {
             self.judge(record)?;
+            // A pull looks itself, before it unpacks.
+            if *next != Step::Pull {
+                self.judge_signatures(record, interrupt).await?;
+            }
         }
         match (next, record) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
@@ -96,6 +100,23 @@ impl<R: Runtime> Reconciler<R> {
         }
     }
 
+    /// Judges the image that a start would run by who signed it.
+    pub(super) async fn judge_signatures(
+        &self,
+        record: &Record,
+        interrupt: &CancellationToken,
+    ) -> Result<(), RuntimeError> {
+        let demands = self.writer.store().policy().signatures_for(record);
+        let Some(digest) = record.image_digest.as_ref().filter(|_| !demands.is_empty()) else {
+            return Ok(());
+        };
+        let wanted = (record.spec.image_pull, demands.as_slice());
+        let image = &record.spec.image;
+        self.runtime
+            .ensure_signed(image, digest, wanted, interrupt)
+            .await
+    }
+
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
         let (id, generation, policy) = (record.id, record.generation, record.spec.image_pull);
         let digest = self.fetch(record, policy, None, interrupt).await?;
@@ -118,9 +139,11 @@ impl<R: Runtime> Reconciler<R> {
         let begun = Fact::PullProgress(Some(Arc::clone(&progress)));
         self.board.record_fact(record.id, begun);
         let image = &record.spec.image;
+        let signatures = self.writer.store().policy().signatures_for(record);
+        let wanted = (policy, signatures.as_slice());
         let ensured = self
             .runtime
-            .ensure_image(image, policy, &progress, interrupt);
+            .ensure_image(image, wanted, &progress, interrupt);
         let pulled = match limit {
             None => ensured.await,
             Some(limit) => tokio::select! {

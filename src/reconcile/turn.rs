@@ -287,7 +287,9 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
         // Also where it kept the one before from being ended: what rests or goes waits for no policy.
-        let is_denied = reason == Reason::PolicyDenied;
+        // So does who does not know whether its image is signed.
+        let ends = matches!(step, Step::Stop(_) | Step::Remove(_));
+        let is_denied = reason == Reason::PolicyDenied || (ends && reason.kind() == Kind::Image);
         let cause = if is_denied { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
             let attempts = known.history.attempts;

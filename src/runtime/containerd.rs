@@ -13,6 +13,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
+use state::policy::signers::SignatureDemand;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::{mpsc, watch};
@@ -126,11 +127,25 @@ impl Engine for Containerd {
     async fn ensure_image(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        wanted: (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
-        self.images.ensure(reference, pull, progress, cancel).await
+        self.images
+            .ensure(reference, wanted, progress, cancel)
+            .await
+    }
+
+    async fn ensure_signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        wanted: (ImagePull, &[SignatureDemand]),
+        cancel: &CancellationToken,
+    ) -> Result<(), RuntimeError> {
+        self.images
+            .ensure_signed(reference, digest, wanted, cancel)
+            .await
     }
 
     async fn existing(&self) -> Result<Vec<Existing>, RuntimeError> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
+use state::policy::signers::SignatureDemand;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::mpsc;
@@ -83,10 +84,19 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn ensure_image(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        wanted: (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<String, RuntimeError>> + Send;
+
+    /// Makes sure that an image is signed; see [`super::Runtime::ensure_signed`].
+    fn ensure_signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        wanted: (ImagePull, &[SignatureDemand]),
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Managed instances that exist.
     fn existing(&self) -> impl Future<Output = Result<Vec<Existing>, RuntimeError>> + Send;

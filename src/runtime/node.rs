@@ -10,6 +10,7 @@ use state::desired::Record;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen, Task};
+use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
@@ -177,12 +178,24 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
     async fn ensure_image(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        wanted: (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
         self.engine
-            .ensure_image(reference, pull, progress, cancel)
+            .ensure_image(reference, wanted, progress, cancel)
+            .await
+    }
+
+    async fn ensure_signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        wanted: (ImagePull, &[SignatureDemand]),
+        cancel: &CancellationToken,
+    ) -> Result<(), RuntimeError> {
+        self.engine
+            .ensure_signed(reference, digest, wanted, cancel)
             .await
     }
 

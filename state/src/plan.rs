@@ -6,7 +6,7 @@ use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
-use crate::reason::Reason;
+use crate::reason::{Kind, Reason};
 use crate::time::BootTime;
 
 mod ahead;
@@ -92,10 +92,12 @@ pub fn decide(
     let is_asked =
         record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
     let waits = history.waits(phase.cause(), is_asked, now);
-    // Nor is what runs ended for a successor that the policy does not let start.
+    // Nor is what runs ended for a successor that the policy does not let start, or of which no
+    // registry says whether it is signed.
     let is_ended_for_next = matches!(phase.stage, Stage::Replacing(_) | Stage::RestartRequested);
     let denied = history.backoff.as_ref();
-    let denied = denied.filter(|wait| is_ended_for_next && wait.reason == Reason::PolicyDenied);
+    let is_denial = |reason: Reason| reason == Reason::PolicyDenied || reason.kind() == Kind::Image;
+    let denied = denied.filter(|wait| is_ended_for_next && is_denial(wait.reason));
     let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
     let step = match waits {
         Some(until) if next != Step::Settled => Step::Wait(until),

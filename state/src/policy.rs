@@ -29,6 +29,7 @@ pub mod names;
 mod ports;
 mod read;
 pub mod rule;
+pub mod signers;
 
 pub use read::read;
 

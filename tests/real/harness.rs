@@ -28,6 +28,7 @@ pub(crate) mod machine;
 pub(crate) mod proxy;
 pub(crate) mod registry;
 pub(crate) mod scratch;
+pub(crate) mod signatures;
 pub(crate) mod systemd;
 
 use containerd::Containerd;

@@ -90,6 +90,9 @@ mod rights;
 mod stand;
 
 #[cfg(test)]
+mod signed;
+
+#[cfg(test)]
 mod state;
 
 #[cfg(test)]

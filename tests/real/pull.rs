@@ -73,7 +73,7 @@ async fn ensure(images: &Images, image: &str, pull: ImagePull) -> Result<String,
     images
         .ensure(
             &reference(image),
-            pull,
+            (pull, &[]),
             &PullProgress::default(),
             &CancellationToken::new(),
         )
@@ -374,7 +374,12 @@ async fn a_pull_outlives_the_death_of_containerd() {
     };
     let reference = reference(&image);
     let (result, ()) = tokio::join!(
-        images.ensure(&reference, ImagePull::IfNotPresent, &progress, &cancel),
+        images.ensure(
+            &reference,
+            (ImagePull::IfNotPresent, &[]),
+            &progress,
+            &cancel
+        ),
         killed
     );
     assert!(

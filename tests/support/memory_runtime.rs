@@ -15,6 +15,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Instance, Seen, Task};
+use state::policy::signers::SignatureDemand;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::{Notify, mpsc};
@@ -341,7 +342,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
     async fn ensure_image(
         &self,
         reference: &ImageReference,
-        _: ImagePull,
+        _: (ImagePull, &[SignatureDemand]),
         _: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
@@ -359,6 +360,16 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         }
         self.circumstances.part().await?;
         Ok(digest)
+    }
+
+    async fn ensure_signed(
+        &self,
+        _: &ImageReference,
+        _: &str,
+        _: (ImagePull, &[SignatureDemand]),
+        _: &CancellationToken,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
     }
 
     async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {

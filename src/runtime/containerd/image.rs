@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use state::policy::signers::SignatureDemand;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ mod platform;
 mod pull;
 mod reserve;
 mod room;
+mod signature;
 mod slots;
 mod sweep;
 mod unpack;
@@ -100,24 +102,49 @@ impl Images {
     /// `never` an image whose blobs were imported is unpacked if need be. A pinned reference cannot
     /// move, so `always` is then the same as `if-not-present`.
     ///
+    /// Where signatures are demanded, nothing of an image is unpacked that is not signed so.
+    ///
     /// # Errors
     /// [`RuntimeError::Cancelled`] at once when `cancel` is; what was fetched is kept for a day.
     /// Otherwise [`RuntimeError::Failed`] after what may pass was tried again several times.
     pub async fn ensure(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        (pull, signatures): (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Err(RuntimeError::Cancelled),
-            digest = Box::pin(self.0.ensure(reference, pull, progress)) => {
+            digest = Box::pin(self.0.ensure(reference, (pull, signatures), progress)) => {
                 let digest = digest?;
                 self.0.cache.note_asked(&digest);
                 Ok(digest)
             }
+        }
+    }
+
+    /// Makes sure that an image on the node is signed as every demand says: by what is noted, else by
+    /// its registry.
+    ///
+    /// # Errors
+    /// [`RuntimeError::Cancelled`] at once when `cancel` is; else [`RuntimeError::Failed`], with
+    /// [`Reason::PolicyDenied`] where it is not signed so.
+    ///
+    /// [`Reason::PolicyDenied`]: state::reason::Reason::PolicyDenied
+    pub async fn ensure_signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        (pull, signatures): (ImagePull, &[SignatureDemand]),
+        cancel: &CancellationToken,
+    ) -> Result<(), RuntimeError> {
+        let signed = self.0.signed(reference, digest, (pull, signatures));
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => Err(RuntimeError::Cancelled),
+            signed = Box::pin(signed) => signed,
         }
     }
 

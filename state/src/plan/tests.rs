@@ -247,3 +247,38 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
         Step::Remove(name(1))
     );
 }
+
+#[test]
+fn nothing_is_ended_for_a_successor_that_is_denied_or_of_which_no_registry_answers() {
+    let now = BootTime::default();
+    let mut next = record("a", 1);
+    next.generation = 2;
+    let mut asked = record("a", 1);
+    asked.restart_pending = true;
+    for (reason, holds) in [
+        (Reason::PolicyDenied, true),
+        (Reason::RegistryUnreachable, true),
+        (Reason::CreateFailed, false),
+    ] {
+        let mut history = History::default();
+        let wait = Duration::from_secs(9);
+        history.record_failure(Cause::Start, reason, String::new(), now, wait);
+        let running = seen(&[(1, RUNNING)]);
+        for (record, step) in [
+            (&next, Step::Remove(name(1))),
+            (&asked, Step::Stop(name(1))),
+        ] {
+            let expected = match holds {
+                true => Step::Wait(now.after(wait)),
+                false => step,
+            };
+            let found = decided(record.id, Some(record), &running, &history, now);
+            assert_eq!(found, expected, "{reason}");
+        }
+        // What is to go goes.
+        let mut gone = record("a", 1);
+        gone.removing = true;
+        let found = decided(gone.id, Some(&gone), &running, &history, now);
+        assert_eq!(found, Step::Remove(name(1)), "{reason}");
+    }
+}

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::names::NamePattern;
 use super::ports::PortGrant;
 use super::rule::{Bounds, PolicyRule, RuleScope, Totals};
+use super::signers::{self, Signers};
 use super::{OWN_RULES, Policy};
 use crate::desired::Owner;
 use crate::spec::DEFAULT_CAPABILITIES;
@@ -102,9 +103,11 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         "user_namespace",
     ]
     .map(&mut flag);
+    let signers = signers(fields);
     Bounds {
         images: fields.read("images", entries),
         digest,
+        signers,
         host_ports: fields.read("host_ports", entries::<PortGrant>),
         host_ips: fields.read("host_ips", entries::<Ipv4Addr>),
         groups: fields.read("groups", entries),
@@ -119,6 +122,27 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
             .read("pids", |value| integer(value, 1..=4_194_304))
             .and_then(|pids| u32::try_from(pids).ok()),
         logs: fields.read("logs", amount),
+    }
+}
+
+fn signers(fields: &mut Fields<'_>) -> Signers {
+    let keys = fields.read("signed_by", signers::keys);
+    let images: Option<Vec<_>> = fields.read("signed_images", entries);
+    if images.as_ref().is_some_and(Vec::is_empty) {
+        fields.fault(
+            "signed_images",
+            "must not be empty; leave it out for all images",
+        );
+    }
+    if images.is_some() && keys.is_none() && !fields.has_faults() {
+        fields.fault(
+            "signed_images",
+            "requires signed_by: nobody else is named who signs",
+        );
+    }
+    Signers {
+        keys: keys.unwrap_or_default(),
+        images,
     }
 }
 

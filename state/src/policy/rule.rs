@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use super::images::ImagePattern;
 use super::names::NamePattern;
 use super::ports::{self, PortGrant};
+use super::signers::Signers;
 use super::{Denial, NodePrivileges};
 use crate::desired::Owner;
 use crate::id::ContainerName;
@@ -51,6 +52,8 @@ pub struct Bounds {
     pub images: Option<Vec<ImagePattern>>,
     /// Whether an image is to be named by its digest.
     pub digest: bool,
+    /// Signers of images. Signatures are looked at where an image is fetched, not here.
+    pub signers: Signers,
     /// Host ports that may be published.
     pub host_ports: Option<Vec<PortGrant>>,
     /// Host addresses that ports may be published on; unspecified: all of the host.

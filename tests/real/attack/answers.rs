@@ -238,7 +238,7 @@ async fn every_trick_of_a_registry_has_its_refusal_and_no_page_is_read_aloud() {
         images
             .ensure(
                 &image,
-                ImagePull::Always,
+                (ImagePull::Always, &[]),
                 &progress,
                 &CancellationToken::new(),
             )

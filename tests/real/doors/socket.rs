@@ -29,7 +29,7 @@ pub(super) fn confirm(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String
 }
 
 /// A program that has the agent's port while the agent is down, answers everything, and keeps what it hears.
-struct Squatter {
+pub(super) struct Squatter {
     heard: Arc<Mutex<String>>,
     stopping: Arc<AtomicBool>,
     port: String,
@@ -37,7 +37,7 @@ struct Squatter {
 }
 
 impl Squatter {
-    fn on(address: &str) -> Self {
+    pub(super) fn on(address: &str) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let (heard, stopping) = (
             Arc::new(Mutex::new(String::new())),

@@ -5,7 +5,7 @@ use std::path::Path;
 use reqwest::{Client, Identity};
 use tokio::time::Instant;
 
-use super::socket::confirm;
+use super::socket::{Squatter, confirm};
 use super::*;
 use crate::harness::certificates::{Authority, Certificate};
 
@@ -264,4 +264,44 @@ async fn silent_handshakes_end() {
         took > Duration::from_secs(8),
         "who is slow is cut off: {took:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slip_in_a_key_of_tls_shuts_the_port_and_keeps_no_container_away() {
+    let mut stand = Stand::new().await;
+    let body = stand.script("web", "while :; do sleep 1; done", &json!({}));
+    let shown = stand.agent.deploy_and_wait(&body).await;
+    let pid = stand.pid(&shown).unwrap().parse().unwrap();
+    stand.agent.kill_9();
+    rustix::process::kill_process(
+        rustix::process::Pid::from_raw(pid).unwrap(),
+        rustix::process::Signal::KILL,
+    )
+    .unwrap();
+    // The other key is forgotten. Somebody else answers at the port, where the agent must not.
+    stand.agent.set("CHAS_TLS_CERT_FILE", "/nonexistent/crt");
+    let squatter = Squatter::on(&stand.agent.address());
+    stand.agent.start_again().await;
+    eventually("the container is back, and the alarm stands", async || {
+        if UnixStream::connect(socket_of(&stand.agent)).await.is_err() {
+            return false;
+        }
+        let (_, shown) = by_socket(&stand.agent, "GET", "/containers/web", None).await;
+        let stands = alarms(&stand.agent).await;
+        let told = stands.iter().find(|(name, _)| name == "TlsFileUnusable");
+        let is_told = told.is_some_and(|(_, message)| message.contains("requires api.key_file"));
+        assert!(
+            stands.iter().all(|(name, _)| name != "ListenFailed"),
+            "{stands:?}"
+        );
+        is_told && shown["status"] == "running" && shown["restart_count"] == 1
+    })
+    .await;
+    drop(squatter);
+    let connected = TcpStream::connect(stand.agent.address()).await;
+    assert!(connected.is_err(), "{connected:?}");
+    stand.agent.terminate();
+    stand.agent.set("CHAS_TLS_CERT_FILE", "");
+    stand.agent.start_again().await;
+    stand.end().await;
 }

@@ -342,7 +342,7 @@ pub(crate) fn digest(blob: &[u8]) -> String {
     state::digest::sha256(blob)
 }
 
-async fn push_blob(base: &str, blob: Vec<u8>) {
+pub(super) async fn push_blob(base: &str, blob: Vec<u8>) {
     let client = http::client();
     let opened = client
         .post(format!("{base}/blobs/uploads/"))
@@ -365,7 +365,7 @@ async fn push_blob(base: &str, blob: Vec<u8>) {
     );
 }
 
-async fn push_manifest(base: &str, tag: &str, media_type: &str, manifest: String) {
+pub(super) async fn push_manifest(base: &str, tag: &str, media_type: &str, manifest: String) {
     let put = http::client()
         .put(format!("{base}/manifests/{tag}"))
         .header("content-type", media_type)

@@ -56,7 +56,7 @@ async fn a_download_goes_on_where_it_was_cut() {
     let digest = images
         .ensure(
             &reference(&image),
-            ImagePull::IfNotPresent,
+            (ImagePull::IfNotPresent, &[]),
             &progress,
             &CancellationToken::new(),
         )
@@ -154,7 +154,7 @@ async fn a_cancelled_pull_ends_at_once_and_what_it_fetched_is_kept() {
     };
     let wanted = reference(&image);
     let (result, cancelled) = tokio::join!(
-        images.ensure(&wanted, ImagePull::IfNotPresent, &progress, &cancel),
+        images.ensure(&wanted, (ImagePull::IfNotPresent, &[]), &progress, &cancel),
         cancelled
     );
     assert!(matches!(result, Err(RuntimeError::Cancelled)), "{result:?}");
@@ -172,7 +172,7 @@ async fn a_cancelled_pull_ends_at_once_and_what_it_fetched_is_kept() {
     let digest = images
         .ensure(
             &reference(&image),
-            ImagePull::IfNotPresent,
+            (ImagePull::IfNotPresent, &[]),
             &progress,
             &CancellationToken::new(),
         )

@@ -266,7 +266,7 @@ async fn registries_that_hang_hold_up_no_pull_of_another() {
     let fourth = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         images
-            .ensure(&waiting, ImagePull::IfNotPresent, &progress, &never)
+            .ensure(&waiting, (ImagePull::IfNotPresent, &[]), &progress, &never)
             .await
     };
     let image = format!("{}/web:1", registry.address());
@@ -319,7 +319,12 @@ async fn a_layer_that_two_registries_have_comes_from_the_one_that_answers() {
     );
     let progress = PullProgress::default();
     let (slow_reference, never) = (reference(&slow), CancellationToken::new());
-    let first = images.ensure(&slow_reference, ImagePull::IfNotPresent, &progress, &never);
+    let first = images.ensure(
+        &slow_reference,
+        (ImagePull::IfNotPresent, &[]),
+        &progress,
+        &never,
+    );
     let second = async {
         fetched(&progress, 1).await;
         tokio::time::timeout(Duration::from_secs(30), pull(&images, &quick)).await

@@ -34,7 +34,7 @@ async fn a_registry_that_sends_something_else_spoils_no_download_of_another() {
     let (lying, honest) = (name(&wrong), name(&right));
     let progress = PullProgress::default();
     let (lying, never) = (reference(&lying), CancellationToken::new());
-    let first = images.ensure(&lying, ImagePull::IfNotPresent, &progress, &never);
+    let first = images.ensure(&lying, (ImagePull::IfNotPresent, &[]), &progress, &never);
     let second = async {
         fetched(&progress, 1).await;
         tokio::time::timeout(Duration::from_mins(1), pull(&images, &honest)).await
@@ -73,7 +73,7 @@ async fn a_registry_that_drips_holds_up_no_layer_of_another() {
     );
     let slow = reference(&format!("{}/web:1", dripping.address()));
     let (progress, never) = (PullProgress::default(), CancellationToken::new());
-    let first = images.ensure(&slow, ImagePull::IfNotPresent, &progress, &never);
+    let first = images.ensure(&slow, (ImagePull::IfNotPresent, &[]), &progress, &never);
     let second = async {
         fetched(&progress, 1).await;
         let image = format!("{quick}/web:1");

@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use state::failure::Failure;
+use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
@@ -10,6 +11,7 @@ use state::spec::ImagePull;
 use super::fetch::Fetch;
 use super::flight::image_key;
 use super::local::{self, LocalImage};
+use super::signature::SignatureCheck;
 use super::{SharedImages, names, pull, unpack};
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::containerd::rpc::lease::{self, Lease};
@@ -19,11 +21,14 @@ impl SharedImages {
     pub(super) async fn ensure(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        (pull, signatures): (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
     ) -> Result<String, RuntimeError> {
+        let wanted = (pull, signatures);
         let moves = pull == ImagePull::Always && reference.digest().is_none();
         if !moves && let Some(digest) = self.ready(reference).await? {
+            self.signed_here(reference, &digest, wanted, progress)
+                .await?;
             return Ok(digest);
         }
         let name = reference.to_string();
@@ -31,21 +36,60 @@ impl SharedImages {
         let note = || format!("waits for another pull of {name}");
         let _alone = self.flights.turn(&key, progress, note).await;
         if !moves && let Some(digest) = self.ready(reference).await? {
+            self.signed_here(reference, &digest, wanted, progress)
+                .await?;
             return Ok(digest);
         }
         if pull == ImagePull::Never {
             // It asks nobody, and so waits for nobody.
-            return self.fetch(reference, pull, progress, moves).await;
+            return self.fetch(reference, wanted, progress, moves).await;
         }
         let slot = self.slots.acquire(reference.registry(), progress).await;
-        let fetched = Box::pin(self.fetch(reference, pull, progress, moves));
+        let fetched = Box::pin(self.fetch(reference, wanted, progress, moves));
         slot.during(progress, fetched).await
+    }
+
+    /// Makes sure that an image on the node is signed as is demanded.
+    pub(super) async fn signed(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        wanted: (ImagePull, &[SignatureDemand]),
+    ) -> Result<(), RuntimeError> {
+        let progress = PullProgress::default();
+        self.signed_here(reference, digest, wanted, &progress).await
+    }
+
+    async fn signed_here(
+        &self,
+        reference: &ImageReference,
+        digest: &str,
+        (pull, demands): (ImagePull, &[SignatureDemand]),
+        progress: &PullProgress,
+    ) -> Result<(), RuntimeError> {
+        if demands.is_empty() {
+            return Ok(());
+        }
+        let check = SignatureCheck {
+            client: &self.client,
+            registry: (pull != ImagePull::Never).then_some(&self.registry),
+            config: &self.config,
+            image: reference,
+            demands,
+            progress,
+        };
+        if check.is_noted(digest).await? {
+            return Ok(());
+        }
+        let digests = local::digests(&self.client, digest, &self.host).await?;
+        let signed_by = check.run(&digests).await?;
+        check.note(digest, &signed_by).await
     }
 
     async fn fetch(
         &self,
         reference: &ImageReference,
-        pull: ImagePull,
+        (pull, signatures): (ImagePull, &[SignatureDemand]),
         progress: &PullProgress,
         moves: bool,
     ) -> Result<String, RuntimeError> {
@@ -59,6 +103,7 @@ impl SharedImages {
             room: &self.room,
             flights: &self.flights,
             image: reference,
+            signatures,
             lease: &lease,
             progress,
         };

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use state::digest::{is_digest, sha256};
 use state::failure::Failure;
+use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use tokio::sync::OwnedMutexGuard;
@@ -30,6 +31,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) room: &'a Room,
     pub(crate) flights: &'a Flights,
     pub(crate) image: &'a ImageReference,
+    /// Signatures that the image needs.
+    pub(crate) signatures: &'a [SignatureDemand],
     pub(crate) lease: &'a Lease,
     pub(crate) progress: &'a PullProgress,
 }
@@ -114,7 +117,11 @@ impl Fetch<'_> {
         loop {
             let error = match self
                 .registry()?
-                .small_blob(self.image, &blob.digest, CONFIG_BYTES_MAX)
+                .small_blob(
+                    self.image,
+                    &blob.digest,
+                    ("image configuration", CONFIG_BYTES_MAX),
+                )
                 .await
             {
                 Ok(bytes) => return Ok(bytes),

@@ -77,6 +77,43 @@ pub(crate) fn configuration(
     Ok(config)
 }
 
+/// Manifest for `host` that a root digest leads to, and the digests on the way from the root down to
+/// it. `None`: one of them is absent; those before it are answered all the same.
+async fn way(
+    client: &ContainerdClient,
+    digest: &str,
+    host: &Platform,
+) -> Result<(Option<Manifest>, Vec<String>), RuntimeError> {
+    let (mut digests, mut declared) = (vec![digest.to_owned()], String::new());
+    loop {
+        let depth = digests.len() - 1;
+        let bytes = content::read(client, &digests[depth], MANIFEST_BYTES_MAX).await?;
+        let Some(bytes) = bytes else {
+            return Ok((None, digests));
+        };
+        match manifest::parse(&bytes, &declared)?.0 {
+            Document::Manifest(manifest) => return Ok((Some(manifest), digests)),
+            Document::Index(index) => {
+                let chosen = index.choose_at(depth, host)?;
+                digests.push(chosen.digest.clone());
+                declared.clone_from(&chosen.media_type);
+            }
+        }
+    }
+}
+
+/// Digests of an image on the node, from its root down to the manifest for `host`.
+///
+/// # Errors
+/// When containerd does not answer, or what is there is no image for this machine.
+pub(crate) async fn digests(
+    client: &ContainerdClient,
+    digest: &str,
+    host: &Platform,
+) -> Result<Vec<String>, RuntimeError> {
+    Ok(way(client, digest, host).await?.1)
+}
+
 /// Image under a root digest; `None`: manifest, configuration or an unpacked layer is absent.
 ///
 /// # Errors
@@ -86,28 +123,14 @@ pub(crate) async fn look(
     digest: &str,
     host: &Platform,
 ) -> Result<Option<LocalImage>, RuntimeError> {
-    let Some(bytes) = content::read(client, digest, MANIFEST_BYTES_MAX).await? else {
+    let (Some(manifest), digests) = way(client, digest, host).await? else {
         return Ok(None);
-    };
-    let mut document = manifest::parse(&bytes, "")?.0;
-    let mut depth = 0;
-    let manifest = loop {
-        let index = match document {
-            Document::Manifest(manifest) => break manifest,
-            Document::Index(index) => index,
-        };
-        let chosen = index.choose_at(depth, host)?;
-        let Some(bytes) = content::read(client, &chosen.digest, MANIFEST_BYTES_MAX).await? else {
-            return Ok(None);
-        };
-        document = manifest::parse(&bytes, &chosen.media_type)?.0;
-        depth += 1;
     };
     let Some(bytes) = content::read(client, &manifest.config.digest, CONFIG_BYTES_MAX).await?
     else {
         return Ok(None);
     };
-    let config = configuration(&bytes, &manifest, host, depth > 0)?;
+    let config = configuration(&bytes, &manifest, host, digests.len() > 1)?;
     let top = unpack::chain_ids(&config.diff_ids)
         .pop()
         .unwrap_or_default();

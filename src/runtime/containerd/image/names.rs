@@ -1,7 +1,7 @@
 //! Names of images in containerd: each keeps an image's blobs and snapshots from the garbage
 //! collector.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
@@ -12,7 +12,10 @@ use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient, quick};
 use crate::runtime::containerd::rpc::content::to_wire;
-use crate::runtime::containerd::rpc::labels::MANAGED;
+use crate::runtime::containerd::rpc::labels::{MANAGED, SIGNED_BY};
+
+/// Keys that are noted at one name: a label has 4,096 bytes, and each takes 72.
+const SIGNERS_MAX: usize = 48;
 
 /// Name that never moves: registry, repository and digest. A container of an older generation still
 /// needs its image when the tag has long moved on.
@@ -77,7 +80,7 @@ pub(crate) async fn put(
         .target
         .as_ref()
         .is_some_and(|there| there.digest == target.digest);
-    if same || there.labels.get(MANAGED).is_none_or(|value| value != "1") {
+    if same || !is_managed(&there.labels) {
         return Ok(());
     }
     let update_mask = Some(FieldMask {
@@ -92,6 +95,61 @@ pub(crate) async fn put(
         .await
         .map(|_| ())
         .map_err(|error| error.into_error(Reason::CreateFailed, "move an image's name"))
+}
+
+/// Keys noted at a name as those that signed its image, by their fingerprints. At a name that the
+/// agent did not make, nobody's note counts.
+pub(crate) async fn signed_by(
+    client: &ContainerdClient,
+    name: &str,
+) -> Result<BTreeSet<String>, RuntimeError> {
+    let labels = find(client, name).await?.map(|image| image.labels);
+    let labels = labels.filter(is_managed);
+    let noted = labels.as_ref().and_then(|labels| labels.get(SIGNED_BY));
+    let noted = noted.map(|noted| noted.split(' ').map(str::to_owned).collect());
+    Ok(noted.unwrap_or_default())
+}
+
+/// Notes at a name of the agent's own which keys signed its image, beside those noted before.
+pub(crate) async fn note_signed(
+    client: &ContainerdClient,
+    name: &str,
+    keys: &BTreeSet<String>,
+) -> Result<(), RuntimeError> {
+    let before = signed_by(client, name).await?;
+    let before = before.iter().filter(|key| !keys.contains(*key));
+    let noted: Vec<_> = keys
+        .iter()
+        .chain(before)
+        .take(SIGNERS_MAX)
+        .cloned()
+        .collect();
+    if !find(client, name)
+        .await?
+        .is_some_and(|image| is_managed(&image.labels))
+    {
+        return Ok(());
+    }
+    let image = api::Image {
+        name: name.to_owned(),
+        labels: HashMap::from([(SIGNED_BY.to_owned(), noted.join(" "))]),
+        ..api::Image::default()
+    };
+    let request = api::UpdateImageRequest {
+        image: Some(image),
+        update_mask: Some(FieldMask {
+            paths: vec![format!("labels.{SIGNED_BY}")],
+        }),
+        ..api::UpdateImageRequest::default()
+    };
+    quick(client.images().update(request))
+        .await
+        .map(|_| ())
+        .map_err(|error| error.into_error(Reason::CreateFailed, "note who signed an image"))
+}
+
+fn is_managed(labels: &HashMap<String, String>) -> bool {
+    labels.get(MANAGED).is_some_and(|value| value == "1")
 }
 
 /// Names that the agent made, with the digests that they point to.

@@ -1,7 +1,7 @@
 //! A pull from first to last: documents, layers (downloading the next while unpacking the last),
 //! then the names that make it an image.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use state::reason::Reason;
@@ -13,6 +13,7 @@ use super::local::{self, LocalImage};
 use super::manifest::{self, Document, Manifest};
 use super::names;
 use super::platform::Platform;
+use super::signature::SignatureCheck;
 use super::unpack::{self, StackedLayer, UnpackError};
 use crate::oci::image::ImageConfig;
 use crate::runtime::RuntimeError;
@@ -27,11 +28,22 @@ pub(crate) async fn run(
     version: &str,
 ) -> Result<LocalImage, RuntimeError> {
     let root = fetch.document(version, "").await?;
+    // Before anything of it is stored.
+    let (signed_by, known_way) = match fetch.signatures {
+        [] => (BTreeSet::new(), None),
+        [..] => {
+            let way = way(fetch, &root, host).await?;
+            (signers(fetch, &root, &way).await?, Some(way))
+        }
+    };
     if let Some(image) = local::look(&fetch.lease.client, &root.blob.digest, host).await? {
-        name(fetch, &root).await?;
+        name(fetch, &root, &signed_by).await?;
         return Ok(image);
     }
-    let way = way(fetch, &root, host).await?;
+    let way = match known_way {
+        Some(way) => way,
+        None => way(fetch, &root, host).await?,
+    };
     let last = way.last().unwrap_or(&root);
     let Document::Manifest(manifest) = &last.document else {
         return Err(manifest::too_deep().into());
@@ -76,7 +88,7 @@ pub(crate) async fn run(
     fetch
         .store(&manifest.config, &config_bytes, &labels)
         .await?;
-    name(fetch, &root).await?;
+    name(fetch, &root, &signed_by).await?;
     Ok(LocalImage {
         digest: root.blob.digest,
         top_chain_id: top,
@@ -100,7 +112,33 @@ async fn way(
     Ok(way)
 }
 
-async fn name(fetch: &Fetch<'_>, root: &FetchedDocument) -> Result<(), RuntimeError> {
+/// Keys that signed the image, of those that are demanded, and are to be noted.
+async fn signers(
+    fetch: &Fetch<'_>,
+    root: &FetchedDocument,
+    way: &[FetchedDocument],
+) -> Result<BTreeSet<String>, RuntimeError> {
+    let documents = [root].into_iter().chain(way);
+    let digests = documents.map(|document| document.blob.digest.clone());
+    check(fetch).run(&digests.collect::<Vec<_>>()).await
+}
+
+fn check<'a>(fetch: &'a Fetch<'_>) -> SignatureCheck<'a> {
+    SignatureCheck {
+        client: &fetch.lease.client,
+        registry: fetch.registry,
+        config: fetch.config,
+        image: fetch.image,
+        demands: fetch.signatures,
+        progress: fetch.progress,
+    }
+}
+
+async fn name(
+    fetch: &Fetch<'_>,
+    root: &FetchedDocument,
+    signed_by: &BTreeSet<String>,
+) -> Result<(), RuntimeError> {
     // The fixed name first: should the agent die between the two, nothing is lost.
     names::put(
         &fetch.lease.client,
@@ -108,6 +146,7 @@ async fn name(fetch: &Fetch<'_>, root: &FetchedDocument) -> Result<(), RuntimeEr
         &root.blob,
     )
     .await?;
+    check(fetch).note(&root.blob.digest, signed_by).await?;
     names::put(&fetch.lease.client, &fetch.image.to_string(), &root.blob).await
 }
 

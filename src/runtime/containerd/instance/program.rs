@@ -17,6 +17,7 @@ use state::policy;
 use state::reason::Reason;
 
 use super::within;
+use crate::mounts::on_host;
 
 /// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
 const HEAD_BYTES: u64 = 4096;

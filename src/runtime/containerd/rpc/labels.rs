@@ -20,6 +20,8 @@ pub(crate) const PARENT: &str = "chas.io/parent";
 const SPEC_HASH: &str = "chas.io/spec-hash";
 /// Digest of the image that the container was made of.
 const IMAGE_DIGEST: &str = "chas.io/image-digest";
+/// Fingerprints of the keys that signed an image, at its name.
+pub(crate) const SIGNED_BY: &str = "chas.io/signed-by";
 /// Piece of the record, followed by its number.
 const RECORD: &str = "chas.io/record.";
 
