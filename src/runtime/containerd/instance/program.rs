@@ -134,17 +134,21 @@ fn open(root: &OwnedFd, path: &str) -> Result<File, Errno> {
     within::open(root, path, flags).map(File::from)
 }
 
-/// Whether the host's binfmt_misc executes further formats, such as programs of other machines.
+/// Whether the host's binfmt_misc executes further formats, such as programs of other machines, or
+/// may do so.
 fn other_formats() -> bool {
-    let Ok(formats) = std::fs::read_dir("/proc/sys/fs/binfmt_misc") else {
-        return false;
-    };
-    formats.flatten().any(|format| {
-        let name = format.file_name();
-        let is_format = name != "register" && name != "status";
-        is_format
-            && std::fs::read_to_string(format.path()).is_ok_and(|text| text.starts_with("enabled"))
+    on_host(|| {
+        let Ok(formats) = std::fs::read_dir("/proc/sys/fs/binfmt_misc") else {
+            return Ok(false);
+        };
+        Ok(formats.flatten().any(|format| {
+            let name = format.file_name();
+            let is_format = name != "register" && name != "status";
+            let text = std::fs::read_to_string(format.path());
+            is_format && text.is_ok_and(|text| text.starts_with("enabled"))
+        }))
     })
+    .unwrap_or(true)
 }
 
 /// Fault of a script, of whose first line this is the part after `#!`.
