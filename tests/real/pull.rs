@@ -421,7 +421,7 @@ async fn a_full_disk_is_called_so_and_the_pull_goes_on_when_there_is_room() {
     // With it go the small blobs that containerd goes on taking for stored.
     crate::harness::run("umount", ["-l", path]).expect("it is mounted");
     let message = failed(full, Reason::DiskFull);
-    assert!(message.contains("free some space"), "{message}");
+    assert!(message.contains("image.disk_reserve"), "{message}");
     assert_eq!(
         pull(&images, &image).await.expect("there is room again"),
         pushed.digest

@@ -1,8 +1,10 @@
 //! The shipped unit on a systemd that is booted: all that the agent does for a container, within what the unit leaves it.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::harness::agent::PROGRAM;
 use crate::harness::image::{Image, Packing};
@@ -31,7 +33,18 @@ async fn ask(systemd: &Systemd, method: &str, path: &str, body: Option<&Value>) 
     if let Some(body) = body {
         request = request.json(body);
     }
-    let answer = request.send().await.unwrap();
+    // An agent that was killed a moment ago is still the active one to systemd.
+    let deadline = Instant::now() + SOON;
+    let answer = loop {
+        match request.try_clone().unwrap().send().await {
+            Ok(answer) => break answer,
+            Err(error) if Instant::now() < deadline => {
+                assert!(error.is_connect() || error.is_request(), "{error:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => panic!("{error:?}"),
+        }
+    };
     assert!(answer.status().is_success(), "{answer:?}");
     answer.json().await.unwrap()
 }

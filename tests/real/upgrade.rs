@@ -331,6 +331,8 @@ async fn revealed(stand: &Stand, path: &str) -> (u16, Value) {
 
 /// Takes the members out of a spec that the version before does not show; each has its default.
 fn drop_new_members(spec: &mut Value) {
+    let new = spec.as_object_mut().expect("it is one").remove("network");
+    assert!(new.is_none_or(|new| new == "bridge"));
     let security = spec["security"].as_object_mut().expect("it is shown");
     let new = security.remove("no_new_privileges");
     assert!(matches!(new, None | Some(Value::Bool(true))), "{new:?}");

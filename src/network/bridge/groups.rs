@@ -210,8 +210,10 @@ impl BridgeNetwork {
         let new = rules(members.clone(), is_closed);
         if self.ports.groups().await != new {
             let containers = new.ruled.len();
-            self.memory.keep(&members)?;
+            // A full disk under the file ends no rule.
+            let kept = self.memory.keep(&members);
             self.ports.set_groups(new).await?;
+            kept?;
             tracing::info!(containers, "network rules written");
         }
         if is_needed && !self.state().is_routed_everywhere {

@@ -158,8 +158,11 @@ impl Drop for Systemd {
         let _ = kill_process(self.init, Signal::KILL);
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // The last of its processes end a moment after their first one, and the groups with them.
         let script = format!(
-            "for group in /sys/fs/cgroup/*/{}; do [ ! -d $group ] || find $group -depth -type d -exec rmdir {{}} +; done",
+            "for try in $(seq 100); do left=; for group in /sys/fs/cgroup/*/{}; do [ ! -d $group ] || \
+             {{ find $group -depth -type d -exec rmdir {{}} + 2>/dev/null; [ ! -d $group ] || left=1; }}; done; \
+             [ -n \"$left\" ] || break; sleep 0.1; done",
             self.group
         );
         let _ = finish(Command::new("sh").args(["-c", &script]));

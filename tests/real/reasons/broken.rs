@@ -219,7 +219,7 @@ async fn each_part_of_a_node_that_breaks_has_its_own_reason() {
     check(
         &stand,
         Reason::DiskFull,
-        "free some space",
+        "remove files, images or containers",
         &big,
         full,
         room,
