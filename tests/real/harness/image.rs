@@ -128,19 +128,16 @@ impl Image {
     }
 
     /// One more layer with another name for a file.
-    pub(crate) fn hard_link(mut self, path: &str, target: &str) -> Self {
-        let mut header = header(tar::EntryType::Link, 0o644, 0);
-        let mut tar = tar::Builder::new(Vec::new());
-        tar.append_link(&mut header, path.trim_start_matches('/'), target)
-            .expect("memory takes it");
-        self.layers
-            .push((Packing::Plain, tar.into_inner().expect("memory takes it")));
-        self
+    pub(crate) fn hard_link(self, path: &str, target: &str) -> Self {
+        self.link(header(tar::EntryType::Link, 0o644, 0), path, target)
     }
 
     /// One more layer with a symbolic link.
-    pub(crate) fn symlink(mut self, path: &str, target: &str) -> Self {
-        let mut header = header(tar::EntryType::Symlink, 0o777, 0);
+    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
+        self.link(header(tar::EntryType::Symlink, 0o777, 0), path, target)
+    }
+
+    fn link(mut self, mut header: tar::Header, path: &str, target: &str) -> Self {
         let mut tar = tar::Builder::new(Vec::new());
         tar.append_link(&mut header, path.trim_start_matches('/'), target)
             .expect("memory takes it");
