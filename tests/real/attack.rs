@@ -2,4 +2,5 @@
 
 mod answers;
 mod beyond;
+mod images;
 mod requests;
