@@ -71,9 +71,11 @@ fn run(flags: Flags) -> ExitCode {
     };
     let logs_to_file = config.logging.file.is_some();
     let reload = Reload::new(loaded.effective, move || {
+        // Also when the rest cannot be read: whoever moved the file away waits for it.
+        log.reopen();
         let loaded = config::load(&flags, &config::environment, LoadFor::Run);
         if let Ok(config) = &loaded.outcome {
-            log.renew(&config.logging);
+            log.set_level(&config.logging.level);
         }
         loaded
     });

@@ -65,15 +65,19 @@ impl fmt::Debug for Log {
 }
 
 impl Log {
-    /// Takes another level, and opens the file again, which may have been moved away. What cannot
-    /// be done is logged, and stays as it is.
-    pub fn renew(&self, logging: &LoggingSection) {
-        let filter = directives(&logging.level).parse::<EnvFilter>();
-        if !filter.is_ok_and(|filter| (self.level)(filter)) {
-            tracing::warn!(level = logging.level, "log level not changed");
-        }
+    /// Opens the file again, which may have been moved away. Where that fails, it is logged, and the file
+    /// before stays.
+    pub fn reopen(&self) {
         if let Some(error) = self.file.as_ref().and_then(|file| file.reopen().err()) {
             tracing::warn!(%error, "log file not opened again");
+        }
+    }
+
+    /// Takes another level. One that is none is logged, and the level before stays.
+    pub fn set_level(&self, level: &str) {
+        let filter = directives(level).parse::<EnvFilter>();
+        if !filter.is_ok_and(|filter| (self.level)(filter)) {
+            tracing::warn!(level, "log level not changed");
         }
     }
 }

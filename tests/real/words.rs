@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use state::text::is_hidden;
 
 use crate::harness::Testbed;
+use crate::harness::agent::Agent;
 use crate::harness::image::Image;
 use crate::stand::{Stand, eventually};
 
@@ -196,4 +197,29 @@ fn the_unit_is_as_closed_as_it_says() {
         let is_named = text.contains(key) || words.into_iter().any(|word| text.contains(word));
         assert!(is_named, "{setting} is not explained");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_file_that_was_moved_away_is_opened_again_whatever_else_is_wrong() {
+    let bed = Testbed::new();
+    let [log, token] = ["own.log", "token"].map(|name| bed.dir.join(name));
+    fs::write(&token, "a-token-of-an-administrator").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let variables = [
+        ("CHAS_TOKEN", ""),
+        ("CHAS_TOKEN_FILE", token.to_str().unwrap()),
+        ("LOG_FILE", log.to_str().unwrap()),
+    ];
+    let agent = Agent::start_with(&bed, &variables).await;
+    let moved = bed.dir.join("own.log.1");
+    fs::rename(&log, &moved).unwrap();
+    fs::remove_file(&token).unwrap();
+    agent.signal(rustix::process::Signal::HUP);
+    eventually("the new file tells why", async || {
+        let told = fs::read_to_string(&log).unwrap_or_default();
+        told.contains("configuration not reloaded") && told.contains(token.to_str().unwrap())
+    })
+    .await;
+    let before = fs::read_to_string(&moved).unwrap();
+    assert!(!before.contains("configuration not reloaded"), "{before}");
 }
