@@ -27,7 +27,9 @@ const BOOT: &str = r#"
     mount -t overlay -o "lowerdir=/,upperdir=$dir/memory/upper,workdir=$dir/memory/work" overlay "$root"
     rm -rf "$root"/etc/systemd/system/* "$root"/etc/chas "$root"/var/lib/chas "$root"/var/lib/containerd
     cp -r "$dir/files/." "$root"
-    for hierarchy in /sys/fs/cgroup/*/; do
+    hierarchies=/sys/fs/cgroup/
+    [ -e /sys/fs/cgroup/cgroup.controllers ] || hierarchies=$(echo /sys/fs/cgroup/*/)
+    for hierarchy in $hierarchies; do
         mkdir "$hierarchy$group" 2>/dev/null || continue
         for file in cpuset.cpus cpuset.mems; do
             [ ! -e "$hierarchy$file" ] || cat "$hierarchy$file" >"$hierarchy$group/$file"
@@ -63,6 +65,7 @@ ExecStart=-/bin/mount -o remount,rw /sys/fs/cgroup
 pub(crate) struct Systemd {
     /// `unshare`, with which all in it ends.
     child: Child,
+    /// Its first process; until that is there, `unshare`.
     init: Pid,
     group: String,
 }
@@ -117,16 +120,19 @@ impl Systemd {
             .stdout(Stdio::null())
             .process_group(0);
         let child = command.spawn().expect("unshare (util-linux) is installed");
-        let mut init = None;
+        // It ends also when the boot does not.
+        let init = pid(&child);
+        let mut booted = Self { child, init, group };
         eventually("systemd boots", Duration::from_secs(60), || {
-            let nspawn = only_child(pid(&child));
+            let found = only_child(init).and_then(only_child);
             // The shell's own children come before.
             let is_there = |found: &Pid| comm(*found).is_some_and(|comm| comm == "systemd");
-            init = nspawn.and_then(only_child).filter(is_there);
-            init.is_some()
+            found.filter(is_there).is_some_and(|found| {
+                booted.init = found;
+                true
+            })
         });
-        let init = init.expect("it was found");
-        Self { child, init, group }
+        booted
     }
 
     /// A file in it, as this computer reaches it.
@@ -160,7 +166,7 @@ impl Drop for Systemd {
         let _ = self.child.wait();
         // The last of its processes end a moment after their first one, and the groups with them.
         let script = format!(
-            "for try in $(seq 100); do left=; for group in /sys/fs/cgroup/*/{}; do [ ! -d $group ] || \
+            "for try in $(seq 100); do left=; for group in /sys/fs/cgroup/{0} /sys/fs/cgroup/*/{0}; do [ ! -d $group ] || \
              {{ find $group -depth -type d -exec rmdir {{}} + 2>/dev/null; [ ! -d $group ] || left=1; }}; done; \
              [ -n \"$left\" ] || break; sleep 0.1; done",
             self.group
