@@ -30,7 +30,7 @@ use super::{
 };
 use crate::lock::lock;
 use device::BridgeDevice;
-use groups::RuleMemory;
+use groups::memory::RuleMemory;
 pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
 use routing::RoutingMemory;
@@ -112,6 +112,8 @@ pub struct BridgeNetwork {
     /// Locked shared while one instance is changed, exclusively while the whole is compared, so
     /// that neither sees half of the other.
     gate: RwLock<()>,
+    /// Locked shared while a link is made, exclusively while the guard of all is changed.
+    wiring: RwLock<()>,
     /// Findings of the last repair.
     findings: watch::Sender<Vec<NetworkFinding>>,
     state: Mutex<BridgeState>,
@@ -152,6 +154,7 @@ impl BridgeNetwork {
             memory: RuleMemory::below(config.run_dir()),
             config,
             gate: RwLock::default(),
+            wiring: RwLock::default(),
             findings: watch::Sender::default(),
             state: Mutex::default(),
         }
@@ -239,8 +242,9 @@ impl NetworkDriver for BridgeNetwork {
             address,
             network: network.clone(),
         };
-        self.hosts.add(instance, member);
-        self.apply_rules().await?;
+        self.hosts.add(instance, member.clone());
+        let is_ruled = member.network != Network::default();
+        self.apply_rules(is_ruled).await.admit(&member)?;
         let (connected, opened, written) = tokio::join!(
             self.connect_veth(instance, hostname, address),
             self.open_forward(),

@@ -87,14 +87,26 @@ impl HostsDirectory {
             .collect()
     }
 
-    /// Instances that it knows and that have a network section of their own.
+    /// Whether it knows the instance, or a later one of the same container.
+    pub(super) fn knows_since(&self, instance: InstanceName) -> bool {
+        let members = self.members();
+        let mut since = members.by_instance.range(instance..);
+        since.next().is_some_and(|(next, _)| next.id == instance.id)
+    }
+
+    /// Instances that it knows and that have a network section of their own. Of several of one
+    /// container the latest counts: it has the address.
     pub(super) fn ruled(&self) -> BTreeMap<InstanceName, Member> {
         let members = self.members();
-        let members = members.by_instance.iter();
-        let ruled = members.filter(|(_, member)| member.network != Network::default());
+        let mut all = members.by_instance.iter().peekable();
+        let mut ruled = BTreeMap::new();
+        while let Some((instance, member)) = all.next() {
+            let is_latest = all.peek().is_none_or(|(next, _)| next.id != instance.id);
+            if is_latest && member.network != Network::default() {
+                ruled.insert(*instance, member.clone());
+            }
+        }
         ruled
-            .map(|(name, member)| (*name, member.clone()))
-            .collect()
     }
 
     /// Removes an instance. The files are [`Self::remove_files`]' matter.

@@ -23,6 +23,7 @@ mod hosts;
 mod lab;
 mod lifecycle;
 mod neighbours;
+mod rules;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 

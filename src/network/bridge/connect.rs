@@ -18,6 +18,8 @@ impl BridgeNetwork {
         hostname: &ContainerName,
         address: Ipv4Addr,
     ) -> Result<(), NetworkError> {
+        // All links are closed before or after this one is made, and it never has the guard of before.
+        let _shared = self.wiring.read().await;
         let device = self.state().device.clone();
         let device = match device {
             Some(device) => device,

@@ -7,168 +7,31 @@
 //! addresses from before: it is told the bridge's in their place, and no talk is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-use state::id::{ContainerId, ContainerName, InstanceName};
-use state::spec::Network;
+use state::id::InstanceName;
 
+use self::applied::AppliedRules;
 use super::links::{self, Netlink};
 use super::nftables::groups::{GroupRules, RuledContainers};
 use super::repair::on_links;
 use super::{BridgeNetwork, veth};
-use crate::lock::lock;
 use crate::network::directory::Member;
 use crate::network::threads::{block_on, on_own_thread};
 use crate::network::{NetworkError, Part, hosts_files, netns};
 
-/// Rules in force, until the next reboot: a new agent puts them into its table before it knows any
-/// record, and those of containers whose records it cannot read stay.
-#[derive(Debug)]
-pub(super) struct RuleMemory {
-    file: PathBuf,
-    remembered: Mutex<EarlierRules>,
-    /// Held while rules are put in force, one after another.
-    turn: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug, Default)]
-struct EarlierRules {
-    /// Instances as an earlier agent knew them.
-    members: BTreeMap<InstanceName, Member>,
-    /// Whether there was something that cannot be read.
-    is_lost: bool,
-}
-
-/// Entry of the file.
-#[derive(Debug, Serialize, Deserialize)]
-struct StoredMember {
-    id: ContainerId,
-    generation: u64,
-    name: ContainerName,
-    address: Ipv4Addr,
-    network: Network,
-}
-
-impl RuleMemory {
-    /// Memory below the directory of what a reboot ends.
-    pub(super) fn below(directory: &Path) -> Self {
-        Self {
-            file: directory.join("rules"),
-            remembered: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-        }
-    }
-
-    /// Reads what an earlier agent wrote. What cannot be read closes containers to each other until
-    /// the records are known.
-    fn load(&self) {
-        let read = match fs::read(&self.file) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(error),
-        };
-        let mut remembered = self.remembered();
-        *remembered = match read {
-            Ok(stored) => EarlierRules {
-                members: stored.into_iter().map(StoredMember::split).collect(),
-                is_lost: false,
-            },
-            Err(error) => {
-                let file = self.file.display();
-                tracing::warn!(%file, %error, "rules of an earlier agent not read");
-                EarlierRules {
-                    is_lost: true,
-                    ..EarlierRules::default()
-                }
-            }
-        };
-    }
-
-    fn keep(&self, members: &BTreeMap<InstanceName, Member>) -> Result<(), NetworkError> {
-        let stored: Vec<_> = members.iter().map(StoredMember::of).collect();
-        let written = serde_json::to_vec(&stored).map_err(io::Error::from);
-        let new = self.file.with_extension("new");
-        let written = written.and_then(|text| fs::write(&new, text));
-        let written = written.and_then(|()| fs::rename(&new, &self.file));
-        written.map_err(|error| {
-            let what = format!("cannot write to {}", self.file.display());
-            NetworkError::failed(what, error)
-        })
-    }
-
-    /// Forgets what an earlier agent knew of an instance.
-    pub(super) fn forget(&self, instance: InstanceName) {
-        self.remembered().members.remove(&instance);
-    }
-
-    /// Forgets what an earlier agent knew of all instances but these.
-    pub(super) fn retain(&self, kept: &BTreeSet<InstanceName>) {
-        let mut remembered = self.remembered();
-        remembered.is_lost = false;
-        remembered
-            .members
-            .retain(|instance, _| kept.contains(instance));
-    }
-
-    /// Forgets everything, the file too.
-    pub(super) fn clear(&self) {
-        *self.remembered() = EarlierRules::default();
-        if let Err(error) = fs::remove_file(&self.file)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            let file = self.file.display();
-            tracing::warn!(%file, %error, "rules not forgotten");
-        }
-    }
-
-    fn remembered(&self) -> MutexGuard<'_, EarlierRules> {
-        lock(&self.remembered)
-    }
-}
-
-impl StoredMember {
-    fn of((instance, member): (&InstanceName, &Member)) -> Self {
-        let Member {
-            name,
-            address,
-            network,
-        } = member.clone();
-        Self {
-            id: instance.id,
-            generation: instance.generation,
-            name,
-            address,
-            network,
-        }
-    }
-
-    fn split(self) -> (InstanceName, Member) {
-        let member = Member {
-            name: self.name,
-            address: self.address,
-            network: self.network,
-        };
-        let instance = InstanceName {
-            id: self.id,
-            generation: self.generation,
-        };
-        (instance, member)
-    }
-}
+pub(super) mod applied;
+pub(super) mod memory;
 
 impl BridgeNetwork {
     /// Instances with rules: those of this agent, and those that only an earlier one knew.
     fn ruled(&self) -> (BTreeMap<InstanceName, Member>, bool) {
-        let remembered = self.memory.remembered();
-        let mut members = remembered.members.clone();
-        members.retain(|instance, _| self.hosts.address(*instance).is_none());
+        let earlier = self.memory.earlier();
+        let mut members = earlier.members;
+        members.retain(|instance, _| !self.hosts.knows_since(*instance));
         members.extend(self.hosts.ruled());
-        (members, remembered.is_lost)
+        (members, earlier.is_lost)
     }
 
     /// Whether packets between containers have to come to the rules of the table.
@@ -181,7 +44,12 @@ impl BridgeNetwork {
     pub(super) async fn remember_rules(&self) -> Result<(), NetworkError> {
         self.memory.load();
         let is_routed = self.needs_rules();
-        self.state().is_routed = is_routed;
+        {
+            let mut state = self.state();
+            state.is_routed = is_routed;
+            // The earlier one may have ended when the links were closed, and no container knew.
+            state.is_way_new = is_routed;
+        }
         let (members, is_closed) = self.ruled();
         self.ports.set_groups(rules(members, is_closed)).await
     }
@@ -194,53 +62,98 @@ impl BridgeNetwork {
         live: impl IntoIterator<Item = (InstanceName, Member)>,
     ) {
         self.hosts.replace(kept, live);
-        self.memory.retain(kept);
+        let is_unknown = |instance| self.hosts.address(instance).is_none();
+        self.memory.retain(kept, is_unknown);
         let is_routed = self.needs_rules();
         let mut state = self.state();
         state.is_routed_everywhere &= is_routed;
         state.is_routed = is_routed;
     }
 
-    /// Puts the rules of all instances in force, if they are not. Must end before a new instance is
-    /// on the bridge.
-    pub(super) async fn apply_rules(&self) -> Result<(), NetworkError> {
+    /// Puts the rules of all instances in force, as far as they are not; must end before a new
+    /// instance is on the bridge. For one that has rules (`is_strict`), and at a repair, the table
+    /// and all links are looked at too.
+    pub(super) async fn apply_rules(&self, is_strict: bool) -> AppliedRules {
         let _turn = self.memory.turn.lock().await;
         let (members, is_closed) = self.ruled();
         let is_needed = !members.is_empty() || is_closed;
-        let new = rules(members.clone(), is_closed);
-        if self.ports.groups().await != new {
-            let containers = new.ruled.len();
-            // A full disk under the file ends no rule.
-            let kept = self.memory.keep(&members);
-            self.ports.set_groups(new).await?;
-            kept?;
-            tracing::info!(containers, "network rules written");
+        let mut applied = AppliedRules::default();
+        // A full disk under the file ends no rule.
+        let mut sure = self.memory.keep(&members);
+        let written = self.write_rules(rules(members, is_closed)).await;
+        if is_needed && is_strict {
+            let looked = self.ports.prepare().await;
+            let restored = match looked {
+                Ok(()) => self.ports.restore().await,
+                Err(error) => Err(error),
+            };
+            let restored = restored.map(|restored| {
+                let lines = restored.map(|restored| restored.lines);
+                applied.lines.extend(lines.into_iter().flatten());
+            });
+            sure = sure.and(restored).and(self.close_links().await);
         }
-        if is_needed && !self.state().is_routed_everywhere {
-            self.state().is_routed = true;
-            self.route_all()
-                .await
-                .map_err(|error| error.of(Part::Bridge))?;
+        applied.in_force = self.ports.groups().await.ruled;
+        applied.are_sure = sure.is_ok();
+        applied.fault = written.and(sure).err();
+        applied
+    }
+
+    async fn write_rules(&self, new: GroupRules) -> Result<(), NetworkError> {
+        if self.ports.groups().await == new {
+            return Ok(());
         }
+        let containers = new.ruled.len();
+        self.ports.set_groups(new).await?;
+        tracing::info!(containers, "network rules written");
         Ok(())
     }
 
-    /// Leads all packets between containers to the rules of the table.
+    /// Leads all packets between containers to the rules of the table, if they are not led there.
     ///
     /// # Errors
     /// A link cannot be closed; then the others would be open by it.
-    async fn route_all(&self) -> Result<(), NetworkError> {
+    async fn close_links(&self) -> Result<(), NetworkError> {
+        let is_done = {
+            let state = self.state();
+            state.is_routed_everywhere && state.unguarded.is_none()
+        };
+        if is_done {
+            return Ok(());
+        }
+        // A link that is being made has the guard of before.
+        let _alone = self.wiring.write().await;
+        let was_routed = std::mem::replace(&mut self.state().is_routed, true);
+        let closed = self.guard_links().await;
+        if closed.is_err() && !was_routed {
+            // Nobody with rules is connected, and nobody else must wait for that.
+            self.state().is_routed = false;
+            if let Err(error) = self.guard_links().await {
+                tracing::warn!(%error, "links not opened again, left to their repair");
+            }
+        }
+        closed.map_err(|error| error.of(Part::Bridge))?;
+        self.tell_way()
+            .await
+            .map_err(|error| error.of(Part::Bridge))
+    }
+
+    /// Puts the guard at every link.
+    ///
+    /// # Errors
+    /// One is to be closed and cannot be.
+    async fn guard_links(&self) -> Result<(), NetworkError> {
         let (device, _) = self.ensure_device().await?;
         let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let links = veth::managed_ports(all, device.index).collect();
         self.repair_belts(links).await?;
-        let missing = self.state().unguarded.clone();
-        match missing {
-            None => self.tell_way().await,
-            Some(reason) => Err(NetworkError::failed(
+        let state = self.state();
+        match &state.unguarded {
+            Some(reason) if state.is_routed => Err(NetworkError::failed(
                 "cannot close containers to each other, which network.groups and network.allow need",
                 format!("{reason}; mend that, or leave them out"),
             )),
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -305,43 +218,4 @@ fn lead_neighbours(file: &Path, gateway: Ipv4Addr) -> Result<(), NetworkError> {
         };
         links::drive(connection, leading).await
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-    use state::spec::parse;
-
-    use super::*;
-
-    #[test]
-    fn rules_outlast_the_agent_and_what_cannot_be_read_is_not_taken_for_none() {
-        let dir = tempfile::tempdir().unwrap();
-        let memory = RuleMemory::below(dir.path());
-        memory.load();
-        assert!(!memory.remembered().is_lost && memory.remembered().members.is_empty());
-        let network = json!({"groups": ["db"], "allow": {"ingress": [
-            {"cidr": "192.0.2.0/24", "ports": ["tcp/80"]},
-        ]}});
-        let body = json!({"name": "web", "image": "nginx", "network": network});
-        let member = Member {
-            name: "web".parse().unwrap(),
-            address: Ipv4Addr::new(10, 231, 0, 2),
-            network: parse::deploy(&body).unwrap().spec.network,
-        };
-        let [one, other] = ["0123456789ab-1", "0123456789ac-1"].map(|name| name.parse().unwrap());
-        let members = BTreeMap::from([(one, member.clone()), (other, member)]);
-        memory.keep(&members).unwrap();
-        let again = RuleMemory::below(dir.path());
-        again.load();
-        assert_eq!(again.remembered().members, members);
-        again.retain(&BTreeSet::from([one]));
-        assert_eq!(again.remembered().members.keys().next(), Some(&one));
-
-        fs::write(dir.path().join("rules"), "[{").unwrap();
-        again.load();
-        assert!(again.remembered().is_lost);
-        again.retain(&BTreeSet::new());
-        assert!(!again.remembered().is_lost, "the records are known");
-    }
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use state::id::{ContainerId, InstanceName};
 
 use super::device::BridgeDevice;
+use super::groups::applied::AppliedRules;
 use super::links::belt::BeltState;
 use super::links::{self, KernelLink, Netlink};
 use super::nftables::Published;
@@ -65,8 +66,11 @@ impl BridgeNetwork {
         let in_use =
             |instance: &InstanceName| named.contains(instance) || spared.contains(instance);
         repairs.note(self.remove_leftovers(in_use));
-        repairs.note(self.apply_rules().await.map(|()| None));
-        repairs.note(self.repair_veth_pairs(device.clone(), &live, &spared).await);
+        let mut rules = self.apply_rules(true).await;
+        repairs.note(Ok(std::mem::take(&mut rules.lines)));
+        repairs.note(rules.fault.take().map_or(Ok(None), Err));
+        let pairs = self.repair_veth_pairs(device.clone(), &live, &spared, &rules);
+        repairs.note(pairs.await);
         let published = self.wanted_ports(&live, &spared).await;
         match self.ports.repair(published).await {
             Ok(PortRepair { lines, unknown }) => {
@@ -205,24 +209,26 @@ impl BridgeNetwork {
         Ok(lines)
     }
 
-    /// Connects live instances whose veth pair is not right, and deletes leftover links.
+    /// Connects live instances whose veth pair is not right, if the rules admit them, and deletes
+    /// leftover links.
     async fn repair_veth_pairs(
         &self,
         device: BridgeDevice,
         live: &[AssignedInstance],
         spared: &BTreeSet<InstanceName>,
+        rules: &AppliedRules,
     ) -> Result<Vec<String>, NetworkError> {
         let bridge = device.index;
         let all = on_links("links", async |host: &Netlink| host.all().await).await?;
         let mut lines = Vec::new();
         let mut result = Ok(());
-        for (instance, name, assignment, _) in live {
-            let Some(address) = assignment.address else {
-                continue;
-            };
-            let pair = self.veth_pair(*instance, name, address, device.clone());
+        for (instance, member) in live.iter().filter_map(member) {
+            let pair = self.veth_pair(instance, &member.name, member.address, device.clone());
             let mut named = all.iter().filter(|link| link.name == pair.name);
-            if !named.any(|link| is_right(link, bridge)) {
+            let is_wanted = !named.any(|link| is_right(link, bridge));
+            if is_wanted && !rules.admits(&member) {
+                tracing::warn!(%instance, "instance not connected without its network rules");
+            } else if is_wanted {
                 lines.push(format!("veth pair of {instance}"));
                 result = result.and(veth::connect(pair).await);
             }

@@ -22,7 +22,7 @@ use super::{LOCALHOST, ask_udp};
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 3);
 
 /// An instance with a network section, as a body has it.
-fn ruled(
+pub(super) fn ruled(
     host: &Host,
     n: u64,
     address: u8,
@@ -35,7 +35,7 @@ fn ruled(
     (instance, name, assignment, network)
 }
 
-fn ask(from: &Path, to: Ipv4Addr, port: u16) -> std::io::Result<std::net::IpAddr> {
+pub(super) fn ask(from: &Path, to: Ipv4Addr, port: u16) -> std::io::Result<std::net::IpAddr> {
     lab::in_netns(from, || ask_tcp(to, port))
 }
 
@@ -66,7 +66,7 @@ fn five(host: &Host) -> [AssignedInstance; 5] {
     ]
 }
 
-async fn attach_as(
+pub(super) async fn attach_as(
     net: &BridgeNetwork,
     (instance, name, assignment, network): &AssignedInstance,
 ) -> Result<NetworkPaths, NetworkError> {
@@ -74,7 +74,7 @@ async fn attach_as(
     Ok(attaching.await?.paths)
 }
 
-async fn attach(net: &BridgeNetwork, all: &[AssignedInstance]) -> Vec<NetworkPaths> {
+pub(super) async fn attach(net: &BridgeNetwork, all: &[AssignedInstance]) -> Vec<NetworkPaths> {
     let mut attached = Vec::new();
     for one in all {
         attached.push(attach_as(net, one).await.unwrap());
