@@ -64,7 +64,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// a registry is asked only where that is not known yet.
     ///
     /// # Errors
-    /// [`Reason::PolicyDenied`] where it is not; what the registry answers where nobody knows.
+    /// [`Reason::PolicyDenied`] where it is not; what the registry answers where nobody knows;
+    /// [`RuntimeError::ImageLost`] where too little of the image is left to tell.
     fn ensure_signed(
         &self,
         reference: &ImageReference,

@@ -55,14 +55,18 @@ impl<R: Runtime> Reconciler<R> {
                 grace: record.spec.stop.timeout,
             },
         );
+        let mut resolved = None;
         if let Some(record) = record.filter(|record| leads_to_start(next, record)) {
             self.judge(record)?;
             // A pull looks itself, before it unpacks.
             if *next != Step::Pull {
-                self.judge_signatures(record, interrupt).await?;
+                resolved = self.resolve_to_judge(record, interrupt).await?;
+                let record = resolved.as_deref().unwrap_or(record);
+                let signed = self.judge_signatures(record, interrupt).await;
+                self.unless_lost(record, signed).await?;
             }
         }
-        match (next, record) {
+        match (next, resolved.as_deref().or(record)) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
             (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),
             (Step::Pull, Some(record)) if record.is_tag_unchecked() => {
@@ -98,6 +102,24 @@ impl<R: Runtime> Reconciler<R> {
             }
             Some(_) | None => Ok(()),
         }
+    }
+
+    /// Record with the digest of its image, if that is not known and signatures are demanded: a
+    /// container that is there already would start without it, from nobody knows what.
+    async fn resolve_to_judge(
+        &self,
+        record: &Record,
+        interrupt: &CancellationToken,
+    ) -> Result<Option<Arc<Record>>, Undone> {
+        let demands = self.writer.store().policy().signatures_for(record);
+        if demands.is_empty() || record.image_digest.is_some() {
+            return Ok(None);
+        }
+        self.pull(record, interrupt).await?;
+        let resolved = self.writer.store().desired().get(record.id).cloned();
+        let resolved = resolved.filter(|resolved| resolved.generation == record.generation);
+        // Another was asked for meanwhile, and its turn comes.
+        resolved.map(Some).ok_or(RuntimeError::Cancelled.into())
     }
 
     /// Judges the image that a start would run by who signed it.
@@ -165,13 +187,8 @@ impl<R: Runtime> Reconciler<R> {
     async fn launch(&self, record: &Record) -> Result<(), Undone> {
         let (id, generation) = (record.id, record.generation);
         let launched = self.runtime.launch(record).await;
-        if let Err(RuntimeError::ImageLost(_)) = launched {
-            self.writer
-                .write(move |store| store.set_image_digest(id, generation, None))
-                .await?;
-        }
         let known = record.assignment.address;
-        let address = launched?.or(known);
+        let address = self.unless_lost(record, launched).await?.or(known);
         if record.restart_pending || address != known {
             let restarted = record.restart_pending;
             let note = move |record: &mut Record| {
@@ -183,6 +200,22 @@ impl<R: Runtime> Reconciler<R> {
                 .await?;
         }
         Ok(())
+    }
+
+    /// Answer of the runtime. If it is that the image is lost, the digest is no longer known either:
+    /// so the next step is to pull it.
+    async fn unless_lost<T>(
+        &self,
+        record: &Record,
+        answer: Result<T, RuntimeError>,
+    ) -> Result<T, Undone> {
+        let (id, generation) = (record.id, record.generation);
+        if let Err(RuntimeError::ImageLost(_)) = answer {
+            self.writer
+                .write(move |store| store.set_image_digest(id, generation, None))
+                .await?;
+        }
+        Ok(answer?)
     }
 }
 

@@ -141,6 +141,8 @@ impl<R: Runtime> Reconciler<R> {
                 message,
                 ..
             })) => SignatureVerdict::Denied(message, Instant::now()),
+            // It says nothing about the registry.
+            Err(RuntimeError::ImageLost(_)) => SignatureVerdict::Unknown(Instant::now(), known),
             Err(error) => {
                 tracing::debug!(%image, %error, "image signature not looked up");
                 silent.insert(image.registry().to_owned());

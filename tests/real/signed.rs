@@ -311,3 +311,34 @@ async fn what_is_signed_starts_without_its_registry_and_nothing_is_ended_for_wan
     .await;
     node.end(&["kept", "plain"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_of_which_only_its_platform_s_manifest_is_signed_is_fetched_again_when_it_is_lost()
+{
+    let mut node = SigningNode::new().await;
+    let signer = Signer::new();
+    node.demand_and_wait(&signer).await;
+    let manifest = node.push("team/app:below").await;
+    push_index(&node.registry, "team/app:1", &[&manifest]).await;
+    let signatures = [signer.sign(&manifest.digest)];
+    push_signatures(&node.registry, "team/app", &manifest.digest, &signatures).await;
+    node.deploy("app", "team/app:1").await;
+    let shown = node.agent.wait_status("app", "running", SOON).await;
+    let pid = node.pid(&shown).unwrap();
+    node.agent.kill_9();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+    let listed = node.bed.ctr(&["images", "ls", "-q"]);
+    let names = ["images", "rm", "--sync"].into_iter().chain(listed.lines());
+    node.bed.ctr(&names.collect::<Vec<_>>());
+    assert_eq!(node.bed.ctr(&["content", "ls", "-q"]).trim(), "");
+    node.agent.start_again().await;
+    eventually("it runs again", async || {
+        let shown = node.show("app").await;
+        let now = node.pid(&shown);
+        now.is_some_and(|now| now != pid) && shown["status"] == "running"
+    })
+    .await;
+    let stored = node.bed.ctr(&["content", "ls", "-q"]);
+    assert!(stored.contains(&manifest.digest), "{stored}");
+    node.end(&["app"]).await;
+}

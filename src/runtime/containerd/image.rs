@@ -130,7 +130,8 @@ impl Images {
     ///
     /// # Errors
     /// [`RuntimeError::Cancelled`] at once when `cancel` is; else [`RuntimeError::Failed`], with
-    /// [`Reason::PolicyDenied`] where it is not signed so.
+    /// [`Reason::PolicyDenied`] where it is not signed so; [`RuntimeError::ImageLost`] where too
+    /// little of it is left to tell.
     ///
     /// [`Reason::PolicyDenied`]: state::reason::Reason::PolicyDenied
     pub async fn ensure_signed(

@@ -26,18 +26,14 @@ impl SharedImages {
     ) -> Result<String, RuntimeError> {
         let wanted = (pull, signatures);
         let moves = pull == ImagePull::Always && reference.digest().is_none();
-        if !moves && let Some(digest) = self.ready(reference).await? {
-            self.signed_here(reference, &digest, wanted, progress)
-                .await?;
+        if !moves && let Some(digest) = self.ready_as(reference, wanted, progress).await? {
             return Ok(digest);
         }
         let name = reference.to_string();
         let key = image_key(&name);
         let note = || format!("waits for another pull of {name}");
         let _alone = self.flights.turn(&key, progress, note).await;
-        if !moves && let Some(digest) = self.ready(reference).await? {
-            self.signed_here(reference, &digest, wanted, progress)
-                .await?;
+        if !moves && let Some(digest) = self.ready_as(reference, wanted, progress).await? {
             return Ok(digest);
         }
         if pull == ImagePull::Never {
@@ -49,7 +45,29 @@ impl SharedImages {
         slot.during(progress, fetched).await
     }
 
+    /// Digest of the image, if it is ready, and signed as is demanded.
+    async fn ready_as(
+        &self,
+        reference: &ImageReference,
+        wanted: (ImagePull, &[SignatureDemand]),
+        progress: &PullProgress,
+    ) -> Result<Option<String>, RuntimeError> {
+        let Some(digest) = self.ready(reference).await? else {
+            return Ok(None);
+        };
+        let signed = self.signed_here(reference, &digest, wanted, progress).await;
+        match signed {
+            Ok(()) => Ok(Some(digest)),
+            // Its files are there, but not all of its documents: a pull brings them.
+            Err(RuntimeError::ImageLost(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Makes sure that an image on the node is signed as is demanded.
+    ///
+    /// # Errors
+    /// [`RuntimeError::ImageLost`]: too little of it is left to tell whether it is.
     pub(super) async fn signed(
         &self,
         reference: &ImageReference,
@@ -81,9 +99,19 @@ impl SharedImages {
         if check.is_noted(digest).await? {
             return Ok(());
         }
-        let digests = local::digests(&self.client, digest, &self.host).await?;
-        let signed_by = check.run(&digests).await?;
-        check.note(digest, &signed_by).await
+        let (digests, is_whole) = local::digests(&self.client, digest, &self.host).await?;
+        match check.run(&digests).await {
+            Ok(signed_by) => check.note(digest, &signed_by).await,
+            // Who signed the part that is gone has signed the image, too.
+            Err(RuntimeError::Failed(Failure {
+                reason: Reason::PolicyDenied,
+                ..
+            })) if !is_whole => Err(RuntimeError::ImageLost(format!(
+                "a manifest of {reference} ({digest}) is gone, and without it nobody can tell who \
+                 signed the image"
+            ))),
+            Err(error) => Err(error),
+        }
     }
 
     async fn fetch(

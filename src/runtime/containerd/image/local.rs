@@ -102,7 +102,8 @@ async fn way(
     }
 }
 
-/// Digests of an image on the node, from its root down to the manifest for `host`.
+/// Digests of an image on the node, from its root down to the manifest for `host`, and whether that
+/// is there: where one on the way is absent, nobody knows those below it.
 ///
 /// # Errors
 /// When containerd does not answer, or what is there is no image for this machine.
@@ -110,8 +111,9 @@ pub(crate) async fn digests(
     client: &ContainerdClient,
     digest: &str,
     host: &Platform,
-) -> Result<Vec<String>, RuntimeError> {
-    Ok(way(client, digest, host).await?.1)
+) -> Result<(Vec<String>, bool), RuntimeError> {
+    let (manifest, digests) = way(client, digest, host).await?;
+    Ok((digests, manifest.is_some()))
 }
 
 /// Image under a root digest; `None`: manifest, configuration or an unpacked layer is absent.
