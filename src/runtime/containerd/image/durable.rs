@@ -10,10 +10,15 @@ use tokio::time::Instant;
 /// A sync that takes longer is worth a line in the log.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Returns when everything written to the file system of `root` so far is on the disk.
-pub(crate) async fn sync(root: PathBuf) {
+/// Returns when everything written to the file system of `root` so far is on the disk; where nobody
+/// knows which that is, to any.
+pub(crate) async fn sync(root: Option<PathBuf>) {
     let started = Instant::now();
     let synced = tokio::task::spawn_blocking(move || {
+        let Some(root) = root else {
+            rustix::fs::sync();
+            return Ok(());
+        };
         rustix::fs::syncfs(File::open(root)?).map_err(std::io::Error::from)
     });
     match synced.await {

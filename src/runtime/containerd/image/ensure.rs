@@ -125,10 +125,12 @@ impl SharedImages {
         let _pulling = self.cache.mark_pull(lease::tag(&name));
 
         let lease = Lease::open(&self.client, &name, SystemTime::now()).await?;
+        let share = self.room.pulls.enter();
         let fetch = Fetch {
             registry: (pull != ImagePull::Never).then_some(&self.registry),
             config: &self.config,
             room: &self.room,
+            share: &share,
             flights: &self.flights,
             image: reference,
             signatures,

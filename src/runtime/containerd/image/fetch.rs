@@ -16,6 +16,7 @@ use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
 use super::room::Room;
+use super::shares::PullShare;
 use crate::oci::descriptor::Descriptor;
 use crate::registry::{MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError};
 use crate::runtime::containerd::rpc::content::{self, ContentError};
@@ -29,6 +30,8 @@ pub(crate) struct Fetch<'a> {
     pub(crate) registry: Option<&'a RegistryClient>,
     pub(crate) config: &'a RegistryConfig,
     pub(crate) room: &'a Room,
+    /// Share of this pull in the room.
+    pub(crate) share: &'a PullShare,
     pub(crate) flights: &'a Flights,
     pub(crate) image: &'a ImageReference,
     /// Signatures that the image needs.

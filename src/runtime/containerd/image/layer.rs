@@ -204,11 +204,6 @@ impl Fetch<'_> {
             OpenedBlob::Complete => return Ok(()),
             OpenedBlob::Writer(writer) => writer,
         };
-        let missing = blob.size.saturating_sub(writer.offset());
-        if let Err(error) = self.room.check(&self.lease.client, missing).await {
-            writer.close().await;
-            return Err(ContentError::Runtime(error).into());
-        }
         download.is_foreign =
             writer.offset() > 0 && (download.is_foreign || writer.offset() != download.counted);
         self.count(&writer, &mut download.counted);
@@ -286,6 +281,7 @@ impl Fetch<'_> {
             match self.unless_awaited(turn, &mut pace, body.next()).await {
                 Ok(Ok(Some(chunk))) => {
                     self.progress.add_received(chunk.len() as u64);
+                    self.share.add_fetched(chunk.len() as u64);
                     pace.bytes += chunk.len() as u64;
                     buffer.extend_from_slice(&chunk);
                 }

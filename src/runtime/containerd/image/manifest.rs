@@ -62,6 +62,14 @@ pub(crate) struct Manifest {
     pub(crate) layers: Vec<Descriptor>,
 }
 
+impl Manifest {
+    /// Bytes of all layers, packed.
+    pub(crate) fn layers_bytes(&self) -> u64 {
+        let sizes = self.layers.iter().map(|layer| layer.size);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
 /// Manifests by platform.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Index {

@@ -1,7 +1,7 @@
 //! A pull from first to last: documents, layers (downloading the next while unpacking the last),
 //! then the names that make it an image.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use state::reason::Reason;
@@ -13,16 +13,39 @@ use super::local::{self, LocalImage};
 use super::manifest::{self, Document, Manifest};
 use super::names;
 use super::platform::Platform;
+use super::shares::PullSize;
 use super::signature::SignatureCheck;
 use super::unpack::{self, StackedLayer, UnpackError};
 use crate::oci::image::ImageConfig;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
+use crate::runtime::containerd::rpc::content;
 use crate::runtime::containerd::rpc::snapshots::{self, SNAPSHOTTER};
 
 /// Makes the image under `version` (a tag or digest) complete on the node, and names it by the
-/// reference and by its digest.
+/// reference and by its digest. What an image brought for which there is no room is removed, also by
+/// an earlier try: else it would stand in the way of every other.
 pub(crate) async fn run(
+    fetch: &Fetch<'_>,
+    host: &Platform,
+    version: &str,
+) -> Result<LocalImage, RuntimeError> {
+    let brought = bring(fetch, host, version).await;
+    if let Some(reason) = want_of_room(&brought) {
+        fetch.lease.abandon(reason == Reason::ImageTooLarge).await;
+    }
+    brought
+}
+
+fn want_of_room<T>(brought: &Result<T, RuntimeError>) -> Option<Reason> {
+    let Err(RuntimeError::Failed(failure)) = brought else {
+        return None;
+    };
+    let reasons = [Reason::ImageTooLarge, Reason::DiskFull];
+    reasons.into_iter().find(|reason| failure.reason == *reason)
+}
+
+async fn bring(
     fetch: &Fetch<'_>,
     host: &Platform,
     version: &str,
@@ -51,7 +74,8 @@ pub(crate) async fn run(
     if let Some(error) = fetch.room.refused(&last.blob.digest) {
         return Err(error);
     }
-    fetch.room.check(&fetch.lease.client, 0).await?;
+    let nothing = PullSize::default();
+    fetch.room.check(&fetch.lease.client, nothing).await?;
     let config_bytes = fetch.configuration(&manifest.config).await?;
     if config_bytes.len() as u64 != manifest.config.size {
         let message = format!(
@@ -79,8 +103,7 @@ pub(crate) async fn run(
         fetch.store(&parent.blob, &parent.bytes, &labels).await?;
     }
 
-    let brought = Box::pin(layers(fetch, manifest, &config));
-    let top = within_room(fetch, &last.blob.digest, brought).await?;
+    let top = within_room(fetch, &last.blob.digest, manifest, &config).await?;
     let labels = HashMap::from([(
         format!("containerd.io/gc.ref.snapshot.{SNAPSHOTTER}"),
         top.clone(),
@@ -165,27 +188,62 @@ fn manifest_labels(manifest: &Manifest) -> HashMap<String, String> {
     layers.chain([config]).collect()
 }
 
-/// Brings the layers in as long as there is room for them. What an image brought for which there is
-/// none is removed: else it would stand in the way of every other.
+/// Brings the layers of the manifest with this digest in, if there is room for all of them, and as
+/// long as there is.
 async fn within_room(
     fetch: &Fetch<'_>,
     digest: &str,
-    layers: impl Future<Output = Result<String, RuntimeError>>,
+    manifest: &Manifest,
+    config: &ImageConfig,
 ) -> Result<String, RuntimeError> {
+    let (room, client) = (fetch.room, &fetch.lease.client);
+    check_room(fetch, digest, manifest).await?;
     let brought = tokio::select! {
-        brought = layers => brought,
-        error = fetch.room.ended(&fetch.lease.client) => Err(error),
+        brought = Box::pin(layers(fetch, manifest, config)) => brought,
+        error = room.ended(client, fetch.share) => Err(error),
     };
-    let Err(RuntimeError::Failed(failure)) = &brought else {
-        return brought;
-    };
-    if failure.reason == Reason::ImageTooLarge {
-        fetch.room.refuse(digest, &failure.message);
-    }
-    if matches!(failure.reason, Reason::ImageTooLarge | Reason::DiskFull) {
-        fetch.lease.abandon().await;
+    match (&brought, want_of_room(&brought)) {
+        (Ok(_), _) => room.forget(digest),
+        (Err(error), Some(Reason::ImageTooLarge)) => room.refuse(digest, &error.to_string()),
+        (Err(_), Some(_)) => {
+            let size = room.size(client, fetch.share).await;
+            fetch.lease.abandon(true).await;
+            if let Ok(missing) = missing(fetch, manifest).await {
+                room.remember(digest, missing, size);
+            }
+        }
+        (Err(_), None) => {}
     }
     brought
+}
+
+/// Checks that there is room for all that the image lacks. What is there already is looked for only
+/// where there may be too little.
+async fn check_room(
+    fetch: &Fetch<'_>,
+    digest: &str,
+    manifest: &Manifest,
+) -> Result<(), RuntimeError> {
+    let (room, client) = (fetch.room, &fetch.lease.client);
+    let (blobs, files) = (manifest.layers_bytes(), 0);
+    let most = PullSize { blobs, files };
+    if !room.is_remembered(digest) && room.check(client, most).await.is_ok() {
+        return Ok(());
+    }
+    let missing = missing(fetch, manifest).await?;
+    room.check(client, room.need(digest, missing)).await
+}
+
+/// Bytes of layers that are not on the node.
+async fn missing(fetch: &Fetch<'_>, manifest: &Manifest) -> Result<u64, RuntimeError> {
+    let layers = manifest.layers.iter();
+    let layers: BTreeMap<_, _> = layers.map(|layer| (&layer.digest, layer.size)).collect();
+    let mut missing = 0_u64;
+    for (digest, size) in layers {
+        let stored = content::stored_bytes(&fetch.lease.client, digest, size).await?;
+        missing = missing.saturating_add(size.saturating_sub(stored));
+    }
+    Ok(missing)
 }
 
 /// Downloads several layers at once and unpacks each as soon as it and all below it are there.
@@ -195,10 +253,7 @@ async fn layers(
     manifest: &Manifest,
     config: &ImageConfig,
 ) -> Result<String, RuntimeError> {
-    let total = manifest
-        .layers
-        .iter()
-        .fold(0, |sum: u64, layer| sum.saturating_add(layer.size));
+    let total = manifest.layers_bytes();
     fetch.progress.add_total(total);
     let mut budget = ImageBudget::new(fetch.room.config.image_bytes_max);
     // What is packed is not smaller once it is unpacked.
@@ -230,15 +285,15 @@ async fn layers(
                 parent: &parent,
                 chain_id: &chain[n],
             };
-            let unpacked = Box::pin(unpack::layer(fetch.lease, fetch.room, layer, budget));
+            let room = (fetch.room, fetch.share);
+            let unpacked = Box::pin(unpack::layer(fetch.lease, room, layer, budget));
             match fetch.progress.while_working(unpacked).await {
                 Ok(()) => {}
                 Err(UnpackError::Runtime(error)) => return Err(error),
                 Err(UnpackError::Damaged) => {
                     fetch.progress.add_total(layer.blob.size);
                     fetch.layer(layer.blob).await?;
-                    let again =
-                        Box::pin(unpack::layer(fetch.lease, fetch.room, layer, budget)).await;
+                    let again = Box::pin(unpack::layer(fetch.lease, room, layer, budget)).await;
                     again.map_err(|error| match error {
                         UnpackError::Runtime(error) => error,
                         UnpackError::Damaged => damaged(&layer.blob.digest),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use state::quantity::ByteCount;
+use super::shares::DiskLack;
 
 const GIB: u64 = 1 << 30;
 
@@ -30,6 +30,8 @@ pub enum DiskReserve {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DiskRoom {
     pub(crate) free_bytes: u64,
+    /// Number of the disk, by which it is told from others.
+    id: u64,
     all_bytes: u64,
     free_inodes: u64,
     /// 0: the file system does not count them.
@@ -42,10 +44,16 @@ impl DiskRoom {
         let disk = rustix::fs::statvfs(dir).ok()?;
         Some(Self {
             free_bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+            id: disk.f_fsid,
             all_bytes: disk.f_blocks.saturating_mul(disk.f_frsize),
             free_inodes: disk.f_favail,
             all_inodes: disk.f_files,
         })
+    }
+
+    /// Whether it is the same disk.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        self.id == other.id && self.all_bytes == other.all_bytes
     }
 }
 
@@ -71,14 +79,21 @@ impl DiskReserve {
         }
     }
 
-    /// Lack of room for `more` bytes beside the reserve, in words; `None`: there is room.
-    pub(crate) fn lack(self, dir: &Path, disk: DiskRoom, more: u64) -> Option<String> {
+    /// Lack of room for `more` bytes beside the reserve; `None`: there is room.
+    pub(crate) fn lack(self, dir: &Path, disk: DiskRoom, more: u64) -> Option<DiskLack> {
+        let text = self.lack_in_words(dir, disk, more)?;
+        let is_grave =
+            disk.free_bytes < self.bytes(disk) / 2 || disk.free_inodes < self.inodes(disk) / 2;
+        Some(DiskLack { text, is_grave })
+    }
+
+    fn lack_in_words(self, dir: &Path, disk: DiskRoom, more: u64) -> Option<String> {
         let (dir, reserve) = (dir.display(), self.bytes(disk));
         let remedy = "remove files, images or containers from it; pulls go on by themselves once it has room";
         if disk.free_bytes < reserve.saturating_add(more) {
-            let (free, reserve) = (ByteCount(disk.free_bytes), ByteCount(reserve));
+            let (free, reserve) = (rounded(disk.free_bytes), rounded(reserve));
             let more = if more > 0 {
-                format!(" and the layer has {}", ByteCount(more))
+                format!(", and the image needs {} more", rounded(more))
             } else {
                 String::new()
             };
@@ -111,6 +126,19 @@ impl DiskReserve {
     }
 }
 
+/// Bytes for people, in the largest unit that they fill, with one decimal.
+fn rounded(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let Some((shift, unit)) = units.into_iter().find(|(shift, _)| bytes >> shift > 0) else {
+        return format!("{bytes} bytes");
+    };
+    let tenths = (u128::from(bytes) * 10) >> shift;
+    match (tenths / 10, tenths % 10) {
+        (units, 0) => format!("{units} {unit}"),
+        (units, tenth) => format!("{units}.{tenth} {unit}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +148,7 @@ mod tests {
     fn disk(all_bytes: u64, free_bytes: u64, all_inodes: u64, free_inodes: u64) -> DiskRoom {
         DiskRoom {
             free_bytes,
+            id: 0,
             all_bytes,
             free_inodes,
             all_inodes,
@@ -163,17 +192,17 @@ mod tests {
     #[test]
     fn what_is_lacking_is_told_and_what_is_not_counted_is_not() {
         let (dir, usual) = (Path::new("/var/lib/x"), DiskReserve::Usual);
-        let lack = |disk, more| usual.lack(dir, disk, more);
+        let lack = |disk, more| usual.lack(dir, disk, more).map(|lack| lack.text);
         let roomy = disk(10 * GIB, GIB, 65_536, 60_000);
         assert_eq!(lack(roomy, GIB / 2), None);
         let layer = lack(roomy, GIB / 2 + 1).unwrap();
         assert!(
-            layer.contains("/var/lib/x") && layer.contains("the layer has"),
+            layer.contains("/var/lib/x") && layer.contains("the image needs 512 MiB more"),
             "{layer}"
         );
         let full = lack(disk(10 * GIB, GIB / 2 - 1, 0, 0), 0).unwrap();
-        assert!(full.contains("image.disk_reserve keeps 512m;"), "{full}");
-        assert!(!full.contains("layer"), "{full}");
+        let part = "has 511.9 MiB free, of which image.disk_reserve keeps 512 MiB;";
+        assert!(full.contains(part), "{full}");
         let inodes = lack(disk(10 * GIB, GIB, 65_536, 3275), 0).unwrap();
         assert!(inodes.contains("3275 inodes free"), "{inodes}");
         assert_eq!(
@@ -183,6 +212,35 @@ mod tests {
         );
         let none = DiskReserve::Bytes(0);
         assert_eq!(none.lack(dir, disk(GIB, 0, 65_536, 0), 0), None);
+    }
+
+    #[test]
+    fn a_lack_is_grave_when_half_of_the_reserve_is_gone() {
+        let (dir, usual) = (Path::new("/"), DiskReserve::Usual);
+        for (free_bytes, free_inodes, is_grave) in [
+            (GIB / 4, 3276, false),
+            (GIB / 4 - 1, 3276, true),
+            (GIB, 1638, false),
+            (GIB, 1637, true),
+        ] {
+            let disk = disk(10 * GIB, free_bytes, 65_536, free_inodes);
+            let lack = usual.lack(dir, disk, 0).unwrap();
+            assert_eq!(lack.is_grave, is_grave, "{disk:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_are_told_with_their_unit() {
+        for (bytes, told) in [
+            (0, "0 bytes"),
+            (1023, "1023 bytes"),
+            (1024, "1 KiB"),
+            (1_234_567, "1.1 MiB"),
+            (3 * GIB / 2, "1.5 GiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(rounded(bytes), told);
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Room on the disks that pulls write to: a part of each is left free for everybody else. A pull
 //! neither begins nor goes on below it.
+//!
+//! Nor is an image fetched again and again for which there is no room: what it took until it was
+//! ended, it takes at least.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,17 +13,21 @@ use state::reason::Reason;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::reserve::{DiskReserve, DiskRoom};
+use super::shares::{DiskLack, PullShare, PullShares, PullSize, PulledDisks};
 use crate::lock::lock;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
-use crate::runtime::containerd::rpc::plugins;
+use crate::runtime::containerd::rpc::{plugins, snapshots};
 
 /// Time for a look at a disk. One that hangs is not known to be full: the pull goes on, and meets
 /// the disk itself.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Images that are remembered as too large.
+/// Images that are remembered as too large, and those for which there was no room.
 const REFUSED_MAX: usize = 256;
+
+/// Time to count what a pull took that goes on, and may be the one that fills the disk.
+const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Room that images may take, as it is configured.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +62,18 @@ pub(crate) struct Room {
     looking: Arc<Semaphore>,
     /// Reasons for which images are too large, by the digest of the manifest: neither changes.
     refused: Mutex<BTreeMap<String, String>>,
+    /// Pulls under way.
+    pub(crate) pulls: PullShares,
+    /// Least bytes of images that were ended for want of room, by the digest of the manifest.
+    needs: Mutex<BTreeMap<String, KnownNeed>>,
+}
+
+/// Bytes that an image takes at least.
+#[derive(Clone, Copy, Debug)]
+struct KnownNeed {
+    /// Bytes of its layers that were not on the node: the rest holds as long as they are these.
+    missing: u64,
+    size: PullSize,
 }
 
 /// Directories of containerd that are seen from here.
@@ -72,6 +91,8 @@ impl Room {
             dirs: OnceCell::new(),
             looking: Arc::new(Semaphore::new(1)),
             refused: Mutex::default(),
+            pulls: PullShares::default(),
+            needs: Mutex::default(),
         }
     }
 
@@ -80,18 +101,18 @@ impl Room {
         self.dirs(client).await.snapshots
     }
 
-    /// Checks that there is more room than the reserve, beside `more` bytes of blobs.
+    /// Checks that there is more room than the reserve, beside `more` bytes.
     ///
     /// # Errors
     /// [`Reason::DiskFull`].
     pub(crate) async fn check(
         &self,
         client: &ContainerdClient,
-        more: u64,
+        more: PullSize,
     ) -> Result<(), RuntimeError> {
         let dirs = self.dirs(client).await;
         match self.judge(&dirs, more).await {
-            (Some(lack), _) => Err(RuntimeError::failed(Reason::DiskFull, lack)),
+            (Some(lack), _) => Err(RuntimeError::failed(Reason::DiskFull, lack.text)),
             (None, _) => Ok(()),
         }
     }
@@ -99,19 +120,62 @@ impl Room {
     /// Lack of room in words. `None`: there is more than the reserve, or nobody can tell.
     pub(crate) async fn lack(&self, client: &ContainerdClient) -> Option<String> {
         let dirs = self.dirs(client).await;
-        self.judge(&dirs, 0).await.0
+        let (lack, _) = self.judge(&dirs, PullSize::default()).await;
+        lack.map(|lack| lack.text)
     }
 
-    /// Answers once there is less room than the reserve; looks the more often the nearer that is.
-    pub(crate) async fn ended(&self, client: &ContainerdClient) -> RuntimeError {
+    /// Answers once there is less room than the reserve, and this pull is the one that is ended for
+    /// it; looks the more often the nearer that is.
+    pub(crate) async fn ended(&self, client: &ContainerdClient, pull: &PullShare) -> RuntimeError {
         let dirs = self.dirs(client).await;
-        loop {
-            let (lack, pause) = self.judge(&dirs, 0).await;
-            if let Some(lack) = lack {
-                return RuntimeError::failed(Reason::DiskFull, lack);
-            }
-            tokio::time::sleep(pause).await;
+        let room = self;
+        let disks = ImageDisks { room, client, dirs };
+        let lack = self.pulls.ended(pull, &disks).await;
+        RuntimeError::failed(Reason::DiskFull, lack.text)
+    }
+
+    /// Bytes that a pull took so far. What cannot be counted counts for nothing.
+    pub(crate) async fn size(&self, client: &ContainerdClient, pull: &PullShare) -> PullSize {
+        let mut size = PullSize {
+            blobs: pull.fetched_bytes(),
+            files: 0,
+        };
+        for key in pull.snapshots() {
+            let bytes = snapshots::usage(client, &key).await.unwrap_or_default();
+            size.files = size.files.saturating_add(bytes);
         }
+        size
+    }
+
+    /// Remembers what an image took until it was ended, of which now `missing` bytes of layers are
+    /// not on the node.
+    pub(crate) fn remember(&self, digest: &str, missing: u64, size: PullSize) {
+        let mut needs = lock(&self.needs);
+        if needs.len() >= REFUSED_MAX {
+            needs.clear();
+        }
+        needs.insert(digest.to_owned(), KnownNeed { missing, size });
+    }
+
+    /// Whether it is known how much an image takes at least.
+    pub(crate) fn is_remembered(&self, digest: &str) -> bool {
+        lock(&self.needs).contains_key(digest)
+    }
+
+    /// Bytes that an image still takes at least, of which `missing` bytes of layers are not on the
+    /// node.
+    pub(crate) fn need(&self, digest: &str, missing: u64) -> PullSize {
+        let known = lock(&self.needs).get(digest).copied();
+        let known = known.filter(|known| known.missing == missing);
+        PullSize {
+            blobs: missing,
+            files: known.map_or(0, |known| known.size.files),
+        }
+    }
+
+    /// Forgets what a complete image took.
+    pub(crate) fn forget(&self, digest: &str) {
+        lock(&self.needs).remove(digest);
     }
 
     /// Free bytes where layers are unpacked. `None`: nobody can tell.
@@ -167,13 +231,20 @@ impl Room {
     }
 
     /// Lack of room, and the time after which to look again.
-    async fn judge(&self, dirs: &ImageDirs, more: u64) -> (Option<String>, Duration) {
+    async fn judge(&self, dirs: &ImageDirs, more: PullSize) -> (Option<DiskLack>, Duration) {
         let blobs = dirs.content.clone().into_iter();
         let all = blobs.chain(dirs.snapshots.clone()).collect();
         let mut pause = DiskReserve::PAUSE_MAX;
-        for (dir, disk) in self.look(all).await.unwrap_or_default() {
-            let is_of_blobs = dirs.content.as_ref() == Some(&dir);
-            let more = if is_of_blobs { more } else { 0 };
+        let seen: Vec<_> = self.look(all).await.unwrap_or_default();
+        let is_one = matches!(&seen[..], [(_, one), (_, other)] if one.is_same_as(other));
+        for (dir, disk) in seen {
+            let more = if is_one {
+                more.blobs.saturating_add(more.files)
+            } else if dirs.content.as_ref() == Some(&dir) {
+                more.blobs
+            } else {
+                more.files
+            };
             if let Some(lack) = self.config.reserve.lack(&dir, disk, more) {
                 return (Some(lack), pause);
             }
@@ -200,5 +271,28 @@ impl Room {
             tracing::debug!("disk of the images not looked at in time");
         }
         looked
+    }
+}
+
+/// Disks of a containerd's images.
+struct ImageDisks<'a> {
+    room: &'a Room,
+    client: &'a ContainerdClient,
+    dirs: ImageDirs,
+}
+
+impl PulledDisks for ImageDisks<'_> {
+    async fn lack(&self) -> (Option<DiskLack>, Duration) {
+        self.room.judge(&self.dirs, PullSize::default()).await
+    }
+
+    async fn size(&self, pull: &PullShare) -> PullSize {
+        let size = self.room.size(self.client, pull);
+        let counted = tokio::time::timeout(COUNT_TIMEOUT, size).await;
+        // What takes so long to count is large.
+        counted.unwrap_or(PullSize {
+            blobs: pull.fetched_bytes(),
+            files: u64::MAX,
+        })
     }
 }

@@ -13,6 +13,7 @@ use state::reason::Reason;
 use super::budget::{ImageBudget, ScratchFiles};
 use super::durable;
 use super::room::Room;
+use super::shares::PullShare;
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
@@ -74,7 +75,7 @@ pub(crate) struct StackedLayer<'a> {
 /// One at a time for each `chain_id`.
 pub(crate) async fn layer(
     lease: &Lease,
-    room: &Room,
+    (room, share): (&Room, &PullShare),
     layer: StackedLayer<'_>,
     budget: ImageBudget,
 ) -> Result<(), UnpackError> {
@@ -85,6 +86,8 @@ pub(crate) async fn layer(
         return Ok(());
     }
     let scratch = snapshots::scratch_key(layer.chain_id);
+    share.makes(&scratch);
+    share.makes(layer.chain_id);
     let result = into_scratch(client, room, layer, budget, &scratch).await;
     let result = match result {
         Ok(()) => commit(client, &scratch, layer.chain_id)
@@ -127,9 +130,7 @@ async fn into_scratch(
         );
         return Err(RuntimeError::failed(Reason::DigestMismatch, message).into());
     }
-    if let Some(root) = room.snapshots_dir(client).await {
-        durable::sync(root).await;
-    }
+    durable::sync(room.snapshots_dir(client).await).await;
     Ok(())
 }
 

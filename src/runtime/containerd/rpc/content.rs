@@ -105,6 +105,34 @@ pub(crate) async fn read(
     Ok(Some(bytes.into()))
 }
 
+/// Bytes of a blob of `size` that are on the node: all of them, those of an unfinished one, or none.
+///
+/// # Errors
+/// When containerd does not answer.
+pub(crate) async fn stored_bytes(
+    client: &ContainerdClient,
+    digest: &str,
+    size: u64,
+) -> Result<u64, RuntimeError> {
+    let request = api::InfoRequest {
+        digest: digest.to_owned(),
+    };
+    match quick(client.content().info(request)).await {
+        Ok(_) => return Ok(size),
+        Err(CallError::NotFound(_)) => {}
+        Err(error) => return Err(refused(error, "look for a blob")),
+    }
+    let request = api::StatusRequest { r#ref: key(digest) };
+    match quick(client.content().status(request)).await {
+        Ok(reply) => {
+            let offset = reply.status.map_or(0, |status| status.offset);
+            Ok(u64::try_from(offset).unwrap_or_default())
+        }
+        Err(CallError::NotFound(_)) => Ok(0),
+        Err(error) => Err(refused(error, "look for a part of a blob")),
+    }
+}
+
 /// Whether a blob of any size is there and intact. Reads all of it.
 pub(crate) async fn is_intact(
     client: &ContainerdClient,

@@ -21,6 +21,9 @@ const LIFE: Duration = Duration::from_secs(24 * 3600);
 /// Least life of a lease that is used again, so that none ends under a pull.
 const LIFE_LEFT_MIN: Duration = Duration::from_secs(12 * 3600);
 
+/// Documents of an image: indexes, manifest and configuration.
+const DOCUMENTS_MAX: usize = 4;
+
 /// Marks the leases of pulls; the value names the image.
 const PULL: &str = "chas.io/pull";
 
@@ -152,11 +155,18 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends the lease of a pull that was refused, and has what it alone kept removed from the disk.
-    /// Where that fails, the lease ends after its day.
-    pub(crate) async fn abandon(&self) {
+    /// Ends the lease of a pull that was refused, and has what it alone kept removed from the disk:
+    /// with `documents`, also where it is no more than those. Where that fails, the lease ends after
+    /// its day.
+    pub(crate) async fn abandon(&self, documents: bool) {
         let ended = async {
+            let kept = resources(&self.client, &self.id).await?;
+            let is_document = |kept: &api::Resource| kept.r#type == "content";
+            let is_little = kept.len() <= DOCUMENTS_MAX && kept.iter().all(is_document);
             delete(&self.client, &self.id).await?;
+            if is_little && !documents {
+                return Ok(());
+            }
             gc::collect(&self.client).await
         };
         if let Err(error) = ended.await {
