@@ -124,17 +124,12 @@ pub(crate) async fn note_signed(
         .take(SIGNERS_MAX)
         .cloned()
         .collect();
-    if !find(client, name)
-        .await?
-        .is_some_and(|image| is_managed(&image.labels))
-    {
+    let found = find(client, name).await?;
+    let Some(mut image) = found.filter(|image| is_managed(&image.labels)) else {
         return Ok(());
-    }
-    let image = api::Image {
-        name: name.to_owned(),
-        labels: HashMap::from([(SIGNED_BY.to_owned(), noted.join(" "))]),
-        ..api::Image::default()
     };
+    // The whole image, though the mask names a label: one without its target ends containerd 1.7.
+    image.labels.insert(SIGNED_BY.to_owned(), noted.join(" "));
     let request = api::UpdateImageRequest {
         image: Some(image),
         update_mask: Some(FieldMask {
