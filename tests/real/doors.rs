@@ -127,6 +127,17 @@ async fn an_agent_without_a_token_makes_one_that_root_alone_reads() {
     .await;
     assert_eq!(status(&ask(&agent, "GET", &token).await), 404);
     assert_eq!(agent.log().matches("admin token made").count(), 1);
+    // Callers have it: that others can read it is told, and takes it from nobody.
+    agent.terminate();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    agent.start_again().await;
+    eventually("it is told", async || {
+        let alarms = alarms(&agent).await;
+        let told = alarms.iter().find(|(name, _)| name == "SecretReadable");
+        told.is_some_and(|(_, message)| message.contains(path.to_str().unwrap()))
+    })
+    .await;
+    assert_eq!(status(&ask(&agent, "GET", &token).await), 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]
