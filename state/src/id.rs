@@ -43,19 +43,7 @@ impl FromStr for ContainerName {
     }
 }
 
-impl TryFrom<String> for ContainerName {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<ContainerName> for String {
-    fn from(name: ContainerName) -> Self {
-        name.0
-    }
-}
+stored_as_text!(ContainerName);
 
 impl fmt::Display for ContainerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,19 +82,7 @@ impl FromStr for ContainerId {
     }
 }
 
-impl TryFrom<String> for ContainerId {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<ContainerId> for String {
-    fn from(id: ContainerId) -> Self {
-        id.to_string()
-    }
-}
+stored_as_text!(ContainerId);
 
 impl fmt::Display for ContainerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -30,6 +30,9 @@
     )
 )]
 
+#[macro_use]
+mod stored_text;
+
 pub mod access;
 pub mod alarm;
 pub mod assign;

@@ -212,19 +212,7 @@ impl FromStr for ImageReference {
     }
 }
 
-impl TryFrom<String> for ImageReference {
-    type Error = InvalidReference;
-
-    fn try_from(text: String) -> Result<Self, InvalidReference> {
-        text.parse()
-    }
-}
-
-impl From<ImageReference> for String {
-    fn from(reference: ImageReference) -> Self {
-        reference.to_string()
-    }
-}
+stored_as_text!(ImageReference);
 
 impl fmt::Display for ImageReference {
     /// The complete form, which is also the image's name in containerd:

@@ -98,19 +98,7 @@ impl FromStr for Ipv4Subnet {
     }
 }
 
-impl TryFrom<String> for Ipv4Subnet {
-    type Error = InvalidSubnet;
-
-    fn try_from(text: String) -> Result<Self, InvalidSubnet> {
-        text.parse()
-    }
-}
-
-impl From<Ipv4Subnet> for String {
-    fn from(subnet: Ipv4Subnet) -> Self {
-        subnet.to_string()
-    }
-}
+stored_as_text!(Ipv4Subnet);
 
 impl fmt::Display for Ipv4Subnet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -79,19 +79,7 @@ impl FromStr for GroupName {
     }
 }
 
-impl TryFrom<String> for GroupName {
-    type Error = InvalidName;
-
-    fn try_from(text: String) -> Result<Self, InvalidName> {
-        text.parse()
-    }
-}
-
-impl From<GroupName> for String {
-    fn from(name: GroupName) -> Self {
-        name.0.into()
-    }
-}
+stored_as_text!(GroupName);
 
 impl fmt::Display for GroupName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,19 +141,7 @@ impl FromStr for AddressRange {
     }
 }
 
-impl TryFrom<String> for AddressRange {
-    type Error = InvalidRange;
-
-    fn try_from(text: String) -> Result<Self, InvalidRange> {
-        text.parse()
-    }
-}
-
-impl From<AddressRange> for String {
-    fn from(range: AddressRange) -> Self {
-        range.to_string()
-    }
-}
+stored_as_text!(AddressRange);
 
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
