@@ -212,7 +212,7 @@ impl Metrics {
         let losses =
             "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
-        let alarms = "1 while the node's health names this alarm, else 0 (or absent: it never did)";
+        let alarms = "1 while this alarm stands, else 0 (or absent: it never did); of those about containerd, the clock and CHaS only chas_containerd_up and chas_link_* tell";
         all.register("alarm", alarms, self.alarms.clone());
     }
 

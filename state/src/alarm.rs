@@ -134,7 +134,7 @@ alarms! {
     /// before stays in force.
     SetUnsigned: Degrading, "find who answers in place of CHaS, or sign the set with one of the node's keys; the message says what is missing";
     /// The file of the keys that sign sets cannot be used; no set is taken.
-    SetKeysUnusable: Degrading, "correct the file that the message names; nobody has attacked for that";
+    SetKeysUnusable: Degrading, "correct the file that the message names; this is a fault of the file, not a sign of an attack";
     /// A part of the set from CHaS waits for a confirmation.
     SetUnconfirmed: Notice, "if it is meant so: chas-node-agent confirm";
     /// The policy's file cannot be used; the policy before stays in force, and without one nothing

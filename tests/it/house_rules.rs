@@ -301,6 +301,12 @@ fn files_are_small_and_begin_with_what_they_are() {
     }
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     assert!(readme.lines().count() <= 200);
+    let alarms = std::fs::read_to_string(root().join("contrib/docs/alarms.md")).unwrap();
+    for alarm in state::alarm::Alarm::ALL {
+        let (weight, meaning, remedy) = (alarm.weight(), alarm.meaning(), alarm.remedy());
+        let row = format!("| `{alarm}` | {weight:?} | {meaning} | {remedy} |");
+        assert!(alarms.contains(&row), "contrib/docs/alarms.md lacks: {row}");
+    }
     for reason in state::reason::Reason::ALL {
         assert!(
             readme.contains(&format!("`{reason}`")),
