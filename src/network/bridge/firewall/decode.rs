@@ -379,7 +379,7 @@ fn offset(register: u32) -> usize {
     let bytes = if register < 8 {
         register.saturating_sub(1) * 16
     } else {
-        (register - 8) * 4
+        (register - 8).saturating_mul(4)
     };
     usize::try_from(bytes).unwrap_or_default()
 }
