@@ -37,6 +37,7 @@ mod threads;
 pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach};
 pub use fault::{NetworkError, Part};
 pub use finding::{NetworkFaults, NetworkFinding};
+pub use hosts_files::RESOLV_CONF;
 
 /// Network of one agent, as a container runtime uses it. Every call is idempotent, and calls for
 /// different instances run side by side.

@@ -1,5 +1,6 @@
 //! Every room: built from the configuration, wired to the others, and started.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::metrics::Metrics;
 use crate::monitor::Monitor;
 use crate::network::{
     BridgeConfig, BridgeNetwork, ContainerReach, NetworkDriver as _, NetworkFaults, NetworkFinding,
+    RESOLV_CONF,
 };
 use crate::node::link::AgentLink;
 use crate::node::policy_watch::{self, PolicyWatch};
@@ -255,6 +257,7 @@ fn call_rules(config: &Config, (token, clients): (CallerToken, ClientList)) -> C
 
 fn bridge_config(config: &Config) -> BridgeConfig {
     BridgeConfig {
+        resolv_conf: RESOLV_CONF.map(PathBuf::from).into(),
         bridge: config.network.bridge.clone(),
         subnet: config.network.subnet,
         netns_dir: config.state.run_dir.join("netns"),

@@ -76,6 +76,9 @@ pub struct BridgeConfig {
     pub netns_dir: PathBuf,
     /// Directory with a directory for each instance, for its `resolv.conf`, `hosts` and `hostname`.
     pub files_dir: PathBuf,
+    /// Lists of the host's name servers ([`RESOLV_CONF`](super::RESOLV_CONF)), of which the first with a
+    /// usable one counts.
+    pub resolv_conf: Vec<PathBuf>,
     /// Address and port of the agent's own API; no container gets the port on any address.
     pub api: SocketAddr,
     /// The agent's own `PATH`, for the programs of the host that it runs.
@@ -150,7 +153,7 @@ impl BridgeNetwork {
         };
         Self {
             ports: HostPorts::new(&config),
-            hosts: HostsDirectory::new(config.files_dir.clone(), node),
+            hosts: HostsDirectory::new(config.files_dir.clone(), config.resolv_conf.clone(), node),
             memory: RuleMemory::below(config.run_dir()),
             config,
             gate: RwLock::default(),
@@ -292,6 +295,7 @@ impl NetworkDriver for BridgeNetwork {
         self.state().connected_at.remove(&instance);
         self.hosts.remove(instance);
         self.memory.forget(instance);
+        self.follow_name_servers().await;
         let name = veth::name(&self.config.bridge, instance);
         let (withdrawn, disconnected) = tokio::join!(
             self.ports.withdraw(instance),

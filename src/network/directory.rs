@@ -19,6 +19,8 @@ use crate::lock::lock;
 #[derive(Debug)]
 pub(super) struct HostsDirectory {
     dir: PathBuf,
+    /// Lists of the host's name servers.
+    resolv_conf: Vec<PathBuf>,
     /// Facts that decide which instances see each other's names: those that they reach.
     node: NodeReach,
     members: Mutex<Members>,
@@ -46,9 +48,10 @@ struct Members {
 }
 
 impl HostsDirectory {
-    pub(super) fn new(dir: PathBuf, node: NodeReach) -> Self {
+    pub(super) fn new(dir: PathBuf, resolv_conf: Vec<PathBuf>, node: NodeReach) -> Self {
         Self {
             dir,
+            resolv_conf,
             node,
             members: Mutex::default(),
             written: tokio::sync::Mutex::default(),
@@ -190,9 +193,11 @@ impl HostsDirectory {
         let files = by_instance.keys();
         let files = files.map(|instance| (*instance, self.files(*instance)));
         let (files, node) = (files.collect(), self.node.clone());
+        let lists = self.resolv_conf.clone();
         let rewritten = blocking(move || {
             let known = Acquaintances::new(&node, &by_instance);
-            Ok(write_all(files, &by_instance, &known))
+            let resolv_conf = hosts_files::host_resolv_conf(&lists).text;
+            Ok(write_all(files, &by_instance, &known, &resolv_conf))
         })
         .await?;
         self.tell_spoilt(&rewritten.spoilt);
@@ -233,15 +238,15 @@ fn write_all(
     files: Vec<(InstanceName, HostsFiles)>,
     members: &BTreeMap<InstanceName, Member>,
     known: &Acquaintances<'_>,
+    resolv_conf: &str,
 ) -> RewrittenFiles {
-    let resolv_conf = hosts_files::host_resolv_conf().text;
     let mut rewritten = RewrittenFiles::default();
     for (instance, files) in files {
         let Some(member) = members.get(&instance) else {
             continue;
         };
         let peers = known.of(member);
-        match files.write(&member.name, member.address, peers, &resolv_conf) {
+        match files.write(&member.name, member.address, peers, resolv_conf) {
             Ok(Written::Changed) => rewritten.changed.push(instance),
             Ok(Written::Same) => {}
             Ok(Written::Spoilt(fault)) => drop(rewritten.spoilt.insert(instance, fault)),

@@ -16,9 +16,8 @@ use state::id::ContainerName;
 use super::hosts_place::{self, HostsWriter};
 use super::marked_block::{self, WithoutBlock};
 
-/// Lists of the host's name servers; the second is systemd-resolved's, behind its stub on
-/// 127.0.0.53.
-const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
+/// Lists of a host's name servers; the second is systemd-resolved's, behind its stub on 127.0.0.53.
+pub const RESOLV_CONF: [&str; 2] = ["/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"];
 
 /// Hosts files of one instance.
 #[derive(Clone, Debug)]
@@ -134,10 +133,11 @@ fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
     text
 }
 
-/// Content of every container's `resolv.conf`, made from the host's as it is now.
-pub(super) fn host_resolv_conf() -> ResolvConf {
+/// Content of every container's `resolv.conf`, made from the host's as it is now: of the first of
+/// these files that names a server.
+pub(super) fn host_resolv_conf(files: &[PathBuf]) -> ResolvConf {
     let mut first = None;
-    for path in RESOLV_CONF {
+    for path in files {
         let Ok(text) = fs::read_to_string(path) else {
             continue;
         };

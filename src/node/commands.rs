@@ -233,7 +233,9 @@ fn refusal(error: StoreError) -> Refusal {
                 Refusal::Conflict(text)
             }
         }
-        StoreError::Assign(_) | StoreError::TooMany(_) => Refusal::Full(text),
+        StoreError::Assign(_) | StoreError::TooMany(_) | StoreError::TooManyRules(_) => {
+            Refusal::Full(text)
+        }
         StoreError::NotFound(_) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))

@@ -89,6 +89,9 @@ alarms! {
     LinksUnguarded: Notice, "let the kernel have what the message names, or move the other program's filter to a later place (tc filter ... pref 2)";
     /// Containers that are to be closed to each other have a way around the node's rules.
     NeighboursNotClosed: Degrading, "mend what the message names; until then take these containers for open to each other";
+    /// Rules between containers that run and whose records cannot be read are lost; until they are known,
+    /// all containers without rules of their own are closed to each other.
+    NetworkRulesLost: Degrading, "run a version of the agent that reads the records of the containers that the message names; a reboot ends it as well";
     /// A file for registries cannot be used, or an entry of one; pulls that need it fail.
     RegistryFileUnusable: Notice, "correct the file that the message names; it is read again when it changes";
     /// The disk of the images has no more room than its reserve; no image is pulled.

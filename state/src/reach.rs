@@ -5,7 +5,7 @@
 //! towards it. A group is known within one node alone.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use crate::spec::Protocol;
 use crate::spec::network::{AllowEntry, AllowedPeer, Network};
@@ -40,8 +40,9 @@ pub struct End<'a> {
 pub struct Talk {
     /// Port of the receiver; behind a published port, that of the container.
     pub port: Option<(Protocol, u16)>,
-    /// Whether it came by a published port of the host.
-    pub published: bool,
+    /// Address and port that were called, if a rule led on from there to the receiver: a published
+    /// port of the host, or what another program has of the kind.
+    pub called: Option<SocketAddrV4>,
 }
 
 impl NodeReach {
@@ -64,10 +65,7 @@ impl NodeReach {
         let named = leaving.iter().chain(&coming).flat_map(|entry| &entry.ports);
         let ports = named.copied().map(Some);
         std::iter::once(None).chain(ports).any(|port| {
-            let talk = Talk {
-                port,
-                published: false,
-            };
+            let talk = Talk { port, called: None };
             self.may(from, to, talk)
         })
     }
@@ -85,23 +83,27 @@ impl NodeReach {
         let Some(egress) = &network.egress else {
             return true;
         };
-        let is_name_service = talk.port.is_some_and(|(_, port)| port == NAME_SERVICE);
+        let direct = |(_, port)| SocketAddrV4::new(to.address, port);
+        let called = talk.port.map(|port| talk.called.unwrap_or(direct(port)));
+        let is_name_server = |called: SocketAddrV4| {
+            called.port() == NAME_SERVICE && self.name_servers.contains(called.ip())
+        };
         share_a_group(from, to)
-            || (is_name_service && self.name_servers.contains(&to.address))
+            || called.is_some_and(is_name_server)
             || egress.iter().any(|entry| self.allows(entry, to, talk))
     }
 
     fn lets_in(&self, from: End<'_>, to: End<'_>, talk: Talk) -> bool {
         let by_the_node = || self.open || !self.is_neighbour(from.address);
         let Some(network) = to.network else {
-            return !self.is_neighbour(to.address) || talk.published || by_the_node();
+            return !self.is_neighbour(to.address) || talk.called.is_some() || by_the_node();
         };
         match &network.ingress {
             Some(ingress) => {
                 let mut ingress = ingress.iter();
                 share_a_group(from, to) || ingress.any(|entry| self.allows(entry, from, talk))
             }
-            None if talk.published => true,
+            None if talk.called.is_some() => true,
             None if network.groups.is_empty() => by_the_node(),
             None => share_a_group(from, to),
         }
@@ -165,7 +167,7 @@ mod tests {
     const fn direct(protocol: Protocol, port: u16) -> Talk {
         Talk {
             port: Some((protocol, port)),
-            published: false,
+            called: None,
         }
     }
 
@@ -212,7 +214,7 @@ mod tests {
             &web,
             Talk {
                 port: None,
-                published: false
+                called: None
             }
         ));
         assert!(node.knows(container(2, &web), container(3, &db)));
@@ -228,7 +230,7 @@ mod tests {
         ]}}));
         let node = node(true);
         let talk = Talk {
-            published: true,
+            called: Some(SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 9), 8080)),
             ..direct(Tcp, 80)
         };
         let plain = Network::default();
@@ -270,5 +272,18 @@ mod tests {
             assert!(!may(network, address([203, 0, 113, 1]), direct(Udp, 53)));
         }
         assert!(may(&plain, address([203, 0, 113, 1]), direct(Udp, 53)));
+        // The server is a published port of the node: what counts is whom they ask.
+        let led_on = |called: &str| Talk {
+            called: called.parse().ok(),
+            ..direct(Udp, 5353)
+        };
+        for (called, expected) in [
+            ("192.0.2.53:53", true),
+            ("192.0.2.53:54", false),
+            ("192.0.2.54:53", false),
+        ] {
+            let asked = may(&none, container(3, &plain), led_on(called));
+            assert_eq!(asked, expected, "{called}");
+        }
     }
 }

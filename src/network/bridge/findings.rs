@@ -10,6 +10,7 @@ use state::assign::PortHolder;
 use state::id::{ContainerId, ContainerName, InstanceName};
 
 use super::device::BridgeDevice;
+use super::groups::memory::EarlierRules;
 use super::links::Netlink;
 use super::links::routes::OccupiedRange;
 use super::nftables::HostPort;
@@ -50,7 +51,8 @@ impl BridgeNetwork {
         if occupied {
             take(Alarm::ForwardingBlocked, self.closed_chains().await);
         }
-        found.extend(name_servers(hosts_files::host_resolv_conf().servers.len()));
+        let resolv_conf = hosts_files::host_resolv_conf(&self.config.resolv_conf);
+        found.extend(name_servers(resolv_conf.servers.len()));
         found.extend(connections());
         let is_closed = self.state().is_routed;
         found.extend(
@@ -59,6 +61,7 @@ impl BridgeNetwork {
                 .as_deref()
                 .map(|reason| unguarded(reason, is_closed)),
         );
+        found.extend(lost_rules(&self.memory.earlier()));
         found.sort();
         found
     }
@@ -240,6 +243,15 @@ fn unguarded(reason: &str, is_closed: bool) -> NetworkFinding {
         subject: String::new(),
         message: format!("{reason}; {consequence}"),
     }
+}
+
+fn lost_rules(earlier: &EarlierRules) -> Option<NetworkFinding> {
+    let unknown: Vec<_> = earlier.unknown.iter().map(ToString::to_string).collect();
+    earlier.is_lost.then(|| NetworkFinding {
+        alarm: Alarm::NetworkRulesLost,
+        subject: String::new(),
+        message: format!("the rules of {} are not known", unknown.join(", ")),
+    })
 }
 
 fn connections() -> Option<NetworkFinding> {

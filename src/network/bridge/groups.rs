@@ -51,7 +51,7 @@ impl BridgeNetwork {
             state.is_way_new = is_routed;
         }
         let (members, is_closed) = self.ruled();
-        self.ports.set_groups(rules(members, is_closed)).await
+        self.ports.set_groups(self.rules(members, is_closed)).await
     }
 
     /// Notes at a repair which instances there are, and whether packets between them have to come
@@ -80,7 +80,7 @@ impl BridgeNetwork {
         let mut applied = AppliedRules::default();
         // A full disk under the file ends no rule.
         let mut sure = self.memory.keep(&members);
-        let written = self.write_rules(rules(members, is_closed)).await;
+        let written = self.write_rules(self.rules(members, is_closed)).await;
         if is_needed && is_strict {
             let looked = self.ports.prepare().await;
             let restored = match looked {
@@ -97,6 +97,42 @@ impl BridgeNetwork {
         applied.are_sure = sure.is_ok();
         applied.fault = written.and(sure).err();
         applied
+    }
+
+    /// Puts rules in force by which containers reach the host's name servers, if these are others
+    /// now: the containers are about to be told of them.
+    pub(super) async fn follow_name_servers(&self) {
+        let GroupRules {
+            ruled,
+            name_servers,
+            ..
+        } = self.ports.groups().await;
+        if name_servers == self.servers(&ruled) {
+            return;
+        }
+        if let Some(error) = self.apply_rules(false).await.fault {
+            tracing::warn!(%error, "rules about name servers not written");
+        }
+    }
+
+    /// Rules for these instances. Of two with one address the later generation has it.
+    fn rules(&self, members: BTreeMap<InstanceName, Member>, is_closed: bool) -> GroupRules {
+        let members = members.into_values();
+        let ruled: RuledContainers = members
+            .map(|member| (member.address, (member.name, member.network)))
+            .collect();
+        GroupRules {
+            name_servers: self.servers(&ruled),
+            ruled,
+            is_closed,
+        }
+    }
+
+    /// Name servers that containers are told of, if one of these may ask nobody else.
+    fn servers(&self, ruled: &RuledContainers) -> BTreeSet<Ipv4Addr> {
+        let asks = ruled.values().any(|(_, network)| network.egress.is_some());
+        let servers = asks.then(|| hosts_files::host_resolv_conf(&self.config.resolv_conf).servers);
+        servers.into_iter().flatten().collect()
     }
 
     async fn write_rules(&self, new: GroupRules) -> Result<(), NetworkError> {
@@ -186,21 +222,6 @@ impl BridgeNetwork {
         let mut state = self.state();
         (state.is_routed_everywhere, state.is_way_new) = (true, false);
         Ok(())
-    }
-}
-
-/// Rules for these instances. Of two with one address the later generation has it.
-fn rules(members: BTreeMap<InstanceName, Member>, is_closed: bool) -> GroupRules {
-    let members = members.into_values();
-    let ruled: RuledContainers = members
-        .map(|member| (member.address, (member.name, member.network)))
-        .collect();
-    let asks = ruled.values().any(|(_, network)| network.egress.is_some());
-    let name_servers = asks.then(|| hosts_files::host_resolv_conf().servers);
-    GroupRules {
-        ruled,
-        name_servers: name_servers.into_iter().flatten().collect(),
-        is_closed,
     }
 }
 

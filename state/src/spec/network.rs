@@ -21,6 +21,10 @@ const ENTRIES_MAX: usize = 16;
 /// Ports of one entry.
 const PORTS_MAX: usize = 32;
 
+/// Most [rules](Network::rules) of the network sections of one node. The kernel's table is written as
+/// a whole: at this many in about a second, and the time grows faster than their number.
+pub const NODE_RULES_MAX: usize = 4096;
+
 /// Place of a container among its neighbours. The default is that of the node: `"bridge"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network {
@@ -161,15 +165,25 @@ pub(super) fn read(top: &mut Fields<'_>) -> Option<Network> {
 impl Network {
     /// Every group that is named: those that the container is in, and those that it allows.
     pub fn named(&self) -> impl Iterator<Item = &GroupName> {
-        let entries = [&self.ingress, &self.egress]
-            .into_iter()
-            .flatten()
-            .flatten();
-        let allowed = entries.filter_map(|entry| match &entry.peer {
+        let allowed = self.entries().filter_map(|entry| match &entry.peer {
             AllowedPeer::Group(group) => Some(group),
             AllowedPeer::Cidr(_) => None,
         });
         self.groups.iter().chain(allowed)
+    }
+
+    /// Entries of both lists.
+    pub fn entries(&self) -> impl Iterator<Item = &AllowEntry> {
+        let lists = [&self.ingress, &self.egress];
+        lists.into_iter().flatten().flatten()
+    }
+
+    /// Number of all groups and entries of these sections together, with one for each section; equal
+    /// ones count once, since they share the kernel's rules, and the default has none.
+    pub fn rules<'a>(sections: impl Iterator<Item = &'a Self>) -> usize {
+        let different: BTreeSet<&Self> = sections.filter(|one| !is_default(*one)).collect();
+        let rules = |one: &&Self| 1 + one.groups.len() + one.entries().count();
+        different.iter().map(rules).sum()
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
@@ -270,106 +284,4 @@ fn ports(value: &Value) -> Result<BTreeSet<(Protocol, u16)>, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::fields::FieldError;
-    use crate::spec::parse;
-
-    fn section(network: &Value) -> Result<Network, Vec<FieldError>> {
-        let body = json!({"name": "web", "image": "nginx", "network": network});
-        parse::deploy(&body).map(|deploy| deploy.spec.network)
-    }
-
-    #[test]
-    fn a_range_has_no_bits_beyond_its_prefix() {
-        let range = |text: &str| text.parse::<AddressRange>();
-        for (text, inside, outside) in [
-            ("192.0.2.0/24", [192, 0, 2, 255], Some([192, 0, 3, 0])),
-            ("192.0.2.7/32", [192, 0, 2, 7], Some([192, 0, 2, 6])),
-            ("0.0.0.0/0", [255, 255, 255, 255], None),
-            ("128.0.0.0/1", [128, 0, 0, 0], Some([127, 255, 255, 255])),
-        ] {
-            let range = range(text).unwrap();
-            assert_eq!(range.to_string(), text);
-            assert!(range.contains(inside.into()), "{text}");
-            assert!(outside.is_none_or(|address| !range.contains(address.into())));
-        }
-        for wrong in [
-            "192.0.2.1/24",
-            "192.0.2.0",
-            "192.0.2.0/33",
-            "192.0.2.0/+8",
-            "192.0.2.0/",
-            "::/0",
-            "0.0.0.0/000",
-            "x/8",
-        ] {
-            assert!(range(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn the_word_of_the_contract_is_the_default_and_shown_as_such() {
-        for plain in [
-            json!("bridge"),
-            json!(null),
-            json!({}),
-            json!({"groups": []}),
-        ] {
-            assert_eq!(section(&plain).unwrap(), Network::default());
-        }
-        assert_eq!(Network::default().to_json(), json!("bridge"));
-        assert_eq!(section(&json!("host")).unwrap_err()[0].field, "network");
-    }
-
-    #[test]
-    fn an_empty_list_allows_nobody_and_stays() {
-        let network = section(&json!({"allow": {"egress": []}})).unwrap();
-        assert_eq!(
-            (network.ingress.clone(), network.egress.clone()),
-            (None, Some(vec![]))
-        );
-        let stored = serde_json::to_value(&network).unwrap();
-        assert_eq!(stored, json!({"egress": []}));
-        assert_eq!(serde_json::from_value::<Network>(stored).unwrap(), network);
-        assert_eq!(section(&network.to_json()).unwrap(), network);
-    }
-
-    #[test]
-    fn every_fault_is_told_at_its_place() {
-        let many = vec!["g"; GROUPS_MAX + 1];
-        let faults = section(&json!({
-            "groups": many,
-            "allow": {
-                "ingress": [
-                    {"ports": ["tcp/80"]},
-                    {"group": "a", "cidr": "192.0.2.0/24"},
-                    {"group": "A"},
-                    {"group": "a", "ports": []},
-                    {"group": "a", "ports": ["tcp/0"]},
-                    {"group": "a", "port": 1},
-                ],
-                "egress": {"group": "a"},
-            },
-            "group": "a",
-        }));
-        let fields: Vec<_> = faults
-            .unwrap_err()
-            .into_iter()
-            .map(|fault| fault.field)
-            .collect();
-        let ingress = |rest: &str| format!("network.allow.ingress{rest}");
-        let wanted = [
-            "network.groups".to_owned(),
-            ingress("[0].group"),
-            ingress("[1].cidr"),
-            ingress("[2].group"),
-            ingress("[3].ports"),
-            ingress("[4].ports"),
-            ingress("[5].port"),
-            "network.allow.egress".to_owned(),
-            "network.group".to_owned(),
-        ];
-        assert_eq!(fields, wanted);
-    }
-}
+mod tests;

@@ -9,6 +9,8 @@ use crate::desired::tag_check::TagCheck;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::policy::Policy;
+use crate::spec::Network;
+use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::Deploy;
 
 /// The records decided so far, and the changes that store them.
@@ -82,6 +84,7 @@ impl<'a> Batch<'a> {
         if !denials.is_empty() {
             return Err(StoreError::Denied(deploy.name, denials));
         }
+        self.check_rules(before.as_deref(), &deploy.spec.network)?;
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -95,6 +98,22 @@ impl<'a> Batch<'a> {
             record,
             changed: false,
         })
+    }
+
+    /// Checks that the kernel can have the rules of all network sections, with `new` in place of that
+    /// of `before`.
+    fn check_rules(&self, before: Option<&Record>, new: &Network) -> Result<(), StoreError> {
+        if *new == Network::default() || before.is_some_and(|before| before.spec.network == *new) {
+            return Ok(());
+        }
+        let others = self.desired.records();
+        let others = others.filter(|record| before.is_none_or(|before| before.id != record.id));
+        let others = others.map(|record| &record.spec.network);
+        let rules = Network::rules(others.chain([new]));
+        if rules > NODE_RULES_MAX {
+            return Err(StoreError::TooManyRules(rules));
+        }
+        Ok(())
     }
 
     /// Notes the fingerprint of the body by which CHaS lists a container. It is no change of what
@@ -117,7 +136,7 @@ impl<'a> Batch<'a> {
 
     /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A
     /// container whose host port is given up by a later one is tried again, and gets it; so is one
-    /// that a sum of the policy denied, once the others have given up what they do.
+    /// that a sum of the policy or of network rules denied, once the others have given up what they do.
     pub(super) fn take_all(
         &mut self,
         mut wanted: Vec<Deploy>,
@@ -134,7 +153,9 @@ impl<'a> Batch<'a> {
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
                         later.push((deploy, error));
                     }
-                    Err(StoreError::Denied(..)) => denied.push(deploy),
+                    Err(StoreError::Denied(..) | StoreError::TooManyRules(_)) => {
+                        denied.push(deploy);
+                    }
                     Err(error) => refused.push((deploy.name, error)),
                 }
             }

@@ -6,6 +6,7 @@ use crate::assign::AssignError;
 use crate::id::{ContainerId, ContainerName};
 use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
+use crate::spec::network::NODE_RULES_MAX;
 
 /// Refusal of a change; nothing is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,13 @@ pub enum StoreError {
     /// The node has as many containers as it may.
     #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),
+    /// The network sections of all containers make more rules than a node may have.
+    #[error(
+        "the network sections of this node's containers have {0} groups and allow entries together \
+         (one more for each section, equal ones count once), and {NODE_RULES_MAX} at most are \
+         possible; name fewer, give containers equal sections, or place them on another node"
+    )]
+    TooManyRules(usize),
     /// The policy of the node denies what is asked for; not empty.
     #[error("{}", policy::told(.1))]
     Denied(ContainerName, Vec<Denial>),

@@ -6,6 +6,7 @@ mod jumps;
 mod looks;
 mod owners;
 mod policed;
+mod ruled;
 mod tag_checks;
 mod transient;
 mod witnessed;

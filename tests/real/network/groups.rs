@@ -125,7 +125,7 @@ fn groups_and_what_they_allow_decide_who_reaches_whom_with_and_without_br_netfil
                     for port in [80, 81] {
                         let talk = Talk {
                             port: Some((Tcp, port)),
-                            published: false,
+                            called: None,
                         };
                         let asked = ask(&paths.netns, other.address, port);
                         let may = node.may(one, other, talk);

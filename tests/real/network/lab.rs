@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use chas_node_agent::network::{
     AssignedInstance, BridgeConfig, BridgeNetwork, ContainerReach, HostReach, NetworkDriver as _,
-    NetworkError, NetworkPaths,
+    NetworkError, NetworkPaths, RESOLV_CONF,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
@@ -30,8 +30,8 @@ pub(crate) const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 /// Port of the agent's own API.
 pub(crate) const API_PORT: u16 = 9090;
 
-/// How long an answer may take; what a rule drops is waited for as long. The kernel tells a bridge at most once a second
-/// that it has a carrier (`linkwatch`), and a lost ARP question is asked again after a second.
+/// How long an answer may take; what a rule drops is waited for as long. The kernel tells a bridge at most once a second that
+/// it has a carrier (`linkwatch`), and a lost ARP question is asked again after a second.
 const PATIENCE: Duration = Duration::from_millis(2500);
 
 /// One private host.
@@ -190,11 +190,8 @@ impl Host {
         };
         let deadline = Instant::now() + Duration::from_secs(60);
         while count() != expected {
-            assert!(
-                Instant::now() < deadline,
-                "{} links, not {expected}",
-                count()
-            );
+            let count = count();
+            assert!(Instant::now() < deadline, "{count} links, not {expected}");
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -210,6 +207,7 @@ impl Host {
 fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
     BridgeConfig {
         bridge,
+        resolv_conf: RESOLV_CONF.map(PathBuf::from).into(),
         subnet: subnet.parse().unwrap(),
         files_dir: netns_dir.with_file_name("files"),
         netns_dir,

@@ -11,9 +11,11 @@ use serde_json::json;
 use state::alarm::Alarm;
 use state::failure::Failure;
 use state::reason::Reason;
+use state::spec::Protocol::{Tcp, Udp};
 
+use super::ask_udp;
 use super::groups::{ask, attach, attach_as, ruled};
-use super::lab::{self, Host, Server, on_a_private_host};
+use super::lab::{self, Host, Server, binding, on_a_private_host};
 
 #[test]
 fn a_link_that_is_made_while_the_first_group_comes_is_closed_like_all_others() {
@@ -100,6 +102,42 @@ fn a_container_is_not_connected_without_its_rules_and_holds_up_no_other() {
     });
 }
 
+#[test]
+fn name_servers_are_reached_behind_published_ports_and_when_the_host_gets_others() {
+    on_a_private_host("servers", async |host| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let serve = |address| {
+            std::fs::write(file.path(), format!("nameserver {address}\n")).unwrap();
+        };
+        serve(lab::HOST_LAN);
+        let lists = vec![file.path().to_owned()];
+        let net = host.network_with(|config| config.resolv_conf = lists).await;
+        let published = vec![binding(Udp, 53, 5353), binding(Tcp, 53, 5353)];
+        let quiet = json!({"allow": {"egress": []}});
+        let all = [
+            ruled(host, 1, 2, vec![], &quiet),
+            host.wanted(2, 3, published),
+            host.wanted(3, 4, vec![]),
+        ];
+        let paths = attach(&net, &all).await;
+        let server = &paths[1].netns;
+        let _inside = (Server::udp(server, 5353), Server::tcp(server, 5353));
+        let asks = |to, port| lab::in_netns(&paths[0].netns, || ask_udp(to, port)).is_ok();
+        assert!(asks(lab::HOST_LAN, 53));
+        assert!(ask(&paths[0].netns, lab::HOST_LAN, 53).is_ok());
+        assert!(!asks(host.address(3), 5353), "not by its own address");
+
+        let _outside = host.outside().udp(53);
+        assert!(!asks(lab::OUTSIDE, 53));
+        serve(lab::OUTSIDE);
+        net.detach(all[2].0).await.unwrap();
+        let told = std::fs::read_to_string(&paths[0].resolv_conf).unwrap();
+        assert!(told.contains(&lab::OUTSIDE.to_string()), "{told}");
+        assert!(asks(lab::OUTSIDE, 53));
+        net.teardown().await.unwrap();
+    });
+}
+
 /// The next generation of an instance, at the same address.
 fn redeployed(mut one: AssignedInstance) -> AssignedInstance {
     one.0.generation += 1;
@@ -145,6 +183,12 @@ fn lost_rules_close_containers_while_one_runs_whose_record_cannot_be_read() {
             let net = host.network().await;
             net.repair(&all[1..], &untouched).await.unwrap();
             assert!(!asks(2) && !asks(3));
+            let told = net.findings().borrow().clone();
+            let lost = told
+                .iter()
+                .find(|told| told.alarm == Alarm::NetworkRulesLost);
+            let message = &lost.unwrap().message;
+            assert!(message.contains(&lab::instance(1).to_string()), "{told:?}");
         }
         let net = host.network().await;
         net.repair(&all, &BTreeSet::new()).await.unwrap();

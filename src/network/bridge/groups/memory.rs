@@ -30,11 +30,13 @@ pub(in crate::network::bridge) struct RuleMemory {
 
 /// Rules that only an earlier agent knew.
 #[derive(Clone, Debug, Default)]
-pub(super) struct EarlierRules {
+pub(in crate::network::bridge) struct EarlierRules {
     /// Instances as an earlier agent knew them.
     pub(super) members: BTreeMap<InstanceName, Member>,
     /// Whether there was something that cannot be read.
-    pub(super) is_lost: bool,
+    pub(in crate::network::bridge) is_lost: bool,
+    /// Instances whose rules may have been there, as the last repair knew.
+    pub(in crate::network::bridge) unknown: BTreeSet<InstanceName>,
 }
 
 /// Entry of the file.
@@ -76,7 +78,7 @@ impl RuleMemory {
                 *lock(&self.in_file) = Some(members.clone());
                 EarlierRules {
                     members,
-                    is_lost: false,
+                    ..EarlierRules::default()
                 }
             }
             Err(error) => {
@@ -116,7 +118,7 @@ impl RuleMemory {
     }
 
     /// Rules that only an earlier agent knew.
-    pub(super) fn earlier(&self) -> EarlierRules {
+    pub(in crate::network::bridge) fn earlier(&self) -> EarlierRules {
         self.remembered().clone()
     }
 
@@ -133,7 +135,9 @@ impl RuleMemory {
         is_unknown: impl Fn(InstanceName) -> bool,
     ) {
         let mut remembered = self.remembered();
-        remembered.is_lost &= kept.iter().copied().any(is_unknown);
+        let unknown = kept.iter().copied().filter(|one| is_unknown(*one));
+        remembered.unknown = unknown.collect();
+        remembered.is_lost &= !remembered.unknown.is_empty();
         remembered
             .members
             .retain(|instance, _| kept.contains(instance));

@@ -6,7 +6,8 @@
 //! the kernel knows (`ct direction`), so that each rule is there twice, once with both ends changed.
 //!
 //! Containers are found by their address in a map, so that a packet meets the rules of its own two
-//! ends alone. A group is a set. Containers with equal sections share their rules.
+//! ends alone. A group is a set, and so is a list of ports: of sets without a name the kernel looks
+//! through all for each new one. Containers with equal sections share their rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Display, Write as _};
@@ -88,15 +89,21 @@ struct RuleText<'a> {
     ruled: &'a RuledContainers,
     /// Sections that differ; their places name their chains.
     sections: Vec<&'a Network>,
+    /// Lists of several ports that differ; their places name their sets.
+    ports: Vec<&'a BTreeSet<(Protocol, u16)>>,
 }
 
 impl<'a> RuleText<'a> {
     fn new(bridge: &'a str, node: &'a NodeReach, ruled: &'a RuledContainers) -> Self {
         let sections: BTreeSet<_> = ruled.values().map(|(_, network)| network).collect();
+        let entries = sections.iter().flat_map(|one| one.entries());
+        let several = entries.filter(|entry| entry.ports.len() > 1);
+        let ports: BTreeSet<_> = several.map(|entry| &entry.ports).collect();
         Self {
             bridge,
             node,
             ruled,
+            ports: ports.into_iter().collect(),
             sections: sections.into_iter().collect(),
         }
     }
@@ -116,6 +123,13 @@ impl<'a> RuleText<'a> {
                 |_, _| String::new(),
             );
             text += &set(&format!("set group-{group}"), "ipv4_addr", &members);
+        }
+        for (index, ports) in self.ports.iter().enumerate() {
+            let ports = ports.iter();
+            let ports = ports.map(|(protocol, port)| format!("{} . {port}", protocol.as_str()));
+            let ports: Vec<_> = ports.collect();
+            let kind = "inet_proto . inet_service";
+            text += &set(&format!("set ports-{index}"), kind, &ports);
         }
         let servers = self.node.name_servers.iter().map(ToString::to_string);
         text += &set(
@@ -195,8 +209,10 @@ impl<'a> RuleText<'a> {
                     chain(&mut text, &format!("in-{index}{}", words.suffix), rules);
                 }
             }
-            let way = format!("groups-way{}", words.suffix);
-            chain(&mut text, &way, self.way(words));
+            let suffix = words.suffix;
+            let receiver = self.receiver(words);
+            chain(&mut text, &format!("groups-receiver{suffix}"), receiver);
+            chain(&mut text, &format!("groups-way{suffix}"), way(words));
         }
         let Self { bridge, node, .. } = self;
         chain(&mut text, "groups-host", host(THERE));
@@ -220,19 +236,12 @@ impl<'a> RuleText<'a> {
         text
     }
 
-    /// Rules of one way: the caller's end first, then the receiver's.
-    fn way(&self, words: Words) -> Vec<String> {
+    /// Rules of one way about the receiver's end.
+    fn receiver(&self, words: Words) -> Vec<String> {
         let Words {
-            caller,
-            receiver,
-            suffix,
-            ..
+            receiver, suffix, ..
         } = words;
-        let mut rules = vec![
-            format!("ip {caller} . ip {receiver} @themselves return"),
-            format!("ip {caller} vmap @callers{suffix}"),
-            format!("ip {receiver} vmap @receivers{suffix}"),
-        ];
+        let mut rules = vec![format!("ip {receiver} vmap @receivers{suffix}")];
         if !self.node.open {
             let bridge = self.bridge;
             rules.push(format!(
@@ -244,10 +253,7 @@ impl<'a> RuleText<'a> {
 
     fn leaving(&self, network: &Network, egress: &[AllowEntry], words: Words) -> Vec<String> {
         let Words { receiver, port, .. } = words;
-        let servers = format!(
-            "ip {receiver} @name-servers meta l4proto {{ tcp, udp }} th {port} {NAME_SERVICE} return"
-        );
-        let mut rules = vec![servers];
+        let mut rules = Vec::new();
         self.peers(network, egress, receiver, port, &mut rules);
         rules
     }
@@ -280,9 +286,8 @@ impl<'a> RuleText<'a> {
                 AllowedPeer::Group(group) => (rules, &format!("@group-{group}")),
                 AllowedPeer::Cidr(range) => (&mut ranges, range),
             };
-            for ports in ports(entry, port) {
-                list.push(format!("ip {peer} {from}{ports} return"));
-            }
+            let ports = self.ports(entry, port);
+            list.push(format!("ip {peer} {from}{ports} return"));
         }
         if !ranges.is_empty() {
             let gateway = subnet.gateway();
@@ -293,6 +298,40 @@ impl<'a> RuleText<'a> {
         }
         rules.push("goto refuse".to_owned());
     }
+
+    /// Words for the ports of an entry; of one without, none.
+    fn ports(&self, entry: &AllowEntry, word: &str) -> String {
+        let mut ports = entry.ports.iter();
+        match (ports.next(), ports.next()) {
+            (None, _) => String::new(),
+            (Some((protocol, port)), None) => format!(" {} {word} {port}", protocol.as_str()),
+            (Some(_), Some(_)) => {
+                let index = self.ports.binary_search(&&entry.ports).unwrap_or_default();
+                format!(" meta l4proto . th {word} @ports-{index}")
+            }
+        }
+    }
+}
+
+/// Rules of one way: the caller's end first, then the receiver's. Name servers that the caller was
+/// told of are no matter of its own end, wherever a rule (a published port, another program's) leads
+/// on what it asks them.
+fn way(words: Words) -> [String; 4] {
+    let Words {
+        caller,
+        receiver,
+        suffix,
+        ..
+    } = words;
+    [
+        format!("ip {caller} . ip {receiver} @themselves return"),
+        format!(
+            "meta l4proto {{ tcp, udp }} ct original ip daddr @name-servers ct original proto-dst \
+             {NAME_SERVICE} goto groups-receiver{suffix}"
+        ),
+        format!("ip {caller} vmap @callers{suffix}"),
+        format!("goto groups-receiver{suffix}"),
+    ]
 }
 
 /// Rules for the host's own services, which are the node's matter beside: answers, name servers, and
@@ -308,23 +347,6 @@ fn host(words: Words) -> [String; 5] {
         format!("{asks} ct original proto-dst {NAME_SERVICE} return"),
         format!("ip {caller} vmap @callers"),
     ]
-}
-
-/// Words for the ports of an entry; of one without, none.
-fn ports(entry: &AllowEntry, word: &str) -> Vec<String> {
-    if entry.ports.is_empty() {
-        return vec![String::new()];
-    }
-    let of = |protocol: Protocol| {
-        let ports = entry.ports.iter().filter(|(one, _)| *one == protocol);
-        let ports: Vec<_> = ports.map(|(_, port)| port.to_string()).collect();
-        let text = format!(" {} {word} {{ {} }}", protocol.as_str(), ports.join(", "));
-        (!ports.is_empty()).then_some(text)
-    };
-    [Protocol::Tcp, Protocol::Udp]
-        .into_iter()
-        .filter_map(of)
-        .collect()
 }
 
 fn set(name: &str, kind: &str, elements: &[String]) -> String {

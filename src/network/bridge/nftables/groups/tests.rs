@@ -1,6 +1,7 @@
 //! The rules' text, run as the kernel would, against [`NodeReach::may`].
 
 use std::collections::BTreeMap;
+use std::net::SocketAddrV4;
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -18,10 +19,24 @@ struct Packet {
     destination: Ipv4Addr,
     /// Source and destination port.
     ports: Option<(Protocol, [u16; 2])>,
-    dnat: bool,
+    /// Address and port that were called first, if a rule led on.
+    called: Option<SocketAddrV4>,
     is_reply: bool,
     /// Whether it came from the bridge, and leaves by it.
     on_bridge: [bool; 2],
+}
+
+impl Packet {
+    /// Address and port that the talk's first packet was sent to.
+    fn original(&self) -> SocketAddrV4 {
+        let ports = self.ports.map(|(_, ports)| ports).unwrap_or_default();
+        let (receiver, port) = if self.is_reply {
+            (self.source, ports[0])
+        } else {
+            (self.destination, ports[1])
+        };
+        self.called.unwrap_or(SocketAddrV4::new(receiver, port))
+    }
 }
 
 /// The text, cut into its chains and sets.
@@ -137,34 +152,30 @@ impl Kernel {
                     let range: state::spec::network::AddressRange = range.parse().unwrap();
                     (3, range.contains(address(side)))
                 }
-                [
-                    "meta",
-                    "l4proto",
-                    "{",
-                    "tcp,",
-                    "udp",
-                    "}",
-                    "th",
-                    side,
-                    "53",
-                    ..,
-                ] => (9, port(side).is_some_and(|(_, port)| port == 53)),
+                ["meta", "l4proto", "{", "tcp,", "udp", "}", ..] => (6, packet.ports.is_some()),
+                ["meta", "l4proto", ".", "th", side, set, ..] => {
+                    let key = port(side).map(|(protocol, port)| format!("{protocol} . {port}"));
+                    (6, key.is_some_and(|key| self.element(set, &key).is_some()))
+                }
+                ["ct", "original", "ip", "daddr", set, ..] => {
+                    let first = packet.original();
+                    (5, self.element(set, &first.ip().to_string()).is_some())
+                }
+                ["ct", "original", "proto-dst", port, ..] => {
+                    (4, packet.original().port().to_string() == port)
+                }
                 ["meta", "l4proto", protocol, ..] => {
                     let own = packet
                         .ports
                         .map_or("icmp", |(protocol, _)| protocol.as_str());
                     (3, own == protocol)
                 }
-                [protocol @ ("tcp" | "udp"), side, "{", ..] => {
-                    let end = words.iter().position(|word| *word == "}").unwrap();
-                    let mut listed = words[3..end].iter().map(|one| one.trim_end_matches(','));
+                [protocol @ ("tcp" | "udp"), side, number, ..] => {
                     let own = port(side).filter(|(own, _)| *own == protocol);
-                    let holds =
-                        own.is_some_and(|(_, own)| listed.any(|one| one == own.to_string()));
-                    (end + 1, holds)
+                    (3, own.is_some_and(|(_, own)| own.to_string() == number))
                 }
-                ["ct", "status", "!", "dnat", ..] => (4, !packet.dnat),
-                ["ct", "status", "dnat", ..] => (3, packet.dnat),
+                ["ct", "status", "!", "dnat", ..] => (4, packet.called.is_none()),
+                ["ct", "status", "dnat", ..] => (3, packet.called.is_some()),
                 ["ct", "direction", way, ..] => (3, packet.is_reply == (way == "reply")),
                 ["ct", "state", state, ..] => (3, {
                     assert!(["related", "invalid,untracked"].contains(&state));
@@ -186,6 +197,14 @@ fn port() -> impl Strategy<Value = Option<(Protocol, u16)>> {
         prop::sample::select(vec![53, 80, 443]),
     );
     prop::option::weighted(0.8, some)
+}
+
+/// Address and port that a rule leads on from: a name server's, or another's.
+fn called() -> impl Strategy<Value = SocketAddrV4> {
+    let addresses = [[198, 51, 100, 53], [198, 51, 100, 7], [10, 231, 0, 1]];
+    let address = prop::sample::select(addresses.map(Ipv4Addr::from).to_vec());
+    (address, prop::sample::select(vec![53, 8080]))
+        .prop_map(|(address, port)| SocketAddrV4::new(address, port))
 }
 
 fn entries() -> impl Strategy<Value = Option<serde_json::Value>> {
@@ -245,6 +264,7 @@ proptest! {
         ends in prop::sample::subsequence((0..CONTAINERS + 4).collect::<Vec<_>>(), 2).prop_shuffle(),
         to_itself in prop::bool::weighted(0.1),
         published: bool,
+        called in called(),
         port in port(),
     ) {
         let node = node(open);
@@ -265,7 +285,8 @@ proptest! {
         // Nobody outside gets in but by a published port, nobody outside has one here, and without
         // one what is for itself stays inside.
         let published = to.network.is_some() && (published || !sent || to_itself);
-        let talk = Talk { port, published };
+        let called = published.then_some(called);
+        let talk = Talk { port, called };
 
         let ruled = (0u8..).zip(&sections).filter(|(_, network)| **network != Network::default());
         let ruled: RuledContainers = ruled
@@ -282,7 +303,7 @@ proptest! {
             source: from.address,
             destination: to.address,
             ports: port.map(|(protocol, port)| (protocol, [40_000, port])),
-            dnat: published,
+            called,
             is_reply: false,
             on_bridge: [from, to].map(|end| end.network.is_some()),
         };
