@@ -15,8 +15,8 @@ use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space}
 const HOST: &str = "/proc/1/ns/mnt";
 /// The same, of the kernel's own threads, where nobody may look at the first process.
 const KERNEL: &str = "/proc/2/ns/mnt";
-/// Name of the thread that all of those are of.
-const KERNEL_THREAD: &str = "kthreadd\n";
+/// Flag of a thread of the kernel's own (`PF_KTHREAD`), which no program can give itself.
+const KERNEL_THREAD: u64 = 0x0020_0000;
 /// Mount namespace of the calling thread.
 const OWN: &str = "/proc/thread-self/ns/mnt";
 
@@ -48,12 +48,22 @@ pub(crate) fn on_host<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> i
 fn host() -> &'static str {
     let is_denied =
         fs::metadata(HOST).is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied);
-    let is_kernels = || fs::read_to_string("/proc/2/comm").is_ok_and(|name| name == KERNEL_THREAD);
-    if is_denied && is_kernels() {
+    let stat = || fs::read_to_string("/proc/2/stat").unwrap_or_default();
+    if is_denied && is_kernels(&stat()) {
         KERNEL
     } else {
         HOST
     }
+}
+
+/// Whether a process with this `stat` is the thread that all of the kernel's own come from: such are
+/// in the first process's namespaces of a machine alone, and in no container.
+fn is_kernels(stat: &str) -> bool {
+    // Its name may hold anything.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+    let fields: Vec<_> = fields.split(' ').collect();
+    let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok());
+    number(1) == Some(0) && number(6).is_some_and(|flags| flags & KERNEL_THREAD != 0)
 }
 
 fn is_host() -> io::Result<bool> {
@@ -75,4 +85,24 @@ fn enter(namespace: &File) -> io::Result<()> {
 fn unentered(error: &io::Error) -> io::Error {
     let message = format!("the host's mount namespace, {HOST}, cannot be entered: {error}");
     io::Error::new(error.kind(), message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_makes_nobody_a_thread_of_the_kernel() {
+        let own = fs::read_to_string("/proc/self/stat").unwrap();
+        for (stat, is) in [
+            ("2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0", true),
+            ("2 (kthreadd) S 1 0 0 0 -1 2129984 0 0 0", false),
+            ("2 (kthreadd) S 0 2 2 0 -1 4194560 0 0 0", false),
+            ("2 (a) S 0 0 0 0 -1 2129984) S 1 2 2 0 -1 4194560 0", false),
+            ("", false),
+            (&own, false),
+        ] {
+            assert_eq!(is_kernels(stat), is, "{stat}");
+        }
+    }
 }
