@@ -18,6 +18,7 @@ use host::Host;
 use host_ids::HostIds;
 use image::ImageConfig;
 use mounts::Mount;
+pub(crate) use process::working_dir;
 use user::User;
 use volumes::ImageVolume;
 

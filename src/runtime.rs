@@ -74,6 +74,18 @@ pub trait Runtime: Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
+    /// Judges what the image of `record` says by the policy: its working directory, and, by the rule
+    /// `own_ids`, what would give the container the host's ids. An image that is not on the node is
+    /// not judged.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyDenied`]; or the image cannot be looked at.
+    fn judge_image(
+        &self,
+        record: &Record,
+        own_ids: Option<&str>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Makes the record's generation run: creates what is missing of it (network, container,
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
     /// starts it.

@@ -31,6 +31,8 @@ pub enum IdMapping {
     /// containerd has not been asked yet.
     #[default]
     Unknown,
+    /// The question failed, and is asked again with the next container. The fault in words.
+    Unanswered(String),
     /// Both can.
     Able,
     /// Inability of one of them, and its reason.
@@ -111,7 +113,9 @@ impl Confinement {
             (Some(_), IdMapping::Unknown) => {
                 (false, "containerd has not been asked yet".to_owned())
             }
-            (Some(_), IdMapping::Unable(reason)) => (false, reason.clone()),
+            (Some(_), IdMapping::Unable(reason) | IdMapping::Unanswered(reason)) => {
+                (false, reason.clone())
+            }
             (Some(_), IdMapping::Able) if !hosts.is_empty() => {
                 let hosts = hosts.join(" and ");
                 let detail = format!(

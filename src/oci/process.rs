@@ -135,7 +135,7 @@ fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String>
         .collect()
 }
 
-pub(super) fn working_dir(image: &ImageConfig, record: &Record) -> String {
+pub(crate) fn working_dir(image: &ImageConfig, record: &Record) -> String {
     let asked = record.spec.working_dir.as_ref();
     let wanted = asked.unwrap_or(&image.working_dir);
     if wanted.starts_with('/') {

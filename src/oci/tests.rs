@@ -297,9 +297,9 @@ fn user_directory_and_signal_come_from_the_record_or_else_the_image() {
         image(&json!({"Cmd": ["c"], "User": "web", "WorkingDir": "srv", "StopSignal": "SIGQUIT"}));
     assert_eq!(wanted_user(&config, &record(&json!({}))), "web");
     assert_eq!(wanted_user(&config, &record(&json!({"user": "0"}))), "0");
-    assert_eq!(process::working_dir(&config, &record(&json!({}))), "/srv");
+    assert_eq!(working_dir(&config, &record(&json!({}))), "/srv");
     assert_eq!(
-        process::working_dir(&config, &record(&json!({"working_dir": "/x"}))),
+        working_dir(&config, &record(&json!({"working_dir": "/x"}))),
         "/x"
     );
     let signal = |config: &ImageConfig, fields: Value| stop_signal(config, &record(&fields));

@@ -64,6 +64,7 @@ impl<R: Runtime> Reconciler<R> {
                 let record = resolved.as_deref().unwrap_or(record);
                 let signed = self.judge_signatures(record, interrupt).await;
                 self.unless_lost(record, signed).await?;
+                self.judge_image(record, next).await?;
             }
         }
         match (next, resolved.as_deref().or(record)) {
@@ -137,6 +138,23 @@ impl<R: Runtime> Reconciler<R> {
         self.runtime
             .ensure_signed(image, digest, wanted, interrupt)
             .await
+    }
+
+    /// Judges what the image says. Where that cannot be looked at, a launch fails; what is ended for
+    /// its successor is ended then, too.
+    async fn judge_image(&self, record: &Record, next: &Step) -> Result<(), RuntimeError> {
+        let policy = self.writer.store().policy();
+        let judged = self
+            .runtime
+            .judge_image(record, policy.own_ids_rule(record));
+        match judged.await {
+            Err(RuntimeError::Failed(failure))
+                if *next != Step::Launch && failure.reason != Reason::PolicyDenied =>
+            {
+                Ok(())
+            }
+            judged => judged,
+        }
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {

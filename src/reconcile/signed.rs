@@ -1,5 +1,5 @@
-//! Signatures of what runs already: nothing of it is ended when a rule demands one that it has not,
-//! and a person is told.
+//! Images of what runs already: nothing of it is ended when a rule demands a signature that it has
+//! not, or denies what it says, and a person is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,6 +7,7 @@ use std::time::Duration;
 use state::alarm::Alarm;
 use state::desired::Record;
 use state::failure::Failure;
+use state::id::InstanceName;
 use state::phase::Goal;
 use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
@@ -23,8 +24,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_mins(5);
 /// Violations that are told; the others are counted.
 const TOLD_MAX: usize = 8;
-/// Subject of the alarm, beside that of what a body says itself.
-const SUBJECT: &str = "signatures";
+/// Subjects of the alarm, beside that of what a body says itself.
+const SIGNATURES: &str = "signatures";
+const IMAGES: &str = "images";
 
 /// Verdict about one image by the rules for one container.
 #[derive(Clone, Debug)]
@@ -56,6 +58,9 @@ impl SignatureVerdict {
 /// Verdicts by image, digest and demands.
 type SignatureVerdicts = BTreeMap<String, SignatureVerdict>;
 
+/// Denials of images by instance, digest and rule.
+type JudgedImages = BTreeMap<(InstanceName, Option<String>, Option<String>), Option<String>>;
+
 fn key(record: &Record, digest: &str, demands: &[SignatureDemand]) -> String {
     let image = record.spec.image.to_string();
     let demands = demands.iter().flat_map(|demand| {
@@ -69,9 +74,10 @@ fn key(record: &Record, digest: &str, demands: &[SignatureDemand]) -> String {
 impl<R: Runtime> Reconciler<R> {
     /// Looks, with an interval, whether what runs is signed as the policy demands. It never ends.
     pub(super) async fn review_signatures(&self) {
-        let mut verdicts = SignatureVerdicts::new();
+        let (mut verdicts, mut judged) = (SignatureVerdicts::new(), JudgedImages::new());
         loop {
             verdicts = self.look_at_signatures(verdicts).await;
+            judged = self.look_at_images(judged).await;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     }
@@ -105,14 +111,61 @@ impl<R: Runtime> Reconciler<R> {
                 verdicts.insert(key, verdict);
             }
         }
+        self.tell(SIGNATURES, told);
+        verdicts
+    }
+
+    /// Judges the images of what runs; each once, for a rule.
+    async fn look_at_images(&self, mut before: JudgedImages) -> JudgedImages {
+        let (policy, desired) = (self.writer.store().policy(), self.writer.store().desired());
+        let (mut judged, mut told) = (JudgedImages::new(), Vec::new());
+        let mut is_away = false;
+        for record in desired.records() {
+            if record.image_digest.is_none() || Goal::of(Some(record)) != Goal::Running {
+                continue;
+            }
+            let rule = policy.own_ids_rule(record);
+            let key = (
+                record.instance(),
+                record.image_digest.clone(),
+                rule.map(str::to_owned),
+            );
+            let denial = match before.remove(&key) {
+                Some(denial) => denial,
+                None if is_away => continue,
+                None => match self.runtime.judge_image(record, rule).await {
+                    Ok(()) => None,
+                    Err(RuntimeError::Failed(Failure {
+                        reason: Reason::PolicyDenied,
+                        message,
+                        ..
+                    })) => Some(message),
+                    Err(error) => {
+                        tracing::debug!(container = %record.name, %error, "image not judged");
+                        is_away |= matches!(error, RuntimeError::Unavailable(_));
+                        continue;
+                    }
+                },
+            };
+            told.extend(
+                denial
+                    .iter()
+                    .map(|denial| format!("{}: {denial}", record.name)),
+            );
+            judged.insert(key, denial);
+        }
+        self.tell(IMAGES, told);
+        judged
+    }
+
+    fn tell(&self, subject: &str, mut told: Vec<String>) {
         let more = told.len().saturating_sub(TOLD_MAX);
         told.truncate(TOLD_MAX);
         if more > 0 {
             told.push(format!("and {more} more"));
         }
         let told = (!told.is_empty()).then(|| told.join("; "));
-        self.journal.set_alarm(Alarm::PolicyViolated, SUBJECT, told);
-        verdicts
+        self.journal.set_alarm(Alarm::PolicyViolated, subject, told);
     }
 
     /// Verdict about a container's image. Registries that are `silent` are not asked again.

@@ -148,6 +148,14 @@ impl Engine for Containerd {
             .await
     }
 
+    async fn judge_image(
+        &self,
+        record: &Record,
+        own_ids: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        self.instances.judge_image(record, own_ids).await
+    }
+
     async fn existing(&self) -> Result<Vec<Existing>, RuntimeError> {
         self.instances.existing().await
     }

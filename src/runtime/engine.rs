@@ -98,6 +98,13 @@ pub(crate) trait Engine: Send + Sync + 'static {
         cancel: &CancellationToken,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
+    /// Judges what an image says; see [`super::Runtime::judge_image`].
+    fn judge_image(
+        &self,
+        record: &Record,
+        own_ids: Option<&str>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Managed instances that exist.
     fn existing(&self) -> impl Future<Output = Result<Vec<Existing>, RuntimeError>> + Send;
 

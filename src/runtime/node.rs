@@ -199,6 +199,14 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             .await
     }
 
+    async fn judge_image(
+        &self,
+        record: &Record,
+        own_ids: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        self.engine.judge_image(record, own_ids).await
+    }
+
     async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let instance = record.instance();
         let found = match self.engine.begin(instance).await? {

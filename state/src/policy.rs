@@ -204,6 +204,15 @@ impl Policy {
             .collect()
     }
 
+    /// Name of the first rule by which what is stored must not have the host's ids, where the node
+    /// gives containers some of their own.
+    #[must_use]
+    pub fn own_ids_rule<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
+        let mut rules = self.rules_for(&record.name, record.owner);
+        let rule = rules.find(|rule| rule.bounds.user_namespace)?;
+        Some(&rule.name)
+    }
+
     fn rules_for<'a>(
         &'a self,
         name: &'a ContainerName,
@@ -235,6 +244,13 @@ impl Policy {
         let message = format!("{name} is reserved ({meaning}); take another name");
         Some(Denial::new(RESERVED_NAME, "name", message))
     }
+}
+
+/// Denial by a rule that wants ids of their own, of a container that cannot have them, and why.
+#[must_use]
+pub fn own_ids_denial(rule: &str, obstacle: &str) -> Denial {
+    let message = format!("it would have the host's ids: {obstacle}");
+    Denial::new(rule, "security.user_namespace", message)
 }
 
 /// Denial of a working directory that is the kernel's, asked for or an image's.

@@ -299,6 +299,27 @@ async fn a_pushed_set_ends_no_more_than_it_names() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_ended_for_an_image_that_the_policy_will_not_let_start() {
+    let node = Policed::new("", &[]).await;
+    let agent = &node.stand.agent;
+    let image = Image::busybox().config("WorkingDir", json!("/sys"));
+    image.push(&node.stand.registry, "workdir:1").await;
+    let mut body = small(&node.stand, "w", "64m");
+    let before = agent.deploy_and_wait(&body).await;
+    let pid = node.stand.pid(&before);
+    body["image"] = json!(node.stand.image("workdir:1"));
+    assert_eq!(node.deploy(&body).await.0, 202);
+    let mut shown = Value::Null;
+    eventually("it is denied", async || {
+        shown = agent.get("/containers/w").await.1;
+        shown.to_string().contains("WORKDIR")
+    })
+    .await;
+    assert_eq!(node.stand.pid(&shown), pid, "what ran runs on: {shown}");
+    node.stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_s_own_working_directory_is_judged_before_it_is_started() {
     let node = Policed::new("", &[]).await;
     let agent = &node.stand.agent;

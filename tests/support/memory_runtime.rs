@@ -372,6 +372,10 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         Ok(())
     }
 
+    async fn judge_image(&self, _: &Record, _: Option<&str>) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.circumstances.saw(Step::Launch(record));

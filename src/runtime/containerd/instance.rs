@@ -27,6 +27,7 @@ use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
 
 mod hand_over;
+mod host_accounts;
 mod image_lookup;
 mod image_root;
 mod launch;
@@ -74,7 +75,6 @@ impl Instances {
         }
         if let Err(error) = self.ids.learn(&self.client, &self.config).await {
             tracing::debug!(?error, "id mapping not learned");
-            self.ids.forget();
         }
     }
 

@@ -1,7 +1,8 @@
 //! Containers with ids of their own on the host, where containerd maps them; and with the host's,
 //! and the reason, where it does not.
 
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -254,5 +255,39 @@ async fn an_image_s_volumes_are_its_root_s_and_those_above_too() {
         assert!(log.contains("writes"), "{name}: {log}");
         assert_eq!(first_id(&stand, &shown).is_some(), maps_ids(&stand));
     }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_image_gives_a_container_the_hosts_ids_where_a_rule_wants_its_own() {
+    let bed = Testbed::new();
+    let file = bed.dir.join("policy.yaml");
+    std::fs::write(&file, "rules:\n- {name: apart, user_namespace: true}\n").unwrap();
+    std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+    let variables = [("CHAS_POLICY_FILE", file.to_str().unwrap())];
+    let stand = Stand::with(bed, &variables).await;
+    let image = Image::busybox().config("User", json!("70000:70000"));
+    image.push(&stand.registry, "beyond:1").await;
+    let own = stand.script("web", "sleep 1000 & wait", &json!({}));
+    let before = stand.agent.deploy_and_wait(&own).await;
+    let first = first_id(&stand, &before);
+    let mut beyond = own.clone();
+    beyond["image"] = json!(stand.image("beyond:1"));
+    if !maps_ids(&stand) {
+        // The node cannot, whatever the image says.
+        let shown = stand.agent.deploy_and_wait(&beyond).await;
+        assert_eq!(first_id(&stand, &shown), None);
+        return stand.end().await;
+    }
+    assert_eq!(stand.agent.deploy(&beyond).await.0, 202);
+    let mut shown = Value::Null;
+    eventually("it is denied", async || {
+        shown = stand.agent.get("/containers/web").await.1;
+        let told = shown.to_string();
+        told.contains("its id 70000") && told.contains("apart")
+    })
+    .await;
+    assert_eq!(stand.pid(&shown), stand.pid(&before), "{shown}");
+    assert_eq!(first_id(&stand, &shown), first);
     stand.end().await;
 }

@@ -14,8 +14,9 @@ use super::program::Program;
 use super::{CreatedRootfs, Instances};
 use crate::mounts::on_host;
 use crate::oci::host_ids::HostIds;
-use crate::oci::{self, Placement};
+use crate::oci::{self, ImageFacts, Placement};
 use crate::runtime::RuntimeError;
+use crate::runtime::containerd::image::LocalImage;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
@@ -77,7 +78,8 @@ impl Instances {
         let hand_over = HandOver::of(&spec);
         let ids = hand_over.as_ref().map(HandOver::ids);
         let mounts = self.snapshot(record, &parent, ids).await?;
-        if ids.is_some() && !mounts.iter().all(snapshots::is_mapped) {
+        let are_for = |ids| mounts.iter().all(|mount| snapshots::is_mapped(mount, ids));
+        if !ids.is_none_or(are_for) {
             return Err(self.unmapped(record.instance(), is_new).await?);
         }
         let volumes = oci::volumes::to_be_made(&spec);
@@ -155,12 +157,7 @@ impl Instances {
         let instance = record.instance();
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
-        let wanted = oci::wanted_user(&image.config, record);
-        let (volumes, parent) = (&image.config.volumes, &image.top_chain_id);
-        let facts = self
-            .lookup
-            .lookup(&self.client, &wanted, volumes, parent, &self.config.run_dir)
-            .await?;
+        let facts = self.facts(record, &image).await?;
         let place = Placement {
             netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
@@ -183,6 +180,19 @@ impl Instances {
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "create a container"))?;
         Ok((image.top_chain_id.clone(), spec))
+    }
+
+    /// User and volumes of a container of this image.
+    pub(super) async fn facts(
+        &self,
+        record: &Record,
+        image: &LocalImage,
+    ) -> Result<ImageFacts, RuntimeError> {
+        let wanted = oci::wanted_user(&image.config, record);
+        let (volumes, parent) = (&image.config.volumes, &image.top_chain_id);
+        self.lookup
+            .lookup(&self.client, &wanted, volumes, parent, &self.config.run_dir)
+            .await
     }
 
     /// Mounts of the instance's snapshot, which is made if it is absent. Only after the container:
@@ -221,21 +231,17 @@ impl Instances {
     ) -> Result<u32, RuntimeError> {
         let request = api::CreateTaskRequest {
             container_id: record.instance().to_string(),
-            rootfs: rootfs.mounts,
+            rootfs: rootfs.mounts.clone(),
             stdout: output.clone(),
             stderr: output,
             ..api::CreateTaskRequest::default()
         };
         match self.tasks.create(request).await {
-            Ok(pid) => {
-                self.check_program(record.instance(), rootfs.program, pid)
-                    .await?;
-                self.hand_over(record.instance(), rootfs.hand_over, pid)
-                    .await;
-                Ok(pid)
-            }
+            Ok(pid) => self.take_over(record.instance(), rootfs, pid).await,
             Err(CallError::AlreadyExists) => match self.task(record.instance()).await? {
-                Task::Created { pid } | Task::Running { pid, .. } => Ok(pid),
+                // By a try whose answer was lost.
+                Task::Created { pid } => self.take_over(record.instance(), rootfs, pid).await,
+                Task::Running { pid, .. } => Ok(pid),
                 // The start answers what became of it.
                 Task::Absent | Task::Stopped(_) | Task::Unresponsive => Ok(0),
             },
@@ -253,6 +259,18 @@ impl Instances {
                 Err(refusals::refusal(&message).into())
             }
         }
+    }
+
+    /// Looks at a created task's program and gives it what it lacks, and answers its first process.
+    async fn take_over(
+        &self,
+        instance: InstanceName,
+        rootfs: CreatedRootfs,
+        pid: u32,
+    ) -> Result<u32, RuntimeError> {
+        self.check_program(instance, rootfs.program, pid).await?;
+        self.hand_over(instance, rootfs.hand_over, pid).await;
+        Ok(pid)
     }
 
     /// Takes a created task back whose program the kernel will refuse.

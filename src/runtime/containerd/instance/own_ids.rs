@@ -5,20 +5,24 @@
 //! deleted, over restarts of the agent and of the host.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use containerd_client::services::v1 as api;
 use state::desired::Record;
 use state::id::InstanceName;
+use state::policy;
 use state::reason::Reason;
 use state::spec::OWN_IDS as IDS;
 use tokio::sync::{Mutex, watch};
 
+use super::host_accounts::{overlaps, reserved};
+use super::program::Program;
 use super::{ContainerdConfig, Instances};
-use crate::oci::ImageFacts;
 use crate::oci::confinement::IdMapping;
 use crate::oci::host_ids::{HostIds, obstacle};
+use crate::oci::{self, ImageFacts};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{ContainerdClient, quick};
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
@@ -68,13 +72,17 @@ impl OwnIds {
         client: &ContainerdClient,
         config: &ContainerdConfig,
     ) -> Result<IdMapping, RuntimeError> {
-        let found = ask(client, config).await?;
+        let asked = ask(client, config).await;
+        let found = match &asked {
+            Ok(found) => found.clone(),
+            Err(error) => IdMapping::Unanswered(error.to_string()),
+        };
         self.mapping.send_if_modified(|known| {
             let differs = *known != found;
-            known.clone_from(&found);
+            *known = found;
             differs
         });
-        Ok(found)
+        asked
     }
 
     /// Gives back what an instance had that does not exist any more.
@@ -97,23 +105,64 @@ impl Instances {
             return Ok(None);
         };
         let instance = record.instance();
-        let granted = self
-            .config
-            .confinement
-            .granted(&record.spec.security.capabilities);
-        if let Some(reason) = obstacle(record, facts, &granted) {
+        if let Some(reason) = self.own_ids_obstacle(record, facts) {
             tracing::info!(%instance, reason, "user namespace withheld");
             return Ok(None);
         }
-        let known = self.ids.mapping.borrow().clone();
-        let mapping = match known {
-            IdMapping::Unknown => self.ids.learn(&self.client, &self.config).await?,
-            known @ (IdMapping::Able | IdMapping::Unable(_)) => known,
-        };
-        match mapping {
-            IdMapping::Able => self.take(instance, &pool).await.map(Some),
-            IdMapping::Unable(_) | IdMapping::Unknown => Ok(None),
+        if self.can_map().await? {
+            self.take(instance, &pool).await.map(Some)
+        } else {
+            Ok(None)
         }
+    }
+
+    /// Whether ids can be mapped. Where nobody knows it is asked again, and a container waits for the
+    /// answer: it keeps for its life what it is made with.
+    async fn can_map(&self) -> Result<bool, RuntimeError> {
+        let known = self.ids.mapping.borrow().clone();
+        match known {
+            IdMapping::Able => Ok(true),
+            IdMapping::Unable(_) => Ok(false),
+            IdMapping::Unknown | IdMapping::Unanswered(_) => {
+                let found = self.ids.learn(&self.client, &self.config).await?;
+                Ok(found == IdMapping::Able)
+            }
+        }
+    }
+
+    /// Judges what the image of `record` says by the policy, before anything is ended for it.
+    pub(crate) async fn judge_image(
+        &self,
+        record: &Record,
+        own_ids: Option<&str>,
+    ) -> Result<(), RuntimeError> {
+        let Some(digest) = record.image_digest.as_deref() else {
+            return Ok(());
+        };
+        let image = match self.images.local(&record.spec.image, digest).await {
+            Err(RuntimeError::ImageLost(_)) => return Ok(()),
+            image => image?,
+        };
+        Program::in_directory(&oci::working_dir(&image.config, record)).denial()?;
+        let Some(rule) = own_ids.filter(|_| self.ids.pool.is_some()) else {
+            return Ok(());
+        };
+        let facts = self.facts(record, &image).await?;
+        if let Some(obstacle) = self.own_ids_obstacle(record, &facts)
+            && self.can_map().await?
+        {
+            let denial = policy::own_ids_denial(rule, &obstacle);
+            let denied = policy::told(&[denial]);
+            return Err(RuntimeError::failed(Reason::PolicyDenied, denied));
+        }
+        Ok(())
+    }
+
+    /// The reason why a container of this image cannot have ids of its own; `None`: it can.
+    fn own_ids_obstacle(&self, record: &Record, facts: &ImageFacts) -> Option<String> {
+        let confinement = &self.config.confinement;
+        let granted = confinement.granted(&record.spec.security.capabilities);
+        obstacle(record, facts, &granted)
     }
 
     /// Takes a free range for an instance, or finds the one that it has.
@@ -131,7 +180,13 @@ impl Instances {
             return Ok(*ids);
         }
         let reserved = tokio::task::spawn_blocking(|| reserved(Path::new("/etc"))).await;
-        let reserved = reserved.unwrap_or_default();
+        let reserved = reserved.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let reserved = reserved.map_err(|error| {
+            let message = format!(
+                "ids of this host's accounts, which no container may have, cannot be read: {error}"
+            );
+            RuntimeError::failed(Reason::CreateFailed, message)
+        })?;
         let is_free = |ids: HostIds| {
             let is_apart = |other: &HostIds| other.first.abs_diff(ids.first) >= IDS;
             taken.values().all(is_apart) && !reserved.iter().any(|range| overlaps(range, ids))
@@ -201,6 +256,13 @@ async fn ask(
     if capabilities.any(|capability| capability == REMAPS) {
         let program = config.oci_runtime.binary_name.as_deref().unwrap_or("runc");
         let obstacle = version::own_ids_obstacle(program, &config.search_path).await;
+        let obstacle = obstacle.map_err(|error| {
+            let message = format!(
+                "whether containers can have ids of their own is not known: {program} --version \
+                 failed: {error}; it is asked again"
+            );
+            RuntimeError::failed(Reason::CreateFailed, message)
+        })?;
         return Ok(obstacle.map_or(IdMapping::Able, IdMapping::Unable));
     }
     let version = client.probe().await?;
@@ -227,31 +289,6 @@ fn obstacle_of(proc: &Path) -> Option<String> {
         "/proc/{hidden} is mounted over on this host, and the kernel then lets no user namespace \
          have a /proc of its own"
     ))
-}
-
-/// Ids of the host's own accounts, by the files in `etc`: each as first and number.
-fn reserved(etc: &Path) -> Vec<(u32, u32)> {
-    let read = |file: &str| std::fs::read_to_string(etc.join(file)).unwrap_or_default();
-    let ranges = ["subuid", "subgid"].map(read);
-    let ranges = ranges
-        .iter()
-        .flat_map(|text| text.lines())
-        .filter_map(|line| {
-            let mut fields = line
-                .split(':')
-                .skip(1)
-                .map(|field| field.trim().parse().ok());
-            Some((fields.next()??, fields.next()??))
-        });
-    let accounts = ["passwd", "group"].map(read);
-    let accounts = accounts.iter().flat_map(|text| text.lines());
-    let accounts = accounts.filter_map(|line| Some((line.split(':').nth(2)?.parse().ok()?, 1)));
-    ranges.chain(accounts).collect()
-}
-
-fn overlaps(&(first, number): &(u32, u32), ids: HostIds) -> bool {
-    let end = u64::from(first) + u64::from(number);
-    u64::from(ids.first) < end && first < ids.first.saturating_add(IDS)
 }
 
 /// Free range of the pool. An instance's id says where the search begins: a range is soon taken
@@ -299,32 +336,6 @@ mod tests {
         let round = choose(&POOL, round, |ids| ids != last).unwrap();
         assert_eq!(round.first, *POOL.start());
         assert_eq!(choose(&(5..=70), instance, all), None, "too small for one");
-    }
-
-    #[test]
-    fn ids_of_the_hosts_accounts_are_not_for_containers() {
-        let etc = tempfile::tempdir().unwrap();
-        let write = |file: &str, text: &str| std::fs::write(etc.path().join(file), text).unwrap();
-        write("subuid", "web:2000224256:65536\nbroken\nalso:x:1\n");
-        write("subgid", "web:100000:65536\n");
-        write("passwd", "root:x:0:0::/:\nlarge:x:2000300000:5::/:\n");
-        let reserved = reserved(etc.path());
-        assert_eq!(
-            reserved,
-            [
-                (2_000_224_256, 65_536),
-                (100_000, 65_536),
-                (0, 1),
-                (2_000_300_000, 1)
-            ]
-        );
-        let taken = |n: u32| {
-            let ids = HostIds {
-                first: POOL.start() + n * IDS,
-            };
-            reserved.iter().any(|range| overlaps(range, ids))
-        };
-        assert_eq!([0, 1, 2, 3].map(taken), [true, true, false, false]);
     }
 
     #[test]

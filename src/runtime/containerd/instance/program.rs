@@ -47,6 +47,14 @@ impl Program {
         }
     }
 
+    /// A program that starts in this directory, of which no more is known.
+    pub(super) fn in_directory(directory: &str) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            ..Self::default()
+        }
+    }
+
     /// Denial of the directory that the program is to start in. The image may have named it, so it
     /// is known only here.
     pub(super) fn denial(&self) -> Result<(), Failure> {

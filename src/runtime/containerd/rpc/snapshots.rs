@@ -47,9 +47,16 @@ pub(crate) fn mapping_labels(ids: HostIds) -> [(String, String); 2] {
     ["uidmapping", "gidmapping"].map(|kind| (format!("containerd.io/snapshot/{kind}"), ids.label()))
 }
 
-/// Whether a mount shows the files of a snapshot to the ids of its labels.
-pub(crate) fn is_mapped(mount: &Mount) -> bool {
-    let has = |key: &str| mount.options.iter().any(|option| option.starts_with(key));
+/// Whether a mount shows the files of a snapshot to these ids, and to no others.
+pub(crate) fn is_mapped(mount: &Mount, ids: HostIds) -> bool {
+    let label = ids.label();
+    let has = |key: &str| {
+        let mut values = mount
+            .options
+            .iter()
+            .filter_map(|option| option.strip_prefix(key));
+        values.next() == Some(&label) && values.next().is_none()
+    };
     has("uidmap=") && has("gidmap=")
 }
 
@@ -150,4 +157,36 @@ pub(crate) async fn list(client: &ContainerdClient) -> Result<Vec<api::Info>, Ca
         found.extend(page.info);
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_mapped_to_the_ids_of_its_container_and_to_no_others() {
+        let ids = HostIds { first: 70_000 };
+        for (options, is) in [
+            (&["uidmap=0:70000:65536", "gidmap=0:70000:65536"][..], true),
+            (&["uidmap=0:7000:65536", "gidmap=0:70000:65536"], false),
+            (&["uidmap=0:70000:65536", "gidmap=0:70001:65536"], false),
+            (&["uidmap=0:70000:65536"], false),
+            (
+                &[
+                    "uidmap=0:70000:65536",
+                    "gidmap=0:70000:65536",
+                    "uidmap=0:0:9",
+                ],
+                false,
+            ),
+            (&["ro"], false),
+        ] {
+            let options = options.iter().map(|&option| option.to_owned()).collect();
+            let mount = Mount {
+                options,
+                ..Mount::default()
+            };
+            assert_eq!(is_mapped(&mount, ids), is, "{mount:?}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Versions of runc and containerd with known ways out of a container.
 
 use std::ffi::OsStr;
-use std::io;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -54,11 +55,29 @@ pub(crate) async fn runc_fault(program: &str, search_path: &OsStr) -> Option<Str
 
 /// The reason why the OCI runtime `program` cannot look after containers with ids of their own;
 /// `None`: it can.
-pub(crate) async fn own_ids_obstacle(program: &str, search_path: &OsStr) -> Option<String> {
+///
+/// # Errors
+/// It could not be asked, and the next time may go better.
+pub(crate) async fn own_ids_obstacle(
+    program: &str,
+    search_path: &OsStr,
+) -> io::Result<Option<String>> {
     match told(program, search_path).await {
-        Ok(told) => obstacle(program, told.lines().next().unwrap_or_default()),
-        Err(error) => Some(format!("the version of {program} is not known: {error}")),
+        Ok(told) => Ok(obstacle(program, told.lines().next().unwrap_or_default())),
+        Err(error) if is_lasting(&error) => {
+            let obstacle = format!("the version of {program} is not known: {error}");
+            Ok(Some(obstacle))
+        }
+        Err(error) => Err(error),
     }
+}
+
+/// Whether a program cannot be run at all.
+fn is_lasting(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidInput
+    )
 }
 
 /// The same of a program that says this of its version.
@@ -86,6 +105,10 @@ async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(RUN_TIMEOUT, run).await??;
+    // Somebody ended it, or the memory did.
+    if let Some(signal) = output.status.signal() {
+        return Err(io::Error::other(format!("it was ended by signal {signal}")));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
@@ -127,6 +150,8 @@ fn release(version: &str) -> Option<Release> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -182,7 +207,15 @@ mod tests {
         }
         let path = OsStr::new("/usr/bin:/bin");
         let absent = own_ids_obstacle("/nonexistent/runc", path).await.unwrap();
-        assert!(absent.contains("is not known"), "{absent}");
+        assert!(absent.unwrap().contains("is not known"));
+        // What may pass is no answer: a container would keep the host's ids for its life.
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("runc");
+        std::fs::write(&program, "#!/bin/sh\nkill -9 $$\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = program.to_str().unwrap();
+        let killed = own_ids_obstacle(program, path).await.unwrap_err();
+        assert!(killed.to_string().contains("signal 9"), "{killed}");
     }
 
     #[tokio::test]
