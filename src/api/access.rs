@@ -15,6 +15,9 @@ use super::error::Problem;
 use super::query::Parameters;
 use crate::view::{ContainerView, FindError, Naming};
 
+/// Beginning of the name of a caller that is a client.
+pub(super) const CLIENT: &str = "client:";
+
 /// Caller whose credentials were looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Access {
@@ -73,6 +76,11 @@ impl Access {
                 ..AccessEnd::default()
             },
         }
+    }
+
+    /// Name of the client that calls; `None`: it is the operator, by the token or the socket.
+    pub(super) fn client(&self) -> Option<&str> {
+        self.by.strip_prefix(CLIENT)
     }
 
     /// Whether the caller has to do with all containers, and so with the node as such.

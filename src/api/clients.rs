@@ -7,7 +7,7 @@ use state::access::{Client, ClientToken, NameScope};
 use subtle::{Choice, ConstantTimeEq as _};
 use tokio_util::sync::CancellationToken;
 
-use super::access::AccessEnd;
+use super::access::{AccessEnd, CLIENT};
 
 /// Client that is known.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl KnownClient {
             });
         }
         Self {
-            by: format!("client:{}", client.name).into(),
+            by: format!("{CLIENT}{}", client.name).into(),
             names: Arc::new(client.names.clone()),
             tokens: client.tokens.iter().map(known).collect(),
             ended: ended.unwrap_or_default(),

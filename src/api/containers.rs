@@ -35,7 +35,7 @@ pub(super) async fn deploy<N: NodeApi>(
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for(&parameters, "running")?;
-    let key = idempotency::key(&headers)?;
+    let key = idempotency::key(&access, &headers)?;
     let key = key.filter(|_| !dry_run);
     let made = body::read(&access, &headers, body, move |body| {
         let deploy = state::spec::parse::deploy(&body).map_err(Problem::Invalid)?;

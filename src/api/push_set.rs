@@ -74,7 +74,7 @@ pub(super) async fn put<N: NodeApi>(
     let confirm = parameters.parsed("confirm", "a number of containers")?;
     let (if_match, key) = (
         tags(&headers, &header::IF_MATCH, false)?,
-        idempotency::key(&headers)?,
+        idempotency::key(&access, &headers)?,
     );
     // The same body means another set to a caller of other names.
     let call = if access.has_all() {
