@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use state::reach::NodeReach;
 use state::time::unix_ms;
 use tokio::sync::watch;
 
@@ -41,6 +42,8 @@ pub(crate) struct AgentNode {
     /// `None`: no CHaS is configured.
     contact: Option<Arc<LinkState>>,
     confinement: watch::Receiver<ConfinementView>,
+    /// Facts of the network that decide which containers reach each other, if it keeps to them.
+    reach: Option<NodeReach>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -63,8 +66,15 @@ impl AgentNode {
             loggers,
             contact,
             confinement,
+            reach: None,
             started: SystemTime::now(),
         }
+    }
+
+    /// The same on a network that lets containers reach each other as this says.
+    pub(crate) fn with_reach(mut self, reach: NodeReach) -> Self {
+        self.reach = Some(reach);
+        self
     }
 
     fn board(&self) -> &Board {

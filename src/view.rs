@@ -14,5 +14,6 @@ pub(crate) use health::{
 };
 pub(crate) use link::LinkView;
 pub(crate) use plan::{
-    ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView, SetPlanView, StepView,
+    AcquaintancesView, ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView,
+    SetPlanView, StepView,
 };

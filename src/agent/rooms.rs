@@ -1,5 +1,6 @@
 //! Every room: built from the configuration, wired to the others, and started.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use anyhow::Context as _;
 use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
+use state::reach::NodeReach;
 use state::store::{Defaults, Limits, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -98,7 +100,7 @@ impl Rooms {
             config.reconcile.resync_interval,
         );
         let contact = config.chas.as_ref().map(|_| Arc::new(LinkState::default()));
-        let node = Arc::new(AgentNode::new(
+        let node = AgentNode::new(
             writer.clone(),
             reconciler.handle(),
             journal.clone(),
@@ -106,7 +108,12 @@ impl Rooms {
             loggers,
             contact.clone(),
             confined,
-        ));
+        );
+        let node = Arc::new(node.with_reach(NodeReach {
+            subnet: config.network.subnet,
+            open: config.network.neighbours,
+            name_servers: BTreeSet::new(),
+        }));
         let link = contact
             .clone()
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));

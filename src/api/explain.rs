@@ -18,7 +18,7 @@ use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{ContainerPlanView, ExplanationView, Naming};
+use crate::view::{AcquaintancesView, ContainerPlanView, ExplanationView, Naming};
 
 pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -56,7 +56,14 @@ pub(super) async fn explain<N: NodeApi>(
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
-    let explanation = node.explain(id).ok_or_else(|| gone(id))?;
+    let mut explanation = node.explain(id).ok_or_else(|| gone(id))?;
+    let AcquaintancesView {
+        reaches,
+        reached_by,
+    } = &mut explanation.acquaintances;
+    for names in [reaches, reached_by] {
+        names.retain(|name| access.names.has(name));
+    }
     Ok(Json(shown(&explanation)))
 }
 
@@ -69,6 +76,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         next,
         blocked,
         unblock,
+        acquaintances,
         suppressed,
     } = explanation;
     let (record, condition) = (&container.record, &container.condition);
@@ -108,6 +116,9 @@ fn shown(explanation: &ExplanationView) -> Value {
             "removing": record.removing, "restart_pending": record.restart_pending, "finished": record.finished,
             "tag_check": wire::tag_check(record),
             "kept_by_operator": suppressed,
+        },
+        "network": {
+            "groups": record.spec.network.groups, "reaches": acquaintances.reaches, "reached_by": acquaintances.reached_by,
         },
         "observed": {"instances": instances, "activity": activity.map(word)},
         "decision": {

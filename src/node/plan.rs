@@ -2,14 +2,18 @@
 
 use state::alarm::Alarm;
 use state::desired::Record;
+use state::desired::set::Desired;
 use state::id::ContainerId;
 use state::plan::{Planned, Step, plan};
+use state::reach::End;
 use state::reason::Reason;
 
 use super::AgentNode;
 use super::queries::moment;
 use crate::reconcile::Board;
-use crate::view::{ContainerPlanView, ExplanationView, Moment, PlanView, StepView};
+use crate::view::{
+    AcquaintancesView, ContainerPlanView, ExplanationView, Moment, PlanView, StepView,
+};
 
 /// The steps for a record, which may not be stored yet.
 pub(super) fn container_plan(board: &Board, record: &Record) -> ContainerPlanView {
@@ -101,6 +105,38 @@ impl AgentNode {
         }
     }
 
+    /// The other containers that this one may talk with.
+    fn acquaintances(&self, desired: &Desired, record: &Record) -> AcquaintancesView {
+        let end = |record: &Record| {
+            record
+                .assignment
+                .address
+                .map(|address| (address, record.id))
+        };
+        let mut found = AcquaintancesView::default();
+        let (Some(reach), Some((address, id))) = (&self.reach, end(record)) else {
+            return found;
+        };
+        let own = End {
+            address,
+            network: Some(&record.spec.network),
+        };
+        for other in desired.records() {
+            let Some((address, _)) = end(other).filter(|(_, other)| *other != id) else {
+                continue;
+            };
+            let network = Some(&other.spec.network);
+            let their = End { address, network };
+            if reach.knows(own, their) {
+                found.reaches.insert(other.name.clone());
+            }
+            if reach.knows(their, own) {
+                found.reached_by.insert(other.name.clone());
+            }
+        }
+        found
+    }
+
     /// The explanation of a container's status. `None`: there is no such managed container.
     pub(super) fn explain(&self, id: ContainerId) -> Option<ExplanationView> {
         let desired = self.writer.store().desired();
@@ -117,6 +153,7 @@ impl AgentNode {
             activity: known.activity,
             blocked: self.blocked(),
             unblock: self.unblock(),
+            acquaintances: self.acquaintances(&desired, record),
             suppressed: desired.marks().suppressed().get(&record.name).cloned(),
         })
     }

@@ -9,6 +9,7 @@ use state::assign::QuietNetwork;
 use state::id::ContainerId;
 use state::ownership::Order;
 use state::ownership::answers::Key;
+use state::reach::NodeReach;
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::Status;
@@ -25,7 +26,7 @@ use crate::logs::program::LoggerProgram;
 use crate::logs::rules::LoggerRules;
 use crate::metrics::Metrics;
 use crate::reconcile::{Clock, Reconciler};
-use crate::view::{ConfinementView, ContainerPlanView, ManagedView};
+use crate::view::{AcquaintancesView, ConfinementView, ContainerPlanView, ManagedView};
 
 #[path = "../../tests/support/memory_runtime.rs"]
 mod memory_runtime;
@@ -104,6 +105,11 @@ async fn agent_of(containers_max: usize) -> Agent {
         None,
         watch::channel(ConfinementView::default()).1,
     );
+    let node = node.with_reach(NodeReach {
+        subnet: "10.0.0.0/16".parse().unwrap(),
+        open: false,
+        name_servers: std::collections::BTreeSet::new(),
+    });
     tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
     while !node.health().containerd {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -416,4 +422,34 @@ async fn what_fails_is_explained_with_what_is_waited_for() {
     until(node, id, runs(1)).await;
     assert!(node.explain(id).unwrap().next.is_none());
     assert!(node.explain(ContainerId::from_bits(1)).is_none());
+}
+
+#[tokio::test]
+async fn an_explanation_names_whom_a_container_reaches_and_who_reaches_it() {
+    let agent = agent_of(3).await;
+    let node = &agent.node;
+    let mut ids = Vec::new();
+    let ingress = json!({"allow": {"ingress": [{"group": "shop", "ports": ["tcp/5432"]}]}});
+    for (name, network) in [
+        ("web", json!({"groups": ["shop"]})),
+        ("db", ingress),
+        ("plain", json!("bridge")),
+    ] {
+        let body = json!({"name": name, "image": "x", "network": network});
+        let deploy = state::spec::parse::deploy(&body).unwrap();
+        let deployed = node.deploy(deploy, false).await.unwrap();
+        ids.push(deployed.container.record.id);
+    }
+    let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();
+    for (id, reaches, reached_by) in [
+        (ids[0], &["db"][..], &[][..]),
+        (ids[1], &[], &["web"]),
+        (ids[2], &[], &[]),
+    ] {
+        let expected = AcquaintancesView {
+            reaches: names(reaches),
+            reached_by: names(reached_by),
+        };
+        assert_eq!(node.explain(id).unwrap().acquaintances, expected);
+    }
 }

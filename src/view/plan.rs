@@ -1,5 +1,6 @@
 //! Plans, and their neighbours: the answer to a deploy, the set owned by push, and explanations.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use state::desired::Record;
@@ -77,6 +78,15 @@ pub(crate) struct SetPlanView {
     pub unconfirmed: Option<usize>,
 }
 
+/// The other containers of the node that a container may talk with on some port, by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct AcquaintancesView {
+    /// Names of those that it may call by their own addresses.
+    pub reaches: BTreeSet<ContainerName>,
+    /// Names of those that may call it by its own address.
+    pub reached_by: BTreeSet<ContainerName>,
+}
+
 /// The explanation of a container's status.
 #[derive(Clone, Debug)]
 pub(crate) struct ExplanationView {
@@ -94,6 +104,8 @@ pub(crate) struct ExplanationView {
     pub blocked: Option<String>,
     /// The remedy for that cause.
     pub unblock: Option<&'static str>,
+    /// The other containers that it may talk with.
+    pub acquaintances: AcquaintancesView,
     /// Whether an operator keeps the container otherwise than CHaS lists it.
     pub suppressed: Option<Suppressed>,
 }

@@ -11,7 +11,7 @@ use state::status::Status;
 use state::time::BootTime;
 
 use super::{Fake, Record, ask, failed, get, named, nginx, problem, pulls, view};
-use crate::view::{ExplanationView, ManagedView, Moment};
+use crate::view::{AcquaintancesView, ExplanationView, ManagedView, Moment};
 
 /// Of one that fails to start, a second after the boot began; its image is tried again ten seconds
 /// later.
@@ -43,6 +43,10 @@ pub(super) fn explanation(view: ManagedView) -> ExplanationView {
         next: Some(pulls()),
         blocked: None,
         unblock: None,
+        acquaintances: AcquaintancesView {
+            reaches: ["db", "other"].map(|name| name.parse().unwrap()).into(),
+            reached_by: ["other"].map(|name| name.parse().unwrap()).into(),
+        },
         suppressed: None,
     }
 }
@@ -110,6 +114,10 @@ async fn an_explanation_has_what_is_wanted_what_is_seen_what_is_decided_and_what
             &shown["decision"]["step"]["instance"]
         ),
         (&json!("pull"), &json!("000000000abc-1"))
+    );
+    assert_eq!(
+        shown["network"],
+        json!({"groups": [], "reaches": ["db", "other"], "reached_by": ["other"]})
     );
     let inputs = &shown["decision"]["inputs"];
     assert_eq!(inputs["setback"]["until"], "1970-01-01T00:00:11.000Z");
