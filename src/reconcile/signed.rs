@@ -194,8 +194,10 @@ impl<R: Runtime> Reconciler<R> {
                 message,
                 ..
             })) => SignatureVerdict::Denied(message, Instant::now()),
-            // It says nothing about the registry.
-            Err(RuntimeError::ImageLost(_)) => SignatureVerdict::Unknown(Instant::now(), known),
+            // Who signed what runs cannot be known any more.
+            Err(RuntimeError::ImageLost(message)) => {
+                SignatureVerdict::Denied(message, Instant::now())
+            }
             Err(error) => {
                 tracing::debug!(%image, %error, "image signature not looked up");
                 silent.insert(image.registry().to_owned());

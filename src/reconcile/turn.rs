@@ -287,9 +287,10 @@ impl<R: Runtime> Reconciler<R> {
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
         // Also where it kept the one before from being ended: what rests or goes waits for no policy.
-        // So does who does not know whether its image is signed.
+        // So does who does not know whether its image is signed, or cannot fetch it to know.
         let ends = matches!(step, Step::Stop(_) | Step::Remove(_));
-        let is_denied = reason == Reason::PolicyDenied || (ends && reason.kind() == Kind::Image);
+        let is_denied = reason == Reason::PolicyDenied
+            || (ends && matches!(reason.kind(), Kind::Image | Kind::Start));
         let cause = if is_denied { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
             let attempts = known.history.attempts;

@@ -160,11 +160,8 @@ impl Engine for Containerd {
         self.instances.existing().await
     }
 
-    async fn begin(
-        &self,
-        instance: InstanceName,
-    ) -> Result<LaunchStage<Self::Container>, RuntimeError> {
-        self.instances.begin(instance).await
+    async fn begin(&self, record: &Record) -> Result<LaunchStage<Self::Container>, RuntimeError> {
+        self.instances.begin(record).await
     }
 
     async fn create(

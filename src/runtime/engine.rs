@@ -108,10 +108,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     /// Managed instances that exist.
     fn existing(&self) -> impl Future<Output = Result<Vec<Existing>, RuntimeError>> + Send;
 
-    /// Looks how far a launch got before; a stopped task is deleted.
+    /// Looks how far a launch got before. A task that has ended, or that was made of something else and
+    /// waits to be started, is deleted.
     fn begin(
         &self,
-        instance: InstanceName,
+        record: &Record,
     ) -> impl Future<Output = Result<LaunchStage<Self::Container>, RuntimeError>> + Send;
 
     /// Creates the container and its root file system, where they are not there already. The paths

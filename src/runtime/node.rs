@@ -209,7 +209,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
 
     async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
         let instance = record.instance();
-        let found = match self.engine.begin(instance).await? {
+        let found = match self.engine.begin(record).await? {
             LaunchStage::Running => return Ok(None),
             LaunchStage::Created { pid } => {
                 let (assignment, network) = (&record.assignment, &record.spec.network);

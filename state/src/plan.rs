@@ -92,11 +92,13 @@ pub fn decide(
     let is_asked =
         record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
     let waits = history.waits(phase.cause(), is_asked, now);
-    // Nor is what runs ended for a successor that the policy does not let start, or of which no
-    // registry says whether it is signed.
+    // Nor is what runs ended for a successor that the policy does not let start, or whose image is not
+    // to be had, or not known to be signed.
     let is_ended_for_next = matches!(phase.stage, Stage::Replacing(_) | Stage::RestartRequested);
     let denied = history.backoff.as_ref();
-    let is_denial = |reason: Reason| reason == Reason::PolicyDenied || reason.kind() == Kind::Image;
+    let is_denial = |reason: Reason| {
+        reason == Reason::PolicyDenied || matches!(reason.kind(), Kind::Image | Kind::Start)
+    };
     let denied = denied.filter(|wait| is_ended_for_next && is_denial(wait.reason));
     let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
     let step = match waits {

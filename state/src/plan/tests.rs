@@ -249,7 +249,7 @@ fn a_wait_holds_up_a_start_but_never_a_removal() {
 }
 
 #[test]
-fn nothing_is_ended_for_a_successor_that_is_denied_or_of_which_no_registry_answers() {
+fn nothing_is_ended_for_a_successor_that_is_denied_or_whose_image_is_not_to_be_had() {
     let now = BootTime::default();
     let mut next = record("a", 1);
     next.generation = 2;
@@ -258,7 +258,9 @@ fn nothing_is_ended_for_a_successor_that_is_denied_or_of_which_no_registry_answe
     for (reason, holds) in [
         (Reason::PolicyDenied, true),
         (Reason::RegistryUnreachable, true),
-        (Reason::CreateFailed, false),
+        (Reason::DiskFull, true),
+        (Reason::ImageLost, true),
+        (Reason::StopFailed, false),
     ] {
         let mut history = History::default();
         let wait = Duration::from_secs(9);

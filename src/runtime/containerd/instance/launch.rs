@@ -24,20 +24,30 @@ use crate::runtime::containerd::shim::refusals;
 use crate::runtime::engine::{LaunchStage, Sandbox};
 
 impl Instances {
-    /// Looks how far the instance got; a stopped task is deleted.
+    /// Looks how far the record's instance got. A stopped task is deleted, and so is one that waits to be
+    /// started and was made of something else, as of an image that its tag stood for before.
     pub(crate) async fn begin(
         &self,
-        instance: InstanceName,
+        record: &Record,
     ) -> Result<LaunchStage<Option<api::Container>>, RuntimeError> {
+        let instance = record.instance();
         // The container first: an unmanaged one is not touched, whatever its task looks like.
         let container = self.container(instance).await?;
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(LaunchStage::Running),
-            Task::Created { pid } => {
+            Task::Created { pid }
+                if container
+                    .as_ref()
+                    .is_some_and(|found| labels::are_made_of(&found.labels, record)) =>
+            {
                 let spec = container.and_then(|container| container.spec);
                 let given = spec.and_then(|spec| HandOver::of(&spec.value));
                 self.hand_over(instance, given, pid).await;
                 return Ok(LaunchStage::Created { pid });
+            }
+            Task::Created { .. } => {
+                self.kill_hard(instance).await?;
+                self.delete_task(instance).await?;
             }
             Task::Stopped(_) => {
                 self.delete_task(instance).await?;

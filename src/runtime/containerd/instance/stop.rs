@@ -56,7 +56,7 @@ impl Instances {
         self.delete_task(instance).await
     }
 
-    async fn kill_hard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
+    pub(super) async fn kill_hard(&self, instance: InstanceName) -> Result<(), RuntimeError> {
         self.kill(instance, Signal::KILL, true).await?;
         if self.ends_within(instance, KILL_TIMEOUT).await? {
             return Ok(());
