@@ -128,7 +128,9 @@ impl RuleMemory {
     }
 
     /// Forgets what an earlier agent knew of all instances but these. What was lost matters while
-    /// one of them `is_unknown`: its rules may have been there.
+    /// one of them `is_unknown`: its rules may have been there. One of which nothing was there has
+    /// the rules of its container's other generations: the file may be of the moment before a
+    /// redeploy, or of the moment after.
     pub(super) fn retain(
         &self,
         kept: &BTreeSet<InstanceName>,
@@ -138,9 +140,12 @@ impl RuleMemory {
         let unknown = kept.iter().copied().filter(|one| is_unknown(*one));
         remembered.unknown = unknown.collect();
         remembered.is_lost &= !remembered.unknown.is_empty();
+        let unknown = remembered.unknown.iter();
+        let unwritten = unknown.filter(|one| !remembered.members.contains_key(one));
+        let unwritten: BTreeSet<_> = unwritten.map(|one| one.id).collect();
         remembered
             .members
-            .retain(|instance, _| kept.contains(instance));
+            .retain(|one, _| kept.contains(one) || unwritten.contains(&one.id));
     }
 
     /// Forgets everything, the file too.
@@ -233,6 +238,35 @@ mod tests {
         fs::remove_dir(&file).unwrap();
         memory.keep(&members).unwrap();
         assert!(file.exists());
+    }
+
+    #[test]
+    fn rules_of_another_generation_stay_while_one_runs_of_which_none_are_known() {
+        let member = || Member {
+            name: "web".parse().unwrap(),
+            address: Ipv4Addr::new(10, 231, 0, 2),
+            network: Network::default(),
+        };
+        let [first, second, third, other] = [
+            "0123456789ab-1",
+            "0123456789ab-2",
+            "0123456789ab-3",
+            "0123456789ac-1",
+        ]
+        .map(|name| name.parse().unwrap());
+        let left = |written: &[InstanceName], is_unknown: bool| {
+            let dir = tempfile::tempdir().unwrap();
+            let memory = RuleMemory::below(dir.path());
+            let members = written.iter().map(|one| (*one, member()));
+            memory.keep(&members.collect()).unwrap();
+            memory.load();
+            memory.retain(&BTreeSet::from([second]), |_| is_unknown);
+            memory.earlier().members.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(left(&[first, other], true), [first]);
+        assert_eq!(left(&[third, other], true), [third]);
+        assert_eq!(left(&[first, second, third], true), [second]);
+        assert_eq!(left(&[first, other], false), [], "its record is known");
     }
 
     #[test]
