@@ -293,17 +293,19 @@ impl NetworkDriver for BridgeNetwork {
     async fn detach(&self, instance: InstanceName) -> Result<(), NetworkError> {
         let _shared = self.gate.read().await;
         self.state().connected_at.remove(&instance);
-        self.hosts.remove(instance);
-        self.memory.forget(instance);
-        self.follow_name_servers().await;
         let name = veth::name(&self.config.bridge, instance);
         let (withdrawn, disconnected) = tokio::join!(
             self.ports.withdraw(instance),
             veth::disconnect(self.netns(instance), name)
         );
-        withdrawn
-            .and(disconnected)
-            .and(self.hosts.remove_files(instance).await)
+        if disconnected.is_err() {
+            // Its link may be there yet, and so its rules stay.
+            return withdrawn.and(disconnected);
+        }
+        self.hosts.remove(instance);
+        self.memory.forget(instance);
+        self.follow_name_servers().await;
+        withdrawn.and(self.hosts.remove_files(instance).await)
     }
 
     async fn repair(

@@ -138,6 +138,36 @@ fn name_servers_are_reached_behind_published_ports_and_when_the_host_gets_others
     });
 }
 
+#[test]
+fn the_rules_of_a_container_stay_until_it_is_off_the_network() {
+    on_a_private_host("leaving", async |host| {
+        let lists = tempfile::NamedTempFile::new().unwrap();
+        let serve = |address| {
+            std::fs::write(lists.path(), format!("nameserver {address}\n")).unwrap();
+        };
+        serve(lab::HOST_LAN);
+        let own = vec![lists.path().to_owned()];
+        let net = host.network_with(|config| config.resolv_conf = own).await;
+        let quiet = json!({"allow": {"egress": []}});
+        let all = [1, 2].map(|n| ruled(host, u64::from(n), n + 1, vec![], &quiet));
+        let paths = attach(&net, &all).await;
+        let (leaving, netns) = (all[0].0, paths[0].netns.display());
+        // What is in the netns' place cannot be removed.
+        lab::shell(&format!("umount {netns} && rm {netns} && mkdir {netns}"));
+        let element = format!("{} comment", host.address(2));
+        let has_rules = || lab::rules(&host.bridge()).contains(&element);
+        serve(lab::OUTSIDE);
+        net.detach(leaving).await.unwrap_err();
+        attach(&net, &[ruled(host, 3, 4, vec![], &quiet)]).await;
+        assert!(has_rules(), "{}", lab::rules(&host.bridge()));
+        lab::shell(&format!("rmdir {netns}"));
+        serve(lab::HOST_LAN);
+        net.detach(leaving).await.unwrap();
+        assert!(!has_rules(), "{}", lab::rules(&host.bridge()));
+        net.teardown().await.unwrap();
+    });
+}
+
 /// The next generation of an instance, at the same address.
 fn redeployed(mut one: AssignedInstance) -> AssignedInstance {
     one.0.generation += 1;
