@@ -91,10 +91,11 @@ impl BridgeNetwork {
                 let lines = restored.map(|restored| restored.lines);
                 applied.lines.extend(lines.into_iter().flatten());
             });
-            sure = sure.and(restored).and(self.close_links().await);
+            sure = sure.and(restored);
+            applied.open_link = self.close_links().await.err();
         }
         applied.in_force = self.ports.groups().await.ruled;
-        applied.are_sure = sure.is_ok();
+        applied.are_sure = sure.is_ok() && applied.open_link.is_none();
         applied.fault = written.and(sure).err();
         applied
     }

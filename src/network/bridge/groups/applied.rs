@@ -12,8 +12,11 @@ use crate::network::directory::Member;
 pub(in crate::network::bridge) struct AppliedRules {
     /// Line for each difference that the table had.
     pub(in crate::network::bridge) lines: Vec<String>,
-    /// First fault of what was to be done.
+    /// First fault of what was to be done, other than this one.
     pub(in crate::network::bridge) fault: Option<NetworkError>,
+    /// Fault that leaves a link open. A repair mends all links itself, and tells of those that it
+    /// cannot mend.
+    pub(super) open_link: Option<NetworkError>,
     /// Rules of the table.
     pub(super) in_force: RuledContainers,
     /// Whether they hold: the table is there, they are written down, and no packet from one container
@@ -35,7 +38,7 @@ impl AppliedRules {
     /// The same as a result. A fault that does not keep this container back is told to nobody else.
     pub(in crate::network::bridge) fn admit(self, member: &Member) -> Result<(), NetworkError> {
         let (is_admitted, name) = (self.admits(member), &member.name);
-        match self.fault {
+        match self.fault.or(self.open_link) {
             None if is_admitted => Ok(()),
             Some(error) if is_admitted => {
                 tracing::warn!(container = %name, %error, "network rules of others not in force");
