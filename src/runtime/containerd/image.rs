@@ -36,6 +36,7 @@ mod platform;
 mod pull;
 mod reserve;
 mod room;
+mod share;
 mod shares;
 mod signature;
 mod slots;

@@ -16,7 +16,7 @@ use super::local::CONFIG_BYTES_MAX;
 use super::manifest::{self, Document};
 use super::patience::Patience;
 use super::room::Room;
-use super::shares::PullShare;
+use super::share::PullShare;
 use crate::oci::descriptor::Descriptor;
 use crate::registry::{MANIFEST_BYTES_MAX, RegistryClient, RegistryConfig, RegistryError};
 use crate::runtime::containerd::rpc::content::{self, ContentError};

@@ -198,6 +198,7 @@ async fn within_room(
 ) -> Result<String, RuntimeError> {
     let (room, client) = (fetch.room, &fetch.lease.client);
     check_room(fetch, digest, manifest).await?;
+    fetch.share.begin();
     let brought = tokio::select! {
         brought = Box::pin(layers(fetch, manifest, config)) => brought,
         error = room.ended(client, fetch.share) => Err(error),
@@ -206,11 +207,9 @@ async fn within_room(
         (Ok(_), _) => room.forget(digest),
         (Err(error), Some(Reason::ImageTooLarge)) => room.refuse(digest, &error.to_string()),
         (Err(_), Some(_)) => {
-            let size = room.size(client, fetch.share).await;
+            room.count_ended(client, fetch.share).await;
+            room.remember(digest, fetch.share.layer_sizes());
             fetch.lease.abandon(true).await;
-            if let Ok(missing) = missing(fetch, manifest).await {
-                room.remember(digest, missing, size);
-            }
         }
         (Err(_), None) => {}
     }
@@ -227,11 +226,19 @@ async fn check_room(
     let (room, client) = (fetch.room, &fetch.lease.client);
     let (blobs, files) = (manifest.layers_bytes(), 0);
     let most = PullSize { blobs, files };
-    if !room.is_remembered(digest) && room.check(client, most).await.is_ok() {
+    let remembered = room.remembered(digest);
+    if remembered.is_none() && room.check(client, most).await.is_ok() {
         return Ok(());
     }
-    let missing = missing(fetch, manifest).await?;
-    room.check(client, room.need(digest, missing)).await
+    let blobs = missing(fetch, manifest).await?;
+    let mut files = 0_u64;
+    for (chain_id, bytes) in remembered.unwrap_or_default() {
+        // Another pull may have unpacked it since.
+        if !unpack::is_unpacked(client, &chain_id).await? {
+            files = files.saturating_add(bytes);
+        }
+    }
+    room.check(client, PullSize { blobs, files }).await
 }
 
 /// Bytes of layers that are not on the node.
@@ -301,7 +308,9 @@ async fn layers(
                 }
             }
             let taken = snapshots::usage(&fetch.lease.client, layer.chain_id).await;
-            budget.take(taken.map_err(uncounted)?)?;
+            let taken = taken.map_err(uncounted)?;
+            fetch.share.made(layer.chain_id, taken);
+            budget.take(taken)?;
             parent.clone_from(&chain[n]);
         }
         Ok(parent)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::shares::DiskLack;
+use super::share::DiskLack;
 
 const GIB: u64 = 1 << 30;
 

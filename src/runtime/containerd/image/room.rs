@@ -12,8 +12,10 @@ use std::time::Duration;
 use state::reason::Reason;
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::durable::DiskSyncs;
 use super::reserve::{DiskReserve, DiskRoom};
-use super::shares::{DiskLack, PullShare, PullShares, PullSize, PulledDisks};
+use super::share::{DiskLack, PullShare};
+use super::shares::{PullShares, PullSize, PulledDisks};
 use crate::lock::lock;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
@@ -28,6 +30,9 @@ const REFUSED_MAX: usize = 256;
 
 /// Time to count what a pull took that goes on, and may be the one that fills the disk.
 const COUNT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The same for one that ended and is compared with none: no other ends meanwhile.
+const COUNT_ENDED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Room that images may take, as it is configured.
 #[derive(Clone, Copy, Debug)]
@@ -65,16 +70,13 @@ pub(crate) struct Room {
     /// Pulls under way.
     pub(crate) pulls: PullShares,
     /// Least bytes of images that were ended for want of room, by the digest of the manifest.
-    needs: Mutex<BTreeMap<String, KnownNeed>>,
+    needs: Mutex<BTreeMap<String, LayerSizes>>,
+    /// Syncs of what was unpacked.
+    pub(crate) syncs: DiskSyncs,
 }
 
-/// Bytes that an image takes at least.
-#[derive(Clone, Copy, Debug)]
-struct KnownNeed {
-    /// Bytes of its layers that were not on the node: the rest holds as long as they are these.
-    missing: u64,
-    size: PullSize,
-}
+/// Bytes that layers take at least once they are unpacked, by chain id: they never change.
+pub(crate) type LayerSizes = BTreeMap<String, u64>;
 
 /// Directories of containerd that are seen from here.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +95,7 @@ impl Room {
             refused: Mutex::default(),
             pulls: PullShares::default(),
             needs: Mutex::default(),
+            syncs: DiskSyncs::default(),
         }
     }
 
@@ -134,43 +137,34 @@ impl Room {
         RuntimeError::failed(Reason::DiskFull, lack.text)
     }
 
-    /// Bytes that a pull took so far. What cannot be counted counts for nothing.
-    pub(crate) async fn size(&self, client: &ContainerdClient, pull: &PullShare) -> PullSize {
-        let mut size = PullSize {
-            blobs: pull.fetched_bytes(),
-            files: 0,
-        };
-        for key in pull.snapshots() {
-            let bytes = snapshots::usage(client, &key).await.unwrap_or_default();
-            size.files = size.files.saturating_add(bytes);
+    /// Counts what an ended pull took, unless that was done to choose it: each moment until it gives
+    /// its room back may end another.
+    pub(crate) async fn count_ended(&self, client: &ContainerdClient, pull: &PullShare) {
+        if pull.is_weighed() {
+            return;
         }
-        size
+        let counted = tokio::time::timeout(COUNT_ENDED_TIMEOUT, count(client, pull));
+        if counted.await.is_err() {
+            tracing::debug!("files of an ended pull not counted in time");
+        }
     }
 
-    /// Remembers what an image took until it was ended, of which now `missing` bytes of layers are
-    /// not on the node.
-    pub(crate) fn remember(&self, digest: &str, missing: u64, size: PullSize) {
+    /// Remembers what layers an image took until it was ended.
+    pub(crate) fn remember(&self, digest: &str, took: LayerSizes) {
         let mut needs = lock(&self.needs);
         if needs.len() >= REFUSED_MAX {
             needs.clear();
         }
-        needs.insert(digest.to_owned(), KnownNeed { missing, size });
-    }
-
-    /// Whether it is known how much an image takes at least.
-    pub(crate) fn is_remembered(&self, digest: &str) -> bool {
-        lock(&self.needs).contains_key(digest)
-    }
-
-    /// Bytes that an image still takes at least, of which `missing` bytes of layers are not on the
-    /// node.
-    pub(crate) fn need(&self, digest: &str, missing: u64) -> PullSize {
-        let known = lock(&self.needs).get(digest).copied();
-        let known = known.filter(|known| known.missing == missing);
-        PullSize {
-            blobs: missing,
-            files: known.map_or(0, |known| known.size.files),
+        let known = needs.entry(digest.to_owned()).or_default();
+        for (chain_id, bytes) in took {
+            let least = known.entry(chain_id).or_default();
+            *least = bytes.max(*least);
         }
+    }
+
+    /// Layers of which it is known how much they take at least; `None`: the image was not ended.
+    pub(crate) fn remembered(&self, digest: &str) -> Option<LayerSizes> {
+        lock(&self.needs).get(digest).cloned()
     }
 
     /// Forgets what a complete image took.
@@ -274,6 +268,20 @@ impl Room {
     }
 }
 
+/// Counts the layers that a pull unpacks. What cannot be counted stays at what it was.
+async fn count(client: &ContainerdClient, pull: &PullShare) {
+    for (chain_id, scratch) in pull.unpacking() {
+        let counted = match snapshots::usage(client, &scratch).await {
+            // It has become complete just now.
+            Err(CallError::NotFound(_)) => snapshots::usage(client, &chain_id).await,
+            counted => counted,
+        };
+        if let Ok(bytes) = counted {
+            pull.counted(&chain_id, bytes);
+        }
+    }
+}
+
 /// Disks of a containerd's images.
 struct ImageDisks<'a> {
     room: &'a Room,
@@ -287,12 +295,40 @@ impl PulledDisks for ImageDisks<'_> {
     }
 
     async fn size(&self, pull: &PullShare) -> PullSize {
-        let size = self.room.size(self.client, pull);
-        let counted = tokio::time::timeout(COUNT_TIMEOUT, size).await;
-        // What takes so long to count is large.
-        counted.unwrap_or(PullSize {
+        let count = count(self.client, pull);
+        let counted = tokio::time::timeout(COUNT_TIMEOUT, count).await;
+        PullSize {
             blobs: pull.fetched_bytes(),
-            files: u64::MAX,
-        })
+            // What takes so long to count is large.
+            files: counted.map_or(u64::MAX, |()| pull.unpacked_bytes()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_layers_take_is_remembered_for_each_and_only_grows() {
+        let room = Room::new(RoomConfig::default());
+        let sizes = |sizes: &[(&str, u64)]| -> LayerSizes {
+            let sizes = sizes.iter();
+            sizes
+                .map(|(id, bytes)| ((*id).to_owned(), *bytes))
+                .collect()
+        };
+        assert_eq!(room.remembered("a"), None);
+        room.remember("a", sizes(&[("base", 10), ("top", 1)]));
+        // Another pull unpacked the base meanwhile, and then it was removed.
+        room.remember("a", sizes(&[("top", 3)]));
+        room.remember("a", sizes(&[("base", 4)]));
+        assert_eq!(
+            room.remembered("a"),
+            Some(sizes(&[("base", 10), ("top", 3)]))
+        );
+        assert_eq!(room.remembered("b"), None);
+        room.forget("a");
+        assert_eq!(room.remembered("a"), None);
     }
 }

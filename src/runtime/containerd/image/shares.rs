@@ -1,7 +1,7 @@
 //! Pulls under way and what each took of the disks. When one of these has no more room, the largest
 //! pull ends for the others: had each to end itself, none would ever be complete.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::sync::{Mutex as Turnstile, Notify};
+use tokio::sync::Mutex as Turnstile;
 use tokio::time::Instant;
 
+use super::share::{DiskLack, PullShare};
 use crate::lock::lock;
 
 /// Time for an ended pull to give its room back, until the next one is ended.
@@ -22,15 +23,6 @@ const GIVES_BACK_GRAVE: Duration = Duration::from_millis(500);
 
 /// Time between two looks at an ended pull.
 const LOOK: Duration = Duration::from_millis(50);
-
-/// Lack of room on a disk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct DiskLack {
-    /// The lack in words, with its remedy.
-    pub(crate) text: String,
-    /// Whether half of the reserve is gone, too.
-    pub(crate) is_grave: bool,
-}
 
 /// Bytes of a pull.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,59 +40,6 @@ pub(crate) trait PulledDisks {
 
     /// Bytes that a pull took so far.
     fn size(&self, pull: &PullShare) -> impl Future<Output = PullSize> + Send;
-}
-
-/// Share that one pull has of the disks.
-#[derive(Debug, Default)]
-pub(crate) struct PullShare {
-    fetched_bytes: AtomicU64,
-    /// Snapshots that it makes or made.
-    snapshots: Mutex<BTreeSet<String>>,
-    /// Lack for which it is ended, and since when.
-    ended: Mutex<Option<(DiskLack, Instant)>>,
-    end: Notify,
-}
-
-impl PullShare {
-    /// Adds to the bytes that were fetched.
-    pub(crate) fn add_fetched(&self, bytes: u64) {
-        self.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// Notes that the pull makes this snapshot.
-    pub(crate) fn makes(&self, snapshot: &str) {
-        lock(&self.snapshots).insert(snapshot.to_owned());
-    }
-
-    /// Bytes that were fetched.
-    pub(crate) fn fetched_bytes(&self) -> u64 {
-        self.fetched_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Snapshots that the pull made, as far as they are there still.
-    pub(crate) fn snapshots(&self) -> Vec<String> {
-        lock(&self.snapshots).iter().cloned().collect()
-    }
-
-    /// Answers once the pull is to end, and for which lack.
-    async fn ended(&self) -> DiskLack {
-        loop {
-            let told = self.end.notified();
-            if let Some((lack, _)) = lock(&self.ended).clone() {
-                return lack;
-            }
-            told.await;
-        }
-    }
-
-    fn ended_at(&self) -> Option<Instant> {
-        lock(&self.ended).as_ref().map(|(_, at)| *at)
-    }
-
-    fn end(&self, lack: DiskLack) {
-        *lock(&self.ended) = Some((lack, Instant::now()));
-        self.end.notify_one();
-    }
 }
 
 /// Pulls under way on a node.
@@ -186,11 +125,13 @@ impl PullShares {
         }
     }
 
-    /// Time of the last pull's end that has not given its room back yet, and the pulls that go on.
+    /// Time of the last pull's end that has not given its room back yet, and the pulls that go on
+    /// and hear it.
     fn ended_and_left(&self) -> (Option<Instant>, Vec<Arc<PullShare>>) {
         let under_way = lock(&self.under_way);
         let ended = under_way.values().filter_map(|pull| pull.ended_at()).max();
-        let left = under_way.values().filter(|pull| pull.ended_at().is_none());
+        let begun = under_way.values().filter(|pull| pull.has_begun());
+        let left = begun.filter(|pull| pull.ended_at().is_none());
         (ended, left.cloned().collect())
     }
 }
@@ -208,7 +149,10 @@ async fn largest(
         .iter()
         .map(|size| size.blobs.saturating_add(size.files));
     let largest = bytes.zip(pulls).max_by_key(|(bytes, _)| *bytes);
-    largest.map(|(_, pull)| pull)
+    largest.map(|(_, pull)| {
+        pull.weighed();
+        pull
+    })
 }
 
 #[cfg(test)]
@@ -248,6 +192,7 @@ mod tests {
     /// complete. What is ended gives its room back after a second; what is complete keeps it.
     async fn pull(pulls: &PullShares, disk: &Disk<'_>, bytes: u64) -> (u64, bool) {
         let pull = pulls.enter();
+        pull.begin();
         let fetch = async {
             for _ in 0..bytes {
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -279,12 +224,17 @@ mod tests {
         let (large, small, tiny) = tokio::join!(
             async {
                 let begun = pulls.enter();
+                begun.begin();
                 begun.add_fetched(100);
                 let large = pull(&pulls, &all, 5000).await;
                 drop(begun);
                 large
             },
-            pull(&pulls, &all, 800),
+            async {
+                // It is the smaller of the two at every look.
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                pull(&pulls, &all, 800).await
+            },
             pull(&pulls, &all, 300),
         );
         assert!(!large.1 && large.0 >= 600, "{large:?}");
@@ -305,14 +255,34 @@ mod tests {
             other: 0,
         };
         let (kept, gone) = (pulls.enter(), pulls.enter());
+        kept.begin();
+        gone.begin();
         kept.add_fetched(40);
         gone.add_fetched(55);
         let cancelled = tokio::time::timeout(Duration::ZERO, pulls.ended(&kept, &disk));
         assert!(cancelled.await.is_err());
         let lack = pulls.ended(&gone, &disk).await;
         assert_eq!(lack.text, "5 free");
+        assert!(gone.is_weighed() && !kept.is_weighed());
         drop(gone);
         let ended = tokio::time::timeout(Duration::from_secs(60), pulls.ended(&kept, &disk));
         assert!(ended.await.is_err(), "there is room again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_that_has_not_begun_to_write_is_not_ended() {
+        let pulls = PullShares::default();
+        let full = Disk {
+            bytes: 100,
+            pulls: &pulls,
+            other: 100,
+        };
+        let waiting = pulls.enter();
+        let (_, is_complete) = pull(&pulls, &full, 500).await;
+        assert!(!is_complete);
+        waiting.begin();
+        let roomy = Disk { other: 0, ..full };
+        let ended = tokio::time::timeout(Duration::from_secs(60), pulls.ended(&waiting, &roomy));
+        assert!(ended.await.is_err(), "there is room by now");
     }
 }

@@ -11,9 +11,8 @@ use state::failure::Failure;
 use state::reason::Reason;
 
 use super::budget::{ImageBudget, ScratchFiles};
-use super::durable;
 use super::room::Room;
-use super::shares::PullShare;
+use super::share::PullShare;
 use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
@@ -86,8 +85,7 @@ pub(crate) async fn layer(
         return Ok(());
     }
     let scratch = snapshots::scratch_key(layer.chain_id);
-    share.makes(&scratch);
-    share.makes(layer.chain_id);
+    share.makes(layer.chain_id, &scratch);
     let result = into_scratch(client, room, layer, budget, &scratch).await;
     let result = match result {
         Ok(()) => commit(client, &scratch, layer.chain_id)
@@ -130,7 +128,7 @@ async fn into_scratch(
         );
         return Err(RuntimeError::failed(Reason::DigestMismatch, message).into());
     }
-    durable::sync(room.snapshots_dir(client).await).await;
+    room.syncs.sync(room.snapshots_dir(client).await).await;
     Ok(())
 }
 
