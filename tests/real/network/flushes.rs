@@ -8,8 +8,9 @@ use state::spec::Protocol::{Tcp, Udp};
 
 use super::lab::{self, Server, UdpClient, binding, on_a_private_host};
 
-/// Longest time that the table may be away, in the middle of several times.
-const BACK_WITHIN: Duration = Duration::from_millis(100);
+/// Longest time that the table may be away, in the middle of several times. The kernel's word brings it back
+/// within 100 ms on a machine at rest; nobody else does before the comparison after 30 s.
+const BACK_WITHIN: Duration = Duration::from_secs(1);
 
 /// Longest time that it may be away while it is lost again and again.
 const BACK_AT_LAST: Duration = Duration::from_secs(3);
@@ -38,7 +39,7 @@ async fn away(table: &str, full: &str, spoil: impl FnOnce() + Send + 'static) ->
 }
 
 #[test]
-fn the_table_is_back_within_100_ms() {
+fn the_table_is_back_at_once() {
     on_a_private_host("back", async |host| {
         let net = host.network().await;
         let bridge = host.bridge();
@@ -74,6 +75,7 @@ fn the_table_is_back_within_100_ms() {
                     times.push(away(&bridge, &full, move || lab::shell(&change)).await);
                 }
                 times.sort();
+                println!("{change}: {times:?}");
                 assert!(times[3] < BACK_WITHIN, "{change}: {times:?}");
                 assert_eq!(host.table(), published, "{change}");
             }

@@ -15,6 +15,8 @@ use state::reach::{End, NodeReach, Talk};
 use state::spec::Protocol::Tcp;
 use state::spec::parse;
 
+use crate::stand::eventually;
+
 use super::lab::{self, Host, Server, UdpClient, ask_tcp, binding, on_a_private_host};
 use super::{LOCALHOST, ask_udp};
 
@@ -293,7 +295,10 @@ fn rules_come_back_within_moments_and_follow_an_instance_to_another_address() {
         let flushing = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             lab::shell("nft flush ruleset");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            eventually("the rules are back", async || {
+                !lab::rules(&host.bridge()).is_empty()
+            })
+            .await;
             lab::rules(&host.bridge())
         };
         let shown = tokio::select! { () = watching => unreachable!(), shown = flushing => shown };
