@@ -20,6 +20,9 @@ use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
 
 /// The cause for which a step was not done.
 pub(super) enum Undone {
+    /// The start to which the step leads was denied, or could not be judged: nothing of the step was
+    /// begun.
+    Unjudged(RuntimeError),
     Runtime(RuntimeError),
     Store(StoreError),
 }
@@ -55,18 +58,16 @@ impl<R: Runtime> Reconciler<R> {
                 grace: record.spec.stop.timeout,
             },
         );
-        let mut resolved = None;
-        if let Some(record) = record.filter(|record| leads_to_start(next, record)) {
-            self.judge(record)?;
-            // A pull looks itself, before it unpacks.
-            if *next != Step::Pull {
-                resolved = self.resolve_to_judge(record, interrupt).await?;
-                let record = resolved.as_deref().unwrap_or(record);
-                let signed = self.judge_signatures(record, interrupt).await;
-                self.unless_lost(record, signed).await?;
-                self.judge_image(record, next).await?;
+        let resolved = match record.filter(|record| leads_to_start(next, record)) {
+            Some(record) => {
+                let judged = self.judge_start(record, next, interrupt).await;
+                judged.map_err(|undone| match undone {
+                    Undone::Runtime(error) => Undone::Unjudged(error),
+                    other @ (Undone::Unjudged(_) | Undone::Store(_)) => other,
+                })?
             }
-        }
+            None => None,
+        };
         match (next, resolved.as_deref().or(record)) {
             (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
             (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),
@@ -88,6 +89,30 @@ impl<R: Runtime> Reconciler<R> {
             (Step::Settled | Step::Wait(_), _) | (_, None) => {}
         }
         Ok(None)
+    }
+
+    /// Judges the start to which a step leads, by all that its record and its image say. Answers the
+    /// record with the digest of its image, where that had to be learned.
+    async fn judge_start(
+        &self,
+        record: &Record,
+        next: &Step,
+        interrupt: &CancellationToken,
+    ) -> Result<Option<Arc<Record>>, Undone> {
+        self.judge(record)?;
+        // A pull looks at the image itself, before it unpacks.
+        if *next == Step::Pull {
+            return Ok(None);
+        }
+        let resolved = self.resolve_to_judge(record, interrupt).await?;
+        let record = resolved.as_deref().unwrap_or(record);
+        let signed = self.judge_signatures(record, interrupt).await;
+        self.unless_lost(record, signed).await?;
+        let policy = self.writer.store().policy();
+        let own_ids = policy.own_ids_rule(record);
+        let judged = self.runtime.judge_image(record, own_ids).await;
+        self.unless_lost(record, judged).await?;
+        Ok(resolved)
     }
 
     /// Judges a start by the policy.
@@ -138,23 +163,6 @@ impl<R: Runtime> Reconciler<R> {
         self.runtime
             .ensure_signed(image, digest, wanted, interrupt)
             .await
-    }
-
-    /// Judges what the image says. Where that cannot be looked at, a launch fails; what is ended for
-    /// its successor is ended then, too.
-    async fn judge_image(&self, record: &Record, next: &Step) -> Result<(), RuntimeError> {
-        let policy = self.writer.store().policy();
-        let judged = self
-            .runtime
-            .judge_image(record, policy.own_ids_rule(record));
-        match judged.await {
-            Err(RuntimeError::Failed(failure))
-                if *next != Step::Launch && failure.reason != Reason::PolicyDenied =>
-            {
-                Ok(())
-            }
-            judged => judged,
-        }
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
-use state::failure::Failure;
 use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
@@ -268,30 +267,31 @@ impl<R: Runtime> Reconciler<R> {
         undone: Undone,
         now: BootTime,
     ) -> After {
+        // What was not begun for want of a judgement waits as a start does, also an end: what rests or goes
+        // meanwhile waits for no policy and no image.
+        let is_unjudged = matches!(undone, Undone::Unjudged(_));
         let (reason, message, retry_after) = match undone {
-            Undone::Runtime(RuntimeError::Unavailable(error)) => {
+            Undone::Runtime(RuntimeError::Unavailable(error))
+            | Undone::Unjudged(RuntimeError::Unavailable(error)) => {
                 let deferred = EventKind::StepDeferred { step };
                 self.journal.record(Event::from(deferred).about(subject));
                 self.unreachable(&error);
                 return After::Pause;
             }
-            Undone::Runtime(RuntimeError::Cancelled) => return After::End,
-            Undone::Runtime(RuntimeError::ImageLost(message)) => (Reason::ImageLost, message, None),
-            Undone::Runtime(RuntimeError::Failed(Failure {
-                reason,
-                message,
-                retry_after,
-                ..
-            })) => (reason, message, retry_after),
+            Undone::Runtime(RuntimeError::Cancelled)
+            | Undone::Unjudged(RuntimeError::Cancelled) => return After::End,
+            Undone::Runtime(RuntimeError::ImageLost(message))
+            | Undone::Unjudged(RuntimeError::ImageLost(message)) => {
+                (Reason::ImageLost, message, None)
+            }
+            Undone::Runtime(RuntimeError::Failed(failure))
+            | Undone::Unjudged(RuntimeError::Failed(failure)) => {
+                (failure.reason, failure.message, failure.retry_after)
+            }
             Undone::Store(StoreError::NotFound(_)) => return After::Look,
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
-        // Also where it kept the one before from being ended: what rests or goes waits for no policy.
-        // So does who does not know whether its image is signed, or cannot fetch it to know.
-        let ends = matches!(step, Step::Stop(_) | Step::Remove(_));
-        let is_denied = reason == Reason::PolicyDenied
-            || (ends && matches!(reason.kind(), Kind::Image | Kind::Start));
-        let cause = if is_denied { Cause::Start } else { cause };
+        let cause = if is_unjudged { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
             let attempts = known.history.attempts;
             let own = if reason == Reason::ImageLost && attempts == 0 {

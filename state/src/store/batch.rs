@@ -101,7 +101,7 @@ impl<'a> Batch<'a> {
     }
 
     /// Checks that the kernel can have the rules of all network sections, with `new` in place of that
-    /// of `before`. What takes fewer passes also on a node that has too many from before.
+    /// of `before`. What takes no more passes also on a node that has too many from before.
     fn check_rules(&self, before: Option<&Record>, new: &Network) -> Result<(), StoreError> {
         if *new == Network::default() || before.is_some_and(|before| before.spec.network == *new) {
             return Ok(());
@@ -111,7 +111,7 @@ impl<'a> Batch<'a> {
         let others = others.map(|record| &record.spec.network);
         let rules = Network::rules(others.chain([new]));
         let all = self.desired.records().map(|record| &record.spec.network);
-        if rules > NODE_RULES_MAX && rules >= Network::rules(all) {
+        if rules > NODE_RULES_MAX && rules > Network::rules(all) {
             return Err(StoreError::TooManyRules(rules));
         }
         Ok(())

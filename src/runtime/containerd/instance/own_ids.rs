@@ -147,7 +147,11 @@ impl Instances {
         let Some(rule) = own_ids.filter(|_| self.ids.pool.is_some()) else {
             return Ok(());
         };
-        let facts = self.facts(record, &image).await?;
+        let facts = self.facts(record, &image).await;
+        if let Err(RuntimeError::ImageLost(_)) = facts {
+            self.images.invalidate(digest);
+        }
+        let facts = facts?;
         if let Some(obstacle) = self.own_ids_obstacle(record, &facts)
             && self.can_map().await?
         {
