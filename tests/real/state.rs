@@ -361,7 +361,10 @@ async fn a_state_directory_that_turns_read_only_refuses_changes_and_touches_noth
         .agent
         .deploy_and_wait(&stand.web("web", &json!({})))
         .await;
-    copied(Path::new(&state), "web", 2).await;
+    // Its start is noted after it, perhaps together with the deploy: a copy with a later change has all of it.
+    let later = json!({"name": "later", "image": "never.example/x", "state": "stopped"});
+    assert_eq!(stand.agent.deploy(&later).await.0, 202);
+    copied(Path::new(&state), "later", 1).await;
     let before = stand.pid(&shown);
     disk.turn_read_only();
     let (status, problem) = stand.agent.deploy(&stand.web("other", &json!({}))).await;
