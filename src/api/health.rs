@@ -40,7 +40,8 @@ pub(super) async fn health<N: NodeApi>(
         })
         .collect();
     let alarms: Vec<_> = health.alarms.iter().map(alarm).collect();
-    let worst: Vec<_> = health.worst.iter().map(unsettled).collect();
+    let worst = health.worst.iter().take(WORST_MAX);
+    let worst: Vec<_> = worst.map(unsettled).collect();
     let silent: Vec<_> = health
         .silent
         .iter()
@@ -63,6 +64,9 @@ pub(super) async fn health<N: NodeApi>(
     });
     Ok(Json(body))
 }
+
+/// Containers that are named as the worst ones, of those that the caller may see.
+const WORST_MAX: usize = 5;
 
 /// Leaves out what is about containers that the caller has nothing to do with, or may be.
 fn narrow(health: &mut HealthView, access: &Access) {

@@ -59,6 +59,8 @@ struct Fake {
     keys: Mutex<Vec<(Key, String)>>,
     replaced: Mutex<Vec<ReplaceRequest>>,
     revealed: Mutex<Vec<Option<ContainerName>>>,
+    /// Names of the containers that are not as they should be, the worst first.
+    worst: Mutex<Vec<&'static str>>,
 }
 
 impl Fake {
@@ -84,6 +86,7 @@ impl Fake {
             keys,
             replaced,
             revealed: Mutex::default(),
+            worst: Mutex::new(vec!["db"]),
         }
     }
 
@@ -286,6 +289,10 @@ impl NodeApi for Fake {
     }
 
     fn health(&self) -> HealthView {
+        let unsettled = |name: &&str| UnsettledView {
+            name: name.parse().unwrap(),
+            condition: failed(&named(name, 1), Status::Failed).condition,
+        };
         HealthView {
             known: true,
             writable: true,
@@ -294,10 +301,7 @@ impl NodeApi for Fake {
             facts: NodeFacts::default(),
             running: 3,
             unsettled: 1,
-            worst: vec![UnsettledView {
-                name: "db".parse().unwrap(),
-                condition: failed(&named("db", 1), Status::Failed).condition,
-            }],
+            worst: self.worst.lock().unwrap().iter().map(unsettled).collect(),
             containerd: self.containerd,
             containerd_since: SystemTime::UNIX_EPOCH,
             containerd_error: None,

@@ -9,8 +9,6 @@ use state::status::Status;
 use super::AgentNode;
 use crate::view::{AlarmView, ErrorView, HealthView, LinkView, UnsettledView};
 
-/// Containers that are named as the worst ones.
-const WORST_MAX: usize = 5;
 /// The last errors that go into a report.
 const ERRORS_MAX: usize = 5;
 /// A time before this agent was written, 2026-01-01, by seconds since 1970: no clock that is set
@@ -37,7 +35,6 @@ impl AgentNode {
             .collect();
         let unsettled = worst.len();
         worst.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
-        worst.truncate(WORST_MAX);
         let store = self.writer.store();
         let adoption = store.desired().adoption();
         let mut health = HealthView {

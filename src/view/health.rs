@@ -19,7 +19,7 @@ pub(crate) struct HealthView {
     pub running: usize,
     /// Number of managed containers that are neither running nor stopped.
     pub unsettled: usize,
-    /// The worst few of those, the worst first.
+    /// All of those, the worst first.
     pub worst: Vec<UnsettledView>,
     /// Whether containerd answers.
     pub containerd: bool,
