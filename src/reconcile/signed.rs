@@ -58,8 +58,10 @@ impl SignatureVerdict {
 /// Verdicts by image, digest and demands.
 type SignatureVerdicts = BTreeMap<String, SignatureVerdict>;
 
-/// Denials of images by instance, digest and rule.
-type JudgedImages = BTreeMap<(InstanceName, Option<String>, Option<String>), Option<String>>;
+/// Denials of images by instance, digest and rule, each with the time of its judgement. None lasts: an
+/// image may come back to the node, and containerd may map ids after an upgrade.
+type JudgedImages =
+    BTreeMap<(InstanceName, Option<String>, Option<String>), (Option<String>, Instant)>;
 
 fn key(record: &Record, digest: &str, demands: &[SignatureDemand]) -> String {
     let image = record.spec.image.to_string();
@@ -115,7 +117,7 @@ impl<R: Runtime> Reconciler<R> {
         verdicts
     }
 
-    /// Judges the images of what runs; each once, for a rule.
+    /// Judges the images of what runs; each now and then, for a rule.
     async fn look_at_images(&self, mut before: JudgedImages) -> JudgedImages {
         let (policy, desired) = (self.writer.store().policy(), self.writer.store().desired());
         let (mut judged, mut told) = (JudgedImages::new(), Vec::new());
@@ -130,29 +132,32 @@ impl<R: Runtime> Reconciler<R> {
                 record.image_digest.clone(),
                 rule.map(str::to_owned),
             );
-            let denial = match before.remove(&key) {
-                Some(denial) => denial,
+            let known = before.remove(&key);
+            let stands = |at: &Instant| is_away || Instant::now() < *at + ASK_AGAIN;
+            let judgement = match known {
+                Some((denial, at)) if stands(&at) => (denial, at),
                 None if is_away => continue,
-                None => match self.runtime.judge_image(record, rule).await {
-                    Ok(()) => None,
-                    Err(RuntimeError::Failed(Failure {
-                        reason: Reason::PolicyDenied,
-                        message,
-                        ..
-                    })) => Some(message),
-                    Err(error) => {
-                        tracing::debug!(container = %record.name, %error, "image not judged");
-                        is_away |= matches!(error, RuntimeError::Unavailable(_));
-                        continue;
+                known => {
+                    let judged = self.runtime.judge_image(record, rule).await;
+                    is_away |= matches!(judged, Err(RuntimeError::Unavailable(_)));
+                    match (judged, known) {
+                        (Ok(()), _) => (None, Instant::now()),
+                        (Err(RuntimeError::Failed(failure)), _)
+                            if failure.reason == Reason::PolicyDenied =>
+                        {
+                            (Some(failure.message), Instant::now())
+                        }
+                        (Err(error), known) => {
+                            tracing::debug!(container = %record.name, %error, "image not judged");
+                            let Some(known) = known else { continue };
+                            known
+                        }
                     }
-                },
+                }
             };
-            told.extend(
-                denial
-                    .iter()
-                    .map(|denial| format!("{}: {denial}", record.name)),
-            );
-            judged.insert(key, denial);
+            let denied = judgement.0.iter();
+            told.extend(denied.map(|denial| format!("{}: {denial}", record.name)));
+            judged.insert(key, judgement);
         }
         self.tell(IMAGES, told);
         judged

@@ -26,6 +26,7 @@ pub(crate) struct Node {
     pub(crate) handle: Handle,
     writer: Writer,
     pub(crate) metrics: Metrics,
+    pub(crate) journal: Journal,
     pub(crate) stop: CancellationToken,
     tracker: TaskTracker,
     directory: tempfile::TempDir,
@@ -53,7 +54,7 @@ impl Node {
         let reconciler = Reconciler::new(
             Arc::clone(&runtime),
             writer.clone(),
-            journal,
+            journal.clone(),
             Clock::start(),
             Duration::from_secs(30),
         );
@@ -65,6 +66,7 @@ impl Node {
             handle,
             writer,
             metrics,
+            journal,
             stop,
             tracker,
             directory,

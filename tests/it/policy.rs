@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
+use state::alarm::Alarm;
 use state::desired::tag_check::TagOutcome;
 use state::desired::{Record, RunState};
 use state::policy::{self, Policy};
@@ -143,4 +144,26 @@ async fn what_runs_is_not_ended_for_a_successor_that_may_not_start() {
     node.handle.wake(id);
     pass(Duration::from_secs(2)).await;
     assert!(node.runtime.running().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_that_was_allowed_once_is_judged_again() {
+    let node = Node::start();
+    let id = node.deploy(&web());
+    pass(Duration::from_secs(30)).await;
+    assert!(node.journal.alarms().is_empty());
+    // As when the image was not on the node at first, or containerd could not map ids then.
+    let judge = |denial: Option<&str>| {
+        node.runtime.inner().image_denial = denial.map(str::to_owned);
+        pass(Duration::from_mins(6))
+    };
+    judge(Some("its WORKDIR")).await;
+    let [alarm] = &node.journal.alarms()[..] else {
+        panic!("{:?}", node.journal.alarms());
+    };
+    assert_eq!(alarm.alarm, Alarm::PolicyViolated);
+    assert_eq!(alarm.message, "images: web: its WORKDIR");
+    assert_eq!(node.condition(id).status, Status::Running);
+    judge(None).await;
+    assert!(node.journal.alarms().is_empty());
 }

@@ -16,6 +16,7 @@ use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Instance, Seen, Task};
 use state::policy::signers::SignatureDemand;
+use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::{Notify, mpsc};
@@ -113,6 +114,8 @@ pub(crate) struct Inner {
     count: u64,
     /// Calls under way, by container.
     busy: BTreeMap<ContainerId, usize>,
+    /// Denial of every image, if there is one.
+    pub(crate) image_denial: Option<String>,
 }
 
 /// Runtime in memory.
@@ -373,7 +376,10 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
     }
 
     async fn judge_image(&self, _: &Record, _: Option<&str>) -> Result<(), RuntimeError> {
-        Ok(())
+        let denial = self.inner().image_denial.clone();
+        denial.map_or(Ok(()), |denial| {
+            Err(RuntimeError::failed(Reason::PolicyDenied, denial))
+        })
     }
 
     async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
