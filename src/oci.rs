@@ -67,6 +67,9 @@ pub(crate) struct ImageFacts {
     pub(crate) user: User,
     /// Volumes of the image.
     pub(crate) volumes: Vec<ImageVolume>,
+    /// Fault for which the image's files were not looked at, so that its volumes and the user's home
+    /// are not known.
+    pub(crate) unread: Option<String>,
 }
 
 /// User to run as, as asked or as the image says; to be resolved by [`user::resolve`].

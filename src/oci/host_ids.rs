@@ -125,7 +125,7 @@ mod tests {
                 groups: groups.to_vec(),
                 home: None,
             },
-            volumes: Vec::new(),
+            ..ImageFacts::default()
         };
         let asked = json!({});
         check(&asked, &any, &["CAP_CHOWN"], None);

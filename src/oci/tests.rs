@@ -75,7 +75,7 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
     };
     let facts = ImageFacts {
         user: user.clone(),
-        volumes: Vec::new(),
+        ..ImageFacts::default()
     };
     let json = spec(
         &image(config),
@@ -423,7 +423,7 @@ fn check_golden(
     let (image, record) = (image(config), record(fields));
     let facts = ImageFacts {
         user: user.clone(),
-        volumes: Vec::new(),
+        ..ImageFacts::default()
     };
     let json = spec(&image, &record, &facts, &host, &node_default(), place).unwrap();
     assert_eq!(String::from_utf8(json).unwrap(), expected.trim_end());

@@ -33,10 +33,12 @@ const IMAGES_MAX: usize = 128;
 const REMEMBERED_BYTES_MAX: usize = 64 << 10;
 
 /// Files of an image, as far as they are looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct ReadImage {
-    accounts: Accounts,
+    /// `Err`: the image has no such files as can be read, today or later.
+    accounts: Result<Accounts, Failure>,
     volumes: Vec<ImageVolume>,
+    unread: Option<String>,
 }
 
 type Remembered = Arc<OnceCell<Arc<ReadImage>>>;
@@ -71,19 +73,31 @@ impl ImageLookup {
         let read = remembered.get_or_try_init(|| read(client, &volumes, parent, run_dir));
         let image = match read.await {
             Ok(image) => Arc::clone(image),
-            // Two numbers are who they are; only the home directory is not known.
-            Err(RuntimeError::Failed(failure)) if is_numbers(wanted) => {
-                tracing::warn!(snapshot = parent, error = %failure, "users of an image not read; HOME is not set");
-                Arc::default()
-            }
+            Err(RuntimeError::Failed(failure)) => Arc::new(ReadImage {
+                unread: Some(failure.message.clone()),
+                accounts: Err(failure),
+                volumes: Vec::new(),
+            }),
             Err(error) => return Err(error),
         };
-        if image.accounts.bytes() > REMEMBERED_BYTES_MAX {
-            lock(&self.0).remove(&key);
-        }
+        let user = match &image.accounts {
+            Ok(accounts) => {
+                if accounts.bytes() > REMEMBERED_BYTES_MAX {
+                    lock(&self.0).remove(&key);
+                }
+                resolve(wanted, accounts)?
+            }
+            // Two numbers are who they are; only the home directory is not known.
+            Err(failure) if is_numbers(wanted) => {
+                tracing::warn!(snapshot = parent, error = %failure, "users of an image not read; HOME is not set");
+                resolve(wanted, &Accounts::default())?
+            }
+            Err(failure) => return Err(failure.clone().into()),
+        };
         Ok(ImageFacts {
-            user: resolve(wanted, &image.accounts)?,
+            user,
             volumes: image.volumes.clone(),
+            unread: image.unread.clone(),
         })
     }
 
@@ -146,10 +160,15 @@ fn files(
             ),
         )),
     };
-    let accounts = Accounts {
-        passwd: file("etc/passwd")?,
-        group: file("etc/group")?,
-    };
+    let accounts = file("etc/passwd").and_then(|passwd| {
+        let group = file("etc/group")?;
+        Ok(Accounts { passwd, group })
+    });
+    if let Err(failure) = &accounts
+        && failure.reason != Reason::UserNotFound
+    {
+        return Err(failure.clone());
+    }
     let volumes = volumes.iter().filter_map(|path| {
         let found = root.directory(path).ok()?;
         let path = path.clone();
@@ -158,6 +177,7 @@ fn files(
     Ok(ReadImage {
         accounts,
         volumes: volumes.collect(),
+        unread: None,
     })
 }
 

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use containerd_client::services::v1 as api;
 use state::desired::Record;
@@ -16,6 +17,7 @@ use state::policy;
 use state::reason::Reason;
 use state::spec::OWN_IDS as IDS;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 
 use super::host_accounts::{overlaps, reserved};
 use super::program::Program;
@@ -31,6 +33,10 @@ use crate::runtime::containerd::shim::version;
 /// Capability of a snapshotter that maps the owners of a snapshot's files.
 const REMAPS: &str = "remap-ids";
 
+/// Time for which a runtime that cannot tell its version holds containers up. An upgrade takes seconds;
+/// what lasts longer is no reason to start nothing.
+const UPGRADE_TIME: Duration = Duration::from_mins(1);
+
 /// Places below `/proc` on which the kernel expects mounts; one elsewhere hides a part of it.
 const MOUNT_POINTS: [&str; 4] = ["sys/fs/binfmt_misc", "fs/nfsd", "xen", "openprom"];
 
@@ -45,6 +51,8 @@ pub(super) struct OwnIds {
     mapping: watch::Sender<IdMapping>,
     /// `None`: containerd's containers have not been looked at yet.
     taken: Mutex<Option<Taken>>,
+    /// Time since which the OCI runtime has not told its version.
+    silent_since: Mutex<Option<Instant>>,
 }
 
 impl OwnIds {
@@ -53,6 +61,7 @@ impl OwnIds {
             pool,
             mapping: watch::Sender::default(),
             taken: Mutex::default(),
+            silent_since: Mutex::default(),
         }
     }
 
@@ -72,7 +81,7 @@ impl OwnIds {
         client: &ContainerdClient,
         config: &ContainerdConfig,
     ) -> Result<IdMapping, RuntimeError> {
-        let asked = ask(client, config).await;
+        let asked = self.ask(client, config).await;
         let found = match &asked {
             Ok(found) => found.clone(),
             Err(error) => IdMapping::Unanswered(error.to_string()),
@@ -83,6 +92,58 @@ impl OwnIds {
             differs
         });
         asked
+    }
+
+    /// Ability of containerd, its OCI runtime and this host's kernel.
+    async fn ask(
+        &self,
+        client: &ContainerdClient,
+        config: &ContainerdConfig,
+    ) -> Result<IdMapping, RuntimeError> {
+        let obstacle = tokio::task::spawn_blocking(|| obstacle_of(Path::new("/proc")));
+        if let Ok(Some(obstacle)) = obstacle.await {
+            return Ok(IdMapping::Unable(obstacle));
+        }
+        let filter = format!("type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}");
+        let request = api::PluginsRequest {
+            filters: vec![filter],
+        };
+        let reply = quick(client.introspection().plugins(request))
+            .await
+            .map_err(|error| error.into_error(Reason::CreateFailed, "tell what it can"))?;
+        let mut capabilities = reply.plugins.iter().flat_map(|plugin| &plugin.capabilities);
+        if capabilities.any(|capability| capability == REMAPS) {
+            return self.ask_runtime(config).await;
+        }
+        let version = client.probe().await?;
+        Ok(IdMapping::Unable(format!(
+            "containerd {version} cannot map the owners of a container's files: 2.0 and later do, on \
+             a kernel from 5.19, where the file system of its directory lets them"
+        )))
+    }
+
+    async fn ask_runtime(&self, config: &ContainerdConfig) -> Result<IdMapping, RuntimeError> {
+        let program = config.oci_runtime.binary_name.as_deref().unwrap_or("runc");
+        let told = version::own_ids_obstacle(program, &config.search_path).await;
+        let mut silent_since = self.silent_since.lock().await;
+        let error = match told {
+            Ok(obstacle) => {
+                *silent_since = None;
+                return Ok(obstacle.map_or(IdMapping::Able, IdMapping::Unable));
+            }
+            Err(error) => error,
+        };
+        let since = silent_since.get_or_insert_with(Instant::now);
+        let fault = format!("{program} --version failed: {error}");
+        if version::may_last(&error) && since.elapsed() > UPGRADE_TIME {
+            return Ok(IdMapping::Unable(format!(
+                "{fault}; what it can is not known"
+            )));
+        }
+        let message = format!(
+            "whether containers can have ids of their own is not known: {fault}; it is asked again"
+        );
+        Err(RuntimeError::failed(Reason::CreateFailed, message))
     }
 
     /// Gives back what an instance had that does not exist any more.
@@ -152,6 +213,10 @@ impl Instances {
             self.images.invalidate(digest);
         }
         let facts = facts?;
+        // The start may read what this look could not: a volume's owner that gives the host's ids.
+        if let Some(fault) = facts.unread {
+            return Err(RuntimeError::failed(Reason::CreateFailed, fault));
+        }
         if let Some(obstacle) = self.own_ids_obstacle(record, &facts)
             && self.can_map().await?
         {
@@ -238,42 +303,6 @@ impl Instances {
         );
         Ok(RuntimeError::failed(Reason::SnapshotFailed, message))
     }
-}
-
-/// Ability of containerd, its OCI runtime and this host's kernel.
-async fn ask(
-    client: &ContainerdClient,
-    config: &ContainerdConfig,
-) -> Result<IdMapping, RuntimeError> {
-    let obstacle = tokio::task::spawn_blocking(|| obstacle_of(Path::new("/proc")));
-    if let Ok(Some(obstacle)) = obstacle.await {
-        return Ok(IdMapping::Unable(obstacle));
-    }
-    let filter = format!("type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}");
-    let request = api::PluginsRequest {
-        filters: vec![filter],
-    };
-    let reply = quick(client.introspection().plugins(request))
-        .await
-        .map_err(|error| error.into_error(Reason::CreateFailed, "tell what it can"))?;
-    let mut capabilities = reply.plugins.iter().flat_map(|plugin| &plugin.capabilities);
-    if capabilities.any(|capability| capability == REMAPS) {
-        let program = config.oci_runtime.binary_name.as_deref().unwrap_or("runc");
-        let obstacle = version::own_ids_obstacle(program, &config.search_path).await;
-        let obstacle = obstacle.map_err(|error| {
-            let message = format!(
-                "whether containers can have ids of their own is not known: {program} --version \
-                 failed: {error}; it is asked again"
-            );
-            RuntimeError::failed(Reason::CreateFailed, message)
-        })?;
-        return Ok(obstacle.map_or(IdMapping::Able, IdMapping::Unable));
-    }
-    let version = client.probe().await?;
-    Ok(IdMapping::Unable(format!(
-        "containerd {version} cannot map the owners of a container's files: 2.0 and later do, on a \
-         kernel from 5.19, where the file system of its directory lets them"
-    )))
 }
 
 /// The reason why no user namespace can be made on a host whose `/proc` this is. containerd has the

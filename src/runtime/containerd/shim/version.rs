@@ -57,26 +57,25 @@ pub(crate) async fn runc_fault(program: &str, search_path: &OsStr) -> Option<Str
 /// `None`: it can.
 ///
 /// # Errors
-/// It could not be asked, and the next time may go better.
+/// It could not be asked, and the next time may go better: while it is upgraded, a program is absent
+/// or has only half of its libraries for a moment.
 pub(crate) async fn own_ids_obstacle(
     program: &str,
     search_path: &OsStr,
 ) -> io::Result<Option<String>> {
-    match told(program, search_path).await {
-        Ok(told) => Ok(obstacle(program, told.lines().next().unwrap_or_default())),
-        Err(error) if is_lasting(&error) => {
-            let obstacle = format!("the version of {program} is not known: {error}");
-            Ok(Some(obstacle))
-        }
-        Err(error) => Err(error),
-    }
+    let told = told(program, search_path).await?;
+    Ok(obstacle(program, told.lines().next().unwrap_or_default()))
 }
 
-/// Whether a program cannot be run at all.
-fn is_lasting(error: &io::Error) -> bool {
+/// Whether a failure to ask for a version may last: the program cannot be run, or has no version to
+/// tell. What was ended from outside is asked again for as long as it takes.
+pub(crate) fn may_last(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::NotFound | ErrorKind::PermissionDenied | ErrorKind::InvalidInput
+        ErrorKind::NotFound
+            | ErrorKind::PermissionDenied
+            | ErrorKind::InvalidInput
+            | ErrorKind::InvalidData
     )
 }
 
@@ -108,6 +107,10 @@ async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
     // Somebody ended it, or the memory did.
     if let Some(signal) = output.status.signal() {
         return Err(io::Error::other(format!("it was ended by signal {signal}")));
+    }
+    if !output.status.success() {
+        let message = format!("it ended with {}", output.status);
+        return Err(io::Error::new(ErrorKind::InvalidData, message));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -206,8 +209,10 @@ mod tests {
             }
         }
         let path = OsStr::new("/usr/bin:/bin");
-        let absent = own_ids_obstacle("/nonexistent/runc", path).await.unwrap();
-        assert!(absent.unwrap().contains("is not known"));
+        let absent = own_ids_obstacle("/nonexistent/runc", path).await;
+        assert!(may_last(&absent.unwrap_err()));
+        let failed = own_ids_obstacle("false", path).await.unwrap_err();
+        assert!(may_last(&failed) && failed.to_string().contains("exit status: 1"));
         // What may pass is no answer: a container would keep the host's ids for its life.
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("runc");
@@ -216,6 +221,7 @@ mod tests {
         let program = program.to_str().unwrap();
         let killed = own_ids_obstacle(program, path).await.unwrap_err();
         assert!(killed.to_string().contains("signal 9"), "{killed}");
+        assert!(!may_last(&killed));
     }
 
     #[tokio::test]
