@@ -35,7 +35,7 @@
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
 //! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `mounts` (the host's), `permits`
-//!   (turns by key), [`lookup`] (names to addresses),
+//!   (turns by key), `within` (paths below a root), [`lookup`] (names to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
@@ -199,4 +199,5 @@ pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub mod telemetry;
 pub(crate) mod view;
+mod within;
 pub mod writer;

@@ -87,7 +87,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "runtime",
         &[
             "backoff", "cause", "journal", "lock", "logs", "mounts", "network", "oci", "permits",
-            "registry",
+            "registry", "within",
         ],
     ),
     (

@@ -37,7 +37,6 @@ mod own_ids;
 mod program;
 mod stop;
 mod unresponsive;
-mod within;
 
 /// Instances in one containerd namespace, with the images that they need.
 #[derive(Debug)]

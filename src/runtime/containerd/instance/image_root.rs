@@ -12,9 +12,9 @@ use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 
-use super::within;
 use crate::oci::host_ids::HostIds;
 use crate::oci::volumes::FoundDirectory;
+use crate::within;
 
 /// Names of the directories that views are mounted on for a moment.
 const PREFIX: &str = "chas-view-";

@@ -16,8 +16,8 @@ use state::failure::Failure;
 use state::policy;
 use state::reason::Reason;
 
-use super::within;
 use crate::mounts::on_host;
+use crate::within;
 
 /// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
 const HEAD_BYTES: u64 = 4096;

@@ -1,5 +1,5 @@
-//! Opening of paths that an image's author has made: links are followed as the container would, and
-//! never out of its root.
+//! Opening of paths that an image's author or a container has made: links are followed as in the
+//! container, and never out of its root.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -13,7 +13,7 @@ const TRIES_MAX: u32 = 128;
 ///
 /// While anything on the host is renamed or mounted, the kernel cannot tell whether a `..` leads out,
 /// and says `EAGAIN` (openat2(2)): another try is the remedy.
-pub(super) fn open(root: impl AsFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+pub(crate) fn open(root: impl AsFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 1;
