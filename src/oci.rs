@@ -123,7 +123,7 @@ pub(crate) fn spec(
         "root": {"path": "rootfs", "readonly": read_only},
         "hostname": record.name.as_str(),
         "process": process::process(image, record, &facts.user, host, &capabilities)?,
-        "mounts": mounts::mounts(in_memory, &place),
+        "mounts": mounts::mounts(in_memory, record.spec.shm_size, &place),
         "linux": {
             "namespaces": namespaces::namespaces(&place, host.cgroup),
             "cgroupsPath": place.cgroups_path,

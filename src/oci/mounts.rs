@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
+use state::spec::ShmSize;
 
 use super::Placement;
 
@@ -44,7 +45,7 @@ impl Mount {
 }
 
 /// The section `mounts`; `volumes` lie below what the host shows.
-pub(super) fn mounts(volumes: Vec<Value>, place: &Placement<'_>) -> Vec<Value> {
+pub(super) fn mounts(volumes: Vec<Value>, shm: ShmSize, place: &Placement<'_>) -> Vec<Value> {
     let sys = if place.ids.is_some() {
         let mut sys = Mount::read_only(place.sysfs.to_owned(), "/sys");
         sys.options.push("noexec".to_owned());
@@ -52,7 +53,7 @@ pub(super) fn mounts(volumes: Vec<Value>, place: &Placement<'_>) -> Vec<Value> {
     } else {
         mount("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"])
     };
-    let mut mounts = kernel(sys);
+    let mut mounts = kernel(sys, shm);
     mounts.extend(volumes);
     mounts.extend(place.mounts.iter().map(|bind| {
         let mut bind = bind.clone();
@@ -75,7 +76,8 @@ pub(crate) fn writable_sources(spec: &Value) -> Vec<PathBuf> {
     sources.map(PathBuf::from).collect()
 }
 
-fn kernel(sys: Value) -> Vec<Value> {
+fn kernel(sys: Value, shm: ShmSize) -> Vec<Value> {
+    let shm_size = format!("size={}k", shm.0.0.div_ceil(1024));
     vec![
         mount("/proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount(
@@ -98,7 +100,7 @@ fn kernel(sys: Value) -> Vec<Value> {
         mount(
             "/dev/shm",
             "tmpfs",
-            &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"],
+            &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
         ),
         mount("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
         sys,

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use state::desired::Record;
 use state::failure::Failure;
 use state::reason::Reason;
+use state::spec::{Ulimit, UlimitName, Ulimits};
 
 use super::host::Host;
 use super::image::ImageConfig;
@@ -45,17 +46,37 @@ pub(super) fn process(
         "cwd": working_dir(image, record),
         "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities},
         "noNewPrivileges": record.spec.security.no_new_privileges,
-        "rlimits": [
-            {"type": "RLIMIT_NOFILE", "soft": OPEN_FILES_SOFT.min(host.open_files_max), "hard": host.open_files_max},
-            // A crash writes the memory of the process, secrets among it, into the container's files.
-            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-        ],
-        "oomScoreAdj": host.oom_score_min,
+        "rlimits": rlimits(&record.spec.ulimits, host),
+        "oomScoreAdj": record.spec.oom_score.map_or(host.oom_score_min, i32::from),
     });
     if let Some(profile) = host.modules.apparmor.profile() {
         process["apparmorProfile"] = profile.into();
     }
     Ok(process)
+}
+
+/// Limits of the process: the node's, but for those asked for.
+fn rlimits(asked: &Ulimits, host: &Host) -> Vec<Value> {
+    let most = host.open_files_max;
+    let open_files = Ulimit {
+        soft: OPEN_FILES_SOFT.min(most),
+        hard: most,
+    };
+    // A crash writes the memory of the process, secrets among it, into the container's files.
+    let no_core = Ulimit { soft: 0, hard: 0 };
+    let nodes = [
+        (UlimitName::Nofile, open_files),
+        (UlimitName::Core, no_core),
+    ];
+    let nodes = nodes
+        .into_iter()
+        .filter(|(name, _)| !asked.contains_key(name));
+    let all = nodes.chain(asked.iter().map(|(name, limit)| (*name, *limit)));
+    all.map(|(name, Ulimit { soft, hard })| {
+        let kind = format!("RLIMIT_{}", name.as_str().to_ascii_uppercase());
+        json!({"type": kind, "soft": soft, "hard": hard})
+    })
+    .collect()
 }
 
 /// Checks what execve(2) would refuse with E2BIG, for which runc has no words before the start.

@@ -1,7 +1,7 @@
 //! Resource limits of the OCI spec, in the terms of the kernel's control groups.
 
-use serde_json::{Value, json};
-use state::spec::Resources;
+use serde_json::{Map, Value, json};
+use state::spec::{Resources, SwapLimit};
 
 use super::host::Cgroup;
 
@@ -13,21 +13,58 @@ const CPU_SHARES_MIN: u64 = 2;
 const CPU_SHARES_MAX: u64 = 262_144;
 
 /// The section `linux.resources`.
-pub(super) fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
+pub(crate) fn resources(wanted: &Resources, cgroup: Cgroup) -> Value {
     // Without this first rule every device of the host would be open on v1.
     let mut resources =
         json!({"devices": [{"allow": false, "access": "rwm"}], "pids": {"limit": wanted.pids}});
-    if let Some(cpu) = wanted.cpu {
-        let shares = (cpu.0 * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX);
-        resources["cpu"] = json!({"period": CPU_PERIOD_US, "quota": cpu.0 * CPU_PERIOD_US / 1000, "shares": shares});
+    let of_cpu = cpu(wanted);
+    if !of_cpu.is_empty() {
+        resources["cpu"] = of_cpu.into();
     }
-    if let Some(memory) = wanted.memory {
-        resources["memory"] = json!({"limit": memory.0});
+    let of_memory = memory(wanted, cgroup);
+    if !of_memory.is_empty() {
+        resources["memory"] = of_memory.into();
+    }
+    if let Some(weight) = wanted.io.weight {
+        resources["blockIO"] = json!({"weight": weight});
+    }
+    resources
+}
+
+fn cpu(wanted: &Resources) -> Map<String, Value> {
+    let mut cpu = Map::new();
+    if let Some(limit) = wanted.cpu {
+        cpu.insert("period".to_owned(), json!(CPU_PERIOD_US));
+        cpu.insert("quota".to_owned(), json!(limit.0 * CPU_PERIOD_US / 1000));
+    }
+    let time = wanted.cpu_reservation.or(wanted.cpu);
+    let by_time = || time.map(|time| (time.0 * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX));
+    if let Some(shares) = wanted.cpu_shares.map(u64::from).or_else(by_time) {
+        cpu.insert("shares".to_owned(), json!(shares));
+    }
+    if let Some(list) = &wanted.cpuset {
+        cpu.insert("cpus".to_owned(), json!(list.to_string()));
+    }
+    cpu
+}
+
+fn memory(wanted: &Resources, cgroup: Cgroup) -> Map<String, Value> {
+    let mut memory = Map::new();
+    if let Some(limit) = wanted.memory {
+        memory.insert("limit".to_owned(), json!(limit.0));
         // The sum of memory and swap: equal means no swap. Where swap is not accounted, asking for
         // it is an error.
         if cgroup != (Cgroup::V1 { swap: false }) {
-            resources["memory"]["swap"] = json!(memory.0);
+            let sum = match wanted.swap {
+                None => json!(limit.0),
+                Some(SwapLimit::Bytes(swap)) => json!(limit.0.saturating_add(swap.0)),
+                Some(SwapLimit::Unlimited) => json!(-1),
+            };
+            memory.insert("swap".to_owned(), sum);
         }
     }
-    resources
+    if let Some(reserved) = wanted.memory_reservation {
+        memory.insert("reservation".to_owned(), json!(reserved.0));
+    }
+    memory
 }

@@ -8,6 +8,7 @@ use super::lsm::{AppArmor, SecurityModules, Selinux};
 use super::*;
 
 mod layers;
+mod limits;
 mod own_ids;
 
 /// Record that a deploy body with these fields becomes.
@@ -180,46 +181,6 @@ fn a_command_that_is_longer_than_the_kernel_takes_is_refused_by_its_size() {
         assert_eq!(failure.reason, Reason::CommandNotExecutable);
         assert!(failure.message.contains(part), "{failure}");
     }
-}
-
-#[test]
-fn limits_are_in_the_kernels_terms() {
-    let cmd = json!({"Cmd": ["c"]});
-    let wanted = json!({"resources": {"cpu": "0.5", "memory": "512m", "pids": 64}});
-    let resources = plain(&cmd, &wanted)["linux"]["resources"].clone();
-    assert_eq!(
-        resources["devices"][0],
-        json!({"allow": false, "access": "rwm"})
-    );
-    assert_eq!(
-        resources["cpu"],
-        json!({"period": 100_000, "quota": 50_000, "shares": 512})
-    );
-    assert_eq!(
-        resources["memory"],
-        json!({"limit": 536_870_912, "swap": 536_870_912})
-    );
-    assert_eq!(resources["pids"], json!({"limit": 64}));
-    let most = plain(&cmd, &json!({"resources": {"cpu": "1024"}}));
-    assert_eq!(most["linux"]["resources"]["cpu"]["shares"], json!(262_144));
-    let least = plain(&cmd, &json!({"resources": {"cpu": "0.01"}}));
-    assert_eq!(
-        least["linux"]["resources"]["cpu"],
-        json!({"period": 100_000, "quota": 1000, "shares": 10})
-    );
-    let unaccounted = build(&cmd, &wanted, &User::default(), Cgroup::V1 { swap: false }).unwrap();
-    assert_eq!(
-        unaccounted["linux"]["resources"]["memory"],
-        json!({"limit": 536_870_912})
-    );
-    let unlimited = plain(&cmd, &json!({}));
-    assert_eq!(
-        (
-            &unlimited["linux"]["resources"]["cpu"],
-            &unlimited["linux"]["resources"]["memory"]
-        ),
-        (&Value::Null, &Value::Null)
-    );
 }
 
 #[test]

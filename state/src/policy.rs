@@ -34,16 +34,18 @@ pub mod signers;
 pub use read::read;
 
 /// Names of the agent's own rules, which no rule of a file may bear.
-pub const OWN_RULES: [&str; 5] = [
+pub const OWN_RULES: [&str; 6] = [
     RESERVED_NAME,
     WORKING_DIRECTORY,
     NEW_PRIVILEGES,
+    NODE_CAPABILITIES,
     POLICY_FILE,
     budget::RULE,
 ];
 const RESERVED_NAME: &str = "reserved-name";
 const WORKING_DIRECTORY: &str = "working-directory";
 const NEW_PRIVILEGES: &str = "new-privileges";
+const NODE_CAPABILITIES: &str = "node-capabilities";
 const POLICY_FILE: &str = "policy-file";
 
 /// Directories whose files are the kernel's: a working directory there may be a way out of the
@@ -82,6 +84,27 @@ impl Default for NodePrivileges {
             new_privileges: false,
             capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).into(),
         }
+    }
+}
+
+impl NodePrivileges {
+    /// Denials of what needs a capability that the node does not give.
+    fn ungranted(&self, spec: &Spec) -> Vec<Denial> {
+        let limits = spec.ulimits.iter();
+        let needed = limits.filter_map(|(name, limit)| {
+            let capability = name.required_capability(*limit)?;
+            Some((format!("ulimits.{}", name.as_str()), capability))
+        });
+        let lacking = needed.filter(|(_, capability)| !self.capabilities.contains(*capability));
+        lacking
+            .map(|(field, capability)| {
+                let message = format!(
+                    "needs {capability}, which this node does not give; lower it, or add the \
+                     capability to containers.capabilities in the node's configuration"
+                );
+                Denial::new(NODE_CAPABILITIES, field, message)
+            })
+            .collect()
     }
 }
 
@@ -233,6 +256,7 @@ impl Policy {
                  containers.allow_new_privileges to true in the node's configuration",
             ));
         }
+        denials.extend(self.node.ungranted(spec));
         for rule in self.rules_for(name, owner) {
             denials.extend(rule.denials(spec, &self.node));
         }

@@ -39,18 +39,22 @@ mod process;
 mod resources;
 mod restart;
 mod security;
+mod shm;
 mod signal;
 mod stop;
+mod ulimits;
 
 pub use image::ImagePull;
 pub use logs::LogLimits;
 pub use network::Network;
 pub use ports::{PortSpec, Protocol};
-pub use resources::Resources;
+pub use resources::{CpuList, DiskLimits, Resources, SwapLimit};
 pub use restart::{Restart, RestartPolicy};
 pub use security::{Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace};
+pub use shm::ShmSize;
 pub use signal::Signal;
 pub use stop::Stop;
+pub use ulimits::{Ulimit, UlimitName, Ulimits};
 
 /// Whether a field has its default, and is therefore left out of the stored form.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -92,6 +96,16 @@ pub struct Spec {
     /// Groups of the container, and whom else it reaches and is reached by.
     #[serde(default, skip_serializing_if = "is_default")]
     pub network: Network,
+    /// Limits of the kernel on each process.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ulimits: Ulimits,
+    /// Size of the shared memory.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shm_size: ShmSize,
+    /// Likelihood that the kernel kills it where the host lacks memory, 0 to 1000
+    /// (`oom_score_adj`). `None`: the least that the node gives.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub oom_score: Option<u16>,
 }
 
 impl Spec {

@@ -8,7 +8,7 @@ use crate::harness::image::Image;
 use crate::stand::{SOON, Stand, serves};
 
 /// A control file of a container, on cgroup v1 or v2.
-fn control(stand: &Stand, shown: &serde_json::Value, v1: &str, v2: &str) -> String {
+pub(crate) fn control(stand: &Stand, shown: &serde_json::Value, v1: &str, v2: &str) -> String {
     let instance = format!(
         "{}/{}-{}",
         stand.bed.namespace,

@@ -51,6 +51,9 @@ mod inside;
 mod killed_shims;
 
 #[cfg(test)]
+mod knobs;
+
+#[cfg(test)]
 mod lifecycle;
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::oci::host::Host;
 
 mod hand_over;
 mod host_accounts;
+mod host_limits;
 mod image_lookup;
 mod image_root;
 mod launch;

@@ -117,6 +117,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         no_new_privileges,
         user_namespace,
         memory: fields.read("memory", amount),
+        swap: fields.read("swap", amount),
         cpu: fields.read("cpu", amount),
         pids: fields
             .read("pids", |value| integer(value, 1..=4_194_304))

@@ -12,7 +12,7 @@ use crate::desired::Owner;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
 use crate::spec::network::GroupName;
-use crate::spec::{Spec, UserNamespace};
+use crate::spec::{Spec, SwapLimit, UserNamespace};
 
 /// Rule of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +72,8 @@ pub struct Bounds {
     pub user_namespace: bool,
     /// Most memory; a limit is required then.
     pub memory: Option<ByteCount>,
+    /// Most swap; a limit on memory is required then, beside which there is none by default.
+    pub swap: Option<ByteCount>,
     /// Most CPU time; a limit is required then.
     pub cpu: Option<CpuMillis>,
     /// Most processes.
@@ -173,6 +175,13 @@ impl Bounds {
                 );
                 fault(faults, "security.capabilities", message);
             }
+            for (name, limit) in &spec.ulimits {
+                let needed = name.required_capability(*limit);
+                if let Some(needed) = needed.filter(|needed| !permitted.contains(*needed)) {
+                    let message = format!("needs {needed}, which is not among those permitted");
+                    fault(faults, &format!("ulimits.{}", name.as_str()), message);
+                }
+            }
         }
         if self.non_root && !is_other_than_root(spec.user.as_deref()) {
             let message = "must be given, as a number other than 0: a name, and what an image \
@@ -194,6 +203,19 @@ impl Bounds {
         let resources = &spec.resources;
         if let Some(most) = &self.memory {
             at_most(resources.memory, most, "resources.memory", faults);
+        }
+        if let Some(most) = &self.swap {
+            match (resources.memory, resources.swap) {
+                (None, _) => fault(faults, "resources.memory", "is required, to limit swap by"),
+                (Some(_), Some(SwapLimit::Unlimited)) => {
+                    let message = format!("unlimited is more than the {most} permitted");
+                    fault(faults, "resources.swap", message);
+                }
+                (Some(_), Some(SwapLimit::Bytes(asked))) => {
+                    at_most(Some(asked), most, "resources.swap", faults);
+                }
+                (Some(_), None) => {}
+            }
         }
         if let Some(most) = &self.cpu {
             at_most(resources.cpu, most, "resources.cpu", faults);

@@ -1,5 +1,7 @@
+mod capabilities;
 mod groups;
 mod only_denials;
+mod swap;
 
 use serde_json::{Value, json};
 
@@ -206,14 +208,6 @@ fn each_bound_denies_what_is_beyond_it_and_nothing_else() {
     for (rule, deploy, expected) in table {
         assert_eq!(denied(&rule, &deploy), expected, "{rule} {deploy}");
     }
-}
-
-#[test]
-fn a_capability_that_the_node_withholds_is_none_to_deny() {
-    let mut policy = with(&json!({"capabilities": ["CHOWN"]}));
-    policy.node.capabilities = ["CAP_CHOWN".to_owned()].into();
-    let denials = policy.judge(&body(&json!({})), Owner::Push, &Desired::default());
-    assert_eq!(denials, []);
 }
 
 #[test]

@@ -8,8 +8,9 @@ use super::logs::LogLimits;
 use super::resources::Resources;
 use super::restart::Restart;
 use super::security::Security;
+use super::shm::ShmSize;
 use super::stop::Stop;
-use super::{Spec, labels, network, ports, process};
+use super::{Spec, labels, network, ports, process, ulimits};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
 
@@ -51,6 +52,9 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let restart = top.object("restart", Restart::read);
     let stop = top.object("stop", Stop::read);
     let security = top.object("security", Security::read);
+    let ulimits = ulimits::read(&mut top);
+    let shm_size = ShmSize::read(&mut top);
+    let oom_score = process::read_oom_score(&mut top);
     let logs = top.object("logs", LogLimits::read);
     let network = network::read(&mut top);
     let image_pull = ImagePull::read(&mut top);
@@ -74,6 +78,9 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         security: security.unwrap_or_default(),
         logs: logs.unwrap_or_default(),
         network: network.unwrap_or_default(),
+        ulimits: ulimits.unwrap_or_default(),
+        shm_size: shm_size.unwrap_or_default(),
+        oom_score,
     };
     Some(Deploy {
         name: name?,
@@ -114,6 +121,9 @@ pub fn of(record: &Record) -> Value {
         "restart": spec.restart.to_json(),
         "stop": spec.stop.to_json(),
         "security": spec.security.to_json(),
+        "ulimits": ulimits::to_json(&spec.ulimits),
+        "shm_size": spec.shm_size.0.to_string(),
+        "oom_score": spec.oom_score,
         "logs": spec.logs.to_json(),
         "network": spec.network.to_json(),
         "image_pull": spec.image_pull,
@@ -131,7 +141,8 @@ mod tests {
             "name": "web",
             "image": "docker.io/library/nginx:latest",
             "exposed_ports": [{"container": 80, "protocol": "udp", "host": 8080, "host_ip": "127.0.0.1"}],
-            "resources": {"cpu": "0.5", "memory": "512m", "pids": 10},
+            "resources": {"cpu": "0.5", "memory": "512m", "pids": 10, "cpu_reservation": "0.25", "memory_reservation": "128m",
+                "swap": "unlimited", "cpu_shares": 2048, "cpuset": "0-1,4", "io": {"weight": 200}},
             "environment": {"A": "1"},
             "command": ["nginx"],
             "args": [],
@@ -144,6 +155,9 @@ mod tests {
             "restart": {"policy": "on-failure", "max_retries": 3},
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
             "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false, "user_namespace": "host"},
+            "ulimits": {"core": "0:0", "nofile": "1024:unlimited"},
+            "shm_size": "1g",
+            "oom_score": 500,
             "logs": {"max_size": "1m", "max_files": 2},
             "network": {"groups": ["db", "web"], "allow": {
                 "ingress": [{"group": "front", "ports": ["tcp/80", "udp/53"]}, {"cidr": "192.0.2.0/24"}],
@@ -172,8 +186,12 @@ mod tests {
         });
         assert_eq!(
             shown["resources"],
-            json!({"cpu": null, "memory": null, "pids": 4096})
+            json!({"cpu": null, "memory": null, "pids": 4096, "cpu_reservation": null, "memory_reservation": null,
+                "swap": null, "cpu_shares": null, "cpuset": null, "io": {"weight": null}})
         );
+        assert_eq!(shown["ulimits"], json!({}));
+        assert_eq!(shown["shm_size"], "64m");
+        assert_eq!(shown["oom_score"], Value::Null);
         assert_eq!(
             shown["restart"],
             json!({"policy": "always", "max_retries": null})

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::fields::{Fields, list, text};
+use super::fields::{Fields, integer, list, text};
 
 /// Largest environment: the kernel takes 128 KiB a string and a quarter of the stack for all; a
 /// record this large is still one page of the store.
@@ -74,6 +74,13 @@ pub(super) fn read_user(top: &mut Fields<'_>) -> Option<String> {
             Err("must be USER or USER:GROUP, each a name or a number".to_owned())
         }
     })
+}
+
+/// Reads the score of who is killed first where the host lacks memory. Below 0 a container would
+/// outlive the node's own programs.
+pub(super) fn read_oom_score(top: &mut Fields<'_>) -> Option<u16> {
+    top.read("oom_score", |value| integer(value, 0..=1000))
+        .and_then(|score| u16::try_from(score).ok())
 }
 
 fn is_account(name: &str) -> bool {

@@ -68,6 +68,7 @@ impl Instances {
         container: Option<api::Container>,
         sandbox: &Sandbox,
     ) -> Result<CreatedRootfs, RuntimeError> {
+        self.check_limits(record).await?;
         let is_made = |found: &api::Container| labels::are_made_of(&found.labels, record);
         let is_new = !container.as_ref().is_some_and(is_made);
         let (parent, spec) = match container {

@@ -41,7 +41,7 @@ fn the_specifications_example_is_taken() {
         Resources {
             cpu: Some(CpuMillis(500)),
             memory: Some(ByteCount(512 << 20)),
-            pids: 4096
+            ..Resources::default()
         }
     );
     assert_eq!(
@@ -84,7 +84,7 @@ fn every_supported_field_is_taken() {
 #[test]
 fn every_fault_is_named_at_once() {
     let body = json!({
-      "name": "Web", "image": "a b", "resources": {"memory": "1m", "cpu": "much", "swap": "1g"},
+      "name": "Web", "image": "a b", "resources": {"memory": "1m", "cpu": "much", "swp": "1g"},
       "exposed_ports": [{"container": 0}, {"protocol": "sctp"}, 80], "enviroment": {}, "volumes": [], "health": {}
     });
     let fields: Vec<_> = deploy(&body)
@@ -101,7 +101,7 @@ fn every_fault_is_named_at_once() {
         "exposed_ports[2]",
         "resources.cpu",
         "resources.memory",
-        "resources.swap",
+        "resources.swp",
         "health",
         "volumes",
         "enviroment",
@@ -180,6 +180,38 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
     check(
         &json!({"resources": {"pids": 0}}),
         &[("resources.pids", "1 to 4194304")],
+    );
+    check(
+        &json!({"resources": {"cpu": 1, "cpu_reservation": "1.5", "memory": "64m", "memory_reservation": "65m"}}),
+        &[
+            (
+                "resources.cpu_reservation",
+                "1.5 must not be above the limit cpu, 1",
+            ),
+            (
+                "resources.memory_reservation",
+                "above the limit memory, 64m",
+            ),
+        ],
+    );
+    check(
+        &json!({"resources": {"swap": "0", "cpu_shares": 1, "cpuset": "3-1", "io": {"weight": 9, "rate": 1}}}),
+        &[
+            ("resources.cpu_shares", "2 to 262144"),
+            ("resources.cpuset", "\"0-3\""),
+            ("resources.io.weight", "10 to 1000"),
+            ("resources.io.rate", "unknown field"),
+            ("resources.swap", "requires memory"),
+        ],
+    );
+    check(
+        &json!({"ulimits": {"nofile": "2:1", "nofiles": 1, "core": -1}, "shm_size": "0", "oom_score": -1}),
+        &[
+            ("ulimits.nofile", "1024:65536"),
+            ("ulimits", "\"nofiles\" is not among core, cpu"),
+            ("shm_size", "from 4k"),
+            ("oom_score", "0 to 1000"),
+        ],
     );
     check(
         &json!({"environment": {"A=B": "x"}}),
