@@ -90,6 +90,7 @@
 //!
 //! - A field of a body: its section in `state/src/spec`, both halves of `spec/body.rs`, a default
 //!   that is left out of the stored form, and a golden file in `state/tests/formats`.
+//! - A live part of a spec: sorted in `state/src/spec/live.rs`; a limit also in `oci/limits.rs`.
 //! - A step: [`state::plan::Step`] (and a [`state::phase::Stage`] that leads to it), its effect in
 //!   `plan/ahead.rs`, its execution in `reconcile/execute.rs` by a call of [`runtime::Runtime`].
 //! - A reason: `state/src/reason.rs`, the table in `README.md`, a test in `tests/real/reasons`.
@@ -114,7 +115,8 @@
 //! - **owner** ([`state::desired::Owner`]): push or CHaS, whoever may change the container.
 //! - **generation**: the count of accepted changes of one spec. CHaS counts its sets so too.
 //! - **revision**: the caller's own number for a spec. **seq**: the store's counter of changes.
-//! - **instance** ([`state::id::InstanceName`]): a generation in containerd, `<id>-<generation>`.
+//! - **instance** ([`state::id::InstanceName`]): a generation in containerd, `<id>-<generation>`; it
+//!   **carries** a later one where only **live** parts have changed, and is **adjusted** to that.
 //! - **container**, **task**, **snapshot**: containerd's entry, running process and file system.
 //! - **reference**, **digest**: the name of an image as written, and the hash of its content.
 //! - **pull**: to fetch an image; nothing else is pulled.

@@ -6,7 +6,7 @@
 //! number is being written; none is ever renamed, so a reader's place (number, offset) stays right
 //! under rotation. [`logger`] is the process that writes, [`mod@line`] a line of a file, [`split`]
 //! cuts bytes into lines, [`rotate`] keeps the directory within its limits, `sync` brings it to the
-//! disk, `mark` tells an end that nobody saw, [`read`] reads it. [`keep`] is the agent's side: it
+//! disk, `limits` tells a logger other limits, `mark` an end that nobody saw, [`read`] reads it. [`keep`] is the agent's side: it
 //! replaces a logger that dies.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
@@ -18,9 +18,11 @@ use state::id::ContainerId;
 
 mod call;
 mod confine;
+mod current;
 mod cursor;
 mod files;
 pub(crate) mod keep;
+mod limits;
 pub(crate) mod line;
 pub mod logger;
 mod lost;

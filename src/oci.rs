@@ -27,6 +27,7 @@ pub(crate) mod descriptor;
 pub(crate) mod host;
 pub(crate) mod host_ids;
 pub(crate) mod image;
+pub(crate) mod limits;
 mod lsm;
 pub(crate) mod mounts;
 mod namespaces;

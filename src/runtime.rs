@@ -104,6 +104,16 @@ pub trait Runtime: Send + Sync + 'static {
         record: &Record,
     ) -> impl Future<Output = Result<Option<Ipv4Addr>, RuntimeError>> + Send;
 
+    /// Brings what exists of the record's instance up to the record: the limits of its task and of
+    /// its log, and the runtime's own copy of the record, in this order, so that the copy says what
+    /// is true. What runs, runs on. What was made of something else is taken away if it does not
+    /// run; the next launch makes it.
+    ///
+    /// # Errors
+    /// [`Reason::LimitRefused`] if the kernel or the runtime refuses a limit. The others are set
+    /// all the same, and what is refused stays as it was.
+    fn adjust(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Ends the instance's task: signal, grace, SIGKILL. Container, snapshot and network are kept.
     /// Answers how it ended; `None` if nothing of it ran.
     fn stop(

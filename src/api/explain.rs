@@ -164,5 +164,6 @@ fn instance(
         Task::Running { pid, since } => ("running", Some(*pid), since.map(wall), None),
         Task::Stopped(ended) => ("stopped", None, None, Some(exit(history.known_exit(ended)))),
     };
-    json!({"generation": generation, "container": true, "task": task, "pid": pid, "since": since, "ended": ended})
+    let carries = found.carried(generation);
+    json!({"generation": generation, "carries": carries, "container": true, "task": task, "pid": pid, "since": since, "ended": ended})
 }

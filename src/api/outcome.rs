@@ -65,6 +65,8 @@ impl Awaited {
                 conflict("the container was asked to run before it stopped".to_owned())
             }
             Status::Running if is_up_to_date && self.run == RunState::Running => Some(Ok(view)),
+            // It runs on with what it had, since something of what was asked is refused.
+            Status::Running if self.is_refused(&view) && !self.is_old(&view) => failed(condition),
             Status::Stopped => Some(Ok(view)),
             // It had ended before, and stays so.
             Status::Failed if self.run == RunState::Stopped && record.finished.is_some() => {
@@ -80,6 +82,14 @@ impl Awaited {
             | Status::Running
             | Status::Stopping => None,
         }
+    }
+
+    /// Whether the container runs, and cannot take on what was asked.
+    fn is_refused(&self, view: &ManagedView) -> bool {
+        let is_behind = view
+            .applied_generation
+            .is_some_and(|applied| applied != self.generation);
+        is_behind && self.run == RunState::Running && view.condition.next_attempt.is_some()
     }
 
     /// Whether somebody else has ordered `run` since.

@@ -345,6 +345,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         spec: deploy.spec,
         owner: Owner::Push,
         generation: 1,
+        made_at: None,
         revision: deploy.revision,
         seq: 1,
         run: deploy.run,
@@ -492,9 +493,7 @@ fn problem(answer: &Answer, status: u16, says: &str) {
     );
     let body = answer.json();
     assert_eq!(body["status"], status);
-    assert!(
-        body["title"].is_string() && body["type"].is_string(),
-        "{body}"
-    );
+    let is_whole = body["title"].is_string() && body["type"].is_string();
+    assert!(is_whole, "{body}");
     assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
 }

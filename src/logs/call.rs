@@ -10,6 +10,7 @@ use state::id::InstanceName;
 use state::quantity::ByteCount;
 use state::spec::LogLimits;
 
+use super::limits::NumberedLimits;
 use super::rules::LoggerRules;
 
 /// First argument that makes this binary the logger.
@@ -24,13 +25,16 @@ pub const NAMESPACE_VARIABLE: &str = "CONTAINER_NAMESPACE";
 /// Beginning of the argument of a logger that takes over.
 const TAKEOVER: &str = "takeover=";
 
+/// Beginning of the word that says which generation the limits are of; it comes before the rules.
+const GENERATION: &str = "of=";
+
 /// Call of the logger of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LoggerCall {
     /// Log directory of the container.
     pub(super) dir: PathBuf,
     /// Limits on its files.
-    pub(super) limits: LogLimits,
+    pub(super) limits: NumberedLimits,
     /// Rules of the node.
     pub(super) rules: LoggerRules,
     /// Takeover from a logger that ended; `None`: the container begins.
@@ -108,14 +112,19 @@ impl LoggerCall {
         let LogLimits {
             max_size,
             max_files,
-        } = self.limits;
-        let numbers = format!("{},{max_files},{}", max_size.0, self.rules.words());
-        [numbers.as_bytes(), self.dir.as_os_str().as_bytes()].concat()
+        } = self.limits.limits;
+        let generation = match self.limits.generation {
+            0 => String::new(),
+            generation => format!("{GENERATION}{generation},"),
+        };
+        let rules = self.rules.words();
+        let words = format!("{},{max_files},{generation}{rules}", max_size.0);
+        [words.as_bytes(), self.dir.as_os_str().as_bytes()].concat()
     }
 }
 
-/// Parses `<max_size>,<max_files>,<rules><absolute directory>`.
-fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits, LoggerRules)> {
+/// Parses `<max_size>,<max_files>,<generation><rules><absolute directory>`.
+fn parse_value(value: OsString) -> Option<(PathBuf, NumberedLimits, LoggerRules)> {
     let bytes = value.into_vec();
     let mut parts = bytes.splitn(3, |byte| *byte == b',');
     let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
@@ -123,7 +132,18 @@ fn parse_value(value: OsString) -> Option<(PathBuf, LogLimits, LoggerRules)> {
         max_size: ByteCount(number()?),
         max_files: u32::try_from(number()?).ok()?,
     };
-    let (rules, dir) = LoggerRules::parse(parts.next()?)?;
+    let rest = parts.next()?;
+    // Version 0.1 had no such word.
+    let (generation, rest) = match rest.strip_prefix(GENERATION.as_bytes()) {
+        None => (0, rest),
+        Some(rest) => {
+            let comma = rest.iter().position(|byte| *byte == b',')?;
+            let generation = std::str::from_utf8(&rest[..comma]).ok()?.parse().ok()?;
+            (generation, &rest[comma + 1..])
+        }
+    };
+    let limits = NumberedLimits { generation, limits };
+    let (rules, dir) = LoggerRules::parse(rest)?;
     Some((OsStr::from_bytes(dir).into(), limits, rules))
 }
 
@@ -146,9 +166,12 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: LogLimits = LogLimits {
-        max_size: ByteCount(10 << 20),
-        max_files: 5,
+    const LIMITS: NumberedLimits = NumberedLimits {
+        generation: 0,
+        limits: LogLimits {
+            max_size: ByteCount(10 << 20),
+            max_files: 5,
+        },
     };
 
     fn call(dir: &str, takeover: Option<Takeover>) -> LoggerCall {
@@ -202,6 +225,15 @@ mod tests {
             let args = std::iter::once("any-name".into()).chain(call.arguments());
             assert_eq!(LoggerCall::read(args), Some(call));
         }
+        let numbered = LoggerCall {
+            limits: NumberedLimits {
+                generation: 12,
+                ..LIMITS
+            },
+            ..call("/d", None)
+        };
+        let args = std::iter::once("any-name".into()).chain(numbered.arguments());
+        assert_eq!(LoggerCall::read(args), Some(numbered));
         let of_0_1_0 = ["/usr/local/bin/chas-node-agent", "logger", "10485760,5,/d"];
         assert_eq!(read(&of_0_1_0), Some(call("/d", None)));
         for value in [
@@ -212,6 +244,7 @@ mod tests {
             "1,99999999999,/d",
             "-1,2,/d",
             "/d",
+            "1,2,of=x,/d",
         ] {
             assert_eq!(read(&["agent", ARGUMENT, value]), None, "{value}");
         }

@@ -6,6 +6,7 @@
 //! between is lost, and the log says so.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -14,11 +15,11 @@ use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::id::{ContainerId, InstanceName};
 use state::reason::Reason;
-use state::spec::LogLimits;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::call::{LoggerCall, Takeover};
+use super::limits::NumberedLimits;
 use super::pipes::OutputPipes;
 use super::process::LoggerProcess;
 use super::program::LoggerProgram;
@@ -64,6 +65,8 @@ struct Kept {
     logger: Option<LoggerProcess>,
     /// Fault for a person to read; `None`: output is written, as far as is known.
     fault: Option<String>,
+    /// Limits for whoever takes over.
+    limits: NumberedLimits,
 }
 
 impl Kept {
@@ -89,7 +92,7 @@ pub(crate) struct SilentContainer {
 struct Post {
     instance: InstanceName,
     subject: EventSubject,
-    limits: LogLimits,
+    limits: NumberedLimits,
     /// First process of the container.
     first: u32,
 }
@@ -100,7 +103,7 @@ impl Post {
         Self {
             instance,
             subject: EventSubject::new(instance.id, record),
-            limits: record.map(|record| record.spec.logs).unwrap_or_default(),
+            limits: NumberedLimits::of(record),
             first,
         }
     }
@@ -144,7 +147,7 @@ impl Loggers {
 
     /// URI for a task's output that makes containerd's shim start the container's logger.
     pub(crate) fn output(&self, record: &Record) -> String {
-        let call = self.call(record.instance(), record.spec.logs, None);
+        let call = self.call(record.instance(), NumberedLimits::of(Some(record)), None);
         call.uri(self.0.program.path())
     }
 
@@ -162,6 +165,21 @@ impl Loggers {
         }
     }
 
+    /// Has the record's log kept within its limits from now on: by the logger that runs, with the
+    /// next line that it writes, and by whoever takes over from it.
+    ///
+    /// # Errors
+    /// The logger cannot be told.
+    pub(crate) async fn limit(&self, record: &Record) -> io::Result<()> {
+        let limits = NumberedLimits::of(Some(record));
+        if let Some(kept) = lock(&self.0.kept).get_mut(&record.instance()) {
+            kept.limits = limits;
+        }
+        let dir = self.directory(record.id);
+        let written = tokio::task::spawn_blocking(move || limits.write(&dir)).await;
+        written.map_err(io::Error::other)?
+    }
+
     /// Containers that have no logger, or whose output cannot be written.
     pub(crate) fn silent(&self) -> Vec<SilentContainer> {
         let kept = lock(&self.0.kept);
@@ -177,7 +195,7 @@ impl Loggers {
     fn call(
         &self,
         instance: InstanceName,
-        limits: LogLimits,
+        limits: NumberedLimits,
         takeover: Option<Takeover>,
     ) -> LoggerCall {
         LoggerCall {
@@ -202,6 +220,7 @@ impl Loggers {
             watch,
             logger: logger.clone(),
             fault: None,
+            limits: post.limits,
         };
         kept.insert(post.instance, entry);
         drop(kept);

@@ -92,7 +92,8 @@ pub fn run(
         let _ = ready.and_then(|mut ready| ready.write_all(b"1"));
     }
     let dir = confine(&call.dir, instance, namespace, &call.rules);
-    let mut writer = LogWriter::open(dir.clone(), call.limits)
+    let mut writer = LogWriter::open(dir.clone(), call.limits.limits)
+        .told_after(call.limits, instance.generation)
         .synced()
         .limited(call.rules.rate);
     let mark = begin(&call, &dir, instance, &mut writer);

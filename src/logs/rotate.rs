@@ -2,8 +2,8 @@
 //! fails and never gives up: lines that cannot be written are counted, and a line says so once
 //! writing works again.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::fs;
+use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +13,9 @@ use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use tokio::time::Instant;
 
+use super::current::{AppendError, CurrentFile};
 use super::files::{file_numbers, file_path, open_from};
+use super::limits::{NumberedLimits, ToldLimits};
 use super::line::{self, HEADER_BYTES, LINE_BYTES_MAX, LineHeader, LineStamp, Stream};
 use super::lost::LostOutput;
 use super::rate::{LeftOut, RateLimit, RateVerdict};
@@ -35,6 +37,8 @@ const TAIL_BYTES: u64 = 4 * LAST_LINE_BYTES_MAX as u64;
 pub(crate) struct LogWriter {
     dir: PathBuf,
     limits: LogLimits,
+    /// `None`: the limits stay.
+    told: Option<ToldLimits>,
     current: Option<CurrentFile>,
     /// The highest number used so far: a reader's place must never lie ahead of the file being
     /// written.
@@ -48,14 +52,6 @@ pub(crate) struct LogWriter {
     rate: Option<RateLimit>,
 }
 
-#[derive(Debug)]
-struct CurrentFile {
-    file: Arc<File>,
-    number: u64,
-    /// Whether the last batch was cut short: the next begins with a newline.
-    torn: bool,
-}
-
 impl LogWriter {
     /// Opens the newest file of `dir`, or creates both. If that fails, each batch tries again.
     #[must_use]
@@ -64,6 +60,7 @@ impl LogWriter {
         let mut writer = Self {
             dir,
             limits,
+            told: None,
             current: None,
             newest: 1,
             batch,
@@ -91,6 +88,24 @@ impl LogWriter {
     pub(crate) fn limited(self, rate: Option<ByteCount>) -> Self {
         let rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));
         Self { rate, ..self }
+    }
+
+    /// The same, which takes on the limits that it is told after these.
+    pub(crate) fn told_after(self, own: NumberedLimits, made_at: u64) -> Self {
+        Self {
+            told: Some(ToldLimits::after(own, made_at)),
+            ..self
+        }
+    }
+
+    fn take_on_limits(&mut self) {
+        let Some(told) = &mut self.told else { return };
+        let Some(limits) = told.news(&self.dir) else {
+            return;
+        };
+        self.limits = limits;
+        // What is left is removed with the next rotation.
+        let _ = self.prune(limits.max_files.max(1));
     }
 
     /// Ends the run. `true`: all of it is written, and on the disk.
@@ -185,6 +200,7 @@ impl LogWriter {
         if self.batch.is_empty() {
             return;
         }
+        self.take_on_limits();
         let notice = self.lost.notice(&self.stamp);
         let batch = std::mem::take(&mut self.batch);
         // Bytes written of a notice say nothing about the batch.
@@ -345,36 +361,4 @@ impl LogWriter {
         }
         self.stamp = LineStamp::after(Some(now));
     }
-}
-
-impl CurrentFile {
-    fn append(&mut self, lines: &[u8]) -> Result<(), AppendError> {
-        if self.torn {
-            self.file
-                .write_all(b"\n")
-                .map_err(|error| AppendError { error, written: 0 })?;
-            self.torn = false;
-        }
-        let mut written = 0;
-        while written < lines.len() {
-            match self.file.write(&lines[written..]) {
-                Ok(0) => {
-                    return Err(AppendError {
-                        error: io::ErrorKind::WriteZero.into(),
-                        written,
-                    });
-                }
-                Ok(bytes) => written += bytes,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(AppendError { error, written }),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Append that ended early: the error, and how many bytes were written before it.
-struct AppendError {
-    error: io::Error,
-    written: usize,
 }

@@ -36,6 +36,7 @@ fn shown(planned: Planned, now: Moment) -> StepView {
         Step::Wait(until) => Some(now.wall_at(until)),
         Step::Settled
         | Step::Pull
+        | Step::Adjust(_)
         | Step::Launch
         | Step::Stop(_)
         | Step::Remove(_)

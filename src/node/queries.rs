@@ -70,7 +70,7 @@ impl AgentNode {
         ManagedView {
             condition: self.shown_condition(record, &known),
             taken,
-            started: started(&known, record.generation, taken),
+            started: started(&known, record, taken),
             finished: exit.map(|exit| exit.at).or(finished_at),
             exit_code: exit
                 .map(|exit| exit.code)
@@ -153,10 +153,10 @@ impl AgentNode {
 }
 
 /// The start of the container's process: of the one that runs, else of the one that ended last.
-fn started(known: &Known, generation: u64, taken: Moment) -> Option<SystemTime> {
+fn started(known: &Known, record: &Record, taken: Moment) -> Option<SystemTime> {
     let history = &known.history;
     // Right after the agent's start, the look is there before the history has taken it in.
-    let seen = match known.seen.task(generation) {
+    let seen = match known.seen.task(record) {
         Task::Running { since, .. } => *since,
         Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive | Task::Absent => None,
     };

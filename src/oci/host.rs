@@ -92,7 +92,73 @@ impl Host {
 /// Device of tunnels, `/dev/net/tun`, as the kernel's devices controller writes it.
 const TUNNELS: &str = "c 10:200 rwm";
 
+/// Values by which a control group is limited in nothing, where that is no number of its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ReleasedLimits {
+    /// CPUs that it may have at most. `None`: CPUs are not dealt out.
+    pub(crate) cpus: Option<String>,
+    /// Weight of its disk operations, as an OCI runtime is asked for it. `None`: it has the kernel's.
+    pub(crate) disk_weight: Option<u16>,
+}
+
 impl Cgroup {
+    /// Values by which the control group at `path` (absolute, as in the OCI spec) is limited in
+    /// nothing.
+    pub(crate) fn released(self, path: &str) -> ReleasedLimits {
+        let path = Path::new(path.trim_start_matches('/'));
+        self.released_in(Path::new(CGROUP_ROOT), path)
+    }
+
+    fn released_in(self, root: &Path, path: &Path) -> ReleasedLimits {
+        let above = path.parent().unwrap_or(Path::new(""));
+        let (cpus, weights) = match self {
+            Self::V1 { .. } => (
+                root.join("cpuset").join(above).join("cpuset.cpus"),
+                [
+                    ("blkio/", "blkio.bfq.weight", 100),
+                    ("blkio/", "blkio.weight", 500),
+                ],
+            ),
+            // A runtime has another scale than the second file, whose 100 is some 20 of it.
+            Self::V2 => (
+                root.join(above).join("cpuset.cpus.effective"),
+                [("", "io.bfq.weight", 100), ("", "io.weight", 20)],
+            ),
+        };
+        let read = |file| Some(std::fs::read_to_string(file).ok()?.trim().to_owned());
+        let weight = weights.into_iter().find_map(|(place, file, released)| {
+            let weight = read(root.join(place).join(path).join(file))?;
+            Some((weight, released))
+        });
+        let kernels = |weight: &str, released| {
+            let own = weight.lines().next().unwrap_or_default();
+            let own = own.trim_start_matches("default ");
+            own == "100" || own == format!("{released}")
+        };
+        let weight = weight.filter(|(weight, released)| !kernels(weight, *released));
+        ReleasedLimits {
+            cpus: read(cpus).filter(|cpus| !cpus.is_empty()),
+            disk_weight: weight.map(|(_, released)| released),
+        }
+    }
+
+    /// Whether a limit on swap can be asked for.
+    pub(crate) const fn limits_swap(self) -> bool {
+        !matches!(self, Self::V1 { swap: false })
+    }
+
+    /// Bytes of memory in the control group at `path` (absolute, as in the OCI spec) that the kernel
+    /// cannot easily have back. `None`: it is no business of anybody (version 1 itself refuses a
+    /// limit that is too low), or there is no such group.
+    pub(crate) fn memory_in_use(self, path: &str) -> Option<u64> {
+        if self != Self::V2 {
+            return None;
+        }
+        let group = Path::new(CGROUP_ROOT).join(path.trim_start_matches('/'));
+        let read = |file| std::fs::read_to_string(group.join(file)).ok();
+        parse_in_use(&read("memory.current")?, &read("memory.stat")?)
+    }
+
     /// Takes the device of tunnels from the control group at `path` (absolute, as in the OCI spec).
     /// On version 2 nothing can be taken away that the runtime's own program grants.
     ///
@@ -129,6 +195,15 @@ impl Cgroup {
     }
 }
 
+/// Bytes of `memory.current` without the cached files that were not used lately.
+fn parse_in_use(current: &str, stat: &str) -> Option<u64> {
+    let mut lines = stat.lines();
+    let cached = lines.find_map(|line| line.strip_prefix("inactive_file "));
+    let cached: u64 = cached.and_then(|bytes| bytes.trim().parse().ok())?;
+    let current: u64 = current.trim().parse().ok()?;
+    Some(current.saturating_sub(cached))
+}
+
 /// Number in the line `oom_kill N`, which both `memory.oom_control` and `memory.events` hold.
 fn parse_kills(text: &str) -> Option<u64> {
     text.lines()
@@ -151,6 +226,41 @@ mod tests {
             Some(1)
         );
         assert_eq!(parse_kills("oom_kill_disable 0\n"), None);
+    }
+
+    #[test]
+    fn what_releases_a_group_is_what_the_one_above_has_and_the_kernel_s_weight() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |file: &str, text: &str| {
+            let file = root.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, text).unwrap();
+        };
+        let released = |cgroup: Cgroup| {
+            let found = cgroup.released_in(root.path(), Path::new("chas/a-1"));
+            (found.cpus, found.disk_weight)
+        };
+        let v1 = Cgroup::V1 { swap: true };
+        assert_eq!(released(v1), (None, None));
+        assert_eq!(released(Cgroup::V2), (None, None));
+        write("cpuset/chas/cpuset.cpus", "0-3\n");
+        write("blkio/chas/a-1/blkio.bfq.weight", "300\n");
+        assert_eq!(released(v1), (Some("0-3".to_owned()), Some(100)));
+        write("blkio/chas/a-1/blkio.bfq.weight", "100\n");
+        assert_eq!(released(v1), (Some("0-3".to_owned()), None));
+        write("chas/cpuset.cpus.effective", "1\n");
+        write("chas/a-1/io.weight", "default 500\n8:0 100\n");
+        assert_eq!(released(Cgroup::V2), (Some("1".to_owned()), Some(20)));
+        write("chas/a-1/io.weight", "default 100\n");
+        assert_eq!(released(Cgroup::V2), (Some("1".to_owned()), None));
+    }
+
+    #[test]
+    fn memory_in_use_is_without_what_is_only_cached() {
+        let stat = "anon 30\nfile 70\ninactive_file 60\nactive_file 10\n";
+        assert_eq!(parse_in_use("100\n", stat), Some(40));
+        assert_eq!(parse_in_use("50\n", stat), Some(0));
+        assert_eq!(parse_in_use("100\n", "anon 30\n"), None);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use state::spec::{Resources, SwapLimit};
 use super::host::Cgroup;
 
 /// Period of a CPU quota: the kernel's default.
-const CPU_PERIOD_US: u64 = 100_000;
+pub(super) const CPU_PERIOD_US: u64 = 100_000;
+/// Weight of a container that asks for none: the kernel's default.
+pub(super) const CPU_SHARES_DEFAULT: u64 = 1024;
 /// Bounds of `cpu.shares` in the kernel; a core has 1024. runc refuses more, so above 256 cores all
 /// weigh the same.
 const CPU_SHARES_MIN: u64 = 2;
@@ -54,7 +56,7 @@ fn memory(wanted: &Resources, cgroup: Cgroup) -> Map<String, Value> {
         memory.insert("limit".to_owned(), json!(limit.0));
         // The sum of memory and swap: equal means no swap. Where swap is not accounted, asking for
         // it is an error.
-        if cgroup != (Cgroup::V1 { swap: false }) {
+        if cgroup.limits_swap() {
             let sum = match wanted.swap {
                 None => json!(limit.0),
                 Some(SwapLimit::Bytes(swap)) => json!(limit.0.saturating_add(swap.0)),

@@ -75,6 +75,11 @@ impl<R: Runtime> Reconciler<R> {
                 self.check_tag(record, interrupt).await?;
             }
             (Step::Pull, Some(record)) => self.pull(record, interrupt).await?,
+            (Step::Adjust(_), Some(record)) => {
+                // A limit that the policy denies by now is no more given to what runs than to what starts.
+                self.judge(record)?;
+                self.runtime.adjust(record).await?;
+            }
             (Step::Launch, Some(record)) => self.launch(record).await?,
             (Step::Finish(finished), Some(record)) => {
                 let (generation, finished) = (record.generation, finished.clone());
@@ -143,7 +148,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         self.pull(record, interrupt).await?;
         let resolved = self.writer.store().desired().get(record.id).cloned();
-        let resolved = resolved.filter(|resolved| resolved.generation == record.generation);
+        let resolved = resolved.filter(|resolved| resolved.instance() == record.instance());
         // Another was asked for meanwhile, and its turn comes.
         resolved.map(Some).ok_or(RuntimeError::Cancelled.into())
     }
@@ -166,11 +171,11 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     async fn pull(&self, record: &Record, interrupt: &CancellationToken) -> Result<(), Undone> {
-        let (id, generation, policy) = (record.id, record.generation, record.spec.image_pull);
+        let (instance, policy) = (record.instance(), record.spec.image_pull);
         let digest = self.fetch(record, policy, None, interrupt).await?;
         Ok(self
             .writer
-            .write(move |store| store.set_image_digest(id, generation, Some(digest)))
+            .write(move |store| store.set_image_digest(instance, Some(digest)))
             .await?)
     }
 
@@ -211,7 +216,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     async fn launch(&self, record: &Record) -> Result<(), Undone> {
-        let (id, generation) = (record.id, record.generation);
+        let instance = record.instance();
         let launched = self.runtime.launch(record).await;
         let known = record.assignment.address;
         let address = self.unless_lost(record, launched).await?.or(known);
@@ -222,7 +227,7 @@ impl<R: Runtime> Reconciler<R> {
                 record.assignment.address = address;
             };
             self.writer
-                .write(move |store| store.note(id, generation, note))
+                .write(move |store| store.note(instance, note))
                 .await?;
         }
         Ok(())
@@ -235,10 +240,10 @@ impl<R: Runtime> Reconciler<R> {
         record: &Record,
         answer: Result<T, RuntimeError>,
     ) -> Result<T, Undone> {
-        let (id, generation) = (record.id, record.generation);
+        let instance = record.instance();
         if let Err(RuntimeError::ImageLost(_)) = answer {
             self.writer
-                .write(move |store| store.set_image_digest(id, generation, None))
+                .write(move |store| store.set_image_digest(instance, None))
                 .await?;
         }
         Ok(answer?)
@@ -255,6 +260,6 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         Step::Stop(_) | Step::Remove(_) => {
             matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
         }
-        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => false,
+        Step::Settled | Step::Wait(_) | Step::Adjust(_) | Step::Finish(_) | Step::Forget => false,
     }
 }

@@ -24,9 +24,7 @@ impl<R: Runtime> Reconciler<R> {
     ) {
         let now = self.board.clock.now();
         let is_proven = |record: &Record| {
-            let task = managed
-                .get(&record.id)
-                .map(|seen| seen.task(record.generation));
+            let task = managed.get(&record.id).map(|seen| seen.task(record));
             matches!(task, Some(Task::Running { since: Some(since), .. }) if now.since(*since) >= PROVEN_AFTER)
         };
         let proven: Vec<_> = desired

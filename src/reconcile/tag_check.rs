@@ -31,7 +31,7 @@ impl<R: Runtime> Reconciler<R> {
             return Ok(());
         };
         let known = self.board.known(record.id).seen;
-        let runs = matches!(known.task(record.generation), Task::Running { .. });
+        let runs = matches!(known.task(record), Task::Running { .. });
         // What runs, and is not to be restarted, has time: as much as any pull.
         let is_awaited = record.restart_pending || (!runs && record.image_digest.is_some());
         let limit = is_awaited.then_some(ANSWER_MAX);
@@ -60,10 +60,7 @@ impl<R: Runtime> Reconciler<R> {
         };
         // It may have ended while the registry was asked: then there is nothing to restart.
         let seen = self.runtime.observe(record.id).await?;
-        let is_running = !matches!(
-            seen.task(record.generation),
-            Task::Stopped(_) | Task::Absent
-        );
+        let is_running = !matches!(seen.task(record), Task::Stopped(_) | Task::Absent);
         let (instance, at_ms) = (record.instance(), unix_ms(SystemTime::now()));
         let noted = move |store: &state::store::Store| {
             store.answer_tag(instance, asked, outcome, at_ms, is_running)

@@ -50,7 +50,7 @@ fn followed(store: &Store, handle: &Handle) -> Vec<ContainerId> {
     let desired = store.desired();
     let runs = |record: &Record| {
         let seen = handle.board().known(record.id).seen;
-        matches!(seen.task(record.generation), Task::Running { .. })
+        matches!(seen.task(record), Task::Running { .. })
     };
     let due = desired
         .records()

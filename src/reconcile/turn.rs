@@ -56,6 +56,8 @@ const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
     match step {
         Step::Pull => (Cause::Start, Some(Activity::Pulling)),
         Step::Launch => (Cause::Start, Some(Activity::Creating)),
+        // What runs, runs on.
+        Step::Adjust(_) => (Cause::Start, None),
         Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
         Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
     }
@@ -65,6 +67,7 @@ const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
 fn record_done(history: &mut History, step: &Step, ended: Option<Exit>, now: BootTime) {
     match step {
         Step::Pull => history.record_pull(),
+        Step::Adjust(_) => history.record_adjustment(),
         Step::Launch => history.record_start(now),
         Step::Stop(_) => history.record_stop(ended, now),
         // The end of a generation that is replaced says nothing about the container.
@@ -167,6 +170,7 @@ impl<R: Runtime> Reconciler<R> {
                     return self.queue.wake_at(id, Instant::now() + until.since(now));
                 }
                 next @ (Step::Pull
+                | Step::Adjust(_)
                 | Step::Launch
                 | Step::Stop(_)
                 | Step::Remove(_)

@@ -190,6 +190,10 @@ impl Engine for Containerd {
         self.instances.start(instance).await
     }
 
+    async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
+        self.instances.adjust(record).await
+    }
+
     async fn stop(
         &self,
         instance: InstanceName,

@@ -142,6 +142,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
         instance: InstanceName,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
+    /// Brings an instance up to its record, apart from its log; see [`super::Runtime::adjust`].
+    fn adjust(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Ends an instance's task; see [`super::Runtime::stop`].
     fn stop(
         &self,

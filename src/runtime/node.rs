@@ -237,6 +237,14 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         Ok(Some(address))
     }
 
+    async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
+        self.logs.limit(record).await.map_err(|error| {
+            let message = format!("the limits of its log cannot be changed: {error}");
+            RuntimeError::failed(Reason::LoggerFailed, message)
+        })?;
+        self.engine.adjust(record).await
+    }
+
     async fn stop(
         &self,
         instance: InstanceName,

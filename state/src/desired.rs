@@ -40,6 +40,11 @@ pub struct Record {
     pub owner: Owner,
     /// Number of accepted changes of the spec, from 1.
     pub generation: u64,
+    /// Generation that the record's instance was made as, and is named by. `None`: this one. It is
+    /// an earlier one where only live parts of the spec have changed since (see
+    /// [`Spec::can_become`]): then the instance goes on, and is brought up to this generation.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub made_at: Option<u64>,
     /// The caller's own number for this spec, if it gave one.
     pub revision: Option<u64>,
     /// [`Desired::seq`](set::Desired::seq) of the last accepted change: orders changes where no
@@ -138,12 +143,23 @@ impl Record {
         self.tag_check.as_ref().is_some_and(TagCheck::is_open)
     }
 
-    /// The name of this record's generation in the runtime.
+    /// Whether the instance of this record can carry `next` on its network place, so that it goes
+    /// on. A container that is being removed is not taken back: its successor is another one.
+    #[must_use]
+    pub fn can_become(&self, next: &Spec, assignment: &Assignment) -> bool {
+        !self.removing && self.assignment == *assignment && self.spec.can_become(next)
+    }
+
+    /// The name of this record's instance in the runtime.
     #[must_use]
     pub const fn instance(&self) -> InstanceName {
+        let generation = match self.made_at {
+            Some(earlier) => earlier,
+            None => self.generation,
+        };
         InstanceName {
             id: self.id,
-            generation: self.generation,
+            generation,
         }
     }
 }
@@ -232,6 +248,7 @@ pub(crate) mod tests {
             spec: deploy.spec,
             owner: Owner::Push,
             generation: 1,
+            made_at: None,
             revision: None,
             seq: 1,
             run: RunState::Running,

@@ -44,13 +44,16 @@ pub struct Backoff {
     pub retry_at: BootTime,
 }
 
-/// Restart and retry history of one generation of a container.
+/// Restart and retry history of one instance of a container.
 ///
 /// Stored over restarts of the agent as [`StoredHistory`]; a new field has a default and is left
 /// out of the stored form while it has it (see [`crate::spec`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     generation: u64,
+    /// Generation that the instance was made as, where it is another; see [`Record::made_at`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_at: Option<u64>,
     /// Restarts after an exit.
     pub restart_count: u32,
     /// Exits in a row without a healthy run between them.
@@ -118,16 +121,23 @@ pub struct PastFailure {
 
 impl History {
     /// The history of the record's own generation: an empty one where `self` is of an earlier
-    /// generation, whose failures say nothing about this one.
+    /// instance, whose failures say nothing about this one. Of an earlier generation of the same
+    /// instance nothing is waited out: a limit may be what ended it.
     #[must_use]
     pub fn of(self, record: &Record) -> Self {
-        if self.generation == record.generation {
-            self
-        } else {
-            Self {
-                generation: record.generation,
-                ..Self::default()
-            }
+        let (generation, made_at) = (record.generation, record.made_at);
+        if self.generation == generation {
+            return self;
+        }
+        let is_same = self.made_at.unwrap_or(self.generation) == record.instance().generation;
+        let before = if is_same { self } else { Self::default() };
+        Self {
+            generation,
+            made_at,
+            exits: 0,
+            attempts: 0,
+            backoff: None,
+            ..before
         }
     }
 
@@ -149,7 +159,7 @@ impl History {
             let asks = record.is_tag_unchecked();
             self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
-        let instance = seen.instances.get(&record.generation);
+        let instance = seen.instance(record);
         let kills = instance.and_then(|instance| instance.memory_kills);
         match instance.map(|instance| &instance.task) {
             // An agent that has just started learns the start time from the process itself.
@@ -172,7 +182,16 @@ impl History {
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Unresponsive | Task::Absent)
             | None => {}
         }
+        // What ended it may be what has changed since: the next start has it.
+        if seen.is_behind(record) && self.is_waiting_after_exit() {
+            (self.exits, self.backoff) = (0, None);
+        }
         self.memory_kills.total - killed_before
+    }
+
+    fn is_waiting_after_exit(&self) -> bool {
+        let backoff = self.backoff.as_ref();
+        backoff.is_some_and(|backoff| backoff.cause == Cause::Exit)
     }
 
     fn is_counted(&self, exit: &Exit) -> bool {
@@ -245,6 +264,12 @@ impl History {
 
     /// Notes that the image is on the node.
     pub fn record_pull(&mut self) {
+        self.attempts = 0;
+        self.keep_backoff(|cause| cause == Cause::Exit);
+    }
+
+    /// Notes that the instance was brought up to the record.
+    pub fn record_adjustment(&mut self) {
         self.attempts = 0;
         self.keep_backoff(|cause| cause == Cause::Exit);
     }

@@ -6,24 +6,42 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::Record;
 use crate::reason::Reason;
 use crate::time::BootTime;
 
-/// Everything that the runtime holds under one container's id, one entry a generation. Empty:
+/// Everything that the runtime holds under one container's id, one entry an instance. Empty:
 /// nothing of the container exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Instances by generation. Two at once are a change of spec in progress, or a leftover.
+    /// Instances by the generation that they were made as. Two at once are a change of spec in
+    /// progress, or a leftover.
     pub instances: BTreeMap<u64, Instance>,
 }
 
 impl Seen {
-    /// The task of this generation; absent where nothing of the generation exists.
+    /// The instance of a record; `None`: nothing of it exists.
     #[must_use]
-    pub fn task(&self, generation: u64) -> &Task {
-        self.instances
-            .get(&generation)
+    pub fn instance(&self, record: &Record) -> Option<&Instance> {
+        self.instances.get(&record.instance().generation)
+    }
+
+    /// The task of a record's instance; absent where nothing of the instance exists.
+    #[must_use]
+    pub fn task(&self, record: &Record) -> &Task {
+        self.instance(record)
             .map_or(&Task::Absent, |instance| &instance.task)
+    }
+
+    /// Whether the record's instance exists, and carries something else than the record.
+    #[must_use]
+    pub fn is_behind(&self, record: &Record) -> bool {
+        let Some(instance) = self.instance(record) else {
+            return false;
+        };
+        let is_other_spec = |carried: &CarriedSpec| carried.spec_hash != record.spec_hash;
+        instance.carried(record.instance().generation) != record.generation
+            || instance.carries.as_ref().is_some_and(is_other_spec)
     }
 
     /// Whether the shim of any generation does not answer.
@@ -33,18 +51,18 @@ impl Seen {
         instances.any(|instance| instance.task == Task::Unresponsive)
     }
 
-    /// The newest generation that runs.
+    /// The generation that the newest instance that runs carries.
     #[must_use]
     pub fn running_generation(&self) -> Option<u64> {
         let is_running = |instance: &Instance| matches!(instance.task, Task::Running { .. });
         let mut newest_first = self.instances.iter().rev();
         newest_first
             .find(|(_, instance)| is_running(instance))
-            .map(|(generation, _)| *generation)
+            .map(|(made_at, instance)| instance.carried(*made_at))
     }
 }
 
-/// A generation of a container that exists as a container in containerd.
+/// An instance that exists as a container in containerd.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Instance {
     /// State of its task.
@@ -53,6 +71,37 @@ pub struct Instance {
     /// count. `None`: it cannot be told, or the first process is among them and about to end, whose
     /// end will tell.
     pub memory_kills: Option<u64>,
+    /// Record that it was made of, or was brought up to since. `None`: it tells of none.
+    pub carries: Option<CarriedSpec>,
+}
+
+/// Record of a container at one moment, by its numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CarriedSpec {
+    /// Generation.
+    pub generation: u64,
+    /// Fingerprint of the spec, as the record had it.
+    pub spec_hash: String,
+}
+
+impl CarriedSpec {
+    /// The numbers of a record.
+    #[must_use]
+    pub fn of(record: &Record) -> Self {
+        Self {
+            generation: record.generation,
+            spec_hash: record.spec_hash.clone(),
+        }
+    }
+}
+
+impl Instance {
+    /// The generation that it carries, if it was made as `made_at`.
+    #[must_use]
+    pub fn carried(&self, made_at: u64) -> u64 {
+        let carries = self.carries.as_ref();
+        carries.map_or(made_at, |carried| carried.generation)
+    }
 }
 
 impl From<Task> for Instance {

@@ -65,7 +65,7 @@ pub enum Stage {
     Removed,
     /// The container is to rest, and its task is there.
     Stopping,
-    /// The container is to rest, and this instance of another generation exists.
+    /// The container is to rest, and this other instance of it exists.
     Retiring(InstanceName),
     /// The container rests, as it was asked to.
     Stopped,
@@ -77,8 +77,11 @@ pub enum Stage {
     Unresolved,
     /// The registry is to be asked what the image's tag stands for now. What runs, runs on meanwhile.
     TagUnchecked,
-    /// The container is to run, and this instance of another generation is in its place.
+    /// The container is to run, and this other instance is in its place.
     Replacing(InstanceName),
+    /// The container is to run, and its instance carries an earlier generation, of which only live
+    /// parts have changed. What runs, runs on.
+    Adjusting(InstanceName),
     /// The container runs, and is to be stopped for a restart that was asked for.
     RestartRequested,
     /// The container runs.
@@ -99,9 +102,9 @@ pub enum Stage {
 pub struct Phase {
     /// Place on the way to the goal.
     pub stage: Stage,
-    /// Whether the task of the record's own generation is absent.
+    /// Whether the task of the record's own instance is absent.
     pub is_task_absent: bool,
-    /// Whether the task of the record's own generation runs.
+    /// Whether the task of the record's own instance runs.
     pub is_running: bool,
 }
 
@@ -109,7 +112,7 @@ impl Phase {
     /// The verdict about the container with this id. `record`: `None` if there is none.
     #[must_use]
     pub fn of(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &History) -> Self {
-        let task = record.map_or(&Task::Absent, |record| seen.task(record.generation));
+        let task = record.map_or(&Task::Absent, |record| seen.task(record));
         Self {
             stage: stage(id, record, seen, history),
             is_task_absent: matches!(task, Task::Absent),
@@ -136,6 +139,7 @@ impl Phase {
             | Stage::Unresolved
             | Stage::TagUnchecked
             | Stage::Replacing(_)
+            | Stage::Adjusting(_)
             | Stage::RestartRequested
             | Stage::Created
             | Stage::Ended(_)
@@ -159,7 +163,11 @@ impl Phase {
     #[must_use]
     pub const fn cause(&self) -> Cause {
         match self.stage {
-            Stage::Unresolved | Stage::TagUnchecked | Stage::Created | Stage::Due => Cause::Start,
+            Stage::Unresolved
+            | Stage::TagUnchecked
+            | Stage::Adjusting(_)
+            | Stage::Created
+            | Stage::Due => Cause::Start,
             Stage::Gone
             | Stage::Uncertain
             | Stage::Leftover(_)
@@ -195,10 +203,10 @@ fn stage(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &Histor
     }
 }
 
-/// The oldest instance whose generation is not the desired one.
+/// The oldest instance that is not the record's.
 fn obsolete_instance(record: &Record, seen: &Seen) -> Option<InstanceName> {
-    let mut generations = seen.instances.keys().copied();
-    let generation = generations.find(|&generation| generation != record.generation)?;
+    let (mut generations, own) = (seen.instances.keys().copied(), record.instance().generation);
+    let generation = generations.find(|&generation| generation != own)?;
     Some(InstanceName {
         id: record.id,
         generation,
@@ -209,7 +217,7 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
     if let Some(obsolete) = obsolete_instance(record, seen) {
         return Stage::Retiring(obsolete);
     }
-    match seen.task(record.generation) {
+    match seen.task(record) {
         // A task that ended by itself is deleted too: it holds a shim, and its end is stored.
         Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => {
             Stage::Stopping
@@ -221,7 +229,7 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
 }
 
 fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
-    let task = seen.task(record.generation);
+    let task = seen.task(record);
     // What has ended by itself, or was only created, is seen to first: its image is here, and a
     // registry may be slow.
     let is_asked_first = match task {
@@ -239,20 +247,25 @@ fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
     if let Some(obsolete) = obsolete_instance(record, seen) {
         return Stage::Replacing(obsolete);
     }
+    // Brought up to the record first, and then left alone or started.
+    let unless_behind = |stage| match seen.is_behind(record) {
+        true => Stage::Adjusting(record.instance()),
+        false => stage,
+    };
     let ended = match task {
         Task::Running { .. } | Task::Unresponsive if record.restart_pending => {
             return Stage::RestartRequested;
         }
-        Task::Running { .. } => return Stage::Running,
+        Task::Running { .. } => return unless_behind(Stage::Running),
         Task::Unresponsive => return Stage::Unresponsive,
-        Task::Created { .. } => return Stage::Created,
+        Task::Created { .. } => return unless_behind(Stage::Created),
         Task::Stopped(exit) => Some(history.known_exit(exit)),
         Task::Absent => history.ended.as_ref(),
     };
     let ended = ended.filter(|_| !record.restart_pending);
     ended
         .and_then(|exit| finished(record, history, exit))
-        .map_or(Stage::Due, Stage::Ended)
+        .map_or_else(|| unless_behind(Stage::Due), Stage::Ended)
 }
 
 /// The end to store, if the restart policy leaves the container ended after this exit.

@@ -14,7 +14,7 @@ mod ahead;
 pub use ahead::{Planned, plan};
 
 /// Steps of one turn, and of one plan. The longest way, a change of two generations with a lost
-/// image, takes ten; more is a fault of the agent, which must not keep a processor busy.
+/// image, takes eleven; more is a fault of the agent, which must not keep a processor busy.
 pub const STEPS_MAX: usize = 20;
 
 /// A step towards the desired state. Each may be repeated without harm.
@@ -26,11 +26,14 @@ pub enum Step {
     Wait(BootTime),
     /// Pull the image and store its digest; of one that is resolved, what its tag stands for now.
     Pull,
-    /// Create what is missing of the record's generation, and start it.
+    /// Bring what exists of the instance up to the record: limits, log files, labels. What runs,
+    /// runs on.
+    Adjust(InstanceName),
+    /// Create what is missing of the record's instance, and start it.
     Launch,
     /// Stop the task; keep the rest.
     Stop(InstanceName),
-    /// Stop the task and remove everything of that generation.
+    /// Stop the task and remove everything of that instance.
     Remove(InstanceName),
     /// Store that the container ended and stays so.
     Finish(Finished),
@@ -46,6 +49,7 @@ impl Step {
             Self::Settled => "nothing",
             Self::Wait(_) => "wait",
             Self::Pull => "pull",
+            Self::Adjust(_) => "adjust",
             Self::Launch => "launch",
             Self::Stop(_) => "stop",
             Self::Remove(_) => "remove",
@@ -59,7 +63,9 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.as_str();
         match self {
-            Self::Stop(instance) | Self::Remove(instance) => write!(f, "{word} {instance}"),
+            Self::Adjust(instance) | Self::Stop(instance) | Self::Remove(instance) => {
+                write!(f, "{word} {instance}")
+            }
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
             Self::Settled | Self::Wait(_) | Self::Pull | Self::Launch | Self::Forget => {
                 f.write_str(word)
@@ -122,6 +128,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Removing(instance)
         | Stage::Retiring(instance)
         | Stage::Replacing(instance) => Step::Remove(*instance),
+        Stage::Adjusting(instance) => Step::Adjust(*instance),
         Stage::Removed => Step::Forget,
         Stage::Stopping | Stage::RestartRequested => stop(),
         Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
@@ -162,6 +169,11 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
             return format!("the registry is to be asked what {image} stands for now");
         }
         Stage::Due => return why_due(record, seen),
+        Stage::Adjusting(_) => {
+            return format!(
+                "generation {generation} changes only what its container can take on as it is"
+            );
+        }
         Stage::Ended(Finished { code, reason, .. }) => {
             return format!(
                 "the process ended with exit code {code}, and its restart policy leaves it so ({reason})"
@@ -191,7 +203,7 @@ fn why_due(record: &Record, seen: &Seen) -> String {
     if record.restart_pending {
         return "a restart was asked for".to_owned();
     }
-    match seen.task(record.generation) {
+    match seen.task(record) {
         Task::Stopped(exit) => {
             let code = exit.code;
             format!(

@@ -31,6 +31,7 @@ pub mod body;
 pub(crate) mod fields;
 mod image;
 mod labels;
+mod live;
 mod logs;
 pub mod network;
 pub mod parse;

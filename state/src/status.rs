@@ -268,6 +268,12 @@ fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Con
     match (activity, cause) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
         (_, None) if phase.is_running => Condition::plain(Status::Running),
+        // It runs with what it had, until it takes on what it is to have.
+        (None, Some(Cause::Start))
+            if matches!(phase.stage, Stage::Adjusting(_)) && phase.is_running =>
+        {
+            Condition::waiting(Status::Running, history)
+        }
         (None, Some(_)) if phase.is_running => Condition::retrying(Status::Running, history),
         (Some(Activity::Pulling), _) => Condition::retrying(Status::Pulling, history),
         (_, Some(Cause::Exit)) => Condition::waiting(Status::Restarting, history),

@@ -32,6 +32,9 @@ mod house_rules;
 mod house_words;
 
 #[cfg(test)]
+mod live;
+
+#[cfg(test)]
 mod node;
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn last_number(line: &str) -> usize {
 }
 
 /// Kills a container's logger, and waits for another one.
-async fn kill_logger(shown: &Value) -> Pid {
+pub(crate) async fn kill_logger(shown: &Value) -> Pid {
     let killed = the_logger(shown);
     kill(killed);
     eventually("another logger took over", async || {

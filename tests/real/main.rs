@@ -57,6 +57,9 @@ mod knobs;
 mod lifecycle;
 
 #[cfg(test)]
+mod live;
+
+#[cfg(test)]
 mod loggers;
 
 #[cfg(test)]

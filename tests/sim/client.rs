@@ -12,6 +12,9 @@ use state::store::{Store, StoreError};
 use crate::dice;
 use crate::world::World;
 
+/// Bodies that differ in more than what a container takes on as it is.
+const KINDS: u64 = 3;
+
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 
 /// State asked for one container: its body, and whether it runs. `None`: it is removed.
@@ -45,7 +48,7 @@ enum Ask {
 fn ask() -> Ask {
     match dice::below(12) {
         0..6 => Ask::Deploy(
-            dice::below(3),
+            dice::below(2 * KINDS),
             if dice::chance(90) {
                 RunState::Running
             } else {
@@ -74,7 +77,9 @@ impl Ask {
         if let Self::Deploy(body, run) = self {
             let policy = ["always", "always", "always", "on-failure", "never"]
                 [usize::try_from(body).unwrap() % 5];
-            let body = json!({"name": name, "image": format!("image{body}"), "state": run, "environment": {"BODY": body.to_string()},
+            let (kind, memory) = (body % KINDS, format!("{}m", 64 + body / KINDS));
+            let body = json!({"name": name, "image": format!("image{kind}"), "state": run, "environment": {"KIND": kind.to_string()},
+                "labels": {"body": body.to_string()}, "resources": {"memory": memory},
                 "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
             let deploy = state::spec::parse::deploy(&body).unwrap();
             let accepted = store.deploy(deploy, Owner::Push, false, 0)?;
@@ -107,7 +112,7 @@ impl Ask {
 
 fn actual(record: Option<&Arc<Record>>) -> Wanted {
     let record = record.filter(|record| !record.removing)?;
-    Some((record.spec.environment["BODY"].parse().unwrap(), record.run))
+    Some((record.spec.labels["body"].parse().unwrap(), record.run))
 }
 
 impl Clients {

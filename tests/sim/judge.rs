@@ -99,7 +99,7 @@ impl Judge {
         let store = self.store.as_ref().and_then(Weak::upgrade);
         let record = store.and_then(|store| store.desired().get(name.id).cloned());
         record.is_some_and(|record| {
-            record.generation == name.generation
+            record.instance() == name
                 && record.run == RunState::Running
                 && !record.removing
                 && !record.restart_pending
@@ -129,7 +129,12 @@ impl Judge {
     pub(crate) fn acts(&mut self, step: &Step<'_>) {
         let is_act = matches!(
             step,
-            Step::Pull(_) | Step::Launch(_) | Step::Stop(_) | Step::Remove(_) | Step::Ends(..)
+            Step::Pull(_)
+                | Step::Adjust(_)
+                | Step::Launch(_)
+                | Step::Stop(_)
+                | Step::Remove(_)
+                | Step::Ends(..)
         );
         let store = self.store.as_ref().and_then(Weak::upgrade);
         if is_act && store.is_some_and(|store| store.desired().is_unknown()) {

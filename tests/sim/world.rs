@@ -91,6 +91,9 @@ impl Circumstances for Fortune {
         match step {
             Step::Look => judge.looks += 1,
             Step::Pull(reference) => judge.trace(|| format!("pull {reference}")),
+            Step::Adjust(record) => {
+                judge.trace(|| format!("adjust {} to {}", record.instance(), record.generation));
+            }
             Step::Launch(record) => {
                 judge.trace(|| format!("launch {}", record.instance()));
                 judge.look(std::iter::once(record.instance()));
@@ -173,6 +176,11 @@ impl World {
         let running = self.running();
         if running != wanted {
             return Some(format!("{running:?} runs where {wanted:?} should"));
+        }
+        let mut running = desired.records().filter(runs);
+        if let Some(record) = running.find(|record| self.seen(record.id).is_behind(record)) {
+            let (instance, generation) = (record.instance(), record.generation);
+            return Some(format!("{instance} does not carry generation {generation}"));
         }
         let current: BTreeSet<_> = desired.records().map(|record| record.instance()).collect();
         let inner = self.inner();

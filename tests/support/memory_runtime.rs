@@ -6,7 +6,6 @@
 #![allow(dead_code, reason = "no crate of tests uses all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
@@ -14,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
-use state::observed::{Exit, Instance, Seen, Task};
+use state::observed::{CarriedSpec, Exit, Instance, Seen, Task};
 use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
@@ -28,68 +27,10 @@ use crate::runtime::{
     UnmanagedContainer, WantedRecords,
 };
 
-/// Call that changes something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
-    EnsureImage,
-    Launch,
-    Stop,
-    Remove,
-    RemoveLogs,
-}
+pub(crate) use circumstances::{Call, Circumstances, Step};
 
-/// Thing that happens in the runtime.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Step<'a> {
-    /// The agent looks at one container.
-    Look,
-    Pull(&'a ImageReference),
-    Launch(&'a Record),
-    Stop(InstanceName),
-    Remove(InstanceName),
-    /// Number of calls under way for one container.
-    Calls(ContainerId, usize),
-    /// Number of tasks of one container.
-    Tasks(ContainerId, usize),
-    Runs(InstanceName),
-    /// The agent ends a process that runs, by this call.
-    Ends(InstanceName, Call),
-    /// The agent has taken a task away.
-    Ended(InstanceName),
-    /// A process has ended by itself, with this code.
-    Exited(InstanceName, u32),
-    /// A task is gone, and nobody knows how it ended.
-    Lost(InstanceName),
-}
-
-/// Circumstances in which a runtime works.
-pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
-    /// First part of a call: takes its time, and may fail.
-    fn first_part(&self, call: Call) -> impl Future<Output = Result<(), RuntimeError>> + Send;
-
-    /// Any later part of a call, or a part of a call that only looks.
-    fn part(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
-
-    /// Time of the next pull.
-    fn pull_time(&self) -> Duration;
-
-    /// Time in which the next process ends that was asked to.
-    fn ending_time(&self, grace: Duration) -> Duration;
-
-    /// Whether the next image that is pulled is on the node then.
-    fn keeps_image(&self) -> bool;
-
-    /// Times after which the next change is told: none of them if nobody is told.
-    fn event_delays(&self) -> Vec<Duration>;
-
-    /// Address that the network answers for a container that is launched.
-    fn address(&self, record: &Record) -> Option<Ipv4Addr> {
-        record.assignment.address
-    }
-
-    /// Takes notice of a step.
-    fn saw(&self, step: Step<'_>);
-}
+#[path = "circumstances.rs"]
+mod circumstances;
 
 /// Generation of a container, as far as it exists.
 #[derive(Clone, Debug)]
@@ -191,11 +132,14 @@ impl<C> MemoryRuntime<C> {
         self.inner().instances.keys().copied().collect()
     }
 
-    /// Makes an instance, also anew where its image is another one.
+    /// Makes an instance, also anew where its image or spec is another one.
     fn make(&self, name: InstanceName, made: Made) {
         let mut inner = self.inner();
         let there = inner.instances.entry(name).or_insert_with(|| made.clone());
-        let is_other = there.label["image_digest"] != made.label["image_digest"];
+        let parts = ["image_digest", "spec_hash"];
+        let is_other = parts
+            .iter()
+            .any(|part| there.label[part] != made.label[part]);
         if is_other && there.task == Task::Absent {
             *there = made;
         }
@@ -207,11 +151,15 @@ impl<C> MemoryRuntime<C> {
         made.map(|made| made.task.clone()).unwrap_or_default()
     }
 
-    fn seen(&self, id: ContainerId) -> Seen {
+    /// All that exists of a container.
+    pub(crate) fn seen(&self, id: ContainerId) -> Seen {
         let inner = self.inner();
         let of_id = inner.instances.iter().filter(|(name, _)| name.id == id);
         let instance = |made: &Made| Instance {
             memory_kills: made.memory_kills,
+            carries: serde_json::from_value(made.label.clone())
+                .ok()
+                .map(|record| CarriedSpec::of(&record)),
             ..Instance::from(made.task.clone())
         };
         Seen {
@@ -414,6 +362,32 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         self.tell(record.id);
         self.circumstances.part().await?;
         Ok(self.circumstances.address(record))
+    }
+
+    async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
+        let (_busy, name) = (self.begin(record.id), record.instance());
+        self.circumstances.saw(Step::Adjust(record));
+        self.circumstances.first_part(Call::Adjust).await?;
+        self.circumstances.part().await?;
+        let found = self.inner().instances.get(&name).cloned();
+        if let Some(found) = found {
+            let made_of: Record = serde_json::from_value(found.label.clone()).unwrap();
+            let mut label = serde_json::to_value(record).unwrap();
+            label["image_digest"] = found.label["image_digest"].clone();
+            if made_of.spec.can_become(&record.spec) {
+                let mut inner = self.inner();
+                if let Some(made) = inner.instances.get_mut(&name) {
+                    made.label = label;
+                }
+            } else if matches!(found.task, Task::Running { .. }) {
+                let message = "made of something else";
+                return Err(RuntimeError::failed(Reason::CreateFailed, message));
+            } else {
+                self.set(name, Task::Absent);
+                self.inner().instances.remove(&name);
+            }
+        }
+        self.circumstances.part().await
     }
 
     async fn stop(

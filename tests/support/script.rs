@@ -91,6 +91,7 @@ impl Circumstances for Script {
         let mut lines = self.lines();
         match step {
             Step::Pull(_) => lines.begin(Call::EnsureImage),
+            Step::Adjust(_) => lines.begin(Call::Adjust),
             Step::Launch(_) => lines.begin(Call::Launch),
             Step::Stop(_) => lines.begin(Call::Stop),
             Step::Remove(_) => lines.begin(Call::Remove),

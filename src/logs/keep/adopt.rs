@@ -63,6 +63,7 @@ impl Loggers {
                     subject: post.subject.clone(),
                     watch: Kept::UNWATCHED,
                     logger: None,
+                    limits: post.limits,
                     fault: Some(fault.to_owned()),
                 };
                 lock(&self.0.kept).entry(post.instance).or_insert(kept);

@@ -10,6 +10,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use super::{Loggers, Post};
+use crate::lock::lock;
 use crate::logs::call::{CONTAINER_VARIABLE, NAMESPACE_VARIABLE, Takeover};
 use crate::logs::pipes::OutputPipes;
 use crate::logs::process::{self, LoggerProcess};
@@ -137,7 +138,11 @@ impl Loggers {
         lost_bytes: u64,
     ) -> io::Result<(LoggerProcess, Child)> {
         let takeover = Takeover { lost_bytes };
-        let call = self.call(post.instance, post.limits, Some(takeover));
+        let told = lock(&self.0.kept)
+            .get(&post.instance)
+            .map(|kept| kept.limits);
+        let limits = told.unwrap_or(post.limits);
+        let call = self.call(post.instance, limits, Some(takeover));
         let [stdout, stderr] = pipes.for_takeover()?;
         let child = Command::new(self.0.program.path())
             .args(call.arguments())

@@ -26,6 +26,7 @@ use super::shim::remains::Remains;
 use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
 
+mod adjust;
 mod hand_over;
 mod host_accounts;
 mod host_limits;

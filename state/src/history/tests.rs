@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::desired::tests::record;
-use crate::observed::Instance;
+use crate::observed::{CarriedSpec, Instance};
 
 fn seen(task: Task) -> Seen {
     Seen {
@@ -54,6 +54,67 @@ fn one_end_counts_once_however_often_it_is_seen() {
         history.record_observation(&record, &seen(exit(1)), at(1), doubling);
     }
     assert_eq!(history.exits, 1);
+}
+
+#[test]
+fn a_change_of_live_parts_waits_for_nothing_and_forgets_no_run() {
+    let (mut record, mut history) = (record("a", 1), History::default());
+    for n in 0..4 {
+        history.record_start(at(10 * n));
+        history.record_observation(&record, &seen(exit(n)), at(10 * n + 1), doubling);
+    }
+    let before = history.clone();
+    (record.generation, record.made_at) = (2, Some(1));
+    history.record_observation(&record, &seen(exit(3)), at(40), doubling);
+    assert_eq!(
+        (history.exits, history.attempts, &history.backoff),
+        (0, 0, &None)
+    );
+    // The end that was counted is not counted again, and its restart still counts as one.
+    assert_eq!(history.ended, before.ended);
+    assert_eq!(
+        (history.last_exit.clone(), history.restart_count),
+        (before.last_exit, 3)
+    );
+    history.record_start(at(41));
+    let running = Task::Running {
+        pid: 7,
+        since: None,
+    };
+    history.record_observation(&record, &seen(running), at(42), doubling);
+    (record.generation, record.made_at) = (3, Some(1));
+    history.record_observation(&record, &seen(exit(50)), at(50), doubling);
+    let run = Some(Duration::from_secs(9));
+    assert_eq!(
+        (history.restart_count, history.exits, history.last_run),
+        (4, 0, run)
+    );
+    // Nor is waited out what ended it before it was brought up to the record.
+    assert_eq!(history.backoff, None);
+    let carries = Some(CarriedSpec::of(&record));
+    let of_last = |task| Seen {
+        instances: [(
+            1,
+            Instance {
+                carries: carries.clone(),
+                ..Instance::from(task)
+            },
+        )]
+        .into(),
+    };
+    history.record_start(at(51));
+    history.record_observation(&record, &of_last(exit(52)), at(52), doubling);
+    let waits = history.backoff.is_some();
+    assert_eq!((waits, history.exits), (true, 1));
+    // Of another instance nothing is known.
+    (record.generation, record.made_at) = (4, None);
+    let history = history.of(&record);
+    assert_eq!(
+        (history.restart_count, history.exits, history.last_run),
+        (0, 0, None)
+    );
+    (record.generation, record.made_at) = (5, Some(4));
+    assert_eq!(history.of(&record).made_at, Some(4));
 }
 
 #[test]
@@ -200,7 +261,14 @@ fn a_setback_holds_up_only_steps_of_its_kind() {
 fn looked(task: Task, kills: u64) -> Seen {
     let memory_kills = Some(kills);
     Seen {
-        instances: [(1, Instance { task, memory_kills })].into(),
+        instances: [(
+            1,
+            Instance {
+                memory_kills,
+                ..Instance::from(task)
+            },
+        )]
+        .into(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{STEPS_MAX, Step, decide};
 use crate::desired::Record;
 use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
-use crate::observed::{Instance, Seen, Task};
+use crate::observed::{CarriedSpec, Instance, Seen, Task};
 use crate::time::BootTime;
 
 /// A step that would be done, and its reason.
@@ -41,7 +41,9 @@ pub fn plan(
             break;
         }
         let instance = match &step {
-            Step::Stop(instance) | Step::Remove(instance) => Some(*instance),
+            Step::Adjust(instance) | Step::Stop(instance) | Step::Remove(instance) => {
+                Some(*instance)
+            }
             Step::Pull | Step::Launch => record.as_ref().map(Record::instance),
             Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => None,
         };
@@ -78,10 +80,20 @@ fn model(
                 pid: 0,
                 since: Some(now),
             };
-            let instance = Instance::from(task);
-            seen.instances.insert(record.generation, instance);
+            let instance = Instance {
+                carries: Some(CarriedSpec::of(record)),
+                ..Instance::from(task)
+            };
+            seen.instances
+                .insert(record.instance().generation, instance);
             record.restart_pending = false;
             history.record_start(now);
+        }
+        (Step::Adjust(instance), Some(record)) => {
+            if let Some(instance) = seen.instances.get_mut(&instance.generation) {
+                instance.carries = Some(CarriedSpec::of(record));
+            }
+            history.record_adjustment();
         }
         (Step::Stop(instance), _) => {
             seen.instances.entry(instance.generation).or_default().task = Task::Absent;
@@ -93,7 +105,15 @@ fn model(
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
         (Step::Forget, _) => *record = None,
-        (Step::Settled | Step::Wait(_) | Step::Pull | Step::Launch | Step::Finish(_), _) => {}
+        (
+            Step::Settled
+            | Step::Wait(_)
+            | Step::Pull
+            | Step::Adjust(_)
+            | Step::Launch
+            | Step::Finish(_),
+            _,
+        ) => {}
     }
 }
 

@@ -200,16 +200,21 @@ impl<'a> Batch<'a> {
         let same = before.filter(|before| {
             before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });
-        let former_image = match same {
+        // Where it goes on, it is a generation of its own, and of the same instance.
+        let goes_on = before.filter(|before| before.can_become(&deploy.spec, &assignment));
+        let former_image = match goes_on {
             Some(same) => same.former_image.clone(),
             None => before
                 .filter(|before| !before.removing)
                 .and_then(|before| before.former_image_for(&deploy.spec.image)),
         };
         // A question that is open is about the tag, whatever else changes.
-        let tag_check = match same {
-            Some(same) => same.tag_check.clone(),
-            None => before
+        let tag_check = match (same, goes_on) {
+            (Some(same), _) => same.tag_check.clone(),
+            // A change is a reason to ask what the tag stands for, and none to end what runs.
+            (None, Some(before)) if before.follows_tag() => Some(TagCheck::by_change(self.seq)),
+            (None, Some(before)) => before.tag_check.clone(),
+            (None, None) => before
                 .filter(|before| !before.removing && before.spec.image == deploy.spec.image)
                 .and_then(|before| before.tag_check.clone())
                 .filter(TagCheck::is_open),
@@ -227,12 +232,16 @@ impl<'a> Batch<'a> {
                 || before.map_or(1, |before| before.generation + 1),
                 |same| same.generation,
             ),
+            made_at: match (same, goes_on) {
+                (Some(same), _) => same.made_at,
+                (None, goes_on) => goes_on.map(|before| before.instance().generation),
+            },
             revision: deploy.revision,
             seq: self.seq,
             run: deploy.run,
             priority: deploy.priority,
             removing: false,
-            restart_pending: same.is_some_and(|same| same.restart_pending),
+            restart_pending: goes_on.is_some_and(|same| same.restart_pending),
             cordoned: before
                 .filter(|before| !before.removing)
                 .map_or(self.desired.marks().cordoned(), |before| before.cordoned),
@@ -240,8 +249,8 @@ impl<'a> Batch<'a> {
                 .filter(|_| !started)
                 .and_then(|same| same.finished.clone()),
             assignment,
-            image_digest: same.and_then(|same| same.image_digest.clone()),
-            is_proven: same.is_some_and(|same| same.is_proven),
+            image_digest: goes_on.and_then(|same| same.image_digest.clone()),
+            is_proven: goes_on.is_some_and(|same| same.is_proven),
             former_image,
             tag_check,
             created_ms: before

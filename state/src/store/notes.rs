@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Store, StoreError};
 use crate::desired::set::DesiredChange;
 use crate::desired::{Finished, Record};
-use crate::id::ContainerId;
+use crate::id::{ContainerId, InstanceName};
 
 impl Store {
     /// Changes one record, and answers it as it is stored then. A change that alters nothing is not
@@ -33,21 +33,21 @@ impl Store {
         })
     }
 
-    /// Notes the digest that the image of this generation resolved to. `None`: it is not known (any
+    /// Notes the digest that the image of this instance resolved to. `None`: it is not known (any
     /// more).
     ///
     /// # Errors
     /// As [`Store::note`].
     pub fn set_image_digest(
         &self,
-        id: ContainerId,
-        generation: u64,
+        instance: InstanceName,
         digest: Option<String>,
     ) -> Result<(), StoreError> {
-        self.note(id, generation, |record| record.image_digest = digest)
+        self.note(instance, |record| record.image_digest = digest)
     }
 
-    /// Notes that this generation ended, and that its restart policy leaves it so.
+    /// Notes that this generation ended, and that its restart policy leaves it so. A later one may
+    /// have another policy.
     ///
     /// # Errors
     /// As [`Store::note`].
@@ -57,27 +57,41 @@ impl Store {
         generation: u64,
         finished: Finished,
     ) -> Result<(), StoreError> {
-        self.note(id, generation, |record| record.finished = Some(finished))
+        self.note_if(
+            id,
+            |record| record.generation == generation,
+            |record| {
+                record.finished = Some(finished);
+            },
+        )
     }
 
-    /// Notes a fact about this generation in its record.
+    /// Notes a fact about this instance in its record.
     ///
     /// A fact is no change of what is desired: `seq` stays, and the record counts as no newer than
-    /// a poll that was sent meanwhile. A record that has moved on to another generation stays as it
+    /// a poll that was sent meanwhile. A record that has moved on to another instance stays as it
     /// is.
     ///
     /// # Errors
     /// As [`Store::change`].
     pub fn note(
         &self,
+        instance: InstanceName,
+        note: impl FnOnce(&mut Record),
+    ) -> Result<(), StoreError> {
+        self.note_if(instance.id, |record| record.instance() == instance, note)
+    }
+
+    fn note_if(
+        &self,
         id: ContainerId,
-        generation: u64,
+        is_about: impl FnOnce(&Record) -> bool,
         note: impl FnOnce(&mut Record),
     ) -> Result<(), StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
             let mut record = Record::clone(before);
-            if record.generation == generation {
+            if is_about(&record) {
                 note(&mut record);
             }
             let is_news = record != **before;

@@ -3,6 +3,7 @@ mod declared;
 mod defaults;
 mod guarded;
 mod jumps;
+mod live;
 mod looks;
 mod owners;
 mod policed;
@@ -72,7 +73,7 @@ fn the_same_again_changes_nothing_and_another_spec_is_the_next_generation() {
     let store = open(directory.path());
     let first = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
     store
-        .set_image_digest(first.record.id, 1, Some("sha256:1".to_owned()))
+        .set_image_digest(first.record.instance(), Some("sha256:1".to_owned()))
         .unwrap();
     let again = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
     assert_eq!((again.changed, again.record.generation), (false, 1));
@@ -149,13 +150,11 @@ fn reopened(store: Store, path: &Path, limits: &Limits) -> Store {
 fn a_note_about_an_older_generation_is_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let id = deploy(&store, &json!({"name": "a", "image": "x"}))
-        .unwrap()
-        .record
-        .id;
+    let first = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
+    let id = first.record.id;
     deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
     store
-        .set_image_digest(id, 1, Some("sha256:1".to_owned()))
+        .set_image_digest(first.record.instance(), Some("sha256:1".to_owned()))
         .unwrap();
     store
         .finish(
@@ -182,7 +181,7 @@ fn the_image_of_the_last_proven_generation_is_the_one_to_go_back_to() {
         let record = accepted.record;
         let digest = Some(format!("sha256:{image}"));
         store
-            .set_image_digest(record.id, record.generation, digest.clone())
+            .set_image_digest(record.instance(), digest.clone())
             .unwrap();
         if proven {
             store.note_proven(&[(record.instance(), digest)]).unwrap();

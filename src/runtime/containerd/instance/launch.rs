@@ -313,7 +313,7 @@ impl Instances {
 
     /// Takes the device of tunnels from a created task: runc's own list of devices has it on cgroup
     /// v1 whatever the spec says, and an image can hold its node.
-    fn withhold_tunnels(&self, instance: InstanceName) {
+    pub(super) fn withhold_tunnels(&self, instance: InstanceName) {
         let path = self.cgroups_path(instance);
         if let Err(error) = on_host(|| self.host.cgroup.withhold_tunnels(&path)) {
             tracing::warn!(%instance, %error, "device /dev/net/tun not withheld");

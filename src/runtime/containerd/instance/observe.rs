@@ -39,14 +39,15 @@ impl Instances {
             .await
             .map_err(failed("list containers"))?;
         let mut seen = Seen::default();
-        for instance in found
-            .iter()
-            .filter_map(|container| container.id.parse::<InstanceName>().ok())
-            .filter(|name| name.id == id)
-        {
-            let task = self.task(instance).await?;
-            let found = self.with_memory_kills(instance, task);
-            seen.instances.insert(instance.generation, found);
+        for container in &found {
+            let Some(name) = container.id.parse::<InstanceName>().ok() else {
+                continue;
+            };
+            if name.id == id {
+                let task = self.task(name).await?;
+                let instance = self.instance(name, task, container);
+                seen.instances.insert(name.generation, instance);
+            }
         }
         Ok(seen)
     }
@@ -62,10 +63,11 @@ impl Instances {
         Ok(task)
     }
 
-    /// Instance with this task, and the kernel's count of the processes that it killed in there.
-    fn with_memory_kills(&self, instance: InstanceName, task: Task) -> Instance {
+    /// Instance with this task, what its container says that it carries, and the kernel's count of
+    /// the processes that it killed in there.
+    fn instance(&self, name: InstanceName, task: Task, container: &api::Container) -> Instance {
         let kills = || {
-            let path = self.cgroups_path(instance);
+            let path = self.cgroups_path(name);
             self.host.cgroup.out_of_memory_kills(&path)
         };
         let memory_kills = match &task {
@@ -78,7 +80,11 @@ impl Instances {
                 kills().filter(|&count| count == 0 || !process::is_ending(*pid))
             }
         };
-        Instance { task, memory_kills }
+        Instance {
+            task,
+            memory_kills,
+            carries: labels::carried(&container.labels),
+        }
     }
 
     /// Managed containers by name, as containerd has them.
@@ -149,7 +155,7 @@ impl Instances {
             match container.id.parse::<InstanceName>() {
                 Ok(name) if managed => {
                     self.note_silence(name, &task);
-                    let instance = self.with_memory_kills(name, task);
+                    let instance = self.instance(name, task, container);
                     let seen = listing.managed.entry(name.id).or_default();
                     seen.instances.insert(name.generation, instance);
                 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use containerd_client::services::v1 as api;
-use prost_types::Any;
+use prost_types::{Any, FieldMask};
 use state::id::InstanceName;
 
 use super::client::{CallError, ContainerdClient, quick};
@@ -67,6 +67,25 @@ pub(crate) async fn create(
     };
     match quick(client.containers().create(request)).await {
         Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Replaces labels and OCI spec of a container, both or none. Answers whether there is one.
+pub(crate) async fn update(
+    client: &ContainerdClient,
+    container: api::Container,
+) -> Result<bool, CallError> {
+    let paths = ["labels", "spec"].map(str::to_owned);
+    let request = api::UpdateContainerRequest {
+        container: Some(container),
+        update_mask: Some(FieldMask {
+            paths: paths.into(),
+        }),
+    };
+    match quick(client.containers().update(request)).await {
+        Ok(_) => Ok(true),
+        Err(CallError::NotFound(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }

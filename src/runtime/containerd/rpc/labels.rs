@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use serde_json::Value;
 use state::desired::Record;
 use state::id::InstanceName;
+use state::observed::CarriedSpec;
 use state::spec::Signal;
 
 /// Mark of a managed container, with [`ID`]. Nothing without both is ever touched.
@@ -16,7 +17,9 @@ pub(crate) const ID: &str = "chas.io/id";
 pub(crate) const STOP_SIGNAL: &str = "chas.io/stop-signal";
 /// Snapshot that the container's own is made from.
 pub(crate) const PARENT: &str = "chas.io/parent";
-/// Fingerprint of the spec that the container was made of.
+/// Generation of the record that the container carries.
+const GENERATION: &str = "chas.io/generation";
+/// Fingerprint of the spec that the container carries.
 const SPEC_HASH: &str = "chas.io/spec-hash";
 /// Digest of the image that the container was made of.
 const IMAGE_DIGEST: &str = "chas.io/image-digest";
@@ -51,6 +54,34 @@ pub(crate) fn are_made_of(labels: &HashMap<String, String>, record: &Record) -> 
             .image_digest
             .as_deref()
             .is_none_or(|digest| same(IMAGE_DIGEST, digest))
+}
+
+/// Record that a container with these labels carries, by its numbers. `None`: they tell of none.
+pub(crate) fn carried(labels: &HashMap<String, String>) -> Option<CarriedSpec> {
+    Some(CarriedSpec {
+        generation: labels.get(GENERATION)?.parse().ok()?,
+        spec_hash: labels.get(SPEC_HASH)?.clone(),
+    })
+}
+
+/// Whether a container with these labels can carry the record as it is. Values of the environment
+/// are not compared: the labels have none.
+pub(crate) fn can_become(labels: &HashMap<String, String>, record: &Record) -> bool {
+    let wanted = without_secrets(record).spec;
+    self::record(labels).is_some_and(|made_of| made_of.spec.can_become(&wanted))
+}
+
+/// Labels of the same container once it is brought up to the record. Image and root file system
+/// stay what they are, whatever the record says by now.
+pub(crate) fn brought_up(
+    labels: &HashMap<String, String>,
+    record: &Record,
+) -> HashMap<String, String> {
+    let (mut record, image) = (record.clone(), labels.get(IMAGE_DIGEST));
+    record.image_digest = image.filter(|digest| !digest.is_empty()).cloned();
+    let stop_signal = labels.get(STOP_SIGNAL).and_then(|name| name.parse().ok());
+    let parent = labels.get(PARENT).map(String::as_str).unwrap_or_default();
+    for_record(&record, stop_signal, parent)
 }
 
 /// Record that a container was made of, as JSON, its environment's values taken from its OCI spec.
@@ -96,6 +127,7 @@ pub(crate) fn for_record(
     parent: &str,
 ) -> HashMap<String, String> {
     let mut labels = minimal_for(record.instance());
+    labels.insert(GENERATION.to_owned(), record.generation.to_string());
     labels.insert("chas.io/name".to_owned(), record.name.to_string());
     labels.insert(SPEC_HASH.to_owned(), record.spec_hash.clone());
     labels.insert(
@@ -106,11 +138,7 @@ pub(crate) fn for_record(
     if let Some(signal) = stop_signal {
         labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
     }
-    let mut copy = record.clone();
-    copy.spec.environment.values_mut().for_each(String::clear);
-    // Whoever rebuilds the state from here has no use for a question of then.
-    copy.tag_check = None;
-    let json = serde_json::to_string(&copy).unwrap_or_default();
+    let json = serde_json::to_string(&without_secrets(record)).unwrap_or_default();
     labels.extend(
         pieces(&json)
             .into_iter()
@@ -120,15 +148,21 @@ pub(crate) fn for_record(
     labels
 }
 
+/// Copy of a record for labels.
+fn without_secrets(record: &Record) -> Record {
+    let mut copy = record.clone();
+    copy.spec.environment.values_mut().for_each(String::clear);
+    // Whoever rebuilds the state from here has no use for a question of then.
+    copy.tag_check = None;
+    copy
+}
+
 /// Labels of a container of which only the name is known.
 pub(crate) fn minimal_for(instance: InstanceName) -> HashMap<String, String> {
     HashMap::from([
         (MANAGED.to_owned(), "1".to_owned()),
         (ID.to_owned(), instance.id.to_string()),
-        (
-            "chas.io/generation".to_owned(),
-            instance.generation.to_string(),
-        ),
+        (GENERATION.to_owned(), instance.generation.to_string()),
     ])
 }
 

@@ -1,10 +1,13 @@
 //! Task service of containerd: the running processes of containers, and with them the shims that
 //! containerd starts.
 
+use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use containerd_client::types::v1::Process;
+use prost_types::Any;
+use serde_json::Value;
 use state::id::InstanceName;
 use state::observed::Exit;
 use state::spec::Signal;
@@ -14,6 +17,8 @@ use tokio_util::task::TaskTracker;
 
 use super::client::{CallError, ContainerdClient};
 
+/// Type of the limits of a task, as containerd names it.
+const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Shims being started or ended at once, for each processor: beyond twice as many, everything only
 /// takes longer.
 const SHIMS_PER_CORE: usize = 2;
@@ -134,6 +139,29 @@ impl TaskCalls {
         let call = self.by_shim("start the task", SHIM_TIMEOUT, tasks.start(request));
         match self.in_slot(call).await {
             Ok(_) | Err(CallError::AlreadyExists) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Sets limits of a task: a `LinuxResources` of the OCI spec, as JSON. One that has ended is no
+    /// error.
+    pub(crate) async fn limit(
+        &self,
+        instance: InstanceName,
+        resources: &Value,
+    ) -> Result<(), CallError> {
+        let request = api::UpdateTaskRequest {
+            container_id: instance.to_string(),
+            resources: Some(Any {
+                type_url: RESOURCES_TYPE.to_owned(),
+                value: resources.to_string().into_bytes(),
+            }),
+            annotations: HashMap::new(),
+        };
+        let mut tasks = self.client.tasks();
+        let call = self.by_shim("limit the task", SHIM_TIMEOUT, tasks.update(request));
+        match call.await {
+            Ok(()) | Err(CallError::NotFound(_)) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -75,7 +75,7 @@ fn reason(text: &str) -> Reason {
 }
 
 /// Text without the chain of callers in front.
-fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     const CALLERS: [&str; 8] = [
         "failed to create shim task: ",
         "failed to create shim: ",

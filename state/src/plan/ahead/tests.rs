@@ -74,6 +74,14 @@ fn a_plan_is_every_step_with_its_reason() {
         &[(1, RUNNING)],
         &[("stop", "to be stopped")],
     );
+    let live = |r: &mut Record| (r.generation, r.made_at) = (2, Some(1));
+    check(live, &[(1, RUNNING)], &[("adjust", "generation 2")]);
+    check(
+        live,
+        &[(1, ended())],
+        &[("adjust", "2"), ("launch", "code 3")],
+    );
+    check(live, &[], &[("launch", "generation 2")]);
     let asked = |r: &mut Record| r.tag_check = Some(TagCheck::by_change(1));
     check(asked, &[(1, RUNNING)], &[("pull", "stands for now")]);
     check(

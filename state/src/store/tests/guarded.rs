@@ -307,9 +307,9 @@ fn new_containers_of_a_cordoned_node_wait_and_the_others_stay() {
 
 /// Rewrites every record, as if an agent of another version had stored it.
 fn stored_by_another_version(store: &Store, change: impl Fn(&mut Record)) {
-    let ids: Vec<_> = store.desired().records().map(|record| record.id).collect();
-    for id in ids {
-        store.note(id, 1, &change).unwrap();
+    let desired = store.desired();
+    for record in desired.records() {
+        store.note(record.instance(), &change).unwrap();
     }
 }
 

@@ -103,7 +103,7 @@ fn a_push_that_is_younger_than_the_question_stands_until_the_same_set_is_sent_ag
     // What the reconciler notes of it makes it no younger.
     let requested_at_seq = store.desired().seq();
     store
-        .set_image_digest(pushed.id, 1, Some("sha256:1".to_owned()))
+        .set_image_digest(pushed.instance(), Some("sha256:1".to_owned()))
         .unwrap();
     let outcome = apply(&store, &set("e", 1, &[web(2)], requested_at_seq));
     assert_eq!(

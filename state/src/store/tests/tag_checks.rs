@@ -24,7 +24,7 @@ fn resolved(store: &Store, more: &Value) -> Arc<Record> {
     body.as_object_mut().unwrap().extend(more);
     let record = deploy(store, &body).unwrap().record;
     let one = Some("sha256:one".to_owned());
-    store.set_image_digest(record.id, 1, one).unwrap();
+    store.set_image_digest(record.instance(), one).unwrap();
     now(store, record.id)
 }
 
@@ -191,11 +191,11 @@ fn a_restart_asks_the_registry_only_with_the_policy_always_and_for_a_tag_that_is
         let directory = tempfile::tempdir().unwrap();
         let store = open(directory.path());
         let record = resolved(&store, &more);
-        store.set_image_digest(record.id, 1, None).unwrap();
+        store.set_image_digest(record.instance(), None).unwrap();
         let unresolved = store.order(record.id, Order::Restart).unwrap();
         assert_eq!(unresolved.tag_check, None, "{more}: it is pulled anyway");
         let one = Some("sha256:one".to_owned());
-        store.set_image_digest(record.id, 1, one).unwrap();
+        store.set_image_digest(record.instance(), one).unwrap();
         let restarted = store.order(record.id, Order::Restart).unwrap();
         assert_eq!(restarted.is_tag_unchecked(), asks, "{more}");
         assert!(restarted.restart_pending);

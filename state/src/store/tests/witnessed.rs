@@ -40,10 +40,11 @@ fn what_is_asked_for_is_heard_of_and_what_is_only_noted_is_not() {
     let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
     store.set_witness(Arc::clone(&heard) as _);
     let body = json!({"name": "a", "image": "x"});
-    let id = deploy(&store, &body).unwrap().record.id;
+    let first = deploy(&store, &body).unwrap().record;
+    let id = first.id;
     deploy(&store, &body).unwrap();
     store
-        .set_image_digest(id, 1, Some("sha256:1".to_owned()))
+        .set_image_digest(first.instance(), Some("sha256:1".to_owned()))
         .unwrap();
     deploy(&store, &json!({"name": "a", "image": "y"})).unwrap();
     for order in [Order::Stop, Order::Start, Order::Restart, Order::Remove] {

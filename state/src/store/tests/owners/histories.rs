@@ -139,7 +139,7 @@ impl World {
                 if let Some(record) = self.store.desired().named(&NAMES[name].parse().unwrap()) {
                     let digest = Some(format!("sha256:{}", self.store.desired().seq()));
                     self.store
-                        .set_image_digest(record.id, record.generation, digest)
+                        .set_image_digest(record.instance(), digest)
                         .unwrap();
                 }
             }

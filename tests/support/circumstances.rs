@@ -1,0 +1,77 @@
+//! Circumstances of a container runtime in memory: what its calls cost, what of them fails, and who
+//! takes notice.
+
+use std::fmt::Debug;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use state::desired::Record;
+use state::id::{ContainerId, InstanceName};
+use state::reference::ImageReference;
+
+use crate::runtime::RuntimeError;
+
+/// Call that changes something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    EnsureImage,
+    Adjust,
+    Launch,
+    Stop,
+    Remove,
+    RemoveLogs,
+}
+
+/// Thing that happens in the runtime.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Step<'a> {
+    /// The agent looks at one container.
+    Look,
+    Pull(&'a ImageReference),
+    Launch(&'a Record),
+    Adjust(&'a Record),
+    Stop(InstanceName),
+    Remove(InstanceName),
+    /// Number of calls under way for one container.
+    Calls(ContainerId, usize),
+    /// Number of tasks of one container.
+    Tasks(ContainerId, usize),
+    Runs(InstanceName),
+    /// The agent ends a process that runs, by this call.
+    Ends(InstanceName, Call),
+    /// The agent has taken a task away.
+    Ended(InstanceName),
+    /// A process has ended by itself, with this code.
+    Exited(InstanceName, u32),
+    /// A task is gone, and nobody knows how it ended.
+    Lost(InstanceName),
+}
+
+/// Circumstances in which a runtime works.
+pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
+    /// First part of a call: takes its time, and may fail.
+    fn first_part(&self, call: Call) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Any later part of a call, or a part of a call that only looks.
+    fn part(&self) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
+    /// Time of the next pull.
+    fn pull_time(&self) -> Duration;
+
+    /// Time in which the next process ends that was asked to.
+    fn ending_time(&self, grace: Duration) -> Duration;
+
+    /// Whether the next image that is pulled is on the node then.
+    fn keeps_image(&self) -> bool;
+
+    /// Times after which the next change is told: none of them if nobody is told.
+    fn event_delays(&self) -> Vec<Duration>;
+
+    /// Address that the network answers for a container that is launched.
+    fn address(&self, record: &Record) -> Option<Ipv4Addr> {
+        record.assignment.address
+    }
+
+    /// Takes notice of a step.
+    fn saw(&self, step: Step<'_>);
+}
