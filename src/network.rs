@@ -12,7 +12,7 @@
 //! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
 //! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use state::assign::HostNetwork;
 use state::desired::Assignment;
 use state::id::{ContainerId, ContainerName, InstanceName};
-use state::spec::Network;
+use state::spec::{Names, Network};
 
 pub(crate) mod bridge;
 mod directory;
@@ -62,7 +62,7 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn connect(
         &self,
         instance: InstanceName,
-        hostname: &ContainerName,
+        names: &InstanceNames,
         assignment: &Assignment,
         network: &Network,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send;
@@ -85,12 +85,12 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn attach(
         &self,
         instance: InstanceName,
-        hostname: &ContainerName,
+        names: &InstanceNames,
         assignment: &Assignment,
         network: &Network,
     ) -> impl Future<Output = Result<Attached, NetworkError>> + Send {
         async move {
-            let connecting = self.connect(instance, hostname, assignment, network);
+            let connecting = self.connect(instance, names, assignment, network);
             let attached = connecting.await?;
             let assignment = assignment.at(attached.address);
             self.publish(instance, &assignment).await?;
@@ -98,19 +98,18 @@ pub trait NetworkDriver: HostNetwork + 'static {
         }
     }
 
-    /// Makes what an instance with a user namespace of its own cannot make itself in a netns that is
-    /// the host's: sets these sysctls in it, and shows it at [`NetworkPaths::sysfs`]. After
-    /// [`connect`](Self::connect), which makes the netns.
+    /// Sets sysctls in an instance's netns, and makes what one with a user namespace of its own cannot
+    /// make itself. After [`connect`](Self::connect), which makes the netns.
     ///
     /// # Errors
     /// [`NetworkError::Failed`].
     fn lend(
         &self,
         instance: InstanceName,
-        sysctls: &'static [(&'static str, &'static str)],
+        loan: NetnsLoan,
     ) -> impl Future<Output = Result<(), NetworkError>> + Send {
         let paths = self.paths(instance);
-        sysfs::lend(paths.netns, paths.sysfs, sysctls)
+        sysfs::lend(paths.netns, paths.sysfs, loan)
     }
 
     /// Paths of [`connect`](Self::connect)'s answer, known before there is anything at them.
@@ -155,8 +154,35 @@ pub trait NetworkDriver: HostNetwork + 'static {
     fn teardown(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 }
 
-/// Instance with the name of its container, its place on the network, and whom it reaches.
-pub type AssignedInstance = (InstanceName, ContainerName, Assignment, Network);
+/// Preparations in the netns of an instance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NetnsLoan {
+    /// Sysctls that are set in it, by name (`a.b.c`) and value.
+    pub sysctls: BTreeMap<String, String>,
+    /// Whether it is shown at [`NetworkPaths::sysfs`].
+    pub shows_sysfs: bool,
+}
+
+/// Names of an instance on the network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceNames {
+    /// Name of its container, by which its neighbours know it.
+    pub container: ContainerName,
+    /// Names inside, and names that it is told.
+    pub asked: Names,
+}
+
+impl From<ContainerName> for InstanceNames {
+    fn from(container: ContainerName) -> Self {
+        Self {
+            container,
+            asked: Names::default(),
+        }
+    }
+}
+
+/// Instance with the names of its container, its place on the network, and whom it reaches.
+pub type AssignedInstance = (InstanceName, InstanceNames, Assignment, Network);
 
 /// Instance's place on the network, as its driver answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]

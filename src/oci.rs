@@ -5,13 +5,14 @@
 //! hashed or compared, and a builder brings defaults (a shell as command, a host name) that a node
 //! must not have.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::json;
 use state::desired::Record;
 use state::failure::Failure;
 use state::reason::Reason;
-use state::spec::Signal;
+use state::spec::{Signal, Spec, sysctls};
 
 use confinement::Confinement;
 use host::Host;
@@ -56,10 +57,24 @@ pub(crate) struct Placement<'a> {
 
 /// Switches of the kernel by which a user that is not root may bind port 80, and ping, in a network
 /// that is all its own.
-pub(crate) const NETWORK_SYSCTLS: [(&str, &str); 2] = [
+const NETWORK_SYSCTLS: [(&str, &str); 2] = [
     ("net.ipv4.ip_unprivileged_port_start", "0"),
     ("net.ipv4.ping_group_range", "0 2147483647"),
 ];
+
+/// Sysctls of the network of a container with this spec: the node's, and those asked for.
+pub(crate) fn network_sysctls(spec: &Spec) -> BTreeMap<String, String> {
+    let nodes = NETWORK_SYSCTLS.iter();
+    let nodes = nodes.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    nodes.chain(asked_network_sysctls(spec)).collect()
+}
+
+/// Sysctls of the network that a spec asks for.
+pub(crate) fn asked_network_sysctls(spec: &Spec) -> impl Iterator<Item = (String, String)> {
+    let asked = spec.sysctls.iter();
+    let of_network = asked.filter(|(name, _)| sysctls::is_of_network(name));
+    of_network.map(|(name, value)| (name.clone(), value.clone()))
+}
 
 /// Facts of an image's files that its containers depend on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -122,7 +137,7 @@ pub(crate) fn spec(
     let mut spec = json!({
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": read_only},
-        "hostname": record.name.as_str(),
+        "hostname": process::hostname(record),
         "process": process::process(image, record, &facts.user, host, &capabilities)?,
         "mounts": mounts::mounts(in_memory, record.spec.shm_size, &place),
         "linux": {
@@ -139,7 +154,7 @@ pub(crate) fn spec(
         spec["linux"]["gidMappings"] = ids.mappings();
     } else {
         // A container with ids of its own may not set them: the network does it in advance.
-        spec["linux"]["sysctl"] = NETWORK_SYSCTLS.iter().copied().collect();
+        spec["linux"]["sysctl"] = json!(network_sysctls(&record.spec));
     }
     if let Some(made) = made {
         spec["annotations"] = made;

@@ -232,7 +232,8 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         Text("AUDIT_WRITE,CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETFCAP,SETGID,SETPCAP,SETUID,SYS_CHROOT"),
         "Capabilities that a container may have, if it asks for them or drops none; a list in the \
          file. Docker's NET_RAW and MKNOD are withheld by default; ALL means docker's whole list, \
-         NONE means none. Counts for containers that are created from then on"),
+         NONE means none. One beyond docker's list has who asks for it by \
+         security.capabilities.add. Counts for containers that are created from then on"),
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use state::spec::DEFAULT_CAPABILITIES;
+use state::spec::{CAPABILITIES, DEFAULT_CAPABILITIES};
 use state::subnet::Ipv4Subnet;
 
 pub(super) use self::reach::{host_access, isolation};
@@ -228,13 +228,14 @@ pub(super) fn hosts(text: &str) -> Parsed<Vec<String>> {
 }
 
 /// Capabilities by name, with or without `CAP_`, in any case, separated by commas; or `ALL` or
-/// `NONE`. The answer is in the order of docker's list, whose names alone are known.
+/// `NONE`. The answer is in the order of their names. `ALL` is docker's list: what is beyond it is
+/// granted by name only.
 pub(super) fn capabilities(text: &str) -> Parsed<Vec<String>> {
     let bare = |name: &str| name.trim_start_matches("CAP_").to_owned();
-    let known = || DEFAULT_CAPABILITIES.map(bare);
+    let known = || CAPABILITIES.map(bare);
     let upper = text.to_ascii_uppercase();
     let named: Vec<String> = match upper.as_str() {
-        "ALL" => known().into(),
+        "ALL" => DEFAULT_CAPABILITIES.map(bare).into(),
         // An empty list in the file.
         "NONE" | "" => Vec::new(),
         _ => upper.split(',').map(|name| bare(name.trim())).collect(),
@@ -246,9 +247,10 @@ pub(super) fn capabilities(text: &str) -> Parsed<Vec<String>> {
             known().join(", ")
         ));
     }
-    let granted = DEFAULT_CAPABILITIES.iter();
-    let granted = granted.filter(|name| named.contains(&bare(name)));
-    Ok(granted.map(|&name| name.to_owned()).collect())
+    let mut granted: Vec<_> = named.iter().map(|name| format!("CAP_{name}")).collect();
+    granted.sort_unstable();
+    granted.dedup();
+    Ok(granted)
 }
 
 pub(super) fn proxy(text: &str) -> Parsed<Url> {

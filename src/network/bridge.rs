@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use state::assign::{AssignError, HostNetwork, PortHolder};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerId, ContainerName, InstanceName};
+use state::id::{ContainerId, InstanceName};
 use state::reach::NodeReach;
 use state::spec::{Network, Protocol};
 use state::subnet::Ipv4Subnet;
@@ -26,7 +26,8 @@ use tokio::time::Instant;
 use super::directory::{HostsDirectory, Member};
 use super::threads::blocking;
 use super::{
-    AssignedInstance, Attached, NetworkDriver, NetworkError, NetworkFinding, NetworkPaths, netns,
+    AssignedInstance, Attached, InstanceNames, NetworkDriver, NetworkError, NetworkFinding,
+    NetworkPaths, netns,
 };
 use crate::lock::lock;
 use device::BridgeDevice;
@@ -233,7 +234,7 @@ impl NetworkDriver for BridgeNetwork {
     async fn connect(
         &self,
         instance: InstanceName,
-        hostname: &ContainerName,
+        names: &InstanceNames,
         assignment: &Assignment,
         network: &Network,
     ) -> Result<Attached, NetworkError> {
@@ -241,15 +242,16 @@ impl NetworkDriver for BridgeNetwork {
         let address = assigned_address(instance, assignment)?;
         self.state().connected_at.insert(instance, Instant::now());
         let member = Member {
-            name: hostname.clone(),
+            name: names.container.clone(),
             address,
             network: network.clone(),
+            asked: names.asked.clone(),
         };
         self.hosts.add(instance, member.clone());
         let is_ruled = member.network != Network::default();
         self.apply_rules(is_ruled).await.admit(&member)?;
         let (connected, opened, written) = tokio::join!(
-            self.connect_veth(instance, hostname, address),
+            self.connect_veth(instance, &names.container, address),
             self.open_forward(),
             self.hosts.write(instance)
         );

@@ -8,9 +8,9 @@ use std::sync::{Mutex, MutexGuard};
 
 use state::id::{ContainerName, InstanceName};
 use state::reach::{End, NodeReach};
-use state::spec::Network;
+use state::spec::{Names, Network};
 
-use super::hosts_files::{self, HostsFiles, Peers, Written};
+use super::hosts_files::{self, HostsFiles, HostsOwner, Peers, Written};
 use super::threads::blocking;
 use super::{NetworkError, Part};
 use crate::lock::lock;
@@ -37,6 +37,7 @@ pub(super) struct Member {
     pub(super) name: ContainerName,
     pub(super) address: Ipv4Addr,
     pub(super) network: Network,
+    pub(super) asked: Names,
 }
 
 /// Instances on the network as this agent knows them. Never locked across an await.
@@ -106,7 +107,12 @@ impl HostsDirectory {
         while let Some((instance, member)) = all.next() {
             let is_latest = all.peek().is_none_or(|(next, _)| next.id != instance.id);
             if is_latest && member.network != Network::default() {
-                ruled.insert(*instance, member.clone());
+                let asked = Names::default();
+                let member = Member {
+                    asked,
+                    ..member.clone()
+                };
+                ruled.insert(*instance, member);
             }
         }
         ruled
@@ -197,7 +203,13 @@ impl HostsDirectory {
         let rewritten = blocking(move || {
             let known = Acquaintances::new(&node, &by_instance);
             let resolv_conf = hosts_files::host_resolv_conf(&lists).text;
-            Ok(write_all(files, &by_instance, &known, &resolv_conf))
+            let gateway = node.subnet.gateway();
+            Ok(write_all(
+                files,
+                &by_instance,
+                &known,
+                (gateway, &resolv_conf),
+            ))
         })
         .await?;
         self.tell_spoilt(&rewritten.spoilt);
@@ -238,7 +250,7 @@ fn write_all(
     files: Vec<(InstanceName, HostsFiles)>,
     members: &BTreeMap<InstanceName, Member>,
     known: &Acquaintances<'_>,
-    resolv_conf: &str,
+    (gateway, resolv_conf): (Ipv4Addr, &str),
 ) -> RewrittenFiles {
     let mut rewritten = RewrittenFiles::default();
     for (instance, files) in files {
@@ -246,7 +258,13 @@ fn write_all(
             continue;
         };
         let peers = known.of(member);
-        match files.write(&member.name, member.address, peers, resolv_conf) {
+        let owner = HostsOwner {
+            name: &member.name,
+            address: member.address,
+            asked: &member.asked,
+            gateway,
+        };
+        match files.write(owner, peers, resolv_conf) {
             Ok(Written::Changed) => rewritten.changed.push(instance),
             Ok(Written::Same) => {}
             Ok(Written::Spoilt(fault)) => drop(rewritten.spoilt.insert(instance, fault)),
@@ -316,6 +334,7 @@ mod tests {
             name: deploy.name,
             address: Ipv4Addr::new(10, 231, 0, last),
             network: deploy.spec.network,
+            asked: Names::default(),
         };
         (instance, member)
     }

@@ -43,6 +43,8 @@ pub enum Part {
     Firewall,
     /// Hosts files.
     Names,
+    /// Sysctls that a container asks for.
+    Sysctls,
     /// No part alone: threads, sockets.
     Whole,
 }
@@ -89,6 +91,10 @@ impl NetworkError {
                 part: Part::Names, ..
             } => Reason::NameFilesFailed,
             Self::Failed {
+                part: Part::Sysctls,
+                ..
+            } => Reason::SysctlRefused,
+            Self::Failed {
                 part: Part::Whole, ..
             } => Reason::NetworkError,
         }
@@ -121,6 +127,7 @@ mod tests {
             (Part::Bridge, Reason::BridgeFailed),
             (Part::Firewall, Reason::FirewallFailed),
             (Part::Names, Reason::NameFilesFailed),
+            (Part::Sysctls, Reason::SysctlRefused),
             (Part::Whole, Reason::NetworkError),
         ] {
             let error =

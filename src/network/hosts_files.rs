@@ -4,14 +4,17 @@
 //! showing a replaced one. Where they are a container's own to write, `hosts_place` keeps it from
 //! harming others by them, and `marked_block` its lines from being lost.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use state::id::ContainerName;
+use state::spec::Names;
+use state::spec::names::{DnsSettings, HostAddress, HostName};
 
 use super::hosts_place::{self, HostsWriter};
 use super::marked_block::{self, WithoutBlock};
@@ -70,14 +73,14 @@ impl HostsFiles {
     /// A file that the container has not touched cannot be written.
     pub(super) fn write(
         &self,
-        name: &ContainerName,
-        address: Ipv4Addr,
+        owner: HostsOwner<'_>,
         peers: &Peers,
         resolv_conf: &str,
     ) -> io::Result<Written> {
         let place = hosts_place::ensure(&self.dir)?;
-        let hosts = hosts(name, address, peers);
-        let hostname = format!("{name}\n");
+        let hosts = hosts(owner, peers);
+        let hostname = format!("{}\n", owner.hostname());
+        let resolv_conf = &*own_resolv_conf(resolv_conf, &owner.asked.dns);
         let files = [
             (self.hostname(), hostname.as_str(), None),
             (self.hosts(), hosts.as_str(), Some(WithoutBlock::Append)),
@@ -115,22 +118,75 @@ impl HostsFiles {
     }
 }
 
+/// Owner of hosts files.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HostsOwner<'a> {
+    pub(super) name: &'a ContainerName,
+    pub(super) address: Ipv4Addr,
+    pub(super) asked: &'a Names,
+    /// Address of the host.
+    pub(super) gateway: Ipv4Addr,
+}
+
+impl HostsOwner<'_> {
+    fn hostname(&self) -> &str {
+        let asked = self.asked.hostname.as_ref();
+        asked.map_or(self.name.as_str(), HostName::as_str)
+    }
+}
+
 /// Name and address of every container.
 pub(super) type Peers = BTreeMap<ContainerName, Ipv4Addr>;
 
-/// Content of a container's `hosts` (hosts(5)): the container itself, and all others by their
-/// names.
-fn hosts(own: &ContainerName, address: Ipv4Addr, peers: &Peers) -> String {
+/// Content of a container's `hosts` (hosts(5)): the container itself, the hosts that it asks for, and
+/// all others by their names. Of several lines for a name the first counts.
+fn hosts(owner: HostsOwner<'_>, peers: &Peers) -> String {
     let mut text =
         String::from("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n");
-    let others = peers
-        .iter()
-        .filter(|(name, _)| *name != own)
-        .map(|(name, address)| (name, *address));
-    for (name, address) in std::iter::once((own, address)).chain(others) {
-        writeln!(text, "{address}\t{name}").expect("writing to a string cannot fail");
+    let mut line = |address: &dyn fmt::Display, names: &str| {
+        writeln!(text, "{address}\t{names}").expect("writing to a string cannot fail");
+    };
+    let (own, hostname) = (owner.name.as_str(), owner.hostname());
+    if hostname == own {
+        line(&owner.address, own);
+    } else {
+        line(&owner.address, &format!("{hostname} {own}"));
+    }
+    for (name, address) in &owner.asked.hosts {
+        match address {
+            HostAddress::At(address) => line(address, name.as_str()),
+            HostAddress::Gateway => line(&owner.gateway, name.as_str()),
+        }
+    }
+    for (name, address) in peers.iter().filter(|(name, _)| *name != owner.name) {
+        line(address, name.as_str());
     }
     text
+}
+
+/// Content of one container's `resolv.conf`: of every container's, with what it asks for instead.
+fn own_resolv_conf<'a>(common: &'a str, asked: &DnsSettings) -> Cow<'a, str> {
+    if *asked == DnsSettings::default() {
+        return Cow::Borrowed(common);
+    }
+    let is_replaced = |line: &&str| match line.split_whitespace().next() {
+        Some("nameserver" | "#") => !asked.servers.is_empty(),
+        Some("search" | "domain") => !asked.search.is_empty(),
+        Some("options") => !asked.options.is_empty(),
+        Some(_) | None => false,
+    };
+    let kept = common.lines().filter(|line| !is_replaced(line));
+    let mut lines: Vec<_> = kept.map(str::to_owned).collect();
+    let servers = asked.servers.iter();
+    lines.extend(servers.map(|server| format!("nameserver {server}")));
+    if !asked.search.is_empty() && asked.search != ["."] {
+        lines.push(format!("search {}", asked.search.join(" ")));
+    }
+    if !asked.options.is_empty() {
+        lines.push(format!("options {}", asked.options.join(" ")));
+    }
+    lines.push(String::new());
+    Cow::Owned(lines.join("\n"))
 }
 
 /// Content of every container's `resolv.conf`, made from the host's as it is now: of the first of
@@ -199,6 +255,9 @@ const fn reachable(server: IpAddr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+    use state::spec::parse;
+
     use super::*;
 
     fn name(text: &str) -> ContainerName {
@@ -213,13 +272,64 @@ mod tests {
             (name("db"), address(3)),
             (name("web"), address(2)),
         ]);
-        let text = hosts(&name("web"), address(2), &peers);
-        let lines: Vec<_> = text.lines().skip(2).collect();
-        assert_eq!(
-            lines,
-            ["10.231.0.2\tweb", "10.231.0.4\ta", "10.231.0.3\tdb"]
+        let lines = |asked: &Value| {
+            let mut body = json!({"name": "web", "image": "x"});
+            body.as_object_mut()
+                .unwrap()
+                .extend(asked.as_object().unwrap().clone());
+            let owner = HostsOwner {
+                name: &name("web"),
+                address: address(2),
+                asked: &parse::deploy(&body).unwrap().spec.names,
+                gateway: address(1),
+            };
+            let text = hosts(owner, &peers);
+            assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+            text.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let others = ["10.231.0.4\ta", "10.231.0.3\tdb"];
+        let plain = lines(&json!({}));
+        assert_eq!(plain, [&["10.231.0.2\tweb"][..], &others].concat());
+        let asked =
+            json!({"hostname": "w.example", "hosts": {"db": "192.0.2.1", "node": "host-gateway"}});
+        let first = [
+            "10.231.0.2\tw.example web",
+            "192.0.2.1\tdb",
+            "10.231.0.1\tnode",
+        ];
+        assert_eq!(lines(&asked), [&first[..], &others].concat());
+    }
+
+    #[test]
+    fn what_a_container_asks_of_names_replaces_the_hosts_line_by_line() {
+        #[track_caller]
+        fn check(dns: &Value, common: &str, expected: &str) {
+            let body = json!({"name": "web", "image": "x", "dns": dns});
+            let names = parse::deploy(&body).unwrap().spec.names;
+            assert_eq!(own_resolv_conf(common, &names.dns), expected, "{dns}");
+        }
+        const COMMON: &str = "search lan\nnameserver 10.0.0.53\noptions edns0\n";
+        check(&json!({}), COMMON, COMMON);
+        check(
+            &json!({"servers": ["192.0.2.53", "192.0.2.54"]}),
+            COMMON,
+            "search lan\noptions edns0\nnameserver 192.0.2.53\nnameserver 192.0.2.54\n",
         );
-        assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
+        check(
+            &json!({"search": ["a.example", "b.example"], "options": ["ndots:2", "rotate"]}),
+            COMMON,
+            "nameserver 10.0.0.53\nsearch a.example b.example\noptions ndots:2 rotate\n",
+        );
+        check(
+            &json!({"search": ["."]}),
+            COMMON,
+            "nameserver 10.0.0.53\noptions edns0\n",
+        );
+        check(
+            &json!({"servers": ["192.0.2.53"]}),
+            "# The host has no name server that a container could reach.\n",
+            "nameserver 192.0.2.53\n",
+        );
     }
 
     #[test]

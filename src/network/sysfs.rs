@@ -1,40 +1,55 @@
 //! Netns that is lent to a user namespace: what the kernel lets only the owner of a netns do in it is
 //! done in advance.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::threads::on_own_thread;
-use super::{NetworkError, netns};
+use super::{NetnsLoan, NetworkError, Part, netns};
 use crate::mounts::on_host;
 
-/// Sysctls, by name (`a.b.c`) and value.
-type Sysctls = &'static [(&'static str, &'static str)];
-
-/// Sets sysctls in the netns that `file` names, and shows it at the directory `place`.
+/// Sets sysctls in the netns that `file` names, and shows it at the directory `place` where that is
+/// asked for.
 pub(super) async fn lend(
     file: PathBuf,
     place: PathBuf,
-    sysctls: Sysctls,
+    loan: NetnsLoan,
 ) -> Result<(), NetworkError> {
     on_own_thread("netns", move || {
-        let doing = format!("cannot lend the netns {}", file.display());
-        enter_and_lend(&file, &place, sysctls).map_err(|error| netns::failed(doing, error))
+        let failed = |error| {
+            let doing = format!("cannot prepare the netns {}", file.display());
+            netns::failed(doing, error)
+        };
+        if !netns::exists(&file).map_err(failed)? {
+            return Err(failed(io::ErrorKind::NotFound.into()));
+        }
+        netns::enter(&file).map_err(failed)?;
+        set(&loan.sysctls)?;
+        if loan.shows_sysfs {
+            show(&place).map_err(failed)?;
+        }
+        Ok(())
     })
     .await
 }
 
-/// Moves the calling thread into the netns, for good.
-fn enter_and_lend(file: &Path, place: &Path, sysctls: Sysctls) -> io::Result<()> {
-    if !netns::exists(file)? {
-        return Err(io::ErrorKind::NotFound.into());
-    }
-    netns::enter(file)?;
+/// Sets sysctls in the netns of the calling thread.
+fn set(sysctls: &BTreeMap<String, String>) -> Result<(), NetworkError> {
     for (name, value) in sysctls {
-        std::fs::write(Path::new("/proc/sys").join(name.replace('.', "/")), value)?;
+        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+        std::fs::write(path, value).map_err(|error| {
+            let doing = format!("sysctls.{name} cannot be set to {value:?}");
+            NetworkError::failed(doing, error).of(Part::Sysctls)
+        })?;
     }
+    Ok(())
+}
+
+/// Shows the netns of the calling thread at a directory.
+fn show(place: &Path) -> io::Result<()> {
     match std::fs::create_dir(place) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             // One of an earlier start may show another netns of that name.

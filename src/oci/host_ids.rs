@@ -6,14 +6,39 @@
 
 use serde_json::{Value, json};
 use state::desired::Record;
-use state::spec::{OWN_IDS as IDS, UserNamespace};
+use state::spec::{DEFAULT_CAPABILITIES, OWN_IDS as IDS, UserNamespace};
 
 use super::ImageFacts;
 use super::volumes::FoundDirectory;
 
-/// Capabilities that count in the host's user namespace only: for devices, and in a network whose
-/// namespace is the host's.
-const OF_THE_HOST: [&str; 2] = ["CAP_MKNOD", "CAP_NET_RAW"];
+/// Capabilities that count in the host's user namespace only: for devices, in a network whose
+/// namespace is the host's, and for what all of the host shares. `SYS_ADMIN` is none of them: with
+/// ids of its own a container may mount with it, and does not rule the host.
+const OF_THE_HOST: [&str; 23] = [
+    "CAP_AUDIT_CONTROL",
+    "CAP_AUDIT_READ",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_BPF",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_IPC_LOCK",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_MAC_ADMIN",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MKNOD",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_PERFMON",
+    "CAP_SYSLOG",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_NICE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_WAKE_ALARM",
+];
 
 /// Range of the host's ids that are a container's own. Groups have the same numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,10 +103,11 @@ pub(crate) fn obstacle(
     ))
 }
 
-/// Capabilities of these for whose sake containers are given the host's ids.
+/// Capabilities of these for whose sake containers that ask for nothing are given the host's ids.
 pub(crate) fn for_hosts_ids(capabilities: &[String]) -> Vec<&str> {
     let names = capabilities.iter().map(String::as_str);
-    names.filter(|name| OF_THE_HOST.contains(name)).collect()
+    let is_given = |name: &&str| DEFAULT_CAPABILITIES.contains(name) && OF_THE_HOST.contains(name);
+    names.filter(is_given).collect()
 }
 
 #[cfg(test)]
@@ -152,6 +178,8 @@ mod tests {
         check(&asked, &with_volume(999), &[], None);
         check(&asked, &with_volume(100_000), &[], Some("its id 100000"));
         check(&asked, &any, &["CAP_NET_RAW"], Some("CAP_NET_RAW would"));
+        check(&asked, &any, &["CAP_SYS_NICE"], Some("CAP_SYS_NICE would"));
+        check(&asked, &any, &["CAP_SYS_ADMIN", "CAP_SYS_PTRACE"], None);
         let host = json!({"security": {"user_namespace": "host"}});
         check(&host, &any, &[], Some("security.user_namespace"));
         let auto = json!({"security": {"user_namespace": "auto"}});

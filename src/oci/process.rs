@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use state::desired::Record;
 use state::failure::Failure;
 use state::reason::Reason;
+use state::spec::names::HostName;
 use state::spec::{Ulimit, UlimitName, Ulimits};
 
 use super::host::Host;
@@ -139,7 +140,7 @@ fn args(image: &ImageConfig, record: &Record) -> Result<Vec<String>, Failure> {
 fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String> {
     let mut all = BTreeMap::from([
         ("PATH".to_owned(), PATH_DEFAULT.to_owned()),
-        ("HOSTNAME".to_owned(), record.name.to_string()),
+        ("HOSTNAME".to_owned(), hostname(record).to_owned()),
     ]);
     if let Some(home) = &user.home {
         all.insert("HOME".to_owned(), home.clone());
@@ -154,6 +155,12 @@ fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String>
     all.into_iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect()
+}
+
+/// Name of the host inside of a container.
+pub(super) fn hostname(record: &Record) -> &str {
+    let asked = record.spec.names.hostname.as_ref();
+    asked.map_or(record.name.as_str(), HostName::as_str)
 }
 
 pub(crate) fn working_dir(image: &ImageConfig, record: &Record) -> String {

@@ -75,18 +75,94 @@ const FAMILIES: [(u64, u64); 7] = [
 const ENOSYS: u32 = 38;
 const EPERM: u32 = 1;
 
+/// Calls that a container may make besides, for each capability that it has.
+const OF_CAPABILITIES: [(&str, &[&str]); 14] = [
+    ("CAP_BPF", &["bpf"]),
+    ("CAP_DAC_READ_SEARCH", &["open_by_handle_at"]),
+    ("CAP_PERFMON", &["perf_event_open"]),
+    (SYS_ADMIN, &OF_SYS_ADMIN),
+    ("CAP_SYS_BOOT", &["reboot"]),
+    ("CAP_SYS_CHROOT", &["chroot"]),
+    ("CAP_SYSLOG", &["syslog"]),
+    (
+        "CAP_SYS_MODULE",
+        &["delete_module", "init_module", "finit_module"],
+    ),
+    (
+        "CAP_SYS_NICE",
+        &[
+            "get_mempolicy",
+            "mbind",
+            "set_mempolicy",
+            "set_mempolicy_home_node",
+        ],
+    ),
+    ("CAP_SYS_PACCT", &["acct"]),
+    (
+        "CAP_SYS_PTRACE",
+        &[
+            "kcmp",
+            "pidfd_getfd",
+            "process_madvise",
+            "process_vm_readv",
+            "process_vm_writev",
+            "ptrace",
+        ],
+    ),
+    ("CAP_SYS_RAWIO", &["iopl", "ioperm"]),
+    (
+        "CAP_SYS_TIME",
+        &["settimeofday", "stime", "clock_settime", "clock_settime64"],
+    ),
+    ("CAP_SYS_TTY_CONFIG", &["vhangup"]),
+];
+const SYS_ADMIN: &str = "CAP_SYS_ADMIN";
+const OF_SYS_ADMIN: [&str; 26] = [
+    "bpf",
+    "clone",
+    "clone3",
+    "fanotify_init",
+    "fsconfig",
+    "fsmount",
+    "fsopen",
+    "fspick",
+    "lookup_dcookie",
+    "lsm_get_self_attr",
+    "lsm_list_modules",
+    "lsm_set_self_attr",
+    "mount",
+    "mount_setattr",
+    "move_mount",
+    "open_tree",
+    "perf_event_open",
+    "quotactl",
+    "quotactl_fd",
+    "setdomainname",
+    "sethostname",
+    "setns",
+    "syslog",
+    "umount",
+    "umount2",
+    "unshare",
+];
+
 /// Seccomp profile as OCI's `linux.seccomp`, for a container with these capabilities; `socketcall`
 /// says whether that call may be made.
 pub(crate) fn profile(machine: Machine, capabilities: &[String], socketcall: bool) -> Value {
+    let has = |capability: &str| capabilities.iter().any(|name| name == capability);
     let mut calls = vec![
         socketcall_rule(socketcall),
         allow(&ALLOWED.split_ascii_whitespace().collect::<Vec<_>>()),
-        json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW",
-                "args": [{ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }),
-        // Its flags lie in memory, where a filter cannot look. ENOSYS makes every C library use
-        // `clone` instead.
-        json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
     ];
+    if !has(SYS_ADMIN) {
+        calls.extend([
+            json!({ "names": ["clone"], "action": "SCMP_ACT_ALLOW",
+                "args": [{ "index": 0, "value": CLONE_NAMESPACES, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ" }] }),
+            // Its flags lie in memory, where a filter cannot look. ENOSYS makes every C library use
+            // `clone` instead.
+            json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }),
+        ]);
+    }
     calls.extend(FAMILIES.map(|(first, count)| {
         json!({ "names": ["socket"], "action": "SCMP_ACT_ALLOW",
                 "args": [{ "index": 0, "value": FAMILY_BITS & !(count - 1), "valueTwo": first, "op": "SCMP_CMP_MASKED_EQ" }] })
@@ -106,9 +182,8 @@ pub(crate) fn profile(machine: Machine, capabilities: &[String], socketcall: boo
             "set_tls",
         ]),
     });
-    if capabilities.iter().any(|name| name == "CAP_SYS_CHROOT") {
-        calls.push(allow(&["chroot"]));
-    }
+    let of_capabilities = OF_CAPABILITIES.iter().filter(|(name, _)| has(name));
+    calls.extend(of_capabilities.map(|(_, names)| allow(names)));
     let architectures: &[&str] = match machine {
         Machine::X86_64 => &["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"],
         Machine::Aarch64 => &["SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"],

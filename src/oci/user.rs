@@ -1,6 +1,8 @@
 //! Identity of a container's process: `user[:group]`, by name or number, resolved with the image's
 //! own files. Pure.
 
+use std::collections::BTreeSet;
+
 use state::failure::Failure;
 use state::reason::Reason;
 
@@ -36,12 +38,16 @@ impl Accounts {
     }
 }
 
+/// Whether `wanted` is a group as a number, which needs no file either.
+pub(crate) fn is_number(wanted: &str) -> bool {
+    !wanted.is_empty() && wanted.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// Whether `wanted` is a user and a group as numbers, which are who they are without any file.
 pub(crate) fn is_numbers(wanted: &str) -> bool {
-    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     wanted
         .split_once(':')
-        .is_some_and(|(user, group)| number(user) && number(group))
+        .is_some_and(|(user, group)| is_number(user) && is_number(group))
 }
 
 /// Identity that `user[:group]` stands for, by docker's rules.
@@ -84,6 +90,24 @@ pub(crate) fn resolve(wanted: &str, accounts: &Accounts) -> Result<User, Failure
         (None, None) => {}
     }
     Ok(found)
+}
+
+/// The same identity, in these groups as well, by docker's rules: a name has an entry in the image,
+/// a number is taken as it is.
+///
+/// # Errors
+/// [`Reason::GroupNotFound`]: a name has no entry, or a number is above 2147483647.
+pub(crate) fn with_groups(
+    mut user: User,
+    wanted: &BTreeSet<String>,
+    accounts: &Accounts,
+) -> Result<User, Failure> {
+    for name in wanted {
+        user.groups.push(group_id(name, &accounts.group)?);
+    }
+    user.groups.sort_unstable();
+    user.groups.dedup();
+    Ok(user)
 }
 
 fn group_id(name: &str, group: &str) -> Result<u32, Failure> {
@@ -255,6 +279,23 @@ mod tests {
         check("4242:4343", 4242, 4343, &[], None);
         check(":logs", 0, 2000, &[], Some("/root"));
         check("nohome", 1002, 1002, &[], None);
+    }
+
+    #[test]
+    fn further_groups_are_added_by_name_or_number() {
+        let web = resolve("web", &accounts()).unwrap();
+        let groups = |names: &[&str]| {
+            let wanted = names.iter().map(|&name| name.to_owned()).collect();
+            with_groups(web.clone(), &wanted, &accounts())
+        };
+        assert_eq!(groups(&[]).unwrap(), web);
+        let found = groups(&["logs", "44", "bin"]).unwrap();
+        assert_eq!((found.gid, found.groups), (1001, vec![1, 44, 1500, 2000]));
+        for name in ["nogroup", "all", "4294967295"] {
+            let failure = groups(&["44", name]).unwrap_err();
+            assert_eq!(failure.reason, Reason::GroupNotFound, "{name}");
+            assert!(failure.message.contains(name), "{failure}");
+        }
     }
 
     #[test]

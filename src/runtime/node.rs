@@ -24,7 +24,7 @@ use super::{
 };
 use crate::logs;
 use crate::logs::keep::{Loggers, RunningContainer};
-use crate::network::{NetworkDriver, NetworkError};
+use crate::network::{NetnsLoan, NetworkDriver, NetworkError};
 use crate::oci;
 use crate::oci::mounts::Mount;
 
@@ -86,16 +86,16 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
     ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
         let instance = record.instance();
         let (sandbox, network) = (self.sandbox(record), &record.spec.network);
+        let names = sweep::names(record);
         let (connected, created) = tokio::join!(
             self.network
-                .connect(instance, &record.name, &record.assignment, network),
+                .connect(instance, &names, &record.assignment, network),
             self.engine.create(record, found, &sandbox)
         );
         match (connected, created) {
             (Ok(attached), Ok(rootfs)) => {
-                if E::has_own_ids(&rootfs) {
-                    let sysctls = &oci::NETWORK_SYSCTLS;
-                    self.network.lend(instance, sysctls).await?;
+                if let Some(loan) = netns_loan(record, E::has_own_ids(&rootfs)) {
+                    self.network.lend(instance, loan).await?;
                 }
                 Ok((attached.address, rootfs))
             }
@@ -162,6 +162,15 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
     }
 }
 
+/// Preparations in the netns of a container; `None`: the OCI runtime makes them.
+fn netns_loan(record: &Record, has_own_ids: bool) -> Option<NetnsLoan> {
+    let is_asked = oci::asked_network_sysctls(&record.spec).next().is_some();
+    (has_own_ids || is_asked).then(|| NetnsLoan {
+        sysctls: oci::network_sysctls(&record.spec),
+        shows_sysfs: has_own_ids,
+    })
+}
+
 impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
     async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
         self.engine.list().await
@@ -213,9 +222,8 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             LaunchStage::Running => return Ok(None),
             LaunchStage::Created { pid } => {
                 let (assignment, network) = (&record.assignment, &record.spec.network);
-                let attaching = self
-                    .network
-                    .attach(instance, &record.name, assignment, network);
+                let names = sweep::names(record);
+                let attaching = self.network.attach(instance, &names, assignment, network);
                 let address = attaching.await?.address;
                 self.logs.keep(record, pid);
                 self.engine.start(instance).await?;

@@ -96,10 +96,17 @@ impl NodePrivileges {
             Some((format!("ulimits.{}", name.as_str()), capability))
         });
         let lacking = needed.filter(|(_, capability)| !self.capabilities.contains(*capability));
+        // Docker's own are left out in silence: who asks for nothing has them in the spec.
+        let is_refused = |name: &&String| {
+            !DEFAULT_CAPABILITIES.contains(&name.as_str()) && !self.capabilities.contains(*name)
+        };
+        let added = spec.security.capabilities.0.iter().filter(is_refused);
+        let added = added.map(|name| ("security.capabilities.add".to_owned(), name.as_str()));
         lacking
+            .chain(added)
             .map(|(field, capability)| {
                 let message = format!(
-                    "needs {capability}, which this node does not give; lower it, or add the \
+                    "needs {capability}, which this node does not give; leave it out, or add the \
                      capability to containers.capabilities in the node's configuration"
                 );
                 Denial::new(NODE_CAPABILITIES, field, message)

@@ -136,6 +136,9 @@ reasons! {
     MemoryLimitTooSmall: Start, "raise resources.memory; a start alone takes some MiB";
     /// A requested limit cannot be set on this host.
     LimitRefused: Start, "request no more than the control group above allows, and read the message";
+    /// A sysctl that the container asks for cannot be set: this kernel has none of that name in the
+    /// container's namespaces, or refuses the value.
+    SysctlRefused: Start, "correct the name or value under sysctls, or load the kernel's module that has it";
     /// A mount that every container gets does not fit into the image.
     MountFailed: Start, "check what the image has at the path in the message";
     /// containerd has an unmanaged container of that name.

@@ -21,7 +21,7 @@
 //! second every spec gets another fingerprint. `state/tests/formats.rs` holds both, with files that
 //! each past version wrote.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,7 @@ mod image;
 mod labels;
 mod live;
 mod logs;
+pub mod names;
 pub mod network;
 pub mod parse;
 mod ports;
@@ -43,18 +44,23 @@ mod security;
 mod shm;
 mod signal;
 mod stop;
+pub mod sysctls;
 mod ulimits;
 
 pub use image::ImagePull;
 pub use logs::LogLimits;
+pub use names::Names;
 pub use network::Network;
 pub use ports::{PortSpec, Protocol};
 pub use resources::{CpuList, DiskLimits, Resources, SwapLimit};
 pub use restart::{Restart, RestartPolicy};
-pub use security::{Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace};
+pub use security::{
+    CAPABILITIES, Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace,
+};
 pub use shm::ShmSize;
 pub use signal::Signal;
 pub use stop::Stop;
+pub use sysctls::Sysctls;
 pub use ulimits::{Ulimit, UlimitName, Ulimits};
 
 /// Whether a field has its default, and is therefore left out of the stored form.
@@ -107,6 +113,15 @@ pub struct Spec {
     /// (`oom_score_adj`). `None`: the least that the node gives.
     #[serde(default, skip_serializing_if = "is_default")]
     pub oom_score: Option<u16>,
+    /// Names inside, and names that it is told.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub names: Names,
+    /// Groups of its process besides those of its user, each a name or a number.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub groups: BTreeSet<String>,
+    /// Switches of the kernel in the container's own namespaces.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sysctls: Sysctls,
 }
 
 impl Spec {

@@ -74,7 +74,7 @@ impl BridgeNetwork {
     ) -> Result<Vec<NetworkFinding>, NetworkError> {
         let names: BTreeMap<ContainerId, &ContainerName> = live
             .iter()
-            .map(|(instance, name, ..)| (instance.id, name))
+            .map(|(instance, names, ..)| (instance.id, &names.container))
             .collect();
         let name = |owner: InstanceName| {
             let name = names.get(&owner.id).map(ToString::to_string);
@@ -129,7 +129,9 @@ impl BridgeNetwork {
         let subnet = self.config.subnet;
         let addresses: Vec<(ContainerName, Ipv4Addr)> = live
             .iter()
-            .filter_map(|(_, name, assignment, _)| Some((name.clone(), assignment.address?)))
+            .filter_map(|(_, names, assignment, _)| {
+                Some((names.container.clone(), assignment.address?))
+            })
             .collect();
         let lines = on_links("links", async move |host: &Netlink| {
             let mut lines = Vec::new();

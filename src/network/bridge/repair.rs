@@ -300,12 +300,13 @@ impl BridgeNetwork {
 
 /// A live instance as the hosts files need it; none without an address.
 fn member(
-    (instance, name, assignment, network): &AssignedInstance,
+    (instance, names, assignment, network): &AssignedInstance,
 ) -> Option<(InstanceName, Member)> {
     let member = Member {
-        name: name.clone(),
+        name: names.container.clone(),
         address: assignment.address?,
         network: network.clone(),
+        asked: names.asked.clone(),
     };
     Some((*instance, member))
 }

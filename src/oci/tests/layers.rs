@@ -47,7 +47,7 @@ fn what_is_in_force_is_told_with_the_reason_for_what_is_not() {
         let layers = layers.into_iter();
         layers
             .map(|layer| (layer.name, layer))
-            .collect::<std::collections::BTreeMap<_, _>>()
+            .collect::<BTreeMap<_, _>>()
     };
     let debian = told(Cgroup::V2, AppArmor::NoProfile, Selinux::Off);
     let expected = [

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use self::hand_over::HandOver;
 use self::image_lookup::ImageLookup;
+use self::ipc_sysctls::IpcSysctls;
 use self::own_ids::OwnIds;
 use super::config::ContainerdConfig;
 use super::image::Images;
@@ -32,6 +33,7 @@ mod host_accounts;
 mod host_limits;
 mod image_lookup;
 mod image_root;
+mod ipc_sysctls;
 mod launch;
 mod observe;
 mod orphans;
@@ -120,6 +122,8 @@ pub(crate) struct CreatedRootfs {
     program: program::Program,
     /// Things that the container is to be given. `None`: its ids are the host's.
     hand_over: Option<HandOver>,
+    /// Sysctls that are set in its namespaces.
+    sysctls: IpcSysctls,
 }
 
 impl CreatedRootfs {

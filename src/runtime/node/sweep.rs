@@ -8,7 +8,7 @@ use state::reference::ImageReference;
 
 use crate::logs;
 use crate::logs::keep::Loggers;
-use crate::network::AssignedInstance;
+use crate::network::{AssignedInstance, InstanceNames};
 use crate::runtime::Swept;
 use crate::runtime::engine::Existing;
 
@@ -71,7 +71,15 @@ pub(super) fn in_network(wanted: &[Record], existing: &[Existing]) -> Vec<Assign
 
 fn place(name: InstanceName, record: &Record) -> AssignedInstance {
     let (assignment, network) = (record.assignment.clone(), record.spec.network.clone());
-    (name, record.name.clone(), assignment, network)
+    (name, names(record), assignment, network)
+}
+
+/// Names of a container on the network.
+pub(super) fn names(record: &Record) -> InstanceNames {
+    InstanceNames {
+        container: record.name.clone(),
+        asked: record.spec.names.clone(),
+    }
 }
 
 /// Images of the instances that are wanted or exist, and those that the wanted ones may go back to.

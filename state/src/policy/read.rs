@@ -12,7 +12,7 @@ use super::rule::{Bounds, PolicyRule, RuleScope, Totals};
 use super::signers::{self, Signers};
 use super::{OWN_RULES, Policy};
 use crate::desired::Owner;
-use crate::spec::DEFAULT_CAPABILITIES;
+use crate::spec::CAPABILITIES;
 use crate::spec::fields::{FieldError, Fields, amount, boolean, empty_values, integer, list, text};
 
 /// Rules of a policy. Each is looked at with each change.
@@ -190,8 +190,8 @@ fn capabilities(value: &Value) -> Result<BTreeSet<String>, String> {
         } else {
             format!("CAP_{upper}")
         };
-        if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
-            let known = DEFAULT_CAPABILITIES.join(", ");
+        if !CAPABILITIES.contains(&name.as_str()) {
+            let known = CAPABILITIES.join(", ");
             return Err(format!(
                 "{name} is not one that a container can have: {known}"
             ));

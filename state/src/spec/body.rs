@@ -5,12 +5,13 @@ use serde_json::{Value, json};
 use super::fields::{FieldError, Fields, integer, parsed};
 use super::image::ImagePull;
 use super::logs::LogLimits;
+use super::names::Names;
 use super::resources::Resources;
 use super::restart::Restart;
 use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
-use super::{Spec, labels, network, ports, process, ulimits};
+use super::{Spec, labels, network, ports, process, sysctls, ulimits};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
 
@@ -43,6 +44,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let args = process::read_args(&mut top);
     let working_dir = process::read_working_dir(&mut top);
     let user = process::read_user(&mut top);
+    let groups = process::read_groups(&mut top);
     let labels = labels::read(&mut top);
     let run = read_state(&mut top);
     let priority = top
@@ -55,6 +57,8 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let ulimits = ulimits::read(&mut top);
     let shm_size = ShmSize::read(&mut top);
     let oom_score = process::read_oom_score(&mut top);
+    let sysctls = sysctls::read(&mut top);
+    let names = Names::read(&mut top);
     let logs = top.object("logs", LogLimits::read);
     let network = network::read(&mut top);
     let image_pull = ImagePull::read(&mut top);
@@ -81,6 +85,9 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         ulimits: ulimits.unwrap_or_default(),
         shm_size: shm_size.unwrap_or_default(),
         oom_score,
+        names,
+        groups: groups.unwrap_or_default(),
+        sysctls: sysctls.unwrap_or_default(),
     };
     Some(Deploy {
         name: name?,
@@ -114,6 +121,8 @@ pub fn of(record: &Record) -> Value {
         "args": spec.args,
         "working_dir": spec.working_dir,
         "user": spec.user,
+        "groups": spec.groups,
+        "hostname": spec.names.hostname,
         "labels": spec.labels,
         "state": record.run,
         "priority": record.priority,
@@ -124,6 +133,9 @@ pub fn of(record: &Record) -> Value {
         "ulimits": ulimits::to_json(&spec.ulimits),
         "shm_size": spec.shm_size.0.to_string(),
         "oom_score": spec.oom_score,
+        "sysctls": spec.sysctls,
+        "dns": spec.names.dns.to_json(),
+        "hosts": spec.names.hosts,
         "logs": spec.logs.to_json(),
         "network": spec.network.to_json(),
         "image_pull": spec.image_pull,
@@ -148,6 +160,8 @@ mod tests {
             "args": [],
             "working_dir": "/srv",
             "user": "1000:web",
+            "groups": ["44", "audio"],
+            "hostname": "web.example",
             "labels": {"team": "a"},
             "state": "stopped",
             "priority": 70,
@@ -158,6 +172,9 @@ mod tests {
             "ulimits": {"core": "0:0", "nofile": "1024:unlimited"},
             "shm_size": "1g",
             "oom_score": 500,
+            "sysctls": {"net.core.somaxconn": "1024"},
+            "dns": {"servers": ["192.0.2.53"], "search": ["a.example"], "options": ["ndots:2"]},
+            "hosts": {"db.internal": "10.0.0.5", "node": "host-gateway"},
             "logs": {"max_size": "1m", "max_files": 2},
             "network": {"groups": ["db", "web"], "allow": {
                 "ingress": [{"group": "front", "ports": ["tcp/80", "udp/53"]}, {"cidr": "192.0.2.0/24"}],
@@ -192,6 +209,11 @@ mod tests {
         assert_eq!(shown["ulimits"], json!({}));
         assert_eq!(shown["shm_size"], "64m");
         assert_eq!(shown["oom_score"], Value::Null);
+        assert_eq!(
+            shown["dns"],
+            json!({"servers": [], "search": [], "options": []})
+        );
+        assert_eq!(shown["hostname"], Value::Null);
         assert_eq!(
             shown["restart"],
             json!({"policy": "always", "max_retries": null})

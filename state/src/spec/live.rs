@@ -1,9 +1,9 @@
 //! Live parts of a spec: those that a container which exists takes on as it is. A change of any
 //! other part makes a new instance.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ImagePull, Network, PortSpec, Security, ShmSize, Spec, Ulimits};
+use super::{ImagePull, Names, Network, PortSpec, Security, ShmSize, Spec, Sysctls, Ulimits};
 use crate::reference::ImageReference;
 
 /// Parts of a spec that an instance keeps for its life, by which two specs are compared.
@@ -22,6 +22,9 @@ struct FixedParts<'a> {
     ulimits: &'a Ulimits,
     shm_size: &'a ShmSize,
     oom_score: &'a Option<u16>,
+    names: &'a Names,
+    groups: &'a BTreeSet<String>,
+    sysctls: &'a Sysctls,
 }
 
 impl<'a> FixedParts<'a> {
@@ -49,6 +52,9 @@ impl<'a> FixedParts<'a> {
             ulimits,
             shm_size,
             oom_score,
+            names,
+            groups,
+            sysctls,
         } = spec;
         Self {
             image,
@@ -64,6 +70,9 @@ impl<'a> FixedParts<'a> {
             ulimits,
             shm_size,
             oom_score,
+            names,
+            groups,
+            sysctls,
         }
     }
 }
@@ -118,6 +127,10 @@ mod tests {
             (json!({"network": {"groups": ["a"]}}), false),
             (json!({"ulimits": {"nofile": "99"}}), false),
             (json!({"shm_size": "1m"}), false),
+            (json!({"hostname": "b"}), false),
+            (json!({"hosts": {"b": "10.0.0.5"}}), false),
+            (json!({"groups": ["44"]}), false),
+            (json!({"sysctls": {"kernel.sem": "1"}}), false),
             (json!({"oom_score": 7}), false),
             (
                 json!({"labels": {"a": "b"}, "environment": {"A": "1"}}),

@@ -1,6 +1,6 @@
 //! Process section: what runs in the container: its command, environment, directory and user.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -10,6 +10,7 @@ use super::fields::{Fields, integer, list, text};
 /// record this large is still one page of the store.
 const ENVIRONMENT_BYTES_MAX: usize = 128 << 10;
 const WORDS_MAX: usize = 1000;
+const GROUPS_MAX: usize = 32;
 /// Largest command line: the kernel takes 128 KiB a word.
 const WORDS_BYTES_MAX: usize = 128 << 10;
 const WORDS_FAULT: &str = "must be an array of 1 to 1000 strings, such as \
@@ -73,6 +74,18 @@ pub(super) fn read_user(top: &mut Fields<'_>) -> Option<String> {
         } else {
             Err("must be USER or USER:GROUP, each a name or a number".to_owned())
         }
+    })
+}
+
+/// Reads the groups that the process is in besides those of its user.
+pub(super) fn read_groups(top: &mut Fields<'_>) -> Option<BTreeSet<String>> {
+    let group = |value| {
+        let name = text(value)?;
+        let fault = || "must be names or numbers of groups, such as \"audio\" or \"44\"".to_owned();
+        is_account(name).then(|| name.to_owned()).ok_or_else(fault)
+    };
+    top.read("groups", |value| {
+        list(value, GROUPS_MAX)?.iter().map(group).collect()
     })
 }
 

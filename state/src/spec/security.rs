@@ -1,5 +1,7 @@
 //! Security section: what a container may do beyond, or less than, the default.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,6 +23,51 @@ pub const DEFAULT_CAPABILITIES: [&str; 14] = [
     "CAP_SETPCAP",
     "CAP_SETUID",
     "CAP_SYS_CHROOT",
+];
+
+/// Every capability of Linux, in the order of their numbers (linux/capability.h).
+pub const CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
 ];
 
 /// Number of ids of the host that a container has for its own users and groups: all that the accounts
@@ -88,7 +135,7 @@ impl Default for Security {
 }
 
 /// Capabilities of a container's root user, by name (`CAP_…`); sorted, and never outside
-/// [`DEFAULT_CAPABILITIES`].
+/// [`CAPABILITIES`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Capabilities(pub Vec<String>);
@@ -135,19 +182,19 @@ impl Capabilities {
         let add = names(fields, "add");
         let drop = names(fields, "drop");
         for (index, name) in add.iter().enumerate() {
-            if !DEFAULT_CAPABILITIES.contains(&name.as_str()) {
-                let message = format!(
-                    "not supported yet: a container may have, at most, {}",
-                    DEFAULT_CAPABILITIES.join(", ")
-                );
+            if name == "CAP_ALL" {
+                let message = "is more than any container may have; name each that it needs";
+                fields.fault(&format!("add[{index}]"), message);
+            } else if is_word(name) && !CAPABILITIES.contains(&name.as_str()) {
+                let message = format!("{name} is not a capability of Linux, such as \"NET_ADMIN\"");
                 fields.fault(&format!("add[{index}]"), &message);
             }
         }
         let lists = |names: &[String], name: &str| names.iter().any(|listed| listed == name);
         let drops_all = lists(&drop, "CAP_ALL");
-        Some(Self::of_default(|name| {
-            lists(&add, name) || !(drops_all || lists(&drop, name))
-        }))
+        let kept = Self::of_default(|name| lists(&add, name) || !(drops_all || lists(&drop, name)));
+        let all: BTreeSet<_> = kept.0.into_iter().chain(add).collect();
+        Some(Self(all.into_iter().collect()))
     }
 }
 

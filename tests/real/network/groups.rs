@@ -32,7 +32,7 @@ pub(super) fn ruled(
     network: &Value,
 ) -> AssignedInstance {
     let (instance, name, assignment, _) = host.wanted(n, address, ports);
-    let body = json!({"name": name, "image": "x", "network": network});
+    let body = json!({"name": name.container, "image": "x", "network": network});
     let network = parse::deploy(&body).unwrap().spec.network;
     (instance, name, assignment, network)
 }
@@ -131,15 +131,24 @@ fn groups_and_what_they_allow_decide_who_reaches_whom_with_and_without_br_netfil
                         };
                         let asked = ask(&paths.netns, other.address, port);
                         let may = node.may(one, other, talk);
-                        let way = format!("{} to {}:{port} {open} {asked:?}", from.1, to.1);
+                        let way = format!(
+                            "{} to {}:{port} {open} {asked:?}",
+                            from.1.container, to.1.container
+                        );
                         assert_eq!(asked.is_ok(), may, "{way}");
                         if let Err(error) = asked {
                             let kinds = [ErrorKind::ConnectionRefused, ErrorKind::HostUnreachable];
                             assert!(kinds.contains(&error.kind()), "at once: {way}");
                         }
                     }
-                    let sees = hosts.contains(&format!("\t{}\n", to.1));
-                    assert_eq!(sees, node.knows(one, other), "{} sees {}", from.1, to.1);
+                    let sees = hosts.contains(&format!("\t{}\n", to.1.container));
+                    assert_eq!(
+                        sees,
+                        node.knows(one, other),
+                        "{} sees {}",
+                        from.1.container,
+                        to.1.container
+                    );
                 }
             }
             published_ports_answer_whom_they_may(host, &all, &paths);
@@ -167,7 +176,12 @@ fn published_ports_answer_whom_they_may(
     ] {
         for to in [gateway, lab::HOST_LAN] {
             let asked = ask(&paths[index].netns, to, port);
-            assert_eq!(asked.is_ok(), may, "{} {to}:{port} {asked:?}", all[index].1);
+            assert_eq!(
+                asked.is_ok(),
+                may,
+                "{} {to}:{port} {asked:?}",
+                all[index].1.container
+            );
         }
     }
     let outside = host.outside();

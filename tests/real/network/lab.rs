@@ -18,7 +18,7 @@ use chas_node_agent::network::{
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 use state::desired::{Assignment, PortBinding};
-use state::id::{ContainerId, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 use state::spec::{Network, Protocol};
 
 /// The host's address towards the outside.
@@ -137,7 +137,7 @@ impl Host {
     pub(crate) fn wanted(&self, n: u64, address: u8, ports: Vec<PortBinding>) -> AssignedInstance {
         (
             instance(n),
-            format!("c{n}").parse().unwrap(),
+            format!("c{n}").parse::<ContainerName>().unwrap().into(),
             Assignment {
                 address: Some(self.address(address)),
                 ports,

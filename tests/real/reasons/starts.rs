@@ -21,6 +21,7 @@ pub(super) const INDUCED: &[Reason] = &[
     Reason::GroupNotFound,
     Reason::MountFailed,
     Reason::LimitRefused,
+    Reason::SysctlRefused,
     Reason::NameTaken,
     Reason::PortTaken,
     Reason::NetnsFailed,
@@ -172,6 +173,12 @@ async fn each_failure_to_start_has_its_own_reason() {
             "limit",
             boxed(json!({"resources": {"cpu": "64"}})),
             "cfs_quota",
+        ),
+        (
+            Reason::SysctlRefused,
+            "sysctl",
+            boxed(json!({"sysctls": {"kernel.sem": "none"}})),
+            "sysctls.kernel.sem",
         ),
     ];
     let plain: Vec<_> = plain

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use serde::{Deserialize, Serialize};
 use state::id::{ContainerId, ContainerName, InstanceName};
-use state::spec::Network;
+use state::spec::{Names, Network};
 
 use crate::lock::lock;
 use crate::network::NetworkError;
@@ -173,6 +173,7 @@ impl StoredMember {
             name,
             address,
             network,
+            asked: _,
         } = member.clone();
         Self {
             id: instance.id,
@@ -188,6 +189,7 @@ impl StoredMember {
             name: self.name,
             address: self.address,
             network: self.network,
+            asked: Names::default(),
         };
         let instance = InstanceName {
             id: self.id,
@@ -218,6 +220,7 @@ mod tests {
             name: "web".parse().unwrap(),
             address: Ipv4Addr::new(10, 231, 0, 2),
             network: parse::deploy(&body).unwrap().spec.network,
+            asked: Names::default(),
         };
         let [one, other] = ["0123456789ab-1", "0123456789ac-1"].map(|name| name.parse().unwrap());
         let members = BTreeMap::from([(one, member.clone()), (other, member)]);
@@ -246,6 +249,7 @@ mod tests {
             name: "web".parse().unwrap(),
             address: Ipv4Addr::new(10, 231, 0, 2),
             network: Network::default(),
+            asked: Names::default(),
         };
         let [first, second, third, other] = [
             "0123456789ab-1",

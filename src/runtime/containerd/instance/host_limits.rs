@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use state::desired::Record;
 use state::reason::Reason;
-use state::spec::{CpuList, Resources, Spec, SwapLimit, Ulimit, UlimitName};
+use state::spec::{
+    CAPABILITIES, CpuList, DEFAULT_CAPABILITIES, Resources, Spec, SwapLimit, Ulimit, UlimitName,
+};
 use tokio::net::UnixStream;
 
 use super::Instances;
@@ -14,7 +16,7 @@ use crate::oci::host::Cgroup;
 use crate::runtime::RuntimeError;
 
 /// Bit of `CAP_SYS_RESOURCE` in a set of capabilities.
-const SYS_RESOURCE: u32 = 24;
+const SYS_RESOURCE: usize = 24;
 
 /// Directories in which a host shows what it has.
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ impl Instances {
         if !asks_the_host(&spec) {
             return Ok(());
         }
-        let containerd = if spec.ulimits.is_empty() {
+        let containerd = if spec.ulimits.is_empty() && added(&spec).next().is_none() {
             None
         } else {
             self.containerd_process().await
@@ -42,11 +44,10 @@ impl Instances {
                 sys: "/sys".into(),
             };
             let mut faults = host.resources(&spec.resources, cgroup);
-            faults.extend(
-                containerd
-                    .into_iter()
-                    .flat_map(|pid| host.ulimits(&spec, pid)),
-            );
+            if let Some(pid) = containerd {
+                faults.extend(host.ulimits(&spec, pid));
+                faults.extend(host.capabilities(&spec, pid));
+            }
             let lowest = spec
                 .oom_score
                 .filter(|score| i32::from(*score) < oom_score_min);
@@ -78,7 +79,15 @@ fn asks_the_host(spec: &Spec) -> bool {
         cpuset, swap, io, ..
     } = &spec.resources;
     let is_sized = cpuset.is_some() || swap.is_some() || io.weight.is_some();
-    is_sized || !spec.ulimits.is_empty() || spec.oom_score.is_some()
+    let is_beyond = !spec.ulimits.is_empty() || added(spec).next().is_some();
+    is_sized || is_beyond || spec.oom_score.is_some()
+}
+
+/// Capabilities beyond docker's list, with their numbers.
+fn added(spec: &Spec) -> impl Iterator<Item = (&str, usize)> {
+    let names = spec.security.capabilities.0.iter().map(String::as_str);
+    let added = names.filter(|name| !DEFAULT_CAPABILITIES.contains(name));
+    added.filter_map(|name| Some((name, CAPABILITIES.iter().position(|known| *known == name)?)))
 }
 
 impl HostFiles {
@@ -135,6 +144,21 @@ impl HostFiles {
         }
     }
 
+    /// Faults of the capabilities, for an OCI runtime with the rights of the process `pid`.
+    fn capabilities(&self, spec: &Spec, pid: u32) -> Vec<String> {
+        let status = fs::read_to_string(self.proc.join(pid.to_string()).join("status"));
+        let status = status.unwrap_or_default();
+        let lacking = added(spec).filter(|(_, bit)| !has_capability(&status, "CapBnd:", *bit));
+        lacking
+            .map(|(name, _)| {
+                format!(
+                    "{name} cannot be given: this kernel has it not, or containerd itself is \
+                     without it; leave it out of security.capabilities.add"
+                )
+            })
+            .collect()
+    }
+
     /// Faults of the limits on processes, for an OCI runtime with the rights of the process `pid`.
     fn ulimits(&self, spec: &Spec, pid: u32) -> Vec<String> {
         let of_process = |file| fs::read_to_string(self.proc.join(pid.to_string()).join(file));
@@ -143,7 +167,7 @@ impl HostFiles {
         };
         let files_max = fs::read_to_string(self.proc.join("sys/fs/nr_open"));
         let files_max = files_max.ok().and_then(|text| text.trim().parse().ok());
-        let is_free = has_capability(&status, SYS_RESOURCE);
+        let is_free = has_capability(&status, "CapEff:", SYS_RESOURCE);
         let fault = |(name, limit): (&UlimitName, &Ulimit)| {
             let most = hard_limit(&limits, *name).filter(|_| !is_free);
             let most = match (name, files_max) {
@@ -164,10 +188,11 @@ impl HostFiles {
     }
 }
 
-/// Whether a process with this `status` has a capability.
-fn has_capability(status: &str, bit: u32) -> bool {
+/// Whether a process with this `status` has a capability in one of its sets; yes if it cannot be
+/// told.
+fn has_capability(status: &str, set: &str, bit: usize) -> bool {
     let mut lines = status.lines();
-    let set = lines.find_map(|line| line.strip_prefix("CapEff:"));
+    let set = lines.find_map(|line| line.strip_prefix(set));
     let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     set.is_none_or(|set| set >> bit & 1 == 1)
 }
@@ -297,6 +322,19 @@ mod tests {
             &[],
         );
         check(&free.ulimits(&asked, 8), &[]);
+    }
+
+    #[test]
+    fn a_capability_that_the_runtime_has_not_is_told() {
+        assert_eq!(CAPABILITIES[SYS_RESOURCE], "CAP_SYS_RESOURCE");
+        let status = "CapBnd:\t000001fffeffffff\n";
+        let (_root, bound) = host(&[("proc/7/status", status)]);
+        let asked = |add: &[&str]| spec(&json!({"security": {"capabilities": {"add": add}}}));
+        let both = asked(&["NET_ADMIN", "SYS_RESOURCE"]);
+        check(&bound.capabilities(&both, 7), &["CAP_SYS_RESOURCE cannot"]);
+        check(&bound.capabilities(&asked(&["NET_ADMIN"]), 7), &[]);
+        check(&bound.capabilities(&both, 8), &[]);
+        assert!(asks_the_host(&both) && !asks_the_host(&asked(&["KILL"])));
     }
 
     #[test]

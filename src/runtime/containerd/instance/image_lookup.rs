@@ -1,7 +1,7 @@
 //! Lookup of a container's user, and of its volumes, in the files of its image, which are read once
 //! for each image.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::image_root::{ImageReadError, ImageRoot};
 use crate::lock::lock;
 use crate::oci::ImageFacts;
-use crate::oci::user::{Accounts, is_numbers, resolve};
+use crate::oci::user::{Accounts, is_number, is_numbers, resolve, with_groups};
 use crate::oci::volumes::{self, ImageVolume};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
@@ -49,8 +49,8 @@ type Remembered = Arc<OnceCell<Arc<ReadImage>>>;
 pub(super) struct ImageLookup(Mutex<HashMap<String, Remembered>>);
 
 impl ImageLookup {
-    /// Identity that `wanted` stands for, and state of the volumes, in the image whose topmost
-    /// snapshot is `parent`.
+    /// Identity that `wanted` stands for, with further groups, and state of the volumes, in the image
+    /// whose topmost snapshot is `parent`.
     ///
     /// # Errors
     /// [`Reason::UserNotFound`], [`Reason::GroupNotFound`]; [`Reason::CreateFailed`] when the
@@ -59,7 +59,7 @@ impl ImageLookup {
     pub(super) async fn lookup(
         &self,
         client: &ContainerdClient,
-        wanted: &str,
+        (wanted, groups): (&str, &BTreeSet<String>),
         volumes: &[String],
         parent: &str,
         run_dir: &Path,
@@ -85,12 +85,13 @@ impl ImageLookup {
                 if accounts.bytes() > REMEMBERED_BYTES_MAX {
                     lock(&self.0).remove(&key);
                 }
-                resolve(wanted, accounts)?
+                with_groups(resolve(wanted, accounts)?, groups, accounts)?
             }
-            // Two numbers are who they are; only the home directory is not known.
-            Err(failure) if is_numbers(wanted) => {
+            // Numbers are who they are; only the home directory is not known.
+            Err(failure) if is_numbers(wanted) && groups.iter().all(|group| is_number(group)) => {
                 tracing::warn!(snapshot = parent, error = %failure, "users of an image not read; HOME is not set");
-                resolve(wanted, &Accounts::default())?
+                let none = Accounts::default();
+                with_groups(resolve(wanted, &none)?, groups, &none)?
             }
             Err(failure) => return Err(failure.clone().into()),
         };

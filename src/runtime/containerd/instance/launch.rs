@@ -10,6 +10,7 @@ use state::spec::Signal;
 
 use super::hand_over::HandOver;
 use super::image_root::ImageRoot;
+use super::ipc_sysctls::IpcSysctls;
 use super::program::Program;
 use super::{CreatedRootfs, Instances};
 use crate::mounts::on_host;
@@ -42,7 +43,10 @@ impl Instances {
             {
                 let spec = container.and_then(|container| container.spec);
                 let given = spec.and_then(|spec| HandOver::of(&spec.value));
+                let ids = given.as_ref().map(HandOver::ids);
                 self.hand_over(instance, given, pid).await;
+                let sysctls = IpcSysctls::of(&record.spec, ids);
+                self.set_sysctls(instance, sysctls, pid).await?;
                 return Ok(LaunchStage::Created { pid });
             }
             Task::Created { .. } => {
@@ -100,6 +104,7 @@ impl Instances {
             mounts,
             program,
             hand_over,
+            sysctls: IpcSysctls::of(&record.spec, ids),
         })
     }
 
@@ -202,7 +207,13 @@ impl Instances {
         let wanted = oci::wanted_user(&image.config, record);
         let (volumes, parent) = (&image.config.volumes, &image.top_chain_id);
         self.lookup
-            .lookup(&self.client, &wanted, volumes, parent, &self.config.run_dir)
+            .lookup(
+                &self.client,
+                (&wanted, &record.spec.groups),
+                volumes,
+                parent,
+                &self.config.run_dir,
+            )
             .await
     }
 
@@ -281,6 +292,7 @@ impl Instances {
     ) -> Result<u32, RuntimeError> {
         self.check_program(instance, rootfs.program, pid).await?;
         self.hand_over(instance, rootfs.hand_over, pid).await;
+        self.set_sysctls(instance, rootfs.sysctls, pid).await?;
         Ok(pid)
     }
 

@@ -214,6 +214,30 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         ],
     );
     check(
+        &json!({"groups": ["a b"], "hostname": "a".repeat(64), "sysctls": {"vm.swappiness": "1", "net.core.somaxconn": 1},
+            "dns": {"servers": ["::1"], "search": ["a b"], "options": ["x y"]}, "hosts": {"localhost": "10.0.0.1", "a": "b", "_": "1.1.1.1"}}),
+        &[
+            ("groups", "\"audio\""),
+            ("sysctls.net.core.somaxconn", "quotes"),
+            ("sysctls.vm.swappiness", "whole host's"),
+            ("hostname", "such as \"db.internal\""),
+            ("dns.servers", "IPv4"),
+            ("dns.search", "253"),
+            ("dns.options", "ndots:2"),
+            ("hosts.a", "host-gateway"),
+            ("hosts.localhost", "the container itself"),
+        ],
+    );
+    check(
+        &json!({"hostname": format!("{}.a", "a".repeat(63)), "hosts": {"a": "1.1.1.1", "A": "2.2.2.2"},
+            "dns": {"servers": ["1.1.1.1", "1.1.1.2", "1.1.1.3", "1.1.1.4"]}}),
+        &[
+            ("hostname", "63 characters"),
+            ("dns.servers", "more than 3"),
+            ("hosts.a", "already listed"),
+        ],
+    );
+    check(
         &json!({"environment": {"A=B": "x"}}),
         &[("environment.A=B", "'='")],
     );
@@ -259,8 +283,15 @@ fn each_rule_of_how_it_runs_has_its_own_sentence() {
         &[("stop.timeout", "1h at most")],
     );
     check(
-        &json!({"security": {"capabilities": {"add": ["SYS_ADMIN"]}}}),
-        &[("security.capabilities.add[0]", "not supported yet")],
+        &json!({"security": {"capabilities": {"add": ["SYS_ADMIN", "ALL", "SYS_ADMN", "x y"]}}}),
+        &[
+            ("security.capabilities.add[3]", "is not the name"),
+            ("security.capabilities.add[1]", "name each"),
+            (
+                "security.capabilities.add[2]",
+                "CAP_SYS_ADMN is not a capability of Linux",
+            ),
+        ],
     );
     check(
         &json!({"security": {"capabilities": {"drop": ["x y"]}}}),
@@ -274,6 +305,21 @@ fn each_rule_of_how_it_runs_has_its_own_sentence() {
         &json!({"image_pull": "sometimes"}),
         &[("image_pull", "\"always\"")],
     );
+}
+
+#[test]
+fn capabilities_are_the_default_ones_less_those_dropped_and_those_added() {
+    let has = |capabilities: Value| {
+        let body = json!({"name": "a", "image": "b", "security": {"capabilities": capabilities}});
+        deploy(&body).unwrap().spec.security.capabilities.0
+    };
+    let few = json!({"add": ["NET_ADMIN", "CAP_KILL"], "drop": ["ALL"]});
+    assert_eq!(has(few), ["CAP_KILL", "CAP_NET_ADMIN"]);
+    let more = has(json!({"add": ["sys_nice"], "drop": ["MKNOD"]}));
+    assert_eq!(more.len(), crate::spec::DEFAULT_CAPABILITIES.len());
+    assert!(more.is_sorted() && more.contains(&"CAP_SYS_NICE".to_owned()));
+    let none = has(json!({"drop": ["SYS_NICE", "ALL"]}));
+    assert!(none.is_empty(), "{none:?}");
 }
 
 #[test]
