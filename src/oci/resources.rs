@@ -40,7 +40,7 @@ fn cpu(wanted: &Resources) -> Map<String, Value> {
         cpu.insert("quota".to_owned(), json!(limit.0 * CPU_PERIOD_US / 1000));
     }
     let time = wanted.cpu_reservation.or(wanted.cpu);
-    let by_time = || time.map(|time| (time.0 * 1024 / 1000).clamp(CPU_SHARES_MIN, CPU_SHARES_MAX));
+    let by_time = || time.map(|time| time.shares().clamp(CPU_SHARES_MIN, CPU_SHARES_MAX));
     if let Some(shares) = wanted.cpu_shares.map(u64::from).or_else(by_time) {
         cpu.insert("shares".to_owned(), json!(shares));
     }

@@ -30,6 +30,7 @@ mod ports;
 mod read;
 pub mod rule;
 pub mod signers;
+pub mod sysctls;
 
 pub use read::read;
 

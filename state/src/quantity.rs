@@ -16,6 +16,14 @@ pub struct ByteCount(pub u64);
 #[serde(transparent)]
 pub struct CpuMillis(pub u64);
 
+impl CpuMillis {
+    /// Weight among all who want CPU time, as the kernel counts: a core has 1024.
+    #[must_use]
+    pub const fn shares(self) -> u64 {
+        self.0.saturating_mul(1024) / 1000
+    }
+}
+
 /// Error of a text that is no quantity; it says what the text must be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidQuantity {

@@ -14,12 +14,12 @@ fn limits_of_a_process_are_the_nodes_but_for_those_asked_for() {
     );
     assert_eq!(process["rlimits"], json!([nofile, core]));
     assert_eq!(process["oomScoreAdj"], json!(0));
-    let asked = json!({"ulimits": {"nofile": "7:unlimited", "stack": 9}, "oom_score": 300, "shm_size": "1g"});
+    let asked = json!({"ulimits": {"nofile": "70:unlimited", "stack": 900_000}, "oom_score": 300, "shm_size": "1g"});
     let spec = plain(&cmd, &asked);
     let expected = [
         core,
-        limit("RLIMIT_NOFILE", 7, u64::MAX),
-        limit("RLIMIT_STACK", 9, 9),
+        limit("RLIMIT_NOFILE", 70, u64::MAX),
+        limit("RLIMIT_STACK", 900_000, 900_000),
     ];
     assert_eq!(spec["process"]["rlimits"], json!(expected));
     assert_eq!(spec["process"]["oomScoreAdj"], json!(300));

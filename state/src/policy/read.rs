@@ -112,6 +112,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         host_ips: fields.read("host_ips", entries::<Ipv4Addr>),
         groups: fields.read("groups", entries),
         capabilities: fields.read("capabilities", capabilities),
+        sysctls: fields.read("sysctls", entries),
         non_root,
         read_only_rootfs,
         no_new_privileges,

@@ -7,6 +7,7 @@ use super::images::ImagePattern;
 use super::names::NamePattern;
 use super::ports::{self, PortGrant};
 use super::signers::Signers;
+use super::sysctls::SysctlPattern;
 use super::{Denial, NodePrivileges};
 use crate::desired::Owner;
 use crate::id::ContainerName;
@@ -62,6 +63,8 @@ pub struct Bounds {
     pub groups: Option<Vec<NamePattern>>,
     /// Capabilities that a container may have at most, as `CAP_…`.
     pub capabilities: Option<BTreeSet<String>>,
+    /// Sysctls that a container may set.
+    pub sysctls: Option<Vec<SysctlPattern>>,
     /// Whether the user is to be another than root.
     pub non_root: bool,
     /// Whether the root file system is to be read-only.
@@ -188,6 +191,17 @@ impl Bounds {
                            says, may turn out to be root";
             fault(faults, "user", message);
         }
+        let is_root = |group: &&String| *group == "root" || group.parse() == Ok(0_u32);
+        if let Some(group) = spec.groups.iter().find(is_root).filter(|_| self.non_root) {
+            fault(faults, "groups", format!("{group} is root's"));
+        }
+        if let Some(permitted) = &self.sysctls {
+            let names = spec.sysctls.keys();
+            for name in names.filter(|name| !permitted.iter().any(|p| p.fits(name))) {
+                let message = format!("is not among {}", ports::list(permitted));
+                fault(faults, &format!("sysctls.{name}"), message);
+            }
+        }
         if self.read_only_rootfs && !spec.security.read_only_rootfs {
             fault(faults, "security.read_only_rootfs", "must be true");
         }
@@ -219,6 +233,26 @@ impl Bounds {
         }
         if let Some(most) = &self.cpu {
             at_most(resources.cpu, most, "resources.cpu", faults);
+            // Where all want more than there is, weight counts and no limit.
+            let weights = [
+                (
+                    resources.cpu_reservation.map(|cpu| cpu.0),
+                    "cpu_reservation",
+                    most.0,
+                ),
+                (
+                    resources.cpu_shares.map(u64::from),
+                    "cpu_shares",
+                    most.shares(),
+                ),
+            ];
+            for (asked, field, most) in weights {
+                if let Some(asked) = asked.filter(|asked| *asked > most) {
+                    let message =
+                        format!("{asked} is more than the {most} that the permitted cpu has");
+                    fault(faults, &format!("resources.{field}"), message);
+                }
+            }
         }
         if let Some(most) = &self.pids {
             at_most(Some(resources.pids), most, "resources.pids", faults);

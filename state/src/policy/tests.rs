@@ -1,7 +1,7 @@
 mod capabilities;
 mod groups;
+mod knobs;
 mod only_denials;
-mod swap;
 
 use serde_json::{Value, json};
 

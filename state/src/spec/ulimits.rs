@@ -113,6 +113,27 @@ impl fmt::Display for Ulimit {
 }
 
 impl UlimitName {
+    /// Limit below which the OCI runtime, which lives under it before the program does, cannot work.
+    const fn least(self) -> Option<u64> {
+        match self {
+            Self::Nofile => Some(64),
+            Self::Nproc => Some(16),
+            Self::Stack => Some(256 << 10),
+            Self::Data => Some(32 << 20),
+            Self::Core
+            | Self::Cpu
+            | Self::Fsize
+            | Self::Locks
+            | Self::Memlock
+            | Self::Msgqueue
+            | Self::Nice
+            | Self::Rss
+            | Self::Rtprio
+            | Self::Rttime
+            | Self::Sigpending => None,
+        }
+    }
+
     /// Capability that a container needs to be given this limit: with it, its processes could take
     /// the CPU from all others of the host.
     #[must_use]
@@ -146,7 +167,15 @@ pub(super) fn read(top: &mut Fields<'_>) -> Option<Ulimits> {
     let mut read = Ulimits::new();
     for (key, value) in limits {
         match (named(key), amount(value)) {
-            (Some(name), Ok(limit)) => drop(read.insert(name, limit)),
+            (Some(name), Ok::<Ulimit, _>(limit)) => {
+                if let Some(least) = name.least().filter(|least| limit.soft < *least) {
+                    let message = format!(
+                        "must be at least {least}; with less, not even the runtime can start"
+                    );
+                    top.fault(&format!("ulimits.{}", name.as_str()), &message);
+                }
+                read.insert(name, limit);
+            }
             (Some(name), Err(fault)) => top.fault(&format!("ulimits.{}", name.as_str()), &fault),
             (None, _) => {
                 let known: Vec<_> = UlimitName::ALL.iter().map(|name| name.as_str()).collect();

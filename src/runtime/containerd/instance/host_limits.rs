@@ -38,12 +38,13 @@ impl Instances {
             self.containerd_process().await
         };
         let (cgroup, oom_score_min) = (self.host.cgroup, self.host.oom_score_min);
+        let around = self.config.namespace.clone();
         let look = move || {
             let host = HostFiles {
                 proc: "/proc".into(),
                 sys: "/sys".into(),
             };
-            let mut faults = host.resources(&spec.resources, cgroup);
+            let mut faults = host.resources(&spec.resources, cgroup, &around);
             if let Some(pid) = containerd {
                 faults.extend(host.ulimits(&spec, pid));
                 faults.extend(host.capabilities(&spec, pid));
@@ -91,8 +92,8 @@ fn added(spec: &Spec) -> impl Iterator<Item = (&str, usize)> {
 }
 
 impl HostFiles {
-    /// Faults of the limits on a control group.
-    fn resources(&self, wanted: &Resources, cgroup: Cgroup) -> Vec<String> {
+    /// Faults of the limits on a control group in the one named `around`.
+    fn resources(&self, wanted: &Resources, cgroup: Cgroup, around: &str) -> Vec<String> {
         let mut faults = Vec::new();
         let is_bounded = matches!(wanted.swap, Some(SwapLimit::Bytes(_)));
         if is_bounded && cgroup == (Cgroup::V1 { swap: false }) {
@@ -100,7 +101,13 @@ impl HostFiles {
                          it with swapaccount=1, or leave swap out";
             faults.push(fault.to_owned());
         }
-        if let Some(lacking) = wanted.cpuset.as_ref().and_then(|list| self.lacking(list)) {
+        if is_bounded && cgroup == Cgroup::V2 && !self.groups_have(&["memory.swap.max"]) {
+            let fault = "resources.swap cannot be limited: this kernel does not account swap; leave \
+                         it out";
+            faults.push(fault.to_owned());
+        }
+        let asked = wanted.cpuset.as_ref();
+        if let Some(lacking) = asked.and_then(|list| self.lacking(list, cgroup, around)) {
             faults.push(lacking);
         }
         if wanted.io.weight.is_some() && !self.has_disk_weights(cgroup) {
@@ -111,13 +118,31 @@ impl HostFiles {
         faults
     }
 
-    fn lacking(&self, wanted: &CpuList) -> Option<String> {
-        let online = fs::read_to_string(self.sys.join("devices/system/cpu/online")).ok()?;
-        let online: CpuList = online.trim().parse().ok()?;
-        let lacking = wanted.beyond(&online)?;
+    fn lacking(&self, wanted: &CpuList, cgroup: Cgroup, around: &str) -> Option<String> {
+        let permitted = self.permitted_cpus(cgroup, around)?;
+        let lacking = wanted.beyond(&permitted)?;
         Some(format!(
-            "resources.cpuset names CPU {lacking}, and this host has {online}; name some of these"
+            "resources.cpuset names CPU {lacking}, and containers of this host have {permitted}; \
+             name some of these"
         ))
+    }
+
+    /// CPUs of the control group around all containers, which need not be all that are there.
+    fn permitted_cpus(&self, cgroup: Cgroup, around: &str) -> Option<CpuList> {
+        let (root, file) = match cgroup {
+            Cgroup::V1 { .. } => ("fs/cgroup/cpuset", "cpuset.effective_cpus"),
+            Cgroup::V2 => ("fs/cgroup", "cpuset.cpus.effective"),
+        };
+        let root = self.sys.join(root);
+        let files = [
+            root.join(around).join(file),
+            root.join(file),
+            self.sys.join("devices/system/cpu/online"),
+        ];
+        // A group that the runtime has just made on v1 has no CPU until it gives it some.
+        files
+            .iter()
+            .find_map(|file| fs::read_to_string(file).ok()?.trim().parse().ok())
     }
 
     /// Whether control groups weigh disk operations. What cannot be told counts as yes.
@@ -132,16 +157,20 @@ impl HostFiles {
                 let files = ["blkio.bfq.io_service_bytes", "blkio.weight"];
                 has(&root.join("blkio"), &files)
             }
-            Cgroup::V2 => {
-                let groups = fs::read_dir(&root).into_iter().flatten().flatten();
-                let groups = groups
-                    .map(|entry| entry.path())
-                    .filter(|path| path.is_dir());
-                let mut groups = groups.peekable();
-                let files = ["io.weight", "io.bfq.weight"];
-                groups.peek().is_none() || groups.any(|group| has(&group, &files))
-            }
+            Cgroup::V2 => self.groups_have(&["io.weight", "io.bfq.weight"]),
         }
+    }
+
+    /// Whether a control group of version 2 below the root, which has not all files, has one of these.
+    fn groups_have(&self, files: &[&str]) -> bool {
+        let groups = fs::read_dir(self.sys.join("fs/cgroup"));
+        let groups = groups.into_iter().flatten().flatten();
+        let groups = groups
+            .map(|entry| entry.path())
+            .filter(|path| path.is_dir());
+        let mut groups = groups.peekable();
+        let has = |group: PathBuf| files.iter().any(|file| group.join(file).exists());
+        groups.peek().is_none() || groups.any(has)
     }
 
     /// Faults of the capabilities, for an OCI runtime with the rights of the process `pid`.
@@ -269,23 +298,40 @@ mod tests {
         }}));
         let online = ("sys/devices/system/cpu/online", "0-1\n");
         let (_root, bare) = host(&[online]);
-        let lacking = "CPU 2-3, and this host has 0-1";
-        let unaccounted = bare.resources(&all.resources, Cgroup::V1 { swap: false });
+        let lacking = "CPU 2-3, and containers of this host have 0-1";
+        let unaccounted = bare.resources(&all.resources, Cgroup::V1 { swap: false }, "ns");
         check(&unaccounted, &["swapaccount=1", lacking, "io.weight"]);
-        check(&bare.resources(&all.resources, Cgroup::V2), &[lacking]);
+        let (_root, around) = host(&[
+            ("sys/devices/system/cpu/online", "0-3\n"),
+            ("sys/fs/cgroup/cpuset/ns/cpuset.effective_cpus", "\n"),
+            ("sys/fs/cgroup/cpuset/cpuset.effective_cpus", "0-1\n"),
+            ("sys/fs/cgroup/cpuset.cpus.effective", "0-2\n"),
+            ("sys/fs/cgroup/ns/cpuset.cpus.effective", "0-3\n"),
+            ("sys/fs/cgroup/ns/memory.swap.max", "max\n"),
+        ]);
+        let of_group = |cgroup| around.resources(&all.resources, cgroup, "ns");
+        check(&of_group(V1), &[lacking, "io.weight"]);
+        check(&of_group(Cgroup::V2), &["io.weight"]);
+        check(
+            &bare.resources(&all.resources, Cgroup::V2, "ns"),
+            &[lacking],
+        );
         let bfq = "sys/fs/cgroup/blkio/blkio.bfq.io_service_bytes";
         let (_root, weighing) = host(&[online, (bfq, "")]);
-        check(&weighing.resources(&all.resources, V1), &[lacking]);
+        check(&weighing.resources(&all.resources, V1, "ns"), &[lacking]);
         let (_root, unweighed) = host(&[("sys/fs/cgroup/a.slice/cpu.max", "")]);
         check(
-            &unweighed.resources(&all.resources, Cgroup::V2),
-            &["io.weight"],
+            &unweighed.resources(&all.resources, Cgroup::V2, "ns"),
+            &["does not account swap", "io.weight"],
         );
-        let (_root, weighed) = host(&[("sys/fs/cgroup/a.slice/io.weight", "")]);
-        check(&weighed.resources(&all.resources, Cgroup::V2), &[]);
+        let (_root, weighed) = host(&[
+            ("sys/fs/cgroup/a.slice/io.weight", ""),
+            ("sys/fs/cgroup/a.slice/memory.swap.max", ""),
+        ]);
+        check(&weighed.resources(&all.resources, Cgroup::V2, "ns"), &[]);
         let unlimited = spec(&json!({"resources": {"memory": "64m", "swap": "unlimited"}}));
         check(
-            &bare.resources(&unlimited.resources, Cgroup::V1 { swap: false }),
+            &bare.resources(&unlimited.resources, Cgroup::V1 { swap: false }, "ns"),
             &[],
         );
     }
@@ -307,7 +353,7 @@ mod tests {
             ])
         };
         let asked = spec(&json!({"ulimits": {
-            "memlock": "unlimited", "nofile": "1:2000000", "stack": "unlimited", "rtprio": 1,
+            "memlock": "unlimited", "nofile": "64:2000000", "stack": "unlimited", "rtprio": 1,
         }}));
         let (_root, bound) = with("000001fffeffffff");
         let told = [

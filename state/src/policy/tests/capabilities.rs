@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_limit_by_which_others_lose_the_cpu_needs_the_capability_of_the_node_and_of_each_rule() {
-    let asked = body(&json!({"ulimits": {"rtprio": 1, "nice": 20, "nofile": 5}}));
+    let asked = body(&json!({"ulimits": {"rtprio": 1, "nice": 20, "nofile": 500}}));
     let fields = |policy: &Policy| -> Vec<_> {
         let denials = policy.judge(&asked, Owner::Push, &Desired::default());
         let told = denials.into_iter();

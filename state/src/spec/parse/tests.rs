@@ -205,6 +205,15 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         ],
     );
     check(
+        &json!({"ulimits": {"nofile": 63, "nproc": "15:16", "stack": "256k", "data": 1, "core": 0}}),
+        &[
+            ("ulimits.data", "at least 33554432"),
+            ("ulimits.nofile", "at least 64"),
+            ("ulimits.nproc", "at least 16"),
+            ("ulimits.stack", "1024:65536"),
+        ],
+    );
+    check(
         &json!({"ulimits": {"nofile": "2:1", "nofiles": 1, "core": -1}, "shm_size": "0", "oom_score": -1}),
         &[
             ("ulimits.nofile", "1024:65536"),
