@@ -167,7 +167,7 @@ async fn a_sysctl_that_cannot_be_set_is_named_and_leaves_no_task() {
     let stand = Stand::new().await;
     for (name, sysctl, value) in [
         ("queue", "kernel.shmmni", "many"),
-        ("net", "net.core.nothing", "1"),
+        ("net", "net.ipv4.nothing", "1"),
     ] {
         let more = json!({"sysctls": {sysctl: value}});
         stand

@@ -35,7 +35,7 @@ pub struct Names {
     /// Hosts that it knows by name; they go before its neighbours.
     #[serde(default, skip_serializing_if = "is_default")]
     pub hosts: BTreeMap<HostName, HostAddress>,
-    /// Its name servers, and how it asks them.
+    /// Servers that it asks for names, and how.
     #[serde(default, skip_serializing_if = "is_default")]
     pub dns: DnsSettings,
 }

@@ -21,7 +21,7 @@ const OWN_NETWORK: [&str; 5] = [
     "net.netfilter.nf_conntrack_udp_timeout",
     "net.unix.",
 ];
-/// Those among them that are one variable of the whole host before Linux 5.13, or by which a
+/// Exceptions: what is one variable of the whole host before Linux 5.13, or by which a
 /// container would answer for others' addresses.
 const NOT_OWN: [&str; 2] = [
     "net.ipv4.tcp_allowed_congestion_control",
@@ -35,7 +35,7 @@ const ALL_LINKS: [&str; 2] = ["all.", "default."];
 const PROXIES: &str = "proxy_arp";
 /// Beginning of those of the namespace of message queues.
 const QUEUES: &str = "fs.mqueue.";
-/// Those of the namespace of shared memory, semaphores and messages.
+/// Names of those of the namespace of shared memory, semaphores and messages.
 const IPC: [&str; 8] = [
     "kernel.msgmax",
     "kernel.msgmnb",

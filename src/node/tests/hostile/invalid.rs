@@ -298,12 +298,23 @@ pub(super) fn invalid() -> Vec<Row> {
             &["security.capabilities.add[0]"],
         ),
         (
+            "a capability of no kernel",
+            DEPLOY,
+            odd(&json!({"security": {"capabilities": {"add": ["SYS_ADMN", "ALL"]}}})),
+            422,
+            "InvalidSpec",
+            &[
+                "security.capabilities.add[0]",
+                "security.capabilities.add[1]",
+            ],
+        ),
+        (
             "SYS_ADMIN in small letters",
             DEPLOY,
             odd(&json!({"security": {"capabilities": {"add": ["cap_sys_admin"]}}})),
-            422,
-            "InvalidSpec",
-            &["security.capabilities.add[0]"],
+            403,
+            "PolicyDenied",
+            &["security.capabilities.add"],
         ),
         (
             "privileged",
