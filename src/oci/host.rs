@@ -92,12 +92,20 @@ impl Host {
 /// Device of tunnels, `/dev/net/tun`, as the kernel's devices controller writes it.
 const TUNNELS: &str = "c 10:200 rwm";
 
+/// Weight of a control group of version 1 that asks for none: the kernel's default.
+const CPU_SHARES_DEFAULT: u64 = 1024;
+/// Shares of which runc makes the default weight of version 2, 100: 1 + (shares - 2) * 9999 / 262142.
+const CPU_SHARES_OF_100: u64 = 2598;
+
 /// Values by which a control group is limited in nothing, where that is no number of its own.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ReleasedLimits {
     /// CPUs that it may have at most. `None`: CPUs are not dealt out.
     pub(crate) cpus: Option<String>,
-    /// Weight of its disk operations, as an OCI runtime is asked for it. `None`: it has the kernel's.
+    /// Weight among all who want CPU time, as an OCI runtime is asked for it. `None`: it has the
+    /// kernel's.
+    pub(crate) cpu_shares: Option<u64>,
+    /// The same of its disk operations.
     pub(crate) disk_weight: Option<u16>,
 }
 
@@ -136,7 +144,14 @@ impl Cgroup {
             own == "100" || own == format!("{released}")
         };
         let weight = weight.filter(|(weight, released)| !kernels(weight, *released));
+        let cpu_shares = match self {
+            Self::V1 { .. } => Some(CPU_SHARES_DEFAULT),
+            Self::V2 => read(root.join(path).join("cpu.weight"))
+                .filter(|weight| weight != "100")
+                .map(|_| CPU_SHARES_OF_100),
+        };
         ReleasedLimits {
+            cpu_shares,
             cpus: read(cpus).filter(|cpus| !cpus.is_empty()),
             disk_weight: weight.map(|(_, released)| released),
         }
@@ -195,11 +210,13 @@ impl Cgroup {
     }
 }
 
-/// Bytes of `memory.current` without the cached files that were not used lately.
+/// Bytes of `memory.current` without cached files, which the kernel drops where a limit asks for it.
 fn parse_in_use(current: &str, stat: &str) -> Option<u64> {
-    let mut lines = stat.lines();
-    let cached = lines.find_map(|line| line.strip_prefix("inactive_file "));
-    let cached: u64 = cached.and_then(|bytes| bytes.trim().parse().ok())?;
+    let bytes = |name: &str| {
+        let bytes = stat.lines().find_map(|line| line.strip_prefix(name))?;
+        bytes.trim().parse::<u64>().ok()
+    };
+    let cached = bytes("inactive_file ")?.saturating_add(bytes("active_file ")?);
     let current: u64 = current.trim().parse().ok()?;
     Some(current.saturating_sub(cached))
 }
@@ -248,6 +265,15 @@ mod tests {
         assert_eq!(released(v1), (Some("0-3".to_owned()), Some(100)));
         write("blkio/chas/a-1/blkio.bfq.weight", "100\n");
         assert_eq!(released(v1), (Some("0-3".to_owned()), None));
+        let shares = |cgroup: Cgroup| {
+            let found = cgroup.released_in(root.path(), Path::new("chas/a-1"));
+            found.cpu_shares
+        };
+        assert_eq!((shares(v1), shares(Cgroup::V2)), (Some(1024), None));
+        write("chas/a-1/cpu.weight", "100\n");
+        assert_eq!(shares(Cgroup::V2), None, "nothing is to be released");
+        write("chas/a-1/cpu.weight", "39\n");
+        assert_eq!(shares(Cgroup::V2), Some(2598));
         write("chas/cpuset.cpus.effective", "1\n");
         write("chas/a-1/io.weight", "default 500\n8:0 100\n");
         assert_eq!(released(Cgroup::V2), (Some("1".to_owned()), Some(20)));
@@ -258,7 +284,7 @@ mod tests {
     #[test]
     fn memory_in_use_is_without_what_is_only_cached() {
         let stat = "anon 30\nfile 70\ninactive_file 60\nactive_file 10\n";
-        assert_eq!(parse_in_use("100\n", stat), Some(40));
+        assert_eq!(parse_in_use("100\n", stat), Some(30));
         assert_eq!(parse_in_use("50\n", stat), Some(0));
         assert_eq!(parse_in_use("100\n", "anon 30\n"), None);
     }

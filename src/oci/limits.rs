@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use state::spec::Resources;
 
 use super::host::{Cgroup, ReleasedLimits};
-use super::resources::{CPU_PERIOD_US, CPU_SHARES_DEFAULT, resources};
+use super::resources::{CPU_PERIOD_US, resources};
 
 /// Limits of one kind, which are set together. What is not limited is said so: to the OCI runtime a
 /// limit that is left out is one that stays.
@@ -50,7 +50,10 @@ pub(crate) fn live(
     if cgroup.limits_swap() {
         memory["swap"] = json!(-1);
     }
-    let cpu = json!({"quota": -1, "period": CPU_PERIOD_US, "shares": CPU_SHARES_DEFAULT});
+    let mut cpu = json!({"quota": -1, "period": CPU_PERIOD_US});
+    if let Some(shares) = released.cpu_shares {
+        cpu["shares"] = json!(shares);
+    }
     let unlimited = [
         (
             "resources.cpu",
@@ -125,8 +128,11 @@ mod tests {
             let limits = live(&asked(resources), cgroup, released).into_iter();
             limits.map(|limit| limit.resources).collect::<Vec<_>>()
         };
-        let sections =
-            |resources: &Value, cgroup| sections_of(resources, cgroup, &ReleasedLimits::default());
+        let plain = ReleasedLimits {
+            cpu_shares: Some(1024),
+            ..ReleasedLimits::default()
+        };
+        let sections = |resources: &Value, cgroup| sections_of(resources, cgroup, &plain);
         assert_eq!(
             sections(
                 &json!({"cpu": "0.5", "memory": "64m", "pids": 7}),
@@ -159,6 +165,7 @@ mod tests {
         let all = ReleasedLimits {
             cpus: Some("0-7".to_owned()),
             disk_weight: Some(100),
+            cpu_shares: None,
         };
         let all = |resources: &Value| sections_of(resources, Cgroup::V2, &all).split_off(1);
         assert_eq!(

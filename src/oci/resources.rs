@@ -7,8 +7,6 @@ use super::host::Cgroup;
 
 /// Period of a CPU quota: the kernel's default.
 pub(super) const CPU_PERIOD_US: u64 = 100_000;
-/// Weight of a container that asks for none: the kernel's default.
-pub(super) const CPU_SHARES_DEFAULT: u64 = 1024;
 /// Bounds of `cpu.shares` in the kernel; a core has 1024. runc refuses more, so above 256 cores all
 /// weigh the same.
 const CPU_SHARES_MIN: u64 = 2;

@@ -246,10 +246,11 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
-        self.logs.limit(record).await.map_err(|error| {
-            let message = format!("the limits of its log cannot be changed: {error}");
-            RuntimeError::failed(Reason::LoggerFailed, message)
-        })?;
+        // A disk that is full keeps no container from its limits, nor from its next start: with that
+        // its logger has them.
+        if let Err(error) = self.logs.limit(record).await {
+            tracing::warn!(container = %record.name, %error, "log limits not changed");
+        }
         self.engine.adjust(record).await
     }
 

@@ -22,11 +22,19 @@ impl Instances {
             return Ok(());
         };
         let task = self.task(instance).await?;
-        if !labels::can_become(&container.labels, record) {
+        let spec = container.spec.as_ref();
+        let spec = spec.map(|spec| spec.value.as_slice()).unwrap_or_default();
+        if !labels::can_become(&container.labels, spec, record) {
             return self.give_up(instance, &task).await;
         }
-        if matches!(task, Task::Running { .. } | Task::Created { .. }) {
-            self.limit(record).await?;
+        match task {
+            Task::Running { .. } => self.limit(record).await?,
+            // Nothing of it has run: the launch makes it anew, within its limits.
+            Task::Created { .. } => {
+                self.kill_hard(instance).await?;
+                self.delete_task(instance).await?;
+            }
+            Task::Stopped(_) | Task::Absent | Task::Unresponsive => {}
         }
         let cgroup = self.host.cgroup;
         if let Some(spec) = &mut container.spec {
@@ -56,10 +64,7 @@ impl Instances {
             return Ok(());
         }
         // It may have ended meanwhile: then it gets them all with its next start.
-        if !matches!(
-            self.task(instance).await?,
-            Task::Running { .. } | Task::Created { .. }
-        ) {
+        if !matches!(self.task(instance).await?, Task::Running { .. }) {
             return Ok(());
         }
         let message = format!(

@@ -64,15 +64,18 @@ pub(crate) fn carried(labels: &HashMap<String, String>) -> Option<CarriedSpec> {
     })
 }
 
-/// Whether a container with these labels can carry the record as it is. Values of the environment
-/// are not compared: the labels have none.
-pub(crate) fn can_become(labels: &HashMap<String, String>, record: &Record) -> bool {
-    let wanted = without_secrets(record).spec;
-    self::record(labels).is_some_and(|made_of| made_of.spec.can_become(&wanted))
+/// Whether a container with these labels and this OCI spec can carry the record as it is.
+pub(crate) fn can_become(
+    labels: &HashMap<String, String>,
+    oci_spec: &[u8],
+    record: &Record,
+) -> bool {
+    let made_of = serde_json::from_value::<Record>(stored_record(labels, oci_spec));
+    made_of.is_ok_and(|made_of| made_of.spec.can_become(&record.spec))
 }
 
 /// Labels of the same container once it is brought up to the record. Image and root file system
-/// stay what they are, whatever the record says by now.
+/// stay what they are, whatever the record says by now, and so does what others have noted there.
 pub(crate) fn brought_up(
     labels: &HashMap<String, String>,
     record: &Record,
@@ -81,7 +84,10 @@ pub(crate) fn brought_up(
     record.image_digest = image.filter(|digest| !digest.is_empty()).cloned();
     let stop_signal = labels.get(STOP_SIGNAL).and_then(|name| name.parse().ok());
     let parent = labels.get(PARENT).map(String::as_str).unwrap_or_default();
-    for_record(&record, stop_signal, parent)
+    let mut all = labels.clone();
+    all.retain(|key, _| !key.starts_with(RECORD));
+    all.extend(for_record(&record, stop_signal, parent));
+    all
 }
 
 /// Record that a container was made of, as JSON, its environment's values taken from its OCI spec.
@@ -260,6 +266,32 @@ mod tests {
         );
         record.image_digest = Some("sha256:2".to_owned());
         assert!(!are_made_of(&labels, &record));
+    }
+
+    #[test]
+    fn a_container_is_brought_up_to_what_it_can_become_and_keeps_the_rest() {
+        let mut made_of = of_body(&json!({"environment": {"TOKEN": "old"}}));
+        made_of.image_digest = Some("sha256:1".to_owned());
+        let mut labels = for_record(&made_of, Some(Signal::KILL), "sha256:parent");
+        labels.insert("containerd.io/gc.root".to_owned(), "x".to_owned());
+        let spec = json!({"process": {"env": ["TOKEN=old"]}}).to_string();
+        let fits = |record: &Record| can_become(&labels, spec.as_bytes(), record);
+        let mut next = of_body(&json!({"environment": {"TOKEN": "old"}, "labels": {"a": "b"}}));
+        (next.generation, next.made_at) = (2, Some(1));
+        next.image_digest = Some("sha256:2".to_owned());
+        assert!(fits(&next));
+        assert!(!fits(&of_body(&json!({"environment": {"TOKEN": "new"}}))));
+        assert!(!can_become(&minimal_for(next.instance()), b"{}", &next));
+        let after = brought_up(&labels, &next);
+        let carried = carried(&after).unwrap();
+        assert_eq!(
+            (carried.generation, &carried.spec_hash),
+            (2, &next.spec_hash)
+        );
+        for kept in [IMAGE_DIGEST, PARENT, STOP_SIGNAL, "containerd.io/gc.root"] {
+            assert_eq!(after[kept], labels[kept], "{kept}");
+        }
+        assert_eq!(record(&after).unwrap().spec.labels["a"], "b");
     }
 
     #[test]
