@@ -45,6 +45,8 @@
 //! - [`audit`]: a chained line for each change, before it is stored. It knows what was asked, and by
 //!   whom, and no value of it.
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
+//! - `volumes`: directories of the node that containers mount, and their first content. It knows no
+//!   containerd; what an image has comes to it as an open directory.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
 //!   It knows no containerd, and what it assigned only the store remembers.
 //! - [`registry`]: manifests and blobs over HTTP. It stores nothing and knows no runtime.
@@ -201,5 +203,6 @@ pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub mod telemetry;
 pub(crate) mod view;
+mod volumes;
 mod within;
 pub mod writer;

@@ -21,7 +21,7 @@ use image::ImageConfig;
 use mounts::Mount;
 pub(crate) use process::working_dir;
 use user::User;
-use volumes::ImageVolume;
+use volumes::{ImageVolume, VolumeDirectory};
 
 pub(crate) mod confinement;
 pub(crate) mod descriptor;
@@ -48,6 +48,8 @@ pub(crate) struct Placement<'a> {
     /// Files and directories of the host to be seen in the container, mounted in this order after
     /// the kernel's own.
     pub(crate) mounts: &'a [Mount],
+    /// Directories of the host that are the container's volumes.
+    pub(crate) volumes: &'a [VolumeDirectory],
     /// File system of the kernel's objects (sysfs), to be seen by a container that has ids of its
     /// own: it may mount none in a network that is not made by it.
     pub(crate) sysfs: &'a Path,
@@ -129,17 +131,13 @@ pub(crate) fn spec(
 ) -> Result<Vec<u8>, Failure> {
     let capabilities = confinement.granted(&record.spec.security.capabilities);
     let read_only = record.spec.security.read_only_rootfs;
-    let (in_memory, made) = if read_only {
-        (volumes::mounts(&facts.volumes), None)
-    } else {
-        (Vec::new(), volumes::annotations(&facts.volumes))
-    };
+    let mounted = volumes::mounts(record, &place);
     let mut spec = json!({
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": read_only},
         "hostname": process::hostname(record),
         "process": process::process(image, record, &facts.user, host, &capabilities)?,
-        "mounts": mounts::mounts(in_memory, record.spec.shm_size, &place),
+        "mounts": mounts::mounts(mounted, record.spec.shm_size, &place),
         "linux": {
             "namespaces": namespaces::namespaces(&place, host.cgroup),
             "cgroupsPath": place.cgroups_path,
@@ -156,7 +154,7 @@ pub(crate) fn spec(
         // A container with ids of its own may not set them: the network does it in advance.
         spec["linux"]["sysctl"] = json!(network_sysctls(&record.spec));
     }
-    if let Some(made) = made {
+    if let Some(made) = volumes::annotations(record, &place) {
         spec["annotations"] = made;
     }
     serde_json::to_vec(&spec).map_err(|error| Failure::new(Reason::CreateFailed, error.to_string()))

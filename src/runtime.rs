@@ -130,13 +130,13 @@ pub trait Runtime: Send + Sync + 'static {
         how: &StopOrder,
     ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
-    /// Removes the logs of a container, which it keeps over its generations. Only once no instance
-    /// of it is left.
+    /// Removes what a container keeps over its generations: its logs, and the volumes that its images
+    /// gave it. Only once no instance of it is left.
     fn remove_logs(&self, id: ContainerId)
     -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Removes leftovers: snapshots, netns, leases, processes, log files and images that belong to
-    /// no instance; and repairs the network by what is assigned.
+    /// Removes leftovers: snapshots, netns, leases, processes, log files, volumes of images and images
+    /// that belong to no instance; and repairs the network by what is assigned.
     fn sweep(
         &self,
         wanted: &WantedRecords,

@@ -43,6 +43,7 @@ use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
 };
 use crate::runtime::node::NodeRuntime;
+use crate::volumes::Volumes;
 use crate::writer::Writer;
 
 /// Wait before the network is set up again after a failure.
@@ -90,7 +91,8 @@ impl Rooms {
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
         let engine = engine(config, images, client)?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let runtime = NodeRuntime::new(engine, Arc::clone(&network), loggers.clone());
+        let volumes = Volumes::new(config.state.dir.clone());
+        let runtime = NodeRuntime::new(engine, Arc::clone(&network), loggers.clone(), volumes);
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::new(runtime),

@@ -1,12 +1,14 @@
 //! Access of a caller, as its credentials say: what it may do, and with which containers.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use state::access::{NameScope, Role};
-use state::id::ContainerName;
+use state::spec::VolumeMount;
+use state::spec::parse::Deploy;
 use tokio_util::sync::CancellationToken;
 
 use super::NodeApi;
@@ -107,15 +109,24 @@ impl Access {
         )))
     }
 
-    /// Refuses a name that the caller has nothing to do with.
-    pub(super) fn may_name(&self, name: &ContainerName) -> Result<(), Problem> {
-        if self.names.has(name) {
-            return Ok(());
+    /// Refuses a body of which a name, its own or a volume's, is none that the caller has to do with.
+    pub(super) fn may_deploy(&self, deploy: &Deploy) -> Result<(), Problem> {
+        if !self.names.has(&deploy.name) {
+            return Err(self.beyond("containers", &deploy.name));
         }
-        Err(Problem::Scope(format!(
-            "{} has to do with containers named {} only, and {name} is none of them",
+        let mut volumes = deploy.spec.volumes.iter().filter_map(VolumeMount::volume);
+        match volumes.find(|volume| !self.names.has_volume(volume)) {
+            None => Ok(()),
+            Some(volume) => Err(self.beyond("volumes", volume)),
+        }
+    }
+
+    /// Refusal of the name of a thing that the caller has nothing to do with.
+    pub(super) fn beyond(&self, things: &str, name: impl fmt::Display) -> Problem {
+        Problem::Scope(format!(
+            "{} has to do with {things} named {} only, and {name} is none of them",
             self.by, self.names
-        )))
+        ))
     }
 
     /// Whether values are to be shown, as `reveal=true` asks of an admin.

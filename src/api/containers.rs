@@ -43,7 +43,7 @@ pub(super) async fn deploy<N: NodeApi>(
         Ok((deploy, keyed))
     });
     let (deploy, keyed) = made.await?;
-    access.may_name(&deploy.name)?;
+    access.may_deploy(&deploy)?;
     let deployed = match keyed {
         None => node.deploy(deploy, dry_run).await?,
         Some((key, fingerprint)) => {

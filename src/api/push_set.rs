@@ -89,7 +89,7 @@ pub(super) async fn put<N: NodeApi>(
     });
     let (wanted, keyed) = made.await?;
     for deploy in &wanted {
-        access.may_name(&deploy.name)?;
+        access.may_deploy(deploy)?;
     }
     let keyed = keyed.map(|(key, fingerprint)| node.keyed(key, fingerprint));
     let replacing = ReplaceRequest {

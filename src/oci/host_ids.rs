@@ -165,11 +165,7 @@ mod tests {
         }
         let volume = |uid| ImageVolume {
             path: "/data".to_owned(),
-            found: Some(FoundDirectory {
-                mode: 0o755,
-                uid,
-                gid: 0,
-            }),
+            found: Some(FoundDirectory { uid, gid: 0 }),
         };
         let with_volume = |uid| ImageFacts {
             volumes: vec![volume(uid)],

@@ -65,12 +65,14 @@ pub(super) fn mounts(volumes: Vec<Value>, shm: ShmSize, place: &Placement<'_>) -
     mounts
 }
 
-/// Files and directories of the host that a container with this OCI spec may write to.
+/// Files of the host that a container with this OCI spec may write to, and whose owners it does not
+/// see as its own: those of volumes are mapped.
 pub(crate) fn writable_sources(spec: &Value) -> Vec<PathBuf> {
     let mounts = spec["mounts"].as_array().into_iter().flatten();
     let writable = mounts.filter(|mount| {
         let mut options = mount["options"].as_array().into_iter().flatten();
-        mount["type"] == "bind" && options.any(|option| option == "rw")
+        let is_mapped = mount.get("uidMappings").is_some();
+        mount["type"] == "bind" && !is_mapped && options.any(|option| option == "rw")
     });
     let sources = writable.filter_map(|mount| mount["source"].as_str());
     sources.map(PathBuf::from).collect()

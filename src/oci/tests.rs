@@ -61,6 +61,7 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         Mount::read_only("/hn".into(), "/etc/hostname"),
     ];
     let place = Placement {
+        volumes: &[],
         netns: Path::new("/n"),
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
@@ -368,6 +369,7 @@ fn check_golden(
         Mount::read_only("/run/chas/files/x-1/hostname".into(), "/etc/hostname"),
     ];
     let place = Placement {
+        volumes: &[],
         netns: Path::new("/run/chas/netns/x-1"),
         cgroups_path: "/chas/x-1",
         mounts: &mounts,

@@ -1,17 +1,20 @@
-//! Volumes of an image: directories that its author wants to be writable, whatever the root file
-//! system is, and that need not be in any layer.
-//!
-//! In a writable root file system a volume is a directory like any other, made if it is absent.
-//! In a read-only one it is a tmpfs that starts with what the image has there: bounded, and gone
-//! with the container's task.
+//! Volumes of a container: what its record mounts, and those of its image, which are directories that
+//! the author wants to be writable, whatever the root file system is, and that need not be in any
+//! layer.
 
-use serde_json::{Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
-/// Size of a volume in memory. What is in it counts as the container's memory.
-const TMPFS_BYTES: u64 = 256 << 20;
+use serde_json::{Map, Value, json};
+use state::desired::Record;
+use state::spec::VolumeSource;
 
-/// Annotation of an OCI spec with the volumes to be made, which a later start reads.
+use super::Placement;
+
+/// Annotation of an OCI spec with the directories to be made, which a later start reads.
 const ANNOTATION: &str = "chas.io/volumes";
+/// Annotation of an OCI spec with the paths of the image's own volumes that are mounted.
+const OF_IMAGE: &str = "chas.io/image-volumes";
 
 /// Places of the kernel's file systems, where an image has nothing to say.
 const KERNEL: [&str; 3] = ["dev", "proc", "sys"];
@@ -25,11 +28,9 @@ pub(crate) struct ImageVolume {
     pub(crate) found: Option<FoundDirectory>,
 }
 
-/// Owner and permissions of a directory.
+/// Owner of a directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FoundDirectory {
-    /// Permission bits.
-    pub(crate) mode: u32,
     /// User id.
     pub(crate) uid: u32,
     /// Group id.
@@ -47,48 +48,146 @@ pub(crate) fn path(named: &str) -> Option<String> {
     is_possible.then(|| format!("/{}", parts.join("/")))
 }
 
-/// Mounts of the volumes in a read-only root file system.
-pub(super) fn mounts(volumes: &[ImageVolume]) -> Vec<Value> {
-    let root = FoundDirectory {
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-    };
-    let mount = |volume: &ImageVolume| {
-        let FoundDirectory { mode, uid, gid } = volume.found.unwrap_or(root);
-        let options = [
-            "nosuid".to_owned(),
-            "nodev".to_owned(),
-            "tmpcopyup".to_owned(),
-            format!("mode={mode:o}"),
-            format!("uid={uid}"),
-            format!("gid={gid}"),
-            format!("size={TMPFS_BYTES}"),
-        ];
-        json!({"destination": volume.path, "type": "tmpfs", "source": "tmpfs", "options": options})
-    };
-    volumes.iter().map(mount).collect()
+/// Directory of the host that is mounted as a volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct VolumeDirectory {
+    /// Path on the host.
+    pub(crate) source: PathBuf,
+    /// Absolute path in the container, without `.` and `..`.
+    pub(crate) destination: String,
+    /// Whether the container can only read it, and all that is mounted below.
+    pub(crate) read_only: bool,
 }
 
-/// Annotations of an OCI spec that name the volumes to be made; `None`: none are.
-pub(super) fn annotations(volumes: &[ImageVolume]) -> Option<Value> {
-    let absent = volumes.iter().filter(|volume| volume.found.is_none());
-    let paths: Vec<_> = absent.map(|volume| volume.path.as_str()).collect();
-    (!paths.is_empty()).then(|| json!({ANNOTATION: json!(paths).to_string()}))
+/// Mounts of all volumes; one above comes before those below it.
+pub(super) fn mounts(record: &Record, place: &Placement<'_>) -> Vec<Value> {
+    let directories = place.volumes.iter().map(|volume| directory(volume, place));
+    let asked = record.spec.volumes.iter();
+    let in_memory = asked.filter_map(|volume| match &volume.source {
+        VolumeSource::Volume(_) => None,
+        VolumeSource::Tmpfs { size, mode } => {
+            let options = json!([
+                "nosuid",
+                "nodev",
+                "noexec",
+                format!("mode={mode:o}"),
+                format!("size={}", size.0),
+            ]);
+            let mount = json!({"destination": volume.path, "type": "tmpfs", "source": "tmpfs", "options": options});
+            Some((volume.path.as_str(), mount))
+        }
+    });
+    let mut mounts: Vec<_> = directories.chain(in_memory).collect();
+    mounts.sort_by_key(|(path, _)| *path);
+    mounts.into_iter().map(|(_, mount)| mount).collect()
 }
 
-/// Volumes to be made in the file system of a container with this OCI spec.
-pub(crate) fn to_be_made(oci_spec: &[u8]) -> Vec<String> {
+/// A bind mount whose owners are those on the disk, whatever ids the container has on the host.
+fn directory<'a>(volume: &'a VolumeDirectory, place: &Placement<'_>) -> (&'a str, Value) {
+    let access = if volume.read_only { "rro" } else { "rw" };
+    let mut mount = json!({
+        "destination": volume.destination,
+        "type": "bind",
+        "source": volume.source,
+        "options": ["rbind", access, "nodev", "rprivate"],
+    });
+    if let Some(ids) = place.ids {
+        mount["uidMappings"] = ids.mappings();
+        mount["gidMappings"] = ids.mappings();
+    }
+    (&volume.destination, mount)
+}
+
+/// Volumes of an image at whose paths the record mounts nothing.
+pub(crate) fn uncovered(record: &Record, of_image: Vec<String>) -> Vec<String> {
+    let is_covered = |path: &String| record.spec.volumes.iter().any(|mount| mount.path == *path);
+    of_image
+        .into_iter()
+        .filter(|path| !is_covered(path))
+        .collect()
+}
+
+/// Annotations of an OCI spec: the directories on which volumes are mounted, and which of these are
+/// the image's. `None`: there are none.
+pub(super) fn annotations(record: &Record, place: &Placement<'_>) -> Option<Value> {
+    let asked: BTreeSet<_> = record
+        .spec
+        .volumes
+        .iter()
+        .map(|volume| &volume.path)
+        .collect();
+    let mounted = place.volumes.iter().map(|volume| &volume.destination);
+    let of_image: Vec<_> = mounted.filter(|path| !asked.contains(path)).collect();
+    let mut annotations = Map::new();
+    let mut add = |name: &str, paths: Value| {
+        if paths != json!([]) {
+            annotations.insert(name.to_owned(), json!(paths.to_string()));
+        }
+    };
+    add(OF_IMAGE, json!(of_image));
+    let all: BTreeSet<_> = asked.into_iter().chain(of_image).collect();
+    add(ANNOTATION, json!(all));
+    (!annotations.is_empty()).then_some(Value::Object(annotations))
+}
+
+/// Paths of the image's own volumes that are mounted into a container with this OCI spec.
+pub(crate) fn of_image(oci_spec: &[u8]) -> Vec<String> {
+    let spec = serde_json::from_slice(oci_spec).unwrap_or_default();
+    paths(&spec, OF_IMAGE)
+}
+
+/// Directories of the host that a container with this OCI spec mounts, by their paths in it.
+pub(crate) fn mounted(oci_spec: &[u8]) -> BTreeMap<String, PathBuf> {
     let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
-    let paths = spec["annotations"][ANNOTATION].as_str();
+    let mounts = spec["mounts"].as_array().into_iter().flatten();
+    let binds = mounts.filter(|mount| mount["type"] == "bind");
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let pairs = binds
+        .filter_map(|mount| Some((text(&mount["destination"])?, text(&mount["source"])?.into())));
+    pairs.collect()
+}
+
+fn paths(spec: &Value, annotation: &str) -> Vec<String> {
+    let paths = spec["annotations"][annotation].as_str();
     paths
         .and_then(|paths| serde_json::from_str(paths).ok())
         .unwrap_or_default()
 }
 
+/// Directory to be made in the file system of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MountPoint {
+    /// Absolute path in the container.
+    pub(crate) path: String,
+    /// Permissions of the file system in memory that is mounted on it.
+    pub(crate) mode: Option<u32>,
+}
+
+/// Directories to be made in the file system of a container with this OCI spec.
+pub(crate) fn to_be_made(oci_spec: &[u8]) -> Vec<MountPoint> {
+    let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
+    let points = paths(&spec, ANNOTATION).into_iter().map(|path| MountPoint {
+        mode: mode_of_memory(&spec, &path),
+        path,
+    });
+    points.collect()
+}
+
+fn mode_of_memory(spec: &Value, path: &str) -> Option<u32> {
+    let mut mounts = spec["mounts"].as_array().into_iter().flatten();
+    let mount = mounts.find(|mount| mount["type"] == "tmpfs" && mount["destination"] == path)?;
+    let mut options = mount["options"].as_array().into_iter().flatten();
+    let mode = options.find_map(|option| option.as_str()?.strip_prefix("mode="))?;
+    u32::from_str_radix(mode, 8).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::oci::host_ids::HostIds;
+    use crate::oci::tests::record;
 
     #[test]
     fn a_volume_has_an_absolute_path_and_is_none_of_the_kernels() {
@@ -107,28 +206,87 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_absent_volumes_are_made_and_a_later_start_knows_them() {
-        let volume = |path: &str, found| ImageVolume {
-            path: path.to_owned(),
-            found,
-        };
-        let found = FoundDirectory {
-            mode: 0o1770,
-            uid: 5,
-            gid: 6,
-        };
-        let volumes = [volume("/a", Some(found)), volume("/b \"", None)];
-        let spec = json!({"annotations": annotations(&volumes).unwrap()});
-        assert_eq!(to_be_made(spec.to_string().as_bytes()), ["/b \""]);
-        assert_eq!(annotations(&volumes[..1]), None);
-        assert!(to_be_made(b"{}").is_empty());
-        let options = mounts(&volumes)[0]["options"].clone();
-        for option in ["mode=1770", "uid=5", "gid=6", "tmpcopyup", "size=268435456"] {
-            assert!(
-                options.as_array().unwrap().contains(&json!(option)),
-                "{options}"
-            );
+    fn place<'a>(volumes: &'a [VolumeDirectory], ids: Option<HostIds>) -> Placement<'a> {
+        Placement {
+            netns: Path::new("/netns"),
+            cgroups_path: "/a/b",
+            mounts: &[],
+            volumes,
+            sysfs: Path::new("/sys"),
+            ids,
         }
+    }
+
+    fn directory(destination: &str, read_only: bool) -> VolumeDirectory {
+        VolumeDirectory {
+            source: format!("/host{destination}").into(),
+            destination: destination.to_owned(),
+            read_only,
+        }
+    }
+
+    #[test]
+    fn what_a_volume_is_mounted_on_is_made_and_a_later_start_knows_it() {
+        let point = |path: &str, mode| MountPoint {
+            path: path.to_owned(),
+            mode,
+        };
+        let asked = record(&json!({
+            "volumes": [{"tmpfs": "1m", "path": "/t"}, {"volume": "v", "path": "/d"}],
+        }));
+        let of_the_image = vec!["/i \"".to_owned(), "/d".to_owned()];
+        assert_eq!(uncovered(&asked, of_the_image), ["/i \""]);
+        let directories = [directory("/d", false), directory("/i \"", false)];
+        let place = place(&directories, None);
+        let spec = json!({
+            "annotations": annotations(&asked, &place).unwrap(),
+            "mounts": mounts(&asked, &place),
+        });
+        let spec = spec.to_string();
+        assert_eq!(
+            to_be_made(spec.as_bytes()),
+            [
+                point("/d", None),
+                point("/i \"", None),
+                point("/t", Some(0o1777))
+            ]
+        );
+        assert_eq!(of_image(spec.as_bytes()), ["/i \""]);
+        let of_spec = mounted(spec.as_bytes());
+        assert_eq!(of_spec["/d"], PathBuf::from("/host/d"));
+        assert_eq!(of_spec.len(), 2, "of no file system in memory");
+        assert!(to_be_made(b"{}").is_empty() && of_image(b"{}").is_empty());
+        // As an agent before wrote it, which mounted no volume of an image.
+        let before = json!({"annotations": {ANNOTATION: "[\"/a\"]"}}).to_string();
+        assert_eq!(to_be_made(before.as_bytes()), [point("/a", None)]);
+        assert!(of_image(before.as_bytes()).is_empty());
+    }
+
+    #[test]
+    fn nothing_is_said_of_volumes_where_there_are_none() {
+        assert_eq!(annotations(&record(&json!({})), &place(&[], None)), None);
+    }
+
+    #[test]
+    fn what_is_mounted_above_comes_first_and_owners_are_mapped() {
+        let directories = [directory("/a/b", false), directory("/c", true)];
+        let asked = record(&json!({
+            "volumes": [{"tmpfs": "64k", "path": "/a", "mode": "0700"}],
+        }));
+        let mounted = mounts(&asked, &place(&directories, None));
+        let paths: Vec<_> = mounted.iter().map(|mount| &mount["destination"]).collect();
+        assert_eq!(paths, ["/a", "/a/b", "/c"]);
+        let options = |at: usize| mounted[at]["options"].clone();
+        assert_eq!(
+            options(0),
+            json!(["nosuid", "nodev", "noexec", "mode=700", "size=65536"])
+        );
+        assert_eq!(options(1), json!(["rbind", "rw", "nodev", "rprivate"]));
+        assert_eq!(options(2), json!(["rbind", "rro", "nodev", "rprivate"]));
+        assert_eq!(mounted[1].get("uidMappings"), None);
+        let ids = Some(HostIds { first: 70_000 });
+        let mapped = mounts(&asked, &place(&directories, ids));
+        assert_eq!(mapped[1]["uidMappings"][0]["hostID"], 70_000);
+        assert_eq!(mapped[1]["gidMappings"], mapped[1]["uidMappings"]);
     }
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use containerd_client::services::v1 as api;
@@ -27,7 +28,7 @@ use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
 use self::shim::version;
 pub use crate::oci::confinement::{Confinement, ConfinementLayer, IdMapping};
-use crate::runtime::engine::{EndedInstance, Engine, Existing, LaunchStage, Sandbox};
+use crate::runtime::engine::{EndedInstance, Engine, Existing, ImageVolumes, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 
 mod config;
@@ -162,6 +163,22 @@ impl Engine for Containerd {
 
     async fn begin(&self, record: &Record) -> Result<LaunchStage<Self::Container>, RuntimeError> {
         self.instances.begin(record).await
+    }
+
+    async fn image_volumes(
+        &self,
+        record: &Record,
+        found: &Self::Container,
+    ) -> Result<ImageVolumes, RuntimeError> {
+        self.instances.image_volumes(record, found.as_ref()).await
+    }
+
+    async fn in_image<T: Send + 'static>(
+        &self,
+        record: &Record,
+        work: impl FnOnce(&OwnedFd) -> T + Send + 'static,
+    ) -> Result<T, RuntimeError> {
+        self.instances.in_image(record, work).await
     }
 
     async fn create(

@@ -1,8 +1,9 @@
 //! Container engine: images, containers and tasks of a node, without what is the node's own
 //! (network, logs). [`super::node`] puts the two together; [`super::containerd`] is an engine.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
 use crate::oci::mounts::Mount;
+use crate::oci::volumes::VolumeDirectory;
 
 /// Instance that exists, and the record that it was made of, where its labels hold one.
 pub(crate) type Existing = (InstanceName, Option<Record>);
@@ -28,6 +30,8 @@ pub(crate) struct Sandbox {
     pub(crate) netns: PathBuf,
     /// Files of the host to be seen in the container.
     pub(crate) mounts: Vec<Mount>,
+    /// Directories of the host that are the container's volumes.
+    pub(crate) volumes: Vec<VolumeDirectory>,
     /// Place of the kernel's file system (sysfs) of that network namespace, for an instance that
     /// cannot mount one itself.
     pub(crate) sysfs: PathBuf,
@@ -40,6 +44,16 @@ pub(crate) enum EndedInstance {
     Managed(Option<Exit>),
     /// The name belongs to an unmanaged container, which was not touched.
     Unmanaged,
+}
+
+/// Volumes that the image of an instance says it has.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ImageVolumes {
+    /// Paths in the container.
+    pub(crate) paths: Vec<String>,
+    /// Directories of the host that the instance mounts, by their paths in it, also those of its
+    /// record. Empty: it does not exist yet.
+    pub(crate) mounted: BTreeMap<String, PathBuf>,
 }
 
 /// Progress of a launch that an engine found begun.
@@ -65,7 +79,7 @@ pub(crate) enum LaunchStage<C> {
 /// [`create_task`]: Self::create_task
 pub(crate) trait Engine: Send + Sync + 'static {
     /// Container as a launch finds it, or its absence.
-    type Container: Send;
+    type Container: Send + Sync;
     /// Root file system of a container that is created, for its task.
     type Rootfs: Send;
 
@@ -114,6 +128,22 @@ pub(crate) trait Engine: Send + Sync + 'static {
         &self,
         record: &Record,
     ) -> impl Future<Output = Result<LaunchStage<Self::Container>, RuntimeError>> + Send;
+
+    /// Volumes that the image of an instance says it has: of one that exists as it was made, of
+    /// another as its image says now.
+    fn image_volumes(
+        &self,
+        record: &Record,
+        found: &Self::Container,
+    ) -> impl Future<Output = Result<ImageVolumes, RuntimeError>> + Send;
+
+    /// Does `work`, which may block, with the root directory of the record's image, which nobody
+    /// changes meanwhile.
+    fn in_image<T: Send + 'static>(
+        &self,
+        record: &Record,
+        work: impl FnOnce(&OwnedFd) -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, RuntimeError>> + Send;
 
     /// Creates the container and its root file system, where they are not there already. The paths
     /// of `sandbox` need not exist yet.

@@ -1,4 +1,4 @@
-//! Runtime of a node: a container engine, and what is the node's own beside it (network and logs).
+//! Runtime of a node: a container engine, and what is the node's own beside it (network, logs, volumes).
 
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -27,8 +27,10 @@ use crate::logs::keep::{Loggers, RunningContainer};
 use crate::network::{NetnsLoan, NetworkDriver, NetworkError};
 use crate::oci;
 use crate::oci::mounts::Mount;
+use crate::volumes::Volumes;
 
 mod sweep;
+mod volumes;
 
 /// Leftovers that a sweep removes at once; the engine has limits of its own for what is costly.
 const REMOVALS_MAX: usize = 8;
@@ -39,6 +41,7 @@ pub(crate) struct NodeRuntime<E, N> {
     engine: E,
     network: Arc<N>,
     logs: Loggers,
+    volumes: Volumes,
 }
 
 impl From<NetworkError> for RuntimeError {
@@ -48,11 +51,12 @@ impl From<NetworkError> for RuntimeError {
 }
 
 impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
-    pub(crate) fn new(engine: E, network: Arc<N>, logs: Loggers) -> Self {
+    pub(crate) fn new(engine: E, network: Arc<N>, logs: Loggers, volumes: Volumes) -> Self {
         Self {
             engine,
             network,
             logs,
+            volumes,
         }
     }
 
@@ -73,6 +77,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             mounts: mounts
                 .map(|(source, destination)| mount(source, destination))
                 .into(),
+            volumes: Vec::new(),
             sysfs: paths.sysfs,
         }
     }
@@ -85,12 +90,11 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         found: E::Container,
     ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
         let instance = record.instance();
-        let (sandbox, network) = (self.sandbox(record), &record.spec.network);
-        let names = sweep::names(record);
+        let (names, network) = (sweep::names(record), &record.spec.network);
         let (connected, created) = tokio::join!(
             self.network
                 .connect(instance, &names, &record.assignment, network),
-            self.engine.create(record, found, &sandbox)
+            self.create_with_volumes(record, found)
         );
         match (connected, created) {
             (Ok(attached), Ok(rootfs)) => {
@@ -108,6 +112,20 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
                 created.map(|rootfs| (address, rootfs))
             }
         }
+    }
+
+    /// Makes the container, once its volumes are there.
+    async fn create_with_volumes(
+        &self,
+        record: &Record,
+        found: E::Container,
+    ) -> Result<E::Rootfs, RuntimeError> {
+        let volumes = volumes::prepare(&self.engine, &self.volumes, record, &found).await?;
+        let sandbox = Sandbox {
+            volumes,
+            ..self.sandbox(record)
+        };
+        self.engine.create(record, found, &sandbox).await
     }
 
     async fn remove_each(
@@ -289,6 +307,11 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         removed.map_err(|error| {
             let message = format!("the logs of {id} cannot be removed: {error}");
             RuntimeError::failed(Reason::RemoveFailed, message)
+        })?;
+        let removed = self.volumes.remove_of_images(id).await;
+        removed.map_err(|error| {
+            let message = format!("the volumes of {id} cannot be removed: {error}");
+            RuntimeError::failed(Reason::RemoveFailed, message)
         })
     }
 
@@ -310,6 +333,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             .map_err(RuntimeError::from);
         let images = self.sweep_images(wanted, &existing, &mut swept).await;
         sweep::sweep_logs(&self.logs, &ids, &existing, &mut swept).await;
+        sweep::sweep_volumes(&self.volumes, &ids, &existing, &mut swept).await;
         match orphans.and(lost).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::digest::{is_digest, sha256};
 use crate::id::ContainerName;
 use crate::policy::names::NamePattern;
+use crate::spec::VolumeName;
 use crate::spec::fields::{FieldError, Fields, empty_values, list, text};
 use crate::time::unix_ms;
 
@@ -74,9 +75,20 @@ impl NameScope {
     /// Whether a container of this name is among them.
     #[must_use]
     pub fn has(&self, name: &ContainerName) -> bool {
+        self.fits(name.as_str())
+    }
+
+    /// Whether a volume of this name is among them: data is whose its name is, whichever container
+    /// was the first to mount it.
+    #[must_use]
+    pub fn has_volume(&self, name: &VolumeName) -> bool {
+        self.fits(name.as_str())
+    }
+
+    fn fits(&self, name: &str) -> bool {
         match self {
             Self::All => true,
-            Self::Some(patterns) => patterns.iter().any(|pattern| pattern.fits(name.as_str())),
+            Self::Some(patterns) => patterns.iter().any(|pattern| pattern.fits(name)),
         }
     }
 }

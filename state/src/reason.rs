@@ -139,8 +139,10 @@ reasons! {
     /// A sysctl that the container asks for cannot be set: this kernel has none of that name in the
     /// container's namespaces, or refuses the value.
     SysctlRefused: Start, "correct the name or value under sysctls, or load the kernel's module that has it";
-    /// A mount that every container gets does not fit into the image.
+    /// A mount of the container does not fit into the image.
     MountFailed: Start, "check what the image has at the path in the message";
+    /// A volume that was made once is not there.
+    VolumeMissing: Start, "mount the disk that the volume is on; or remove the note of it that the message names, and it begins anew";
     /// containerd has an unmanaged container of that name.
     NameTaken: Start, "remove that container with the tool that created it";
     /// The node's policy denies what the container asks for.

@@ -46,6 +46,7 @@ mod signal;
 mod stop;
 pub mod sysctls;
 mod ulimits;
+mod volumes;
 
 pub use image::ImagePull;
 pub use logs::LogLimits;
@@ -62,6 +63,7 @@ pub use signal::Signal;
 pub use stop::Stop;
 pub use sysctls::Sysctls;
 pub use ulimits::{Ulimit, UlimitName, Ulimits};
+pub use volumes::{VolumeMount, VolumeName, VolumeSource};
 
 /// Whether a field has its default, and is therefore left out of the stored form.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -122,6 +124,9 @@ pub struct Spec {
     /// Switches of the kernel in the container's own namespaces.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: Sysctls,
+    /// Volumes, of which no two are at one path.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub volumes: Vec<VolumeMount>,
 }
 
 impl Spec {

@@ -40,6 +40,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "shutdown",
             "signals",
             "view",
+            "volumes",
             "writer",
         ],
     ),
@@ -87,7 +88,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "runtime",
         &[
             "backoff", "cause", "journal", "lock", "logs", "mounts", "network", "oci", "permits",
-            "registry", "within",
+            "registry", "volumes", "within",
         ],
     ),
     (
@@ -96,6 +97,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "api", "chas", "config", "logs", "network", "oci", "registry", "runtime",
         ],
     ),
+    ("volumes", &["lock", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (
         "registry",

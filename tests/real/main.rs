@@ -117,4 +117,7 @@ mod unresponsive;
 mod upgrade;
 
 #[cfg(test)]
+mod volumes;
+
+#[cfg(test)]
 mod words;

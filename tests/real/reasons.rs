@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 10] = [
+const UNINDUCED: [(Reason, &str); 11] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -47,6 +47,10 @@ const UNINDUCED: [(Reason, &str); 10] = [
     (
         Reason::ChangeLost,
         "of damage to every newer copy: an_older_copy_… in store::tests::transient",
+    ),
+    (
+        Reason::VolumeMissing,
+        "of a volume that is taken away: volumes.rs",
     ),
     (Reason::PolicyDenied, "of a node with a policy: policy.rs"),
     (

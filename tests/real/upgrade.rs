@@ -333,6 +333,20 @@ async fn revealed(stand: &Stand, path: &str) -> (u16, Value) {
 fn drop_new_members(spec: &mut Value) {
     let new = spec.as_object_mut().expect("it is one").remove("network");
     assert!(new.is_none_or(|new| new == "bridge"));
+    for (name, default) in [
+        ("volumes", json!([])),
+        ("ulimits", json!({})),
+        ("shm_size", json!("64m")),
+        ("oom_score", json!(null)),
+    ] {
+        let new = spec.as_object_mut().expect("it is one").remove(name);
+        assert!(
+            new.as_ref().is_none_or(|new| *new == default),
+            "{name}: {new:?}"
+        );
+    }
+    let resources = spec["resources"].as_object_mut().expect("it is shown");
+    resources.retain(|name, _| ["cpu", "memory", "pids"].contains(&name.as_str()));
     let security = spec["security"].as_object_mut().expect("it is shown");
     let new = security.remove("no_new_privileges");
     assert!(matches!(new, None | Some(Value::Bool(true))), "{new:?}");

@@ -174,6 +174,41 @@ async fn a_caller_of_some_names_has_to_do_with_no_others() {
 }
 
 #[tokio::test]
+async fn a_caller_of_some_names_mounts_no_volume_of_another_name() {
+    let list = clients([client(Role::Deploy, &["web-*"])]);
+    let node = node();
+    let body = |volume: &str| {
+        let volumes = [
+            json!({"volume": "web-data", "path": "/data"}),
+            json!({"volume": volume, "path": "/x"}),
+        ];
+        json!({"name": "web-1", "image": "nginx", "volumes": volumes})
+    };
+    let deploy = ("POST", "/containers/deploy");
+    let set = ("PUT", "/desired-state");
+    for (token, volume, refused) in [
+        ("deploy", "web-own", false),
+        ("deploy", "db", true),
+        ("deploy", "my-web-1", true),
+        (TOKEN, "db", false),
+    ] {
+        let bodies = [
+            (deploy, body(volume)),
+            (set, json!({"containers": [body(volume)]})),
+        ];
+        for (path, body) in bodies {
+            let answer = call(&node, &list, token, path, &body).await;
+            if refused {
+                problem(&answer, 403, "volumes named web-* only");
+                assert!(answer.text.contains(volume), "{}", answer.text);
+            } else {
+                assert!(answer.status < 300, "{volume}: {}", answer.text);
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn values_are_shown_to_an_admin_who_asks_and_that_is_written_down() {
     let list = clients(Role::ALL.map(|role| client(role, &[])));
     let node = node();

@@ -6,6 +6,7 @@ use super::*;
 fn a_container_has_the_profile_of_apparmor_if_it_is_loaded() {
     let (image, record) = (image(&json!({"Cmd": ["c"]})), record(&json!({})));
     let place = Placement {
+        volumes: &[],
         netns: Path::new("/n"),
         cgroups_path: "/chas/x-1",
         mounts: &[],

@@ -6,6 +6,7 @@ use super::*;
 fn with_ids(ids: Option<HostIds>) -> Value {
     let mounts = [Mount::writable("/h".into(), "/etc/hosts")];
     let place = Placement {
+        volumes: &[],
         netns: Path::new("/n"),
         cgroups_path: "/chas/x-1",
         mounts: &mounts,

@@ -1,4 +1,5 @@
-//! Leftovers of a node: what a sweep must keep of network and images, and logs without a container.
+//! Leftovers of a node: what a sweep must keep of network and images, and logs and volumes without a
+//! container.
 
 use std::collections::BTreeSet;
 
@@ -11,6 +12,7 @@ use crate::logs::keep::Loggers;
 use crate::network::{AssignedInstance, InstanceNames};
 use crate::runtime::Swept;
 use crate::runtime::engine::Existing;
+use crate::volumes::Volumes;
 
 /// Removes the logs of containers that are neither `wanted` nor exist, and ends the loggers that
 /// such containers left.
@@ -35,6 +37,26 @@ pub(super) async fn sweep_logs(
         match logs::remove(&loggers.directory(id)).await {
             Ok(()) => drop(swept.removed.insert(format!("logs of {id}"))),
             Err(error) => tracing::warn!(%id, %error, "logs not removed"),
+        }
+    }
+}
+
+/// Removes the volumes that images gave containers which are neither `wanted` nor exist.
+pub(super) async fn sweep_volumes(
+    volumes: &Volumes,
+    wanted: &BTreeSet<ContainerId>,
+    existing: &[Existing],
+    swept: &mut Swept,
+) {
+    let is_known =
+        |id: &ContainerId| wanted.contains(id) || existing.iter().any(|(name, _)| name.id == *id);
+    for id in volumes.of_images().await {
+        if is_known(&id) || volumes.was_launched(id) {
+            continue;
+        }
+        match volumes.remove_of_images(id).await {
+            Ok(()) => drop(swept.removed.insert(format!("volumes of {id}"))),
+            Err(error) => tracing::warn!(%id, %error, "volumes not removed"),
         }
     }
 }

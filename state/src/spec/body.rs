@@ -11,7 +11,7 @@ use super::restart::Restart;
 use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
-use super::{Spec, labels, network, ports, process, sysctls, ulimits};
+use super::{Spec, labels, network, ports, process, sysctls, ulimits, volumes};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
 
@@ -61,8 +61,9 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let names = Names::read(&mut top);
     let logs = top.object("logs", LogLimits::read);
     let network = network::read(&mut top);
+    let volumes = volumes::read(&mut top);
     let image_pull = ImagePull::read(&mut top);
-    for later in ["health", "update", "volumes", "on_disconnect"] {
+    for later in ["health", "update", "on_disconnect"] {
         top.refuse(later, "not supported yet");
     }
     top.finish();
@@ -88,6 +89,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         names,
         groups: groups.unwrap_or_default(),
         sysctls: sysctls.unwrap_or_default(),
+        volumes: volumes.unwrap_or_default(),
     };
     Some(Deploy {
         name: name?,
@@ -138,6 +140,7 @@ pub fn of(record: &Record) -> Value {
         "hosts": spec.names.hosts,
         "logs": spec.logs.to_json(),
         "network": spec.network.to_json(),
+        "volumes": volumes::to_json(&spec.volumes),
         "image_pull": spec.image_pull,
     })
 }
@@ -180,6 +183,10 @@ mod tests {
                 "ingress": [{"group": "front", "ports": ["tcp/80", "udp/53"]}, {"cidr": "192.0.2.0/24"}],
                 "egress": null,
             }},
+            "volumes": [
+                {"volume": "data", "path": "/data", "read_only": true},
+                {"tmpfs": "64m", "path": "/tmp", "mode": "0700"},
+            ],
             "image_pull": "always",
         });
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
@@ -221,6 +228,7 @@ mod tests {
         assert_eq!(shown["stop"], json!({"signal": null, "timeout": "10s"}));
         assert_eq!(shown["logs"], json!({"max_size": "10m", "max_files": 5}));
         assert_eq!(shown["network"], "bridge");
+        assert_eq!(shown["volumes"], json!([]));
         assert_eq!(shown["image_pull"], "if-not-present");
         assert_eq!(shown["command"], Value::Null);
     }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{ImagePull, Names, Network, PortSpec, Security, ShmSize, Spec, Sysctls, Ulimits};
+use super::{
+    ImagePull, Names, Network, PortSpec, Security, ShmSize, Spec, Sysctls, Ulimits, VolumeMount,
+};
 use crate::reference::ImageReference;
 
 /// Parts of a spec that an instance keeps for its life, by which two specs are compared.
@@ -25,6 +27,7 @@ struct FixedParts<'a> {
     names: &'a Names,
     groups: &'a BTreeSet<String>,
     sysctls: &'a Sysctls,
+    volumes: &'a [VolumeMount],
 }
 
 impl<'a> FixedParts<'a> {
@@ -55,6 +58,7 @@ impl<'a> FixedParts<'a> {
             names,
             groups,
             sysctls,
+            volumes,
         } = spec;
         Self {
             image,
@@ -73,6 +77,7 @@ impl<'a> FixedParts<'a> {
             names,
             groups,
             sysctls,
+            volumes,
         }
     }
 }
@@ -132,6 +137,7 @@ mod tests {
             (json!({"groups": ["44"]}), false),
             (json!({"sysctls": {"kernel.sem": "1"}}), false),
             (json!({"oom_score": 7}), false),
+            (json!({"volumes": [{"tmpfs": "1m", "path": "/tmp"}]}), false),
             (
                 json!({"labels": {"a": "b"}, "environment": {"A": "1"}}),
                 false,

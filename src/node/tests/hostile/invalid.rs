@@ -330,7 +330,7 @@ pub(super) fn invalid() -> Vec<Row> {
             odd(&json!({"volumes": [{"host_path": "/", "path": "/host"}]})),
             422,
             "InvalidSpec",
-            &["volumes"],
+            &["volumes[0].host_path"],
         ),
         (
             "the host's network",

@@ -5,23 +5,19 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
-use containerd_client::types::Mount;
 use state::failure::Failure;
 use state::reason::Reason;
 use tokio::sync::OnceCell;
-use uuid::Uuid;
 
 use super::image_root::{ImageReadError, ImageRoot};
+use super::image_view::{ViewLength, in_view};
 use crate::lock::lock;
 use crate::oci::ImageFacts;
 use crate::oci::user::{Accounts, is_number, is_numbers, resolve, with_groups};
 use crate::oci::volumes::{self, ImageVolume};
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient};
-use crate::runtime::containerd::rpc::lease::Lease;
-use crate::runtime::containerd::rpc::snapshots;
+use crate::runtime::containerd::rpc::client::ContainerdClient;
 
 /// Bytes of the largest `/etc/passwd`, of some 50,000 users: a hostile one must not fill the memory.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -118,35 +114,18 @@ async fn read(
     parent: &str,
     run_dir: &Path,
 ) -> Result<Arc<ReadImage>, RuntimeError> {
-    // Without a lease, containerd's garbage collector may take the view while it is looked at.
-    let name = Uuid::new_v4().simple().to_string();
-    let key = format!("chas-view-{name}");
-    let lease = Lease::open(client, &key, SystemTime::now()).await?;
-    let image = match snapshots::view(&lease.client, &key, parent).await {
-        Ok(mounts) => {
-            let (volumes, run_dir) = (volumes.to_vec(), run_dir.to_owned());
-            let read = move || files(&mounts, &volumes, &run_dir, &name);
-            let read = tokio::task::spawn_blocking(read).await;
-            let read = read.unwrap_or_else(|error| Err(unreadable(&io::Error::other(error))));
-            read.map_err(RuntimeError::from)
-        }
-        Err(CallError::NotFound(message)) => Err(RuntimeError::ImageLost(message)),
-        Err(error) => Err(error.into_error(Reason::CreateFailed, "view a snapshot")),
+    let volumes = volumes.to_vec();
+    let read = move |root: io::Result<ImageRoot>| {
+        let root = root.map_err(|error| unreadable(&error))?;
+        files(&root, &volumes)
     };
-    snapshots::discard(client, &key).await;
-    lease.close().await?;
-    image.map(Arc::new)
+    let read = in_view(client, (parent, ViewLength::Short), run_dir, read).await?;
+    Ok(Arc::new(read?))
 }
 
 /// `/etc/passwd` and `/etc/group` of a snapshot, empty where they are absent, and the volumes that
 /// are directories, or can be.
-fn files(
-    mounts: &[Mount],
-    volumes: &[String],
-    run_dir: &Path,
-    name: &str,
-) -> Result<ReadImage, Failure> {
-    let root = ImageRoot::open(mounts, run_dir, name).map_err(|error| unreadable(&error))?;
+fn files(root: &ImageRoot, volumes: &[String]) -> Result<ReadImage, Failure> {
     let file = |path: &str| match root.read(path, FILE_BYTES_MAX) {
         Ok(bytes) => {
             let bytes = bytes.unwrap_or_default();
@@ -170,14 +149,20 @@ fn files(
     {
         return Err(failure.clone());
     }
-    let volumes = volumes.iter().filter_map(|path| {
-        let found = root.directory(path).ok()?;
-        let path = path.clone();
-        Some(ImageVolume { path, found })
-    });
+    let mut possible = Vec::new();
+    for path in volumes {
+        if root
+            .can_mount_at(path)
+            .map_err(|error| unreadable(&error))?
+        {
+            let found = root.directory(path).map_err(|error| unreadable(&error))?;
+            let path = path.clone();
+            possible.push(ImageVolume { path, found });
+        }
+    }
     Ok(ReadImage {
         accounts,
-        volumes: volumes.collect(),
+        volumes: possible,
         unread: None,
     })
 }

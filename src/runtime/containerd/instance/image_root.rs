@@ -8,11 +8,10 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 
 use containerd_client::types::Mount;
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, OpenTreeFlags, UnmountFlags};
 
-use crate::oci::host_ids::HostIds;
 use crate::oci::volumes::FoundDirectory;
 use crate::within;
 
@@ -66,13 +65,17 @@ impl ImageRoot {
         }
     }
 
+    /// The root directory itself.
+    pub(super) const fn directory_itself(&self) -> &OwnedFd {
+        &self.0
+    }
+
     /// Directory at `path`, links followed within the image; `None`: there is nothing.
     pub(super) fn directory(&self, path: &str) -> io::Result<Option<FoundDirectory>> {
         match within::open(&self.0, path, OFlags::PATH | OFlags::DIRECTORY) {
             Ok(directory) => {
                 let stat = rustix::fs::fstat(directory)?;
                 Ok(Some(FoundDirectory {
-                    mode: stat.st_mode & 0o7777,
                     uid: stat.st_uid,
                     gid: stat.st_gid,
                 }))
@@ -80,62 +83,6 @@ impl ImageRoot {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Makes the directory at the absolute `path`, and those above it, of root and with mode 755.
-    /// One that is there stays as it is.
-    ///
-    /// With `ids` all of them are the container's own: the snapshot is mounted here as it is on the
-    /// disk, and a directory of the image would get into it with its owner of there.
-    pub(super) fn make_directory(&self, path: &str, ids: Option<HostIds>) -> io::Result<()> {
-        let open = |path: &str| within::open(&self.0, path, OFlags::RDONLY | OFlags::DIRECTORY);
-        let mut above = open("/")?;
-        let mut reached = String::new();
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            reached = format!("{reached}/{name}");
-            above = match open(&reached) {
-                Ok(there) => there,
-                Err(Errno::NOENT) => {
-                    rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755))?;
-                    let made = open(&reached)?;
-                    // The agent's umask has taken something away.
-                    rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
-                    made
-                }
-                Err(error) => return Err(error.into()),
-            };
-            if let Some(ids) = ids {
-                self.give(&above, ids)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Gives a directory, and those above it, from the users of the image to those of a container.
-    fn give(&self, directory: &OwnedFd, ids: HostIds) -> io::Result<()> {
-        let identity = |stat: &rustix::fs::Stat| (stat.st_dev, stat.st_ino);
-        let root = identity(&rustix::fs::fstat(&self.0)?);
-        let mut chain = Vec::new();
-        let mut at = directory.try_clone()?;
-        loop {
-            let stat = rustix::fs::fstat(&at)?;
-            if identity(&stat) == root {
-                break;
-            }
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let above = rustix::fs::openat(&at, "..", flags, Mode::empty())?;
-            chain.push((std::mem::replace(&mut at, above), stat));
-        }
-        // The topmost first: a change copies what is above as it is.
-        for (directory, stat) in chain.into_iter().rev() {
-            let of_image = !(ids.has(stat.st_uid) && ids.has(stat.st_gid));
-            let owner = ids.on_host(stat.st_uid).zip(ids.on_host(stat.st_gid));
-            if let (true, Some((uid, gid))) = (of_image, owner) {
-                let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-                rustix::fs::fchown(&directory, Some(uid), Some(gid))?;
-            }
-        }
-        Ok(())
     }
 
     /// Contents of a file of at most `bytes_max`; `None`: the image has none at `path`.
@@ -308,23 +255,6 @@ mod tests {
         }
         let cut = of(&mounts, "outside", 4).unwrap_err().to_string();
         assert_eq!(cut, "has 5 bytes, more than 4");
-    }
-
-    #[test]
-    fn a_directory_is_made_within_the_image_and_readable_for_all() {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        std::fs::create_dir_all(image.join("real")).unwrap();
-        std::os::unix::fs::symlink("/real", image.join("link")).unwrap();
-        let root = ImageRoot::open_writable(&bind(&image), dir.path(), "test").unwrap();
-        for path in ["/link/a/b", "/real", "/new"] {
-            root.make_directory(path, None).unwrap();
-        }
-        let found = root.directory("/link/a/b").unwrap().unwrap();
-        assert_eq!((found.mode, image.join("real/a/b").is_dir()), (0o755, true));
-        assert_eq!(root.directory("/none").unwrap(), None);
-        std::fs::write(image.join("file"), "").unwrap();
-        assert!(root.make_directory("/file/a", None).is_err() && root.directory("/file").is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::program::Program;
 use super::{CreatedRootfs, Instances};
 use crate::mounts::on_host;
 use crate::oci::host_ids::HostIds;
+use crate::oci::volumes::MountPoint;
 use crate::oci::{self, ImageFacts, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::image::LocalImage;
@@ -108,29 +109,34 @@ impl Instances {
         })
     }
 
-    /// Makes the directories of volumes that the image has not. Nothing else has the snapshot
+    /// Makes the directories of volumes where the image has none. Nothing else has the snapshot
     /// mounted: there is no task.
     async fn make_volumes(
         &self,
         instance: InstanceName,
         mounts: &[Mount],
         ids: Option<HostIds>,
-        paths: Vec<String>,
+        points: Vec<MountPoint>,
     ) -> Result<(), RuntimeError> {
-        if paths.is_empty() {
+        if points.is_empty() {
             return Ok(());
         }
         let (mounts, run_dir) = (mounts.to_vec(), self.config.run_dir.clone());
         let made = tokio::task::spawn_blocking(move || {
             let root = ImageRoot::open_writable(&mounts, &run_dir, &instance.to_string())?;
-            let mut paths = paths.iter();
-            paths.try_for_each(|path| root.make_directory(path, ids))
+            let mut points = points.iter();
+            points.try_for_each(|point| {
+                let made = root.make_directory(point, ids);
+                made.map_err(|error| {
+                    std::io::Error::new(error.kind(), format!("{}: {error}", point.path))
+                })
+            })
         });
         let made = made
             .await
             .unwrap_or_else(|error| Err(std::io::Error::other(error)));
         made.map_err(|error| {
-            let message = format!("the image's volumes cannot be made: {error}");
+            let message = format!("the image has no place for the volume at {error}");
             RuntimeError::failed(Reason::MountFailed, message)
         })
     }
@@ -178,6 +184,7 @@ impl Instances {
             netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
             mounts: &sandbox.mounts,
+            volumes: &sandbox.volumes,
             sysfs: &sandbox.sysfs,
             ids: self.own_ids(record, &facts).await?,
         };

@@ -99,6 +99,21 @@ impl Lease {
         Ok(lease)
     }
 
+    /// Lease of a view that is read for long. No sweep takes it for a pull's; it ends with its day.
+    pub(crate) async fn of_view(
+        client: &ContainerdClient,
+        key: &str,
+        now: SystemTime,
+    ) -> Result<Self, RuntimeError> {
+        let id = key.to_owned();
+        let labels = HashMap::from([(MANAGED.to_owned(), "1".to_owned())]);
+        gc::create_lease(client, &id, labels, now + LIFE).await?;
+        Ok(Self {
+            client: client.leased(&id),
+            id,
+        })
+    }
+
     async fn create(
         client: &ContainerdClient,
         tag: &str,

@@ -85,7 +85,7 @@ fn every_supported_field_is_taken() {
 fn every_fault_is_named_at_once() {
     let body = json!({
       "name": "Web", "image": "a b", "resources": {"memory": "1m", "cpu": "much", "swp": "1g"},
-      "exposed_ports": [{"container": 0}, {"protocol": "sctp"}, 80], "enviroment": {}, "volumes": [], "health": {}
+      "exposed_ports": [{"container": 0}, {"protocol": "sctp"}, 80], "enviroment": {}, "volumes": [{}], "health": {}
     });
     let fields: Vec<_> = deploy(&body)
         .unwrap_err()
@@ -102,8 +102,9 @@ fn every_fault_is_named_at_once() {
         "resources.cpu",
         "resources.memory",
         "resources.swp",
+        "volumes[0].path",
+        "volumes[0].volume",
         "health",
-        "volumes",
         "enviroment",
     ];
     assert_eq!(fields, expected);

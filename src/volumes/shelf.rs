@@ -1,0 +1,202 @@
+//! Volumes on the disk: a directory each, and a note of each beside them, by which one that is lost is
+//! told from one that never was.
+//!
+//! ```text
+//! volumes/<name>/_data      what containers see
+//! volumes/<name>/.new       content that is being copied
+//! volume-notes/<name>.json  when and of what it was made
+//! image-volumes/<id>/<path's hash>, image-volume-notes/<id>/…   the same, of a container's own
+//! ```
+//!
+//! The notes are elsewhere than the volumes, of which all or some may be on disks of their own. While
+//! such a disk is not mounted, a volume has a note and no content, and is not made anew: no database
+//! may start on nothing.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rustix::fs::{Mode, OFlags};
+use serde::{Deserialize, Serialize};
+
+use super::copy::{self, CopiedFiles};
+use super::key::VolumeKey;
+use super::room::DiskBudget;
+use crate::within;
+
+const DATA: &str = "_data";
+const NEW: &str = ".new";
+/// Directories from a volume's own to the state directory, at most.
+const WAYS: usize = 4;
+
+/// Places of the volumes on the disk.
+#[derive(Clone, Debug)]
+pub(super) struct Shelf {
+    pub(super) state_dir: PathBuf,
+}
+
+/// Presence of a volume on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum VolumePresence {
+    /// The volume is there.
+    Present,
+    /// No such volume was ever made.
+    Absent,
+    /// The volume was made, and is not there: its disk is not mounted, or somebody removed it.
+    Missing,
+}
+
+/// Note of a volume that was made. It is stored for ever: a new field has a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeNote {
+    /// Time at which it was made, in milliseconds since 1970. `None`: it was found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) made_ms: Option<u64>,
+    /// Image whose files it began with; `None`: it began empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) image: Option<String>,
+    /// Whether another disk is mounted at its directory itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_mount: bool,
+}
+
+impl Shelf {
+    pub(super) const fn new(state_dir: PathBuf) -> Self {
+        Self { state_dir }
+    }
+
+    /// Directory that containers see.
+    pub(super) fn data(&self, key: &VolumeKey) -> PathBuf {
+        self.place(key).join(DATA)
+    }
+
+    fn place(&self, key: &VolumeKey) -> PathBuf {
+        self.state_dir.join(key.directory())
+    }
+
+    pub(super) fn note_path(&self, key: &VolumeKey) -> PathBuf {
+        self.state_dir.join(key.note())
+    }
+
+    /// State of a volume. One that is there without a note gets one.
+    pub(super) fn look(&self, key: &VolumeKey) -> io::Result<VolumePresence> {
+        let (data, note) = (self.data(key), self.note(key)?);
+        match fs::symlink_metadata(&data) {
+            Ok(found) if !found.is_dir() => {
+                let message = format!("{} is no directory", data.display());
+                Err(io::Error::other(message))
+            }
+            Ok(found) => {
+                let is_mount = found.dev() != fs::metadata(self.place(key))?.dev();
+                match note {
+                    // The directory is only what its disk is mounted on.
+                    Some(note) if note.is_mount && !is_mount => Ok(VolumePresence::Missing),
+                    Some(note) if note.is_mount == is_mount => Ok(VolumePresence::Present),
+                    note => {
+                        let note = note.unwrap_or_default();
+                        self.write_note(key, &VolumeNote { is_mount, ..note })?;
+                        Ok(VolumePresence::Present)
+                    }
+                }
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Err(_) if note.is_some() => Ok(VolumePresence::Missing),
+            Err(_) => Ok(VolumePresence::Absent),
+        }
+    }
+
+    /// Fills a volume that is absent with what an image has at `path`, and puts it in no place yet.
+    /// `None`: the image has nothing there.
+    pub(super) fn fill(
+        &self,
+        key: &VolumeKey,
+        image: &OwnedFd,
+        path: &str,
+    ) -> io::Result<Option<CopiedFiles>> {
+        let place = self.place(key);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&place)?;
+        let new = place.join(NEW);
+        match fs::remove_dir_all(&new) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        fs::create_dir(&new)?;
+        let filled = fill(&new, image, path);
+        if filled.is_err() {
+            // What a full disk has room for again is not left to the next try.
+            fs::remove_dir_all(&new).ok();
+        }
+        filled
+    }
+
+    /// Puts a volume that was filled in its place: it is there whole, or not at all.
+    pub(super) fn put(&self, key: &VolumeKey, image: Option<String>) -> io::Result<()> {
+        let place = self.place(key);
+        fs::rename(place.join(NEW), place.join(DATA))?;
+        // The ways to it as well, which may be new.
+        place.ancestors().take(WAYS).try_for_each(sync)?;
+        let note = VolumeNote {
+            made_ms: Some(now_ms()),
+            image,
+            ..VolumeNote::default()
+        };
+        self.write_note(key, &note)
+    }
+
+    /// Note of a volume; `None`: there is none. One that cannot be read says nothing, and is one.
+    pub(super) fn note(&self, key: &VolumeKey) -> io::Result<Option<VolumeNote>> {
+        match fs::read(self.note_path(key)) {
+            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).unwrap_or_default())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn write_note(&self, key: &VolumeKey, note: &VolumeNote) -> io::Result<()> {
+        let path = self.note_path(key);
+        let directory = path.parent().unwrap_or(Path::new("/"));
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+        let new = path.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&serde_json::to_vec(note)?)?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        directory.ancestors().take(WAYS - 1).try_for_each(sync)
+    }
+}
+
+/// Copies the first content into `new`, and syncs it.
+fn fill(new: &Path, image: &OwnedFd, path: &str) -> io::Result<Option<CopiedFiles>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+    let to = rustix::fs::open(new, flags | OFlags::CLOEXEC, Mode::empty())?;
+    let from = match within::open(image, path, flags) {
+        Ok(from) => from,
+        Err(rustix::io::Errno::NOENT) => {
+            // The umask may have taken something away.
+            rustix::fs::fchmod(&to, Mode::from_raw_mode(0o755))?;
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let copied = copy::copy(&from, &to, &mut DiskBudget::of(&to)?)?;
+    rustix::fs::syncfs(&to)?;
+    Ok(Some(copied))
+}
+
+fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
+}

@@ -1,0 +1,231 @@
+//! Volumes section: what is mounted into a container besides its image.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::fields::{Fields, amount, boolean, list, parsed, text};
+use super::is_default;
+use crate::id::{ContainerName, InvalidName};
+use crate::quantity::ByteCount;
+
+/// Volumes of one container.
+const VOLUMES_MAX: usize = 64;
+/// Bytes of a path, in a container or on the host.
+const PATH_BYTES_MAX: usize = 1024;
+/// Permissions of a file system in memory that are not written out.
+const TMPFS_MODE: u32 = 0o1777;
+
+/// Directories in which a container finds the kernel's own file systems.
+const KERNEL_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Files that the agent keeps in each container.
+const AGENT_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+/// Members that name a source, of which each volume has one.
+const SOURCES: [&str; 2] = ["volume", "tmpfs"];
+
+/// Name of a volume: a DNS label, as a container's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumeName(ContainerName);
+
+impl VolumeName {
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl FromStr for VolumeName {
+    type Err = InvalidName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidName> {
+        text.parse().map(Self)
+    }
+}
+
+stored_as_text!(VolumeName);
+
+impl fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Volume of a container: something that is mounted into it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// Path in the container: absolute, without `.`, `..` and empty parts.
+    pub path: String,
+    /// Thing that is seen there.
+    pub source: VolumeSource,
+    /// Whether the container can only read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub read_only: bool,
+}
+
+/// Thing that a container sees as a volume.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeSource {
+    /// Volume of the node that lives as long as nobody deletes it.
+    Volume(VolumeName),
+    /// File system in the container's memory, empty at each start.
+    Tmpfs {
+        /// Most bytes that it holds.
+        size: ByteCount,
+        /// Permissions of its directory.
+        mode: u32,
+    },
+}
+
+impl VolumeMount {
+    /// Name of the volume; `None`: it is none of the node's.
+    #[must_use]
+    pub const fn volume(&self) -> Option<&VolumeName> {
+        match &self.source {
+            VolumeSource::Volume(name) => Some(name),
+            VolumeSource::Tmpfs { .. } => None,
+        }
+    }
+
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let named: Vec<_> = SOURCES.into_iter().filter(|key| fields.has(key)).collect();
+        let volume = fields.read("volume", parsed::<VolumeName>);
+        fields.refuse("host_path", "not supported yet");
+        let size = fields.read("tmpfs", amount::<ByteCount>);
+        let path = fields.required("path", place);
+        let read_only = fields.read("read_only", boolean).unwrap_or_default();
+        match named[..] {
+            [] if !fields.has("host_path") => {
+                fields.fault(
+                    "volume",
+                    "is required, as the name of a volume, or \"tmpfs\"",
+                );
+            }
+            [_, second, ..] => fields.fault(second, "another source is named beside it"),
+            [] | [_] => {}
+        }
+        let mode = read_mode(fields);
+        fields.refuse(
+            "size",
+            "not supported yet: a volume has no limit but its disk; leave it out",
+        );
+        if read_only && fields.has("tmpfs") {
+            fields.fault("read_only", "an empty file system would stay empty");
+        }
+        if size == Some(ByteCount(0)) {
+            fields.fault("tmpfs", "must be more than 0, such as \"64m\"");
+        }
+        let source = match (volume, size) {
+            (Some(name), _) => VolumeSource::Volume(name),
+            (None, Some(size)) => VolumeSource::Tmpfs {
+                size,
+                mode: mode.unwrap_or(TMPFS_MODE),
+            },
+            (None, None) => return None,
+        };
+        Some(Self {
+            path: path?,
+            source,
+            read_only,
+        })
+    }
+
+    fn to_json(&self) -> Value {
+        let mut shown = Map::new();
+        let mut show = |key: &str, value| drop(shown.insert(key.to_owned(), value));
+        match &self.source {
+            VolumeSource::Volume(name) => {
+                show("volume", json!(name));
+                show("path", json!(self.path));
+                show("read_only", json!(self.read_only));
+            }
+            VolumeSource::Tmpfs { size, mode } => {
+                show("tmpfs", json!(size.to_string()));
+                show("path", json!(self.path));
+                show("mode", json!(format!("{mode:04o}")));
+            }
+        }
+        Value::Object(shown)
+    }
+}
+
+/// Reads all volumes. No two are at one path.
+pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<VolumeMount>> {
+    let items = top.read("volumes", |value| list(value, VOLUMES_MAX))?;
+    let (mut volumes, mut paths) = (Vec::new(), BTreeSet::new());
+    for (index, item) in items.iter().enumerate() {
+        let Some(volume) = top.item("volumes", index, item, VolumeMount::read) else {
+            continue;
+        };
+        if !paths.insert(volume.path.clone()) {
+            let field = format!("volumes[{index}].path");
+            top.fault(&field, "another volume is at this path");
+        }
+        volumes.push(volume);
+    }
+    Some(volumes)
+}
+
+pub(super) fn to_json(volumes: &[VolumeMount]) -> Value {
+    volumes.iter().map(VolumeMount::to_json).collect()
+}
+
+/// Permissions, as octal digits; a number would be read as decimal by one and as octal by another.
+fn read_mode(fields: &mut Fields<'_>) -> Option<u32> {
+    let mode = fields.read("mode", |value| {
+        let digits = text(value)?;
+        let mode = u32::from_str_radix(digits, 8).ok();
+        let is_octal = (3..=4).contains(&digits.len()) && !digits.starts_with('+');
+        mode.filter(|_| is_octal)
+            .ok_or_else(|| "must be 3 or 4 octal digits in quotes, such as \"1777\"".to_owned())
+    });
+    if fields.has("mode") && !fields.has("tmpfs") {
+        let message = "is for \"tmpfs\" only; files of a volume have the permissions that the \
+                       image or the container gives them";
+        fields.fault("mode", message);
+    }
+    mode
+}
+
+/// Path in a container at which something can be mounted.
+fn place(value: &Value) -> Result<String, String> {
+    let path = absolute(value)?;
+    if path == "/" {
+        return Err("must be below /, whose files are the image's".to_owned());
+    }
+    let is_below = |top: &&&str| path == ***top || path.starts_with(&format!("{top}/"));
+    if let Some(top) = KERNEL_DIRECTORIES.iter().find(is_below) {
+        return Err(format!("must not be {top} or below, which is the kernel's"));
+    }
+    if AGENT_FILES.contains(&path.as_str()) {
+        return Err("is a file that the agent keeps itself".to_owned());
+    }
+    Ok(path)
+}
+
+/// Absolute path, without what can be left out.
+fn absolute(value: &Value) -> Result<String, String> {
+    let path = text(value)?;
+    let is_short = path.len() <= PATH_BYTES_MAX;
+    if !path.starts_with('/') || !is_short || path.bytes().any(|byte| byte < b' ') {
+        return Err(format!(
+            "must be an absolute path of {PATH_BYTES_MAX} bytes at most, without control characters"
+        ));
+    }
+    let parts: Vec<_> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    if parts.contains(&"..") {
+        return Err("must not contain \"..\"".to_owned());
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+#[cfg(test)]
+mod tests;

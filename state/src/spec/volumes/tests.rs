@@ -1,0 +1,103 @@
+//! Volumes as they are written and read.
+
+use super::*;
+use crate::spec::fields::FieldError;
+use crate::spec::parse;
+
+fn section(volumes: &Value) -> Result<Vec<VolumeMount>, Vec<FieldError>> {
+    let body = json!({"name": "web", "image": "nginx", "volumes": volumes});
+    parse::deploy(&body).map(|deploy| deploy.spec.volumes)
+}
+
+#[test]
+fn a_volume_is_shown_with_every_default_written_out() {
+    let volumes = section(&json!([
+        {"volume": "data", "path": "//srv/./data/"},
+        {"tmpfs": 65536, "path": "/tmp"},
+    ]));
+    let shown = to_json(&volumes.unwrap());
+    assert_eq!(
+        shown,
+        json!([
+            {"volume": "data", "path": "/srv/data", "read_only": false},
+            {"tmpfs": "64k", "path": "/tmp", "mode": "1777"},
+        ])
+    );
+    assert_eq!(to_json(&section(&shown).unwrap()), shown);
+}
+
+#[test]
+fn every_fault_of_a_volume_is_told_with_its_field() {
+    #[track_caller]
+    fn check(volume: &Value, faults: &[(&str, &str)]) {
+        let found = section(&json!([volume])).err().unwrap_or_default();
+        assert_eq!(found.len(), faults.len(), "{found:#?}");
+        for (error, (field, part)) in found.iter().zip(faults) {
+            assert_eq!(error.field, format!("volumes[0].{field}"), "{found:#?}");
+            assert!(error.message.contains(part), "{found:#?}");
+        }
+    }
+    let named = |path: &str| json!({"volume": "data", "path": path});
+    check(&named("/data"), &[]);
+    for path in ["data", "", "/a\nb", &format!("/{}", "a".repeat(1024))] {
+        check(&named(path), &[("path", "absolute path")]);
+    }
+    check(&named("/a/../b"), &[("path", "\"..\"")]);
+    check(&named("//./"), &[("path", "below /")]);
+    for path in ["/proc", "/proc/self", "/sys/fs/cgroup", "/dev/shm"] {
+        check(&named(path), &[("path", "the kernel's")]);
+    }
+    check(&named("/processes"), &[]);
+    check(&named("/etc//hosts"), &[("path", "keeps itself")]);
+    check(
+        &json!({"path": "/x"}),
+        &[("volume", "is required, as the name of a volume")],
+    );
+    check(&json!({"volume": "data"}), &[("path", "is required")]);
+    check(
+        &json!({"volume": "Data", "path": "/x"}),
+        &[("volume", "DNS label")],
+    );
+    check(
+        &json!({"volume": "data", "tmpfs": "1m", "path": "/x"}),
+        &[("tmpfs", "another source")],
+    );
+    check(
+        &json!({"volume": "data", "path": "/x", "size": "1g", "mode": "0700"}),
+        &[("mode", "for \"tmpfs\" only"), ("size", "no limit but")],
+    );
+    check(
+        &json!({"tmpfs": "0", "path": "/x", "read_only": true, "mode": "999"}),
+        &[
+            ("mode", "octal digits"),
+            ("read_only", "stay empty"),
+            ("tmpfs", "more than 0"),
+        ],
+    );
+    for mode in [json!("17770"), json!("+77"), json!("77"), json!(1777)] {
+        check(
+            &json!({"tmpfs": "1m", "path": "/x", "mode": mode}),
+            &[("mode", "must be")],
+        );
+    }
+    check(
+        &json!({"host_path": "/srv", "path": "/x"}),
+        &[("host_path", "not supported yet")],
+    );
+}
+
+#[test]
+fn no_two_volumes_are_at_one_path_and_there_are_64_at_most() {
+    let one = |path: &str| json!({"volume": "data", "path": path});
+    let faults = section(&json!([one("/a"), one("/b"), one("//a/")])).unwrap_err();
+    assert_eq!(faults.len(), 1);
+    assert_eq!(faults[0].field, "volumes[2].path");
+    let many = |count: usize| {
+        (0..count)
+            .map(|n| one(&format!("/{n}")))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(section(&json!(many(64))).unwrap().len(), 64);
+    let faults = section(&json!(many(65))).unwrap_err();
+    assert_eq!(faults[0].message, "must not be more than 64");
+}
