@@ -23,6 +23,7 @@ use state::spec::parse::Deploy;
 use state::store::{Idempotent, ReplaceRequest};
 use tokio::sync::watch;
 
+use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::metrics::Metrics;
 use crate::view::{
     ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
@@ -36,6 +37,7 @@ mod caller;
 mod clients;
 mod containers;
 pub(crate) mod error;
+mod exec;
 mod explain;
 mod guesses;
 mod health;
@@ -117,6 +119,14 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
         &self,
         name: Option<ContainerName>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Runs a program in a container, and has it be written down before.
+    fn exec(
+        &self,
+        id: ContainerId,
+        order: ExecOrder,
+        is_local: bool,
+    ) -> impl Future<Output = Result<ExecSession, ExecRefusal>> + Send;
 
     /// The steps that would be done now.
     fn plan(&self) -> PlanView;

@@ -47,6 +47,8 @@
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
 //! - `volumes`: directories of the node that containers mount, and their first content. It knows no
 //!   containerd; what an image has comes to it as an open directory.
+//! - [`exec`]: programs that are run in containers beside their first process: places, streams, and
+//!   the end, after which nothing of them is left. It knows no containerd.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
 //!   It knows no containerd, and what it assigned only the store remembers.
 //! - [`registry`]: manifests and blobs over HTTP. It stores nothing and knows no runtime.
@@ -63,7 +65,8 @@
 //!   status code. It cannot start a container: it changes what is desired.
 //! - [`chas`]: the link to CHaS, behind [`chas::LinkNode`]. It cannot start a container either,
 //!   and no container waits for it.
-//! - `node`: answers both, from the store, the board and the journal. It reaches no runtime.
+//! - `node`: answers both, from the store, the board and the journal. It reaches no runtime, but
+//!   for [`exec`].
 //! - [`cli`], [`operator`], [`telemetry`]: command line, `confirm` over the API, the agent's log.
 //! - `hostile`: inputs of others and the parsers that meet them first, for fuzzing alone.
 //! - [`agent`]: the only wiring. It builds the rooms, starts them, and stops them in order; no
@@ -159,6 +162,8 @@
 //! - **quarantine**: the place of damaged files. **Logger**: the process that writes a log.
 //! - **door**: a place where the API listens: TCP, or the socket, which is root's own. **Guess**: a
 //!   wrong token.
+//! - **exec** ([`exec::ExecOrder`]): a program run in a container beside its first process;
+//!   **session** ([`exec::ExecSession`]): such a program with its streams, for as long as it runs.
 //! - **grace**: the time between asking to stop and SIGKILL. **Deadline**: a point in time.
 
 #![allow(
@@ -181,6 +186,7 @@ pub(crate) mod cause;
 pub mod chas;
 pub mod cli;
 pub mod config;
+pub(crate) mod exec;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 pub mod journal;

@@ -69,6 +69,8 @@ pub struct Metrics {
     restarts: Counter,
     memory_kills: Counter,
     loggers_lost: Counter,
+    execs: Timings<OfResult>,
+    execs_running: Gauge,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -103,6 +105,11 @@ impl Metrics {
             restarts: Counter::default(),
             memory_kills: Counter::default(),
             loggers_lost: Counter::default(),
+            // A look inside takes a tenth of a second, a person's an hour.
+            execs: Family::new_with_constructor(|| {
+                Histogram::new([0.05, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 3600.0])
+            }),
+            execs_running: Gauge::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -154,6 +161,14 @@ impl Metrics {
         all.register("memory_kills", killed, self.memory_kills.clone());
         let lost = "Processes that write a container's log and ended before the container did";
         all.register("loggers_lost", lost, self.loggers_lost.clone());
+        all.register_with_unit(
+            "exec_duration",
+            "How long programs ran that were started in containers by exec, by what ended them",
+            Unit::Seconds,
+            self.execs.clone(),
+        );
+        let running = "Programs that run in containers now by exec";
+        all.register("execs_running", running, self.execs_running.clone());
         all.register_with_unit(
             "step_duration",
             "How long the reconciler's steps took that were done; their count is how many were",
@@ -294,6 +309,19 @@ impl Metrics {
     /// Counts a logger that ended before its container did.
     pub fn logger_lost(&self) {
         self.loggers_lost.inc();
+    }
+
+    /// Counts a program that was started in a container.
+    pub fn exec_begun(&self) {
+        self.execs_running.inc();
+    }
+
+    /// Counts the end of such a program.
+    pub fn exec_ended(&self, result: &'static str, took: Duration) {
+        self.execs_running.dec();
+        self.execs
+            .get_or_create(&OfResult { result })
+            .observe(took.as_secs_f64());
     }
 
     /// Counts a step that was done.

@@ -12,6 +12,7 @@ use state::time::unix_ms;
 use tokio::sync::watch;
 
 use crate::chas::LinkState;
+use crate::exec::ExecRoom;
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::monitor::Monitor;
@@ -22,6 +23,7 @@ use crate::writer::Writer;
 mod budget;
 mod commands;
 pub(crate) mod disk_alarms;
+mod execs;
 pub(crate) mod file_alarms;
 mod health;
 pub(crate) mod link;
@@ -44,6 +46,8 @@ pub(crate) struct AgentNode {
     confinement: watch::Receiver<ConfinementView>,
     /// Facts of the network that decide which containers reach each other, if it keeps to them.
     reach: Option<NodeReach>,
+    /// `None`: nothing runs programs in containers.
+    execs: Option<ExecRoom>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -67,6 +71,7 @@ impl AgentNode {
             contact,
             confinement,
             reach: None,
+            execs: None,
             started: SystemTime::now(),
         }
     }
@@ -74,6 +79,12 @@ impl AgentNode {
     /// The same on a network that lets containers reach each other as this says.
     pub(crate) fn with_reach(mut self, reach: NodeReach) -> Self {
         self.reach = Some(reach);
+        self
+    }
+
+    /// The same, with programs run in containers.
+    pub(crate) fn with_execs(mut self, execs: ExecRoom) -> Self {
+        self.execs = Some(execs);
         self
     }
 

@@ -25,6 +25,7 @@ use volumes::{ImageVolume, VolumeDirectory};
 
 pub(crate) mod confinement;
 pub(crate) mod descriptor;
+pub(crate) mod exec;
 pub(crate) mod host;
 pub(crate) mod host_ids;
 pub(crate) mod image;

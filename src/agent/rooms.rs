@@ -23,6 +23,7 @@ use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config, SystemUser};
+use crate::exec::ExecRoom;
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
@@ -91,6 +92,12 @@ impl Rooms {
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
         let engine = engine(config, images, client)?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
+        let execs = ExecRoom::new(
+            engine.execs(),
+            journal.clone(),
+            tracker.clone(),
+            stop.clone(),
+        );
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(engine, Arc::clone(&network), loggers.clone(), volumes);
         let writer = Writer::new(store, journal.clone(), tracker.clone());
@@ -111,6 +118,7 @@ impl Rooms {
             contact.clone(),
             confined,
         );
+        let node = node.with_execs(execs);
         let node = Arc::new(node.with_reach(NodeReach {
             subnet: config.network.subnet,
             open: config.network.neighbours,

@@ -49,10 +49,23 @@ pub(crate) enum Problem {
     Failed(Reason, String),
     /// The caller's wait timed out; the work goes on: 504.
     Timeout(String),
+    /// A program did not come to its end, with what it printed: 504, 409 or 503.
+    Unfinished(Unfinished, String, Value),
     /// Too many concurrent requests of this kind: 429.
     Busy(String),
     /// The agent refused the change.
     Refused(Refusal),
+}
+
+/// Cause for which a program in a container did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unfinished {
+    /// End of its time: 504.
+    TimedOut,
+    /// End of its container: 409.
+    ContainerEnded,
+    /// The agent stops, or lost it: 503.
+    Lost,
 }
 
 impl From<Refusal> for Problem {
@@ -90,7 +103,11 @@ impl Problem {
             Self::Refused(Refusal::Reused(_)) | Self::Invalid(_) | Self::Failed(..) => {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
-            Self::Timeout(_) => StatusCode::GATEWAY_TIMEOUT,
+            Self::Timeout(_) | Self::Unfinished(Unfinished::TimedOut, ..) => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
+            Self::Unfinished(Unfinished::ContainerEnded, ..) => StatusCode::CONFLICT,
+            Self::Unfinished(Unfinished::Lost, ..) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Refused(Refusal::Conflict(_) | Refusal::Unconfirmed(..)) => StatusCode::CONFLICT,
             Self::Page(_) | Self::Role(_) | Self::Scope(_) | Self::Refused(Refusal::Denied(_)) => {
@@ -119,6 +136,9 @@ impl Problem {
             Self::Invalid(_) => "InvalidSpec",
             Self::Failed(reason, _) => reason.as_str(),
             Self::Timeout(_) => "WaitTimedOut",
+            Self::Unfinished(Unfinished::TimedOut, ..) => "ExecTimedOut",
+            Self::Unfinished(Unfinished::ContainerEnded, ..) => "ContainerEnded",
+            Self::Unfinished(Unfinished::Lost, ..) => "ExecLost",
             Self::Busy(_) => "TooManyRequests",
             Self::Refused(Refusal::Conflict(_)) => "Conflict",
             Self::Refused(Refusal::Unconfirmed(..)) => "Unconfirmed",
@@ -148,6 +168,7 @@ impl Problem {
             Self::Invalid(_) => "invalid container specification",
             Self::Failed(reason, _) => reason.meaning(),
             Self::Timeout(_) => "timed out; the work goes on",
+            Self::Unfinished(..) => "the program did not come to its end",
             Self::Busy(_) => "too many concurrent requests",
             Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
             Self::Refused(Refusal::Unconfirmed(..)) => "to be confirmed",
@@ -181,6 +202,7 @@ impl Problem {
             | Self::Scope(detail)
             | Self::Failed(_, detail)
             | Self::Timeout(detail)
+            | Self::Unfinished(_, detail, _)
             | Self::Busy(detail)
             | Self::Refused(
                 Refusal::Conflict(detail)
@@ -202,6 +224,11 @@ impl IntoResponse for Problem {
         match &self {
             Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),
+            Self::Unfinished(_, _, Value::Object(printed)) => {
+                for (name, value) in printed {
+                    body[name] = value.clone();
+                }
+            }
             Self::Refused(Refusal::Unconfirmed(count, _)) => body["confirm"] = json!(count),
             Self::Refused(Refusal::Denied(denials)) => {
                 body["rule"] = json!(denials.first().map(|denial| &denial.rule));
@@ -219,6 +246,7 @@ impl IntoResponse for Problem {
             | Self::MediaType(_)
             | Self::Expectation
             | Self::Timeout(_)
+            | Self::Unfinished(..)
             | Self::Busy(_)
             | Self::Refused(_) => {}
         }

@@ -168,7 +168,9 @@ async fn connection<D: Door>(
         .header_read_timeout(None)
         .max_buf_size(BUFFER_BYTES_MAX)
         .max_headers(HEADERS_MAX)
-        .serve_connection(io, service);
+        .serve_connection(io, service)
+        // A program that is watched; its session has limits of its own.
+        .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut is_stopping = false;
     loop {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use state::text::shown;
@@ -103,7 +103,9 @@ fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
 
 /// Whether no page has asked for it: even one of this node's own would be none of the agent's.
 fn is_of_no_page(headers: &HeaderMap) -> Result<(), Problem> {
-    if let Some(origin) = headers.get(header::ORIGIN) {
+    if let Some(origin) = headers.get(header::ORIGIN)
+        && !is_own_socket(headers, origin)
+    {
         return Err(Problem::Page(format!(
             "Origin: {}",
             text(origin.as_bytes())
@@ -119,6 +121,20 @@ fn is_of_no_page(headers: &HeaderMap) -> Result<(), Problem> {
             text(site.as_bytes())
         )))
     })
+}
+
+/// Whether a `WebSocket` is asked for by a page of this very node, which has none: libraries that
+/// are no browser write the origin so.
+fn is_own_socket(headers: &HeaderMap, origin: &HeaderValue) -> bool {
+    let upgrade = headers.get(header::UPGRADE);
+    let is_socket =
+        upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let own = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let of_node = ["http://", "https://"].iter().any(|scheme| {
+        let named = origin.as_bytes().strip_prefix(scheme.as_bytes());
+        named.is_some() && named == own
+    });
+    is_socket && of_node
 }
 
 /// The host in the request's header. `None`: HTTP/1.0, which need not name one.
@@ -186,6 +202,22 @@ mod tests {
                     "{name}: {value}: {judged:?}"
                 );
             }
+        }
+        for (origin, upgrade, is_let_in) in [
+            ("http://localhost:9090", "WebSocket", true),
+            ("https://localhost:9090", "websocket", true),
+            ("http://localhost", "websocket", false),
+            ("http://evil.example", "websocket", false),
+            ("localhost:9090", "websocket", false),
+            ("http://localhost:9090", "h2c", false),
+        ] {
+            let headers = [
+                ("host", "localhost:9090"),
+                ("origin", origin),
+                ("upgrade", upgrade),
+            ];
+            let judged = judged(TCP, Version::HTTP_11, "/livez", &headers);
+            assert_eq!(judged.is_ok(), is_let_in, "{origin} {upgrade}");
         }
         for own in OWN_SITE {
             let headers = [("host", "localhost"), ("sec-fetch-site", own)];

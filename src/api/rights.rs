@@ -15,7 +15,7 @@ use state::access::Role;
 use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
-use super::{NodeApi, containers, explain, health, logs, metrics, push_set};
+use super::{NodeApi, containers, exec, explain, health, logs, metrics, push_set};
 use crate::audit::AuditCall;
 
 /// Path of containers' output.
@@ -77,6 +77,7 @@ fn route<H: Handler<T, Arc<N>>, T: 'static, N: NodeApi>(
 pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
     const READ: Right = Right::Of(Role::Read);
     const DEPLOY: Right = Right::Of(Role::Deploy);
+    const EXEC: Right = Right::Of(Role::Exec);
     const ADMIN: Right = Right::Of(Role::Admin);
     vec![
         route(Right::Open, Method::GET, "/livez", async || "alive\n"),
@@ -93,6 +94,9 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(DEPLOY, Method::POST, "/containers/{id}/start", containers::start::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/restart", containers::restart::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/pull", containers::ask_tag::<N>),
+        route(EXEC, Method::POST, "/containers/{id}/exec", exec::run::<N>),
+        // RFC 6455 knows no other method.
+        route(EXEC, Method::GET, "/containers/{id}/exec", exec::watch::<N>),
         route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
         route(READ, Method::GET, "/desired-state", push_set::get::<N>),

@@ -10,7 +10,6 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::{Value, json};
 use state::access::NameScope;
-use state::alarm::Alarm;
 use state::desired::set::{Desired, DesiredChange};
 use state::desired::{Assignment, Owner, Record};
 use state::id::{ContainerId, ContainerName};
@@ -27,15 +26,15 @@ use tower::ServiceExt as _;
 use super::caller::{Caller, CallerPeer};
 use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal, router};
 use crate::config::Secret;
-use crate::monitor::NodeFacts;
+use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::view::{
-    AlarmView, ConfinementView, ContainerPlanView, ContainerView, DeployedView, ErrorView,
-    ExplanationView, FindError, Found, HealthView, ManagedView, Moment, Naming, PlanView,
-    PushSetView, SetPlanView, StepView, UnmanagedView, UnsettledView, find,
+    ContainerPlanView, ContainerView, DeployedView, ExplanationView, FindError, Found, HealthView,
+    ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView, StepView, UnmanagedView, find,
 };
 
 mod changes;
 pub(crate) mod denied;
+mod exec;
 mod explain;
 mod logs;
 mod looks;
@@ -61,6 +60,7 @@ struct Fake {
     revealed: Mutex<Vec<Option<ContainerName>>>,
     /// Names of the containers that are not as they should be, the worst first.
     worst: Mutex<Vec<&'static str>>,
+    execs: exec::FakeExecs,
 }
 
 impl Fake {
@@ -87,6 +87,7 @@ impl Fake {
             replaced,
             revealed: Mutex::default(),
             worst: Mutex::new(vec!["db"]),
+            execs: exec::FakeExecs::default(),
         }
     }
 
@@ -177,6 +178,15 @@ impl NodeApi for Fake {
             self.refused()
                 .map(|()| self.revealed.lock().unwrap().push(name)),
         )
+    }
+
+    fn exec(
+        &self,
+        id: ContainerId,
+        order: ExecOrder,
+        is_local: bool,
+    ) -> impl Future<Output = Result<ExecSession, ExecRefusal>> + Send {
+        self.execs.begin(id, order, is_local)
     }
 
     fn push_set(&self, scope: &NameScope) -> PushSetView {
@@ -289,41 +299,8 @@ impl NodeApi for Fake {
     }
 
     fn health(&self) -> HealthView {
-        let unsettled = |name: &&str| UnsettledView {
-            name: name.parse().unwrap(),
-            condition: failed(&named(name, 1), Status::Failed).condition,
-        };
-        HealthView {
-            known: true,
-            writable: true,
-            rebuilding: false,
-            losses: Vec::new(),
-            facts: NodeFacts::default(),
-            running: 3,
-            unsettled: 1,
-            worst: self.worst.lock().unwrap().iter().map(unsettled).collect(),
-            containerd: self.containerd,
-            containerd_since: SystemTime::UNIX_EPOCH,
-            containerd_error: None,
-            link: None,
-            confinement: ConfinementView::default(),
-            silent: Vec::new(),
-            errors: vec![ErrorView {
-                at: SystemTime::UNIX_EPOCH,
-                code: "PortTaken",
-                message: "8080".to_owned(),
-                first_at: SystemTime::UNIX_EPOCH,
-                count: 7,
-            }],
-            alarms: (!self.containerd)
-                .then(|| AlarmView {
-                    alarm: Alarm::ContainerdUnreachable,
-                    since: SystemTime::UNIX_EPOCH,
-                    message: "connection refused".to_owned(),
-                })
-                .into_iter()
-                .collect(),
-        }
+        let worst = self.worst.lock().unwrap();
+        looks::seen(self.containerd, &worst)
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use state::digest::sha256;
-use state::store::{AuditVerdict, AuditedChange};
+use state::store::{AuditVerdict, AuditedChange, AuditedExec};
 
 use super::AuditCall;
 
@@ -33,6 +33,8 @@ struct AuditLine<'a> {
     generation: Option<u64>,
     before: Option<&'a str>,
     after: Option<&'a str>,
+    #[serde(flatten)]
+    exec: Option<&'a AuditedExec>,
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_by: Option<&'a str>,
@@ -86,6 +88,7 @@ pub(super) fn next(
         generation: newest.map(|spec| spec.generation),
         before: change.before.as_ref().map(|spec| spec.spec_hash.as_str()),
         after: change.after.as_ref().map(|spec| spec.spec_hash.as_str()),
+        exec: change.exec.as_ref(),
         verdict,
         denied_by,
         lost_before: lost,

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use state::desired::Owner;
 use state::id::ContainerId;
-use state::store::{AuditVerdict, AuditedSpec};
+use state::store::{AuditVerdict, AuditedExec, AuditedSpec};
 
 use super::*;
 use crate::metrics::Metrics;
@@ -19,6 +19,7 @@ fn change(name: &str) -> AuditedChange {
             generation: 1,
             spec_hash: "sha256:00".to_owned(),
         }),
+        exec: None,
         verdict: AuditVerdict::Allowed,
     }
 }
@@ -34,6 +35,33 @@ fn append(directory: &Path, names: &[&str]) {
 
 fn only_file(directory: &Path) -> std::path::PathBuf {
     file::files(directory).unwrap().remove(0)
+}
+
+#[test]
+fn a_program_that_is_run_stands_in_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut file = ChainFile::new(directory.path(), false);
+    let run = AuditedChange {
+        kind: "exec",
+        after: None,
+        exec: Some(AuditedExec {
+            command: vec!["sh".to_owned(), "-c".to_owned(), "a \"b\"".to_owned()],
+            command_hash: "sha256:00".to_owned(),
+            user: Some("0".to_owned()),
+            working_dir: None,
+        }),
+        ..change("web")
+    };
+    let at = SystemTime::UNIX_EPOCH;
+    file.append(at, &AuditCall::of("token"), &[run]).unwrap();
+    let text = fs::read_to_string(only_file(directory.path())).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(line["command"], serde_json::json!(["sh", "-c", "a \"b\""]));
+    assert_eq!(
+        (&line["kind"], &line["user"]),
+        (&"exec".into(), &"0".into())
+    );
+    assert_eq!(line["command_hash"], "sha256:00");
 }
 
 #[test]

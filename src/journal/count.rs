@@ -19,6 +19,8 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::ContainerRestarted => metrics.restarted(),
         EventKind::MemoryKilled { kills } => metrics.killed_for_memory(*kills),
         EventKind::LoggerLost => metrics.logger_lost(),
+        EventKind::ExecBegun => metrics.exec_begun(),
+        EventKind::ExecEnded { result, took } => metrics.exec_ended(result, *took),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
         EventKind::TagChecked { result } => metrics.tag_checked(result),
         EventKind::StoreWritten { took } => metrics.written(*took),

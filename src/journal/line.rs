@@ -25,6 +25,14 @@ pub(super) fn write(event: &Event) {
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
+        EventKind::ExecBegun => {
+            let message = error;
+            info!(%container, %message, "exec begun");
+        }
+        EventKind::ExecEnded { result, took } => {
+            let (message, ms) = (error, took.as_millis());
+            info!(%container, result, %message, ms, "exec ended");
+        }
         EventKind::ImagePulled {
             received_bytes,
             complete,

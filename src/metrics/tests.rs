@@ -12,6 +12,9 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     metrics.restarted();
     metrics.killed_for_memory(2);
     metrics.logger_lost();
+    metrics.exec_begun();
+    metrics.exec_begun();
+    metrics.exec_ended("exited", Duration::from_millis(70));
     metrics.step_done("launch", Duration::from_millis(150));
     metrics.step_failed("pull", "ImageNotFound");
     metrics.pulled(4096);
@@ -32,6 +35,8 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         "chas_container_restarts_total 1",
         "chas_memory_kills_total 2",
         "chas_loggers_lost_total 1",
+        "chas_execs_running 1",
+        "chas_exec_duration_seconds_bucket{le=\"0.1\",result=\"exited\"} 1",
         "chas_step_duration_seconds_count{step=\"launch\"} 1",
         "chas_step_duration_seconds_bucket{le=\"0.2\",step=\"launch\"} 1",
         "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
@@ -52,6 +57,6 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         );
     }
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (20, 20), "{text}");
+    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (22, 22), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use super::{AgentNode, plan, wall_ms};
 use crate::api::{self, NodeApi, Refusal};
 use crate::audit;
+use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::reconcile::Handle;
 use crate::view::{
     ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
@@ -26,7 +27,7 @@ use crate::view::{
 };
 
 impl AgentNode {
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, Refusal> {
@@ -162,6 +163,15 @@ impl NodeApi for AgentNode {
 
     async fn note_reveal(&self, name: Option<ContainerName>) -> Result<(), Refusal> {
         self.write(move |store| store.note_reveal(name)).await
+    }
+
+    async fn exec(
+        &self,
+        id: ContainerId,
+        order: ExecOrder,
+        is_local: bool,
+    ) -> Result<ExecSession, ExecRefusal> {
+        self.exec(id, order, is_local).await
     }
 
     fn plan(&self) -> PlanView {

@@ -195,6 +195,24 @@ impl Cgroup {
         }
     }
 
+    /// Processes of the control group at `path` (absolute, as in the OCI spec), by their numbers;
+    /// none once the group is gone.
+    pub(crate) fn processes(self, path: &str) -> Vec<u32> {
+        let path = path.trim_start_matches('/');
+        let root = Path::new(CGROUP_ROOT);
+        let groups = match self {
+            // Every controller has them, and one may be switched off.
+            Self::V1 { .. } => ["pids", "memory", "devices"].map(|tree| root.join(tree).join(path)),
+            Self::V2 => [(); 3].map(|()| root.join(path)),
+        };
+        let mut texts = groups.iter().filter_map(|group| {
+            let text = std::fs::read_to_string(group.join("cgroup.procs"));
+            text.ok()
+        });
+        let text = texts.next().unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel
     /// killed for want of memory; `None` once the group is gone.
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {

@@ -81,7 +81,7 @@ fn rlimits(asked: &Ulimits, host: &Host) -> Vec<Value> {
 }
 
 /// Checks what execve(2) would refuse with E2BIG, for which runc has no words before the start.
-fn fits(args: &[String], environment: &[String]) -> Result<(), Failure> {
+pub(super) fn fits(args: &[String], environment: &[String]) -> Result<(), Failure> {
     let refused = |fault: String| {
         let message = format!("{fault}; put what is long into a file of the image");
         Err(Failure::new(Reason::CommandNotExecutable, message))

@@ -8,6 +8,7 @@ use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use containerd_client::services::v1 as api;
 use serde_json::Value;
@@ -27,6 +28,7 @@ pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
 use self::shim::version;
+use crate::exec::ExecEngine;
 pub use crate::oci::confinement::{Confinement, ConfinementLayer, IdMapping};
 use crate::runtime::engine::{EndedInstance, Engine, Existing, ImageVolumes, LaunchStage, Sandbox};
 use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder};
@@ -42,7 +44,7 @@ mod shim;
 pub struct Containerd {
     client: ContainerdClient,
     images: Images,
-    instances: Instances,
+    instances: Arc<Instances>,
     socket: PathBuf,
 }
 
@@ -58,7 +60,7 @@ impl Containerd {
     ) -> io::Result<Self> {
         Ok(Self {
             socket: config.socket.clone(),
-            instances: Instances::new(config, client.clone(), images.clone())?,
+            instances: Arc::new(Instances::new(config, client.clone(), images.clone())?),
             client,
             images,
         })
@@ -74,6 +76,11 @@ impl Containerd {
     #[must_use]
     pub fn id_mapping(&self) -> watch::Receiver<IdMapping> {
         self.instances.id_mapping()
+    }
+
+    /// Part of the engine that runs programs in containers.
+    pub(crate) fn execs(&self) -> Arc<dyn ExecEngine> {
+        Arc::clone(&self.instances) as _
     }
 
     /// The error of a look, with the place where containerd is expected.
@@ -240,6 +247,10 @@ impl Engine for Containerd {
         wanted: &BTreeSet<InstanceName>,
     ) -> Result<Vec<InstanceName>, RuntimeError> {
         self.instances.lost(wanted).await
+    }
+
+    async fn sweep_execs(&self) -> Vec<String> {
+        self.instances.sweep_execs().await
     }
 
     async fn sweep_images(

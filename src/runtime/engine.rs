@@ -205,6 +205,10 @@ pub(crate) trait Engine: Send + Sync + 'static {
         wanted: &BTreeSet<InstanceName>,
     ) -> impl Future<Output = Result<Vec<InstanceName>, RuntimeError>> + Send;
 
+    /// Ends programs that are run in instances and that nobody looks after, and answers a line for
+    /// each.
+    fn sweep_execs(&self) -> impl Future<Output = Vec<String>> + Send;
+
     /// Removes images that none of `in_use` needs, and answers a line for each. `None` as a digest:
     /// not pulled yet.
     fn sweep_images(

@@ -321,6 +321,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         // Without it nothing can be told to be in use, and so nothing is removed.
         let existing = self.engine.existing().await?;
         let mut swept = Swept::default();
+        swept.removed.extend(self.engine.sweep_execs().await);
         let ids = wanted.ids();
         let mut orphans = self.engine.take_orphans();
         orphans.retain(|orphan| !ids.contains(&orphan.id));

@@ -101,6 +101,15 @@ pub enum EventKind {
     /// The process that writes a container's log ended before the container did; the message says
     /// whether another one took over.
     LoggerLost,
+    /// A program was started in a running container, beside its first process.
+    ExecBegun,
+    /// Such a program ended, and nothing of it is left.
+    ExecEnded {
+        /// The result, in a word of a closed set.
+        result: &'static str,
+        /// The duration.
+        took: Duration,
+    },
     /// A pull ended.
     ImagePulled {
         /// Bytes that came from the registry.
@@ -208,6 +217,8 @@ impl EventKind {
             Self::ShimUnresponsive => "shim_unresponsive",
             Self::ContainerRestarted => "container_restarted",
             Self::LoggerLost => "logger_lost",
+            Self::ExecBegun => "exec_begun",
+            Self::ExecEnded { .. } => "exec_ended",
             Self::ImagePulled { .. } => "image_pulled",
             Self::TagChecked { .. } => "tag_checked",
             Self::RuntimeReached => "runtime_reached",
@@ -239,6 +250,7 @@ impl EventKind {
         matches!(
             self,
             Self::StoreWritten { .. }
+                | Self::ExecBegun
                 | Self::PollEnded { .. }
                 | Self::ReportEnded { .. }
                 | Self::StepDeferred { .. }
@@ -310,6 +322,8 @@ impl Event {
             | EventKind::StepDeferred { .. }
             | EventKind::TurnExhausted
             | EventKind::ContainerRestarted
+            | EventKind::ExecBegun
+            | EventKind::ExecEnded { .. }
             | EventKind::ImagePulled { .. }
             | EventKind::RuntimeReached
             | EventKind::LeftoversSwept { .. }
@@ -346,52 +360,4 @@ impl Event {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::desired::tests::record;
-
-    #[test]
-    fn an_error_has_a_code_and_a_sentence_that_begins_with_the_containers_name() {
-        let failed = EventKind::StepFailed {
-            step: Step::Pull,
-            retry_in: Duration::from_secs(1),
-        };
-        let (web, id) = (record("web", 1), ContainerId::from_bits(0xabc));
-        let event = Event::from(failed).saying("no such tag");
-        assert_eq!(event.error_code(), None);
-        let event = event.because(Reason::ImageNotFound);
-        assert_eq!(event.error_code(), Some("ImageNotFound"));
-        assert_eq!(event.text(), "no such tag");
-        let of_web = event.clone().about(EventSubject::new(web.id, Some(&web)));
-        assert_eq!(of_web.text(), "web: no such tag");
-        let of_leftover = event.about(EventSubject::new(id, None));
-        assert_eq!(of_leftover.text(), "000000000abc: no such tag");
-    }
-
-    #[test]
-    fn an_end_is_an_error_unless_it_was_meant_so() {
-        let ended = |reason| {
-            let exited = EventKind::ContainerExited {
-                code: 1,
-                signal: None,
-            };
-            Event::from(exited).because(reason).error_code()
-        };
-        assert_eq!(ended(Reason::CrashLoop), Some("CrashLoop"));
-        assert_eq!(ended(Reason::OutOfMemory), Some("OutOfMemory"));
-        for meant in [
-            Reason::Completed,
-            Reason::StopRequested,
-            Reason::ExitedCleanly,
-        ] {
-            assert_eq!(ended(meant), None, "{meant}");
-        }
-    }
-
-    #[test]
-    fn a_kind_is_one_word_and_what_only_counts_is_routine() {
-        let poll = EventKind::PollEnded { result: "taken" };
-        assert!(poll.is_routine() && !EventKind::LinkLost.is_routine());
-        assert_eq!(poll.as_str(), "poll_ended");
-    }
-}
+mod tests;

@@ -51,6 +51,15 @@ impl Seen {
         instances.any(|instance| instance.task == Task::Unresponsive)
     }
 
+    /// The generation that the newest instance that runs was made of, by which it is named.
+    #[must_use]
+    pub fn running_instance(&self) -> Option<u64> {
+        let mut newest_first = self.instances.iter().rev();
+        newest_first
+            .find(|(_, instance)| matches!(instance.task, Task::Running { .. }))
+            .map(|(made_at, _)| *made_at)
+    }
+
     /// The generation that the newest instance that runs carries.
     #[must_use]
     pub fn running_generation(&self) -> Option<u64> {

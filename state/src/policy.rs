@@ -128,7 +128,9 @@ pub struct Denial {
 }
 
 impl Denial {
-    fn new(rule: &str, field: impl Into<String>, message: impl Into<String>) -> Self {
+    /// Denial of one field by a rule.
+    #[must_use]
+    pub fn new(rule: &str, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             rule: rule.to_owned(),
             field: field.into(),
@@ -241,6 +243,14 @@ impl Policy {
     pub fn own_ids_rule<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
         let mut rules = self.rules_for(&record.name, record.owner);
         let rule = rules.find(|rule| rule.bounds.user_namespace)?;
+        Some(&rule.name)
+    }
+
+    /// Name of the first rule by which no program of what is stored may run as root.
+    #[must_use]
+    pub fn non_root_rule<'a>(&'a self, record: &'a Record) -> Option<&'a str> {
+        let mut rules = self.rules_for(&record.name, record.owner);
+        let rule = rules.find(|rule| rule.bounds.non_root)?;
         Some(&rule.name)
     }
 

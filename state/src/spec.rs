@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::reference::ImageReference;
 
 pub mod body;
+pub mod exec;
 pub(crate) mod fields;
 mod image;
 mod labels;

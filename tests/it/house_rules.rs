@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cause",
             "chas",
             "config",
+            "exec",
             "journal",
             "logs",
             "metrics",
@@ -52,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "cause",
             "chas",
             "config",
+            "exec",
             "journal",
             "lock",
             "logs",
@@ -66,7 +68,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "audit", "config", "lock", "logs", "metrics", "monitor", "view",
+            "audit", "config", "exec", "lock", "logs", "metrics", "monitor", "view",
         ],
     ),
     ("view", &["logs", "monitor"]),
@@ -87,8 +89,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
-            "backoff", "cause", "journal", "lock", "logs", "mounts", "network", "oci", "permits",
-            "registry", "volumes", "within",
+            "backoff", "cause", "exec", "journal", "lock", "logs", "mounts", "network", "oci",
+            "permits", "registry", "volumes", "within",
         ],
     ),
     (
@@ -105,6 +107,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("logs", &["journal"]),
     ("lookup", &["lock", "permits"]),
+    ("exec", &["journal", "lock", "metrics", "permits"]),
     ("permits", &["lock"]),
     ("config", &[]),
 ];

@@ -42,6 +42,9 @@ mod disk;
 mod doors;
 
 #[cfg(test)]
+mod exec;
+
+#[cfg(test)]
 mod images;
 
 #[cfg(test)]

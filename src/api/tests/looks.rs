@@ -9,10 +9,55 @@ use state::spec::parse::Deploy;
 use state::status::Status;
 use tower::ServiceExt as _;
 
-use super::{Fake, ROOT, STRANGE, ask, get, named, nginx, of, problem, record, rules, send, view};
+use super::{
+    Fake, ROOT, STRANGE, ask, failed, get, named, nginx, of, problem, record, rules, send, view,
+};
 use crate::api::caller::CallerPeer;
+use crate::monitor::NodeFacts;
+use crate::view::{AlarmView, ConfinementView, ErrorView, HealthView, UnsettledView};
+use state::alarm::Alarm;
+use std::time::SystemTime;
 
 const TOKEN: &str = "0123456789abcdef";
+
+/// Health of a node on which these containers are the worst, maybe without containerd.
+pub(super) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
+    let unsettled = |name: &&str| UnsettledView {
+        name: name.parse().unwrap(),
+        condition: failed(&named(name, 1), Status::Failed).condition,
+    };
+    HealthView {
+        known: true,
+        writable: true,
+        rebuilding: false,
+        losses: Vec::new(),
+        facts: NodeFacts::default(),
+        running: 3,
+        unsettled: 1,
+        worst: worst.iter().map(unsettled).collect(),
+        containerd,
+        containerd_since: SystemTime::UNIX_EPOCH,
+        containerd_error: None,
+        link: None,
+        confinement: ConfinementView::default(),
+        silent: Vec::new(),
+        errors: vec![ErrorView {
+            at: SystemTime::UNIX_EPOCH,
+            code: "PortTaken",
+            message: "8080".to_owned(),
+            first_at: SystemTime::UNIX_EPOCH,
+            count: 7,
+        }],
+        alarms: (!containerd)
+            .then(|| AlarmView {
+                alarm: Alarm::ContainerdUnreachable,
+                since: SystemTime::UNIX_EPOCH,
+                message: "connection refused".to_owned(),
+            })
+            .into_iter()
+            .collect(),
+    }
+}
 
 #[tokio::test]
 async fn a_container_is_found_by_name_id_and_unique_prefix() {

@@ -14,6 +14,7 @@ use state::id::InstanceName;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::exec::LiveExecs;
 use self::hand_over::HandOver;
 use self::image_lookup::ImageLookup;
 use self::ipc_sysctls::IpcSysctls;
@@ -28,6 +29,7 @@ use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
 
 mod adjust;
+mod exec;
 mod hand_over;
 mod host_accounts;
 mod host_limits;
@@ -60,6 +62,8 @@ pub(super) struct Instances {
     orphans: Mutex<Vec<InstanceName>>,
     /// Instances whose shim does not answer, and since when as far as looks have told.
     silent: Mutex<BTreeMap<InstanceName, Instant>>,
+    /// Programs that run beside first processes.
+    execs: LiveExecs,
 }
 
 impl Instances {
@@ -109,6 +113,7 @@ impl Instances {
             host: Host::read()?,
             orphans: Mutex::default(),
             silent: Mutex::default(),
+            execs: LiveExecs::default(),
         })
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::{Store, StoreError};
 use crate::desired::marks::Mark;
 use crate::desired::set::{Desired, DesiredChange};
@@ -31,6 +33,22 @@ pub struct AuditedSpec {
     pub spec_hash: String,
 }
 
+/// Program that is run in a container, as a witness hears of it. Neither its input nor a value of its
+/// environment is in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AuditedExec {
+    /// Program and arguments, which may be cut.
+    pub command: Vec<String>,
+    /// Fingerprint of all of these words, each with a NUL at its end.
+    pub command_hash: String,
+    /// User that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Directory that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub working_dir: Option<String>,
+}
+
 /// Change as a witness hears of it. No value of a spec is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditedChange {
@@ -46,6 +64,8 @@ pub struct AuditedChange {
     pub before: Option<AuditedSpec>,
     /// Spec after.
     pub after: Option<AuditedSpec>,
+    /// Program that is run in the container. `None`: none is.
+    pub exec: Option<AuditedExec>,
     /// Verdict.
     pub verdict: AuditVerdict,
 }
@@ -78,6 +98,28 @@ impl Store {
             ..of_node("reveal")
         };
         witness.hear(&[shown]).map_err(StoreError::Audit)
+    }
+
+    /// Has it be heard that a program is run in a container.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`]: it must not run, since nobody would know of it later.
+    pub fn note_exec(
+        &self,
+        name: ContainerName,
+        id: ContainerId,
+        exec: AuditedExec,
+    ) -> Result<(), StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(());
+        };
+        let run = AuditedChange {
+            name: Some(name),
+            id: Some(id),
+            exec: Some(exec),
+            ..of_node("exec")
+        };
+        witness.hear(&[run]).map_err(StoreError::Audit)
     }
 
     /// Has a change be heard of that is about to be stored.
@@ -131,13 +173,9 @@ fn audited_denial(error: &StoreError) -> Option<AuditedChange> {
         return None;
     };
     Some(AuditedChange {
-        kind: "deploy",
         name: Some(name.clone()),
-        id: None,
-        owner: None,
-        before: None,
-        after: None,
         verdict: AuditVerdict::Denied(policy::told(denials)),
+        ..of_node("deploy")
     })
 }
 
@@ -186,6 +224,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         owner: None,
         before: None,
         after: None,
+        exec: None,
         verdict: AuditVerdict::Allowed,
     }
 }

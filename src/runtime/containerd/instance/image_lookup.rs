@@ -126,24 +126,7 @@ async fn read(
 /// `/etc/passwd` and `/etc/group` of a snapshot, empty where they are absent, and the volumes that
 /// are directories, or can be.
 fn files(root: &ImageRoot, volumes: &[String]) -> Result<ReadImage, Failure> {
-    let file = |path: &str| match root.read(path, FILE_BYTES_MAX) {
-        Ok(bytes) => {
-            let bytes = bytes.unwrap_or_default();
-            Ok(String::from_utf8(bytes)
-                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
-        }
-        Err(ImageReadError::Host(error)) => Err(unreadable(&error)),
-        Err(ImageReadError::Image(fault)) => Err(Failure::new(
-            Reason::UserNotFound,
-            format!(
-                "the image's /{path} {fault}, so nobody can be looked up; correct the image, or give user and group as numbers, as in \"1000:1000\""
-            ),
-        )),
-    };
-    let accounts = file("etc/passwd").and_then(|passwd| {
-        let group = file("etc/group")?;
-        Ok(Accounts { passwd, group })
-    });
+    let accounts = accounts(root);
     if let Err(failure) = &accounts
         && failure.reason != Reason::UserNotFound
     {
@@ -164,6 +147,28 @@ fn files(root: &ImageRoot, volumes: &[String]) -> Result<ReadImage, Failure> {
         accounts,
         volumes: possible,
         unread: None,
+    })
+}
+
+/// Users and groups of a root directory, empty where it has no files of them.
+pub(super) fn accounts(root: &ImageRoot) -> Result<Accounts, Failure> {
+    let file = |path: &str| match root.read(path, FILE_BYTES_MAX) {
+        Ok(bytes) => {
+            let bytes = bytes.unwrap_or_default();
+            Ok(String::from_utf8(bytes)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+        }
+        Err(ImageReadError::Host(error)) => Err(unreadable(&error)),
+        Err(ImageReadError::Image(fault)) => Err(Failure::new(
+            Reason::UserNotFound,
+            format!(
+                "the image's /{path} {fault}, so nobody can be looked up; correct the image, or give user and group as numbers, as in \"1000:1000\""
+            ),
+        )),
+    };
+    Ok(Accounts {
+        passwd: file("etc/passwd")?,
+        group: file("etc/group")?,
     })
 }
 

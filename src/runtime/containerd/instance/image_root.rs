@@ -53,6 +53,11 @@ impl ImageRoot {
         }
     }
 
+    /// Root directory of the container whose first process this is.
+    pub(super) fn of_process(pid: u32) -> io::Result<Self> {
+        directory(format!("/proc/{pid}/root")).map(Self)
+    }
+
     /// Root directory of the writable snapshot with these mounts, which no container has mounted;
     /// else as [`Self::open`].
     pub(super) fn open_writable(mounts: &[Mount], run_dir: &Path, name: &str) -> io::Result<Self> {

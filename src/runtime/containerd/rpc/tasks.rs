@@ -17,6 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use super::client::{CallError, ContainerdClient};
 
+mod execs;
+pub(crate) use execs::AddedProcess;
+
 /// Type of the limits of a task, as containerd names it.
 const RESOURCES_TYPE: &str = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources";
 /// Shims being started or ended at once, for each processor: beyond twice as many, everything only

@@ -26,6 +26,18 @@ pub(crate) fn parent(pid: u32) -> Option<u32> {
     field(&stat, 4)?.parse().ok()
 }
 
+/// Session of a process that runs. `None`: it has ended.
+pub(crate) fn session(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // Where its first thread alone has ended, the others run on.
+    let has_threads = || {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task"));
+        threads.is_ok_and(|threads| threads.count() > 1)
+    };
+    let runs = !matches!(field(&stat, 3), Some("Z" | "X")) || has_threads();
+    field(&stat, 6)?.parse().ok().filter(|_| runs)
+}
+
 /// Whether a process has ended, or SIGKILL was sent to it.
 pub(crate) fn is_ending(pid: u32) -> bool {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}"));

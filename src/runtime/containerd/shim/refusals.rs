@@ -8,6 +8,13 @@ use state::text::shown;
 /// Characters of a refusal that are shown; runc's longest are a screenful.
 const TEXT_CHARS_MAX: usize = 500;
 
+/// Failure for a refusal to run a program in a task, with the part of its text that helps.
+pub(crate) fn exec_refusal(text: &str) -> Failure {
+    // containerd's own words before it name the program by a number that nobody else knows.
+    let told = text.split_once("OCI runtime exec failed: ");
+    refusal(told.map_or(text, |(_, words)| words))
+}
+
 /// Failure for a refusal to create or start a task, with the part of its text that helps.
 pub(crate) fn refusal(text: &str) -> Failure {
     Failure::new(reason(text), tail(text))
@@ -76,12 +83,13 @@ fn reason(text: &str) -> Reason {
 
 /// Text without the chain of callers in front.
 pub(crate) fn tail(text: &str) -> String {
-    const CALLERS: [&str; 8] = [
+    const CALLERS: [&str; 9] = [
         "failed to create shim task: ",
         "failed to create shim: ",
         "failed to start task: ",
         "OCI runtime create failed: ",
         "runc create failed: ",
+        "exec failed: ",
         "unable to start container process: ",
         "starting container process caused: ",
         "error during container init: ",

@@ -106,3 +106,23 @@ fn values_are_not_shown_where_nobody_would_know_of_it() {
     let texts: Vec<_> = all.iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(texts, ["reveal db 0>0", "reveal  0>0"]);
 }
+
+#[test]
+fn a_program_is_not_run_where_nobody_would_know_of_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
+    store.set_witness(Arc::clone(&heard) as _);
+    let note = || {
+        let (name, id) = ("db".parse().unwrap(), ContainerId::from_bits(0xabc));
+        store.note_exec(name, id, AuditedExec::default())
+    };
+    note().unwrap();
+    heard
+        .refuses
+        .store(true, std::sync::atomic::Ordering::Relaxed);
+    let refused = note();
+    assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
+    let all = std::mem::take(&mut *lock(&heard.changes));
+    let texts: Vec<_> = all.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["exec db 0>0"; 2]);
+}
