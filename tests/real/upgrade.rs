@@ -338,6 +338,11 @@ fn drop_new_members(spec: &mut Value) {
         ("ulimits", json!({})),
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),
+        ("hostname", json!(null)),
+        ("hosts", json!({})),
+        ("dns", json!({"servers": [], "search": [], "options": []})),
+        ("groups", json!([])),
+        ("sysctls", json!({})),
     ] {
         let new = spec.as_object_mut().expect("it is one").remove(name);
         assert!(
