@@ -145,8 +145,8 @@ async fn what_runs_keeps_what_it_has_over_restarts_until_it_is_created_again() {
     })
     .await;
 
-    let labelled = stand.script("web", script, &json!({"labels": {"a": "b"}}));
-    stand.agent.deploy_and_wait(&labelled).await;
+    let changed = stand.script("web", script, &json!({"environment": {"A": "b"}}));
+    stand.agent.deploy_and_wait(&changed).await;
     stand.printed("web", "CapBnd:\t0000000000000000\n").await;
     stand.end().await;
 }

@@ -140,9 +140,9 @@ async fn root_of_a_container_is_nobody_on_the_host_and_lives_as_before() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ids_stay_over_restarts_and_change_with_the_next_generation_only() {
     let mut stand = Stand::with(Testbed::new(), &[("CHAS_USER_NAMESPACES", "off")]).await;
-    let body = |label: &str| {
+    let body = |value: &str| {
         let script = "echo x >>/made; wc -l </made; sleep 1000 & wait";
-        stand_script(&stand, script, &json!({"labels": {"a": label}}))
+        stand_script(&stand, script, &json!({"environment": {"A": value}}))
     };
     let (first, second, third) = (body("1"), body("2"), body("3"));
     let shown = stand.agent.deploy_and_wait(&first).await;

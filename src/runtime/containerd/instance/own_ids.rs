@@ -299,7 +299,7 @@ impl Instances {
         let message = format!(
             "{instance} has ids of its own, and containerd mounts its files without them, as one \
              before 2.0 does; go back to the containerd that it was made with, or deploy the \
-             container with another label, which makes it anew"
+             container with another variable in its environment, which makes it anew"
         );
         Ok(RuntimeError::failed(Reason::SnapshotFailed, message))
     }
