@@ -158,7 +158,11 @@ async fn a_chas_that_was_taken_over_ends_and_changes_no_more_than_its_budget() {
         chas.report("the rest waits", is).await
     };
     // One other body each: two are changed.
-    chas.list(&names.map(|name| small(&node.stand, name, "32m")));
+    chas.list(&names.map(|name| {
+        let mut body = small(&node.stand, name, "64m");
+        body["environment"] = json!({"A": "b"});
+        body
+    }));
     let report = waiting(3).await;
     assert_eq!(report["converged"], false, "{report}");
     eventually("two are changed", async || {
