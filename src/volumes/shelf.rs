@@ -21,6 +21,7 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use state::time::unix_ms;
 
 use super::copy::{self, CopiedFiles};
 use super::key::VolumeKey;
@@ -142,7 +143,7 @@ impl Shelf {
         // The ways to it as well, which may be new.
         place.ancestors().take(WAYS).try_for_each(sync)?;
         let note = VolumeNote {
-            made_ms: Some(now_ms()),
+            made_ms: Some(unix_ms(SystemTime::now())),
             image,
             ..VolumeNote::default()
         };
@@ -194,9 +195,4 @@ fn fill(new: &Path, image: &OwnedFd, path: &str) -> io::Result<Option<CopiedFile
 
 fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
-}
-
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_millis().try_into().unwrap_or(u64::MAX))
 }

@@ -104,17 +104,10 @@ impl Instances {
     /// removal that was cut short leaves one, and so does a state that was lost. One that runs is
     /// not ended for that.
     async fn give_up(&self, instance: InstanceName, task: &Task) -> Result<(), RuntimeError> {
-        match task {
-            Task::Running { .. } | Task::Unresponsive => return Err(unlike(instance)),
-            Task::Created { .. } => {
-                self.kill_hard(instance).await?;
-                self.delete_task(instance).await?;
-            }
-            Task::Stopped(_) => {
-                self.delete_task(instance).await?;
-            }
-            Task::Absent => {}
+        if matches!(task, Task::Running { .. } | Task::Unresponsive) {
+            return Err(unlike(instance));
         }
+        self.clear_task(instance, task).await?;
         tracing::info!(%instance, "recreating container: image or spec changed");
         self.discard(instance).await
     }

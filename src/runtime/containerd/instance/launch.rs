@@ -50,6 +50,24 @@ impl Instances {
                 self.set_sysctls(instance, sysctls, pid).await?;
                 return Ok(LaunchStage::Created { pid });
             }
+            task @ (Task::Created { .. } | Task::Stopped(_) | Task::Absent) => {
+                self.clear_task(instance, &task).await?;
+            }
+            Task::Unresponsive => {
+                let message = format!("the shim of {instance} does not answer");
+                return Err(RuntimeError::failed(Reason::ShimUnresponsive, message));
+            }
+        }
+        Ok(LaunchStage::NoTask(container))
+    }
+
+    /// Deletes a task that has ended, or that waits to be started; one that runs is left alone.
+    pub(super) async fn clear_task(
+        &self,
+        instance: InstanceName,
+        task: &Task,
+    ) -> Result<(), RuntimeError> {
+        match task {
             Task::Created { .. } => {
                 self.kill_hard(instance).await?;
                 self.delete_task(instance).await?;
@@ -57,13 +75,9 @@ impl Instances {
             Task::Stopped(_) => {
                 self.delete_task(instance).await?;
             }
-            Task::Absent => {}
-            Task::Unresponsive => {
-                let message = format!("the shim of {instance} does not answer");
-                return Err(RuntimeError::failed(Reason::ShimUnresponsive, message));
-            }
+            Task::Absent | Task::Running { .. } | Task::Unresponsive => {}
         }
-        Ok(LaunchStage::NoTask(container))
+        Ok(())
     }
 
     /// Makes sure of the container and its snapshot, and of the volumes in it.
