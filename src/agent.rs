@@ -28,6 +28,7 @@ mod looks;
 mod registries;
 mod review;
 mod rooms;
+mod secrets;
 mod tls;
 
 pub use self::review::{review, tls_fault};

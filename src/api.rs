@@ -15,6 +15,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware;
 use state::access::NameScope;
+use state::desired::Record;
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
@@ -113,6 +114,9 @@ pub(crate) trait NodeApi: Send + Sync + 'static {
 
     /// Containers with these names of the set owned by push.
     fn push_set(&self, scope: &NameScope) -> PushSetView;
+
+    /// The record with the values of its environment readable, as far as the node can open them.
+    fn opened(&self, record: &Record) -> Record;
 
     /// Has it be written down that values of a container are shown, or of all.
     fn note_reveal(

@@ -32,6 +32,7 @@ mod policy_copy;
 pub mod private;
 mod reload;
 mod resolve;
+mod secrets;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use clients::parse as parse_clients;
@@ -47,6 +48,7 @@ pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyFile, PolicyTrial};
 pub use reload::{Reload, Reloaded};
 pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadFor, LoadedConfig, load, load_keys};
+pub use secrets::SecretsSection;
 
 /// Longest path of a socket: `sun_path` of unix(7), less the NUL at its end.
 const SOCKET_BYTES_MAX: usize = 107;
@@ -85,6 +87,8 @@ pub struct Config {
     pub logs: LogsSection,
     /// Bounds on what containers may ask for.
     pub policy: PolicySection,
+    /// Section `secrets`.
+    pub secrets: SecretsSection,
     /// Application of the desired state.
     pub reconcile: ReconcileSection,
     /// Files with secrets, which nobody else is to read.

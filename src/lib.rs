@@ -47,6 +47,8 @@
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
 //! - `volumes`: directories of the node that containers mount, and their first content. It knows no
 //!   containerd; what an image has comes to it as an open directory.
+//! - `secrets`: the node's key, and the file system in memory by which containers get their secret
+//!   values. It knows no containerd.
 //! - [`exec`]: programs that are run in containers beside their first process: places, streams, and
 //!   the end, after which nothing of them is left. It knows no containerd.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
@@ -205,6 +207,7 @@ pub(crate) mod permits;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;
+mod secrets;
 pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub mod telemetry;

@@ -51,6 +51,9 @@ fn main() -> ExitCode {
 }
 
 fn run(flags: Flags) -> ExitCode {
+    // A core dump of the agent would hold values that are nowhere else readable.
+    let _not_refused_to_oneself =
+        rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable);
     // Whatever the agent makes is root's alone; what others are to read has its mode set.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let loaded = config::load(&flags, &config::environment, LoadFor::Run);

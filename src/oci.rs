@@ -6,6 +6,7 @@
 //! must not have.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use serde_json::json;
@@ -56,6 +57,26 @@ pub(crate) struct Placement<'a> {
     pub(crate) sysfs: &'a Path,
     /// Ids of the container's own. `None`: they are the host's.
     pub(crate) ids: Option<HostIds>,
+    /// Values that the container is given beside its spec. `None`: none.
+    pub(crate) given: Option<Given<'a>>,
+}
+
+/// Values that a container is given beside its spec, by a program that it begins with.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    /// Directory of the host with the values and the program, at the path of that in the container.
+    pub(crate) directory: (&'a Path, &'static str),
+    /// Path of the program in the container.
+    pub(crate) init: &'static str,
+    /// Variables.
+    pub(crate) variables: &'a BTreeMap<String, String>,
+}
+
+impl fmt::Debug for Given<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.variables.keys().collect();
+        f.debug_tuple("Given").field(&names).finish()
+    }
 }
 
 /// Switches of the kernel by which a user that is not root may bind port 80, and ping, in a network
@@ -137,7 +158,7 @@ pub(crate) fn spec(
         "ociVersion": "1.0.2",
         "root": {"path": "rootfs", "readonly": read_only},
         "hostname": process::hostname(record),
-        "process": process::process(image, record, &facts.user, host, &capabilities)?,
+        "process": process::process(image, record, &facts.user, (host, &capabilities), place.given)?,
         "mounts": mounts::mounts(mounted, record.spec.shm_size, &place),
         "linux": {
             "namespaces": namespaces::namespaces(&place, host.cgroup),

@@ -10,6 +10,7 @@ use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::reach::NodeReach;
+use state::seal::NodeKey;
 use state::store::{Defaults, Limits, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use super::confinement;
 use super::link::link;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
+use super::secrets;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
@@ -44,6 +46,7 @@ use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
 };
 use crate::runtime::node::NodeRuntime;
+use crate::secrets::SecretMemory;
 use crate::volumes::Volumes;
 use crate::writer::Writer;
 
@@ -76,6 +79,7 @@ impl Rooms {
     ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
         let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
+        let key = secrets::take_key(config, &store).await?;
         let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
         let (clock, metrics) = (Clock::start(), Metrics::new());
@@ -90,7 +94,8 @@ impl Rooms {
         follow_room(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
-        let engine = engine(config, images, client)?;
+        secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
+        let engine = engine(config, images, client, key)?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
         let execs = ExecRoom::new(
             engine.execs(),
@@ -352,7 +357,12 @@ fn limits(config: &Config) -> Confinement {
     }
 }
 
-fn engine(config: &Config, images: Images, client: ContainerdClient) -> anyhow::Result<Containerd> {
+fn engine(
+    config: &Config,
+    images: Images,
+    client: ContainerdClient,
+    key: NodeKey,
+) -> anyhow::Result<Containerd> {
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
         namespace: config.containerd.namespace.clone(),
@@ -360,6 +370,8 @@ fn engine(config: &Config, images: Images, client: ContainerdClient) -> anyhow::
         oci_runtime: OciRuntime::default(),
         confinement: limits(config),
         search_path: config::environment("PATH").unwrap_or_default(),
+        key,
+        memory: SecretMemory::new(&config.state.run_dir),
     };
     Containerd::new(settings, client, images).context("the host's facts cannot be read")
 }

@@ -154,7 +154,10 @@ pub(super) async fn get<N: NodeApi>(
     let ContainerView::Managed(found) = found else {
         return Ok(Json(wire::short(&found)));
     };
-    let shown = if reveals { wire::revealed } else { wire::full };
+    let shown = |view: &ManagedView| match reveals {
+        true => wire::revealed(view, &node.opened(&view.record)),
+        false => wire::full(view),
+    };
     if reveals {
         node.note_reveal(Some(found.record.name.clone())).await?;
     }

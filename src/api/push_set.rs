@@ -9,6 +9,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
+use state::desired::Record;
 use state::store::{Idempotent, ReplaceRequest};
 
 use super::access::Access;
@@ -41,10 +42,9 @@ pub(super) async fn get<N: NodeApi>(
         if reveals {
             node.note_reveal(None).await?;
         }
-        let shown = if reveals {
-            wire::revealed_spec
-        } else {
-            wire::spec
+        let shown = |record: &Record| match reveals {
+            true => wire::revealed_spec(&node.opened(record)),
+            false => wire::spec(record),
         };
         let containers: Vec<_> = set.records.iter().map(shown).collect();
         (tag, Json(json!({"containers": containers}))).into_response()

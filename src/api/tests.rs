@@ -170,6 +170,10 @@ impl NodeApi for Fake {
         )
     }
 
+    fn opened(&self, record: &Record) -> Record {
+        record.clone()
+    }
+
     fn note_reveal(
         &self,
         name: Option<ContainerName>,

@@ -51,9 +51,9 @@ pub(super) fn full(view: &ManagedView) -> Value {
     with_spec(view, spec(&view.record))
 }
 
-/// A managed container with its specification and all values in it.
-pub(super) fn revealed(view: &ManagedView) -> Value {
-    with_spec(view, revealed_spec(&view.record))
+/// A managed container with its specification and all values in it, as `opened` has them.
+pub(super) fn revealed(view: &ManagedView, opened: &Record) -> Value {
+    with_spec(view, revealed_spec(opened))
 }
 
 fn with_spec(view: &ManagedView, spec: Value) -> Value {

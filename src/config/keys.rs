@@ -256,6 +256,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("policy.file", "CHAS_POLICY_FILE", "policy-file", "PATH", Text("/etc/chas/policy.yaml"),
         "File with the rules by which this node denies what containers ask for, whoever asks; read \
          again when it changes. The default one need not exist, one that is named must"),
+    key("secrets.key_file", "CHAS_SECRETS_KEY_FILE", "secrets-key-file", "PATH",
+        Computed("the systemd credential secrets-key if there is one, else secrets.key in state.dir"),
+        "File with the key that secret values are stored under, at least 32 random bytes. The one in \
+         state.dir is made at the first start; one that is named must be there"),
     key("reconcile.resync_interval", "CHAS_RESYNC_INTERVAL", "resync-interval", "DURATION", Text("30s"),
         "Interval at which all containers are compared with the desired state, 1s to 10m; events \
          are handled at once"),

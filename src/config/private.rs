@@ -19,6 +19,14 @@ pub fn is_own(uid: u32) -> bool {
 /// # Errors
 /// It, or its directory, cannot be written.
 pub fn write(path: &Path, text: &str) -> io::Result<()> {
+    write_bytes(path, text.as_bytes())
+}
+
+/// Writes a file as [`write`] does, of bytes that are no text.
+///
+/// # Errors
+/// It, or its directory, cannot be written.
+pub fn write_bytes(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     match fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -34,7 +42,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&new)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(content)?;
     file.sync_all()?;
     fs::rename(&new, path)?;
     File::open(directory)?.sync_all()

@@ -18,13 +18,19 @@ pub use purpose::{LoadFor, load, load_keys};
 pub const FILE_VARIABLE: &str = "CHAS_CONFIG";
 
 /// Keys of files that hold secrets.
-const SECRET_FILES: [&str; 5] = [
+const SECRET_FILES: [&str; 6] = [
     "api.token_file",
     "api.key_file",
     "chas.token_file",
     "chas.key_file",
     "registry.auth_file",
+    "secrets.key_file",
 ];
+
+/// Variable by which systemd names the directory of a service's credentials, and the name of the one
+/// that is the key of secrets.
+const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+const KEY_CREDENTIAL: &str = "secrets-key";
 
 const SECOND: Duration = Duration::from_secs(1);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
@@ -304,6 +310,9 @@ impl Layers {
             policy: PolicySection {
                 file: self.value("policy.file", parse::path),
             },
+            secrets: SecretsSection {
+                key_file: self.secrets_key(),
+            },
             reconcile: ReconcileSection {
                 resync_interval: self.value("reconcile.resync_interval", ten_minutes),
             },
@@ -337,6 +346,19 @@ impl Layers {
             self.of_doors.push(error);
         }
         section
+    }
+
+    /// File of the key of secrets, as it is set or as systemd hands it over.
+    fn secrets_key(&mut self) -> Option<PathBuf> {
+        let credentials = environment(CREDENTIALS_VARIABLE).map(PathBuf::from);
+        let credential = credentials.map(|directory| directory.join(KEY_CREDENTIAL));
+        match credential.filter(|file| file.exists()) {
+            Some(file) => {
+                let file = file.display().to_string();
+                self.computed("secrets.key_file", file, parse::path)
+            }
+            None => self.optional("secrets.key_file", parse::path),
+        }
     }
 
     /// Directory of the state, whether its path is valid or not.

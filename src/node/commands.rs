@@ -161,6 +161,10 @@ impl NodeApi for AgentNode {
         self.push_set(scope)
     }
 
+    fn opened(&self, record: &Record) -> Record {
+        self.writer.store().opened(record)
+    }
+
     async fn note_reveal(&self, name: Option<ContainerName>) -> Result<(), Refusal> {
         self.write(move |store| store.note_reveal(name)).await
     }
@@ -250,6 +254,7 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }
+        StoreError::Unsealed(..) => Refusal::Unavailable(text),
         StoreError::Audit(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {

@@ -23,6 +23,8 @@ pub(crate) struct AddedProgram<'a> {
     pub(crate) user: Option<&'a User>,
     /// Directory to start in. `None`: the first process's.
     pub(crate) working_dir: Option<&'a str>,
+    /// Variables of the first process that are not in the container's OCI spec.
+    pub(crate) given: &'a BTreeMap<String, String>,
     /// Variables, beside the first process's and over them.
     pub(crate) environment: &'a BTreeMap<String, String>,
     /// Whether it has a terminal.
@@ -70,10 +72,12 @@ pub(crate) fn uid(oci_spec: &[u8], user: Option<&User>) -> Option<u64> {
 }
 
 /// Variables of a program: the first process's, its user's home, its terminal, its own.
-fn environment(process: &Value, program: AddedProgram<'_>) -> Vec<String> {
+fn environment<'a>(process: &'a Value, program: AddedProgram<'a>) -> Vec<String> {
     let own = process["env"].as_array().into_iter().flatten();
     let own = own.filter_map(|entry| entry.as_str()?.split_once('='));
     let mut all: BTreeMap<&str, &str> = own.collect();
+    let texts = |(key, value): (&'a String, &'a String)| (key.as_str(), value.as_str());
+    all.extend(program.given.iter().map(texts));
     if program.terminal {
         all.entry(TERM.0).or_insert(TERM.1);
     }
@@ -82,7 +86,7 @@ fn environment(process: &Value, program: AddedProgram<'_>) -> Vec<String> {
         all.insert("HOME", user.home.as_deref().unwrap_or("/"));
     }
     let asked = program.environment.iter();
-    all.extend(asked.map(|(key, value)| (key.as_str(), value.as_str())));
+    all.extend(asked.map(texts));
     let all = all.into_iter();
     all.map(|(key, value)| format!("{key}={value}")).collect()
 }
@@ -113,6 +117,7 @@ mod tests {
             command: &command,
             user: None,
             working_dir: None,
+            given: &none,
             environment: &none,
             terminal: false,
         };
@@ -130,6 +135,7 @@ mod tests {
         let other = AddedProgram {
             user: Some(&user),
             working_dir: Some("/tmp"),
+            given: &none,
             environment: &asked,
             terminal: true,
             ..plain
@@ -141,6 +147,12 @@ mod tests {
         assert_eq!(made(other), expected);
         assert_eq!(uid(&spec(), Some(&user)), Some(33));
         assert_eq!((uid(&spec(), None), uid(b"{}", None)), (Some(0), None));
+        let given = BTreeMap::from([("A".to_owned(), "given".to_owned())]);
+        let beside = AddedProgram {
+            given: &given,
+            ..plain
+        };
+        assert_eq!(made(beside)["env"][0], "A=given", "in place of the spec's");
         let root = User::default();
         let same = AddedProgram {
             user: Some(&root),
@@ -157,6 +169,7 @@ mod tests {
             command: &command,
             user: None,
             working_dir: Some("/proc/self/fd/7"),
+            given: &none,
             environment: &none,
             terminal: false,
         };

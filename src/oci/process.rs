@@ -9,6 +9,7 @@ use state::reason::Reason;
 use state::spec::names::HostName;
 use state::spec::{Ulimit, UlimitName, Ulimits};
 
+use super::Given;
 use super::host::Host;
 use super::image::ImageConfig;
 use super::user::User;
@@ -33,12 +34,17 @@ pub(super) fn process(
     image: &ImageConfig,
     record: &Record,
     user: &User,
-    host: &Host,
-    capabilities: &[String],
+    (host, capabilities): (&Host, &[String]),
+    given: Option<Given<'_>>,
 ) -> Result<Value, Failure> {
-    let args = args(image, record)?;
+    let mut args = args(image, record)?;
     let environment = environment(image, record, user);
-    fits(&args, &environment)?;
+    if let Some(given) = given {
+        args.insert(0, given.init.to_owned());
+        fits(&args, &with(&environment, given.variables))?;
+    } else {
+        fits(&args, &environment)?;
+    }
     let mut process = json!({
         "terminal": false,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": user.groups},
@@ -87,11 +93,22 @@ pub(super) fn fits(args: &[String], environment: &[String]) -> Result<(), Failur
         Err(Failure::new(Reason::CommandNotExecutable, message))
     };
     let words = || args.iter().chain(environment);
-    if let Some(word) = words().find(|word| word.len() >= WORD_BYTES_MAX) {
-        let (shown, bytes): (String, _) = (word.chars().take(40).collect(), word.len());
+    let is_long = |word: &&String| word.len() >= WORD_BYTES_MAX;
+    let long = args.iter().find(is_long).map(|word| {
+        let shown: String = word.chars().take(40).collect();
+        (format!("{shown:?}… of the command"), word.len())
+    });
+    // No value is shown.
+    let long = long.or_else(|| {
+        let entry = environment.iter().find(is_long)?;
+        let name = entry.split_once('=').map_or("", |(name, _)| name);
+        let name: String = name.chars().take(40).collect();
+        Some((format!("the variable {name:?}"), entry.len()))
+    });
+    if let Some((what, bytes)) = long {
+        let most = WORD_BYTES_MAX - 1;
         return refused(format!(
-            "{shown:?}… of command or environment has {bytes} bytes, and the kernel takes {}",
-            WORD_BYTES_MAX - 1
+            "{what} has {bytes} bytes, and the kernel takes {most}"
         ));
     }
     // Each word ends with a NUL, and has a pointer to it.
@@ -154,6 +171,18 @@ fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String>
     all.extend(record.spec.environment.clone());
     all.into_iter()
         .map(|(key, value)| format!("{key}={value}"))
+        .collect()
+}
+
+/// Environment with these variables over those of the same name.
+fn with(environment: &[String], variables: &BTreeMap<String, String>) -> Vec<String> {
+    let is_other = |entry: &&String| {
+        let name = entry.split_once('=').map_or("", |(name, _)| name);
+        !variables.contains_key(name)
+    };
+    let kept = environment.iter().filter(is_other).cloned();
+    let given = variables.iter();
+    kept.chain(given.map(|(name, value)| format!("{name}={value}")))
         .collect()
 }
 

@@ -67,6 +67,7 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         mounts: &mounts,
         sysfs: Path::new("/k"),
         ids: None,
+        given: None,
     };
     let host = Host {
         machine: Machine::X86_64,
@@ -88,6 +89,52 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
         place,
     )?;
     Ok(serde_json::from_slice(&json).unwrap())
+}
+
+#[test]
+fn a_container_with_values_begins_with_the_program_that_sets_them_and_none_is_in_its_spec() {
+    let body = json!({"command": ["run", "-x"], "environment": {"OLD": "readable"}});
+    let mut record = record(&body);
+    record.spec.environment.clear();
+    let build = |variables: &BTreeMap<String, String>| {
+        let place = Placement {
+            volumes: &[],
+            netns: Path::new("/n"),
+            cgroups_path: "/chas/x-1",
+            mounts: &[],
+            sysfs: Path::new("/k"),
+            ids: None,
+            given: Some(Given {
+                directory: (Path::new("/run/x-1"), "/.chas"),
+                init: "/.chas/init",
+                variables,
+            }),
+        };
+        let image = image(&json!({"Env": ["A=of the image", "PATH=/bin"]}));
+        let facts = ImageFacts::default();
+        let host = Host {
+            machine: Machine::X86_64,
+            cgroup: Cgroup::V2,
+            open_files_max: 4096,
+            oom_score_min: 0,
+            modules: NO_MODULES,
+        };
+        spec(&image, &record, &facts, &host, &node_default(), place)
+    };
+    let mut variables = BTreeMap::from([("A".to_owned(), "word".to_owned())]);
+    let made = String::from_utf8(build(&variables).unwrap()).unwrap();
+    assert!(!made.contains("word"), "{made}");
+    let made: Value = serde_json::from_str(&made).unwrap();
+    assert_eq!(made["process"]["args"], json!(["/.chas/init", "run", "-x"]));
+    let mounts = made["mounts"].as_array().unwrap();
+    let given = mounts.last().unwrap();
+    assert_eq!(given["destination"], "/.chas");
+    assert_eq!(given["options"], json!(["rbind", "ro", "nosuid", "nodev"]));
+    variables.insert("LONG".to_owned(), "word".repeat(40 << 10));
+    let refused = build(&variables).unwrap_err();
+    assert_eq!(refused.reason, Reason::CommandNotExecutable);
+    assert!(refused.message.contains("LONG"), "{refused}");
+    assert!(!refused.message.contains("word"), "{refused}");
 }
 
 fn plain(config: &Value, fields: &Value) -> Value {
@@ -375,6 +422,7 @@ fn check_golden(
         mounts: &mounts,
         sysfs: Path::new("/run/chas/files/x-1/sys"),
         ids: None,
+        given: None,
     };
     let host = Host {
         machine,

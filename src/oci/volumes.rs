@@ -214,6 +214,7 @@ mod tests {
             volumes,
             sysfs: Path::new("/sys"),
             ids,
+            given: None,
         }
     }
 

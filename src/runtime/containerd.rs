@@ -250,7 +250,9 @@ impl Engine for Containerd {
     }
 
     async fn sweep_execs(&self) -> Vec<String> {
-        self.instances.sweep_execs().await
+        let mut removed = self.instances.sweep_execs().await;
+        removed.extend(self.instances.sweep_values().await);
+        removed
     }
 
     async fn sweep_images(

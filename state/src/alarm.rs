@@ -100,6 +100,8 @@ alarms! {
     RuntimeOutdated: Notice, "update what the message names; a distribution may have mended its own without another number";
     /// A file with a secret can be read or changed by others than its owner.
     SecretReadable: Degrading, "close the file as the message says, and change the secret that others may have read";
+    /// The key of secrets is not there, or is not the one that values are stored under.
+    SecretsKeyUnusable: Degrading, "put back the file that the message names and restart the agent; or deploy again what has values that no key opens";
     /// Containers reach services of the host, or a cloud's metadata, by defaults of a version before.
     HostOpenToContainers: Notice, "set the keys that the message names; set to what they are, they are meant so";
     /// The node is a way between its networks for others, by a default of a version before.

@@ -7,6 +7,7 @@
 //!   [`quantity`] an amount, [`subnet`] the addresses of containers, [`reason`] why a container is
 //!   not as desired, [`failure`] a step that failed for such a reason. [`time`] and [`digest`] are
 //!   their ground.
+//! - Sealed: [`seal`] keeps secret values unreadable wherever they are stored.
 //! - Asked: [`spec`] is what was asked for one container, [`desired`] everything that was asked of
 //!   the node.
 //! - Rules about a change: [`ownership`] says whether a push or CHaS may make it, [`guard`] whether
@@ -52,6 +53,7 @@ pub mod quantity;
 pub mod reach;
 pub mod reason;
 pub mod reference;
+pub mod seal;
 pub mod spec;
 pub mod status;
 pub mod store;

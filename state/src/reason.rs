@@ -143,6 +143,8 @@ reasons! {
     MountFailed: Start, "check what the image has at the path in the message";
     /// A volume that was made once is not there.
     VolumeMissing: Start, "mount the disk that the volume is on; or remove the note of it that the message names, and it begins anew";
+    /// A secret value of the container cannot be opened with the node's key, or not be given to it.
+    SecretUnavailable: Start, "put back the key of secrets (secrets.key_file) and restart the agent, or deploy the container again";
     /// containerd has an unmanaged container of that name.
     NameTaken: Start, "remove that container with the tool that created it";
     /// The node's policy denies what the container asks for.

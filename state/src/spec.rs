@@ -26,8 +26,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::reference::ImageReference;
+use crate::seal::Sealed;
 
 pub mod body;
+mod environment;
 pub mod exec;
 pub(crate) mod fields;
 mod image;
@@ -83,7 +85,8 @@ pub struct Spec {
     pub ports: Vec<PortSpec>,
     /// Limits on what the container may use.
     pub resources: Resources,
-    /// Variables added to the image's environment; they replace those of the same name.
+    /// Variables added to the image's environment, readable: as they come in, and in records of
+    /// older versions. The store seals them.
     pub environment: BTreeMap<String, String>,
     /// Command in place of the image's entrypoint and command. `None`: the image's.
     pub command: Option<Vec<String>>,
@@ -128,11 +131,15 @@ pub struct Spec {
     /// Volumes, of which no two are at one path.
     #[serde(default, skip_serializing_if = "is_default")]
     pub volumes: Vec<VolumeMount>,
+    /// Variables added to the image's environment, sealed; they replace those of the same name. No
+    /// name is in [`environment`](Self::environment) as well.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub sealed_environment: BTreeMap<String, Sealed>,
 }
 
 impl Spec {
-    /// Fingerprint of the spec: `sha256:` and 64 hex digits, the same on every node and in every
-    /// version that knows the same fields.
+    /// Fingerprint of the spec: `sha256:` and 64 hex digits, the same in every version that knows the
+    /// same fields; and on every node, but for a spec with values that are sealed with a node's key.
     #[must_use]
     pub fn hash(&self) -> String {
         // Every map in a spec is sorted, so its JSON is canonical; and none of its types can fail

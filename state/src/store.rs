@@ -16,6 +16,7 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
 use crate::policy::Policy;
+use crate::seal::NodeKey;
 use files::{FilesState, StoreFiles};
 use state_dir::StateDir;
 
@@ -40,6 +41,7 @@ mod push;
 mod quarantine;
 mod recover;
 mod reserve;
+mod sealing;
 mod state_dir;
 mod survey;
 mod tag_checks;
@@ -76,6 +78,8 @@ pub struct Store {
     policy: RwLock<Arc<Policy>>,
     /// Witness of changes before they are stored.
     witness: OnceLock<Arc<dyn ChangeWitness>>,
+    /// Key that values are sealed with. Empty: none was set, and they are kept as they come.
+    key: OnceLock<NodeKey>,
     losses: Mutex<Vec<String>>,
     /// Error for which changes cannot be written; for readers who may not wait for a writer.
     unwritable: Mutex<Option<String>>,
@@ -105,6 +109,7 @@ impl Store {
             dir: files.dir.clone(),
             policy: policed::first(&limits),
             witness: OnceLock::new(),
+            key: OnceLock::new(),
             limits,
             unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
             files: Mutex::new(files),
@@ -150,7 +155,7 @@ impl Store {
             let Some(adoption) = desired.adoption() else {
                 return Ok((Vec::new(), Vec::new()));
             };
-            let (mut changes, told) = adopt::adopted(desired, adoption, copies);
+            let (mut changes, told) = adopt::adopted(desired, adoption, copies, self.key.get());
             changes.push(DesiredChange::Adopt(None));
             Ok((changes, told))
         })
@@ -262,6 +267,10 @@ impl Store {
             && let Err(error) = files.tend()
         {
             tracing::debug!(%error, "reserve not made, retrying");
+        }
+        drop(files);
+        if let Err(error) = self.seal_stored() {
+            tracing::warn!(%error, "stored values not sealed, retrying");
         }
         !Arc::ptr_eq(&before, &self.desired())
     }

@@ -38,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "reconcile",
             "registry",
             "runtime",
+            "secrets",
             "shutdown",
             "signals",
             "view",
@@ -90,7 +91,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "runtime",
         &[
             "backoff", "cause", "exec", "journal", "lock", "logs", "mounts", "network", "oci",
-            "permits", "registry", "volumes", "within",
+            "permits", "registry", "secrets", "volumes", "within",
         ],
     ),
     (
@@ -99,6 +100,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "api", "chas", "config", "logs", "network", "oci", "registry", "runtime",
         ],
     ),
+    ("secrets", &["config", "lock", "mounts"]),
     ("volumes", &["lock", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (

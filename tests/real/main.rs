@@ -96,6 +96,9 @@ mod repair;
 mod rights;
 
 #[cfg(test)]
+mod secrets;
+
+#[cfg(test)]
 mod stand;
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 11] = [
+const UNINDUCED: [(Reason, &str); 12] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -51,6 +51,10 @@ const UNINDUCED: [(Reason, &str); 11] = [
     (
         Reason::VolumeMissing,
         "of a volume that is taken away: volumes.rs",
+    ),
+    (
+        Reason::SecretUnavailable,
+        "of a key that is lost: secrets.rs",
     ),
     (Reason::PolicyDenied, "of a node with a policy: policy.rs"),
     (

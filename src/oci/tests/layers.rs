@@ -12,6 +12,7 @@ fn a_container_has_the_profile_of_apparmor_if_it_is_loaded() {
         mounts: &[],
         sysfs: Path::new("/k"),
         ids: None,
+        given: None,
     };
     let profile = |apparmor| {
         let host = Host {

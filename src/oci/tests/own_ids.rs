@@ -12,6 +12,7 @@ fn with_ids(ids: Option<HostIds>) -> Value {
         mounts: &mounts,
         sysfs: Path::new("/k"),
         ids,
+        given: None,
     };
     let host = Host {
         machine: Machine::X86_64,

@@ -3,8 +3,11 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use state::seal::NodeKey;
+
 use super::shim::oci_runtime::OciRuntime;
 use crate::oci::confinement::Confinement;
+use crate::secrets::SecretMemory;
 
 /// Place of containerd on the host, and of the files that belong to its containers.
 #[derive(Clone, Debug)]
@@ -21,4 +24,8 @@ pub struct ContainerdConfig {
     pub confinement: Confinement,
     /// The agent's own `PATH`, in which the OCI runtime is asked for its version.
     pub search_path: OsString,
+    /// Key by which the values of containers are opened.
+    pub(crate) key: NodeKey,
+    /// Memory by which containers get them.
+    pub(crate) memory: SecretMemory,
 }

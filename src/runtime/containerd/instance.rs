@@ -30,6 +30,7 @@ use crate::oci::host::Host;
 
 mod adjust;
 mod exec;
+mod given;
 mod hand_over;
 mod host_accounts;
 mod host_limits;

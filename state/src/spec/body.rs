@@ -1,6 +1,8 @@
 //! The deploy body, member by member: each is read, and shown again, by the file of its section.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
 
 use super::fields::{FieldError, Fields, integer, parsed};
 use super::image::ImagePull;
@@ -90,6 +92,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         groups: groups.unwrap_or_default(),
         sysctls: sysctls.unwrap_or_default(),
         volumes: volumes.unwrap_or_default(),
+        sealed_environment: BTreeMap::new(),
     };
     Some(Deploy {
         name: name?,
@@ -109,7 +112,8 @@ fn read_state(top: &mut Fields<'_>) -> Option<RunState> {
     top.choice("state", &states)
 }
 
-/// The deploy body that asks for what `record` is, with every default written out.
+/// The deploy body that asks for what `record` is, with every default written out. A value that is
+/// sealed is `null`.
 #[must_use]
 pub fn of(record: &Record) -> Value {
     let spec = &record.spec;
@@ -118,7 +122,7 @@ pub fn of(record: &Record) -> Value {
         "image": spec.image,
         "exposed_ports": ports::to_json(&spec.ports),
         "resources": spec.resources.to_json(),
-        "environment": spec.environment,
+        "environment": environment(spec),
         "command": spec.command,
         "args": spec.args,
         "working_dir": spec.working_dir,
@@ -143,6 +147,11 @@ pub fn of(record: &Record) -> Value {
         "volumes": volumes::to_json(&spec.volumes),
         "image_pull": spec.image_pull,
     })
+}
+
+fn environment(spec: &Spec) -> Map<String, Value> {
+    let shown = |name: &str| (name.to_owned(), json!(spec.environment.get(name)));
+    spec.environment_names().map(shown).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::{
     ImagePull, Names, Network, PortSpec, Security, ShmSize, Spec, Sysctls, Ulimits, VolumeMount,
 };
 use crate::reference::ImageReference;
+use crate::seal::Sealed;
 
 /// Parts of a spec that an instance keeps for its life, by which two specs are compared.
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +29,7 @@ struct FixedParts<'a> {
     groups: &'a BTreeSet<String>,
     sysctls: &'a Sysctls,
     volumes: &'a [VolumeMount],
+    sealed_environment: &'a BTreeMap<String, Sealed>,
 }
 
 impl<'a> FixedParts<'a> {
@@ -59,6 +61,7 @@ impl<'a> FixedParts<'a> {
             groups,
             sysctls,
             volumes,
+            sealed_environment,
         } = spec;
         Self {
             image,
@@ -78,6 +81,7 @@ impl<'a> FixedParts<'a> {
             groups,
             sysctls,
             volumes,
+            sealed_environment,
         }
     }
 }

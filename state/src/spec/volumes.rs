@@ -21,6 +21,8 @@ const TMPFS_MODE: u32 = 0o1777;
 
 /// Directories in which a container finds the kernel's own file systems.
 const KERNEL_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Directory in a container of the values that the agent gives it.
+const AGENT_DIRECTORY: &str = "/.chas";
 /// Files that the agent keeps in each container.
 const AGENT_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Members that name a source, of which each volume has one.
@@ -201,6 +203,11 @@ fn place(value: &Value) -> Result<String, String> {
     let is_below = |top: &&&str| path == ***top || path.starts_with(&format!("{top}/"));
     if let Some(top) = KERNEL_DIRECTORIES.iter().find(is_below) {
         return Err(format!("must not be {top} or below, which is the kernel's"));
+    }
+    if is_below(&&AGENT_DIRECTORY) {
+        return Err(format!(
+            "must not be {AGENT_DIRECTORY} or below, which is the agent's"
+        ));
     }
     if AGENT_FILES.contains(&path.as_str()) {
         return Err("is a file that the agent keeps itself".to_owned());

@@ -5,14 +5,17 @@ use serde_json::Value;
 use crate::desired::Record;
 use crate::desired::set::{Adoption, Desired, DesiredChange};
 use crate::id::ContainerId;
+use crate::seal::NodeKey;
 
 /// The changes that adopt records newer than the state, and a sentence for a person about each.
 pub(super) fn adopted(
     desired: &Desired,
     adoption: Adoption,
     copies: &[(ContainerId, Value)],
+    key: Option<&NodeKey>,
 ) -> (Vec<DesiredChange>, Vec<String>) {
     let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let sealer = key.and_then(|key| key.sealer().ok());
     for (id, copy) in copies {
         // A container without a copy of its record is what a removal left half done.
         if desired.is_unreadable(*id) || copy.is_null() {
@@ -23,11 +26,14 @@ pub(super) fn adopted(
             .filter(|record| record.id == *id)
         {
             // These were noted when the container was created, and are done since.
-            Some(record) => records.push(Record {
-                restart_pending: false,
-                finished: None,
-                ..record
-            }),
+            Some(mut record) => {
+                (record.restart_pending, record.finished) = (false, None);
+                // Containers of older versions have their values readable.
+                if let Some(sealer) = sealer {
+                    record.spec.seal_environment(&record.name, sealer);
+                }
+                records.push(record);
+            }
             // An unreadable record may be wanted, so its container must not count as a leftover.
             None if desired.get(*id).is_none() => {
                 changes.push(DesiredChange::KeepUnreadable(*id, copy.clone()));
@@ -109,7 +115,7 @@ mod tests {
                 .map(|r| DesiredChange::Put(Box::new(r)))
                 .collect::<Vec<_>>(),
         );
-        let (changes, told) = adopted(&desired, adoption, copies);
+        let (changes, told) = adopted(&desired, adoption, copies, None);
         let after = desired.with(&changes);
         let names: Vec<_> = after
             .records()
@@ -146,6 +152,7 @@ mod tests {
                 is_new: true,
             },
             &[(id, json!({"id": "another"}))],
+            None,
         );
         assert!(Desired::default().with(&changes).is_unreadable(id));
         assert_eq!(told.len(), 1);

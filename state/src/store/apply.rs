@@ -42,6 +42,7 @@ impl Store {
         allowance: usize,
     ) -> Result<SetOutcome, StoreError> {
         self.look_ahead(&set.containers);
+        let set = &self.sealed_set(set)?;
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let outcome = match ownership::age(desired.marks().applied_set(), set) {

@@ -6,6 +6,7 @@ use crate::assign::AssignError;
 use crate::id::{ContainerId, ContainerName};
 use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
+use crate::seal::SealError;
 use crate::spec::network::NODE_RULES_MAX;
 
 /// Refusal of a change; nothing is stored then.
@@ -66,6 +67,9 @@ pub enum StoreError {
     /// The policy of the node denies what is asked for; not empty.
     #[error("{}", policy::told(.1))]
     Denied(ContainerName, Vec<Denial>),
+    /// The values of the container cannot be sealed, and are not stored readable.
+    #[error("the values in environment of {0} cannot be sealed, so it is not taken in: {1}")]
+    Unsealed(ContainerName, SealError),
     /// Running containers that a set would end by leaving them out: more than go without saying.
     #[error(
         "{} running containers would end, because the set leaves them out ({}); \

@@ -70,6 +70,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<Accepted, StoreError> {
         self.look_ahead([&deploy]);
+        let deploy = self.sealed(deploy)?;
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
             let accepted = match owner {
@@ -92,6 +93,7 @@ impl Store {
         now_ms: u64,
     ) -> Result<Idempotent<Accepted>, StoreError> {
         self.look_ahead([&deploy]);
+        let deploy = self.sealed(deploy)?;
         self.transact(|desired| {
             if let Some(answer) = before(desired, Some(keyed))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
@@ -136,6 +138,7 @@ impl Store {
         // A dry run has no effect whose answer would be worth keeping.
         let keyed = keyed.filter(|_| !dry_run);
         self.look_ahead(&wanted);
+        let wanted = self.sealed_all(wanted)?;
         self.transact(|desired| {
             if let Some(answer) = before(desired, keyed.as_ref())? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));

@@ -8,6 +8,7 @@ mod looks;
 mod owners;
 mod policed;
 mod ruled;
+mod sealed;
 mod tag_checks;
 mod transient;
 mod witnessed;

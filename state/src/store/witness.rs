@@ -244,7 +244,8 @@ fn kind(before: Option<&Record>, after: &Record) -> Option<&'static str> {
     if after.removing != before.removing {
         return Some(if after.removing { "remove" } else { "deploy" });
     }
-    if after.generation != before.generation || after.spec != before.spec {
+    // With the same generation a spec is another only in that its values were sealed.
+    if after.generation != before.generation {
         return Some("deploy");
     }
     if after.run != before.run {

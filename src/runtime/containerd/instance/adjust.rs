@@ -24,7 +24,7 @@ impl Instances {
         let task = self.task(instance).await?;
         let spec = container.spec.as_ref();
         let spec = spec.map(|spec| spec.value.as_slice()).unwrap_or_default();
-        if !labels::can_become(&container.labels, spec, record) {
+        if !labels::can_become(&container.labels, spec, record, &self.config.key) {
             return self.give_up(instance, &task).await;
         }
         match task {

@@ -158,10 +158,16 @@ impl Instances {
             let message = "must be another than root; give a user who is";
             return Err(ExecRefusal::Denied(Denial::new(rule, "user", message)));
         }
+        let given = self.config.memory.variables(name.instance);
+        let given = given.map_err(|error| {
+            let message = format!("the values of {} cannot be read: {error}", name.instance);
+            ExecRefusal::Failed(Failure::new(Reason::CreateFailed, message))
+        })?;
         let program = AddedProgram {
             command: &order.command,
             user: user.as_ref(),
             working_dir: order.working_dir.as_deref(),
+            given: &given,
             environment: &order.environment,
             terminal: order.terminal,
         };

@@ -8,6 +8,7 @@ use state::observed::Task;
 use state::reason::Reason;
 use state::spec::Signal;
 
+use super::given::{self, Variables};
 use super::hand_over::HandOver;
 use super::image_root::ImageRoot;
 use super::ipc_sysctls::IpcSysctls;
@@ -88,6 +89,7 @@ impl Instances {
         sandbox: &Sandbox,
     ) -> Result<CreatedRootfs, RuntimeError> {
         self.check_limits(record).await?;
+        let variables = self.opened(record)?;
         let is_made = |found: &api::Container| labels::are_made_of(&found.labels, record);
         let is_new = !container.as_ref().is_some_and(is_made);
         let (parent, spec) = match container {
@@ -99,11 +101,20 @@ impl Instances {
             Some(_) => {
                 tracing::info!(instance = %record.instance(), "recreating container: image or spec changed");
                 self.discard(record.instance()).await?;
-                self.create_container(record, sandbox).await?
+                self.create_container(record, sandbox, variables.as_ref())
+                    .await?
             }
-            None => self.create_container(record, sandbox).await?,
+            None => {
+                self.create_container(record, sandbox, variables.as_ref())
+                    .await?
+            }
         };
-        let program = Program::of(&spec);
+        let mut program = Program::of(&spec);
+        if let Some(variables) = &variables
+            && self.give(record.instance(), &spec, variables).await?
+        {
+            program = program.searched_in(variables.get("PATH"));
+        }
         program.denial()?;
         let hand_over = HandOver::of(&spec);
         let ids = hand_over.as_ref().map(HandOver::ids);
@@ -189,11 +200,13 @@ impl Instances {
         &self,
         record: &Record,
         sandbox: &Sandbox,
+        variables: Option<&Variables>,
     ) -> Result<(String, Vec<u8>), RuntimeError> {
         let instance = record.instance();
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
         let facts = self.facts(record, &image).await?;
+        let values = self.config.memory.of(instance);
         let place = Placement {
             netns: &sandbox.netns,
             cgroups_path: &self.cgroups_path(instance),
@@ -201,6 +214,7 @@ impl Instances {
             volumes: &sandbox.volumes,
             sysfs: &sandbox.sysfs,
             ids: self.own_ids(record, &facts).await?,
+            given: variables.map(|variables| given::place(&values, variables)),
         };
         let (host, confinement) = (&self.host, &self.config.confinement);
         let spec = oci::spec(&image.config, record, &facts, host, confinement, place)?;

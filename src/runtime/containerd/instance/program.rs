@@ -17,6 +17,7 @@ use state::policy;
 use state::reason::Reason;
 
 use crate::mounts::on_host;
+use crate::secrets;
 use crate::within;
 
 /// Bytes of a program's beginning that are read; its headers are in them, wherever they matter.
@@ -30,6 +31,9 @@ pub(crate) struct Program {
     name: String,
     search: String,
     directory: String,
+    /// Whether the container begins with the agent's own program, which becomes this one: then the
+    /// OCI runtime does not look for it.
+    by_init: bool,
 }
 
 impl Program {
@@ -40,10 +44,20 @@ impl Program {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut variables = process["env"].as_array().into_iter().flatten();
         let search = variables.find_map(|entry| entry.as_str()?.strip_prefix("PATH="));
+        let by_init = process["args"][0] == secrets::INIT;
         Self {
-            name: text(&process["args"][0]),
+            name: text(&process["args"][usize::from(by_init)]),
             search: search.unwrap_or_default().to_owned(),
             directory: text(&process["cwd"]),
+            by_init,
+        }
+    }
+
+    /// The same program, looked for in this search path if there is one.
+    pub(super) fn searched_in(self, search: Option<&String>) -> Self {
+        Self {
+            search: search.map_or(self.search, String::clone),
+            ..self
         }
     }
 
@@ -77,12 +91,15 @@ impl Program {
 
     /// `lenient`: the host executes other formats, too.
     fn refusal_in(&self, root: &OwnedFd, lenient: bool) -> Option<Failure> {
-        let (path, file) = self.candidates().into_iter().find_map(|path| {
+        let found = self.candidates().into_iter().find_map(|path| {
             let file = open(root, &path).ok()?;
             let metadata = file.metadata().ok()?;
             let is_executable = std::os::unix::fs::MetadataExt::mode(&metadata) & 0o111 != 0;
             (metadata.is_file() && is_executable).then_some((path, file))
-        })?;
+        });
+        let Some((path, file)) = found else {
+            return self.absence(root);
+        };
         let mut head = Vec::new();
         file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
         let is_absent = |path: &str| matches!(open(root, path), Err(Errno::NOENT | Errno::NOTDIR));
@@ -116,6 +133,28 @@ impl Program {
             )
         };
         Some(Failure::new(reason, format!("exec {path}: it {fault}")))
+    }
+
+    /// Refusal for a program that is not there, in the words of the OCI runtime, which does not look
+    /// for it where the agent's own program comes first.
+    fn absence(&self, root: &OwnedFd) -> Option<Failure> {
+        if !self.by_init || self.name.is_empty() {
+            return None;
+        }
+        let name = &self.name;
+        if !name.contains('/') {
+            let message = format!("exec: {name:?}: executable file not found in $PATH");
+            return Some(Failure::new(Reason::CommandNotFound, message));
+        }
+        let (reason, fault) = match open(root, self.candidates().first()?) {
+            Err(Errno::NOENT | Errno::NOTDIR) => (
+                Reason::CommandNotFound,
+                format!("stat {name}: no such file or directory"),
+            ),
+            Err(_) => return None,
+            Ok(_) => (Reason::CommandNotExecutable, "permission denied".to_owned()),
+        };
+        Some(Failure::new(reason, format!("exec: {name:?}: {fault}")))
     }
 
     fn candidates(&self) -> Vec<String> {
@@ -250,135 +289,4 @@ fn loader(head: &[u8], is_absent: impl Fn(&str) -> bool) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    use super::*;
-
-    fn refusal(files: &[(&str, &[u8])], args0: &str, lenient: bool) -> Option<Failure> {
-        let root = tempfile::tempdir().unwrap();
-        for (path, content) in files {
-            let path = root.path().join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(&path, content).unwrap();
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        }
-        let program = Program {
-            name: args0.to_owned(),
-            search: "/none:/bin".to_owned(),
-            directory: "/srv".to_owned(),
-        };
-        program.refusal_in(&directory(root.path()).unwrap(), lenient)
-    }
-
-    #[test]
-    fn a_directory_of_the_kernel_is_denied_whoever_named_it() {
-        for (cwd, is_denied) in [
-            ("/proc/self/fd/7", true),
-            ("/srv/../sys", true),
-            ("/dev/shm", false),
-            ("/", false),
-        ] {
-            let spec = serde_json::json!({"process": {"cwd": cwd}}).to_string();
-            let denial = Program::of(spec.as_bytes()).denial();
-            let reason = denial.map_err(|failure| failure.reason);
-            assert_eq!(reason == Err(Reason::PolicyDenied), is_denied, "{cwd}");
-        }
-    }
-
-    #[track_caller]
-    fn check(content: &[u8], reason: Reason, part: &str) {
-        let failure = refusal(&[("bin/run", content)], "run", false).unwrap();
-        assert_eq!(failure.reason, reason, "{failure}");
-        assert!(
-            failure.message.starts_with("exec /bin/run: it "),
-            "{failure}"
-        );
-        assert!(failure.message.contains(part), "{part}: {failure}");
-    }
-
-    fn elf(machine: u8, interpreter: &str) -> Vec<u8> {
-        let mut head = vec![0; 120];
-        head[..6].copy_from_slice(b"\x7fELF\x02\x01");
-        head[18] = machine;
-        head[32] = 64;
-        head[54] = 56;
-        head[56] = 1;
-        head[64] = 3;
-        head[72] = 120;
-        head[96] = u8::try_from(interpreter.len() + 1).unwrap();
-        head.extend(interpreter.as_bytes());
-        head.push(0);
-        head
-    }
-
-    fn own_machine() -> (u8, u8) {
-        if cfg!(target_arch = "aarch64") {
-            (183, 62)
-        } else {
-            (62, 183)
-        }
-    }
-
-    #[test]
-    fn what_the_kernel_refuses_is_told_with_its_cause() {
-        let refused = Reason::CommandNotExecutable;
-        check(b"echo hi\n", refused, "neither a program nor a script");
-        check(b"", refused, "empty file");
-        check(b"#!/bin/sh\r\nsleep 9\r\n", refused, "CRLF");
-        check(b"#! /usr/bin/python3 -u\n", refused, "/usr/bin/python3");
-        check(b"#!\n", refused, "no interpreter");
-        let (own, other) = own_machine();
-        check(
-            &elf(own, "/lib64/ld.so"),
-            refused,
-            "the loader /lib64/ld.so",
-        );
-        check(
-            &elf(other, "/lib/ld.so"),
-            Reason::ImagePlatformMismatch,
-            "a program for a",
-        );
-    }
-
-    #[test]
-    fn what_runs_or_cannot_be_told_passes() {
-        let (own, other) = own_machine();
-        let shell: (&str, &[u8]) = ("bin/sh", b"x");
-        let pass = |content: &[u8], lenient| {
-            let files = [shell, ("bin/run", content), ("lib64/ld.so", b"x")];
-            let found = refusal(&files, "run", lenient);
-            assert_eq!(found, None, "{}", String::from_utf8_lossy(content));
-        };
-        pass(b"#!/bin/sh\n", false);
-        pass(b"#! \t/bin/sh -e\n", false);
-        pass(b"#!relative\n", false);
-        pass(&[b"#!/none".as_slice(), &[b'x'; 300]].concat(), false);
-        pass(&elf(own, "/lib64/ld.so"), false);
-        pass(b"\x7fELF", false);
-        pass(&elf(other, "/lib/ld.so"), true);
-        pass(b"other format", true);
-        assert_eq!(refusal(&[shell], "run", false), None, "runc names it");
-        assert_eq!(refusal(&[shell], "", false), None);
-    }
-
-    #[test]
-    fn the_program_is_looked_for_where_the_kernel_will() {
-        for (at, name) in [
-            ("srv/run", "./run"),
-            ("srv/sub/run", "sub/run"),
-            ("run", "/run"),
-            ("bin/run", "run"),
-        ] {
-            assert!(refusal(&[(at, b"")], name, false).is_some(), "{name}");
-        }
-        let spec = br#"{"process": {"args": ["a"], "env": ["X=1", "PATH=/p"], "cwd": "/d"}}"#;
-        let expected = Program {
-            name: "a".to_owned(),
-            search: "/p".to_owned(),
-            directory: "/d".to_owned(),
-        };
-        assert_eq!(Program::of(spec), expected);
-        assert_eq!(Program::of(b"no json"), Program::default());
-    }
-}
+mod tests;

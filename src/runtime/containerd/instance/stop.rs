@@ -139,6 +139,7 @@ impl Instances {
         containers::delete(&self.client, instance)
             .await
             .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))?;
+        self.take_values(instance).await;
         self.ids.release(instance).await;
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use state::desired::Record;
 use state::id::InstanceName;
 use state::observed::CarriedSpec;
+use state::seal::NodeKey;
 use state::spec::Signal;
 
 /// Mark of a managed container, with [`ID`]. Nothing without both is ever touched.
@@ -64,14 +65,21 @@ pub(crate) fn carried(labels: &HashMap<String, String>) -> Option<CarriedSpec> {
     })
 }
 
-/// Whether a container with these labels and this OCI spec can carry the record as it is.
+/// Whether a container with these labels and this OCI spec can carry the record as it is. The values
+/// that a container of an older version has readable are sealed for that.
 pub(crate) fn can_become(
     labels: &HashMap<String, String>,
     oci_spec: &[u8],
     record: &Record,
+    key: &NodeKey,
 ) -> bool {
     let made_of = serde_json::from_value::<Record>(stored_record(labels, oci_spec));
-    made_of.is_ok_and(|made_of| made_of.spec.can_become(&record.spec))
+    made_of.is_ok_and(|mut made_of| {
+        if let Ok(sealer) = key.sealer() {
+            made_of.spec.seal_environment(&record.name, sealer);
+        }
+        made_of.spec.can_become(&record.spec)
+    })
 }
 
 /// Labels of the same container once it is brought up to the record. Image and root file system
@@ -125,8 +133,8 @@ pub(crate) fn record(labels: &HashMap<String, String>) -> Option<Record> {
     serde_json::from_str(&record_text(labels)).ok()
 }
 
-/// Labels of a container of `record`. The record is in them without the environment's values, which
-/// may be secret and stand in the container's OCI spec anyway.
+/// Labels of a container of `record`. The record is in them without values of the environment that
+/// are readable: those stand in the container's OCI spec anyway.
 pub(crate) fn for_record(
     record: &Record,
     stop_signal: Option<Signal>,
@@ -275,13 +283,25 @@ mod tests {
         let mut labels = for_record(&made_of, Some(Signal::KILL), "sha256:parent");
         labels.insert("containerd.io/gc.root".to_owned(), "x".to_owned());
         let spec = json!({"process": {"env": ["TOKEN=old"]}}).to_string();
-        let fits = |record: &Record| can_become(&labels, spec.as_bytes(), record);
+        let none = NodeKey::Missing(String::new());
+        let fits = |record: &Record| can_become(&labels, spec.as_bytes(), record, &none);
         let mut next = of_body(&json!({"environment": {"TOKEN": "old"}, "labels": {"a": "b"}}));
         (next.generation, next.made_at) = (2, Some(1));
         next.image_digest = Some("sha256:2".to_owned());
         assert!(fits(&next));
         assert!(!fits(&of_body(&json!({"environment": {"TOKEN": "new"}}))));
-        assert!(!can_become(&minimal_for(next.instance()), b"{}", &next));
+        let key = NodeKey::Present(std::sync::Arc::new(state::seal::Sealer::new(&[1; 32])));
+        let mut sealed = next.clone();
+        let sealer = key.sealer().unwrap();
+        sealed.spec.seal_environment(&sealed.name, sealer);
+        assert!(can_become(&labels, spec.as_bytes(), &sealed, &key));
+        assert!(!fits(&sealed), "nobody can tell without the key");
+        assert!(!can_become(
+            &minimal_for(next.instance()),
+            b"{}",
+            &next,
+            &none
+        ));
         let after = brought_up(&labels, &next);
         let carried = carried(&after).unwrap();
         assert_eq!(
