@@ -20,6 +20,7 @@ use state::subnet::Ipv4Subnet;
 mod api;
 mod check;
 mod clients;
+mod containers;
 mod file;
 mod image;
 pub(crate) mod keys;
@@ -32,6 +33,7 @@ mod policy_copy;
 pub mod private;
 mod reload;
 mod resolve;
+mod runtimes;
 mod secrets;
 
 #[cfg(any(test, fuzzing))]
@@ -42,12 +44,14 @@ pub(crate) use file::read as read_file;
 pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
+pub use containers::ContainersSection;
 pub use image::ImageSection;
 pub use logs::{LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyFile, PolicyTrial};
 pub use reload::{Reload, Reloaded};
 pub use resolve::{EffectiveValue, FILE_VARIABLE, Flags, LoadFor, LoadedConfig, load, load_keys};
+pub use runtimes::{RuntimeChoice, shim_program};
 pub use secrets::SecretsSection;
 
 /// Longest path of a socket: `sun_path` of unix(7), less the NUL at its end.
@@ -271,23 +275,6 @@ pub struct RegistrySection {
     pub pulls_max: usize,
     /// Pulls from one registry at once; 1 to 64.
     pub pulls_per_registry: usize,
-}
-
-/// Section `containers`: limits on containers.
-#[derive(Clone, Debug)]
-pub struct ContainersSection {
-    /// Most containers that the node accepts; 1 to 10000.
-    pub max: u32,
-    /// Whether a container may ask for programs that gain privileges (setuid).
-    pub allow_new_privileges: bool,
-    /// Capabilities that a container may have, as `CAP_…`.
-    pub capabilities: Vec<String>,
-    /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
-    pub allow_socketcall: bool,
-    /// Whether containers have ids of their own, where they can be mapped.
-    pub user_namespaces: bool,
-    /// Ids of this host that are for containers.
-    pub user_ids: RangeInclusive<u32>,
 }
 
 /// Section `audit`: lines about changes.

@@ -51,6 +51,8 @@
 //!   values. It knows no containerd.
 //! - [`exec`]: programs that are run in containers beside their first process: places, streams, and
 //!   the end, after which nothing of them is left. It knows no containerd.
+//! - `devices`: devices of the host that containers are given, also by CDI files. It knows no
+//!   containerd.
 //! - [`network`]: the trait [`network::NetworkDriver`], and [`network::bridge`], its first driver.
 //!   It knows no containerd, and what it assigned only the store remembers.
 //! - [`registry`]: manifests and blobs over HTTP. It stores nothing and knows no runtime.
@@ -188,6 +190,7 @@ pub(crate) mod cause;
 pub mod chas;
 pub mod cli;
 pub mod config;
+mod devices;
 pub(crate) mod exec;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;

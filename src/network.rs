@@ -54,8 +54,9 @@ pub trait NetworkDriver: HostNetwork + 'static {
     /// [`NetworkError::Failed`].
     fn prepare(&self) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
-    /// Gives an instance its netns with `lo` and `eth0`, and its hosts files; no host ports. Parts
-    /// that are right already stay as they are. The rules of `network` are in force before.
+    /// Gives an instance what its network has: on the bridge a netns with `lo` and `eth0`, with none a
+    /// netns with `lo`, with the host's no netns; and its hosts files. No host ports. Parts that are
+    /// right already stay as they are. The rules of `network` are in force before.
     ///
     /// # Errors
     /// [`NetworkError::Failed`]. Finished parts stay and are used by the next call.
@@ -92,8 +93,9 @@ pub trait NetworkDriver: HostNetwork + 'static {
         async move {
             let connecting = self.connect(instance, names, assignment, network);
             let attached = connecting.await?;
-            let assignment = assignment.at(attached.address);
-            self.publish(instance, &assignment).await?;
+            if let Some(address) = attached.address {
+                self.publish(instance, &assignment.at(address)).await?;
+            }
             Ok(attached)
         }
     }
@@ -109,7 +111,8 @@ pub trait NetworkDriver: HostNetwork + 'static {
         loan: NetnsLoan,
     ) -> impl Future<Output = Result<(), NetworkError>> + Send {
         let paths = self.paths(instance);
-        sysfs::lend(paths.netns, paths.sysfs, loan)
+        let netns = (!loan.is_host).then_some(paths.netns);
+        sysfs::lend(netns, paths.sysfs, loan)
     }
 
     /// Paths of [`connect`](Self::connect)'s answer, known before there is anything at them.
@@ -161,6 +164,8 @@ pub struct NetnsLoan {
     pub sysctls: BTreeMap<String, String>,
     /// Whether it is shown at [`NetworkPaths::sysfs`].
     pub shows_sysfs: bool,
+    /// Whether it is the host's own netns, and not the instance's.
+    pub is_host: bool,
 }
 
 /// Names of an instance on the network.
@@ -187,8 +192,9 @@ pub type AssignedInstance = (InstanceName, InstanceNames, Assignment, Network);
 /// Instance's place on the network, as its driver answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// Address of the container, which the caller stores if it is another than before.
-    pub address: Ipv4Addr,
+    /// Address of the container, which the caller stores if it is another than before. `None`: it has
+    /// none of its own ([`NetworkMode`](state::spec::network::NetworkMode)).
+    pub address: Option<Ipv4Addr>,
     /// Paths for the container.
     pub paths: NetworkPaths,
 }

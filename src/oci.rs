@@ -13,8 +13,10 @@ use serde_json::json;
 use state::desired::Record;
 use state::failure::Failure;
 use state::reason::Reason;
+use state::spec::network::NetworkMode;
 use state::spec::{Signal, Spec, sysctls};
 
+use crate::devices::DeviceGrant;
 use confinement::Confinement;
 use host::Host;
 use host_ids::HostIds;
@@ -26,6 +28,7 @@ use volumes::{ImageVolume, VolumeDirectory};
 
 pub(crate) mod confinement;
 pub(crate) mod descriptor;
+mod devices;
 pub(crate) mod exec;
 pub(crate) mod host;
 pub(crate) mod host_ids;
@@ -43,8 +46,8 @@ pub(crate) mod volumes;
 /// Place on the host that a container is put into.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placement<'a> {
-    /// File that names the network namespace.
-    pub(crate) netns: &'a Path,
+    /// File that names the network namespace. `None`: it is the host's.
+    pub(crate) netns: Option<&'a Path>,
     /// Control group, absolute, as in `/chas/0123456789ab-1`.
     pub(crate) cgroups_path: &'a str,
     /// Files and directories of the host to be seen in the container, mounted in this order after
@@ -57,6 +60,8 @@ pub(crate) struct Placement<'a> {
     pub(crate) sysfs: &'a Path,
     /// Ids of the container's own. `None`: they are the host's.
     pub(crate) ids: Option<HostIds>,
+    /// Devices of the host that it is given.
+    pub(crate) devices: &'a DeviceGrant,
     /// Values that the container is given beside its spec. `None`: none.
     pub(crate) given: Option<Given<'a>>,
 }
@@ -86,8 +91,12 @@ const NETWORK_SYSCTLS: [(&str, &str); 2] = [
     ("net.ipv4.ping_group_range", "0 2147483647"),
 ];
 
-/// Sysctls of the network of a container with this spec: the node's, and those asked for.
+/// Sysctls of the network of a container with this spec: the node's, and those asked for. None where it
+/// is the host's.
 pub(crate) fn network_sysctls(spec: &Spec) -> BTreeMap<String, String> {
+    if spec.network.mode == NetworkMode::Host {
+        return BTreeMap::new();
+    }
     let nodes = NETWORK_SYSCTLS.iter();
     let nodes = nodes.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     nodes.chain(asked_network_sysctls(spec)).collect()
@@ -179,6 +188,7 @@ pub(crate) fn spec(
     if let Some(made) = volumes::annotations(record, &place) {
         spec["annotations"] = made;
     }
+    devices::give(&mut spec, place.devices, place.ids.is_some());
     serde_json::to_vec(&spec).map_err(|error| Failure::new(Reason::CreateFailed, error.to_string()))
 }
 

@@ -1,6 +1,6 @@
 //! Every room: built from the configuration, wired to the others, and started.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use super::secrets;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
-use crate::config::{self, Config, SystemUser};
+use crate::config::{self, Config, RuntimeChoice, SystemUser, shim_program};
 use crate::exec::ExecRoom;
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
@@ -357,6 +357,21 @@ fn limits(config: &Config) -> Confinement {
     }
 }
 
+/// Runtimes besides the node's own choice.
+fn runtimes(config: &Config) -> BTreeMap<String, OciRuntime> {
+    let choices = config.containers.runtimes.iter();
+    let known = choices.filter_map(|(name, choice)| {
+        let runtime = match choice {
+            RuntimeChoice::Program(program) => OciRuntime::of_program(program),
+            RuntimeChoice::Shim(runtime) => {
+                OciRuntime::of_shim(runtime.clone(), shim_program(runtime)?)
+            }
+        };
+        Some((name.clone(), runtime))
+    });
+    known.collect()
+}
+
 fn engine(
     config: &Config,
     images: Images,
@@ -368,6 +383,7 @@ fn engine(
         namespace: config.containerd.namespace.clone(),
         run_dir: config.state.run_dir.clone(),
         oci_runtime: OciRuntime::default(),
+        runtimes: runtimes(config),
         confinement: limits(config),
         search_path: config::environment("PATH").unwrap_or_default(),
         key,

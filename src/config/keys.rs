@@ -228,12 +228,23 @@ pub(crate) const KEYS: &[ConfigKey] = &[
     key("containers.allow_new_privileges", "CHAS_ALLOW_NEW_PRIVILEGES", "allow-new-privileges", "BOOL", Text("false"),
         "Whether a container may ask for security.no_new_privileges: false, with which setuid \
          programs such as sudo work: true or false"),
+    key("containers.allow_host_network", "CHAS_ALLOW_HOST_NETWORK", "allow-host-network", "BOOL", Text("false"),
+        "Whether a container may ask for network: host, and so reach and be all that the host is on \
+         its networks, loopback among them: true or false"),
     key("containers.capabilities", "CHAS_CAPABILITIES", "capabilities", "NAME[,NAME]",
         Text("AUDIT_WRITE,CHOWN,DAC_OVERRIDE,FOWNER,FSETID,KILL,NET_BIND_SERVICE,SETFCAP,SETGID,SETPCAP,SETUID,SYS_CHROOT"),
         "Capabilities that a container may have, if it asks for them or drops none; a list in the \
          file. Docker's NET_RAW and MKNOD are withheld by default; ALL means docker's whole list, \
          NONE means none. One beyond docker's list has who asks for it by \
          security.capabilities.add. Counts for containers that are created from then on"),
+    key("containers.devices", "CHAS_DEVICES", "devices", "NAME[,NAME]", Unset,
+        "Devices that a container may ask for by devices: device nodes, names of the Container Device \
+         Interface (CDI), or the beginning of some and '*', such as /dev/fuse,vendor.com/gpu=*; a list in \
+         the file. Without it there are none"),
+    key("containers.runtimes", "CHAS_RUNTIMES", "runtimes", "NAME=RUNTIME[,NAME=RUNTIME]", Unset,
+        "Runtimes that a container may ask for by runtime, besides runc: NAME=PROGRAM with the path of a \
+         program that is called as runc is, or NAME=SHIM with a runtime of containerd, such as \
+         crun=/usr/bin/crun,kata=io.containerd.kata.v2; a list in the file"),
     key("containers.allow_socketcall", "CHAS_ALLOW_SOCKETCALL", "allow-socketcall", "BOOL", Text("false"),
         "Whether 32 bit programs on x86 may make sockets by socketcall, as those of glibc and Go do, \
          at the price that they can make ones that reach past the container: true or false"),

@@ -15,11 +15,14 @@ use super::{Config, file};
 /// Path of the policy's file when none is named; the file may be absent.
 pub const DEFAULT_POLICY: &str = "/etc/chas/policy.yaml";
 /// Keys by which a policy is read and completed.
-pub const POLICY_KEYS: [&str; 4] = [
+pub const POLICY_KEYS: [&str; 7] = [
     "policy.file",
     "node.hostname",
     "containers.allow_new_privileges",
+    "containers.allow_host_network",
     "containers.capabilities",
+    "containers.devices",
+    "containers.runtimes",
 ];
 /// Longest file with a body to try.
 const BODY_BYTES_MAX: u64 = 1 << 20;
@@ -79,6 +82,9 @@ impl Config {
         let hosts = [kernel.as_str(), &self.node.hostname];
         policy.reserved.node = hosts.into_iter().filter_map(names::label).collect();
         policy.node.new_privileges = self.containers.allow_new_privileges;
+        policy.node.devices.clone_from(&self.containers.devices);
+        policy.node.runtimes = self.containers.runtimes.keys().cloned().collect();
+        policy.node.host_network = self.containers.allow_host_network;
         policy.node.capabilities = self.containers.capabilities.iter().cloned().collect();
         policy
     }

@@ -37,6 +37,7 @@ use ports::HostPorts;
 use routing::RoutingMemory;
 
 mod addresses;
+mod apart;
 mod connect;
 mod conntrack;
 mod device;
@@ -239,6 +240,13 @@ impl NetworkDriver for BridgeNetwork {
         network: &Network,
     ) -> Result<Attached, NetworkError> {
         let _shared = self.gate.read().await;
+        if !network.mode.has_address() {
+            self.connect_apart(instance, names, network.mode).await?;
+            return Ok(Attached {
+                address: None,
+                paths: self.paths(instance),
+            });
+        }
         let address = assigned_address(instance, assignment)?;
         self.state().connected_at.insert(instance, Instant::now());
         let member = Member {
@@ -248,7 +256,7 @@ impl NetworkDriver for BridgeNetwork {
             asked: names.asked.clone(),
         };
         self.hosts.add(instance, member.clone());
-        let is_ruled = member.network != Network::default();
+        let is_ruled = member.network.is_ruled();
         self.apply_rules(is_ruled).await.admit(&member)?;
         let (connected, opened, written) = tokio::join!(
             self.connect_veth(instance, &names.container, address),
@@ -257,7 +265,7 @@ impl NetworkDriver for BridgeNetwork {
         );
         connected.and(opened).and(written)?;
         Ok(Attached {
-            address,
+            address: Some(address),
             paths: self.paths(instance),
         })
     }

@@ -2,18 +2,25 @@
 //! and go. The content of a file is `hosts_files`' matter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
 use state::id::{ContainerName, InstanceName};
-use state::reach::{End, NodeReach};
+use state::reach::NodeReach;
 use state::spec::{Names, Network};
 
-use super::hosts_files::{self, HostsFiles, HostsOwner, Peers, Written};
+use super::hosts_files::{self, HostsFiles, HostsOwner, Written};
 use super::threads::blocking;
 use super::{NetworkError, Part};
 use crate::lock::lock;
+
+mod acquaintances;
+mod apart;
+
+use acquaintances::Acquaintances;
+pub(super) use apart::Apart;
 
 /// Instances on the network, and the directory that holds their hosts files.
 #[derive(Debug)]
@@ -44,6 +51,8 @@ pub(super) struct Member {
 #[derive(Debug, Default)]
 struct Members {
     by_instance: BTreeMap<InstanceName, Member>,
+    /// Instances without an address of their own.
+    apart: BTreeMap<InstanceName, Apart>,
     /// Counts the changes.
     changes: u64,
 }
@@ -71,6 +80,13 @@ impl HostsDirectory {
     pub(super) fn add(&self, instance: InstanceName, member: Member) {
         let mut members = self.members();
         members.by_instance.insert(instance, member);
+        members.changes += 1;
+    }
+
+    /// Adds an instance that is not on the network. The files are [`Self::write`]'s matter.
+    pub(super) fn add_apart(&self, instance: InstanceName, apart: Apart) {
+        let mut members = self.members();
+        members.apart.insert(instance, apart);
         members.changes += 1;
     }
 
@@ -106,7 +122,7 @@ impl HostsDirectory {
         let mut ruled = BTreeMap::new();
         while let Some((instance, member)) = all.next() {
             let is_latest = all.peek().is_none_or(|(next, _)| next.id != instance.id);
-            if is_latest && member.network != Network::default() {
+            if is_latest && member.network.is_ruled() {
                 let asked = Names::default();
                 let member = Member {
                     asked,
@@ -122,6 +138,7 @@ impl HostsDirectory {
     pub(super) fn remove(&self, instance: InstanceName) {
         let mut members = self.members();
         members.by_instance.remove(&instance);
+        members.apart.remove(&instance);
         members.changes += 1;
     }
 
@@ -129,6 +146,7 @@ impl HostsDirectory {
     pub(super) fn clear(&self) {
         let mut members = self.members();
         members.by_instance.clear();
+        members.apart.clear();
         members.changes += 1;
     }
 
@@ -172,18 +190,21 @@ impl HostsDirectory {
         Ok(())
     }
 
-    /// Replaces the instances by those of `kept` that are known and all of `live`. The files are
-    /// [`Self::write_all`]'s matter.
+    /// Replaces the instances by those of `kept` that are known, all of `live`, and those `apart`. The
+    /// files are [`Self::write_all`]'s matter.
     pub(super) fn replace(
         &self,
         kept: &BTreeSet<InstanceName>,
         live: impl IntoIterator<Item = (InstanceName, Member)>,
+        apart: impl IntoIterator<Item = (InstanceName, Apart)>,
     ) {
         let mut members = self.members();
         members
             .by_instance
             .retain(|instance, _| kept.contains(instance));
         members.by_instance.extend(live);
+        members.apart.retain(|instance, _| kept.contains(instance));
+        members.apart.extend(apart);
     }
 
     /// Writes every file that differs.
@@ -192,10 +213,15 @@ impl HostsDirectory {
     }
 
     async fn rewrite(&self, written: &mut u64) -> Result<RewrittenFiles, NetworkError> {
-        let (by_instance, change) = {
+        let (by_instance, apart, change) = {
             let members = self.members();
-            (members.by_instance.clone(), members.changes)
+            let apart: Vec<_> = members.apart.clone().into_iter().collect();
+            (members.by_instance.clone(), apart, members.changes)
         };
+        let apart: Vec<_> = apart
+            .into_iter()
+            .map(|(instance, apart)| (instance, self.files(instance), apart))
+            .collect();
         let files = by_instance.keys();
         let files = files.map(|instance| (*instance, self.files(*instance)));
         let (files, node) = (files.collect(), self.node.clone());
@@ -204,12 +230,12 @@ impl HostsDirectory {
             let known = Acquaintances::new(&node, &by_instance);
             let resolv_conf = hosts_files::host_resolv_conf(&lists).text;
             let gateway = node.subnet.gateway();
-            Ok(write_all(
-                files,
-                &by_instance,
-                &known,
-                (gateway, &resolv_conf),
-            ))
+            let mut rewritten = write_all(files, &by_instance, &known, (gateway, &resolv_conf));
+            for (instance, files, apart) in apart {
+                let written = apart.write(&files, &lists, (gateway, &resolv_conf));
+                rewritten.note(instance, &files, written);
+            }
+            Ok(rewritten)
         })
         .await?;
         self.tell_spoilt(&rewritten.spoilt);
@@ -245,6 +271,21 @@ pub(super) struct RewrittenFiles {
     spoilt: BTreeMap<InstanceName, String>,
 }
 
+impl RewrittenFiles {
+    fn note(&mut self, instance: InstanceName, files: &HostsFiles, written: io::Result<Written>) {
+        match written {
+            Ok(Written::Changed) => self.changed.push(instance),
+            Ok(Written::Same) => {}
+            Ok(Written::Spoilt(fault)) => drop(self.spoilt.insert(instance, fault)),
+            Err(error) => {
+                let what = format!("cannot write to {}", files.dir.display());
+                let error = NetworkError::failed(what, error).of(Part::Names);
+                self.failed.push((instance, error));
+            }
+        }
+    }
+}
+
 /// Writes every file that differs. Blocks.
 fn write_all(
     files: Vec<(InstanceName, HostsFiles)>,
@@ -260,126 +301,12 @@ fn write_all(
         let peers = known.of(member);
         let owner = HostsOwner {
             name: &member.name,
-            address: member.address,
+            address: Some(member.address),
             asked: &member.asked,
             gateway,
         };
-        match files.write(owner, peers, resolv_conf) {
-            Ok(Written::Changed) => rewritten.changed.push(instance),
-            Ok(Written::Same) => {}
-            Ok(Written::Spoilt(fault)) => drop(rewritten.spoilt.insert(instance, fault)),
-            Err(error) => {
-                let what = format!("cannot write to {}", files.dir.display());
-                let error = NetworkError::failed(what, error).of(Part::Names);
-                rewritten.failed.push((instance, error));
-            }
-        }
+        let written = files.write(owner, peers, resolv_conf);
+        rewritten.note(instance, &files, written);
     }
     rewritten
-}
-
-/// Names that each instance sees: of those that it reaches. Instances with equal network sections
-/// see the same.
-#[derive(Debug)]
-struct Acquaintances<'a>(BTreeMap<&'a Network, Peers>);
-
-impl<'a> Acquaintances<'a> {
-    fn new(node: &NodeReach, members: &'a BTreeMap<InstanceName, Member>) -> Self {
-        let sections: BTreeSet<&Network> = members.values().map(|member| &member.network).collect();
-        // Any two addresses: which they are decides nothing between containers.
-        let mut addresses = node.subnet.container_addresses();
-        let mut end = || addresses.next().unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let [one, other] = [end(), end()];
-        let peers = |own: &Network| {
-            let reached: BTreeSet<&Network> = sections
-                .iter()
-                .copied()
-                .filter(|section| {
-                    let [from, to] =
-                        [(one, own), (other, *section)].map(|(address, network)| End {
-                            address,
-                            network: Some(network),
-                        });
-                    node.knows(from, to)
-                })
-                .collect();
-            let seen = members.values();
-            let seen = seen.filter(|member| reached.contains(&member.network));
-            seen.map(|member| (member.name.clone(), member.address))
-                .collect()
-        };
-        let peers = sections.iter().map(|section| (*section, peers(section)));
-        Self(peers.collect())
-    }
-
-    /// Names for one of the instances that these were made of.
-    fn of(&self, member: &Member) -> &Peers {
-        static NOBODY: Peers = Peers::new();
-        self.0.get(&member.network).unwrap_or(&NOBODY)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-    use state::spec::parse;
-
-    use super::*;
-
-    fn member(name: &str, last: u8, network: &Value) -> (InstanceName, Member) {
-        let body = json!({"name": name, "image": "nginx", "network": network});
-        let deploy = parse::deploy(&body).unwrap();
-        let instance = format!("0123456789{last:02}-1").parse().unwrap();
-        let member = Member {
-            name: deploy.name,
-            address: Ipv4Addr::new(10, 231, 0, last),
-            network: deploy.spec.network,
-            asked: Names::default(),
-        };
-        (instance, member)
-    }
-
-    #[test]
-    fn an_instance_sees_the_names_of_those_it_reaches() {
-        let members = BTreeMap::from([
-            member("web", 2, &json!({"groups": ["shop"]})),
-            member(
-                "api",
-                3,
-                &json!({"groups": ["shop"], "allow": {"egress": []}}),
-            ),
-            member(
-                "db",
-                4,
-                &json!({"groups": ["db"], "allow": {"ingress": [{"group": "shop", "ports": ["tcp/5432"]}]}}),
-            ),
-            member("plain", 5, &json!("bridge")),
-        ]);
-        for (open, expected) in [
-            (
-                true,
-                [
-                    ["api", "db", "plain", "web"].as_slice(),
-                    &["api", "web"],
-                    &["db", "plain"],
-                    &["plain"],
-                ],
-            ),
-            (
-                false,
-                [&["api", "db", "web"], &["api", "web"], &["db"], &[]],
-            ),
-        ] {
-            let node = NodeReach {
-                subnet: "10.231.0.0/16".parse().unwrap(),
-                open,
-                name_servers: BTreeSet::new(),
-            };
-            let known = Acquaintances::new(&node, &members);
-            for (member, expected) in members.values().zip(expected) {
-                let seen: Vec<_> = known.of(member).keys().map(ContainerName::as_str).collect();
-                assert_eq!(seen, expected, "{} {open}", member.name);
-            }
-        }
-    }
 }

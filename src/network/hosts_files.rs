@@ -122,9 +122,10 @@ impl HostsFiles {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct HostsOwner<'a> {
     pub(super) name: &'a ContainerName,
-    pub(super) address: Ipv4Addr,
+    /// `None`: it has none of its own.
+    pub(super) address: Option<Ipv4Addr>,
     pub(super) asked: &'a Names,
-    /// Address of the host.
+    /// Address at which it reaches the host.
     pub(super) gateway: Ipv4Addr,
 }
 
@@ -147,10 +148,12 @@ fn hosts(owner: HostsOwner<'_>, peers: &Peers) -> String {
         writeln!(text, "{address}\t{names}").expect("writing to a string cannot fail");
     };
     let (own, hostname) = (owner.name.as_str(), owner.hostname());
+    // Programs look their own host name up, and fail without an answer.
+    let address = owner.address.unwrap_or(Ipv4Addr::LOCALHOST);
     if hostname == own {
-        line(&owner.address, own);
+        line(&address, own);
     } else {
-        line(&owner.address, &format!("{hostname} {own}"));
+        line(&address, &format!("{hostname} {own}"));
     }
     for (name, address) in &owner.asked.hosts {
         match address {
@@ -279,7 +282,7 @@ mod tests {
                 .extend(asked.as_object().unwrap().clone());
             let owner = HostsOwner {
                 name: &name("web"),
-                address: address(2),
+                address: Some(address(2)),
                 asked: &parse::deploy(&body).unwrap().spec.names,
                 gateway: address(1),
             };

@@ -12,21 +12,24 @@ use super::{NetnsLoan, NetworkError, Part, netns};
 use crate::mounts::on_host;
 
 /// Sets sysctls in the netns that `file` names, and shows it at the directory `place` where that is
-/// asked for.
+/// asked for. Without a `file` it is the host's.
 pub(super) async fn lend(
-    file: PathBuf,
+    file: Option<PathBuf>,
     place: PathBuf,
     loan: NetnsLoan,
 ) -> Result<(), NetworkError> {
     on_own_thread("netns", move || {
+        let name = file.as_deref().unwrap_or(Path::new(netns::OWN));
         let failed = |error| {
-            let doing = format!("cannot prepare the netns {}", file.display());
+            let doing = format!("cannot prepare the netns {}", name.display());
             netns::failed(doing, error)
         };
-        if !netns::exists(&file).map_err(failed)? {
-            return Err(failed(io::ErrorKind::NotFound.into()));
+        if let Some(file) = &file {
+            if !netns::exists(file).map_err(failed)? {
+                return Err(failed(io::ErrorKind::NotFound.into()));
+            }
+            netns::enter(file).map_err(failed)?;
         }
-        netns::enter(&file).map_err(failed)?;
         set(&loan.sysctls)?;
         if loan.shows_sysfs {
             show(&place).map_err(failed)?;

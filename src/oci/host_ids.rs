@@ -86,6 +86,11 @@ pub(crate) fn obstacle(
     if record.spec.security.user_namespace == UserNamespace::Host {
         return Some("security.user_namespace is \"host\"".to_owned());
     }
+    if let Some(class) = &record.spec.runtime {
+        return Some(format!(
+            "of the runtime {class} it is not known whether it maps ids"
+        ));
+    }
     let has = |name: &&&str| capabilities.iter().any(|granted| granted == **name);
     let granted: Vec<_> = OF_THE_HOST.iter().filter(has).copied().collect();
     if !granted.is_empty() {

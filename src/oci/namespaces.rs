@@ -37,7 +37,9 @@ pub(super) fn namespaces(place: &Placement<'_>, cgroup: Cgroup) -> Vec<Value> {
         .iter()
         .map(|kind| json!({"type": kind}))
         .collect();
-    namespaces.push(json!({"type": "network", "path": place.netns}));
+    if let Some(netns) = place.netns {
+        namespaces.push(json!({"type": "network", "path": netns}));
+    }
     if place.ids.is_some() {
         namespaces.push(json!({"type": "user"}));
     }

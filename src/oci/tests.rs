@@ -62,7 +62,8 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
     ];
     let place = Placement {
         volumes: &[],
-        netns: Path::new("/n"),
+        netns: Some(Path::new("/n")),
+        devices: &DeviceGrant::NONE,
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
         sysfs: Path::new("/k"),
@@ -99,7 +100,8 @@ fn a_container_with_values_begins_with_the_program_that_sets_them_and_none_is_in
     let build = |variables: &BTreeMap<String, String>| {
         let place = Placement {
             volumes: &[],
-            netns: Path::new("/n"),
+            netns: Some(Path::new("/n")),
+            devices: &DeviceGrant::NONE,
             cgroups_path: "/chas/x-1",
             mounts: &[],
             sysfs: Path::new("/k"),
@@ -417,7 +419,8 @@ fn check_golden(
     ];
     let place = Placement {
         volumes: &[],
-        netns: Path::new("/run/chas/netns/x-1"),
+        netns: Some(Path::new("/run/chas/netns/x-1")),
+        devices: &DeviceGrant::NONE,
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
         sysfs: Path::new("/run/chas/files/x-1/sys"),

@@ -186,8 +186,11 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::devices::DeviceGrant;
     use crate::oci::host_ids::HostIds;
     use crate::oci::tests::record;
+
+    static NO_DEVICES: DeviceGrant = DeviceGrant::NONE;
 
     #[test]
     fn a_volume_has_an_absolute_path_and_is_none_of_the_kernels() {
@@ -208,7 +211,8 @@ mod tests {
 
     fn place<'a>(volumes: &'a [VolumeDirectory], ids: Option<HostIds>) -> Placement<'a> {
         Placement {
-            netns: Path::new("/netns"),
+            netns: Some(Path::new("/netns")),
+            devices: &NO_DEVICES,
             cgroups_path: "/a/b",
             mounts: &[],
             volumes,

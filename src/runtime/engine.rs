@@ -26,8 +26,8 @@ pub(crate) type Existing = (InstanceName, Option<Record>);
 /// Place that the node gives to an instance: the parts of its sandbox that no engine makes.
 #[derive(Clone, Debug)]
 pub(crate) struct Sandbox {
-    /// File that names the network namespace.
-    pub(crate) netns: PathBuf,
+    /// File that names the network namespace. `None`: it is the host's.
+    pub(crate) netns: Option<PathBuf>,
     /// Files of the host to be seen in the container.
     pub(crate) mounts: Vec<Mount>,
     /// Directories of the host that are the container's volumes.

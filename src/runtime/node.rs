@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use state::desired::Record;
+use state::desired::{Assignment, Record};
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen, Task};
@@ -14,6 +14,7 @@ use state::policy::signers::SignatureDemand;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
+use state::spec::network::NetworkMode;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -73,7 +74,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             (paths.hostname, "/etc/hostname"),
         ];
         Sandbox {
-            netns: paths.netns,
+            netns: (record.spec.network.mode != NetworkMode::Host).then_some(paths.netns),
             mounts: mounts
                 .map(|(source, destination)| mount(source, destination))
                 .into(),
@@ -88,7 +89,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         &self,
         record: &Record,
         found: E::Container,
-    ) -> Result<(Ipv4Addr, E::Rootfs), RuntimeError> {
+    ) -> Result<(Option<Ipv4Addr>, E::Rootfs), RuntimeError> {
         let instance = record.instance();
         let (names, network) = (sweep::names(record), &record.spec.network);
         let (connected, created) = tokio::join!(
@@ -111,6 +112,18 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
                 let address = connected?.address;
                 created.map(|rootfs| (address, rootfs))
             }
+        }
+    }
+
+    /// Opens the host ports of an instance that has an address.
+    async fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: Option<Assignment>,
+    ) -> Result<(), NetworkError> {
+        match assignment {
+            Some(assignment) => self.network.publish(instance, &assignment).await,
+            None => Ok(()),
         }
     }
 
@@ -186,6 +199,7 @@ fn netns_loan(record: &Record, has_own_ids: bool) -> Option<NetnsLoan> {
     (has_own_ids || is_asked).then(|| NetnsLoan {
         sysctls: oci::network_sysctls(&record.spec),
         shows_sysfs: has_own_ids,
+        is_host: record.spec.network.mode == NetworkMode::Host,
     })
 }
 
@@ -245,22 +259,22 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
                 let address = attaching.await?.address;
                 self.logs.keep(record, pid);
                 self.engine.start(instance).await?;
-                return Ok(Some(address));
+                return Ok(address);
             }
             LaunchStage::NoTask(found) => found,
         };
         let (address, rootfs) = self.create(record, found).await?;
-        let assignment = record.assignment.at(address);
+        let assignment = address.map(|address| record.assignment.at(address));
         let output = self.logs.output(record);
         // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let (created, published) = tokio::join!(
             self.engine.create_task(record, rootfs, output),
-            self.network.publish(instance, &assignment)
+            self.publish(instance, assignment)
         );
         self.logs.keep(record, created?);
         published?;
         self.engine.start(instance).await?;
-        Ok(Some(address))
+        Ok(address)
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 
 use crate::desired::{Assignment, PortBinding, Record};
 use crate::id::{ContainerId, ContainerName};
-use crate::spec::{PortSpec, Protocol};
+use crate::spec::{PortSpec, Protocol, Spec};
 
 /// The node's network, as the store asks it while it accepts a container.
 ///
@@ -134,15 +134,15 @@ pub enum AssignError {
     },
 }
 
-/// Assigns an address and host ports for `ports` to the container `id`, which keeps those it has
-/// where they still fit. `range` is for ports whose choice is left to the agent. Nothing of the
+/// Assigns an address and host ports for `spec` to the container `id`, which keeps those it has where
+/// they still fit; no address to one that has none in its network. `range` is for ports whose choice is left to the agent. Nothing of the
 /// `unreadable` assignments, whose records cannot be read, is given out.
 ///
 /// # Errors
 /// The first port or address that cannot be given.
 pub fn assign<'a>(
     id: ContainerId,
-    ports: &[PortSpec],
+    spec: &Spec,
     records: impl Iterator<Item = &'a Record> + Clone,
     unreadable: &[Assignment],
     range: &RangeInclusive<u16>,
@@ -162,7 +162,12 @@ pub fn assign<'a>(
         .map(|other| &other.assignment)
         .chain(unreadable)
         .flat_map(|assignment| assignment.ports.iter());
-    let address = network.address(before, &taken)?.or(before);
+    let address = if spec.network.mode.has_address() {
+        network.address(before, &taken)?.or(before)
+    } else {
+        None
+    };
+    let ports = &spec.ports;
     let mut assigned: Vec<PortBinding> = Vec::new();
     let kept = kept(prior.map_or(&[], |prior| &prior.ports), ports);
     for (port, had) in ports.iter().zip(kept) {

@@ -9,7 +9,6 @@
 //! stricter, and is judged anew when it is changed, and each time that it is started; but for its
 //! name, which was free once, and for sums and counts, which only a change can make worse.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -17,8 +16,8 @@ use serde::Serialize;
 use crate::desired::set::Desired;
 use crate::desired::{Owner, Record, RunState};
 use crate::id::ContainerName;
+use crate::spec::Spec;
 use crate::spec::parse::Deploy;
-use crate::spec::{DEFAULT_CAPABILITIES, Spec};
 use names::ReservedNames;
 use rule::PolicyRule;
 
@@ -26,27 +25,30 @@ pub mod budget;
 mod capacity;
 mod images;
 pub mod names;
+mod node;
+pub mod patterns;
 mod ports;
 mod read;
 pub mod rule;
 pub mod signers;
-pub mod sysctls;
 
+pub use node::NodePrivileges;
 pub use read::read;
 
 /// Names of the agent's own rules, which no rule of a file may bear.
-pub const OWN_RULES: [&str; 6] = [
+pub const OWN_RULES: [&str; 9] = [
     RESERVED_NAME,
     WORKING_DIRECTORY,
-    NEW_PRIVILEGES,
-    NODE_CAPABILITIES,
+    node::NEW_PRIVILEGES,
+    node::NODE_CAPABILITIES,
+    node::HOST_NETWORK,
+    node::NODE_DEVICES,
+    node::NODE_RUNTIMES,
     POLICY_FILE,
     budget::RULE,
 ];
 const RESERVED_NAME: &str = "reserved-name";
 const WORKING_DIRECTORY: &str = "working-directory";
-const NEW_PRIVILEGES: &str = "new-privileges";
-const NODE_CAPABILITIES: &str = "node-capabilities";
 const POLICY_FILE: &str = "policy-file";
 
 /// Directories whose files are the kernel's: a working directory there may be a way out of the
@@ -68,52 +70,6 @@ pub struct Policy {
     pub node: NodePrivileges,
     /// Fault of a file that was never read: nothing is taken in until it can be.
     pub unusable: Option<String>,
-}
-
-/// The configured part of the policy, which is in force whatever the file says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodePrivileges {
-    /// Whether a container may ask for `security.no_new_privileges: false`.
-    pub new_privileges: bool,
-    /// Capabilities that the node gives, as `CAP_…`; others that a spec names are withheld anyway.
-    pub capabilities: BTreeSet<String>,
-}
-
-impl Default for NodePrivileges {
-    fn default() -> Self {
-        Self {
-            new_privileges: false,
-            capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).into(),
-        }
-    }
-}
-
-impl NodePrivileges {
-    /// Denials of what needs a capability that the node does not give.
-    fn ungranted(&self, spec: &Spec) -> Vec<Denial> {
-        let limits = spec.ulimits.iter();
-        let needed = limits.filter_map(|(name, limit)| {
-            let capability = name.required_capability(*limit)?;
-            Some((format!("ulimits.{}", name.as_str()), capability))
-        });
-        let lacking = needed.filter(|(_, capability)| !self.capabilities.contains(*capability));
-        // Docker's own are left out in silence: who asks for nothing has them in the spec.
-        let is_refused = |name: &&String| {
-            !DEFAULT_CAPABILITIES.contains(&name.as_str()) && !self.capabilities.contains(*name)
-        };
-        let added = spec.security.capabilities.0.iter().filter(is_refused);
-        let added = added.map(|name| ("security.capabilities.add".to_owned(), name.as_str()));
-        lacking
-            .chain(added)
-            .map(|(field, capability)| {
-                let message = format!(
-                    "needs {capability}, which this node does not give; leave it out, or add the \
-                     capability to containers.capabilities in the node's configuration"
-                );
-                Denial::new(NODE_CAPABILITIES, field, message)
-            })
-            .collect()
-    }
 }
 
 /// Denial of one rule about one field of a body.
@@ -266,15 +222,7 @@ impl Policy {
     fn spec(&self, name: &ContainerName, spec: &Spec, owner: Owner) -> Vec<Denial> {
         let asked = spec.working_dir.as_deref();
         let mut denials: Vec<_> = asked.and_then(working_directory).into_iter().collect();
-        if !spec.security.no_new_privileges && !self.node.new_privileges {
-            denials.push(Denial::new(
-                NEW_PRIVILEGES,
-                "security.no_new_privileges",
-                "false is not permitted on this node; leave it out, or set \
-                 containers.allow_new_privileges to true in the node's configuration",
-            ));
-        }
-        denials.extend(self.node.ungranted(spec));
+        denials.extend(self.node.denials(spec));
         for rule in self.rules_for(name, owner) {
             denials.extend(rule.denials(spec, &self.node));
         }

@@ -145,6 +145,8 @@ reasons! {
     VolumeMissing: Start, "mount the disk that the volume is on; or remove the note of it that the message names, and it begins anew";
     /// A secret value of the container cannot be opened with the node's key, or not be given to it.
     SecretUnavailable: Start, "put back the key of secrets (secrets.key_file) and restart the agent, or deploy the container again";
+    /// A device that the container asks for is not on this host, or no CDI file names it.
+    DeviceMissing: Start, "connect the device, load its driver, or install its CDI file; the message names what is missing";
     /// containerd has an unmanaged container of that name.
     NameTaken: Start, "remove that container with the tool that created it";
     /// The node's policy denies what the container asks for.

@@ -29,6 +29,7 @@ use crate::reference::ImageReference;
 use crate::seal::Sealed;
 
 pub mod body;
+pub mod devices;
 mod environment;
 pub mod exec;
 pub(crate) mod fields;
@@ -43,6 +44,7 @@ mod ports;
 mod process;
 mod resources;
 mod restart;
+mod runtime;
 mod security;
 mod shm;
 mod signal;
@@ -51,6 +53,7 @@ pub mod sysctls;
 mod ulimits;
 mod volumes;
 
+pub use devices::Device;
 pub use image::ImagePull;
 pub use logs::LogLimits;
 pub use names::Names;
@@ -58,6 +61,7 @@ pub use network::Network;
 pub use ports::{PortSpec, Protocol};
 pub use resources::{CpuList, DiskLimits, Resources, SwapLimit};
 pub use restart::{Restart, RestartPolicy};
+pub use runtime::RuntimeClass;
 pub use security::{
     CAPABILITIES, Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace,
 };
@@ -128,6 +132,12 @@ pub struct Spec {
     /// Switches of the kernel in the container's own namespaces.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sysctls: Sysctls,
+    /// Runtime of the node that runs it. `None`: the node's own choice.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub runtime: Option<RuntimeClass>,
+    /// Devices of the host, of which no two are at one path.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub devices: Vec<Device>,
     /// Volumes, of which no two are at one path.
     #[serde(default, skip_serializing_if = "is_default")]
     pub volumes: Vec<VolumeMount>,

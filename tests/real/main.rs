@@ -18,6 +18,9 @@ mod harness;
 mod chas_api;
 
 #[cfg(test)]
+mod apart;
+
+#[cfg(test)]
 mod attack;
 
 #[cfg(test)]
@@ -34,6 +37,9 @@ mod cycles;
 
 #[cfg(test)]
 mod declared;
+
+#[cfg(test)]
+mod devices;
 
 #[cfg(test)]
 mod disk;

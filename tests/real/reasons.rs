@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 12] = [
+const UNINDUCED: [(Reason, &str); 13] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -55,6 +55,10 @@ const UNINDUCED: [(Reason, &str); 12] = [
     (
         Reason::SecretUnavailable,
         "of a key that is lost: secrets.rs",
+    ),
+    (
+        Reason::DeviceMissing,
+        "of a device that is not there: devices.rs",
     ),
     (Reason::PolicyDenied, "of a node with a policy: policy.rs"),
     (

@@ -335,6 +335,8 @@ fn drop_new_members(spec: &mut Value) {
     assert!(new.is_none_or(|new| new == "bridge"));
     for (name, default) in [
         ("volumes", json!([])),
+        ("devices", json!([])),
+        ("runtime", json!("default")),
         ("ulimits", json!({})),
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),

@@ -1,6 +1,7 @@
 //! Section `containers`: bounds and privileges of containers on this node.
 
 use super::super::*;
+use state::policy::patterns::TextPattern;
 use state::spec::OWN_IDS as IDS;
 
 use super::Layers;
@@ -15,6 +16,13 @@ impl Layers {
         ContainersSection {
             max: self.value("containers.max", parse::number(1..=10_000)),
             allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
+            allow_host_network: self.value("containers.allow_host_network", parse::flag),
+            devices: self
+                .optional("containers.devices", devices)
+                .unwrap_or_default(),
+            runtimes: self
+                .optional("containers.runtimes", runtimes::read)
+                .unwrap_or_default(),
             capabilities: self.value("containers.capabilities", parse::capabilities),
             allow_socketcall: self.value("containers.allow_socketcall", parse::flag),
             user_namespaces: self
@@ -31,6 +39,22 @@ fn auto(text: &str) -> Parsed<bool> {
         "off" => Ok(false),
         _ => Err(format!("{text:?} is neither auto nor off")),
     }
+}
+
+/// Patterns of devices, separated by commas.
+fn devices(text: &str) -> Parsed<Vec<TextPattern>> {
+    let entries = text.split(',').map(str::trim);
+    let patterns = entries.filter(|entry| !entry.is_empty()).map(|entry| {
+        let names_one = entry.starts_with("/dev/") || entry.contains('/') && entry.contains(['=', '*']);
+        let pattern = entry.parse().ok().filter(|_| names_one);
+        pattern.ok_or_else(|| {
+            format!(
+                "{entry:?} is no device: write device nodes and CDI names, or the beginning of some and \
+                 '*', such as /dev/fuse,/dev/snd/*,vendor.com/gpu=*"
+            )
+        })
+    });
+    patterns.collect()
 }
 
 fn ids(text: &str) -> Parsed<RangeInclusive<u32>> {

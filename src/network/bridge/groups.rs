@@ -17,7 +17,7 @@ use super::links::{self, Netlink};
 use super::nftables::groups::{GroupRules, RuledContainers};
 use super::repair::on_links;
 use super::{BridgeNetwork, veth};
-use crate::network::directory::Member;
+use crate::network::directory::{Apart, Member};
 use crate::network::threads::{block_on, on_own_thread};
 use crate::network::{NetworkError, Part, hosts_files, netns};
 
@@ -60,8 +60,9 @@ impl BridgeNetwork {
         &self,
         kept: &BTreeSet<InstanceName>,
         live: impl IntoIterator<Item = (InstanceName, Member)>,
+        apart: Vec<(InstanceName, Apart)>,
     ) {
-        self.hosts.replace(kept, live);
+        self.hosts.replace(kept, live, apart);
         let is_unknown = |instance| self.hosts.address(instance).is_none();
         self.memory.retain(kept, is_unknown);
         let is_routed = self.needs_rules();

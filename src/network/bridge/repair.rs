@@ -60,7 +60,11 @@ impl BridgeNetwork {
         spared.extend(self.instances_of(untouched)?.difference(&named));
 
         let live = self.with_netns(wanted)?;
-        self.note_members(&spared, live.iter().filter_map(member));
+        let apart = wanted
+            .iter()
+            .filter_map(|entry| self.apart(entry))
+            .collect();
+        self.note_members(&spared, live.iter().filter_map(member), apart);
         let (device, done) = self.ensure_device().await?;
         repairs.note(Ok(done));
         let in_use =
@@ -302,6 +306,9 @@ impl BridgeNetwork {
 fn member(
     (instance, names, assignment, network): &AssignedInstance,
 ) -> Option<(InstanceName, Member)> {
+    if !network.mode.has_address() {
+        return None;
+    }
     let member = Member {
         name: names.container.clone(),
         address: assignment.address?,

@@ -7,7 +7,8 @@ fn a_container_has_the_profile_of_apparmor_if_it_is_loaded() {
     let (image, record) = (image(&json!({"Cmd": ["c"]})), record(&json!({})));
     let place = Placement {
         volumes: &[],
-        netns: Path::new("/n"),
+        netns: Some(Path::new("/n")),
+        devices: &DeviceGrant::NONE,
         cgroups_path: "/chas/x-1",
         mounts: &[],
         sysfs: Path::new("/k"),

@@ -7,7 +7,8 @@ fn with_ids(ids: Option<HostIds>) -> Value {
     let mounts = [Mount::writable("/h".into(), "/etc/hosts")];
     let place = Placement {
         volumes: &[],
-        netns: Path::new("/n"),
+        netns: Some(Path::new("/n")),
+        devices: &DeviceGrant::NONE,
         cgroups_path: "/chas/x-1",
         mounts: &mounts,
         sysfs: Path::new("/k"),

@@ -1,9 +1,13 @@
 //! Configuration of the runtime on containerd.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use state::failure::Failure;
+use state::reason::Reason;
 use state::seal::NodeKey;
+use state::spec::Spec;
 
 use super::shim::oci_runtime::OciRuntime;
 use crate::oci::confinement::Confinement;
@@ -20,6 +24,8 @@ pub struct ContainerdConfig {
     pub run_dir: PathBuf,
     /// OCI runtime that serves the containers.
     pub oci_runtime: OciRuntime,
+    /// Others, by the names that a spec gives them.
+    pub runtimes: BTreeMap<String, OciRuntime>,
     /// Limits that the node sets to every container.
     pub confinement: Confinement,
     /// The agent's own `PATH`, in which the OCI runtime is asked for its version.
@@ -28,4 +34,23 @@ pub struct ContainerdConfig {
     pub(crate) key: NodeKey,
     /// Memory by which containers get them.
     pub(crate) memory: SecretMemory,
+}
+
+impl ContainerdConfig {
+    /// Runtime that serves a container of this spec.
+    ///
+    /// # Errors
+    /// [`Reason::PolicyDenied`]: the node has it no longer.
+    pub(crate) fn runtime_for(&self, spec: &Spec) -> Result<&OciRuntime, Failure> {
+        let Some(class) = &spec.runtime else {
+            return Ok(&self.oci_runtime);
+        };
+        self.runtimes.get(class.as_str()).ok_or_else(|| {
+            let message = format!(
+                "runtime: {class} is no runtime of this node; add it to containers.runtimes in its \
+                 configuration"
+            );
+            Failure::new(Reason::PolicyDenied, message)
+        })
+    }
 }

@@ -29,6 +29,7 @@ use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
 
 mod adjust;
+mod devices;
 mod exec;
 mod given;
 mod hand_over;
@@ -41,6 +42,7 @@ mod ipc_sysctls;
 mod launch;
 mod mount_point;
 mod observe;
+mod oci_spec;
 mod orphans;
 mod own_ids;
 mod program;
@@ -105,7 +107,12 @@ impl Instances {
             shims: Shims {
                 namespace: config.namespace.clone(),
                 socket: config.socket.clone(),
-                program: config.oci_runtime.shim.clone(),
+                programs: config
+                    .runtimes
+                    .values()
+                    .chain([&config.oci_runtime])
+                    .map(|runtime| runtime.shim.clone())
+                    .collect(),
             },
             remains: Remains::of(&config.namespace, &config.socket),
             config,
@@ -128,6 +135,8 @@ impl Instances {
 pub(crate) struct CreatedRootfs {
     mounts: Vec<Mount>,
     program: program::Program,
+    /// Whether the device of tunnels is among its devices.
+    gives_tunnels: bool,
     /// Things that the container is to be given. `None`: its ids are the host's.
     hand_over: Option<HandOver>,
     /// Sysctls that are set in its namespaces.

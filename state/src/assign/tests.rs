@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::desired::tests::record;
+use crate::spec::Network;
+use crate::spec::network::NetworkMode;
 
 /// Host with a range of addresses, and the ports on which its OS processes listen.
 #[derive(Debug)]
@@ -44,6 +46,13 @@ fn with(name: &str, bits: u64, last: u8, ports: &[PortSpec]) -> Record {
     record
 }
 
+fn publishing(ports: &[PortSpec]) -> Spec {
+    Spec {
+        ports: ports.to_vec(),
+        ..record("a", 1).spec
+    }
+}
+
 #[track_caller]
 fn give(
     records: &[Record],
@@ -56,7 +65,8 @@ fn give(
         addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 4),
         listening: listening.to_vec(),
     };
-    let assignment = assign(id, ports, records.iter(), &[], &(100..=102), &host)?;
+    let spec = publishing(ports);
+    let assignment = assign(id, &spec, records.iter(), &[], &(100..=102), &host)?;
     Ok((
         assignment.address.unwrap().octets()[3],
         assignment
@@ -123,6 +133,26 @@ fn another_containers_port_is_refused_by_name_unless_the_addresses_differ() {
 }
 
 #[test]
+fn a_container_off_the_bridge_has_no_address_and_gives_its_own_back() {
+    let before = with("a", 1, 2, &[]);
+    let host = Host {
+        addresses: Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 2),
+        listening: Vec::new(),
+    };
+    for (mode, has_address) in [
+        (NetworkMode::Bridge, true),
+        (NetworkMode::None, false),
+        (NetworkMode::Host, false),
+    ] {
+        let mut spec = publishing(&[]);
+        spec.network = Network::of_mode(mode);
+        let records = std::slice::from_ref(&before).iter();
+        let given = assign(before.id, &spec, records, &[], &(100..=102), &host).unwrap();
+        assert_eq!(given.address.is_some(), has_address, "{mode}");
+    }
+}
+
+#[test]
 fn nothing_of_an_unreadable_record_is_given_out() {
     let other = with("a", 1, 2, &[port(80, Some(100), None)]).assignment;
     let host = Host {
@@ -130,8 +160,8 @@ fn nothing_of_an_unreadable_record_is_given_out() {
         listening: Vec::new(),
     };
     let (id, none) = (ContainerId::from_bits(2), std::iter::empty());
-    let ports = [port(80, None, None)];
-    let assignment = assign(id, &ports, none, &[other], &(100..=102), &host).unwrap();
+    let spec = publishing(&[port(80, None, None)]);
+    let assignment = assign(id, &spec, none, &[other], &(100..=102), &host).unwrap();
     assert_eq!(assignment.address, Some(Ipv4Addr::new(10, 0, 0, 3)));
     assert_eq!(assignment.ports[0].host, 101);
 }

@@ -5,15 +5,15 @@ use std::net::Ipv4Addr;
 
 use super::images::ImagePattern;
 use super::names::NamePattern;
+use super::patterns::TextPattern;
 use super::ports::{self, PortGrant};
 use super::signers::Signers;
-use super::sysctls::SysctlPattern;
 use super::{Denial, NodePrivileges};
 use crate::desired::Owner;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
-use crate::spec::network::GroupName;
-use crate::spec::{Spec, SwapLimit, UserNamespace};
+use crate::spec::network::{GroupName, NetworkMode};
+use crate::spec::{RuntimeClass, Spec, SwapLimit, UserNamespace};
 
 /// Rule of a policy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,12 +59,18 @@ pub struct Bounds {
     pub host_ports: Option<Vec<PortGrant>>,
     /// Host addresses that ports may be published on; unspecified: all of the host.
     pub host_ips: Option<Vec<Ipv4Addr>>,
+    /// Networks that a container may have.
+    pub networks: Option<Vec<NetworkMode>>,
     /// Groups of the network that a container may be in.
     pub groups: Option<Vec<NamePattern>>,
     /// Capabilities that a container may have at most, as `CAP_…`.
     pub capabilities: Option<BTreeSet<String>>,
     /// Sysctls that a container may set.
-    pub sysctls: Option<Vec<SysctlPattern>>,
+    pub sysctls: Option<Vec<TextPattern>>,
+    /// Devices that a container may have.
+    pub devices: Option<Vec<TextPattern>>,
+    /// Runtimes that a container may be run by; `default` is the node's own choice.
+    pub runtimes: Option<Vec<TextPattern>>,
     /// Whether the user is to be another than root.
     pub non_root: bool,
     /// Whether the root file system is to be read-only.
@@ -108,7 +114,7 @@ impl PolicyRule {
         let mut faults = Vec::new();
         self.bounds.image(spec, &mut faults);
         self.bounds.ports(spec, &mut faults);
-        self.bounds.groups(spec, &mut faults);
+        self.bounds.network(spec, &mut faults);
         self.bounds.privileges(spec, node, &mut faults);
         self.bounds.resources(spec, &mut faults);
         faults
@@ -151,7 +157,12 @@ impl Bounds {
         }
     }
 
-    fn groups(&self, spec: &Spec, faults: &mut Vec<BoundFault>) {
+    fn network(&self, spec: &Spec, faults: &mut Vec<BoundFault>) {
+        let mode = spec.network.mode;
+        if let Some(permitted) = self.networks.as_ref().filter(|list| !list.contains(&mode)) {
+            let message = format!("{mode} is not among {}", ports::list(permitted));
+            fault(faults, "network", message);
+        }
         let Some(permitted) = &self.groups else {
             return;
         };
@@ -202,6 +213,7 @@ impl Bounds {
                 fault(faults, &format!("sysctls.{name}"), message);
             }
         }
+        self.devices(spec, faults);
         if self.read_only_rootfs && !spec.security.read_only_rootfs {
             fault(faults, "security.read_only_rootfs", "must be true");
         }
@@ -210,6 +222,26 @@ impl Bounds {
         }
         if self.user_namespace && spec.security.user_namespace == UserNamespace::Host {
             fault(faults, "security.user_namespace", "must be \"auto\"");
+        }
+    }
+
+    fn devices(&self, spec: &Spec, faults: &mut Vec<BoundFault>) {
+        for (index, device) in spec.devices.iter().enumerate() {
+            let name = device.permitted_as();
+            let is_bound = |list: &&Vec<TextPattern>| !list.iter().any(|given| given.fits(&name));
+            if let Some(permitted) = self.devices.as_ref().filter(is_bound) {
+                let message = format!("{name} is not among {}", ports::list(permitted));
+                fault(faults, &format!("devices[{index}]"), message);
+            }
+        }
+        let runtime = spec
+            .runtime
+            .as_ref()
+            .map_or("default", RuntimeClass::as_str);
+        let is_bound = |list: &&Vec<TextPattern>| !list.iter().any(|given| given.fits(runtime));
+        if let Some(permitted) = self.runtimes.as_ref().filter(is_bound) {
+            let message = format!("{runtime} is not among {}", ports::list(permitted));
+            fault(faults, "runtime", message);
         }
     }
 

@@ -241,7 +241,7 @@ fn the_agent_s_own_rules_hold_without_a_file() {
         (json!({"working_dir": "/srv/proc"}), None),
         (
             json!({"security": {"no_new_privileges": false}}),
-            Some((NEW_PRIVILEGES, "security.no_new_privileges")),
+            Some((node::NEW_PRIVILEGES, "security.no_new_privileges")),
         ),
     ] {
         let denials = policy.judge(&body(&deploy), Owner::Push, &Desired::default());

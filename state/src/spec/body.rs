@@ -13,9 +13,10 @@ use super::restart::Restart;
 use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
-use super::{Spec, labels, network, ports, process, sysctls, ulimits, volumes};
+use super::{Spec, devices, labels, network, ports, process, runtime, sysctls, ulimits, volumes};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
+use crate::reference::ImageReference;
 
 /// A deploy body that was found valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,62 +39,19 @@ pub struct Deploy {
 pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Option<Deploy> {
     let mut top = Fields::of(body, path, faults)?;
     let name = top.required("name", parsed::<ContainerName>);
-    let image = top.required("image", parsed);
-    let ports = ports::read(&mut top);
-    let resources = top.object("resources", Resources::read);
-    let environment = process::read_environment(&mut top);
-    let command = process::read_command(&mut top);
-    let args = process::read_args(&mut top);
-    let working_dir = process::read_working_dir(&mut top);
-    let user = process::read_user(&mut top);
-    let groups = process::read_groups(&mut top);
-    let labels = labels::read(&mut top);
+    let image = top.required("image", parsed::<ImageReference>);
+    let spec = read_spec(&mut top, image.clone());
     let run = read_state(&mut top);
     let priority = top
         .read("priority", |value| integer(value, 0..=100))
         .and_then(|priority| u8::try_from(priority).ok());
     let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
-    let restart = top.object("restart", Restart::read);
-    let stop = top.object("stop", Stop::read);
-    let security = top.object("security", Security::read);
-    let ulimits = ulimits::read(&mut top);
-    let shm_size = ShmSize::read(&mut top);
-    let oom_score = process::read_oom_score(&mut top);
-    let sysctls = sysctls::read(&mut top);
-    let names = Names::read(&mut top);
-    let logs = top.object("logs", LogLimits::read);
-    let network = network::read(&mut top);
-    let volumes = volumes::read(&mut top);
-    let image_pull = ImagePull::read(&mut top);
+    network::check(&spec, &mut top);
     for later in ["health", "update", "on_disconnect"] {
         top.refuse(later, "not supported yet");
     }
     top.finish();
-    let spec = Spec {
-        image: image?,
-        image_pull: image_pull.unwrap_or_default(),
-        ports: ports.unwrap_or_default(),
-        resources: resources.unwrap_or_default(),
-        environment: environment.unwrap_or_default(),
-        command,
-        args,
-        working_dir,
-        user,
-        labels: labels.unwrap_or_default(),
-        restart: restart.unwrap_or_default(),
-        stop: stop.unwrap_or_default(),
-        security: security.unwrap_or_default(),
-        logs: logs.unwrap_or_default(),
-        network: network.unwrap_or_default(),
-        ulimits: ulimits.unwrap_or_default(),
-        shm_size: shm_size.unwrap_or_default(),
-        oom_score,
-        names,
-        groups: groups.unwrap_or_default(),
-        sysctls: sysctls.unwrap_or_default(),
-        volumes: volumes.unwrap_or_default(),
-        sealed_environment: BTreeMap::new(),
-    };
+    image?;
     Some(Deploy {
         name: name?,
         spec,
@@ -102,6 +60,38 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         revision,
         body_hash: crate::digest::sha256(body.to_string().as_bytes()),
     })
+}
+
+/// Reads the members of a spec, each as it is written here. Without an image there is a fault already,
+/// and only further ones are looked for.
+fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
+    Spec {
+        image: image.unwrap_or_else(|| "none".parse().expect("it is a name")),
+        ports: ports::read(top).unwrap_or_default(),
+        resources: top.object("resources", Resources::read).unwrap_or_default(),
+        environment: process::read_environment(top).unwrap_or_default(),
+        command: process::read_command(top),
+        args: process::read_args(top),
+        working_dir: process::read_working_dir(top),
+        user: process::read_user(top),
+        groups: process::read_groups(top).unwrap_or_default(),
+        labels: labels::read(top).unwrap_or_default(),
+        restart: top.object("restart", Restart::read).unwrap_or_default(),
+        stop: top.object("stop", Stop::read).unwrap_or_default(),
+        security: top.object("security", Security::read).unwrap_or_default(),
+        ulimits: ulimits::read(top).unwrap_or_default(),
+        shm_size: ShmSize::read(top).unwrap_or_default(),
+        oom_score: process::read_oom_score(top),
+        sysctls: sysctls::read(top).unwrap_or_default(),
+        names: Names::read(top),
+        logs: top.object("logs", LogLimits::read).unwrap_or_default(),
+        network: network::read(top).unwrap_or_default(),
+        volumes: volumes::read(top).unwrap_or_default(),
+        devices: devices::read(top).unwrap_or_default(),
+        runtime: runtime::read(top),
+        image_pull: ImagePull::read(top).unwrap_or_default(),
+        sealed_environment: BTreeMap::new(),
+    }
 }
 
 fn read_state(top: &mut Fields<'_>) -> Option<RunState> {
@@ -145,6 +135,8 @@ pub fn of(record: &Record) -> Value {
         "logs": spec.logs.to_json(),
         "network": spec.network.to_json(),
         "volumes": volumes::to_json(&spec.volumes),
+        "devices": spec.devices,
+        "runtime": runtime::to_json(spec.runtime.as_ref()),
         "image_pull": spec.image_pull,
     })
 }
@@ -196,6 +188,8 @@ mod tests {
                 {"volume": "data", "path": "/data", "read_only": true},
                 {"tmpfs": "64m", "path": "/tmp", "mode": "0700"},
             ],
+            "devices": ["/dev/fuse", "/dev/sda:/dev/disk:r", "vendor.com/gpu=0"],
+            "runtime": "crun",
             "image_pull": "always",
         });
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
@@ -238,6 +232,8 @@ mod tests {
         assert_eq!(shown["logs"], json!({"max_size": "10m", "max_files": 5}));
         assert_eq!(shown["network"], "bridge");
         assert_eq!(shown["volumes"], json!([]));
+        assert_eq!(shown["devices"], json!([]));
+        assert_eq!(shown["runtime"], "default");
         assert_eq!(shown["image_pull"], "if-not-present");
         assert_eq!(shown["command"], Value::Null);
     }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    ImagePull, Names, Network, PortSpec, Security, ShmSize, Spec, Sysctls, Ulimits, VolumeMount,
+    Device, ImagePull, Names, Network, PortSpec, RuntimeClass, Security, ShmSize, Spec, Sysctls,
+    Ulimits, VolumeMount,
 };
 use crate::reference::ImageReference;
 use crate::seal::Sealed;
@@ -28,6 +29,8 @@ struct FixedParts<'a> {
     names: &'a Names,
     groups: &'a BTreeSet<String>,
     sysctls: &'a Sysctls,
+    runtime: &'a Option<RuntimeClass>,
+    devices: &'a [Device],
     volumes: &'a [VolumeMount],
     sealed_environment: &'a BTreeMap<String, Sealed>,
 }
@@ -60,6 +63,8 @@ impl<'a> FixedParts<'a> {
             names,
             groups,
             sysctls,
+            runtime,
+            devices,
             volumes,
             sealed_environment,
         } = spec;
@@ -80,6 +85,8 @@ impl<'a> FixedParts<'a> {
             names,
             groups,
             sysctls,
+            runtime,
+            devices,
             volumes,
             sealed_environment,
         }
@@ -141,6 +148,9 @@ mod tests {
             (json!({"groups": ["44"]}), false),
             (json!({"sysctls": {"kernel.sem": "1"}}), false),
             (json!({"oom_score": 7}), false),
+            (json!({"network": "none"}), false),
+            (json!({"devices": ["/dev/fuse"]}), false),
+            (json!({"runtime": "crun"}), false),
             (json!({"volumes": [{"tmpfs": "1m", "path": "/tmp"}]}), false),
             (
                 json!({"labels": {"a": "b"}, "environment": {"A": "1"}}),

@@ -9,10 +9,14 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Protocol;
 use super::fields::{Fields, list, parsed, text};
-use super::is_default;
+use super::sysctls::is_of_network;
+use super::{Protocol, Spec, is_default};
 use crate::id::{ContainerName, InvalidName};
+
+mod mode;
+
+pub use mode::NetworkMode;
 
 /// Groups of one container. Each is a set of the kernel, and a rule for each container in it.
 const GROUPS_MAX: usize = 8;
@@ -28,6 +32,9 @@ pub const NODE_RULES_MAX: usize = 4096;
 /// Place of a container among its neighbours. The default is that of the node: `"bridge"`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Network {
+    /// Attachment to a network. One without an address has no groups, and no lists.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: NetworkMode,
     /// Groups; who is in one of them reaches the container, and is reached by it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub groups: BTreeSet<GroupName>,
@@ -153,16 +160,44 @@ impl fmt::Display for AddressRange {
     }
 }
 
-/// Reads the section: the word `bridge`, or an object.
+/// Reads the section: a word, or an object about a place on the bridge.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Network> {
     if top.is_text("network") {
-        let plain = top.choice("network", &[("bridge", ())]);
-        return plain.map(|()| Network::default());
+        let words = NetworkMode::ALL.map(|mode| (mode.as_str(), mode));
+        return top.choice("network", &words).map(Network::of_mode);
     }
     top.object("network", Network::read)
 }
 
+/// Notes what a body asks for that its network cannot have.
+pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
+    let mode = spec.network.mode;
+    if !mode.has_address() && !spec.ports.is_empty() {
+        let why = if mode == NetworkMode::Host {
+            "the ports of its program are the host's own"
+        } else {
+            "nobody reaches it"
+        };
+        let message = format!("must be empty for a container of network \"{mode}\": {why}");
+        top.fault("exposed_ports", &message);
+    }
+    let of_network = spec.sysctls.keys().filter(|name| is_of_network(name));
+    for name in of_network.filter(|_| mode == NetworkMode::Host) {
+        let message = "would be the host's own with network \"host\"; leave it out";
+        top.fault(&format!("sysctls.{name}"), message);
+    }
+}
+
 impl Network {
+    /// Network of this mode, with nothing said of neighbours.
+    #[must_use]
+    pub fn of_mode(mode: NetworkMode) -> Self {
+        Self {
+            mode,
+            ..Self::default()
+        }
+    }
+
     /// Every group that is named: those that the container is in, and those that it allows.
     pub fn named(&self) -> impl Iterator<Item = &GroupName> {
         let allowed = self.entries().filter_map(|entry| match &entry.peer {
@@ -178,10 +213,16 @@ impl Network {
         lists.into_iter().flatten().flatten()
     }
 
+    /// Whether it says something of neighbours, for which the kernel needs rules.
+    #[must_use]
+    pub fn is_ruled(&self) -> bool {
+        *self != Self::of_mode(self.mode)
+    }
+
     /// Number of all groups and entries of these sections together, with one for each section; equal
     /// ones count once, since they share the kernel's rules, and the default has none.
     pub fn rules<'a>(sections: impl Iterator<Item = &'a Self>) -> usize {
-        let different: BTreeSet<&Self> = sections.filter(|one| !is_default(*one)).collect();
+        let different: BTreeSet<&Self> = sections.filter(|one| one.is_ruled()).collect();
         let rules = |one: &&Self| 1 + one.groups.len() + one.entries().count();
         different.iter().map(rules).sum()
     }
@@ -196,6 +237,7 @@ impl Network {
         });
         let [ingress, egress] = allow.unwrap_or_default();
         Some(Self {
+            mode: NetworkMode::Bridge,
             groups: groups.unwrap_or_default(),
             ingress,
             egress,
@@ -203,8 +245,8 @@ impl Network {
     }
 
     pub(super) fn to_json(&self) -> Value {
-        if is_default(self) {
-            return json!("bridge");
+        if !self.is_ruled() {
+            return json!(self.mode.as_str());
         }
         let shown = |entries: &Option<Vec<AllowEntry>>| {
             let entries = entries.as_ref()?.iter();

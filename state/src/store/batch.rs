@@ -103,7 +103,7 @@ impl<'a> Batch<'a> {
     /// Checks that the kernel can have the rules of all network sections, with `new` in place of that
     /// of `before`. What takes no more passes also on a node that has too many from before.
     fn check_rules(&self, before: Option<&Record>, new: &Network) -> Result<(), StoreError> {
-        if *new == Network::default() || before.is_some_and(|before| before.spec.network == *new) {
+        if !new.is_ruled() || before.is_some_and(|before| before.spec.network == *new) {
             return Ok(());
         }
         let own = |record: &&Arc<Record>| before.is_some_and(|before| before.id == record.id);
@@ -188,7 +188,7 @@ impl<'a> Batch<'a> {
         let records = self.desired.records().map(AsRef::as_ref);
         let assignment = assign(
             id,
-            &deploy.spec.ports,
+            &deploy.spec,
             records,
             &self.desired.unreadable_assignments(),
             &self.store.limits.ports,

@@ -155,7 +155,7 @@ impl Host {
     ) -> Result<NetworkPaths, NetworkError> {
         let (instance, name, assignment, network) = self.wanted(n, address, ports);
         let attached = net.attach(instance, &name, &assignment, &network).await?;
-        assert_eq!(Some(attached.address), assignment.address);
+        assert_eq!(attached.address, assignment.address);
         Ok(attached.paths)
     }
 

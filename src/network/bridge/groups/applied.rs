@@ -1,7 +1,5 @@
 //! Rules after an attempt to put them in force, and who may be connected with them.
 
-use state::spec::Network;
-
 use crate::network::NetworkError;
 use crate::network::bridge::nftables::groups::RuledContainers;
 use crate::network::directory::Member;
@@ -28,7 +26,7 @@ impl AppliedRules {
     /// Whether a container may be connected.
     pub(in crate::network::bridge) fn admits(&self, member: &Member) -> bool {
         match self.in_force.get(&member.address) {
-            None => member.network == Network::default(),
+            None => !member.network.is_ruled(),
             Some((name, network)) => {
                 self.are_sure && *name == member.name && *network == member.network
             }

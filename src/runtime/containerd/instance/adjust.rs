@@ -28,7 +28,7 @@ impl Instances {
             return self.give_up(instance, &task).await;
         }
         match task {
-            Task::Running { .. } => self.limit(record).await?,
+            Task::Running { .. } => self.limit(record, spec).await?,
             // Nothing of it has run: the launch makes it anew, within its limits.
             Task::Created { .. } => {
                 self.kill_hard(instance).await?;
@@ -50,7 +50,7 @@ impl Instances {
     }
 
     /// Sets every limit of a task. One that is refused keeps none of the others from being set.
-    async fn limit(&self, record: &Record) -> Result<(), RuntimeError> {
+    async fn limit(&self, record: &Record, oci_spec: &[u8]) -> Result<(), RuntimeError> {
         self.check_limits(record).await?;
         let (instance, cgroup) = (record.instance(), self.host.cgroup);
         let released = cgroup.released(&self.cgroups_path(instance));
@@ -59,7 +59,7 @@ impl Instances {
             refused.extend(self.set_limit(instance, &limit).await?);
         }
         // runc sets the devices of a control group anew together with any limit.
-        self.withhold_tunnels(instance);
+        self.withhold_tunnels(instance, oci_spec);
         if refused.is_empty() {
             return Ok(());
         }

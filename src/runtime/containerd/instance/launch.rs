@@ -8,18 +8,16 @@ use state::observed::Task;
 use state::reason::Reason;
 use state::spec::Signal;
 
-use super::given::{self, Variables};
+use super::given::Variables;
 use super::hand_over::HandOver;
 use super::image_root::ImageRoot;
 use super::ipc_sysctls::IpcSysctls;
 use super::program::Program;
-use super::{CreatedRootfs, Instances};
-use crate::mounts::on_host;
+use super::{CreatedRootfs, Instances, devices};
+use crate::oci;
 use crate::oci::host_ids::HostIds;
 use crate::oci::volumes::MountPoint;
-use crate::oci::{self, ImageFacts, Placement};
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::image::LocalImage;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::snapshots::SNAPSHOTTER;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
@@ -44,7 +42,9 @@ impl Instances {
                     .is_some_and(|found| labels::are_made_of(&found.labels, record)) =>
             {
                 let spec = container.and_then(|container| container.spec);
-                let given = spec.and_then(|spec| HandOver::of(&spec.value));
+                let spec = spec.map(|spec| spec.value).unwrap_or_default();
+                self.withhold_tunnels(instance, &spec);
+                let given = HandOver::of(&spec);
                 let ids = given.as_ref().map(HandOver::ids);
                 self.hand_over(instance, given, pid).await;
                 let sysctls = IpcSysctls::of(&record.spec, ids);
@@ -94,6 +94,9 @@ impl Instances {
         let is_new = !container.as_ref().is_some_and(is_made);
         let (parent, spec) = match container {
             Some(container) if !is_new => {
+                let container = self
+                    .with_devices((record, container), sandbox, variables.as_ref())
+                    .await?;
                 let parent = container.labels.get(labels::PARENT).cloned();
                 let spec = container.spec.map(|spec| spec.value);
                 (parent.unwrap_or_default(), spec.unwrap_or_default())
@@ -128,6 +131,7 @@ impl Instances {
             .await?;
         Ok(CreatedRootfs {
             mounts,
+            gives_tunnels: devices::gives_tunnels(&spec),
             program,
             hand_over,
             sysctls: IpcSysctls::of(&record.spec, ids),
@@ -203,24 +207,10 @@ impl Instances {
         variables: Option<&Variables>,
     ) -> Result<(String, Vec<u8>), RuntimeError> {
         let instance = record.instance();
-        let digest = record.image_digest.as_deref().unwrap_or_default();
-        let image = self.images.local(&record.spec.image, digest).await?;
-        let facts = self.facts(record, &image).await?;
-        let values = self.config.memory.of(instance);
-        let place = Placement {
-            netns: &sandbox.netns,
-            cgroups_path: &self.cgroups_path(instance),
-            mounts: &sandbox.mounts,
-            volumes: &sandbox.volumes,
-            sysfs: &sandbox.sysfs,
-            ids: self.own_ids(record, &facts).await?,
-            given: variables.map(|variables| given::place(&values, variables)),
-        };
-        let (host, confinement) = (&self.host, &self.config.confinement);
-        let spec = oci::spec(&image.config, record, &facts, host, confinement, place)?;
+        let (image, spec) = self.oci_spec(record, sandbox, variables).await?;
         let stop_signal = oci::stop_signal(&image.config, record)?;
         let labels = labels::for_record(record, stop_signal, &image.top_chain_id);
-        let runtime = self.config.oci_runtime.to_wire();
+        let runtime = self.config.runtime_for(&record.spec)?.to_wire();
         let container = api::Container {
             image: record.spec.image.to_string(),
             snapshotter: SNAPSHOTTER.to_owned(),
@@ -231,25 +221,6 @@ impl Instances {
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "create a container"))?;
         Ok((image.top_chain_id.clone(), spec))
-    }
-
-    /// User and volumes of a container of this image.
-    pub(super) async fn facts(
-        &self,
-        record: &Record,
-        image: &LocalImage,
-    ) -> Result<ImageFacts, RuntimeError> {
-        let wanted = oci::wanted_user(&image.config, record);
-        let (volumes, parent) = (&image.config.volumes, &image.top_chain_id);
-        self.lookup
-            .lookup(
-                &self.client,
-                (&wanted, &record.spec.groups),
-                volumes,
-                parent,
-                &self.config.run_dir,
-            )
-            .await
     }
 
     /// Mounts of the instance's snapshot, which is made if it is absent. Only after the container:
@@ -325,6 +296,9 @@ impl Instances {
         rootfs: CreatedRootfs,
         pid: u32,
     ) -> Result<u32, RuntimeError> {
+        if !rootfs.gives_tunnels {
+            self.deny_tunnels(instance);
+        }
         self.check_program(instance, rootfs.program, pid).await?;
         self.hand_over(instance, rootfs.hand_over, pid).await;
         self.set_sysctls(instance, rootfs.sysctls, pid).await?;
@@ -358,18 +332,8 @@ impl Instances {
         }
     }
 
-    /// Takes the device of tunnels from a created task: runc's own list of devices has it on cgroup
-    /// v1 whatever the spec says, and an image can hold its node.
-    pub(super) fn withhold_tunnels(&self, instance: InstanceName) {
-        let path = self.cgroups_path(instance);
-        if let Err(error) = on_host(|| self.host.cgroup.withhold_tunnels(&path)) {
-            tracing::warn!(%instance, %error, "device /dev/net/tun not withheld");
-        }
-    }
-
     /// Starts the created task.
     pub(crate) async fn start(&self, instance: InstanceName) -> Result<(), RuntimeError> {
-        self.withhold_tunnels(instance);
         // Its slot is given back before a refused task is deleted, which takes one itself: with all
         // of them taken by refused starts, each would wait for another for ever.
         match self.tasks.start(instance).await {

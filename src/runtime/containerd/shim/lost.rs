@@ -35,8 +35,8 @@ pub(crate) struct Shims {
     pub(crate) namespace: String,
     /// Socket of their containerd, which stands among their arguments.
     pub(crate) socket: PathBuf,
-    /// File name of their program.
-    pub(crate) program: String,
+    /// File names of their programs, one for each kind of runtime.
+    pub(crate) programs: BTreeSet<String>,
 }
 
 impl Shims {
@@ -111,7 +111,8 @@ impl Shims {
                 .map(|pair| pair[1])
         };
         let address = after("-address").map(|bytes| Path::new(OsStr::from_bytes(bytes)));
-        let is_one = program == Some(OsStr::new(&self.program))
+        let is_program = |known: &String| program == Some(OsStr::new(known));
+        let is_one = self.programs.iter().any(is_program)
             && after("-namespace") == Some(self.namespace.as_bytes());
         let is_own = address.is_some_and(|address| is_same_file(address, &self.socket));
         let id = after("-id").filter(|_| is_one)?;
@@ -203,7 +204,7 @@ mod tests {
         let shims = |namespace: &str, socket: &str, program: &str| Shims {
             namespace: namespace.to_owned(),
             socket: socket.into(),
-            program: program.to_owned(),
+            programs: [program.to_owned()].into(),
         };
         let (socket, runc) = ("/nowhere/c.sock", "containerd-shim-runc-v2");
         let own = shims("chas", socket, runc);

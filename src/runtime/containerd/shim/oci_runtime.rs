@@ -1,5 +1,7 @@
 //! OCI runtime that serves containers: the one place that names it.
 
+use std::path::Path;
+
 use containerd_client::services::v1 as api;
 use prost::Message as _;
 use prost_types::Any;
@@ -35,6 +37,25 @@ struct RuncOptions {
 }
 
 impl OciRuntime {
+    /// Program that is called as runc is, below runc's shim.
+    #[must_use]
+    pub fn of_program(program: &Path) -> Self {
+        Self {
+            binary_name: Some(program.to_string_lossy().into_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Runtime with a shim of its own, of this file name.
+    #[must_use]
+    pub const fn of_shim(name: String, shim: String) -> Self {
+        Self {
+            name,
+            shim,
+            binary_name: None,
+        }
+    }
+
     /// Runtime as a container in containerd names it.
     pub(crate) fn to_wire(&self) -> api::container::Runtime {
         let options = self.binary_name.clone().map(|binary_name| Any {

@@ -15,7 +15,7 @@ fn a_limit_by_which_others_lose_the_cpu_needs_the_capability_of_the_node_and_of_
     assert_eq!(fields(&policy), ["node-capabilities ulimits.rtprio"]);
     policy.node.capabilities.insert("CAP_SYS_NICE".to_owned());
     assert!(fields(&policy).is_empty());
-    let every: Vec<_> = DEFAULT_CAPABILITIES.into();
+    let every: Vec<_> = crate::spec::DEFAULT_CAPABILITIES.into();
     let mut ruled = with(&json!({"capabilities": every}));
     ruled.node.capabilities.insert("CAP_SYS_NICE".to_owned());
     assert_eq!(fields(&ruled), ["r ulimits.rtprio"]);

@@ -2,6 +2,18 @@
 
 use super::*;
 
+/// A node that gives some of what it need not give.
+fn giving() -> NodePrivileges {
+    NodePrivileges {
+        host_network: true,
+        devices: ["/dev/fuse", "v.com/gpu=*"]
+            .map(|text| text.parse().unwrap())
+            .into(),
+        runtimes: ["crun".to_owned()].into(),
+        ..NodePrivileges::default()
+    }
+}
+
 #[test]
 fn what_lies_beside_a_bound_is_bounded_with_it() {
     let table = [
@@ -67,11 +79,69 @@ fn what_lies_beside_a_bound_is_bounded_with_it() {
             vec!["sysctls.kernel.sem"],
         ),
         (json!({"sysctls": []}), json!({}), vec![]),
+        (
+            json!({"networks": ["bridge"]}),
+            json!({"network": "none"}),
+            vec!["network"],
+        ),
+        (
+            json!({"networks": ["bridge", "none"]}),
+            json!({"network": "none"}),
+            vec![],
+        ),
+        (json!({"networks": ["none"]}), json!({}), vec!["network"]),
     ];
     for (rule, deploy, expected) in table {
         assert_eq!(denied(&rule, &deploy), expected, "{rule} {deploy}");
     }
+    for (node, asked, expected) in [
+        (
+            NodePrivileges::default(),
+            json!({"network": "host"}),
+            vec!["network"],
+        ),
+        (giving(), json!({"network": "host"}), vec![]),
+        (
+            NodePrivileges::default(),
+            json!({"devices": ["/dev/fuse"], "runtime": "crun"}),
+            vec!["devices[0]", "runtime"],
+        ),
+        (
+            giving(),
+            json!({"devices": ["/dev/fuse", "/dev/sda:/dev/fuse2", "v.com/gpu=0", "v.com/nic=0"], "runtime": "crun"}),
+            vec!["devices[1]", "devices[3]"],
+        ),
+        (giving(), json!({"runtime": "kata"}), vec!["runtime"]),
+    ] {
+        let spec = body(&asked).spec;
+        let fields: Vec<_> = node
+            .denials(&spec)
+            .into_iter()
+            .map(|denial| denial.field)
+            .collect();
+        assert_eq!(fields, expected, "{asked}");
+    }
+    for (rule, expected) in [
+        (
+            json!({"devices": ["v.com/*"], "runtimes": ["crun"]}),
+            vec!["devices[0]"],
+        ),
+        (
+            json!({"devices": [], "runtimes": ["default"]}),
+            vec!["devices[0]", "devices[1]", "runtime"],
+        ),
+    ] {
+        let asked = json!({"devices": ["/dev/fuse", "v.com/gpu=0"], "runtime": "crun"});
+        let mut policy = with(&rule);
+        policy.node = giving();
+        let denials = policy.judge_start(&Record {
+            spec: body(&asked).spec,
+            ..record("web", 1)
+        });
+        let fields: Vec<_> = denials.into_iter().map(|denial| denial.field).collect();
+        assert_eq!(fields, expected, "{rule}");
+    }
     for wrong in ["", "net core", "*.x"] {
-        assert!(wrong.parse::<sysctls::SysctlPattern>().is_err());
+        assert!(wrong.parse::<patterns::TextPattern>().is_err());
     }
 }

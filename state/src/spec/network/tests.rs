@@ -48,7 +48,28 @@ fn the_word_of_the_contract_is_the_default_and_shown_as_such() {
         assert_eq!(section(&plain).unwrap(), Network::default());
     }
     assert_eq!(Network::default().to_json(), json!("bridge"));
-    assert_eq!(section(&json!("host")).unwrap_err()[0].field, "network");
+    assert_eq!(section(&json!("hosts")).unwrap_err()[0].field, "network");
+}
+
+#[test]
+fn a_container_off_the_bridge_publishes_nothing_and_the_host_s_sysctls_stay() {
+    for mode in [NetworkMode::None, NetworkMode::Host] {
+        let network = section(&json!(mode.as_str())).unwrap();
+        assert_eq!((network.mode, network.is_ruled()), (mode, false));
+        assert_eq!(network.to_json(), json!(mode.as_str()));
+    }
+    for (network, expected) in [
+        ("bridge", vec![]),
+        ("none", vec!["exposed_ports"]),
+        ("host", vec!["exposed_ports", "sysctls.net.core.somaxconn"]),
+    ] {
+        let body = json!({"name": "web", "image": "nginx", "network": network,
+            "exposed_ports": [{"container": 80}],
+            "sysctls": {"net.core.somaxconn": "1", "kernel.shmmax": "1"}});
+        let faults = parse::deploy(&body).err().unwrap_or_default();
+        let fields: Vec<_> = faults.iter().map(|fault| fault.field.as_str()).collect();
+        assert_eq!(fields, expected, "{network}");
+    }
 }
 
 #[test]

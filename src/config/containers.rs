@@ -1,0 +1,31 @@
+//! Section `containers`: what containers of this node may be and have.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use state::policy::patterns::TextPattern;
+
+use super::RuntimeChoice;
+
+/// Section `containers`: limits on containers.
+#[derive(Clone, Debug)]
+pub struct ContainersSection {
+    /// Most containers that the node accepts; 1 to 10000.
+    pub max: u32,
+    /// Whether a container may ask for programs that gain privileges (setuid).
+    pub allow_new_privileges: bool,
+    /// Whether a container may have the host's network.
+    pub allow_host_network: bool,
+    /// Devices that containers may have.
+    pub devices: Vec<TextPattern>,
+    /// Runtimes besides the node's own choice, by their names.
+    pub runtimes: BTreeMap<String, RuntimeChoice>,
+    /// Capabilities that a container may have, as `CAP_…`.
+    pub capabilities: Vec<String>,
+    /// Whether 32 bit programs on x86 may make sockets by `socketcall`.
+    pub allow_socketcall: bool,
+    /// Whether containers have ids of their own, where they can be mapped.
+    pub user_namespaces: bool,
+    /// Ids of this host that are for containers.
+    pub user_ids: RangeInclusive<u32>,
+}
