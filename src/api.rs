@@ -32,6 +32,7 @@ use crate::view::{
 };
 
 mod access;
+mod archives;
 mod auth;
 mod body;
 mod caller;
@@ -40,6 +41,7 @@ mod containers;
 pub(crate) mod error;
 mod exec;
 mod explain;
+mod files;
 mod guesses;
 mod health;
 mod idempotency;
@@ -55,11 +57,13 @@ mod request_log;
 mod rights;
 #[cfg(test)]
 pub(crate) mod tests;
+mod volumes;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
 pub(crate) use caller::current_call;
 pub(crate) use clients::ClientList;
+pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
@@ -69,7 +73,7 @@ use rights::{LOGS_PATH, METRICS_PATH};
 ///
 /// A client that goes away drops the future of its request: the calls that change something come to
 /// their end, and are acted on, without being polled again.
-pub(crate) trait NodeApi: Send + Sync + 'static {
+pub(crate) trait NodeApi: NodeFiles {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 

@@ -45,6 +45,7 @@
 //! - [`audit`]: a chained line for each change, before it is stored. It knows what was asked, and by
 //!   whom, and no value of it.
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
+//! - `archive`: tar streams of directories, in both directions. It knows no containerd and no HTTP.
 //! - `volumes`: directories of the node that containers mount, and their first content. It knows no
 //!   containerd; what an image has comes to it as an open directory.
 //! - `secrets`: the node's key, and the file system in memory by which containers get their secret
@@ -184,6 +185,7 @@
 
 pub mod agent;
 pub(crate) mod api;
+pub(crate) mod archive;
 pub mod audit;
 pub(crate) mod backoff;
 pub(crate) mod cause;

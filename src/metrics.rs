@@ -17,6 +17,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod archives;
+
+use archives::ArchiveCounts;
+
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -71,6 +75,7 @@ pub struct Metrics {
     loggers_lost: Counter,
     execs: Timings<OfResult>,
     execs_running: Gauge,
+    archives: ArchiveCounts,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -110,6 +115,7 @@ impl Metrics {
                 Histogram::new([0.05, 0.1, 0.5, 2.0, 10.0, 60.0, 600.0, 3600.0])
             }),
             execs_running: Gauge::default(),
+            archives: ArchiveCounts::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -143,6 +149,7 @@ impl Metrics {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         all.register("agent_build", "The agent that runs", version);
         self.register_containers(&mut all);
+        self.archives.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);

@@ -32,6 +32,9 @@ pub(crate) mod policy_watch;
 mod queries;
 #[cfg(test)]
 mod tests;
+pub(crate) mod volumes;
+
+use volumes::NodeVolumes;
 
 /// The running agent, as its interfaces see it.
 #[derive(Debug)]
@@ -48,6 +51,8 @@ pub(crate) struct AgentNode {
     reach: Option<NodeReach>,
     /// `None`: nothing runs programs in containers.
     execs: Option<ExecRoom>,
+    /// `None`: the node has no volumes.
+    volumes: Option<NodeVolumes>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -72,6 +77,7 @@ impl AgentNode {
             confinement,
             reach: None,
             execs: None,
+            volumes: None,
             started: SystemTime::now(),
         }
     }

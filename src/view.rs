@@ -6,6 +6,7 @@ mod find;
 mod health;
 mod link;
 mod plan;
+mod volume;
 
 pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
 pub(crate) use find::{FindError, Found, Naming, find};
@@ -17,3 +18,4 @@ pub(crate) use plan::{
     AcquaintancesView, ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView,
     SetPlanView, StepView,
 };
+pub(crate) use volume::{VolumeContentView, VolumeView};

@@ -18,13 +18,20 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use self::copy::CopiedFiles;
+use self::count::CountedVolumes;
 pub(crate) use self::key::VolumeKey;
+use self::named::VolumesInUse;
+pub(crate) use self::named::{VolumeFacts, VolumeRemoval};
+pub(crate) use self::room::DiskBudget;
 use self::shelf::{Shelf, VolumePresence};
 use crate::lock::lock;
 use crate::permits::KeyedPermits;
 
 mod copy;
+mod count;
 mod key;
+mod mounted;
+mod named;
 mod removal;
 mod room;
 mod shelf;
@@ -37,6 +44,9 @@ pub(crate) struct Volumes {
     turns: Arc<KeyedPermits>,
     /// Containers with volumes of their images that were launched in this life of the agent.
     launched: Arc<Mutex<BTreeSet<ContainerId>>>,
+    /// Archives of volumes that are under way.
+    in_use: Arc<VolumesInUse>,
+    counted: Arc<CountedVolumes>,
 }
 
 /// Volume that a container mounts.
@@ -75,6 +85,8 @@ impl Volumes {
             shelf: Arc::new(Shelf::new(state_dir)),
             turns: Arc::new(KeyedPermits::new(1)),
             launched: Arc::default(),
+            in_use: Arc::default(),
+            counted: Arc::default(),
         }
     }
 

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use rustix::path::Arg;
 
 /// Tries of one path. Each costs a walk along it, and fails by chance.
 const TRIES_MAX: u32 = 128;
@@ -14,8 +15,18 @@ const TRIES_MAX: u32 = 128;
 /// While anything on the host is renamed or mounted, the kernel cannot tell whether a `..` leads out,
 /// and says `EAGAIN` (openat2(2)): another try is the remedy.
 pub(crate) fn open(root: impl AsFd, path: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    open_as(root, path, flags, ResolveFlags::IN_ROOT)
+}
+
+/// The same, with these rules for the way, of which one keeps it below `root`.
+pub(crate) fn open_as(
+    root: impl AsFd,
+    path: impl Arg + Copy,
+    flags: OFlags,
+    resolve: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
     let flags = flags | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let resolve = resolve | ResolveFlags::NO_MAGICLINKS;
     let mut tries = 1;
     loop {
         match rustix::fs::openat2(&root, path, flags, Mode::empty(), resolve) {

@@ -38,6 +38,7 @@ use crate::network::{
 };
 use crate::node::link::AgentLink;
 use crate::node::policy_watch::{self, PolicyWatch};
+use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
 use crate::notify;
 use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
@@ -97,14 +98,15 @@ impl Rooms {
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
         let engine = engine(config, images, client, key)?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let execs = ExecRoom::new(
-            engine.execs(),
-            journal.clone(),
-            tracker.clone(),
-            stop.clone(),
-        );
+        let (execs, until) = (engine.execs(), stop.clone());
+        let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), until);
         let volumes = Volumes::new(config.state.dir.clone());
-        let runtime = NodeRuntime::new(engine, Arc::clone(&network), loggers.clone(), volumes);
+        let runtime = NodeRuntime::new(
+            engine,
+            Arc::clone(&network),
+            loggers.clone(),
+            volumes.clone(),
+        );
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(
             Arc::new(runtime),
@@ -123,12 +125,9 @@ impl Rooms {
             contact.clone(),
             confined,
         );
-        let node = node.with_execs(execs);
-        let node = Arc::new(node.with_reach(NodeReach {
-            subnet: config.network.subnet,
-            open: config.network.neighbours,
-            name_servers: BTreeSet::new(),
-        }));
+        let volumes = NodeVolumes::start(volumes, &writer, &metrics, (stop, tracker));
+        let node = node.with_execs(execs).with_volumes(volumes);
+        let node = Arc::new(node.with_reach(reach(config)));
         let link = contact
             .clone()
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
@@ -218,6 +217,14 @@ impl Rooms {
         let stalled = move || handle.stalled().or_else(|| writer.stalled());
         tracker.spawn(notify::watchdog(stalled, stop.clone()));
         self.router
+    }
+}
+
+fn reach(config: &Config) -> NodeReach {
+    NodeReach {
+        subnet: config.network.subnet,
+        open: config.network.neighbours,
+        name_servers: BTreeSet::new(),
     }
 }
 

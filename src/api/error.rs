@@ -41,6 +41,8 @@ pub(crate) enum Problem {
     Slow,
     /// The body is of another type: 415.
     MediaType(String),
+    /// The body is no archive by its head: 415.
+    ArchiveType(String),
     /// The request expects something that the agent does not do: 417.
     Expectation,
     /// The body is not valid: 422.
@@ -96,7 +98,7 @@ impl Problem {
             Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::MediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::MediaType(_) | Self::ArchiveType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Refused(Refusal::Unmatched(_)) => StatusCode::PRECONDITION_FAILED,
             // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
@@ -131,7 +133,7 @@ impl Problem {
             Self::Scope(_) => "NameOutOfScope",
             Self::TooLarge => "BodyTooLarge",
             Self::Slow => "BodyTooSlow",
-            Self::MediaType(_) => "UnsupportedMediaType",
+            Self::MediaType(_) | Self::ArchiveType(_) => "UnsupportedMediaType",
             Self::Expectation => "ExpectationFailed",
             Self::Invalid(_) => "InvalidSpec",
             Self::Failed(reason, _) => reason.as_str(),
@@ -162,7 +164,7 @@ impl Problem {
             Self::Scope(_) => "not a container of this caller's",
             Self::TooLarge => "request body too large",
             Self::Slow => "request body too slow",
-            Self::MediaType(_) => "request body of another type",
+            Self::MediaType(_) | Self::ArchiveType(_) => "request body of another type",
             Self::Expectation => "expectation failed",
             Self::Refused(Refusal::Unmatched(_)) => "changed meanwhile",
             Self::Invalid(_) => "invalid container specification",
@@ -188,6 +190,7 @@ impl Problem {
             Self::TooLarge => "the request body is larger than 1 MiB; send a smaller one".to_owned(),
             Self::Slow => "the request body did not come within 30s; send it at once".to_owned(),
             Self::MediaType(given) => format!("a request body with {given} is not read; send JSON in UTF-8, as \"Content-Type: application/json\""),
+            Self::ArchiveType(given) => format!("a request body with {given} is not read; send a tar archive, as it is or compressed by zstd with \"Content-Encoding: zstd\""),
             Self::Expectation => "the request's Expect is not 100-continue, which is all that can be expected here; leave it out".to_owned(),
             Self::Invalid(errors) => {
                 let fields = errors
@@ -244,6 +247,7 @@ impl IntoResponse for Problem {
             | Self::TooLarge
             | Self::Slow
             | Self::MediaType(_)
+            | Self::ArchiveType(_)
             | Self::Expectation
             | Self::Timeout(_)
             | Self::Unfinished(..)

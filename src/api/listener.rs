@@ -28,7 +28,7 @@ use super::caller::{Caller, CallerPeer, ShownCertificate};
 use super::error::Problem;
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
-use pace::Pace;
+pub(super) use pace::Pace;
 use slots::{Admission, Slot, SlotLimits, Slots};
 pub(crate) use socket::SocketDoor;
 pub(crate) use tcp::TcpDoor;
@@ -202,6 +202,7 @@ async fn answer(
     let (mut parts, body) = request.into_parts();
     parts.extensions.insert(caller);
     let is_probe = matches!(parts.uri.path(), "/livez" | "/readyz");
+    parts.extensions.insert(Arc::clone(&pace));
     let body = PacedBody::new(body, Arc::clone(&pace));
     let response = if admission == Admission::Probe && !is_probe {
         let busy = "as many requests as the agent takes at once are under way";

@@ -15,7 +15,7 @@ use state::access::Role;
 use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
-use super::{NodeApi, containers, exec, explain, health, logs, metrics, push_set};
+use super::{NodeApi, containers, exec, explain, health, logs, metrics, push_set, volumes};
 use crate::audit::AuditCall;
 
 /// Path of containers' output.
@@ -99,6 +99,11 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(EXEC, Method::GET, "/containers/{id}/exec", exec::watch::<N>),
         route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
+        route(READ, Method::GET, "/volumes", volumes::list::<N>),
+        route(READ, Method::GET, "/volumes/{name}", volumes::get::<N>),
+        route(DEPLOY, Method::DELETE, "/volumes/{name}", volumes::remove::<N>),
+        route(DEPLOY, Method::GET, "/volumes/{name}/archive", volumes::read::<N>),
+        route(DEPLOY, Method::PUT, "/volumes/{name}/archive", volumes::write::<N>),
         route(READ, Method::GET, "/desired-state", push_set::get::<N>),
         route(DEPLOY, Method::PUT, "/desired-state", push_set::put::<N>),
         route(ADMIN, Method::POST, "/desired-state/confirm", push_set::confirm::<N>),

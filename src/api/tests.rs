@@ -36,6 +36,7 @@ mod changes;
 pub(crate) mod denied;
 mod exec;
 mod explain;
+pub(super) mod files;
 mod logs;
 mod looks;
 mod metrics;
@@ -61,6 +62,7 @@ struct Fake {
     /// Names of the containers that are not as they should be, the worst first.
     worst: Mutex<Vec<&'static str>>,
     execs: exec::FakeExecs,
+    files: files::FakeFiles,
 }
 
 impl Fake {
@@ -88,6 +90,7 @@ impl Fake {
             revealed: Mutex::default(),
             worst: Mutex::new(vec!["db"]),
             execs: exec::FakeExecs::default(),
+            files: files::FakeFiles::default(),
         }
     }
 

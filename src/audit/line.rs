@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use state::digest::sha256;
-use state::store::{AuditVerdict, AuditedChange, AuditedExec};
+use state::store::{AuditVerdict, AuditedArchive, AuditedChange, AuditedExec};
 
 use super::AuditCall;
 
@@ -35,6 +35,8 @@ struct AuditLine<'a> {
     after: Option<&'a str>,
     #[serde(flatten)]
     exec: Option<&'a AuditedExec>,
+    #[serde(flatten)]
+    archive: Option<&'a AuditedArchive>,
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_by: Option<&'a str>,
@@ -89,6 +91,7 @@ pub(super) fn next(
         before: change.before.as_ref().map(|spec| spec.spec_hash.as_str()),
         after: change.after.as_ref().map(|spec| spec.spec_hash.as_str()),
         exec: change.exec.as_ref(),
+        archive: change.archive.as_ref(),
         verdict,
         denied_by,
         lost_before: lost,

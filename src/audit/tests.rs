@@ -20,6 +20,7 @@ fn change(name: &str) -> AuditedChange {
             spec_hash: "sha256:00".to_owned(),
         }),
         exec: None,
+        archive: None,
         verdict: AuditVerdict::Allowed,
     }
 }

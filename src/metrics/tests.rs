@@ -14,6 +14,8 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     metrics.logger_lost();
     metrics.exec_begun();
     metrics.exec_begun();
+    metrics.archived("written", "done", 5);
+    metrics.show_volumes(2);
     metrics.exec_ended("exited", Duration::from_millis(70));
     metrics.step_done("launch", Duration::from_millis(150));
     metrics.step_failed("pull", "ImageNotFound");
@@ -45,6 +47,9 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         "chas_api_requests_total{method=\"GET\",route=\"/containers/{id}\",status=\"404\"} 1",
         "chas_api_request_duration_seconds_bucket{le=\"0.005\",method=\"GET\",route=\"/containers/{id}\"} 1",
         "chas_store_write_duration_seconds_count 1",
+        "chas_archives_total{direction=\"written\",result=\"done\"} 1",
+        "chas_archived_bytes_total{direction=\"written\"} 5",
+        "chas_volumes 2",
         concat!(
             "chas_agent_build_info{version=\"",
             env!("CARGO_PKG_VERSION"),
@@ -57,6 +62,6 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         );
     }
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (22, 22), "{text}");
+    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (25, 25), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }

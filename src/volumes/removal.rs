@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use state::id::ContainerId;
 
-use super::key::{OF_IMAGES, OF_IMAGES_NOTES};
-use super::shelf::Shelf;
+use super::key::{OF_IMAGES, OF_IMAGES_NOTES, VolumeKey};
+use super::mounted;
+use super::shelf::{DATA, GONE, NEW, Shelf, sync};
 
 impl Shelf {
     /// Containers for which volumes of images, or notes of such, are on the disk.
@@ -24,67 +25,55 @@ impl Shelf {
     /// removal that was cut off is found by them.
     pub(super) fn remove_of_images(&self, id: ContainerId) -> io::Result<()> {
         for place in [OF_IMAGES, OF_IMAGES_NOTES] {
-            remove(&self.state_dir.join(place).join(id.to_string()))?;
+            mounted::remove(&self.state_dir.join(place).join(id.to_string()))?;
         }
         Ok(())
     }
-}
 
-/// Removes a directory with all that is in it, but nothing of another disk. One that is absent is
-/// removed.
-fn remove(path: &Path) -> io::Result<()> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
-    // As the kernel names it, whatever links lead to the state directory.
-    let path = match fs::canonicalize(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        path => path?,
-    };
-    if let Some(point) = mount_at_or_below(&mounts, &path) {
-        let message = format!("something is mounted at {point}; unmount it");
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, message));
+    /// Takes a volume out of its place, and answers where its content is until somebody removes it.
+    /// An instant later, no such volume was ever made.
+    pub(super) fn take_away(&self, key: &VolumeKey) -> io::Result<PathBuf> {
+        let place = self.place(key);
+        mounted::is_free(&place)?;
+        let gone = place.join(GONE);
+        match fs::rename(place.join(DATA), &gone) {
+            // One of before is still on its way.
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                mounted::remove(&gone)?;
+                fs::rename(place.join(DATA), &gone)?;
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let note = self.note_path(key);
+        match fs::remove_file(&note) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        for directory in [Some(&*place), note.parent()].into_iter().flatten() {
+            match sync(directory) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        Ok(place)
     }
-    match fs::remove_dir_all(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
+
+    /// Removes what a removal, or a content that never became a volume, left at the place of one.
+    /// Nobody else may make or remove it meanwhile.
+    pub(super) fn clear(&self, key: &VolumeKey) -> io::Result<()> {
+        let place = self.place(key);
+        for left in [NEW, GONE] {
+            mounted::remove(&place.join(left))?;
+        }
+        // It stays where it holds a volume.
+        fs::remove_dir(place).ok();
+        Ok(())
     }
-}
 
-fn mount_at_or_below(mounts: &str, path: &Path) -> Option<String> {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    // Some characters stand as octal numbers (proc(5)).
-    let octal = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    let decoded = |point: &str| {
-        let replace = |point: String, (octal, plain)| point.replace(octal, plain);
-        octal.into_iter().fold(point.to_owned(), replace)
-    };
-    let mut points = points.map(decoded);
-    points.find(|point| Path::new(point).starts_with(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_mounted_below_keeps_a_directory_from_being_removed() {
-        let mounts = "24 1 0:5 / / rw - ext4 a rw\n\
-                      25 24 0:6 / /state/volumes\\040x/a rw - ext4 b rw\n\
-                      26 24 0:6 / /state/ab rw - ext4 b rw\n";
-        let found = |path: &str| mount_at_or_below(mounts, Path::new(path));
-        assert_eq!(found("/state/volumes x").unwrap(), "/state/volumes x/a");
-        assert_eq!(found("/state/volumes x/a").unwrap(), "/state/volumes x/a");
-        assert_eq!(found("/state/a"), None);
-        assert_eq!(found("/state/volumes x/a/b"), None);
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("removed");
-        fs::create_dir_all(path.join("below")).unwrap();
-        remove(&path).unwrap();
-        assert!(!path.exists());
-        remove(&path).unwrap();
+    /// Whether something is left at the place of a volume that [`clear`](Self::clear) would remove.
+    pub(super) fn is_cluttered(&self, key: &VolumeKey) -> bool {
+        let place = self.place(key);
+        [NEW, GONE].iter().any(|left| place.join(left).exists())
     }
 }

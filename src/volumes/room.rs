@@ -1,9 +1,9 @@
-//! Room on the disk of volumes: what first contents may take of it, and what they leave free.
+//! Room on the disk of volumes: what contents that come in may take of it, and what they leave free.
 
 use std::io;
 use std::os::fd::OwnedFd;
 
-/// Bytes that first contents leave free, at most: a hundredth of the disk.
+/// Bytes that contents leave free, at most: a hundredth of the disk.
 const BYTES_LEFT: u64 = 256 << 20;
 /// Files that they leave room for, at most: a hundredth of those that the disk can hold.
 const FILES_LEFT: u64 = 10_000;
@@ -12,7 +12,7 @@ const FILES_A_LOOK: u64 = 1_024;
 
 /// Budget of one copy: as much as its disk has beyond what is left free.
 #[derive(Debug)]
-pub(super) struct DiskBudget {
+pub(crate) struct DiskBudget {
     disk: OwnedFd,
     bytes: u64,
     files: u64,
@@ -20,7 +20,7 @@ pub(super) struct DiskBudget {
 
 impl DiskBudget {
     /// Budget of a copy to the disk of this directory.
-    pub(super) fn of(directory: &OwnedFd) -> io::Result<Self> {
+    pub(crate) fn of(directory: &OwnedFd) -> io::Result<Self> {
         let mut budget = Self {
             disk: directory.try_clone()?,
             bytes: 0,
@@ -34,7 +34,7 @@ impl DiskBudget {
     ///
     /// # Errors
     /// The disk has no more to give.
-    pub(super) fn take(&mut self, bytes: u64) -> io::Result<()> {
+    pub(crate) fn take(&mut self, bytes: u64) -> io::Result<()> {
         if self.files == 0 || self.bytes < bytes {
             self.look(bytes)?;
         }

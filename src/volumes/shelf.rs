@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! volumes/<name>/_data      what containers see
-//! volumes/<name>/.new       content that is being copied
+//! volumes/<name>/.new       content that is being copied or unpacked
+//! volumes/<name>/.gone      content that is being removed
 //! volume-notes/<name>.json  when and of what it was made
 //! image-volumes/<id>/<path's hash>, image-volume-notes/<id>/…   the same, of a container's own
 //! ```
@@ -28,8 +29,10 @@ use super::key::VolumeKey;
 use super::room::DiskBudget;
 use crate::within;
 
-const DATA: &str = "_data";
-const NEW: &str = ".new";
+pub(super) const DATA: &str = "_data";
+pub(super) const NEW: &str = ".new";
+/// Content that is being removed.
+pub(super) const GONE: &str = ".gone";
 /// Directories from a volume's own to the state directory, at most.
 const WAYS: usize = 4;
 
@@ -62,6 +65,10 @@ pub(crate) struct VolumeNote {
     /// Whether another disk is mounted at its directory itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) is_mount: bool,
+    /// Time since which no container uses it, in milliseconds since 1970. `None`: one does, or
+    /// nobody has looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) unused_ms: Option<u64>,
 }
 
 impl Shelf {
@@ -74,7 +81,7 @@ impl Shelf {
         self.place(key).join(DATA)
     }
 
-    fn place(&self, key: &VolumeKey) -> PathBuf {
+    pub(super) fn place(&self, key: &VolumeKey) -> PathBuf {
         self.state_dir.join(key.directory())
     }
 
@@ -117,6 +124,15 @@ impl Shelf {
         image: &OwnedFd,
         path: &str,
     ) -> io::Result<Option<CopiedFiles>> {
+        self.make_new(key, |new| fill(new, image, path))
+    }
+
+    /// Makes the content of a volume that is absent, and puts it in no place yet.
+    pub(super) fn make_new<T, E: From<io::Error>>(
+        &self,
+        key: &VolumeKey,
+        make: impl FnOnce(&OwnedFd) -> Result<T, E>,
+    ) -> Result<T, E> {
         let place = self.place(key);
         DirBuilder::new()
             .recursive(true)
@@ -124,16 +140,20 @@ impl Shelf {
             .create(&place)?;
         let new = place.join(NEW);
         match fs::remove_dir_all(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
             Ok(()) | Err(_) => {}
         }
         fs::create_dir(&new)?;
-        let filled = fill(&new, image, path);
-        if filled.is_err() {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(&new, flags, Mode::empty()).map_err(io::Error::from)?;
+        // The umask may have taken something away.
+        rustix::fs::fchmod(&opened, Mode::from_raw_mode(0o755)).map_err(io::Error::from)?;
+        let made = make(&opened);
+        if made.is_err() {
             // What a full disk has room for again is not left to the next try.
             fs::remove_dir_all(&new).ok();
         }
-        filled
+        made
     }
 
     /// Puts a volume that was filled in its place: it is there whole, or not at all.
@@ -175,24 +195,19 @@ impl Shelf {
     }
 }
 
-/// Copies the first content into `new`, and syncs it.
-fn fill(new: &Path, image: &OwnedFd, path: &str) -> io::Result<Option<CopiedFiles>> {
+/// Copies the first content into a new directory, and syncs it.
+fn fill(to: &OwnedFd, image: &OwnedFd, path: &str) -> io::Result<Option<CopiedFiles>> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let to = rustix::fs::open(new, flags | OFlags::CLOEXEC, Mode::empty())?;
     let from = match within::open(image, path, flags) {
         Ok(from) => from,
-        Err(rustix::io::Errno::NOENT) => {
-            // The umask may have taken something away.
-            rustix::fs::fchmod(&to, Mode::from_raw_mode(0o755))?;
-            return Ok(None);
-        }
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let copied = copy::copy(&from, &to, &mut DiskBudget::of(&to)?)?;
-    rustix::fs::syncfs(&to)?;
+    let copied = copy::copy(&from, to, &mut DiskBudget::of(to)?)?;
+    rustix::fs::syncfs(to)?;
     Ok(Some(copied))
 }
 
-fn sync(directory: &Path) -> io::Result<()> {
+pub(super) fn sync(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }

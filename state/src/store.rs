@@ -52,7 +52,9 @@ pub use error::StoreError;
 pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use state_dir::{DiskCall, sound_disk};
-pub use witness::{AuditVerdict, AuditedChange, AuditedExec, AuditedSpec, ChangeWitness};
+pub use witness::{
+    AuditVerdict, AuditedArchive, AuditedChange, AuditedExec, AuditedSpec, ChangeWitness,
+};
 
 /// Outcome of a deploy.
 #[derive(Clone, Debug)]

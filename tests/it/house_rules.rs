@@ -23,6 +23,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "agent",
         &[
             "api",
+            "archive",
             "audit",
             "cause",
             "chas",
@@ -50,6 +51,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         "node",
         &[
             "api",
+            "archive",
             "audit",
             "cause",
             "chas",
@@ -63,13 +65,14 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "reconcile",
             "runtime",
             "view",
+            "volumes",
             "writer",
         ],
     ),
     (
         "api",
         &[
-            "audit", "config", "exec", "lock", "logs", "metrics", "monitor", "view",
+            "archive", "audit", "config", "exec", "lock", "logs", "metrics", "monitor", "view",
         ],
     ),
     ("view", &["logs", "monitor"]),
@@ -101,6 +104,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("secrets", &["config", "lock", "mounts"]),
+    ("archive", &["metrics", "within"]),
     ("volumes", &["lock", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (
@@ -245,7 +249,9 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("httpdate::", &["src/backoff.rs"]),
         ("listenfd::", &["src/agent/inherited.rs"]),
         ("sysinfo::", &["src/monitor"]),
-        ("prometheus_client", &["src/metrics.rs"]),
+        ("prometheus_client", &["src/metrics"]),
+        ("tar::", &["src/archive"]),
+        ("zstd::", &["src/archive"]),
         ("std::process::exit", &[]),
         ("tests/support", &["src/node/tests"]),
     ] {

@@ -10,6 +10,8 @@ use state::reason::Reason;
 use crate::harness::image::{Image, Packing};
 use crate::stand::{SOON, Stand, eventually};
 
+mod archives;
+
 /// An image with files at `/data`.
 async fn push_data(stand: &Stand) {
     Image::busybox()

@@ -33,6 +33,14 @@ impl HttpBody for PacedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Pending => self.pace.body_awaited(),
+            Poll::Ready(Some(Ok(frame))) => {
+                let bytes = frame.data_ref().map_or(0, Bytes::len);
+                self.pace.body_came(bytes);
+            }
+            Poll::Ready(_) => {}
+        }
         if self.body.is_end_stream() || matches!(frame, Poll::Ready(None | Some(Err(_)))) {
             self.pace.body_ended();
         }

@@ -14,6 +14,11 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 pub(in crate::api) const BODY_MAX: Duration = Duration::from_secs(30);
 /// Time beyond [`BODY_MAX`], in which the client is told that it is over.
 const BODY_REST: Duration = Duration::from_secs(5);
+/// Time in which a client sends [`STREAM_BYTES`] of a stream; only that counts in which it is waited
+/// for.
+const STREAM_MAX: Duration = Duration::from_secs(30);
+/// Bytes of a stream that come in that time, at least.
+const STREAM_BYTES: usize = 64 << 10;
 /// Rest between two requests of a connection.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -24,6 +29,8 @@ enum RequestPart {
     Head,
     /// The client sends the body of a request.
     Body,
+    /// The client sends a body of any size, at the least pace or faster.
+    Stream,
     /// The agent answers.
     Answer,
     /// The client rests between two requests.
@@ -38,6 +45,11 @@ struct Progress {
     blocked: Option<Instant>,
     /// The part that comes once what was answered is also sent. `None`: it is not all answered.
     after: Option<RequestPart>,
+    /// The time at which the client began to be waited for. `None`: the agent has something to do.
+    awaited: Option<Instant>,
+    /// The time that it was waited for, and the bytes that came, since it had sent enough.
+    used: Duration,
+    bytes: usize,
 }
 
 /// The pace of one connection, noted by those who see a part of it.
@@ -55,6 +67,9 @@ impl Pace {
             since: Instant::now(),
             blocked: None,
             after: None,
+            awaited: None,
+            used: Duration::ZERO,
+            bytes: 0,
         };
         Self {
             progress: Mutex::new(progress),
@@ -66,6 +81,7 @@ impl Pace {
         let mut progress = lock(&self.progress);
         (progress.part, progress.since) = (part, Instant::now());
         progress.after = None;
+        (progress.awaited, progress.used, progress.bytes) = (None, Duration::ZERO, 0);
         drop(progress);
         self.moved.notify_one();
     }
@@ -99,8 +115,38 @@ impl Pace {
 
     /// Notes that the body of the request came, or is not awaited any more.
     pub(super) fn body_ended(&self) {
-        if lock(&self.progress).part == RequestPart::Body {
+        let part = lock(&self.progress).part;
+        if matches!(part, RequestPart::Body | RequestPart::Stream) {
             self.enter(RequestPart::Answer);
+        }
+    }
+
+    /// Notes that the body under way is one of any size.
+    pub(in crate::api) fn is_stream(&self) {
+        if lock(&self.progress).part == RequestPart::Body {
+            self.enter(RequestPart::Stream);
+        }
+    }
+
+    /// Notes that more of the body is awaited.
+    pub(super) fn body_awaited(&self) {
+        let mut progress = lock(&self.progress);
+        if progress.part == RequestPart::Stream && progress.awaited.is_none() {
+            progress.awaited = Some(Instant::now());
+            drop(progress);
+            self.moved.notify_one();
+        }
+    }
+
+    /// Notes that so many bytes of the body came.
+    pub(super) fn body_came(&self, bytes: usize) {
+        let mut progress = lock(&self.progress);
+        if let Some(since) = progress.awaited.take() {
+            progress.used += since.elapsed();
+        }
+        progress.bytes = progress.bytes.saturating_add(bytes);
+        if progress.bytes >= STREAM_BYTES {
+            (progress.used, progress.bytes) = (Duration::ZERO, 0);
         }
     }
 
@@ -134,6 +180,7 @@ impl Pace {
         let progress = lock(&self.progress);
         match progress.part {
             RequestPart::Answer => progress.blocked,
+            RequestPart::Stream => progress.awaited,
             RequestPart::Head | RequestPart::Body | RequestPart::Idle => Some(progress.since),
         }
     }
@@ -152,6 +199,11 @@ impl Pace {
             RequestPart::Head => HEAD_MAX,
             RequestPart::Body => BODY_MAX + BODY_REST,
             RequestPart::Idle => IDLE_MAX,
+            RequestPart::Stream => {
+                return progress
+                    .awaited
+                    .map(|since| since + STREAM_MAX.saturating_sub(progress.used));
+            }
             RequestPart::Answer => return None,
         };
         Some(progress.since + most)
@@ -204,6 +256,29 @@ mod tests {
         pace.received();
         assert_eq!(overdue_after(&pace).await, Some(10));
         pace.request_began(false);
+        assert_eq!(overdue_after(&pace).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_has_all_the_time_as_long_as_it_comes() {
+        let pace = Pace::new();
+        pace.request_began(true);
+        pace.is_stream();
+        assert_eq!(overdue_after(&pace).await, None, "the agent has to do");
+        for _ in 0..100 {
+            pace.body_awaited();
+            assert!(pace.waiting_since().is_some());
+            tokio::time::sleep(STREAM_MAX / 2).await;
+            pace.body_came(STREAM_BYTES);
+        }
+        assert_eq!(pace.waiting_since(), None);
+        pace.body_awaited();
+        tokio::time::sleep(STREAM_MAX / 2).await;
+        pace.body_came(1);
+        assert_eq!(overdue_after(&pace).await, None, "the agent has to do");
+        pace.body_awaited();
+        assert_eq!(overdue_after(&pace).await, Some(15), "too few bytes");
+        pace.body_ended();
         assert_eq!(overdue_after(&pace).await, None);
     }
 

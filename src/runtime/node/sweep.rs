@@ -59,6 +59,11 @@ pub(super) async fn sweep_volumes(
             Err(error) => tracing::warn!(%id, %error, "volumes not removed"),
         }
     }
+    for name in volumes.sweep_cut().await {
+        swept
+            .removed
+            .insert(format!("what was left of volume {name}"));
+    }
 }
 
 /// Instances with a place in the network: those that exist, and of the wanted those that exist in

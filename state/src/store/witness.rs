@@ -49,6 +49,17 @@ pub struct AuditedExec {
     pub working_dir: Option<String>,
 }
 
+/// Archive of a volume or a container, as a witness hears of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AuditedArchive {
+    /// Name of the volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume: Option<String>,
+    /// Path in the container.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+}
+
 /// Change as a witness hears of it. No value of a spec is in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditedChange {
@@ -66,6 +77,8 @@ pub struct AuditedChange {
     pub after: Option<AuditedSpec>,
     /// Program that is run in the container. `None`: none is.
     pub exec: Option<AuditedExec>,
+    /// Archive that is read or written. `None`: none is.
+    pub archive: Option<AuditedArchive>,
     /// Verdict.
     pub verdict: AuditVerdict,
 }
@@ -120,6 +133,30 @@ impl Store {
             ..of_node("exec")
         };
         witness.hear(&[run]).map_err(StoreError::Audit)
+    }
+
+    /// Has it be heard that a volume is read, written or removed, or that files of a container are
+    /// read or written. `kind`: the word for that.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`]: it must not be done, since nobody would know of it later.
+    pub fn note_archive(
+        &self,
+        kind: &'static str,
+        container: Option<(ContainerName, ContainerId)>,
+        archive: AuditedArchive,
+    ) -> Result<(), StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(());
+        };
+        let (name, id) = container.unzip();
+        let done = AuditedChange {
+            name,
+            id,
+            archive: Some(archive),
+            ..of_node(kind)
+        };
+        witness.hear(&[done]).map_err(StoreError::Audit)
     }
 
     /// Has a change be heard of that is about to be stored.
@@ -225,6 +262,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         before: None,
         after: None,
         exec: None,
+        archive: None,
         verdict: AuditVerdict::Allowed,
     }
 }

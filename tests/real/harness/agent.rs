@@ -19,7 +19,7 @@ use super::proxy::Proxy;
 use super::{Testbed, http};
 
 /// The bearer token that tests give the agent and use.
-const TOKEN: &str = "a-token-for-tests-0123456789abcdef";
+pub(crate) const TOKEN: &str = "a-token-for-tests-0123456789abcdef";
 
 /// The agent's own binary.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_chas-node-agent");
@@ -228,6 +228,11 @@ impl Agent {
             let _ = kill_process(process, signal);
         }
         child.wait().expect("it is our child");
+    }
+
+    /// Where it is called, scheme and all.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
     }
 
     /// All that it has logged so far.
