@@ -9,11 +9,13 @@
 use std::fmt;
 use std::io;
 
+pub(crate) use container::{ContainerRoot, RootEngine};
 pub(crate) use pack::{PackedFrom, pack};
-pub(crate) use room::{ArchiveDownload, ArchiveRefusal, ArchiveRoom, ArchiveUpload};
+pub(crate) use room::{ArchiveDownload, ArchivePlace, ArchiveRefusal, ArchiveRoom, ArchiveUpload};
 pub(crate) use stream::ArchiveSender;
 pub(crate) use unpack::unpack;
 
+mod container;
 mod header;
 mod pack;
 mod pax;
@@ -48,6 +50,34 @@ pub(crate) struct ArchivedAmount {
     pub(crate) left_out: u64,
     /// Files that changed while they were packed: zeros stand for what they lost.
     pub(crate) changed: u64,
+}
+
+/// Ids of the host that stand for the users and groups of a container from 0 on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OwnerShift {
+    /// Id of the host that is 0 in the container.
+    pub(crate) first: u32,
+    /// Number of ids.
+    pub(crate) count: u32,
+}
+
+impl OwnerShift {
+    /// Id in the container; one of the host's own stays as it is.
+    const fn inside(self, id: u32) -> u32 {
+        match id.checked_sub(self.first) {
+            Some(inside) if inside < self.count => inside,
+            _ => id,
+        }
+    }
+
+    /// Id on the host; `None`: the container has no such id.
+    const fn outside(self, id: u32) -> Option<u32> {
+        if id < self.count {
+            self.first.checked_add(id)
+        } else {
+            None
+        }
+    }
 }
 
 /// Failure of an archive, by what its sender can do about it.

@@ -25,6 +25,7 @@ mod commands;
 pub(crate) mod disk_alarms;
 mod execs;
 pub(crate) mod file_alarms;
+mod files;
 mod health;
 pub(crate) mod link;
 mod plan;

@@ -98,7 +98,7 @@ impl Rooms {
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
         let engine = engine(config, images, client, key)?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let (execs, until) = (engine.execs(), stop.clone());
+        let (execs, roots, until) = (engine.execs(), engine.roots(), stop.clone());
         let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), until);
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(
@@ -125,7 +125,7 @@ impl Rooms {
             contact.clone(),
             confined,
         );
-        let volumes = NodeVolumes::start(volumes, &writer, &metrics, (stop, tracker));
+        let volumes = NodeVolumes::start(volumes, &writer, &metrics, roots, (stop, tracker));
         let node = node.with_execs(execs).with_volumes(volumes);
         let node = Arc::new(node.with_reach(reach(config)));
         let link = contact

@@ -8,20 +8,23 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, BodyDataStream, Bytes};
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::Refusal;
-use super::access::AccessEnd;
+use super::access::{Access, AccessEnd};
+use super::containers::find_managed;
 use super::error::Problem;
 use super::listener::Pace;
+use super::query::{Named, Parameters, RawQuery};
+use super::{NodeApi, Refusal};
 use crate::archive::{
     ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveSender, ArchiveUpload, ArchivedAmount,
 };
+use crate::view::Naming;
 
 /// Type of an archive.
 const TAR: &str = "application/x-tar";
@@ -42,6 +45,8 @@ impl From<ArchiveRefusal> for Problem {
         match refusal {
             ArchiveRefusal::Absent(text) => Self::Refused(Refusal::NotFound(text)),
             ArchiveRefusal::Busy(text) => Self::Busy(text),
+            ArchiveRefusal::Wrong(text) => Self::Request(text),
+            ArchiveRefusal::Denied(denial) => Self::Refused(Refusal::Denied(vec![denial])),
             ArchiveRefusal::Conflict(text) => Self::Refused(Refusal::Conflict(text)),
             ArchiveRefusal::Unavailable(text) => Self::Refused(Refusal::Unavailable(text)),
             ArchiveRefusal::Broken(fault) => {
@@ -57,6 +62,44 @@ impl From<ArchiveRefusal> for Problem {
             }
         }
     }
+}
+
+/// An archive of what a container has at a path.
+pub(super) async fn read<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    access: Access,
+    Named(name): Named,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let path = path(query)?;
+    let id = find_managed(&*node, &access, &name, Naming::Exact)?;
+    let is_zstd = takes_zstd(&headers);
+    let pieces = node.read_container(id, path, is_zstd).await?;
+    Ok(answer(pieces, is_zstd, access.end))
+}
+
+/// Takes an archive into a directory of a container.
+pub(super) async fn write<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    access: Access,
+    Named(name): Named,
+    query: RawQuery,
+    request: Request,
+) -> Response {
+    let begin = async |is_zstd| {
+        let path = path(query)?;
+        let id = find_managed(&*node, &access, &name, Naming::Exact)?;
+        Ok(node.write_container(id, path, is_zstd).await?)
+    };
+    take(request, begin).await
+}
+
+fn path(query: RawQuery) -> Result<String, Problem> {
+    let parameters = Parameters::of(query, &["path"])?;
+    let none =
+        || Problem::Request("path= is missing: an absolute path in the container".to_owned());
+    parameters.text("path").map(str::to_owned).ok_or_else(none)
 }
 
 /// Whether the caller takes a compressed answer.

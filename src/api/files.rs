@@ -1,6 +1,7 @@
 //! Volumes and archives of the agent, as the API needs them.
 
 use state::access::NameScope;
+use state::id::ContainerId;
 use state::spec::VolumeName;
 
 use super::Refusal;
@@ -31,6 +32,22 @@ pub(crate) trait NodeFiles: Send + Sync + 'static {
         name: VolumeName,
         is_zstd: bool,
     ) -> impl Future<Output = Result<ArchiveDownload, ArchiveRefusal>> + Send;
+
+    /// Things that a container has at a path.
+    fn read_container(
+        &self,
+        id: ContainerId,
+        path: String,
+        is_zstd: bool,
+    ) -> impl Future<Output = Result<ArchiveDownload, ArchiveRefusal>> + Send;
+
+    /// Takes an archive into a directory of a container.
+    fn write_container(
+        &self,
+        id: ContainerId,
+        path: String,
+        is_zstd: bool,
+    ) -> impl Future<Output = Result<ArchiveUpload, ArchiveRefusal>> + Send;
 
     /// Takes an archive into a volume, which is made if there is none.
     fn write_volume(

@@ -15,7 +15,9 @@ use state::access::Role;
 use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
-use super::{NodeApi, containers, exec, explain, health, logs, metrics, push_set, volumes};
+use super::{
+    NodeApi, archives, containers, exec, explain, health, logs, metrics, push_set, volumes,
+};
 use crate::audit::AuditCall;
 
 /// Path of containers' output.
@@ -97,6 +99,8 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(EXEC, Method::POST, "/containers/{id}/exec", exec::run::<N>),
         // RFC 6455 knows no other method.
         route(EXEC, Method::GET, "/containers/{id}/exec", exec::watch::<N>),
+        route(EXEC, Method::GET, "/containers/{id}/archive", archives::read::<N>),
+        route(EXEC, Method::PUT, "/containers/{id}/archive", archives::write::<N>),
         route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
         route(READ, Method::GET, "/volumes", volumes::list::<N>),

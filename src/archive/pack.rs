@@ -14,7 +14,8 @@ use tar::EntryType;
 use super::header::{self, NewEntry};
 use super::sparse::{self, SparseRegion};
 use super::{
-    ArchiveFault, ArchivedAmount, BLOCK, DEPTH_MAX, PART_BYTES, PATH_BYTES_MAX, padding, told,
+    ArchiveFault, ArchivedAmount, BLOCK, DEPTH_MAX, OwnerShift, PART_BYTES, PATH_BYTES_MAX,
+    padding, told,
     xattrs::{self, Xattr},
 };
 use crate::within;
@@ -25,16 +26,17 @@ const LINKED_BYTES_MAX: usize = 32 << 20;
 /// Thing to be packed.
 #[derive(Debug)]
 pub(crate) enum PackedFrom<'a> {
-    /// All that is in an open directory, and its own owner and permissions; named `./`.
-    Directory(BorrowedFd<'a>),
-    /// Entry of an open directory, under its own name.
-    #[expect(dead_code, reason = "archives of containers are to come")]
+    /// All that is in an open directory, and its own owner and permissions; under this name, which
+    /// ends with a slash.
+    Directory(BorrowedFd<'a>, &'a [u8]),
+    /// Entry of an open directory, which is no directory, under its own name.
     Entry(BorrowedFd<'a>, &'a CStr),
 }
 
 /// Archive that is being made.
 struct Pack<'a, W: ?Sized> {
     out: &'a mut W,
+    owners: Option<OwnerShift>,
     part: Vec<u8>,
     /// Files with several names: device and inode, and the name that is in the archive already.
     linked: HashMap<(u64, u64), Vec<u8>>,
@@ -42,27 +44,35 @@ struct Pack<'a, W: ?Sized> {
     amount: ArchivedAmount,
     /// Name of the entry under way.
     name: Vec<u8>,
+    /// Whether a file that is mounted from elsewhere is packed, since it was asked for by name.
+    is_mount_taken: bool,
 }
 
 /// Writes the archive of `from`. What is mounted below it is not entered.
 pub(crate) fn pack(
     from: &PackedFrom<'_>,
+    owners: Option<OwnerShift>,
     out: &mut (impl Write + ?Sized),
 ) -> Result<ArchivedAmount, ArchiveFault> {
     let mut pack = Pack {
         out,
+        owners,
         part: vec![0; PART_BYTES],
         linked: HashMap::new(),
         linked_bytes: 0,
         amount: ArchivedAmount::default(),
         name: Vec::new(),
+        is_mount_taken: false,
     };
     let packed = match from {
-        PackedFrom::Directory(directory) => {
-            pack.name.extend_from_slice(b"./");
+        PackedFrom::Directory(directory, name) => {
+            pack.name.extend_from_slice(name);
             pack.directory(*directory, 0)
         }
-        PackedFrom::Entry(parent, name) => pack.entry(*parent, name, 0),
+        PackedFrom::Entry(parent, name) => {
+            pack.is_mount_taken = true;
+            pack.entry(*parent, name, 0)
+        }
     };
     let ended = packed.and_then(|()| {
         pack.name.clear();
@@ -136,7 +146,16 @@ impl<W: Write + ?Sized> Pack<'_, W> {
 
     /// Packs a file; false: it has gone, or is a mount of another one.
     fn regular(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-        let file = match open(parent, name, OFlags::RDONLY | OFlags::NONBLOCK) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        let opened = if self.is_mount_taken {
+            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+            within::open_as(parent, name, flags, resolve)
+                .map(Some)
+                .map_err(io::Error::from)
+        } else {
+            open(parent, name, flags)
+        };
+        let file = match opened {
             Ok(Some(file)) => file,
             Ok(None) => return Ok(false),
             Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
@@ -215,10 +234,15 @@ impl<W: Write + ?Sized> Pack<'_, W> {
         sparse: Option<u64>,
     ) -> io::Result<()> {
         self.amount.files += 1;
+        let mut stat = *stat;
+        if let Some(owners) = self.owners {
+            stat.st_uid = owners.inside(stat.st_uid);
+            stat.st_gid = owners.inside(stat.st_gid);
+        }
         let entry = NewEntry {
             kind,
             name: &self.name,
-            stat,
+            stat: &stat,
             size,
             link,
             xattrs,

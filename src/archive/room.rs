@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use state::policy::Denial;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,10 @@ pub(crate) enum ArchiveRefusal {
     Absent(String),
     /// Too many are under way, of the node or of this thing.
     Busy(String),
+    /// The request asks for what cannot be.
+    Wrong(String),
+    /// The policy denies it.
+    Denied(Denial),
     /// The thing is in no state for it.
     Conflict(String),
     /// Nothing of it can be done now, or be written down.

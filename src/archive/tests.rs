@@ -34,13 +34,13 @@ impl Two {
 
     fn pack(&self) -> Vec<u8> {
         let (from, mut out) = (File::open(self.path("from")).unwrap(), Vec::new());
-        pack(&PackedFrom::Directory(from.as_fd()), &mut out).unwrap();
+        pack(&PackedFrom::Directory(from.as_fd(), b"./"), None, &mut out).unwrap();
         out
     }
 
     fn unpack(&self, archive: impl Read) -> Result<ArchivedAmount, ArchiveFault> {
         let to = File::open(self.path("to")).unwrap();
-        unpack(to.as_fd(), archive, |_| Ok(()))
+        unpack(to.as_fd(), archive, None, |_| Ok(()))
     }
 }
 
@@ -457,7 +457,7 @@ fn what_takes_too_much_is_refused() {
         0 => Ok(()),
         _ => Err(io::ErrorKind::StorageFull.into()),
     };
-    let full = unpack(to.as_fd(), &archive(&[file(b"x")])[..], take).unwrap_err();
+    let full = unpack(to.as_fd(), &archive(&[file(b"x")])[..], None, take).unwrap_err();
     assert!(matches!(full, ArchiveFault::Full { .. }) && full.to_string().starts_with("file: "));
     assert_eq!(fs::read_dir(two.path("to")).unwrap().count(), 0);
 }

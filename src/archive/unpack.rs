@@ -5,13 +5,13 @@ use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
 use super::place::{self, NewFile};
 use super::read::{ArchiveEntries, ArchiveEntry, EntryKind};
 use super::sparse::SparseRegion;
-use super::{ArchiveFault, ArchivedAmount, DEPTH_MAX, PART_BYTES, PATH_BYTES_MAX};
+use super::{ArchiveFault, ArchivedAmount, DEPTH_MAX, OwnerShift, PART_BYTES, PATH_BYTES_MAX};
 use crate::within;
 
 /// Bytes of a part of a path.
@@ -20,6 +20,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// Archive that is being unpacked.
 struct Unpack<'a, R, T> {
     base: BorrowedFd<'a>,
+    owners: Option<OwnerShift>,
     entries: ArchiveEntries<R>,
     /// Takes a file with so many bytes of it from what the disk has.
     take: T,
@@ -66,18 +67,20 @@ impl From<ArchiveFault> for EntryError {
 pub(crate) fn unpack(
     base: BorrowedFd<'_>,
     reader: impl Read,
+    owners: Option<OwnerShift>,
     take: impl FnMut(u64) -> io::Result<()>,
 ) -> Result<ArchivedAmount, ArchiveFault> {
     let mut unpack = Unpack {
         base,
+        owners,
         entries: ArchiveEntries::new(reader),
         take,
         part: vec![0; PART_BYTES],
         amount: ArchivedAmount::default(),
         open: Vec::new(),
     };
-    while let Some(entry) = unpack.entries.next()? {
-        if let Err(error) = unpack.entry(&entry) {
+    while let Some(mut entry) = unpack.entries.next()? {
+        if let Err(error) = unpack.own(&mut entry).and_then(|()| unpack.entry(&entry)) {
             return Err(unpack.told(error));
         }
     }
@@ -107,11 +110,27 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
             Some(Errno::LOOP) => "on its way, or in its place, is a link that leads nowhere",
             Some(Errno::XDEV) => "something else is mounted there, or it would lead out",
             Some(Errno::NOENT) => "what it links to, or a link on its way, leads nowhere",
+            Some(Errno::ROFS) => "the file system is read-only",
             Some(Errno::NAMETOOLONG) => "its path is too long",
             _ => return ArchiveFault::Failed { entry, source },
         };
         let fault = misplaced.to_owned();
         ArchiveFault::Misplaced { entry, fault }
+    }
+
+    /// Makes the owners of an entry those that they are on the host.
+    fn own(&self, entry: &mut ArchiveEntry) -> Result<(), EntryError> {
+        let Some(owners) = self.owners else {
+            return Ok(());
+        };
+        let none = EntryError::Misplaced("the container has no such user or group as its owner");
+        match owners.outside(entry.uid).zip(owners.outside(entry.gid)) {
+            Some((uid, gid)) => {
+                (entry.uid, entry.gid) = (uid, gid);
+                Ok(())
+            }
+            None => Err(none),
+        }
     }
 
     fn entry(&mut self, entry: &ArchiveEntry) -> Result<(), EntryError> {
@@ -156,6 +175,10 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
                     // The umask may have taken something away.
                     let made = open_in(above.as_fd(), name)?;
                     rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
+                    if let Some(root) = self.owners.and_then(|owners| owners.outside(0)) {
+                        let (uid, gid) = (Uid::from_raw(root), Gid::from_raw(root));
+                        rustix::fs::fchown(&made, Some(uid), Some(gid))?;
+                    }
                 }
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state::access::NameScope;
 use state::desired::set::Desired;
-use state::id::ContainerName;
+use state::id::{ContainerId, ContainerName};
 use state::spec::{VolumeMount, VolumeName};
 use state::store::AuditedArchive;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use super::AgentNode;
 use crate::api::{self, NodeFiles, Refusal};
 use crate::archive::{
     self, ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveRoom, ArchiveUpload,
-    ArchivedAmount, PackedFrom,
+    ArchivedAmount, OwnerShift, PackedFrom, RootEngine,
 };
 use crate::metrics::Metrics;
 use crate::view::{VolumeContentView, VolumeView};
@@ -34,6 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(15);
 pub(crate) struct NodeVolumes {
     pub(crate) volumes: Volumes,
     pub(crate) archives: ArchiveRoom,
+    /// Part of the engine that opens containers.
+    pub(crate) roots: Arc<dyn RootEngine>,
 }
 
 impl NodeFiles for AgentNode {
@@ -92,7 +95,9 @@ impl NodeFiles for AgentNode {
         name: VolumeName,
         is_zstd: bool,
     ) -> Result<ArchiveDownload, ArchiveRefusal> {
-        let NodeVolumes { volumes, archives } = self.files()?.clone();
+        let NodeVolumes {
+            volumes, archives, ..
+        } = self.files()?.clone();
         let by = api::current_call().by;
         let place = archives.place(format!("volume {name}"), is_zstd, by)?;
         let held = volumes.begin_use(&name, false);
@@ -101,8 +106,26 @@ impl NodeFiles for AgentNode {
         Ok(place.send(move |out: &mut dyn Write| {
             let _held = held;
             let volume = volumes.open(&name)?;
-            archive::pack(&PackedFrom::Directory(volume.as_fd()), out)
+            archive::pack(&PackedFrom::Directory(volume.as_fd(), b"./"), None, out)
         }))
+    }
+
+    async fn read_container(
+        &self,
+        id: ContainerId,
+        path: String,
+        is_zstd: bool,
+    ) -> Result<ArchiveDownload, ArchiveRefusal> {
+        self.read_files(id, path, is_zstd).await
+    }
+
+    async fn write_container(
+        &self,
+        id: ContainerId,
+        path: String,
+        is_zstd: bool,
+    ) -> Result<ArchiveUpload, ArchiveRefusal> {
+        self.write_files(id, path, is_zstd).await
     }
 
     async fn write_volume(
@@ -110,7 +133,9 @@ impl NodeFiles for AgentNode {
         name: VolumeName,
         is_zstd: bool,
     ) -> Result<ArchiveUpload, ArchiveRefusal> {
-        let NodeVolumes { volumes, archives } = self.files()?.clone();
+        let NodeVolumes {
+            volumes, archives, ..
+        } = self.files()?.clone();
         let by = api::current_call().by;
         let place = archives.place(format!("volume {name}"), is_zstd, by)?;
         let Some(held) = volumes.begin_use(&name, true) else {
@@ -131,13 +156,13 @@ impl NodeFiles for AgentNode {
             drop(turn);
             return Ok(place.take(move |archive| {
                 let _held = held;
-                unpack(&volumes.open(&name)?, archive)
+                unpack(&volumes.open(&name)?, None, archive)
             }));
         }
         Ok(place.take(move |archive| {
             // Containers with it are launched when all of it is there.
             let _held = (held, turn);
-            volumes.make(&name, |new| unpack(new, archive))
+            volumes.make(&name, |new| unpack(new, None, archive))
         }))
     }
 }
@@ -196,13 +221,18 @@ impl NodeVolumes {
         volumes: Volumes,
         writer: &Writer,
         metrics: &Metrics,
+        roots: Arc<dyn RootEngine>,
         (stop, tracker): (&CancellationToken, &TaskTracker),
     ) -> Self {
         let archives = ArchiveRoom::new(metrics.clone(), stop.clone());
         let looking = follow(volumes.clone(), writer.clone(), metrics.clone());
         let stop = stop.clone();
         tracker.spawn(async move { stop.run_until_cancelled(looking).await });
-        Self { volumes, archives }
+        Self {
+            volumes,
+            archives,
+            roots,
+        }
     }
 }
 
@@ -224,9 +254,15 @@ async fn follow(volumes: Volumes, writer: Writer, metrics: Metrics) {
 }
 
 /// Unpacks an archive into a directory, as far as its disk has room, and has it be on the disk.
-fn unpack(directory: &OwnedFd, archive: &mut dyn Read) -> Result<ArchivedAmount, ArchiveFault> {
+pub(super) fn unpack(
+    directory: &OwnedFd,
+    owners: Option<OwnerShift>,
+    archive: &mut dyn Read,
+) -> Result<ArchivedAmount, ArchiveFault> {
     let mut budget = DiskBudget::of(directory)?;
-    let amount = archive::unpack(directory.as_fd(), archive, |bytes| budget.take(bytes))?;
+    let amount = archive::unpack(directory.as_fd(), archive, owners, |bytes| {
+        budget.take(bytes)
+    })?;
     rustix::fs::syncfs(directory).map_err(std::io::Error::from)?;
     Ok(amount)
 }

@@ -28,6 +28,7 @@ pub use self::rpc::client::ContainerdClient;
 use self::rpc::events;
 pub use self::shim::oci_runtime::OciRuntime;
 use self::shim::version;
+use crate::archive::RootEngine;
 use crate::exec::ExecEngine;
 pub use crate::oci::confinement::{Confinement, ConfinementLayer, IdMapping};
 use crate::runtime::engine::{EndedInstance, Engine, Existing, ImageVolumes, LaunchStage, Sandbox};
@@ -80,6 +81,11 @@ impl Containerd {
 
     /// Part of the engine that runs programs in containers.
     pub(crate) fn execs(&self) -> Arc<dyn ExecEngine> {
+        Arc::clone(&self.instances) as _
+    }
+
+    /// Part of the engine that opens containers for archives.
+    pub(crate) fn roots(&self) -> Arc<dyn RootEngine> {
         Arc::clone(&self.instances) as _
     }
 

@@ -93,8 +93,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "runtime",
         &[
-            "backoff", "cause", "devices", "exec", "journal", "lock", "logs", "mounts", "network",
-            "oci", "permits", "registry", "secrets", "volumes", "within",
+            "archive", "backoff", "cause", "devices", "exec", "journal", "lock", "logs", "mounts",
+            "network", "oci", "permits", "registry", "secrets", "volumes", "within",
         ],
     ),
     (

@@ -11,6 +11,7 @@ use crate::harness::image::{Image, Packing};
 use crate::stand::{SOON, Stand, eventually};
 
 mod archives;
+mod copies;
 
 /// An image with files at `/data`.
 async fn push_data(stand: &Stand) {

@@ -4,6 +4,7 @@ use std::io::Read as _;
 use std::sync::Mutex;
 
 use state::access::NameScope;
+use state::id::ContainerId;
 use state::spec::VolumeName;
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +91,24 @@ impl NodeFiles for Fake {
             }
             Ok(ArchivedAmount::default())
         }))
+    }
+
+    async fn read_container(
+        &self,
+        _id: ContainerId,
+        _path: String,
+        is_zstd: bool,
+    ) -> Result<ArchiveDownload, ArchiveRefusal> {
+        self.read_volume("data".parse().unwrap(), is_zstd).await
+    }
+
+    async fn write_container(
+        &self,
+        _id: ContainerId,
+        _path: String,
+        is_zstd: bool,
+    ) -> Result<ArchiveUpload, ArchiveRefusal> {
+        self.write_volume("data".parse().unwrap(), is_zstd).await
     }
 
     async fn write_volume(

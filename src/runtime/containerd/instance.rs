@@ -31,6 +31,7 @@ use crate::oci::host::Host;
 mod adjust;
 mod devices;
 mod exec;
+mod files;
 mod given;
 mod hand_over;
 mod host_accounts;

@@ -13,7 +13,7 @@ use crate::harness::agent::TOKEN;
 use crate::stand::{Stand, eventually};
 
 /// Calls the agent with curl; its exit code, the status of the answer, and its text.
-fn curl(stand: &Stand, arguments: &[&str], path: &str) -> (i32, u16, String) {
+pub(super) fn curl(stand: &Stand, arguments: &[&str], path: &str) -> (i32, u16, String) {
     let out = Command::new("curl")
         .args(["-sS", "-w", "\n%{http_code}", "-H"])
         .arg(format!("Authorization: Bearer {TOKEN}"))
@@ -28,7 +28,7 @@ fn curl(stand: &Stand, arguments: &[&str], path: &str) -> (i32, u16, String) {
 }
 
 /// Runs a shell script in a directory.
-fn sh(directory: &Path, script: &str) -> String {
+pub(super) fn sh(directory: &Path, script: &str) -> String {
     let out = Command::new("sh")
         .args(["-ec", script])
         .current_dir(directory)
