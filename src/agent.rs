@@ -29,6 +29,7 @@ mod registries;
 mod review;
 mod rooms;
 mod secrets;
+mod subnet;
 mod tls;
 
 pub use self::review::{review, tls_fault};
@@ -43,6 +44,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 /// The store or the host's facts keep it from starting.
 pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let given = inherited::inherited();
+    let config = subnet::settled(config).await;
     let tracker = TaskTracker::new();
     let stop = shutdown::on_signal(&tracker).context("signals cannot be caught")?;
     let token = CallerToken::new(config.api.token.clone());

@@ -229,6 +229,8 @@ pub struct NetworkSection {
     pub bridge: String,
     /// Subnet of the containers' addresses.
     pub subnet: Ipv4Subnet,
+    /// Whether the agent chooses the subnet, of which the former is only the default then.
+    pub subnet_auto: bool,
     /// Host ports for containers that ask for any port.
     pub port_range: RangeInclusive<u16>,
     /// Ports of the host that containers reach besides name servers. `None`: every one.

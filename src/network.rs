@@ -34,7 +34,7 @@ mod netns;
 mod sysfs;
 mod threads;
 
-pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach};
+pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach, free_subnet};
 pub use fault::{NetworkError, Part};
 pub use finding::{NetworkFaults, NetworkFinding};
 pub use hosts_files::RESOLV_CONF;

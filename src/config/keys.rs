@@ -162,8 +162,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Directory that must not survive a reboot; on a tmpfs"),
     key("network.bridge", "CHAS_BRIDGE", "bridge", "NAME", Text("chas0"),
         "Name of the bridge that containers are attached to, at most 15 characters"),
-    key("network.subnet", "CHAS_SUBNET", "subnet", "CIDR", Text("10.231.0.0/16"),
-        "Subnet of the containers' addresses: a private IPv4 network, /8 to /29"),
+    key("network.subnet", "CHAS_SUBNET", "subnet", "CIDR|auto", Text("10.231.0.0/16"),
+        "Subnet of the containers' addresses: a private IPv4 network, /8 to /29; or auto, which is one \
+         that no address, route or name server of the host overlaps when the agent first starts, kept \
+         in the file subnet in state.dir"),
     key("network.port_range", "CHAS_PORT_RANGE", "port-range", "FIRST-LAST", Text("20000-29999"),
         "Host ports for containers that ask for any port, 1024 to 65535"),
     key("network.host_access", "CHAS_HOST_ACCESS", "host-access", "open|closed|PORT[,PORT]", Computed("closed; open on a node from before 0.2"),

@@ -273,7 +273,8 @@ impl Layers {
             state: self.state(),
             network: NetworkSection {
                 bridge: self.value("network.bridge", parse::interface),
-                subnet: self.value("network.subnet", parse::subnet),
+                subnet: self.value("network.subnet", parse::subnet_or_auto),
+                subnet_auto: self.value("network.subnet", parse::is_auto),
                 port_range: self.value("network.port_range", parse::port_range),
                 host_access: self
                     .by_age(

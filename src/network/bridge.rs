@@ -44,6 +44,7 @@ mod device;
 mod findings;
 mod firewall;
 mod forward;
+mod free_subnet;
 mod groups;
 mod holders;
 #[cfg(any(test, fuzzing))]
@@ -59,6 +60,8 @@ mod sysctl;
 mod table_watch;
 mod tools;
 mod veth;
+
+pub use free_subnet::free_subnet;
 
 /// Time for which [`NetworkDriver::repair`] spares an instance that this agent connected although
 /// it is not wanted: the caller's list may be older than the instance. No list is that old.

@@ -24,6 +24,7 @@ mod lab;
 mod lifecycle;
 mod neighbours;
 mod rules;
+mod subnet;
 
 const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
 

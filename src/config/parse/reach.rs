@@ -4,7 +4,12 @@ use std::collections::BTreeSet;
 
 use state::spec::Protocol;
 
-use super::Parsed;
+use state::subnet::Ipv4Subnet;
+
+use super::{Parsed, subnet};
+
+/// Subnet where none is named.
+const DEFAULT_SUBNET: &str = "10.231.0.0/16";
 
 /// Services of the host: `open` is every one (`None`), `closed` none, else ports as `tcp/8080`,
 /// separated by commas.
@@ -30,6 +35,17 @@ pub(in crate::config) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Prot
         "closed" | "" => Ok(Some(BTreeSet::new())),
         _ => ports.collect::<Parsed<_>>().map(Some),
     }
+}
+
+/// Subnet of the containers; for `auto` the default one, in place of which the agent chooses.
+pub(in crate::config) fn subnet_or_auto(text: &str) -> Parsed<Ipv4Subnet> {
+    let is_auto = is_auto(text)?;
+    subnet(if is_auto { DEFAULT_SUBNET } else { text })
+}
+
+/// Whether the agent chooses the subnet.
+pub(in crate::config) fn is_auto(text: &str) -> Parsed<bool> {
+    Ok(text.eq_ignore_ascii_case("auto"))
 }
 
 /// Whether containers reach each other.

@@ -120,6 +120,21 @@ impl BridgeNetwork {
         before.cloned().collect()
     }
 
+    /// Name servers of the host with addresses of the subnet that are no container's: they are behind
+    /// the bridge now, where nobody answers.
+    async fn hidden_name_servers(&self, live: &[(ContainerName, Ipv4Addr)]) -> Vec<String> {
+        let (lists, subnet) = (self.config.resolv_conf.clone(), self.config.subnet);
+        let read = blocking(move || Ok(hosts_files::host_resolv_conf(&lists).servers)).await;
+        let is_own = |server: &Ipv4Addr| {
+            *server == subnet.gateway() || live.iter().any(|(_, address)| address == server)
+        };
+        let hidden = read.unwrap_or_default().into_iter();
+        let hidden = hidden.filter(|server| subnet.contains(*server) && !is_own(server));
+        hidden
+            .map(|server| format!("the host's name server {server}, which it no longer reaches"))
+            .collect()
+    }
+
     /// Containers whose packets leave by another link, and interfaces with addresses of the subnet.
     async fn strays(
         &self,
@@ -133,7 +148,8 @@ impl BridgeNetwork {
                 Some((names.container.clone(), assignment.address?))
             })
             .collect();
-        let lines = on_links("links", async move |host: &Netlink| {
+        let mut lines = self.hidden_name_servers(&addresses).await;
+        let found = on_links("links", async move |host: &Netlink| {
             let mut lines = Vec::new();
             let ranges = host.ranges_of_links(bridge).await?;
             let others = ranges
@@ -156,7 +172,8 @@ impl BridgeNetwork {
             }
             Ok(lines)
         });
-        let told = lines.await?.into_iter().map(|line| NetworkFinding {
+        lines.extend(found.await?);
+        let told = lines.into_iter().map(|line| NetworkFinding {
             alarm: Alarm::SubnetShared,
             subject: String::new(),
             message: format!("the containers' subnet {subnet} is shared with {line}"),

@@ -17,7 +17,7 @@ use crate::harness::Testbed;
 use crate::stand::{SOON, Stand};
 
 /// Messages of the findings of one alarm.
-fn found(net: &BridgeNetwork, alarm: Alarm) -> Vec<String> {
+pub(super) fn found(net: &BridgeNetwork, alarm: Alarm) -> Vec<String> {
     let findings = net.findings();
     let findings = findings.borrow();
     let of_alarm = findings.iter().filter(|finding| finding.alarm == alarm);

@@ -30,7 +30,7 @@ pub(in crate::network::bridge) struct OccupiedRange {
     pub(in crate::network::bridge) network: Ipv4Addr,
     pub(in crate::network::bridge) prefix: u8,
     /// Index of the interface, if it is one's.
-    link: Option<u32>,
+    pub(in crate::network::bridge) link: Option<u32>,
     /// Name of the interface, or the kind of route.
     pub(in crate::network::bridge) holder: String,
     /// Whether the addresses are the interface's own neighbours.
@@ -51,14 +51,24 @@ impl OccupiedRange {
     /// A larger range behind a gateway does none: the subnet is the nearer way, and the rest of
     /// the range is reached as before.
     pub(in crate::network::bridge) fn collision(&self, subnet: Ipv4Subnet) -> Option<Collision> {
-        let common = self.prefix.min(subnet.prefix());
-        let overlaps = common != 0
-            && (self.network.to_bits() ^ subnet.gateway().to_bits()) >> (32 - common) == 0;
+        let overlaps = self.overlaps(subnet);
         if overlaps && self.prefix >= subnet.prefix() {
             Some(Collision::CutsOff)
         } else {
             (overlaps && self.on_link).then_some(Collision::Hides)
         }
+    }
+}
+
+impl OccupiedRange {
+    /// Whether an address is in both; everything is in the route of everything else.
+    pub(in crate::network::bridge) const fn overlaps(&self, subnet: Ipv4Subnet) -> bool {
+        let common = if self.prefix < subnet.prefix() {
+            self.prefix
+        } else {
+            subnet.prefix()
+        };
+        common != 0 && (self.network.to_bits() ^ subnet.gateway().to_bits()) >> (32 - common) == 0
     }
 }
 
@@ -276,6 +286,21 @@ fn link_name(index: Option<u32>, links: &[KernelLink]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl OccupiedRange {
+        /// Range of a test.
+        pub(in crate::network::bridge) fn of(text: &str, on_link: bool) -> Self {
+            let (network, prefix) = text.split_once('/').unwrap();
+            Self {
+                network: network.parse().unwrap(),
+                prefix: prefix.parse().unwrap(),
+                link: None,
+                holder: "eth0".to_owned(),
+                on_link,
+                table: 254,
+            }
+        }
+    }
 
     #[test]
     fn a_range_collides_if_packets_would_go_astray_and_one_behind_a_gateway_may_be_larger() {
