@@ -1,5 +1,5 @@
-//! First program of a container that has values of its own: takes them from `/.chas/env`, and becomes
-//! the program that its words name. It is built for itself, without a library, so that it runs in
+//! First program of a container that has values of its own: takes them from the file that its first
+//! word names, and becomes the program that the others name. It is built for itself, without a library, so that it runs in
 //! any image; `build.rs` puts it into the agent.
 //!
 //! The values come so, and not in the container's OCI spec, because containerd writes that to disk.
@@ -14,32 +14,41 @@ use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// Variables, each ended by a NUL; only the container's user may read them.
-const VARIABLES: &str = "/.chas/env";
 /// Exit codes of a program that is not found, and of one that cannot be executed; the shell's.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
 fn main() -> ExitCode {
     let mut words = env::args_os().skip(1);
-    let Some(program) = words.next() else {
+    let (Some(file), Some(program)) = (words.next(), words.next()) else {
         eprintln!("chas init: no program is named");
         return ExitCode::from(NOT_FOUND);
     };
-    let variables = match variables() {
+    let variables = match variables(&file) {
         Ok(variables) => variables,
         Err(error) => {
-            eprintln!("chas init: {VARIABLES}: {error}");
+            eprintln!("chas init: {}: {error}", file.display());
             return ExitCode::from(NOT_EXECUTABLE);
         }
     };
-    let Some(path) = place(&program, &variables) else {
+    let words: Vec<_> = words.collect();
+    let mut refused = None;
+    for path in places(&program, &variables) {
+        let mut command = Command::new(path);
+        let words = words.iter().cloned();
+        command.arg0(&program).args(words).envs(variables.clone());
+        let error = command.exec();
+        let goes_on = error.kind() == ErrorKind::PermissionDenied;
+        refused = Some(error);
+        // As a shell does: a later directory may have one that this user may execute.
+        if !goes_on {
+            break;
+        }
+    }
+    let Some(error) = refused else {
         eprintln!("exec: {program:?}: executable file not found in $PATH");
         return ExitCode::from(NOT_FOUND);
     };
-    let mut command = Command::new(path);
-    command.arg0(&program).args(words).envs(variables);
-    let error = command.exec();
     eprintln!("exec: {program:?}: {error}");
     ExitCode::from(match error.kind() {
         ErrorKind::NotFound => NOT_FOUND,
@@ -47,8 +56,8 @@ fn main() -> ExitCode {
     })
 }
 
-fn variables() -> std::io::Result<Vec<(OsString, OsString)>> {
-    let content = fs::read(VARIABLES)?;
+fn variables(file: &OsStr) -> std::io::Result<Vec<(OsString, OsString)>> {
+    let content = fs::read(file)?;
     let entries = content.split(|byte| *byte == 0);
     Ok(entries
         .filter_map(|entry| {
@@ -59,23 +68,26 @@ fn variables() -> std::io::Result<Vec<(OsString, OsString)>> {
         .collect())
 }
 
-/// Path of a program: as it is where it has a slash, else the first in `PATH` that may be executed.
-fn place(program: &OsStr, variables: &[(OsString, OsString)]) -> Option<PathBuf> {
+/// Paths at which a program may be: the one that it is named by where that has a slash, else those of
+/// `PATH` that somebody may execute.
+fn places(program: &OsStr, variables: &[(OsString, OsString)]) -> Vec<PathBuf> {
     if program.as_bytes().contains(&b'/') {
-        return Some(program.into());
+        return vec![program.into()];
     }
     let given = variables.iter().find(|(name, _)| name == "PATH");
     let search = given.map_or_else(|| env::var_os("PATH"), |(_, path)| Some(path.clone()));
     let search = search.unwrap_or_default();
-    let mut candidates = env::split_paths(&search).map(|directory| {
+    let candidates = env::split_paths(&search).map(|directory| {
         let directory = match directory.as_os_str().is_empty() {
             true => PathBuf::from("."),
             false => directory,
         };
         directory.join(program)
     });
-    candidates.find(|path| {
-        fs::metadata(path)
-            .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-    })
+    candidates
+        .filter(|path| {
+            fs::metadata(path)
+                .is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+        })
+        .collect()
 }

@@ -20,8 +20,9 @@ use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
-use state::spec::parse::Deploy;
-use state::store::{Idempotent, ReplaceRequest};
+use state::spec::parse::{Deploy, FieldError};
+use state::spec::{Content, SecretName};
+use state::store::{Idempotent, ReplaceRequest, SecretChange, SecretEntry};
 use tokio::sync::watch;
 
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
@@ -55,6 +56,7 @@ mod push_set;
 mod query;
 mod request_log;
 mod rights;
+mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
 mod volumes;
@@ -128,6 +130,19 @@ pub(crate) trait NodeApi: NodeFiles {
         name: Option<ContainerName>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Secrets of the node, by name.
+    fn secrets(&self) -> Vec<SecretEntry>;
+
+    /// Gives a secret a value. Durable when it answers.
+    fn put_secret(
+        &self,
+        name: SecretName,
+        value: Content,
+    ) -> impl Future<Output = Result<SecretChange, Refusal>> + Send;
+
+    /// Removes a secret that nothing uses.
+    fn remove_secret(&self, name: SecretName) -> impl Future<Output = Result<(), Refusal>> + Send;
+
     /// Runs a program in a container, and has it be written down before.
     fn exec(
         &self,
@@ -175,6 +190,8 @@ pub(crate) enum Refusal {
     Unmatched(String),
     /// The node's policy denies the change; not empty.
     Denied(Vec<Denial>),
+    /// The body names things that the node does not have; not empty.
+    Invalid(Vec<FieldError>),
     /// No such container.
     NotFound(String),
     /// The request's `Idempotency-Key` was used for another request.

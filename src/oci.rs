@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use state::desired::Record;
@@ -66,13 +66,14 @@ pub(crate) struct Placement<'a> {
     pub(crate) given: Option<Given<'a>>,
 }
 
-/// Values that a container is given beside its spec, by a program that it begins with.
+/// Values that a container is given beside its spec.
 #[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
-    /// Directory of the host with the values and the program, at the path of that in the container.
-    pub(crate) directory: (&'a Path, &'static str),
-    /// Path of the program in the container.
-    pub(crate) init: &'static str,
+    /// Files and directories of the host, each at its path in the container, to be read only.
+    pub(crate) mounts: &'a [(PathBuf, String)],
+    /// Words of the program in the container that sets its variables, before those of its own program.
+    /// Empty: it has no variables of its own.
+    pub(crate) init: &'a [String],
     /// Variables.
     pub(crate) variables: &'a BTreeMap<String, String>,
 }

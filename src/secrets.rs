@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -22,30 +22,48 @@ use crate::lock::lock;
 use crate::mounts::on_host;
 
 pub(crate) mod key;
+mod replaced;
 
 /// Directory of the values in a container.
 pub(crate) const IN_CONTAINER: &str = "/.chas";
-/// Program in a container that sets its variables, and becomes the container's own.
+/// Program in a container that sets variables, and becomes the program that is named after them.
 pub(crate) const INIT: &str = "/.chas/init";
+/// File in a container with the variables of its first process.
+pub(crate) const VARIABLES: &str = "/.chas/env";
 
 const INIT_NAME: &str = "init";
 const VARIABLES_NAME: &str = "env";
 /// The program, kept once and linked to from each instance.
 const PROGRAM_NAME: &str = ".program";
 const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/chas-init"));
-/// Options of the file system: room for a thousand containers with the largest environments, and its
-/// pages never on a swap disk.
+/// Kind of a file system in memory (`statfs(2)`).
+const TMPFS_MAGIC: rustix::fs::FsWord = 0x0102_1994;
+/// Options of the file system: room for the values of some hundred containers with the largest ones,
+/// and for those of all others; its pages are never on a swap disk.
 const OPTIONS: &str = "size=256m,nr_inodes=64k,mode=0700";
 /// Bytes of variables that are read back: more than any environment has.
 const VARIABLES_BYTES_MAX: u64 = 4 << 20;
 
-/// Variables of an instance, and the ids on the host of the process that reads them.
+/// File that an instance is given.
 #[derive(Clone)]
-pub(crate) struct GivenVariables {
-    /// Variables by their names.
-    pub(crate) variables: BTreeMap<String, String>,
-    /// User and group.
+pub(crate) struct GivenFile {
+    /// Content.
+    pub(crate) content: Vec<u8>,
+    /// Permissions.
+    pub(crate) mode: u32,
+    /// User and group on the host.
     pub(crate) owner: (u32, u32),
+}
+
+/// Values that an instance is given.
+#[derive(Clone, Default)]
+pub(crate) struct GivenValues {
+    /// Variables by their names, and the process's user and group on the host. `None`: it sets none.
+    pub(crate) variables: Option<(BTreeMap<String, String>, (u32, u32))>,
+    /// Files that are mounted each by itself.
+    pub(crate) files: Vec<GivenFile>,
+    /// Directories whose files change under the process, by the names of the files.
+    pub(crate) directories: Vec<BTreeMap<String, GivenFile>>,
 }
 
 /// File system in memory with the values of all instances.
@@ -66,48 +84,112 @@ impl SecretMemory {
         }
     }
 
-    /// Directory on the host of an instance's values.
-    pub(crate) fn of(&self, instance: InstanceName) -> PathBuf {
+    /// Directory on the host with an instance's variables, and the program that sets them.
+    pub(crate) fn variables_dir(&self, instance: InstanceName) -> PathBuf {
+        self.of(instance).join("chas")
+    }
+
+    /// File on the host of an instance, by its number.
+    pub(crate) fn file(&self, instance: InstanceName, number: usize) -> PathBuf {
+        self.of(instance).join(format!("file-{number}"))
+    }
+
+    /// Directory on the host of an instance, by its number.
+    pub(crate) fn directory(&self, instance: InstanceName, number: usize) -> PathBuf {
+        self.of(instance).join(format!("directory-{number}"))
+    }
+
+    fn of(&self, instance: InstanceName) -> PathBuf {
         self.directory.join(instance.to_string())
     }
 
-    /// Gives an instance its variables; those of before are replaced. Blocks.
+    /// Gives an instance its values; those of before are replaced. Blocks.
     ///
     /// # Errors
     /// The file system cannot be mounted, or is full. No value is in the error.
-    pub(crate) fn give(&self, instance: InstanceName, given: &GivenVariables) -> io::Result<()> {
+    pub(crate) fn give(&self, instance: InstanceName, given: &GivenValues) -> io::Result<()> {
         let _turn = lock(&self.turn);
         self.mount()?;
-        let place = self.of(instance);
-        make_directory(&place)?;
-        self.link_program(&place)?;
-        let mut content = Vec::new();
-        for (name, value) in &given.variables {
-            content.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
+        make_directory(&self.of(instance), 0o700)?;
+        if let Some((variables, owner)) = &given.variables {
+            let place = self.variables_dir(instance);
+            make_directory(&place, 0o755)?;
+            self.link_program(&place)?;
+            write_variables(&place.join(VARIABLES_NAME), variables, *owner)?;
         }
-        let (user, group) = given.owner;
-        let path = place.join(VARIABLES_NAME);
-        write(&path, &content, 0o400, |new| {
-            std::os::unix::fs::chown(new, Some(user), Some(group))
-        })
+        for (number, file) in given.files.iter().enumerate() {
+            write_given(&self.file(instance, number), file)?;
+        }
+        self.replace_in(instance, &given.directories)
     }
 
-    /// Variables that an instance was given. `None`: none.
+    /// Replaces what is in the directories of an instance, each in one step. Blocks.
     ///
     /// # Errors
-    /// They cannot be read now.
+    /// The file system is full. No value is in the error.
+    pub(crate) fn replace(
+        &self,
+        instance: InstanceName,
+        directories: &[BTreeMap<String, GivenFile>],
+    ) -> io::Result<()> {
+        let _turn = lock(&self.turn);
+        // What is not there is made by the next launch.
+        if self.of(instance).exists() {
+            self.replace_in(instance, directories)?;
+        }
+        Ok(())
+    }
+
+    fn replace_in(
+        &self,
+        instance: InstanceName,
+        directories: &[BTreeMap<String, GivenFile>],
+    ) -> io::Result<()> {
+        let directories = directories.iter().enumerate();
+        for (number, files) in directories {
+            replaced::replace(&self.directory(instance, number), files)?;
+        }
+        Ok(())
+    }
+
+    /// Gives variables to a program that is run beside an instance's first, and answers their file in
+    /// the container. Blocks.
+    ///
+    /// # Errors
+    /// The instance has no place for them, or the file system is full.
+    pub(crate) fn give_exec(
+        &self,
+        instance: InstanceName,
+        exec: &str,
+        variables: &BTreeMap<String, String>,
+        owner: (u32, u32),
+    ) -> io::Result<String> {
+        let name = format!("{VARIABLES_NAME}-{exec}");
+        let path = self.variables_dir(instance).join(&name);
+        write_variables(&path, variables, owner)?;
+        Ok(format!("{IN_CONTAINER}/{name}"))
+    }
+
+    /// Takes the variables of such a program away, if it had any. Blocks.
+    pub(crate) fn take_exec(&self, instance: InstanceName, exec: &str) {
+        let path = self.variables_dir(instance);
+        let _there_was_none = fs::remove_file(path.join(format!("{VARIABLES_NAME}-{exec}")));
+    }
+
+    /// Whether an instance has values that a launch gave it.
+    pub(crate) fn has(&self, instance: InstanceName) -> bool {
+        self.of(instance).exists()
+    }
+
+    /// Variables that an instance was given.
+    ///
+    /// # Errors
+    /// It has none, or they cannot be read now.
     pub(crate) fn variables(&self, instance: InstanceName) -> io::Result<BTreeMap<String, String>> {
         let mut content = String::new();
-        match File::open(self.of(instance).join(VARIABLES_NAME)) {
-            Ok(file) => {
-                io::Read::read_to_string(
-                    &mut io::Read::take(file, VARIABLES_BYTES_MAX),
-                    &mut content,
-                )?;
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
+        let file = File::open(self.variables_dir(instance).join(VARIABLES_NAME))?;
+        file.take(VARIABLES_BYTES_MAX)
+            .read_to_string(&mut content)?;
         let entries = content.split_terminator('\0');
         let entries = entries.filter_map(|entry| entry.split_once('='));
         Ok(entries
@@ -129,7 +211,9 @@ impl SecretMemory {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        if self.listed().is_empty() && self.is_mounted().unwrap_or(false) {
+        // Whatever is not known to be the last leaves it mounted, under all others.
+        let is_last = self.listed().is_ok_and(|left| left.is_empty());
+        if is_last && self.is_mounted().unwrap_or(false) {
             let unmounted = on_host(|| Ok(unmount(&self.directory, UnmountFlags::DETACH)?));
             if unmounted.is_ok() {
                 let _not_empty_or_gone = fs::remove_dir(&self.directory);
@@ -139,13 +223,18 @@ impl SecretMemory {
     }
 
     /// Instances that have values.
-    pub(crate) fn listed(&self) -> Vec<InstanceName> {
-        let entries = fs::read_dir(&self.directory)
-            .into_iter()
-            .flatten()
-            .flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
-        names.filter_map(|name| name.parse().ok()).collect()
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub(crate) fn listed(&self) -> io::Result<Vec<InstanceName>> {
+        let entries = match fs::read_dir(&self.directory) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?.collect::<io::Result<Vec<_>>>()?,
+        };
+        let names = entries
+            .iter()
+            .filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter_map(|name| name.parse().ok()).collect())
     }
 
     fn mount(&self) -> io::Result<()> {
@@ -154,7 +243,7 @@ impl SecretMemory {
             .mode(0o700)
             .create(&self.directory)?;
         if self.is_mounted()? {
-            return Ok(());
+            return self.is_memory();
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV;
         // Linux before 6.4 does not know the first.
@@ -174,7 +263,18 @@ impl SecretMemory {
             })
         });
         let [first, second] = mounted;
-        first.or(second)
+        first.or(second)?;
+        self.is_memory()
+    }
+
+    /// Checks that what is mounted is in memory, as the agent itself sees it: what the host mounts may
+    /// not be seen here.
+    fn is_memory(&self) -> io::Result<()> {
+        if rustix::fs::statfs(&self.directory)?.f_type == TMPFS_MAGIC {
+            return Ok(());
+        }
+        let message = format!("{} is no file system in memory", self.directory.display());
+        Err(io::Error::other(message))
     }
 
     fn is_mounted(&self) -> io::Result<bool> {
@@ -199,12 +299,37 @@ impl SecretMemory {
     }
 }
 
-fn make_directory(path: &Path) -> io::Result<()> {
+fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     match fs::create_dir(path) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    fs::set_permissions(path, Permissions::from_mode(0o755))
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+fn write_variables(
+    path: &Path,
+    variables: &BTreeMap<String, String>,
+    owner: (u32, u32),
+) -> io::Result<()> {
+    let mut content = Vec::new();
+    for (name, value) in variables {
+        content.extend([name.as_bytes(), b"=", value.as_bytes(), b"\0"].concat());
+    }
+    let mode = 0o400;
+    let variables = GivenFile {
+        content,
+        mode,
+        owner,
+    };
+    write_given(path, &variables)
+}
+
+fn write_given(path: &Path, given: &GivenFile) -> io::Result<()> {
+    let (user, group) = given.owner;
+    write(path, &given.content, given.mode, |new| {
+        std::os::unix::fs::chown(new, Some(user), Some(group))
+    })
 }
 
 /// Writes a file that is whole, and its owner's, from the moment at which it has its name.
@@ -239,48 +364,4 @@ fn is_mount_point(directory: &Path) -> io::Result<bool> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn variables_are_read_back_as_they_were_given_and_an_instance_s_alone() {
-        // Without a mount: the directory stands for it.
-        let run_dir = tempfile::tempdir().unwrap();
-        let memory = SecretMemory::new(run_dir.path());
-        let (one, two) = (
-            "000000000abc-1".parse().unwrap(),
-            "000000000abc-2".parse().unwrap(),
-        );
-        assert!(memory.variables(one).unwrap().is_empty());
-        assert!(!memory.remove(one).unwrap());
-        let variables = BTreeMap::from([
-            ("A".to_owned(), "x=\ny".to_owned()),
-            ("EMPTY".to_owned(), String::new()),
-        ]);
-        let given = GivenVariables {
-            variables: variables.clone(),
-            owner: (
-                rustix::process::geteuid().as_raw(),
-                rustix::process::getegid().as_raw(),
-            ),
-        };
-        if memory.give(one, &given).is_err() {
-            // Only root may mount.
-            return;
-        }
-        memory.give(two, &given).unwrap();
-        memory.give(two, &given).unwrap();
-        assert_eq!(memory.variables(one).unwrap(), variables);
-        let path = memory.of(two);
-        let mode = |name: &str| fs::metadata(path.join(name)).unwrap().mode() & 0o7777;
-        assert_eq!((mode("env"), mode("init")), (0o400, 0o555));
-        let ran = std::process::Command::new(path.join("init"))
-            .output()
-            .unwrap();
-        assert_eq!(ran.status.code(), Some(127), "it names no program");
-        assert!(memory.remove(one).unwrap());
-        assert_eq!(memory.listed(), [two]);
-        assert!(memory.remove(two).unwrap());
-        assert!(!memory.directory.exists(), "unmounted with the last");
-    }
-}
+mod tests;

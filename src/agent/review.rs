@@ -65,8 +65,8 @@ pub(super) fn follow(
 /// Files with secrets that others can read or change, each as a sentence.
 fn readable(config: &Config) -> Vec<String> {
     let credentials = config.registry.auth_file.as_deref();
-    let made = config.state.admin_token();
-    let files = config.secret_files.iter().chain([&made]);
+    let made = [config.state.admin_token(), config.state.secrets_key()];
+    let files = config.secret_files.iter().chain(&made);
     files
         .filter(|file| credentials != Some(file.as_path()) || registry::holds_secrets(file))
         .filter_map(|file| private::fault(file))

@@ -10,7 +10,6 @@ use state::alarm::Alarm;
 use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::reach::NodeReach;
-use state::seal::NodeKey;
 use state::store::{Defaults, Limits, Store};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -44,10 +43,9 @@ use crate::notify;
 use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
-    Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime,
+    Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime, ValueSources,
 };
 use crate::runtime::node::NodeRuntime;
-use crate::secrets::SecretMemory;
 use crate::volumes::Volumes;
 use crate::writer::Writer;
 
@@ -80,7 +78,7 @@ impl Rooms {
     ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
         let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
-        let key = secrets::take_key(config, &store).await?;
+        secrets::take_key(config, &store).await?;
         let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
         let (clock, metrics) = (Clock::start(), Metrics::new());
@@ -96,7 +94,7 @@ impl Rooms {
         review::follow(config, &journal, stop, tracker);
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
-        let engine = engine(config, images, client, key)?;
+        let engine = engine(config, images, client, secrets::sources(config, &store))?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
         let (execs, roots, until) = (engine.execs(), engine.roots(), stop.clone());
         let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), until);
@@ -383,7 +381,7 @@ fn engine(
     config: &Config,
     images: Images,
     client: ContainerdClient,
-    key: NodeKey,
+    values: ValueSources,
 ) -> anyhow::Result<Containerd> {
     let settings = ContainerdConfig {
         socket: config.containerd.socket.clone(),
@@ -393,8 +391,7 @@ fn engine(
         runtimes: runtimes(config),
         confinement: limits(config),
         search_path: config::environment("PATH").unwrap_or_default(),
-        key,
-        memory: SecretMemory::new(&config.state.run_dir),
+        values,
     };
     Containerd::new(settings, client, images).context("the host's facts cannot be read")
 }

@@ -109,10 +109,14 @@ impl Access {
         )))
     }
 
-    /// Refuses a body of which a name, its own or a volume's, is none that the caller has to do with.
+    /// Refuses a body of which a name, its own, a volume's or a secret's, is none that the caller has to do with.
     pub(super) fn may_deploy(&self, deploy: &Deploy) -> Result<(), Problem> {
         if !self.names.has(&deploy.name) {
             return Err(self.beyond("containers", &deploy.name));
+        }
+        let mut secrets = deploy.spec.secrets.iter().map(|using| &using.name);
+        if let Some(secret) = secrets.find(|secret| !self.names.has(secret.as_container())) {
+            return Err(self.beyond("secrets", secret));
         }
         let mut volumes = deploy.spec.volumes.iter().filter_map(VolumeMount::volume);
         match volumes.find(|volume| !self.names.has_volume(volume)) {

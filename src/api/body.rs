@@ -67,6 +67,27 @@ pub(super) async fn read<T: Send + 'static>(
     }
 }
 
+/// Whether the head announces plain bytes, which no page of another origin can have a browser send.
+pub(super) fn is_raw(headers: &HeaderMap) -> bool {
+    let given = headers.get(header::CONTENT_TYPE);
+    given.is_some_and(|kind| {
+        kind.as_bytes()
+            .eq_ignore_ascii_case(b"application/octet-stream")
+    })
+}
+
+/// Reads a body of plain bytes.
+///
+/// # Errors
+/// The body is too large, or too slow.
+pub(super) async fn read_raw(access: &Access, body: Body) -> Result<Bytes, Problem> {
+    if body.size_hint().lower() > BODY_BYTES_MAX as u64 {
+        return Err(Problem::TooLarge);
+    }
+    let (body, _place) = bytes(body, places(access.peer)).await?;
+    Ok(body)
+}
+
 /// The places for a body of this caller.
 fn places(caller: CallerPeer) -> &'static Places {
     if caller.is_local() {

@@ -72,7 +72,11 @@ pub(crate) enum Unfinished {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
+        if let Refusal::Invalid(errors) = refusal {
+            Self::Invalid(errors)
+        } else {
+            Self::Refused(refusal)
+        }
     }
 }
 
@@ -102,9 +106,9 @@ impl Problem {
             Self::Expectation => StatusCode::EXPECTATION_FAILED,
             Self::Refused(Refusal::Unmatched(_)) => StatusCode::PRECONDITION_FAILED,
             // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
-            Self::Refused(Refusal::Reused(_)) | Self::Invalid(_) | Self::Failed(..) => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            Self::Refused(Refusal::Reused(_) | Refusal::Invalid(_))
+            | Self::Invalid(_)
+            | Self::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
             Self::Timeout(_) | Self::Unfinished(Unfinished::TimedOut, ..) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
@@ -135,7 +139,7 @@ impl Problem {
             Self::Slow => "BodyTooSlow",
             Self::MediaType(_) | Self::ArchiveType(_) => "UnsupportedMediaType",
             Self::Expectation => "ExpectationFailed",
-            Self::Invalid(_) => "InvalidSpec",
+            Self::Invalid(_) | Self::Refused(Refusal::Invalid(_)) => "InvalidSpec",
             Self::Failed(reason, _) => reason.as_str(),
             Self::Timeout(_) => "WaitTimedOut",
             Self::Unfinished(Unfinished::TimedOut, ..) => "ExecTimedOut",
@@ -167,7 +171,9 @@ impl Problem {
             Self::MediaType(_) | Self::ArchiveType(_) => "request body of another type",
             Self::Expectation => "expectation failed",
             Self::Refused(Refusal::Unmatched(_)) => "changed meanwhile",
-            Self::Invalid(_) => "invalid container specification",
+            Self::Invalid(_) | Self::Refused(Refusal::Invalid(_)) => {
+                "invalid container specification"
+            }
             Self::Failed(reason, _) => reason.meaning(),
             Self::Timeout(_) => "timed out; the work goes on",
             Self::Unfinished(..) => "the program did not come to its end",
@@ -192,7 +198,7 @@ impl Problem {
             Self::MediaType(given) => format!("a request body with {given} is not read; send JSON in UTF-8, as \"Content-Type: application/json\""),
             Self::ArchiveType(given) => format!("a request body with {given} is not read; send a tar archive, as it is or compressed by zstd with \"Content-Encoding: zstd\""),
             Self::Expectation => "the request's Expect is not 100-continue, which is all that can be expected here; leave it out".to_owned(),
-            Self::Invalid(errors) => {
+            Self::Invalid(errors) | Self::Refused(Refusal::Invalid(errors)) => {
                 let fields = errors
                     .iter()
                     .map(|error| format!("{}: {}", error.field, error.message));

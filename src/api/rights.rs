@@ -16,7 +16,7 @@ use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
-    NodeApi, archives, containers, exec, explain, health, logs, metrics, push_set, volumes,
+    NodeApi, archives, containers, exec, explain, health, logs, metrics, push_set, secrets, volumes,
 };
 use crate::audit::AuditCall;
 
@@ -111,6 +111,9 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(READ, Method::GET, "/desired-state", push_set::get::<N>),
         route(DEPLOY, Method::PUT, "/desired-state", push_set::put::<N>),
         route(ADMIN, Method::POST, "/desired-state/confirm", push_set::confirm::<N>),
+        route(DEPLOY, Method::GET, "/secrets", secrets::list::<N>),
+        route(DEPLOY, Method::PUT, "/secrets/{name}", secrets::put::<N>),
+        route(DEPLOY, Method::DELETE, "/secrets/{name}", secrets::remove::<N>),
         route(READ, Method::GET, "/plan", explain::plan::<N>),
         route(READ, Method::GET, "/health", health::health::<N>),
         route(READ, Method::GET, METRICS_PATH, metrics::metrics::<N>),

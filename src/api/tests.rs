@@ -17,8 +17,9 @@ use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::reason::Reason;
 use state::spec::parse::Deploy;
+use state::spec::{Content, SecretName};
 use state::status::{Condition, Status};
-use state::store::{Idempotent, ReplaceRequest};
+use state::store::{Idempotent, ReplaceRequest, SecretChange, SecretEntry};
 use state::time::BootTime;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -43,6 +44,7 @@ mod metrics;
 mod orders;
 mod push_set;
 mod rights;
+mod secrets;
 
 /// Shows what it is told to show.
 struct Fake {
@@ -59,6 +61,7 @@ struct Fake {
     keys: Mutex<Vec<(Key, String)>>,
     replaced: Mutex<Vec<ReplaceRequest>>,
     revealed: Mutex<Vec<Option<ContainerName>>>,
+    secrets: Mutex<Vec<SecretEntry>>,
     /// Names of the containers that are not as they should be, the worst first.
     worst: Mutex<Vec<&'static str>>,
     execs: exec::FakeExecs,
@@ -88,6 +91,7 @@ impl Fake {
             keys,
             replaced,
             revealed: Mutex::default(),
+            secrets: Mutex::default(),
             worst: Mutex::new(vec!["db"]),
             execs: exec::FakeExecs::default(),
             files: files::FakeFiles::default(),
@@ -171,6 +175,18 @@ impl NodeApi for Fake {
             self.refused()
                 .map(|()| self.once(Some(keyed), || self.take(deploy, false))),
         )
+    }
+
+    fn secrets(&self) -> Vec<SecretEntry> {
+        self.secrets.lock().unwrap().clone()
+    }
+
+    async fn put_secret(&self, name: SecretName, value: Content) -> Result<SecretChange, Refusal> {
+        self.put_secret_of(name, &value)
+    }
+
+    async fn remove_secret(&self, name: SecretName) -> Result<(), Refusal> {
+        self.remove_secret_of(&name)
     }
 
     fn opened(&self, record: &Record) -> Record {

@@ -26,6 +26,8 @@ struct AuditLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<state::desired::Owner>,
@@ -85,6 +87,7 @@ pub(super) fn next(
         call,
         kind: change.kind,
         name: change.name.as_ref().map(state::id::ContainerName::as_str),
+        secret: change.secret.as_ref().map(state::spec::SecretName::as_str),
         id: change.id.map(|id| id.to_string()),
         owner: change.owner,
         generation: newest.map(|spec| spec.generation),

@@ -13,6 +13,7 @@ fn change(name: &str) -> AuditedChange {
         kind: "deploy",
         name: Some(name.parse().unwrap()),
         id: Some(ContainerId::from_bits(0xabc)),
+        secret: None,
         owner: Some(Owner::Push),
         before: None,
         after: Some(AuditedSpec {

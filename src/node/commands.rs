@@ -12,8 +12,11 @@ use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
-use state::spec::parse::Deploy;
-use state::store::{Accepted, Idempotent, ReplaceRequest, Store, StoreError};
+use state::spec::parse::{Deploy, FieldError};
+use state::spec::{Content, SecretName};
+use state::store::{
+    Accepted, Idempotent, ReplaceRequest, SecretChange, SecretEntry, Store, StoreError,
+};
 use tokio::sync::watch;
 
 use super::{AgentNode, plan, wall_ms};
@@ -169,6 +172,25 @@ impl NodeApi for AgentNode {
         self.write(move |store| store.note_reveal(name)).await
     }
 
+    fn secrets(&self) -> Vec<SecretEntry> {
+        self.writer.store().secrets()
+    }
+
+    async fn put_secret(&self, name: SecretName, value: Content) -> Result<SecretChange, Refusal> {
+        let handle = self.handle.clone();
+        self.write(move |store| {
+            let value = value.bytes().unwrap_or_default();
+            let change = store.put_secret(&name, value, wall_ms())?;
+            wake_all(&handle, &change.records);
+            Ok(change)
+        })
+        .await
+    }
+
+    async fn remove_secret(&self, name: SecretName) -> Result<(), Refusal> {
+        self.write(move |store| store.remove_secret(&name)).await
+    }
+
     async fn exec(
         &self,
         id: ContainerId,
@@ -236,10 +258,18 @@ fn refusal(error: StoreError) -> Refusal {
             let denials = denials.collect();
             let kinds: Vec<_> = refused
                 .into_iter()
-                .map(|(_, error)| refusal(error))
+                .map(|(name, error)| named(&name, refusal(error)))
                 .collect();
             let all = |is: fn(&Refusal) -> bool| kinds.iter().all(is);
-            if all(|kind| matches!(kind, Refusal::Full(_))) {
+            let mut invalid = Vec::new();
+            for kind in &kinds {
+                if let Refusal::Invalid(errors) = kind {
+                    invalid.extend(errors.iter().cloned());
+                }
+            }
+            if !invalid.is_empty() {
+                Refusal::Invalid(invalid)
+            } else if all(|kind| matches!(kind, Refusal::Full(_))) {
                 Refusal::Full(text)
             } else if all(|kind| matches!(kind, Refusal::Denied(_))) {
                 Refusal::Denied(denials)
@@ -254,13 +284,30 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }
-        StoreError::Unsealed(..) => Refusal::Unavailable(text),
+        StoreError::Unsealed(..) | StoreError::SecretUnsealed(..) => Refusal::Unavailable(text),
+        StoreError::Unkept(_, source) => Refusal::Unavailable(format!("{text}: {source}")),
+        StoreError::NoSecret(_, errors) => Refusal::Invalid(errors),
+        StoreError::TooManySecrets(_) => Refusal::Full(text),
+        StoreError::UnknownSecret(_) => Refusal::NotFound(text),
+        StoreError::SecretUsed(..) => Refusal::Conflict(text),
         StoreError::Audit(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {
             Refusal::Unavailable(text)
         }
     }
+}
+
+/// The refusal of one container of a set, with its name before each field.
+fn named(container: &ContainerName, refusal: Refusal) -> Refusal {
+    let Refusal::Invalid(errors) = refusal else {
+        return refusal;
+    };
+    let errors = errors.into_iter().map(|error| FieldError {
+        field: format!("{container}.{}", error.field),
+        ..error
+    });
+    Refusal::Invalid(errors.collect())
 }
 
 /// The denials of one container of a set, with its name before each field.

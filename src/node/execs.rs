@@ -51,6 +51,7 @@ impl AgentNode {
             | Refusal::Unconfirmed(..)
             | Refusal::Unmatched(_)
             | Refusal::Denied(_)
+            | Refusal::Invalid(_)
             | Refusal::NotFound(_)
             | Refusal::Reused(_)
             | Refusal::Full(_)) => ExecRefusal::Unavailable(format!("{other:?}")),

@@ -300,6 +300,7 @@ impl From<Refusal> for ArchiveRefusal {
             other @ (Refusal::Unconfirmed(..)
             | Refusal::Unmatched(_)
             | Refusal::Denied(_)
+            | Refusal::Invalid(_)
             | Refusal::Reused(_)
             | Refusal::Full(_)) => Self::Unavailable(format!("{other:?}")),
         }

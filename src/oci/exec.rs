@@ -8,7 +8,8 @@ use state::failure::Failure;
 use state::policy;
 use state::reason::Reason;
 
-use super::process::fits;
+use super::Given;
+use super::process::{fits, with};
 use super::user::User;
 
 /// Terminal of a program whose order names none; docker's.
@@ -23,8 +24,9 @@ pub(crate) struct AddedProgram<'a> {
     pub(crate) user: Option<&'a User>,
     /// Directory to start in. `None`: the first process's.
     pub(crate) working_dir: Option<&'a str>,
-    /// Variables of the first process that are not in the container's OCI spec.
-    pub(crate) given: &'a BTreeMap<String, String>,
+    /// Values that it is given beside its section, its own variables among them. `None`: it has its own
+    /// in the section.
+    pub(crate) given: Option<Given<'a>>,
     /// Variables, beside the first process's and over them.
     pub(crate) environment: &'a BTreeMap<String, String>,
     /// Whether it has a terminal.
@@ -51,8 +53,14 @@ pub(crate) fn process(oci_spec: &[u8], program: AddedProgram<'_>) -> Result<Vec<
         process["cwd"] = directory.into();
     }
     let environment = environment(&process, program);
-    fits(program.command, &environment)?;
-    process["args"] = program.command.into();
+    let mut args = program.command.to_vec();
+    if let Some(given) = program.given {
+        args.splice(0..0, given.init.iter().cloned());
+        fits(&args, &with(&environment, given.variables))?;
+    } else {
+        fits(&args, &environment)?;
+    }
+    process["args"] = args.into();
     process["env"] = environment.into();
     process["terminal"] = program.terminal.into();
     if let Some(user) = program.user {
@@ -72,12 +80,10 @@ pub(crate) fn uid(oci_spec: &[u8], user: Option<&User>) -> Option<u64> {
 }
 
 /// Variables of a program: the first process's, its user's home, its terminal, its own.
-fn environment<'a>(process: &'a Value, program: AddedProgram<'a>) -> Vec<String> {
+fn environment(process: &Value, program: AddedProgram<'_>) -> Vec<String> {
     let own = process["env"].as_array().into_iter().flatten();
     let own = own.filter_map(|entry| entry.as_str()?.split_once('='));
     let mut all: BTreeMap<&str, &str> = own.collect();
-    let texts = |(key, value): (&'a String, &'a String)| (key.as_str(), value.as_str());
-    all.extend(program.given.iter().map(texts));
     if program.terminal {
         all.entry(TERM.0).or_insert(TERM.1);
     }
@@ -86,7 +92,8 @@ fn environment<'a>(process: &'a Value, program: AddedProgram<'a>) -> Vec<String>
         all.insert("HOME", user.home.as_deref().unwrap_or("/"));
     }
     let asked = program.environment.iter();
-    all.extend(asked.map(texts));
+    let asked = asked.filter(|_| program.given.is_none());
+    all.extend(asked.map(|(key, value)| (key.as_str(), value.as_str())));
     let all = all.into_iter();
     all.map(|(key, value)| format!("{key}={value}")).collect()
 }
@@ -117,7 +124,7 @@ mod tests {
             command: &command,
             user: None,
             working_dir: None,
-            given: &none,
+            given: None,
             environment: &none,
             terminal: false,
         };
@@ -135,7 +142,7 @@ mod tests {
         let other = AddedProgram {
             user: Some(&user),
             working_dir: Some("/tmp"),
-            given: &none,
+            given: None,
             environment: &asked,
             terminal: true,
             ..plain
@@ -147,12 +154,20 @@ mod tests {
         assert_eq!(made(other), expected);
         assert_eq!(uid(&spec(), Some(&user)), Some(33));
         assert_eq!((uid(&spec(), None), uid(b"{}", None)), (Some(0), None));
-        let given = BTreeMap::from([("A".to_owned(), "given".to_owned())]);
+        let variables = BTreeMap::from([("A".to_owned(), "word".to_owned())]);
+        let init = ["/init".to_owned(), "/file".to_owned()];
         let beside = AddedProgram {
-            given: &given,
+            given: Some(Given {
+                mounts: &[],
+                init: &init,
+                variables: &variables,
+            }),
+            environment: &asked,
             ..plain
         };
-        assert_eq!(made(beside)["env"][0], "A=given", "in place of the spec's");
+        let beside = made(beside);
+        assert_eq!(beside["args"], json!(["/init", "/file", "sh", "-c"]));
+        assert_eq!(beside["env"][0], "A=1", "as without values");
         let root = User::default();
         let same = AddedProgram {
             user: Some(&root),
@@ -169,7 +184,7 @@ mod tests {
             command: &command,
             user: None,
             working_dir: Some("/proc/self/fd/7"),
-            given: &none,
+            given: None,
             environment: &none,
             terminal: false,
         };

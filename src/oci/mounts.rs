@@ -62,10 +62,10 @@ pub(super) fn mounts(volumes: Vec<Value>, shm: ShmSize, place: &Placement<'_>) -
         bind.options.extend(noexec);
         bind.to_json()
     }));
-    mounts.extend(place.given.map(|given| {
-        let (source, destination) = given.directory;
-        Mount::read_only(source.to_owned(), destination).to_json()
-    }));
+    let given = place.given.iter().flat_map(|given| given.mounts);
+    mounts.extend(
+        given.map(|(source, destination)| Mount::read_only(source.clone(), destination).to_json()),
+    );
     mounts
 }
 

@@ -40,7 +40,7 @@ pub(super) fn process(
     let mut args = args(image, record)?;
     let environment = environment(image, record, user);
     if let Some(given) = given {
-        args.insert(0, given.init.to_owned());
+        args.splice(0..0, given.init.iter().cloned());
         fits(&args, &with(&environment, given.variables))?;
     } else {
         fits(&args, &environment)?;
@@ -175,7 +175,7 @@ fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String>
 }
 
 /// Environment with these variables over those of the same name.
-fn with(environment: &[String], variables: &BTreeMap<String, String>) -> Vec<String> {
+pub(super) fn with(environment: &[String], variables: &BTreeMap<String, String>) -> Vec<String> {
     let is_other = |entry: &&String| {
         let name = entry.split_once('=').map_or("", |(name, _)| name);
         !variables.contains_key(name)

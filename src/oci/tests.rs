@@ -107,8 +107,8 @@ fn a_container_with_values_begins_with_the_program_that_sets_them_and_none_is_in
             sysfs: Path::new("/k"),
             ids: None,
             given: Some(Given {
-                directory: (Path::new("/run/x-1"), "/.chas"),
-                init: "/.chas/init",
+                mounts: &[("/run/x-1".into(), "/.chas".to_owned())],
+                init: &["/.chas/init".to_owned(), "/.chas/env".to_owned()],
                 variables,
             }),
         };
@@ -127,7 +127,10 @@ fn a_container_with_values_begins_with_the_program_that_sets_them_and_none_is_in
     let made = String::from_utf8(build(&variables).unwrap()).unwrap();
     assert!(!made.contains("word"), "{made}");
     let made: Value = serde_json::from_str(&made).unwrap();
-    assert_eq!(made["process"]["args"], json!(["/.chas/init", "run", "-x"]));
+    assert_eq!(
+        made["process"]["args"],
+        json!(["/.chas/init", "/.chas/env", "run", "-x"])
+    );
     let mounts = made["mounts"].as_array().unwrap();
     let given = mounts.last().unwrap();
     assert_eq!(given["destination"], "/.chas");

@@ -105,6 +105,11 @@ impl<R: Runtime> Reconciler<R> {
         interrupt: &CancellationToken,
     ) -> Result<Option<Arc<Record>>, Undone> {
         self.judge(record)?;
+        // A container that runs is not given up for one that cannot have its values.
+        if matches!(next, Step::Remove(_)) {
+            let openable = self.writer.store().openable(record);
+            openable.map_err(RuntimeError::Failed)?;
+        }
         // A pull looks at the image itself, before it unpacks.
         if *next == Step::Pull {
             return Ok(None);

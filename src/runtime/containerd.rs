@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::ContainerdConfig;
+pub(crate) use self::config::ValueSources;
 use self::image::Images;
 use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;

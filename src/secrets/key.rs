@@ -1,10 +1,12 @@
 //! The node's key of secrets, from its file. It is made once, where no stored value needs another.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use rustix::rand::{GetRandomFlags, getrandom};
 use state::seal::{KEY_BYTES, NodeKey, Sealer};
 
@@ -39,10 +41,19 @@ pub(crate) fn read(path: &Path, may_make: bool) -> NodeKey {
 }
 
 fn content(path: &Path) -> io::Result<Vec<u8>> {
+    // A pipe without a writer would hold up the start.
+    let nonblock = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options()
+        .read(true)
+        .custom_flags(nonblock)
+        .open(path)?;
+    let found = file.metadata()?;
+    if !found.is_file() || found.len() > FILE_BYTES_MAX {
+        let message = format!("it is no file of {FILE_BYTES_MAX} bytes at most");
+        return Err(io::Error::other(message));
+    }
     let mut content = Vec::new();
-    File::open(path)?
-        .take(FILE_BYTES_MAX)
-        .read_to_end(&mut content)?;
+    file.take(FILE_BYTES_MAX).read_to_end(&mut content)?;
     Ok(content)
 }
 
@@ -50,12 +61,12 @@ fn make(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
     while getrandom(&mut key, GetRandomFlags::empty()) != Ok(KEY_BYTES) {}
     private::write_bytes(path, &key)?;
-    fs::metadata(path)?;
     Ok(key)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

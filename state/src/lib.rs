@@ -8,6 +8,7 @@
 //!   not as desired, [`failure`] a step that failed for such a reason. [`time`] and [`digest`] are
 //!   their ground.
 //! - Sealed: [`seal`] keeps secret values unreadable wherever they are stored.
+//!   [`blobs`] keeps larger ones beside the records.
 //! - Asked: [`spec`] is what was asked for one container, [`desired`] everything that was asked of
 //!   the node.
 //! - Rules about a change: [`ownership`] says whether a push or CHaS may make it, [`guard`] whether
@@ -37,6 +38,7 @@ mod stored_text;
 pub mod access;
 pub mod alarm;
 pub mod assign;
+pub mod blobs;
 pub mod desired;
 pub mod digest;
 pub mod event;

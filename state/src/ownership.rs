@@ -28,8 +28,8 @@ pub mod answers;
 mod set;
 
 pub use set::{
-    Age, ChasSet, Listed, SetOutcome, SetSignature, age, apply_again, epochs_behind, goes_on,
-    is_agreed, lifted, listed, pruned,
+    Age, ChasSet, Listed, SetOutcome, SetSecret, SetSignature, age, apply_again, epochs_behind,
+    goes_on, is_agreed, lifted, listed, pruned,
 };
 
 /// Tombstones kept at once. Beyond that the oldest is dropped, as on a node that reports to nobody.

@@ -8,7 +8,7 @@
 //! Sources: RFC 5869 (HKDF), NIST SP 800-38D (AES-GCM), RFC 5297 (a nonce made of the content).
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +30,18 @@ const FORM: &str = "1";
 pub struct Sealed(String);
 
 impl Sealed {
+    /// A sealed value, as it was written out.
+    #[must_use]
+    pub(crate) const fn from_text(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The sealed value, to be written out.
+    #[must_use]
+    pub(crate) fn as_text(&self) -> &str {
+        &self.0
+    }
+
     /// Name of the key that it is sealed with.
     #[must_use]
     pub fn key_name(&self) -> &str {
@@ -83,6 +95,34 @@ impl NodeKey {
         match self {
             Self::Present(sealer) => Ok(sealer),
             Self::Missing(why) => Err(SealError::NoKey(why.clone())),
+        }
+    }
+}
+
+/// Place of a node's key, which all who seal and open share: it may come later than they.
+#[derive(Clone, Debug, Default)]
+pub struct KeyPlace(Arc<RwLock<Option<NodeKey>>>);
+
+impl KeyPlace {
+    /// The key. `None`: none was set, and values are kept as they come.
+    #[must_use]
+    pub fn get(&self) -> Option<NodeKey> {
+        let key = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        key.clone()
+    }
+
+    /// The key, by which values are opened.
+    #[must_use]
+    pub fn node_key(&self) -> NodeKey {
+        let unset = || NodeKey::Missing("none was set".to_owned());
+        self.get().unwrap_or_else(unset)
+    }
+
+    /// Sets the key, unless one is there.
+    pub fn set(&self, key: NodeKey) {
+        let mut place = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(*place, Some(NodeKey::Present(_))) {
+            *place = Some(key);
         }
     }
 }

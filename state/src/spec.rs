@@ -29,10 +29,12 @@ use crate::reference::ImageReference;
 use crate::seal::Sealed;
 
 pub mod body;
+mod content;
 pub mod devices;
 mod environment;
 pub mod exec;
 pub(crate) mod fields;
+mod files;
 mod image;
 mod labels;
 mod live;
@@ -45,6 +47,7 @@ mod process;
 mod resources;
 mod restart;
 mod runtime;
+pub mod secrets;
 mod security;
 mod shm;
 mod signal;
@@ -53,7 +56,9 @@ pub mod sysctls;
 mod ulimits;
 mod volumes;
 
+pub use content::{Content, ContentTag};
 pub use devices::Device;
+pub use files::FileSpec;
 pub use image::ImagePull;
 pub use logs::LogLimits;
 pub use names::Names;
@@ -62,6 +67,7 @@ pub use ports::{PortSpec, Protocol};
 pub use resources::{CpuList, DiskLimits, Resources, SwapLimit};
 pub use restart::{Restart, RestartPolicy};
 pub use runtime::RuntimeClass;
+pub use secrets::{OnChange, SecretName, SecretUse};
 pub use security::{
     CAPABILITIES, Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace,
 };
@@ -145,6 +151,12 @@ pub struct Spec {
     /// name is in [`environment`](Self::environment) as well.
     #[serde(default, skip_serializing_if = "is_default")]
     pub sealed_environment: BTreeMap<String, Sealed>,
+    /// Files whose contents the deploy body gives.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub files: Vec<FileSpec>,
+    /// Secrets of the node that it uses.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub secrets: Vec<SecretUse>,
 }
 
 impl Spec {

@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
 
+use crate::blobs::Blobs;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
 use crate::policy::Policy;
-use crate::seal::NodeKey;
+use crate::seal::KeyPlace;
 use files::{FilesState, StoreFiles};
 use state_dir::StateDir;
 
@@ -42,6 +43,7 @@ mod quarantine;
 mod recover;
 mod reserve;
 mod sealing;
+mod secrets;
 mod state_dir;
 mod survey;
 mod tag_checks;
@@ -51,6 +53,7 @@ pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
 pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
+pub use secrets::{SECRET_BYTES_MAX, SecretChange, SecretEntry};
 pub use state_dir::{DiskCall, sound_disk};
 pub use witness::{
     AuditVerdict, AuditedArchive, AuditedChange, AuditedExec, AuditedSpec, ChangeWitness,
@@ -80,8 +83,10 @@ pub struct Store {
     policy: RwLock<Arc<Policy>>,
     /// Witness of changes before they are stored.
     witness: OnceLock<Arc<dyn ChangeWitness>>,
-    /// Key that values are sealed with. Empty: none was set, and they are kept as they come.
-    key: OnceLock<NodeKey>,
+    /// Key that values are sealed with.
+    key: KeyPlace,
+    /// Contents beside the records.
+    blobs: Blobs,
     losses: Mutex<Vec<String>>,
     /// Error for which changes cannot be written; for readers who may not wait for a writer.
     unwritable: Mutex<Option<String>>,
@@ -111,12 +116,13 @@ impl Store {
             dir: files.dir.clone(),
             policy: policed::first(&limits),
             witness: OnceLock::new(),
-            key: OnceLock::new(),
+            key: KeyPlace::default(),
             limits,
             unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
             files: Mutex::new(files),
             copied: Mutex::default(),
             desired: RwLock::new(Arc::new(desired)),
+            blobs: Blobs::of(directory),
             losses: Mutex::new(losses),
         })
     }
@@ -157,7 +163,8 @@ impl Store {
             let Some(adoption) = desired.adoption() else {
                 return Ok((Vec::new(), Vec::new()));
             };
-            let (mut changes, told) = adopt::adopted(desired, adoption, copies, self.key.get());
+            let (mut changes, told) =
+                adopt::adopted(desired, adoption, copies, self.key.get().as_ref());
             changes.push(DesiredChange::Adopt(None));
             Ok((changes, told))
         })

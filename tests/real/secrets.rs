@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use state::reason::Reason;
@@ -67,7 +68,7 @@ async fn assert_nowhere(stand: &Stand, name: &str, value: &str) {
         "/health".to_owned(),
         "/metrics".to_owned(),
         "/version".to_owned(),
-        "/volumes".to_owned(),
+        "/secrets".to_owned(),
     ] {
         let (_, answer) = stand.agent.get(&path).await;
         let answer = answer.to_string();
@@ -85,7 +86,7 @@ const SEES: &str = "[ \"$TOKEN\" = \"$(printf '%s-%s' zyxw-verv unmistakable-081
 
 #[tokio::test(flavor = "multi_thread")]
 async fn values_of_the_environment_are_seen_by_their_container_alone() {
-    let stand = Stand::on(Testbed::with_private_containerd()).await;
+    let mut stand = Stand::on(Testbed::with_private_containerd()).await;
     let more = json!({"environment": {"TOKEN": VALUE, "PLAIN": "of two  words"}});
     let plain = stand.script("plain", SEES, &more);
     let mut strict = stand.script("strict", SEES, &more);
@@ -105,24 +106,32 @@ async fn values_of_the_environment_are_seen_by_their_container_alone() {
     }
     assert_nowhere(&stand, "plain", VALUE).await;
 
-    // A program beside it has them too, and an admin who asks sees them.
-    let asked = json!({"command": ["sh", "-c", "[ \"$TOKEN\" ] && echo ${#TOKEN}"]});
-    let (status, done) = stand
-        .agent
-        .ask("POST", "/containers/strict/exec", Some(&asked))
-        .await;
-    assert_eq!(
-        (status, &done["stdout"]),
-        (200, &json!(format!("{}\n", VALUE.len()))),
-        "{done}"
-    );
+    // A program beside it has them too, whoever runs it, and none of them is on a disk; an admin who asks sees them.
+    for (name, user) in [("strict", None), ("plain", Some("33:33")), ("shared", None)] {
+        let mut asked = json!({"command": ["sh", "-c", "echo ${#TOKEN} $MORE $(id -u)"], "environment": {"MORE": "own"}});
+        if let Some(user) = user {
+            asked["user"] = json!(user);
+        }
+        let path = format!("/containers/{name}/exec");
+        let (status, done) = stand.agent.ask("POST", &path, Some(&asked)).await;
+        let id = match name {
+            "strict" => 1000,
+            "plain" => 33,
+            _ => 0,
+        };
+        let printed = format!("{} own {id}\n", VALUE.len());
+        assert_eq!((status, &done["stdout"]), (200, &json!(printed)), "{done}");
+        let missing = json!({"command": ["no-such-program"]});
+        let (status, refused) = stand.agent.ask("POST", &path, Some(&missing)).await;
+        assert!(status >= 400, "{refused}");
+        assert!(refused.to_string().contains("not found"), "{refused}");
+    }
     let (_, shown) = stand.agent.get("/containers/plain").await;
     assert_eq!(shown["spec"]["environment"]["TOKEN"], Value::Null);
     let (_, shown) = stand.agent.get("/containers/plain?reveal=true").await;
     assert_eq!(shown["spec"]["environment"]["TOKEN"], VALUE);
 
     // Nothing of it is lost with the agent, nor with its memory.
-    let mut stand = stand;
     stand.agent.kill_9();
     stand.agent.start_again().await;
     let (_, shown) = stand.agent.get("/containers/plain").await;
@@ -149,11 +158,14 @@ async fn values_of_the_environment_are_seen_by_their_container_alone() {
 /// Waits until a container is told to have failed for this reason; its words.
 async fn failed(stand: &Stand, name: &str, reason: Reason) -> String {
     let mut shown = Value::Null;
-    eventually(&format!("{name} fails for {reason}"), async || {
+    for _ in 0..400 {
         shown = stand.agent.get(&format!("/containers/{name}")).await.1;
-        shown["reason"] == json!(reason)
-    })
-    .await;
+        if shown["reason"] == json!(reason) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(shown["reason"], json!(reason), "{shown}");
     shown["message"].as_str().unwrap_or_default().to_owned()
 }
 
@@ -182,6 +194,16 @@ async fn a_lost_key_is_told_of_and_what_runs_runs_on() {
     assert!(!refused.to_string().contains(VALUE));
     let without = stand.script("without", "sleep 1000 & wait", &json!({}));
     stand.agent.deploy_and_wait(&without).await;
+    // What is in memory serves the same container.
+    run("kill", ["-9", &stand.pid(&shown).unwrap()]).unwrap();
+    eventually("it starts again with what it was given", async || {
+        let log = stand.agent.logs("kept", "tail=all").await;
+        log.matches("up").count() == 2
+    })
+    .await;
+    // As a reboot leaves it.
+    let memory = stand.bed.dir.join("run/secrets");
+    run("umount", ["-l", memory.to_str().unwrap()]).unwrap();
     stand
         .agent
         .ask("POST", "/containers/kept/restart", None)
@@ -193,5 +215,103 @@ async fn a_lost_key_is_told_of_and_what_runs_runs_on() {
     fs::rename(&away, &key).unwrap();
     stand.agent.start_again().await;
     stand.agent.wait_status("kept", "running", SOON).await;
+    stand.end().await;
+}
+
+/// Puts a secret; the answer.
+async fn put(stand: &Stand, name: &str, body: Value) -> (u16, Value) {
+    let path = format!("/secrets/{name}");
+    stand.agent.ask("PUT", &path, Some(&body)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_and_files_reach_their_containers_and_a_change_restarts_or_replaces() {
+    let mut stand = Stand::on(Testbed::with_private_containerd()).await;
+    let (status, put_first) = put(&stand, "token", json!({"value": VALUE})).await;
+    assert_eq!(status, 201, "{put_first}");
+    let (status, _) = put(&stand, "key", json!({"value_base64": "Zmlyc3Q="})).await;
+    assert_eq!(status, 201);
+    let file = "a file with unmistakable-words-0816";
+    let look = "id -u; echo \"${#TOKEN} $(cat /etc/app.conf | wc -c)\"; cat /run/one/token | wc -c; \
+        stat -L -c '%a %u:%g' /etc/app.conf /run/one/token /run/tls/key; \
+        while :; do cat /run/tls/key; echo; sleep 0.2; done & echo the-end; sleep 1000 & wait";
+    let more = json!({
+        "user": "1000:1000",
+        "security": {"read_only_rootfs": true},
+        "files": [{"path": "/etc/app.conf", "content": file, "mode": "0440", "user": "0:1000"}],
+        "secrets": [
+            {"name": "token", "env": "TOKEN"}, {"name": "token", "path": "/run/one/token"},
+            {"name": "key", "path": "/run/tls/key", "mode": "0440", "on_change": "replace"},
+        ],
+    });
+    let body = stand.script("app", look, &more);
+    stand.agent.deploy_and_wait(&body).await;
+    let log = stand.printed("app", "the-end").await;
+    let (value, size) = (VALUE.len(), file.len());
+    for line in [
+        format!("{value} {size}\n"),
+        format!("\n{value}\n"),
+        "440 0:1000\n400 1000:1000\n440 1000:1000\n".to_owned(),
+    ] {
+        assert!(log.contains(&line), "{line:?}: {log}");
+    }
+    stand.printed("app", "first").await;
+    assert_nowhere(&stand, "app", VALUE).await;
+    assert_nowhere(&stand, "app", file).await;
+    let (_, shown) = stand.agent.get("/containers/app?reveal=true").await;
+    assert_eq!(shown["spec"]["files"][0]["content"], file);
+    assert!(
+        !shown.to_string().contains(VALUE),
+        "a secret is never shown"
+    );
+
+    // Replaced under the running process.
+    let pid = stand.pid(&shown).unwrap();
+    let (status, answer) = put(&stand, "key", json!({"value": "second"})).await;
+    assert_eq!(
+        (status, &answer["changed"]),
+        (200, &json!(true)),
+        "{answer}"
+    );
+    stand.printed("app", "second").await;
+    let (_, shown) = stand.agent.get("/containers/app").await;
+    assert_eq!(
+        stand.pid(&shown).as_deref(),
+        Some(&*pid),
+        "the same process"
+    );
+    assert_eq!(shown["generation"], 2);
+    let (_, again) = put(&stand, "key", json!({"value": "second"})).await;
+    assert_eq!(again["changed"], false);
+
+    // Made anew with another value; and the rest is there after the agent's death and a reboot's loss.
+    put(&stand, "token", json!({"value": "short"})).await;
+    eventually("it is made anew", async || {
+        let log = stand.agent.logs("app", "tail=all").await;
+        log.contains(&format!("5 {size}\n"))
+    })
+    .await;
+    stand.agent.kill_9();
+    let memory = stand.bed.dir.join("run/secrets");
+    run("umount", ["-l", memory.to_str().unwrap()]).unwrap();
+    stand.agent.start_again().await;
+    let (_, shown) = stand.agent.get("/containers/app").await;
+    run("kill", ["-9", &stand.pid(&shown).unwrap()]).unwrap();
+    eventually("it starts again with all of it", async || {
+        let log = stand.agent.logs("app", "tail=all").await;
+        log.matches(&format!("5 {size}\n")).count() == 2
+    })
+    .await;
+    let (status, used) = stand.agent.ask("DELETE", "/secrets/key", None).await;
+    assert_eq!(status, 409, "{used}");
+    stand.agent.delete_and_wait("app").await;
+    let (status, _) = stand.agent.ask("DELETE", "/secrets/key", None).await;
+    assert_eq!(status, 204);
+    let mut without = body.clone();
+    without["secrets"] = json!([{"name": "gone", "env": "X"}]);
+    let (status, refused) = stand.agent.deploy(&without).await;
+    assert_eq!(status, 422, "{refused}");
+    assert_eq!(refused["errors"][0]["field"], "secrets[0].name");
+    assert_nowhere(&stand, "app", file).await;
     stand.end().await;
 }

@@ -337,6 +337,8 @@ fn drop_new_members(spec: &mut Value) {
         ("volumes", json!([])),
         ("devices", json!([])),
         ("runtime", json!("default")),
+        ("files", json!([])),
+        ("secrets", json!([])),
         ("ulimits", json!({})),
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),

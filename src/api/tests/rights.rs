@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 const TOKEN: &str = "the token";
 
 /// A client of its role's name, with a token of that name, for containers of these names.
-fn client(role: Role, names: &[&str]) -> Client {
+pub(super) fn client(role: Role, names: &[&str]) -> Client {
     let patterns: Vec<_> = names.iter().map(|name| name.parse().unwrap()).collect();
     Client {
         name: role.to_string(),
@@ -35,20 +35,20 @@ fn client(role: Role, names: &[&str]) -> Client {
     }
 }
 
-fn clients(clients: impl IntoIterator<Item = Client>) -> ClientList {
+pub(super) fn clients(clients: impl IntoIterator<Item = Client>) -> ClientList {
     let list = ClientList::default();
     list.replace(clients.into_iter().collect());
     list
 }
 
 /// Two containers of a client's and one of somebody else's, and one that is not managed.
-fn node() -> std::sync::Arc<Fake> {
+pub(super) fn node() -> std::sync::Arc<Fake> {
     let records = [named("web-1", 1), named("web-2", 2), named("db", 0xdb)];
     let views = records.map(|record| view(&record, Status::Running));
     Fake::with(views.into()).beside("foreign", "nginx")
 }
 
-async fn call(
+pub(super) async fn call(
     node: &std::sync::Arc<Fake>,
     list: &ClientList,
     token: &str,

@@ -1,17 +1,22 @@
 //! `GET /nodes/{node_id}/desired-state`: the set that CHaS lists for the node, and the checks it
 //! must pass.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::Value;
 use state::desired::applied::Rejected;
-use state::ownership::ChasSet;
+use state::ownership::{ChasSet, SetSecret};
 use state::spec::parse::{self, FieldError};
+use state::spec::{Content, SecretName};
+use state::store::SECRET_BYTES_MAX;
 
 use super::{SCHEMA, interval};
 
 /// Most containers in one set: beyond what any node can run.
 const ENTRIES_MAX: usize = 10_000;
+/// Most secrets in one set: beyond what a node keeps.
+const SECRETS_MAX: usize = 1000;
 /// Most rejected entries whose field errors are kept.
 const REJECTED_MAX: usize = 256;
 /// Most field errors kept of one entry.
@@ -64,12 +69,14 @@ pub fn parse_set(
         generation,
         etag,
         containers,
+        secrets: secrets(&body["secrets"]),
         remove: remove.filter_map(removed_name).collect(),
         rejected,
         prune_confirm: body["prune_confirm"].as_u64(),
         cordon: body["cordon"].as_bool().unwrap_or(false),
         requested_at_seq,
         is_settled: false,
+        lacks_secrets: false,
         signature: None,
     };
     Ok(SetReply {
@@ -110,6 +117,25 @@ fn text<'a>(body: &'a Value, member: &str) -> Option<&'a str> {
 fn removed_name<T: std::str::FromStr>(entry: &Value) -> Option<T> {
     let name = entry["name"].as_str().or(entry.as_str())?;
     name.parse().ok()
+}
+
+/// The secrets in a set, as text or as bytes in base64. What is not understood is left out: a
+/// container that uses it is rejected then, or keeps what it has.
+fn secrets(members: &Value) -> BTreeMap<SecretName, SetSecret> {
+    let members = members.as_object().into_iter().flatten();
+    let known = members.filter_map(|(name, value)| {
+        let bytes = match value.as_str() {
+            Some(text) => text.as_bytes().to_vec(),
+            None => state::spec::secrets::value(value).ok()?,
+        };
+        let is_sized = (1..=SECRET_BYTES_MAX).contains(&bytes.len());
+        let secret = SetSecret {
+            value: Content::readable(bytes),
+            tag: None,
+        };
+        Some((name.parse().ok().filter(|_| is_sized)?, secret))
+    });
+    known.take(SECRETS_MAX).collect()
 }
 
 fn parse_entries(entries: &[Value]) -> (Vec<parse::Deploy>, Vec<Rejected>) {

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use state::blobs::Blobs;
 use state::failure::Failure;
 use state::reason::Reason;
-use state::seal::NodeKey;
+use state::seal::KeyPlace;
 use state::spec::Spec;
 
 use super::shim::oci_runtime::OciRuntime;
@@ -30,10 +31,8 @@ pub struct ContainerdConfig {
     pub confinement: Confinement,
     /// The agent's own `PATH`, in which the OCI runtime is asked for its version.
     pub search_path: OsString,
-    /// Key by which the values of containers are opened.
-    pub(crate) key: NodeKey,
-    /// Memory by which containers get them.
-    pub(crate) memory: SecretMemory,
+    /// Sources of containers' values.
+    pub(crate) values: ValueSources,
 }
 
 impl ContainerdConfig {
@@ -53,4 +52,15 @@ impl ContainerdConfig {
             Failure::new(Reason::PolicyDenied, message)
         })
     }
+}
+
+/// Sources of the values of containers, and the way by which these get them.
+#[derive(Clone, Debug)]
+pub(crate) struct ValueSources {
+    /// Key by which the values of containers are opened.
+    pub(crate) key: KeyPlace,
+    /// Contents of their files and secrets, sealed.
+    pub(crate) blobs: Blobs,
+    /// Memory by which containers get them.
+    pub(crate) memory: SecretMemory,
 }

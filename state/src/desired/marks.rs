@@ -11,13 +11,16 @@ use serde_json::Value;
 use super::answer::Answer;
 use super::applied::{AppliedSet, SetVersion};
 use super::{Entries, RunState};
+use crate::blobs::BlobTag;
 use crate::id::{ContainerId, ContainerName};
+use crate::spec::SecretName;
 
 const APPLIED_SET: &str = "pulled";
 const CORDONED: &str = "cordoned";
 const IDENTITY: &str = "link";
 const SUPPRESSED: &str = "suppressed/";
 const TOMBSTONE: &str = "tombstone/";
+const SECRET: &str = "secret/";
 const ANSWERED: &str = "answered/";
 
 /// Identity of this node towards CHaS, kept over restarts.
@@ -53,6 +56,17 @@ pub struct Tombstone {
     pub seq: u64,
 }
 
+/// Secret of the node: which value it has, and since when. The value itself is a blob.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSecret {
+    /// Value, by its fingerprint.
+    pub tag: BlobTag,
+    /// First value of the name, milliseconds since 1970. For showing.
+    pub created_ms: u64,
+    /// Present value, milliseconds since 1970. For showing.
+    pub changed_ms: u64,
+}
+
 /// A change of the marks. `None` removes the mark.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Mark {
@@ -66,6 +80,8 @@ pub enum Mark {
     Suppressed(ContainerName, Option<Suppressed>),
     /// Deleted container.
     Tombstone(ContainerName, Option<Tombstone>),
+    /// Secret of the node.
+    Secret(SecretName, Option<StoredSecret>),
     /// Answer to the request with this `Idempotency-Key`.
     Answer(String, Option<Arc<Answer>>),
 }
@@ -83,6 +99,7 @@ impl Mark {
                 (format!("{SUPPRESSED}{name}"), mark.as_ref().map(value))
             }
             Self::Tombstone(name, mark) => (format!("{TOMBSTONE}{name}"), mark.as_ref().map(value)),
+            Self::Secret(name, mark) => (format!("{SECRET}{name}"), mark.as_ref().map(value)),
             Self::Answer(key, mark) => (
                 format!("{ANSWERED}{key}"),
                 mark.as_ref().map(|mark| value(&**mark)),
@@ -104,6 +121,7 @@ pub struct Marks {
     identity: Option<NodeIdentity>,
     suppressed: BTreeMap<ContainerName, Suppressed>,
     tombstones: BTreeMap<ContainerName, Tombstone>,
+    secrets: BTreeMap<SecretName, StoredSecret>,
     // Shared, for there may be thousands, and most changes leave them as they are.
     answers: Arc<BTreeMap<String, Arc<Answer>>>,
 }
@@ -139,6 +157,12 @@ impl Marks {
         &self.tombstones
     }
 
+    /// Secrets of the node.
+    #[must_use]
+    pub const fn secrets(&self) -> &BTreeMap<SecretName, StoredSecret> {
+        &self.secrets
+    }
+
     /// Answers to requests, by `Idempotency-Key`.
     #[must_use]
     pub fn answers(&self) -> &BTreeMap<String, Arc<Answer>> {
@@ -152,6 +176,7 @@ impl Marks {
             Mark::Identity(identity) => self.identity = Some(identity.clone()),
             Mark::Suppressed(name, mark) => set(&mut self.suppressed, name, mark.as_ref()),
             Mark::Tombstone(name, mark) => set(&mut self.tombstones, name, mark.as_ref()),
+            Mark::Secret(name, mark) => set(&mut self.secrets, name, mark.as_ref()),
             Mark::Answer(key, mark) => set(Arc::make_mut(&mut self.answers), key, mark.as_ref()),
         }
     }
@@ -170,6 +195,8 @@ impl Marks {
             .tombstones
             .iter()
             .map(|(name, mark)| Mark::Tombstone(name.clone(), Some(*mark)));
+        let secrets = self.secrets.iter();
+        let secrets = secrets.map(|(name, mark)| Mark::Secret(name.clone(), Some(mark.clone())));
         let answers = self
             .answers
             .iter()
@@ -177,6 +204,7 @@ impl Marks {
         let entries = single
             .chain(suppressed)
             .chain(tombstones)
+            .chain(secrets)
             .chain(answers)
             .map(|mark| mark.entry());
         entries
@@ -204,6 +232,12 @@ impl Marks {
         }
         if let Some(name) = key.strip_prefix(TOMBSTONE) {
             return Some(Mark::Tombstone(
+                name.parse().ok()?,
+                Some(serde_json::from_value(value).ok()?),
+            ));
+        }
+        if let Some(name) = key.strip_prefix(SECRET) {
+            return Some(Mark::Secret(
                 name.parse().ok()?,
                 Some(serde_json::from_value(value).ok()?),
             ));

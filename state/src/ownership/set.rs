@@ -1,7 +1,7 @@
 //! The rules for sets of CHaS: which of its entries count, and what it removes.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::asks_for;
 use crate::desired::applied::{AppliedSet, Conflict, Rejected, SetVersion, Unconfirmed};
@@ -10,6 +10,7 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record};
 use crate::id::{ContainerId, ContainerName};
 use crate::spec::parse::Deploy;
+use crate::spec::{Content, ContentTag, SecretName};
 
 /// A set that CHaS lists for the node, complete and parsed.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct ChasSet {
     pub etag: Option<String>,
     /// Listed containers.
     pub containers: Vec<Deploy>,
+    /// Secrets that the containers use, each with its value.
+    pub secrets: BTreeMap<SecretName, SetSecret>,
     /// Containers named as to be removed. Leaving them out says the same, but may wait for a
     /// confirmation (see [`crate::guard`]).
     pub remove: BTreeSet<ContainerName>,
@@ -35,8 +38,20 @@ pub struct ChasSet {
     pub requested_at_seq: u64,
     /// Whether CHaS has answered sets of this epoch below the applied one for long, and no other.
     pub is_settled: bool,
+    /// Whether containers of it are rejected for want of the node's key, or of a secret: then it is to
+    /// be applied again.
+    pub lacks_secrets: bool,
     /// Signature of it. `None`: the operator named no keys, so it needs none.
     pub signature: Option<SetSignature>,
+}
+
+/// Value of a secret in a set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SetSecret {
+    /// Value, as it comes in.
+    pub value: Content,
+    /// Value, by the fingerprint that the store's door gives.
+    pub tag: ContentTag,
 }
 
 /// Signature of a set, checked by the keys that the operator names.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{FieldError, Fields, integer, parsed};
+use super::fields::{FieldError, Fields, boolean, integer, parsed};
 use super::image::ImagePull;
 use super::logs::LogLimits;
 use super::names::Names;
@@ -13,7 +13,10 @@ use super::restart::Restart;
 use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
-use super::{Spec, devices, labels, network, ports, process, runtime, sysctls, ulimits, volumes};
+use super::{
+    Spec, devices, files, labels, network, ports, process, runtime, secrets, sysctls, ulimits,
+    volumes,
+};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
 use crate::reference::ImageReference;
@@ -47,6 +50,11 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         .and_then(|priority| u8::try_from(priority).ok());
     let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
     network::check(&spec, &mut top);
+    secrets::check(&spec, &mut top);
+    if top.read("init", boolean) == Some(true) {
+        let message = "not supported yet: the first process of the container is its own program";
+        top.fault("init", message);
+    }
     for later in ["health", "update", "on_disconnect"] {
         top.refuse(later, "not supported yet");
     }
@@ -91,6 +99,8 @@ fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
         runtime: runtime::read(top),
         image_pull: ImagePull::read(top).unwrap_or_default(),
         sealed_environment: BTreeMap::new(),
+        files: files::read(top).unwrap_or_default(),
+        secrets: secrets::read(top).unwrap_or_default(),
     }
 }
 
@@ -113,6 +123,8 @@ pub fn of(record: &Record) -> Value {
         "exposed_ports": ports::to_json(&spec.ports),
         "resources": spec.resources.to_json(),
         "environment": environment(spec),
+        "secrets": secrets::to_json(&spec.secrets),
+        "files": files::to_json(&spec.files),
         "command": spec.command,
         "args": spec.args,
         "working_dir": spec.working_dir,
@@ -160,6 +172,14 @@ mod tests {
             "resources": {"cpu": "0.5", "memory": "512m", "pids": 10, "cpu_reservation": "0.25", "memory_reservation": "128m",
                 "swap": "unlimited", "cpu_shares": 2048, "cpuset": "0-1,4", "io": {"weight": 200}},
             "environment": {"A": "1"},
+            "secrets": [
+                {"name": "db", "env": "PASSWORD", "on_change": "restart"},
+                {"name": "tls", "path": "/run/tls/key", "mode": "0440", "on_change": "replace"},
+            ],
+            "files": [
+                {"path": "/etc/a.conf", "content": "a\n", "mode": "0644", "user": "0:0"},
+                {"path": "/etc/b", "content_base64": "/w==", "mode": "0400", "user": "1000:50"},
+            ],
             "command": ["nginx"],
             "args": [],
             "working_dir": "/srv",

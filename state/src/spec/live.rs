@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Device, ImagePull, Names, Network, PortSpec, RuntimeClass, Security, ShmSize, Spec, Sysctls,
-    Ulimits, VolumeMount,
+    Device, FileSpec, ImagePull, Names, Network, PortSpec, RuntimeClass, SecretUse, Security,
+    ShmSize, Spec, Sysctls, Ulimits, VolumeMount,
 };
 use crate::reference::ImageReference;
 use crate::seal::Sealed;
@@ -33,6 +33,9 @@ struct FixedParts<'a> {
     devices: &'a [Device],
     volumes: &'a [VolumeMount],
     sealed_environment: &'a BTreeMap<String, Sealed>,
+    files: &'a [FileSpec],
+    /// Of secrets that are replaced, the value is live.
+    secrets: Vec<SecretUse>,
 }
 
 impl<'a> FixedParts<'a> {
@@ -67,6 +70,8 @@ impl<'a> FixedParts<'a> {
             devices,
             volumes,
             sealed_environment,
+            files,
+            secrets,
         } = spec;
         Self {
             image,
@@ -89,6 +94,8 @@ impl<'a> FixedParts<'a> {
             devices,
             volumes,
             sealed_environment,
+            files,
+            secrets: secrets.iter().map(SecretUse::fixed).collect(),
         }
     }
 }
@@ -151,6 +158,8 @@ mod tests {
             (json!({"network": "none"}), false),
             (json!({"devices": ["/dev/fuse"]}), false),
             (json!({"runtime": "crun"}), false),
+            (json!({"files": [{"path": "/a", "content": "x"}]}), false),
+            (json!({"secrets": [{"name": "a", "path": "/a/b"}]}), false),
             (json!({"volumes": [{"tmpfs": "1m", "path": "/tmp"}]}), false),
             (
                 json!({"labels": {"a": "b"}, "environment": {"A": "1"}}),

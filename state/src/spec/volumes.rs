@@ -195,7 +195,7 @@ fn read_mode(fields: &mut Fields<'_>) -> Option<u32> {
 }
 
 /// Path in a container at which something can be mounted.
-fn place(value: &Value) -> Result<String, String> {
+pub(super) fn place(value: &Value) -> Result<String, String> {
     let path = absolute(value)?;
     if path == "/" {
         return Err("must be below /, whose files are the image's".to_owned());

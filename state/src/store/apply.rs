@@ -45,7 +45,12 @@ impl Store {
         let set = &self.sealed_set(set)?;
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let outcome = match ownership::age(desired.marks().applied_set(), set) {
+            let age = ownership::age(desired.marks().applied_set(), set);
+            if matches!(age, Age::Newer | Age::Again) {
+                batch.note_secrets(set);
+            }
+            let set = &resolved(&batch, set.clone());
+            let outcome = match age {
                 Age::Old => refresh(&mut batch, set),
                 Age::Left => refuse(&mut batch, set),
                 Age::Newer | Age::Again => apply(&mut batch, set, allowance),
@@ -86,6 +91,33 @@ impl Store {
             Ok((marks.into_iter().map(DesiredChange::Mark).collect(), ()))
         })
     }
+}
+
+/// A set with the values of its containers' secrets. A container whose secret is not there is
+/// rejected, and stays as it is.
+fn resolved(batch: &Batch<'_>, mut set: ChasSet) -> ChasSet {
+    let rejected = set.rejected.len();
+    for deploy in std::mem::take(&mut set.containers) {
+        let name = deploy.name.to_string();
+        match batch.resolved(deploy) {
+            Ok(deploy) => set.containers.push(deploy),
+            Err(StoreError::NoSecret(_, errors)) => set.rejected.push(Rejected {
+                name: Some(name),
+                index: None,
+                errors,
+            }),
+            Err(error) => {
+                tracing::debug!(%error, "secrets of a container not found");
+                set.rejected.push(Rejected {
+                    name: Some(name),
+                    index: None,
+                    errors: Vec::new(),
+                });
+            }
+        }
+    }
+    set.lacks_secrets |= set.rejected.len() > rejected;
+    set
 }
 
 /// Notes that a set is refused, since its epoch was left.
@@ -163,8 +195,10 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
     outcome.spent.clone_from(&budget.spent);
     outcome.is_deferred = !budget.deferred.is_empty();
     // An invalid entry is invalid the next time, too: it does not count here.
-    let fully_applied =
-        failed.is_empty() && !outcome.is_deferred && ownership::is_agreed(&outcome.conflicts);
+    let fully_applied = failed.is_empty()
+        && !outcome.is_deferred
+        && !set.lacks_secrets
+        && ownership::is_agreed(&outcome.conflicts);
     let changed = accepted.iter().filter(|accepted| accepted.changed);
     outcome
         .changed

@@ -62,6 +62,30 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// Wall time of the batch, for showing.
+    pub(super) const fn now_ms(&self) -> u64 {
+        self.now_ms
+    }
+
+    /// Decides that a record is what `deploy` asks for, whatever the policy says by now: it was taken
+    /// in before. Answers it if it is another one then.
+    pub(super) fn renew(
+        &mut self,
+        before: &Record,
+        deploy: Deploy,
+    ) -> Result<Option<Arc<Record>>, StoreError> {
+        let decided = self.decide(Some(before), deploy, before.owner)?;
+        let record = Record {
+            listed_hash: before.listed_hash.clone(),
+            ..decided
+        };
+        if is_same(before, &record) {
+            return Ok(None);
+        }
+        self.apply([DesiredChange::Put(Box::new(record.clone()))]);
+        Ok(Some(Arc::new(record)))
+    }
+
     /// Adds changes to the batch.
     pub(super) fn apply(&mut self, changes: impl IntoIterator<Item = DesiredChange>) {
         for change in changes {

@@ -7,7 +7,9 @@ use crate::id::{ContainerId, ContainerName};
 use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
 use crate::seal::SealError;
+use crate::spec::SecretName;
 use crate::spec::network::NODE_RULES_MAX;
+use crate::spec::parse::FieldError;
 
 /// Refusal of a change; nothing is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +72,24 @@ pub enum StoreError {
     /// The values of the container cannot be sealed, and are not stored readable.
     #[error("the values in environment of {0} cannot be sealed, so it is not taken in: {1}")]
     Unsealed(ContainerName, SealError),
+    /// Contents of the container cannot be written beside the state.
+    #[error("the contents of {0} cannot be written below state.dir")]
+    Unkept(ContainerName, #[source] std::io::Error),
+    /// The container uses secrets that the node does not have: faults of its body; not empty.
+    #[error("{0}: {fields}", fields = fields(.1))]
+    NoSecret(ContainerName, Vec<FieldError>),
+    /// The secret cannot be sealed.
+    #[error("the secret {0} cannot be sealed, so it is not taken in: {1}")]
+    SecretUnsealed(SecretName, SealError),
+    /// The node has as many secrets as it may.
+    #[error("this node keeps at most {0} secrets; delete one that is not used")]
+    TooManySecrets(usize),
+    /// No secret has this name.
+    #[error("no secret has the name {0}")]
+    UnknownSecret(SecretName),
+    /// Containers use the secret; not empty.
+    #[error("the secret {0} is used by {users}; change or delete them before", users = few(.1))]
+    SecretUsed(SecretName, Vec<ContainerName>),
     /// Running containers that a set would end by leaving them out: more than go without saying.
     #[error(
         "{} running containers would end, because the set leaves them out ({}); \
@@ -110,6 +130,14 @@ fn few(names: &[ContainerName]) -> String {
         texts.push("…".to_owned());
     }
     texts.join(", ")
+}
+
+fn fields(errors: &[FieldError]) -> String {
+    let texts: Vec<_> = errors
+        .iter()
+        .map(|error| format!("{}: {}", error.field, error.message))
+        .collect();
+    texts.join("; ")
 }
 
 fn one_line(errors: &[(ContainerName, StoreError)]) -> String {

@@ -73,6 +73,7 @@ impl Store {
         let deploy = self.sealed(deploy)?;
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
+            let deploy = batch.resolved(deploy)?;
             let accepted = match owner {
                 Owner::Push => push_one(&mut batch, deploy)?,
                 Owner::Chas => batch.take(deploy, owner)?,
@@ -94,11 +95,13 @@ impl Store {
     ) -> Result<Idempotent<Accepted>, StoreError> {
         self.look_ahead([&deploy]);
         let deploy = self.sealed(deploy)?;
+        let sealed = self.sealed_request(keyed);
         self.transact(|desired| {
-            if let Some(answer) = before(desired, Some(keyed))? {
+            if let Some(answer) = before(desired, Some((&sealed, keyed)))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
             }
             let mut batch = Batch::new(self, desired, now_ms)?;
+            let deploy = batch.resolved(deploy)?;
             let accepted = push_one(&mut batch, deploy)?;
             let Record {
                 id,
@@ -111,7 +114,7 @@ impl Store {
                 name: name.clone(),
                 generation: *generation,
             };
-            batch.apply(answers::kept(desired, keyed, accepted.changed, outcome));
+            batch.apply(answers::kept(desired, &sealed, accepted.changed, outcome));
             Ok((batch.changes, Idempotent::Now(accepted)))
         })
     }
@@ -139,8 +142,9 @@ impl Store {
         let keyed = keyed.filter(|_| !dry_run);
         self.look_ahead(&wanted);
         let wanted = self.sealed_all(wanted)?;
+        let sealed = keyed.as_ref().map(|keyed| self.sealed_request(keyed));
         self.transact(|desired| {
-            if let Some(answer) = before(desired, keyed.as_ref())? {
+            if let Some(answer) = before(desired, sealed.as_ref().zip(keyed.as_ref()))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
             }
             let etag = ownership::etag_of(desired, &scope);
@@ -148,6 +152,7 @@ impl Store {
                 return Err(StoreError::Unmatched(etag));
             }
             let mut batch = Batch::new(self, desired, now_ms)?;
+            let wanted = resolved_all(&batch, wanted)?;
             let gone = omitted(&batch, &wanted, &scope);
             let unconfirmed = guard::push::unconfirmed(desired, &gone, confirm);
             if !unconfirmed.is_empty() && !dry_run {
@@ -160,7 +165,7 @@ impl Store {
                 changed,
                 unconfirmed: (!unconfirmed.is_empty()).then_some(unconfirmed.len()),
             };
-            if let Some(keyed) = &keyed {
+            if let Some(keyed) = &sealed {
                 let has_changed = !outcome.changed.is_empty();
                 let etag = outcome.etag.clone();
                 batch.apply(answers::kept(
@@ -197,10 +202,17 @@ impl Store {
     }
 }
 
-/// The answer to this request, if it was carried out before.
-fn before(desired: &Desired, keyed: Option<&Keyed>) -> Result<Option<Answer>, StoreError> {
-    let Some(keyed) = keyed else { return Ok(None) };
-    answers::before(desired.marks(), keyed)
+/// The answer to this request, if it was carried out before: by its fingerprint as it is kept, or as
+/// older versions kept it.
+fn before(
+    desired: &Desired,
+    keyed: Option<(&Keyed, &Keyed)>,
+) -> Result<Option<Answer>, StoreError> {
+    let Some((sealed, plain)) = keyed else {
+        return Ok(None);
+    };
+    answers::before(desired.marks(), sealed)
+        .or_else(|answers::Reused| answers::before(desired.marks(), plain))
         .map(Option::<&Answer>::cloned)
         .map_err(|answers::Reused| StoreError::KeyReused)
 }
@@ -253,6 +265,23 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
         .filter(|accepted| accepted.changed)
         .map(|accepted| accepted.record)
         .collect())
+}
+
+/// Deploys with the values of their secrets, or every one that names a secret which is not there.
+fn resolved_all(batch: &Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Deploy>, StoreError> {
+    let (mut resolved, mut refused) = (Vec::new(), Vec::new());
+    for deploy in wanted {
+        let name = deploy.name.clone();
+        match batch.resolved(deploy) {
+            Ok(deploy) => resolved.push(deploy),
+            Err(error) => refused.push((name, error)),
+        }
+    }
+    if refused.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(StoreError::Several(refused))
+    }
 }
 
 /// The pushed containers of these names that are left out, as they are.

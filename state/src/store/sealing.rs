@@ -5,39 +5,79 @@ use super::{Store, StoreError, copy, lock};
 use crate::desired::Record;
 use crate::desired::applied::Rejected;
 use crate::desired::set::{Desired, DesiredChange};
+use crate::failure::Failure;
 use crate::ownership::ChasSet;
-use crate::seal::{NodeKey, SealError};
+use crate::ownership::answers::Keyed;
+use crate::reason::Reason;
+use crate::seal::{KeyPlace, NodeKey};
+use crate::spec::Content;
 use crate::spec::parse::Deploy;
 
 impl Store {
-    /// Has values be sealed with this key from now on, and those that are stored readable. Only the
-    /// first key counts; until there is one, values are kept as they come. Answers how many
-    /// containers had readable ones.
+    /// Has values be sealed with this key from now on, and those that are stored readable. A key that
+    /// is there stays; until one is set, missing or not, values are kept as they come. Answers how
+    /// many containers had readable ones.
     ///
     /// # Errors
     /// [`StoreError::Disk`], [`StoreError::Unknown`]: they are sealed before the next change.
     pub fn set_key(&self, key: NodeKey) -> Result<usize, StoreError> {
-        let _first_counts = self.key.set(key);
+        self.key.set(key);
         self.seal_stored()
     }
 
-    /// Key of the node. `None`: none was set.
+    /// Place of the node's key, for those who open values.
     #[must_use]
-    pub fn key(&self) -> Option<&NodeKey> {
-        self.key.get()
+    pub fn key(&self) -> KeyPlace {
+        self.key.clone()
     }
 
-    /// The record with the values of its environment readable, as far as they can be opened.
+    /// The record with its variables and the contents of its files readable, as far as they can be
+    /// opened. No secret is: its value is never shown.
     #[must_use]
     pub fn opened(&self, record: &Record) -> Record {
         let mut shown = record.clone();
         if let Some(key) = self.key.get()
-            && let Ok(opened) = record.spec.opened_environment(&record.name, key)
+            && let Ok(opened) = record.spec.opened_environment(&record.name, &key)
         {
             shown.spec.environment = opened;
             shown.spec.sealed_environment.clear();
         }
+        let key = self.key.node_key();
+        let sealer = key.sealer().ok();
+        for file in &mut shown.spec.files {
+            if let (Some(sealer), Some(tag)) = (sealer, &file.tag)
+                && let Ok(content) = self.blobs.read(sealer, tag)
+            {
+                file.content = Content::readable(content);
+            }
+        }
         shown
+    }
+
+    /// Whether all values of a container can be opened now.
+    ///
+    /// # Errors
+    /// The failure of a start.
+    pub fn openable(&self, record: &Record) -> Result<(), Failure> {
+        if self.key.get().is_none() {
+            return Ok(());
+        }
+        let (spec, key) = (&record.spec, self.key.node_key());
+        let unavailable = |error: String| {
+            let message = format!("a value of {} cannot be opened: {error}", record.name);
+            Failure::new(Reason::SecretUnavailable, message)
+        };
+        spec.opened_environment(&record.name, &key)
+            .map_err(|error| unavailable(error.to_string()))?;
+        let files = spec.files.iter().map(|file| &file.tag);
+        let uses = spec.secrets.iter().map(|using| &using.tag);
+        for tag in files.chain(uses).flatten() {
+            let sealer = key.sealer();
+            let sealer = sealer.map_err(|error| unavailable(error.to_string()))?;
+            let opened = self.blobs.read(sealer, tag);
+            opened.map_err(|error| unavailable(error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Seals the values that are stored readable: in memory, in sled and in both copies.
@@ -51,15 +91,17 @@ impl Store {
         let count = self.transact(|desired| {
             let seal = |record: &Record| {
                 let mut record = record.clone();
-                record.spec.seal_environment(&record.name, sealer);
+                record.spec.seal_environment(&record.name, &sealer);
                 DesiredChange::Put(Box::new(record))
             };
             let changes: Vec<_> = readable(desired).map(seal).collect();
             let count = changes.len();
             Ok((changes, count))
         })?;
-        // The older copy would hold them until it is written for another reason.
+        // The older copy would hold them until it is written for another reason. Where it cannot be
+        // now, both count as behind.
         let mut copied = lock(&self.copied);
+        *copied = [None; 2];
         let desired = self.desired();
         for (name, copied) in copy::NAMES.iter().zip(copied.iter_mut()) {
             copy::write(&self.dir, name, &desired).map_err(StoreError::Disk)?;
@@ -76,8 +118,24 @@ impl Store {
         let Some(key) = self.key.get() else {
             return Ok(deploy);
         };
+        if deploy.spec.environment.is_empty() && deploy.spec.files.is_empty() {
+            return Ok(deploy);
+        }
+        // They would differ from what is stored readable.
         self.seal_stored()?;
-        seal(key, &mut deploy).map_err(|error| StoreError::Unsealed(deploy.name.clone(), error))?;
+        let name = deploy.name.clone();
+        let unsealed = |error| StoreError::Unsealed(name.clone(), error);
+        let sealer = key.sealer().map_err(unsealed)?;
+        deploy.spec.seal_environment(&name, sealer);
+        // Whoever knows all else of the body could try values by it.
+        deploy.body_hash = sealer.tag("body", deploy.body_hash.as_bytes());
+        for file in &mut deploy.spec.files {
+            if let Some(content) = file.content.bytes() {
+                let kept = self.blobs.keep(sealer, content);
+                let tag = kept.map_err(|error| StoreError::Unkept(name.clone(), error))?;
+                (file.tag, file.content) = (Some(tag), Content::default());
+            }
+        }
         Ok(deploy)
     }
 
@@ -103,6 +161,18 @@ impl Store {
         }
     }
 
+    /// A request with its fingerprint under the node's key: values are in what it is made of.
+    pub(super) fn sealed_request(&self, keyed: &Keyed) -> Keyed {
+        let key = self.key.node_key();
+        let request = key
+            .sealer()
+            .map(|sealer| sealer.tag("request", keyed.request.as_bytes()));
+        Keyed {
+            request: request.unwrap_or_else(|_| keyed.request.clone()),
+            ..keyed.clone()
+        }
+    }
+
     /// A set of CHaS with its values sealed. A container whose values cannot be is rejected, and
     /// stays as it is.
     pub(super) fn sealed_set(&self, set: &ChasSet) -> Result<ChasSet, StoreError> {
@@ -113,19 +183,26 @@ impl Store {
                 Err(StoreError::Unsealed(name, error)) => {
                     let rejected = Rejected::because(&name, error.to_string());
                     set.rejected.push(rejected);
+                    set.lacks_secrets = true;
                 }
                 Err(error) => return Err(error),
             }
         }
+        // Without the key they are as if the set had none: what uses them is rejected, or stays.
+        let key = self.key.node_key();
+        let sealer = key.sealer().ok();
+        let Some(sealer) = sealer else {
+            set.secrets.clear();
+            return Ok(set);
+        };
+        for secret in set.secrets.values_mut() {
+            if let Some(value) = secret.value.bytes() {
+                let tag = self.blobs.keep(sealer, value).map_err(StoreError::Disk)?;
+                (secret.tag, secret.value) = (Some(tag), Content::default());
+            }
+        }
         Ok(set)
     }
-}
-
-fn seal(key: &NodeKey, deploy: &mut Deploy) -> Result<(), SealError> {
-    if !deploy.spec.environment.is_empty() {
-        deploy.spec.seal_environment(&deploy.name, key.sealer()?);
-    }
-    Ok(())
 }
 
 /// Records with readable values.

@@ -9,6 +9,7 @@ mod owners;
 mod policed;
 mod ruled;
 mod sealed;
+mod secrets;
 mod tag_checks;
 mod transient;
 mod witnessed;

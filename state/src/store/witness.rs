@@ -12,6 +12,7 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
 use crate::policy;
+use crate::spec::SecretName;
 
 /// Verdict about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,8 @@ pub struct AuditedChange {
     pub name: Option<ContainerName>,
     /// Id of the container.
     pub id: Option<ContainerId>,
+    /// Secret that the change is about.
+    pub secret: Option<SecretName>,
     /// Owner after the change.
     pub owner: Option<Owner>,
     /// Spec before. `None`: there was none.
@@ -230,6 +233,14 @@ fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
                 ..of_node(kind(before, record)?)
             })
         }
+        DesiredChange::Mark(Mark::Secret(name, mark)) => Some(AuditedChange {
+            secret: Some(name.clone()),
+            ..of_node(if mark.is_some() {
+                "put-secret"
+            } else {
+                "remove-secret"
+            })
+        }),
         DesiredChange::Mark(Mark::Cordoned(true)) => Some(of_node("cordon")),
         DesiredChange::Mark(Mark::Cordoned(false)) => Some(of_node("uncordon")),
         DesiredChange::Mark(Mark::AppliedSet(applied)) => {
@@ -258,6 +269,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         kind,
         name: None,
         id: None,
+        secret: None,
         owner: None,
         before: None,
         after: None,

@@ -24,11 +24,19 @@ impl Instances {
         let task = self.task(instance).await?;
         let spec = container.spec.as_ref();
         let spec = spec.map(|spec| spec.value.as_slice()).unwrap_or_default();
-        if !labels::can_become(&container.labels, spec, record, &self.config.key) {
+        if !labels::can_become(
+            &container.labels,
+            spec,
+            record,
+            &self.config.values.key.node_key(),
+        ) {
             return self.give_up(instance, &task).await;
         }
         match task {
-            Task::Running { .. } => self.limit(record, spec).await?,
+            Task::Running { .. } => {
+                self.limit(record, spec).await?;
+                self.replace_secrets(record, spec).await?;
+            }
             // Nothing of it has run: the launch makes it anew, within its limits.
             Task::Created { .. } => {
                 self.kill_hard(instance).await?;

@@ -7,7 +7,7 @@ use state::id::InstanceName;
 use state::reason::Reason;
 
 use super::Instances;
-use super::given::Variables;
+use super::given::LaunchValues;
 use crate::devices::{self, DeviceGrant};
 use crate::mounts::on_host;
 use crate::runtime::RuntimeError;
@@ -39,12 +39,13 @@ impl Instances {
         &self,
         (record, mut container): (&Record, api::Container),
         sandbox: &Sandbox,
-        variables: Option<&Variables>,
+        values: &LaunchValues,
     ) -> Result<api::Container, RuntimeError> {
-        if record.spec.devices.is_empty() {
+        // What it was given before belongs to the spec that it was made with.
+        if record.spec.devices.is_empty() || matches!(values, LaunchValues::AsBefore) {
             return Ok(container);
         }
-        let (_, spec) = self.oci_spec(record, sandbox, variables).await?;
+        let (_, spec) = self.oci_spec(record, sandbox, values.opened()).await?;
         let before = container.spec.as_mut().map(|before| &mut before.value);
         let Some(before) = before.filter(|before| **before != spec) else {
             return Ok(container);

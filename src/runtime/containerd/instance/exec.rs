@@ -35,6 +35,7 @@ use crate::runtime::containerd::shim::{process, refusals};
 
 mod pipes;
 mod session;
+mod values;
 
 /// Pause before another look or try.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
@@ -158,20 +159,15 @@ impl Instances {
             let message = "must be another than root; give a user who is";
             return Err(ExecRefusal::Denied(Denial::new(rule, "user", message)));
         }
-        let given = self.config.memory.variables(name.instance);
-        let given = given.map_err(|error| {
-            let message = format!("the values of {} cannot be read: {error}", name.instance);
-            ExecRefusal::Failed(Failure::new(Reason::CreateFailed, message))
-        })?;
         let program = AddedProgram {
             command: &order.command,
             user: user.as_ref(),
             working_dir: order.working_dir.as_deref(),
-            given: &given,
+            given: None,
             environment: &order.environment,
             terminal: order.terminal,
         };
-        let process = oci::exec::process(&spec.value, program).map_err(ExecRefusal::Failed)?;
+        let process = self.process(name, &spec.value, init, program).await?;
         let live = LiveExec {
             init,
             ..LiveExec::default()
@@ -324,6 +320,7 @@ impl Instances {
             let _it_may_have_ended = self.tasks.kill_exec(name.instance, &name.id).await;
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        self.config.values.memory.take_exec(name.instance, &name.id);
         pipes::remove(&self.config.run_dir, name)
             .map_err(|error| CallError::Refused(error.to_string()))
     }

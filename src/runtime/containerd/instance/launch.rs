@@ -8,7 +8,7 @@ use state::observed::Task;
 use state::reason::Reason;
 use state::spec::Signal;
 
-use super::given::Variables;
+use super::given::Opened;
 use super::hand_over::HandOver;
 use super::image_root::ImageRoot;
 use super::ipc_sysctls::IpcSysctls;
@@ -89,13 +89,13 @@ impl Instances {
         sandbox: &Sandbox,
     ) -> Result<CreatedRootfs, RuntimeError> {
         self.check_limits(record).await?;
-        let variables = self.opened(record)?;
         let is_made = |found: &api::Container| labels::are_made_of(&found.labels, record);
         let is_new = !container.as_ref().is_some_and(is_made);
+        let values = self.values(record, is_new)?;
         let (parent, spec) = match container {
             Some(container) if !is_new => {
                 let container = self
-                    .with_devices((record, container), sandbox, variables.as_ref())
+                    .with_devices((record, container), sandbox, &values)
                     .await?;
                 let parent = container.labels.get(labels::PARENT).cloned();
                 let spec = container.spec.map(|spec| spec.value);
@@ -104,19 +104,17 @@ impl Instances {
             Some(_) => {
                 tracing::info!(instance = %record.instance(), "recreating container: image or spec changed");
                 self.discard(record.instance()).await?;
-                self.create_container(record, sandbox, variables.as_ref())
+                self.create_container(record, sandbox, values.opened())
                     .await?
             }
             None => {
-                self.create_container(record, sandbox, variables.as_ref())
+                self.create_container(record, sandbox, values.opened())
                     .await?
             }
         };
         let mut program = Program::of(&spec);
-        if let Some(variables) = &variables
-            && self.give(record.instance(), &spec, variables).await?
-        {
-            program = program.searched_in(variables.get("PATH"));
+        if let Some(path) = self.give(record.instance(), &spec, values).await? {
+            program = program.searched_in(&path);
         }
         program.denial()?;
         let hand_over = HandOver::of(&spec);
@@ -204,10 +202,10 @@ impl Instances {
         &self,
         record: &Record,
         sandbox: &Sandbox,
-        variables: Option<&Variables>,
+        values: Option<&Opened>,
     ) -> Result<(String, Vec<u8>), RuntimeError> {
         let instance = record.instance();
-        let (image, spec) = self.oci_spec(record, sandbox, variables).await?;
+        let (image, spec) = self.oci_spec(record, sandbox, values).await?;
         let stop_signal = oci::stop_signal(&image.config, record)?;
         let labels = labels::for_record(record, stop_signal, &image.top_chain_id);
         let runtime = self.config.runtime_for(&record.spec)?.to_wire();

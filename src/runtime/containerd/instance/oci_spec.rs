@@ -5,7 +5,7 @@ use std::sync::Arc;
 use state::desired::Record;
 
 use super::Instances;
-use super::given::{self, Variables};
+use super::given::Opened;
 use crate::oci::{self, ImageFacts, Placement};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::image::LocalImage;
@@ -17,12 +17,11 @@ impl Instances {
         &self,
         record: &Record,
         sandbox: &Sandbox,
-        variables: Option<&Variables>,
+        values: Option<&Opened>,
     ) -> Result<(Arc<LocalImage>, Vec<u8>), RuntimeError> {
         let digest = record.image_digest.as_deref().unwrap_or_default();
         let image = self.images.local(&record.spec.image, digest).await?;
         let facts = self.facts(record, &image).await?;
-        let values = self.config.memory.of(record.instance());
         let place = Placement {
             netns: sandbox.netns.as_deref(),
             cgroups_path: &self.cgroups_path(record.instance()),
@@ -31,7 +30,7 @@ impl Instances {
             sysfs: &sandbox.sysfs,
             ids: self.own_ids(record, &facts).await?,
             devices: &self.devices(record).await?,
-            given: variables.map(|variables| given::place(&values, variables)),
+            given: values.map(Opened::place),
         };
         let (host, confinement) = (&self.host, &self.config.confinement);
         let spec = oci::spec(&image.config, record, &facts, host, confinement, place)?;

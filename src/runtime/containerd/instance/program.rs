@@ -46,17 +46,17 @@ impl Program {
         let search = variables.find_map(|entry| entry.as_str()?.strip_prefix("PATH="));
         let by_init = process["args"][0] == secrets::INIT;
         Self {
-            name: text(&process["args"][usize::from(by_init)]),
+            name: text(&process["args"][if by_init { 2 } else { 0 }]),
             search: search.unwrap_or_default().to_owned(),
             directory: text(&process["cwd"]),
             by_init,
         }
     }
 
-    /// The same program, looked for in this search path if there is one.
-    pub(super) fn searched_in(self, search: Option<&String>) -> Self {
+    /// The same program, looked for in this search path.
+    pub(super) fn searched_in(self, search: &str) -> Self {
         Self {
-            search: search.map_or(self.search, String::clone),
+            search: search.to_owned(),
             ..self
         }
     }

@@ -139,14 +139,14 @@ fn the_program_is_looked_for_where_the_kernel_will() {
     };
     assert_eq!(Program::of(spec), expected);
     assert_eq!(Program::of(b"no json"), Program::default());
-    let begun = br#"{"process": {"args": ["/.chas/init", "a"], "env": ["PATH=/p"], "cwd": "/d"}}"#;
+    let begun = br#"{"process": {"args": ["/.chas/init", "/.chas/env", "a"], "env": ["PATH=/p"], "cwd": "/d"}}"#;
     let begun = Program::of(begun);
     let by_init = Program {
         by_init: true,
         ..expected
     };
     assert_eq!(begun, by_init);
-    let other = begun.searched_in(Some(&"/q".to_owned()));
+    let other = begun.searched_in("/q");
     assert_eq!(other.search, "/q");
 }
 

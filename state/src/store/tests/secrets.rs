@@ -1,0 +1,152 @@
+//! Secrets and files: kept beside the records, and found by those who name them.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use super::*;
+use crate::ownership::{ChasSet, SetSecret};
+use crate::seal::{NodeKey, Sealer};
+use crate::spec::{Content, SecretName};
+
+const VALUE: &[u8] = b"unmistakable-word";
+
+fn keyed(directory: &Path) -> Store {
+    let store = open(directory);
+    let key = NodeKey::Present(Arc::new(Sealer::new(&[1; 32])));
+    store.set_key(key).unwrap();
+    store
+}
+
+fn name(text: &str) -> SecretName {
+    text.parse().unwrap()
+}
+
+fn body(on_change: &str) -> Value {
+    let uses = [json!({"name": "key", "path": "/run/tls/key", "on_change": on_change})];
+    json!({"name": "a", "image": "x", "secrets": uses})
+}
+
+fn generation(store: &Store) -> (u64, u64) {
+    let record = store
+        .desired()
+        .named(&"a".parse().unwrap())
+        .cloned()
+        .unwrap();
+    (record.generation, record.instance().generation)
+}
+
+#[test]
+fn another_value_is_another_generation_and_the_same_value_is_nothing() {
+    for (on_change, instance) in [("restart", 2), ("replace", 1)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = keyed(directory.path());
+        let refused = deploy(&store, &body(on_change)).unwrap_err();
+        let StoreError::NoSecret(_, faults) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(faults[0].field, "secrets[0].name");
+        let first = store.put_secret(&name("key"), VALUE, 1).unwrap();
+        assert!(first.is_new && first.is_changed && first.records.is_empty());
+        deploy(&store, &body(on_change)).unwrap();
+        assert!(!deploy(&store, &body(on_change)).unwrap().changed);
+        let same = store.put_secret(&name("key"), VALUE, 2).unwrap();
+        assert!(!same.is_new && !same.is_changed && same.records.is_empty());
+        assert_eq!(generation(&store), (1, 1));
+        let other = store.put_secret(&name("key"), b"other", 3).unwrap();
+        assert_eq!(other.records.len(), 1);
+        assert_eq!(generation(&store), (2, instance), "{on_change}");
+        assert!(!deploy(&store, &body(on_change)).unwrap().changed);
+        let shown = store.secrets();
+        assert_eq!((shown[0].created_ms, shown[0].changed_ms), (1, 3));
+        assert_eq!(shown[0].used_by.len(), 1);
+        drop(store);
+        let store = keyed(directory.path());
+        assert_eq!(store.secrets(), shown);
+        assert_eq!(generation(&store), (2, instance));
+    }
+}
+
+#[test]
+fn a_secret_is_removed_when_nothing_uses_it_and_its_value_an_hour_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    store.put_secret(&name("key"), VALUE, 1).unwrap();
+    store.put_secret(&name("other"), b"other", 1).unwrap();
+    deploy(&store, &body("restart")).unwrap();
+    let used = store.remove_secret(&name("key")).unwrap_err();
+    assert!(used.to_string().contains("used by a"), "{used}");
+    store.remove_secret(&name("other")).unwrap();
+    let gone = store.remove_secret(&name("other"));
+    assert!(matches!(gone, Err(StoreError::UnknownSecret(_))));
+    let now = SystemTime::now();
+    let later = now + Duration::from_hours(2);
+    assert_eq!(
+        store.sweep_blobs(later).unwrap(),
+        0,
+        "records may be missing"
+    );
+    store.adopt(&[]).unwrap();
+    assert_eq!(store.sweep_blobs(now).unwrap(), 0);
+    assert_eq!(store.sweep_blobs(later).unwrap(), 1);
+    assert_eq!(store.sweep_blobs(later).unwrap(), 0, "the other is used");
+}
+
+#[test]
+fn contents_of_files_are_beside_the_record_and_equal_ones_change_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    let body = |content: &str| json!({"name": "a", "image": "x", "files": [{"path": "/etc/a", "content": content}]});
+    let first = deploy(&store, &body("one")).unwrap().record;
+    assert!(first.spec.files[0].content.bytes().is_none());
+    assert!(!deploy(&store, &body("one")).unwrap().changed);
+    assert_eq!(
+        store.opened(&first).spec.files[0].content.bytes(),
+        Some(&b"one"[..])
+    );
+    let second = deploy(&store, &body("unmistakable")).unwrap().record;
+    assert_eq!(second.generation, 2);
+    assert!(!format!("{second:?}").contains("unmistakable"));
+    drop(store);
+    let store = keyed(directory.path());
+    let kept = store.desired().get(second.id).cloned().unwrap();
+    assert_eq!(kept.spec, second.spec);
+    assert!(!deploy(&store, &body("unmistakable")).unwrap().changed);
+}
+
+#[test]
+fn the_secrets_of_a_set_come_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    let mut pushed = body("restart");
+    pushed["name"] = json!("pushed");
+    let set = |generation: u64, value: Option<&[u8]>| ChasSet {
+        generation,
+        containers: vec![crate::spec::parse::deploy(&body("restart")).unwrap()],
+        secrets: value
+            .map(|value| {
+                let value = Content::readable(value.to_vec());
+                (name("key"), SetSecret { value, tag: None })
+            })
+            .into_iter()
+            .collect::<BTreeMap<_, _>>(),
+        ..ChasSet::default()
+    };
+    let without = store.apply_set(&set(1, None), 1).unwrap();
+    assert_eq!(without.rejected.len(), 1);
+    store.put_secret(&name("key"), VALUE, 1).unwrap();
+    let again = store.apply_set(&set(1, None), 1).unwrap();
+    assert_eq!(
+        (again.rejected.len(), again.changed.len()),
+        (0, 1),
+        "applied again"
+    );
+    deploy(&store, &pushed).unwrap();
+    store.apply_set(&set(2, Some(b"other")), 1).unwrap();
+    assert_eq!(generation(&store).0, 2);
+    let desired = store.desired();
+    let pushed = desired.named(&"pushed".parse().unwrap()).unwrap();
+    assert_eq!(
+        pushed.generation, 1,
+        "a set changes nothing that was pushed"
+    );
+}
