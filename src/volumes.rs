@@ -9,12 +9,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustix::io::Errno;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::reason::Reason;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use self::copy::CopiedFiles;
@@ -36,6 +37,9 @@ mod removal;
 mod room;
 mod shelf;
 
+/// Time between two looks at who keeps a launch from its volume.
+const TURN_LOOK: Duration = Duration::from_secs(1);
+
 /// Volumes of the node. Clones share them.
 #[derive(Clone, Debug)]
 pub(crate) struct Volumes {
@@ -47,6 +51,8 @@ pub(crate) struct Volumes {
     /// Archives of volumes that are under way.
     in_use: Arc<VolumesInUse>,
     counted: Arc<CountedVolumes>,
+    /// Contents of removed volumes are cleared by one thread: they may take minutes.
+    clearing: Arc<Semaphore>,
 }
 
 /// Volume that a container mounts.
@@ -87,6 +93,7 @@ impl Volumes {
             launched: Arc::default(),
             in_use: Arc::default(),
             counted: Arc::default(),
+            clearing: Arc::new(Semaphore::new(1)),
         }
     }
 
@@ -110,8 +117,7 @@ impl Volumes {
             if let VolumeKey::OfImage(id, _) = key {
                 lock(&self.launched).insert(*id);
             }
-            let turn = self.turns.of(&key.to_string()).acquire_owned().await;
-            turns.extend(turn.ok());
+            turns.extend(self.launch_turn(key).await?);
         }
         let shelf = Arc::clone(&self.shelf);
         let look = move || absent(&shelf, wanted);
@@ -126,6 +132,22 @@ impl Volumes {
             absent,
             _turns: turns,
         })
+    }
+
+    /// Waits for the turn to look at a volume. An archive that is being made to one takes as long as
+    /// its sender: nobody waits for that.
+    async fn launch_turn(&self, key: &VolumeKey) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        let turns = self.turns.of(&key.to_string());
+        loop {
+            if self.in_use.makes(key) {
+                let message = format!("an archive is being written to {key}, which is new");
+                return Err(Failure::new(Reason::CreateFailed, message));
+            }
+            let turn = Arc::clone(&turns).acquire_owned();
+            if let Ok(turn) = tokio::time::timeout(TURN_LOOK, turn).await {
+                return Ok(turn.ok());
+            }
+        }
     }
 
     /// Containers for which volumes of images are on the disk, as far as it can be read.
@@ -214,7 +236,7 @@ impl FilledVolumes {
 fn absent(shelf: &Shelf, wanted: Wanted) -> Result<Wanted, Failure> {
     let mut absent = Wanted::new();
     for (key, volume) in wanted {
-        let presence = shelf.look(&key).map_err(|error| {
+        let presence = shelf.noted(&key).map_err(|error| {
             let message = format!("{key} cannot be looked at: {error}; check its disk");
             Failure::new(Reason::CreateFailed, message)
         })?;

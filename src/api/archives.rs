@@ -52,6 +52,11 @@ impl From<ArchiveRefusal> for Problem {
             ArchiveRefusal::Broken(fault) => {
                 let text = fault.to_string();
                 match fault {
+                    ArchiveFault::Cut { source, .. }
+                        if source.kind() == io::ErrorKind::ConnectionAborted =>
+                    {
+                        Self::Refused(Refusal::Unavailable(text))
+                    }
                     ArchiveFault::Malformed { .. } | ArchiveFault::Cut { .. } => {
                         Self::Request(text)
                     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags, Stat};
@@ -32,6 +32,9 @@ pub(crate) enum PackedFrom<'a> {
     /// Entry of an open directory, which is no directory, under its own name.
     Entry(BorrowedFd<'a>, &'a CStr),
 }
+
+/// Bytes that one takes in memory beside its name.
+const LINKED_BYTES: usize = 96;
 
 /// Archive that is being made.
 struct Pack<'a, W: ?Sized> {
@@ -124,11 +127,11 @@ impl<W: Write + ?Sized> Pack<'_, W> {
         if kind == FileType::Directory {
             return self.below(parent, name, &stat, depth);
         }
-        if self.is_linked(&stat)? {
+        if stat.st_nlink > 1 && self.is_linked(&stat)? {
             return Ok(());
         }
         let is_packed = match kind {
-            FileType::RegularFile => self.regular(parent, name)?,
+            FileType::RegularFile => return self.regular(parent, name),
             FileType::Symlink => self.symlink(parent, name, &stat)?,
             FileType::Fifo => self.node(EntryType::Fifo, &stat)?,
             FileType::CharacterDevice => self.node(EntryType::Char, &stat)?,
@@ -144,32 +147,30 @@ impl<W: Write + ?Sized> Pack<'_, W> {
         Ok(())
     }
 
-    /// Packs a file; false: it has gone, or is a mount of another one.
-    fn regular(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<bool> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
-        let opened = if self.is_mount_taken {
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            within::open_as(parent, name, flags, resolve)
-                .map(Some)
-                .map_err(io::Error::from)
-        } else {
-            open(parent, name, flags)
-        };
-        let file = match opened {
-            Ok(Some(file)) => file,
-            Ok(None) => return Ok(false),
-            Err(error) if Errno::from_io_error(&error) == Some(Errno::XDEV) => {
-                self.amount.left_out += 1;
-                return Ok(false);
-            }
-            Err(error) => return Err(error),
-        };
-        let stat = rustix::fs::fstat(&file)?;
-        let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-        if is_file {
-            self.file(&File::from(file), &stat)?;
+    /// Packs a file. One that has gone, or is a mount of another one, is left out; and what a container
+    /// has put in its place is not opened: a device may act on that.
+    fn regular(&mut self, parent: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
+        let mut resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        if !self.is_mount_taken {
+            resolve |= ResolveFlags::NO_XDEV;
         }
-        Ok(is_file)
+        let place = match within::open_as(parent, name, OFlags::PATH, resolve) {
+            Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR) => return Ok(()),
+            Err(Errno::XDEV) => {
+                self.amount.left_out += 1;
+                return Ok(());
+            }
+            place => place?,
+        };
+        let stat = rustix::fs::fstat(&place)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+            return Ok(());
+        }
+        let file = File::open(format!("/proc/self/fd/{}", place.as_raw_fd()))?;
+        let stat = rustix::fs::fstat(&file)?;
+        self.file(&file, &stat)?;
+        self.remember(&stat);
+        Ok(())
     }
 
     fn symlink(&mut self, parent: BorrowedFd<'_>, name: &CStr, stat: &Stat) -> io::Result<bool> {
@@ -219,7 +220,7 @@ impl<W: Write + ?Sized> Pack<'_, W> {
 
     fn remember(&mut self, stat: &Stat) {
         if stat.st_nlink > 1 && self.linked_bytes < LINKED_BYTES_MAX {
-            self.linked_bytes += self.name.len();
+            self.linked_bytes += self.name.len() + LINKED_BYTES;
             let key = (stat.st_dev, stat.st_ino);
             self.linked.insert(key, self.name.clone());
         }

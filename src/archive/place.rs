@@ -81,8 +81,8 @@ pub(super) fn put(
     }
     is_replaceable(parent, name)?;
     let new = new_name();
-    make(&new)?;
-    let put = replace(parent, &new, name);
+    let put = make(&new).map_err(io::Error::from);
+    let put = put.and_then(|()| replace(parent, &new, name));
     // Two names of one file are left as they are by a rename, and so is all by one that failed.
     rustix::fs::unlinkat(parent, &new, AtFlags::empty()).ok();
     put
@@ -112,6 +112,18 @@ fn proc_path(file: &impl AsFd) -> String {
     format!("/proc/self/fd/{}", file.as_fd().as_raw_fd())
 }
 
+/// Takes the access lists from a new file that its directory has for what is made in it: they are none
+/// of the archive's.
+pub(super) fn bare(file: BorrowedFd<'_>) -> io::Result<()> {
+    for name in ["system.posix_acl_access", "system.posix_acl_default"] {
+        match rustix::fs::fremovexattr(file, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP | Errno::ACCESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Gives an open file what its entry tells, but for its time. The owner first, whose change takes
 /// permissions and capabilities away. Answers the attributes that the disk does not know.
 pub(super) fn give(file: BorrowedFd<'_>, entry: &ArchiveEntry) -> io::Result<u64> {
@@ -121,8 +133,7 @@ pub(super) fn give(file: BorrowedFd<'_>, entry: &ArchiveEntry) -> io::Result<u64
     Ok(xattrs::give(file, &entry.xattrs)?)
 }
 
-/// Makes a node, and gives it what its entry tells. It is opened and given that by its descriptor:
-/// a container may have put another thing there meanwhile.
+/// Makes a link or a pipe, and gives it what its entry tells; or leaves none.
 pub(super) fn make_node(
     parent: BorrowedFd<'_>,
     name: &CStr,
@@ -132,10 +143,26 @@ pub(super) fn make_node(
     if kind == FileType::Symlink {
         rustix::fs::symlinkat(&entry.link[..], parent, name)?;
     } else {
-        let (major, minor) = entry.device;
-        let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, device)?;
+        rustix::fs::mknodat(parent, name, kind, Mode::RUSR | Mode::WUSR, 0)?;
     }
+    match give_node(parent, name, kind, entry) {
+        // A container took it away meanwhile.
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => {
+            rustix::fs::unlinkat(parent, name, AtFlags::empty()).ok();
+            Err(error)
+        }
+    }
+}
+
+/// Gives a node what its entry tells, by its descriptor: a container may have put another thing there
+/// meanwhile.
+fn give_node(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    kind: FileType,
+    entry: &ArchiveEntry,
+) -> rustix::io::Result<()> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let node = rustix::fs::openat(parent, name, flags, Mode::empty())?;
     let found = rustix::fs::fstat(&node)?;

@@ -42,8 +42,6 @@ pub(super) struct ArchiveEntry {
     /// Seconds since 1970 and a part in nanoseconds.
     pub(super) mtime: (i64, u32),
     pub(super) link: Vec<u8>,
-    /// Major and minor number of a device.
-    pub(super) device: (u32, u32),
     pub(super) xattrs: Vec<Xattr>,
     /// Bytes of the file.
     pub(super) size: u64,
@@ -261,7 +259,6 @@ impl<R: Read> ArchiveEntries<R> {
                 None => (self.number(header.mtime(), "time")?.cast_signed(), 0),
             },
             link: extended.link.or_else(own_link).unwrap_or_default(),
-            device: device(header),
             xattrs: extended.xattrs,
             size: 0,
             regions: Vec::new(),
@@ -354,11 +351,6 @@ fn kind(header: &Header, name: &[u8]) -> EntryKind {
         b'S' => EntryKind::OldSparse,
         other => EntryKind::Other(other),
     }
-}
-
-fn device(header: &Header) -> (u32, u32) {
-    let number = |number: io::Result<Option<u32>>| number.ok().flatten().unwrap_or_default();
-    (number(header.device_major()), number(header.device_minor()))
 }
 
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {

@@ -17,6 +17,9 @@ use crate::within;
 /// Bytes of a part of a path.
 const NAME_BYTES_MAX: usize = 255;
 
+/// Bytes of the disk that an entry takes beside its content.
+const ENTRY_BYTES: u64 = 4096;
+
 /// Archive that is being unpacked.
 struct Unpack<'a, R, T> {
     base: BorrowedFd<'a>,
@@ -136,7 +139,8 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
     fn entry(&mut self, entry: &ArchiveEntry) -> Result<(), EntryError> {
         let path = path(&entry.name)?;
         self.close(&path)?;
-        (self.take)(0)?;
+        let attributes = entry.xattrs.iter().map(|(_, value)| value.len() as u64);
+        (self.take)(ENTRY_BYTES + entry.link.len() as u64 + attributes.sum::<u64>())?;
         self.amount.files += 1;
         let Some((name, above)) = path.split_last() else {
             if entry.kind != EntryKind::Directory {
@@ -152,8 +156,11 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
             EntryKind::Link => self.link(parent, name, entry),
             EntryKind::Symlink => self.node(parent, name, FileType::Symlink, entry),
             EntryKind::Fifo => self.node(parent, name, FileType::Fifo, entry),
-            EntryKind::CharacterDevice => self.node(parent, name, FileType::CharacterDevice, entry),
-            EntryKind::BlockDevice => self.node(parent, name, FileType::BlockDevice, entry),
+            // None could be used in a container, and on the host somebody might.
+            EntryKind::CharacterDevice | EntryKind::BlockDevice => {
+                self.amount.left_out += 1;
+                Ok(())
+            }
             EntryKind::Other(kind) => Err(EntryError::Told(ArchiveFault::Malformed {
                 entry: self.entries.name(),
                 fault: format!("entries of type {:?} are not known", char::from(kind)),
@@ -162,7 +169,7 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
     }
 
     /// Opens a directory, and makes it and those above it where they are missing.
-    fn parent(&self, path: &[CString]) -> Result<OwnedFd, EntryError> {
+    fn parent(&mut self, path: &[CString]) -> Result<OwnedFd, EntryError> {
         match open(self.base, path) {
             Err(Errno::NOENT) => {}
             opened => return Ok(opened?),
@@ -170,10 +177,12 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
         for depth in 1..=path.len() {
             let (name, above) = path[..depth].split_last().unwrap_or((&path[0], &[]));
             let above = open(self.base, above)?;
+            (self.take)(ENTRY_BYTES)?;
             match rustix::fs::mkdirat(&above, name, Mode::from_raw_mode(0o755)) {
                 Ok(()) => {
                     // The umask may have taken something away.
                     let made = open_in(above.as_fd(), name)?;
+                    place::bare(made.as_fd())?;
                     rustix::fs::fchmod(&made, Mode::from_raw_mode(0o755))?;
                     if let Some(root) = self.owners.and_then(|owners| owners.outside(0)) {
                         let (uid, gid) = (Uid::from_raw(root), Gid::from_raw(root));
@@ -194,16 +203,20 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
         path: &[CString],
         entry: &ArchiveEntry,
     ) -> Result<(), EntryError> {
-        match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
+        let is_new = match rustix::fs::mkdirat(parent, name, Mode::RWXU) {
+            Ok(()) => true,
+            Err(Errno::EXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         let directory = open_in(parent, name).map_err(|error| match error {
             Errno::NOTDIR | Errno::LOOP => {
                 EntryError::Misplaced("something else than a directory has this name")
             }
             error => error.into(),
         })?;
+        if is_new {
+            place::bare(directory.as_fd())?;
+        }
         self.give_directory(directory.as_fd(), path, entry)
     }
 
@@ -241,6 +254,7 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
         let new = NewFile::make(parent)?;
         let file = File::from(new.file.try_clone()?);
         self.data(&file, entry)?;
+        place::bare(file.as_fd())?;
         self.amount.left_out += place::give(file.as_fd(), entry)?;
         rustix::fs::futimens(&file, &place::times(entry.mtime))?;
         Ok(new.put(name)?)
@@ -285,28 +299,15 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
     }
 
     fn node(
-        &mut self,
+        &self,
         parent: BorrowedFd<'_>,
         name: &CStr,
         kind: FileType,
         entry: &ArchiveEntry,
     ) -> Result<(), EntryError> {
-        let made = place::put(parent, name, |at| place::make_node(parent, at, kind, entry));
-        match made {
-            // In a volume no device could be used.
-            Err(error) if is_device(kind) && is_denied(&error) => self.amount.left_out += 1,
-            made => made?,
-        }
-        Ok(())
+        let make = |at: &CStr| place::make_node(parent, at, kind, entry);
+        Ok(place::put(parent, name, make)?)
     }
-}
-
-fn is_device(kind: FileType) -> bool {
-    matches!(kind, FileType::CharacterDevice | FileType::BlockDevice)
-}
-
-fn is_denied(error: &io::Error) -> bool {
-    Errno::from_io_error(error) == Some(Errno::PERM)
 }
 
 /// Directory at a path below `base`: links lead to places below it, and nothing leads into a mount.

@@ -68,7 +68,7 @@ impl NodeFiles for AgentNode {
     async fn remove_volume(&self, name: VolumeName, scope: &NameScope) -> Result<(), Refusal> {
         let volumes = &self.files()?.volumes;
         let turn = tokio::time::timeout(TURN_MAX, volumes.turn(&name)).await;
-        let Ok(Ok(_turn)) = turn else {
+        let Ok(Ok(turn)) = turn else {
             let fault = format!("volume {name} is being made or removed; try again later");
             return Err(Refusal::Conflict(fault));
         };
@@ -79,7 +79,7 @@ impl NodeFiles for AgentNode {
             return Err(Refusal::NotFound(format!("there is no volume {name}")));
         }
         self.note_archive("volume_remove", &name).await?;
-        match volumes.remove(&name).await {
+        match volumes.remove(&name, turn).await {
             Ok(()) => {
                 tracing::info!(volume = %name, by = api::current_call().by, "volume removed");
                 Ok(())
@@ -100,6 +100,12 @@ impl NodeFiles for AgentNode {
         } = self.files()?.clone();
         let by = api::current_call().by;
         let place = archives.place(format!("volume {name}"), is_zstd, by)?;
+        // Nobody removes it between the look and the use.
+        let turn = tokio::time::timeout(TURN_MAX, volumes.turn(&name)).await;
+        let Ok(Ok(_turn)) = turn else {
+            let fault = format!("volume {name} is being made or removed");
+            return Err(ArchiveRefusal::Busy(fault));
+        };
         let held = volumes.begin_use(&name, false);
         is_there(&volumes, &name).await?;
         self.note_archive("volume_read", &name).await?;
@@ -159,6 +165,7 @@ impl NodeFiles for AgentNode {
                 unpack(&volumes.open(&name)?, None, archive)
             }));
         }
+        held.makes();
         Ok(place.take(move |archive| {
             // Containers with it are launched when all of it is there.
             let _held = (held, turn);

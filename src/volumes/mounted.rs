@@ -74,6 +74,7 @@ fn has_mounted(mounts: &str, device: u64, path: &Path) -> bool {
         let [_, _, of, root, _] = fields[..] else {
             return false;
         };
+        let root = decoded(root);
         let root = Path::new(root.trim_start_matches('/'));
         // The root of the file system itself is mounted for other ends.
         let is_below = || {
@@ -86,19 +87,20 @@ fn has_mounted(mounts: &str, device: u64, path: &Path) -> bool {
 
 fn mount_at_or_below(mounts: &str, path: &Path) -> Option<String> {
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    // Some characters stand as octal numbers (proc(5)).
+    let mut points = points.map(decoded);
+    points.find(|point| Path::new(point).starts_with(path))
+}
+
+/// Path as it is, of which some characters stand as octal numbers (proc(5)).
+fn decoded(path: &str) -> String {
     let octal = [
         ("\\040", " "),
         ("\\011", "\t"),
         ("\\012", "\n"),
         ("\\134", "\\"),
     ];
-    let decoded = |point: &str| {
-        let replace = |point: String, (octal, plain)| point.replace(octal, plain);
-        octal.into_iter().fold(point.to_owned(), replace)
-    };
-    let mut points = points.map(decoded);
-    points.find(|point| Path::new(point).starts_with(path))
+    let replace = |path: String, (octal, plain)| path.replace(octal, plain);
+    octal.into_iter().fold(path.to_owned(), replace)
 }
 
 #[cfg(test)]

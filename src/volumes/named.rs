@@ -28,7 +28,18 @@ pub(crate) struct VolumeFacts {
 
 /// Archives of volumes that are under way: any number of readers, and one writer.
 #[derive(Debug, Default)]
-pub(super) struct VolumesInUse(Mutex<BTreeMap<VolumeName, (usize, bool)>>);
+pub(super) struct VolumesInUse {
+    by_name: Mutex<BTreeMap<VolumeName, (usize, bool)>>,
+    /// Volumes that an archive is being made to.
+    made: Mutex<BTreeSet<VolumeName>>,
+}
+
+impl VolumesInUse {
+    /// Whether an archive is being made to a volume.
+    pub(super) fn makes(&self, key: &VolumeKey) -> bool {
+        matches!(key, VolumeKey::Named(name) if lock(&self.made).contains(name))
+    }
+}
 
 /// Use of a volume by an archive, while which nobody removes it. It ends when it is dropped.
 #[derive(Debug)]
@@ -40,7 +51,10 @@ pub(crate) struct VolumeUse {
 
 impl Drop for VolumeUse {
     fn drop(&mut self) {
-        let mut in_use = lock(&self.of.0);
+        if self.writes {
+            lock(&self.of.made).remove(&self.name);
+        }
+        let mut in_use = lock(&self.of.by_name);
         if let Some((readers, writer)) = in_use.get_mut(&self.name) {
             if self.writes {
                 *writer = false;
@@ -51,6 +65,13 @@ impl Drop for VolumeUse {
                 in_use.remove(&self.name);
             }
         }
+    }
+}
+
+impl VolumeUse {
+    /// Tells that the volume is made by this use.
+    pub(crate) fn makes(&self) {
+        lock(&self.of.made).insert(self.name.clone());
     }
 }
 
@@ -99,17 +120,26 @@ impl Volumes {
     /// the first look that found them so.
     pub(crate) async fn note_use(&self, used: BTreeSet<VolumeName>) -> io::Result<usize> {
         let now = unix_ms(SystemTime::now());
+        let turns = Arc::clone(&self.turns);
         self.on_shelf(move |shelf| {
-            let names = names(shelf)?;
             let mut there = 0;
-            for name in names {
+            for name in names(shelf)? {
                 let is_used = used.contains(&name);
                 let key = VolumeKey::Named(name);
                 let Some(note) = shelf.note(&key)? else {
                     continue;
                 };
                 there += 1;
-                if is_used == note.unused_ms.is_some() {
+                if is_used != note.unused_ms.is_some() {
+                    continue;
+                }
+                // Whoever removes it meanwhile has its turn, and the next look is soon.
+                let Ok(_turn) = turns.of(&key.to_string()).try_acquire_owned() else {
+                    continue;
+                };
+                if let Some(note) = shelf.note(&key)?
+                    && shelf.data(&key).is_dir()
+                {
                     let unused_ms = (!is_used).then_some(now);
                     shelf.write_note(&key, &VolumeNote { unused_ms, ..note })?;
                 }
@@ -121,7 +151,7 @@ impl Volumes {
 
     /// Uses a volume for an archive. `None`: another archive is being written to it.
     pub(crate) fn begin_use(&self, name: &VolumeName, writes: bool) -> Option<VolumeUse> {
-        let mut in_use = lock(&self.in_use.0);
+        let mut in_use = lock(&self.in_use.by_name);
         let (readers, writer) = in_use.entry(name.clone()).or_default();
         if writes && std::mem::replace(writer, true) {
             return None;
@@ -161,9 +191,13 @@ impl Volumes {
     }
 
     /// Removes a volume that nobody uses: when it answers, there is none. Its content goes after
-    /// that. Whoever does it holds its turn.
-    pub(crate) async fn remove(&self, name: &VolumeName) -> Result<(), VolumeRemoval> {
-        if lock(&self.in_use.0).contains_key(name) {
+    /// that. `turn`: that of the volume.
+    pub(crate) async fn remove(
+        &self,
+        name: &VolumeName,
+        turn: OwnedSemaphorePermit,
+    ) -> Result<(), VolumeRemoval> {
+        if lock(&self.in_use.by_name).contains_key(name) {
             let fault = "is being archived; wait for that, or end it".to_owned();
             return Err(VolumeRemoval::InUse(name.clone(), fault));
         }
@@ -181,7 +215,7 @@ impl Volumes {
             }
             shelf.take_away(&key)
         });
-        let taken = taken.await.map_err(|error| {
+        taken.await.map_err(|error| {
             if error.kind() == io::ErrorKind::ResourceBusy {
                 VolumeRemoval::InUse(name.clone(), error.to_string())
             } else {
@@ -189,39 +223,61 @@ impl Volumes {
             }
         })?;
         self.counted.forget(name);
-        let (shelf, name) = (Arc::clone(&self.shelf), name.clone());
-        // Nobody waits for it: what is left of it is swept.
-        drop(tokio::task::spawn_blocking(move || {
-            if let Err(error) = shelf.clear(&VolumeKey::Named(name)) {
-                let path = taken.display();
-                tracing::warn!(%path, %error, "content of a removed volume left behind");
-            }
-        }));
+        drop(turn);
+        self.clear_removed();
         Ok(())
     }
 
-    /// Removes what was left by contents and removals that were cut off, of volumes that nobody
-    /// makes or removes now; answers their names.
-    pub(crate) async fn sweep_cut(&self) -> Vec<VolumeName> {
-        let shelf = Arc::clone(&self.shelf);
-        let cluttered = move || {
-            let names = names(&shelf).unwrap_or_default();
-            let is_cluttered =
-                |name: &VolumeName| shelf.is_cluttered(&VolumeKey::Named(name.clone()));
-            names.into_iter().filter(is_cluttered).collect::<Vec<_>>()
+    /// Clears the contents of removed volumes on a thread of its own, of which there is one.
+    fn clear_removed(&self) {
+        let Ok(clearing) = Arc::clone(&self.clearing).try_acquire_owned() else {
+            // That one looks again when it is done, and the next sweep does.
+            return;
         };
-        let cluttered = tokio::task::spawn_blocking(cluttered).await;
-        let mut swept = Vec::new();
-        for name in cluttered.unwrap_or_default() {
-            let key = VolumeKey::Named(name.clone());
-            let Ok(_turn) = self.turns.of(&key.to_string()).try_acquire_owned() else {
-                continue;
-            };
-            match self.on_shelf(move |shelf| shelf.clear(&key)).await {
-                Ok(()) => swept.push(name),
-                Err(error) => tracing::warn!(%name, %error, "leftover of a volume not removed"),
+        let (shelf, turns) = (Arc::clone(&self.shelf), Arc::clone(&self.turns));
+        drop(tokio::task::spawn_blocking(move || {
+            let _clearing = clearing;
+            let mut failed = BTreeSet::new();
+            loop {
+                let names = names(&shelf).unwrap_or_default();
+                let mut names = names.into_iter();
+                let next = names.find(|name| {
+                    let key = VolumeKey::Named(name.clone());
+                    !failed.contains(name) && shelf.has_removed(&key)
+                });
+                let Some(name) = next else { return };
+                let key = VolumeKey::Named(name.clone());
+                if let Err(error) = shelf.clear_removed(&key) {
+                    tracing::warn!(%name, %error, "content of a removed volume left behind");
+                    failed.insert(name);
+                } else if let Ok(_turn) = turns.of(&key.to_string()).try_acquire_owned() {
+                    shelf.leave(&key);
+                }
             }
-        }
+        }));
+    }
+
+    /// Removes contents that were cut off before they were a volume's, where nobody makes one now,
+    /// and has those of removed volumes be cleared; answers the names of the first.
+    pub(crate) async fn sweep_cut(&self) -> Vec<VolumeName> {
+        let turns = Arc::clone(&self.turns);
+        let swept = self.on_shelf(move |shelf| {
+            let mut swept = Vec::new();
+            for name in names(shelf)? {
+                let key = VolumeKey::Named(name.clone());
+                let Ok(_turn) = turns.of(&key.to_string()).try_acquire_owned() else {
+                    continue;
+                };
+                match shelf.clear_new(&key) {
+                    Ok(true) => swept.push(name),
+                    Ok(false) => shelf.leave(&key),
+                    Err(error) => tracing::warn!(%name, %error, "leftover of a volume not removed"),
+                }
+            }
+            Ok(swept)
+        });
+        let swept = swept.await.unwrap_or_default();
+        self.clear_removed();
         swept
     }
 }

@@ -30,24 +30,24 @@ impl Shelf {
         Ok(())
     }
 
-    /// Takes a volume out of its place, and answers where its content is until somebody removes it.
-    /// An instant later, no such volume was ever made.
-    pub(super) fn take_away(&self, key: &VolumeKey) -> io::Result<PathBuf> {
+    /// Takes a volume out of its place. When this answers, no such volume was ever made; its content
+    /// waits to be cleared.
+    pub(super) fn take_away(&self, key: &VolumeKey) -> io::Result<()> {
         let place = self.place(key);
         mounted::is_free(&place)?;
-        let gone = place.join(GONE);
-        match fs::rename(place.join(DATA), &gone) {
-            // One of before is still on its way.
-            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-                mounted::remove(&gone)?;
-                fs::rename(place.join(DATA), &gone)?;
-            }
+        let (data, note) = (place.join(DATA), self.note_path(key));
+        let gone = place.join(format!("{GONE}{:016x}", state::store::random()));
+        let is_moved = match fs::rename(&data, &gone) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
-        }
-        let note = self.note_path(key);
+            moved => moved.is_ok(),
+        };
         match fs::remove_file(&note) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                if is_moved {
+                    fs::rename(&gone, &data)?;
+                }
+                return Err(error);
+            }
             Ok(()) | Err(_) => {}
         }
         for directory in [Some(&*place), note.parent()].into_iter().flatten() {
@@ -56,24 +56,40 @@ impl Shelf {
                 Ok(()) | Err(_) => {}
             }
         }
-        Ok(place)
-    }
-
-    /// Removes what a removal, or a content that never became a volume, left at the place of one.
-    /// Nobody else may make or remove it meanwhile.
-    pub(super) fn clear(&self, key: &VolumeKey) -> io::Result<()> {
-        let place = self.place(key);
-        for left in [NEW, GONE] {
-            mounted::remove(&place.join(left))?;
-        }
-        // It stays where it holds a volume.
-        fs::remove_dir(place).ok();
         Ok(())
     }
 
-    /// Whether something is left at the place of a volume that [`clear`](Self::clear) would remove.
-    pub(super) fn is_cluttered(&self, key: &VolumeKey) -> bool {
-        let place = self.place(key);
-        [NEW, GONE].iter().any(|left| place.join(left).exists())
+    /// Contents of removed volumes at the place of one.
+    fn removed(&self, key: &VolumeKey) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.place(key))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let gone = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GONE));
+        gone.map(|entry| entry.path()).collect()
+    }
+
+    pub(super) fn has_removed(&self, key: &VolumeKey) -> bool {
+        !self.removed(key).is_empty()
+    }
+
+    /// Clears them. Their names are no other content's.
+    pub(super) fn clear_removed(&self, key: &VolumeKey) -> io::Result<()> {
+        let removed = self.removed(key);
+        removed.iter().try_for_each(|gone| mounted::remove(gone))
+    }
+
+    /// Removes a content that never became a volume; false: there is none. Nobody else may make one
+    /// meanwhile.
+    pub(super) fn clear_new(&self, key: &VolumeKey) -> io::Result<bool> {
+        let new = self.place(key).join(NEW);
+        let is_there = new.exists();
+        mounted::remove(&new)?;
+        Ok(is_there)
+    }
+
+    /// Removes the place of a volume, if nothing is there. Nobody else may make one meanwhile.
+    pub(super) fn leave(&self, key: &VolumeKey) {
+        fs::remove_dir(self.place(key)).ok();
     }
 }

@@ -53,7 +53,7 @@ impl DiskBudget {
             0 => FILES_A_LOOK,
             all => disk.f_favail.saturating_sub((all / 100).min(FILES_LEFT)),
         };
-        if spare < bytes || files == 0 {
+        if spare == 0 || spare < bytes || files == 0 {
             let message = format!(
                 "{} MiB and {} files are free, of which some are left for others",
                 free >> 20,

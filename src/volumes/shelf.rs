@@ -4,7 +4,7 @@
 //! ```text
 //! volumes/<name>/_data      what containers see
 //! volumes/<name>/.new       content that is being copied or unpacked
-//! volumes/<name>/.gone      content that is being removed
+//! volumes/<name>/.gone-…    content that is being removed
 //! volume-notes/<name>.json  when and of what it was made
 //! image-volumes/<id>/<path's hash>, image-volume-notes/<id>/…   the same, of a container's own
 //! ```
@@ -31,8 +31,8 @@ use crate::within;
 
 pub(super) const DATA: &str = "_data";
 pub(super) const NEW: &str = ".new";
-/// Content that is being removed.
-pub(super) const GONE: &str = ".gone";
+/// Beginning of the names of contents that are being removed.
+pub(super) const GONE: &str = ".gone-";
 /// Directories from a volume's own to the state directory, at most.
 const WAYS: usize = 4;
 
@@ -89,8 +89,23 @@ impl Shelf {
         self.state_dir.join(key.note())
     }
 
-    /// State of a volume. One that is there without a note gets one.
+    /// State of a volume. One that is there without a note, or with one that tells another mount,
+    /// gets one. Whoever does it holds its turn.
+    pub(super) fn noted(&self, key: &VolumeKey) -> io::Result<VolumePresence> {
+        let (presence, note) = self.look_for(key)?;
+        if let Some(note) = note {
+            self.write_note(key, &note)?;
+        }
+        Ok(presence)
+    }
+
+    /// State of a volume.
     pub(super) fn look(&self, key: &VolumeKey) -> io::Result<VolumePresence> {
+        Ok(self.look_for(key)?.0)
+    }
+
+    /// State of a volume, and the note that it should have, if that is another one.
+    fn look_for(&self, key: &VolumeKey) -> io::Result<(VolumePresence, Option<VolumeNote>)> {
         let (data, note) = (self.data(key), self.note(key)?);
         match fs::symlink_metadata(&data) {
             Ok(found) if !found.is_dir() => {
@@ -101,18 +116,18 @@ impl Shelf {
                 let is_mount = found.dev() != fs::metadata(self.place(key))?.dev();
                 match note {
                     // The directory is only what its disk is mounted on.
-                    Some(note) if note.is_mount && !is_mount => Ok(VolumePresence::Missing),
-                    Some(note) if note.is_mount == is_mount => Ok(VolumePresence::Present),
+                    Some(note) if note.is_mount && !is_mount => Ok((VolumePresence::Missing, None)),
+                    Some(note) if note.is_mount == is_mount => Ok((VolumePresence::Present, None)),
                     note => {
                         let note = note.unwrap_or_default();
-                        self.write_note(key, &VolumeNote { is_mount, ..note })?;
-                        Ok(VolumePresence::Present)
+                        let note = VolumeNote { is_mount, ..note };
+                        Ok((VolumePresence::Present, Some(note)))
                     }
                 }
             }
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            Err(_) if note.is_some() => Ok(VolumePresence::Missing),
-            Err(_) => Ok(VolumePresence::Absent),
+            Err(_) if note.is_some() => Ok((VolumePresence::Missing, None)),
+            Err(_) => Ok((VolumePresence::Absent, None)),
         }
     }
 
@@ -152,6 +167,7 @@ impl Shelf {
         if made.is_err() {
             // What a full disk has room for again is not left to the next try.
             fs::remove_dir_all(&new).ok();
+            self.leave(key);
         }
         made
     }
@@ -186,7 +202,7 @@ impl Shelf {
             .recursive(true)
             .mode(0o700)
             .create(directory)?;
-        let new = path.with_extension("new");
+        let new = path.with_extension(format!("{:016x}.new", state::store::random()));
         let mut file = File::create(&new)?;
         file.write_all(&serde_json::to_vec(note)?)?;
         file.sync_all()?;
