@@ -1,8 +1,13 @@
 //! First program of a container that has values of its own: takes them from the file that its first
 //! word names, and becomes the program that the others name. It is built for itself, without a library, so that it runs in
-//! any image; `build.rs` puts it into the agent.
+//! any image; `embed.rs` puts it into the agent.
 //!
 //! The values come so, and not in the container's OCI spec, because containerd writes that to disk.
+
+#![allow(
+    clippy::print_stderr,
+    reason = "what it says goes into the container's log"
+)]
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -50,10 +55,8 @@ fn main() -> ExitCode {
         return ExitCode::from(NOT_FOUND);
     };
     eprintln!("exec: {program:?}: {error}");
-    ExitCode::from(match error.kind() {
-        ErrorKind::NotFound => NOT_FOUND,
-        _ => NOT_EXECUTABLE,
-    })
+    let is_absent = error.kind() == ErrorKind::NotFound;
+    ExitCode::from(if is_absent { NOT_FOUND } else { NOT_EXECUTABLE })
 }
 
 fn variables(file: &OsStr) -> std::io::Result<Vec<(OsString, OsString)>> {

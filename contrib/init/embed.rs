@@ -1,11 +1,13 @@
-//! Builds the program that is the first in containers with values of their own (`init/init.rs`):
+//! Builds the program that is the first in containers with values of their own (`init.rs`):
 //! static, so that it runs in any image. The agent carries it (`src/secrets/helper.rs`).
+
+#![allow(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::env;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCE: &str = "init/init.rs";
+const SOURCE: &str = "contrib/init/init.rs";
 
 fn main() {
     println!("cargo::rerun-if-changed={SOURCE}");
