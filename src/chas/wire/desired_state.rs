@@ -173,3 +173,33 @@ fn bounded(mut errors: Vec<FieldError>) -> Vec<FieldError> {
     }
     errors
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_of_a_set_are_texts_or_bytes_and_what_is_not_understood_is_left_out() {
+        let set = json!({
+            "schema": 1, "node_id": "n", "epoch": "e", "generation": 1, "complete": true, "containers": [],
+            "secrets": {
+                "text": "word", "bytes": {"value_base64": "AP8="}, "plain": {"value": "x"},
+                "empty": "", "number": 815, "Name": "x", "both": {"value": "x", "value_base64": "AA=="},
+                "long": "x".repeat(SECRET_BYTES_MAX + 1),
+            },
+        });
+        let body = set.to_string();
+        let read = parse_set(body.as_bytes(), "n", None, 0).unwrap().set;
+        let of = |name: &str| {
+            let secret = read.secrets.get(&name.parse().unwrap())?;
+            secret.value.bytes().map(<[u8]>::to_vec)
+        };
+        assert_eq!(read.secrets.len(), 3);
+        assert_eq!(of("text").unwrap(), b"word");
+        assert_eq!(of("bytes").unwrap(), [0, 255]);
+        assert_eq!(of("plain").unwrap(), b"x");
+        assert!(!format!("{read:?}").contains("word"));
+    }
+}
