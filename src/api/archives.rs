@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
@@ -69,14 +69,31 @@ impl From<ArchiveRefusal> for Problem {
     }
 }
 
+/// Refuses a request whose answer could be taken for all of an archive that breaks off, as HTTP/1.0
+/// has no chunks; and one that asks for its head alone, which tells nothing.
+pub(super) fn may_read(method: &Method, version: Version) -> Result<(), Problem> {
+    if method == Method::HEAD {
+        return Err(Problem::Request(
+            "an archive is read by GET alone".to_owned(),
+        ));
+    }
+    if version < Version::HTTP_11 {
+        let fault = "an archive is read by HTTP/1.1, whose end shows that all of it came";
+        return Err(Problem::Request(fault.to_owned()));
+    }
+    Ok(())
+}
+
 /// An archive of what a container has at a path.
 pub(super) async fn read<N: NodeApi>(
     State(node): State<Arc<N>>,
+    (method, version): (Method, Version),
     access: Access,
     Named(name): Named,
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    may_read(&method, version)?;
     let path = path(query)?;
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     let is_zstd = takes_zstd(&headers);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, Method, Version};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use state::spec::VolumeName;
@@ -52,12 +52,14 @@ pub(super) async fn remove<N: NodeApi>(
 
 pub(super) async fn read<N: NodeApi>(
     State(node): State<Arc<N>>,
+    (method, version): (Method, Version),
     access: Access,
     Named(name): Named,
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
+    archives::may_read(&method, version)?;
     let name = seen(&access, &name)?;
     let is_zstd = archives::takes_zstd(&headers);
     let pieces = node.read_volume(name, is_zstd).await?;

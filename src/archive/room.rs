@@ -13,9 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::stream::{self, ArchivePiece, ArchiveSender};
 use super::{ArchiveFault, ArchivedAmount};
 use crate::metrics::Metrics;
+use crate::permits::KeyedPermits;
 
 /// Archives at once on the node: each keeps a disk and a processor busy.
 const ARCHIVES_MAX: usize = 4;
+/// Archives at once of one client, which may be slow: the operator finds a place.
+const OF_CLIENT_MAX: usize = 2;
 /// Level of compression at which zstd keeps up with a disk.
 const ZSTD_LEVEL: i32 = 1;
 /// Window of a compressed stream: more need not be understood (RFC 9659).
@@ -25,6 +28,8 @@ const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 #[derive(Clone, Debug)]
 pub(crate) struct ArchiveRoom {
     places: Arc<Semaphore>,
+    /// Places of each client.
+    of_clients: Arc<KeyedPermits>,
     stop: CancellationToken,
     metrics: Metrics,
 }
@@ -39,7 +44,7 @@ pub(crate) struct ArchivePlace {
     pub(crate) is_zstd: bool,
     /// Name of the caller.
     pub(crate) by: String,
-    _permit: OwnedSemaphorePermit,
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// Cause for which there is no archive.
@@ -83,6 +88,7 @@ impl ArchiveRoom {
     pub(crate) fn new(metrics: Metrics, stop: CancellationToken) -> Self {
         Self {
             places: Arc::new(Semaphore::new(ARCHIVES_MAX)),
+            of_clients: Arc::new(KeyedPermits::new(OF_CLIENT_MAX)),
             stop,
             metrics,
         }
@@ -99,12 +105,17 @@ impl ArchiveRoom {
             let fault = format!("{ARCHIVES_MAX} archives are under way on the node already");
             ArchiveRefusal::Busy(fault)
         })?;
+        let of_client = Arc::clone(&self.of_clients.of(&by)).try_acquire_owned();
+        let of_client = of_client.map_err(|_| {
+            let fault = format!("{OF_CLIENT_MAX} archives of {by} are under way already");
+            ArchiveRefusal::Busy(fault)
+        })?;
         Ok(ArchivePlace {
             room: self.clone(),
             thing,
             is_zstd,
             by,
-            _permit: permit,
+            _permits: [permit, of_client],
         })
     }
 }

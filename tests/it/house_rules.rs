@@ -104,7 +104,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("secrets", &["config", "lock", "mounts"]),
-    ("archive", &["metrics", "within"]),
+    ("archive", &["metrics", "permits", "within"]),
     ("volumes", &["lock", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (

@@ -219,6 +219,8 @@ mod answers {
         let shown = get(&node, "/volumes").await.json();
         assert_eq!(shown["volumes"][0]["used_by"], json!(["web", "db"]));
         assert_eq!(get(&node, "/volumes/data").await.status, 200);
+        let archive = ask(&node, "HEAD", "/volumes/data/archive", "").await;
+        assert_eq!(archive.status, 400);
         for path in ["/volumes/other", "/volumes/NONE", "/volumes/other/archive"] {
             problem(&get(&node, path).await, 404, "there is no volume");
         }

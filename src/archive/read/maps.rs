@@ -52,6 +52,9 @@ impl<R: Read> ArchiveEntries<R> {
                     b'0'..=b'9' => {
                         let before = number.unwrap_or_default().checked_mul(10);
                         number = before.and_then(|before| before.checked_add((byte - b'0').into()));
+                        if number.is_none() {
+                            return self.malformed("the map of its holes has too large a number");
+                        }
                     }
                     b'\n' if number.is_some() && numbers.len() < wanted => {
                         numbers.extend(number.take());
