@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
@@ -61,13 +62,21 @@ pub enum BlobError {
 
 /// Directory of contents.
 #[derive(Clone, Debug)]
-pub struct Blobs(PathBuf);
+pub struct Blobs {
+    directory: PathBuf,
+    /// Held by whoever keeps or removes contents: equal ones have one name, and what is about to be
+    /// used again is not removed.
+    turn: Arc<Mutex<()>>,
+}
 
 impl Blobs {
     /// The contents of the store in this directory.
     #[must_use]
     pub fn of(state_dir: &Path) -> Self {
-        Self(state_dir.join("blobs"))
+        Self {
+            directory: state_dir.join("blobs"),
+            turn: Arc::default(),
+        }
     }
 
     /// Keeps a content, synced to the disk, and answers its fingerprint. One that is there already
@@ -77,7 +86,8 @@ impl Blobs {
     /// The disk's.
     pub fn keep(&self, sealer: &Sealer, content: &[u8]) -> io::Result<BlobTag> {
         let tag = BlobTag(sealer.tag(PLACE, content));
-        let path = self.0.join(&tag.0);
+        let path = self.directory.join(&tag.0);
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if self.read(sealer, &tag).is_ok() {
             let now = Timespec {
                 tv_sec: 0,
@@ -88,24 +98,23 @@ impl Blobs {
                 last_modification: now,
             };
             futimens(File::open(&path)?, &times)?;
-            return Ok(tag);
+        } else {
+            let mut builder = DirBuilder::new();
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.directory)?;
+            let new = path.with_extension("new");
+            let text = sealer.seal(PLACE, content);
+            if let Err(error) = write(&new, text.as_text()).and_then(|()| fs::rename(&new, &path)) {
+                let _not_there = remove(&new);
+                return Err(error);
+            }
         }
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&self.0)?;
-        let new = path.with_extension("new");
-        remove(&new)?;
-        let mut options = File::options();
-        let mut file = options
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(sealer.seal(PLACE, content).as_text().as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(&self.0)?.sync_all()?;
+        // Whoever gave it its name may have been killed before this.
+        File::open(&self.directory)?.sync_all()?;
         // The first one needs the directory's own name on the disk as well.
-        if let Some(parent) = self.0.parent() {
+        if let Some(parent) = self.directory.parent() {
             File::open(parent)?.sync_all()?;
         }
         Ok(tag)
@@ -116,7 +125,7 @@ impl Blobs {
     /// # Errors
     /// It is lost, damaged, or sealed with another key.
     pub fn read(&self, sealer: &Sealer, tag: &BlobTag) -> Result<Vec<u8>, BlobError> {
-        let text = fs::read_to_string(self.0.join(&tag.0));
+        let text = fs::read_to_string(self.directory.join(&tag.0));
         let text = text.map_err(|error| {
             if error.kind() == ErrorKind::NotFound {
                 BlobError::Lost
@@ -145,10 +154,11 @@ impl Blobs {
         now: SystemTime,
         grace: Duration,
     ) -> io::Result<usize> {
-        let entries = match fs::read_dir(&self.0) {
+        let entries = match fs::read_dir(&self.directory) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
             entries => entries?,
         };
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let mut removed = 0;
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -161,6 +171,15 @@ impl Blobs {
         }
         Ok(removed)
     }
+}
+
+/// Writes a file that was not there, synced to the disk.
+fn write(new: &Path, text: &str) -> io::Result<()> {
+    remove(new)?;
+    let mut options = File::options();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(new)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -200,5 +219,26 @@ mod tests {
         assert_eq!(blobs.sweep(&BTreeSet::new(), now, hour).unwrap(), 0);
         assert_eq!(blobs.sweep(&BTreeSet::new(), later, hour).unwrap(), 1);
         assert!(matches!(blobs.read(&sealer, &tag), Err(BlobError::Lost)));
+    }
+
+    #[test]
+    fn equal_contents_that_are_kept_at_once_are_all_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let (blobs, sealer) = (Blobs::of(directory.path()), Sealer::new(&[1; 32]));
+        let content = vec![7; 200_000];
+        for _ in 0..5 {
+            let keep = || {
+                let tag = blobs.clone().keep(&sealer, &content).unwrap();
+                assert_eq!(blobs.read(&sealer, &tag).unwrap(), content);
+            };
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    scope.spawn(keep);
+                }
+            });
+            let later = SystemTime::now() + Duration::from_hours(2);
+            let swept = blobs.sweep(&BTreeSet::new(), later, Duration::from_hours(1));
+            assert_eq!(swept.unwrap(), 1, "no file is left beside it");
+        }
     }
 }

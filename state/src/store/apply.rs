@@ -42,14 +42,14 @@ impl Store {
         allowance: usize,
     ) -> Result<SetOutcome, StoreError> {
         self.look_ahead(&set.containers);
-        let set = &self.sealed_set(set)?;
+        let mut set = self.sealed_set(set)?;
         self.transact(|desired| {
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let age = ownership::age(desired.marks().applied_set(), set);
+            let age = ownership::age(desired.marks().applied_set(), &set);
             if matches!(age, Age::Newer | Age::Again) {
-                batch.note_secrets(set);
+                set.lacks_secrets |= !batch.note_secrets(&set);
             }
-            let set = &resolved(&batch, set.clone());
+            let set = &resolved(&batch, set);
             let outcome = match age {
                 Age::Old => refresh(&mut batch, set),
                 Age::Left => refuse(&mut batch, set),

@@ -185,23 +185,42 @@ impl Store {
                     set.rejected.push(rejected);
                     set.lacks_secrets = true;
                 }
+                // The disk may be full until what the set leaves out is gone.
+                Err(StoreError::Unkept(name, error)) => {
+                    let why = format!("its contents cannot be written below state.dir: {error}");
+                    set.rejected.push(Rejected::because(&name, why));
+                    set.lacks_secrets = true;
+                }
                 Err(error) => return Err(error),
             }
         }
-        // Without the key they are as if the set had none: what uses them is rejected, or stays.
-        let key = self.key.node_key();
-        let sealer = key.sealer().ok();
-        let Some(sealer) = sealer else {
-            set.secrets.clear();
-            return Ok(set);
-        };
-        for secret in set.secrets.values_mut() {
-            if let Some(value) = secret.value.bytes() {
-                let tag = self.blobs.keep(sealer, value).map_err(StoreError::Disk)?;
-                (secret.tag, secret.value) = (Some(tag), Content::default());
-            }
-        }
+        set.lacks_secrets |= !self.keep_secrets(&mut set);
         Ok(set)
+    }
+
+    /// Keeps the secrets of a set; those that cannot be kept are left out of it, as if it had none of
+    /// the names: what uses them is rejected, or stays. Answers whether all were kept.
+    fn keep_secrets(&self, set: &mut ChasSet) -> bool {
+        let before = set.secrets.len();
+        let key = self.key.node_key();
+        let Ok(sealer) = key.sealer() else {
+            set.secrets.clear();
+            return before == 0;
+        };
+        set.secrets.retain(|name, secret| {
+            let Some(value) = secret.value.bytes() else {
+                return true;
+            };
+            match self.blobs.keep(sealer, value) {
+                Ok(tag) => (secret.tag, secret.value) = (Some(tag), Content::default()),
+                Err(error) => {
+                    tracing::warn!(%name, %error, "secret of CHaS cannot be kept");
+                    return false;
+                }
+            }
+            true
+        });
+        before == set.secrets.len()
     }
 }
 

@@ -185,18 +185,22 @@ impl Batch<'_> {
     }
 
     /// Notes the secrets of a set. The containers that it lists get them as it is applied, under the
-    /// guard; a set changes nothing that was pushed, which has them with its next deploy.
-    pub(super) fn note_secrets(&mut self, set: &ChasSet) {
+    /// guard; a set changes nothing that was pushed, which has them with its next deploy. Answers
+    /// whether there was room for all.
+    pub(super) fn note_secrets(&mut self, set: &ChasSet) -> bool {
+        let mut has_all = true;
         for (name, secret) in &set.secrets {
             let Some(tag) = secret.tag.clone() else {
                 continue;
             };
             let before = self.desired.marks().secrets();
             let is_full = before.len() >= SECRETS_MAX && !before.contains_key(name);
+            has_all &= !is_full;
             if !is_full && before.get(name).is_none_or(|before| before.tag != tag) {
                 self.note_secret(name, tag);
             }
         }
+        has_all
     }
 
     /// The deploy with the present values of the secrets that it uses.

@@ -150,3 +150,66 @@ fn the_secrets_of_a_set_come_with_it() {
         "a set changes nothing that was pushed"
     );
 }
+
+fn set(generation: u64, value: &[u8]) -> ChasSet {
+    let value = Content::readable(value.to_vec());
+    ChasSet {
+        generation,
+        containers: vec![crate::spec::parse::deploy(&body("restart")).unwrap()],
+        secrets: BTreeMap::from([(name("key"), SetSecret { value, tag: None })]),
+        ..ChasSet::default()
+    }
+}
+
+fn is_applied(store: &Store) -> bool {
+    let desired = store.desired();
+    desired.marks().applied_set().unwrap().fully_applied
+}
+
+#[test]
+fn secrets_of_a_set_that_came_without_the_key_are_applied_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    store.apply_set(&set(1, VALUE), 1).unwrap();
+    assert!(is_applied(&store));
+    drop(store);
+    let store = open(directory.path());
+    store.set_key(NodeKey::Missing("gone".to_owned())).unwrap();
+    let kept = store.apply_set(&set(2, b"other"), 2).unwrap();
+    assert!(kept.rejected.is_empty() && kept.changed.is_empty());
+    assert_eq!(
+        (is_applied(&store), generation(&store).0),
+        (false, 1),
+        "it runs on"
+    );
+    let key = NodeKey::Present(Arc::new(Sealer::new(&[1; 32])));
+    store.set_key(key).unwrap();
+    store.apply_set(&set(2, b"other"), 3).unwrap();
+    assert_eq!((is_applied(&store), generation(&store).0), (true, 2));
+}
+
+#[test]
+fn a_disk_that_takes_no_content_holds_up_nothing_else_of_a_set() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    store.apply_set(&set(1, VALUE), 1).unwrap();
+    let blobs = directory.path().join("blobs");
+    let aside = directory.path().join("aside");
+    std::fs::rename(&blobs, &aside).unwrap();
+    std::fs::write(&blobs, "no directory").unwrap();
+    let mut full = set(2, b"other");
+    let filed = json!({"name": "b", "image": "x", "files": [{"path": "/f", "content": "c"}]});
+    let plain = json!({"name": "c", "image": "x"});
+    for body in [filed, plain] {
+        full.containers
+            .push(crate::spec::parse::deploy(&body).unwrap());
+    }
+    let outcome = store.apply_set(&full, 2).unwrap();
+    assert_eq!((outcome.changed.len(), outcome.rejected.len()), (1, 1));
+    assert_eq!(outcome.rejected[0].name.as_deref(), Some("b"));
+    assert_eq!((is_applied(&store), generation(&store).0), (false, 1));
+    std::fs::remove_file(&blobs).unwrap();
+    std::fs::rename(&aside, &blobs).unwrap();
+    store.apply_set(&full, 3).unwrap();
+    assert_eq!((is_applied(&store), generation(&store).0), (true, 2));
+}
