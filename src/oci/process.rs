@@ -168,7 +168,7 @@ fn environment(image: &ImageConfig, record: &Record, user: &User) -> Vec<String>
         .filter_map(|entry| entry.split_once('='))
         .filter(|(key, _)| !key.is_empty());
     all.extend(named.map(|(key, value)| (key.to_owned(), value.to_owned())));
-    all.extend(record.spec.environment.clone());
+    all.extend(record.spec.environment.clone().unwrap_or_default());
     all.into_iter()
         .map(|(key, value)| format!("{key}={value}"))
         .collect()

@@ -96,7 +96,7 @@ fn build(config: &Value, fields: &Value, user: &User, cgroup: Cgroup) -> Result<
 fn a_container_with_values_begins_with_the_program_that_sets_them_and_none_is_in_its_spec() {
     let body = json!({"command": ["run", "-x"], "environment": {"OLD": "readable"}});
     let mut record = record(&body);
-    record.spec.environment.clear();
+    record.spec.environment = None;
     let build = |variables: &BTreeMap<String, String>| {
         let place = Placement {
             volumes: &[],

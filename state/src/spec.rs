@@ -96,8 +96,10 @@ pub struct Spec {
     /// Limits on what the container may use.
     pub resources: Resources,
     /// Variables added to the image's environment, readable: as they come in, and in records of
-    /// older versions. The store seals them.
-    pub environment: BTreeMap<String, String>,
+    /// older versions. The store seals them. `None`: it has values that an older version would drop in
+    /// silence; without this member that one cannot read the record, and leaves the container alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<BTreeMap<String, String>>,
     /// Command in place of the image's entrypoint and command. `None`: the image's.
     pub command: Option<Vec<String>>,
     /// Arguments in place of the image's command. `None`: the image's, unless `command` is given.

@@ -114,6 +114,7 @@ async fn what_runs_is_not_ended_for_a_successor_that_may_not_start() {
             record
                 .spec
                 .environment
+                .get_or_insert_default()
                 .insert("A".to_owned(), "b".to_owned());
         },
         |record| record.restart_pending = true,
@@ -128,7 +129,7 @@ async fn what_runs_is_not_ended_for_a_successor_that_may_not_start() {
         node.store
             .change(id, |record| {
                 (record.generation, record.restart_pending) = (1, false);
-                record.spec.environment.remove("A");
+                record.spec.environment.get_or_insert_default().remove("A");
             })
             .unwrap();
     }

@@ -77,7 +77,7 @@ fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
         image: image.unwrap_or_else(|| "none".parse().expect("it is a name")),
         ports: ports::read(top).unwrap_or_default(),
         resources: top.object("resources", Resources::read).unwrap_or_default(),
-        environment: process::read_environment(top).unwrap_or_default(),
+        environment: Some(process::read_environment(top).unwrap_or_default()),
         command: process::read_command(top),
         args: process::read_args(top),
         working_dir: process::read_working_dir(top),
@@ -154,7 +154,12 @@ pub fn of(record: &Record) -> Value {
 }
 
 fn environment(spec: &Spec) -> Map<String, Value> {
-    let shown = |name: &str| (name.to_owned(), json!(spec.environment.get(name)));
+    let shown = |name: &str| {
+        (
+            name.to_owned(),
+            json!(spec.environment.as_ref().and_then(|all| all.get(name))),
+        )
+    };
     spec.environment_names().map(shown).collect()
 }
 

@@ -10,10 +10,26 @@ use crate::seal::{NodeKey, SealError, Sealer};
 impl Spec {
     /// Seals the values that are still readable. Names stay readable.
     pub fn seal_environment(&mut self, container: &ContainerName, sealer: &Sealer) {
-        for (name, value) in std::mem::take(&mut self.environment) {
+        for (name, value) in self.environment.iter_mut().flat_map(std::mem::take) {
             let sealed = sealer.seal(&place(container, &name), value.as_bytes());
             self.sealed_environment.insert(name, sealed);
         }
+        self.hide_from_older_versions();
+    }
+
+    /// Keeps versions that know no sealed values, files and secrets from reading the spec, once it
+    /// holds some and nothing readable.
+    pub fn hide_from_older_versions(&mut self) {
+        let is_plain =
+            self.sealed_environment.is_empty() && self.files.is_empty() && self.secrets.is_empty();
+        if !is_plain && self.readable_environment().next().is_none() {
+            self.environment = None;
+        }
+    }
+
+    /// Variables whose values are readable.
+    pub fn readable_environment(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.environment.iter().flatten()
     }
 
     /// Variables added to the image's environment, with their values.
@@ -25,7 +41,7 @@ impl Spec {
         container: &ContainerName,
         key: &NodeKey,
     ) -> Result<BTreeMap<String, String>, SealError> {
-        let mut all = self.environment.clone();
+        let mut all = self.environment.clone().unwrap_or_default();
         for (name, sealed) in &self.sealed_environment {
             let value = key.sealer()?.open(&place(container, name), sealed)?;
             let value = String::from_utf8(value).map_err(|_| SealError::Damaged)?;
@@ -37,7 +53,8 @@ impl Spec {
     /// Names of the variables added to the image's environment.
     pub fn environment_names(&self) -> impl Iterator<Item = &str> {
         let sealed = self.sealed_environment.keys();
-        self.environment.keys().chain(sealed).map(String::as_str)
+        let readable = self.readable_environment().map(|(name, _)| name);
+        readable.chain(sealed).map(String::as_str)
     }
 }
 
@@ -63,7 +80,8 @@ mod tests {
         let mut sealed = plain.clone();
         sealed.seal_environment(&name, key(1).sealer().unwrap());
         let opened = sealed.opened_environment(&name, &key(1)).unwrap();
-        assert_eq!(opened, plain.environment);
+        assert_eq!(Some(opened), plain.environment);
+        assert_eq!(sealed.environment, None);
         let names: Vec<_> = sealed.environment_names().collect();
         assert_eq!(names, ["A", "B"]);
         let shown = format!("{sealed:?} {}", serde_json::to_string(&sealed).unwrap());
@@ -77,7 +95,7 @@ mod tests {
         let missing = NodeKey::Missing("gone".to_owned());
         assert!(sealed.opened_environment(&name, &missing).is_err());
         assert_eq!(
-            plain.opened_environment(&name, &missing).unwrap(),
+            plain.opened_environment(&name, &missing).ok(),
             plain.environment
         );
         let mut again = plain;

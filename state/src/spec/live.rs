@@ -16,7 +16,7 @@ struct FixedParts<'a> {
     image: &'a ImageReference,
     image_pull: &'a ImagePull,
     ports: &'a [PortSpec],
-    environment: &'a BTreeMap<String, String>,
+    environment: &'a Option<BTreeMap<String, String>>,
     command: &'a Option<Vec<String>>,
     args: &'a Option<Vec<String>>,
     working_dir: &'a Option<String>,

@@ -228,7 +228,7 @@ pub fn value(body: &Value) -> Result<Vec<u8>, Vec<FieldError>> {
 /// Notes what is twice at one place: variables, and paths of files, secrets and volumes.
 pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
     let (uses, files, volumes) = (&spec.secrets, &spec.files, &spec.volumes);
-    let mut variables: BTreeSet<&str> = spec.environment.keys().map(String::as_str).collect();
+    let mut variables: BTreeSet<&str> = spec.environment_names().collect();
     let mut paths: BTreeSet<&str> = volumes.iter().map(|volume| volume.path.as_str()).collect();
     let directories = directories(uses);
     paths.extend(directories.keys());

@@ -39,7 +39,7 @@ impl Store {
         if let Some(key) = self.key.get()
             && let Ok(opened) = record.spec.opened_environment(&record.name, &key)
         {
-            shown.spec.environment = opened;
+            shown.spec.environment = Some(opened);
             shown.spec.sealed_environment.clear();
         }
         let key = self.key.node_key();
@@ -118,7 +118,7 @@ impl Store {
         let Some(key) = self.key.get() else {
             return Ok(deploy);
         };
-        if deploy.spec.environment.is_empty() && deploy.spec.files.is_empty() {
+        if deploy.spec.readable_environment().next().is_none() && deploy.spec.files.is_empty() {
             return Ok(deploy);
         }
         // They would differ from what is stored readable.
@@ -227,5 +227,5 @@ impl Store {
 /// Records with readable values.
 fn readable(desired: &Desired) -> impl Iterator<Item = &Record> {
     let records = desired.records().map(AsRef::as_ref);
-    records.filter(|record: &&Record| !record.spec.environment.is_empty())
+    records.filter(|record: &&Record| record.spec.readable_environment().next().is_some())
 }

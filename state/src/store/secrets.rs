@@ -223,6 +223,7 @@ impl Batch<'_> {
             }
         }
         if faults.is_empty() {
+            deploy.spec.hide_from_older_versions();
             Ok(deploy)
         } else {
             Err(StoreError::NoSecret(deploy.name, faults))

@@ -148,9 +148,10 @@ impl Instances {
             ..Opened::default()
         };
         // Values that only older versions stored readable are in the OCI spec as they were.
-        opened
-            .variables
-            .retain(|name, _| !spec.environment.contains_key(name));
+        opened.variables.retain(|name, _| {
+            spec.readable_environment()
+                .all(|(readable, _)| readable != name)
+        });
         for file in &spec.files {
             let content = self.content(file.tag.as_ref());
             let content = content

@@ -1,7 +1,7 @@
 //! Labels of managed containers in containerd: what tells them from unmanaged ones, and a copy of
 //! the record.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 use state::desired::Record;
@@ -165,7 +165,11 @@ pub(crate) fn for_record(
 /// Copy of a record for labels.
 fn without_secrets(record: &Record) -> Record {
     let mut copy = record.clone();
-    copy.spec.environment.values_mut().for_each(String::clear);
+    copy.spec
+        .environment
+        .iter_mut()
+        .flat_map(BTreeMap::values_mut)
+        .for_each(String::clear);
     // Whoever rebuilds the state from here has no use for a question of then.
     copy.tag_check = None;
     copy
@@ -222,7 +226,12 @@ mod tests {
             let written = for_record(&known, signal, &labels[PARENT]);
             assert_eq!(written, labels, "{kind}");
             assert!(are_made_of(&labels, &known), "{kind}");
-            known.spec.environment.values_mut().for_each(String::clear);
+            known
+                .spec
+                .environment
+                .iter_mut()
+                .flat_map(BTreeMap::values_mut)
+                .for_each(String::clear);
             assert_eq!(record(&labels), Some(known), "{kind}");
         }
     }
@@ -233,6 +242,7 @@ mod tests {
         record
             .spec
             .environment
+            .get_or_insert_default()
             .insert("TOKEN".to_owned(), "secret".to_owned());
         record
             .spec
@@ -248,12 +258,13 @@ mod tests {
         record
             .spec
             .environment
+            .get_or_insert_default()
             .insert("TOKEN".to_owned(), String::new());
         assert_eq!(super::record(&labels), Some(record.clone()));
         let spec = json!({"process": {"env": ["PATH=/bin", "TOKEN=secret=1"]}}).to_string();
         let complete: Record =
             serde_json::from_value(stored_record(&labels, spec.as_bytes())).unwrap();
-        assert_eq!(complete.spec.environment["TOKEN"], "secret=1");
+        assert_eq!(complete.spec.environment.unwrap()["TOKEN"], "secret=1");
         assert!(super::record(&minimal_for(record.instance())).is_none());
     }
 

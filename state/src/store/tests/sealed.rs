@@ -58,7 +58,7 @@ fn no_value_is_written_or_shown_and_the_same_is_the_same() {
     store.copy().unwrap();
     assert!(!is_on_disk(directory.path()));
     assert!(!format!("{:?}", store.desired()).contains(VALUE));
-    assert_eq!(store.opened(&now).spec.environment["TOKEN"], VALUE);
+    assert_eq!(store.opened(&now).spec.environment.unwrap()["TOKEN"], VALUE);
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn what_an_older_version_stored_readable_is_sealed_without_another_generation() 
     let store = open(directory.path());
     assert_eq!(store.set_key(key(1)).unwrap(), 1);
     let after = store.desired().get(before.id).cloned().unwrap();
-    assert!(after.spec.environment.is_empty());
+    assert_eq!(after.spec.environment, None);
     let kept = |record: &Record| (record.generation, record.seq, record.spec_hash.clone());
     assert_eq!(kept(&after), kept(&before));
     assert!(!deploy(&store, &body(VALUE)).unwrap().changed);
@@ -117,6 +117,7 @@ fn records_of_labels_are_sealed_as_they_are_adopted() {
     record
         .spec
         .environment
+        .get_or_insert_default()
         .insert("TOKEN".to_owned(), VALUE.to_owned());
     let copies = [(record.id, serde_json::to_value(&record).unwrap())];
     let adoption = crate::desired::set::Adoption {
@@ -126,7 +127,7 @@ fn records_of_labels_are_sealed_as_they_are_adopted() {
     let adopted = adopt::adopted(&Desired::default(), adoption, &copies, Some(&key(1)));
     let desired = Desired::default().with(&adopted.0);
     let adopted = desired.get(record.id).unwrap();
-    assert!(adopted.spec.environment.is_empty());
+    assert_eq!(adopted.spec.environment, None);
     let opened = adopted.spec.opened_environment(&adopted.name, &key(1));
-    assert_eq!(opened.unwrap(), record.spec.environment);
+    assert_eq!(opened.ok(), record.spec.environment);
 }
