@@ -287,6 +287,13 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Unsealed(..) | StoreError::SecretUnsealed(..) => Refusal::Unavailable(text),
         StoreError::Unkept(_, source) => Refusal::Unavailable(format!("{text}: {source}")),
         StoreError::NoSecret(_, errors) => Refusal::Invalid(errors),
+        StoreError::SecretUnfit(..) => {
+            let field = "value".to_owned();
+            Refusal::Invalid(vec![FieldError {
+                field,
+                message: text,
+            }])
+        }
         StoreError::TooManySecrets(_) => Refusal::Full(text),
         StoreError::UnknownSecret(_) => Refusal::NotFound(text),
         StoreError::SecretUsed(..) => Refusal::Conflict(text),

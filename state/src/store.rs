@@ -47,6 +47,7 @@ mod secrets;
 mod state_dir;
 mod survey;
 mod tag_checks;
+mod variables;
 mod witness;
 
 pub use defaults::{Defaults, has_begun};

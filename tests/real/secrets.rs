@@ -284,6 +284,13 @@ async fn secrets_and_files_reach_their_containers_and_a_change_restarts_or_repla
     let (_, again) = put(&stand, "key", json!({"value": "second"})).await;
     assert_eq!(again["changed"], false);
 
+    // What cannot be a variable is refused, and ends nothing.
+    let (status, refused) = put(&stand, "token", json!({"value": "a\u{0}b"})).await;
+    assert_eq!(status, 422, "{refused}");
+    assert_eq!(refused["errors"][0]["field"], "value");
+    let (_, shown) = stand.agent.get("/containers/app").await;
+    assert_eq!(stand.pid(&shown), Some(pid), "it runs on");
+
     // Made anew with another value; and the rest is there after the agent's death and a reboot's loss.
     put(&stand, "token", json!({"value": "short"})).await;
     eventually("it is made anew", async || {

@@ -12,7 +12,8 @@ use super::content::ContentTag;
 use super::fields::{FieldError, Fields, list, parsed, text};
 use super::files;
 use super::is_default;
-use super::volumes::place;
+use super::security::{OWN_IDS, UserNamespace};
+use super::volumes::{AGENT_FILES, KERNEL_DIRECTORIES, place};
 use crate::id::{ContainerName, InvalidName};
 
 /// Secrets of one container.
@@ -154,12 +155,33 @@ impl SecretUse {
     }
 }
 
+impl Spec {
+    /// Whether it is the same as another but for the values of its secrets.
+    #[must_use]
+    pub fn is_but_for_values(&self, other: &Self) -> bool {
+        let bare = |spec: &Self| {
+            let mut spec = spec.clone();
+            for using in &mut spec.secrets {
+                using.tag = None;
+            }
+            spec
+        };
+        self == other || (!self.secrets.is_empty() && bare(self) == bare(other))
+    }
+}
+
 /// Directory that a path is in.
 fn directory(path: &str) -> &str {
     match path.rsplit_once('/') {
         Some(("", _)) | None => "/",
         Some((directory, _)) => directory,
     }
+}
+
+/// Whether a path is below a directory.
+fn is_in(path: &str, directory: &str) -> bool {
+    let rest = path.strip_prefix(directory);
+    rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Directories that are a container's for its secrets: those of secrets that are replaced, each with
@@ -225,20 +247,77 @@ pub fn value(body: &Value) -> Result<Vec<u8>, Vec<FieldError>> {
     }
 }
 
+/// Notes owners that only the host's ids have.
+fn check_owners(spec: &Spec, top: &mut Fields<'_>) {
+    if spec.security.user_namespace == UserNamespace::Host {
+        return;
+    }
+    for (index, file) in spec.files.iter().enumerate() {
+        if file.owner.0.max(file.owner.1) >= OWN_IDS {
+            let most = OWN_IDS - 1;
+            top.fault(
+                &format!("files[{index}].user"),
+                &format!(
+                    "must have ids of {most} at most, unless security.user_namespace is \"host\""
+                ),
+            );
+        }
+    }
+}
+
+/// Notes a file whose replaced directory hides others, or is hidden by one.
+fn check_place(
+    path: &str,
+    directories: &BTreeMap<&str, Vec<(&str, &SecretUse)>>,
+    field: &str,
+    top: &mut Fields<'_>,
+) {
+    let own = directory(path);
+    let mut others = directories.keys().filter(|other| **other != own);
+    if others.any(|other| is_in(path, other)) {
+        top.fault(
+            field,
+            "a secret that is replaced has a directory above it for itself; choose another path",
+        );
+    }
+    if !directories.contains_key(own) {
+        return;
+    }
+    let mut kept = AGENT_FILES.iter().chain(&KERNEL_DIRECTORIES);
+    if let Some(kept) = kept.find(|kept| is_in(kept, own)) {
+        let fault = format!(
+            "to be replaced it needs a directory of its own, and {own} has {kept} and more in it"
+        );
+        top.fault(field, &fault);
+    }
+    // The links of such a directory begin so.
+    if path
+        .rsplit('/')
+        .next()
+        .unwrap_or_default()
+        .starts_with("..")
+    {
+        top.fault(field, "to be replaced its name must not begin with \"..\"");
+    }
+}
+
 /// Notes what is twice at one place: variables, and paths of files, secrets and volumes.
 pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
+    check_owners(spec, top);
     let (uses, files, volumes) = (&spec.secrets, &spec.files, &spec.volumes);
     let mut variables: BTreeSet<&str> = spec.environment_names().collect();
     let mut paths: BTreeSet<&str> = volumes.iter().map(|volume| volume.path.as_str()).collect();
     let directories = directories(uses);
     paths.extend(directories.keys());
     let another = "another volume, file or secret is at this path";
+    // What is mounted before the directory would be hidden by it.
+    let is_below = |path: &str| directories.keys().any(|top| is_in(path, top));
     let inside = "a secret that is replaced has the directory for itself; choose another path";
     for (index, file) in files.iter().enumerate() {
         let field = format!("files[{index}].path");
         if !paths.insert(&file.path) {
             top.fault(&field, another);
-        } else if directories.contains_key(directory(&file.path)) {
+        } else if is_below(&file.path) {
             top.fault(&field, inside);
         }
     }
@@ -247,6 +326,9 @@ pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
             && !paths.insert(path)
         {
             top.fault(&format!("secrets[{index}].path"), another);
+        }
+        if let Some(path) = &using.path {
+            check_place(path, &directories, &format!("secrets[{index}].path"), top);
         }
         if let Some(env) = &using.env
             && !variables.insert(env)
@@ -258,7 +340,7 @@ pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
         }
     }
     for (index, volume) in volumes.iter().enumerate() {
-        if directories.contains_key(volume.path.as_str()) {
+        if directories.contains_key(volume.path.as_str()) || is_below(&volume.path) {
             top.fault(&format!("volumes[{index}].path"), inside);
         }
     }
@@ -269,101 +351,4 @@ pub(super) fn to_json(uses: &[SecretUse]) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::parse;
-
-    #[track_caller]
-    fn faults(more: &Value) -> Vec<String> {
-        let mut body = json!({"name": "a", "image": "x"});
-        let members = body.as_object_mut().unwrap();
-        members.extend(more.as_object().unwrap().clone());
-        let faults = parse::deploy(&body).err().unwrap_or_default();
-        faults.into_iter().map(|fault| fault.field).collect()
-    }
-
-    #[test]
-    fn every_fault_of_files_and_secrets_is_told() {
-        for (body, fields) in [
-            (json!({"files": [{"path": "/a"}]}), vec!["files[0].content"]),
-            (
-                json!({"files": [{"path": "a", "content": 1, "mode": "999", "user": "root"}]}),
-                vec![
-                    "files[0].path",
-                    "files[0].content",
-                    "files[0].mode",
-                    "files[0].user",
-                ],
-            ),
-            (
-                json!({"files": [{"path": "/proc/a", "content": "", "content_base64": "!"}]}),
-                vec![
-                    "files[0].path",
-                    "files[0].content_base64",
-                    "files[0].content_base64",
-                ],
-            ),
-            (
-                json!({"files": [{"path": "/a", "content": ""}, {"path": "/a", "content": ""}]}),
-                vec!["files[1].path"],
-            ),
-            (
-                json!({"files": [{"path": "/.chas/env", "content": ""}]}),
-                vec!["files[0].path"],
-            ),
-            (
-                json!({"files": [{"path": "/a", "content": null}]}),
-                vec!["files[0].content"],
-            ),
-            (
-                json!({"secrets": [{"name": "X"}, {"name": "a", "env": "A", "path": "/a"}]}),
-                vec!["secrets[0].name", "secrets[0].path", "secrets[1].env"],
-            ),
-            (
-                json!({"secrets": [{"name": "a", "env": "A", "on_change": "replace", "mode": "0400"}]}),
-                vec!["secrets[0].mode", "secrets[0].on_change"],
-            ),
-            (
-                json!({"secrets": [{"name": "a", "path": "/a", "on_change": "replace"}]}),
-                vec!["secrets[0].path"],
-            ),
-            (
-                json!({"environment": {"A": ""}, "secrets": [{"name": "a", "env": "A"}, {"name": "a", "env": "B="}]}),
-                vec!["secrets[1].env", "secrets[0].env"],
-            ),
-            (
-                json!({"files": [{"path": "/run/x/f", "content": ""}],
-                    "secrets": [{"name": "a", "path": "/run/x/k", "on_change": "replace"}, {"name": "b", "path": "/run/x/l"}]}),
-                vec!["files[0].path"],
-            ),
-            (
-                json!({"volumes": [{"tmpfs": "1m", "path": "/run/x"}],
-                    "secrets": [{"name": "a", "path": "/run/x/k", "on_change": "replace"}]}),
-                vec!["volumes[0].path"],
-            ),
-        ] {
-            assert_eq!(faults(&body), fields, "{body}");
-        }
-        let big = "x".repeat((1 << 20) + 1);
-        let body = json!({"files": [{"path": "/a", "content": big}]});
-        assert_eq!(faults(&body), ["files"]);
-    }
-
-    #[test]
-    fn a_value_is_text_or_base64_and_in_no_fault() {
-        assert_eq!(value(&json!({"value": "ä"})).unwrap(), "ä".as_bytes());
-        assert_eq!(value(&json!({"value_base64": "AA=="})).unwrap(), [0]);
-        for body in [
-            json!({}),
-            json!({"value": 815}),
-            json!({"value": "815", "value_base64": "AA=="}),
-            json!({"value_base64": "815!"}),
-            json!({"value": "x", "more": "815"}),
-            json!("815"),
-        ] {
-            let faults = value(&body).unwrap_err();
-            let told = format!("{faults:?}");
-            assert!(!faults.is_empty() && !told.contains("815"), "{told}");
-        }
-    }
-}
+mod tests;

@@ -20,11 +20,11 @@ const PATH_BYTES_MAX: usize = 1024;
 const TMPFS_MODE: u32 = 0o1777;
 
 /// Directories in which a container finds the kernel's own file systems.
-const KERNEL_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
+pub(super) const KERNEL_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
 /// Directory in a container of the values that the agent gives it.
 const AGENT_DIRECTORY: &str = "/.chas";
 /// Files that the agent keeps in each container.
-const AGENT_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+pub(super) const AGENT_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Members that name a source, of which each volume has one.
 const SOURCES: [&str; 2] = ["volume", "tmpfs"];
 

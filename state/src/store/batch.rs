@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AssignError, assign};
+use crate::blobs::Blobs;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::tag_check::TagCheck;
-use crate::desired::{Owner, Record, RunState};
+use crate::desired::{Assignment, Finished, Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::policy::Policy;
+use crate::seal::NodeKey;
 use crate::spec::Network;
 use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::Deploy;
@@ -62,13 +64,24 @@ impl<'a> Batch<'a> {
         })
     }
 
+    /// The node's key.
+    pub(super) fn key(&self) -> NodeKey {
+        self.store.key.node_key()
+    }
+
+    /// Contents beside the records.
+    pub(super) const fn blobs(&self) -> &Blobs {
+        &self.store.blobs
+    }
+
     /// Wall time of the batch, for showing.
     pub(super) const fn now_ms(&self) -> u64 {
         self.now_ms
     }
 
     /// Decides that a record is what `deploy` asks for, whatever the policy says by now: it was taken
-    /// in before. Answers it if it is another one then.
+    /// in before. What has ended and stays so is not run again for it. Answers it if it is another one
+    /// then.
     pub(super) fn renew(
         &mut self,
         before: &Record,
@@ -77,6 +90,7 @@ impl<'a> Batch<'a> {
         let decided = self.decide(Some(before), deploy, before.owner)?;
         let record = Record {
             listed_hash: before.listed_hash.clone(),
+            finished: before.finished.clone(),
             ..decided
         };
         if is_same(before, &record) {
@@ -224,6 +238,7 @@ impl<'a> Batch<'a> {
         let same = before.filter(|before| {
             before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });
+        let finished = kept_end(before, &deploy, &assignment);
         // Where it goes on, it is a generation of its own, and of the same instance.
         let goes_on = before.filter(|before| before.can_become(&deploy.spec, &assignment));
         let former_image = match goes_on {
@@ -243,8 +258,6 @@ impl<'a> Batch<'a> {
                 .and_then(|before| before.tag_check.clone())
                 .filter(TagCheck::is_open),
         };
-        let started = deploy.run == RunState::Running
-            && before.is_some_and(|before| before.run == RunState::Stopped);
         Ok(Record {
             id,
             name: deploy.name,
@@ -269,9 +282,7 @@ impl<'a> Batch<'a> {
             cordoned: before
                 .filter(|before| !before.removing)
                 .map_or(self.desired.marks().cordoned(), |before| before.cordoned),
-            finished: same
-                .filter(|_| !started)
-                .and_then(|same| same.finished.clone()),
+            finished,
             assignment,
             image_digest: goes_on.and_then(|same| same.image_digest.clone()),
             is_proven: goes_on.is_some_and(|same| same.is_proven),
@@ -283,6 +294,17 @@ impl<'a> Batch<'a> {
             is_uncertain: false,
         })
     }
+}
+
+/// End that a container keeps: what stays ended is not run again for another value of a secret, but
+/// for a start.
+fn kept_end(before: Option<&Record>, deploy: &Deploy, assignment: &Assignment) -> Option<Finished> {
+    let before = before?;
+    let is_started = deploy.run == RunState::Running && before.run == RunState::Stopped;
+    let is_same = before.spec.is_but_for_values(&deploy.spec)
+        && !before.removing
+        && before.assignment == *assignment;
+    before.finished.clone().filter(|_| is_same && !is_started)
 }
 
 /// Whether two records ask for the same.

@@ -81,6 +81,13 @@ pub enum StoreError {
     /// The secret cannot be sealed.
     #[error("the secret {0} cannot be sealed, so it is not taken in: {1}")]
     SecretUnsealed(SecretName, SealError),
+    /// Containers have the secret in a variable, which this value cannot be; not empty.
+    #[error(
+        "cannot be the variable (secrets[].env) that it is in {users}: it must be text (UTF-8, without \
+         NUL), and not too long together with the others; they keep the value of before",
+        users = few(.1)
+    )]
+    SecretUnfit(SecretName, Vec<ContainerName>),
     /// The node has as many secrets as it may.
     #[error("this node keeps at most {0} secrets; delete one that is not used")]
     TooManySecrets(usize),

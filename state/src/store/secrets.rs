@@ -63,10 +63,12 @@ impl Store {
 
     /// Gives a secret a value. Containers that use it get another generation with it, which for those
     /// that only have their file replaced is carried by the same instance. The same value again
-    /// changes nothing.
+    /// changes nothing but those that were left out before, since nobody knew what was asked of them
+    /// last.
     ///
     /// # Errors
-    /// [`StoreError::SecretUnsealed`], [`StoreError::TooManySecrets`], [`StoreError::Disk`].
+    /// [`StoreError::SecretUnsealed`], [`StoreError::SecretUnfit`], [`StoreError::TooManySecrets`],
+    /// [`StoreError::Disk`].
     pub fn put_secret(
         &self,
         name: &SecretName,
@@ -85,10 +87,10 @@ impl Store {
             }
             let is_changed = before.is_none_or(|before| before.tag != tag);
             let mut batch = Batch::new(self, desired, now_ms)?;
-            let records = match is_changed {
-                true => batch.put_secret(name, tag)?,
-                false => Vec::new(),
-            };
+            if is_changed {
+                batch.note_secret(name, tag.clone());
+            }
+            let records = batch.give_secret(name, &tag)?;
             let now = batch.desired.marks().secrets();
             let secret = now.get(name).expect("it is there, or was put now");
             let change = SecretChange {
@@ -158,30 +160,48 @@ impl Batch<'_> {
         ))]);
     }
 
-    /// Notes the value of a secret, and gives it to all that use it.
-    fn put_secret(
+    /// Gives the value of a secret to all that use it, but for those of which nobody knows what was
+    /// asked last. What has ended and stays so has it with its next start.
+    fn give_secret(
         &mut self,
         name: &SecretName,
-        tag: BlobTag,
+        tag: &BlobTag,
     ) -> Result<Vec<Arc<Record>>, StoreError> {
-        self.note_secret(name, tag);
         let records = self.desired.records();
-        let using = records.filter(|record| !record.removing && uses(record, name));
+        let is_meant = |record: &&Arc<Record>| !record.removing && !record.is_uncertain;
+        let using = records.filter(|record| is_meant(record) && uses(record, name));
         let using: Vec<_> = using.cloned().collect();
-        let mut changed = Vec::new();
+        let (mut changed, mut unfit) = (Vec::new(), Vec::new());
         for record in using {
+            let mut spec = record.spec.clone();
+            let uses = spec.secrets.iter_mut();
+            for using in uses.filter(|using| using.name == *name) {
+                using.tag = Some(tag.clone());
+            }
+            if spec == record.spec {
+                continue;
+            }
+            if !self.unfit(&record.name, &spec).is_empty()
+                && self.unfit(&record.name, &record.spec).is_empty()
+            {
+                unfit.push(record.name.clone());
+                continue;
+            }
             let deploy = Deploy {
                 name: record.name.clone(),
-                spec: record.spec.clone(),
+                spec,
                 run: record.run,
                 priority: record.priority,
                 revision: record.revision,
                 body_hash: record.listed_hash.clone().unwrap_or_default(),
             };
-            let deploy = self.resolved(deploy)?;
             changed.extend(self.renew(&record, deploy)?);
         }
-        Ok(changed)
+        if unfit.is_empty() {
+            return Ok(changed);
+        }
+        unfit.sort();
+        Err(StoreError::SecretUnfit(name.clone(), unfit))
     }
 
     /// Notes the secrets of a set. The containers that it lists get them as it is applied, under the
@@ -206,7 +226,8 @@ impl Batch<'_> {
     /// The deploy with the present values of the secrets that it uses.
     ///
     /// # Errors
-    /// [`StoreError::NoSecret`], with every one that the node does not have.
+    /// [`StoreError::NoSecret`], with every one that the node does not have, or that cannot be the
+    /// variable that it is to be.
     pub(super) fn resolved(&self, mut deploy: Deploy) -> Result<Deploy, StoreError> {
         let known = self.desired.marks().secrets();
         let mut faults = Vec::new();
@@ -222,6 +243,7 @@ impl Batch<'_> {
                 });
             }
         }
+        faults.extend(self.unfit(&deploy.name, &deploy.spec));
         if faults.is_empty() {
             deploy.spec.hide_from_older_versions();
             Ok(deploy)

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use super::*;
+use crate::desired::uncertain::LostChanges;
 use crate::ownership::{ChasSet, SetSecret};
 use crate::seal::{NodeKey, Sealer};
 use crate::spec::{Content, SecretName};
@@ -212,4 +213,89 @@ fn a_disk_that_takes_no_content_holds_up_nothing_else_of_a_set() {
     std::fs::rename(&aside, &blobs).unwrap();
     store.apply_set(&full, 3).unwrap();
     assert_eq!((is_applied(&store), generation(&store).0), (true, 2));
+}
+
+#[test]
+fn a_value_that_cannot_be_a_variable_is_refused_before_anything_ends_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    let uses = |name: &str| json!([{"name": name, "env": "A"}]);
+    let body = |name: &str| json!({"name": "a", "image": "x", "secrets": uses(name)});
+    store.put_secret(&name("key"), VALUE, 1).unwrap();
+    deploy(&store, &body("key")).unwrap();
+    for unfit in [&b"text\0"[..], &[0xff, b'a']] {
+        let refused = store.put_secret(&name("key"), unfit, 2).unwrap_err();
+        let StoreError::SecretUnfit(_, users) = &refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(users.len(), 1);
+        assert_eq!(generation(&store).0, 1);
+        store.put_secret(&name("other"), unfit, 2).unwrap();
+        let refused = deploy(&store, &body("other")).unwrap_err();
+        let StoreError::NoSecret(_, faults) = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(faults[0].field, "secrets[0].env");
+    }
+    // 30 of these fit, and 31 do not.
+    store.put_secret(&name("key"), b"small", 3).unwrap();
+    let many = |number: usize| {
+        let uses = (0..number).map(|n| json!({"name": "key", "env": format!("A{n}")}));
+        json!({"name": "a", "image": "x", "secrets": uses.collect::<Vec<_>>()})
+    };
+    deploy(&store, &many(30)).unwrap();
+    let large = [b'x'; SECRET_BYTES_MAX];
+    store.put_secret(&name("key"), &large[..60_000], 4).unwrap();
+    assert_eq!(generation(&store).0, 4);
+    let refused = deploy(&store, &many(40)).unwrap_err();
+    assert!(matches!(refused, StoreError::NoSecret(..)), "{refused}");
+    let refused = store.put_secret(&name("key"), &large, 5);
+    assert!(matches!(refused, Err(StoreError::SecretUnfit(..))));
+}
+
+#[test]
+fn what_has_ended_for_good_is_not_run_again_for_another_value() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    store.apply_set(&set(1, VALUE), 1).unwrap();
+    let record = || store.desired().named(&"a".parse().unwrap()).cloned();
+    let finished = Finished {
+        code: 0,
+        reason: Reason::Completed,
+        at_ms: 1,
+    };
+    let id = record().unwrap().id;
+    store.finish(id, 1, finished.clone()).unwrap();
+    store.put_secret(&name("key"), b"other", 2).unwrap();
+    store.apply_set(&set(2, b"third"), 3).unwrap();
+    let ended = record().unwrap();
+    assert_eq!((ended.generation, &ended.finished), (3, &Some(finished)));
+    let mut changed = set(3, b"third");
+    changed.containers[0].spec.image = "y".parse().unwrap();
+    store.apply_set(&changed, 4).unwrap();
+    assert_eq!(record().unwrap().finished, None, "it was changed");
+}
+
+#[test]
+fn what_is_uncertain_has_another_value_once_it_is_certain() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = keyed(directory.path());
+    store.put_secret(&name("key"), VALUE, 1).unwrap();
+    let id = deploy(&store, &body("restart")).unwrap().record.id;
+    let lost = LostChanges {
+        until: 9,
+        containers: None,
+    };
+    let lose = |_: &Desired| Ok((vec![DesiredChange::Lose(lost)], ()));
+    store.transact(lose).unwrap();
+    let is_uncertain = || store.desired().get(id).unwrap().is_uncertain;
+    assert!(is_uncertain());
+    let change = store.put_secret(&name("key"), b"other", 2).unwrap();
+    assert!(change.is_changed && change.records.is_empty());
+    assert!(is_uncertain(), "as it was");
+    store.trust(&[id]).unwrap();
+    let change = store.put_secret(&name("key"), b"other", 3).unwrap();
+    assert!(!change.is_changed);
+    assert_eq!(change.records.len(), 1, "those that were left out");
+    assert_eq!(generation(&store).0, 2);
 }
