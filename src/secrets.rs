@@ -123,21 +123,26 @@ impl SecretMemory {
         self.replace_in(instance, &given.directories)
     }
 
-    /// Replaces what is in the directories of an instance, each in one step. Blocks.
+    /// Replaces what is in the directories of an instance that runs, each in one step. Blocks.
     ///
     /// # Errors
-    /// The file system is full. No value is in the error.
+    /// The file system is full, or the directories that the instance was given are gone: one that is
+    /// made now would be seen by nobody. No value is in the error.
     pub(crate) fn replace(
         &self,
         instance: InstanceName,
         directories: &[BTreeMap<String, GivenFile>],
     ) -> io::Result<()> {
         let _turn = lock(&self.turn);
-        // What is not there is made by the next launch.
-        if self.of(instance).exists() {
-            self.replace_in(instance, directories)?;
+        let given = (0..directories.len()).map(|number| self.directory(instance, number));
+        if let Some(gone) = given.into_iter().find(|given| !given.exists()) {
+            let message = format!(
+                "{} is gone, which the running container was given; restart it",
+                gone.display()
+            );
+            return Err(io::Error::other(message));
         }
-        Ok(())
+        self.replace_in(instance, directories)
     }
 
     fn replace_in(

@@ -13,15 +13,31 @@ use super::{GivenFile, make_directory, write_given};
 /// Link to the directory with the present state.
 const DATA: &str = "..data";
 
-/// Makes the files of a directory these. What is so already is left alone.
+/// Makes the files of a directory these. What is so already is left alone; killed at any point it is
+/// brought to its end by the next call.
 pub(super) fn replace(directory: &Path, files: &BTreeMap<String, GivenFile>) -> io::Result<()> {
     make_directory(directory, 0o755)?;
+    for name in files.keys() {
+        let link = directory.join(name);
+        if fs::read_link(&link).is_err() {
+            symlink(Path::new(DATA).join(name), &link)?;
+        }
+    }
     let data = directory.join(DATA);
     let before = fs::read_link(&data).ok();
-    if before.is_some() && files.iter().all(|(name, file)| is(&data.join(name), file)) {
-        return Ok(());
+    if before.is_none() || !files.iter().all(|(name, file)| is(&data.join(name), file)) {
+        lead_on(directory, before.as_deref(), files)?;
     }
-    let number = before.as_ref().and_then(|before| {
+    clear(directory)
+}
+
+/// Makes another state of the files, and leads the link to it.
+fn lead_on(
+    directory: &Path,
+    before: Option<&Path>,
+    files: &BTreeMap<String, GivenFile>,
+) -> io::Result<()> {
+    let number = before.and_then(|before| {
         let name = before.to_str()?.strip_prefix("..")?;
         name.parse::<u64>().ok()
     });
@@ -35,14 +51,20 @@ pub(super) fn replace(directory: &Path, files: &BTreeMap<String, GivenFile>) -> 
     let new = directory.join("..data.new");
     remove(&new)?;
     symlink(&next, &new)?;
-    fs::rename(&new, &data)?;
-    for name in files.keys() {
-        let link = directory.join(name);
-        if fs::read_link(&link).is_err() {
-            symlink(Path::new(DATA).join(name), &link)?;
+    fs::rename(&new, directory.join(DATA))
+}
+
+/// Removes every state of the files but the present one.
+fn clear(directory: &Path) -> io::Result<()> {
+    let present = fs::read_link(directory.join(DATA))?;
+    for entry in fs::read_dir(directory)? {
+        let name = entry?.file_name();
+        let is_ours = name.to_string_lossy().starts_with("..") && name != DATA;
+        if is_ours && name != present.as_os_str() {
+            remove(&directory.join(name))?;
         }
     }
-    before.map_or(Ok(()), |before| remove(&directory.join(before)))
+    Ok(())
 }
 
 /// Whether a file is as it is to be.
@@ -97,6 +119,13 @@ mod tests {
         assert_eq!(fs::read(path.join("cert")).unwrap(), b"c2");
         assert_eq!(fs::read(path.join("key")).unwrap(), b"k2");
         assert_eq!(io::read_to_string(open).unwrap(), "k1");
-        assert!(!path.join(data).exists(), "the state before is gone");
+        assert!(!path.join(&data).exists(), "the state before is gone");
+        // As a kill leaves it: a state before, no link.
+        fs::create_dir(path.join(&data)).unwrap();
+        fs::write(path.join(&data).join("key"), "k1").unwrap();
+        fs::remove_file(path.join("key")).unwrap();
+        replace(&path, &files(["c2", "k2"])).unwrap();
+        assert_eq!(fs::read(path.join("key")).unwrap(), b"k2");
+        assert!(!path.join(data).exists());
     }
 }

@@ -2,6 +2,21 @@
 
 use super::*;
 
+fn owner() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+fn file(content: &str) -> GivenFile {
+    GivenFile {
+        content: content.into(),
+        mode: 0o440,
+        owner: owner(),
+    }
+}
+
 #[test]
 fn values_are_as_they_were_given_and_an_instance_s_alone() {
     let run_dir = tempfile::tempdir().unwrap();
@@ -16,15 +31,7 @@ fn values_are_as_they_were_given_and_an_instance_s_alone() {
         ("A".to_owned(), "x=\ny".to_owned()),
         ("EMPTY".to_owned(), String::new()),
     ]);
-    let owner = (
-        rustix::process::geteuid().as_raw(),
-        rustix::process::getegid().as_raw(),
-    );
-    let file = |content: &str| GivenFile {
-        content: content.into(),
-        mode: 0o440,
-        owner,
-    };
+    let owner = owner();
     let given = GivenValues {
         variables: Some((variables.clone(), owner)),
         files: vec![file("first"), file("second")],
@@ -37,8 +44,8 @@ fn values_are_as_they_were_given_and_an_instance_s_alone() {
     memory.give(two, &given).unwrap();
     memory.give(two, &given).unwrap();
     assert_eq!(memory.variables(one).unwrap(), variables);
-    let file = memory.give_exec(one, "e1", &variables, owner).unwrap();
-    assert_eq!(file, "/.chas/env-e1");
+    let variables_file = memory.give_exec(one, "e1", &variables, owner).unwrap();
+    assert_eq!(variables_file, "/.chas/env-e1");
     assert!(memory.variables_dir(one).join("env-e1").exists());
     memory.take_exec(one, "e1");
     assert!(!memory.variables_dir(one).join("env-e1").exists());
@@ -51,6 +58,14 @@ fn values_are_as_they_were_given_and_an_instance_s_alone() {
     let program = path.join("init");
     let ran = std::process::Command::new(program).output().unwrap();
     assert_eq!(ran.status.code(), Some(127), "it names no program");
+    let next = [BTreeMap::from([("key".to_owned(), file("two"))])];
+    memory.replace(one, &next).unwrap();
+    let key = memory.directory(one, 0).join("key");
+    assert_eq!(fs::read(key).unwrap(), b"two");
+    fs::remove_dir_all(memory.of(one)).unwrap();
+    let unseen = memory.replace(one, &next).unwrap_err();
+    assert!(unseen.to_string().contains("restart it"), "{unseen}");
+    memory.give(one, &given).unwrap();
     assert!(memory.remove(one).unwrap());
     assert_eq!(memory.listed().unwrap(), [two]);
     assert!(memory.remove(two).unwrap());

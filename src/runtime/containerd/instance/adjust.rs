@@ -34,8 +34,10 @@ impl Instances {
         }
         match task {
             Task::Running { .. } => {
+                // A limit that is refused holds up no value.
+                let replaced = self.replace_secrets(record, spec).await;
                 self.limit(record, spec).await?;
-                self.replace_secrets(record, spec).await?;
+                replaced?;
             }
             // Nothing of it has run: the launch makes it anew, within its limits.
             Task::Created { .. } => {

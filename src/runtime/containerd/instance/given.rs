@@ -296,19 +296,18 @@ impl Instances {
             .is_some_and(|owners| owners.begins_with_init);
         let search = opened.variables.get("PATH").filter(|_| by_init).cloned();
         let given = owners.and_then(|owners| opened.given(&owners));
-        let given = given.ok_or_else(|| {
-            unavailable("an owner of a file is none of the container's ids, which end at 65535")
-        })?;
+        let given = given.ok_or_else(no_owner)?;
         let memory = self.config.values.memory.clone();
         let giving = tokio::task::spawn_blocking(move || memory.give(instance, &given));
         placed(giving.await.map_err(io::Error::other).flatten())?;
         Ok(search)
     }
 
-    /// Replaces the files of secrets that change under the process.
+    /// Replaces the files of secrets that change under the process, which runs.
     ///
     /// # Errors
-    /// [`Reason::SecretUnavailable`]: a value cannot be opened, or the memory takes no more.
+    /// [`Reason::SecretUnavailable`]: a value cannot be opened, the memory takes no more, or the
+    /// process would not see them.
     pub(super) async fn replace_secrets(
         &self,
         record: &Record,
@@ -321,7 +320,7 @@ impl Instances {
         let opened = self.opened(record)?;
         let given = opened.zip(owners);
         let given = given.and_then(|(opened, owners)| opened.given(&owners));
-        let directories = given.unwrap_or_default().directories;
+        let directories = given.ok_or_else(no_owner)?.directories;
         let memory = self.config.values.memory.clone();
         let replacing = tokio::task::spawn_blocking(move || memory.replace(instance, &directories));
         placed(replacing.await.map_err(io::Error::other).flatten())
@@ -337,6 +336,10 @@ impl Opened {
 
 fn unavailable(what: &str) -> RuntimeError {
     RuntimeError::failed(Reason::SecretUnavailable, what.to_owned())
+}
+
+fn no_owner() -> RuntimeError {
+    unavailable("an owner of a file is none of the container's ids, which end at 65535")
 }
 
 fn placed(done: io::Result<()>) -> Result<(), RuntimeError> {
