@@ -159,7 +159,7 @@ async fn a_runtime_that_hangs_for_some_keeps_the_others_from_nothing() {
     let program = |name: &str| run("which", [name]).unwrap().trim().to_owned();
     // It is started in the bundle's directory.
     let script = format!(
-        "#!/bin/sh\n[ -e {} ] && case \"$*\" in *' create '*) grep -qs HANGS=1 config.json && exec sleep 4242; esac\n\
+        "#!/bin/sh\n[ -e {} ] && case \"$*\" in *' create '*) grep -qs hangs-here config.json && exec sleep 4242; esac\n\
          exec {} \"$@\"\n",
         on.display(),
         program("runc"),
@@ -171,7 +171,7 @@ async fn a_runtime_that_hangs_for_some_keeps_the_others_from_nothing() {
     }
     let bed = Testbed::on(Arc::new(Containerd::private_with_path(&bin)));
     let stand = Stand::on(bed).await;
-    let hangs = json!({"environment": {"HANGS": "1"}});
+    let hangs = json!({"hostname": "hangs-here"});
     for n in 0..MANY {
         let body = stand.script(&format!("slow{n}"), RESTS, &hangs);
         assert_eq!(stand.agent.deploy(&body).await.0, 202);
