@@ -22,7 +22,7 @@ pub fn write(path: &Path, text: &str) -> io::Result<()> {
     write_bytes(path, text.as_bytes())
 }
 
-/// Writes a file as [`write`] does, of bytes that are no text.
+/// Writes a file as [`write()`] does, of bytes that are no text.
 ///
 /// # Errors
 /// It, or its directory, cannot be written.
