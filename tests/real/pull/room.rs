@@ -332,6 +332,8 @@ async fn below_the_reserve_nothing_is_pulled_what_is_there_starts_and_room_heals
     assert!(shown["next_attempt"].is_string(), "{shown}");
     let there = stand.web("second", &json!({"image_pull": "always"}));
     agent.deploy_and_wait(&there).await;
+    // It is looked for with each sample of the node's facts.
+    crate::stand::eventually("an alarm", async || held(agent).await.is_some()).await;
     let alarm = held(agent).await.expect("an alarm");
     assert!(
         alarm.contains("image.disk_reserve keeps 64 MiB;"),
