@@ -7,10 +7,10 @@ use state::id::InstanceName;
 use state::spec::network::NetworkMode;
 use tokio::time::Instant;
 
-use super::{BridgeNetwork, links};
+use super::{BridgeNetwork, links, veth};
 use crate::network::directory::Apart;
 use crate::network::threads::{block_on, on_own_thread};
-use crate::network::{AssignedInstance, InstanceNames, NetworkError, netns};
+use crate::network::{AssignedInstance, InstanceNames, NetworkError};
 
 impl BridgeNetwork {
     /// Makes what an instance has of a network that is not the bridge, and its hosts files.
@@ -49,20 +49,10 @@ fn apart(names: &InstanceNames, mode: NetworkMode) -> Apart {
 /// Makes a netns with nothing but loopback, or what is missing of it.
 async fn make_lone(file: PathBuf) -> Result<(), NetworkError> {
     on_own_thread("netns", move || {
-        let entered = netns::enter(&file);
-        entered.map_err(|error| {
-            let doing = format!("cannot enter or make the netns {}", file.display());
-            netns::failed(doing, error)
-        })?;
+        veth::enter(&file)?;
         block_on(async {
             let (inside, connection) = links::open()?;
-            let work = async {
-                match inside.find("lo").await?.filter(|lo| !lo.up) {
-                    Some(lo) => inside.set_up(lo.index, None).await,
-                    None => Ok(()),
-                }
-            };
-            links::drive(connection, work).await
+            links::drive(connection, veth::raise_loopback(&inside)).await
         })
     })
     .await

@@ -127,7 +127,7 @@ fn enter_and_connect(pair: &VethPair) -> Result<(), NetworkError> {
         // A socket stays in the netns it was opened in: this one speaks for the host for as long as
         // it lives.
         let (host, host_connection) = links::open()?;
-        netns::enter(&pair.netns).map_err(|error| netns::failed(entering(&pair.netns), error))?;
+        enter(&pair.netns)?;
         // Links made here from now on have no IPv6: half of it (no address, no route) would be
         // worse than none.
         sysctl::set("net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -151,15 +151,26 @@ fn mute_and_remove(netns: &Path, link: &str) -> Result<(), NetworkError> {
     muted.and(removed.map(drop))
 }
 
+/// Moves the calling thread into a netns, which is made if there is none.
+pub(super) fn enter(netns: &Path) -> Result<(), NetworkError> {
+    netns::enter(netns).map_err(|error| netns::failed(entering(netns), error))
+}
+
 fn entering(netns: &Path) -> String {
     format!("cannot enter or make the netns {}", netns.display())
 }
 
+/// Sets the loopback of a netns up.
+pub(super) async fn raise_loopback(inside: &Netlink) -> Result<(), NetworkError> {
+    match inside.find("lo").await?.filter(|lo| !lo.up) {
+        Some(lo) => inside.set_up(lo.index, None).await,
+        None => Ok(()),
+    }
+}
+
 /// Brings both ends to what `pair` says, and cuts its rivals off.
 async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), NetworkError> {
-    if let Some(lo) = inside.find("lo").await?.filter(|lo| !lo.up) {
-        inside.set_up(lo.index, None).await?;
-    }
+    raise_loopback(inside).await?;
     let (host_end, eth0) = match (host.find(&pair.name).await?, inside.find("eth0").await?) {
         (Some(host_end), Some(eth0)) => (host_end, eth0),
         (host_end, eth0) => {

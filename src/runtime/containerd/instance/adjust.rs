@@ -69,7 +69,7 @@ impl Instances {
             refused.extend(self.set_limit(instance, &limit).await?);
         }
         // runc sets the devices of a control group anew together with any limit.
-        self.withhold_tunnels(instance, oci_spec);
+        self.withhold_tunnels(record, oci_spec);
         if refused.is_empty() {
             return Ok(());
         }

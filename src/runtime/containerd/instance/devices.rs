@@ -60,9 +60,9 @@ impl Instances {
 
     /// Takes the device of tunnels from a task that is not given it: runc's own list of devices has it
     /// on cgroup v1 whatever the spec says, and an image can hold its node.
-    pub(super) fn withhold_tunnels(&self, instance: InstanceName, oci_spec: &[u8]) {
-        if !gives_tunnels(oci_spec) {
-            self.deny_tunnels(instance);
+    pub(super) fn withhold_tunnels(&self, record: &Record, oci_spec: &[u8]) {
+        if !gives_tunnels(record, oci_spec) {
+            self.deny_tunnels(record.instance());
         }
     }
 
@@ -74,8 +74,11 @@ impl Instances {
     }
 }
 
-/// Whether a container with this OCI spec is given the device of tunnels.
-pub(super) fn gives_tunnels(oci_spec: &[u8]) -> bool {
+/// Whether a container of this record, with this OCI spec, is given the device of tunnels.
+pub(super) fn gives_tunnels(record: &Record, oci_spec: &[u8]) -> bool {
+    if record.spec.devices.is_empty() {
+        return false;
+    }
     let spec: serde_json::Value = serde_json::from_slice(oci_spec).unwrap_or_default();
     let rules = spec["linux"]["resources"]["devices"].as_array();
     rules.into_iter().flatten().any(|rule| {

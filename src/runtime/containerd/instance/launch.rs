@@ -43,7 +43,7 @@ impl Instances {
             {
                 let spec = container.and_then(|container| container.spec);
                 let spec = spec.map(|spec| spec.value).unwrap_or_default();
-                self.withhold_tunnels(instance, &spec);
+                self.withhold_tunnels(record, &spec);
                 let given = HandOver::of(&spec);
                 let ids = given.as_ref().map(HandOver::ids);
                 self.hand_over(instance, given, pid).await;
@@ -129,7 +129,7 @@ impl Instances {
             .await?;
         Ok(CreatedRootfs {
             mounts,
-            gives_tunnels: devices::gives_tunnels(&spec),
+            gives_tunnels: devices::gives_tunnels(record, &spec),
             program,
             hand_over,
             sysctls: IpcSysctls::of(&record.spec, ids),
