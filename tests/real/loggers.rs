@@ -21,8 +21,10 @@ const NUMBERS: &str = "trap '' PIPE; i=0; while [ $i -lt 300 ]; do \
     echo out-$i. || : >> /broken; echo err-$i. >&2 || : >> /broken; i=$((i+1)); sleep 0.02; done; \
     [ ! -e /broken ] || echo broken-pipes; echo the-end; sleep 1000 & wait";
 
-/// Lines of a heavy writer.
+/// Lines of a heavy writer, and those that it writes in one go: it takes a breath after each, so
+/// that no machine is so fast that it is over before its loggers are killed.
 const LINES: usize = 1_000_000;
+const LINES_AT_ONCE: usize = 50_000;
 
 /// The loggers of a container that run.
 pub(crate) fn loggers(shown: &Value) -> Vec<Pid> {
@@ -47,9 +49,12 @@ pub(crate) fn kill(pid: Pid) {
     kill_process(pid, Signal::KILL).unwrap();
 }
 
-/// How far a heavy writer is: the number in its last line, none of which is 0.
+/// How far a heavy writer is: the number in its last line. It has none at the beginning, and another
+/// line when all of them are written.
 fn last_number(line: &str) -> usize {
-    line.trim().parse().unwrap_or(0)
+    let line = line.trim();
+    let other = if line.is_empty() { 0 } else { LINES };
+    line.parse().unwrap_or(other)
 }
 
 /// Kills a container's logger, and waits for another one.
@@ -278,7 +283,11 @@ async fn a_logger_that_died_while_the_agent_was_down_is_replaced_by_the_next_sta
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heavy_writer_loses_at_most_what_its_dead_logger_had_read() {
     let stand = Stand::new().await;
-    let script = format!("seq 1 {LINES}; echo code-$?; echo the-end; sleep 1000 & wait");
+    let script = format!(
+        "i=1; code=0; while [ $i -lt {LINES} ]; do \
+         seq $i $((i+{LINES_AT_ONCE}-1)) || code=$?; i=$((i+{LINES_AT_ONCE})); sleep 0.05; done; \
+         echo code-$code; echo the-end; sleep 1000 & wait"
+    );
     let more = json!({"logs": {"max_size": "100m", "max_files": 5}});
     let shown = stand
         .agent
