@@ -145,17 +145,18 @@ impl StoreFiles {
     fn opened(&self) -> io::Result<(Disk, Entries)> {
         let path = self.dir.join(SLED);
         self.dir.ask(DiskCall::Open)?;
-        let opened = Disk::open(&path);
-        match opened {
-            // Nothing is lost by it.
-            Err(why @ (DiskError::Damaged(_) | DiskError::Slow)) => {
-                let why = why.to_string();
-                tracing::error!(%why, "stored state damaged while in use; rewriting it from memory");
-                quarantine(&self.dir, &self.dir.join(QUARANTINE), &path, &why)?;
-                Disk::open(&path).map_err(io_error)
+        let why = match Disk::open(&path) {
+            Err(why @ (DiskError::Damaged(_) | DiskError::Slow)) => why.to_string(),
+            // No other agent: the lock of the directory is this one's.
+            Err(DiskError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
+                "closing the files after a failed write does not end".to_owned()
             }
-            opened => opened.map_err(io_error),
-        }
+            opened => return opened.map_err(io_error),
+        };
+        // Nothing is lost by it.
+        tracing::error!(%why, "stored state unusable while in use; rewriting it from memory");
+        quarantine(&self.dir, &self.dir.join(QUARANTINE), &path, &why)?;
+        Disk::open(&path).map_err(io_error)
     }
 
     fn open_last(&mut self, last: LastChange) -> io::Result<Option<LastFile>> {
