@@ -2,7 +2,7 @@
 //! each instance is given. It knows no containerd, and which values those are is said to it.
 //!
 //! An instance that has values finds them in `/.chas`: the variables (`env`), which only its user can
-//! read, and the program that sets them (`init`). Nothing of it is written to a disk; with the
+//! read, and the program that sets them (`init`, or `reaper` where it stays the first process). Nothing of it is written to a disk; with the
 //! machine all of it is gone, and a launch makes it again from the sealed records.
 
 use std::collections::BTreeMap;
@@ -28,10 +28,13 @@ mod replaced;
 pub(crate) const IN_CONTAINER: &str = "/.chas";
 /// Program in a container that sets variables, and becomes the program that is named after them.
 pub(crate) const INIT: &str = "/.chas/init";
+/// The same program, as one that stays the first process.
+pub(crate) const REAPER: &str = "/.chas/reaper";
 /// File in a container with the variables of its first process.
 pub(crate) const VARIABLES: &str = "/.chas/env";
 
-const INIT_NAME: &str = "init";
+/// Names of the program, by which it knows what to do.
+const PROGRAM_NAMES: [&str; 2] = ["init", "reaper"];
 const VARIABLES_NAME: &str = "env";
 /// The program, kept once and linked to from each instance.
 const PROGRAM_NAME: &str = ".program";
@@ -293,15 +296,23 @@ impl SecretMemory {
         if fs::read(&program).ok().as_deref() != Some(PROGRAM) {
             write(&program, PROGRAM, 0o555, |_| Ok(()))?;
         }
-        let link = place.join(INIT_NAME);
-        match fs::hard_link(&program, &link) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                fs::remove_file(&link)?;
-                fs::hard_link(&program, &link)
+        for name in PROGRAM_NAMES {
+            let link = place.join(name);
+            match fs::hard_link(&program, &link) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                    fs::remove_file(&link)?;
+                    fs::hard_link(&program, &link)?;
+                }
+                linked => linked?,
             }
-            linked => linked,
         }
+        Ok(())
     }
+}
+
+/// Whether a container with these words begins with the agent's program.
+pub(crate) fn begins_with_init(words: &serde_json::Value) -> bool {
+    words[0] == INIT || words[0] == REAPER
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

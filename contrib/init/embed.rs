@@ -1,44 +1,39 @@
-//! Builds the program that is the first in containers with values of their own (`init.rs`):
-//! static, so that it runs in any image. The agent carries it (`src/secrets/helper.rs`).
+//! Builds the program that is the first in a container (`init.rs`): static, so that it runs in any
+//! image, and for itself, since an agent's own build may be neither. The agent carries it
+//! (`src/secrets.rs`).
 
 #![allow(clippy::print_stdout, reason = "cargo reads it")]
 
 use std::env;
+use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-const SOURCE: &str = "contrib/init/init.rs";
+const PACKAGE: &str = "chas-init";
+const DIRECTORY: &str = "contrib/init";
 
 fn main() {
-    println!("cargo::rerun-if-changed={SOURCE}");
+    println!("cargo::rerun-if-changed={DIRECTORY}");
+    println!("cargo::rerun-if-changed=Cargo.lock");
     let variable = |name: &str| env::var_os(name).expect("cargo sets it");
-    let out = PathBuf::from(variable("OUT_DIR")).join("chas-init");
-    let mut rustc = Command::new(variable("RUSTC"));
-    rustc
-        .args(["--edition", "2024", "--crate-name", "chas_init", "--target"])
-        .arg(variable("TARGET"))
-        .args([
-            "-C",
-            "target-feature=+crt-static",
-            "-C",
-            "panic=abort",
-            "-C",
-            "opt-level=s",
-        ])
-        .args([
-            "-C",
-            "lto=fat",
-            "-C",
-            "codegen-units=1",
-            "-C",
-            "strip=symbols",
-        ]);
-    if let Some(linker) = env::var_os("RUSTC_LINKER") {
-        rustc.arg("-C").arg(format!("linker={}", linker.display()));
-    }
-    let built = rustc.arg("-o").arg(&out).arg(SOURCE).status();
+    let out = PathBuf::from(variable("OUT_DIR"));
+    let target = variable("TARGET");
+    let built_in = out.join("init");
+    let mut cargo = Command::new(variable("CARGO"));
+    cargo
+        .args(["build", "--quiet", "--locked", "--profile", "init"])
+        .args(["--package", PACKAGE, "--target"])
+        .arg(&target)
+        .arg("--target-dir")
+        .arg(&built_in)
+        .env("CARGO_ENCODED_RUSTFLAGS", "-Ctarget-feature=+crt-static");
+    // clippy's, which compiles nothing.
+    cargo.env_remove("RUSTC_WORKSPACE_WRAPPER");
+    let built = cargo.status();
     assert!(
         built.is_ok_and(|status| status.success()),
-        "{SOURCE} cannot be built as a static program; its C library is missing its static part"
+        "{DIRECTORY} cannot be built as a static program; its C library may be missing its static part"
     );
+    let program = built_in.join(target).join("init").join(PACKAGE);
+    fs::copy(program, out.join(PACKAGE)).expect("cargo built it");
 }

@@ -1,8 +1,10 @@
-//! First program of a container that has values of its own: takes them from the file that its first
-//! word names, and becomes the program that the others name. It is built for itself, without a library, so that it runs in
-//! any image; `embed.rs` puts it into the agent.
+//! First program of a container: takes variables from the file that its first word names, and becomes
+//! the program that the others name. By the name of `reaper` it stays, as `init: true` asks: it starts
+//! that program, hands signals on to it, takes away what processes without a parent leave behind, and
+//! ends as the program does. It is static, so that it runs in any image; `embed.rs` puts it into the
+//! agent.
 //!
-//! The values come so, and not in the container's OCI spec, because containerd writes that to disk.
+//! The variables come so, and not in the container's OCI spec, because containerd writes that to disk.
 
 #![allow(
     clippy::print_stderr,
@@ -16,15 +18,18 @@ use std::io::ErrorKind;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+
+mod reaper;
 
 /// Exit codes of a program that is not found, and of one that cannot be executed; the shell's.
 const NOT_FOUND: u8 = 127;
 const NOT_EXECUTABLE: u8 = 126;
 
 fn main() -> ExitCode {
-    let mut words = env::args_os().skip(1);
+    let mut words = env::args_os();
+    let own_name = words.next().unwrap_or_default();
     let (Some(file), Some(program)) = (words.next(), words.next()) else {
         eprintln!("chas init: no program is named");
         return ExitCode::from(NOT_FOUND);
@@ -37,26 +42,48 @@ fn main() -> ExitCode {
         }
     };
     let words: Vec<_> = words.collect();
-    let mut refused = None;
-    for path in places(&program, &variables) {
+    let commands = places(&program, &variables).into_iter().map(|path| {
         let mut command = Command::new(path);
         let words = words.iter().cloned();
         command.arg0(&program).args(words).envs(variables.clone());
-        let error = command.exec();
-        let goes_on = error.kind() == ErrorKind::PermissionDenied;
-        refused = Some(error);
-        // As a shell does: a later directory may have one that this user may execute.
-        if !goes_on {
-            break;
-        }
-    }
-    let Some(error) = refused else {
+        command
+    });
+    let stays = Path::new(&own_name).file_name() == Some(OsStr::new("reaper"));
+    let error = match stays {
+        true => match reaper::watch(commands) {
+            Ok(exit_code) => return ExitCode::from(exit_code),
+            Err(error) => error,
+        },
+        false => become_first(commands),
+    };
+    let Some(error) = error else {
         eprintln!("exec: {program:?}: executable file not found in $PATH");
         return ExitCode::from(NOT_FOUND);
     };
     eprintln!("exec: {program:?}: {error}");
     let is_absent = error.kind() == ErrorKind::NotFound;
     ExitCode::from(if is_absent { NOT_FOUND } else { NOT_EXECUTABLE })
+}
+
+/// Becomes the first of these programs that can be executed. Answers why none can; `None`: there is
+/// none.
+fn become_first(commands: impl Iterator<Item = Command>) -> Option<std::io::Error> {
+    let mut refused = None;
+    for mut command in commands {
+        let error = command.exec();
+        let is_last = ends_search(&error);
+        refused = Some(error);
+        if is_last {
+            break;
+        }
+    }
+    refused
+}
+
+/// Whether no later directory is looked into. As in a shell, one of them may have a program that this
+/// user may execute.
+fn ends_search(error: &std::io::Error) -> bool {
+    error.kind() != ErrorKind::PermissionDenied
 }
 
 fn variables(file: &OsStr) -> std::io::Result<Vec<(OsString, OsString)>> {

@@ -131,6 +131,10 @@ pub struct Spec {
     /// (`oom_score_adj`). `None`: the least that the node gives.
     #[serde(default, skip_serializing_if = "is_default")]
     pub oom_score: Option<u16>,
+    /// Whether a program of the agent is its first process, which hands signals on to its own and reaps
+    /// what ends in it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub init: bool,
     /// Names inside, and names that it is told.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: Names,

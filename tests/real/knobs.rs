@@ -8,6 +8,8 @@ use crate::inside::control;
 use crate::reasons::shows;
 use crate::stand::{Stand, eventually};
 
+mod init;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn shares_reservations_and_swap_are_in_the_cgroup() {
     let stand = Stand::new().await;

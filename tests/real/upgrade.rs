@@ -342,6 +342,7 @@ fn drop_new_members(spec: &mut Value) {
         ("ulimits", json!({})),
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),
+        ("init", json!(false)),
         ("hostname", json!(null)),
         ("hosts", json!({})),
         ("dns", json!({"servers": [], "search": [], "options": []})),

@@ -51,10 +51,6 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
     network::check(&spec, &mut top);
     secrets::check(&spec, &mut top);
-    if top.read("init", boolean) == Some(true) {
-        let message = "not supported yet: the first process of the container is its own program";
-        top.fault("init", message);
-    }
     for later in ["health", "update", "on_disconnect"] {
         top.refuse(later, "not supported yet");
     }
@@ -90,6 +86,7 @@ fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
         ulimits: ulimits::read(top).unwrap_or_default(),
         shm_size: ShmSize::read(top).unwrap_or_default(),
         oom_score: process::read_oom_score(top),
+        init: top.read("init", boolean).unwrap_or_default(),
         sysctls: sysctls::read(top).unwrap_or_default(),
         names: Names::read(top),
         logs: top.object("logs", LogLimits::read).unwrap_or_default(),
@@ -141,6 +138,7 @@ pub fn of(record: &Record) -> Value {
         "ulimits": ulimits::to_json(&spec.ulimits),
         "shm_size": spec.shm_size.0.to_string(),
         "oom_score": spec.oom_score,
+        "init": spec.init,
         "sysctls": spec.sysctls,
         "dns": spec.names.dns.to_json(),
         "hosts": spec.names.hosts,
@@ -201,6 +199,7 @@ mod tests {
             "ulimits": {"core": "0:0", "nofile": "1024:unlimited"},
             "shm_size": "1g",
             "oom_score": 500,
+            "init": true,
             "sysctls": {"net.core.somaxconn": "1024"},
             "dns": {"servers": ["192.0.2.53"], "search": ["a.example"], "options": ["ndots:2"]},
             "hosts": {"db.internal": "10.0.0.5", "node": "host-gateway"},

@@ -118,7 +118,7 @@ impl Owners {
         Some(Self {
             process: (id("uid").ok()?, id("gid").ok()?),
             ids: HostIds::of(&spec),
-            begins_with_init: process["args"][0] == secrets::INIT,
+            begins_with_init: secrets::begins_with_init(&process["args"]),
         })
     }
 
@@ -137,7 +137,10 @@ impl Instances {
     /// [`Reason::SecretUnavailable`]: a value cannot be opened.
     pub(super) fn opened(&self, record: &Record) -> Result<Option<Opened>, RuntimeError> {
         let (spec, instance) = (&record.spec, record.instance());
-        if spec.sealed_environment.is_empty() && spec.files.is_empty() && spec.secrets.is_empty() {
+        let has_values = !spec.sealed_environment.is_empty()
+            || !spec.files.is_empty()
+            || !spec.secrets.is_empty();
+        if !has_values && !spec.init {
             return Ok(None);
         }
         let variables = spec.opened_environment(&record.name, &self.config.values.key.node_key());
@@ -167,13 +170,15 @@ impl Instances {
             );
         }
         self.open_secrets(record, &mut opened)?;
-        if !opened.variables.is_empty() {
+        if !opened.variables.is_empty() || spec.init {
             let place = self.config.values.memory.variables_dir(instance);
             let mount = (place, secrets::IN_CONTAINER.to_owned());
             opened.mounts.push(mount);
-            opened.init = [secrets::INIT, secrets::VARIABLES]
-                .map(str::to_owned)
-                .into();
+            let first = match spec.init {
+                true => secrets::REAPER,
+                false => secrets::INIT,
+            };
+            opened.init = [first, secrets::VARIABLES].map(str::to_owned).into();
         }
         Ok(Some(opened))
     }

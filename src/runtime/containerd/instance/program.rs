@@ -44,7 +44,7 @@ impl Program {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let mut variables = process["env"].as_array().into_iter().flatten();
         let search = variables.find_map(|entry| entry.as_str()?.strip_prefix("PATH="));
-        let by_init = process["args"][0] == secrets::INIT;
+        let by_init = secrets::begins_with_init(&process["args"]);
         Self {
             name: text(&process["args"][if by_init { 2 } else { 0 }]),
             search: search.unwrap_or_default().to_owned(),

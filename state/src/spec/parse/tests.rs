@@ -139,7 +139,7 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &json!({"update": {"strategy": "stop-first"}}),
         &[("update", "not supported yet")],
     );
-    check(&json!({"init": true}), &[("init", "not supported yet")]);
+    check(&json!({"init": "yes"}), &[("init", "true or false")]);
     check(&json!({"init": false}), &[]);
     check(
         &json!({"on_disconnect": {"stop_after": null}}),
