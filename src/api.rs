@@ -59,6 +59,7 @@ mod rights;
 mod secrets;
 #[cfg(test)]
 pub(crate) mod tests;
+mod version;
 mod volumes;
 mod wire;
 
@@ -242,5 +243,5 @@ pub(crate) fn router<N: NodeApi>(
         Some(metrics) => routes.layer(middleware::from_fn_with_state(metrics, metrics::count)),
         None => routes,
     };
-    routes.with_state(node)
+    version::with_prefix(routes.with_state(node))
 }
