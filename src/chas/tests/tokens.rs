@@ -19,6 +19,8 @@ fn chas(url: &str, ca_file: Option<&str>) -> ChasSection {
 
 /// Token that an agent with this configuration and this file shows.
 fn shown(chas: &ChasSection, file: &Path) -> String {
+    // Other tests of this process may have.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
     let tokens = Tokens::new(chas, Some(file.to_owned()));
     let credentials = ChasCredentials {
         // The certificates are none of a token's business.
