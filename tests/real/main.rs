@@ -133,3 +133,6 @@ mod volumes;
 
 #[cfg(test)]
 mod words;
+
+#[cfg(test)]
+mod workloads;

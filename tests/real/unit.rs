@@ -1,10 +1,8 @@
 //! The shipped unit on a systemd that is booted: all that the agent does for a container, within what the unit leaves it.
 
 use std::path::Path;
-use std::time::Duration;
 
-use serde_json::{Value, json};
-use tokio::time::Instant;
+use serde_json::json;
 
 use crate::harness::agent::PROGRAM;
 use crate::harness::image::{Image, Packing};
@@ -22,32 +20,6 @@ const FORBIDDEN: [&str; 4] = [
     "Permission denied",
     "Read-only file system",
 ];
-
-async fn ask(systemd: &Systemd, method: &str, path: &str, body: Option<&Value>) -> Value {
-    let client = reqwest::Client::builder()
-        .unix_socket(systemd.path("/run/chas/agent.sock"))
-        .build()
-        .unwrap();
-    let url = format!("http://localhost{path}");
-    let mut request = client.request(method.parse().unwrap(), url);
-    if let Some(body) = body {
-        request = request.json(body);
-    }
-    // An agent that was killed a moment ago is still the active one to systemd.
-    let deadline = Instant::now() + SOON;
-    let answer = loop {
-        match request.try_clone().unwrap().send().await {
-            Ok(answer) => break answer,
-            Err(error) if Instant::now() < deadline => {
-                assert!(error.is_connect() || error.is_request(), "{error:?}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => panic!("{error:?}"),
-        }
-    };
-    assert!(answer.status().is_success(), "{answer:?}");
-    answer.json().await.unwrap()
-}
 
 fn is_active(systemd: &Systemd) -> bool {
     systemd.run("systemctl is-active chas-node-agent").is_ok()
@@ -83,11 +55,11 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
 
     let image = format!("{}/web:1", registry.address());
     let mut web = json!({"name": "web", "image": image, "exposed_ports": [{"container": 80, "host": PORT}], "stop": {"timeout": "0s"}});
-    ask(&systemd, "POST", "/containers/deploy", Some(&web)).await;
+    systemd.ask("POST", "/containers/deploy", Some(&web)).await;
     eventually("it serves", SOON, || serves(&systemd));
 
     // Where containerd maps ids, within the unit too: of what the unit hides, containerd sees all.
-    let health = ask(&systemd, "GET", "/health", None).await;
+    let health = systemd.ask("GET", "/health", None).await;
     let layer = &health["confinement"]["user_namespaces"];
     let map = systemd
         .run("cat /proc/$(pgrep -x -o httpd)/uid_map")
@@ -108,7 +80,7 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
         .unwrap();
     eventually("it is back", SOON, || is_active(&systemd));
     web["environment"] = json!({"GENERATION": "2"});
-    let shown = ask(&systemd, "POST", "/containers/deploy", Some(&web)).await;
+    let shown = systemd.ask("POST", "/containers/deploy", Some(&web)).await;
     assert_eq!(shown["generation"], 2);
     let replaced = format!(
         "test -e /run/chas/netns/{}-2",
@@ -124,7 +96,7 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
     eventually("it does not serve", SOON, || !serves(&systemd));
     eventually("it serves again", SOON, || serves(&systemd));
 
-    ask(&systemd, "DELETE", "/containers/web", None).await;
+    systemd.ask("DELETE", "/containers/web", None).await;
     let left = "grep /run/chas /proc/1/mountinfo; ls -A /run/chas/netns /run/chas/files/.memory | grep -- -; \
         find /sys/fs/cgroup -path '*/chas/*' -type d -not -name '*.log'";
     let nothing = || systemd.run(&format!("! {{ {left}; }} | grep .")).is_ok();

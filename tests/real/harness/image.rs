@@ -8,6 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
+pub(crate) use super::digest::digest;
 use super::registry::Registry;
 use super::{http, run};
 
@@ -332,11 +333,6 @@ pub(crate) fn architecture() -> &'static str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// A blob's name, as in `sha256:…`.
-pub(crate) fn digest(blob: &[u8]) -> String {
-    state::digest::sha256(blob)
 }
 
 pub(super) async fn push_blob(base: &str, blob: Vec<u8>) {

@@ -231,18 +231,23 @@ impl Machine {
         &self,
         make: impl FnOnce() -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let init = self
-            .init()
-            .ok_or(io::ErrorKind::HostUnreachable)?
-            .as_raw_nonzero();
-        let network = File::open(format!("/proc/{init}/ns/net"))?;
-        // A socket stays in the namespace that it was made in; the thread that was there goes.
-        let making = thread::spawn(move || {
-            move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-            make()
-        });
-        making.join().expect("it does not panic")
+        let init = self.init().ok_or(io::ErrorKind::HostUnreachable)?;
+        socket_in(init, make)
     }
+}
+
+/// Makes a socket in the network of a process.
+pub(super) fn socket_in<T: Send + 'static>(
+    process: Pid,
+    make: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let network = File::open(format!("/proc/{}/ns/net", process.as_raw_nonzero()))?;
+    // A socket stays in the namespace that it was made in; the thread that was there goes.
+    let making = thread::spawn(move || {
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+        make()
+    });
+    making.join().expect("it does not panic")
 }
 
 impl Drop for Machine {

@@ -1,0 +1,324 @@
+//! PostgreSQL, Redis and nginx with data, a configuration file and a password, on a machine: what was committed is there after an
+//! update, a power cut and a shutdown, and no secret is anywhere else.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::harness::agent::PROGRAM;
+use crate::harness::registry::Registry;
+use crate::harness::systemd::Systemd;
+use crate::harness::{Testbed, eventually};
+use crate::stand::SOON;
+
+mod clients;
+mod images;
+mod search;
+
+use clients::{Load, Numbers, Postgres, Redis, page};
+
+/// Values that are nowhere by chance. The one of PostgreSQL is made on the machine.
+const REDIS_PASSWORD: &str = "redis-unmistakable-4712-word";
+const NGINX_PASSWORD: &str = "nginx-unmistakable-4713-word";
+const VARIABLE: &str = "variable-unmistakable-4714-word";
+
+/// Where an operator works on the machine.
+const DESK: &str = "/root/workloads";
+const NAMES: [&str; 3] = ["postgres", "redis", "nginx"];
+
+/// The machine and its clients.
+struct Node {
+    systemd: Systemd,
+    postgres: Postgres,
+    postgres_password: String,
+    numbers: Numbers,
+    /// How often pgbench was started.
+    runs: u32,
+    bed: Testbed,
+}
+
+/// A deploy body of the examples, from the test's registry.
+fn example(name: &str, registry: &str) -> Value {
+    let text = match name {
+        "postgres" => include_str!("../../examples/workloads/postgres.json"),
+        "redis" => include_str!("../../examples/workloads/redis.json"),
+        _ => include_str!("../../examples/workloads/nginx.json"),
+    };
+    let text = text.replace("docker.io/library", registry);
+    let mut body: Value = serde_json::from_str(&text).unwrap();
+    body["environment"]["SOMETHING"] = json!(VARIABLE);
+    body
+}
+
+impl Node {
+    /// Boots it, and deploys all three as the page for operators says.
+    async fn start() -> Self {
+        let bed = Testbed::new();
+        let registry = Registry::open(&bed);
+        images::push(&registry).await;
+        let configuration = format!("registry:\n  insecure: [{}]\n", registry.address());
+        let program = Path::new(PROGRAM);
+        let configured = registry.configuration();
+        let systemd = Systemd::boot_on_disk(&bed, program, &configuration, configured, 1000);
+        let mut node = Self {
+            systemd,
+            postgres: Postgres::new(&bed.dir.join("clients")),
+            postgres_password: String::new(),
+            numbers: Numbers::default(),
+            runs: 0,
+            bed,
+        };
+        let desk = node.systemd.path(DESK);
+        fs::create_dir(&desk).unwrap();
+        for name in NAMES {
+            let body = example(name, registry.address()).to_string();
+            fs::write(format!("{desk}/{name}.json"), body).unwrap();
+        }
+        node.put("redis-password", REDIS_PASSWORD).await;
+        let users = format!("reader:{{PLAIN}}{NGINX_PASSWORD}\n");
+        node.put("nginx-users", &users).await;
+        for name in ["redis", "nginx"] {
+            node.deploy(name).await;
+        }
+        node.page("Deploy");
+        let take = format!("cat {DESK}/password; rm {DESK}/password");
+        node.postgres_password = node.systemd.run(&take).unwrap();
+        node.postgres.set_password(&node.postgres_password);
+        node.running(1).await;
+        node
+    }
+
+    async fn put(&self, secret: &str, value: &str) {
+        let (path, body) = (format!("/secrets/{secret}"), json!({"value": value}));
+        self.systemd.ask("PUT", &path, Some(&body)).await;
+    }
+
+    /// Runs the commands of a section of the page, as an operator on the machine; see [`Self::page_part`].
+    fn page(&self, section: &str) {
+        self.page_part(section, 0);
+    }
+
+    /// As [`Self::page`], of the one of its blocks with that number.
+    fn page_part(&self, section: &str, number: usize) {
+        let page = include_str!("../../contrib/docs/workloads.md");
+        let block = |text: &'static str, number: usize| {
+            let after = text.split("```sh\n").nth(number + 1).unwrap();
+            after.split("```").next().unwrap()
+        };
+        let (_, text) = page.split_once(&format!("## {section}\n")).unwrap();
+        let text = text.split("\n## ").next().unwrap();
+        let script = format!(
+            "set -e\ncd {DESK}\n{}{}",
+            block(page, 0),
+            block(text, number)
+        );
+        let limit = format!("timeout 60 bash -c \"$(cat <<'PAGE'\n{script}PAGE\n)\"");
+        let ran = self.systemd.run(&limit);
+        ran.unwrap_or_else(|error| panic!("{section}: {error}"));
+    }
+
+    /// Deploys what lies on the desk.
+    async fn deploy(&self, name: &str) {
+        let body = fs::read(self.systemd.path(&format!("{DESK}/{name}.json"))).unwrap();
+        let body = serde_json::from_slice(&body).unwrap();
+        self.systemd
+            .ask("POST", "/containers/deploy", Some(&body))
+            .await;
+    }
+
+    /// Deploys all three from other images.
+    async fn update(&self) {
+        let script = format!("cd {DESK}; sed -i -E 's/(redis|nginx):[0-9]+/&.9/' *.json");
+        self.systemd.run(&script).unwrap();
+        for name in ["redis", "nginx"] {
+            self.deploy(name).await;
+        }
+        self.page("Update");
+        self.running(2).await;
+        for name in NAMES {
+            assert_eq!(self.look(name, &["cat", "/generation"]).await, "2");
+        }
+    }
+
+    /// What a program in a container prints.
+    async fn look(&self, name: &str, command: &[&str]) -> String {
+        let (path, body) = (
+            format!("/containers/{name}/exec"),
+            json!({"command": command}),
+        );
+        let done = self.systemd.ask("POST", &path, Some(&body)).await;
+        assert_eq!(done["exit_code"], 0, "{done}");
+        done["stdout"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits until all three run, and answer, in their generation.
+    async fn running(&self, generation: u32) {
+        let deadline = Instant::now() + SOON;
+        for name in NAMES {
+            let mut told = Value::Null;
+            while told["status"] != "running" || told["applied_generation"] != generation {
+                assert!(
+                    Instant::now() < deadline,
+                    "{name} {generation}: {told}\n{}",
+                    self.log(name).await
+                );
+                sleep(Duration::from_millis(100)).await;
+                let path = format!("/containers/{name}");
+                told = self.systemd.ask("GET", &path, None).await;
+            }
+        }
+        eventually("PostgreSQL answers", SOON, || {
+            self.postgres.sql(&self.systemd, "SELECT 1").is_ok()
+        });
+        eventually("Redis answers", SOON, || {
+            let stream = self.systemd.connect(clients::REDIS_PORT);
+            let redis = stream.and_then(|stream| Redis::connect(stream, REDIS_PASSWORD));
+            redis.is_ok()
+        });
+        eventually("nginx answers", SOON, || page(&self.systemd, None).is_ok());
+    }
+
+    /// Cuts its power, and boots it without a registry; proves that it was cut.
+    fn cut_power(&mut self) {
+        let unsynced = "/var/lib/chas/unsynced";
+        fs::write(self.systemd.path(unsynced), "written").unwrap();
+        self.systemd.cut_power();
+        self.systemd.boot_again();
+        let read = fs::read_to_string(self.systemd.path(unsynced));
+        assert_ne!(read.ok().as_deref(), Some("written"), "it was not cut");
+    }
+
+    /// Proves that the secrets are nowhere but where they are used.
+    async fn search(&self) {
+        let values = [
+            &self.postgres_password,
+            REDIS_PASSWORD,
+            NGINX_PASSWORD,
+            VARIABLE,
+        ];
+        search::assert_nowhere(&self.systemd, &self.bed.dir, &values).await;
+        let path = "/run/secrets/postgres-password";
+        let seen = self.look("postgres", &["cat", path]).await;
+        assert_eq!(seen, self.postgres_password);
+        let variables = self.look("redis", &["env"]).await;
+        for value in [REDIS_PASSWORD, VARIABLE] {
+            assert!(variables.contains(value), "{variables}");
+        }
+    }
+
+    /// Proves that a program with secrets that crashes leaves no file of its memory.
+    async fn crash(&self) {
+        let crash = "pid=$(pgrep -f '^postgres: checkpointer'); grep 'core file' /proc/$pid/limits; kill -ABRT $pid; \
+            for i in $(seq 100); do [ -e /proc/$pid ] || exit 0; sleep 0.1; done; exit 1";
+        let limits = self.systemd.run(crash).unwrap();
+        let limits: Vec<_> = limits.split_whitespace().collect();
+        assert_eq!(limits, ["Max", "core", "file", "size", "0", "0", "bytes"]);
+        let core = "! find /var/lib/chas/node-agent/volumes -name 'core*' | grep .";
+        self.systemd.run(core).unwrap();
+        self.running(2).await;
+    }
+
+    async fn log(&self, name: &str) -> String {
+        self.systemd
+            .answer("GET", &format!("/containers/{name}/logs?tail=20"), None)
+            .await
+            .1
+    }
+
+    fn load(&mut self) -> [Load; 2] {
+        self.runs += 1;
+        let postgres = self.postgres.load(&self.systemd, self.runs);
+        [postgres, self.numbers.load(&self.systemd, REDIS_PASSWORD)]
+    }
+
+    /// Proves that all that was committed is there, and that nginx serves the volume to who has the password.
+    fn assert_nothing_lost(&self, when: &str, served: &str) {
+        let rows = self.postgres.assert_nothing_lost(&self.systemd);
+        let numbers = self
+            .numbers
+            .assert_nothing_lost(&self.systemd, REDIS_PASSWORD);
+        eprintln!("{when}: {rows} transactions and {numbers} numbers, none lost");
+        assert_eq!(page(&self.systemd, None).unwrap().0, 401);
+        let wrong = Some("reader:something");
+        assert_eq!(page(&self.systemd, wrong).unwrap().0, 401);
+        let (status, text) =
+            page(&self.systemd, Some(&format!("reader:{NGINX_PASSWORD}"))).unwrap();
+        assert_eq!(status, 200, "{text}");
+        for part in ["X-Configured: by-a-file", served] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    /// Waits until so much more was committed.
+    fn committed(&self, more: usize) {
+        let enough = (
+            self.postgres.noted().len() + more,
+            self.numbers.count() + more,
+        );
+        eventually("much is committed", SOON, || {
+            self.postgres.noted().len() >= enough.0 && self.numbers.count() >= enough.1
+        });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_committed_row_is_lost_by_an_update_a_power_cut_or_a_shutdown_and_no_secret_is_found() {
+    let began = Instant::now();
+    let lap = |what: &str| eprintln!("{:6.1} s: {what}", began.elapsed().as_secs_f64());
+    let mut node = Node::start().await;
+    lap("deployed");
+    // What was filled and made a moment ago is there, or made again.
+    node.cut_power();
+    node.running(1).await;
+    node.postgres.fill(&node.systemd);
+    lap("cut, booted and filled");
+
+    let load = node.load();
+    node.committed(100);
+    node.update().await;
+    lap("updated");
+    node.committed(100);
+    drop(load);
+    node.assert_nothing_lost("an update", "the page of the image");
+    node.search().await;
+    node.crash().await;
+    lap("searched and crashed");
+
+    node.systemd.forget_registry();
+    let load = node.load();
+    node.committed(100);
+    let put = "cd /tmp; echo changed by hand >index.html; tar -c index.html | curl -sSf \
+        --unix-socket /run/chas/agent.sock -T - http://localhost/volumes/nginx-pages/archive";
+    node.systemd.run(put).unwrap();
+    node.cut_power();
+    drop(load);
+    node.running(2).await;
+    lap("cut, booted and running");
+    node.assert_nothing_lost("a power cut", "changed by hand");
+    node.search().await;
+
+    let load = node.load();
+    node.committed(100);
+    node.systemd.shut_down(Duration::from_secs(60));
+    drop(load);
+    lap("shut down");
+    node.systemd.boot_again();
+    node.running(2).await;
+    lap("booted and running");
+    node.assert_nothing_lost("a shutdown", "changed by hand");
+    node.search().await;
+
+    node.page("Back up");
+    node.page_part("Restore", 0);
+    node.page_part("Restore", 1);
+    let done = node.postgres.assert_nothing_lost(&node.systemd);
+    assert!(done > 400, "{done}");
+    let disk = node
+        .systemd
+        .run("df -m --output=used /var/lib/chas | tail -n 1")
+        .unwrap();
+    lap(&format!("restored; MiB used: {}", disk.trim()));
+}
