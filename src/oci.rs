@@ -40,6 +40,7 @@ mod namespaces;
 mod process;
 mod resources;
 mod seccomp;
+pub(crate) mod throttles;
 pub(crate) mod user;
 pub(crate) mod volumes;
 

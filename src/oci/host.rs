@@ -46,7 +46,7 @@ pub(crate) enum Cgroup {
 const CGROUP2_MAGIC: u64 = 0x6367_7270;
 
 /// Mount point of the control groups, on every distribution with systemd.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
+pub(super) const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 
 impl Host {
     /// Facts of the host that the agent runs on.

@@ -8,6 +8,7 @@ use crate::inside::control;
 use crate::reasons::shows;
 use crate::stand::{Stand, eventually};
 
+mod disks;
 mod init;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -209,6 +209,26 @@ impl Node {
         }
     }
 
+    /// Proves that the unit leaves the agent what it needs to limit what is asked of a disk.
+    async fn limit_disk(&self) {
+        let make = "number=$(mountpoint -d /var/lib/chas); mknod /dev/kept b ${number%:*} ${number#*:}; echo $number";
+        let number = self.systemd.run(make).unwrap();
+        let body = fs::read(self.systemd.path(&format!("{DESK}/redis.json"))).unwrap();
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        body["resources"]["io"] = json!({"write_bps": {"/dev/kept": "50m"}});
+        self.systemd
+            .ask("POST", "/containers/deploy", Some(&body))
+            .await;
+        let look = "cat /sys/fs/cgroup/blkio/chas/*/blkio.throttle.write_bps_device /sys/fs/cgroup/chas/*/io.max";
+        let is_set = || {
+            let set = self.systemd.run(&format!("{look}; true")).unwrap();
+            let line = format!("{} ", number.trim());
+            set.lines()
+                .any(|set| set.starts_with(&line) && set.contains("52428800"))
+        };
+        eventually("its disk is limited", SOON, is_set);
+    }
+
     /// Proves that a program with secrets that crashes leaves no file of its memory.
     async fn crash(&self) {
         let crash = "pid=$(pgrep -f '^postgres: checkpointer'); grep 'core file' /proc/$pid/limits; kill -ABRT $pid; \
@@ -316,6 +336,7 @@ async fn no_committed_row_is_lost_by_an_update_a_power_cut_or_a_shutdown_and_no_
     node.page_part("Restore", 1);
     let done = node.postgres.assert_nothing_lost(&node.systemd);
     assert!(done > 400, "{done}");
+    node.limit_disk().await;
     let disk = node
         .systemd
         .run("df -m --output=used /var/lib/chas | tail -n 1")

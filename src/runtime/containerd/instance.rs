@@ -30,6 +30,7 @@ use crate::oci::host::Host;
 
 mod adjust;
 mod devices;
+mod disks;
 mod exec;
 mod files;
 mod given;

@@ -173,7 +173,8 @@ mod tests {
             "image": "docker.io/library/nginx:latest",
             "exposed_ports": [{"container": 80, "protocol": "udp", "host": 8080, "host_ip": "127.0.0.1"}],
             "resources": {"cpu": "0.5", "memory": "512m", "pids": 10, "cpu_reservation": "0.25", "memory_reservation": "128m",
-                "swap": "unlimited", "cpu_shares": 2048, "cpuset": "0-1,4", "io": {"weight": 200}},
+                "swap": "unlimited", "cpu_shares": 2048, "cpuset": "0-1,4", "io": {"weight": 200, "read_bps": {"/dev/sda": "1m"}, "write_bps": {},
+                    "read_iops": {}, "write_iops": {"/dev/disk/by-id/x": 10}}},
             "environment": {"A": "1"},
             "secrets": [
                 {"name": "db", "env": "PASSWORD", "on_change": "restart"},
@@ -238,7 +239,7 @@ mod tests {
         assert_eq!(
             shown["resources"],
             json!({"cpu": null, "memory": null, "pids": 4096, "cpu_reservation": null, "memory_reservation": null,
-                "swap": null, "cpu_shares": null, "cpuset": null, "io": {"weight": null}})
+                "swap": null, "cpu_shares": null, "cpuset": null, "io": {"weight": null, "read_bps": {}, "write_bps": {}, "read_iops": {}, "write_iops": {}}})
         );
         assert_eq!(shown["ulimits"], json!({}));
         assert_eq!(shown["shm_size"], "64m");

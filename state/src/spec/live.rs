@@ -134,7 +134,7 @@ mod tests {
             (json!({"resources": {"memory": "64m"}}), true),
             (json!({"resources": {"pids": 7}}), true),
             (
-                json!({"resources": {"cpuset": "0", "io": {"weight": 50}}}),
+                json!({"resources": {"cpuset": "0", "io": {"weight": 50, "write_bps": {"/dev/sda": "1m"}}}}),
                 true,
             ),
             (json!({"labels": {"a": "b"}}), true),

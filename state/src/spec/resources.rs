@@ -8,9 +8,11 @@ use super::is_default;
 use crate::quantity::{ByteCount, CpuMillis};
 
 mod cpus;
+mod disks;
 mod swap;
 
 pub use cpus::CpuList;
+pub use disks::DiskLimits;
 pub use swap::SwapLimit;
 
 /// Smallest CPU limit: the kernel's smallest CFS quota is 1 ms in a period of 100 ms.
@@ -52,14 +54,6 @@ pub struct Resources {
     /// Limits on its disk operations.
     #[serde(default, skip_serializing_if = "is_default")]
     pub io: DiskLimits,
-}
-
-/// Share of a container in the disks' time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskLimits {
-    /// Weight among all who want a disk's time, 10 to 1000. `None`: the kernel's.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub weight: Option<u16>,
 }
 
 impl Default for Resources {
@@ -123,18 +117,8 @@ impl Resources {
             "swap": text(self.swap.as_ref()),
             "cpu_shares": self.cpu_shares,
             "cpuset": text(self.cpuset.as_ref()),
-            "io": {"weight": self.io.weight},
+            "io": self.io.to_json(),
         })
-    }
-}
-
-impl DiskLimits {
-    #[allow(clippy::unnecessary_wraps, reason = "every section is read so")]
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let weight = fields
-            .read("weight", |value| integer(value, 10..=1000))
-            .and_then(|weight| u16::try_from(weight).ok());
-        Some(Self { weight })
     }
 }
 

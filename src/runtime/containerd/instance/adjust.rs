@@ -70,6 +70,9 @@ impl Instances {
         }
         // runc sets the devices of a control group anew together with any limit.
         self.withhold_tunnels(record, oci_spec);
+        if let Err(error) = self.set_throttles(record).await {
+            refused.push(format!("resources.io cannot be changed: {error}"));
+        }
         if refused.is_empty() {
             return Ok(());
         }

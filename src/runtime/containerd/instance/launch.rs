@@ -49,6 +49,7 @@ impl Instances {
                 self.hand_over(instance, given, pid).await;
                 let sysctls = IpcSysctls::of(&record.spec, ids);
                 self.set_sysctls(instance, sysctls, pid).await?;
+                self.throttle(record).await?;
                 return Ok(LaunchStage::Created { pid });
             }
             task @ (Task::Created { .. } | Task::Stopped(_) | Task::Absent) => {
@@ -263,10 +264,10 @@ impl Instances {
             ..api::CreateTaskRequest::default()
         };
         match self.tasks.create(request).await {
-            Ok(pid) => self.take_over(record.instance(), rootfs, pid).await,
+            Ok(pid) => self.take_over(record, rootfs, pid).await,
             Err(CallError::AlreadyExists) => match self.task(record.instance()).await? {
                 // By a try whose answer was lost.
-                Task::Created { pid } => self.take_over(record.instance(), rootfs, pid).await,
+                Task::Created { pid } => self.take_over(record, rootfs, pid).await,
                 Task::Running { pid, .. } => Ok(pid),
                 // The start answers what became of it.
                 Task::Absent | Task::Stopped(_) | Task::Unresponsive => Ok(0),
@@ -290,16 +291,18 @@ impl Instances {
     /// Looks at a created task's program and gives it what it lacks, and answers its first process.
     async fn take_over(
         &self,
-        instance: InstanceName,
+        record: &Record,
         rootfs: CreatedRootfs,
         pid: u32,
     ) -> Result<u32, RuntimeError> {
+        let instance = record.instance();
         if !rootfs.gives_tunnels {
             self.deny_tunnels(instance);
         }
         self.check_program(instance, rootfs.program, pid).await?;
         self.hand_over(instance, rootfs.hand_over, pid).await;
         self.set_sysctls(instance, rootfs.sysctls, pid).await?;
+        self.throttle(record).await?;
         Ok(pid)
     }
 
