@@ -22,6 +22,7 @@ mod clients;
 mod confinement;
 mod doors;
 mod first_token;
+mod host_paths;
 mod inherited;
 mod link;
 mod looks;

@@ -48,6 +48,8 @@
 //! - `archive`: tar streams of directories, in both directions. It knows no containerd and no HTTP.
 //! - `volumes`: directories of the node that containers mount, and their first content. It knows no
 //!   containerd; what an image has comes to it as an open directory.
+//! - `host_paths`: files and directories of the host that containers mount, opened below what the node
+//!   gives, and held for a launch. It knows no containerd.
 //! - `secrets`: the node's key, and the file system in memory by which containers get their secret
 //!   values. It knows no containerd.
 //! - [`exec`]: programs that are run in containers beside their first process: places, streams, and
@@ -194,6 +196,7 @@ pub mod cli;
 pub mod config;
 mod devices;
 pub(crate) mod exec;
+mod host_paths;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;
 pub mod journal;

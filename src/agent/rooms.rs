@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::confinement;
+use super::host_paths::host_paths;
 use super::link::link;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
@@ -103,7 +104,7 @@ impl Rooms {
             engine,
             Arc::clone(&network),
             loggers.clone(),
-            volumes.clone(),
+            (volumes.clone(), host_paths(config)),
         );
         let writer = Writer::new(store, journal.clone(), tracker.clone());
         let reconciler = Reconciler::new(

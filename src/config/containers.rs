@@ -3,9 +3,14 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
+use state::policy::host_paths::HostPathGrant;
 use state::policy::patterns::TextPattern;
 
 use super::RuntimeChoice;
+
+/// Directories that no container is given wherever they are: the agent's configuration, and those by
+/// whose files every container's devices and hooks are found.
+pub const OWN_PLACES: [&str; 3] = ["/etc/chas", "/etc/cdi", "/run/cdi"];
 
 /// Section `containers`: limits on containers.
 #[derive(Clone, Debug)]
@@ -18,6 +23,8 @@ pub struct ContainersSection {
     pub allow_host_network: bool,
     /// Devices that containers may have.
     pub devices: Vec<TextPattern>,
+    /// Paths of the host that containers may mount.
+    pub host_paths: Vec<HostPathGrant>,
     /// Runtimes besides the node's own choice, by their names.
     pub runtimes: BTreeMap<String, RuntimeChoice>,
     /// Capabilities that a container may have, as `CAP_…`.

@@ -243,6 +243,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Devices that a container may ask for by devices: device nodes, names of the Container Device \
          Interface (CDI), or the beginning of some and '*', such as /dev/fuse,vendor.com/gpu=*; a list in \
          the file. Without it there are none"),
+    key("containers.host_paths", "CHAS_HOST_PATHS", "host-paths", "PATH[:ro][,PATH[:ro]]", Unset,
+        "Directories and files of this host that containers may mount by host_path, with all below them, \
+         such as /srv/data,/etc/ssl/certs:ro (only to be read); a list in the file. Nothing that is the \
+         agent's, containerd's or the kernel's. Without it there are none"),
     key("containers.runtimes", "CHAS_RUNTIMES", "runtimes", "NAME=RUNTIME[,NAME=RUNTIME]", Unset,
         "Runtimes that a container may ask for by runtime, besides runc: NAME=PROGRAM with the path of a \
          program that is called as runc is, or NAME=SHIM with a runtime of containerd, such as \

@@ -15,13 +15,14 @@ use super::{Config, file};
 /// Path of the policy's file when none is named; the file may be absent.
 pub const DEFAULT_POLICY: &str = "/etc/chas/policy.yaml";
 /// Keys by which a policy is read and completed.
-pub const POLICY_KEYS: [&str; 7] = [
+pub const POLICY_KEYS: [&str; 8] = [
     "policy.file",
     "node.hostname",
     "containers.allow_new_privileges",
     "containers.allow_host_network",
     "containers.capabilities",
     "containers.devices",
+    "containers.host_paths",
     "containers.runtimes",
 ];
 /// Longest file with a body to try.
@@ -83,6 +84,10 @@ impl Config {
         policy.reserved.node = hosts.into_iter().filter_map(names::label).collect();
         policy.node.new_privileges = self.containers.allow_new_privileges;
         policy.node.devices.clone_from(&self.containers.devices);
+        policy
+            .node
+            .host_paths
+            .clone_from(&self.containers.host_paths);
         policy.node.runtimes = self.containers.runtimes.keys().cloned().collect();
         policy.node.host_network = self.containers.allow_host_network;
         policy.node.capabilities = self.containers.capabilities.iter().cloned().collect();

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 use state::desired::Record;
-use state::spec::VolumeSource;
+use state::spec::{Propagation, VolumeSource};
 
 use super::Placement;
 
@@ -57,6 +57,17 @@ pub(crate) struct VolumeDirectory {
     pub(crate) destination: String,
     /// Whether the container can only read it, and all that is mounted below.
     pub(crate) read_only: bool,
+    /// Part of a path of the host. `None`: it is a volume of the node.
+    pub(crate) of_host: Option<HostMount>,
+}
+
+/// Part of a volume that only a path of the host has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HostMount {
+    /// Way in which later mounts are seen.
+    pub(crate) propagation: Propagation,
+    /// Whether it is anything but a directory.
+    pub(crate) is_file: bool,
 }
 
 /// Mounts of all volumes; one above comes before those below it.
@@ -64,7 +75,7 @@ pub(super) fn mounts(record: &Record, place: &Placement<'_>) -> Vec<Value> {
     let directories = place.volumes.iter().map(|volume| directory(volume, place));
     let asked = record.spec.volumes.iter();
     let in_memory = asked.filter_map(|volume| match &volume.source {
-        VolumeSource::Volume(_) => None,
+        VolumeSource::Volume(_) | VolumeSource::HostPath { .. } => None,
         VolumeSource::Tmpfs { size, mode } => {
             let options = json!([
                 "nosuid",
@@ -85,11 +96,22 @@ pub(super) fn mounts(record: &Record, place: &Placement<'_>) -> Vec<Value> {
 /// A bind mount whose owners are those on the disk, whatever ids the container has on the host.
 fn directory<'a>(volume: &'a VolumeDirectory, place: &Placement<'_>) -> (&'a str, Value) {
     let access = if volume.read_only { "rro" } else { "rw" };
+    let options = match &volume.of_host {
+        None => vec!["rbind", access, "nodev", "rprivate"],
+        // Each of these adds to what the host's mount forbids. A plain "nodev" would have runc set all
+        // of a mount's flags anew, and a read-only mount of the host be writable.
+        Some(host) => {
+            let passes = host.propagation.as_str();
+            let only_read = volume.read_only.then_some("rro");
+            let all = ["rbind", "rnodev", "rnosuid", passes].into_iter();
+            all.chain(only_read).collect()
+        }
+    };
     let mut mount = json!({
         "destination": volume.destination,
         "type": "bind",
         "source": volume.source,
-        "options": ["rbind", access, "nodev", "rprivate"],
+        "options": options,
     });
     if let Some(ids) = place.ids {
         mount["uidMappings"] = ids.mappings();
@@ -161,16 +183,27 @@ pub(crate) struct MountPoint {
     pub(crate) path: String,
     /// Permissions of the file system in memory that is mounted on it.
     pub(crate) mode: Option<u32>,
+    /// Whether it is a file instead.
+    pub(crate) is_file: bool,
 }
 
-/// Directories to be made in the file system of a container with this OCI spec.
-pub(crate) fn to_be_made(oci_spec: &[u8]) -> Vec<MountPoint> {
+/// Directories and files to be made in the file system of a container with this OCI spec, on which
+/// these volumes are mounted now.
+pub(crate) fn to_be_made(oci_spec: &[u8], volumes: &[VolumeDirectory]) -> Vec<MountPoint> {
     let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
     let points = paths(&spec, ANNOTATION).into_iter().map(|path| MountPoint {
         mode: mode_of_memory(&spec, &path),
+        is_file: is_file(volumes, &path),
         path,
     });
     points.collect()
+}
+
+fn is_file(volumes: &[VolumeDirectory], path: &str) -> bool {
+    let mut volumes = volumes.iter();
+    let at = volumes.find(|volume| volume.destination == path);
+    at.and_then(|volume| volume.of_host)
+        .is_some_and(|host| host.is_file)
 }
 
 fn mode_of_memory(spec: &Value, path: &str) -> Option<u32> {
@@ -227,6 +260,7 @@ mod tests {
             source: format!("/host{destination}").into(),
             destination: destination.to_owned(),
             read_only,
+            of_host: None,
         }
     }
 
@@ -235,6 +269,7 @@ mod tests {
         let point = |path: &str, mode| MountPoint {
             path: path.to_owned(),
             mode,
+            is_file: false,
         };
         let asked = record(&json!({
             "volumes": [{"tmpfs": "1m", "path": "/t"}, {"volume": "v", "path": "/d"}],
@@ -249,7 +284,7 @@ mod tests {
         });
         let spec = spec.to_string();
         assert_eq!(
-            to_be_made(spec.as_bytes()),
+            to_be_made(spec.as_bytes(), &[]),
             [
                 point("/d", None),
                 point("/i \"", None),
@@ -260,10 +295,10 @@ mod tests {
         let of_spec = mounted(spec.as_bytes());
         assert_eq!(of_spec["/d"], PathBuf::from("/host/d"));
         assert_eq!(of_spec.len(), 2, "of no file system in memory");
-        assert!(to_be_made(b"{}").is_empty() && of_image(b"{}").is_empty());
+        assert!(to_be_made(b"{}", &[]).is_empty() && of_image(b"{}").is_empty());
         // As an agent before wrote it, which mounted no volume of an image.
         let before = json!({"annotations": {ANNOTATION: "[\"/a\"]"}}).to_string();
-        assert_eq!(to_be_made(before.as_bytes()), [point("/a", None)]);
+        assert_eq!(to_be_made(before.as_bytes(), &[]), [point("/a", None)]);
         assert!(of_image(before.as_bytes()).is_empty());
     }
 
@@ -282,6 +317,18 @@ mod tests {
         let paths: Vec<_> = mounted.iter().map(|mount| &mount["destination"]).collect();
         assert_eq!(paths, ["/a", "/a/b", "/c"]);
         let options = |at: usize| mounted[at]["options"].clone();
+        let of_host = VolumeDirectory {
+            of_host: Some(HostMount {
+                propagation: Propagation::Rslave,
+                is_file: true,
+            }),
+            ..directory("/h", true)
+        };
+        let shared = place(std::slice::from_ref(&of_host), None);
+        assert_eq!(
+            mounts(&record(&json!({})), &shared)[0]["options"],
+            json!(["rbind", "rnodev", "rnosuid", "rslave", "rro"])
+        );
         assert_eq!(
             options(0),
             json!(["nosuid", "nodev", "noexec", "mode=700", "size=65536"])

@@ -16,6 +16,7 @@ use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
 use state::policy::signers::SignatureDemand;
+use state::reason::Reason;
 use state::reference::ImageReference;
 use state::spec::ImagePull;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +27,7 @@ pub(crate) use self::config::ValueSources;
 use self::image::Images;
 use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
-use self::rpc::events;
+use self::rpc::{events, plugins};
 pub use self::shim::oci_runtime::OciRuntime;
 use self::shim::version;
 use crate::archive::RootEngine;
@@ -185,6 +186,11 @@ impl Engine for Containerd {
         found: &Self::Container,
     ) -> Result<ImageVolumes, RuntimeError> {
         self.instances.image_volumes(record, found.as_ref()).await
+    }
+
+    async fn own_directories(&self) -> Result<Vec<PathBuf>, RuntimeError> {
+        let asked = plugins::own_directories(&self.client).await;
+        asked.map_err(|error| error.into_error(Reason::CreateFailed, "tell its directories"))
     }
 
     async fn in_image<T: Send + 'static>(

@@ -137,6 +137,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
         found: &Self::Container,
     ) -> impl Future<Output = Result<ImageVolumes, RuntimeError>> + Send;
 
+    /// Directories of the host in which the engine keeps its own.
+    fn own_directories(&self) -> impl Future<Output = Result<Vec<PathBuf>, RuntimeError>> + Send;
+
     /// Does `work`, which may block, with the root directory of the record's image, which nobody
     /// changes meanwhile.
     fn in_image<T: Send + 'static>(

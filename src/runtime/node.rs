@@ -23,6 +23,7 @@ use super::{
     PullProgress, Runtime, RuntimeError, RuntimeEvent, RuntimeListing, StopOrder, Swept,
     WantedRecords,
 };
+use crate::host_paths::{HostPaths, MountedPaths};
 use crate::logs;
 use crate::logs::keep::{Loggers, RunningContainer};
 use crate::network::{NetnsLoan, NetworkDriver, NetworkError};
@@ -30,6 +31,7 @@ use crate::oci;
 use crate::oci::mounts::Mount;
 use crate::volumes::Volumes;
 
+mod host_paths;
 mod sweep;
 mod volumes;
 
@@ -43,6 +45,7 @@ pub(crate) struct NodeRuntime<E, N> {
     network: Arc<N>,
     logs: Loggers,
     volumes: Volumes,
+    host_paths: HostPaths,
 }
 
 impl From<NetworkError> for RuntimeError {
@@ -52,12 +55,18 @@ impl From<NetworkError> for RuntimeError {
 }
 
 impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
-    pub(crate) fn new(engine: E, network: Arc<N>, logs: Loggers, volumes: Volumes) -> Self {
+    pub(crate) fn new(
+        engine: E,
+        network: Arc<N>,
+        logs: Loggers,
+        (volumes, host_paths): (Volumes, HostPaths),
+    ) -> Self {
         Self {
             engine,
             network,
             logs,
             volumes,
+            host_paths,
         }
     }
 
@@ -89,13 +98,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         &self,
         record: &Record,
         found: E::Container,
+        held: &MountedPaths,
     ) -> Result<(Option<Ipv4Addr>, E::Rootfs), RuntimeError> {
         let instance = record.instance();
         let (names, network) = (sweep::names(record), &record.spec.network);
         let (connected, created) = tokio::join!(
             self.network
                 .connect(instance, &names, &record.assignment, network),
-            self.create_with_volumes(record, found)
+            self.create_with_volumes(record, found, held)
         );
         match (connected, created) {
             (Ok(attached), Ok(rootfs)) => {
@@ -127,13 +137,35 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         }
     }
 
+    /// Makes the container and its task, and answers its address.
+    async fn create_task(
+        &self,
+        record: &Record,
+        found: E::Container,
+        held: &MountedPaths,
+    ) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        let (address, rootfs) = self.create(record, found, held).await?;
+        let assignment = address.map(|address| record.assignment.at(address));
+        let output = self.logs.output(record);
+        // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
+        let (created, published) = tokio::join!(
+            self.engine.create_task(record, rootfs, output),
+            self.publish(record.instance(), assignment)
+        );
+        self.logs.keep(record, created?);
+        published?;
+        Ok(address)
+    }
+
     /// Makes the container, once its volumes are there.
     async fn create_with_volumes(
         &self,
         record: &Record,
         found: E::Container,
+        held: &MountedPaths,
     ) -> Result<E::Rootfs, RuntimeError> {
-        let volumes = volumes::prepare(&self.engine, &self.volumes, record, &found).await?;
+        let mut volumes = volumes::prepare(&self.engine, &self.volumes, record, &found).await?;
+        volumes.extend(host_paths::volumes(record, held));
         let sandbox = Sandbox {
             volumes,
             ..self.sandbox(record)
@@ -161,35 +193,6 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             }
         }
         first
-    }
-
-    async fn sweep_lost(
-        &self,
-        wanted: &WantedRecords,
-        swept: &mut Swept,
-    ) -> Result<(), RuntimeError> {
-        let named = wanted.records.iter().map(Record::instance).collect();
-        let mut lost = self.engine.lost(&named).await?;
-        lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
-        self.remove_each(lost, "what a lost shim left of", swept)
-            .await
-    }
-
-    /// Removes images that nothing needs.
-    async fn sweep_images(
-        &self,
-        wanted: &WantedRecords,
-        existing: &[super::engine::Existing],
-        swept: &mut Swept,
-    ) -> Result<(), RuntimeError> {
-        if wanted.keeps_images {
-            return Ok(());
-        }
-        let in_use = sweep::images_of(&wanted.records, existing);
-        swept
-            .removed
-            .extend(self.engine.sweep_images(&in_use).await?);
-        Ok(())
     }
 }
 
@@ -245,6 +248,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         record: &Record,
         own_ids: Option<&str>,
     ) -> Result<(), RuntimeError> {
+        self.look_at_host_paths(record).await?;
         self.engine.judge_image(record, own_ids).await
     }
 
@@ -263,16 +267,10 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             }
             LaunchStage::NoTask(found) => found,
         };
-        let (address, rootfs) = self.create(record, found).await?;
-        let assignment = address.map(|address| record.assignment.at(address));
-        let output = self.logs.output(record);
-        // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
-        let (created, published) = tokio::join!(
-            self.engine.create_task(record, rootfs, output),
-            self.publish(instance, assignment)
-        );
-        self.logs.keep(record, created?);
-        published?;
+        let held = self.hold_host_paths(record).await?;
+        let created = self.create_task(record, found, &held).await;
+        held.release().await;
+        let address = created?;
         self.engine.start(instance).await?;
         Ok(address)
     }
@@ -349,6 +347,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         let images = self.sweep_images(wanted, &existing, &mut swept).await;
         sweep::sweep_logs(&self.logs, &ids, &existing, &mut swept).await;
         sweep::sweep_volumes(&self.volumes, &ids, &existing, &mut swept).await;
+        self.sweep_host_paths(&mut swept).await;
         match orphans.and(lost).and(network).and(images) {
             Ok(()) => Ok(swept),
             Err(error) => {

@@ -23,6 +23,7 @@ use rule::PolicyRule;
 
 pub mod budget;
 mod capacity;
+pub mod host_paths;
 mod images;
 pub mod names;
 mod node;
@@ -36,13 +37,14 @@ pub use node::NodePrivileges;
 pub use read::read;
 
 /// Names of the agent's own rules, which no rule of a file may bear.
-pub const OWN_RULES: [&str; 9] = [
+pub const OWN_RULES: [&str; 10] = [
     RESERVED_NAME,
     WORKING_DIRECTORY,
     node::NEW_PRIVILEGES,
     node::NODE_CAPABILITIES,
     node::HOST_NETWORK,
     node::NODE_DEVICES,
+    node::NODE_HOST_PATHS,
     node::NODE_RUNTIMES,
     POLICY_FILE,
     budget::RULE,

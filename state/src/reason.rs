@@ -143,6 +143,9 @@ reasons! {
     MountFailed: Start, "check what the image has at the path in the message";
     /// A volume that was made once is not there.
     VolumeMissing: Start, "mount the disk that the volume is on; or remove the note of it that the message names, and it begins anew";
+    /// A path of the host that the container mounts is not there, leads out of what the node gives, or
+    /// cannot be mounted as asked.
+    HostPathUnusable: Start, "make the path on this host as the message says: it is made by nobody else, and looked at again";
     /// A secret value of the container cannot be opened with the node's key, or not be given to it.
     SecretUnavailable: Start, "put back the key of secrets (secrets.key_file) and restart the agent, or deploy the container again";
     /// A device that the container asks for is not on this host, or no CDI file names it.

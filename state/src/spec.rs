@@ -76,7 +76,7 @@ pub use signal::Signal;
 pub use stop::Stop;
 pub use sysctls::Sysctls;
 pub use ulimits::{Ulimit, UlimitName, Ulimits};
-pub use volumes::{VolumeMount, VolumeName, VolumeSource};
+pub use volumes::{Propagation, VolumeMount, VolumeName, VolumeSource, host_path};
 
 /// Whether a field has its default, and is therefore left out of the stored form.
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {

@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 13] = [
+const UNINDUCED: [(Reason, &str); 14] = [
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",
@@ -51,6 +51,10 @@ const UNINDUCED: [(Reason, &str); 13] = [
     (
         Reason::VolumeMissing,
         "of a volume that is taken away: volumes.rs",
+    ),
+    (
+        Reason::HostPathUnusable,
+        "of paths that are not there, or lead out: volumes/host_paths.rs",
     ),
     (
         Reason::SecretUnavailable,

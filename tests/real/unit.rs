@@ -42,7 +42,10 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
     web.config("User", json!("root"))
         .push(&registry, "web:1")
         .await;
-    let configuration = format!("registry:\n  insecure: [{}]\n", registry.address());
+    let configuration = format!(
+        "registry:\n  insecure: [{}]\ncontainers:\n  host_paths: [/srv]\n",
+        registry.address()
+    );
     let program = Path::new(PROGRAM);
     let systemd = Systemd::boot(&bed, program, &configuration, registry.configuration());
     eventually("the agent is active", SOON, || is_active(&systemd));
@@ -54,9 +57,17 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
     assert_ne!(host, own, "the unit gives it a mount namespace of its own");
 
     let image = format!("{}/web:1", registry.address());
-    let mut web = json!({"name": "web", "image": image, "exposed_ports": [{"container": 80, "host": PORT}], "stop": {"timeout": "0s"}});
+    systemd
+        .run("mkdir -p /srv/of-host && touch /srv/of-host/mark")
+        .unwrap();
+    let volumes =
+        json!([{"host_path": "/srv/of-host", "path": "/of-host", "propagation": "rslave"}]);
+    let mut web = json!({"name": "web", "image": image, "exposed_ports": [{"container": 80, "host": PORT}], "stop": {"timeout": "0s"}, "volumes": volumes});
     systemd.ask("POST", "/containers/deploy", Some(&web)).await;
     eventually("it serves", SOON, || serves(&systemd));
+    let of_host =
+        "test -e /proc/$(pgrep -x -o httpd)/root/of-host/mark && test ! -e /run/chas/host-paths";
+    systemd.run(of_host).unwrap();
 
     // Where containerd maps ids, within the unit too: of what the unit hides, containerd sees all.
     let health = systemd.ask("GET", "/health", None).await;

@@ -12,6 +12,7 @@ use crate::stand::{SOON, Stand, eventually};
 
 mod archives;
 mod copies;
+mod host_paths;
 mod slow;
 
 /// An image with files at `/data`.

@@ -1,11 +1,16 @@
 //! Section `containers`: bounds and privileges of containers on this node.
 
 use super::super::*;
+use state::policy::host_paths::HostPathGrant;
 use state::policy::patterns::TextPattern;
 use state::spec::OWN_IDS as IDS;
 
 use super::Layers;
+use super::keys::{self, ConfigKey};
 use super::parse::Parsed;
+
+/// Directory in which containerd keeps its own unless it is told another.
+const CONTAINERD_ROOT: &str = "/var/lib/containerd";
 
 /// Largest id: above it are numbers that programs take for negative ones, and users that may not
 /// ping.
@@ -20,6 +25,7 @@ impl Layers {
             devices: self
                 .optional("containers.devices", devices)
                 .unwrap_or_default(),
+            host_paths: self.host_paths(),
             runtimes: self
                 .optional("containers.runtimes", runtimes::read)
                 .unwrap_or_default(),
@@ -30,6 +36,62 @@ impl Layers {
                 .unwrap_or_default(),
             user_ids: self.value("containers.user_ids", ids),
         }
+    }
+}
+
+impl Layers {
+    /// Paths of the host that are given, none of which is or holds what is the agent's own.
+    fn host_paths(&mut self) -> Vec<HostPathGrant> {
+        let path = |name| PathBuf::from(self.text(name));
+        let socket = path("containerd.socket");
+        let kept = [
+            path("state.dir"),
+            path("state.run_dir"),
+            socket.parent().unwrap_or(Path::new("/")).to_owned(),
+            PathBuf::from(CONTAINERD_ROOT),
+            path("policy.file"),
+        ];
+        let kept = kept.into_iter().chain(self.secret_files());
+        let kept: Vec<_> = kept.chain(OWN_PLACES.map(PathBuf::from)).collect();
+        let read = |text: &str| host_paths(text, &kept);
+        self.optional("containers.host_paths", read)
+            .unwrap_or_default()
+    }
+
+    /// Text of a key that has a default.
+    fn text(&self, name: &'static str) -> &str {
+        let default = keys::find(name).map_or("", ConfigKey::default_text);
+        let set = self.values.get(name);
+        set.map_or(default, |(text, _)| text.trim())
+    }
+}
+
+/// Paths of the host, separated by commas; every fault of them at once.
+fn host_paths(text: &str, kept: &[PathBuf]) -> Parsed<Vec<HostPathGrant>> {
+    let entries = text.split(',').map(str::trim);
+    let (mut grants, mut faults) = (Vec::new(), Vec::new());
+    for entry in entries.filter(|entry| !entry.is_empty()) {
+        match entry.parse::<HostPathGrant>() {
+            Ok(grant) => {
+                // By their names alone: a lost file system must keep no agent from its start. Each
+                // start of a container looks at what is there.
+                let given = &grant.path;
+                let meets = |kept: &&PathBuf| given.starts_with(kept) || kept.starts_with(given);
+                if let Some(kept) = kept.iter().find(meets) {
+                    let kept = kept.display();
+                    faults.push(format!(
+                        "{entry:?} is, holds or lies in {kept}, which no container may have"
+                    ));
+                }
+                grants.push(grant);
+            }
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() {
+        Ok(grants)
+    } else {
+        Err(faults.join("; "))
     }
 }
 
@@ -75,6 +137,18 @@ fn ids(text: &str) -> Parsed<RangeInclusive<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_path_of_the_host_is_given_that_is_the_agent_s_and_every_fault_is_told() {
+        let kept = ["/var/lib/chas", "/run/containerd"].map(PathBuf::from);
+        let given = host_paths(" /srv/data , /etc/app.conf:ro,,/var/lib/chaste", &kept).unwrap();
+        let given: Vec<_> = given.iter().map(ToString::to_string).collect();
+        assert_eq!(given, ["/srv/data", "/etc/app.conf:ro", "/var/lib/chaste"]);
+        let wrong = "/var,/var/lib/chas/volumes,/run/containerd:ro,/,/proc/1,srv,/dev/fuse,/srv";
+        let told = host_paths(wrong, &kept).unwrap_err();
+        assert_eq!(told.split("; write").count(), 5, "{told}");
+        assert_eq!(told.matches("no container may have").count(), 3, "{told}");
+    }
 
     #[test]
     fn a_range_holds_one_container_at_least_and_nobody_s_negative_ids() {

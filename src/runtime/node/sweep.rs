@@ -7,12 +7,44 @@ use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
 use state::reference::ImageReference;
 
+use super::NodeRuntime;
 use crate::logs;
 use crate::logs::keep::Loggers;
-use crate::network::{AssignedInstance, InstanceNames};
-use crate::runtime::Swept;
-use crate::runtime::engine::Existing;
+use crate::network::{AssignedInstance, InstanceNames, NetworkDriver};
+use crate::runtime::engine::{Engine, Existing};
+use crate::runtime::{RuntimeError, Swept, WantedRecords};
 use crate::volumes::Volumes;
+
+impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
+    pub(super) async fn sweep_lost(
+        &self,
+        wanted: &WantedRecords,
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        let named = wanted.records.iter().map(Record::instance).collect();
+        let mut lost = self.engine.lost(&named).await?;
+        lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
+        self.remove_each(lost, "what a lost shim left of", swept)
+            .await
+    }
+
+    /// Removes images that nothing needs.
+    pub(super) async fn sweep_images(
+        &self,
+        wanted: &WantedRecords,
+        existing: &[Existing],
+        swept: &mut Swept,
+    ) -> Result<(), RuntimeError> {
+        if wanted.keeps_images {
+            return Ok(());
+        }
+        let in_use = images_of(&wanted.records, existing);
+        swept
+            .removed
+            .extend(self.engine.sweep_images(&in_use).await?);
+        Ok(())
+    }
+}
 
 /// Removes the logs of containers that are neither `wanted` nor exist, and ends the loggers that
 /// such containers left.

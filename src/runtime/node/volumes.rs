@@ -46,6 +46,7 @@ pub(super) async fn prepare<E: Engine>(
         source: volumes.directory(&key),
         destination,
         read_only,
+        of_host: None,
     };
     Ok(mounts.into_iter().map(directory).collect())
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Denial;
+use super::host_paths::{self, HostPathGrant};
 use super::patterns::TextPattern;
 use crate::spec::network::NetworkMode;
 use crate::spec::{DEFAULT_CAPABILITIES, RuntimeClass, Spec};
@@ -11,6 +12,7 @@ pub(super) const NEW_PRIVILEGES: &str = "new-privileges";
 pub(super) const NODE_CAPABILITIES: &str = "node-capabilities";
 pub(super) const HOST_NETWORK: &str = "host-network";
 pub(super) const NODE_DEVICES: &str = "node-devices";
+pub(super) const NODE_HOST_PATHS: &str = "node-host-paths";
 pub(super) const NODE_RUNTIMES: &str = "node-runtimes";
 
 /// The configured part of the policy, which is in force whatever the file says.
@@ -22,6 +24,8 @@ pub struct NodePrivileges {
     pub host_network: bool,
     /// Devices that the node gives.
     pub devices: Vec<TextPattern>,
+    /// Paths of the host that the node gives as volumes.
+    pub host_paths: Vec<HostPathGrant>,
     /// Names of the node's runtimes besides its own choice.
     pub runtimes: BTreeSet<String>,
     /// Capabilities that the node gives, as `CAP_…`; others that a spec names are withheld anyway.
@@ -34,6 +38,7 @@ impl Default for NodePrivileges {
             new_privileges: false,
             host_network: false,
             devices: Vec::new(),
+            host_paths: Vec::new(),
             runtimes: BTreeSet::new(),
             capabilities: DEFAULT_CAPABILITIES.map(str::to_owned).into(),
         }
@@ -62,6 +67,7 @@ impl NodePrivileges {
         }
         denials.extend(self.ungranted(spec));
         denials.extend(self.other_devices(spec));
+        denials.extend(self.other_host_paths(spec));
         let other = spec.runtime.iter();
         denials.extend(other.filter_map(|class| self.other_runtime(class)));
         denials
@@ -77,6 +83,17 @@ impl NodePrivileges {
                  containers.devices in the node's configuration"
             );
             (!is_given).then(|| Denial::new(NODE_DEVICES, format!("devices[{index}]"), message))
+        })
+    }
+
+    fn other_host_paths(&self, spec: &Spec) -> impl Iterator<Item = Denial> {
+        let faults = host_paths::faults(&self.host_paths, spec).into_iter();
+        faults.map(|(field, fault)| {
+            let message = format!(
+                "{fault}; or add it to containers.host_paths in the node's configuration, which \
+                 says what this node gives"
+            );
+            Denial::new(NODE_HOST_PATHS, field, message)
         })
     }
 

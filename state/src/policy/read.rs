@@ -115,6 +115,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         capabilities: fields.read("capabilities", capabilities),
         sysctls: fields.read("sysctls", entries),
         devices: fields.read("devices", entries),
+        host_paths: fields.read("host_paths", entries),
         runtimes: fields.read("runtimes", entries),
         non_root,
         read_only_rootfs,

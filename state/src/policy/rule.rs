@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
+use super::host_paths::{self, HostPathGrant};
 use super::images::ImagePattern;
 use super::names::NamePattern;
 use super::patterns::TextPattern;
@@ -69,6 +70,8 @@ pub struct Bounds {
     pub sysctls: Option<Vec<TextPattern>>,
     /// Devices that a container may have.
     pub devices: Option<Vec<TextPattern>>,
+    /// Paths of the host that a container may mount.
+    pub host_paths: Option<Vec<HostPathGrant>>,
     /// Runtimes that a container may be run by; `default` is the node's own choice.
     pub runtimes: Option<Vec<TextPattern>>,
     /// Whether the user is to be another than root.
@@ -233,6 +236,9 @@ impl Bounds {
                 let message = format!("{name} is not among {}", ports::list(permitted));
                 fault(faults, &format!("devices[{index}]"), message);
             }
+        }
+        if let Some(permitted) = &self.host_paths {
+            faults.extend(host_paths::faults(permitted, spec));
         }
         let runtime = spec
             .runtime

@@ -212,6 +212,7 @@ mod tests {
             "volumes": [
                 {"volume": "data", "path": "/data", "read_only": true},
                 {"tmpfs": "64m", "path": "/tmp", "mode": "0700"},
+                {"host_path": "/srv/x", "path": "/x", "read_only": false, "propagation": "rslave"},
             ],
             "devices": ["/dev/fuse", "/dev/sda:/dev/disk:r", "vendor.com/gpu=0"],
             "runtime": "crun",

@@ -11,6 +11,9 @@ use super::fields::{Fields, amount, boolean, list, parsed, text};
 use super::is_default;
 use crate::id::{ContainerName, InvalidName};
 use crate::quantity::ByteCount;
+pub use host_path::{Propagation, host_path};
+
+mod host_path;
 
 /// Volumes of one container.
 const VOLUMES_MAX: usize = 64;
@@ -26,7 +29,7 @@ const AGENT_DIRECTORY: &str = "/.chas";
 /// Files that the agent keeps in each container.
 pub(super) const AGENT_FILES: [&str; 3] = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
 /// Members that name a source, of which each volume has one.
-const SOURCES: [&str; 2] = ["volume", "tmpfs"];
+const SOURCES: [&str; 3] = ["volume", "host_path", "tmpfs"];
 
 /// Name of a volume: a DNS label, as a container's.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +78,14 @@ pub struct VolumeMount {
 pub enum VolumeSource {
     /// Volume of the node that lives as long as nobody deletes it.
     Volume(VolumeName),
+    /// Directory or file of the host.
+    HostPath {
+        /// Path on the host: absolute, without `.`, `..` and empty parts.
+        path: String,
+        /// Way in which later mounts are seen.
+        #[serde(default, skip_serializing_if = "is_default")]
+        propagation: Propagation,
+    },
     /// File system in the container's memory, empty at each start.
     Tmpfs {
         /// Most bytes that it holds.
@@ -90,26 +101,24 @@ impl VolumeMount {
     pub const fn volume(&self) -> Option<&VolumeName> {
         match &self.source {
             VolumeSource::Volume(name) => Some(name),
-            VolumeSource::Tmpfs { .. } => None,
+            VolumeSource::Tmpfs { .. } | VolumeSource::HostPath { .. } => None,
         }
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let named: Vec<_> = SOURCES.into_iter().filter(|key| fields.has(key)).collect();
         let volume = fields.read("volume", parsed::<VolumeName>);
-        fields.refuse("host_path", "not supported yet");
         let size = fields.read("tmpfs", amount::<ByteCount>);
         let path = fields.required("path", place);
         let read_only = fields.read("read_only", boolean).unwrap_or_default();
+        let host_path = host_path::read(fields, read_only);
         match named[..] {
-            [] if !fields.has("host_path") => {
-                fields.fault(
-                    "volume",
-                    "is required, as the name of a volume, or \"tmpfs\"",
-                );
+            [] => {
+                let message = "is required, as the name of a volume, or \"host_path\" or \"tmpfs\"";
+                fields.fault("volume", message);
             }
             [_, second, ..] => fields.fault(second, "another source is named beside it"),
-            [] | [_] => {}
+            [_] => {}
         }
         let mode = read_mode(fields);
         fields.refuse(
@@ -122,13 +131,12 @@ impl VolumeMount {
         if size == Some(ByteCount(0)) {
             fields.fault("tmpfs", "must be more than 0, such as \"64m\"");
         }
-        let source = match (volume, size) {
-            (Some(name), _) => VolumeSource::Volume(name),
-            (None, Some(size)) => VolumeSource::Tmpfs {
-                size,
-                mode: mode.unwrap_or(TMPFS_MODE),
-            },
-            (None, None) => return None,
+        let mode = mode.unwrap_or(TMPFS_MODE);
+        let source = match (volume, host_path, size) {
+            (Some(name), ..) => VolumeSource::Volume(name),
+            (None, Some((path, propagation)), _) => VolumeSource::HostPath { path, propagation },
+            (None, None, Some(size)) => VolumeSource::Tmpfs { size, mode },
+            (None, None, None) => return None,
         };
         Some(Self {
             path: path?,
@@ -145,6 +153,12 @@ impl VolumeMount {
                 show("volume", json!(name));
                 show("path", json!(self.path));
                 show("read_only", json!(self.read_only));
+            }
+            VolumeSource::HostPath { path, propagation } => {
+                show("host_path", json!(path));
+                show("path", json!(self.path));
+                show("read_only", json!(self.read_only));
+                show("propagation", json!(propagation));
             }
             VolumeSource::Tmpfs { size, mode } => {
                 show("tmpfs", json!(size.to_string()));
@@ -196,15 +210,15 @@ fn read_mode(fields: &mut Fields<'_>) -> Option<u32> {
 
 /// Path in a container at which something can be mounted.
 pub(super) fn place(value: &Value) -> Result<String, String> {
-    let path = absolute(value)?;
+    let path = absolute(text(value)?)?;
     if path == "/" {
         return Err("must be below /, whose files are the image's".to_owned());
     }
-    let is_below = |top: &&&str| path == ***top || path.starts_with(&format!("{top}/"));
-    if let Some(top) = KERNEL_DIRECTORIES.iter().find(is_below) {
+    let is_below = |top: &&str| is_at_or_below(&path, top);
+    if let Some(top) = KERNEL_DIRECTORIES.into_iter().find(is_below) {
         return Err(format!("must not be {top} or below, which is the kernel's"));
     }
-    if is_below(&&AGENT_DIRECTORY) {
+    if is_below(&AGENT_DIRECTORY) {
         return Err(format!(
             "must not be {AGENT_DIRECTORY} or below, which is the agent's"
         ));
@@ -215,9 +229,13 @@ pub(super) fn place(value: &Value) -> Result<String, String> {
     Ok(path)
 }
 
+fn is_at_or_below(path: &str, top: &str) -> bool {
+    let rest = path.strip_prefix(top);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 /// Absolute path, without what can be left out.
-fn absolute(value: &Value) -> Result<String, String> {
-    let path = text(value)?;
+fn absolute(path: &str) -> Result<String, String> {
     let is_short = path.len() <= PATH_BYTES_MAX;
     if !path.starts_with('/') || !is_short || path.bytes().any(|byte| byte < b' ') {
         return Err(format!(

@@ -55,6 +55,7 @@ impl Testbed {
         found.extend(self.processes());
         found.extend(self.mounts());
         found.extend(names_in("netns", &self.dir.join("run/netns")));
+        found.extend(names_in("host path", &self.dir.join("run/host-paths")));
         found.extend(names_in("logs", &self.dir.join("state/logs")));
         found.extend(names_in(
             "veth",

@@ -333,6 +333,30 @@ pub(super) fn invalid() -> Vec<Row> {
             &["volumes[0].host_path"],
         ),
         (
+            "the host's passwords, and the kernel's files",
+            DEPLOY,
+            odd(&json!({"volumes": [
+                {"host_path": "/srv/../etc", "path": "/a"},
+                {"host_path": "/proc/1/root", "path": "/b"},
+                {"host_path": "/srv", "path": "/c", "propagation": "rshared"},
+            ]})),
+            422,
+            "InvalidSpec",
+            &[
+                "volumes[0].host_path",
+                "volumes[1].host_path",
+                "volumes[2].propagation",
+            ],
+        ),
+        (
+            "a directory of the host that is not given",
+            DEPLOY,
+            odd(&json!({"volumes": [{"host_path": "/etc", "path": "/host"}]})),
+            403,
+            "PolicyDenied",
+            &["volumes[0].host_path"],
+        ),
+        (
             "the host's network",
             DEPLOY,
             odd(&json!({"network": "host"})),

@@ -125,7 +125,7 @@ impl Instances {
         if !ids.is_none_or(are_for) {
             return Err(self.unmapped(record.instance(), is_new).await?);
         }
-        let volumes = oci::volumes::to_be_made(&spec);
+        let volumes = oci::volumes::to_be_made(&spec, &sandbox.volumes);
         self.make_volumes(record.instance(), &mounts, ids, volumes)
             .await?;
         Ok(CreatedRootfs {
@@ -152,13 +152,7 @@ impl Instances {
         let (mounts, run_dir) = (mounts.to_vec(), self.config.run_dir.clone());
         let made = tokio::task::spawn_blocking(move || {
             let root = ImageRoot::open_writable(&mounts, &run_dir, &instance.to_string())?;
-            let mut points = points.iter();
-            points.try_for_each(|point| {
-                let made = root.make_directory(point, ids);
-                made.map_err(|error| {
-                    std::io::Error::new(error.kind(), format!("{}: {error}", point.path))
-                })
-            })
+            root.make_points(&points, ids)
         });
         let made = made
             .await

@@ -2,10 +2,11 @@
 //!
 //! A path is followed within the container, whatever links its image has.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Stat, Uid};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::image_root::ImageRoot;
@@ -16,10 +17,78 @@ use crate::within;
 /// Permissions of a directory that is made.
 const MODE: Mode = Mode::from_raw_mode(0o755);
 
+/// Permissions of a file that is made.
+const FILE_MODE: Mode = Mode::from_raw_mode(0o644);
+
+/// Device and number of a file.
+type Identity = (u64, u64);
+
 /// Directories in which a container finds the kernel's file systems.
 const KERNELS: [&str; 3] = ["/proc", "/sys", "/dev"];
 
 impl ImageRoot {
+    /// Makes each of these points, of which no two may be one.
+    pub(super) fn make_points(
+        &self,
+        points: &[MountPoint],
+        ids: Option<HostIds>,
+    ) -> io::Result<()> {
+        let mut made = BTreeMap::new();
+        for point in points {
+            let found = match point.is_file {
+                false => self.make_directory(point, ids).map(|made| (made, "")),
+                // Of a file there may be several names, of which each is covered by itself.
+                true => self.make_file(&point.path, ids),
+            };
+            let told =
+                |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", point.path));
+            let found = found.map_err(told)?;
+            if let Some(other) = made.insert(found, &point.path) {
+                let message = format!("links make it one with {other}, where another volume is");
+                return Err(told(io::Error::other(message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the file at the absolute `path`, empty, and the directories above it. One that is there
+    /// stays as it is, but for a link, of which nobody would know where it leads.
+    fn make_file<'a>(
+        &self,
+        path: &'a str,
+        ids: Option<HostIds>,
+    ) -> io::Result<(Identity, &'a str)> {
+        let (above, name) = path.rsplit_once('/').unwrap_or_default();
+        let above = self.make_directories(above, ids)?;
+        if self.is_kernels(&above)? {
+            return Err(kernels());
+        }
+        match rustix::fs::statat(&above, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Directory => Err(io::Error::other(
+                    "it is a directory, and the host's is none",
+                )),
+                FileType::Symlink => Err(io::Error::other("it is a link")),
+                FileType::RegularFile
+                | FileType::Socket
+                | FileType::Fifo
+                | FileType::CharacterDevice
+                | FileType::BlockDevice
+                | FileType::Unknown => Ok((identity(&above)?, name)),
+            },
+            Err(Errno::NOENT) => {
+                let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+                let made = rustix::fs::openat(&above, name, flags, FILE_MODE)?;
+                rustix::fs::fchmod(&made, FILE_MODE)?;
+                let owner = ids.and_then(|ids| ids.on_host(0)).unwrap_or_default();
+                let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(owner));
+                rustix::fs::fchown(&made, Some(uid), Some(gid))?;
+                Ok((identity(&above)?, name))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes the directory at the absolute `path`, and those above it, of root and with mode 755.
     /// One that is there stays as it is.
     ///
@@ -30,9 +99,18 @@ impl ImageRoot {
     /// disk, and a directory of the image would get into it with its owner of there.
     pub(super) fn make_directory(
         &self,
-        MountPoint { path, mode }: &MountPoint,
+        MountPoint { path, mode, .. }: &MountPoint,
         ids: Option<HostIds>,
-    ) -> io::Result<()> {
+    ) -> io::Result<Identity> {
+        let made = self.make_directories(path, ids)?;
+        self.can_be_covered(&made)?;
+        if let Some(mode) = mode {
+            rustix::fs::fchmod(&made, Mode::from_raw_mode(*mode))?;
+        }
+        identity(&made)
+    }
+
+    fn make_directories(&self, path: &str, ids: Option<HostIds>) -> io::Result<OwnedFd> {
         let open = |path: &str| {
             within::open(
                 self.directory_itself(),
@@ -59,11 +137,7 @@ impl ImageRoot {
                 self.give(&above, ids)?;
             }
         }
-        self.can_be_covered(&above)?;
-        if let Some(mode) = mode {
-            rustix::fs::fchmod(&above, Mode::from_raw_mode(*mode))?;
-        }
-        Ok(())
+        Ok(above)
     }
 
     /// Whether something can be mounted at the absolute `path`: on a directory that is there, or that
@@ -110,8 +184,7 @@ impl ImageRoot {
     fn can_be_covered(&self, directory: &OwnedFd) -> io::Result<()> {
         let is_root = identity(directory)? == identity(self.directory_itself())?;
         if is_root || self.is_kernels(directory)? {
-            let message = "it is a link to the root directory, or to the kernel's";
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+            return Err(kernels());
         }
         Ok(())
     }
@@ -145,6 +218,11 @@ impl ImageRoot {
     }
 }
 
+fn kernels() -> io::Error {
+    let message = "it is a link to the root directory, or to the kernel's";
+    io::Error::new(io::ErrorKind::PermissionDenied, message)
+}
+
 fn make(above: &OwnedFd, name: &str) -> io::Result<()> {
     match rustix::fs::mkdirat(above, name, MODE) {
         Ok(()) => Ok(()),
@@ -153,8 +231,8 @@ fn make(above: &OwnedFd, name: &str) -> io::Result<()> {
     }
 }
 
-/// Device and number of a directory, by which it is told from others.
-fn identity(directory: &OwnedFd) -> io::Result<(u64, u64)> {
+/// Device and number by which a file or directory is told from others.
+fn identity(directory: &OwnedFd) -> io::Result<Identity> {
     let stat = rustix::fs::fstat(directory)?;
     Ok((stat.st_dev, stat.st_ino))
 }
@@ -170,7 +248,11 @@ mod tests {
 
     fn point(path: &str, mode: Option<u32>) -> MountPoint {
         let path = path.to_owned();
-        MountPoint { path, mode }
+        MountPoint {
+            path,
+            mode,
+            is_file: false,
+        }
     }
 
     #[test]

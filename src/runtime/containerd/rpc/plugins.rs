@@ -1,6 +1,6 @@
 //! Introspection of containerd: where its parts keep their files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use containerd_client::services::v1 as api;
 
@@ -15,6 +15,14 @@ pub(crate) async fn snapshots_dir(client: &ContainerdClient) -> Result<Option<Pa
 /// Directory of the blobs; `None`: containerd does not tell.
 pub(crate) async fn content_dir(client: &ContainerdClient) -> Result<Option<PathBuf>, CallError> {
     directory(client, "io.containerd.content.v1", "content").await
+}
+
+/// Directories of all that it keeps: its own, and that of the layers, which may be elsewhere.
+pub(crate) async fn own_directories(client: &ContainerdClient) -> Result<Vec<PathBuf>, CallError> {
+    let root = content_dir(client).await?;
+    let root = root.and_then(|content| content.parent().map(Path::to_owned));
+    let snapshots = snapshots_dir(client).await?;
+    Ok(root.into_iter().chain(snapshots).collect())
 }
 
 async fn directory(

@@ -9,9 +9,18 @@ fn giving() -> NodePrivileges {
         devices: ["/dev/fuse", "v.com/gpu=*"]
             .map(|text| text.parse().unwrap())
             .into(),
+        host_paths: ["/srv", "/srv/ro:ro"]
+            .map(|text| text.parse().unwrap())
+            .into(),
         runtimes: ["crun".to_owned()].into(),
         ..NodePrivileges::default()
     }
+}
+
+/// A path to be written, one to be read that is not asked for so, and one of nobody's.
+fn host_paths() -> Value {
+    let volume = |host: &str| json!({"host_path": host, "path": format!("/mnt{host}")});
+    json!({"volumes": [volume("/srv/a"), volume("/srv/ro/a"), volume("/srvs")]})
 }
 
 #[test]
@@ -112,6 +121,20 @@ fn what_lies_beside_a_bound_is_bounded_with_it() {
             vec!["devices[1]", "devices[3]"],
         ),
         (giving(), json!({"runtime": "kata"}), vec!["runtime"]),
+        (
+            NodePrivileges::default(),
+            host_paths(),
+            vec![
+                "volumes[0].host_path",
+                "volumes[1].host_path",
+                "volumes[2].host_path",
+            ],
+        ),
+        (
+            giving(),
+            host_paths(),
+            vec!["volumes[1].read_only", "volumes[2].host_path"],
+        ),
     ] {
         let spec = body(&asked).spec;
         let fields: Vec<_> = node
@@ -123,6 +146,14 @@ fn what_lies_beside_a_bound_is_bounded_with_it() {
     }
     for (rule, expected) in [
         (
+            json!({"host_paths": ["/srv/a/b"]}),
+            vec!["volumes[0].host_path"],
+        ),
+        (
+            json!({"host_paths": ["/srv:ro"]}),
+            vec!["volumes[0].read_only"],
+        ),
+        (
             json!({"devices": ["v.com/*"], "runtimes": ["crun"]}),
             vec!["devices[0]"],
         ),
@@ -131,7 +162,8 @@ fn what_lies_beside_a_bound_is_bounded_with_it() {
             vec!["devices[0]", "devices[1]", "runtime"],
         ),
     ] {
-        let asked = json!({"devices": ["/dev/fuse", "v.com/gpu=0"], "runtime": "crun"});
+        let asked = json!({"devices": ["/dev/fuse", "v.com/gpu=0"], "runtime": "crun",
+            "volumes": [{"host_path": "/srv/a", "path": "/a"}]});
         let mut policy = with(&rule);
         policy.node = giving();
         let denials = policy.judge_start(&Record {

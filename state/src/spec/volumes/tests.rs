@@ -14,6 +14,8 @@ fn a_volume_is_shown_with_every_default_written_out() {
     let volumes = section(&json!([
         {"volume": "data", "path": "//srv/./data/"},
         {"tmpfs": 65536, "path": "/tmp"},
+        {"host_path": "//srv/./x/", "path": "/x"},
+        {"host_path": "/srv/y", "path": "/y", "propagation": "rslave"},
     ]));
     let shown = to_json(&volumes.unwrap());
     assert_eq!(
@@ -21,6 +23,8 @@ fn a_volume_is_shown_with_every_default_written_out() {
         json!([
             {"volume": "data", "path": "/srv/data", "read_only": false},
             {"tmpfs": "64k", "path": "/tmp", "mode": "1777"},
+            {"host_path": "/srv/x", "path": "/x", "read_only": false, "propagation": "rprivate"},
+            {"host_path": "/srv/y", "path": "/y", "read_only": false, "propagation": "rslave"},
         ])
     );
     assert_eq!(to_json(&section(&shown).unwrap()), shown);
@@ -80,9 +84,33 @@ fn every_fault_of_a_volume_is_told_with_its_field() {
             &[("mode", "must be")],
         );
     }
+    for (host_path, part) in [
+        ("/", "all of the host"),
+        ("srv", "absolute path"),
+        ("/srv/../etc", "\"..\""),
+        ("/proc/1/root", "the kernel's"),
+        ("/dev//fuse", "see \"devices\""),
+    ] {
+        check(
+            &json!({"host_path": host_path, "path": "/x"}),
+            &[("host_path", part)],
+        );
+    }
     check(
-        &json!({"host_path": "/srv", "path": "/x"}),
-        &[("host_path", "not supported yet")],
+        &json!({"host_path": "/srv", "path": "/x", "propagation": "rshared", "mode": "0700"}),
+        &[("propagation", "\"rslave\""), ("mode", "\"tmpfs\" only")],
+    );
+    check(
+        &json!({"host_path": "/srv", "path": "/x", "propagation": "rslave", "read_only": true}),
+        &[("propagation", "read_only cannot promise")],
+    );
+    check(
+        &json!({"volume": "a", "host_path": "/srv", "path": "/x"}),
+        &[("host_path", "another source")],
+    );
+    check(
+        &json!({"volume": "a", "path": "/x", "propagation": "rslave"}),
+        &[("propagation", "\"host_path\" only")],
     );
 }
 
