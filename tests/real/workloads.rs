@@ -25,6 +25,17 @@ const REDIS_PASSWORD: &str = "redis-unmistakable-4712-word";
 const NGINX_PASSWORD: &str = "nginx-unmistakable-4713-word";
 const VARIABLE: &str = "variable-unmistakable-4714-word";
 
+/// The key of secrets as a credential of systemd, as the page of secrets says.
+const SEAL: &str = "
+    head -c 32 /dev/urandom | systemd-creds encrypt --with-key=host --name=secrets-key - /etc/chas/secrets-key.cred
+    mkdir /etc/systemd/system/chas-node-agent.service.d
+    printf '[Service]\\nLoadCredentialEncrypted=secrets-key:/etc/chas/secrets-key.cred\\n' >/etc/systemd/system/chas-node-agent.service.d/key.conf
+    systemctl daemon-reload
+    systemctl restart chas-node-agent
+    rm /var/lib/chas/node-agent/secrets.key
+    sync
+";
+
 /// Where an operator works on the machine.
 const DESK: &str = "/root/workloads";
 const NAMES: [&str; 3] = ["postgres", "redis", "nginx"];
@@ -77,12 +88,24 @@ impl Node {
             let body = example(name, registry.address()).to_string();
             fs::write(format!("{desk}/{name}.json"), body).unwrap();
         }
+        node.systemd.ask("GET", "/health", None).await;
+        node.systemd.run(&format!("set -e{SEAL}")).unwrap();
+        for file in [
+            "/etc/chas/secrets-key.cred",
+            "/etc/systemd/system/chas-node-agent.service.d/key.conf",
+        ] {
+            node.systemd.keep(file);
+        }
         node.put("redis-password", REDIS_PASSWORD).await;
         let users = format!("reader:{{PLAIN}}{NGINX_PASSWORD}\n");
         node.put("nginx-users", &users).await;
         for name in ["redis", "nginx"] {
             node.deploy(name).await;
         }
+        // In the middle of the pulls.
+        sleep(Duration::from_millis(300)).await;
+        node.cut_power();
+        node.systemd.ask("GET", "/health", None).await;
         node.page("Deploy");
         let take = format!("cat {DESK}/password; rm {DESK}/password");
         node.postgres_password = node.systemd.run(&take).unwrap();
@@ -143,6 +166,17 @@ impl Node {
         }
     }
 
+    /// Asks for the next generation of all three, and answers as soon as it is stored.
+    async fn renew(&self) {
+        for name in NAMES {
+            let path = self.systemd.path(&format!("{DESK}/{name}.json"));
+            let mut body: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+            body["environment"]["AGAIN"] = json!("1");
+            fs::write(path, body.to_string()).unwrap();
+            self.deploy(name).await;
+        }
+    }
+
     /// What a program in a container prints.
     async fn look(&self, name: &str, command: &[&str]) -> String {
         let (path, body) = (
@@ -170,6 +204,11 @@ impl Node {
                 told = self.systemd.ask("GET", &path, None).await;
             }
         }
+        self.answer();
+    }
+
+    /// Waits until all three answer.
+    fn answer(&self) {
         eventually("PostgreSQL answers", SOON, || {
             self.postgres.sql(&self.systemd, "SELECT 1").is_ok()
         });
@@ -320,13 +359,23 @@ async fn no_committed_row_is_lost_by_an_update_a_power_cut_or_a_shutdown_and_no_
     node.assert_nothing_lost("a power cut", "changed by hand");
     node.search().await;
 
+    // In the middle of an update.
+    let load = node.load();
+    node.committed(100);
+    node.renew().await;
+    node.cut_power();
+    drop(load);
+    node.running(3).await;
+    lap("cut, booted and running");
+    node.assert_nothing_lost("a power cut in an update", "changed by hand");
+
     let load = node.load();
     node.committed(100);
     node.systemd.shut_down(Duration::from_secs(60));
     drop(load);
     lap("shut down");
     node.systemd.boot_again();
-    node.running(2).await;
+    node.running(3).await;
     lap("booted and running");
     node.assert_nothing_lost("a shutdown", "changed by hand");
     node.search().await;
@@ -334,6 +383,10 @@ async fn no_committed_row_is_lost_by_an_update_a_power_cut_or_a_shutdown_and_no_
     node.page("Back up");
     node.page_part("Restore", 0);
     node.page_part("Restore", 1);
+    node.cut_power();
+    node.answer();
+    let key = "! test -e /var/lib/chas/node-agent/secrets.key";
+    node.systemd.run(key).unwrap();
     let done = node.postgres.assert_nothing_lost(&node.systemd);
     assert!(done > 400, "{done}");
     node.limit_disk().await;

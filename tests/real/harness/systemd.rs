@@ -164,6 +164,13 @@ impl Systemd {
         fs::remove_file(self.dir.join(registry)).unwrap();
     }
 
+    /// Keeps a file of its `/etc` for its next boots.
+    pub(crate) fn keep(&self, inside: &str) {
+        let kept = self.dir.join("files").join(inside.trim_start_matches('/'));
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        fs::copy(self.path(inside), kept).unwrap();
+    }
+
     /// Boots it again, on its disk.
     pub(crate) fn boot_again(&mut self) {
         (self.child, self.init) = start(&self.dir, &self.group);
