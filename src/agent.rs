@@ -30,6 +30,7 @@ mod registries;
 mod review;
 mod rooms;
 mod secrets;
+mod store;
 mod subnet;
 mod tls;
 

@@ -28,8 +28,8 @@ use tokio::sync::watch;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::metrics::Metrics;
 use crate::view::{
-    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
-    PlanView, PushSetView, SetPlanView,
+    CapacityView, ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView,
+    Naming, PlanView, PushSetView, SetPlanView,
 };
 
 mod access;
@@ -37,6 +37,7 @@ mod archives;
 mod auth;
 mod body;
 mod caller;
+mod capacity;
 mod clients;
 mod containers;
 pub(crate) mod error;
@@ -175,6 +176,9 @@ pub(crate) trait NodeApi: NodeFiles {
 
     /// The directory of the container's log files.
     fn logs_dir(&self, id: ContainerId) -> PathBuf;
+
+    /// The node's capacity.
+    fn capacity(&self) -> CapacityView;
 
     /// The node's health.
     fn health(&self) -> HealthView;

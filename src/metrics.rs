@@ -18,8 +18,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
 mod archives;
+mod capacity;
 
 use archives::ArchiveCounts;
+use capacity::CapacityGauges;
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -76,6 +78,7 @@ pub struct Metrics {
     execs: Timings<OfResult>,
     execs_running: Gauge,
     archives: ArchiveCounts,
+    capacity: CapacityGauges,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -116,6 +119,7 @@ impl Metrics {
             }),
             execs_running: Gauge::default(),
             archives: ArchiveCounts::default(),
+            capacity: CapacityGauges::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -150,6 +154,7 @@ impl Metrics {
         all.register("agent_build", "The agent that runs", version);
         self.register_containers(&mut all);
         self.archives.register(&mut all);
+        self.capacity.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);

@@ -21,6 +21,7 @@ use crate::view::ConfinementView;
 use crate::writer::Writer;
 
 mod budget;
+mod capacity;
 mod commands;
 pub(crate) mod disk_alarms;
 mod execs;

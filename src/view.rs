@@ -1,6 +1,7 @@
 //! The read model: containers, plans, the node's health and its link to CHaS, as they are shown.
 //! The API, the report to CHaS and the metrics only render it.
 
+mod capacity;
 mod container;
 mod find;
 mod health;
@@ -8,6 +9,7 @@ mod link;
 mod plan;
 mod volume;
 
+pub(crate) use capacity::CapacityView;
 pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
 pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{

@@ -232,6 +232,7 @@ mod tests {
             ports: 100..=199,
             network: Arc::new(QuietNetwork(addresses)),
             containers_max: 1,
+            capacity: state::capacity::Capacity::ENDLESS,
             new_privileges: false,
             random: state::store::random,
             disk: state::store::sound_disk,

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use chas_node_agent::chas::client::{ChasClient, ChasError, PollReply};
 use chas_node_agent::chas::credentials::{ChasCredentials, Tokens, Transport};
 use chas_node_agent::chas::wire::{
-    NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply, ResourceUsage,
-    SupportedSchemas, Vitals,
+    CapacityReport, NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply,
+    ResourceUsage, SupportedSchemas, Vitals,
 };
 use chas_node_agent::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
 use chas_node_agent::config::{ChasSection, Secret};
@@ -60,6 +60,7 @@ impl LinkNode for FleetNode {
                 memory_total: "8GB".to_owned(),
                 disk_total: "100GB".to_owned(),
             },
+            capacity: CapacityReport::default(),
             instance_uuid: self.uuid(),
             boot_id: self.uuid(),
             agent_version: env!("CARGO_PKG_VERSION"),

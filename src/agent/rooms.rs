@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use state::alarm::Alarm;
-use state::assign::HostNetwork;
 use state::failure::Failure;
 use state::reach::NodeReach;
-use state::store::{Defaults, Limits, Store};
+use state::store::Defaults;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +20,7 @@ use super::link::link;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
 use super::secrets;
+use super::store::open_store;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
@@ -37,7 +37,7 @@ use crate::network::{
     RESOLV_CONF,
 };
 use crate::node::link::AgentLink;
-use crate::node::policy_watch::{self, PolicyWatch};
+use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
 use crate::notify;
@@ -78,10 +78,11 @@ impl Rooms {
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
-        let store = Arc::new(open_store(config, Arc::clone(&network) as _).await?);
-        secrets::take_key(config, &store).await?;
         let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
         let monitor = Arc::new(Monitor::new(disk, bridge)?);
+        let facts = monitor.snapshot();
+        let store = Arc::new(open_store(config, Arc::clone(&network) as _, &facts).await?);
+        secrets::take_key(config, &store).await?;
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
         let lines = config.state.dir.join(audit::DIRECTORY);
@@ -326,30 +327,6 @@ fn loggers(
         tracker.clone(),
         stop.clone(),
     ))
-}
-
-async fn open_store(config: &Config, network: Arc<dyn HostNetwork>) -> anyhow::Result<Store> {
-    let limits = Limits {
-        ports: config.network.port_range.clone(),
-        network,
-        containers_max: usize::try_from(config.containers.max)?,
-        new_privileges: config.containers.allow_new_privileges,
-        random: state::store::random,
-        disk: state::store::sound_disk,
-    };
-    let directory = config.state.dir.clone();
-    let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
-    let policy = policy_watch::first(
-        config.read_policy(),
-        || config.last_policy(),
-        |policy| config.completed(policy),
-    );
-    store.set_policy(policy);
-    store
-        .losses()
-        .iter()
-        .for_each(|loss| tracing::error!(%loss, "stored state lost or damaged"));
-    Ok(store)
 }
 
 /// Limits that the node sets to every container.

@@ -16,7 +16,8 @@ use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
-    NodeApi, archives, containers, exec, explain, health, logs, metrics, push_set, secrets, volumes,
+    NodeApi, archives, capacity, containers, exec, explain, health, logs, metrics, push_set,
+    secrets, volumes,
 };
 use crate::audit::AuditCall;
 
@@ -115,6 +116,7 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(DEPLOY, Method::PUT, "/secrets/{name}", secrets::put::<N>),
         route(DEPLOY, Method::DELETE, "/secrets/{name}", secrets::remove::<N>),
         route(READ, Method::GET, "/plan", explain::plan::<N>),
+        route(READ, Method::GET, "/capacity", capacity::get::<N>),
         route(READ, Method::GET, "/health", health::health::<N>),
         route(READ, Method::GET, METRICS_PATH, metrics::metrics::<N>),
     ]

@@ -15,7 +15,6 @@ use state::desired::{Assignment, Owner, Record};
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
-use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::spec::{Content, SecretName};
 use state::status::{Condition, Status};
@@ -29,10 +28,12 @@ use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal
 use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::view::{
-    ContainerPlanView, ContainerView, DeployedView, ExplanationView, FindError, Found, HealthView,
-    ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView, StepView, UnmanagedView, find,
+    CapacityView, ContainerPlanView, ContainerView, DeployedView, ExplanationView, FindError,
+    Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView, StepView,
+    UnmanagedView, find,
 };
 
+mod capacity;
 mod changes;
 pub(crate) mod denied;
 mod exec;
@@ -321,6 +322,10 @@ impl NodeApi for Fake {
         self.logs.clone()
     }
 
+    fn capacity(&self) -> CapacityView {
+        capacity::seen()
+    }
+
     fn health(&self) -> HealthView {
         let worst = self.worst.lock().unwrap();
         looks::seen(self.containerd, &worst)
@@ -393,13 +398,6 @@ fn view(record: &Record, status: Status) -> ManagedView {
         pull: None,
         applied_generation: (status == Status::Running).then_some(record.generation),
     }
-}
-
-fn failed(record: &Record, status: Status) -> ManagedView {
-    let mut view = view(record, status);
-    view.condition.reason = Some(Reason::ImageNotFound);
-    view.condition.message = Some("no such tag".to_owned());
-    view
 }
 
 struct Answer {

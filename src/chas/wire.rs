@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+mod capacity;
 mod desired_state;
 mod register;
 mod report;
 
+pub use capacity::{CapacityReport, Shares};
 pub use desired_state::{SetReply, parse_set};
 pub use register::{NodeCapacity, RegisterReply, Registration, SupportedSchemas};
 pub use report::{

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use state::policy::host_paths::HostPathGrant;
 use state::policy::patterns::TextPattern;
+use state::quantity::{ByteCount, CpuMillis};
 
 use super::RuntimeChoice;
 
@@ -17,6 +18,10 @@ pub const OWN_PLACES: [&str; 3] = ["/etc/chas", "/etc/cdi", "/run/cdi"];
 pub struct ContainersSection {
     /// Most containers that the node accepts; 1 to 10000.
     pub max: u32,
+    /// CPU time of the node that no container can reserve.
+    pub system_cpu: CpuMillis,
+    /// Memory of the node that no container can reserve.
+    pub system_memory: ByteCount,
     /// Whether a container may ask for programs that gain privileges (setuid).
     pub allow_new_privileges: bool,
     /// Whether a container may have the host's network.

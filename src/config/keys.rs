@@ -227,6 +227,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Part of the disks of containerd's images that pulls leave free: below it they wait; 0 is none"),
     key("containers.max", "CHAS_CONTAINERS_MAX", "containers-max", "COUNT", Text("1000"),
         "Most containers that this node accepts, 1 to 10000"),
+    key("containers.system_cpu", "CHAS_SYSTEM_CPU", "system-cpu", "CPUS", Text("0"),
+        "CPU time of the system itself, such as 0.5: what containers reserve has to fit into the rest"),
+    key("containers.system_memory", "CHAS_SYSTEM_MEMORY", "system-memory", "SIZE", Text("0"),
+        "Memory of the system itself, such as 512m: what containers reserve has to fit into the rest"),
     key("containers.allow_new_privileges", "CHAS_ALLOW_NEW_PRIVILEGES", "allow-new-privileges", "BOOL", Text("false"),
         "Whether a container may ask for security.no_new_privileges: false, with which setuid \
          programs such as sudo work: true or false"),

@@ -25,8 +25,8 @@ use crate::audit;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::reconcile::Handle;
 use crate::view::{
-    ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView, Naming,
-    PlanView, PushSetView, SetPlanView,
+    CapacityView, ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView,
+    Naming, PlanView, PushSetView, SetPlanView,
 };
 
 impl AgentNode {
@@ -228,6 +228,10 @@ impl NodeApi for AgentNode {
         self.loggers.directory(id)
     }
 
+    fn capacity(&self) -> CapacityView {
+        self.capacity()
+    }
+
     fn health(&self) -> HealthView {
         self.health()
     }
@@ -277,9 +281,10 @@ fn refusal(error: StoreError) -> Refusal {
                 Refusal::Conflict(text)
             }
         }
-        StoreError::Assign(_) | StoreError::TooMany(_) | StoreError::TooManyRules(_) => {
-            Refusal::Full(text)
-        }
+        StoreError::Assign(_)
+        | StoreError::TooMany(_)
+        | StoreError::NoCapacity(..)
+        | StoreError::TooManyRules(_) => Refusal::Full(text),
         StoreError::NotFound(_) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))

@@ -142,6 +142,7 @@ impl AgentLink {
                 Some((applied.unconfirmed.as_ref()?, applied.version.generation))
             })),
             cordoned: desired.marks().cordoned(),
+            capacity: self.node.capacity_report(),
             containers: self.reported(),
             conflicts: applied
                 .map(|applied| applied.conflicts.clone())
@@ -240,21 +241,19 @@ impl chas::LinkNode for AgentLink {
                 addresses.find(|address| !address.is_loopback())
             })
         };
+        let own = || own_address(self.config.chas_address);
+        let address = self.config.node.address.or_else(own);
         Registration {
             node_id: self.config.node.id.clone(),
             hostname: self.config.node.hostname.clone(),
-            ip_address: self
-                .config
-                .node
-                .address
-                .or_else(|| own_address(self.config.chas_address))
-                .or_else(first),
+            ip_address: address.or_else(first),
             port: self.config.port,
             resources: NodeCapacity {
                 cpu_cores: facts.cpu_cores,
                 memory_total: size_text(facts.memory_total_bytes),
                 disk_total: size_text(facts.disk_total_bytes),
             },
+            capacity: self.node.capacity_report(),
             instance_uuid: self.instance_uuid(),
             boot_id: self.node.board().clock.boot_id(),
             agent_version: env!("CARGO_PKG_VERSION"),

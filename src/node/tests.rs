@@ -67,6 +67,7 @@ async fn agent_of(containers_max: usize) -> Agent {
         ports: 100..=199,
         network: Arc::new(QuietNetwork(addresses)),
         containers_max,
+        capacity: state::capacity::Capacity::ENDLESS,
         new_privileges: false,
         random: state::store::random,
         disk: state::store::sound_disk,

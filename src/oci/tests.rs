@@ -23,6 +23,7 @@ pub(crate) fn record(fields: &Value) -> Record {
         ports: 1..=1,
         network: std::sync::Arc::new(QuietNetwork(addresses)),
         containers_max: 1,
+        capacity: state::capacity::Capacity::ENDLESS,
         new_privileges: true,
         random: state::store::random,
         disk: state::store::sound_disk,

@@ -27,6 +27,7 @@ fn store(directory: &tempfile::TempDir) -> Store {
         ports: 20000..=29999,
         network: Arc::new(QuietNetwork(addresses)),
         containers_max: 1000,
+        capacity: state::capacity::Capacity::ENDLESS,
         new_privileges: false,
         random,
         disk: sound_disk,

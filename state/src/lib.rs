@@ -39,6 +39,7 @@ pub mod access;
 pub mod alarm;
 pub mod assign;
 pub mod blobs;
+pub mod capacity;
 pub mod desired;
 pub mod digest;
 pub mod event;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use serde_json::Value;
 
 use crate::blobs::Blobs;
+use crate::capacity::Capacity;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
 use crate::id::ContainerId;
@@ -139,6 +140,18 @@ impl Store {
     #[must_use]
     pub fn losses(&self) -> Vec<String> {
         lock(&self.losses).clone()
+    }
+
+    /// Capacity of the node.
+    #[must_use]
+    pub const fn capacity(&self) -> Capacity {
+        self.limits.capacity
+    }
+
+    /// Most containers of the node.
+    #[must_use]
+    pub const fn containers_max(&self) -> usize {
+        self.limits.containers_max
     }
 
     /// Whether changes can be written, as far as the last change tells.

@@ -27,6 +27,9 @@ mod attack;
 mod audit;
 
 #[cfg(test)]
+mod capacity;
+
+#[cfg(test)]
 mod chas;
 
 #[cfg(test)]

@@ -148,6 +148,7 @@ impl Node {
             ports: 100..=199,
             network: Arc::new(QuietNetwork(addresses)),
             containers_max: 50,
+            capacity: state::capacity::Capacity::ENDLESS,
             new_privileges: false,
             random: dice::random,
             disk: disk::ask,

@@ -11,7 +11,8 @@ use state::status::Status;
 use state::time::BootTime;
 use tokio::time::Instant;
 
-use super::{Fake, ask, failed, get, named, nginx, problem, view};
+use super::looks::failed;
+use super::{Fake, ask, get, named, nginx, problem, view};
 use crate::api::{NodeApi as _, Order, Refusal};
 use crate::view::{ManagedView, Moment};
 

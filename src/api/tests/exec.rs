@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 use state::event::EventSubject;
 use state::id::InstanceName;
 
+use state::reason::Reason;
+
 use super::*;
 use crate::exec::ExecCall;
 use crate::exec::tests::{HostEngine, room};

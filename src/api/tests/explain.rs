@@ -10,7 +10,8 @@ use state::reason::Reason;
 use state::status::Status;
 use state::time::BootTime;
 
-use super::{Fake, Record, ask, failed, get, named, nginx, problem, pulls, view};
+use super::looks::failed;
+use super::{Fake, Record, ask, get, named, nginx, problem, pulls, view};
 use crate::view::{AcquaintancesView, ExplanationView, ManagedView, Moment};
 
 /// Of one that fails to start, a second after the boot began; its image is tried again ten seconds

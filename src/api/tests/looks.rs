@@ -5,20 +5,27 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::json;
+use state::desired::Record;
+use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::Status;
 use tower::ServiceExt as _;
 
-use super::{
-    Fake, ROOT, STRANGE, ask, failed, get, named, nginx, of, problem, record, rules, send, view,
-};
+use super::{Fake, ROOT, STRANGE, ask, get, named, nginx, of, problem, record, rules, send, view};
 use crate::api::caller::CallerPeer;
 use crate::monitor::NodeFacts;
-use crate::view::{AlarmView, ConfinementView, ErrorView, HealthView, UnsettledView};
+use crate::view::{AlarmView, ConfinementView, ErrorView, HealthView, ManagedView, UnsettledView};
 use state::alarm::Alarm;
 use std::time::SystemTime;
 
 const TOKEN: &str = "0123456789abcdef";
+
+pub(super) fn failed(record: &Record, status: Status) -> ManagedView {
+    let mut view = view(record, status);
+    view.condition.reason = Some(Reason::ImageNotFound);
+    view.condition.message = Some("no such tag".to_owned());
+    view
+}
 
 /// Health of a node on which these containers are the worst, maybe without containerd.
 pub(super) fn seen(containerd: bool, worst: &[&str]) -> HealthView {

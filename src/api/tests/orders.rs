@@ -9,7 +9,8 @@ use state::status::Status;
 use tokio::time::Instant;
 
 use super::changes::waiting_out;
-use super::{Fake, ask, failed, get, named, problem, view};
+use super::looks::failed;
+use super::{Fake, ask, get, named, problem, view};
 use crate::view::ManagedView;
 
 /// Gives an order, and shows `then` after two seconds.

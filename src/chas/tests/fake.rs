@@ -15,8 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::chas::client::{ChasError, ChasErrorKind, PollReply};
 use crate::chas::wire::{
-    NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply, ResourceUsage,
-    SetFreshness, SetReply, SupportedSchemas, Vitals,
+    CapacityReport, NodeCapacity, RegisterReply, Registration, Report, ReportContent, ReportReply,
+    ResourceUsage, SetFreshness, SetReply, SupportedSchemas, Vitals,
 };
 use crate::chas::{ChasCalls, ChasLink, LastApplied, LinkNode, LinkSettings, LinkState};
 use crate::journal::Journal;
@@ -201,6 +201,7 @@ pub(super) fn registration() -> Registration {
         ip_address: None,
         port: 1,
         resources,
+        capacity: CapacityReport::default(),
         instance_uuid,
         boot_id,
         agent_version,

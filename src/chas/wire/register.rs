@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{SCHEMA, interval};
+use super::{CapacityReport, SCHEMA, interval};
 
 /// Body of `POST /nodes/register`: the node's facts.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +21,8 @@ pub struct Registration {
     pub port: u16,
     /// Capacity of the node.
     pub resources: NodeCapacity,
+    /// Capacity of the node for containers that reserve some of it.
+    pub capacity: CapacityReport,
     /// Random id of the installation; tells two nodes with one `node_id` apart.
     pub instance_uuid: String,
     /// Id of the current boot.

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use state::desired::applied::{Conflict, Rejected};
 use state::desired::{Owner, PortBinding};
 
+use super::CapacityReport;
+
 /// Body of `PUT /nodes/{node_id}/health`: the node's state.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
@@ -101,6 +103,8 @@ pub struct ReportContent {
     pub pending_prune: Option<PendingPrune>,
     /// Whether the node is cordoned: it starts no new containers.
     pub cordoned: bool,
+    /// Capacity of the node, and what containers reserve of it.
+    pub capacity: CapacityReport,
     /// Every container with a record.
     pub containers: Vec<ContainerReport>,
     /// Names that both push and CHaS claim.

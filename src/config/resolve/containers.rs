@@ -1,8 +1,11 @@
 //! Section `containers`: bounds and privileges of containers on this node.
 
+use std::str::FromStr;
+
 use super::super::*;
 use state::policy::host_paths::HostPathGrant;
 use state::policy::patterns::TextPattern;
+use state::quantity::InvalidQuantity;
 use state::spec::OWN_IDS as IDS;
 
 use super::Layers;
@@ -20,6 +23,8 @@ impl Layers {
     pub(super) fn containers(&mut self) -> ContainersSection {
         ContainersSection {
             max: self.value("containers.max", parse::number(1..=10_000)),
+            system_cpu: self.value("containers.system_cpu", quantity),
+            system_memory: self.value("containers.system_memory", quantity),
             allow_new_privileges: self.value("containers.allow_new_privileges", parse::flag),
             allow_host_network: self.value("containers.allow_host_network", parse::flag),
             devices: self
@@ -93,6 +98,12 @@ fn host_paths(text: &str, kept: &[PathBuf]) -> Parsed<Vec<HostPathGrant>> {
     } else {
         Err(faults.join("; "))
     }
+}
+
+/// An amount of CPU time or memory.
+fn quantity<T: FromStr<Err = InvalidQuantity>>(text: &str) -> Parsed<T> {
+    text.parse()
+        .map_err(|error: InvalidQuantity| error.to_string())
 }
 
 fn auto(text: &str) -> Parsed<bool> {

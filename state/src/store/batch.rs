@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AssignError, assign};
 use crate::blobs::Blobs;
+use crate::capacity::Amounts;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::tag_check::TagCheck;
 use crate::desired::{Assignment, Finished, Owner, Record, RunState};
@@ -123,6 +124,7 @@ impl<'a> Batch<'a> {
             return Err(StoreError::Denied(deploy.name, denials));
         }
         self.check_rules(before.as_deref(), &deploy.spec.network)?;
+        self.check_capacity(before.as_deref(), &deploy)?;
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -155,6 +157,20 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// Checks that the node has what the container reserves, beside the others.
+    fn check_capacity(&self, before: Option<&Record>, deploy: &Deploy) -> Result<(), StoreError> {
+        let wanted = Amounts::reserved_by(&deploy.spec);
+        let own = before.map(|before| before.id);
+        let records = self.desired.records().map(AsRef::as_ref);
+        let others = records.filter(|record| Some(record.id) != own);
+        let admitted = self.store.limits.capacity.admit(
+            wanted,
+            Amounts::reserved(before),
+            Amounts::reserved(others),
+        );
+        admitted.map_err(|short| StoreError::NoCapacity(deploy.name.clone(), short))
+    }
+
     /// Notes the fingerprint of the body by which CHaS lists a container. It is no change of what
     /// is desired.
     pub(super) fn note_listed(
@@ -175,7 +191,7 @@ impl<'a> Batch<'a> {
 
     /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A
     /// container whose host port is given up by a later one is tried again, and gets it; so is one
-    /// that a sum of the policy or of network rules denied, once the others have given up what they do.
+    /// that a sum of the policy, of network rules or of the capacity denied, once the others have given up what they do.
     pub(super) fn take_all(
         &mut self,
         mut wanted: Vec<Deploy>,
@@ -192,7 +208,11 @@ impl<'a> Batch<'a> {
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
                         later.push((deploy, error));
                     }
-                    Err(StoreError::Denied(..) | StoreError::TooManyRules(_)) => {
+                    Err(
+                        StoreError::Denied(..)
+                        | StoreError::TooManyRules(_)
+                        | StoreError::NoCapacity(..),
+                    ) => {
                         denied.push(deploy);
                     }
                     Err(error) => refused.push((deploy.name, error)),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::assign::AssignError;
+use crate::capacity::Shortage;
 use crate::id::{ContainerId, ContainerName};
 use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
@@ -59,6 +60,12 @@ pub enum StoreError {
     /// The node has as many containers as it may.
     #[error("this node runs at most {0} containers; delete one, or raise containers.max")]
     TooMany(usize),
+    /// The node lacks what the container would reserve; not empty.
+    #[error(
+        "{0} does not fit: {short}; reserve less, delete others, or place it on another node",
+        short = shortages(.1)
+    )]
+    NoCapacity(ContainerName, Vec<Shortage>),
     /// The network sections of all containers make more rules than a node may have.
     #[error(
         "the network sections of this node's containers have {0} groups and allow entries together \
@@ -137,6 +144,11 @@ fn few(names: &[ContainerName]) -> String {
         texts.push("…".to_owned());
     }
     texts.join(", ")
+}
+
+fn shortages(short: &[Shortage]) -> String {
+    let texts: Vec<_> = short.iter().map(ToString::to_string).collect();
+    texts.join("; ")
 }
 
 fn fields(errors: &[FieldError]) -> String {

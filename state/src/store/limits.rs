@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::DiskCall;
 use crate::assign::HostNetwork;
+use crate::capacity::Capacity;
 
 /// Limits of a node: the network places and containers that it has room for.
 #[derive(Clone, Debug)]
@@ -15,6 +16,8 @@ pub struct Limits {
     pub network: Arc<dyn HostNetwork>,
     /// Most containers that are desired at once.
     pub containers_max: usize,
+    /// Capacity of the node, into which what containers reserve has to fit.
+    pub capacity: Capacity,
     /// Whether a container may ask for `security.no_new_privileges: false`.
     pub new_privileges: bool,
     /// Source of new ids. [`random`](super::random), but for simulations.

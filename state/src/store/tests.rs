@@ -1,3 +1,4 @@
+mod capacity;
 mod damage;
 mod declared;
 mod defaults;
@@ -35,6 +36,7 @@ fn limits() -> Limits {
         ports: 100..=109,
         network: Arc::new(network),
         containers_max: 3,
+        capacity: Capacity::ENDLESS,
         new_privileges: false,
         random,
         disk: sound_disk,
@@ -230,6 +232,7 @@ fn new_privileges_are_taken_only_where_the_node_permits_them() {
         "{refused}"
     );
     let permitting = Limits {
+        capacity: Capacity::ENDLESS,
         new_privileges: true,
         ..limits()
     };

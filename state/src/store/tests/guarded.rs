@@ -39,6 +39,7 @@ fn node(path: &Path, count: usize) -> Store {
         path,
         Limits {
             containers_max: 50,
+            capacity: Capacity::ENDLESS,
             new_privileges: false,
             ..limits()
         },
@@ -86,6 +87,7 @@ fn a_set_that_leaves_out_too_much_waits_until_it_is_confirmed_by_chas() {
         directory.path(),
         &Limits {
             containers_max: 50,
+            capacity: Capacity::ENDLESS,
             new_privileges: false,
             ..limits()
         },
@@ -290,6 +292,7 @@ fn new_containers_of_a_cordoned_node_wait_and_the_others_stay() {
         directory.path(),
         &Limits {
             containers_max: 50,
+            capacity: Capacity::ENDLESS,
             new_privileges: false,
             ..limits()
         },

@@ -15,6 +15,7 @@ const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 fn plenty() -> Limits {
     Limits {
         containers_max: 50,
+        capacity: Capacity::ENDLESS,
         new_privileges: false,
         ..limits()
     }

@@ -152,6 +152,7 @@ fn a_restored_database_is_one_until_all_that_it_lists_was_understood() {
             directory.path(),
             &Limits {
                 containers_max: 50,
+                capacity: Capacity::ENDLESS,
                 new_privileges: false,
                 ..limits()
             },

@@ -1,0 +1,56 @@
+//! Opens the store, with the limits of this node.
+
+use std::sync::Arc;
+
+use state::assign::HostNetwork;
+use state::capacity::{Amounts, Capacity};
+use state::quantity::{ByteCount, CpuMillis};
+use state::store::{Limits, Store};
+
+use crate::config::Config;
+use crate::monitor::NodeFacts;
+use crate::node::policy_watch;
+
+pub(super) async fn open_store(
+    config: &Config,
+    network: Arc<dyn HostNetwork>,
+    facts: &NodeFacts,
+) -> anyhow::Result<Store> {
+    let limits = Limits {
+        ports: config.network.port_range.clone(),
+        network,
+        containers_max: usize::try_from(config.containers.max)?,
+        capacity: capacity(config, facts),
+        new_privileges: config.containers.allow_new_privileges,
+        random: state::store::random,
+        disk: state::store::sound_disk,
+    };
+    let directory = config.state.dir.clone();
+    let store = tokio::task::spawn_blocking(move || Store::open(&directory, limits)).await??;
+    let policy = policy_watch::first(
+        config.read_policy(),
+        || config.last_policy(),
+        |policy| config.completed(policy),
+    );
+    store.set_policy(policy);
+    store
+        .losses()
+        .iter()
+        .for_each(|loss| tracing::error!(%loss, "stored state lost or damaged"));
+    Ok(store)
+}
+
+/// Capacity of the node, as it is when the agent starts.
+fn capacity(config: &Config, facts: &NodeFacts) -> Capacity {
+    let cores = u64::try_from(facts.cpu_cores).unwrap_or(u64::MAX);
+    Capacity {
+        total: Amounts {
+            cpu: CpuMillis(cores.saturating_mul(1000)),
+            memory: ByteCount(facts.memory_total_bytes),
+        },
+        system: Amounts {
+            cpu: config.containers.system_cpu,
+            memory: config.containers.system_memory,
+        },
+    }
+}
