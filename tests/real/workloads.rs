@@ -23,6 +23,7 @@ use clients::{Load, Numbers, Postgres, Redis, page};
 /// Values that are nowhere by chance. The one of PostgreSQL is made on the machine.
 const REDIS_PASSWORD: &str = "redis-unmistakable-4712-word";
 const NGINX_PASSWORD: &str = "nginx-unmistakable-4713-word";
+const NEXT_PASSWORD: &str = "nginx-unmistakable-4715-word";
 const VARIABLE: &str = "variable-unmistakable-4714-word";
 
 /// The key of secrets as a credential of systemd, as the page of secrets says.
@@ -236,6 +237,7 @@ impl Node {
             &self.postgres_password,
             REDIS_PASSWORD,
             NGINX_PASSWORD,
+            NEXT_PASSWORD,
             VARIABLE,
         ];
         search::assert_nowhere(&self.systemd, &self.bed.dir, &values).await;
@@ -246,6 +248,23 @@ impl Node {
         for value in [REDIS_PASSWORD, VARIABLE] {
             assert!(variables.contains(value), "{variables}");
         }
+    }
+
+    /// Gives nginx another password, for the process that runs.
+    async fn change_password(&self) {
+        let pid = "pgrep -x -o nginx";
+        let before = self.systemd.run(pid).unwrap();
+        let users = format!("reader:{{PLAIN}}{NEXT_PASSWORD}\n");
+        self.put("nginx-users", &users).await;
+        let status = |password: &str| {
+            let answer = page(&self.systemd, Some(&format!("reader:{password}")));
+            answer.map_or(0, |(status, _)| status)
+        };
+        eventually("the next password opens", SOON, || {
+            status(NEXT_PASSWORD) == 200
+        });
+        assert_eq!(status(NGINX_PASSWORD), 401);
+        assert_eq!(self.systemd.run(pid).unwrap(), before);
     }
 
     /// Proves that the unit leaves the agent what it needs to limit what is asked of a disk.
@@ -389,7 +408,9 @@ async fn no_committed_row_is_lost_by_an_update_a_power_cut_or_a_shutdown_and_no_
     node.systemd.run(key).unwrap();
     let done = node.postgres.assert_nothing_lost(&node.systemd);
     assert!(done > 400, "{done}");
+    node.change_password().await;
     node.limit_disk().await;
+    node.search().await;
     let disk = node
         .systemd
         .run("df -m --output=used /var/lib/chas | tail -n 1")
