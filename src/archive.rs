@@ -15,6 +15,7 @@ pub(crate) use room::{ArchiveDownload, ArchivePlace, ArchiveRefusal, ArchiveRoom
 pub(crate) use stream::ArchiveSender;
 pub(crate) use unpack::unpack;
 
+mod acl;
 mod container;
 mod header;
 mod pack;

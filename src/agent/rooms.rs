@@ -125,7 +125,8 @@ impl Rooms {
             contact.clone(),
             confined,
         );
-        let volumes = NodeVolumes::start(volumes, &writer, &metrics, roots, (stop, tracker));
+        let told = (journal.clone(), &metrics);
+        let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = node.with_execs(execs).with_volumes(volumes);
         let node = Arc::new(node.with_reach(reach(config)));
         let link = contact

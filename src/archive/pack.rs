@@ -36,13 +36,17 @@ pub(crate) enum PackedFrom<'a> {
 /// Bytes that one takes in memory beside its name.
 const LINKED_BYTES: usize = 96;
 
+/// File with several names: device, inode, and the time of the last change of either. Another file may
+/// have the inode by now.
+type LinkedFile = (u64, u64, i64, u64);
+
 /// Archive that is being made.
 struct Pack<'a, W: ?Sized> {
     out: &'a mut W,
     owners: Option<OwnerShift>,
     part: Vec<u8>,
-    /// Files with several names: device and inode, and the name that is in the archive already.
-    linked: HashMap<(u64, u64), Vec<u8>>,
+    /// Files with several names, and of each the name that is in the archive already.
+    linked: HashMap<LinkedFile, Vec<u8>>,
     linked_bytes: usize,
     amount: ArchivedAmount,
     /// Name of the entry under way.
@@ -211,7 +215,7 @@ impl<W: Write + ?Sized> Pack<'_, W> {
 
     /// Writes a link to a file that is in the archive under another name; false: it is in none.
     fn is_linked(&mut self, stat: &Stat) -> io::Result<bool> {
-        let Some(first) = self.linked.get(&(stat.st_dev, stat.st_ino)).cloned() else {
+        let Some(first) = self.linked.get(&linked_file(stat)).cloned() else {
             return Ok(false);
         };
         self.head(EntryType::Link, stat, 0, (&first, &[]), None)?;
@@ -221,8 +225,7 @@ impl<W: Write + ?Sized> Pack<'_, W> {
     fn remember(&mut self, stat: &Stat) {
         if stat.st_nlink > 1 && self.linked_bytes < LINKED_BYTES_MAX {
             self.linked_bytes += self.name.len() + LINKED_BYTES;
-            let key = (stat.st_dev, stat.st_ino);
-            self.linked.insert(key, self.name.clone());
+            self.linked.insert(linked_file(stat), self.name.clone());
         }
     }
 
@@ -295,6 +298,11 @@ impl<W: Write + ?Sized> Pack<'_, W> {
         self.amount.changed += u64::from(is_shorter);
         self.out.write_all(&[0; BLOCK][..padding(all)])
     }
+}
+
+/// Key of a file with several names. One that changes between two of them is packed twice.
+fn linked_file(stat: &Stat) -> LinkedFile {
+    (stat.st_dev, stat.st_ino, stat.st_ctime, stat.st_ctime_nsec)
 }
 
 /// Opens an entry of a directory, if that is still there; no link is followed, and no mount entered.

@@ -130,7 +130,7 @@ pub(super) fn give(file: BorrowedFd<'_>, entry: &ArchiveEntry) -> io::Result<u64
     let (uid, gid) = owner(entry);
     rustix::fs::fchown(file, Some(uid), Some(gid))?;
     rustix::fs::fchmod(file, Mode::from_raw_mode(entry.mode))?;
-    Ok(xattrs::give(file, &entry.xattrs)?)
+    Ok(xattrs::give(file, &entry.xattrs)? + entry.unread)
 }
 
 /// Makes a link or a pipe, and gives it what its entry tells; or leaves none.

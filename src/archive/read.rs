@@ -4,6 +4,7 @@ use std::io::{self, Read};
 
 use tar::Header;
 
+use super::acl;
 use super::sparse::SparseRegion;
 use super::xattrs::{self, Xattr};
 use super::{ArchiveFault, BLOCK, EntryName, PATH_BYTES_MAX, padding, pax, told};
@@ -43,6 +44,8 @@ pub(super) struct ArchiveEntry {
     pub(super) mtime: (i64, u32),
     pub(super) link: Vec<u8>,
     pub(super) xattrs: Vec<Xattr>,
+    /// Access lists in words that nobody here understands.
+    pub(super) unread: u64,
     /// Bytes of the file.
     pub(super) size: u64,
     /// Regions of it with data, in order; the data follow.
@@ -71,6 +74,7 @@ struct Extended {
     gid: Option<u64>,
     mtime: Option<(i64, u32)>,
     xattrs: Vec<Xattr>,
+    unread: u64,
     sparse: SparseRecords,
 }
 
@@ -260,6 +264,7 @@ impl<R: Read> ArchiveEntries<R> {
             },
             link: extended.link.or_else(own_link).unwrap_or_default(),
             xattrs: extended.xattrs,
+            unread: extended.unread,
             size: 0,
             regions: Vec::new(),
             name,
@@ -301,6 +306,13 @@ impl Extended {
         if let Some(name) = key.strip_prefix(xattrs::KEY) {
             let name = xattrs::decoded(name.as_bytes());
             self.xattrs.push((name, value.to_vec()));
+            return Some(());
+        }
+        if let Some(kind) = key.strip_prefix(acl::KEY) {
+            match acl::attribute(kind).zip(acl::value(value)) {
+                Some((name, value)) => self.xattrs.push((name.to_vec(), value)),
+                None => self.unread += 1,
+            }
             return Some(());
         }
         let text = || std::str::from_utf8(value).ok();

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
+use state::event::{Event, EventKind, EventSubject};
 use state::policy::Denial;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::stream::{self, ArchivePiece, ArchiveSender};
 use super::{ArchiveFault, ArchivedAmount};
-use crate::metrics::Metrics;
+use crate::journal::Journal;
 use crate::permits::KeyedPermits;
 
 /// Archives at once on the node: each keeps a disk and a processor busy.
@@ -31,19 +32,21 @@ pub(crate) struct ArchiveRoom {
     /// Places of each client.
     of_clients: Arc<KeyedPermits>,
     stop: CancellationToken,
-    metrics: Metrics,
+    journal: Journal,
 }
 
 /// Place of one archive in the room, and what it is told by.
 #[derive(Debug)]
 pub(crate) struct ArchivePlace {
     room: ArchiveRoom,
-    /// Thing that is packed or unpacked, for the log.
-    pub(crate) thing: String,
+    /// Thing that is packed or unpacked, in words.
+    thing: String,
+    /// Container whose files they are. `None`: they are a volume's.
+    subject: Option<EventSubject>,
     /// Whether the stream is compressed.
-    pub(crate) is_zstd: bool,
+    is_zstd: bool,
     /// Name of the caller.
-    pub(crate) by: String,
+    by: String,
     _permits: [OwnedSemaphorePermit; 2],
 }
 
@@ -85,19 +88,26 @@ impl fmt::Debug for ArchiveUpload {
 }
 
 impl ArchiveRoom {
-    pub(crate) fn new(metrics: Metrics, stop: CancellationToken) -> Self {
+    pub(crate) fn new(journal: Journal, stop: CancellationToken) -> Self {
         Self {
             places: Arc::new(Semaphore::new(ARCHIVES_MAX)),
             of_clients: Arc::new(KeyedPermits::new(OF_CLIENT_MAX)),
             stop,
-            metrics,
+            journal,
         }
     }
 
-    /// A place for an archive of `thing`.
+    /// A room that tells nobody.
+    #[cfg(test)]
+    pub(crate) fn of_nobody() -> Self {
+        let journal = Journal::new(crate::metrics::Metrics::new());
+        Self::new(journal, CancellationToken::new())
+    }
+
+    /// A place for an archive of `thing`, which is a container's if there is a `subject`.
     pub(crate) fn place(
         &self,
-        thing: String,
+        (thing, subject): (String, Option<EventSubject>),
         is_zstd: bool,
         by: String,
     ) -> Result<ArchivePlace, ArchiveRefusal> {
@@ -113,6 +123,7 @@ impl ArchiveRoom {
         Ok(ArchivePlace {
             room: self.clone(),
             thing,
+            subject,
             is_zstd,
             by,
             _permits: [permit, of_client],
@@ -169,30 +180,37 @@ impl ArchivePlace {
         ArchiveUpload { sender, done }
     }
 
-    /// Counts an archive that ended, and logs it.
+    /// Tells the journal how an archive ended.
     fn told(
         &self,
         direction: &'static str,
         begun: Instant,
         ended: &Result<ArchivedAmount, ArchiveFault>,
     ) {
-        let (thing, by, took) = (&self.thing, &self.by, begun.elapsed());
-        match ended {
+        let what = format!("{} ({direction} by {})", self.thing, self.by);
+        let said = match ended {
             Ok(amount) => {
                 let ArchivedAmount {
                     files,
-                    bytes,
+                    bytes: _,
                     left_out,
                     changed,
                 } = *amount;
-                self.room.metrics.archived(direction, "done", bytes);
-                tracing::info!(%thing, direction, by, files, bytes, left_out, changed, ?took, "archive done");
+                format!("{what}: {files} files, {left_out} left out, {changed} changed meanwhile")
             }
-            Err(fault) => {
-                self.room.metrics.archived(direction, "failed", 0);
-                tracing::warn!(%thing, direction, by, %fault, ?took, "archive broken off");
-            }
-        }
+            Err(fault) => format!("{what}: {fault}"),
+        };
+        let event = Event::from(EventKind::ArchiveEnded {
+            direction,
+            complete: ended.is_ok(),
+            bytes: ended.as_ref().map_or(0, |amount| amount.bytes),
+            took: begun.elapsed(),
+        });
+        let event = match &self.subject {
+            Some(subject) => event.about(subject.clone()),
+            None => event,
+        };
+        self.room.journal.record(event.saying(said));
     }
 }
 

@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 
+mod ended;
+
 /// Two directories, one of which has a bit of everything.
 struct Two {
     dir: TempDir,

@@ -21,6 +21,12 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::LoggerLost => metrics.logger_lost(),
         EventKind::ExecBegun => metrics.exec_begun(),
         EventKind::ExecEnded { result, took } => metrics.exec_ended(result, *took),
+        EventKind::ArchiveEnded {
+            direction,
+            complete,
+            bytes,
+            ..
+        } => metrics.archived(direction, if *complete { "done" } else { "failed" }, *bytes),
         EventKind::ImagePulled { received_bytes, .. } => metrics.pulled(*received_bytes),
         EventKind::TagChecked { result } => metrics.tag_checked(result),
         EventKind::StoreWritten { took } => metrics.written(*took),

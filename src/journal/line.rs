@@ -33,6 +33,7 @@ pub(super) fn write(event: &Event) {
             let (message, ms) = (error, took.as_millis());
             info!(%container, result, %message, ms, "exec ended");
         }
+        EventKind::ArchiveEnded { .. } => archived(container, event),
         EventKind::ImagePulled {
             received_bytes,
             complete,
@@ -92,6 +93,27 @@ fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
     let reason = event.reason.map_or("unknown", Reason::as_str);
     let retry_in_ms = retry_in.as_millis();
     warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
+}
+
+fn archived(container: &str, event: &Event) {
+    let EventKind::ArchiveEnded {
+        direction,
+        complete,
+        bytes,
+        took,
+    } = &event.kind
+    else {
+        return;
+    };
+    let (message, ms) = (
+        event.message.as_deref().unwrap_or_default(),
+        took.as_millis(),
+    );
+    if *complete {
+        info!(%container, direction, bytes, %message, ms, "archive done");
+    } else {
+        warn!(%container, direction, %message, ms, "archive broken off");
+    }
 }
 
 fn exited(container: &str, (exit_code, signal): (u32, Option<u32>), event: &Event) {

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 
+use state::event::EventSubject;
 use state::id::{ContainerId, ContainerName, InstanceName};
 use state::policy::Denial;
 use state::store::AuditedArchive;
@@ -79,7 +80,9 @@ impl AgentNode {
             return Err(ArchiveRefusal::Conflict(fault));
         };
         let by = api::current_call().by;
-        let place = archives.place(format!("{name}: {path}"), is_zstd, by)?;
+        let subject = EventSubject::new(id, Some(&view.record));
+        let thing = (format!("path {path}"), Some(subject));
+        let place = archives.place(thing, is_zstd, by)?;
         let root = roots.open_root(InstanceName { id, generation }).await?;
         Ok((place, name, root))
     }

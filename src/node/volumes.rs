@@ -20,6 +20,7 @@ use crate::archive::{
     self, ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveRoom, ArchiveUpload,
     ArchivedAmount, OwnerShift, PackedFrom, RootEngine,
 };
+use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::view::{VolumeContentView, VolumeView};
 use crate::volumes::{DiskBudget, VolumeFacts, VolumeRemoval, Volumes};
@@ -99,7 +100,7 @@ impl NodeFiles for AgentNode {
             volumes, archives, ..
         } = self.files()?.clone();
         let by = api::current_call().by;
-        let place = archives.place(format!("volume {name}"), is_zstd, by)?;
+        let place = archives.place((format!("volume {name}"), None), is_zstd, by)?;
         // Nobody removes it between the look and the use.
         let turn = tokio::time::timeout(TURN_MAX, volumes.turn(&name)).await;
         let Ok(Ok(_turn)) = turn else {
@@ -143,7 +144,7 @@ impl NodeFiles for AgentNode {
             volumes, archives, ..
         } = self.files()?.clone();
         let by = api::current_call().by;
-        let place = archives.place(format!("volume {name}"), is_zstd, by)?;
+        let place = archives.place((format!("volume {name}"), None), is_zstd, by)?;
         let Some(held) = volumes.begin_use(&name, true) else {
             let fault = format!("an archive is being written to volume {name} already");
             return Err(ArchiveRefusal::Busy(fault));
@@ -227,11 +228,11 @@ impl NodeVolumes {
     pub(crate) fn start(
         volumes: Volumes,
         writer: &Writer,
-        metrics: &Metrics,
+        (journal, metrics): (Journal, &Metrics),
         roots: Arc<dyn RootEngine>,
         (stop, tracker): (&CancellationToken, &TaskTracker),
     ) -> Self {
-        let archives = ArchiveRoom::new(metrics.clone(), stop.clone());
+        let archives = ArchiveRoom::new(journal, stop.clone());
         let looking = follow(volumes.clone(), writer.clone(), metrics.clone());
         let stop = stop.clone();
         tracker.spawn(async move { stop.run_until_cancelled(looking).await });

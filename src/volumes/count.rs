@@ -9,14 +9,18 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use state::spec::VolumeName;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::{VolumeKey, Volumes};
 use crate::lock::lock;
+use crate::permits::KeyedPermits;
 use crate::within;
 
 /// Time that a count takes, at most; then it answers what it has come to.
 const COUNT_MAX: Duration = Duration::from_secs(5);
+/// Volumes that are counted at once: one on a slow disk holds up none of the others.
+const COUNTS_MAX: usize = 4;
 /// Age of a count that is answered again.
 const FRESH: Duration = Duration::from_secs(10);
 /// Files with several names that are remembered, to be counted once.
@@ -37,11 +41,23 @@ pub(crate) struct VolumeContent {
     pub(crate) is_partial: bool,
 }
 
-/// Counts of volumes that were made lately. One is made at a time: they are for people.
-#[derive(Debug, Default)]
+/// Counts of volumes that were made lately. Few are made at a time, and of one volume one: they are for
+/// people.
+#[derive(Debug)]
 pub(super) struct CountedVolumes {
-    turn: tokio::sync::Mutex<()>,
+    turns: KeyedPermits,
+    places: Semaphore,
     lately: Mutex<BTreeMap<VolumeName, (Instant, VolumeContent)>>,
+}
+
+impl Default for CountedVolumes {
+    fn default() -> Self {
+        Self {
+            turns: KeyedPermits::new(1),
+            places: Semaphore::new(COUNTS_MAX),
+            lately: Mutex::default(),
+        }
+    }
 }
 
 impl CountedVolumes {
@@ -60,7 +76,15 @@ impl CountedVolumes {
 impl Volumes {
     /// Counts the content of a volume that is there.
     pub(crate) async fn count(&self, name: &VolumeName) -> io::Result<VolumeContent> {
-        let _turn = self.counted.turn.lock().await;
+        let turns = self.counted.turns.of(name.as_str());
+        let waiting = async {
+            let turn = turns.acquire().await;
+            (turn, self.counted.places.acquire().await)
+        };
+        let waited = tokio::time::timeout(2 * COUNT_MAX, waiting).await;
+        let (_turn, _place) = waited.map_err(|_| {
+            io::Error::other("other volumes are being counted, which takes long; try again later")
+        })?;
         if let Some(content) = self.counted.lately(name) {
             return Ok(content);
         }

@@ -110,6 +110,17 @@ pub enum EventKind {
         /// The duration.
         took: Duration,
     },
+    /// An archive of a volume or of a container's files ended.
+    ArchiveEnded {
+        /// The direction: `read` from the node, or `written` to it.
+        direction: &'static str,
+        /// Whether all of it came.
+        complete: bool,
+        /// Bytes of its files, without their holes.
+        bytes: u64,
+        /// The duration.
+        took: Duration,
+    },
     /// A pull ended.
     ImagePulled {
         /// Bytes that came from the registry.
@@ -219,6 +230,7 @@ impl EventKind {
             Self::LoggerLost => "logger_lost",
             Self::ExecBegun => "exec_begun",
             Self::ExecEnded { .. } => "exec_ended",
+            Self::ArchiveEnded { .. } => "archive_ended",
             Self::ImagePulled { .. } => "image_pulled",
             Self::TagChecked { .. } => "tag_checked",
             Self::RuntimeReached => "runtime_reached",
@@ -324,6 +336,7 @@ impl Event {
             | EventKind::ContainerRestarted
             | EventKind::ExecBegun
             | EventKind::ExecEnded { .. }
+            | EventKind::ArchiveEnded { .. }
             | EventKind::ImagePulled { .. }
             | EventKind::RuntimeReached
             | EventKind::LeftoversSwept { .. }

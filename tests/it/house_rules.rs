@@ -121,7 +121,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("secrets", &["config", "lock", "mounts"]),
     ("host_paths", &["lock", "mounts", "permits", "within"]),
-    ("archive", &["metrics", "permits", "within"]),
+    ("archive", &["journal", "metrics", "permits", "within"]),
     ("volumes", &["lock", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (

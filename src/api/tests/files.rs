@@ -6,14 +6,12 @@ use std::sync::Mutex;
 use state::access::NameScope;
 use state::id::ContainerId;
 use state::spec::VolumeName;
-use tokio_util::sync::CancellationToken;
 
 use super::Fake;
 use crate::api::{NodeFiles, Refusal};
 use crate::archive::{
     ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveRoom, ArchiveUpload, ArchivedAmount,
 };
-use crate::metrics::Metrics;
 use crate::view::VolumeView;
 
 /// Volumes of the fake agent.
@@ -29,7 +27,7 @@ pub(crate) struct FakeFiles {
 impl Default for FakeFiles {
     fn default() -> Self {
         Self {
-            room: ArchiveRoom::new(Metrics::new(), CancellationToken::new()),
+            room: ArchiveRoom::of_nobody(),
             taken: std::sync::Arc::default(),
             breaks: std::sync::atomic::AtomicBool::default(),
         }
@@ -82,7 +80,7 @@ impl NodeFiles for Fake {
         let place = self
             .files
             .room
-            .place("data".to_owned(), is_zstd, String::new())?;
+            .place(("data".to_owned(), None), is_zstd, String::new())?;
         let breaks = self.files.breaks.load(std::sync::atomic::Ordering::Relaxed);
         Ok(place.send(move |out| {
             out.write_all(&[b'x'; 1 << 20])?;
@@ -119,7 +117,7 @@ impl NodeFiles for Fake {
         let place = self
             .files
             .room
-            .place(name.to_string(), is_zstd, String::new())?;
+            .place((name.to_string(), None), is_zstd, String::new())?;
         let taken = std::sync::Arc::clone(&self.files.taken);
         Ok(place.take(move |archive| {
             let mut all = Vec::new();

@@ -196,6 +196,11 @@ async fn a_volume_is_saved_and_restored_elsewhere_with_all_that_its_files_are() 
     ] {
         assert!(audit.contains(word), "{word}: {audit}");
     }
+    let log = stand.agent.log();
+    for direction in ["read", "written"] {
+        let done = format!("archive done container= direction=\"{direction}\"");
+        assert!(log.contains(&done), "{done}: {log}");
+    }
     stand.end().await;
 }
 
