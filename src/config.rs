@@ -15,7 +15,7 @@ use reqwest::Url;
 use rustix::rand::{GetRandomFlags, getrandom};
 use state::spec::Protocol;
 use state::store::Defaults;
-use state::subnet::Ipv4Subnet;
+use state::subnet::{ContainerSubnets, Ipv4Subnet, Ipv6Subnet};
 
 mod api;
 mod check;
@@ -231,6 +231,12 @@ pub struct NetworkSection {
     pub subnet: Ipv4Subnet,
     /// Whether the agent chooses the subnet, of which the former is only the default then.
     pub subnet_auto: bool,
+    /// IPv6 subnet of the containers' addresses. `None`: they have none, or the agent draws it.
+    pub subnet6: Option<Ipv6Subnet>,
+    /// Whether the agent draws the IPv6 subnet.
+    pub subnet6_auto: bool,
+    /// Fault for which there is none although one was drawn.
+    pub subnet6_fault: Option<String>,
     /// Host ports for containers that ask for any port.
     pub port_range: RangeInclusive<u16>,
     /// Ports of the host that containers reach besides name servers. `None`: every one.
@@ -243,6 +249,17 @@ pub struct NetworkSection {
     pub source_guard: bool,
     /// Whether the node goes on to connect its networks although it did not before the agent.
     pub route_between_networks: bool,
+}
+
+impl NetworkSection {
+    /// Subnets of the containers' addresses.
+    #[must_use]
+    pub const fn subnets(&self) -> ContainerSubnets {
+        ContainerSubnets {
+            ipv4: self.subnet,
+            ipv6: self.subnet6,
+        }
+    }
 }
 
 /// Section `registry`: access to registries.

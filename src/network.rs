@@ -9,16 +9,15 @@
 //! `marked_block` let containers write to them, `sysfs` lends a netns to a user namespace, `listeners` finds out
 //! whether a host port is free, `threads` runs work that blocks or changes its netns.
 //!
-//! This room knows no containerd. Containers have IPv4 only; published ports answer on the host's
-//! IPv4 addresses, 127.0.0.1 among them, not on `::1`.
+//! This room knows no containerd. Containers have IPv4, and IPv6 where a subnet of it is configured;
+//! published ports answer on the host's addresses, 127.0.0.1 among them, not on `::1`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use state::assign::HostNetwork;
-use state::desired::Assignment;
+use state::desired::{Addresses, Assignment};
 use state::id::{ContainerId, ContainerName, InstanceName};
 use state::spec::{Names, Network};
 
@@ -93,8 +92,8 @@ pub trait NetworkDriver: HostNetwork + 'static {
         async move {
             let connecting = self.connect(instance, names, assignment, network);
             let attached = connecting.await?;
-            if let Some(address) = attached.address {
-                self.publish(instance, &assignment.at(address)).await?;
+            if let Some(addresses) = attached.addresses {
+                self.publish(instance, &assignment.at(addresses)).await?;
             }
             Ok(attached)
         }
@@ -192,9 +191,9 @@ pub type AssignedInstance = (InstanceName, InstanceNames, Assignment, Network);
 /// Instance's place on the network, as its driver answers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attached {
-    /// Address of the container, which the caller stores if it is another than before. `None`: it has
+    /// Addresses of the container, which the caller stores if they are others than before. `None`: it has
     /// none of its own ([`NetworkMode`](state::spec::network::NetworkMode)).
-    pub address: Option<Ipv4Addr>,
+    pub addresses: Option<Addresses>,
     /// Paths for the container.
     pub paths: NetworkPaths,
 }

@@ -6,12 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use state::desired::Record;
+use state::desired::{Addresses, Record};
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
@@ -90,7 +89,7 @@ pub trait Runtime: Send + Sync + 'static {
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
     /// starts it.
     ///
-    /// Answers the container's address, which the caller stores if it is another than before;
+    /// Answers the container's addresses, which the caller stores if they are others than before;
     /// `None` if the task ran already.
     ///
     /// Must not be dropped before it ends (a cancelled task creation leaves a process that
@@ -102,7 +101,7 @@ pub trait Runtime: Send + Sync + 'static {
     fn launch(
         &self,
         record: &Record,
-    ) -> impl Future<Output = Result<Option<Ipv4Addr>, RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<Option<Addresses>, RuntimeError>> + Send;
 
     /// Brings what exists of the record's instance up to the record: the limits of its task and of
     /// its log, and the runtime's own copy of the record, in this order, so that the copy says what

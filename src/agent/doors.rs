@@ -12,7 +12,7 @@ use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use state::alarm::Alarm;
-use state::subnet::Ipv4Subnet;
+use state::subnet::ContainerSubnets;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,7 @@ pub(super) struct Doors {
     socket: PathBuf,
     /// Fault for which there can be no socket.
     socket_fault: Option<String>,
-    containers: Ipv4Subnet,
+    containers: ContainerSubnets,
     tls: Option<TlsInForce>,
     /// Whether the configuration of TLS is at fault, so that there can be no port.
     is_tls_faulty: bool,
@@ -68,7 +68,7 @@ impl Doors {
             listen: config.api.listen,
             socket: config.state.socket(),
             socket_fault: config.state.socket_fault(),
-            containers: config.network.subnet,
+            containers: config.network.subnets(),
             tls,
             is_tls_faulty: config.api.tls_fault.is_some(),
             journal,

@@ -18,7 +18,7 @@ pub(super) fn registry_config(config: &Config) -> RegistryConfig {
     RegistryConfig {
         insecure: section.insecure.clone(),
         token_hosts: section.token_hosts.clone(),
-        containers: Some(config.network.subnet),
+        containers: Some(config.network.subnets()),
         auth_file: section.auth_file.clone(),
         ca_file: section.ca_file.clone(),
         hosts_dir: Some(section.hosts_dir.clone()),

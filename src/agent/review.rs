@@ -54,6 +54,8 @@ pub(super) fn follow(
         routes_between_networks(config),
     );
     journal.set_alarm(Alarm::PasswordsToAnyHost, "", passwords_to_any(config));
+    let no_ipv6 = config.network.subnet6_fault.clone();
+    journal.set_alarm(Alarm::Ipv6Unavailable, "", no_ipv6);
     let interval: Duration = config.monitoring.health_interval;
     let config = config.clone();
     let look = move || readable(&config);

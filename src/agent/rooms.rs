@@ -171,7 +171,7 @@ impl Rooms {
             move || config.read_policy(),
             move |text| keeping.keep_policy(text),
         );
-        tracker.spawn(async move { stop.run_until_cancelled(watching).await });
+        tracker.spawn(async move { Box::pin(stop.run_until_cancelled(watching)).await });
     }
 
     /// Starts all but the API, whose routes it answers.
@@ -290,6 +290,7 @@ fn bridge_config(config: &Config) -> BridgeConfig {
         resolv_conf: RESOLV_CONF.map(PathBuf::from).into(),
         bridge: config.network.bridge.clone(),
         subnet: config.network.subnet,
+        subnet6: config.network.subnet6,
         netns_dir: config.state.run_dir.join("netns"),
         files_dir: config.state.run_dir.join("files"),
         api: config.api.listen,

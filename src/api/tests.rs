@@ -361,6 +361,7 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         cordoned: false,
         listed_hash: None,
         assignment: Assignment {
+            address6: None,
             address: Some(Ipv4Addr::new(10, 0, 0, 2)),
             ports: Vec::new(),
         },

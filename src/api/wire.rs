@@ -115,12 +115,16 @@ fn asked(record: &Record) -> Value {
         .iter()
         .map(|port| json!({"host": port.host, "container": port.container, "protocol": port.protocol, "host_ip": port.host_ip}))
         .collect();
-    json!({
+    let mut shown = json!({
         "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "ports": ports, "owner": record.owner,
         "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
         "created": time(SystemTime::UNIX_EPOCH + Duration::from_millis(record.created_ms)),
         "ip": record.assignment.address, "labels": record.spec.labels,
-    })
+    });
+    if let Some(address6) = record.assignment.address6 {
+        shown["ip6"] = json!(address6);
+    }
+    shown
 }
 
 /// The specification in the words of the deploy body, with `null` for each value of the environment:

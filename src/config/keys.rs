@@ -166,6 +166,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Subnet of the containers' addresses: a private IPv4 network, /8 to /29; or auto, which is one \
          that no address, route or name server of the host overlaps when the agent first starts, kept \
          in the file subnet in state.dir"),
+    key("network.subnet6", "CHAS_SUBNET6", "subnet6", "CIDR|auto", Unset,
+        "IPv6 subnet of the containers' addresses beside the IPv4 one, /48 to /112, unique local or led \
+         to this host; or auto, which is a unique local one that is drawn at the first start and kept in \
+         the file subnet6 in state.dir. Without it containers have no IPv6"),
     key("network.port_range", "CHAS_PORT_RANGE", "port-range", "FIRST-LAST", Text("20000-29999"),
         "Host ports for containers that ask for any port, 1024 to 65535"),
     key("network.host_access", "CHAS_HOST_ACCESS", "host-access", "open|closed|PORT[,PORT]", Computed("closed; open on a node from before 0.2"),

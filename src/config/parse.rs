@@ -11,7 +11,7 @@ use reqwest::Url;
 use state::spec::{CAPABILITIES, DEFAULT_CAPABILITIES};
 use state::subnet::Ipv4Subnet;
 
-pub(super) use self::reach::{host_access, is_auto, isolation, subnet_or_auto};
+pub(super) use self::reach::{host_access, is_auto, isolation, subnet_or_auto, subnet6_or_auto};
 use super::{LogFormat, Secret};
 
 mod reach;

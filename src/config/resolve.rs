@@ -9,6 +9,7 @@ use super::*;
 mod api;
 mod chas;
 mod containers;
+mod network;
 mod purpose;
 mod registry;
 
@@ -271,31 +272,7 @@ impl Layers {
                 file: self.optional("logging.file", parse::path),
             },
             state: self.state(),
-            network: NetworkSection {
-                bridge: self.value("network.bridge", parse::interface),
-                subnet: self.value("network.subnet", parse::subnet_or_auto),
-                subnet_auto: self.value("network.subnet", parse::is_auto),
-                port_range: self.value("network.port_range", parse::port_range),
-                host_access: self
-                    .by_age(
-                        "network.host_access",
-                        ["open", "closed"],
-                        parse::host_access,
-                    )
-                    .flatten(),
-                link_local: self
-                    .by_age("network.link_local", ["true", "false"], parse::flag)
-                    .unwrap_or_default(),
-                neighbours: self.value("network.isolation", parse::isolation),
-                source_guard: self.value("network.source_guard", parse::flag),
-                route_between_networks: self
-                    .by_age(
-                        "network.route_between_networks",
-                        ["true", "false"],
-                        parse::flag,
-                    )
-                    .unwrap_or_default(),
-            },
+            network: self.network(),
             registry: self.registry(),
             image: self.image(),
             containers: self.containers(),

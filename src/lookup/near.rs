@@ -4,12 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use rustix::io::Errno;
-use state::subnet::Ipv4Subnet;
+use state::subnet::ContainerSubnets;
 
 /// Services of clouds that tell a machine its secrets, where they are not on the link.
-const METADATA: [IpAddr; 2] = [
+const METADATA: [IpAddr; 4] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
 ];
 
 /// Port of a datagram that is never sent.
@@ -18,12 +20,12 @@ const DISCARD: u16 = 9;
 /// Addresses of the node, of its link, and of its containers.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct NearAddresses {
-    containers: Option<Ipv4Subnet>,
+    containers: Option<ContainerSubnets>,
 }
 
 impl NearAddresses {
     /// Addresses of this node, whose containers are in `containers`.
-    pub(crate) fn new(containers: Option<Ipv4Subnet>) -> Self {
+    pub(crate) fn new(containers: Option<ContainerSubnets>) -> Self {
         Self { containers }
     }
 
@@ -31,7 +33,7 @@ impl NearAddresses {
     pub(crate) fn holds(self, address: IpAddr) -> bool {
         let address = address.to_canonical();
         let is_fixed = match address {
-            IpAddr::V4(address) => self.holds_v4(address),
+            IpAddr::V4(address) => Self::holds_v4(address),
             IpAddr::V6(address) => {
                 address.is_loopback()
                     || address.is_unspecified()
@@ -40,19 +42,20 @@ impl NearAddresses {
                     || carried(address).is_some_and(|address| self.holds(address.into()))
             }
         };
-        is_fixed || METADATA.contains(&address) || is_own(address)
+        let is_containers = || {
+            let containers = self.containers;
+            containers.is_some_and(|subnets| subnets.contains(address))
+        };
+        is_fixed || is_containers() || METADATA.contains(&address) || is_own(address)
     }
 
-    fn holds_v4(self, address: Ipv4Addr) -> bool {
-        let is_of_containers =
-            |subnet: Ipv4Subnet| (subnet.gateway()..=subnet.broadcast()).contains(&address);
+    fn holds_v4(address: Ipv4Addr) -> bool {
         address.is_loopback()
             || address.is_link_local()
             || address.is_multicast()
             || address.is_broadcast()
             // Linux takes all of 0.0.0.0/8 that it can connect to for itself.
             || address.octets()[0] == 0
-            || self.containers.is_some_and(is_of_containers)
     }
 }
 
@@ -106,7 +109,10 @@ mod tests {
 
     #[test]
     fn every_spelling_of_this_node_and_its_link_is_near() {
-        let near = NearAddresses::new(Some("10.231.0.0/16".parse().unwrap()));
+        let near = NearAddresses::new(Some(ContainerSubnets {
+            ipv4: "10.231.0.0/16".parse().unwrap(),
+            ipv6: "fd12:3456:789a::/64".parse().ok(),
+        }));
         for (address, is_near) in [
             ("127.0.0.1", true),
             ("127.9.9.9", true),
@@ -121,6 +127,8 @@ mod tests {
             ("::1", true),
             ("::", true),
             ("fe80::1", true),
+            ("fd12:3456:789a::77", true),
+            ("fd12:3456:789b::77", false),
             ("ff02::1", true),
             ("fd00:ec2::254", true),
             ("::ffff:127.0.0.1", true),

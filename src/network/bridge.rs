@@ -4,7 +4,7 @@
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
-//! `connect` makes the pair of an instance; `groups` puts the rules of containers in force; `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
+//! `connect` makes the pair of an instance; `groups` puts the rules of containers in force; `ipv6` is what a second subnet adds to all of them; `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
 //! `routing` keeps the node from connecting its networks; `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,7 @@ use state::desired::{Assignment, PortBinding};
 use state::id::{ContainerId, InstanceName};
 use state::reach::NodeReach;
 use state::spec::{Network, Protocol};
-use state::subnet::Ipv4Subnet;
+use state::subnet::{Ipv4Subnet, Ipv6Subnet};
 use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
@@ -32,6 +32,7 @@ use super::{
 use crate::lock::lock;
 use device::BridgeDevice;
 use groups::memory::RuleMemory;
+use ipv6::switches::SwitchMemory;
 pub use nftables::rules::{ContainerReach, HostReach};
 use ports::HostPorts;
 use routing::RoutingMemory;
@@ -49,6 +50,7 @@ mod groups;
 mod holders;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod hostile;
+mod ipv6;
 mod links;
 mod nfnetlink;
 mod nftables;
@@ -76,6 +78,8 @@ pub struct BridgeConfig {
     pub bridge: String,
     /// Range of the containers' addresses; the bridge has the first.
     pub subnet: Ipv4Subnet,
+    /// Range of their IPv6 addresses; the bridge has the first. `None`: they have none.
+    pub subnet6: Option<Ipv6Subnet>,
     /// Directory with a file for each instance's netns, as in `/run/chas/netns`. Must not outlive a
     /// reboot, and containerd must see the mounts in it: no private mount namespace.
     pub netns_dir: PathBuf,
@@ -102,6 +106,11 @@ impl BridgeConfig {
     /// connects them, for when that is configured otherwise.
     fn routing_memory(&self) -> RoutingMemory {
         RoutingMemory::below(self.run_dir())
+    }
+
+    /// Memory of the switches that were set so that the node forwards IPv6.
+    fn switch_memory(&self) -> SwitchMemory {
+        SwitchMemory::below(self.run_dir())
     }
 
     /// Directory of what a reboot ends.
@@ -138,6 +147,10 @@ struct BridgeState {
     forward_open: bool,
     /// The reason why a link has no guard, as the last repair found it.
     unguarded: Option<String>,
+    /// The reason why the host cannot have the IPv6 that is configured, as it was last found.
+    no_ipv6: Option<String>,
+    /// Instances into which it was looked whether they have IPv6.
+    looked_for_ipv6: BTreeSet<InstanceName>,
     /// Whether links lead packets for neighbours to the rules of the table.
     is_routed: bool,
     /// Whether that is so at every link, and running containers know the way.
@@ -212,6 +225,10 @@ impl HostNetwork for BridgeNetwork {
         self.ports.holder(binding).unwrap_or_default()
     }
 
+    fn has_ipv6(&self) -> bool {
+        self.config.subnet6.is_some() && self.state().no_ipv6.is_none()
+    }
+
     fn address(
         &self,
         before: Option<Ipv4Addr>,
@@ -230,8 +247,12 @@ impl NetworkDriver for BridgeNetwork {
             })?;
         }
         self.remember_rules().await?;
+        if self.config.subnet6.is_none() {
+            self.forget_ipv6().await?;
+        }
         self.ensure_device().await?;
         self.ports.prepare().await?;
+        self.open_ipv6().await;
         Ok(())
     }
 
@@ -246,7 +267,7 @@ impl NetworkDriver for BridgeNetwork {
         if !network.mode.has_address() {
             self.connect_apart(instance, names, network.mode).await?;
             return Ok(Attached {
-                address: None,
+                addresses: None,
                 paths: self.paths(instance),
             });
         }
@@ -255,6 +276,7 @@ impl NetworkDriver for BridgeNetwork {
         let member = Member {
             name: names.container.clone(),
             address,
+            address6: self.address6(address),
             network: network.clone(),
             asked: names.asked.clone(),
         };
@@ -262,13 +284,13 @@ impl NetworkDriver for BridgeNetwork {
         let is_ruled = member.network.is_ruled();
         self.apply_rules(is_ruled).await.admit(&member)?;
         let (connected, opened, written) = tokio::join!(
-            self.connect_veth(instance, &names.container, address),
+            self.connect_veth(instance, &member),
             self.open_forward(),
             self.hosts.write(instance)
         );
         connected.and(opened).and(written)?;
         Ok(Attached {
-            address: Some(address),
+            addresses: Some(member.addresses()),
             paths: self.paths(instance),
         })
     }
@@ -286,7 +308,8 @@ impl NetworkDriver for BridgeNetwork {
             .iter()
             .any(|binding| binding.protocol == Protocol::Udp)
         {
-            delete_stale_flows(instance, assignment).await?;
+            let published = self.ports.publications(instance, assignment);
+            delete_stale_flows(instance, published).await?;
         }
         Ok(())
     }
@@ -306,6 +329,7 @@ impl NetworkDriver for BridgeNetwork {
     async fn detach(&self, instance: InstanceName) -> Result<(), NetworkError> {
         let _shared = self.gate.read().await;
         self.state().connected_at.remove(&instance);
+        self.state().looked_for_ipv6.remove(&instance);
         let name = veth::name(&self.config.bridge, instance);
         let (withdrawn, disconnected) = tokio::join!(
             self.ports.withdraw(instance),
@@ -351,9 +375,8 @@ fn assigned_address(
 /// that went on asking while nobody answered is a flow that leads nowhere.
 async fn delete_stale_flows(
     instance: InstanceName,
-    assignment: &Assignment,
+    published: nftables::Published,
 ) -> Result<(), NetworkError> {
-    let published = ports::publications(instance, assignment);
     blocking(move || {
         match conntrack::delete_stale(&published) {
             Ok(0) => {}

@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
+use state::desired::Addresses;
 use state::id::{ContainerName, InstanceName};
 use state::reach::NodeReach;
 use state::spec::{Names, Network};
@@ -43,8 +44,18 @@ pub(super) struct HostsDirectory {
 pub(super) struct Member {
     pub(super) name: ContainerName,
     pub(super) address: Ipv4Addr,
+    pub(super) address6: Option<Ipv6Addr>,
     pub(super) network: Network,
     pub(super) asked: Names,
+}
+
+impl Member {
+    pub(super) const fn addresses(&self) -> Addresses {
+        Addresses {
+            address: self.address,
+            address6: self.address6,
+        }
+    }
 }
 
 /// Instances on the network as this agent knows them. Never locked across an await.
@@ -99,6 +110,19 @@ impl HostsDirectory {
             .map(|member| member.address)
     }
 
+    /// IPv6 address of an instance, if it is known to have one.
+    pub(super) fn address6(&self, instance: InstanceName) -> Option<Ipv6Addr> {
+        self.members().by_instance.get(&instance)?.address6
+    }
+
+    /// Both addresses of all instances with IPv6.
+    pub(super) fn dual(&self) -> Vec<(Ipv4Addr, Ipv6Addr)> {
+        let members = self.members();
+        let all = members.by_instance.values();
+        all.filter_map(|member| Some((member.address, member.address6?)))
+            .collect()
+    }
+
     /// Addresses of all instances.
     pub(super) fn addresses(&self) -> Vec<(InstanceName, Ipv4Addr)> {
         let members = self.members();
@@ -123,9 +147,11 @@ impl HostsDirectory {
         while let Some((instance, member)) = all.next() {
             let is_latest = all.peek().is_none_or(|(next, _)| next.id != instance.id);
             if is_latest && member.network.is_ruled() {
-                let asked = Names::default();
+                // Its rules are about both addresses, whether it has both or not.
+                let (asked, address6) = (Names::default(), None);
                 let member = Member {
                     asked,
+                    address6,
                     ..member.clone()
                 };
                 ruled.insert(*instance, member);
@@ -301,7 +327,7 @@ fn write_all(
         let peers = known.of(member);
         let owner = HostsOwner {
             name: &member.name,
-            address: Some(member.address),
+            addresses: Some(member.addresses()),
             asked: &member.asked,
             gateway,
         };

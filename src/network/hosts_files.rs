@@ -12,6 +12,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
+use state::desired::Addresses;
 use state::id::ContainerName;
 use state::spec::Names;
 use state::spec::names::{DnsSettings, HostAddress, HostName};
@@ -123,7 +124,7 @@ impl HostsFiles {
 pub(super) struct HostsOwner<'a> {
     pub(super) name: &'a ContainerName,
     /// `None`: it has none of its own.
-    pub(super) address: Option<Ipv4Addr>,
+    pub(super) addresses: Option<Addresses>,
     pub(super) asked: &'a Names,
     /// Address at which it reaches the host.
     pub(super) gateway: Ipv4Addr,
@@ -136,8 +137,8 @@ impl HostsOwner<'_> {
     }
 }
 
-/// Name and address of every container.
-pub(super) type Peers = BTreeMap<ContainerName, Ipv4Addr>;
+/// Name and addresses of every container.
+pub(super) type Peers = BTreeMap<ContainerName, Addresses>;
 
 /// Content of a container's `hosts` (hosts(5)): the container itself, the hosts that it asks for, and
 /// all others by their names. Of several lines for a name the first counts.
@@ -149,11 +150,16 @@ fn hosts(owner: HostsOwner<'_>, peers: &Peers) -> String {
     };
     let (own, hostname) = (owner.name.as_str(), owner.hostname());
     // Programs look their own host name up, and fail without an answer.
-    let address = owner.address.unwrap_or(Ipv4Addr::LOCALHOST);
-    if hostname == own {
-        line(&address, own);
+    let addresses = owner.addresses;
+    let addresses = addresses.unwrap_or(Ipv4Addr::LOCALHOST.into());
+    let own = if hostname == own {
+        own.to_owned()
     } else {
-        line(&address, &format!("{hostname} {own}"));
+        format!("{hostname} {own}")
+    };
+    line(&addresses.address, &own);
+    if let Some(address) = addresses.address6 {
+        line(&address, &own);
     }
     for (name, address) in &owner.asked.hosts {
         match address {
@@ -161,8 +167,12 @@ fn hosts(owner: HostsOwner<'_>, peers: &Peers) -> String {
             HostAddress::Gateway => line(&owner.gateway, name.as_str()),
         }
     }
-    for (name, address) in peers.iter().filter(|(name, _)| *name != owner.name) {
-        line(address, name.as_str());
+    for (name, their) in peers.iter().filter(|(name, _)| *name != owner.name) {
+        line(&their.address, name.as_str());
+        // Who has no IPv6 is told of nobody's.
+        if let Some(address) = their.address6.filter(|_| addresses.address6.is_some()) {
+            line(&address, name.as_str());
+        }
     }
     text
 }
@@ -258,6 +268,8 @@ const fn reachable(server: IpAddr) -> Option<Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use serde_json::{Value, json};
     use state::spec::parse;
 
@@ -270,19 +282,24 @@ mod tests {
     #[test]
     fn hosts_lists_oneself_first_and_everybody_once() {
         let address = |last| Ipv4Addr::new(10, 231, 0, last);
+        let at = |last| Addresses::from(address(last));
+        let dual = |last| Addresses {
+            address6: Some(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, last)),
+            ..at(u8::try_from(last).unwrap())
+        };
         let peers = Peers::from([
-            (name("a"), address(4)),
-            (name("db"), address(3)),
-            (name("web"), address(2)),
+            (name("a"), at(4)),
+            (name("db"), dual(3)),
+            (name("web"), dual(2)),
         ]);
-        let lines = |asked: &Value| {
+        let of = |asked: &Value, own: Addresses| {
             let mut body = json!({"name": "web", "image": "x"});
             body.as_object_mut()
                 .unwrap()
                 .extend(asked.as_object().unwrap().clone());
             let owner = HostsOwner {
                 name: &name("web"),
-                address: Some(address(2)),
+                addresses: Some(own),
                 asked: &parse::deploy(&body).unwrap().spec.names,
                 gateway: address(1),
             };
@@ -290,6 +307,7 @@ mod tests {
             assert!(text.starts_with("127.0.0.1\tlocalhost\n"));
             text.lines().skip(2).map(str::to_owned).collect::<Vec<_>>()
         };
+        let lines = |asked: &Value| of(asked, at(2));
         let others = ["10.231.0.4\ta", "10.231.0.3\tdb"];
         let plain = lines(&json!({}));
         assert_eq!(plain, [&["10.231.0.2\tweb"][..], &others].concat());
@@ -301,6 +319,14 @@ mod tests {
             "10.231.0.1\tnode",
         ];
         assert_eq!(lines(&asked), [&first[..], &others].concat());
+        let both = [
+            "10.231.0.2\tweb",
+            "fd00::2\tweb",
+            "10.231.0.4\ta",
+            "10.231.0.3\tdb",
+            "fd00::3\tdb",
+        ];
+        assert_eq!(of(&json!({}), dual(2)), both, "one with IPv6");
     }
 
     #[test]

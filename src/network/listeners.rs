@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
@@ -18,15 +18,21 @@ use state::spec::Protocol;
 /// # Errors
 /// The kernel's refusal to tell.
 pub(super) fn listener_on(binding: &PortBinding) -> io::Result<bool> {
-    let address = SocketAddrV4::new(
-        binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED),
-        binding.host,
-    );
+    let host_ip = binding.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+    let address = SocketAddr::new(host_ip, binding.host);
     let kind = match binding.protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
     };
-    let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, None)?;
+    let socket = match socket_with(family(host_ip), kind, SocketFlags::CLOEXEC, None) {
+        // A kernel without IPv6 has nobody who listens there.
+        Err(Errno::AFNOSUPPORT) if host_ip.is_ipv6() => return Ok(false),
+        socket => socket?,
+    };
+    if host_ip.is_ipv6() {
+        // Otherwise a listener on IPv4 counts as well.
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     if binding.protocol == Protocol::Tcp {
         // Otherwise connections that ended a minute ago count as well.
         sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -35,29 +41,38 @@ pub(super) fn listener_on(binding: &PortBinding) -> io::Result<bool> {
         Ok(()) | Err(Errno::ADDRNOTAVAIL) => Ok(false),
         // Perhaps only a connection from here to elsewhere that happens to have this port; it goes
         // on undisturbed.
-        Err(Errno::ADDRINUSE) => is_open(binding.protocol, binding.host),
+        Err(Errno::ADDRINUSE) => is_open(host_ip, binding.protocol, binding.host),
         Err(error) => Err(error.into()),
     }
 }
 
 /// Whether this host has an address.
-pub(super) fn is_local(address: Ipv4Addr) -> bool {
+pub(super) fn is_local(address: IpAddr) -> bool {
     let socket = socket_with(
-        AddressFamily::INET,
+        family(address),
         SocketType::DGRAM,
         SocketFlags::CLOEXEC,
         None,
     );
-    socket.is_ok_and(|socket| bind(socket, &SocketAddrV4::new(address, 0)).is_ok())
+    socket.is_ok_and(|socket| bind(socket, &SocketAddr::new(address, 0)).is_ok())
+}
+
+const fn family(address: IpAddr) -> AddressFamily {
+    match address {
+        IpAddr::V4(_) => AddressFamily::INET,
+        IpAddr::V6(_) => AddressFamily::INET6,
+    }
 }
 
 /// Whether a socket takes packets from anybody on a port, on any address (proc_net(5)).
-fn is_open(protocol: Protocol, port: u16) -> io::Result<bool> {
+///
+/// A socket of IPv6 may take packets of IPv4 as well, and never the other way round.
+fn is_open(address: IpAddr, protocol: Protocol, port: u16) -> io::Result<bool> {
     let (files, open) = match protocol {
         Protocol::Tcp => (["tcp", "tcp6"], "0A"),
         Protocol::Udp => (["udp", "udp6"], "07"),
     };
-    for file in files {
+    for file in files.into_iter().skip(usize::from(address.is_ipv6())) {
         match fs::read_to_string(format!("/proc/thread-self/net/{file}")) {
             Ok(table) if lists_open_port(&table, open, port) => return Ok(true),
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -95,8 +110,8 @@ mod tests {
 
     #[test]
     fn a_listener_is_found_and_a_connection_is_none() {
-        let on = |protocol, host_ip, host| PortBinding {
-            host_ip,
+        let on = |protocol, host_ip: Option<Ipv4Addr>, host| PortBinding {
+            host_ip: host_ip.map(IpAddr::from),
             host,
             container: 1,
             protocol,
@@ -114,6 +129,16 @@ mod tests {
                 !listener_on(&on(Protocol::Tcp, Some(elsewhere), port)).unwrap(),
                 "{elsewhere}"
             );
+        }
+
+        let on_ipv6 = PortBinding {
+            host_ip: Some(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED)),
+            ..on(Protocol::Tcp, None, port)
+        };
+        assert!(!listener_on(&on_ipv6).unwrap(), "the other family is free");
+        if let Ok(both) = TcpListener::bind("[::]:0") {
+            let host = both.local_addr().unwrap().port();
+            assert!(listener_on(&PortBinding { host, ..on_ipv6 }).unwrap());
         }
 
         let client = TcpStream::connect(("127.0.0.1", port)).unwrap();

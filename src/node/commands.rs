@@ -281,6 +281,7 @@ fn refusal(error: StoreError) -> Refusal {
                 Refusal::Conflict(text)
             }
         }
+        StoreError::Assign(AssignError::NoIpv6(ports)) => no_ipv6(&ports, &text),
         StoreError::Assign(_)
         | StoreError::TooMany(_)
         | StoreError::NoCapacity(..)
@@ -308,6 +309,15 @@ fn refusal(error: StoreError) -> Refusal {
             Refusal::Unavailable(text)
         }
     }
+}
+
+/// The refusal of ports on IPv6 addresses, by their places in the body.
+fn no_ipv6(ports: &[usize], message: &str) -> Refusal {
+    let faults = ports.iter().map(|place| FieldError {
+        field: format!("exposed_ports[{place}].host_ip"),
+        message: message.to_owned(),
+    });
+    Refusal::Invalid(faults.collect())
 }
 
 /// The refusal of one container of a set, with its name before each field.

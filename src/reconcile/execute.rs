@@ -223,13 +223,14 @@ impl<R: Runtime> Reconciler<R> {
     async fn launch(&self, record: &Record) -> Result<(), Undone> {
         let instance = record.instance();
         let launched = self.runtime.launch(record).await;
-        let known = record.assignment.address;
-        let address = self.unless_lost(record, launched).await?.or(known);
-        if record.restart_pending || address != known {
+        let known = &record.assignment;
+        let answered = self.unless_lost(record, launched).await?;
+        let now = answered.map_or_else(|| known.clone(), |addresses| known.at(addresses));
+        if record.restart_pending || now != *known {
             let restarted = record.restart_pending;
             let note = move |record: &mut Record| {
                 record.restart_pending &= !restarted;
-                record.assignment.address = address;
+                record.assignment = now;
             };
             self.writer
                 .write(move |store| store.note(instance, note))

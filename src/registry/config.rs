@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::Url;
-use state::subnet::Ipv4Subnet;
+use state::subnet::ContainerSubnets;
 
 /// Configuration of all registries: access, trust, and how long a pull goes on.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ pub struct RegistryConfig {
     /// tokens, and that it may lead to although they are this node.
     pub token_hosts: Vec<String>,
     /// Addresses of the node's containers, where only a registry of the node may lead.
-    pub containers: Option<Ipv4Subnet>,
+    pub containers: Option<ContainerSubnets>,
     /// Credentials in the format of docker's `config.json`; read again whenever it changed. `None`:
     /// none.
     pub auth_file: Option<PathBuf>,

@@ -1,12 +1,11 @@
 //! Runtime of a node: a container engine, and what is the node's own beside it (network, logs, volumes).
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use state::desired::{Assignment, Record};
+use state::desired::{Addresses, Assignment, Record};
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen, Task};
@@ -99,7 +98,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         record: &Record,
         found: E::Container,
         held: &MountedPaths,
-    ) -> Result<(Option<Ipv4Addr>, E::Rootfs), RuntimeError> {
+    ) -> Result<(Option<Addresses>, E::Rootfs), RuntimeError> {
         let instance = record.instance();
         let (names, network) = (sweep::names(record), &record.spec.network);
         let (connected, created) = tokio::join!(
@@ -112,15 +111,15 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
                 if let Some(loan) = netns_loan(record, E::has_own_ids(&rootfs)) {
                     self.network.lend(instance, loan).await?;
                 }
-                Ok((attached.address, rootfs))
+                Ok((attached.addresses, rootfs))
             }
             (connected, created) => {
                 // Without a container, nothing else knows of its network.
                 if let Err(error) = self.network.detach(instance).await {
                     tracing::debug!(%instance, %error, "network not detached, left to its repair");
                 }
-                let address = connected?.address;
-                created.map(|rootfs| (address, rootfs))
+                let addresses = connected?.addresses;
+                created.map(|rootfs| (addresses, rootfs))
             }
         }
     }
@@ -137,15 +136,15 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         }
     }
 
-    /// Makes the container and its task, and answers its address.
+    /// Makes the container and its task, and answers its addresses.
     async fn create_task(
         &self,
         record: &Record,
         found: E::Container,
         held: &MountedPaths,
-    ) -> Result<Option<Ipv4Addr>, RuntimeError> {
-        let (address, rootfs) = self.create(record, found, held).await?;
-        let assignment = address.map(|address| record.assignment.at(address));
+    ) -> Result<Option<Addresses>, RuntimeError> {
+        let (addresses, rootfs) = self.create(record, found, held).await?;
+        let assignment = addresses.map(|addresses| record.assignment.at(addresses));
         let output = self.logs.output(record);
         // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let (created, published) = tokio::join!(
@@ -154,7 +153,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         );
         self.logs.keep(record, created?);
         published?;
-        Ok(address)
+        Ok(addresses)
     }
 
     /// Makes the container, once its volumes are there.
@@ -252,7 +251,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         self.engine.judge_image(record, own_ids).await
     }
 
-    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
+    async fn launch(&self, record: &Record) -> Result<Option<Addresses>, RuntimeError> {
         let instance = record.instance();
         let found = match self.engine.begin(record).await? {
             LaunchStage::Running => return Ok(None),
@@ -260,19 +259,19 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
                 let (assignment, network) = (&record.assignment, &record.spec.network);
                 let names = sweep::names(record);
                 let attaching = self.network.attach(instance, &names, assignment, network);
-                let address = attaching.await?.address;
+                let addresses = attaching.await?.addresses;
                 self.logs.keep(record, pid);
                 self.engine.start(instance).await?;
-                return Ok(address);
+                return Ok(addresses);
             }
             LaunchStage::NoTask(found) => found,
         };
         let held = self.hold_host_paths(record).await?;
         let created = self.create_task(record, found, &held).await;
         held.release().await;
-        let address = created?;
+        let addresses = created?;
         self.engine.start(instance).await?;
-        Ok(address)
+        Ok(addresses)
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

@@ -78,7 +78,9 @@ alarms! {
     /// A host port of a container is another program's, or the agent's own API's, as well.
     PortContested: Degrading, "give the container or the other program another host port";
     /// Addresses of the containers' subnet are somebody else's on this host as well.
-    SubnetShared: Degrading, "move the other, or set network.subnet to a free one and deploy the containers again";
+    SubnetShared: Degrading, "move the other, or set network.subnet (network.subnet6) to a free one and deploy the containers again";
+    /// Containers get no IPv6 although it is configured: the host cannot have it. IPv4 works.
+    Ipv6Unavailable: Degrading, "mend what the message names, or leave network.subnet6 out; containers get IPv6 at their next start after that";
     /// A firewall of the host drops the packets from and to containers.
     ForwardingBlocked: Degrading, "let the bridge's packets pass; the message has the commands";
     /// The kernel tracks nearly as many connections as it may, and drops new ones beyond.

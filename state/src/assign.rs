@@ -2,7 +2,7 @@
 //! through [`HostNetwork`].
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 
 use crate::desired::{Assignment, PortBinding, Record};
@@ -21,6 +21,11 @@ pub trait HostNetwork: std::fmt::Debug + Send + Sync {
     /// Holder of the host port where the binding would go. `None`: it is free, as far as the host
     /// tells.
     fn holder(&self, binding: &PortBinding) -> Option<PortHolder>;
+
+    /// Whether containers have IPv6 addresses, so that their ports can be published on the host's.
+    fn has_ipv6(&self) -> bool {
+        false
+    }
 
     /// Address for a container. `before`, its earlier address, is kept if it still fits; no answer
     /// is among those `taken` by others, which are collected only if asked for. `None`: the network
@@ -132,6 +137,13 @@ pub enum AssignError {
         /// Last address for containers.
         last: Ipv4Addr,
     },
+    /// Ports, by their places in the spec, are to be published on IPv6 addresses, and containers have
+    /// no IPv6.
+    #[error(
+        "no port can be published on an IPv6 address, since containers of this node have no IPv6; leave \
+         host_ip out, or have network.subnet6 set"
+    )]
+    NoIpv6(Vec<usize>),
 }
 
 /// Assigns an address and host ports for `spec` to the container `id`, which keeps those it has where
@@ -167,7 +179,17 @@ pub fn assign<'a>(
     } else {
         None
     };
+    let address6 = prior.and_then(|prior| prior.address6);
     let ports = &spec.ports;
+    let asks_ipv6 = |port: &PortSpec| port.host_ip.is_some_and(|host_ip| host_ip.is_ipv6());
+    let places = ports.iter().enumerate();
+    let on_ipv6: Vec<usize> = places
+        .filter(|(_, port)| asks_ipv6(port))
+        .map(|(place, _)| place)
+        .collect();
+    if !on_ipv6.is_empty() && !network.has_ipv6() {
+        return Err(AssignError::NoIpv6(on_ipv6));
+    }
     let mut assigned: Vec<PortBinding> = Vec::new();
     let kept = kept(prior.map_or(&[], |prior| &prior.ports), ports);
     for (port, had) in ports.iter().zip(kept) {
@@ -180,6 +202,7 @@ pub fn assign<'a>(
     }
     Ok(Assignment {
         address,
+        address6: address6.filter(|_| address.is_some() && address == before),
         ports: assigned,
     })
 }
@@ -220,7 +243,17 @@ fn bind(port: &PortSpec, host: u16) -> PortBinding {
 fn collide(a: &PortBinding, b: &PortBinding) -> bool {
     a.host == b.host
         && a.protocol == b.protocol
-        && (a.host_ip.is_none() || b.host_ip.is_none() || a.host_ip == b.host_ip)
+        && (a.host_ip.is_none()
+            || b.host_ip.is_none()
+            || a.host_ip == b.host_ip
+            || both_are_of_all_ipv6(a.host_ip, b.host_ip))
+}
+
+/// Whether both are IPv6 addresses, and one stands for all of them.
+fn both_are_of_all_ipv6(a: Option<IpAddr>, b: Option<IpAddr>) -> bool {
+    let both = [a, b].into_iter().flatten();
+    both.clone().filter(IpAddr::is_ipv6).count() == 2
+        && both.into_iter().any(|address| address.is_unspecified())
 }
 
 /// The host port that the spec names.

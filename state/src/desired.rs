@@ -4,7 +4,7 @@
 //! stored forms live for ever: see the rule in [`crate::spec`].
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +204,9 @@ pub struct Assignment {
     /// container is connected for the first time.
     #[serde(default, skip_serializing_if = "is_default")]
     pub address: Option<Ipv4Addr>,
+    /// Address in the IPv6 subnet, if the container has had one since its last start.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub address6: Option<Ipv6Addr>,
     /// Published ports, each with a host port.
     pub ports: Vec<PortBinding>,
 }
@@ -211,10 +214,29 @@ pub struct Assignment {
 impl Assignment {
     /// The same place at another address.
     #[must_use]
-    pub fn at(&self, address: Ipv4Addr) -> Self {
+    pub fn at(&self, addresses: Addresses) -> Self {
         Self {
-            address: Some(address),
+            address: Some(addresses.address),
+            address6: addresses.address6,
             ports: self.ports.clone(),
+        }
+    }
+}
+
+/// Addresses of a container, as the node's network answers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Address in the IPv4 subnet.
+    pub address: Ipv4Addr,
+    /// Address in the IPv6 subnet. `None`: it has none.
+    pub address6: Option<Ipv6Addr>,
+}
+
+impl From<Ipv4Addr> for Addresses {
+    fn from(address: Ipv4Addr) -> Self {
+        Self {
+            address,
+            address6: None,
         }
     }
 }
@@ -222,8 +244,8 @@ impl Assignment {
 /// A published port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PortBinding {
-    /// Host address that the port is published on. `None`: all of them.
-    pub host_ip: Option<Ipv4Addr>,
+    /// Host address that the port is published on; `::` is every IPv6 one. `None`: all of them.
+    pub host_ip: Option<IpAddr>,
     /// Port on the host.
     pub host: u16,
     /// Port inside the container.
@@ -260,6 +282,7 @@ pub(crate) mod tests {
             listed_hash: None,
             assignment: Assignment {
                 address: Some(Ipv4Addr::new(10, 0, 0, 2)),
+                address6: None,
                 ports: Vec::new(),
             },
             image_digest: Some("sha256:00".to_owned()),

@@ -1,11 +1,15 @@
-//! The subnet of the containers. Which address of it a container gets is decided by
+//! The subnets of the containers. Which address of it a container gets is decided by
 //! [`crate::assign`].
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+pub use ipv6::Ipv6Subnet;
+
+mod ipv6;
 
 /// An IPv4 subnet in CIDR notation (RFC 4632), as in `10.231.0.0/16`; prefixes from 8 to 29.
 ///
@@ -16,6 +20,32 @@ use serde::{Deserialize, Serialize};
 pub struct Ipv4Subnet {
     network: u32,
     prefix: u8,
+}
+
+/// The subnets that the containers of a node have addresses of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContainerSubnets {
+    /// The one that each has an address of.
+    pub ipv4: Ipv4Subnet,
+    /// The one beside it, where there is one.
+    pub ipv6: Option<Ipv6Subnet>,
+}
+
+impl ContainerSubnets {
+    /// Whether it is an address of one of them, however it is written.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        match address.to_canonical() {
+            IpAddr::V4(address) => self.ipv4.contains(address),
+            IpAddr::V6(address) => self.ipv6.is_some_and(|subnet| subnet.contains(address)),
+        }
+    }
+}
+
+impl From<Ipv4Subnet> for ContainerSubnets {
+    fn from(ipv4: Ipv4Subnet) -> Self {
+        Self { ipv4, ipv6: None }
+    }
 }
 
 /// Error of a text that is no subnet; it says what the text must be.

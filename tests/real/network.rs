@@ -20,6 +20,7 @@ mod beside;
 mod flushes;
 mod groups;
 mod hosts;
+mod ipv6;
 mod lab;
 mod lifecycle;
 mod neighbours;

@@ -23,6 +23,7 @@ use crate::harness::{Testbed, http, run};
 use crate::stand::SOON;
 
 mod cut_off;
+mod dual;
 
 const JOIN_TOKEN: &str = "a-token-to-join-with-0123456789";
 const ADMIN_TOKEN: &str = "a-token-to-operate-with-0123456789";

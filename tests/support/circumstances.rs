@@ -2,10 +2,9 @@
 //! takes notice.
 
 use std::fmt::Debug;
-use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use state::desired::Record;
+use state::desired::{Addresses, Record};
 use state::id::{ContainerId, InstanceName};
 use state::reference::ImageReference;
 
@@ -67,9 +66,9 @@ pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
     /// Times after which the next change is told: none of them if nobody is told.
     fn event_delays(&self) -> Vec<Duration>;
 
-    /// Address that the network answers for a container that is launched.
-    fn address(&self, record: &Record) -> Option<Ipv4Addr> {
-        record.assignment.address
+    /// Addresses that the network answers for a container that is launched.
+    fn addresses(&self, record: &Record) -> Option<Addresses> {
+        record.assignment.address.map(Addresses::from)
     }
 
     /// Takes notice of a step.

@@ -6,12 +6,11 @@
 #![allow(dead_code, reason = "no crate of tests uses all of it")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use state::desired::Record;
+use state::desired::{Addresses, Record};
 use state::id::{ContainerId, InstanceName};
 use state::observed::{CarriedSpec, Exit, Instance, Seen, Task};
 use state::policy::signers::SignatureDemand;
@@ -330,7 +329,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         })
     }
 
-    async fn launch(&self, record: &Record) -> Result<Option<Ipv4Addr>, RuntimeError> {
+    async fn launch(&self, record: &Record) -> Result<Option<Addresses>, RuntimeError> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.circumstances.saw(Step::Launch(record));
         self.circumstances.first_part(Call::Launch).await?;
@@ -361,7 +360,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         self.circumstances.saw(Step::Runs(name));
         self.tell(record.id);
         self.circumstances.part().await?;
-        Ok(self.circumstances.address(record))
+        Ok(self.circumstances.addresses(record))
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

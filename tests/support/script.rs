@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use state::desired::Record;
+use state::desired::{Addresses, Record};
 use state::id::{ContainerId, InstanceName};
 use tokio::time::Instant;
 
@@ -83,8 +83,9 @@ impl Circumstances for Script {
         vec![Duration::ZERO]
     }
 
-    fn address(&self, record: &Record) -> Option<Ipv4Addr> {
-        self.lines().address.or(record.assignment.address)
+    fn addresses(&self, record: &Record) -> Option<Addresses> {
+        let answered = self.lines().address;
+        answered.or(record.assignment.address).map(Addresses::from)
     }
 
     fn saw(&self, step: Step<'_>) {

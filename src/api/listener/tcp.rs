@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::subnet::Ipv4Subnet;
+use state::subnet::ContainerSubnets;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 use tokio_util::either::Either;
@@ -29,17 +29,17 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration:
 #[derive(Debug)]
 pub(crate) struct TcpDoor {
     listener: TcpListener,
-    containers: Ipv4Subnet,
+    containers: ContainerSubnets,
     /// TLS that is spoken here. `None`: plain HTTP is.
     tls: Option<TlsInForce>,
     sent_away: SentAway,
 }
 
 impl TcpDoor {
-    /// A door on a socket that listens, shut to this subnet of the containers.
+    /// A door on a socket that listens, shut to these subnets of the containers.
     pub(crate) fn new(
         listener: TcpListener,
-        containers: Ipv4Subnet,
+        containers: ContainerSubnets,
         tls: Option<TlsInForce>,
     ) -> Self {
         let sent_away = SentAway::default();
@@ -52,10 +52,7 @@ impl TcpDoor {
     }
 
     fn is_containers(&self, address: IpAddr) -> bool {
-        match address.to_canonical() {
-            IpAddr::V4(address) => self.containers.contains(address),
-            IpAddr::V6(_) => false,
-        }
+        self.containers.contains(address)
     }
 }
 
@@ -110,7 +107,11 @@ mod tests {
     #[tokio::test]
     async fn the_containers_network_is_known_by_either_end_however_it_is_written() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap(), None);
+        let containers = ContainerSubnets {
+            ipv4: "10.231.0.0/24".parse().unwrap(),
+            ipv6: "fd12:3456:789a::/64".parse().ok(),
+        };
+        let door = TcpDoor::new(listener, containers, None);
         for (address, is_containers) in [
             ("10.231.0.1", true),
             ("10.231.0.77", true),
@@ -119,6 +120,9 @@ mod tests {
             ("127.0.0.1", false),
             ("::1", false),
             ("::10.231.0.77", false),
+            ("fd12:3456:789a::1", true),
+            ("fd12:3456:789a::4d", true),
+            ("fd12:3456:789b::1", false),
         ] {
             let is = door.is_containers(address.parse().unwrap());
             assert_eq!(is, is_containers, "{address}");

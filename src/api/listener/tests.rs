@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, post};
+use state::subnet::Ipv4Subnet;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -53,7 +54,11 @@ async fn server() -> Server {
         .route("/endless", get(async || endless()))
         .route("/large", get(async || "x".repeat(LARGE_BYTES)))
         .route("/wait", get(wait));
-    let door = TcpDoor::new(listener, "10.231.0.0/24".parse().unwrap(), None);
+    let door = TcpDoor::new(
+        listener,
+        "10.231.0.0/24".parse::<Ipv4Subnet>().unwrap().into(),
+        None,
+    );
     let serving = serve(door, router, stop.clone());
     let mut tasks = JoinSet::new();
     tasks.spawn(serving);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use state::spec::Protocol;
 
-use state::subnet::Ipv4Subnet;
+use state::subnet::{InvalidSubnet, Ipv4Subnet, Ipv6Subnet};
 
 use super::{Parsed, subnet};
 
@@ -41,6 +41,17 @@ pub(in crate::config) fn host_access(text: &str) -> Parsed<Option<BTreeSet<(Prot
 pub(in crate::config) fn subnet_or_auto(text: &str) -> Parsed<Ipv4Subnet> {
     let is_auto = is_auto(text)?;
     subnet(if is_auto { DEFAULT_SUBNET } else { text })
+}
+
+/// IPv6 subnet of the containers; none for `auto`, in place of which the agent draws one.
+pub(in crate::config) fn subnet6_or_auto(text: &str) -> Parsed<Option<Ipv6Subnet>> {
+    if is_auto(text)? {
+        return Ok(None);
+    }
+    let subnet = text.parse();
+    subnet
+        .map(Some)
+        .map_err(|wrong: InvalidSubnet| format!("{text:?} {wrong}"))
 }
 
 /// Whether the agent chooses the subnet.

@@ -7,13 +7,13 @@
 //! connection is a new flow.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 
 use rustix::io::Errno;
 use state::spec::Protocol;
 
 use super::nfnetlink::{
-    AF_INET, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NetfilterSocket, NetlinkAttributes, put,
+    AF_INET, AF_INET6, NLA_F_NESTED, NLM_F_ACK, NLM_F_DUMP, NetfilterSocket, NetlinkAttributes, put,
 };
 use super::nftables::{HostPort, Publication, Published};
 use crate::network::listeners::is_local;
@@ -31,6 +31,8 @@ const CTA_TUPLE_IP: u16 = 1;
 const CTA_TUPLE_PROTO: u16 = 2;
 const CTA_IP_V4_SRC: u16 = 1;
 const CTA_IP_V4_DST: u16 = 2;
+const CTA_IP_V6_SRC: u16 = 3;
+const CTA_IP_V6_DST: u16 = 4;
 const CTA_PROTO_NUM: u16 = 1;
 const CTA_PROTO_SRC_PORT: u16 = 2;
 const CTA_PROTO_DST_PORT: u16 = 3;
@@ -52,8 +54,9 @@ pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
         .filter(|(port, _)| port.protocol == Protocol::Udp);
     for (port, to) in udp {
         let socket = NetfilterSocket::open()?;
+        let family = if port.is_ipv6() { AF_INET6 } else { AF_INET };
         let mut stale = Vec::new();
-        socket.ask(GET, NLM_F_DUMP, AF_INET, &flows_to(port.port), |flow| {
+        socket.ask(GET, NLM_F_DUMP, family, &flows_to(port.port), |flow| {
             stale.extend(
                 UdpFlow::read(flow.attributes)
                     .filter(|flow| flow.is_stale(port, to))
@@ -61,7 +64,7 @@ pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
             );
         })?;
         for key in stale {
-            match socket.ask(DELETE, NLM_F_ACK, AF_INET, &key, |_| ()) {
+            match socket.ask(DELETE, NLM_F_ACK, family, &key, |_| ()) {
                 Err(error) if error.raw_os_error() != Some(Errno::NOENT.raw_os_error()) => {
                     return Err(error);
                 }
@@ -76,9 +79,9 @@ pub(super) fn delete_stale(published: &Published) -> io::Result<usize> {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UdpFlow {
     /// Destination of the first packet as it was sent.
-    sent_to: SocketAddrV4,
+    sent_to: SocketAddr,
     /// Source of the answers, which is the real destination.
-    answered_by: SocketAddrV4,
+    answered_by: SocketAddr,
     /// Attributes by which the kernel finds the flow again.
     key: Vec<u8>,
 }
@@ -111,28 +114,33 @@ impl UdpFlow {
 
     fn is_stale(&self, port: &HostPort, to: &Publication) -> bool {
         let this_port = self.sent_to.port() == port.port
+            && port.is_ipv6() == self.sent_to.is_ipv6()
             && port
-                .host_ip
-                .is_none_or(|address| address == *self.sent_to.ip());
+                .bound()
+                .is_none_or(|address| address == self.sent_to.ip());
         // A flow to the same port of another host, which this host only forwards, is not the
         // agent's.
         this_port
-            && self.answered_by != SocketAddrV4::new(to.address, to.port)
-            && is_local(*self.sent_to.ip())
+            && self.answered_by != SocketAddr::new(to.address, to.port)
+            && is_local(self.sent_to.ip())
     }
 }
 
 /// Source and destination of a UDP tuple.
-fn read_tuple(tuple: &[u8]) -> Option<(SocketAddrV4, SocketAddrV4)> {
+fn read_tuple(tuple: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let tuple = NetlinkAttributes(tuple);
     let (ip, proto) = (tuple.nested(CTA_TUPLE_IP), tuple.nested(CTA_TUPLE_PROTO));
-    let address = |kind| Some(Ipv4Addr::from(<[u8; 4]>::try_from(ip.get(kind)?).ok()?));
+    let address = |ipv4, ipv6| match ip.get(ipv4) {
+        Some(bytes) => Some(IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?)),
+        None => Some(IpAddr::from(<[u8; 16]>::try_from(ip.get(ipv6)?).ok()?)),
+    };
     let port = |kind| Some(u16::from_be_bytes(proto.get(kind)?.try_into().ok()?));
     (proto.get(CTA_PROTO_NUM)? == [UDP]).then_some(())?;
-    let from = SocketAddrV4::new(address(CTA_IP_V4_SRC)?, port(CTA_PROTO_SRC_PORT)?);
+    let from = address(CTA_IP_V4_SRC, CTA_IP_V6_SRC)?;
+    let to = address(CTA_IP_V4_DST, CTA_IP_V6_DST)?;
     Some((
-        from,
-        SocketAddrV4::new(address(CTA_IP_V4_DST)?, port(CTA_PROTO_DST_PORT)?),
+        SocketAddr::new(from, port(CTA_PROTO_SRC_PORT)?),
+        SocketAddr::new(to, port(CTA_PROTO_DST_PORT)?),
     ))
 }
 
@@ -162,10 +170,19 @@ mod tests {
         UdpFlow::read(NetlinkAttributes(message))
     }
 
-    fn tuple(from: SocketAddrV4, to: SocketAddrV4, protocol: u8) -> Vec<u8> {
+    fn tuple(from: SocketAddr, to: SocketAddr, protocol: u8) -> Vec<u8> {
         let (mut ip, mut proto, mut tuple) = (Vec::new(), Vec::new(), Vec::new());
-        put(&mut ip, CTA_IP_V4_SRC, &from.ip().octets());
-        put(&mut ip, CTA_IP_V4_DST, &to.ip().octets());
+        match (from.ip(), to.ip()) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                put(&mut ip, CTA_IP_V4_SRC, &from.octets());
+                put(&mut ip, CTA_IP_V4_DST, &to.octets());
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                put(&mut ip, CTA_IP_V6_SRC, &from.octets());
+                put(&mut ip, CTA_IP_V6_DST, &to.octets());
+            }
+            _ => panic!("two families"),
+        }
         put(&mut proto, CTA_PROTO_NUM, &[protocol]);
         put(&mut proto, CTA_PROTO_SRC_PORT, &from.port().to_be_bytes());
         put(&mut proto, CTA_PROTO_DST_PORT, &to.port().to_be_bytes());
@@ -175,8 +192,14 @@ mod tests {
     }
 
     fn flow(to: &str, by: &str, protocol: u8) -> Vec<u8> {
-        let (client, to, by): (SocketAddrV4, SocketAddrV4, SocketAddrV4) = (
-            "192.0.2.7:40000".parse().unwrap(),
+        let (client, to, by): (SocketAddr, SocketAddr, SocketAddr) = (
+            if to.starts_with('[') {
+                "[2001:db8::7]:40000"
+            } else {
+                "192.0.2.7:40000"
+            }
+            .parse()
+            .unwrap(),
             to.parse().unwrap(),
             by.parse().unwrap(),
         );
@@ -200,10 +223,14 @@ mod tests {
         let owner = "0123456789ab-1".parse().unwrap();
         let to = Publication {
             owner,
-            address: Ipv4Addr::new(10, 231, 0, 2),
+            address: [10, 231, 0, 2].into(),
             port: 53,
         };
-        let check = |sent_to: &str, by: &str, host_ip: Option<Ipv4Addr>, stale: bool| {
+        let to6 = Publication {
+            address: "fd00::2".parse().unwrap(),
+            ..to
+        };
+        let check = |sent_to: &str, by: &str, host_ip: Option<IpAddr>, stale: bool| {
             let port = HostPort {
                 host_ip,
                 protocol: Protocol::Udp,
@@ -211,7 +238,7 @@ mod tests {
             };
             let flow = read(&flow(sent_to, by, UDP)).unwrap();
             assert_eq!(
-                flow.is_stale(&port, &to),
+                flow.is_stale(&port, if port.is_ipv6() { &to6 } else { &to }),
                 stale,
                 "{sent_to} answered by {by}, {host_ip:?}"
             );
@@ -224,16 +251,21 @@ mod tests {
         check(
             "127.0.0.1:5353",
             "127.0.0.1:5353",
-            Some(Ipv4Addr::LOCALHOST),
+            Some([127, 0, 0, 1].into()),
             true,
         );
         check(
             "127.0.0.2:5353",
             "127.0.0.2:5353",
-            Some(Ipv4Addr::LOCALHOST),
+            Some([127, 0, 0, 1].into()),
             false,
         );
         check("203.0.113.9:5353", "203.0.113.9:5353", None, false);
+        let all = Some(IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED));
+        check("[::1]:5353", "[::1]:5353", all, true);
+        check("[::1]:5353", "[fd00::2]:53", all, false);
+        check("[::1]:5353", "[::1]:5353", None, false);
+        check("127.0.0.1:5353", "127.0.0.1:5353", all, false);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use state::subnet::Ipv4Subnet;
+use state::subnet::{Ipv4Subnet, Ipv6Subnet};
 
 use super::links::routes::Collision;
 use super::links::{KernelLink, Netlink};
@@ -49,7 +49,7 @@ pub(super) const fn mac(address: Ipv4Addr) -> [u8; 6] {
 pub(super) async fn ensure(
     links: &Netlink,
     name: &str,
-    subnet: Ipv4Subnet,
+    (subnet, subnet6): (Ipv4Subnet, Option<Ipv6Subnet>),
     isolated: bool,
     memory: &RoutingMemory,
 ) -> Result<(BridgeDevice, Vec<String>), NetworkError> {
@@ -67,7 +67,8 @@ pub(super) async fn ensure(
         let own = before.as_ref().map(|link| link.index);
         check_subnet(links, own, subnet).await?;
     }
-    if before.is_none() {
+    let is_new = before.is_none();
+    if is_new {
         let mtu = links.uplink_mtu().await?.unwrap_or(MTU_DEFAULT);
         links.add_bridge(name, mac, mtu).await?;
         done.push(format!("bridge {name}"));
@@ -81,6 +82,12 @@ pub(super) async fn ensure(
     note_networks(links, memory, name).await?;
     // Before the bridge comes up: an IPv6 address that was made up on the way would stay.
     done.extend(set_switches(name, isolated)?);
+    let ipv6 = if subnet6.is_some() {
+        Ipv6Switch::Later { is_new }
+    } else {
+        Ipv6Switch::Off
+    };
+    done.extend(set_ipv6_switches(name, ipv6)?);
     // A bridge without a fixed hardware address takes the lowest of its ports', and changes it with
     // them.
     let wrong_mac = link.mac != mac;
@@ -178,13 +185,42 @@ fn set_switches(bridge: &str, isolated: bool) -> Result<Vec<String>, NetworkErro
         // Where containers send to the bridge alone, it answers for all of them: packets between
         // containers come to the rules of the table.
         (ipv4("proxy_arp_pvlan"), if isolated { "1" } else { "0" }),
-        // Containers have no IPv6, and a link-local address of the bridge would be a way around the
-        // rules.
-        (format!("net/ipv6/conf/{bridge}/disable_ipv6"), "1"),
     ];
     // Its answers wait for up to 0.8 s otherwise, for those of the neighbours, which send none then.
     let at_once = isolated.then(|| (format!("net/ipv4/neigh/{bridge}/proxy_delay"), "0"));
     for (key, value) in switches.into_iter().chain(at_once) {
+        if sysctl::set(&key, value)? {
+            done.push(format!("sysctl {key}"));
+        }
+    }
+    Ok(done)
+}
+
+/// IPv6 of a bridge before it comes up.
+#[derive(Clone, Copy, Debug)]
+enum Ipv6Switch {
+    /// Bridge without it.
+    Off,
+    /// Bridge that has what it has; a new one gets its own once that is seen to be possible.
+    Later {
+        /// Whether it was made just now.
+        is_new: bool,
+    },
+}
+
+/// Sets the switches for IPv6. A link-local address of the bridge would be a way around the rules, and a
+/// router that it hears could be a container.
+fn set_ipv6_switches(bridge: &str, ipv6: Ipv6Switch) -> Result<Vec<String>, NetworkError> {
+    let off = [("disable_ipv6", "1")];
+    let quiet = [("addr_gen_mode", "1"), ("accept_ra", "0")];
+    let switches = match ipv6 {
+        Ipv6Switch::Off => off.to_vec(),
+        Ipv6Switch::Later { is_new: false } => quiet.to_vec(),
+        Ipv6Switch::Later { is_new: true } => [&quiet[..], &off].concat(),
+    };
+    let mut done = Vec::new();
+    for (key, value) in switches {
+        let key = format!("net/ipv6/conf/{bridge}/{key}");
         if sysctl::set(&key, value)? {
             done.push(format!("sysctl {key}"));
         }

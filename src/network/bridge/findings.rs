@@ -47,7 +47,12 @@ impl BridgeNetwork {
             }
         };
         take(Alarm::PortContested, self.contested_ports(live).await);
-        take(Alarm::SubnetShared, self.strays(device.index, live).await);
+        let (strays, strays6) = (
+            self.strays(device.index, live).await,
+            self.strays6(device.index).await,
+        );
+        let strays = strays.and_then(|strays| Ok([strays, strays6?].concat()));
+        take(Alarm::SubnetShared, strays);
         if occupied {
             take(Alarm::ForwardingBlocked, self.closed_chains().await);
         }
@@ -61,8 +66,11 @@ impl BridgeNetwork {
                 .as_deref()
                 .map(|reason| unguarded(reason, is_closed)),
         );
+        found.extend(self.ipv6_finding());
         found.extend(lost_rules(&self.memory.earlier()));
         found.sort();
+        // A port of both families is contested twice.
+        found.dedup();
         found
     }
 

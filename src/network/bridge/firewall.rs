@@ -68,15 +68,18 @@ impl From<RuleSet> for KnownRules {
 pub(super) struct HostFirewall {
     /// Name of the agent's own table, which is left out.
     own_table: String,
+    /// Whether rules for IPv6 packets matter.
+    ipv6: bool,
     nftables: Mutex<Option<(u32, KnownRules)>>,
     legacy: Mutex<Option<(Instant, KnownRules)>>,
 }
 
 impl HostFirewall {
     /// Firewall without the table `own_table`, not yet read.
-    pub(super) fn new(own_table: String) -> Self {
+    pub(super) fn new(own_table: String, ipv6: bool) -> Self {
         Self {
             own_table,
+            ipv6,
             nftables: Mutex::default(),
             legacy: Mutex::default(),
         }
@@ -89,7 +92,9 @@ impl HostFirewall {
     /// The kernel has no nftables, or never told.
     pub(super) fn nftables(&self) -> io::Result<KnownRules> {
         let mut last = lock(&self.nftables);
-        current(&mut last, dump::generation, || dump::read(&self.own_table))
+        current(&mut last, dump::generation, || {
+            dump::read(&self.own_table, self.ipv6)
+        })
     }
 
     /// Number of changes of the rules of nftables so far. `None`: the kernel does not tell.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
+use super::firewall::legacy::Kind;
 use super::{firewall, tools};
 use crate::network::NetworkError;
 
@@ -22,6 +23,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Program for the older kind of iptables, whose rules the newer one does not show.
 const LEGACY: &str = "iptables-legacy";
+const LEGACY6: &str = "ip6tables-legacy";
 
 /// Chain that docker leaves to others. Packets pass it before docker's own rules, and it survives
 /// docker's restarts.
@@ -31,17 +33,30 @@ const DOCKER_USER: &str = "DOCKER-USER";
 /// of the agent's rules is in it. Answers one line
 /// for each rule that was inserted or deleted.
 pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
+    ensure_of(("iptables", LEGACY, Kind::Ipv4), bridge, wanted).await
+}
+
+/// The same for IPv6 packets.
+pub(super) async fn ensure_ipv6(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
+    ensure_of(("ip6tables", LEGACY6, Kind::Ipv6), bridge, wanted).await
+}
+
+async fn ensure_of(
+    (program, legacy, kind): (&str, &str, Kind),
+    bridge: &str,
+    wanted: bool,
+) -> Result<Vec<String>, NetworkError> {
     let mut done = Vec::new();
-    match iptables("iptables", &["-S"]).await {
-        Ok(rules) => done.extend(change("iptables", &rules, bridge, wanted).await?),
+    match iptables(program, &["-S"]).await {
+        Ok(rules) => done.extend(change(program, &rules, bridge, wanted).await?),
         // Without iptables no rule of iptables drops packets. Chains of others are named as
         // findings.
-        Err(error) => tracing::debug!(%error, "iptables rules not listed"),
+        Err(error) => tracing::debug!(program, %error, "iptables rules not listed"),
     }
     // The rules of both kinds of iptables are asked for every packet.
-    if firewall::legacy::has_table("filter") {
-        match iptables(LEGACY, &["-S"]).await {
-            Ok(rules) => done.extend(change(LEGACY, &rules, bridge, wanted).await?),
+    if firewall::legacy::has_table(kind, "filter") {
+        match iptables(legacy, &["-S"]).await {
+            Ok(rules) => done.extend(change(legacy, &rules, bridge, wanted).await?),
             Err(error) => tracing::debug!(%error, "rules of iptables-legacy not listed"),
         }
     }

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use state::assign::PortHolder;
@@ -41,7 +41,7 @@ pub(super) struct PortContests {
 /// host's.
 pub(super) struct HolderLook {
     ruled: [Arc<[RuledPort]>; 2],
-    local: RefCell<BTreeMap<Ipv4Addr, bool>>,
+    local: RefCell<BTreeMap<IpAddr, bool>>,
     listens: fn(&PortBinding) -> io::Result<bool>,
 }
 
@@ -81,7 +81,7 @@ impl HolderLook {
         let mut contests = PortContests::default();
         for (&port, to) in published {
             let binding = PortBinding {
-                host_ip: port.host_ip,
+                host_ip: Some(port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into())),
                 host: port.port,
                 container: to.port,
                 protocol: port.protocol,
@@ -173,7 +173,7 @@ mod tests {
         };
         let to = Publication {
             owner: "0123456789ab-1".parse().unwrap(),
-            address: Ipv4Addr::new(10, 231, 0, 2),
+            address: [10, 231, 0, 2].into(),
             port: 80,
         };
         let port = |port| HostPort {

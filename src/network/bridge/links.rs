@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use crate::network::NetworkError;
 
 pub(super) mod belt;
+pub(super) mod ipv6;
 mod neighbours;
 mod port;
 pub(super) mod routes;

@@ -42,6 +42,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 pub(super) const AF_UNSPEC: u8 = 0;
 /// IPv4.
 pub(super) const AF_INET: u8 = 2;
+/// IPv6.
+pub(super) const AF_INET6: u8 = 10;
 
 /// Socket to the netfilter of one netns: the one its thread was in when it was opened.
 #[derive(Debug)]

@@ -1,5 +1,5 @@
-//! The one nftables table: its rules as text, its state as read back, and `nft`, which carries
-//! both.
+//! The one nftables table, in each family of addresses that containers have: its rules as text (`text`),
+//! its state as read back, and `nft`, which carries both.
 //!
 //! Only this room knows nft's language. `nft` is run as a program: it works beside container
 //! creation, which takes ten times as long.
@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -18,13 +18,18 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use state::reach::NodeReach;
+use state::subnet::Ipv6Subnet;
 
 use self::groups::RuledContainers;
 use self::rules::ContainerReach;
-use super::{routing, tools};
+use super::tools;
 
 pub(super) mod groups;
 pub(super) mod rules;
+mod side;
+mod text;
+
+pub(super) use text::{change, probe, table};
 
 /// Longest run of `nft`. A run takes 5 to 40 ms; one that takes longer than this hangs.
 const RUN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,10 +42,22 @@ const ATTEMPTS_MAX: u32 = 7;
 /// Host port: the destination of a packet as it was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct HostPort {
-    /// Address of the host. `None`: every one.
-    pub(super) host_ip: Option<Ipv4Addr>,
+    /// Address of the host. `None`: every IPv4 one; `::`: every IPv6 one.
+    pub(super) host_ip: Option<IpAddr>,
     pub(super) protocol: Protocol,
     pub(super) port: u16,
+}
+
+impl HostPort {
+    /// Address of the host, if it is not every one of its family.
+    pub(super) fn bound(&self) -> Option<IpAddr> {
+        self.host_ip.filter(|address| !address.is_unspecified())
+    }
+
+    /// Whether packets for it are IPv6's.
+    pub(super) fn is_ipv6(&self) -> bool {
+        self.host_ip.is_some_and(|address| address.is_ipv6())
+    }
 }
 
 /// Destination that a packet for a host port gets instead.
@@ -48,7 +65,8 @@ pub(super) struct HostPort {
 pub(super) struct Publication {
     /// Owner of the port; kept with the element as its comment.
     pub(super) owner: InstanceName,
-    pub(super) address: Ipv4Addr,
+    /// Address of the container, of the same family.
+    pub(super) address: IpAddr,
     pub(super) port: u16,
 }
 
@@ -61,8 +79,10 @@ pub(super) struct TableRules<'a> {
     /// Name of the table, and of the bridge.
     pub(super) table: &'a str,
     pub(super) reach: &'a ContainerReach,
-    /// Links between which nothing is forwarded.
-    pub(super) unrouted: &'a [String],
+    /// Links between which nothing is forwarded, and those between which nothing of IPv6 is.
+    pub(super) unrouted: [&'a [String]; 2],
+    /// IPv6 subnet of the containers, if they have one.
+    pub(super) subnet6: Option<Ipv6Subnet>,
     pub(super) node: &'a NodeReach,
     pub(super) ruled: &'a RuledContainers,
 }
@@ -89,142 +109,6 @@ pub(super) enum NftError {
     /// The output is not a listing.
     #[error("cannot read nft's listing")]
     Listing(#[source] serde_json::Error),
-}
-
-/// Transaction that makes the table what it should be, whatever it was.
-///
-/// Every packet sees either the old table or the new one; connections that were set up by the old
-/// one go on.
-pub(super) fn table(rules: TableRules<'_>, published: &Published) -> String {
-    let TableRules {
-        table,
-        reach,
-        unrouted,
-        node,
-        ruled,
-    } = rules;
-    let subnet = node.subnet;
-    let groups = groups::text(table, node, ruled);
-    let neighbours = if ruled.is_empty() {
-        rules::neighbours(table, node.open)
-    } else {
-        groups.forward
-    };
-    // `delete` fails on a missing table, so the table is made first.
-    format!(
-        r#"table ip {table}
-delete table ip {table}
-table ip {table} {{
-  map bound {{
-    type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
-{bound}  }}
-  map ports {{
-    type inet_proto . inet_service : ipv4_addr . inet_service
-{ports}  }}
-  chain guard {{
-    type filter hook prerouting priority -300; policy accept;
-    iifname "{table}" ip saddr != {subnet} drop
-    iifname != "lo" ip daddr 127.0.0.0/8 drop
-  }}
-  chain published {{
-    dnat ip to ip daddr . meta l4proto . th dport map @bound
-    dnat ip to meta l4proto . th dport map @ports
-  }}
-  chain prerouting {{
-    type nat hook prerouting priority -110; policy accept;
-    fib daddr type local jump published
-  }}
-  chain output {{
-    type nat hook output priority -110; policy accept;
-    fib daddr type local jump published
-  }}
-  chain forward {{
-    type filter hook forward priority 0; policy accept;
-    iifname != "{table}" oifname "{table}" ct state new ct status ! dnat drop
-{neighbours}{between}{link_local}  }}
-{groups}{between_chain}{input}  chain postrouting {{
-    type nat hook postrouting priority 90; policy accept;
-    ip saddr 127.0.0.0/8 oifname "{table}" masquerade
-    ip saddr {subnet} oifname "{table}" ct status dnat masquerade
-    ip saddr {subnet} oifname != "{table}" masquerade
-  }}
-}}
-"#,
-        bound = elements(published, true),
-        ports = elements(published, false),
-        groups = groups.definitions,
-        between = routing::between(unrouted),
-        between_chain = routing::between_chain(unrouted),
-        input = rules::input(table, &reach.host, &groups.input),
-        link_local = rules::link_local(table, reach.link_local),
-    )
-}
-
-fn elements(published: &Published, bound: bool) -> String {
-    let those = published
-        .iter()
-        .filter(|(port, _)| port.host_ip.is_some() == bound);
-    let lines: Vec<_> = those
-        .map(|(port, to)| format!("      {}", element(port, to)))
-        .collect();
-    if lines.is_empty() {
-        String::new()
-    } else {
-        format!("    elements = {{\n{}\n    }}\n", lines.join(",\n"))
-    }
-}
-
-/// Transaction that deletes some elements and then adds others.
-///
-/// Adding an element that is there with the same destination changes nothing. Adding one with
-/// another destination, or deleting a missing one, makes the whole transaction fail.
-pub(super) fn change(table: &str, delete: &[HostPort], add: &Published) -> String {
-    let mut text = String::new();
-    for port in delete {
-        writeln!(
-            text,
-            "delete element ip {table} {} {{ {} }}",
-            map(port),
-            key(port)
-        )
-        .expect("writing to a string cannot fail");
-    }
-    for (port, to) in add {
-        writeln!(
-            text,
-            "add element ip {table} {} {{ {} }}",
-            map(port),
-            element(port, to)
-        )
-        .expect("writing to a string cannot fail");
-    }
-    text
-}
-
-fn map(port: &HostPort) -> &'static str {
-    if port.host_ip.is_some() {
-        "bound"
-    } else {
-        "ports"
-    }
-}
-
-fn key(port: &HostPort) -> String {
-    let address = port
-        .host_ip
-        .map(|address| format!("{address} . "))
-        .unwrap_or_default();
-    format!("{address}{} . {}", port.protocol.as_str(), port.port)
-}
-
-fn element(port: &HostPort, to: &Publication) -> String {
-    format!(
-        "{} comment \"{}\" : {} . {}",
-        key(port),
-        to.owner,
-        to.address,
-        to.port
-    )
 }
 
 /// Reads what `nft -j list table` printed.
@@ -277,17 +161,20 @@ fn read_element(element: &Value) -> Option<(HostPort, Publication)> {
     };
     let from = from.get("elem")?;
     let owner = from.get("comment")?.as_str()?.parse().ok()?;
+    let [address, to_port] = to.get("concat")?.as_array()?.as_slice() else {
+        return None;
+    };
+    let address = read_address(address)?;
+    // An element of all addresses names none: the family is that of the destination.
+    let all = address.is_ipv6().then_some(Ipv6Addr::UNSPECIFIED.into());
     let (host_ip, protocol, port) = match from.get("val")?.get("concat")?.as_array()?.as_slice() {
-        [protocol, port] => (None, protocol, port),
+        [protocol, port] => (all, protocol, port),
         [address, protocol, port] => (Some(read_address(address)?), protocol, port),
         _ => return None,
     };
     let protocol = [Protocol::Tcp, Protocol::Udp]
         .into_iter()
         .find(|known| Some(known.as_str()) == protocol.as_str())?;
-    let [address, to_port] = to.get("concat")?.as_array()?.as_slice() else {
-        return None;
-    };
     let port = HostPort {
         host_ip,
         protocol,
@@ -297,13 +184,13 @@ fn read_element(element: &Value) -> Option<(HostPort, Publication)> {
         port,
         Publication {
             owner,
-            address: read_address(address)?,
+            address,
             port: read_port(to_port)?,
         },
     ))
 }
 
-fn read_address(value: &Value) -> Option<Ipv4Addr> {
+fn read_address(value: &Value) -> Option<IpAddr> {
     value.as_str()?.parse().ok()
 }
 
@@ -311,13 +198,38 @@ fn read_port(value: &Value) -> Option<u16> {
     value.as_u64()?.try_into().ok()
 }
 
-/// Reads the table. `None`: there is none.
-pub(super) async fn list(table: &str) -> Result<Option<TableListing>, NftError> {
-    match run(&["-j", "list", "table", "ip", table], "").await {
+/// Reads the table, also its half for IPv6 where that is asked for. `None`: there is none.
+pub(super) async fn list(table: &str, ipv6: bool) -> Result<Option<TableListing>, NftError> {
+    let Some(mut listing) = list_one("ip", table).await? else {
+        return Ok(None);
+    };
+    if ipv6 {
+        let other = list_one("ip6", table).await?.unwrap_or_default();
+        listing.published.extend(other.published);
+        listing.shape += &other.shape;
+    }
+    Ok(Some(listing))
+}
+
+async fn list_one(family: &str, table: &str) -> Result<Option<TableListing>, NftError> {
+    match run(&["-j", "list", "table", family, table], "").await {
         Ok(json) => read_listing(&json).map(Some),
         Err(NftError::Refused(message)) if message.contains("No such file or directory") => {
             Ok(None)
         }
+        Err(error) => Err(error),
+    }
+}
+
+/// Asks the kernel whether it would carry out a transaction; it is not carried out.
+pub(super) async fn check(transaction: &str) -> Result<(), NftError> {
+    run(&["-c", "-f", "-"], transaction).await.map(drop)
+}
+
+/// Deletes the table's half for IPv6, if there is one.
+pub(super) async fn delete_ipv6(table: &str) -> Result<(), NftError> {
+    match run(&["delete", "table", "ip6", table], "").await {
+        Err(NftError::Refused(_)) | Ok(_) => Ok(()),
         Err(error) => Err(error),
     }
 }

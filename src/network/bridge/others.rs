@@ -2,7 +2,7 @@
 //! drop the packets of the bridge. Pure.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use state::desired::PortBinding;
 use state::spec::Protocol;
@@ -118,20 +118,33 @@ fn every_port_of(rule: &Rule, to: Option<AddressRange>) -> Option<PortMatch> {
 impl RuledPort {
     /// Whether the rule takes packets that a binding would take. `is_local` tells the addresses of
     /// this host: packets for others are none of the agent's.
-    pub(super) fn takes(&self, binding: &PortBinding, is_local: impl Fn(Ipv4Addr) -> bool) -> bool {
+    ///
+    /// Of a rule for IPv6 packets no address is known: it counts as one for all.
+    pub(super) fn takes(&self, binding: &PortBinding, is_local: impl Fn(IpAddr) -> bool) -> bool {
         let protocol = match binding.protocol {
             Protocol::Tcp => 6,
             Protocol::Udp => 17,
         };
-        let host_ip = binding.host_ip.filter(|address| !address.is_unspecified());
+        let named = |address: &IpAddr| !address.is_unspecified() || address.is_ipv6();
+        let host_ip = binding.host_ip.filter(named);
         // The kernel is asked for an address only where all else fits.
         let address_fits = || match (self.ports.to, host_ip) {
-            (None, _) => true,
-            (Some(range), Some(address)) => range.contains(address),
-            (Some(range), None) => range.address().is_none_or(is_local),
+            (None, _) | (Some(_), Some(IpAddr::V6(_))) => true,
+            (Some(range), Some(IpAddr::V4(address))) => range.contains(address),
+            (Some(range), None) => {
+                let address = range.address().map(IpAddr::from);
+                address.is_none_or(&is_local)
+            }
+        };
+        let is_ipv6 = binding.host_ip.is_some_and(|address| address.is_ipv6());
+        let family_fits = match self.by.family {
+            "inet" => !(is_ipv6 && self.ports.to.is_some()),
+            "ip6" => is_ipv6,
+            _ => !is_ipv6,
         };
         self.ports.protocol.is_none_or(|own| own == protocol)
             && self.ports.ports.contains(&binding.host)
+            && family_fits
             && address_fits()
     }
 }

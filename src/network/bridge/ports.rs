@@ -1,28 +1,34 @@
 //! Host ports: the owner of each, and the elements of the table that say so. Which port a container
 //! gets is decided elsewhere.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use state::assign::PortHolder;
 use state::desired::{Assignment, PortBinding};
 use state::id::InstanceName;
 use state::spec::Protocol;
-use state::subnet::Ipv4Subnet;
+use state::subnet::{Ipv4Subnet, Ipv6Subnet};
 use tokio::sync::Mutex;
 
+use self::elements::binding_of;
 use self::restore::SeenRight;
 use super::BridgeConfig;
 use super::firewall::HostFirewall;
-use super::holders::{self, ContestedPort, HolderLook, PortContests};
+use super::holders::{self, ContestedPort, HolderLook};
+use super::ipv6::switches::SwitchMemory;
 use super::nftables::groups::GroupRules;
 use super::nftables::rules::ContainerReach;
 use super::nftables::{self, HostPort, NftError, Publication, Published};
 use super::routing::RoutingMemory;
 use crate::network::{NetworkError, Part};
 
+mod contested;
 mod differences;
+mod elements;
 mod restore;
 
 /// Published ports of one agent. All changes of its table pass through here, one after another.
@@ -30,11 +36,14 @@ mod restore;
 pub(super) struct HostPorts {
     table: String,
     subnet: Ipv4Subnet,
+    subnet6: Option<Ipv6Subnet>,
+    /// Whether the host can have the table's half for IPv6.
+    ipv6_works: AtomicBool,
     api: SocketAddr,
     reach: ContainerReach,
-    /// Links between which nothing is forwarded, as they were written down; `None` where the node
-    /// is to be a router.
-    unrouted: Option<RoutingMemory>,
+    /// Links between which nothing is forwarded, as they were written down, by family; `None` where the
+    /// node is to be a router.
+    unrouted: Option<(RoutingMemory, SwitchMemory)>,
     book: Mutex<PortTable>,
     firewall: Arc<HostFirewall>,
 }
@@ -63,24 +72,19 @@ pub(super) struct PortRepair {
     pub(super) unknown: Option<NetworkError>,
 }
 
-/// Contested ports of one look.
-#[derive(Debug, Default)]
-pub(super) struct PortsAtRisk {
-    pub(super) contested: Vec<ContestedPort>,
-    /// Ports of which the kernel did not tell.
-    pub(super) unknown: Vec<HostPort>,
-}
-
 impl HostPorts {
     pub(super) fn new(config: &BridgeConfig) -> Self {
         let table = config.bridge.clone();
         Self {
-            firewall: Arc::new(HostFirewall::new(table.clone())),
+            firewall: Arc::new(HostFirewall::new(table.clone(), config.subnet6.is_some())),
             table,
             subnet: config.subnet,
+            subnet6: config.subnet6,
+            ipv6_works: AtomicBool::new(false),
             api: config.api,
             reach: config.reach.clone(),
-            unrouted: (!config.routes_between_networks).then(|| config.routing_memory()),
+            unrouted: (!config.routes_between_networks)
+                .then(|| (config.routing_memory(), config.switch_memory())),
             book: Mutex::default(),
         }
     }
@@ -92,7 +96,7 @@ impl HostPorts {
 
     async fn prepare_table(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         if !book.is_written {
-            let found = nftables::list(&self.table)
+            let found = nftables::list(&self.table, self.subnet6().is_some())
                 .await
                 .map_err(failed)?
                 .unwrap_or_default();
@@ -118,9 +122,11 @@ impl HostPorts {
             return Ok(());
         }
         let mut book = self.book.lock().await;
-        let mut new = Vec::new();
-        for binding in &assignment.ports {
-            match book.published.get(&host_port(binding)) {
+        let (mut new, mut beside) = (Vec::new(), BTreeSet::new());
+        let asked = assignment.ports.iter();
+        let asked = asked.flat_map(|binding| self.host_ports(binding).map(move |at| (binding, at)));
+        for (binding, at) in asked {
+            match book.published.get(&at) {
                 Some(taken) if taken.owner.id != instance.id => {
                     return Err(NetworkError::PortTaken {
                         binding: binding.clone(),
@@ -130,17 +136,20 @@ impl HostPorts {
                 // The port was free when it was published. Who has come since gets no packets, and
                 // is told of by the repair.
                 Some(_) => {}
-                None if self.stands_before_the_agent(&host_port(binding)) => {
+                None if self.stands_before_the_agent(&at) => {
                     return Err(NetworkError::PortTaken {
                         binding: binding.clone(),
                         by: PortHolder::Agent.to_string(),
                     });
                 }
-                None => new.push(binding.clone()),
+                // Who named no address has the port over IPv4 at least.
+                None if at.is_ipv6() && binding.host_ip.is_none() => drop(beside.insert(at)),
+                None => new.push(binding_of(&at, binding.container)),
             }
         }
         holders::check_free(&self.firewall, new).await?;
-        let add = publications(instance, assignment);
+        let mut add = self.publications(instance, assignment);
+        self.leave_out_taken(&mut book, &mut add, &beside).await?;
         let other = |port: &HostPort, to: &Publication| {
             (to.owner == instance || add.contains_key(port)) && add.get(port) != Some(to)
         };
@@ -175,10 +184,39 @@ impl HostPorts {
     /// # Errors
     /// The kernel does not tell who listens. Rules that were never read count as none.
     pub(super) fn holder(&self, binding: &PortBinding) -> io::Result<Option<PortHolder>> {
-        if self.is_the_agents(&host_port(binding)) {
-            return Ok(Some(PortHolder::Agent));
+        let look = HolderLook::now(&self.firewall);
+        for at in self.host_ports(binding) {
+            if self.is_the_agents(&at) {
+                return Ok(Some(PortHolder::Agent));
+            }
+            let holder = look.holder(&binding_of(&at, binding.container))?;
+            if holder.is_some() {
+                return Ok(holder);
+            }
         }
-        HolderLook::now(&self.firewall).holder(binding)
+        Ok(None)
+    }
+
+    /// IPv6 subnet of the containers, where the host can have the table's half for it.
+    pub(super) fn subnet6(&self) -> Option<Ipv6Subnet> {
+        self.subnet6
+            .filter(|_| self.ipv6_works.load(Ordering::Relaxed))
+    }
+
+    /// Notes whether the host can have the table's half for IPv6. It is written when the whole is
+    /// compared next.
+    pub(super) fn set_ipv6(&self, works: bool) {
+        self.ipv6_works.store(works, Ordering::Relaxed);
+    }
+
+    /// Host ports that a binding takes.
+    fn host_ports(&self, binding: &PortBinding) -> impl Iterator<Item = HostPort> + use<> {
+        elements::host_ports(binding, self.subnet6().is_some())
+    }
+
+    /// Elements of the table that an instance's assignment asks for.
+    pub(super) fn publications(&self, owner: InstanceName, assignment: &Assignment) -> Published {
+        elements::publications(owner, assignment, self.subnet6().is_some())
     }
 
     /// Whether a port is that of the agent's own API: it listens on one address, and on the others
@@ -191,7 +229,7 @@ impl HostPorts {
     /// Whether a port would take packets from the agent's own API, which then nobody could call.
     fn stands_before_the_agent(&self, port: &HostPort) -> bool {
         let api = self.api.ip();
-        let everywhere = api.is_unspecified() || port.host_ip.is_none();
+        let everywhere = api.is_unspecified() || port.bound().is_none();
         self.is_the_agents(port) && (everywhere || port.host_ip.is_some_and(|ip| api == ip))
     }
 
@@ -210,58 +248,6 @@ impl HostPorts {
     /// Reads the rules of other programs if they changed. Blocks for as long as that takes.
     pub(super) fn look(&self) {
         drop(HolderLook::now(&self.firewall));
-    }
-
-    /// Ports of containers that somebody else holds as well.
-    ///
-    /// # Errors
-    /// Nothing could be looked at.
-    pub(super) async fn contested(&self) -> Result<PortsAtRisk, NetworkError> {
-        let book = self.book.lock().await;
-        let found = holders::contests(&self.firewall, book.published.clone()).await?;
-        let others = found.held.into_iter();
-        let others = others.filter(|contest| !self.is_the_agents(&contest.port));
-        let own = book.published.iter();
-        let own = own.filter(|(port, _)| self.is_the_agents(port));
-        let own = own.map(|(port, to)| ContestedPort {
-            port: *port,
-            owner: to.owner,
-            by: PortHolder::Agent,
-            published: true,
-        });
-        let published = others.map(|contest| ContestedPort {
-            published: true,
-            ..contest
-        });
-        let contested = published.chain(own).chain(book.denied.iter().cloned());
-        Ok(PortsAtRisk {
-            contested: contested.collect(),
-            unknown: found.unknown.into_iter().map(|(port, _)| port).collect(),
-        })
-    }
-
-    /// Takes ports out of `wanted` that are not published yet, and that others have or may have.
-    /// Answers the first error of a look.
-    async fn deny_taken(
-        &self,
-        book: &mut PortTable,
-        wanted: &mut Published,
-    ) -> Result<Option<NetworkError>, NetworkError> {
-        let agents = self.take_the_agents(wanted);
-        let is_new = |(port, to): &(&HostPort, &Publication)| {
-            let before = book.published.get(port);
-            before.is_none_or(|before| before.owner.id != to.owner.id)
-        };
-        let new = wanted.iter().filter(is_new);
-        let new = new.map(|(port, to)| (*port, *to)).collect();
-        let found = holders::contests(&self.firewall, new).await?;
-        let stay = still_denied(&book.denied, wanted, &found);
-        let held = found.held.iter().map(|contest| contest.port);
-        for port in held.chain(found.unknown.iter().map(|(port, _)| *port)) {
-            wanted.remove(&port);
-        }
-        book.denied = agents.into_iter().chain(found.held).chain(stay).collect();
-        Ok(found.unknown.into_iter().map(|(_, error)| error).next())
     }
 
     /// The host's firewall without the agent's own table.
@@ -317,59 +303,23 @@ impl HostPorts {
             .collect()
     }
 
-    /// Deletes the whole table.
+    /// Deletes the table's half for IPv6, if there is one.
+    pub(super) async fn delete_ipv6(&self) -> Result<(), NetworkError> {
+        let _book = self.book.lock().await;
+        nftables::delete_ipv6(&self.table).await.map_err(failed)
+    }
+
+    /// Deletes the whole table, but for its half for IPv6.
     pub(super) async fn teardown(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         *book = PortTable::default();
-        nftables::apply(&format!("table ip {0}\ndelete table ip {0}\n", self.table))
-            .await
-            .map_err(failed)
+        let ipv4 = format!("table ip {0}\ndelete table ip {0}\n", self.table);
+        nftables::apply(&ipv4).await.map_err(failed)
     }
-}
-
-/// Earlier denials of ports of which nobody tells now: to the same container they are denied still.
-fn still_denied(
-    before: &[ContestedPort],
-    wanted: &Published,
-    found: &PortContests,
-) -> Vec<ContestedPort> {
-    let is_wanted = |denial: &&ContestedPort| {
-        let to = wanted.get(&denial.port);
-        to.is_some_and(|to| to.owner.id == denial.owner.id)
-    };
-    let is_unknown = |denial: &&ContestedPort| {
-        let mut unknown = found.unknown.iter();
-        unknown.any(|(port, _)| *port == denial.port)
-    };
-    let denials = before.iter().filter(is_wanted).filter(is_unknown);
-    denials.cloned().collect()
 }
 
 fn failed(error: NftError) -> NetworkError {
     NetworkError::failed("cannot read or write the table of host ports", error).of(Part::Firewall)
-}
-
-fn host_port(binding: &PortBinding) -> HostPort {
-    let host_ip = binding.host_ip.filter(|address| !address.is_unspecified());
-    HostPort {
-        host_ip,
-        protocol: binding.protocol,
-        port: binding.host,
-    }
-}
-
-/// Elements of the table that an instance's assignment asks for.
-pub(super) fn publications(owner: InstanceName, assignment: &Assignment) -> Published {
-    let to = |binding: &PortBinding| {
-        let (address, port) = (assignment.address?, binding.container);
-        let publication = Publication {
-            owner,
-            address,
-            port,
-        };
-        Some((host_port(binding), publication))
-    };
-    assignment.ports.iter().filter_map(to).collect()
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use super::links::{self, KernelLink, Netlink};
 use super::nftables::Published;
 use super::ports::PortRepair;
 use super::veth;
-use super::{BridgeNetwork, BridgeState, forward, ports};
+use super::{BridgeNetwork, BridgeState, forward};
 use crate::network::directory::Member;
 use crate::network::hosts_place::MEMORY_DIR;
 use crate::network::threads::{block_on, on_own_thread};
@@ -64,6 +64,7 @@ impl BridgeNetwork {
             .iter()
             .filter_map(|entry| self.apart(entry))
             .collect();
+        let live = self.with_address6(live).await;
         self.note_members(&spared, live.iter().filter_map(member), apart);
         let (device, done) = self.ensure_device().await?;
         repairs.note(Ok(done));
@@ -75,6 +76,7 @@ impl BridgeNetwork {
         repairs.note(rules.fault.take().map_or(Ok(None), Err));
         let pairs = self.repair_veth_pairs(device.clone(), &live, &spared, &rules);
         repairs.note(pairs.await);
+        repairs.note(self.repair_neighbours(device.index).await);
         let published = self.wanted_ports(&live, &spared).await;
         match self.ports.repair(published).await {
             Ok(PortRepair { lines, unknown }) => {
@@ -84,8 +86,9 @@ impl BridgeNetwork {
             Err(error) => repairs.note(Err::<Option<String>, _>(error)),
         }
 
+        repairs.note(Ok(self.open_ipv6().await));
         let occupied = !(named.is_empty() && spared.is_empty());
-        let forward = forward::ensure(&self.config.bridge, occupied).await;
+        let forward = self.ensure_forward(occupied).await;
         self.state().forward_open = occupied && forward.is_ok();
         repairs.note(forward);
         self.keep_findings(self.look_around(&device, &live, occupied).await);
@@ -109,6 +112,7 @@ impl BridgeNetwork {
         *self.state() = BridgeState::default();
         let mut repairs = Repairs::default();
         repairs.note(self.remove_leftovers(|_| false));
+        repairs.note(self.forget_ipv6().await.map(|()| None));
         repairs.note(self.ports.teardown().await.map(|()| None));
         let forward = forward::ensure(&self.config.bridge, false).await;
         repairs.note(forward);
@@ -167,6 +171,23 @@ impl BridgeNetwork {
         Ok(live)
     }
 
+    /// Live instances with the IPv6 addresses that they have: those of the subnet that is configured
+    /// now, and those that this agent gave before they were stored.
+    async fn with_address6(&self, mut live: Vec<AssignedInstance>) -> Vec<AssignedInstance> {
+        for (instance, _, assignment, _) in &mut live {
+            let now = assignment
+                .address
+                .and_then(|address| self.address6(address));
+            let had = self.hosts.address6(*instance).or(assignment.address6);
+            let had = match (had, now) {
+                (None, Some(now)) if self.has_address6(*instance, now).await => Some(now),
+                (had, _) => had,
+            };
+            assignment.address6 = now.filter(|now| had == Some(*now));
+        }
+        live
+    }
+
     /// Ports to be published: those of spared instances as they are, and those assigned to live
     /// ones.
     async fn wanted_ports(
@@ -176,7 +197,7 @@ impl BridgeNetwork {
     ) -> Published {
         let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
         for (instance, _, assignment, _) in live {
-            for (port, to) in ports::publications(*instance, assignment) {
+            for (port, to) in self.ports.publications(*instance, assignment) {
                 published.entry(port).or_insert(to);
             }
         }
@@ -227,7 +248,7 @@ impl BridgeNetwork {
         let mut lines = Vec::new();
         let mut result = Ok(());
         for (instance, member) in live.iter().filter_map(member) {
-            let pair = self.veth_pair(instance, &member.name, member.address, device.clone());
+            let pair = self.veth_pair(instance, &member, device.clone());
             let mut named = all.iter().filter(|link| link.name == pair.name);
             let is_wanted = !named.any(|link| is_right(link, bridge));
             if is_wanted && !rules.admits(&member) {
@@ -312,6 +333,7 @@ fn member(
     let member = Member {
         name: names.container.clone(),
         address: assignment.address?,
+        address6: assignment.address6,
         network: network.clone(),
         asked: names.asked.clone(),
     };

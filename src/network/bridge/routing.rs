@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use crate::network::NetworkError;
 
 /// Most links between which nothing is forwarded.
-const LINKS_MAX: usize = 256;
+pub(super) const LINKS_MAX: usize = 256;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
@@ -64,11 +64,15 @@ impl RoutingMemory {
                 String::new()
             }
         };
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
-        let is_name = |line: &&str| (1..=15).contains(&line.len()) && line.chars().all(plain);
-        let links = text.lines().filter(is_name).take(LINKS_MAX);
+        let links = text.lines().filter(|line| is_name(line)).take(LINKS_MAX);
         links.map(str::to_owned).collect()
     }
+}
+
+/// Whether it is a link's name that can be written in a rule.
+pub(super) fn is_name(text: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_.:@".contains(c);
+    (1..=15).contains(&text.len()) && text.chars().all(plain)
 }
 
 /// Rules of the chain `forward` against new connections from one of these links to another.

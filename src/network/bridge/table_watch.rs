@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::nfnetlink::{AF_INET, NetfilterEvents, NetfilterMessage};
-use super::{BridgeNetwork, conntrack, forward};
+use super::nfnetlink::{AF_INET, AF_INET6, NetfilterEvents, NetfilterMessage};
+use super::{BridgeNetwork, conntrack};
 use crate::network::threads::blocking;
 
 /// Group of the kernel's messages about nftables (`NFNLGRP_NFTABLES`, 7), as a bit.
@@ -136,7 +136,10 @@ impl BridgeNetwork {
     fn is_own(&self, kind: u16, message: NetfilterMessage<'_>) -> bool {
         let names_own =
             || message.attributes.text(TABLE_NAME).as_ref() == Some(&self.config.bridge);
-        message.family == AF_INET && kind >> 8 == NFTABLES && kind != NEW_GENERATION && names_own()
+        [AF_INET, AF_INET6].contains(&message.family)
+            && kind >> 8 == NFTABLES
+            && kind != NEW_GENERATION
+            && names_own()
     }
 
     /// Restores the table if it is not right; answers then whether it is known to be right now.
@@ -174,7 +177,7 @@ impl BridgeNetwork {
             // Rules of containers that may be there are not taken away for that.
             Err(error) => return tracing::warn!(%error, "rules for forwarding not restored"),
         };
-        let ensured = forward::ensure(&self.config.bridge, occupied).await;
+        let ensured = self.ensure_forward(occupied).await;
         self.state().forward_open = occupied && ensured.is_ok();
         match ensured {
             Ok(lines) => {

@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use state::id::{ContainerName, InstanceName};
 
+use state::subnet::{Ipv4Subnet, Ipv6Subnet};
+
 use super::device::{BridgeDevice, PORT_PREFIX, is_managed, mac};
+use super::ipv6::end::{VethEnd6, macs};
 use super::links::belt::program::FrameSource;
 use super::links::{self, KernelLink, Netlink, VethEnd};
 use super::sysctl;
@@ -26,6 +29,8 @@ pub(super) struct VethPair {
     pub(super) alias: String,
     pub(super) device: BridgeDevice,
     pub(super) address: Ipv4Addr,
+    /// IPv6 of the container, if it has any.
+    pub(super) end6: Option<VethEnd6>,
     pub(super) gateway: Ipv4Addr,
     pub(super) prefix: u8,
     /// Names of the links of earlier generations, which have the same address.
@@ -42,6 +47,8 @@ const HOST_END_PREFIX: [u8; 2] = [0x0a, 0x59];
 pub(super) struct LinkGuard {
     /// Whether each sends from its own addresses only.
     pub(super) source: bool,
+    /// Subnet of IPv6 addresses, if there is one, and that from which they follow.
+    pub(super) subnet6: Option<(Ipv6Subnet, Ipv4Subnet)>,
     /// Hardware address of the bridge, if containers send IPv4 packets to it alone. Each sends from
     /// its own addresses then.
     pub(super) only_to: Option<[u8; 6]>,
@@ -53,6 +60,10 @@ impl LinkGuard {
         (self.source || self.only_to.is_some()).then_some(FrameSource {
             mac: mac(address),
             address,
+            ipv6: self.subnet6.and_then(|(subnet6, subnet)| {
+                let own = subnet6.of(subnet, address)?;
+                Some((mac(subnet.gateway()), own))
+            }),
             only_to: self.only_to,
         })
     }
@@ -195,7 +206,15 @@ async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), N
         .set_address(eth0.index, pair.address, pair.prefix)
         .await?;
     inside.set_up(eth0.index, None).await?;
-    inside.set_default_route(pair.gateway).await
+    inside.set_default_route(pair.gateway).await?;
+    let Some(end6) = pair.end6 else {
+        return Ok(());
+    };
+    let (links, macs) = (
+        [pair.device.index, eth0.index],
+        macs(pair.gateway, pair.address),
+    );
+    end6.wire(host, inside, links, macs).await
 }
 
 async fn make(
@@ -261,6 +280,7 @@ mod tests {
         let assigned = Ipv4Addr::new(10, 231, 0, 9);
         let guard = |source, isolated: bool| LinkGuard {
             source,
+            subnet6: None,
             only_to: isolated.then_some([0x0a, 0x58, 10, 231, 0, 1]),
         };
         for guard in [guard(true, false), guard(false, true), guard(true, true)] {

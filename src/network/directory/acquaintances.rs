@@ -37,7 +37,7 @@ impl<'a> Acquaintances<'a> {
                 .collect();
             let seen = members.values();
             let seen = seen.filter(|member| reached.contains(&member.network));
-            seen.map(|member| (member.name.clone(), member.address))
+            seen.map(|member| (member.name.clone(), member.addresses()))
                 .collect()
         };
         let peers = sections.iter().map(|section| (*section, peers(section)));
@@ -68,6 +68,7 @@ mod tests {
         let member = Member {
             name: deploy.name,
             address: Ipv4Addr::new(10, 231, 0, last),
+            address6: None,
             network: deploy.spec.network,
             asked: Names::default(),
         };

@@ -33,7 +33,7 @@ impl Apart {
         let hosts = hosts.and_then(|list| fs::read_to_string(list).ok());
         let owner = HostsOwner {
             name: &self.name,
-            address: None,
+            addresses: None,
             asked: &self.asked,
             gateway: if is_host {
                 Ipv4Addr::LOCALHOST

@@ -1,5 +1,7 @@
 //! Steps that a registry may lead, and those it may not.
 
+use state::subnet::Ipv4Subnet;
+
 use super::*;
 
 fn url(text: &str) -> Url {
@@ -16,7 +18,7 @@ fn leading() -> Leading {
     Leading::new(
         &own(&["127.0.0.1:5000", "Plain.example", "eighty.example:80"]),
         &own(&["tokens.elsewhere", "192.0.2.9:8443", "127.0.0.1:9443"]),
-        NearAddresses::new(Some("10.231.0.0/16".parse().unwrap())),
+        NearAddresses::new(Some("10.231.0.0/16".parse::<Ipv4Subnet>().unwrap().into())),
     )
 }
 

@@ -32,7 +32,7 @@ fn port(container: u16, host: Option<u16>, host_ip: Option<[u8; 4]>) -> PortSpec
         container,
         protocol: Protocol::Tcp,
         host,
-        host_ip: host_ip.map(Ipv4Addr::from),
+        host_ip: host_ip.map(IpAddr::from),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Host ports and addresses that a rule permits.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -70,10 +70,10 @@ pub(super) fn host_fault(grants: &[PortGrant], port: &PortSpec) -> Option<(&'sta
 
 /// The fault of a published port by these addresses: field and message.
 pub(super) fn address_fault(
-    addresses: &[Ipv4Addr],
+    addresses: &[IpAddr],
     port: &PortSpec,
 ) -> Option<(&'static str, String)> {
-    let asked = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let asked = port.host_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
     (!addresses.contains(&asked)).then(|| {
         let message = format!("{asked} is not among {}", list(addresses));
         ("host_ip", message)

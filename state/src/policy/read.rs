@@ -1,7 +1,7 @@
 //! Reader of the operator's policy: every fault of the file at once, each with its place.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde_json::Value;
@@ -109,7 +109,7 @@ fn bounds(fields: &mut Fields<'_>) -> Bounds {
         digest,
         signers,
         host_ports: fields.read("host_ports", entries::<PortGrant>),
-        host_ips: fields.read("host_ips", entries::<Ipv4Addr>),
+        host_ips: fields.read("host_ips", entries::<IpAddr>),
         networks: fields.read("networks", entries),
         groups: fields.read("groups", entries),
         capabilities: fields.read("capabilities", capabilities),

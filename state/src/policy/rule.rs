@@ -1,7 +1,7 @@
 //! Rules of a policy: for whom each is, and its bounds.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::host_paths::{self, HostPathGrant};
 use super::images::ImagePattern;
@@ -59,7 +59,7 @@ pub struct Bounds {
     /// Host ports that may be published.
     pub host_ports: Option<Vec<PortGrant>>,
     /// Host addresses that ports may be published on; unspecified: all of the host.
-    pub host_ips: Option<Vec<Ipv4Addr>>,
+    pub host_ips: Option<Vec<IpAddr>>,
     /// Networks that a container may have.
     pub networks: Option<Vec<NetworkMode>>,
     /// Groups of the network that a container may be in.

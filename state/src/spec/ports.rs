@@ -1,7 +1,7 @@
 //! Ports section: the container's ports that the host publishes.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,8 +21,8 @@ pub struct PortSpec {
     pub protocol: Protocol,
     /// The port on the host. `None`: one of the agent's range, chosen once and kept.
     pub host: Option<u16>,
-    /// The host address that the port is published on. `None`: all of them.
-    pub host_ip: Option<Ipv4Addr>,
+    /// The host address that the port is published on; `::` is every IPv6 one. `None`: all of them.
+    pub host_ip: Option<IpAddr>,
 }
 
 /// A transport protocol.
@@ -85,7 +85,7 @@ impl PortSpec {
             container: container?,
             protocol: protocol.unwrap_or(Protocol::Tcp),
             host,
-            host_ip: host_ip.filter(|address| !address.is_unspecified()),
+            host_ip: host_ip.filter(|address| !address.is_unspecified() || address.is_ipv6()),
         })
     }
 
@@ -104,8 +104,23 @@ fn number(value: &Value) -> Result<u16, String> {
     u16::try_from(number).map_err(|error| error.to_string())
 }
 
-fn address(value: &Value) -> Result<Ipv4Addr, String> {
-    text(value)?
-        .parse()
-        .map_err(|_| "must be an IPv4 address of this host".to_owned())
+fn address(value: &Value) -> Result<IpAddr, String> {
+    let address = text(value)?.parse();
+    let address = address.map_err(|_| "must be an IP address of this host".to_owned())?;
+    let IpAddr::V6(ipv6) = address else {
+        return Ok(address);
+    };
+    if ipv6.is_loopback() {
+        return Err(
+            "cannot be ::1, from which the kernel leads nothing to a container: write 127.0.0.1, or \
+             another IPv6 address of this host"
+                .to_owned(),
+        );
+    }
+    if ipv6.is_unicast_link_local() || ipv6.to_ipv4_mapped().is_some() || ipv6.is_multicast() {
+        return Err(
+            "must be an IPv4 or a global or unique local IPv6 address of this host".to_owned(),
+        );
+    }
+    Ok(address)
 }

@@ -140,6 +140,7 @@ impl Host {
             format!("c{n}").parse::<ContainerName>().unwrap().into(),
             Assignment {
                 address: Some(self.address(address)),
+                address6: None,
                 ports,
             },
             Network::default(),
@@ -155,7 +156,8 @@ impl Host {
     ) -> Result<NetworkPaths, NetworkError> {
         let (instance, name, assignment, network) = self.wanted(n, address, ports);
         let attached = net.attach(instance, &name, &assignment, &network).await?;
-        assert_eq!(attached.address, assignment.address);
+        let address = attached.addresses.map(|own| own.address);
+        assert_eq!(address, assignment.address);
         Ok(attached.paths)
     }
 
@@ -209,6 +211,7 @@ fn config(bridge: String, subnet: &str, netns_dir: PathBuf) -> BridgeConfig {
         bridge,
         resolv_conf: RESOLV_CONF.map(PathBuf::from).into(),
         subnet: subnet.parse().unwrap(),
+        subnet6: None,
         files_dir: netns_dir.with_file_name("files"),
         netns_dir,
         api: SocketAddr::from((Ipv4Addr::LOCALHOST, API_PORT)),
@@ -252,13 +255,13 @@ pub(crate) fn binding(protocol: Protocol, host: u16, container: u16) -> PortBind
 }
 
 pub(crate) fn bound(
-    host_ip: Ipv4Addr,
+    host_ip: impl Into<IpAddr>,
     protocol: Protocol,
     host: u16,
     container: u16,
 ) -> PortBinding {
     PortBinding {
-        host_ip: Some(host_ip),
+        host_ip: Some(host_ip.into()),
         host,
         container,
         protocol,
@@ -385,7 +388,11 @@ impl Server {
     }
 
     fn udp_here(port: u16) -> Self {
-        let socket = UdpSocket::bind(("0.0.0.0", port)).unwrap();
+        Self::udp_on(&format!("0.0.0.0:{port}"))
+    }
+
+    pub(crate) fn udp_on(address: &str) -> Self {
+        let socket = UdpSocket::bind(address).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(20)))
             .unwrap();
@@ -426,49 +433,44 @@ fn answer(client: &TcpStream, from: SocketAddr) {
 }
 
 /// The address that a TCP server sees of us.
-pub(crate) fn ask_tcp(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+pub(crate) fn ask_tcp(address: impl Into<IpAddr>, port: u16) -> io::Result<IpAddr> {
     let talk = connect(address, port)?;
     let mut line = String::new();
     BufReader::new(&talk).read_line(&mut line)?;
     line.trim().parse().map_err(io::Error::other)
 }
 
-fn connect(address: Ipv4Addr, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::from((address, port)), PATIENCE)?;
+fn connect(address: impl Into<IpAddr>, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(address.into(), port), PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     Ok(stream)
 }
 
 /// The address that a UDP server sees of us.
-pub(crate) fn ask_udp(address: Ipv4Addr, port: u16) -> io::Result<IpAddr> {
+pub(crate) fn ask_udp(address: impl Into<IpAddr>, port: u16) -> io::Result<IpAddr> {
     UdpClient::to(address, port).ask()
 }
 
 /// A UDP client that keeps its port.
 pub(crate) struct UdpClient {
     socket: UdpSocket,
-    to: (Ipv4Addr, u16),
+    to: SocketAddr,
 }
 
 impl UdpClient {
-    pub(crate) fn to(address: Ipv4Addr, port: u16) -> Self {
-        let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    pub(crate) fn to(address: impl Into<IpAddr>, port: u16) -> Self {
+        let to = SocketAddr::new(address.into(), port);
+        let own = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(own).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            socket,
-            to: (address, port),
-        }
+        Self { socket, to }
     }
 
     pub(crate) fn ask(&mut self) -> io::Result<IpAddr> {
         let mut buffer = [0; 64];
         self.socket.send_to(b"who am I?", self.to)?;
         let (length, from) = self.socket.recv_from(&mut buffer)?;
-        assert_eq!(
-            from,
-            SocketAddr::from(self.to),
-            "the answer comes from where the question went"
-        );
+        assert_eq!(from, self.to, "it comes from where the question went");
         std::str::from_utf8(&buffer[..length])
             .unwrap()
             .parse()
@@ -480,7 +482,7 @@ impl UdpClient {
 pub(crate) struct Talk(TcpStream);
 
 impl Talk {
-    pub(crate) fn start(address: Ipv4Addr, port: u16) -> Self {
+    pub(crate) fn start(address: impl Into<IpAddr>, port: u16) -> Self {
         let stream = connect(address, port).unwrap();
         BufReader::new(&stream)
             .read_line(&mut String::new())

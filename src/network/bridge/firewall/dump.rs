@@ -44,12 +44,16 @@ pub(super) fn generation() -> io::Result<u32> {
     generation.ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
-/// Reads all chains and rules that IPv4 packets can meet, without those of the table `own`.
-pub(super) fn read(own: &str) -> io::Result<RuleSet> {
+/// Reads all chains and rules that IPv4 packets can meet, with those of IPv6's alone if they are asked
+/// for, and without those of the table `own`.
+pub(super) fn read(own: &str, ipv6: bool) -> io::Result<RuleSet> {
     let socket = NetfilterSocket::open()?;
     let mut set = RuleSet::default();
     socket.ask(GET_CHAIN, NLM_F_DUMP, AF_UNSPEC, &[], |message| {
-        let foreign = |base: &BaseChain| (base.name.family, &*base.name.table) != ("ip", own);
+        let foreign = |base: &BaseChain| {
+            let is_own = base.name.family != "inet" && base.name.table == own;
+            !is_own && (ipv6 || base.name.family != "ip6")
+        };
         set.base_chains.extend(base_chain(message).filter(foreign));
     })?;
     let mut open = Vec::new();
@@ -92,11 +96,12 @@ fn base_chain(message: NetfilterMessage<'_>) -> Option<BaseChain> {
     })
 }
 
-/// Name of a chain that IPv4 packets can meet.
+/// Name of a chain that packets of either family can meet.
 fn chain_name(message: NetfilterMessage<'_>, table: u16, chain: u16) -> Option<ChainName> {
     let family = match message.family {
         1 => "inet",
         2 => "ip",
+        10 => "ip6",
         _ => return None,
     };
     Some(ChainName {

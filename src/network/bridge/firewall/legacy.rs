@@ -12,12 +12,26 @@ use std::time::Duration;
 use super::super::tools;
 use super::rules::{AddressRange, BaseChain, ChainName, Hook, PortMatch, Rule, RuleSet};
 
-/// Tables of `iptables-legacy` that are in use in this netns, a name in each line.
-const TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+/// Kind of packets that `iptables-legacy` has tables for.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::network::bridge) enum Kind {
+    Ipv4,
+    Ipv6,
+}
+
+impl Kind {
+    /// Tables that are in use in this netns, a name in each line.
+    const fn tables(self) -> &'static str {
+        match self {
+            Self::Ipv4 => "/proc/thread-self/net/ip_tables_names",
+            Self::Ipv6 => "/proc/thread-self/net/ip6_tables_names",
+        }
+    }
+}
 
 /// Whether `iptables-legacy` has this table. To ask the program would make it.
-pub(in crate::network::bridge) fn has_table(name: &str) -> bool {
-    fs::read_to_string(TABLES).is_ok_and(|names| names.lines().any(|line| line == name))
+pub(in crate::network::bridge) fn has_table(kind: Kind, name: &str) -> bool {
+    fs::read_to_string(kind.tables()).is_ok_and(|names| names.lines().any(|line| line == name))
 }
 
 /// Longest run of `iptables-legacy-save`. A run takes some 5 ms.
@@ -28,7 +42,7 @@ const RUN_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// The program is missing, fails, or does not end.
 pub(super) fn read() -> io::Result<RuleSet> {
-    if !has_table("nat") {
+    if !has_table(Kind::Ipv4, "nat") {
         return Ok(RuleSet::default());
     }
     let mut command = tools::command("iptables-legacy-save");

@@ -13,7 +13,7 @@ pub(in crate::network::bridge) struct RuleSet {
 /// Chain of a table.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::network::bridge) struct ChainName {
-    /// `ip` or `inet`; `legacy` for a table of `iptables-legacy`.
+    /// `ip`, `ip6` or `inet`; `legacy` for a table of `iptables-legacy`.
     pub(in crate::network::bridge) family: &'static str,
     pub(in crate::network::bridge) table: String,
     pub(in crate::network::bridge) chain: String,

@@ -55,7 +55,7 @@ fn rules_are_read_anew_after_changes_of_others_only() {
 
 #[tokio::test]
 async fn a_reading_of_many_rules_holds_up_neither_the_executor_nor_a_write() {
-    let firewall = Arc::new(HostFirewall::new("own".to_owned()));
+    let firewall = Arc::new(HostFirewall::new("own".to_owned(), false));
     let (began, reading) = std::sync::mpsc::channel();
     let (done, end) = std::sync::mpsc::channel::<()>();
     let reader = {
@@ -70,7 +70,7 @@ async fn a_reading_of_many_rules_holds_up_neither_the_executor_nor_a_write() {
     assert_eq!(firewall.before_own_write(), None);
     firewall.after_own_write(Some(1));
     let binding = state::desired::PortBinding {
-        host_ip: Some(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+        host_ip: Some([192, 0, 2, 1].into()),
         host: 1,
         container: 1,
         protocol: state::spec::Protocol::Tcp,

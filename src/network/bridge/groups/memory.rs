@@ -172,6 +172,7 @@ impl StoredMember {
         let Member {
             name,
             address,
+            address6: _,
             network,
             asked: _,
         } = member.clone();
@@ -188,6 +189,7 @@ impl StoredMember {
         let member = Member {
             name: self.name,
             address: self.address,
+            address6: None,
             network: self.network,
             asked: Names::default(),
         };
@@ -219,6 +221,7 @@ mod tests {
         let member = Member {
             name: "web".parse().unwrap(),
             address: Ipv4Addr::new(10, 231, 0, 2),
+            address6: None,
             network: parse::deploy(&body).unwrap().spec.network,
             asked: Names::default(),
         };
@@ -248,6 +251,7 @@ mod tests {
         let member = || Member {
             name: "web".parse().unwrap(),
             address: Ipv4Addr::new(10, 231, 0, 2),
+            address6: None,
             network: Network::default(),
             asked: Names::default(),
         };

@@ -193,7 +193,7 @@ impl Netlink {
     }
 }
 
-fn link_of(route: &RouteMessage) -> Option<u32> {
+pub(super) fn link_of(route: &RouteMessage) -> Option<u32> {
     route.attributes.iter().find_map(|attribute| {
         if let RouteAttribute::Oif(index) = attribute {
             Some(*index)
@@ -278,7 +278,7 @@ fn of_address(message: &AddressMessage, links: &[KernelLink]) -> Option<Occupied
     })
 }
 
-fn link_name(index: Option<u32>, links: &[KernelLink]) -> Option<String> {
+pub(super) fn link_name(index: Option<u32>, links: &[KernelLink]) -> Option<String> {
     let link = links.iter().find(|link| Some(link.index) == index);
     link.map(|link| link.name.clone())
 }

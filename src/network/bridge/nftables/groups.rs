@@ -18,6 +18,8 @@ use state::reach::{NAME_SERVICE, NodeReach};
 use state::spec::Protocol;
 use state::spec::network::{AllowEntry, AllowedPeer, GroupName, Network};
 
+use super::side::Side;
+
 /// Containers with a network section of their own, by address.
 pub(in crate::network::bridge) type RuledContainers = BTreeMap<Ipv4Addr, (ContainerName, Network)>;
 
@@ -66,11 +68,16 @@ const BACK: Words = Words {
 };
 
 /// Text for these containers; nothing for none.
-pub(super) fn text(bridge: &str, node: &NodeReach, ruled: &RuledContainers) -> GroupText {
+pub(super) fn text(
+    bridge: &str,
+    side: Side,
+    node: &NodeReach,
+    ruled: &RuledContainers,
+) -> GroupText {
     if ruled.is_empty() {
         return GroupText::default();
     }
-    let writer = RuleText::new(bridge, node, ruled);
+    let writer = RuleText::new(bridge, side, node, ruled);
     let leaves = ruled.values().any(|(_, network)| network.egress.is_some());
     GroupText {
         definitions: writer.sets() + &writer.chains(),
@@ -85,6 +92,7 @@ pub(super) fn text(bridge: &str, node: &NodeReach, ruled: &RuledContainers) -> G
 
 struct RuleText<'a> {
     bridge: &'a str,
+    side: Side,
     node: &'a NodeReach,
     ruled: &'a RuledContainers,
     /// Sections that differ; their places name their chains.
@@ -94,13 +102,14 @@ struct RuleText<'a> {
 }
 
 impl<'a> RuleText<'a> {
-    fn new(bridge: &'a str, node: &'a NodeReach, ruled: &'a RuledContainers) -> Self {
+    fn new(bridge: &'a str, side: Side, node: &'a NodeReach, ruled: &'a RuledContainers) -> Self {
         let sections: BTreeSet<_> = ruled.values().map(|(_, network)| network).collect();
         let entries = sections.iter().flat_map(|one| one.entries());
         let several = entries.filter(|entry| entry.ports.len() > 1);
         let ports: BTreeSet<_> = several.map(|entry| &entry.ports).collect();
         Self {
             bridge,
+            side,
             node,
             ruled,
             ports: ports.into_iter().collect(),
@@ -115,6 +124,7 @@ impl<'a> RuleText<'a> {
 
     fn sets(&self) -> String {
         let mut text = String::new();
+        let kind = self.side.kind();
         let named: BTreeSet<&GroupName> =
             self.sections.iter().flat_map(|one| one.named()).collect();
         for group in named {
@@ -122,32 +132,31 @@ impl<'a> RuleText<'a> {
                 |network| network.groups.contains(group),
                 |_, _| String::new(),
             );
-            text += &set(&format!("set group-{group}"), "ipv4_addr", &members);
+            text += &set(&format!("set group-{group}"), kind, &members);
         }
         for (index, ports) in self.ports.iter().enumerate() {
             let ports = ports.iter();
             let ports = ports.map(|(protocol, port)| format!("{} . {port}", protocol.as_str()));
             let ports: Vec<_> = ports.collect();
-            let kind = "inet_proto . inet_service";
-            text += &set(&format!("set ports-{index}"), kind, &ports);
+            let pair = "inet_proto . inet_service";
+            text += &set(&format!("set ports-{index}"), pair, &ports);
         }
-        let servers = self.node.name_servers.iter().map(ToString::to_string);
-        text += &set(
-            "set name-servers",
-            "ipv4_addr",
-            &servers.collect::<Vec<_>>(),
-        );
+        // Containers are told of no IPv6 name server.
+        let servers = self.node.name_servers.iter();
+        let servers = servers.filter(|_| !self.side.is_ipv6());
+        let servers = servers.map(ToString::to_string);
+        text += &set("set name-servers", kind, &servers.collect::<Vec<_>>());
         text += &set(
             "set ruled",
-            "ipv4_addr",
+            kind,
             &self.elements(|_| true, |_, _| String::new()),
         );
-        let themselves = self
-            .ruled
-            .keys()
-            .map(|address| format!("{address} . {address}"));
-        let themselves: Vec<_> = themselves.collect();
-        text += &set("set themselves", "ipv4_addr . ipv4_addr", &themselves);
+        let themselves = self.ruled.keys();
+        let themselves = themselves.filter_map(|address| self.side.address(*address));
+        let themselves: Vec<_> = themselves
+            .map(|address| format!("{address} . {address}"))
+            .collect();
+        text += &set("set themselves", &format!("{kind} . {kind}"), &themselves);
         for Words { suffix, .. } in [THERE, BACK] {
             let callers = self.elements(
                 |network| network.egress.is_some(),
@@ -155,7 +164,7 @@ impl<'a> RuleText<'a> {
             );
             text += &set(
                 &format!("map callers{suffix}"),
-                "ipv4_addr : verdict",
+                &format!("{kind} : verdict"),
                 &callers,
             );
             let receivers = self.elements(Self::receives, |index, _| {
@@ -163,7 +172,7 @@ impl<'a> RuleText<'a> {
             });
             text += &set(
                 &format!("map receivers{suffix}"),
-                "ipv4_addr : verdict",
+                &format!("{kind} : verdict"),
                 &receivers,
             );
         }
@@ -181,23 +190,23 @@ impl<'a> RuleText<'a> {
             .ruled
             .iter()
             .filter(|(_, (_, network))| is_such(network));
-        let elements = such.map(|(address, (name, network))| {
+        let elements = such.filter_map(|(address, (name, network))| {
             let index = self.sections.binary_search(&network).unwrap_or_default();
-            format!("{address} comment \"{name}\"{}", verdict(index, network))
+            let address = self.side.address(*address)?;
+            Some(format!(
+                "{address} comment \"{name}\"{}",
+                verdict(index, network)
+            ))
         });
         elements.collect()
     }
 
     fn chains(&self) -> String {
         let mut text = String::new();
-        chain(
-            &mut text,
-            "refuse",
-            [
-                "meta l4proto tcp reject with tcp reset",
-                "reject with icmp type admin-prohibited",
-            ],
-        );
+        let side = self.side;
+        let rejected = format!("reject with {} type admin-prohibited", side.icmp());
+        let refuse = ["meta l4proto tcp reject with tcp reset", &rejected];
+        chain(&mut text, "refuse", refuse);
         for words in [THERE, BACK] {
             for (index, network) in self.sections.iter().enumerate() {
                 if let Some(egress) = &network.egress {
@@ -212,11 +221,12 @@ impl<'a> RuleText<'a> {
             let suffix = words.suffix;
             let receiver = self.receiver(words);
             chain(&mut text, &format!("groups-receiver{suffix}"), receiver);
-            chain(&mut text, &format!("groups-way{suffix}"), way(words));
+            chain(&mut text, &format!("groups-way{suffix}"), way(side, words));
         }
         let Self { bridge, node, .. } = self;
-        chain(&mut text, "groups-host", host(THERE));
-        let lost = ["ip saddr @ruled drop", "ip daddr @ruled drop"].map(str::to_owned);
+        let ip = side.word();
+        chain(&mut text, "groups-host", host(side, THERE));
+        let lost = ["saddr", "daddr"].map(|end| format!("{ip} {end} @ruled drop"));
         let closed = format!("iifname \"{bridge}\" oifname \"{bridge}\" drop");
         let closed = (!node.open).then_some(closed);
         chain(&mut text, "groups-lost", lost.into_iter().chain(closed));
@@ -226,8 +236,8 @@ impl<'a> RuleText<'a> {
             [
                 format!("iifname != \"{bridge}\" oifname != \"{bridge}\" return"),
                 // Who is outside has no container's address.
-                format!("iifname != \"{bridge}\" ip saddr {} drop", node.subnet),
-                "ct state related meta l4proto icmp return".to_owned(),
+                format!("iifname != \"{bridge}\" {ip} saddr {} drop", side.subnet()),
+                related(side),
                 "ct direction original jump groups-way".to_owned(),
                 "ct direction reply jump groups-way-back".to_owned(),
                 "ct state invalid,untracked jump groups-lost".to_owned(),
@@ -241,7 +251,8 @@ impl<'a> RuleText<'a> {
         let Words {
             receiver, suffix, ..
         } = words;
-        let mut rules = vec![format!("ip {receiver} vmap @receivers{suffix}")];
+        let ip = self.side.word();
+        let mut rules = vec![format!("{ip} {receiver} vmap @receivers{suffix}")];
         if !self.node.open {
             let bridge = self.bridge;
             rules.push(format!(
@@ -278,21 +289,23 @@ impl<'a> RuleText<'a> {
         port: &str,
         rules: &mut Vec<String>,
     ) {
-        let own = network.groups.iter();
-        rules.extend(own.map(|group| format!("ip {peer} @group-{group} return")));
-        let (mut ranges, subnet) = (Vec::new(), self.node.subnet);
+        let (own, ip) = (network.groups.iter(), self.side.word());
+        rules.extend(own.map(|group| format!("{ip} {peer} @group-{group} return")));
+        let mut ranges = Vec::new();
         for entry in entries {
             let (list, from): (&mut Vec<String>, &dyn Display) = match &entry.peer {
                 AllowedPeer::Group(group) => (rules, &format!("@group-{group}")),
+                // Ranges are of IPv4: what is not allowed by a group is refused over IPv6.
+                AllowedPeer::Cidr(_) if self.side.is_ipv6() => continue,
                 AllowedPeer::Cidr(range) => (&mut ranges, range),
             };
             let ports = self.ports(entry, port);
-            list.push(format!("ip {peer} {from}{ports} return"));
+            list.push(format!("{ip} {peer} {from}{ports} return"));
         }
         if !ranges.is_empty() {
-            let gateway = subnet.gateway();
+            let (subnet, gateway) = (self.side.subnet(), self.side.gateway());
             rules.push(format!(
-                "ip {peer} {subnet} ip {peer} != {gateway} goto refuse"
+                "{ip} {peer} {subnet} {ip} {peer} != {gateway} goto refuse"
             ));
             rules.extend(ranges);
         }
@@ -316,7 +329,8 @@ impl<'a> RuleText<'a> {
 /// Rules of one way: the caller's end first, then the receiver's. Name servers that the caller was
 /// told of are no matter of its own end, wherever a rule (a published port, another program's) leads
 /// on what it asks them.
-fn way(words: Words) -> [String; 4] {
+fn way(side: Side, words: Words) -> [String; 4] {
+    let ip = side.word();
     let Words {
         caller,
         receiver,
@@ -324,29 +338,35 @@ fn way(words: Words) -> [String; 4] {
         ..
     } = words;
     [
-        format!("ip {caller} . ip {receiver} @themselves return"),
+        format!("{ip} {caller} . {ip} {receiver} @themselves return"),
         format!(
-            "meta l4proto {{ tcp, udp }} ct original ip daddr @name-servers ct original proto-dst \
+            "meta l4proto {{ tcp, udp }} ct original {ip} daddr @name-servers ct original proto-dst \
              {NAME_SERVICE} goto groups-receiver{suffix}"
         ),
-        format!("ip {caller} vmap @callers{suffix}"),
+        format!("{ip} {caller} vmap @callers{suffix}"),
         format!("goto groups-receiver{suffix}"),
     ]
 }
 
 /// Rules for the host's own services, which are the node's matter beside: answers, name servers, and
 /// what the caller's end lets out.
-fn host(words: Words) -> [String; 5] {
+fn host(side: Side, words: Words) -> [String; 5] {
     let Words { caller, port, .. } = words;
     let asks = "meta l4proto { tcp, udp }";
     [
         "ct direction reply return".to_owned(),
-        "ct state related meta l4proto icmp return".to_owned(),
+        related(side),
         format!("{asks} th {port} {NAME_SERVICE} return"),
         // Other programs lead name servers' port elsewhere.
         format!("{asks} ct original proto-dst {NAME_SERVICE} return"),
-        format!("ip {caller} vmap @callers"),
+        format!("{} {caller} vmap @callers", side.word()),
     ]
+}
+
+/// Rule that lets messages about a talk pass.
+fn related(side: Side) -> String {
+    let protocol = side.icmp_protocol();
+    format!("ct state related meta l4proto {protocol} return")
 }
 
 fn set(name: &str, kind: &str, elements: &[String]) -> String {

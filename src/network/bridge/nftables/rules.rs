@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 
 use state::spec::Protocol;
 
+use super::side::Side;
+
 /// Reach of containers into the host and its surroundings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerReach {
@@ -14,7 +16,7 @@ pub struct ContainerReach {
     /// Whether containers reach each other, and see each other's names. Published ports are reached
     /// either way.
     pub neighbours: bool,
-    /// Whether link-local addresses (169.254.0.0/16) are reached, where clouds hand out the node's
+    /// Whether link-local addresses (169.254.0.0/16, fe80::/10) are reached, where clouds hand out the node's
     /// credentials.
     pub link_local: bool,
 }
@@ -43,7 +45,7 @@ impl From<Option<BTreeSet<(Protocol, u16)>>> for HostReach {
 /// reached is refused at once: a client that waits for a closed door would wait for minutes.
 ///
 /// `first` are the rules before all that.
-pub(super) fn input(bridge: &str, reach: &HostReach, first: &str) -> String {
+pub(super) fn input(bridge: &str, side: Side, reach: &HostReach, first: &str) -> String {
     const HOOK: &str = "  chain input {
     type filter hook input priority 0; policy accept;
 ";
@@ -69,12 +71,24 @@ pub(super) fn input(bridge: &str, reach: &HostReach, first: &str) -> String {
     }
     format!(
         "{HOOK}{first}    iifname \"{bridge}\" ct state established,related accept
-{allowed}    iifname \"{bridge}\" icmp type echo-request accept
+{allowed}    iifname \"{bridge}\" {icmp} type echo-request accept
     iifname \"{bridge}\" meta l4proto tcp reject with tcp reset
-    iifname \"{bridge}\" reject with icmp type admin-prohibited
+    iifname \"{bridge}\" reject with {icmp} type admin-prohibited
   }}
-"
+",
+        icmp = side.icmp(),
     )
+}
+
+/// Rule of the chain `input` against what containers would tell the host about neighbours and routes:
+/// it knows theirs, and asks nobody.
+pub(super) fn neighbour_discovery(bridge: &str, side: Side) -> String {
+    const KINDS: &str = "nd-router-solicit, nd-router-advert, nd-neighbor-solicit, \
+                         nd-neighbor-advert, nd-redirect";
+    match side {
+        Side::Ipv4(_) => String::new(),
+        Side::Ipv6(..) => format!("    iifname \"{bridge}\" icmpv6 type {{ {KINDS} }} drop\n"),
+    }
 }
 
 /// Rules of the chain `forward` against packets from one container to another; nothing where
@@ -85,14 +99,18 @@ pub(super) fn input(bridge: &str, reach: &HostReach, first: &str) -> String {
 ///
 /// A connection from before they were closed to each other ends as well, and so does what belongs to
 /// none, which no rule about a connection's status would match.
-pub(super) fn neighbours(bridge: &str, are_reached: bool) -> String {
+pub(super) fn neighbours(bridge: &str, side: Side, are_reached: bool) -> String {
     if are_reached {
         return String::new();
     }
+    let rejected = format!(
+        "ct status ! dnat reject with {} type admin-prohibited",
+        side.icmp()
+    );
     let closed = [
         "ct state invalid,untracked drop",
         "ct status ! dnat meta l4proto tcp reject with tcp reset",
-        "ct status ! dnat reject with icmp type admin-prohibited",
+        &rejected,
     ];
     closed
         .map(|rest| format!("    iifname \"{bridge}\" oifname \"{bridge}\" {rest}\n"))
@@ -102,18 +120,20 @@ pub(super) fn neighbours(bridge: &str, are_reached: bool) -> String {
 /// Rules of the chain `forward` against link-local addresses. Name servers on them answer: some
 /// clouds have the only one there, beside the credentials. Containers answer whom they cannot ask:
 /// callers of published ports may have such addresses.
-pub(super) fn link_local(bridge: &str, is_reached: bool) -> String {
+pub(super) fn link_local(bridge: &str, side: Side, is_reached: bool) -> String {
     if is_reached {
         return String::new();
     }
+    let (ip, range) = (side.word(), side.link_local());
+    let rejected = format!("reject with {} type admin-prohibited", side.icmp());
     let rules = [
         "ct direction reply accept",
         "udp dport 53 accept",
         "tcp dport 53 accept",
         "meta l4proto tcp reject with tcp reset",
-        "reject with icmp type admin-prohibited",
+        &rejected,
     ];
     rules
-        .map(|rest| format!("    iifname \"{bridge}\" ip daddr 169.254.0.0/16 {rest}\n"))
+        .map(|rest| format!("    iifname \"{bridge}\" {ip} daddr {range} {rest}\n"))
         .concat()
 }

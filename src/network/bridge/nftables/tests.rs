@@ -11,6 +11,117 @@ const OPEN: ContainerReach = ContainerReach {
     link_local: true,
 };
 
+/// The half for IPv6, with these containers' rules.
+fn half6(subnet6: &str, reach: &ContainerReach, ruled: &RuledContainers) -> String {
+    let node = NodeReach {
+        subnet: "10.231.0.0/16".parse().unwrap(),
+        open: reach.neighbours,
+        name_servers: BTreeSet::new(),
+    };
+    let to = |port| Publication {
+        owner: "0123456789ab-7".parse().unwrap(),
+        address: "fd12::2".parse().unwrap(),
+        port,
+    };
+    let port = |host_ip: &str, port| HostPort {
+        host_ip: host_ip.parse().ok(),
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let mut published = published();
+    published.extend([
+        (port("::", 18082), to(80)),
+        (port("2001:db8::9", 443), to(8443)),
+    ]);
+    let text = table(
+        TableRules {
+            table: "chas0",
+            reach,
+            unrouted: [&[], &[]],
+            subnet6: subnet6.parse().ok(),
+            node: &node,
+            ruled,
+        },
+        &published,
+    );
+    let (_, half) = text.split_once("table ip6 chas0\n").unwrap();
+    half.to_owned()
+}
+
+#[test]
+fn the_half_for_ipv6_says_the_same_in_its_own_words() {
+    let text = half6("fd12::/64", &OPEN, &RuledContainers::new());
+    for line in [
+        "delete table ip6 chas0\n",
+        "    type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service\n",
+        "    iifname \"chas0\" ip6 saddr != fd12::/64 drop\n",
+        "    dnat ip6 to ip6 daddr . meta l4proto . th dport map @bound\n",
+        // A caller of ::1 would wait in vain.
+        "    fib daddr type local ip6 daddr != { ::1, fe80::/10 } jump published\n",
+        "    iifname \"chas0\" icmpv6 type { nd-router-solicit, nd-router-advert,",
+        "    ip6 saddr fd12::/64 oifname \"chas0\" ct status dnat masquerade\n",
+        "    ip6 saddr fd12::/64 oifname != \"chas0\" masquerade\n",
+        "      tcp . 18082 comment \"0123456789ab-7\" : fd12::2 . 80\n",
+        "      2001:db8::9 . tcp . 443 comment \"0123456789ab-7\" : fd12::2 . 8443\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(
+        !text.contains("10.231") && !text.contains("192.0.2.9"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("icmp type") && !text.contains("127.0.0"),
+        "{text}"
+    );
+    let global = half6("2001:db8::/64", &OPEN, &RuledContainers::new());
+    assert!(
+        !global.contains("oifname != \"chas0\" masquerade"),
+        "{global}"
+    );
+    let closed = ContainerReach {
+        host: HostReach::Only(BTreeSet::new()),
+        neighbours: false,
+        link_local: false,
+    };
+    let text = half6("fd12::/64", &closed, &RuledContainers::new());
+    let (_, input) = text.split_once("chain input {").unwrap();
+    let first = input.lines().nth(2).unwrap();
+    assert!(
+        first.contains("nd-neighbor-advert"),
+        "before what is allowed: {text}"
+    );
+    assert!(
+        text.contains(
+            "ip6 daddr { fe80::/10, fd00:c1::a9fe:a9fe, fd00:ec2::254, fd20:ce::254 } reject"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn rules_of_containers_are_about_both_addresses_and_ranges_of_ipv4_let_nothing_else_through() {
+    let body = serde_json::json!({"name": "web", "image": "x", "network": {
+        "groups": ["shop"],
+        "allow": {"egress": [{"cidr": "0.0.0.0/0"}, {"group": "db"}]},
+    }});
+    let network = state::spec::parse::deploy(&body).unwrap().spec.network;
+    let ruled = [([10, 231, 0, 2].into(), ("web".parse().unwrap(), network))].into();
+    let text = half6("fd12::/64", &OPEN, &ruled);
+    for line in [
+        "    elements = { fd12::2 comment \"web\" : jump out-0 }\n",
+        "    elements = { fd12::2 comment \"web\" }\n",
+        "    ip6 daddr @group-shop return\n    ip6 daddr @group-db return\n    goto refuse\n",
+        "    ct state related meta l4proto ipv6-icmp return\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    assert!(
+        !text.contains("0.0.0.0") && !text.contains("10.231"),
+        "{text}"
+    );
+}
+
 /// The table without groups.
 fn chas0(reach: &ContainerReach, published: &Published) -> String {
     let node = NodeReach {
@@ -21,7 +132,8 @@ fn chas0(reach: &ContainerReach, published: &Published) -> String {
     let rules = TableRules {
         table: "chas0",
         reach,
-        unrouted: &[],
+        unrouted: [&[], &[]],
+        subnet6: None,
         node: &node,
         ruled: &RuledContainers::new(),
     };
@@ -32,7 +144,7 @@ fn published() -> Published {
     let owner = "0123456789ab-7".parse().unwrap();
     let to = |last, port| Publication {
         owner,
-        address: Ipv4Addr::new(10, 231, 0, last),
+        address: [10, 231, 0, last].into(),
         port,
     };
     let port = |host_ip, protocol, port| HostPort {
@@ -44,7 +156,7 @@ fn published() -> Published {
         (port(None, Protocol::Tcp, 18082), to(2, 80)),
         (port(None, Protocol::Udp, 53), to(3, 53)),
         (
-            port(Some(Ipv4Addr::new(192, 0, 2, 9)), Protocol::Tcp, 443),
+            port(Some([192, 0, 2, 9].into()), Protocol::Tcp, 443),
             to(2, 8443),
         ),
     ])

@@ -40,7 +40,7 @@ fn with(hook: Hook, drops: bool, rules: Vec<Rule>) -> RuleSet {
 
 fn binding(host_ip: Option<[u8; 4]>, host: u16, protocol: Protocol) -> PortBinding {
     PortBinding {
-        host_ip: host_ip.map(Ipv4Addr::from),
+        host_ip: host_ip.map(IpAddr::from),
         host,
         container: 80,
         protocol,

@@ -2,12 +2,12 @@
 
 use super::differences::differences;
 use state::reach::NodeReach;
+use state::subnet::Ipv6Subnet;
 
 use super::{HostFirewall, HostPorts, PortTable, failed};
 use crate::network::NetworkError;
 use crate::network::bridge::nftables::groups::GroupRules;
 use crate::network::bridge::nftables::{self, NftError, TableRules};
-use crate::network::bridge::routing::RoutingMemory;
 
 /// Number of changes of the host's rules at which the table was as it should be, if it is known.
 pub(super) type SeenRight = Option<u32>;
@@ -47,7 +47,9 @@ impl HostPorts {
         book: &mut PortTable,
     ) -> Result<Option<RestoredTable>, NetworkError> {
         let before = HostFirewall::generation();
-        let found = nftables::list(&self.table).await.map_err(failed)?;
+        let found = nftables::list(&self.table, self.subnet6().is_some())
+            .await
+            .map_err(failed)?;
         let shape = book.shape.as_deref();
         let lines = differences(&self.table, found.as_ref(), &book.published, shape);
         if lines.is_empty() && book.shape.is_some() {
@@ -85,34 +87,60 @@ impl HostPorts {
         written
     }
 
+    /// Writes the whole table anew, if this agent has written it: its rules are others now.
+    pub(in crate::network::bridge) async fn rewrite(&self) -> Result<(), NetworkError> {
+        let mut book = self.book.lock().await;
+        if book.is_written {
+            self.replace(&mut book).await?;
+        }
+        Ok(())
+    }
+
+    /// Asks the kernel whether it can have the table's half for IPv6.
+    pub(in crate::network::bridge) async fn check_ipv6(&self) -> Result<(), NetworkError> {
+        let groups = GroupRules::default();
+        let probe = self.with_rules(&groups, self.subnet6, nftables::probe);
+        nftables::check(&probe).await.map_err(failed)
+    }
+
+    /// Text of the rules that the table has with these groups.
+    fn with_rules(
+        &self,
+        groups: &GroupRules,
+        subnet6: Option<Ipv6Subnet>,
+        text: impl FnOnce(TableRules<'_>) -> String,
+    ) -> String {
+        let unrouted = self.unrouted.as_ref();
+        let unrouted = unrouted.map(|(ipv4, ipv6)| [ipv4.links(), ipv6.links()]);
+        let mut unrouted = unrouted.unwrap_or_default();
+        // It was switched on with the others.
+        unrouted[1].retain(|link| *link != self.table);
+        text(TableRules {
+            table: &self.table,
+            reach: &self.reach,
+            unrouted: unrouted.each_ref().map(Vec::as_slice),
+            subnet6,
+            node: &NodeReach {
+                subnet: self.subnet,
+                open: self.reach.neighbours && !groups.is_closed,
+                name_servers: groups.name_servers.clone(),
+            },
+            ruled: &groups.ruled,
+        })
+    }
+
     /// Writes the whole table, and reads it back: what is read is the shape to be compared with, if
     /// nobody changed rules since.
     pub(super) async fn replace(&self, book: &mut PortTable) -> Result<(), NetworkError> {
         book.shape = None;
-        let unrouted = self.unrouted.as_ref().map(RoutingMemory::links);
-        let unrouted = unrouted.unwrap_or_default();
-        let GroupRules {
-            ruled,
-            name_servers,
-            is_closed,
-        } = &book.groups;
-        let rules = TableRules {
-            table: &self.table,
-            reach: &self.reach,
-            unrouted: &unrouted,
-            node: &NodeReach {
-                subnet: self.subnet,
-                open: self.reach.neighbours && !is_closed,
-                name_servers: name_servers.clone(),
-            },
-            ruled,
-        };
-        let table = nftables::table(rules, &book.published);
+        let table = self.with_rules(&book.groups, self.subnet6(), |rules| {
+            nftables::table(rules, &book.published)
+        });
         for _ in 0..WRITES_MAX {
             let before = HostFirewall::generation();
             self.write(book, &table, true).await.map_err(failed)?;
             book.is_written = true;
-            let listed = nftables::list(&self.table).await;
+            let listed = nftables::list(&self.table, self.subnet6().is_some()).await;
             let is_only = before.is_none_or(|before| {
                 HostFirewall::generation().is_none_or(|now| now == before.wrapping_add(1))
             });

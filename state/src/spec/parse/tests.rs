@@ -170,8 +170,20 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
     );
     check(
         &json!({"exposed_ports": [{"container": 1, "host_ip": "::1"}]}),
-        &[("exposed_ports[0].host_ip", "IPv4")],
+        &[("exposed_ports[0].host_ip", "127.0.0.1")],
     );
+    for local in ["fe80::1", "::ffff:192.0.2.1", "ff02::1"] {
+        check(
+            &json!({"exposed_ports": [{"container": 1, "host_ip": local}]}),
+            &[("exposed_ports[0].host_ip", "global")],
+        );
+    }
+    for good in ["::", "2001:db8::1", "fd00::1"] {
+        check(
+            &json!({"exposed_ports": [{"container": 1, "host_ip": good}]}),
+            &[],
+        );
+    }
     check(
         &json!({"resources": {"cpu": 0.001}}),
         &[("resources.cpu", "0.01")],

@@ -1,6 +1,6 @@
 //! Program of the belt: which frames of a container pass, in the kernel's classic packet filter.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Instruction (`linux/filter.h`): code, jumps if so and if not, a value.
 pub(super) type Instruction = (u16, u8, u8, u32);
@@ -17,6 +17,7 @@ const UNSPEC: u32 = u32::MAX;
 
 /// Kinds of frames, and the places of their fields.
 const IPV4: u32 = 0x0800;
+const IPV6: u32 = 0x86dd;
 const ARP: u32 = 0x0806;
 const VLAN: [u32; 2] = [0x8100, 0x88a8];
 const SENDER_MAC: u32 = 6;
@@ -25,6 +26,7 @@ const ARP_SENDER_MAC: u32 = 22;
 const ARP_SENDER: u32 = 28;
 const IPV4_SENDER: u32 = 26;
 const IPV4_RECEIVER: u32 = 30;
+const IPV6_SENDER: u32 = 22;
 const LOOPBACK: u32 = 127;
 
 /// Place from which a container sends: everything else is somebody else's.
@@ -32,6 +34,9 @@ const LOOPBACK: u32 = 127;
 pub(in crate::network::bridge) struct FrameSource {
     pub(in crate::network::bridge) mac: [u8; 6],
     pub(in crate::network::bridge) address: Ipv4Addr,
+    /// Hardware address of the bridge, to which alone IPv6 packets go, and the container's own address.
+    /// `None`: none pass.
+    pub(in crate::network::bridge) ipv6: Option<([u8; 6], Ipv6Addr)>,
     /// Hardware address that packets go to alone, which is the bridge's: none to a neighbour.
     /// `None`: to everybody.
     pub(in crate::network::bridge) only_to: Option<[u8; 6]>,
@@ -63,14 +68,18 @@ enum GoOn {
     /// Behind so many instructions.
     Skip(usize),
     Ipv4,
+    Ipv6,
     Drop,
     Pass,
 }
 
-/// Program that passes IPv4 and ARP from this source alone, and nothing for 127.0.0.0/8. An ARP
+/// Instruction whose jumps are not counted yet.
+type OpenInstruction = (u16, GoOn, GoOn, u32);
+
+/// Program that passes IPv4, IPv6 and ARP from this source alone, and nothing for 127.0.0.0/8. An ARP
 /// question whether an address is free has no sender.
 fn from(source: FrameSource) -> Vec<Instruction> {
-    use GoOn::{Drop, Ipv4, Pass, Skip};
+    use GoOn::{Drop, Ipv4, Ipv6, Pass, Skip};
     const NEXT: GoOn = Skip(0);
     let load = |code, place| (code, NEXT, NEXT, place);
     let must = |value| (IS, NEXT, Drop, value);
@@ -83,8 +92,11 @@ fn from(source: FrameSource) -> Vec<Instruction> {
         must(rest),
         load(LOAD_16, KIND),
         (IS, Ipv4, NEXT, IPV4),
-        must(ARP),
     ];
+    if source.ipv6.is_some() {
+        steps.push((IS, Ipv6, NEXT, IPV6));
+    }
+    steps.push(must(ARP));
     let receiver = source.only_to.map(halves);
     if let Some([first, rest]) = receiver {
         // Questions to everybody, and nothing to a neighbour: it would learn a way around the bridge.
@@ -118,13 +130,43 @@ fn from(source: FrameSource) -> Vec<Instruction> {
         load(LOAD_8, IPV4_RECEIVER),
         (IS, Drop, Pass, LOOPBACK),
     ]);
+    let ipv6 = steps.len();
+    if let Some((bridge, own)) = source.ipv6 {
+        steps.extend(from_ipv6(bridge, own));
+    }
+    assemble(steps, [ipv4, ipv6])
+}
+
+/// Steps that pass an IPv6 packet from this address to this hardware address.
+fn from_ipv6(bridge: [u8; 6], own: Ipv6Addr) -> impl Iterator<Item = OpenInstruction> {
+    use GoOn::{Drop, Pass, Skip};
+    let must = |(code, place, value): (u16, u32, u32)| {
+        let load = (code, Skip(0), Skip(0), place);
+        [load, (IS, Skip(0), Drop, value)]
+    };
+    let [first, rest] = halves(bridge);
+    let words = own.to_bits().to_be_bytes();
+    let words = words.chunks_exact(4).map(|word| {
+        let bytes = word.iter();
+        bytes.fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    });
+    let words: Vec<u32> = words.collect();
+    let words = (IPV6_SENDER..).step_by(4).zip(words);
+    let to = [(LOAD_32, 0, first), (LOAD_16, 4, rest)].into_iter();
+    let all = to.chain(words.map(|(place, word)| (LOAD_32, place, word)));
+    all.flat_map(must).chain([(IS, Pass, Pass, 0)])
+}
+
+/// The program of these steps, in which those for IPv4 and IPv6 begin at `places`.
+fn assemble(steps: Vec<OpenInstruction>, [ipv4, ipv6]: [usize; 2]) -> Vec<Instruction> {
     let end = steps.len();
     let jump = |at: usize, to| {
         let target = match to {
-            Skip(over) => at + 1 + over,
-            Ipv4 => ipv4,
-            Drop => end,
-            Pass => end + 1,
+            GoOn::Skip(over) => at + 1 + over,
+            GoOn::Ipv4 => ipv4,
+            GoOn::Ipv6 => ipv6,
+            GoOn::Drop => end,
+            GoOn::Pass => end + 1,
         };
         u8::try_from(target - at - 1).expect("a few instructions")
     };
@@ -176,24 +218,44 @@ mod tests {
     const OWN: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::new(10, 231, 0, 2),
+        ipv6: None,
         only_to: None,
     };
     const NEIGHBOUR: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 3],
         address: Ipv4Addr::new(10, 231, 0, 3),
+        ipv6: None,
         only_to: None,
     };
     const BRIDGE: [u8; 6] = [0x0a, 0x58, 10, 231, 0, 1];
     const NOBODY: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::UNSPECIFIED,
+        ipv6: None,
         only_to: None,
     };
     const LOCAL: FrameSource = FrameSource {
         mac: [0x0a, 0x58, 10, 231, 0, 2],
         address: Ipv4Addr::LOCALHOST,
+        ipv6: None,
         only_to: None,
     };
+
+    const OWN6: Ipv6Addr = Ipv6Addr::new(0xfd12, 0x3456, 0x789a, 0, 0, 0, 0, 2);
+
+    /// IPv6 addresses that a container could send from: its own, a neighbour's, and those that are
+    /// nobody's.
+    fn any_sender6() -> impl Strategy<Value = Ipv6Addr> {
+        let others = [
+            "fd12:3456:789a::3",
+            "fe80::2",
+            "::",
+            "::1",
+            "fd12:3456:789a::1",
+        ];
+        let others = others.map(|text| text.parse().unwrap());
+        prop::sample::select([&[OWN6][..], &others].concat())
+    }
 
     fn frame(mac: [u8; 6], kind: u32, sender: FrameSource, receiver: [u8; 4]) -> Vec<u8> {
         let mut frame = vec![0; 54];
@@ -226,7 +288,30 @@ mod tests {
 
     proptest! {
         #[test]
+        fn an_ipv6_frame_passes_from_ones_own_address_to_the_bridge_alone(
+            isolated: bool,
+            dual: bool,
+            to in prop::sample::select(vec![BRIDGE, NEIGHBOUR.mac, [0xff; 6], [0x33, 0x33, 0, 0, 0, 1]]),
+            mac in prop::sample::select(vec![OWN.mac, NEIGHBOUR.mac]),
+            sender in any_sender6(),
+        ) {
+            let source = FrameSource {
+                ipv6: dual.then_some((BRIDGE, OWN6)),
+                only_to: isolated.then_some(BRIDGE),
+                ..OWN
+            };
+            let mut frame = vec![0; 54];
+            frame[..6].copy_from_slice(&to);
+            frame[6..12].copy_from_slice(&mac);
+            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            frame[22..38].copy_from_slice(&sender.octets());
+            let passes = dual && to == BRIDGE && mac == OWN.mac && sender == OWN6;
+            prop_assert_eq!(!drops(&program(Some(source)), &frame), passes);
+        }
+
+        #[test]
         fn a_frame_passes_if_the_rule_says_so(
+            dual: bool,
             guard: bool,
             isolated: bool,
             to in prop::sample::select(vec![BRIDGE, NEIGHBOUR.mac, [0xff; 6]]),
@@ -235,7 +320,8 @@ mod tests {
             sender in prop::sample::select(vec![OWN, NEIGHBOUR, NOBODY, LOCAL]),
             receiver in prop::sample::select(vec![[10, 231, 0, 3], [127, 0, 0, 1], [127, 9, 9, 9], [126, 0, 0, 1]]),
         ) {
-            let own = FrameSource { only_to: isolated.then_some(BRIDGE), ..OWN };
+            let ipv6 = dual.then_some((BRIDGE, OWN6));
+            let own = FrameSource { only_to: isolated.then_some(BRIDGE), ipv6, ..OWN };
             let program = program(guard.then_some(own));
             let mut frame = frame(mac, kind, sender, receiver);
             frame[..6].copy_from_slice(&to);

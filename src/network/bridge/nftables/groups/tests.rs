@@ -296,7 +296,7 @@ proptest! {
             })
             .collect();
         prop_assume!(!ruled.is_empty());
-        let text = text(BRIDGE, &node, &ruled);
+        let text = text(BRIDGE, Side::Ipv4(node.subnet), &node, &ruled);
         prop_assert_eq!(&text.forward, "    jump groups\n");
         let kernel = Kernel::new(&text.definitions);
         let question = Packet {
@@ -326,7 +326,12 @@ proptest! {
 
 #[test]
 fn no_section_is_no_rule_and_the_rules_grow_with_the_sections_alone() {
-    let none = text(BRIDGE, &node(true), &RuledContainers::new());
+    let none = text(
+        BRIDGE,
+        Side::Ipv4(node(true).subnet),
+        &node(true),
+        &RuledContainers::new(),
+    );
     assert_eq!(none.definitions + &none.forward + &none.input, "");
     let many = |count: u8| {
         let container = |last| {
@@ -337,6 +342,7 @@ fn no_section_is_no_rule_and_the_rules_grow_with_the_sections_alone() {
         };
         let text = text(
             BRIDGE,
+            Side::Ipv4(node(true).subnet),
             &node(true),
             &(2..2 + count).map(container).collect(),
         );
