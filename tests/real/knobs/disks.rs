@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use state::reason::Reason;
 
-use crate::harness::run;
+use crate::harness::{Testbed, run};
 use crate::reasons::shows;
 use crate::stand::{Stand, eventually};
 
@@ -17,15 +17,17 @@ struct Disk {
 }
 
 impl Disk {
-    fn make(stand: &Stand, volume: &str) -> Self {
-        let image = stand.bed.dir.join("disk.img");
-        let mount = stand.bed.dir.join(format!("state/volumes/{volume}"));
+    /// For an agent that is not there yet: it removes an empty place as it starts.
+    fn make(bed: &Testbed, volume: &str) -> Self {
+        let image = bed.dir.join("disk.img");
+        let mount = bed.dir.join(format!("state/volumes/{volume}"));
         fs::create_dir_all(&mount).unwrap();
-        let [image, place] = [&image, &mount].map(|path| path.to_str().unwrap());
-        let script = "truncate --size 64M $0; mkfs.ext4 -q $0; device=$(losetup --find --show $0); mount $device $1; echo $device";
-        let device = run("sh", ["-ec", script, image, place]).unwrap();
+        let script = "truncate --size 64M $0; mkfs.ext4 -q $0; losetup --find --show $0";
+        let device = run("sh", ["-ec", script, image.to_str().unwrap()]).unwrap();
         let device = device.trim().to_owned();
-        Self { device, mount }
+        let disk = Self { device, mount };
+        run("mount", [&disk.device, disk.mount.to_str().unwrap()]).unwrap();
+        disk
     }
 
     /// As in `7:0`.
@@ -85,8 +87,9 @@ fn limits(stand: &Stand, shown: &Value, number: &str) -> [String; 4] {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_container_asks_of_a_disk_is_limited_from_its_start_on_changed_live_and_released() {
-    let stand = Stand::new().await;
-    let disk = Disk::make(&stand, "slow");
+    let bed = Testbed::new();
+    let disk = Disk::make(&bed, "slow");
+    let stand = Stand::on(bed).await;
     let (device, number) = (disk.device.as_str(), disk.number());
     let script = "dd if=/dev/zero of=/data/x bs=64k count=32 oflag=direct 2>/dev/null; cut -d. -f1 /proc/uptime; \
         dd if=/dev/zero of=/data/x bs=64k count=32 oflag=direct 2>/dev/null; cut -d. -f1 /proc/uptime; echo the-end; sleep 1000 & wait";
