@@ -241,3 +241,41 @@ fn the_host_connects_no_networks_and_forwards_no_more_once_the_key_is_gone() {
         net.teardown().await.unwrap();
     });
 }
+
+#[test]
+fn services_of_the_host_are_closed_over_ipv6_as_well() {
+    on_a_private_host("access6", async |host| {
+        with_lan6(host);
+        let net = host
+            .network_with(|config| {
+                dual(config);
+                config.reach.host = Some(BTreeSet::from([(Tcp, 7778)])).into();
+                config.reach.link_local = false;
+            })
+            .await;
+        let ports = vec![binding(Tcp, 18080, 80)];
+        let (web, _) = attach(host, &net, 1, 2, ports).await;
+        let _server = server(&web, 80);
+        let _host = [7777, 7778].map(|port| Server::here(&format!("[::]:{port}")));
+        let ask = |to: Ipv6Addr, port| in_netns(&web.netns, move || ask_tcp(to, port));
+        for to in [HOST_LAN6, address6(1)] {
+            let closed = ask(to, 7777).unwrap_err();
+            assert_eq!(closed.kind(), ErrorKind::ConnectionRefused, "{to}");
+            assert_eq!(ask(to, 7778).unwrap(), address6(2), "{to}");
+            assert!(ask(to, 18080).is_ok(), "published ports are containers'");
+        }
+        // Where a cloud has its metadata.
+        let metadata: Ipv6Addr = "fd00:ec2::254".parse().unwrap();
+        let (give, way) = (
+            format!("ip address add {metadata}/128 dev lan0 nodad"),
+            format!("ip -6 route add {metadata} via {OUTSIDE6}"),
+        );
+        host.outside().shell(&give);
+        shell(&way);
+        let _there = host.outside().run(|| Server::here("[::]:80"));
+        assert!(ask_tcp(metadata, 80).is_ok(), "the host itself reaches it");
+        let closed = ask(metadata, 80).unwrap_err();
+        assert_eq!(closed.kind(), ErrorKind::ConnectionRefused);
+        net.teardown().await.unwrap();
+    });
+}
