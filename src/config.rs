@@ -44,7 +44,7 @@ pub(crate) use file::read as read_file;
 pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
-pub use containers::{ContainersSection, OWN_PLACES};
+pub use containers::ContainersSection;
 pub use image::ImageSection;
 pub use logs::{LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};

@@ -167,10 +167,7 @@ impl HostPaths {
     /// Keys of the turns to look at paths: those that one entry of the configuration gives, which are
     /// mostly of one file system, hold up no others.
     fn keys(&self, wanted: &[WantedPath]) -> BTreeSet<String> {
-        let above = |wanted: &WantedPath| {
-            let mut grants = self.grants.iter();
-            grants.find(|grant| Path::new(&wanted.path).starts_with(&grant.path))
-        };
+        let above = |wanted: &WantedPath| HostPathGrant::of(&self.grants, Path::new(&wanted.path));
         let keys = wanted.iter().filter_map(above).map(ToString::to_string);
         keys.collect()
     }
@@ -179,18 +176,19 @@ impl HostPaths {
     pub(crate) async fn sweep(&self) -> Vec<InstanceName> {
         let (places, launching) = (Arc::clone(&self.places), Arc::clone(&self.launching));
         let sweep = move || {
-            let left = places.listed()?.into_iter();
-            // None of them is launched meanwhile.
-            let left = left.filter_map(|instance| Launch::begin(instance, &launching));
-            let left: Vec<_> = left.collect();
+            let left = places.listed()?;
             if left.is_empty() {
                 return Ok(Vec::new());
             }
             on_host(|| {
                 let mut swept = Vec::new();
-                for Launch { instance, .. } in &left {
-                    match places.take_away(*instance) {
-                        Ok(()) => swept.push(*instance),
+                for instance in left {
+                    // It is launched, or not before this is done.
+                    let Some(_launch) = Launch::begin(instance, &launching) else {
+                        continue;
+                    };
+                    match places.take_away(instance) {
+                        Ok(()) => swept.push(instance),
                         Err(error) => {
                             tracing::warn!(%instance, %error, "place of a host path not taken away");
                         }

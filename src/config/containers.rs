@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use state::policy::host_paths::HostPathGrant;
 use state::policy::patterns::TextPattern;
@@ -9,9 +10,10 @@ use state::quantity::{ByteCount, CpuMillis};
 
 use super::RuntimeChoice;
 
-/// Directories that no container is given wherever they are: the agent's configuration, and those by
-/// whose files every container's devices and hooks are found.
-pub const OWN_PLACES: [&str; 3] = ["/etc/chas", "/etc/cdi", "/run/cdi"];
+/// Directories that no container is given whatever is configured: the agent's configuration, those by
+/// whose files every container's devices and hooks are found, and containerd's.
+pub(super) const OWN_PLACES: [&str; 4] =
+    ["/etc/chas", "/etc/cdi", "/run/cdi", "/var/lib/containerd"];
 
 /// Section `containers`: limits on containers.
 #[derive(Clone, Debug)]
@@ -30,6 +32,9 @@ pub struct ContainersSection {
     pub devices: Vec<TextPattern>,
     /// Paths of the host that containers may mount.
     pub host_paths: Vec<HostPathGrant>,
+    /// Files and directories that keys name, the file of the configuration, and containerd's: no container
+    /// may have them, whatever is given.
+    pub kept: Vec<PathBuf>,
     /// Runtimes besides the node's own choice, by their names.
     pub runtimes: BTreeMap<String, RuntimeChoice>,
     /// Capabilities that a container may have, as `CAP_…`.

@@ -5,8 +5,10 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// Name of the directory below the run directory at which launches hold paths of the host.
+pub(super) const PLACES: &str = "host-paths";
 /// Types of the kernel's own file systems, by which a host is ruled or spied on.
-const KERNEL_TYPES: [&str; 15] = [
+const KERNEL_TYPES: [&str; 19] = [
     "proc",
     "sysfs",
     "devtmpfs",
@@ -22,6 +24,10 @@ const KERNEL_TYPES: [&str; 15] = [
     "pstore",
     "binfmt_misc",
     "nsfs",
+    "selinuxfs",
+    "resctrl",
+    "rpc_pipefs",
+    "fusectl",
 ];
 
 /// Mounts of the calling thread's namespace.
@@ -69,9 +75,11 @@ impl ListedMounts {
     pub(super) fn forbidden<'a>(&'a self, path: &'a Path, kept: &[PathBuf]) -> Option<PathBuf> {
         let kept: Vec<_> = kept
             .iter()
-            .filter_map(|kept| {
-                let on = self.on(kept)?;
-                Some((&on.device, on.place_of(kept), kept))
+            .flat_map(|kept| {
+                let seen = self.seen_at(kept);
+                // Paths that other launches hold at this moment are the host's.
+                let seen = seen.filter(|(mount, _)| !mount.point.iter().any(|part| part == PLACES));
+                seen.map(move |(mount, place)| (&mount.device, place, kept))
             })
             .collect();
         self.seen_at(path).find_map(|(mount, place)| {
@@ -142,7 +150,10 @@ mod tests {
              27 24 254:0 / /srv/whole\\040host rw - ext4 /dev/vda rw\n\
              28 24 0:21 / /srv/chroot/proc rw - proc proc rw\n\
              29 24 254:1 / /srv/disk rw,noatime - ext4 /dev/vdb rw\n\
-             30 24 254:1 /inner /mnt rw master:4 - ext4 /dev/vdb rw\n",
+             30 24 254:1 /inner /mnt rw master:4 - ext4 /dev/vdb rw\n\
+             31 24 254:2 / /var/lib/chas/volumes/db rw - ext4 /dev/vdc rw\n\
+             32 24 254:2 / /srv/db rw - ext4 /dev/vdc rw\n\
+             33 24 254:1 /data /var/lib/chas/host-paths/0123456789ab-1/0 rw - ext4 /dev/vdb rw\n",
         );
         let kept = [PathBuf::from("/var/lib/chas"), PathBuf::from("/mnt/own")];
         for (path, found) in [
@@ -150,6 +161,8 @@ mod tests {
             ("/var/lib/chaste", None),
             ("/srv/disk/data", None),
             ("/mnt/other", None),
+            ("/srv/db", Some("/var/lib/chas")),
+            ("/srv/db/_data", Some("/var/lib/chas")),
             ("/srv/alias", Some("/var/lib/chas")),
             ("/srv/alias/volumes", Some("/var/lib/chas")),
             ("/srv/whole host", Some("/var/lib/chas")),

@@ -16,6 +16,7 @@ use rustix::mount::{
 };
 use state::id::InstanceName;
 
+use super::host_mounts::PLACES;
 use super::opened::OpenedPath;
 
 /// Most mounts on top of each other at one directory. One is the rule.
@@ -23,7 +24,8 @@ const LAYERS_MAX: usize = 16;
 /// Options of an instance's file system, which holds a name for each volume that it may have.
 const OPTIONS: &std::ffi::CStr = c"size=64k,nr_inodes=128,mode=0700";
 
-/// Directory of all places. What one instance has is changed by one at a time.
+/// Directory of all places, which stays: another instance may be about to get its own in it. What one
+/// instance has is changed by one at a time.
 #[derive(Debug)]
 pub(super) struct PathPlaces {
     directory: PathBuf,
@@ -32,7 +34,7 @@ pub(super) struct PathPlaces {
 impl PathPlaces {
     pub(super) fn new(run_dir: &Path) -> Self {
         Self {
-            directory: run_dir.join("host-paths"),
+            directory: run_dir.join(PLACES),
         }
     }
 
@@ -77,9 +79,7 @@ impl PathPlaces {
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
                 Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     // No mount is there.
-                    fs::remove_dir(&directory)?;
-                    let _not_empty_or_gone = fs::remove_dir(&self.directory);
-                    return Ok(());
+                    return fs::remove_dir(&directory);
                 }
                 done => done?,
             }

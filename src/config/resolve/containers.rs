@@ -9,11 +9,13 @@ use state::quantity::InvalidQuantity;
 use state::spec::OWN_IDS as IDS;
 
 use super::Layers;
-use super::keys::{self, ConfigKey};
+use super::keys::{self, ConfigKey, DefaultValue, KEYS};
 use super::parse::Parsed;
+use crate::config::containers::OWN_PLACES;
 
-/// Directory in which containerd keeps its own unless it is told another.
-const CONTAINERD_ROOT: &str = "/var/lib/containerd";
+/// Keys of files that others use as well, in directories that many are given: a log, and certificates
+/// of authorities.
+const OPEN_FILES: [&str; 3] = ["logging.file", "registry.ca_file", "chas.ca_file"];
 
 /// Largest id: above it are numbers that programs take for negative ones, and users that may not
 /// ping.
@@ -31,6 +33,7 @@ impl Layers {
                 .optional("containers.devices", devices)
                 .unwrap_or_default(),
             host_paths: self.host_paths(),
+            kept: self.own_files(),
             runtimes: self
                 .optional("containers.runtimes", runtimes::read)
                 .unwrap_or_default(),
@@ -47,25 +50,40 @@ impl Layers {
 impl Layers {
     /// Paths of the host that are given, none of which is or holds what is the agent's own.
     fn host_paths(&mut self) -> Vec<HostPathGrant> {
-        let path = |name| PathBuf::from(self.text(name));
-        let socket = path("containerd.socket");
-        let kept = [
-            path("state.dir"),
-            path("state.run_dir"),
-            socket.parent().unwrap_or(Path::new("/")).to_owned(),
-            PathBuf::from(CONTAINERD_ROOT),
-            path("policy.file"),
-        ];
-        let kept = kept.into_iter().chain(self.secret_files());
-        let kept: Vec<_> = kept.chain(OWN_PLACES.map(PathBuf::from)).collect();
+        let kept = self.own_files();
         let read = |text: &str| host_paths(text, &kept);
         self.optional("containers.host_paths", read)
             .unwrap_or_default()
     }
 
+    /// Files and directories that are the agent's own, and containerd's as far as they are known here.
+    fn own_files(&self) -> Vec<PathBuf> {
+        let set = |key: &&ConfigKey| key.value == "PATH" && !OPEN_FILES.contains(&key.name);
+        let named = KEYS.iter().filter(set).map(|key| self.text(key.name));
+        let named = named
+            .filter(|path| path.starts_with('/'))
+            .map(PathBuf::from);
+        let read_from = self.values.values().filter_map(|(_, origin)| match origin {
+            Origin::File { path, .. } => Some(path.clone()),
+            Origin::Default | Origin::Environment(_) | Origin::Flag(_) => None,
+        });
+        let socket = PathBuf::from(self.text("containerd.socket"));
+        let beside = socket.parent().filter(|above| *above != Path::new("/"));
+        let beside = beside.map(Path::to_owned).into_iter();
+        let all = named
+            .chain(read_from)
+            .chain(beside)
+            .chain(self.secret_files());
+        let all: BTreeSet<_> = all.chain(OWN_PLACES.map(PathBuf::from)).collect();
+        all.into_iter().collect()
+    }
+
     /// Text of a key that has a default.
     fn text(&self, name: &'static str) -> &str {
-        let default = keys::find(name).map_or("", ConfigKey::default_text);
+        let default = keys::find(name).map_or("", |key| match key.default {
+            DefaultValue::Text(text) => text,
+            DefaultValue::Computed(_) | DefaultValue::Unset => "",
+        });
         let set = self.values.get(name);
         set.map_or(default, |(text, _)| text.trim())
     }

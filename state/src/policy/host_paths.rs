@@ -18,7 +18,8 @@ pub struct HostPathGrant {
 
 impl HostPathGrant {
     /// The grant that a path is below: of several, the one that says most of it.
-    fn of<'a>(grants: &'a [Self], path: &Path) -> Option<&'a Self> {
+    #[must_use]
+    pub fn of<'a>(grants: &'a [Self], path: &Path) -> Option<&'a Self> {
         let above = grants.iter().filter(|grant| path.starts_with(&grant.path));
         above.max_by_key(|grant| (grant.path.components().count(), grant.read_only))
     }
