@@ -20,7 +20,7 @@ use super::link::link;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
 use super::secrets;
-use super::store::open_store;
+use super::store::{self, open_store};
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
@@ -83,6 +83,7 @@ impl Rooms {
         let facts = monitor.snapshot();
         let store = Arc::new(open_store(config, Arc::clone(&network) as _, &facts).await?);
         secrets::take_key(config, &store).await?;
+        store::end_if_stuck(Arc::clone(&store), stop.clone(), tracker);
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
         let lines = config.state.dir.join(audit::DIRECTORY);

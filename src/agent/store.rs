@@ -1,15 +1,22 @@
-//! Opens the store, with the limits of this node.
+//! Opens the store, with the limits of this node, and ends the agent where only another one can write.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use state::assign::HostNetwork;
 use state::capacity::{Amounts, Capacity};
 use state::quantity::{ByteCount, CpuMillis};
 use state::store::{Limits, Store};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::monitor::NodeFacts;
 use crate::node::policy_watch;
+
+/// Interval of the looks whether the store can be written again, and those in a row that say no.
+const STUCK_LOOK: Duration = Duration::from_secs(1);
+const STUCK_LOOKS: u32 = 5;
 
 pub(super) async fn open_store(
     config: &Config,
@@ -53,4 +60,23 @@ fn capacity(config: &Config, facts: &NodeFacts) -> Capacity {
             memory: config.containers.system_memory,
         },
     }
+}
+
+/// Ends the agent where the store cannot be written until it does: systemd starts another one, which
+/// finds all that was acknowledged, and no container notices.
+pub(super) fn end_if_stuck(store: Arc<Store>, stop: CancellationToken, tracker: &TaskTracker) {
+    let ended = stop.clone();
+    let watching = async move {
+        let mut looks = 0;
+        while looks < STUCK_LOOKS {
+            tokio::time::sleep(STUCK_LOOK).await;
+            looks = if store.is_stuck() { looks + 1 } else { 0 };
+        }
+        tracing::error!(
+            "the state cannot be written any more, because its files do not let go of a write that failed; ending, to \
+             be started anew"
+        );
+        stop.cancel();
+    };
+    tracker.spawn(async move { ended.run_until_cancelled(watching).await });
 }

@@ -8,6 +8,7 @@
 //! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
@@ -77,6 +78,8 @@ pub struct Store {
     limits: Limits,
     /// The files. A writer holds the lock from its decision until the change is published.
     files: Mutex<StoreFiles>,
+    /// Whether a closing of the files does not end.
+    stuck: Arc<AtomicBool>,
     /// Last change in each of the two copies; `None`: not known, or the copy is damaged. Whoever
     /// writes a copy holds the lock meanwhile.
     copied: Mutex<[Option<u64>; 2]>,
@@ -121,6 +124,7 @@ impl Store {
             key: KeyPlace::default(),
             limits,
             unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
+            stuck: Arc::clone(&files.stuck),
             files: Mutex::new(files),
             copied: Mutex::default(),
             desired: RwLock::new(Arc::new(desired)),
@@ -140,6 +144,13 @@ impl Store {
     #[must_use]
     pub fn losses(&self) -> Vec<String> {
         lock(&self.losses).clone()
+    }
+
+    /// Whether the files cannot be written until this process ends, because sled does not let go of
+    /// them after a write failed. What was acknowledged is on the disk.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
     }
 
     /// Capacity of the node.

@@ -10,6 +10,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
@@ -22,6 +23,13 @@ const CACHE_BYTES: u64 = 4 << 20;
 const FLUSH_EVERY_MS: u64 = 500;
 /// Time that opening may take. It takes 5 to 30 ms, 300 where a large log is replayed.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Entries of one node of sled's tree, with one that is about to split it.
+const NODE_ENTRIES_MAX: usize = 17;
+/// Nodes that one change may have rewritten: those of its entry and of [`SUM`], and one that is split.
+const NODES_MAX: u64 = 3;
+/// Bytes of a node from which sled may write it as a file of its own: a quarter of a segment (512 KiB)
+/// less its header.
+const FILE_BYTES_MIN: u64 = 120 << 10;
 /// Key of the checksum over all entries, which shows when sled returns less than was written.
 const SUM: &[u8] = b"sum";
 
@@ -127,8 +135,8 @@ pub(super) struct Disk {
     db: sled::Db,
     tree: sled::Tree,
     histories: sled::Tree,
-    /// Share of each entry in the checksum.
-    sums: BTreeMap<String, u128>,
+    /// Share of each entry in the checksum, and its size in bytes.
+    sums: BTreeMap<String, (u128, u64)>,
 }
 
 impl Disk {
@@ -183,7 +191,8 @@ impl Disk {
                 continue;
             }
             let text = String::from_utf8_lossy(&key).into_owned();
-            disk.sums.insert(text.clone(), sum(&text, &value));
+            let measured = (sum(&text, &value), size(&text, &value));
+            disk.sums.insert(text.clone(), measured);
             let value: Value = serde_json::from_slice(&value)
                 .map_err(|error| DiskError::Damaged(format!("entry {text} is no JSON: {error}")))?;
             entries.insert(text, value);
@@ -196,7 +205,39 @@ impl Disk {
     }
 
     fn sum(&self) -> u128 {
-        self.sums.values().fold(0, |all, one| all ^ one)
+        self.sums.values().fold(0, |all, (one, _)| all ^ one)
+    }
+
+    /// Checks that the disk has room for what sled writes beside its log for these changes. Where it has
+    /// none, sled forgets that it was writing: it waits for itself for ever, and so does whoever uses
+    /// sled in this process (0.34.7, `reserve_inner`: an error leaves the buffer's writers counted).
+    ///
+    /// # Errors
+    /// [`ErrorKind::StorageFull`]: there is none; nothing was written. Others of the disk.
+    pub(super) fn check_room(
+        &self,
+        dir: &StateDir,
+        changes: &[(String, Option<Value>)],
+    ) -> io::Result<()> {
+        let changed = changes.iter().filter_map(|(key, value)| {
+            let value = value.as_ref()?.to_string();
+            Some(size(key, value.as_bytes()))
+        });
+        let changed: Vec<_> = changed.collect();
+        let sizes = self.sums.values().map(|(_, size)| *size);
+        let mut sizes: Vec<_> = sizes.chain(changed.iter().copied()).collect();
+        sizes.sort_unstable();
+        let largest: u64 = sizes.iter().rev().take(NODE_ENTRIES_MAX).sum();
+        if largest < FILE_BYTES_MIN {
+            return Ok(());
+        }
+        let room = rustix::fs::statvfs(dir.path())?;
+        let room = room.f_bavail.saturating_mul(room.f_frsize);
+        let needed = NODES_MAX * largest + changed.iter().sum::<u64>();
+        if room < needed {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
     }
 
     /// Writes and syncs changes, all or none. After an error the files have to be opened again, for
@@ -211,7 +252,8 @@ impl Disk {
             match value {
                 Some(value) => {
                     let bytes = value.to_string().into_bytes();
-                    self.sums.insert(key.clone(), sum(key, &bytes));
+                    let measured = (sum(key, &bytes), size(key, &bytes));
+                    self.sums.insert(key.clone(), measured);
                     batch.insert(key.as_bytes(), bytes);
                 }
                 None => {
@@ -272,6 +314,11 @@ impl Disk {
         }));
         read.unwrap_or_default()
     }
+}
+
+/// Bytes of an entry in a node of sled's tree.
+fn size(key: &str, value: &[u8]) -> u64 {
+    u64::try_from(key.len() + value.len() + 16).unwrap_or(u64::MAX)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> DiskError {

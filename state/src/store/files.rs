@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::defaults;
@@ -50,18 +52,21 @@ pub(super) struct StoreFiles {
     last: LastChange,
     /// Openings in a row that did not end.
     slow: u32,
+    /// Whether a closing of the files does not end.
+    pub(super) stuck: Arc<AtomicBool>,
     /// The state directory, locked as long as this value lives: no second agent writes here.
     lock: Option<File>,
 }
 
 impl StoreFiles {
     /// The files in this directory, not opened yet.
-    pub(super) const fn new(dir: StateDir) -> Self {
+    pub(super) fn new(dir: StateDir) -> Self {
         Self {
             dir,
             state: FilesState::Unread,
             last: LastChange::at(0),
             slow: 0,
+            stuck: Arc::default(),
             lock: None,
         }
     }
@@ -145,18 +150,21 @@ impl StoreFiles {
     fn opened(&self) -> io::Result<(Disk, Entries)> {
         let path = self.dir.join(SLED);
         self.dir.ask(DiskCall::Open)?;
-        let why = match Disk::open(&path) {
-            Err(why @ (DiskError::Damaged(_) | DiskError::Slow)) => why.to_string(),
-            // No other agent: the lock of the directory is this one's.
-            Err(DiskError::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
-                "closing the files after a failed write does not end".to_owned()
+        if self.stuck.load(Ordering::Relaxed) {
+            let message = "closing the state's files after a failed write does not end";
+            return Err(io::Error::new(ErrorKind::TimedOut, message));
+        }
+        let opened = Disk::open(&path);
+        match opened {
+            // Nothing is lost by it.
+            Err(why @ (DiskError::Damaged(_) | DiskError::Slow)) => {
+                let why = why.to_string();
+                tracing::error!(%why, "stored state damaged while in use; rewriting it from memory");
+                quarantine(&self.dir, &self.dir.join(QUARANTINE), &path, &why)?;
+                Disk::open(&path).map_err(io_error)
             }
-            opened => return opened.map_err(io_error),
-        };
-        // Nothing is lost by it.
-        tracing::error!(%why, "stored state unusable while in use; rewriting it from memory");
-        quarantine(&self.dir, &self.dir.join(QUARANTINE), &path, &why)?;
-        Disk::open(&path).map_err(io_error)
+            opened => opened.map_err(io_error),
+        }
     }
 
     fn open_last(&mut self, last: LastChange) -> io::Result<Option<LastFile>> {
@@ -185,10 +193,15 @@ impl StoreFiles {
         };
         let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
         entries.push(next.seq_entry());
+        // Where this fails, the files are as they were.
+        files.disk.check_room(&self.dir, &entries)?;
         let written = files.write(&self.dir, &entries, next.seq(), changes);
         match &written {
             Ok(()) => self.last = self.last.followed_by(next.seq(), changes),
-            Err(_) => close(std::mem::replace(&mut self.state, FilesState::Failed)),
+            Err(_) => {
+                let failed = std::mem::replace(&mut self.state, FilesState::Failed);
+                close(failed, &self.stuck);
+            }
         }
         written
     }
@@ -230,16 +243,24 @@ pub(super) fn io_error(error: DiskError) -> io::Error {
     }
 }
 
-/// Closes files that failed, on a thread of its own: sled may panic, or never return.
-fn close(files: FilesState) {
+/// Closes files that failed, on a thread of its own: sled may panic, or never return. `stuck` says
+/// that it has not returned (yet).
+fn close(files: FilesState, stuck: &Arc<AtomicBool>) {
     let (done, closed) = std::sync::mpsc::sync_channel(1);
+    stuck.store(true, Ordering::Relaxed);
+    let ended = Arc::clone(stuck);
     let closing = std::thread::Builder::new()
         .name("sled-close".to_owned())
         .spawn(move || {
             drop(files);
+            ended.store(false, Ordering::Relaxed);
             let _nobody_waits = done.send(());
         });
-    if closing.is_ok() {
-        let _late = closed.recv_timeout(CLOSE_TIMEOUT);
+    match closing {
+        Ok(_) => {
+            let _late = closed.recv_timeout(CLOSE_TIMEOUT);
+        }
+        // It was closed here instead, with the thread that was not made.
+        Err(_) => stuck.store(false, Ordering::Relaxed),
     }
 }

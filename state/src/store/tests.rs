@@ -8,6 +8,7 @@ mod live;
 mod looks;
 mod owners;
 mod policed;
+mod room;
 mod ruled;
 mod sealed;
 mod secrets;

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use super::*;
 use crate::desired::RunState;
 use crate::ownership::Order;
-use crate::store::state_dir::SLED;
 
 type Fault = (DiskCall, fn() -> io::Error);
 
@@ -156,25 +155,6 @@ fn a_copy_that_holds_the_last_change_is_gone_by_and_changes_wait() {
     assert!(matches!(stop, Err(StoreError::Disk(_))), "{stop:?}");
     FAULT.set(None);
     store.order(id(&store, "other"), Order::Stop).unwrap();
-}
-
-#[test]
-fn files_whose_closing_does_not_end_are_gone_around() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path());
-    let first = deploy(&store, &json!({"name": "a", "image": "x"})).unwrap();
-    FAULT.set(Some((DiskCall::Write, || ErrorKind::StorageFull.into())));
-    deploy(&store, &json!({"name": "b", "image": "x"})).unwrap_err();
-    // sled's threads have hung while they were to end, and their lock with them.
-    let files = fs::File::open(directory.path().join(SLED).join("db")).unwrap();
-    rustix::fs::flock(&files, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    deploy(&store, &json!({"name": "b", "image": "x"})).unwrap_err();
-    FAULT.set(None);
-    deploy(&store, &json!({"name": "c", "image": "x"})).unwrap();
-    drop(store);
-    let store = open(directory.path());
-    assert_eq!(id(&store, "a"), first.record.id);
-    assert_eq!(store.desired().records().count(), 2);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use crate::ownership::Order;
 #[derive(Debug, Default)]
 struct Heard {
     changes: Mutex<Vec<(String, AuditVerdict)>>,
-    refuses: std::sync::atomic::AtomicBool,
+    refuses: AtomicBool,
 }
 
 impl ChangeWitness for Heard {
@@ -27,7 +27,7 @@ impl ChangeWitness for Heard {
             );
             lock(&self.changes).push((text, change.verdict.clone()));
         }
-        if self.refuses.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.refuses.load(Ordering::Relaxed) {
             return Err(std::io::Error::other("no room"));
         }
         Ok(())
@@ -79,14 +79,14 @@ fn what_a_witness_refuses_is_not_stored() {
     store.set_witness(Arc::clone(&heard) as _);
     heard
         .refuses
-        .store(true, std::sync::atomic::Ordering::Relaxed);
+        .store(true, Ordering::Relaxed);
     let before = store.desired();
     let body = json!({"name": "a", "image": "x"});
     assert!(matches!(deploy(&store, &body), Err(StoreError::Audit(_))));
     assert_eq!(store.desired(), before);
     heard
         .refuses
-        .store(false, std::sync::atomic::Ordering::Relaxed);
+        .store(false, Ordering::Relaxed);
     assert!(deploy(&store, &body).unwrap().changed);
 }
 
@@ -99,7 +99,7 @@ fn values_are_not_shown_where_nobody_would_know_of_it() {
     store.note_reveal(Some("db".parse().unwrap())).unwrap();
     heard
         .refuses
-        .store(true, std::sync::atomic::Ordering::Relaxed);
+        .store(true, Ordering::Relaxed);
     let refused = store.note_reveal(None);
     assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
     let all = std::mem::take(&mut *lock(&heard.changes));
@@ -119,7 +119,7 @@ fn a_program_is_not_run_where_nobody_would_know_of_it() {
     note().unwrap();
     heard
         .refuses
-        .store(true, std::sync::atomic::Ordering::Relaxed);
+        .store(true, Ordering::Relaxed);
     let refused = note();
     assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
     let all = std::mem::take(&mut *lock(&heard.changes));
