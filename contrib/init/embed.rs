@@ -15,6 +15,7 @@ const DIRECTORY: &str = "contrib/init";
 fn main() {
     println!("cargo::rerun-if-changed={DIRECTORY}");
     println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rerun-if-changed=Cargo.toml");
     let variable = |name: &str| env::var_os(name).expect("cargo sets it");
     let out = PathBuf::from(variable("OUT_DIR"));
     let target = variable("TARGET");

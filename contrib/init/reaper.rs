@@ -10,7 +10,7 @@ use signal_hook::iterator::Signals;
 
 /// Signals that are handed on: all but those that cannot be caught, those of a fault of this program
 /// itself, and the real-time ones, which no safe call sends.
-const HANDED_ON: [i32; 20] = [
+const HANDED_ON: [i32; 22] = [
     signal::SIGABRT,
     signal::SIGALRM,
     signal::SIGCONT,
@@ -29,8 +29,10 @@ const HANDED_ON: [i32; 20] = [
     signal::SIGURG,
     signal::SIGUSR1,
     signal::SIGUSR2,
+    signal::SIGVTALRM,
     signal::SIGWINCH,
     signal::SIGXCPU,
+    signal::SIGXFSZ,
 ];
 
 /// Starts the first of these programs that can be executed, and answers the exit code that it ended

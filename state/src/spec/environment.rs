@@ -17,11 +17,14 @@ impl Spec {
         self.hide_from_older_versions();
     }
 
-    /// Keeps versions that know no sealed values, files and secrets from reading the spec, once it
-    /// holds some and nothing readable.
+    /// Keeps versions that know no sealed values, files, secrets and first programs from reading the spec,
+    /// once it holds some and nothing readable.
     pub fn hide_from_older_versions(&mut self) {
-        let is_plain =
-            self.sealed_environment.is_empty() && self.files.is_empty() && self.secrets.is_empty();
+        let has_values = !self.sealed_environment.is_empty()
+            || !self.files.is_empty()
+            || !self.secrets.is_empty();
+        // They would run it without its first program, of which its instance knows.
+        let is_plain = !has_values && !self.init;
         if !is_plain && self.readable_environment().next().is_none() {
             self.environment = None;
         }

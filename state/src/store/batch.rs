@@ -161,13 +161,16 @@ impl<'a> Batch<'a> {
     fn check_capacity(&self, before: Option<&Record>, deploy: &Deploy) -> Result<(), StoreError> {
         let wanted = Amounts::reserved_by(&deploy.spec);
         let own = before.map(|before| before.id);
+        // Also of one that has ended for good: the same body again asks for nothing more.
+        let before = before.filter(|before| !before.removing);
+        let reserved = before.map_or(Amounts::NONE, |before| Amounts::reserved_by(&before.spec));
         let records = self.desired.records().map(AsRef::as_ref);
         let others = records.filter(|record| Some(record.id) != own);
-        let admitted = self.store.limits.capacity.admit(
-            wanted,
-            Amounts::reserved(before),
-            Amounts::reserved(others),
-        );
+        let admitted =
+            self.store
+                .limits
+                .capacity
+                .admit(wanted, reserved, Amounts::reserved(others));
         admitted.map_err(|short| StoreError::NoCapacity(deploy.name.clone(), short))
     }
 

@@ -133,7 +133,13 @@ impl HostFiles {
         let root = self.sys.join("fs/cgroup/blkio");
         match cgroup {
             Cgroup::V1 { .. } => root.join("blkio.throttle.read_bps_device").exists(),
-            Cgroup::V2 => self.groups_have(&["io.max"]),
+            // The first container that asks has the OCI runtime switch it on below the root.
+            Cgroup::V2 => {
+                let known = fs::read_to_string(self.sys.join("fs/cgroup/cgroup.controllers"));
+                known.map_or(true, |known| {
+                    known.split_whitespace().any(|name| name == "io")
+                })
+            }
         }
     }
 

@@ -55,9 +55,25 @@ fn what_does_not_fit_is_refused_and_what_was_taken_in_stays() {
         &json!({"name": "a", "image": "y", "resources": {"memory_reservation": "60m"}}),
     )
     .unwrap();
-    store
-        .change(first, |record| record.removing = true)
-        .unwrap();
+    // A finished one keeps no room, and the same body again takes none.
+    let finish = |record: &mut Record| {
+        record.finished = Some(Finished {
+            code: 0,
+            reason: Reason::Completed,
+            at_ms: 1,
+        });
+    };
+    store.change(first, finish).unwrap();
+    deploy(&store, &body("c", 60)).unwrap();
+    let again = json!({"name": "a", "image": "y", "resources": {"memory_reservation": "60m"}});
+    deploy(&store, &again).unwrap();
+    deploy(&store, &body("d", 6)).unwrap_err();
+    for id in [
+        first,
+        store.desired().named(&"c".parse().unwrap()).unwrap().id,
+    ] {
+        store.change(id, |record| record.removing = true).unwrap();
+    }
     deploy(&store, &body("c", 60)).unwrap();
     drop(store);
 

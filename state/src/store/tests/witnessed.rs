@@ -77,16 +77,12 @@ fn what_a_witness_refuses_is_not_stored() {
     let directory = tempfile::tempdir().unwrap();
     let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
     store.set_witness(Arc::clone(&heard) as _);
-    heard
-        .refuses
-        .store(true, Ordering::Relaxed);
+    heard.refuses.store(true, Ordering::Relaxed);
     let before = store.desired();
     let body = json!({"name": "a", "image": "x"});
     assert!(matches!(deploy(&store, &body), Err(StoreError::Audit(_))));
     assert_eq!(store.desired(), before);
-    heard
-        .refuses
-        .store(false, Ordering::Relaxed);
+    heard.refuses.store(false, Ordering::Relaxed);
     assert!(deploy(&store, &body).unwrap().changed);
 }
 
@@ -97,9 +93,7 @@ fn values_are_not_shown_where_nobody_would_know_of_it() {
     store.note_reveal(None).unwrap();
     store.set_witness(Arc::clone(&heard) as _);
     store.note_reveal(Some("db".parse().unwrap())).unwrap();
-    heard
-        .refuses
-        .store(true, Ordering::Relaxed);
+    heard.refuses.store(true, Ordering::Relaxed);
     let refused = store.note_reveal(None);
     assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
     let all = std::mem::take(&mut *lock(&heard.changes));
@@ -117,9 +111,7 @@ fn a_program_is_not_run_where_nobody_would_know_of_it() {
         store.note_exec(name, id, AuditedExec::default())
     };
     note().unwrap();
-    heard
-        .refuses
-        .store(true, Ordering::Relaxed);
+    heard.refuses.store(true, Ordering::Relaxed);
     let refused = note();
     assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
     let all = std::mem::take(&mut *lock(&heard.changes));
