@@ -142,6 +142,23 @@ impl Postgres {
         })
     }
 
+    /// How many bytes of transactions are noted.
+    pub(super) fn mark(&self) -> u64 {
+        fs::metadata(self.root.join("noted")).map_or(0, |noted| noted.len())
+    }
+
+    /// Forgets the transactions that were noted after this mark; their database is gone by now.
+    pub(super) fn forget_since(&self, mark: u64) {
+        // A client that has its answer may still be about to note it.
+        thread::sleep(Duration::from_millis(300));
+        if let Ok(noted) = fs::File::options()
+            .write(true)
+            .open(self.root.join("noted"))
+        {
+            noted.set_len(mark).unwrap();
+        }
+    }
+
     /// Transactions whose commit was answered.
     pub(super) fn noted(&self) -> BTreeSet<String> {
         let noted = fs::read_to_string(self.root.join("noted")).unwrap_or_default();
@@ -239,6 +256,16 @@ impl Numbers {
 
     pub(super) fn count(&self) -> usize {
         lock(&self.0).len()
+    }
+
+    /// The numbers that are noted.
+    pub(super) fn mark(&self) -> BTreeSet<u64> {
+        lock(&self.0).clone()
+    }
+
+    /// Forgets the numbers that were noted after this mark.
+    pub(super) fn forget_since(&self, mark: BTreeSet<u64>) {
+        *lock(&self.0) = mark;
     }
 
     /// Proves that each noted number is there; how many were noted.
