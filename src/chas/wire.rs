@@ -3,18 +3,17 @@
 
 use std::time::Duration;
 
-mod capacity;
 mod desired_state;
 mod register;
 mod report;
 
-pub use capacity::{CapacityReport, Shares};
 pub use desired_state::{SetReply, parse_set};
 pub use register::{NodeCapacity, RegisterReply, Registration, SupportedSchemas};
 pub use report::{
     ContainerReport, Heartbeat, PendingPrune, Report, ReportContent, ReportReply, ResourceUsage,
     SetError, SetFreshness, Vitals,
 };
+pub use state::capacity::CapacityReport;
 
 /// Version of the desired state that this agent reads.
 const SCHEMA: u64 = 1;

@@ -1,9 +1,8 @@
 //! The node's capacity, for people and for CHaS.
 
-use state::capacity::Amounts;
+use state::capacity::{Amounts, CapacityReport};
 
 use super::AgentNode;
-use crate::chas::wire::CapacityReport;
 use crate::view::CapacityView;
 
 impl AgentNode {

@@ -39,6 +39,9 @@ pub(super) enum DiskError {
     /// The disk or its permissions do not allow it now. The files may be intact.
     #[error(transparent)]
     Io(io::Error),
+    /// The disk has no room for a change, of which nothing was written.
+    #[error(transparent)]
+    NoRoom(io::Error),
     /// Opening the files takes too long: a slow disk, or damage that sled does not get over.
     #[error("opening the files timed out after {} s", OPEN_TIMEOUT.as_secs())]
     Slow,
@@ -214,15 +217,10 @@ impl Disk {
     ///
     /// # Errors
     /// [`ErrorKind::StorageFull`]: there is none; nothing was written. Others of the disk.
-    pub(super) fn check_room(
-        &self,
-        dir: &StateDir,
-        changes: &[(String, Option<Value>)],
-    ) -> io::Result<()> {
-        let changed = changes.iter().filter_map(|(key, value)| {
-            let value = value.as_ref()?.to_string();
-            Some(size(key, value.as_bytes()))
-        });
+    fn check_room(&self, dir: &StateDir, changes: &[(&String, Option<Vec<u8>>)]) -> io::Result<()> {
+        let changed = changes
+            .iter()
+            .filter_map(|(key, value)| Some(size(key, value.as_ref()?)));
         let changed: Vec<_> = changed.collect();
         let sizes = self.sums.values().map(|(_, size)| *size);
         let mut sizes: Vec<_> = sizes.chain(changed.iter().copied()).collect();
@@ -240,18 +238,23 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes and syncs changes, all or none. After an error the files have to be opened again, for
-    /// sled fails from then on.
+    /// Writes and syncs changes, all or none. After an error other than [`DiskError::NoRoom`] the files
+    /// have to be opened again, for sled fails from then on.
     pub(super) fn write(
         &mut self,
         dir: &StateDir,
         changes: &[(String, Option<Value>)],
     ) -> Result<(), DiskError> {
+        let bytes = |value: &Value| value.to_string().into_bytes();
+        let changes = changes.iter();
+        let changes: Vec<_> = changes
+            .map(|(key, value)| (key, value.as_ref().map(bytes)))
+            .collect();
+        self.check_room(dir, &changes).map_err(DiskError::NoRoom)?;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
-                Some(value) => {
-                    let bytes = value.to_string().into_bytes();
+                Some(bytes) => {
                     let measured = (sum(key, &bytes), size(key, &bytes));
                     self.sums.insert(key.clone(), measured);
                     batch.insert(key.as_bytes(), bytes);

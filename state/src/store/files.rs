@@ -193,17 +193,17 @@ impl StoreFiles {
         };
         let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
         entries.push(next.seq_entry());
-        // Where this fails, the files are as they were.
-        files.disk.check_room(&self.dir, &entries)?;
         let written = files.write(&self.dir, &entries, next.seq(), changes);
         match &written {
             Ok(()) => self.last = self.last.followed_by(next.seq(), changes),
+            // The files are as they were.
+            Err(DiskError::NoRoom(_)) => {}
             Err(_) => {
                 let failed = std::mem::replace(&mut self.state, FilesState::Failed);
                 close(failed, &self.stuck);
             }
         }
-        written
+        written.map_err(io_error)
     }
 
     /// Makes what is missing beside the files: the reserve, and the place of the last change.
@@ -226,10 +226,10 @@ impl OpenFiles {
         entries: &[(String, Option<serde_json::Value>)],
         seq: u64,
         changes: &[DesiredChange],
-    ) -> io::Result<()> {
-        self.disk.write(dir, entries).map_err(io_error)?;
+    ) -> Result<(), DiskError> {
+        self.disk.write(dir, entries)?;
         match &mut self.last {
-            Some(last) => last.write(dir, seq, changes),
+            Some(last) => last.write(dir, seq, changes).map_err(DiskError::Io),
             None => Ok(()),
         }
     }
@@ -237,7 +237,7 @@ impl OpenFiles {
 
 pub(super) fn io_error(error: DiskError) -> io::Error {
     match error {
-        DiskError::Io(error) => error,
+        DiskError::Io(error) | DiskError::NoRoom(error) => error,
         DiskError::Slow => io::Error::new(ErrorKind::TimedOut, error.to_string()),
         DiskError::Damaged(why) => io::Error::other(why),
     }

@@ -326,7 +326,6 @@ pub(super) fn repaired(
         .chain(other.map(|(key, value)| (key.clone(), Some(value.clone()))))
         .collect();
     if !changes.is_empty() {
-        disk.check_room(dir, &changes).map_err(DiskError::Io)?;
         disk.write(dir, &changes)?;
     }
     Ok(disk)

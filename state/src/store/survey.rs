@@ -194,7 +194,7 @@ fn open(dir: &StateDir) -> SledState {
     }
     match open_counted(dir) {
         Ok((disk, entries)) => SledState::Open(Box::new(disk), entries),
-        Err(DiskError::Io(error)) => SledState::Unreadable(error),
+        Err(DiskError::Io(error) | DiskError::NoRoom(error)) => SledState::Unreadable(error),
         Err(DiskError::Slow) => SledState::Slow,
         Err(DiskError::Damaged(why)) => SledState::Damaged(why),
     }
