@@ -283,6 +283,12 @@ impl History {
         self.memory_kills.in_run = 0;
     }
 
+    /// The time since which the container counts as ready: that of its start. `None`: it is not.
+    #[must_use]
+    pub const fn ready_since(&self) -> Option<BootTime> {
+        self.started
+    }
+
     /// Notes that the container was stopped on purpose, and how it ended, if that is known.
     pub fn record_stop(&mut self, ended: Option<Exit>, now: BootTime) {
         if let Some(exit) = ended.filter(|exit| !self.is_counted(exit)) {
