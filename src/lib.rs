@@ -23,6 +23,8 @@
 //! - [`state::guard`]: whether a set ends or changes too much without a confirmation.
 //! - [`state::assign`]: address and host ports of a container; asks the network what is free.
 //! - [`state::phase`]: the one verdict from record, look and history. It knows no time.
+//! - [`state::order`]: whom a container waits for at its first start; [`state::surroundings`]: all that
+//!   stands outside of a container and holds it back.
 //! - [`state::plan`]: the next step for that verdict, and the plan a person reads: one function.
 //! - [`state::status`]: the word, reason and next attempt that people see.
 //! - [`state::history`]: exits, failures and the backoff of a container. Time is an argument.

@@ -34,6 +34,7 @@ mod proven;
 pub(crate) mod queue;
 mod signed;
 mod silence;
+mod surroundings;
 mod tag_check;
 mod tag_follow;
 mod turn;
@@ -276,7 +277,8 @@ impl<R: Runtime> Reconciler<R> {
             known
                 .history
                 .record_observation(record, &seen, now, |_| Duration::ZERO);
-            let phase = Phase::of(record.id, Some(record), &seen, &known.history);
+            let around = self.board.surroundings_of(&desired, record, &known.history);
+            let phase = Phase::of(record.id, Some(record), &seen, &known.history, &around);
             !known.is_looked_at || known.seen != seen || (!phase.is_settled() && !is_unknown)
         });
         let mut wake: Vec<_> = unsettled
@@ -286,13 +288,11 @@ impl<R: Runtime> Reconciler<R> {
             |id: &&ContainerId| desired.get(**id).is_none() && !desired.is_unreadable(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
         let is_whole = !desired.may_lack_records() && !desired.is_adoption_unreadable();
-        wake.extend(
-            listing
-                .managed
-                .keys()
-                .filter(|id| is_whole && is_orphan(id))
-                .map(|id| (0, *id)),
-        );
+        // Also what an older copy of the state told of, that was read while the newest could not be.
+        let mut unasked = self.board.known_ids();
+        unasked.extend(listing.managed.keys());
+        unasked.retain(|id| is_whole && is_orphan(&id));
+        wake.extend(unasked.into_iter().map(|id| (0, id)));
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {
             self.queue.wake(id);

@@ -49,6 +49,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         | EventKind::LinkLost
         | EventKind::IdentityConflict
         | EventKind::SetApplied { .. }
+        | EventKind::WaitGivenUp { .. }
         | EventKind::SetUnconfirmed { .. }
         | EventKind::SetRejected { .. } => {}
     }

@@ -23,6 +23,10 @@ pub(super) fn write(event: &Event) {
             warn!(%container, kills, %message, "process killed for memory");
         }
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
+        EventKind::WaitGivenUp { names } => {
+            let others = names.join(", ");
+            warn!(%container, %others, "started without others after its wait");
+        }
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
         EventKind::ExecBegun => {

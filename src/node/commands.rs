@@ -43,7 +43,12 @@ impl AgentNode {
         DeployedView {
             container: self.managed(&accepted.record),
             changed: accepted.changed,
-            plan: plan::container_plan(self.board(), &accepted.record).steps,
+            plan: plan::container_plan(
+                self.board(),
+                &self.writer.store().desired(),
+                &accepted.record,
+            )
+            .steps,
         }
     }
 }
@@ -107,10 +112,11 @@ impl NodeApi for AgentNode {
                 Idempotent::Before(answer) => return Ok(Idempotent::Before(answer)),
             };
             // Before anybody is woken: what is shown is the whole of it.
+            let desired = store.desired();
             let plan = replaced
                 .changed
                 .iter()
-                .map(|record| plan::container_plan(handle.board(), record))
+                .map(|record| plan::container_plan(handle.board(), &desired, record))
                 .collect();
             if !dry_run {
                 wake_all(&handle, &replaced.changed);
@@ -249,38 +255,13 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::Removing(_)
         | StoreError::Uncertain(_)
         | StoreError::OtherGeneration(_)
+        | StoreError::Circle(..)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unconfirmed(names) => Refusal::Unconfirmed(names.len(), text),
         StoreError::Unmatched(_) => Refusal::Unmatched(text),
         StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),
-        // One that cannot be had as things are weighs more than one that there is no room for.
-        StoreError::Several(refused) => {
-            let denials = refused
-                .iter()
-                .flat_map(|(name, error)| denials_of(name, error));
-            let denials = denials.collect();
-            let kinds: Vec<_> = refused
-                .into_iter()
-                .map(|(name, error)| named(&name, refusal(error)))
-                .collect();
-            let all = |is: fn(&Refusal) -> bool| kinds.iter().all(is);
-            let mut invalid = Vec::new();
-            for kind in &kinds {
-                if let Refusal::Invalid(errors) = kind {
-                    invalid.extend(errors.iter().cloned());
-                }
-            }
-            if !invalid.is_empty() {
-                Refusal::Invalid(invalid)
-            } else if all(|kind| matches!(kind, Refusal::Full(_))) {
-                Refusal::Full(text)
-            } else if all(|kind| matches!(kind, Refusal::Denied(_))) {
-                Refusal::Denied(denials)
-            } else {
-                Refusal::Conflict(text)
-            }
-        }
+        StoreError::Several(refused) => several(refused, text),
         StoreError::Assign(AssignError::NoIpv6(ports)) => no_ipv6(&ports, &text),
         StoreError::Assign(_)
         | StoreError::TooMany(_)
@@ -308,6 +289,35 @@ fn refusal(error: StoreError) -> Refusal {
         StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {
             Refusal::Unavailable(text)
         }
+    }
+}
+
+/// The refusal of a set. One that cannot be had as things are weighs more than one that there is no
+/// room for.
+fn several(refused: Vec<(ContainerName, StoreError)>, text: String) -> Refusal {
+    let denials = refused
+        .iter()
+        .flat_map(|(name, error)| denials_of(name, error));
+    let denials = denials.collect();
+    let kinds: Vec<_> = refused
+        .into_iter()
+        .map(|(name, error)| named(&name, refusal(error)))
+        .collect();
+    let all = |is: fn(&Refusal) -> bool| kinds.iter().all(is);
+    let mut invalid = Vec::new();
+    for kind in &kinds {
+        if let Refusal::Invalid(errors) = kind {
+            invalid.extend(errors.iter().cloned());
+        }
+    }
+    if !invalid.is_empty() {
+        Refusal::Invalid(invalid)
+    } else if all(|kind| matches!(kind, Refusal::Full(_))) {
+        Refusal::Full(text)
+    } else if all(|kind| matches!(kind, Refusal::Denied(_))) {
+        Refusal::Denied(denials)
+    } else {
+        Refusal::Conflict(text)
     }
 }
 

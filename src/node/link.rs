@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use state::desired::applied::Unconfirmed;
+use state::desired::set::Desired;
 use state::desired::{Record, marks};
 use state::ownership::{ChasSet, SetOutcome};
-use state::phase::Phase;
 use state::status::Status;
 use tokio::sync::watch;
 
@@ -384,16 +384,16 @@ impl AgentNode {
         board.reachability().reachable
             && !desired.may_lack_records()
             && applied.is_none_or(|applied| applied.fully_applied && applied.unconfirmed.is_none())
-            && desired.records().all(|record| is_as_asked(board, record))
+            && desired
+                .records()
+                .all(|record| is_as_asked(board, &desired, record))
             && board.leftovers(&desired).is_empty()
     }
 }
 
 /// Whether the container is settled, and nothing is being done for it. A container that a cordon
 /// keeps from starting is not.
-fn is_as_asked(board: &Board, record: &Record) -> bool {
-    let known = board.known(record.id);
-    let history = known.history.of(record);
-    let phase = Phase::of(record.id, Some(record), &known.seen, &history);
-    known.activity.is_none() && phase.is_as_asked()
+fn is_as_asked(board: &Board, desired: &Desired, record: &Record) -> bool {
+    let is_idle = board.known(record.id).activity.is_none();
+    is_idle && board.phase(desired, record).is_as_asked()
 }

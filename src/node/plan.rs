@@ -7,6 +7,7 @@ use state::id::ContainerId;
 use state::plan::{Planned, Step, plan};
 use state::reach::End;
 use state::reason::Reason;
+use state::surroundings::Surroundings;
 
 use super::AgentNode;
 use super::queries::moment;
@@ -16,18 +17,30 @@ use crate::view::{
 };
 
 /// The steps for a record, which may not be stored yet.
-pub(super) fn container_plan(board: &Board, record: &Record) -> ContainerPlanView {
+pub(super) fn container_plan(
+    board: &Board,
+    desired: &Desired,
+    record: &Record,
+) -> ContainerPlanView {
     ContainerPlanView {
         id: record.id,
         name: Some(record.name.clone()),
-        steps: steps(board, record.id, Some(record)),
+        steps: steps(board, desired, record.id, Some(record)),
     }
 }
 
-fn steps(board: &Board, id: ContainerId, record: Option<&Record>) -> Vec<StepView> {
+fn steps(
+    board: &Board,
+    desired: &Desired,
+    id: ContainerId,
+    record: Option<&Record>,
+) -> Vec<StepView> {
     let known = board.known(id);
     let now = moment(&board.clock);
-    let planned = plan(id, record, &known.seen, &known.history, now.boot);
+    let around = record.map_or(Surroundings::NONE, |record| {
+        board.surroundings(desired, record)
+    });
+    let planned = plan(id, record, &known.seen, &known.history, &around, now.boot);
     planned.into_iter().map(|step| shown(step, now)).collect()
 }
 
@@ -35,6 +48,7 @@ fn shown(planned: Planned, now: Moment) -> StepView {
     let until = match planned.step {
         Step::Wait(until) => Some(now.wall_at(until)),
         Step::Settled
+        | Step::WaitForOthers
         | Step::Pull
         | Step::Adjust(_)
         | Step::Launch
@@ -90,14 +104,14 @@ impl AgentNode {
         let board = self.board();
         let mut containers: Vec<_> = desired
             .records()
-            .map(|record| container_plan(board, record))
+            .map(|record| container_plan(board, &desired, record))
             .collect();
         containers.sort_by(|a, b| a.name.cmp(&b.name));
         let leftovers = board.leftovers(&desired).into_keys();
         let leftovers = leftovers.map(|id| ContainerPlanView {
             id,
             name: None,
-            steps: steps(board, id, None),
+            steps: steps(board, &desired, id, None),
         });
         PlanView {
             containers,
@@ -145,7 +159,7 @@ impl AgentNode {
         let known = self.board().known(id);
         Some(ExplanationView {
             container: self.managed(record),
-            next: container_plan(self.board(), record)
+            next: container_plan(self.board(), &desired, record)
                 .steps
                 .into_iter()
                 .next(),

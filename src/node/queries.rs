@@ -9,7 +9,6 @@ use state::desired::{Owner, Record};
 use state::id::ContainerId;
 use state::observed::Task;
 use state::ownership;
-use state::phase::Phase;
 use state::status::{Condition, Status, condition};
 
 use super::AgentNode;
@@ -84,7 +83,7 @@ impl AgentNode {
 
     /// Condition of the container, or that containerd is unreachable while it is pending.
     fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
-        let phase = Phase::of(record.id, Some(record), &known.seen, &known.history);
+        let phase = self.board().phase(&self.writer.store().desired(), record);
         let (activity, unreachable) = (known.activity, self.unreachable());
         let mut condition = condition(
             record,

@@ -91,7 +91,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.runtime.remove_logs(id).await?;
                 self.writer.write(move |store| store.forget(id)).await?;
             }
-            (Step::Settled | Step::Wait(_), _) | (_, None) => {}
+            (Step::Settled | Step::Wait(_) | Step::WaitForOthers, _) | (_, None) => {}
         }
         Ok(None)
     }
@@ -266,6 +266,11 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         Step::Stop(_) | Step::Remove(_) => {
             matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
         }
-        Step::Settled | Step::Wait(_) | Step::Adjust(_) | Step::Finish(_) | Step::Forget => false,
+        Step::Settled
+        | Step::Wait(_)
+        | Step::WaitForOthers
+        | Step::Adjust(_)
+        | Step::Finish(_)
+        | Step::Forget => false,
     }
 }

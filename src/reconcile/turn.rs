@@ -1,6 +1,7 @@
 //! The turn of one container: look, decide, do one step, look again, until it is settled or has to wait.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
@@ -8,10 +9,12 @@ use state::event::{Event, EventKind, EventSubject};
 use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
+use state::phase::Stage;
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::{Kind, Reason};
 use state::status::Activity;
 use state::store::StoreError;
+use state::surroundings::Surroundings;
 use state::time::BootTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +62,9 @@ const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
         // What runs, runs on.
         Step::Adjust(_) => (Cause::Start, None),
         Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
-        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => (Cause::End, None),
+        Step::Settled | Step::Wait(_) | Step::WaitForOthers | Step::Finish(_) | Step::Forget => {
+            (Cause::End, None)
+        }
     }
 }
 
@@ -72,7 +77,7 @@ fn record_done(history: &mut History, step: &Step, ended: Option<Exit>, now: Boo
         Step::Stop(_) => history.record_stop(ended, now),
         // The end of a generation that is replaced says nothing about the container.
         Step::Remove(_) => history.record_stop(None, now),
-        Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => {}
+        Step::Settled | Step::Wait(_) | Step::WaitForOthers | Step::Finish(_) | Step::Forget => {}
     }
 }
 
@@ -93,7 +98,7 @@ fn news(kills: u64, is_newly_unresponsive: bool, exited: Option<Event>) -> Vec<E
 }
 
 /// The consequence of a step.
-enum After {
+enum AfterStep {
     /// Another look.
     Look,
     /// The runtime is unreachable: another turn, after a pause.
@@ -120,8 +125,13 @@ impl<R: Runtime> Reconciler<R> {
             reconciler: self,
             id,
         };
+        let name = |record: &Arc<Record>| record.name.clone();
+        let named = self.writer.store().desired().get(id).map(name);
         let before = self.board.known(id).history;
         self.steps(id, interrupt).await;
+        if let Some(name) = named {
+            self.wake_followers(&name);
+        }
         let history = self.board.known(id).history;
         if history != before && self.writer.store().desired().get(id).is_some() {
             let remembered = StoredHistory {
@@ -161,11 +171,11 @@ impl<R: Runtime> Reconciler<R> {
                 }
             };
             let now = self.board.clock.now();
-            match self.decide(id, record, seen, now) {
+            match self.decide(id, record, &seen, now) {
                 // It is shown as it is, and nothing is done: nobody knows what was asked last.
                 _ if is_unknown => return,
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
-                Step::Settled => return,
+                Step::Settled | Step::WaitForOthers => return,
                 Step::Wait(until) => {
                     return self.queue.wake_at(id, Instant::now() + until.since(now));
                 }
@@ -176,9 +186,11 @@ impl<R: Runtime> Reconciler<R> {
                 | Step::Remove(_)
                 | Step::Finish(_)
                 | Step::Forget) => match self.carry_out(id, record, next, &interrupt).await {
-                    After::Look => {}
-                    After::Pause => return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER),
-                    After::End => return,
+                    AfterStep::Look => {}
+                    AfterStep::Pause => {
+                        return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+                    }
+                    AfterStep::End => return,
                 },
             }
         }
@@ -190,26 +202,39 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     /// Takes in a look, and decides on the next step.
-    fn decide(&self, id: ContainerId, record: Option<&Record>, seen: Seen, now: BootTime) -> Step {
-        let (next, news) = self.board.update(id, |known| {
-            // Two lost tasks in a row are told apart only by their number.
-            let ends = |history: &History| (history.last_exit.clone(), history.exits);
+    fn decide(&self, id: ContainerId, record: Option<&Record>, seen: &Seen, now: BootTime) -> Step {
+        // Two lost tasks in a row are told apart only by their number.
+        let ends = |history: &History| (history.last_exit.clone(), history.exits);
+        let (before, history, kills, is_newly_unresponsive) = self.board.update(id, |known| {
             let before = ends(&known.history);
             let was_unresponsive = known.seen.is_unresponsive();
             let kills = record.map_or(0, |record| {
                 let delay = |exits| restart_delay(exits, self.draw);
-                known.history.record_observation(record, &seen, now, delay)
+                known.history.record_observation(record, seen, now, delay)
             });
-            (known.seen, known.is_looked_at) = (seen, true);
-            let after = ends(&known.history);
-            let next = decide(id, record, &known.seen, &known.history, now).step;
-            let is_news = before.0 != after.0 || before.1 < after.1;
-            let ended = after.0.filter(|_| is_news);
-            let exited = ended.map(|exit| exited(is_to_end(record), &exit, &known.history, &next));
+            (known.seen, known.is_looked_at) = (seen.clone(), true);
             let is_newly_unresponsive = known.seen.is_unresponsive() && !was_unresponsive;
-            (next, news(kills, is_newly_unresponsive, exited))
+            (before, known.history.clone(), kills, is_newly_unresponsive)
         });
-        for event in news {
+        let desired = self.writer.store().desired();
+        let around = record.map_or(Surroundings::NONE, |record| {
+            self.board.surroundings_of(&desired, record, &history)
+        });
+        let decision = decide(id, record, seen, &history, &around, now);
+        if matches!(decision.phase.stage, Stage::Waiting(_)) {
+            self.board
+                .update(id, |known| known.history.record_waiting(now));
+        }
+        let (after, next) = (ends(&history), decision.step);
+        if let Some(record) =
+            record.filter(|_| next == Step::Launch && history.waiting_since.is_some())
+        {
+            self.tell_given_up(&desired, record);
+        }
+        let is_news = before.0 != after.0 || before.1 < after.1;
+        let ended = after.0.filter(|_| is_news);
+        let exited = ended.map(|exit| exited(is_to_end(record), &exit, &history, &next));
+        for event in news(kills, is_newly_unresponsive, exited) {
             let subject = EventSubject::new(id, record);
             self.journal.record(event.about(subject));
         }
@@ -223,7 +248,7 @@ impl<R: Runtime> Reconciler<R> {
         record: Option<&Record>,
         next: Step,
         interrupt: &CancellationToken,
-    ) -> After {
+    ) -> AfterStep {
         let subject = EventSubject::new(id, record);
         let (cause, activity) = kind_of(&next);
         tracing::debug!(container = %subject, step = %next, "step started");
@@ -257,7 +282,7 @@ impl<R: Runtime> Reconciler<R> {
             Ok(_) => {
                 let finished = EventKind::StepFinished { step: next, took };
                 self.journal.record(Event::from(finished).about(subject));
-                After::Look
+                AfterStep::Look
             }
             Err(undone) => self.failed(subject, (next, cause), undone, now),
         }
@@ -270,7 +295,7 @@ impl<R: Runtime> Reconciler<R> {
         (step, cause): (Step, Cause),
         undone: Undone,
         now: BootTime,
-    ) -> After {
+    ) -> AfterStep {
         // What was not begun for want of a judgement waits as a start does, also an end: what rests or goes
         // meanwhile waits for no policy and no image.
         let is_unjudged = matches!(undone, Undone::Unjudged(_));
@@ -280,10 +305,10 @@ impl<R: Runtime> Reconciler<R> {
                 let deferred = EventKind::StepDeferred { step };
                 self.journal.record(Event::from(deferred).about(subject));
                 self.unreachable(&error);
-                return After::Pause;
+                return AfterStep::Pause;
             }
             Undone::Runtime(RuntimeError::Cancelled)
-            | Undone::Unjudged(RuntimeError::Cancelled) => return After::End,
+            | Undone::Unjudged(RuntimeError::Cancelled) => return AfterStep::End,
             Undone::Runtime(RuntimeError::ImageLost(message))
             | Undone::Unjudged(RuntimeError::ImageLost(message)) => {
                 (Reason::ImageLost, message, None)
@@ -292,7 +317,7 @@ impl<R: Runtime> Reconciler<R> {
             | Undone::Unjudged(RuntimeError::Failed(failure)) => {
                 (failure.reason, failure.message, failure.retry_after)
             }
-            Undone::Store(StoreError::NotFound(_)) => return After::Look,
+            Undone::Store(StoreError::NotFound(_)) => return AfterStep::Look,
             Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
         };
         let cause = if is_unjudged { Cause::Start } else { cause };
@@ -311,7 +336,7 @@ impl<R: Runtime> Reconciler<R> {
         });
         let failed = Event::from(EventKind::StepFailed { step, retry_in }).about(subject);
         self.journal.record(failed.because(reason).saying(message));
-        After::Look
+        AfterStep::Look
     }
 }
 

@@ -96,6 +96,12 @@ pub enum EventKind {
     },
     /// The shim of a container does not answer.
     ShimUnresponsive,
+    /// A container is started although others are not as it was to wait for: it waited as long as it
+    /// was to.
+    WaitGivenUp {
+        /// The names of the others.
+        names: Vec<String>,
+    },
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
     /// The process that writes a container's log ended before the container did; the message says
@@ -226,6 +232,7 @@ impl EventKind {
             Self::ContainerExited { .. } => "container_exited",
             Self::MemoryKilled { .. } => "memory_killed",
             Self::ShimUnresponsive => "shim_unresponsive",
+            Self::WaitGivenUp { .. } => "wait_given_up",
             Self::ContainerRestarted => "container_restarted",
             Self::LoggerLost => "logger_lost",
             Self::ExecBegun => "exec_begun",
@@ -333,6 +340,7 @@ impl Event {
             EventKind::StepFinished { .. }
             | EventKind::StepDeferred { .. }
             | EventKind::TurnExhausted
+            | EventKind::WaitGivenUp { .. }
             | EventKind::ContainerRestarted
             | EventKind::ExecBegun
             | EventKind::ExecEnded { .. }

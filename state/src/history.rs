@@ -11,6 +11,10 @@ use crate::desired::{Record, RunState};
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::time::BootTime;
+use words::explain;
+pub(crate) use words::how_it_ended;
+
+mod words;
 
 /// Length of a healthy run: exits and failures before it no longer count.
 pub const HEALTHY_AFTER: Duration = Duration::from_mins(10);
@@ -78,6 +82,12 @@ pub struct History {
     /// The last step that failed, also once it was overcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<PastFailure>,
+    /// Whether the instance was started in this boot: from then on it waits for no other container.
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
+    is_let_start: bool,
+    /// First moment in this boot at which it waited for other containers. `None`: it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<BootTime>,
 }
 
 /// Processes of a container that the kernel killed for want of memory, children among them.
@@ -154,13 +164,18 @@ impl History {
         *self = std::mem::take(self).of(record);
         let killed_before = self.memory_kills.total;
         if record.run == RunState::Stopped || record.removing {
-            (self.exits, self.ended) = (0, None);
+            (self.exits, self.ended, self.waiting_since) = (0, None, None);
             // What rests starts nothing, and yet may have to wait before its image is asked about.
             let asks = record.is_tag_unchecked();
             self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
         let instance = seen.instance(record);
         let kills = instance.and_then(|instance| instance.memory_kills);
+        // No task outlives its boot. The history may: a kill loses the end of it.
+        let task = instance.map(|instance| &instance.task);
+        if let Some(Task::Running { .. } | Task::Stopped(_)) = task {
+            self.is_let_start = true;
+        }
         match instance.map(|instance| &instance.task) {
             // An agent that has just started learns the start time from the process itself.
             Some(Task::Running { since, .. }) => {
@@ -280,7 +295,22 @@ impl History {
             self.restart_count = self.restart_count.saturating_add(1);
         }
         (self.attempts, self.backoff, self.started) = (0, None, Some(now));
+        (self.is_let_start, self.waiting_since) = (true, None);
         self.memory_kills.in_run = 0;
+    }
+
+    /// Whether the record's instance was started in this boot.
+    #[must_use]
+    pub fn is_let_start(&self, record: &Record) -> bool {
+        let own = self.made_at.unwrap_or(self.generation);
+        self.is_let_start && own == record.instance().generation
+    }
+
+    /// Notes that the container waits for others.
+    pub const fn record_waiting(&mut self, now: BootTime) {
+        if self.waiting_since.is_none() {
+            self.waiting_since = Some(now);
+        }
     }
 
     /// The time since which the container counts as ready: that of its start. `None`: it is not.
@@ -335,6 +365,7 @@ impl StoredHistory {
         let mut history = self.history;
         if self.boot_id != boot_id {
             history.started = None;
+            (history.is_let_start, history.waiting_since) = (false, None);
             (history.memory_kills.in_run, history.memory_kills.last) = (0, None);
             if let Some(failure) = &mut history.last_failure {
                 failure.at = None;
@@ -345,50 +376,6 @@ impl StoredHistory {
         }
         history
     }
-}
-
-/// Reason and sentence for an exit that a restart follows.
-fn explain(record: &Record, exit: &Exit, exits: u32) -> (Reason, String) {
-    let (reason, how) = (exit.reason(), how_it_ended(record, exit));
-    if reason == Reason::OutOfMemory || exits < CRASH_LOOP_EXITS {
-        return (reason, how);
-    }
-    let nth = ordinal(exits);
-    (
-        Reason::CrashLoop,
-        format!("{how}, for the {nth} time in a row; its log says more"),
-    )
-}
-
-/// Sentence without a subject on how a process ended.
-pub(crate) fn how_it_ended(record: &Record, exit: &Exit) -> String {
-    match (exit.reason(), exit.signal()) {
-        (Reason::OutOfMemory, _) if record.spec.resources.memory.is_none() => {
-            "was killed by the kernel because the node ran out of memory; \
-             give this container and its neighbours a limit (resources.memory)"
-                .to_owned()
-        }
-        (Reason::OutOfMemory, _) => "used more memory than its limit, and the kernel killed it; \
-             raise resources.memory"
-            .to_owned(),
-        (Reason::ShimLost, _) => {
-            "was lost together with its containerd-shim-runc-v2, which somebody ended".to_owned()
-        }
-        (_, Some(signal)) => format!("ended by signal {signal}"),
-        (_, None) => format!("ended with exit code {}", exit.code),
-    }
-}
-
-/// A number's ordinal in English: 1st, 2nd, 3rd, 11th, 21st.
-fn ordinal(number: u32) -> String {
-    let suffix = match (number % 10, number % 100) {
-        (_, 11..=13) => "th",
-        (1, _) => "st",
-        (2, _) => "nd",
-        (3, _) => "rd",
-        _ => "th",
-    };
-    format!("{number}{suffix}")
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@
 //! - Callers: [`access`] says who may call, in which role, for containers of which names.
 //! - Seen: [`observed`] is what one look at the runtime found, [`history`] the exits, failures and
 //!   waits of a container so far.
+//! - Order: [`order`] says whom a container waits for at its first start, [`surroundings`] what stands
+//!   outside of it and holds it back.
 //! - Verdict: [`phase`] says what record, observation and history of a container mean together.
 //!   [`plan`] reads the next step from it, [`status`] the word that people see.
 //! - Kept: [`store`] writes the desired state to disk, and carries changes out by the rules.
@@ -48,6 +50,7 @@ pub mod guard;
 pub mod history;
 pub mod id;
 pub mod observed;
+pub mod order;
 pub mod ownership;
 pub mod phase;
 pub mod plan;
@@ -61,5 +64,6 @@ pub mod spec;
 pub mod status;
 pub mod store;
 pub mod subnet;
+pub mod surroundings;
 pub mod text;
 pub mod time;

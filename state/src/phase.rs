@@ -12,6 +12,7 @@ use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
+use crate::surroundings::{Surroundings, Waits};
 use crate::time::unix_ms;
 
 /// Goal of a container, from its record alone.
@@ -73,6 +74,8 @@ pub enum Stage {
     Finished,
     /// The container waits for the end of the node's cordon.
     Cordoned,
+    /// The container is to run, and waits for others. A generation before runs on.
+    Waiting(Waits),
     /// The container is to run, and its image is not resolved. A generation before runs on.
     Unresolved,
     /// The registry is to be asked what the image's tag stands for now. What runs, runs on meanwhile.
@@ -111,10 +114,16 @@ pub struct Phase {
 impl Phase {
     /// The verdict about the container with this id. `record`: `None` if there is none.
     #[must_use]
-    pub fn of(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &History) -> Self {
+    pub fn of(
+        id: ContainerId,
+        record: Option<&Record>,
+        seen: &Seen,
+        history: &History,
+        around: &Surroundings,
+    ) -> Self {
         let task = record.map_or(&Task::Absent, |record| seen.task(record));
         Self {
-            stage: stage(id, record, seen, history),
+            stage: stage(id, record, seen, history, around),
             is_task_absent: matches!(task, Task::Absent),
             is_running: matches!(task, Task::Running { .. }),
         }
@@ -129,6 +138,7 @@ impl Phase {
             | Stage::Stopped
             | Stage::Finished
             | Stage::Cordoned
+            | Stage::Waiting(_)
             | Stage::Unresponsive
             | Stage::Running => true,
             Stage::Leftover(_)
@@ -147,15 +157,15 @@ impl Phase {
         }
     }
 
-    /// Whether the container is as it was asked for. A container that waits for the end of a cordon,
-    /// whose shim does not answer, or of which nobody knows what was asked, is settled, and not as
+    /// Whether the container is as it was asked for. A container that waits for the end of a cordon
+    /// or for others, whose shim does not answer, or of which nobody knows what was asked, is settled, and not as
     /// asked.
     #[must_use]
     pub const fn is_as_asked(&self) -> bool {
         self.is_settled()
             && !matches!(
                 self.stage,
-                Stage::Cordoned | Stage::Unresponsive | Stage::Uncertain
+                Stage::Cordoned | Stage::Waiting(_) | Stage::Unresponsive | Stage::Uncertain
             )
     }
 
@@ -166,6 +176,7 @@ impl Phase {
             Stage::Unresolved
             | Stage::TagUnchecked
             | Stage::Adjusting(_)
+            | Stage::Waiting(_)
             | Stage::Created
             | Stage::Due => Cause::Start,
             Stage::Gone
@@ -187,7 +198,13 @@ impl Phase {
     }
 }
 
-fn stage(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &History) -> Stage {
+fn stage(
+    id: ContainerId,
+    record: Option<&Record>,
+    seen: &Seen,
+    history: &History,
+    around: &Surroundings,
+) -> Stage {
     let newest = seen.instances.keys().next_back();
     let newest = newest.map(|&generation| InstanceName { id, generation });
     let Some(record) = record else {
@@ -199,7 +216,7 @@ fn stage(id: ContainerId, record: Option<&Record>, seen: &Seen, history: &Histor
         Goal::Stopped => resting(record, seen, Stage::Stopped),
         Goal::Finished => resting(record, seen, Stage::Finished),
         Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,
-        Goal::Cordoned | Goal::Running => towards_running(record, seen, history),
+        Goal::Cordoned | Goal::Running => towards_running(record, seen, history, around),
     }
 }
 
@@ -228,7 +245,12 @@ fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
     }
 }
 
-fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
+fn towards_running(
+    record: &Record,
+    seen: &Seen,
+    history: &History,
+    around: &Surroundings,
+) -> Stage {
     let task = seen.task(record);
     // What has ended by itself, or was only created, is seen to first: its image is here, and a
     // registry may be slow.
@@ -244,8 +266,14 @@ fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
     if record.image_digest.is_none() && matches!(task, Task::Absent) {
         return Stage::Unresolved;
     }
+    // What runs, ran or has ended waits for nobody.
+    let waits = around
+        .waits
+        .clone()
+        .filter(|_| matches!(task, Task::Absent | Task::Created { .. }));
+    let unless_waits = |stage| waits.clone().map_or(stage, Stage::Waiting);
     if let Some(obsolete) = obsolete_instance(record, seen) {
-        return Stage::Replacing(obsolete);
+        return unless_waits(Stage::Replacing(obsolete));
     }
     // Brought up to the record first, and then left alone or started.
     let unless_behind = |stage| match seen.is_behind(record) {
@@ -258,14 +286,14 @@ fn towards_running(record: &Record, seen: &Seen, history: &History) -> Stage {
         }
         Task::Running { .. } => return unless_behind(Stage::Running),
         Task::Unresponsive => return Stage::Unresponsive,
-        Task::Created { .. } => return unless_behind(Stage::Created),
+        Task::Created { .. } => return unless_behind(unless_waits(Stage::Created)),
         Task::Stopped(exit) => Some(history.known_exit(exit)),
         Task::Absent => history.ended.as_ref(),
     };
     let ended = ended.filter(|_| !record.restart_pending);
     ended
         .and_then(|exit| finished(record, history, exit))
-        .map_or_else(|| unless_behind(Stage::Due), Stage::Ended)
+        .map_or_else(|| unless_behind(unless_waits(Stage::Due)), Stage::Ended)
 }
 
 /// The end to store, if the restart policy leaves the container ended after this exit.

@@ -7,6 +7,7 @@ use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
 use crate::reason::{Kind, Reason};
+use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 
 mod ahead;
@@ -24,6 +25,9 @@ pub enum Step {
     Settled,
     /// Nothing may be done before this time.
     Wait(BootTime),
+    /// Nothing may be done until other containers are as this one waits for. A change of theirs, and
+    /// no time, leads to the next step.
+    WaitForOthers,
     /// Pull the image and store its digest; of one that is resolved, what its tag stands for now.
     Pull,
     /// Bring what exists of the instance up to the record: limits, log files, labels. What runs,
@@ -47,7 +51,7 @@ impl Step {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Settled => "nothing",
-            Self::Wait(_) => "wait",
+            Self::Wait(_) | Self::WaitForOthers => "wait",
             Self::Pull => "pull",
             Self::Adjust(_) => "adjust",
             Self::Launch => "launch",
@@ -67,9 +71,12 @@ impl std::fmt::Display for Step {
                 write!(f, "{word} {instance}")
             }
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
-            Self::Settled | Self::Wait(_) | Self::Pull | Self::Launch | Self::Forget => {
-                f.write_str(word)
-            }
+            Self::Settled
+            | Self::Wait(_)
+            | Self::WaitForOthers
+            | Self::Pull
+            | Self::Launch
+            | Self::Forget => f.write_str(word),
         }
     }
 }
@@ -90,9 +97,10 @@ pub fn decide(
     record: Option<&Record>,
     seen: &Seen,
     history: &History,
+    around: &Surroundings,
     now: BootTime,
 ) -> Decision {
-    let phase = Phase::of(id, record, seen, history);
+    let phase = Phase::of(id, record, seen, history, around);
     let next = step(&phase, record);
     // A question about the image, too, is asked by a person, and may be what ends the exits.
     let is_asked =
@@ -108,7 +116,10 @@ pub fn decide(
     let denied = denied.filter(|wait| is_ended_for_next && is_denial(wait.reason));
     let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
     let step = match waits {
-        Some(until) if next != Step::Settled => Step::Wait(until),
+        // Whom it waits for comes first: until then there is nothing to be tried again.
+        Some(until) if !matches!(phase.stage, Stage::Waiting(_)) && next != Step::Settled => {
+            Step::Wait(until)
+        }
         _ => next,
     };
     Decision { step, phase }
@@ -133,6 +144,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         Stage::Stopping | Stage::RestartRequested => stop(),
         Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
         Stage::Created | Stage::Due => Step::Launch,
+        Stage::Waiting(waits) => waits.until.map_or(Step::WaitForOthers, Step::Wait),
         Stage::Ended(finished) => Step::Finish(finished.clone()),
     }
 }
@@ -141,7 +153,8 @@ impl Decision {
     /// The reason for the step, in a sentence.
     #[must_use]
     pub fn why(&self, record: Option<&Record>, seen: &Seen, history: &History) -> String {
-        if let Step::Wait(_) = self.step {
+        let is_for_others = matches!(self.phase.stage, Stage::Waiting(_));
+        if matches!(self.step, Step::Wait(_)) && !is_for_others {
             let backoff = history.backoff.as_ref();
             return backoff.map_or_else(
                 || "the time for it has not come".to_owned(),
@@ -169,6 +182,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
             return format!("the registry is to be asked what {image} stands for now");
         }
         Stage::Due => return why_due(record, seen),
+        Stage::Waiting(waits) => return format!("the container {}", waits.message()),
         Stage::Adjusting(_) => {
             return format!(
                 "generation {generation} changes only what its container can take on as it is"

@@ -212,6 +212,8 @@ reasons! {
     /// The last change of this container is lost with damaged files, so nobody knows whether it is to
     /// run.
     ChangeLost: Node, "deploy, start, stop or delete the container: what is asked of it now counts";
+    /// The container waits for other containers before its first start.
+    WaitsFor: Node, "read the message: it names each of them and its state; mend that one, give the entry under after a timeout, or leave it out";
     /// The node is cordoned and starts no new containers.
     NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
     /// The container was asked to stop.

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::reference::ImageReference;
 use crate::seal::Sealed;
 
+mod after;
 pub mod body;
 mod content;
 pub mod devices;
@@ -56,6 +57,7 @@ pub mod sysctls;
 mod ulimits;
 mod volumes;
 
+pub use after::{After, AfterCondition};
 pub use content::{Content, ContentTag};
 pub use devices::Device;
 pub use files::FileSpec;
@@ -163,6 +165,9 @@ pub struct Spec {
     /// Secrets of the node that it uses.
     #[serde(default, skip_serializing_if = "is_default")]
     pub secrets: Vec<SecretUse>,
+    /// Containers that it waits for at its first start, of which no two have one name.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub after: Vec<After>,
 }
 
 impl Spec {

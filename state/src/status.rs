@@ -187,6 +187,15 @@ pub fn condition(
             if let Stage::Ended(end) = &phase.stage {
                 return finished(end, record, history);
             }
+            if let Stage::Waiting(waits) = &phase.stage {
+                let waiting =
+                    Condition::because(Status::Pending, Reason::WaitsFor, &waits.message());
+                let next_attempt = waits.until;
+                return Condition {
+                    next_attempt,
+                    ..waiting
+                };
+            }
             let condition = starting(phase, history, activity);
             match unreachable {
                 // Nothing of the container has failed: nothing can be tried.

@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use state::assign::QuietNetwork;
 use state::desired::{Owner, RunState};
 use state::id::ContainerId;
-use state::phase::Phase;
 use state::status::{Condition, condition};
 use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
@@ -129,7 +128,7 @@ impl Node {
         let known = self.handle.board().known(id);
         let desired = self.store.desired();
         let record = desired.get(id).unwrap();
-        let phase = Phase::of(id, Some(record), &known.seen, &known.history);
+        let phase = self.handle.board().phase(&desired, record);
         condition(record, &phase, &known.history, known.activity, None)
     }
 

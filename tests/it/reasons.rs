@@ -24,7 +24,7 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 7] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 8] = [
     (
         Reason::RuntimeUnavailable,
         "held against no container: it is asked again every second",
@@ -32,6 +32,10 @@ const WITHOUT_ATTEMPT: [(Reason, &str); 7] = [
     (Reason::Completed, "nothing more is to be done"),
     (Reason::RetriesExhausted, "nothing more is to be done"),
     (Reason::NodeCordoned, "it starts when the cordon is lifted"),
+    (
+        Reason::WaitsFor,
+        "it starts when the others are as it waits for",
+    ),
     (Reason::ChangeLost, "nobody knows whether it is to run"),
     (Reason::StateLost, "of the node, not of a container"),
     (Reason::StopRequested, "nothing more is to be done"),

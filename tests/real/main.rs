@@ -18,6 +18,9 @@ mod harness;
 mod chas_api;
 
 #[cfg(test)]
+mod after;
+
+#[cfg(test)]
 mod apart;
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::harness::registry::Registry;
 use crate::harness::{Testbed, http, run};
 use crate::stand::SOON;
 
+mod chain;
 mod cut_off;
 mod dual;
 

@@ -23,7 +23,11 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 14] = [
+const UNINDUCED: [(Reason, &str); 15] = [
+    (
+        Reason::WaitsFor,
+        "of containers that wait for others: after.rs",
+    ),
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",

@@ -347,6 +347,7 @@ fn drop_new_members(spec: &mut Value) {
         ("hosts", json!({})),
         ("dns", json!({"servers": [], "search": [], "options": []})),
         ("groups", json!([])),
+        ("after", json!([])),
         ("sysctls", json!({})),
     ] {
         let new = spec.as_object_mut().expect("it is one").remove(name);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chas_node_agent::reconcile::Handle;
 use chas_node_agent::writer::Writer;
-use serde_json::json;
+use serde_json::{Value, json};
 use state::desired::{Owner, Record, RunState};
 use state::store::{Store, StoreError};
 
@@ -62,6 +62,20 @@ fn ask() -> Ask {
     }
 }
 
+/// Whom the container waits for: the one before it, so that nobody waits for itself.
+fn after(name: &str, body: u64) -> Value {
+    let before = NAMES.iter().rev().find(|other| **other < name);
+    let (condition, timeout) = match body {
+        1 | 2 => ("started", None),
+        3 => ("ready", None),
+        4 => ("completed", Some("40s")),
+        5 => ("completed", None),
+        _ => return json!([]),
+    };
+    let entry = |before| json!([{"name": before, "condition": condition, "timeout": timeout}]);
+    before.map_or(json!([]), entry)
+}
+
 impl Ask {
     fn after(self, before: Wanted) -> Wanted {
         match self {
@@ -78,7 +92,7 @@ impl Ask {
             let policy = ["always", "always", "always", "on-failure", "never"]
                 [usize::try_from(body).unwrap() % 5];
             let (kind, memory) = (body % KINDS, format!("{}m", 64 + body / KINDS));
-            let body = json!({"name": name, "image": format!("image{kind}"), "state": run, "environment": {"KIND": kind.to_string()},
+            let body = json!({"name": name, "after": after(name, body), "image": format!("image{kind}"), "state": run, "environment": {"KIND": kind.to_string()},
                 "labels": {"body": body.to_string()}, "resources": {"memory": memory},
                 "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
             let deploy = state::spec::parse::deploy(&body).unwrap();

@@ -168,6 +168,7 @@ impl Node {
         if !store.is_writable() {
             // No history can be read.
             self.world.judge().forget_all_exits();
+            self.world.judge().forget_starts();
         }
         if self.fate != Fate::Gone {
             self.clients.begin_life();
@@ -204,6 +205,7 @@ impl Node {
         // A crash loses what the agent saw and did not store yet.
         if end == End::Crash || !self.is_saved {
             self.world.judge().forget_all_exits();
+            self.world.judge().forget_starts();
         }
         let reboot = dice::chance(20);
         for name in self.world.instances() {
@@ -221,6 +223,7 @@ impl Node {
         let down = dice::millis(400_000);
         self.world.judge().passes(down);
         if reboot {
+            self.world.judge().rebooted();
             (self.boots, self.boot_time) = (self.boots + 1, dice::millis(5000));
         } else {
             self.boot_time += down;
@@ -231,6 +234,7 @@ impl Node {
             Fate::Whole
         };
         if self.fate != Fate::Whole {
+            self.world.judge().forget_starts();
             self.world.judge().forget_all_exits();
         }
         if self.fate == Fate::Gone {
@@ -339,7 +343,7 @@ impl Life {
             .trace(|| "from now on all goes well".to_owned());
         let step = Duration::from_secs(5);
         let mut left = CONVERGED_WITHIN;
-        while let Some(why) = self.world.unsettled(&self.store) {
+        while let Some(why) = self.world.unsettled(&self.store, self.handle.board()) {
             if left.is_zero() {
                 return Err(format!(
                     "not settled when all had gone well for {CONVERGED_WITHIN:?}: {why}"

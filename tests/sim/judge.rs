@@ -6,7 +6,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use state::desired::{Record, RunState};
-use state::id::InstanceName;
+use state::id::{ContainerName, InstanceName};
 use state::store::Store;
 use tokio::time::Instant;
 
@@ -37,6 +37,12 @@ pub(crate) struct Judge {
     ends: BTreeMap<InstanceName, Ends>,
     /// Instances that ran and were wanted when all files were lost, and no caller changed since.
     pub(crate) protected: BTreeSet<InstanceName>,
+    /// Instances, and names, of which a process was started in this boot.
+    started: (BTreeSet<InstanceName>, BTreeSet<ContainerName>),
+    /// Instances of which the agent may not know (any more) that they were started.
+    forgotten: BTreeSet<InstanceName>,
+    /// Last time at which each container was seen to have finished.
+    finished: BTreeMap<ContainerName, Duration>,
     /// Looks at one container, ever.
     pub(crate) looks: u64,
     first: Option<String>,
@@ -199,6 +205,56 @@ impl Judge {
         self.ends.clear();
     }
 
+    /// Every process of the node has ended.
+    pub(crate) fn rebooted(&mut self) {
+        self.started = Default::default();
+    }
+
+    /// The agent may have lost which instances were started in this boot.
+    pub(crate) fn forget_starts(&mut self) {
+        self.forgotten.extend(self.started.0.iter().copied());
+    }
+
+    /// Whether a process of the instance was started in this boot.
+    pub(crate) fn was_started(&self, name: InstanceName) -> bool {
+        self.started.0.contains(&name)
+    }
+
+    /// Whether the agent may not know that.
+    pub(crate) fn is_start_forgotten(&self, name: InstanceName) -> bool {
+        self.forgotten.contains(&name)
+    }
+
+    /// Notes whose work is done.
+    pub(crate) fn note_finished(&mut self) {
+        let (store, now) = (self.store.as_ref().and_then(Weak::upgrade), self.now());
+        let desired = store.map(|store| store.desired()).unwrap_or_default();
+        let ended = desired.records().filter(|record| record.finished.is_some());
+        self.finished
+            .extend(ended.map(|record| (record.name.clone(), now)));
+    }
+
+    /// Checks that those were started that it is to wait for, if it was not started in this boot.
+    pub(crate) fn waited(&mut self, record: &Record) {
+        if self.was_started(record.instance()) {
+            return;
+        }
+        let (now, started) = (self.now(), &self.started.1);
+        let is_done = |name| {
+            self.finished
+                .get(name)
+                .is_some_and(|at| now < *at + DECISION)
+        };
+        let mut after = record.spec.after.iter();
+        let early = after.find(|after| {
+            after.timeout.is_none() && !started.contains(&after.name) && !is_done(&after.name)
+        });
+        if let Some(early) = early {
+            let (name, other) = (&record.name, &early.name);
+            self.broken(format!("{name} was started, and {other} was not before it"));
+        }
+    }
+
     /// Checks that the agent starts it only after the wait that its ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
         let (name, now) = (record.instance(), self.now());
@@ -221,6 +277,13 @@ impl Judge {
 
     pub(crate) fn launched(&mut self, name: InstanceName) {
         let now = self.now();
+        let store = self.store.as_ref().and_then(Weak::upgrade);
+        let record = store.and_then(|store| store.desired().get(name.id).cloned());
+        self.started.0.insert(name);
+        self.forgotten.remove(&name);
+        self.started
+            .1
+            .extend(record.map(|record| record.name.clone()));
         if let Some(ends) = self.ends.get_mut(&name) {
             ends.began = now;
         }

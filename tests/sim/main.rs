@@ -5,7 +5,8 @@
 //! time, and found by the seed in parentheses: a turn begun while another runs (2); a removal not
 //! done (2); the backoff reset at each whole look (3); a change acknowledged and not written (3); a
 //! record forgotten though it was deployed again (49); a created task taken for a running one (1);
-//! observations not read at a start (64); the older of the two copies taken (1).
+//! observations not read at a start (64); the older of the two copies taken (1); a start of the boot before
+//! taken for one of this boot, so that nobody waits (9).
 
 #![allow(
     clippy::too_many_lines,

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use chas_node_agent::reconcile::Board;
 use chas_node_agent::runtime::{RuntimeError, UnmanagedContainer};
+use state::desired::set::Desired;
 use state::desired::{Record, RunState};
-use state::id::InstanceName;
+use state::id::{ContainerId, InstanceName};
 use state::observed::Task;
 use state::reason::Reason;
+use state::spec::{After, AfterCondition};
 use state::store::Store;
 
 use crate::dice;
@@ -89,15 +92,21 @@ impl Circumstances for Fortune {
         let mut judge = self.0.lock().unwrap();
         judge.acts(&step);
         match step {
-            Step::Look => judge.looks += 1,
+            Step::Look => {
+                judge.looks += 1;
+                judge.note_finished();
+            }
             Step::Pull(reference) => judge.trace(|| format!("pull {reference}")),
             Step::Adjust(record) => {
                 judge.trace(|| format!("adjust {} to {}", record.instance(), record.generation));
+                // What ended it may be what has changed since, and is not waited out.
+                judge.forget_exits(record.instance());
             }
             Step::Launch(record) => {
                 judge.trace(|| format!("launch {}", record.instance()));
                 judge.look(std::iter::once(record.instance()));
                 judge.launches(record);
+                judge.waited(record);
             }
             Step::Stop(name) => {
                 judge.trace(|| format!("stop {name}"));
@@ -154,8 +163,49 @@ impl World {
         }
     }
 
+    /// Containers that rightly wait for others, for ever if nothing is asked.
+    fn waiting(&self, desired: &Desired, board: &Board) -> BTreeSet<ContainerId> {
+        let (running, mut waiting) = (self.running(), BTreeSet::new());
+        let mut records: Vec<_> = desired.records().collect();
+        // Nobody waits for one with a later name.
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        for record in records {
+            let is_unmet = |after: &After| {
+                let Some(other) = desired.named(&after.name) else {
+                    return true;
+                };
+                let ended = other.finished.as_ref();
+                match after.condition {
+                    AfterCondition::Started => {
+                        let is_at_rest = other.run == RunState::Stopped && ended.is_none();
+                        is_at_rest || waiting.contains(&other.id)
+                    }
+                    AfterCondition::Ready => !running.contains(&other.instance()),
+                    AfterCondition::Completed => ended.is_none_or(|end| end.code != 0),
+                }
+            };
+            let may_wait = |record: &Record| {
+                let (name, judge) = (record.instance(), self.judge());
+                let may_forget = judge.is_start_forgotten(name);
+                let says_so = || board.surroundings(desired, record).waits.is_some();
+                !judge.was_started(name) || (may_forget && says_so())
+            };
+            let mut after = record.spec.after.iter();
+            let waits = record.run == RunState::Running
+                && record.finished.is_none()
+                // Its image is pulled meanwhile.
+                && record.image_digest.is_some()
+                && may_wait(record)
+                && after.any(|after| after.timeout.is_none() && is_unmet(after));
+            if waits {
+                waiting.insert(record.id);
+            }
+        }
+        waiting
+    }
+
     /// Difference between what runs and what should, if there is one.
-    pub(crate) fn unsettled(&self, store: &Store) -> Option<String> {
+    pub(crate) fn unsettled(&self, store: &Store, board: &Board) -> Option<String> {
         let desired = store.desired();
         if desired.is_unknown() {
             return Some("the newest copy of the state is not opened".to_owned());
@@ -168,12 +218,16 @@ impl World {
         }
         let runs =
             |record: &&Arc<Record>| record.run == RunState::Running && record.finished.is_none();
+        let waiting = self.waiting(&desired, board);
         let wanted: BTreeSet<_> = desired
             .records()
             .filter(runs)
+            .filter(|record| !waiting.contains(&record.id))
             .map(|record| record.instance())
             .collect();
-        let running = self.running();
+        // A generation before runs on.
+        let mut running = self.running();
+        running.retain(|name| !waiting.contains(&name.id));
         if running != wanted {
             return Some(format!("{running:?} runs where {wanted:?} should"));
         }
@@ -185,10 +239,10 @@ impl World {
         let current: BTreeSet<_> = desired.records().map(|record| record.instance()).collect();
         let inner = self.inner();
         let mut names = inner.instances.keys();
-        let extra = names.find(|name| !current.contains(name));
-        let held = inner
-            .instances
-            .iter()
+        let extra = names.find(|name| !current.contains(name) && !waiting.contains(&name.id));
+        let others = inner.instances.iter();
+        let held = others
+            .filter(|(name, _)| !waiting.contains(&name.id))
             .find(|(_, made)| matches!(made.task, Task::Stopped(_) | Task::Created { .. }));
         match (extra, held) {
             (Some(name), _) => Some(format!("{name} is left over")),

@@ -1,5 +1,6 @@
 use std::time::SystemTime;
 
+use super::words::ordinal;
 use super::*;
 use crate::desired::tests::record;
 use crate::observed::{CarriedSpec, Instance};

@@ -1,5 +1,6 @@
 //! Every stage, and what all its readers make of it.
 
+use crate::surroundings::Surroundings;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -206,6 +207,7 @@ fn every_stage_is_read_the_same_by_all() {
             Some(&record),
             &seen,
             &history,
+            &Surroundings::NONE,
             BootTime::default(),
         );
         let phase = &decision.phase;
@@ -238,7 +240,8 @@ fn what_nothing_asks_for_is_a_leftover_until_it_is_gone() {
     let seen = Seen {
         instances: [(3, Instance::from(RUNNING))].into(),
     };
-    let stage = |seen: &Seen| Phase::of(id, None, seen, &History::default()).stage;
+    let stage =
+        |seen: &Seen| Phase::of(id, None, seen, &History::default(), &Surroundings::NONE).stage;
     assert_eq!(stage(&seen), Stage::Leftover(name(3)));
     assert_eq!(stage(&Seen::default()), Stage::Gone);
 }
@@ -257,7 +260,14 @@ fn retries_are_used_up_at_their_number() {
         let mut history = History::default();
         history.exits = exits;
         assert_eq!(
-            Phase::of(record.id, Some(&record), &seen, &history).stage,
+            Phase::of(
+                record.id,
+                Some(&record),
+                &seen,
+                &history,
+                &Surroundings::NONE
+            )
+            .stage,
             stage
         );
     }
@@ -266,7 +276,13 @@ fn retries_are_used_up_at_their_number() {
 #[test]
 fn what_is_being_done_shows_in_the_status_alone() {
     let (record, history) = (record("a", 1), History::default());
-    let phase = Phase::of(record.id, Some(&record), &Seen::default(), &history);
+    let phase = Phase::of(
+        record.id,
+        Some(&record),
+        &Seen::default(),
+        &history,
+        &Surroundings::NONE,
+    );
     for (activity, status) in [
         (Activity::Pulling, Status::Pulling),
         (Activity::Creating, Status::Creating),

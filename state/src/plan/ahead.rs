@@ -6,12 +6,13 @@ use crate::desired::Record;
 use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{CarriedSpec, Instance, Seen, Task};
+use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 
 /// A step that would be done, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// The step. [`Step::Wait`] is the last one: what follows depends on what happens until then.
+    /// The step. A wait is the last one: what follows depends on what happens until then.
     pub step: Step,
     /// Instance that the step is about. `None`: the record alone.
     pub instance: Option<InstanceName>,
@@ -26,6 +27,7 @@ pub fn plan(
     record: Option<&Record>,
     seen: &Seen,
     history: &History,
+    around: &Surroundings,
     now: BootTime,
 ) -> Vec<Planned> {
     let (mut record, mut seen, mut history) = (record.cloned(), seen.clone(), history.clone());
@@ -34,7 +36,7 @@ pub fn plan(
         if let Some(record) = &record {
             history.record_observation(record, &seen, now, |_| std::time::Duration::ZERO);
         }
-        let decision = decide(id, record.as_ref(), &seen, &history, now);
+        let decision = decide(id, record.as_ref(), &seen, &history, around, now);
         let why = decision.why(record.as_ref(), &seen, &history);
         let step = decision.step;
         if step == Step::Settled {
@@ -45,14 +47,18 @@ pub fn plan(
                 Some(*instance)
             }
             Step::Pull | Step::Launch => record.as_ref().map(Record::instance),
-            Step::Settled | Step::Wait(_) | Step::Finish(_) | Step::Forget => None,
+            Step::Settled
+            | Step::Wait(_)
+            | Step::WaitForOthers
+            | Step::Finish(_)
+            | Step::Forget => None,
         };
         planned.push(Planned {
             step: step.clone(),
             instance,
             why,
         });
-        if matches!(step, Step::Wait(_)) {
+        if matches!(step, Step::Wait(_) | Step::WaitForOthers) {
             break;
         }
         model(&step, &mut record, &mut seen, &mut history, now);
@@ -108,6 +114,7 @@ fn model(
         (
             Step::Settled
             | Step::Wait(_)
+            | Step::WaitForOthers
             | Step::Pull
             | Step::Adjust(_)
             | Step::Launch

@@ -1,3 +1,4 @@
+use crate::surroundings::Surroundings;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -14,7 +15,7 @@ fn decided(
     history: &History,
     now: BootTime,
 ) -> Step {
-    decide(id, record, seen, history, now).step
+    decide(id, record, seen, history, &Surroundings::NONE, now).step
 }
 
 const RUNNING: Task = Task::Running {

@@ -14,8 +14,8 @@ use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
 use super::{
-    Spec, devices, files, labels, network, ports, process, runtime, secrets, sysctls, ulimits,
-    volumes,
+    Spec, after, devices, files, labels, network, ports, process, runtime, secrets, sysctls,
+    ulimits, volumes,
 };
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
@@ -43,7 +43,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let mut top = Fields::of(body, path, faults)?;
     let name = top.required("name", parsed::<ContainerName>);
     let image = top.required("image", parsed::<ImageReference>);
-    let spec = read_spec(&mut top, image.clone());
+    let spec = read_spec(&mut top, name.as_ref(), image.clone());
     let run = read_state(&mut top);
     let priority = top
         .read("priority", |value| integer(value, 0..=100))
@@ -68,7 +68,11 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
 
 /// Reads the members of a spec, each as it is written here. Without an image there is a fault already,
 /// and only further ones are looked for.
-fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
+fn read_spec(
+    top: &mut Fields<'_>,
+    name: Option<&ContainerName>,
+    image: Option<ImageReference>,
+) -> Spec {
     Spec {
         image: image.unwrap_or_else(|| "none".parse().expect("it is a name")),
         ports: ports::read(top).unwrap_or_default(),
@@ -98,6 +102,7 @@ fn read_spec(top: &mut Fields<'_>, image: Option<ImageReference>) -> Spec {
         sealed_environment: BTreeMap::new(),
         files: files::read(top).unwrap_or_default(),
         secrets: secrets::read(top).unwrap_or_default(),
+        after: after::read(top, name).unwrap_or_default(),
     }
 }
 
@@ -132,6 +137,7 @@ pub fn of(record: &Record) -> Value {
         "state": record.run,
         "priority": record.priority,
         "revision": record.revision,
+        "after": after::to_json(&spec.after),
         "restart": spec.restart.to_json(),
         "stop": spec.stop.to_json(),
         "security": spec.security.to_json(),
@@ -194,6 +200,10 @@ mod tests {
             "state": "stopped",
             "priority": 70,
             "revision": 7,
+            "after": [
+                {"name": "db", "condition": "ready", "timeout": "5m"},
+                {"name": "init", "condition": "completed", "timeout": null},
+            ],
             "restart": {"policy": "on-failure", "max_retries": 3},
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
             "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false, "user_namespace": "host"},

@@ -1,3 +1,4 @@
+use crate::surroundings::Surroundings;
 use std::time::{Duration, SystemTime};
 
 use super::*;
@@ -17,7 +18,13 @@ fn check(
     let seen = Seen {
         instances: [(1, Instance::from(task))].into(),
     };
-    let phase = Phase::of(record.id, Some(&record), &seen, &history);
+    let phase = Phase::of(
+        record.id,
+        Some(&record),
+        &seen,
+        &history,
+        &Surroundings::NONE,
+    );
     let condition = condition(&record, &phase, &history, activity, None);
     assert_eq!((condition.status, condition.reason), expected);
     assert_eq!(condition.reason.is_some(), condition.message.is_some());
@@ -133,7 +140,13 @@ fn what_a_cordoned_node_does_not_start_says_so() {
         },
         History::default(),
     );
-    let phase = Phase::of(record.id, Some(&record), &Seen::default(), &history);
+    let phase = Phase::of(
+        record.id,
+        Some(&record),
+        &Seen::default(),
+        &history,
+        &Surroundings::NONE,
+    );
     let condition = condition(&record, &phase, &history, None, None);
     assert_eq!(
         (condition.status, condition.reason),
@@ -190,7 +203,13 @@ fn what_used_up_its_restarts_for_memory_says_so_with_its_remedy() {
         reason: Reason::RetriesExhausted,
         at_ms: 1000,
     });
-    let phase = Phase::of(record.id, Some(&record), &Seen::default(), &history);
+    let phase = Phase::of(
+        record.id,
+        Some(&record),
+        &Seen::default(),
+        &history,
+        &Surroundings::NONE,
+    );
     let condition = condition(&record, &phase, &history, None, None);
     assert_eq!(condition.reason, Some(Reason::RetriesExhausted));
     let message = condition.message.unwrap();
@@ -240,7 +259,13 @@ fn a_job_that_ended_never_waits_for_a_restart_that_does_not_come() {
         };
         history.record_start(BootTime::default());
         history.record_observation(&record, &seen, BootTime::default(), |_| Duration::ZERO);
-        let phase = Phase::of(record.id, Some(&record), &seen, &history);
+        let phase = Phase::of(
+            record.id,
+            Some(&record),
+            &seen,
+            &history,
+            &Surroundings::NONE,
+        );
         let condition = condition(&record, &phase, &history, None, None);
         assert_eq!(
             (condition.status, condition.reason),

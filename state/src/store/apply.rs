@@ -191,7 +191,9 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
         &mut outcome,
         &mut budget,
     );
-    let (accepted, failed) = budget.take_all(batch, wanted);
+    let (wanted, circles) = batch.without_circles(wanted);
+    let (accepted, mut failed) = budget.take_all(batch, wanted);
+    failed.extend(circles);
     outcome.spent.clone_from(&budget.spent);
     outcome.is_deferred = !budget.deferred.is_empty();
     // An invalid entry is invalid the next time, too: it does not count here.

@@ -1,5 +1,6 @@
 //! A batch of records decided on in one transaction, each seeing those before it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Accepted, Store, StoreError};
@@ -10,6 +11,7 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::tag_check::TagCheck;
 use crate::desired::{Assignment, Finished, Owner, Record, RunState};
 use crate::id::ContainerName;
+use crate::order::cycles;
 use crate::policy::Policy;
 use crate::seal::NodeKey;
 use crate::spec::Network;
@@ -190,6 +192,31 @@ impl<'a> Batch<'a> {
         };
         self.apply([DesiredChange::Put(Box::new(noted.clone()))]);
         Arc::new(noted)
+    }
+
+    /// Circles that these would close, each by the one that is refused for it.
+    pub(super) fn circles(&self, wanted: &[Deploy]) -> BTreeMap<ContainerName, Vec<ContainerName>> {
+        cycles::closing(self.desired.records().map(AsRef::as_ref), wanted)
+    }
+
+    /// Leaves out those that would wait for themselves by way of others, in the order in which they
+    /// are asked for, each with its error.
+    pub(super) fn without_circles(
+        &self,
+        wanted: Vec<Deploy>,
+    ) -> (Vec<Deploy>, Vec<(ContainerName, StoreError)>) {
+        let mut circles = self.circles(&wanted);
+        let (mut kept, mut refused) = (Vec::new(), Vec::new());
+        for deploy in wanted {
+            match circles.remove(&deploy.name) {
+                None => kept.push(deploy),
+                Some(circle) => {
+                    let name = deploy.name;
+                    refused.push((name.clone(), StoreError::Circle(name, circle)));
+                }
+            }
+        }
+        (kept, refused)
     }
 
     /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::assign::AssignError;
 use crate::capacity::Shortage;
 use crate::id::{ContainerId, ContainerName};
+use crate::order::cycles;
 use crate::policy::{self, Denial};
 use crate::reference::ImageReference;
 use crate::seal::SealError;
@@ -111,6 +112,13 @@ pub enum StoreError {
         .0.len(), few(.0), .0.len()
     )]
     Unconfirmed(Vec<ContainerName>),
+    /// The container would wait for itself, by way of others: this circle.
+    #[error(
+        "{0} would wait for itself, and none of these would ever be started ({way}); \
+         leave one of them out of after",
+        way = cycles::as_text(.1)
+    )]
+    Circle(ContainerName, Vec<ContainerName>),
     /// The disk refuses the change.
     #[error("the state cannot be written to state.dir")]
     Disk(#[source] std::io::Error),

@@ -1,4 +1,5 @@
 mod capacity;
+mod circles;
 mod damage;
 mod declared;
 mod defaults;

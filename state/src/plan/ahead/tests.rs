@@ -1,3 +1,4 @@
+use crate::surroundings::Surroundings;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -42,6 +43,7 @@ fn check(change: impl FnOnce(&mut Record), instances: &[(u64, Task)], expected: 
         Some(&record),
         &seen(instances),
         &History::default(),
+        &Surroundings::NONE,
         BootTime::default(),
     );
     let shown: Vec<_> = planned
@@ -118,6 +120,7 @@ fn a_plan_is_every_step_with_its_reason() {
         None,
         &seen(&[(3, RUNNING)]),
         &History::default(),
+        &Surroundings::NONE,
         BootTime::default(),
     );
     assert_eq!(
@@ -141,6 +144,7 @@ fn a_plan_ends_with_what_is_waited_for() {
         Some(&record),
         &Seen::default(),
         &history,
+        &Surroundings::NONE,
         BootTime::default(),
     );
     let until = BootTime(Duration::from_secs(9));
@@ -178,8 +182,8 @@ proptest! {
         if exists {
             history.record_observation(&record, &found, now, |_| Duration::ZERO);
         }
-        let planned = plan(record.id, wanted, &found, &history, now);
-        let next = decide(record.id, wanted, &found, &history, now).step;
+        let planned = plan(record.id, wanted, &found, &history, &Surroundings::NONE, now);
+        let next = decide(record.id, wanted, &found, &history, &Surroundings::NONE, now).step;
         prop_assert_eq!(planned.first().map_or(&Step::Settled, |first| &first.step), &next);
         prop_assert!(planned.len() < STEPS_MAX, "it comes to an end: {:?}", planned);
         // Nothing to do means that a fresh look finds what is wanted, and only that.

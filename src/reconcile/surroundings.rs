@@ -1,0 +1,95 @@
+//! Surroundings of containers, from what the board knows of the others; and the turns of those that
+//! waited for one that changed.
+
+use state::desired::Record;
+use state::desired::set::Desired;
+use state::event::{Event, EventKind, EventSubject};
+use state::history::History;
+use state::id::ContainerName;
+use state::order::{Other, given_up, waits};
+use state::phase::{Goal, Phase};
+use state::surroundings::Surroundings;
+
+use super::{Board, Reconciler};
+use crate::runtime::Runtime;
+
+impl Board {
+    /// All that stands outside of a container and holds it back, as it is now.
+    #[must_use]
+    pub fn surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
+        if record.spec.after.is_empty() {
+            return Surroundings::NONE;
+        }
+        let history = self.known(record.id).history.of(record);
+        self.surroundings_of(desired, record, &history)
+    }
+
+    /// The verdict about a container, as things are now.
+    #[must_use]
+    pub fn phase(&self, desired: &Desired, record: &Record) -> Phase {
+        let (around, known) = (self.surroundings(desired, record), self.known(record.id));
+        let history = known.history.of(record);
+        Phase::of(record.id, Some(record), &known.seen, &history, &around)
+    }
+
+    /// The surroundings of a container with this history.
+    pub(super) fn surroundings_of(
+        &self,
+        desired: &Desired,
+        record: &Record,
+        history: &History,
+    ) -> Surroundings {
+        if record.spec.after.is_empty() {
+            return Surroundings::NONE;
+        }
+        let find = |name: &ContainerName| self.other(desired, name);
+        Surroundings {
+            waits: waits(record, history, find, self.clock.now()),
+        }
+    }
+
+    fn other(&self, desired: &Desired, name: &ContainerName) -> Option<Other> {
+        let record = desired.named(name)?;
+        let known = self.known(record.id);
+        Some(Other {
+            record: record.clone(),
+            seen: known.seen,
+            history: known.history,
+            activity: known.activity,
+        })
+    }
+}
+
+impl<R: Runtime> Reconciler<R> {
+    /// Tells whom a container that is to be started has waited for in vain, if there is one.
+    pub(super) fn tell_given_up(&self, desired: &Desired, record: &Record) {
+        let history = self.board.known(record.id).history.of(record);
+        let find = |name: &ContainerName| self.board.other(desired, name);
+        let names = given_up(record, &history, find, self.board.clock.now());
+        if !names.is_empty() {
+            let names = names.iter().map(ToString::to_string).collect();
+            let subject = EventSubject::new(record.id, Some(record));
+            let given_up = Event::from(EventKind::WaitGivenUp { names });
+            self.journal.record(given_up.about(subject));
+        }
+    }
+
+    /// Gives those a turn that waited for the container with this name, and wait no more.
+    pub(super) fn wake_followers(&self, name: &ContainerName) {
+        let desired = self.writer.store().desired();
+        let follows = |record: &Record| {
+            let is_named = record.spec.after.iter().any(|after| after.name == *name);
+            is_named && Goal::of(Some(record)) == Goal::Running
+        };
+        for record in desired.records().filter(|record| follows(record)) {
+            let history = self.board.known(record.id).history.of(record);
+            let is_free = || {
+                let around = self.board.surroundings_of(&desired, record, &history);
+                around.waits.is_none()
+            };
+            if !history.is_let_start(record) && is_free() {
+                self.queue.wake(record.id);
+            }
+        }
+    }
+}

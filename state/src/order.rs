@@ -1,0 +1,167 @@
+//! Order of starts: whom a container waits for at its first start, and why. Pure; facts about the
+//! others come in as an argument.
+//!
+//! A container waits once in a boot, and once for each instance: [`History::is_let_start`] ends it.
+//! What happens to the others later is nothing to it.
+
+use std::sync::Arc;
+
+use crate::desired::{Record, RunState};
+use crate::history::History;
+use crate::id::ContainerName;
+use crate::observed::Seen;
+use crate::phase::{Phase, Stage};
+use crate::spec::{After, AfterCondition, RestartPolicy};
+use crate::status::{Activity, Status, condition};
+use crate::surroundings::{Surroundings, Waits, WaitsEntry};
+use crate::text::shown;
+use crate::time::BootTime;
+
+pub mod cycles;
+
+/// Characters of the sentence about one that is waited for.
+const WHY_CHARS_MAX: usize = 200;
+
+/// All that is known of a container that another one waits for.
+#[derive(Clone, Debug)]
+pub struct Other {
+    /// Record.
+    pub record: Arc<Record>,
+    /// Last look.
+    pub seen: Seen,
+    /// History, of whichever generation.
+    pub history: History,
+    /// Step under way.
+    pub activity: Option<Activity>,
+}
+
+/// The containers that this one waits for. `None`: it waits for none, or its turn to wait is over.
+/// `find` answers what is known of the container with a name; `None`: there is none.
+#[must_use]
+pub fn waits(
+    record: &Record,
+    history: &History,
+    find: impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> Option<Waits> {
+    let entries: Vec<_> = open(record, history, &find, now)
+        .map(|(after, other)| WaitsEntry {
+            name: after.name.clone(),
+            condition: after.condition,
+            why: why(after, other.as_ref(), &find, now),
+            until: ends_at(after, history, now),
+        })
+        .collect();
+    let untils: Option<Vec<_>> = entries.iter().map(|entry| entry.until).collect();
+    let until = untils.and_then(|untils| untils.into_iter().max());
+    (!entries.is_empty()).then_some(Waits { entries, until })
+}
+
+/// Conditions of a container that are not met, and were not waited for as long as the spec says.
+fn open<'a>(
+    record: &'a Record,
+    history: &'a History,
+    find: &'a impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> impl Iterator<Item = (&'a After, Option<Other>)> {
+    let is_over = history.is_let_start(record);
+    let after = record.spec.after.iter().filter(move |_| !is_over);
+    after
+        .filter(move |after| ends_at(after, history, now).is_none_or(|end| now < end))
+        .map(move |after| (after, find(&after.name)))
+        .filter(|(after, other)| !other.as_ref().is_some_and(|other| is_met(after, other)))
+}
+
+/// Names of the containers that are waited for no more although their conditions are not met, once
+/// nothing else is waited for.
+#[must_use]
+pub fn given_up(
+    record: &Record,
+    history: &History,
+    find: impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> Vec<ContainerName> {
+    if history.is_let_start(record) {
+        return Vec::new();
+    }
+    let unmet = |after: &&After| !find(&after.name).is_some_and(|other| is_met(after, &other));
+    let names = record.spec.after.iter().filter(unmet);
+    names
+        .filter(|after| ends_at(after, history, now).is_some_and(|end| end <= now))
+        .map(|after| after.name.clone())
+        .collect()
+}
+
+/// The time at which it is waited for no more: counted from the first moment of waiting.
+fn ends_at(after: &After, history: &History, now: BootTime) -> Option<BootTime> {
+    let since = history.waiting_since.unwrap_or(now);
+    after.timeout.map(|timeout| since.after(timeout))
+}
+
+fn is_met(after: &After, other: &Other) -> bool {
+    let record = &*other.record;
+    if record.removing || record.is_uncertain {
+        return false;
+    }
+    let history = other.history.clone().of(record);
+    let is_finished = record.finished.is_some();
+    let is_to_run = record.run == RunState::Running;
+    match after.condition {
+        AfterCondition::Started => is_finished || (is_to_run && history.is_let_start(record)),
+        AfterCondition::Ready => {
+            is_to_run && phase(other).is_running && history.ready_since().is_some()
+        }
+        AfterCondition::Completed => record.finished.as_ref().is_some_and(|end| end.code == 0),
+    }
+}
+
+fn phase(other: &Other) -> Phase {
+    let (record, history) = (&*other.record, &other.history);
+    let around = Surroundings::NONE;
+    Phase::of(record.id, Some(record), &other.seen, history, &around)
+}
+
+/// The state of a container whose condition is not met, in a phrase.
+fn why(
+    after: &After,
+    other: Option<&Other>,
+    find: &impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> String {
+    let Some(other) = other else {
+        return "is no container of this node".to_owned();
+    };
+    let record = &*other.record;
+    let history = other.history.clone().of(record);
+    let phase = phase(other);
+    let for_its_part: Vec<_> = open(record, &history, find, now)
+        .map(|(after, _)| after.name.as_str())
+        .collect();
+    let is_before_start = matches!(
+        phase.stage,
+        Stage::Created | Stage::Due | Stage::Replacing(_)
+    );
+    if is_before_start && !for_its_part.is_empty() {
+        return format!("waits itself, for {}", for_its_part.join(", "));
+    }
+    let condition = condition(record, &phase, &history, other.activity, None);
+    let word = match (condition.status, after.condition) {
+        (Status::Running, AfterCondition::Completed)
+            if record.spec.restart.policy == RestartPolicy::Always =>
+        {
+            "runs, and never completes by its restart policy (always)".to_owned()
+        }
+        (Status::Running, AfterCondition::Completed) => "runs".to_owned(),
+        (Status::Running, AfterCondition::Ready) => "runs, and is not ready".to_owned(),
+        (status, _) => format!("is {}", status.as_str()),
+    };
+    let cause = match (condition.reason, condition.message) {
+        (Some(reason), Some(message)) => format!(" ({reason}: {message})"),
+        (Some(reason), None) => format!(" ({reason})"),
+        (None, _) => String::new(),
+    };
+    shown(&format!("{word}{cause}"), WHY_CHARS_MAX).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

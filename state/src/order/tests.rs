@@ -1,0 +1,365 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::desired::Finished;
+use crate::desired::tests::record;
+use crate::observed::{Exit, Instance, Task};
+use crate::reason::Reason;
+use crate::spec::parse::Deploy;
+
+const NOW: BootTime = BootTime(Duration::from_secs(100));
+
+/// A container that waits for these.
+fn waiting(after: &Value) -> Record {
+    let body = json!({"name": "web", "image": "nginx", "after": after});
+    let spec = crate::spec::parse::deploy(&body).unwrap().spec;
+    Record {
+        spec,
+        ..record("web", 1)
+    }
+}
+
+fn running() -> Seen {
+    let task = Task::Running {
+        pid: 7,
+        since: None,
+    };
+    Seen {
+        instances: [(1, Instance::from(task))].into(),
+    }
+}
+
+fn stopped(code: u32) -> Seen {
+    let task = Task::Stopped(Exit {
+        code,
+        at: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+        out_of_memory: false,
+    });
+    Seen {
+        instances: [(1, Instance::from(task))].into(),
+    }
+}
+
+/// A container as the looks at it left it, one after the other.
+fn other(record: Record, looks: &[Seen]) -> Other {
+    let mut history = History::default();
+    for seen in looks {
+        let wait = |_| Duration::from_secs(1);
+        history.record_observation(&record, seen, NOW, wait);
+    }
+    Other {
+        record: Arc::new(record),
+        seen: looks.last().cloned().unwrap_or_default(),
+        history,
+        activity: None,
+    }
+}
+
+/// The sentence about a wait for `db`; empty: it is over.
+fn told(condition: &str, db: Option<&Other>) -> String {
+    let record = waiting(&json!([{"name": "db", "condition": condition}]));
+    let find = |name: &ContainerName| db.filter(|_| name.as_str() == "db").cloned();
+    waits(&record, &History::default(), find, NOW).map_or_else(String::new, |waits| waits.message())
+}
+
+fn db(change: impl FnOnce(&mut Record)) -> Record {
+    let mut db = record("db", 2);
+    change(&mut db);
+    db
+}
+
+fn finished(code: u32) -> Option<Finished> {
+    Some(Finished {
+        code,
+        reason: Reason::Exited,
+        at_ms: 0,
+    })
+}
+
+#[test]
+fn each_condition_is_met_by_its_state_and_any_other_is_told() {
+    let plain = || db(|_| ());
+    let due = other(plain(), &[]);
+    let runs = other(plain(), &[running()]);
+    let crashed = other(plain(), &[running(), stopped(1)]);
+    let done = other(db(|db| db.finished = finished(0)), &[running(), stopped(0)]);
+    let failed = other(db(|db| db.finished = finished(3)), &[]);
+    let at_rest = other(db(|db| db.run = RunState::Stopped), &[]);
+    let leaving = other(db(|db| db.removing = true), &[running()]);
+    let unresolved = other(db(|db| db.image_digest = None), &[]);
+    let cordoned = other(db(|db| db.cordoned = true), &[]);
+    for (found, [started, ready, completed]) in [
+        (None, ["is no container of this node"; 3]),
+        (Some(due), ["is pending"; 3]),
+        (Some(runs), ["", "", "runs, and never completes"]),
+        (
+            Some(crashed),
+            [
+                "",
+                "is restarting (Exited: ended with exit code 1)",
+                "is restarting",
+            ],
+        ),
+        (Some(done), ["", "is stopped", ""]),
+        (
+            Some(failed),
+            [
+                "",
+                "is failed (Exited: ended with exit code 3",
+                "exit code 3",
+            ],
+        ),
+        (
+            Some(at_rest),
+            ["is stopped (StopRequested: the container was asked to stop)"; 3],
+        ),
+        (Some(leaving), ["is removing"; 3]),
+        (Some(unresolved), ["is pending"; 3]),
+        (Some(cordoned), ["is pending (NodeCordoned"; 3]),
+    ] {
+        for (condition, expected) in [
+            ("started", started),
+            ("ready", ready),
+            ("completed", completed),
+        ] {
+            let said = told(condition, found.as_ref());
+            assert!(
+                said.contains(expected),
+                "{condition}, {expected:?}: {said:?}"
+            );
+            assert_eq!(
+                said.is_empty(),
+                expected.is_empty(),
+                "{condition}: {said:?}"
+            );
+        }
+    }
+    assert_eq!(
+        told("ready", None),
+        "waits for db to be ready, which is no container of this node"
+    );
+}
+
+#[test]
+fn one_that_waits_itself_is_told_as_that() {
+    let mut db = db(|_| ());
+    db.spec = waiting(&json!([{"name": "migrate", "condition": "completed"}])).spec;
+    let said = told("started", Some(&other(db, &[])));
+    assert_eq!(
+        said,
+        "waits for db to be started, which waits itself, for migrate"
+    );
+}
+
+#[test]
+fn a_failed_start_is_told_with_its_reason() {
+    let mut db = other(db(|_| ()), &[Seen::default()]);
+    let (cause, wait) = (crate::history::Cause::Start, Duration::from_secs(9));
+    db.history.record_failure(
+        cause,
+        Reason::PortTaken,
+        "port 80 is taken".to_owned(),
+        NOW,
+        wait,
+    );
+    let said = told("started", Some(&db));
+    assert!(
+        said.ends_with("is failed (PortTaken: port 80 is taken)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_earlier_generation_of_the_other_counts_for_nothing() {
+    let mut found = other(db(|_| ()), &[running()]);
+    assert_eq!(told("ready", Some(&found)), "");
+    let next = Record {
+        generation: 2,
+        ..Record::clone(&found.record)
+    };
+    found.record = Arc::new(next.clone());
+    assert!(!told("ready", Some(&found)).is_empty());
+    assert!(!told("started", Some(&found)).is_empty());
+    // A live change goes on in the same instance.
+    found.record = Arc::new(Record {
+        made_at: Some(1),
+        ..next
+    });
+    assert_eq!(told("ready", Some(&found)), "");
+    assert_eq!(told("started", Some(&found)), "");
+}
+
+#[test]
+fn a_wait_ends_after_its_time_and_never_begins_again_in_a_boot() {
+    let record = waiting(&json!([
+        {"name": "db", "condition": "ready", "timeout": "5m"},
+        {"name": "cache", "condition": "ready", "timeout": "1m"},
+    ]));
+    let mut history = History::default();
+    history.record_observation(&record, &Seen::default(), NOW, |_| Duration::ZERO);
+    history.record_waiting(NOW);
+    let at = |secs| NOW.after(Duration::from_secs(secs));
+    let nobody = |_: &ContainerName| None;
+    let open = |history: &History, now| {
+        let waits = waits(&record, history, nobody, now);
+        let names = |waits: Waits| {
+            waits
+                .entries
+                .iter()
+                .map(|e| e.name.to_string())
+                .collect::<Vec<_>>()
+        };
+        (
+            waits.as_ref().and_then(|waits| waits.until),
+            waits.map(names).unwrap_or_default(),
+        )
+    };
+    let both = vec!["db".to_owned(), "cache".to_owned()];
+    assert_eq!(open(&history, at(59)), (Some(at(300)), both));
+    assert_eq!(
+        open(&history, at(60)),
+        (Some(at(300)), vec!["db".to_owned()])
+    );
+    assert_eq!(open(&history, at(300)), (None, Vec::new()));
+    assert_eq!(given_up(&record, &history, nobody, at(60)).len(), 1);
+    assert_eq!(given_up(&record, &history, nobody, at(300)).len(), 2);
+    // Its own start ends it, whatever becomes of it and of the others.
+    history.record_start(at(2));
+    assert_eq!(open(&history, at(3)).1, Vec::<String>::new());
+    history.record_observation(&record, &stopped(1), at(4), |_| Duration::ZERO);
+    assert_eq!(open(&history, at(5)).1, Vec::<String>::new());
+    let stored = |boot_id: &str| crate::history::StoredHistory {
+        boot_id: boot_id.to_owned(),
+        history: history.clone(),
+    };
+    assert_eq!(
+        open(&stored("a").in_boot("a"), at(6)).1,
+        Vec::<String>::new()
+    );
+    assert_eq!(open(&stored("a").in_boot("b"), at(6)).1.len(), 2);
+}
+
+fn deploys(edges: &[(&str, &[&str])]) -> Vec<Deploy> {
+    let deploy = |(name, after): &(&str, &[&str])| {
+        let after: Vec<_> = after.iter().map(|name| json!({"name": name})).collect();
+        let body = json!({"name": name, "image": "nginx", "after": after});
+        crate::spec::parse::deploy(&body).unwrap()
+    };
+    edges.iter().map(deploy).collect()
+}
+
+/// What is refused of `wanted` beside these records, each by its circle.
+fn refused(records: &[(&str, &[&str])], wanted: &[(&str, &[&str])]) -> BTreeMap<String, String> {
+    let records: Vec<_> = deploys(records)
+        .into_iter()
+        .enumerate()
+        .map(|(bits, deploy)| Record {
+            spec: deploy.spec,
+            ..record(deploy.name.as_str(), bits as u64)
+        })
+        .collect();
+    let found = cycles::closing(records.iter(), &deploys(wanted));
+    found
+        .into_iter()
+        .map(|(name, circle)| (name.to_string(), cycles::as_text(&circle)))
+        .collect()
+}
+
+#[test]
+fn whoever_closes_a_circle_is_refused_in_the_order_of_the_set() {
+    let one = |name: &str, circle: &str| BTreeMap::from([(name.to_owned(), circle.to_owned())]);
+    let none = BTreeMap::new();
+    assert_eq!(
+        refused(&[], &[("a", &["b"]), ("b", &["c"]), ("c", &[])]),
+        none
+    );
+    let circle: [(&str, &[&str]); 3] = [("a", &["b"]), ("b", &["c"]), ("c", &["a"])];
+    assert_eq!(refused(&[], &circle), one("c", "c -> a -> b -> c"));
+    let turned = [circle[2], circle[1], circle[0]];
+    assert_eq!(refused(&[], &turned), one("a", "a -> b -> c -> a"));
+    // By way of records of whomever, also of names that are not there yet.
+    let there: [(&str, &[&str]); 2] = [("b", &["c"]), ("c", &["a"])];
+    assert_eq!(
+        refused(&there, &[("a", &["x", "b"])]),
+        one("a", "a -> b -> c -> a")
+    );
+    assert_eq!(refused(&there, &[("a", &["x"])]), none);
+    // What is replaced in the same set counts as it will be.
+    assert_eq!(
+        refused(&[("a", &["b"])], &[("b", &["a"]), ("a", &[])]),
+        none
+    );
+    // Who is refused stays as it is, and what it closes so with another is refused as well.
+    let found = refused(
+        &[("a", &["b"]), ("x", &["a"])],
+        &[("b", &["a"]), ("a", &["x"])],
+    );
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b"]);
+}
+
+mod properties {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn edges() -> impl Strategy<Value = Vec<Vec<usize>>> {
+        proptest::collection::vec(proptest::collection::vec(0_usize..9, 0..4), 9)
+    }
+
+    fn named(edges: &[Vec<usize>], count: usize) -> Vec<Deploy> {
+        let deploy = |(name, after): (usize, &Vec<usize>)| {
+            let others: std::collections::BTreeSet<_> =
+                after.iter().filter(|other| **other != name).collect();
+            let after: Vec<_> = others
+                .iter()
+                .map(|n| json!({"name": format!("n{n}")}))
+                .collect();
+            let body = json!({"name": format!("n{name}"), "image": "nginx", "after": after});
+            crate::spec::parse::deploy(&body).unwrap()
+        };
+        edges.iter().enumerate().take(count).map(deploy).collect()
+    }
+
+    /// Whether everybody can be started, one after the other.
+    fn has_an_order(all: &BTreeMap<ContainerName, Vec<ContainerName>>) -> bool {
+        let mut left = all.clone();
+        loop {
+            let before = left.len();
+            let names: Vec<_> = left.keys().cloned().collect();
+            left.retain(|_, after| after.iter().any(|name| names.contains(name)));
+            if left.len() == before {
+                return left.is_empty();
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_taken_beside_records_without_a_circle_makes_none(
+            before in edges(), after in edges(), records in 0_usize..10, wanted in 0_usize..10,
+        ) {
+            let mut state = BTreeMap::new();
+            // Records as they can come to be: each is taken in by the same rule.
+            let mut kept: Vec<Record> = Vec::new();
+            for (bits, deploy) in named(&before, records).into_iter().enumerate() {
+                if cycles::closing(kept.iter(), std::slice::from_ref(&deploy)).is_empty() {
+                    kept.push(Record { spec: deploy.spec, ..record(deploy.name.as_str(), bits as u64) });
+                }
+            }
+            let names = |after: &[After]| after.iter().map(|after| after.name.clone()).collect::<Vec<_>>();
+            for record in &kept {
+                state.insert(record.name.clone(), names(&record.spec.after));
+            }
+            prop_assert!(has_an_order(&state));
+            let wanted = named(&after, wanted);
+            let refused = cycles::closing(kept.iter(), &wanted);
+            for deploy in wanted.iter().filter(|deploy| !refused.contains_key(&deploy.name)) {
+                state.insert(deploy.name.clone(), names(&deploy.spec.after));
+            }
+            prop_assert!(has_an_order(&state), "{state:?} {refused:?}");
+        }
+    }
+}
