@@ -26,6 +26,7 @@ mod host_paths;
 mod inherited;
 mod link;
 mod looks;
+mod probes;
 mod registries;
 mod review;
 mod rooms;

@@ -233,6 +233,8 @@ pub(crate) struct ExecCall {
     pub(crate) by: String,
     /// Whether the caller is root on the socket.
     pub(crate) is_local: bool,
+    /// Whether it is a probe of the agent's own, of which no event tells.
+    pub(crate) is_probe: bool,
     /// The program.
     pub(crate) order: ExecOrder,
 }
@@ -343,7 +345,11 @@ impl ExecRoom {
 
     /// Runs a program, once it has a place.
     pub(crate) async fn begin(&self, call: ExecCall) -> Result<ExecSession, ExecRefusal> {
-        let place = self.places.take(call.instance.id, call.is_local).await?;
+        let id = call.instance.id;
+        let place = match call.is_probe {
+            true => self.places.take_for_probe(id).await,
+            false => self.places.take(id, call.is_local).await?,
+        };
         let (input, to_program) = mpsc::channel(PIECES_MAX);
         let (from_program, output) = mpsc::channel(PIECES_MAX);
         let (is_begun, begun) = oneshot::channel();

@@ -69,6 +69,8 @@
 //! - [`writer`]: the only way to the store for async code. It does not know what a change means.
 //! - [`reconcile`]: [`reconcile::queue`] says *when*, `turn` looks, decides and acts, `board` shows
 //!   all that is known, `liveness` says whether turns advance. It never learns why it was woken.
+//! - [`probe`]: asks the containers that run whether they work, and puts the answers on the board. It
+//!   stops and starts nothing.
 //! - [`view`]: the read model, plain data. The others render it.
 //! - [`api`]: the HTTP interface, behind [`api::NodeApi`]. [`api::error`] alone makes a failure a
 //!   status code. It cannot start a container: it changes what is desired.
@@ -214,6 +216,7 @@ pub(crate) mod notify;
 pub(crate) mod oci;
 pub mod operator;
 pub(crate) mod permits;
+pub mod probe;
 pub mod reconcile;
 pub mod registry;
 pub mod runtime;

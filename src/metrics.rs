@@ -19,9 +19,11 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod archives;
 mod capacity;
+mod health;
 
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
+use health::ProbeCounts;
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -79,6 +81,7 @@ pub struct Metrics {
     execs_running: Gauge,
     archives: ArchiveCounts,
     capacity: CapacityGauges,
+    probes: ProbeCounts,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -120,6 +123,7 @@ impl Metrics {
             execs_running: Gauge::default(),
             archives: ArchiveCounts::default(),
             capacity: CapacityGauges::default(),
+            probes: ProbeCounts::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -155,6 +159,7 @@ impl Metrics {
         self.register_containers(&mut all);
         self.archives.register(&mut all);
         self.capacity.register(&mut all);
+        self.probes.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);

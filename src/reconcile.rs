@@ -79,6 +79,17 @@ impl Handle {
         self.wake(id);
     }
 
+    /// Gives the container a turn now. A pull that is under way goes on.
+    pub fn look_at(&self, id: ContainerId) {
+        self.queue.wake(id);
+    }
+
+    /// Saves a container's history over a restart of the agent.
+    pub async fn remember(&self, writer: &Writer, id: ContainerId) {
+        let board = Arc::clone(&self.board);
+        writer.remember(id, move || board.to_store(id)).await;
+    }
+
     /// The board.
     #[must_use]
     pub fn board(&self) -> &Arc<Board> {

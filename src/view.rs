@@ -10,7 +10,7 @@ mod plan;
 mod volume;
 
 pub(crate) use capacity::CapacityView;
-pub(crate) use container::{ContainerView, ManagedView, Moment, UnmanagedView};
+pub(crate) use container::{ContainerView, ManagedView, Moment, ProbeView, UnmanagedView};
 pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{
     AlarmView, ConfinementView, ErrorView, HealthView, LayerView, UnsettledView,

@@ -110,10 +110,15 @@ impl Writer {
             .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
-    /// Saves a container's history over a restart of the agent, without a sync: it may be lost.
-    pub async fn remember(&self, id: ContainerId, remembered: StoredHistory) {
+    /// Saves a container's history over a restart of the agent, without a sync: it may be lost. `newest`
+    /// is asked for it in the write, so that of two writes the later one has the newer.
+    pub async fn remember(
+        &self,
+        id: ContainerId,
+        newest: impl FnOnce() -> Option<StoredHistory> + Send + 'static,
+    ) {
         let _lost_with_the_thread = self
-            .run(move |store| store.save_history(id, Some(&remembered)))
+            .run(move |store| store.save_newest_history(id, newest))
             .await;
     }
 

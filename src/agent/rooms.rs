@@ -17,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::confinement;
 use super::host_paths::host_paths;
 use super::link::link;
+use super::probes;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
 use super::secrets;
@@ -86,9 +87,7 @@ impl Rooms {
         store::end_if_stuck(Arc::clone(&store), stop.clone(), tracker);
         let (clock, metrics) = (Clock::start(), Metrics::new());
         let journal = Journal::new(metrics.clone());
-        let lines = config.state.dir.join(audit::DIRECTORY);
-        let audit = AuditLog::new(&lines, config.audit.fail_closed, journal.clone());
-        store.set_witness(Arc::new(audit));
+        store.set_witness(Arc::new(audit_log(config, &journal)));
         let loggers = loggers(config, &journal, stop, tracker)?;
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
         let images = Images::new(client.clone(), registry_config(config), room_config(config))?;
@@ -127,6 +126,8 @@ impl Rooms {
             confined,
         );
         let told = (journal.clone(), &metrics);
+        let asking = (&writer, reconciler.handle(), &execs);
+        probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = node.with_execs(execs).with_volumes(volumes);
         let node = Arc::new(node.with_reach(reach(config)));
@@ -220,6 +221,11 @@ impl Rooms {
         tracker.spawn(notify::watchdog(stalled, stop.clone()));
         self.router
     }
+}
+
+fn audit_log(config: &Config, journal: &Journal) -> AuditLog {
+    let lines = config.state.dir.join(audit::DIRECTORY);
+    AuditLog::new(&lines, config.audit.fail_closed, journal.clone())
 }
 
 fn reach(config: &Config) -> NodeReach {

@@ -34,7 +34,7 @@ pub(super) async fn deploy<N: NodeApi>(
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
-    let wait = wait_for(&parameters, "running")?;
+    let wait = wait_for_one(&parameters, &["running", "ready"])?;
     let key = idempotency::key(&access, &headers)?;
     let key = key.filter(|_| !dry_run);
     let made = body::read(&access, &headers, body, move |body| {
@@ -51,7 +51,8 @@ pub(super) async fn deploy<N: NodeApi>(
             match node.deploy_once(deploy, keyed).await? {
                 Idempotent::Now(deployed) => deployed,
                 Idempotent::Before(answer) => {
-                    return replay(&*node, &answer, wait.then_some(timeout)).await;
+                    let wait = wait.map(|word| (word == "ready", timeout));
+                    return replay(&*node, &answer, wait).await;
                 }
             }
         }
@@ -59,8 +60,9 @@ pub(super) async fn deploy<N: NodeApi>(
     if dry_run {
         return Ok(Json(wire::dry_run(&deployed)).into_response());
     }
-    if wait {
-        return Ok(Json(awaited(&*node, &deployed, timeout).await?).into_response());
+    if let Some(word) = wait {
+        let wait = (word == "ready", timeout);
+        return Ok(Json(awaited(&*node, &deployed, wait).await?).into_response());
     }
     let status = if deployed.changed {
         StatusCode::ACCEPTED
@@ -70,13 +72,13 @@ pub(super) async fn deploy<N: NodeApi>(
     Ok((status, Json(wire::full(&deployed.container))).into_response())
 }
 
-/// Waits for the outcome of a deploy or an order.
+/// Waits for the outcome of a deploy or an order, or until the container is ready, too.
 async fn awaited<N: NodeApi>(
     node: &N,
     deployed: &DeployedView,
-    timeout: Duration,
+    (to_be_ready, timeout): (bool, Duration),
 ) -> Result<Value, Problem> {
-    let awaited = Awaited::after(deployed, SystemTime::now() + timeout);
+    let awaited = Awaited::after(deployed, to_be_ready, SystemTime::now() + timeout);
     let id = deployed.container.record.id;
     let view = until(node, id, timeout, awaited.status(), |view| match view {
         Some(view) => awaited.outcome(view),
@@ -91,14 +93,14 @@ async fn awaited<N: NodeApi>(
 async fn replay<N: NodeApi>(
     node: &N,
     answer: &Answer,
-    wait: Option<Duration>,
+    wait: Option<(bool, Duration)>,
 ) -> Result<Response, Problem> {
     let Outcome::Container { id, generation, .. } = answer.outcome else {
         return Ok(idempotency::replayed(answer));
     };
     let is_there =
         |view: &ManagedView| view.record.generation == generation && !view.record.removing;
-    let (Some(timeout), Some(container)) = (wait, node.container(id).filter(is_there)) else {
+    let (Some(wait), Some(container)) = (wait, node.container(id).filter(is_there)) else {
         return Ok(idempotency::replayed(answer));
     };
     let deployed = DeployedView {
@@ -106,7 +108,7 @@ async fn replay<N: NodeApi>(
         changed: false,
         plan: Vec::new(),
     };
-    let mut shown = awaited(node, &deployed, timeout).await?;
+    let mut shown = awaited(node, &deployed, wait).await?;
     shown["replayed"] = json!(true);
     Ok(Json(shown).into_response())
 }
@@ -198,7 +200,7 @@ pub(super) async fn stop<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &access, &name, query, (Order::Stop, "stopped")).await
+    order(&*node, &access, &name, query, (Order::Stop, &["stopped"])).await
 }
 
 pub(super) async fn start<N: NodeApi>(
@@ -207,7 +209,14 @@ pub(super) async fn start<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &access, &name, query, (Order::Start, "running")).await
+    order(
+        &*node,
+        &access,
+        &name,
+        query,
+        (Order::Start, &["running", "ready"]),
+    )
+    .await
 }
 
 pub(super) async fn restart<N: NodeApi>(
@@ -216,7 +225,14 @@ pub(super) async fn restart<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &access, &name, query, (Order::Restart, "running")).await
+    order(
+        &*node,
+        &access,
+        &name,
+        query,
+        (Order::Restart, &["running", "ready"]),
+    )
+    .await
 }
 
 /// Has the registry asked what the tag of the container's image stands for now. A caller may wait
@@ -247,29 +263,30 @@ pub(super) async fn ask_tag<N: NodeApi>(
     Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)).into_response())
 }
 
-/// Gives an order; `outcome` is the status that a caller may wait for.
+/// Gives an order; `outcomes` are what a caller may wait for.
 async fn order<N: NodeApi>(
     node: &N,
     access: &Access,
     name: &str,
     query: RawQuery,
-    (order, outcome): (Order, &str),
+    (order, outcomes): (Order, &[&str]),
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "timeout"])?;
-    let (wait, timeout) = (wait_for(&parameters, outcome)?, parameters.timeout()?);
+    let wait = wait_for_one(&parameters, outcomes)?;
+    let timeout = parameters.timeout()?;
     let id = find_managed(node, access, name, Naming::Exact)?;
     node.order(id, order).await?;
     let container = node.container(id).ok_or_else(|| gone(id))?;
-    if !wait {
+    let Some(word) = wait else {
         return Ok((StatusCode::ACCEPTED, Json(wire::full(&container))).into_response());
-    }
+    };
     let ordered = DeployedView {
         container,
         // A failure from before the order says nothing about it.
         changed: false,
         plan: Vec::new(),
     };
-    Ok(Json(awaited(node, &ordered, timeout).await?).into_response())
+    Ok(Json(awaited(node, &ordered, (word == "ready", timeout)).await?).into_response())
 }
 
 /// The managed container that a path names. A call that changes something names it exactly.
@@ -293,13 +310,27 @@ pub(super) fn gone(id: ContainerId) -> Problem {
 }
 
 fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
-    match parameters.text("wait") {
-        None => Ok(false),
-        Some(wanted) if wanted == what => Ok(true),
-        Some(other) => Err(Problem::Request(format!(
-            "wait={other} is not known here; wait={what} is"
-        ))),
-    }
+    Ok(wait_for_one(parameters, &[what])?.is_some())
+}
+
+/// The one of some outcomes that a caller waits for.
+fn wait_for_one<'a>(
+    parameters: &Parameters,
+    outcomes: &[&'a str],
+) -> Result<Option<&'a str>, Problem> {
+    let Some(wanted) = parameters.text("wait") else {
+        return Ok(None);
+    };
+    let known = outcomes.iter().find(|outcome| **outcome == wanted);
+    known.copied().map(Some).ok_or_else(|| {
+        let (known, verb) = (
+            outcomes.join(" and wait="),
+            ["is", "are"][usize::from(outcomes.len() > 1)],
+        );
+        Problem::Request(format!(
+            "wait={wanted} is not known here; wait={known} {verb}"
+        ))
+    })
 }
 
 /// Waits until `look` decides on a container, or `timeout` has passed; looks after each change.

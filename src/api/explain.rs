@@ -18,7 +18,7 @@ use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{AcquaintancesView, ContainerPlanView, ExplanationView, Naming};
+use crate::view::{AcquaintancesView, ContainerPlanView, ExplanationView, ManagedView, Naming};
 
 pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -120,7 +120,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         "network": {
             "groups": record.spec.network.groups, "reaches": acquaintances.reaches, "reached_by": acquaintances.reached_by,
         },
-        "observed": {"instances": instances, "activity": activity.map(word)},
+        "observed": {"instances": instances, "activity": activity.map(word), "health": health(container)},
         "decision": {
             "step": next.as_ref().map_or_else(
                 || json!({"action": "nothing", "why": "the container is settled"}),
@@ -134,6 +134,15 @@ fn shown(explanation: &ExplanationView) -> Value {
                 "start_waits_until": waits(Cause::Start, record.restart_pending || record.is_tag_unchecked()), "end_waits_until": waits(Cause::End, false),
             },
         },
+    })
+}
+
+/// Verdict and last answer of the container's probe, and the check.
+fn health(container: &ManagedView) -> Value {
+    container.health.as_ref().map_or(Value::Null, |probe| {
+        let mut shown = wire::health(container, probe);
+        shown["check"] = probe.check.to_json();
+        shown
     })
 }
 

@@ -29,6 +29,7 @@ pub(super) async fn metrics<N: NodeApi>(
         let of_status = managed().filter(|view| view.condition.status == status);
         metrics.containers(status.as_str(), of_status.count());
     }
+    metrics.show_ready(managed().filter(|view| view.is_ready()).count());
     let capacity = node.capacity();
     metrics.show_capacity(capacity.capacity, capacity.reserved);
     let health = node.health();

@@ -4,6 +4,7 @@
 use std::time::SystemTime;
 
 use state::desired::{Record, RunState};
+use state::health::Verdict;
 use state::reason::Reason;
 use state::status::{Condition, Status};
 use state::time::BootTime;
@@ -17,6 +18,8 @@ use crate::view::{DeployedView, ManagedView};
 pub(super) struct Awaited {
     generation: u64,
     run: RunState,
+    /// Whether it is to work, too, as far as its probe tells.
+    to_be_ready: bool,
     /// Time of the next attempt after a failure from before a deploy that changed nothing: the
     /// deploy did not cause that failure.
     old_attempt: Option<BootTime>,
@@ -25,21 +28,23 @@ pub(super) struct Awaited {
 
 impl Awaited {
     /// The wait that follows a deploy, until `deadline`.
-    pub(super) fn after(deployed: &DeployedView, deadline: SystemTime) -> Self {
+    pub(super) fn after(deployed: &DeployedView, to_be_ready: bool, deadline: SystemTime) -> Self {
         let record = &deployed.container.record;
         let next_attempt = deployed.container.condition.next_attempt;
         Self {
             generation: record.generation,
             run: record.run,
+            to_be_ready,
             // Where something changed, whatever failed is the change's, however soon it did.
             old_attempt: next_attempt.filter(|_| !deployed.changed),
             deadline,
         }
     }
 
-    /// The status that is waited for.
+    /// The status, or the verdict of the probe, that is waited for.
     pub(super) const fn status(&self) -> &'static str {
         match self.run {
+            RunState::Running if self.to_be_ready => Verdict::Ready.as_str(),
             RunState::Running => Status::Running.as_str(),
             RunState::Stopped => Status::Stopped.as_str(),
         }
@@ -64,9 +69,21 @@ impl Awaited {
             _ if self.is_ordered(record, RunState::Running) => {
                 conflict("the container was asked to run before it stopped".to_owned())
             }
-            Status::Running if is_up_to_date && self.run == RunState::Running => Some(Ok(view)),
+            Status::Running | Status::Unhealthy
+                if is_up_to_date && self.run == RunState::Running =>
+            {
+                self.up(view)
+            }
             // It runs on with what it had, since something of what was asked is refused.
-            Status::Running if self.is_refused(&view) && !self.is_old(&view) => failed(condition),
+            Status::Running | Status::Unhealthy
+                if self.is_refused(&view) && !self.is_old(&view) =>
+            {
+                failed(condition)
+            }
+            // It has done its work, and nobody will find it ready.
+            Status::Stopped if self.to_be_ready && self.run == RunState::Running => {
+                failed(condition)
+            }
             Status::Stopped => Some(Ok(view)),
             // It had ended before, and stays so.
             Status::Failed if self.run == RunState::Stopped && record.finished.is_some() => {
@@ -80,8 +97,20 @@ impl Awaited {
             | Status::Pulling
             | Status::Creating
             | Status::Running
+            | Status::Unhealthy
             | Status::Stopping => None,
         }
+    }
+
+    /// The outcome for a container that runs as asked.
+    fn up(&self, view: ManagedView) -> Option<Result<ManagedView, Problem>> {
+        if !self.to_be_ready {
+            return Some(Ok(view));
+        }
+        if view.condition.status == Status::Unhealthy {
+            return failed(&view.condition);
+        }
+        view.ready_since.is_some().then_some(Ok(view))
     }
 
     /// Whether the container runs, and cannot take on what was asked.

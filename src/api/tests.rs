@@ -398,6 +398,8 @@ fn view(record: &Record, status: Status) -> ManagedView {
         restart_count: 0,
         pull: None,
         applied_generation: (status == Status::Running).then_some(record.generation),
+        ready_since: (status == Status::Running).then(BootTime::default),
+        health: None,
     }
 }
 

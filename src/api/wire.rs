@@ -7,7 +7,7 @@ use state::desired::Record;
 use state::desired::tag_check::{TagAnswer, TagOutcome};
 
 use crate::view::{
-    ContainerPlanView, ContainerView, DeployedView, ManagedView, StepView, UnmanagedView,
+    ContainerPlanView, ContainerView, DeployedView, ManagedView, ProbeView, StepView, UnmanagedView,
 };
 
 /// A time as RFC 3339 in UTC, to the millisecond.
@@ -88,7 +88,7 @@ fn unmanaged(view: &UnmanagedView) -> Value {
     json!({
         "id": view.id, "name": view.id, "image": view.image, "ports": [], "owner": "unmanaged",
         "status": view.status, "reason": null, "message": null, "next_attempt": null,
-        "restart_count": 0, "exit_code": null, "started": null, "finished": null,
+        "restart_count": 0, "exit_code": null, "started": null, "finished": null, "ready": null, "health": null,
     })
 }
 
@@ -102,10 +102,24 @@ fn managed(view: &ManagedView) -> Value {
     shown["exit_code"] = json!(view.exit_code);
     shown["started"] = json!(view.started.map(time));
     shown["finished"] = json!(view.finished.map(time));
+    shown["ready"] = json!(view.is_ready());
+    shown["health"] = json!(view.health.as_ref().map(|probe| health(view, probe)));
     if let Some((fetched, total)) = view.pull {
         shown["pull"] = json!({"fetched_bytes": fetched, "total_bytes": total});
     }
     shown
+}
+
+/// Verdict and last answer of a container's probe.
+pub(super) fn health(view: &ManagedView, probe: &ProbeView) -> Value {
+    let (check, state) = (&probe.check, &probe.state);
+    let at = |point| time(view.taken.wall_at(point));
+    json!({
+        "status": state.verdict, "since": state.since.map(at), "streak": state.streak,
+        "succeeded": state.is_success, "answer": state.answer, "answered": state.last.map(at),
+        "stale": probe.is_stale, "probe": check.probe.as_str(),
+        "from": if probe.is_of_image { "image" } else { "spec" },
+    })
 }
 
 fn asked(record: &Record) -> Value {

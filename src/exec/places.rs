@@ -18,6 +18,8 @@ const OF_NODE: usize = 64;
 /// taken.
 const OF_CONTAINER_LOCAL: usize = 2;
 const OF_NODE_LOCAL: usize = 16;
+/// Places of probes, which take nobody's: of a container one.
+const OF_NODE_PROBES: usize = 16;
 /// Calls that wait for a place.
 const WAITING_MAX: usize = 256;
 /// Time that one waits.
@@ -28,6 +30,7 @@ const WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) struct ExecPlaces {
     common: Line,
     local: Line,
+    probes: Line,
     waiting: Semaphore,
 }
 
@@ -36,6 +39,7 @@ impl Default for ExecPlaces {
         Self {
             common: Line::new(OF_CONTAINER, OF_NODE),
             local: Line::new(OF_CONTAINER_LOCAL, OF_NODE_LOCAL),
+            probes: Line::new(1, OF_NODE_PROBES),
             waiting: Semaphore::new(WAITING_MAX),
         }
     }
@@ -73,6 +77,11 @@ impl ExecPlaces {
                 WAIT_MAX.as_secs()
             ))
         })
+    }
+
+    /// Waits for the place of a container's probe: until nothing of the one before is left.
+    pub(super) async fn take_for_probe(&self, id: ContainerId) -> ExecPlace {
+        self.probes.take(&id.to_string()).await
     }
 }
 

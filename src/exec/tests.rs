@@ -174,6 +174,7 @@ pub(crate) fn call(script: &str, input: bool) -> ExecCall {
         subject: EventSubject::new(id, None),
         by: "token".to_owned(),
         is_local: false,
+        is_probe: false,
         order: ExecOrder {
             command: ["sh", "-c", script].map(str::to_owned).into(),
             input,

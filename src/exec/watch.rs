@@ -65,6 +65,9 @@ impl Watch {
     }
 
     fn tell(&self, kind: EventKind, what: &str) {
+        if self.call.is_probe {
+            return;
+        }
         let program = self.call.order.named();
         let said = format!("{} {what} {program}", self.call.by);
         let event = Event::from(kind).about(self.call.subject.clone());

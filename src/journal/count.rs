@@ -17,6 +17,8 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
             metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.as_str());
         }
         EventKind::ContainerRestarted => metrics.restarted(),
+        EventKind::ContainerReady => metrics.judged("ready"),
+        EventKind::ContainerUnhealthy => metrics.judged("unhealthy"),
         EventKind::MemoryKilled { kills } => metrics.killed_for_memory(*kills),
         EventKind::LoggerLost => metrics.logger_lost(),
         EventKind::ExecBegun => metrics.exec_begun(),

@@ -11,6 +11,7 @@ use tracing::{debug, error, info, warn};
 /// Writes the log line of an event, if it has one.
 pub(super) fn write(event: &Event) {
     let error = event.message.as_deref().unwrap_or_default();
+    let message = error;
     let subject = event.subject.as_ref().map(ToString::to_string);
     let container = subject.as_deref().unwrap_or_default();
     match &event.kind {
@@ -19,7 +20,6 @@ pub(super) fn write(event: &Event) {
         EventKind::TurnExhausted => exhausted(container),
         EventKind::ContainerExited { code, signal } => exited(container, (*code, *signal), event),
         EventKind::MemoryKilled { kills } => {
-            let message = error;
             warn!(%container, kills, %message, "process killed for memory");
         }
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
@@ -28,11 +28,9 @@ pub(super) fn write(event: &Event) {
             warn!(%container, %others, "started without others after its wait");
         }
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
+        EventKind::ContainerReady | EventKind::ContainerUnhealthy => judged(container, event),
         EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
-        EventKind::ExecBegun => {
-            let message = error;
-            info!(%container, %message, "exec begun");
-        }
+        EventKind::ExecBegun => info!(%container, %message, "exec begun"),
         EventKind::ExecEnded { result, took } => {
             let (message, ms) = (error, took.as_millis());
             info!(%container, result, %message, ms, "exec ended");
@@ -46,7 +44,6 @@ pub(super) fn write(event: &Event) {
             warn!(%container, result, %error, "tag check failed");
         }
         EventKind::TagChecked { result } => {
-            let message = error;
             info!(%container, result, %message, "tag checked");
         }
         EventKind::RuntimeReached => info!("containerd reached"),
@@ -127,6 +124,15 @@ fn exited(container: &str, (exit_code, signal): (u32, Option<u32>), event: &Even
         info!(%container, exit_code, signal, %reason, %message, "container exited");
     } else {
         warn!(%container, exit_code, signal, %reason, %message, "container exited");
+    }
+}
+
+fn judged(container: &str, event: &Event) {
+    let answer = event.message.as_deref().unwrap_or_default();
+    if event.kind == EventKind::ContainerReady {
+        info!(%container, %answer, "container ready");
+    } else {
+        warn!(%container, error = %answer, "container unhealthy");
     }
 }
 

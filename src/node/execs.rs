@@ -61,6 +61,7 @@ impl AgentNode {
             subject: EventSubject::new(id, Some(&view.record)),
             by,
             is_local,
+            is_probe: false,
             order,
         };
         execs.begin(call).await

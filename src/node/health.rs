@@ -22,7 +22,7 @@ impl AgentNode {
         let views: Vec<_> = self.managed_containers().collect();
         let running = views
             .iter()
-            .filter(|view| view.condition.status == Status::Running);
+            .filter(|view| matches!(view.condition.status, Status::Running | Status::Unhealthy));
         let running = running.count();
         let unsettled = views
             .into_iter()

@@ -9,7 +9,6 @@ use state::desired::applied::Unconfirmed;
 use state::desired::set::Desired;
 use state::desired::{Record, marks};
 use state::ownership::{ChasSet, SetOutcome};
-use state::status::Status;
 use tokio::sync::watch;
 
 use super::budget::SharedLedger;
@@ -183,12 +182,6 @@ fn pending(unconfirmed: Option<(&Unconfirmed, u64)>) -> Option<PendingPrune> {
     })
 }
 
-/// Whether the newest generation runs.
-fn is_ready(view: &ManagedView) -> bool {
-    view.condition.status == Status::Running
-        && view.applied_generation == Some(view.record.generation)
-}
-
 fn reported(view: &ManagedView) -> ContainerReport {
     let (record, condition) = (&view.record, &view.condition);
     ContainerReport {
@@ -199,7 +192,7 @@ fn reported(view: &ManagedView) -> ContainerReport {
         generation: record.generation,
         spec_hash: record.spec_hash.clone(),
         status: condition.status.as_str(),
-        ready: is_ready(view),
+        ready: view.is_ready(),
         reason: condition.reason.map(state::reason::Reason::as_str),
         message: condition.message.clone(),
         restart_count: view.restart_count,

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use state::access::NameScope;
 use state::desired::{Owner, Record};
+use state::health;
 use state::id::ContainerId;
-use state::observed::Task;
+use state::observed::{Instance, Task};
 use state::ownership;
 use state::status::{Condition, Status, condition};
 
@@ -15,7 +16,7 @@ use super::AgentNode;
 use crate::reconcile::{Clock, Known};
 use crate::runtime::UnmanagedContainer;
 use crate::view::{
-    ContainerView, FindError, Found, LinkView, ManagedView, Moment, Naming, PushSetView,
+    ContainerView, FindError, Found, LinkView, ManagedView, Moment, Naming, ProbeView, PushSetView,
     UnmanagedView, find,
 };
 
@@ -77,6 +78,8 @@ impl AgentNode {
             restart_count: known.history.restart_count,
             pull: known.pull.as_ref().map(|progress| progress.get()),
             applied_generation: known.seen.running_generation(),
+            ready_since: known.history.ready_since(),
+            health: probe(&known, record, taken),
             record: Arc::clone(record),
         }
     }
@@ -168,6 +171,20 @@ fn started(known: &Known, record: &Record, taken: Moment) -> Option<SystemTime> 
             .checked_sub(history.last_run?)
     };
     running.or_else(ended)
+}
+
+/// The probe of a container that runs, and what it says.
+fn probe(known: &Known, record: &Record, taken: Moment) -> Option<ProbeView> {
+    let instance = known.seen.instance(record);
+    let is_running = |instance: &&Instance| matches!(instance.task, Task::Running { .. });
+    let check = health::check_of(record, Some(instance.filter(is_running)?))?;
+    let state = known.history.health.as_ref()?;
+    Some(ProbeView {
+        check: check.clone(),
+        state: state.clone(),
+        is_stale: state.is_stale(check, taken.boot),
+        is_of_image: record.spec.health.is_none(),
+    })
 }
 
 pub(super) fn moment(clock: &Clock) -> Moment {

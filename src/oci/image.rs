@@ -34,6 +34,10 @@ pub struct ImageConfig {
     pub stop_signal: String,
     /// Directories that are to be writable, sorted.
     pub volumes: Vec<String>,
+    /// Probe, as docker's tools write it; not an OCI field, and looked at where it is used.
+    pub healthcheck: Value,
+    /// Program that runs a line of the shell. Empty: the usual one.
+    pub shell: Vec<String>,
 }
 
 impl ImageConfig {
@@ -59,6 +63,8 @@ impl ImageConfig {
             user: fields.text(&config, "User"),
             stop_signal: fields.text(&config, "StopSignal"),
             volumes: fields.keys(&config, "Volumes", VOLUMES_MAX),
+            healthcheck: config.get("Healthcheck").cloned().unwrap_or_default(),
+            shell: fields.words(&config, "Shell"),
         };
         if fields.faults.is_empty() {
             Ok(read)

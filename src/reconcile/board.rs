@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use state::history::{Cause, History};
+use state::health::{ProbeAnswer, VerdictChange};
+use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
 use state::observed::Seen;
+use state::spec::HealthCheck;
 use state::status::Activity;
 use state::time::BootTime;
 use tokio::sync::watch;
@@ -88,6 +90,15 @@ pub struct Known {
 pub enum Fact {
     /// The progress of the pull of its image. `None`: no pull is under way.
     PullProgress(Option<Arc<PullProgress>>),
+    /// The answer to a probe.
+    Answer {
+        /// The check that it is to.
+        check: Arc<HealthCheck>,
+        /// The start of the run that it is about.
+        started: BootTime,
+        /// The answer.
+        answer: ProbeAnswer,
+    },
 }
 
 /// Whether the runtime answers, and since when it does or does not.
@@ -171,14 +182,51 @@ impl Board {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Takes in a fact. One about a container that nothing else is known of is dropped: it is no longer there.
-    pub fn record_fact(&self, id: ContainerId, fact: Fact) {
-        if let Some(known) = lock(&self.known).get_mut(&id) {
-            match fact {
-                Fact::PullProgress(progress) => known.pull = progress,
+    /// Takes in a fact, and answers what it changed about the container's health. One about a container
+    /// that nothing else is known of is dropped: it is no longer there.
+    pub fn record_fact(&self, id: ContainerId, fact: Fact) -> VerdictChange {
+        let mut all = lock(&self.known);
+        let change = match (all.get_mut(&id), fact) {
+            (
+                Some(known),
+                Fact::Answer {
+                    check,
+                    started,
+                    answer,
+                },
+            ) => {
+                let change = known.history.record_answer(&check, started, &answer);
+                // One more of the same is no news for those who watch.
+                if !matches!(change, VerdictChange::Verdict(_)) {
+                    return change;
+                }
+                change
             }
-        }
+            (Some(known), Fact::PullProgress(progress)) => {
+                known.pull = progress;
+                VerdictChange::None
+            }
+            (None, _) => VerdictChange::None,
+        };
+        drop(all);
         self.changed();
+        change
+    }
+
+    /// Looks at all that is known of each container. Nobody else does meanwhile.
+    pub(crate) fn each(&self, mut look: impl FnMut(ContainerId, &Known)) {
+        lock(&self.known)
+            .iter()
+            .for_each(|(id, known)| look(*id, known));
+    }
+
+    /// A container's history as it is stored. `None`: nothing is known of it.
+    pub(super) fn to_store(&self, id: ContainerId) -> Option<StoredHistory> {
+        let history = lock(&self.known).get(&id)?.history.clone();
+        Some(StoredHistory {
+            boot_id: self.clock.boot_id(),
+            history,
+        })
     }
 
     pub(super) fn update<T>(&self, id: ContainerId, update: impl FnOnce(&mut Known) -> T) -> T {

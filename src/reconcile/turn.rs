@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
-use state::history::{Cause, History, StoredHistory};
+use state::history::{Cause, History};
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
 use state::phase::Stage;
@@ -69,11 +69,26 @@ const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
 }
 
 /// Notes in a container's history that a step was done, and how the container ended by it.
-fn record_done(history: &mut History, step: &Step, ended: Option<Exit>, now: BootTime) {
+fn record_done(
+    history: &mut History,
+    (step, record): (&Step, Option<&Record>),
+    ended: Option<Exit>,
+    now: BootTime,
+    draw: fn(Duration) -> Duration,
+) {
     match step {
         Step::Pull => history.record_pull(),
         Step::Adjust(_) => history.record_adjustment(),
-        Step::Launch => history.record_start(now),
+        Step::Launch => {
+            history.record_start(now);
+            history.await_look();
+        }
+        Step::Stop(_) if record.is_some_and(|record| history.is_to_restart(record)) => {
+            if let Some(record) = record {
+                let delay = |exits| restart_delay(exits, draw);
+                history.record_unhealthy_stop(record, ended, now, delay);
+            }
+        }
         Step::Stop(_) => history.record_stop(ended, now),
         // The end of a generation that is replaced says nothing about the container.
         Step::Remove(_) => history.record_stop(None, now),
@@ -134,11 +149,8 @@ impl<R: Runtime> Reconciler<R> {
         }
         let history = self.board.known(id).history;
         if history != before && self.writer.store().desired().get(id).is_some() {
-            let remembered = StoredHistory {
-                boot_id: self.board.clock.boot_id(),
-                history,
-            };
-            self.writer.remember(id, remembered).await;
+            let board = Arc::clone(&self.board);
+            self.writer.remember(id, move || board.to_store(id)).await;
         }
     }
 
@@ -256,22 +268,28 @@ impl<R: Runtime> Reconciler<R> {
         let began = Instant::now();
         let result = self.execute(id, record, &next, interrupt).await;
         let (now, took) = (self.board.clock.now(), began.elapsed());
-        let (is_restart, ended) = self.board.update(id, |known| {
+        let (is_restart, exited) = self.board.update(id, |known| {
             let (restarts, last) = (known.history.restart_count, known.history.last_exit.clone());
             known.activity = None;
             let ended = result.as_ref().ok().cloned().flatten();
             if result.is_ok() {
-                record_done(&mut known.history, &next, ended.clone(), now);
+                record_done(
+                    &mut known.history,
+                    (&next, record),
+                    ended.clone(),
+                    now,
+                    self.draw,
+                );
             }
             // An end that a look has seen is told already.
             let is_news = |exit: &Exit| !last.is_some_and(|last| last.is_same_end(exit));
-            (
-                known.history.restart_count > restarts,
-                ended.filter(is_news),
-            )
+            let exited = ended.filter(is_news).map(|exit| {
+                let was_asked = known.history.ended_for.is_none();
+                exited(was_asked, &exit, &known.history, &next)
+            });
+            (known.history.restart_count > restarts, exited)
         });
-        if let Some(exit) = ended {
-            let exited = exited(true, &exit, &History::default(), &next);
+        if let Some(exited) = exited {
             self.journal.record(exited.about(subject.clone()));
         }
         if is_restart {

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use state::desired::{Owner, Record};
+use state::health::HealthState;
+use state::spec::HealthCheck;
 use state::status::{Condition, Status};
 use state::time::BootTime;
 
@@ -91,9 +93,34 @@ pub(crate) struct ManagedView {
     pub pull: Option<(u64, u64)>,
     /// The newest generation that runs, if one does.
     pub applied_generation: Option<u64>,
+    /// The time since which it works, as far as its probe tells; without one, since which it runs.
+    pub ready_since: Option<BootTime>,
+    /// Verdict and last answer of its probe. `None`: it has none, or does not run.
+    pub health: Option<ProbeView>,
+}
+
+/// The probe of a container that runs, and what it says.
+#[derive(Clone, Debug)]
+pub(crate) struct ProbeView {
+    /// The check.
+    pub check: HealthCheck,
+    /// The verdict, with the last answer.
+    pub state: HealthState,
+    /// Whether the last answer is too old.
+    pub is_stale: bool,
+    /// Whether the check is the image's own.
+    pub is_of_image: bool,
 }
 
 impl ManagedView {
+    /// Whether the newest generation runs and works.
+    #[must_use]
+    pub(crate) fn is_ready(&self) -> bool {
+        self.condition.status == Status::Running
+            && self.applied_generation == Some(self.record.generation)
+            && self.ready_since.is_some()
+    }
+
     /// The time of the next attempt, if one is waited for.
     #[must_use]
     pub(crate) fn next_attempt(&self) -> Option<SystemTime> {
@@ -112,6 +139,7 @@ impl ManagedView {
             | Status::Pulling
             | Status::Creating
             | Status::Running
+            | Status::Unhealthy
             | Status::Restarting
             | Status::Stopping
             | Status::Removing => false,

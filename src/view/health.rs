@@ -86,7 +86,7 @@ impl UnsettledView {
         let rank = match self.condition.status {
             Status::Failed => 0,
             // Nobody knows what a container does that runs and is not settled.
-            Status::Restarting | Status::Running => 1,
+            Status::Restarting | Status::Unhealthy | Status::Running => 1,
             Status::Stopping | Status::Removing => 2,
             Status::Pending => 3,
             Status::Pulling | Status::Creating | Status::Stopped => 4,

@@ -104,6 +104,10 @@ pub enum EventKind {
     },
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
+    /// A container's probe says that it works.
+    ContainerReady,
+    /// A container's probe says that it does not work.
+    ContainerUnhealthy,
     /// The process that writes a container's log ended before the container did; the message says
     /// whether another one took over.
     LoggerLost,
@@ -234,6 +238,8 @@ impl EventKind {
             Self::ShimUnresponsive => "shim_unresponsive",
             Self::WaitGivenUp { .. } => "wait_given_up",
             Self::ContainerRestarted => "container_restarted",
+            Self::ContainerReady => "container_ready",
+            Self::ContainerUnhealthy => "container_unhealthy",
             Self::LoggerLost => "logger_lost",
             Self::ExecBegun => "exec_begun",
             Self::ExecEnded { .. } => "exec_ended",
@@ -317,7 +323,7 @@ impl Event {
     }
 
     /// The code of an error that a person should read: a step, a rebuild or a sweep that failed, an
-    /// end that was not meant so, a shim that does not answer, a state that was lost, an alarm. `None`: the fact is no error.
+    /// end that was not meant so, a probe that fails, a shim that does not answer, a state that was lost, an alarm. `None`: the fact is no error.
     #[must_use]
     pub fn error_code(&self) -> Option<&'static str> {
         let reason = self.reason.map(Reason::as_str);
@@ -328,6 +334,7 @@ impl Event {
             | EventKind::SweepFailed
             | EventKind::ShimUnresponsive
             | EventKind::LoggerLost
+            | EventKind::ContainerUnhealthy
             | EventKind::TagChecked { .. }
             | EventKind::MemoryKilled { .. } => reason,
             EventKind::ContainerExited { .. } => reason.filter(|_| !self.is_harmless_end()),
@@ -342,6 +349,7 @@ impl Event {
             | EventKind::TurnExhausted
             | EventKind::WaitGivenUp { .. }
             | EventKind::ContainerRestarted
+            | EventKind::ContainerReady
             | EventKind::ExecBegun
             | EventKind::ExecEnded { .. }
             | EventKind::ArchiveEnded { .. }

@@ -8,13 +8,17 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::{Record, RunState};
+use crate::health::HealthState;
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::time::BootTime;
-use words::explain;
-pub(crate) use words::how_it_ended;
-
+mod health;
+mod memory_kills;
 mod words;
+
+pub use memory_kills::MemoryKills;
+use words::explain;
+pub(crate) use words::{how_it_ended, how_it_was_ended};
 
 /// Length of a healthy run: exits and failures before it no longer count.
 pub const HEALTHY_AFTER: Duration = Duration::from_mins(10);
@@ -88,34 +92,12 @@ pub struct History {
     /// First moment in this boot at which it waited for other containers. `None`: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<BootTime>,
-}
-
-/// Processes of a container that the kernel killed for want of memory, children among them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemoryKills {
-    /// The kernel's count for the current run, at the last look.
-    in_run: u64,
-    /// All of this generation.
-    pub total: u64,
-    /// The look that found the last one. `None`: none, or before this boot.
-    pub last: Option<BootTime>,
-}
-
-impl MemoryKills {
-    fn is_none(&self) -> bool {
-        *self == Self::default()
-    }
-
-    /// Takes in the kernel's count, and answers by how many it grew. A smaller one is that of
-    /// another run.
-    fn note(&mut self, count: u64, now: BootTime) -> u64 {
-        let grown = count.saturating_sub(self.in_run);
-        self.in_run = count;
-        if grown > 0 {
-            (self.total, self.last) = (self.total.saturating_add(grown), Some(now));
-        }
-        grown
-    }
+    /// Health of the current run. `None`: the container has no probe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthState>,
+    /// The answer of its probe for which the run that ended last was stopped. `None`: it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_for: Option<String>,
 }
 
 /// A step that failed, and may have been overcome since.
@@ -170,6 +152,7 @@ impl History {
             self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
         let instance = seen.instance(record);
+        self.note_check(record, instance);
         let kills = instance.and_then(|instance| instance.memory_kills);
         // No task outlives its boot. The history may: a kill loses the end of it.
         let task = instance.map(|instance| &instance.task);
@@ -179,7 +162,7 @@ impl History {
         match instance.map(|instance| &instance.task) {
             // An agent that has just started learns the start time from the process itself.
             Some(Task::Running { since, .. }) => {
-                self.started.get_or_insert(since.unwrap_or(now));
+                self.note_run(*since, now);
                 if let Some(kills) = kills {
                     self.memory_kills.note(kills, now);
                 }
@@ -232,6 +215,8 @@ impl History {
         let lived = self.last_run.unwrap_or_default();
         self.last_exit = Some(exit.clone());
         self.memory_kills.in_run = 0;
+        self.ended_for = self.unhealthy_end(record);
+        self.end_health();
         if record.run == RunState::Stopped || record.removing || record.restart_pending {
             return;
         }
@@ -244,7 +229,7 @@ impl History {
             delay(self.exits - 1)
         };
         self.exits = self.exits.saturating_add(1);
-        let (reason, message) = explain(record, &exit, self.exits);
+        let (reason, message) = explain(record, &exit, self.exits, self.ended_for.as_deref());
         self.backoff = Some(Backoff {
             cause: Cause::Exit,
             reason,
@@ -295,8 +280,9 @@ impl History {
             self.restart_count = self.restart_count.saturating_add(1);
         }
         (self.attempts, self.backoff, self.started) = (0, None, Some(now));
+        (self.memory_kills.in_run, self.ended_for) = (0, None);
+        self.end_health();
         (self.is_let_start, self.waiting_since) = (true, None);
-        self.memory_kills.in_run = 0;
     }
 
     /// Whether the record's instance was started in this boot.
@@ -313,12 +299,6 @@ impl History {
         }
     }
 
-    /// The time since which the container counts as ready: that of its start. `None`: it is not.
-    #[must_use]
-    pub const fn ready_since(&self) -> Option<BootTime> {
-        self.started
-    }
-
     /// Notes that the container was stopped on purpose, and how it ended, if that is known.
     pub fn record_stop(&mut self, ended: Option<Exit>, now: BootTime) {
         if let Some(exit) = ended.filter(|exit| !self.is_counted(exit)) {
@@ -326,7 +306,8 @@ impl History {
             self.last_exit = Some(exit);
         }
         (self.attempts, self.started, self.ended) = (0, None, None);
-        self.memory_kills.in_run = 0;
+        (self.memory_kills.in_run, self.ended_for) = (0, None);
+        self.end_health();
         self.keep_backoff(|cause| cause != Cause::End);
     }
 
@@ -366,6 +347,7 @@ impl StoredHistory {
         if self.boot_id != boot_id {
             history.started = None;
             (history.is_let_start, history.waiting_since) = (false, None);
+            history.end_health();
             (history.memory_kills.in_run, history.memory_kills.last) = (0, None);
             if let Some(failure) = &mut history.last_failure {
                 failure.at = None;

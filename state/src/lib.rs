@@ -47,6 +47,7 @@ pub mod digest;
 pub mod event;
 pub mod failure;
 pub mod guard;
+pub mod health;
 pub mod history;
 pub mod id;
 pub mod observed;

@@ -2,12 +2,14 @@
 //! follows from them is [`crate::phase`]'s.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Record;
 use crate::reason::Reason;
+use crate::spec::HealthCheck;
 use crate::time::BootTime;
 
 /// Everything that the runtime holds under one container's id, one entry an instance. Empty:
@@ -82,6 +84,8 @@ pub struct Instance {
     pub memory_kills: Option<u64>,
     /// Record that it was made of, or was brought up to since. `None`: it tells of none.
     pub carries: Option<CarriedSpec>,
+    /// HEALTHCHECK of the image that it was made of. `None`: that has none.
+    pub image_check: Option<Arc<HealthCheck>>,
 }
 
 /// Record of a container at one moment, by its numbers.

@@ -87,6 +87,8 @@ pub enum Stage {
     Adjusting(InstanceName),
     /// The container runs, and is to be stopped for a restart that was asked for.
     RestartRequested,
+    /// The container runs, its probe fails, and it is to be stopped for another start.
+    Unhealthy,
     /// The container runs.
     Running,
     /// The container is to run, and its shim does not answer: whether it runs cannot be told. Nothing
@@ -151,6 +153,7 @@ impl Phase {
             | Stage::Replacing(_)
             | Stage::Adjusting(_)
             | Stage::RestartRequested
+            | Stage::Unhealthy
             | Stage::Created
             | Stage::Ended(_)
             | Stage::Due => false,
@@ -191,6 +194,7 @@ impl Phase {
             | Stage::Cordoned
             | Stage::Replacing(_)
             | Stage::RestartRequested
+            | Stage::Unhealthy
             | Stage::Unresponsive
             | Stage::Running
             | Stage::Ended(_) => Cause::End,
@@ -284,6 +288,9 @@ fn towards_running(
         Task::Running { .. } | Task::Unresponsive if record.restart_pending => {
             return Stage::RestartRequested;
         }
+        Task::Running { .. } if history.is_to_restart(record) => {
+            return unless_behind(Stage::Unhealthy);
+        }
         Task::Running { .. } => return unless_behind(Stage::Running),
         Task::Unresponsive => return Stage::Unresponsive,
         Task::Created { .. } => return unless_behind(unless_waits(Stage::Created)),
@@ -299,13 +306,16 @@ fn towards_running(
 /// The end to store, if the restart policy leaves the container ended after this exit.
 fn finished(record: &Record, history: &History, exit: &Exit) -> Option<Finished> {
     let policy = record.spec.restart;
+    // What was stopped for its health has not done its work, whatever it ended with.
+    let is_failure = exit.code != 0 || history.ended_for.is_some();
     let leaves = match policy.policy {
         RestartPolicy::Always => false,
-        RestartPolicy::OnFailure => exit.code == 0,
+        RestartPolicy::OnFailure => !is_failure,
         RestartPolicy::Never => true,
     };
     let exhausted = policy.max_retries.is_some_and(|max| history.exits > max);
     let reason = match (leaves, exit.code) {
+        (true, _) if history.ended_for.is_some() => Reason::Unhealthy,
         (true, 0) => Reason::Completed,
         (true, _) => exit.reason(),
         (false, _) if exhausted => Reason::RetriesExhausted,

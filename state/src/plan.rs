@@ -108,7 +108,10 @@ pub fn decide(
     let waits = history.waits(phase.cause(), is_asked, now);
     // Nor is what runs ended for a successor that the policy does not let start, or whose image is not
     // to be had, or not known to be signed.
-    let is_ended_for_next = matches!(phase.stage, Stage::Replacing(_) | Stage::RestartRequested);
+    let is_ended_for_next = matches!(
+        phase.stage,
+        Stage::Replacing(_) | Stage::RestartRequested | Stage::Unhealthy
+    );
     let denied = history.backoff.as_ref();
     let is_denial = |reason: Reason| {
         reason == Reason::PolicyDenied || matches!(reason.kind(), Kind::Image | Kind::Start)
@@ -141,7 +144,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Replacing(instance) => Step::Remove(*instance),
         Stage::Adjusting(instance) => Step::Adjust(*instance),
         Stage::Removed => Step::Forget,
-        Stage::Stopping | Stage::RestartRequested => stop(),
+        Stage::Stopping | Stage::RestartRequested | Stage::Unhealthy => stop(),
         Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
         Stage::Created | Stage::Due => Step::Launch,
         Stage::Waiting(waits) => waits.until.map_or(Step::WaitForOthers, Step::Wait),
@@ -207,6 +210,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Stopping if record.run == RunState::Stopped => "the container is to be stopped",
         Stage::Stopping => "the container ended and stays so: its task is deleted",
         Stage::RestartRequested => "a restart was asked for",
+        Stage::Unhealthy => "its probe fails, and health.on_failure starts it anew",
         Stage::Created if record.restart_pending => "a restart was asked for",
         Stage::Created => "the container is created and was not started",
     };

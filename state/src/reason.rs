@@ -205,6 +205,8 @@ reasons! {
     CrashLoop: Exit, "read the container's log, and deploy a version that stays up";
     /// The container ended more often than `restart.max_retries` allows.
     RetriesExhausted: Exit, "read the container's log, then start the container again";
+    /// The container's probe fails: it runs, and does not work.
+    Unhealthy: Exit, "read the probe's last answer in the message, and the container's log; correct health if the container does work";
     /// containerd is unreachable; no step is taken until it is back.
     RuntimeUnavailable: Node, "see `systemctl status containerd` and its log, and start it; correct containerd.socket if it listens elsewhere than the message says";
     /// The stored state was damaged; this container's record is from containerd's labels.

@@ -36,6 +36,7 @@ mod environment;
 pub mod exec;
 pub(crate) mod fields;
 mod files;
+mod health;
 mod image;
 mod labels;
 mod live;
@@ -61,6 +62,7 @@ pub use after::{After, AfterCondition};
 pub use content::{Content, ContentTag};
 pub use devices::Device;
 pub use files::FileSpec;
+pub use health::{Health, HealthCheck, HttpProbe, OnFailure, Probe, StatusRange};
 pub use image::ImagePull;
 pub use logs::LogLimits;
 pub use names::Names;
@@ -168,6 +170,9 @@ pub struct Spec {
     /// Containers that it waits for at its first start, of which no two have one name.
     #[serde(default, skip_serializing_if = "is_default")]
     pub after: Vec<After>,
+    /// The probe by which it shows that it works. `None`: the image's own HEALTHCHECK, if it has one.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub health: Option<Health>,
 }
 
 impl Spec {

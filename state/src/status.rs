@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use crate::desired::{Finished, Record, RunState};
-use crate::history::{Cause, History, how_it_ended};
+use crate::history::{Cause, History, how_it_ended, how_it_was_ended};
 use crate::observed::Exit;
 use crate::phase::{Goal, Phase, Stage};
 use crate::reason::Reason;
@@ -24,6 +24,8 @@ pub enum Status {
     Creating,
     /// The container runs.
     Running,
+    /// The container runs, and its probe says that it does not work.
+    Unhealthy,
     /// The container ended, and waits for its restart.
     Restarting,
     /// The container is being stopped.
@@ -38,11 +40,12 @@ pub enum Status {
 
 impl Status {
     /// Every status, in the order in which a container usually goes through them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Pending,
         Self::Pulling,
         Self::Creating,
         Self::Running,
+        Self::Unhealthy,
         Self::Restarting,
         Self::Stopping,
         Self::Stopped,
@@ -58,6 +61,7 @@ impl Status {
             Self::Pulling => "pulling",
             Self::Creating => "creating",
             Self::Running => "running",
+            Self::Unhealthy => "unhealthy",
             Self::Restarting => "restarting",
             Self::Stopping => "stopping",
             Self::Stopped => "stopped",
@@ -102,6 +106,7 @@ impl Condition {
             Status::Pending
             | Status::Pulling
             | Status::Creating
+            | Status::Unhealthy
             | Status::Restarting
             | Status::Stopping
             | Status::Failed
@@ -226,12 +231,12 @@ fn stopping(
 }
 
 fn finished(finished: &Finished, record: &Record, history: &History) -> Condition {
-    let status = if finished.code == 0 {
+    let (code, reason) = (finished.code, finished.reason);
+    let status = if code == 0 && reason != Reason::Unhealthy {
         Status::Stopped
     } else {
         Status::Failed
     };
-    let (code, reason) = (finished.code, finished.reason);
     let remembered = history.last_exit.as_ref().filter(|exit| exit.code == code);
     let how = remembered.map_or_else(
         || {
@@ -242,7 +247,10 @@ fn finished(finished: &Finished, record: &Record, history: &History) -> Conditio
             };
             how_it_ended(record, &exit)
         },
-        |exit| how_it_ended(record, exit),
+        |exit| match &history.ended_for {
+            Some(why) => how_it_was_ended(why),
+            None => how_it_ended(record, exit),
+        },
     );
     let message = match record.spec.restart.max_retries {
         Some(max) if reason == Reason::RetriesExhausted => {
@@ -276,20 +284,30 @@ fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Con
     let cause = history.backoff.as_ref().map(|backoff| backoff.cause);
     match (activity, cause) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
-        (_, None) if phase.is_running => Condition::plain(Status::Running),
+        (_, None) if phase.is_running => running(history),
         // It runs with what it had, until it takes on what it is to have.
         (None, Some(Cause::Start))
             if matches!(phase.stage, Stage::Adjusting(_)) && phase.is_running =>
         {
-            Condition::waiting(Status::Running, history)
+            Condition::waiting(running(history).status, history)
         }
-        (None, Some(_)) if phase.is_running => Condition::retrying(Status::Running, history),
+        (None, Some(_)) if phase.is_running => {
+            Condition::retrying(running(history).status, history)
+        }
         (Some(Activity::Pulling), _) => Condition::retrying(Status::Pulling, history),
         (_, Some(Cause::Exit)) => Condition::waiting(Status::Restarting, history),
         (Some(Activity::Creating), _) => Condition::retrying(Status::Creating, history),
         (None, Some(Cause::Start | Cause::End)) => Condition::waiting(Status::Failed, history),
         (None, None) => Condition::plain(Status::Pending),
     }
+}
+
+/// The condition of a container that runs, by what its probe says.
+fn running(history: &History) -> Condition {
+    let health = history.health.as_ref().filter(|_| history.is_unhealthy());
+    health.map_or(Condition::plain(Status::Running), |health| {
+        Condition::because(Status::Unhealthy, Reason::Unhealthy, &health.why())
+    })
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "api",
             "archive",
             "audit",
+            "backoff",
             "cause",
             "chas",
             "config",
@@ -37,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "node",
             "notify",
+            "probe",
             "reconcile",
             "registry",
             "runtime",
@@ -89,6 +91,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "reconcile",
         &["backoff", "cause", "journal", "lock", "runtime", "writer"],
+    ),
+    (
+        "probe",
+        &["exec", "journal", "metrics", "reconcile", "writer"],
     ),
     ("writer", &["cause", "journal", "lock", "metrics"]),
     (

@@ -28,6 +28,9 @@ mod contract;
 mod cycles;
 
 #[cfg(test)]
+mod health;
+
+#[cfg(test)]
 mod house_rules;
 mod house_words;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
+use chas_node_agent::probe::{Asker, Probes};
 use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_tags};
 use chas_node_agent::writer::Writer;
 use serde_json::{Value, json};
@@ -79,6 +80,18 @@ impl Node {
         let stop = self.stop.clone();
         self.tracker
             .spawn(async move { stop.run_until_cancelled(timer).await });
+    }
+
+    /// Containers with a probe are asked by `asker`.
+    pub(crate) fn probe(&self, asker: Arc<dyn Asker>) {
+        let probes = Probes::new(
+            self.writer.clone(),
+            self.handle.clone(),
+            (self.journal.clone(), self.metrics.clone()),
+            asker,
+            |ceiling| ceiling / 2,
+        );
+        self.tracker.spawn(probes.run(self.stop.clone()));
     }
 
     /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.

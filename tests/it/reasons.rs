@@ -24,7 +24,11 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 8] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 9] = [
+    (
+        Reason::Unhealthy,
+        "told while it runs; of what is restarted for it: health.rs",
+    ),
     (
         Reason::RuntimeUnavailable,
         "held against no container: it is asked again every second",

@@ -57,6 +57,9 @@ mod doors;
 mod exec;
 
 #[cfg(test)]
+mod health;
+
+#[cfg(test)]
 mod images;
 
 #[cfg(test)]

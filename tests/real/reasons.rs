@@ -23,11 +23,12 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 15] = [
+const UNINDUCED: [(Reason, &str); 16] = [
     (
         Reason::WaitsFor,
         "of containers that wait for others: after.rs",
     ),
+    (Reason::Unhealthy, "of a probe that fails: health.rs"),
     (
         Reason::CgroupMissing,
         "would take the machine's control groups away: runc's text, in refusals.rs",

@@ -339,6 +339,7 @@ fn drop_new_members(spec: &mut Value) {
         ("runtime", json!("default")),
         ("files", json!([])),
         ("secrets", json!([])),
+        ("health", json!(null)),
         ("ulimits", json!({})),
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),

@@ -34,6 +34,7 @@ impl FakeExecs {
             subject: EventSubject::new(id, None),
             by: "token".to_owned(),
             is_local,
+            is_probe: false,
             order,
         };
         room(&self.engine).begin(call).await

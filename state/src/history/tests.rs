@@ -1,6 +1,5 @@
 use std::time::SystemTime;
 
-use super::words::ordinal;
 use super::*;
 use crate::desired::tests::record;
 use crate::observed::{CarriedSpec, Instance};
@@ -207,14 +206,14 @@ fn each_way_to_end_has_its_reason_until_it_is_a_crash_loop() {
         (Exit::LOST, Reason::ShimLost),
     ] {
         let record = record("a", 1);
-        assert_eq!(explain(&record, &exit, 1).0, reason, "{exit:?}");
+        assert_eq!(explain(&record, &exit, 1, None).0, reason, "{exit:?}");
         let loops = if reason == Reason::OutOfMemory {
             reason
         } else {
             Reason::CrashLoop
         };
         assert_eq!(
-            explain(&record, &exit, CRASH_LOOP_EXITS).0,
+            explain(&record, &exit, CRASH_LOOP_EXITS, None).0,
             loops,
             "{exit:?}"
         );
@@ -386,7 +385,7 @@ fn a_kill_without_a_limit_is_the_nodes_want_of_memory() {
 
 #[test]
 fn the_number_of_an_exit_is_written_as_one_says_it() {
-    let said = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(ordinal);
+    let said = [1, 2, 3, 4, 11, 12, 13, 21, 22, 101, 111].map(words::ordinal);
     let expected = [
         "1st", "2nd", "3rd", "4th", "11th", "12th", "13th", "21st", "22nd", "101st", "111th",
     ];

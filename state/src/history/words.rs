@@ -1,4 +1,4 @@
-//! Words for the end of a container's process.
+//! Sentences on how a container ended.
 
 use super::CRASH_LOOP_EXITS;
 use crate::desired::Record;
@@ -6,8 +6,18 @@ use crate::observed::Exit;
 use crate::reason::Reason;
 
 /// Reason and sentence for an exit that a restart follows.
-pub(super) fn explain(record: &Record, exit: &Exit, exits: u32) -> (Reason, String) {
-    let (reason, how) = (exit.reason(), how_it_ended(record, exit));
+///
+/// `ended_for`: the answer of its probe for which it was stopped, if that is so.
+pub(super) fn explain(
+    record: &Record,
+    exit: &Exit,
+    exits: u32,
+    ended_for: Option<&str>,
+) -> (Reason, String) {
+    let (reason, how) = match ended_for {
+        Some(why) => (Reason::Unhealthy, how_it_was_ended(why)),
+        None => (exit.reason(), how_it_ended(record, exit)),
+    };
     if reason == Reason::OutOfMemory || exits < CRASH_LOOP_EXITS {
         return (reason, how);
     }
@@ -16,6 +26,11 @@ pub(super) fn explain(record: &Record, exit: &Exit, exits: u32) -> (Reason, Stri
         Reason::CrashLoop,
         format!("{how}, for the {nth} time in a row; its log says more"),
     )
+}
+
+/// Sentence without a subject on the end of a process whose probe failed.
+pub(crate) fn how_it_was_ended(why: &str) -> String {
+    format!("was stopped since {why}")
 }
 
 /// Sentence without a subject on how a process ended.

@@ -1,11 +1,13 @@
 //! The plan of one container: the steps that would be done if each of them went well. [`decide`]
 //! again and again, over a model of what a step does; nothing is decided here.
 
+use std::time::{Duration, SystemTime};
+
 use super::{STEPS_MAX, Step, decide};
 use crate::desired::Record;
 use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
-use crate::observed::{CarriedSpec, Instance, Seen, Task};
+use crate::observed::{CarriedSpec, Exit, Instance, Seen, Task};
 use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 
@@ -34,7 +36,7 @@ pub fn plan(
     let mut planned = Vec::new();
     while planned.len() < STEPS_MAX {
         if let Some(record) = &record {
-            history.record_observation(record, &seen, now, |_| std::time::Duration::ZERO);
+            history.record_observation(record, &seen, now, |_| Duration::ZERO);
         }
         let decision = decide(id, record.as_ref(), &seen, &history, around, now);
         let why = decision.why(record.as_ref(), &seen, &history);
@@ -100,6 +102,15 @@ fn model(
                 instance.carries = Some(CarriedSpec::of(record));
             }
             history.record_adjustment();
+        }
+        (Step::Stop(instance), Some(record)) if history.is_to_restart(record) => {
+            seen.instances.entry(instance.generation).or_default().task = Task::Absent;
+            let exit = Exit {
+                code: Exit::KILLED,
+                at: SystemTime::UNIX_EPOCH + now.0,
+                out_of_memory: false,
+            };
+            history.record_unhealthy_stop(record, Some(exit), now, |_| Duration::ZERO);
         }
         (Step::Stop(instance), _) => {
             seen.instances.entry(instance.generation).or_default().task = Task::Absent;

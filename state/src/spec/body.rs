@@ -14,8 +14,8 @@ use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
 use super::{
-    Spec, after, devices, files, labels, network, ports, process, runtime, secrets, sysctls,
-    ulimits, volumes,
+    Spec, after, devices, files, health, labels, network, ports, process, runtime, secrets,
+    sysctls, ulimits, volumes,
 };
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
@@ -51,7 +51,8 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
     network::check(&spec, &mut top);
     secrets::check(&spec, &mut top);
-    for later in ["health", "update", "on_disconnect"] {
+    health::check(&spec, &mut top);
+    for later in ["update", "on_disconnect"] {
         top.refuse(later, "not supported yet");
     }
     top.finish();
@@ -103,6 +104,7 @@ fn read_spec(
         files: files::read(top).unwrap_or_default(),
         secrets: secrets::read(top).unwrap_or_default(),
         after: after::read(top, name).unwrap_or_default(),
+        health: health::read(top),
     }
 }
 
@@ -140,6 +142,7 @@ pub fn of(record: &Record) -> Value {
         "after": after::to_json(&spec.after),
         "restart": spec.restart.to_json(),
         "stop": spec.stop.to_json(),
+        "health": health::to_json(spec.health.as_ref()),
         "security": spec.security.to_json(),
         "ulimits": ulimits::to_json(&spec.ulimits),
         "shm_size": spec.shm_size.0.to_string(),
@@ -206,6 +209,7 @@ mod tests {
             ],
             "restart": {"policy": "on-failure", "max_retries": 3},
             "stop": {"signal": "SIGQUIT", "timeout": "1m 30s"},
+            "health": {"tcp": {"port": 80}, "interval": "5s", "timeout": "1s", "retries": 2, "start_period": "1m", "success_threshold": 3, "on_failure": "restart"},
             "security": {"read_only_rootfs": true, "capabilities": {"add": ["CAP_KILL"], "drop": ["ALL"]}, "no_new_privileges": false, "user_namespace": "host"},
             "ulimits": {"core": "0:0", "nofile": "1024:unlimited"},
             "shm_size": "1g",

@@ -106,6 +106,11 @@ impl<'a> Fields<'a> {
         self.map.get(key).is_some_and(Value::is_string)
     }
 
+    /// Whether the member is an object.
+    pub(crate) fn is_object(&self, key: &str) -> bool {
+        self.map.get(key).is_some_and(Value::is_object)
+    }
+
     /// Reads an optional member.
     pub(crate) fn read<T>(
         &mut self,

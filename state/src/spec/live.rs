@@ -43,7 +43,7 @@ impl<'a> FixedParts<'a> {
     /// Parts of this spec. Every field is named here, so that a new one has to be sorted: into the
     /// fixed parts, or, with `_`, among those that are live. What the runtime does for a live one
     /// stands in `oci::resources` (limits), `logs::keep` (log files), or the record is asked for it
-    /// each time (labels, restart, stop, after).
+    /// each time (labels, restart, stop, after, health).
     fn of(spec: &'a Spec) -> Self {
         let Spec {
             image,
@@ -75,6 +75,7 @@ impl<'a> FixedParts<'a> {
             files,
             secrets,
             after: _,
+            health: _,
         } = spec;
         Self {
             image,
@@ -143,6 +144,8 @@ mod tests {
             (json!({"stop": {"timeout": "1s"}}), true),
             (json!({"logs": {"max_files": 2}}), true),
             (json!({"after": [{"name": "b"}]}), true),
+            (json!({"health": {"tcp": {"port": 80}}}), true),
+            (json!({"health": "none"}), true),
             (json!({"image": "redis"}), false),
             (json!({"image_pull": "never"}), false),
             (json!({"exposed_ports": [{"container": 80}]}), false),

@@ -104,7 +104,7 @@ fn is_account(name: &str) -> bool {
 }
 
 /// A command line: at least one word, none with NUL.
-fn words(value: &Value) -> Result<Vec<String>, String> {
+pub(super) fn words(value: &Value) -> Result<Vec<String>, String> {
     let items = list(value, WORDS_MAX).map_err(|_| WORDS_FAULT)?;
     let words: Option<Vec<_>> = items
         .iter()

@@ -28,6 +28,24 @@ impl Store {
         }
     }
 
+    /// Saves the history of a desired container, as `newest` has it once nobody else writes. It writes
+    /// nothing to this store.
+    pub fn save_newest_history(
+        &self,
+        id: ContainerId,
+        newest: impl FnOnce() -> Option<StoredHistory>,
+    ) {
+        let is_desired = self.desired().get(id).is_some();
+        let files = lock(&self.files);
+        let value = newest().filter(|_| is_desired);
+        let value = value.and_then(|history| serde_json::to_vec(&history).ok());
+        if let (Some(disk), Some(value)) = (files.disk(), value)
+            && let Err(error) = disk.save_history(&id.to_string(), Some(value))
+        {
+            tracing::debug!(%id, %error, "history not saved");
+        }
+    }
+
     /// Saved histories of the desired containers, with times as they are in the boot with this id.
     #[must_use]
     pub fn histories(&self, boot_id: &str) -> BTreeMap<ContainerId, History> {

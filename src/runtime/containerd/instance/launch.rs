@@ -6,7 +6,7 @@ use state::desired::Record;
 use state::id::InstanceName;
 use state::observed::Task;
 use state::reason::Reason;
-use state::spec::Signal;
+use state::spec::{HealthCheck, Signal};
 
 use super::given::Opened;
 use super::hand_over::HandOver;
@@ -16,6 +16,7 @@ use super::program::Program;
 use super::{CreatedRootfs, Instances, devices};
 use crate::oci;
 use crate::oci::host_ids::HostIds;
+use crate::oci::image::ImageConfig;
 use crate::oci::volumes::MountPoint;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
@@ -202,7 +203,8 @@ impl Instances {
         let instance = record.instance();
         let (image, spec) = self.oci_spec(record, sandbox, values).await?;
         let stop_signal = oci::stop_signal(&image.config, record)?;
-        let labels = labels::for_record(record, stop_signal, &image.top_chain_id);
+        let mut labels = labels::for_record(record, stop_signal, &image.top_chain_id);
+        labels.extend(image_check(record, &image.config));
         let runtime = self.config.runtime_for(&record.spec)?.to_wire();
         let container = api::Container {
             image: record.spec.image.to_string(),
@@ -351,4 +353,20 @@ impl Instances {
             }
         }
     }
+}
+
+/// Label with the image's HEALTHCHECK, if it has one that can be used.
+fn image_check(record: &Record, image: &ImageConfig) -> Option<(String, String)> {
+    let check = HealthCheck::of_image(&image.healthcheck, &image.shell);
+    let label = check.map(|check| {
+        let too_long = || "is too long".to_owned();
+        check
+            .map(|check| labels::image_check_label(&check).ok_or_else(too_long))
+            .transpose()
+    });
+    label.flatten().unwrap_or_else(|fault| {
+        let (container, image) = (&record.name, &record.spec.image);
+        tracing::warn!(%container, %image, %fault, "image's HEALTHCHECK not used");
+        None
+    })
 }

@@ -1,6 +1,7 @@
 //! Looks at containerd: its managed containers, their tasks and leftovers, as facts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
@@ -84,6 +85,7 @@ impl Instances {
             task,
             memory_kills,
             carries: labels::carried(&container.labels),
+            image_check: labels::image_check(&container.labels).map(Arc::new),
         }
     }
 

@@ -8,7 +8,7 @@ use state::desired::Record;
 use state::id::InstanceName;
 use state::observed::CarriedSpec;
 use state::seal::NodeKey;
-use state::spec::Signal;
+use state::spec::{HealthCheck, Signal};
 
 /// Mark of a managed container, with [`ID`]. Nothing without both is ever touched.
 pub(crate) const MANAGED: &str = "chas.io/managed";
@@ -26,6 +26,8 @@ const SPEC_HASH: &str = "chas.io/spec-hash";
 const IMAGE_DIGEST: &str = "chas.io/image-digest";
 /// Fingerprints of the keys that signed an image, at its name.
 pub(crate) const SIGNED_BY: &str = "chas.io/signed-by";
+/// HEALTHCHECK of the image that the container was made of, as a check.
+const IMAGE_CHECK: &str = "chas.io/image-check";
 /// Piece of the record, followed by its number.
 const RECORD: &str = "chas.io/record.";
 
@@ -63,6 +65,17 @@ pub(crate) fn carried(labels: &HashMap<String, String>) -> Option<CarriedSpec> {
         generation: labels.get(GENERATION)?.parse().ok()?,
         spec_hash: labels.get(SPEC_HASH)?.clone(),
     })
+}
+
+/// Label for the HEALTHCHECK of an image. `None`: containerd takes none that is so long.
+pub(crate) fn image_check_label(check: &HealthCheck) -> Option<(String, String)> {
+    let json = serde_json::to_string(check).ok()?;
+    (json.len() <= PIECE_BYTES_MAX).then(|| (IMAGE_CHECK.to_owned(), json))
+}
+
+/// HEALTHCHECK of the image that a container with these labels was made of.
+pub(crate) fn image_check(labels: &HashMap<String, String>) -> Option<HealthCheck> {
+    serde_json::from_str(labels.get(IMAGE_CHECK)?).ok()
 }
 
 /// Whether a container with these labels and this OCI spec can carry the record as it is. The values

@@ -104,7 +104,7 @@ fn every_fault_is_named_at_once() {
         "resources.swp",
         "volumes[0].path",
         "volumes[0].volume",
-        "health",
+        "health.http",
         "enviroment",
     ];
     assert_eq!(fields, expected);

@@ -1,0 +1,348 @@
+//! Probes of the containers that run: asked at their intervals, all by one task, and the answers put
+//! on the board, where a verdict follows from them. It ends and starts nothing.
+//!
+//! A container has one probe under way at a time, and of those that hang, each costs its own timeout
+//! and nobody else's. What stops running has no probe any more.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{AbortHandle, Abortable, BoxFuture};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use state::event::{Event, EventKind, EventSubject};
+use state::health::{ProbeAnswer, Verdict, VerdictChange};
+use state::id::{ContainerId, InstanceName};
+use state::reason::Reason;
+use state::spec::HealthCheck;
+use state::time::BootTime;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::wanted::wanted;
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::reconcile::{Fact, Handle};
+use crate::writer::Writer;
+
+mod ask;
+mod exec;
+mod http;
+mod tcp;
+mod wanted;
+
+pub(crate) use self::ask::NodeProbes;
+
+/// Shortest time between two looks at what runs, however much changes.
+const LOOK_SPACING: Duration = Duration::from_millis(100);
+/// Time from one probe to the next while a start may take longer, and failures do not count.
+const START_INTERVAL: Duration = Duration::from_secs(1);
+/// Wait before a probe that could not be asked is tried again.
+const UNASKED_WAIT: Duration = Duration::from_secs(1);
+/// Programs of probes at once: each is a process, and more than some make a node slow.
+const PROGRAMS_MAX: usize = 16;
+/// Connections of probes at once. Where each of a thousand containers hangs for its two seconds of
+/// ten, two hundred are.
+const CONNECTIONS_MAX: usize = 1024;
+
+/// Histories that are being saved at once. Beyond them, the disk hangs, and a history is no promise.
+const SAVES_MAX: usize = 64;
+
+/// Container to be probed, as the board has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeOrder {
+    /// Instance that runs.
+    pub instance: InstanceName,
+    /// Container, as events name it.
+    pub subject: EventSubject,
+    /// Address that reaches its ports. `None`: there is none.
+    pub address: Option<IpAddr>,
+    /// Rule of the policy by which nothing in it may run as root.
+    pub non_root_rule: Option<String>,
+    /// The check.
+    pub check: Arc<HealthCheck>,
+    /// Start of the run.
+    pub started: BootTime,
+    /// Verdict before.
+    pub verdict: Verdict,
+}
+
+impl ProbeOrder {
+    /// Whether it is the same run, probed in the same way.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.instance, self.started, self.address)
+            == (other.instance, other.started, other.address)
+            && self.check == other.check
+    }
+
+    fn is_program(&self) -> bool {
+        matches!(self.check.probe, state::spec::Probe::Exec { .. })
+    }
+}
+
+/// Answer to a probe: `Ok` where the container works by it. `None`: nobody could ask.
+pub type ProbeResult = Option<Result<String, String>>;
+
+/// Means of asking.
+pub trait Asker: fmt::Debug + Send + Sync + 'static {
+    /// Asks once. Ends in the check's timeout, or a little after; nothing is left of it when it is
+    /// dropped.
+    fn ask(&self, wanted: ProbeOrder) -> BoxFuture<'static, ProbeResult>;
+}
+
+/// Probe under way: its container, its number, and its answer.
+type UnderWay = BoxFuture<'static, Option<(ContainerId, u64, ProbeResult)>>;
+
+/// Container that is probed.
+#[derive(Debug)]
+struct ProbedContainer {
+    wanted: ProbeOrder,
+    /// Number of its next probe; an answer to an earlier one is of another run.
+    number: u64,
+    /// Start of the probe under way, and its end.
+    asking: Option<(Instant, AbortHandle)>,
+    has_succeeded: bool,
+}
+
+impl Drop for ProbedContainer {
+    fn drop(&mut self) {
+        if let Some((_, under_way)) = &self.asking {
+            under_way.abort();
+        }
+    }
+}
+
+/// The probes of a node.
+#[derive(Debug)]
+pub struct Probes {
+    writer: Writer,
+    handle: Handle,
+    journal: Journal,
+    metrics: Metrics,
+    asker: Arc<dyn Asker>,
+    /// Draws a wait between nothing and the one given.
+    draw: fn(Duration) -> Duration,
+    slots: BTreeMap<ContainerId, ProbedContainer>,
+    due: BinaryHeap<Reverse<(Instant, ContainerId, u64)>>,
+    under_way: FuturesUnordered<UnderWay>,
+    saving: FuturesUnordered<BoxFuture<'static, ()>>,
+    programs: usize,
+    count: u64,
+}
+
+impl Probes {
+    /// Probes that have not begun.
+    pub fn new(
+        writer: Writer,
+        handle: Handle,
+        (journal, metrics): (Journal, Metrics),
+        asker: Arc<dyn Asker>,
+        draw: fn(Duration) -> Duration,
+    ) -> Self {
+        Self {
+            writer,
+            handle,
+            journal,
+            metrics,
+            asker,
+            draw,
+            slots: BTreeMap::new(),
+            due: BinaryHeap::new(),
+            under_way: FuturesUnordered::new(),
+            saving: FuturesUnordered::new(),
+            programs: 0,
+            count: 0,
+        }
+    }
+
+    /// Probes until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut changes = self.handle.board().changes();
+        let mut look_at = Some(Instant::now());
+        loop {
+            let next = self.next_due();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = at(look_at) => {
+                    changes.borrow_and_update();
+                    self.look();
+                    look_at = None;
+                }
+                Some(answered) = self.under_way.next() => {
+                    if let Some((id, number, said)) = answered {
+                        self.answered(id, number, said);
+                    }
+                }
+                Some(()) = self.saving.next() => {}
+                () = at(next) => self.begin_due(),
+                Ok(()) = changes.changed(), if look_at.is_none() => {
+                    look_at = Some(Instant::now() + LOOK_SPACING);
+                }
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Looks at what runs: ends the probes of what does not any more, and begins those of what does.
+    fn look(&mut self) {
+        let wanted = wanted(&self.handle, self.writer.store());
+        let programs = &mut self.programs;
+        self.slots.retain(|id, slot| {
+            let now = wanted.get(id).filter(|now| now.is_same(&slot.wanted));
+            match now {
+                Some(now) => slot.wanted = now.clone(),
+                None if slot.asking.is_some() => *programs -= usize::from(slot.wanted.is_program()),
+                None => {}
+            }
+            now.is_some()
+        });
+        let (now, boot) = (Instant::now(), self.handle.board().clock.now());
+        for (id, wanted) in wanted {
+            if self.slots.contains_key(&id) {
+                continue;
+            }
+            // What was judged before is asked at any time of the interval; what starts, soon.
+            let interval = wanted.check.interval;
+            let is_new =
+                wanted.verdict == Verdict::Starting && boot.since(wanted.started) < interval;
+            let spread = if is_new { START_INTERVAL } else { interval };
+            let slot = ProbedContainer {
+                has_succeeded: wanted.verdict != Verdict::Starting,
+                wanted,
+                number: 0,
+                asking: None,
+            };
+            self.slots.insert(id, slot);
+            self.ask_at(id, now + (self.draw)(spread));
+        }
+    }
+
+    /// Has a container asked at this time; an earlier plan of it no longer counts.
+    fn ask_at(&mut self, id: ContainerId, at: Instant) {
+        self.count += 1;
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.number = self.count;
+            self.due.push(Reverse((at, id, self.count)));
+        }
+    }
+
+    /// Asks all whose time has come.
+    fn begin_due(&mut self) {
+        let now = Instant::now();
+        while let Some(Reverse((at, id, number))) = self.due.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.due.pop();
+            let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.number == number) else {
+                continue;
+            };
+            let is_program = slot.wanted.is_program();
+            if (is_program && self.programs >= PROGRAMS_MAX)
+                || self.under_way.len() >= CONNECTIONS_MAX
+            {
+                self.ask_at(id, now + UNASKED_WAIT);
+                continue;
+            }
+            self.programs += usize::from(is_program);
+            let asked = self.asker.ask(slot.wanted.clone());
+            let (abort, registration) = AbortHandle::new_pair();
+            slot.asking = Some((now, abort));
+            // One that panics says nothing, and the others are asked on.
+            let asked = AssertUnwindSafe(asked).catch_unwind();
+            let asked = asked.map(move |said| (id, number, said.ok().flatten()));
+            self.under_way
+                .push(Abortable::new(asked, registration).map(Result::ok).boxed());
+        }
+    }
+
+    /// Takes in an answer, tells of another verdict, and plans the next probe.
+    fn answered(&mut self, id: ContainerId, number: u64, said: ProbeResult) {
+        let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.number == number) else {
+            return;
+        };
+        let began = slot.asking.take().map(|(began, _)| began);
+        let (wanted, now) = (slot.wanted.clone(), Instant::now());
+        let began = began.unwrap_or(now);
+        self.programs -= usize::from(wanted.is_program());
+        let result = match &said {
+            Some(Ok(_)) => "success",
+            Some(Err(_)) => "failure",
+            None => "unasked",
+        };
+        self.metrics.probed(wanted.check.probe.as_str(), result);
+        let Some(said) = said else {
+            return self.ask_at(id, now + UNASKED_WAIT.max(wanted.check.interval / 2));
+        };
+        slot.has_succeeded |= said.is_ok();
+        let at = self.handle.board().clock.now();
+        let is_starting =
+            !slot.has_succeeded && at.since(wanted.started) < wanted.check.start_period;
+        let usual = wanted.check.interval;
+        let wait = if is_starting {
+            usual.min(START_INTERVAL)
+        } else {
+            usual
+        };
+        self.ask_at(id, now.max(began + wait));
+        let answer = ProbeAnswer {
+            is_success: said.is_ok(),
+            text: said.unwrap_or_else(|fault| fault),
+            at,
+        };
+        let fact = Fact::Answer {
+            check: Arc::clone(&wanted.check),
+            started: wanted.started,
+            answer,
+        };
+        match self.handle.board().record_fact(id, fact) {
+            VerdictChange::None => {}
+            VerdictChange::Streak => self.save(id),
+            VerdictChange::Verdict(verdict) => {
+                self.tell(id, wanted.subject, verdict);
+                self.handle.look_at(id);
+                self.save(id);
+            }
+        }
+    }
+
+    /// Saves the history of a container, and waits for no disk.
+    fn save(&self, id: ContainerId) {
+        if self.saving.len() < SAVES_MAX {
+            let (handle, writer) = (self.handle.clone(), self.writer.clone());
+            let saving = async move { handle.remember(&writer, id).await };
+            self.saving.push(saving.boxed());
+        }
+    }
+
+    fn tell(&self, id: ContainerId, subject: EventSubject, verdict: Verdict) {
+        let health = self.handle.board().known(id).history.health;
+        let health = health.unwrap_or_default();
+        let event = match verdict {
+            Verdict::Unhealthy => Event::from(EventKind::ContainerUnhealthy)
+                .because(Reason::Unhealthy)
+                .saying(health.why()),
+            Verdict::Ready | Verdict::Starting => {
+                Event::from(EventKind::ContainerReady).saying(health.answer.unwrap_or_default())
+            }
+        };
+        self.journal.record(event.about(subject));
+    }
+}
+
+/// Ends at a time. `None`: never.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}

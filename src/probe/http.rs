@@ -1,0 +1,148 @@
+//! HTTP probe: one request over a connection of its own. Of the answer, the first line counts; no
+//! redirect is followed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use state::spec::HttpProbe;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::tcp::connect;
+
+/// Bytes of an answer that are read. A server that sends more has its connection closed.
+const ANSWER_BYTES_MAX: usize = 8 << 10;
+/// Bytes in which the first line ends.
+const LINE_BYTES_MAX: usize = 512;
+/// Time for the rest of an answer, once its first line is here: so a server is not cut off in the
+/// middle of it.
+const REST: Duration = Duration::from_millis(200);
+
+/// Asks. Ends only with an answer or an error.
+pub(super) async fn ask(address: IpAddr, probe: &HttpProbe) -> Result<String, String> {
+    let address = SocketAddr::new(address, probe.port);
+    let mut connection = connect(address).await?;
+    let broken = |error| format!("port {} broke the connection: {error}", probe.port);
+    let request = request(address, probe);
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .map_err(broken)?;
+    let mut answer = Vec::with_capacity(1024);
+    let line_end = loop {
+        if let Some(end) = answer.iter().position(|byte| *byte == b'\n') {
+            break end;
+        }
+        if answer.len() > LINE_BYTES_MAX {
+            return Err(no_http(probe.port, &answer));
+        }
+        let count = connection.read_buf(&mut answer).await.map_err(broken)?;
+        if count == 0 && answer.is_empty() {
+            return Err(format!(
+                "port {} closed the connection without an answer",
+                probe.port
+            ));
+        }
+        if count == 0 {
+            return Err(no_http(probe.port, &answer));
+        }
+    };
+    let Some(code) = code(&answer[..line_end]) else {
+        return Err(no_http(probe.port, &answer));
+    };
+    let _rest_or_not = tokio::time::timeout(REST, rest(&mut connection, &mut answer)).await;
+    let said = told(code, &answer);
+    if probe.status.has(code) {
+        Ok(said)
+    } else {
+        Err(said)
+    }
+}
+
+fn request(address: SocketAddr, probe: &HttpProbe) -> String {
+    let mut request = format!("GET {} HTTP/1.1\r\n", probe.path);
+    let has = |wanted: &str| {
+        probe
+            .headers
+            .keys()
+            .any(|name| name.eq_ignore_ascii_case(wanted))
+    };
+    if !has("host") {
+        request.push_str(&format!("Host: {address}\r\n"));
+    }
+    if !has("user-agent") {
+        let version = env!("CARGO_PKG_VERSION");
+        request.push_str(&format!(
+            "User-Agent: chas-node-agent/{version} (health probe)\r\n"
+        ));
+    }
+    if !has("accept") {
+        request.push_str("Accept: */*\r\n");
+    }
+    for (name, value) in &probe.headers {
+        request.push_str(&format!("{name}: {value}\r\n"));
+    }
+    request.push_str("Connection: close\r\n\r\n");
+    request
+}
+
+/// Code of a first line such as `HTTP/1.1 200 OK`.
+fn code(line: &[u8]) -> Option<u16> {
+    let line = std::str::from_utf8(line).ok()?;
+    let mut words = line.trim_end().split(' ');
+    words
+        .next()
+        .filter(|version| version.starts_with("HTTP/1."))?;
+    let code = words.next().filter(|code| code.len() == 3)?;
+    code.parse().ok().filter(|code| (100..=599).contains(code))
+}
+
+fn no_http(port: u16, answer: &[u8]) -> String {
+    let begin = String::from_utf8_lossy(&answer[..answer.len().min(64)]);
+    format!("port {port} does not speak HTTP/1: {begin:?}")
+}
+
+/// Reads what follows, until the answer or its room ends.
+async fn rest(connection: &mut TcpStream, answer: &mut Vec<u8>) {
+    while answer.len() < ANSWER_BYTES_MAX && !is_complete(answer) {
+        match connection.read_buf(answer).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Parts of an answer: its head, and its body as far as it is here.
+fn parts(answer: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    Some((&answer[..end], &answer[end + 4..]))
+}
+
+/// Whether the answer is here to its end, as far as its head tells of one.
+fn is_complete(answer: &[u8]) -> bool {
+    let Some((head, body)) = parts(answer) else {
+        return false;
+    };
+    let head = String::from_utf8_lossy(head);
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        value.trim().parse::<usize>().ok().filter(|_| is_length)
+    });
+    length.is_some_and(|length| body.len() >= length)
+}
+
+/// The answer in a line: its code, and the begin of its body.
+fn told(code: u16, answer: &[u8]) -> String {
+    let body = parts(answer).map_or(&[][..], |(_, body)| body);
+    let body = String::from_utf8_lossy(&body[..body.len().min(256)]);
+    let body = body.trim();
+    if body.is_empty() {
+        format!("HTTP {code}")
+    } else {
+        format!("HTTP {code}: {body}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
