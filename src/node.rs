@@ -32,6 +32,7 @@ pub(crate) mod link;
 mod plan;
 pub(crate) mod policy_watch;
 mod queries;
+mod sizes;
 #[cfg(test)]
 mod tests;
 pub(crate) mod volumes;

@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
+use state::quantity::ByteCount;
 use state::reason::Reason;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -23,8 +24,11 @@ use self::count::CountedVolumes;
 pub(crate) use self::key::VolumeKey;
 use self::named::VolumesInUse;
 pub(crate) use self::named::{VolumeFacts, VolumeRemoval};
+use self::quota::Occasion;
+pub(crate) use self::quota::{BoundedUse, SizeFault};
 pub(crate) use self::room::DiskBudget;
 use self::shelf::{Shelf, VolumePresence};
+pub(crate) use self::sizes::ToldFaults;
 use crate::lock::lock;
 use crate::permits::KeyedPermits;
 
@@ -33,9 +37,11 @@ mod count;
 mod key;
 mod mounted;
 mod named;
+mod quota;
 mod removal;
 mod room;
 mod shelf;
+mod sizes;
 
 /// Time between two looks at who keeps a launch from its volume.
 const TURN_LOOK: Duration = Duration::from_secs(1);
@@ -62,6 +68,8 @@ pub(crate) struct WantedVolume {
     pub(crate) path: String,
     /// Whether the container exists and mounts it: then it was made, whatever the disk says.
     pub(crate) had_before: bool,
+    /// Most bytes that it may take. `None`: the container asks for no limit.
+    pub(crate) size: Option<ByteCount>,
 }
 
 /// Volumes that one container mounts.
@@ -106,7 +114,8 @@ impl Volumes {
     /// removes one of them.
     ///
     /// # Errors
-    /// [`Reason::VolumeMissing`]: one was made once, and is not there.
+    /// [`Reason::VolumeMissing`]: one was made once, and is not there. [`Reason::LimitRefused`]: one
+    /// cannot have the size that is asked for.
     pub(crate) async fn hold(
         &self,
         instance: InstanceName,
@@ -184,12 +193,12 @@ impl LockedVolumes {
     ///
     /// # Errors
     /// [`Reason::DiskFull`]; [`Reason::MountFailed`] where the image has something else than a
-    /// directory; [`Reason::CreateFailed`].
+    /// directory; [`Reason::LimitRefused`]; [`Reason::CreateFailed`].
     pub(crate) fn fill(self, image: &OwnedFd, name: &str) -> Result<FilledVolumes, Failure> {
         let mut copied = Vec::new();
-        for (key, WantedVolume { path, .. }) in &self.absent {
+        for (key, WantedVolume { path, size, .. }) in &self.absent {
             let begun = Instant::now();
-            let filled = self.shelf.fill(key, image, path);
+            let filled = self.shelf.fill(key, *size, (image, path));
             let filled = filled.map_err(|error| unmade(key, path, &error))?;
             let CopiedFiles {
                 files,
@@ -241,7 +250,12 @@ fn absent(shelf: &Shelf, wanted: Wanted) -> Result<Wanted, Failure> {
             Failure::new(Reason::CreateFailed, message)
         })?;
         match presence {
-            VolumePresence::Present => {}
+            VolumePresence::Present => {
+                if let Some(size) = volume.size {
+                    let bound = quota::bound(&shelf.data(&key), size, Occasion::Launch);
+                    bound.map_err(|fault| sizes::refused(&key, &fault))?;
+                }
+            }
             VolumePresence::Absent if !volume.had_before => drop(absent.insert(key, volume)),
             VolumePresence::Absent | VolumePresence::Missing => {
                 let (place, note) = (shelf.data(&key), shelf.note_path(&key));
@@ -259,6 +273,10 @@ fn absent(shelf: &Shelf, wanted: Wanted) -> Result<Wanted, Failure> {
 }
 
 fn unmade(key: &VolumeKey, path: &str, error: &io::Error) -> Failure {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    if let Some(fault) = inner {
+        return sizes::refused(key, fault);
+    }
     let (reason, fault) = match Errno::from_io_error(error) {
         Some(Errno::NOTDIR) => (Reason::MountFailed, "that is no directory".to_owned()),
         Some(Errno::LOOP) => (Reason::MountFailed, "that is a link to itself".to_owned()),

@@ -131,6 +131,9 @@ fn shown(view: &VolumeView, access: &Access) -> Value {
     if view.is_mount {
         show("mounted", json!(true));
     }
+    if let Some(limit) = view.limit_bytes {
+        show("limit_bytes", json!(limit));
+    }
     if let Some(content) = view.content {
         show("size_bytes", json!(content.bytes));
         show("files", json!(content.files));

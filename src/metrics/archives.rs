@@ -8,10 +8,18 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Metrics;
 
+/// Volumes whose sizes are shown.
+const VOLUMES_SHOWN_MAX: usize = 1000;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfArchive {
     direction: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfVolume {
+    volume: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -25,6 +33,8 @@ pub(super) struct ArchiveCounts {
     ended: Family<OfArchive, Counter>,
     bytes: Family<OfDirection, Counter>,
     volumes: Gauge,
+    volume_used: Family<OfVolume, Gauge>,
+    volume_limit: Family<OfVolume, Gauge>,
 }
 
 impl ArchiveCounts {
@@ -42,6 +52,15 @@ impl ArchiveCounts {
         );
         let volumes = "Volumes with names that are on the node";
         all.register("volumes", volumes, self.volumes.clone());
+        let used = "Use of the disk by each volume that has a size, and that a container names";
+        all.register_with_unit("volume_used", used, Unit::Bytes, self.volume_used.clone());
+        let limit = "Size of each volume that has one, and that a container names";
+        all.register_with_unit(
+            "volume_limit",
+            limit,
+            Unit::Bytes,
+            self.volume_limit.clone(),
+        );
     }
 }
 
@@ -59,5 +78,21 @@ impl Metrics {
     pub fn show_volumes(&self, count: usize) {
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         self.archives.volumes.set(count);
+    }
+
+    /// Shows use and size of the volumes that have one: name, bytes used, bytes at most.
+    pub fn show_volume_sizes<'v>(&self, volumes: impl Iterator<Item = (&'v str, u64, u64)>) {
+        let (used, limit) = (&self.archives.volume_used, &self.archives.volume_limit);
+        used.clear();
+        limit.clear();
+        for (volume, used_bytes, limit_bytes) in volumes.take(VOLUMES_SHOWN_MAX) {
+            let set = |gauges: &Family<OfVolume, Gauge>, bytes: u64| {
+                let volume = volume.to_owned();
+                let gauge = gauges.get_or_create(&OfVolume { volume });
+                gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+            };
+            set(used, used_bytes);
+            set(limit, limit_bytes);
+        }
     }
 }

@@ -71,9 +71,11 @@ impl NodeApi for AgentNode {
     }
 
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<DeployedView, Refusal> {
+        let deploy = Box::new(deploy);
+        self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let accepted = store.deploy(deploy, Owner::Push, dry_run, wall_ms())?;
+            let accepted = store.deploy(*deploy, Owner::Push, dry_run, wall_ms())?;
             if accepted.changed && !dry_run {
                 handle.wake(accepted.record.id);
             }
@@ -87,9 +89,11 @@ impl NodeApi for AgentNode {
         deploy: Deploy,
         keyed: Keyed,
     ) -> Result<Idempotent<DeployedView>, Refusal> {
+        let deploy = Box::new(deploy);
+        self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let answered = store.deploy_once(deploy, &keyed, wall_ms())?;
+            let answered = store.deploy_once(*deploy, &keyed, wall_ms())?;
             if let Idempotent::Now(accepted) = &answered
                 && accepted.changed
             {
@@ -106,6 +110,7 @@ impl NodeApi for AgentNode {
     async fn replace(&self, replacing: ReplaceRequest) -> Result<Idempotent<SetPlanView>, Refusal> {
         let handle = self.handle.clone();
         let dry_run = replacing.dry_run;
+        self.check_set_sizes(&replacing.wanted).await?;
         let taken = self.write(move |store| {
             let replaced = match store.replace(replacing, wall_ms())? {
                 Idempotent::Now(replaced) => replaced,
@@ -250,6 +255,7 @@ fn refusal(error: StoreError) -> Refusal {
             AssignError::TakenByContainer { .. } | AssignError::TakenOnHost { .. },
         )
         | StoreError::Owned(..)
+        | StoreError::VolumeSize { .. }
         | StoreError::NothingToConfirm
         | StoreError::PinnedImage(..)
         | StoreError::Removing(_)

@@ -14,7 +14,7 @@ use state::store::AuditedArchive;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::AgentNode;
+use super::{AgentNode, sizes};
 use crate::api::{self, NodeFiles, Refusal};
 use crate::archive::{
     self, ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveRoom, ArchiveUpload,
@@ -23,7 +23,7 @@ use crate::archive::{
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::view::{VolumeContentView, VolumeView};
-use crate::volumes::{DiskBudget, VolumeFacts, VolumeRemoval, Volumes};
+use crate::volumes::{DiskBudget, ToldFaults, VolumeFacts, VolumeRemoval, Volumes};
 use crate::writer::Writer;
 
 /// Wait for whoever makes a volume now, before the caller is sent away.
@@ -55,7 +55,8 @@ impl NodeFiles for AgentNode {
         let facts = facts.ok_or_else(|| Refusal::NotFound(format!("there is no volume {name}")))?;
         let is_there = facts.is_there;
         let mut view = view(&self.writer.store().desired(), facts);
-        if is_there {
+        // What the kernel counts need not be counted.
+        if is_there && view.content.is_none() {
             let content = volumes.count(&name).await.map_err(unreadable)?;
             view.content = Some(VolumeContentView {
                 bytes: content.bytes,
@@ -244,8 +245,9 @@ impl NodeVolumes {
     }
 }
 
-/// Keeps the notes of which volumes no container names, and since when.
+/// Keeps the notes of which volumes no container names, and since when, and the sizes of the others.
 async fn follow(volumes: Volumes, writer: Writer, metrics: Metrics) {
+    let mut told = ToldFaults::default();
     loop {
         let desired = writer.store().desired();
         if !is_use_unknown(&desired) {
@@ -255,6 +257,13 @@ async fn follow(volumes: Volumes, writer: Writer, metrics: Metrics) {
                 Ok(count) => metrics.show_volumes(count),
                 Err(error) => tracing::debug!(%error, "volumes not looked at"),
             }
+            let uses;
+            (uses, told) = volumes.keep_sizes(sizes::wanted(&desired), told).await;
+            metrics.show_volume_sizes(
+                uses.iter().map(|(name, bounded)| {
+                    (name.as_str(), bounded.used_bytes, bounded.limit_bytes)
+                }),
+            );
         }
         drop(desired);
         tokio::time::sleep(LOOK_EVERY).await;
@@ -341,7 +350,12 @@ fn view(desired: &Desired, facts: VolumeFacts) -> VolumeView {
         image: facts.note.image,
         is_missing: !facts.is_there,
         is_mount: facts.note.is_mount,
-        content: None,
+        limit_bytes: facts.bounded.map(|bounded| bounded.limit_bytes),
+        content: facts.bounded.map(|bounded| VolumeContentView {
+            bytes: bounded.used_bytes,
+            files: bounded.files,
+            is_partial: false,
+        }),
         used_by,
         name: facts.name,
     }

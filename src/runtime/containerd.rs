@@ -13,6 +13,7 @@ use std::sync::Arc;
 use containerd_client::services::v1 as api;
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
 use state::policy::signers::SignatureDemand;
@@ -227,8 +228,12 @@ impl Engine for Containerd {
         self.instances.start(instance).await
     }
 
-    async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
-        self.instances.adjust(record).await
+    async fn adjust(
+        &self,
+        record: &Record,
+        sizes: Result<(), Failure>,
+    ) -> Result<(), RuntimeError> {
+        self.instances.adjust(record, sizes).await
     }
 
     async fn stop(

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen};
 use state::policy::signers::SignatureDemand;
@@ -175,8 +176,14 @@ pub(crate) trait Engine: Send + Sync + 'static {
         instance: InstanceName,
     ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
-    /// Brings an instance up to its record, apart from its log; see [`super::Runtime::adjust`].
-    fn adjust(&self, record: &Record) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+    /// Brings an instance up to its record, apart from its log and the sizes of its volumes; see
+    /// [`super::Runtime::adjust`]. `sizes`: whether these were set. If not, a task that runs gets its
+    /// limits, and is not brought up; the answer is that failure with those of the limits.
+    fn adjust(
+        &self,
+        record: &Record,
+        sizes: Result<(), Failure>,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Ends an instance's task; see [`super::Runtime::stop`].
     fn stop(

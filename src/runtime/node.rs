@@ -280,7 +280,8 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         if let Err(error) = self.logs.limit(record).await {
             tracing::warn!(container = %record.name, %error, "log limits not changed");
         }
-        self.engine.adjust(record).await
+        let sizes = self.volumes.bound(volumes::sizes(record)).await;
+        self.engine.adjust(record, sizes).await
     }
 
     async fn stop(

@@ -24,6 +24,8 @@ pub(crate) struct VolumeView {
     pub is_missing: bool,
     /// Whether its directory is a mount of another disk.
     pub is_mount: bool,
+    /// Most bytes that it takes of its disk. `None`: it has no limit but that.
+    pub limit_bytes: Option<u64>,
     /// Content, where it was counted.
     pub content: Option<VolumeContentView>,
 }

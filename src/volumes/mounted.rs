@@ -92,7 +92,7 @@ fn mount_at_or_below(mounts: &str, path: &Path) -> Option<String> {
 }
 
 /// Path as it is, of which some characters stand as octal numbers (proc(5)).
-fn decoded(path: &str) -> String {
+pub(super) fn decoded(path: &str) -> String {
     let octal = [
         ("\\040", " "),
         ("\\011", "\t"),

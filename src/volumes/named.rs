@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::key::VolumeKey;
 use super::shelf::{Shelf, VolumeNote, VolumePresence};
-use super::{Volumes, mounted};
+use super::{BoundedUse, Volumes, mounted, quota};
 use crate::lock::lock;
 
 /// Volume that was made, as its note has it.
@@ -24,6 +24,8 @@ pub(crate) struct VolumeFacts {
     pub(crate) note: VolumeNote,
     /// Whether its content is where it should be.
     pub(crate) is_there: bool,
+    /// Use of its limit. `None`: it has none.
+    pub(crate) bounded: Option<BoundedUse>,
 }
 
 /// Archives of volumes that are under way: any number of readers, and one writer.
@@ -105,7 +107,7 @@ impl Volumes {
         self.on_shelf(move |shelf| facts(shelf, name)).await
     }
 
-    async fn on_shelf<T: Send + 'static>(
+    pub(super) async fn on_shelf<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Shelf) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
@@ -184,7 +186,7 @@ impl Volumes {
         make: impl FnOnce(&OwnedFd) -> Result<T, E>,
     ) -> Result<T, E> {
         let key = VolumeKey::Named(name.clone());
-        let made = self.shelf.make_new(&key, make)?;
+        let made = self.shelf.make_new(&key, None, make)?;
         self.shelf.put(&key, None)?;
         self.counted.forget(name);
         Ok(made)
@@ -307,9 +309,11 @@ fn facts(shelf: &Shelf, name: VolumeName) -> io::Result<Option<VolumeFacts>> {
         VolumePresence::Missing => false,
     };
     let note = shelf.note(&key)?.unwrap_or_default();
+    let bounded = is_there.then(|| quota::bounded(&shelf.data(&key)).ok());
     Ok(Some(VolumeFacts {
         name,
         note,
         is_there,
+        bounded: bounded.flatten().flatten(),
     }))
 }

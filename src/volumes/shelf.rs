@@ -22,10 +22,12 @@ use std::time::SystemTime;
 
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
+use state::quantity::ByteCount;
 use state::time::unix_ms;
 
 use super::copy::{self, CopiedFiles};
 use super::key::VolumeKey;
+use super::quota;
 use super::room::DiskBudget;
 use crate::within;
 
@@ -136,16 +138,18 @@ impl Shelf {
     pub(super) fn fill(
         &self,
         key: &VolumeKey,
-        image: &OwnedFd,
-        path: &str,
+        size: Option<ByteCount>,
+        (image, path): (&OwnedFd, &str),
     ) -> io::Result<Option<CopiedFiles>> {
-        self.make_new(key, |new| fill(new, image, path))
+        self.make_new(key, size, |new| fill(new, image, path))
     }
 
-    /// Makes the content of a volume that is absent, and puts it in no place yet.
+    /// Makes the content of a volume that is absent, and puts it in no place yet. With a `size`, it is
+    /// no larger.
     pub(super) fn make_new<T, E: From<io::Error>>(
         &self,
         key: &VolumeKey,
+        size: Option<ByteCount>,
         make: impl FnOnce(&OwnedFd) -> Result<T, E>,
     ) -> Result<T, E> {
         let place = self.place(key);
@@ -163,7 +167,11 @@ impl Shelf {
         let opened = rustix::fs::open(&new, flags, Mode::empty()).map_err(io::Error::from)?;
         // The umask may have taken something away.
         rustix::fs::fchmod(&opened, Mode::from_raw_mode(0o755)).map_err(io::Error::from)?;
-        let made = make(&opened);
+        let bounded = match key {
+            VolumeKey::Named(_) => quota::begin(&new, size).map_err(io::Error::other),
+            VolumeKey::OfImage(..) => Ok(()),
+        };
+        let made = bounded.map_err(E::from).and_then(|()| make(&opened));
         if made.is_err() {
             // What a full disk has room for again is not left to the next try.
             fs::remove_dir_all(&new).ok();

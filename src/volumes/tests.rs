@@ -22,7 +22,11 @@ fn root(path: &Path) -> OwnedFd {
 
 fn volume(path: &str, had_before: bool) -> WantedVolume {
     let path = path.to_owned();
-    WantedVolume { path, had_before }
+    WantedVolume {
+        path,
+        had_before,
+        size: None,
+    }
 }
 
 struct Stand {

@@ -46,6 +46,7 @@ mod recover;
 mod reserve;
 mod sealing;
 mod secrets;
+mod sizes;
 mod state_dir;
 mod survey;
 mod tag_checks;

@@ -128,7 +128,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("secrets", &["config", "lock", "mounts"]),
     ("host_paths", &["lock", "mounts", "permits", "within"]),
     ("archive", &["journal", "metrics", "permits", "within"]),
-    ("volumes", &["lock", "permits", "within"]),
+    ("volumes", &["lock", "mounts", "permits", "within"]),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (
         "registry",

@@ -27,6 +27,7 @@ pub(crate) mod image;
 pub(crate) mod leaks;
 pub(crate) mod machine;
 pub(crate) mod proxy;
+pub(crate) mod qemu;
 pub(crate) mod registry;
 pub(crate) mod scratch;
 pub(crate) mod signatures;

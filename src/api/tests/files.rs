@@ -44,6 +44,7 @@ fn data() -> VolumeView {
         image: None,
         is_missing: false,
         is_mount: false,
+        limit_bytes: None,
         content: None,
     }
 }

@@ -1,11 +1,14 @@
 //! Volumes of an instance: where they are on the host, and that they are there before its task is.
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use state::desired::Record;
 use state::failure::Failure;
+use state::quantity::ByteCount;
 use state::reason::Reason;
+use state::spec::VolumeName;
 
 use crate::oci::volumes::{VolumeDirectory, uncovered};
 use crate::runtime::RuntimeError;
@@ -25,6 +28,7 @@ pub(super) async fn prepare<E: Engine>(
         return Ok(Vec::new());
     }
     let mut wanted = Wanted::new();
+    let sizes = sizes(record);
     for (key, path, _) in &mounts {
         let before = mounted.get(path);
         is_where_it_was(volumes, key, before)?;
@@ -32,6 +36,10 @@ pub(super) async fn prepare<E: Engine>(
         let first = wanted.entry(key.clone()).or_insert(WantedVolume {
             path: path.clone(),
             had_before: false,
+            size: match key {
+                VolumeKey::Named(name) => sizes.get(name).copied(),
+                VolumeKey::OfImage(..) => None,
+            },
         });
         first.had_before |= before.is_some();
     }
@@ -49,6 +57,13 @@ pub(super) async fn prepare<E: Engine>(
         of_host: None,
     };
     Ok(mounts.into_iter().map(directory).collect())
+}
+
+/// Sizes that an instance asks for, by volume.
+pub(super) fn sizes(record: &Record) -> BTreeMap<VolumeName, ByteCount> {
+    let mounts = record.spec.volumes.iter();
+    let sizes = mounts.filter_map(|mount| Some((mount.volume()?.clone(), mount.size?)));
+    sizes.collect()
 }
 
 /// Volumes on disk that an instance mounts: each with its path in the container, and whether it is

@@ -32,7 +32,8 @@ struct FixedParts<'a> {
     sysctls: &'a Sysctls,
     runtime: &'a Option<RuntimeClass>,
     devices: &'a [Device],
-    volumes: &'a [VolumeMount],
+    /// Of volumes, the size is live.
+    volumes: Vec<VolumeMount>,
     sealed_environment: &'a BTreeMap<String, Sealed>,
     files: &'a [FileSpec],
     /// Of secrets that are replaced, the value is live.
@@ -42,8 +43,8 @@ struct FixedParts<'a> {
 impl<'a> FixedParts<'a> {
     /// Parts of this spec. Every field is named here, so that a new one has to be sorted: into the
     /// fixed parts, or, with `_`, among those that are live. What the runtime does for a live one
-    /// stands in `oci::resources` (limits), `logs::keep` (log files), or the record is asked for it
-    /// each time (labels, restart, stop, after, health).
+    /// stands in `oci::resources` (limits), `volumes` (sizes), `logs::keep` (log files), or the record
+    /// is asked for it each time (labels, restart, stop, after, health).
     fn of(spec: &'a Spec) -> Self {
         let Spec {
             image,
@@ -97,7 +98,7 @@ impl<'a> FixedParts<'a> {
             sysctls,
             runtime,
             devices,
-            volumes,
+            volumes: volumes.iter().map(VolumeMount::fixed).collect(),
             sealed_environment,
             files,
             secrets: secrets.iter().map(SecretUse::fixed).collect(),
@@ -171,6 +172,10 @@ mod tests {
             (json!({"secrets": [{"name": "a", "path": "/a/b"}]}), false),
             (json!({"volumes": [{"tmpfs": "1m", "path": "/tmp"}]}), false),
             (
+                json!({"volumes": [{"volume": "a", "path": "/a", "size": "1g"}]}),
+                false,
+            ),
+            (
                 json!({"labels": {"a": "b"}, "environment": {"A": "1"}}),
                 false,
             ),
@@ -180,5 +185,16 @@ mod tests {
             assert_eq!(plain.can_become(&changed), is_live, "{change}");
             assert_eq!(changed.can_become(&plain), is_live, "{change}");
         }
+    }
+
+    #[test]
+    fn of_volumes_the_size_alone_is_live() {
+        let mounted = |volume: &Value| spec(&json!({"volumes": [volume]}));
+        let plain = mounted(&json!({"volume": "a", "path": "/a"}));
+        let sized = mounted(&json!({"volume": "a", "path": "/a", "size": "1g"}));
+        let moved = mounted(&json!({"volume": "a", "path": "/b", "size": "1g"}));
+        assert_ne!(plain, sized);
+        assert!(plain.can_become(&sized) && sized.can_become(&plain));
+        assert!(!sized.can_become(&moved));
     }
 }

@@ -19,6 +19,8 @@ mod host_path;
 const VOLUMES_MAX: usize = 64;
 /// Bytes of a path, in a container or on the host.
 const PATH_BYTES_MAX: usize = 1024;
+/// Least bytes that a volume can be bounded to.
+const SIZE_MIN: ByteCount = ByteCount(1 << 20);
 /// Permissions of a file system in memory that are not written out.
 const TMPFS_MODE: u32 = 0o1777;
 
@@ -70,6 +72,10 @@ pub struct VolumeMount {
     /// Whether the container can only read it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub read_only: bool,
+    /// Most bytes that a volume of the node takes of its disk, whoever writes them. `None`: this
+    /// container asks for no limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub size: Option<ByteCount>,
 }
 
 /// Thing that a container sees as a volume.
@@ -105,10 +111,19 @@ impl VolumeMount {
         }
     }
 
+    /// Part that an instance keeps for its life: all but the size.
+    #[must_use]
+    pub(super) fn fixed(&self) -> Self {
+        Self {
+            size: None,
+            ..self.clone()
+        }
+    }
+
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let named: Vec<_> = SOURCES.into_iter().filter(|key| fields.has(key)).collect();
         let volume = fields.read("volume", parsed::<VolumeName>);
-        let size = fields.read("tmpfs", amount::<ByteCount>);
+        let in_memory = fields.read("tmpfs", amount::<ByteCount>);
         let path = fields.required("path", place);
         let read_only = fields.read("read_only", boolean).unwrap_or_default();
         let host_path = host_path::read(fields, read_only);
@@ -121,18 +136,15 @@ impl VolumeMount {
             [_] => {}
         }
         let mode = read_mode(fields);
-        fields.refuse(
-            "size",
-            "not supported yet: a volume has no limit but its disk; leave it out",
-        );
+        let size = read_size(fields);
         if read_only && fields.has("tmpfs") {
             fields.fault("read_only", "an empty file system would stay empty");
         }
-        if size == Some(ByteCount(0)) {
+        if in_memory == Some(ByteCount(0)) {
             fields.fault("tmpfs", "must be more than 0, such as \"64m\"");
         }
         let mode = mode.unwrap_or(TMPFS_MODE);
-        let source = match (volume, host_path, size) {
+        let source = match (volume, host_path, in_memory) {
             (Some(name), ..) => VolumeSource::Volume(name),
             (None, Some((path, propagation)), _) => VolumeSource::HostPath { path, propagation },
             (None, None, Some(size)) => VolumeSource::Tmpfs { size, mode },
@@ -142,6 +154,7 @@ impl VolumeMount {
             path: path?,
             source,
             read_only,
+            size,
         })
     }
 
@@ -153,6 +166,9 @@ impl VolumeMount {
                 show("volume", json!(name));
                 show("path", json!(self.path));
                 show("read_only", json!(self.read_only));
+                if let Some(size) = self.size {
+                    show("size", json!(size.to_string()));
+                }
             }
             VolumeSource::HostPath { path, propagation } => {
                 show("host_path", json!(path));
@@ -170,7 +186,7 @@ impl VolumeMount {
     }
 }
 
-/// Reads all volumes. No two are at one path.
+/// Reads all volumes. No two are at one path, and no volume has two sizes.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<VolumeMount>> {
     let items = top.read("volumes", |value| list(value, VOLUMES_MAX))?;
     let (mut volumes, mut paths) = (Vec::new(), BTreeSet::new());
@@ -182,9 +198,38 @@ pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<VolumeMount>> {
             let field = format!("volumes[{index}].path");
             top.fault(&field, "another volume is at this path");
         }
+        if let Some(other) = other_size(&volumes, &volume) {
+            let field = format!("volumes[{index}].size");
+            let message = format!("the same volume is to have {other} above; it has one size");
+            top.fault(&field, &message);
+        }
         volumes.push(volume);
     }
     Some(volumes)
+}
+
+/// Size of a volume by a mount before this one, which says another.
+fn other_size(before: &[VolumeMount], mount: &VolumeMount) -> Option<ByteCount> {
+    let (volume, size) = (mount.volume()?, mount.size?);
+    let same = before.iter().filter(|other| other.volume() == Some(volume));
+    same.filter_map(|other| other.size)
+        .find(|other| *other != size)
+}
+
+/// Most that a volume of the node takes of its disk.
+fn read_size(fields: &mut Fields<'_>) -> Option<ByteCount> {
+    let size = fields.read("size", amount::<ByteCount>);
+    if !fields.has("size") {
+        return None;
+    }
+    if !fields.has("volume") {
+        let message = "is for \"volume\" only; the size of \"tmpfs\" is its value, and a path of \
+                       the host has what its disk has";
+        fields.fault("size", message);
+    } else if size.is_some_and(|size| size < SIZE_MIN) {
+        fields.fault("size", "must be 1m or more, such as \"10g\"");
+    }
+    size
 }
 
 pub(super) fn to_json(volumes: &[VolumeMount]) -> Value {

@@ -1,6 +1,6 @@
 //! A batch of records decided on in one transaction, each seeing those before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Accepted, Store, StoreError};
@@ -30,6 +30,8 @@ pub(super) struct Batch<'a> {
     pub(super) desired: Desired,
     /// The changes so far, in order.
     pub(super) changes: Vec<DesiredChange>,
+    /// Containers of the request that are not decided on yet.
+    pub(super) retaken: BTreeSet<ContainerName>,
 }
 
 impl Store {
@@ -64,6 +66,7 @@ impl<'a> Batch<'a> {
             seq,
             desired,
             changes: Vec::new(),
+            retaken: BTreeSet::new(),
         })
     }
 
@@ -127,6 +130,7 @@ impl<'a> Batch<'a> {
         }
         self.check_rules(before.as_deref(), &deploy.spec.network)?;
         self.check_capacity(before.as_deref(), &deploy)?;
+        self.check_sizes(before.as_deref().map(|before| before.id), &deploy)?;
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -230,9 +234,11 @@ impl<'a> Batch<'a> {
         // Containers that name host ports come first, so that none of these is chosen for another.
         wanted.sort_by_key(|deploy| deploy.spec.ports.iter().all(|port| port.host.is_none()));
         let (mut taken, mut refused, mut denied) = (Vec::new(), Vec::new(), Vec::new());
+        self.retaken = wanted.iter().map(|deploy| deploy.name.clone()).collect();
         loop {
             let (tried, mut later) = (wanted.len(), Vec::new());
             for deploy in wanted {
+                self.retaken.remove(&deploy.name);
                 match self.take(deploy.clone(), owner) {
                     Ok(accepted) => taken.push(accepted),
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {

@@ -7,11 +7,12 @@ use crate::capacity::Shortage;
 use crate::id::{ContainerId, ContainerName};
 use crate::order::cycles;
 use crate::policy::{self, Denial};
+use crate::quantity::ByteCount;
 use crate::reference::ImageReference;
 use crate::seal::SealError;
-use crate::spec::SecretName;
 use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::FieldError;
+use crate::spec::{SecretName, VolumeName};
 
 /// Refusal of a change; nothing is stored then.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +75,21 @@ pub enum StoreError {
          possible; name fewer, give containers equal sections, or place them on another node"
     )]
     TooManyRules(usize),
+    /// Another container says another size of a volume that both mount.
+    #[error(
+        "volume {volume} is to have {size}, and container {by} says {other}: it has one size; say it \
+         in one of them alone, or change both in one request"
+    )]
+    VolumeSize {
+        /// Volume that both mount.
+        volume: VolumeName,
+        /// Size that is asked for.
+        size: ByteCount,
+        /// Container that says another.
+        by: ContainerName,
+        /// Size by that.
+        other: ByteCount,
+    },
     /// The policy of the node denies what is asked for; not empty.
     #[error("{}", policy::told(.1))]
     Denied(ContainerName, Vec<Denial>),

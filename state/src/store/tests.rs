@@ -13,6 +13,7 @@ mod room;
 mod ruled;
 mod sealed;
 mod secrets;
+mod sizes;
 mod tag_checks;
 mod transient;
 mod witnessed;

@@ -2,6 +2,7 @@
 //! made of. Killed at any point it begins again, since the copy is brought up last.
 
 use state::desired::Record;
+use state::failure::Failure;
 use state::id::InstanceName;
 use state::observed::Task;
 use state::reason::Reason;
@@ -16,7 +17,11 @@ use crate::runtime::containerd::shim::refusals;
 
 impl Instances {
     /// Brings the record's instance up to it: its task first, so that its labels say what is true.
-    pub(crate) async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
+    pub(crate) async fn adjust(
+        &self,
+        record: &Record,
+        sizes: Result<(), Failure>,
+    ) -> Result<(), RuntimeError> {
         let instance = record.instance();
         let Some(mut container) = self.container(instance).await? else {
             return Ok(());
@@ -36,10 +41,10 @@ impl Instances {
             Task::Running { .. } => {
                 // A limit that is refused holds up no value.
                 let replaced = self.replace_secrets(record, spec).await;
-                self.limit(record, spec).await?;
+                with_sizes(self.limit(record, spec).await, sizes)?;
                 replaced?;
             }
-            // Nothing of it has run: the launch makes it anew, within its limits.
+            // Nothing of it has run: the launch makes it anew, within its limits, and sets the sizes.
             Task::Created { .. } => {
                 self.kill_hard(instance).await?;
                 self.delete_task(instance).await?;
@@ -123,6 +128,22 @@ impl Instances {
         self.clear_task(instance, task).await?;
         tracing::info!(%instance, "recreating container: image or spec changed");
         self.discard(instance).await
+    }
+}
+
+/// Outcome of limits, and of the sizes of volumes: of two refusals, both are told.
+fn with_sizes(
+    limits: Result<(), RuntimeError>,
+    sizes: Result<(), Failure>,
+) -> Result<(), RuntimeError> {
+    match (limits, sizes) {
+        (limits, Ok(())) => limits,
+        (Err(RuntimeError::Failed(limits)), Err(sizes)) => {
+            let message = format!("{sizes}; {limits}");
+            Err(RuntimeError::failed(limits.reason, message))
+        }
+        (Ok(()), Err(sizes)) => Err(sizes.into()),
+        (Err(error), Err(_)) => Err(error),
     }
 }
 

@@ -13,6 +13,7 @@ fn section(volumes: &Value) -> Result<Vec<VolumeMount>, Vec<FieldError>> {
 fn a_volume_is_shown_with_every_default_written_out() {
     let volumes = section(&json!([
         {"volume": "data", "path": "//srv/./data/"},
+        {"volume": "more", "path": "/more", "size": "10Gi"},
         {"tmpfs": 65536, "path": "/tmp"},
         {"host_path": "//srv/./x/", "path": "/x"},
         {"host_path": "/srv/y", "path": "/y", "propagation": "rslave"},
@@ -22,6 +23,7 @@ fn a_volume_is_shown_with_every_default_written_out() {
         shown,
         json!([
             {"volume": "data", "path": "/srv/data", "read_only": false},
+            {"volume": "more", "path": "/more", "read_only": false, "size": "10g"},
             {"tmpfs": "64k", "path": "/tmp", "mode": "1777"},
             {"host_path": "/srv/x", "path": "/x", "read_only": false, "propagation": "rprivate"},
             {"host_path": "/srv/y", "path": "/y", "read_only": false, "propagation": "rslave"},
@@ -67,8 +69,16 @@ fn every_fault_of_a_volume_is_told_with_its_field() {
         &[("tmpfs", "another source")],
     );
     check(
-        &json!({"volume": "data", "path": "/x", "size": "1g", "mode": "0700"}),
-        &[("mode", "for \"tmpfs\" only"), ("size", "no limit but")],
+        &json!({"volume": "data", "path": "/x", "size": "1k", "mode": "0700"}),
+        &[("mode", "for \"tmpfs\" only"), ("size", "1m or more")],
+    );
+    check(
+        &json!({"volume": "data", "path": "/x", "size": "much"}),
+        &[("size", "is not a size")],
+    );
+    check(
+        &json!({"tmpfs": "1m", "path": "/x", "size": "1g"}),
+        &[("size", "for \"volume\" only")],
     );
     check(
         &json!({"tmpfs": "0", "path": "/x", "read_only": true, "mode": "999"}),
@@ -128,4 +138,19 @@ fn no_two_volumes_are_at_one_path_and_there_are_64_at_most() {
     assert_eq!(section(&json!(many(64))).unwrap().len(), 64);
     let faults = section(&json!(many(65))).unwrap_err();
     assert_eq!(faults[0].message, "must not be more than 64");
+}
+
+#[test]
+fn a_volume_that_is_mounted_twice_has_one_size() {
+    let at = |path: &str, size: &Value| json!({"volume": "data", "path": path, "size": size});
+    let (one, none, other) = (json!("1g"), Value::Null, json!("2g"));
+    let same = section(&json!([
+        at("/a", &one),
+        at("/b", &none),
+        at("/c", &json!("1024m"))
+    ]));
+    assert_eq!(same.unwrap()[1].size, None);
+    let faults = section(&json!([at("/a", &one), at("/b", &none), at("/c", &other)])).unwrap_err();
+    assert_eq!(faults[0].field, "volumes[2].size");
+    assert!(faults[0].message.contains("1g"), "{faults:?}");
 }
