@@ -10,7 +10,6 @@ use rustix::io::Errno;
 
 use super::place::{self, NewFile};
 use super::read::{ArchiveEntries, ArchiveEntry, EntryKind};
-use super::sparse::SparseRegion;
 use super::{ArchiveFault, ArchivedAmount, DEPTH_MAX, OwnerShift, PART_BYTES, PATH_BYTES_MAX};
 use crate::within;
 
@@ -261,6 +260,10 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
     }
 
     fn data(&mut self, mut file: &File, entry: &ArchiveEntry) -> Result<(), EntryError> {
+        // Before its content: for a file that grows, XFS sets aside as much room again.
+        if entry.size > 0 {
+            file.set_len(entry.size)?;
+        }
         for region in &entry.regions {
             file.seek(SeekFrom::Start(region.offset))?;
             let mut left = region.length;
@@ -273,10 +276,6 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
                 left -= read as u64;
                 self.amount.bytes += read as u64;
             }
-        }
-        // A hole at the end.
-        if !matches!(entry.regions[..], [SparseRegion { length, .. }] if length == entry.size) {
-            file.set_len(entry.size)?;
         }
         Ok(())
     }
