@@ -158,11 +158,10 @@ async fn what_a_container_asks_of_a_disk_is_limited_from_its_start_on_changed_li
         limits(&stand, &shown, &number) == [""; 4]
     })
     .await;
-    // What is refused later is told, and the process goes on with what it had.
-    stand
-        .agent
-        .deploy(&body(json!({"read_bps": {"/dev/null": "1m"}})))
-        .await;
+    // What is refused later is told, and the process goes on with all else.
+    let mut fourth = body(json!({"read_bps": {"/dev/null": "1m", device: "2m"}}));
+    fourth["resources"]["pids"] = json!(90);
+    stand.agent.deploy(&fourth).await;
     let shown = shows(
         &stand.agent,
         "a",
@@ -171,6 +170,9 @@ async fn what_a_container_asks_of_a_disk_is_limited_from_its_start_on_changed_li
     )
     .await;
     assert!(stand.pid(&shown).is_some(), "{shown}");
+    assert_eq!(limits(&stand, &shown, &number), ["2097152", "", "", ""]);
+    let processes = control(&stand, &shown, "pids/pids.max", "pids.max");
+    assert_eq!(processes.as_deref(), Some("90"));
     stand.agent.delete_and_wait("a").await;
     drop(disk);
     stand.end().await;

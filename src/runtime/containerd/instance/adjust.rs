@@ -66,17 +66,22 @@ impl Instances {
 
     /// Sets every limit of a task. One that is refused keeps none of the others from being set.
     async fn limit(&self, record: &Record, oci_spec: &[u8]) -> Result<(), RuntimeError> {
-        self.check_limits(record).await?;
+        // What the host cannot keep is not asked for: the runtime may take it in silence.
+        let mut refused = self.live_faults(record).await;
         let (instance, cgroup) = (record.instance(), self.host.cgroup);
         let released = cgroup.released(&self.cgroups_path(instance));
-        let mut refused = Vec::new();
         for limit in oci::limits::live(&record.spec.resources, cgroup, &released) {
-            refused.extend(self.set_limit(instance, &limit).await?);
+            if !refused.iter().any(|fault| fault.starts_with(limit.field)) {
+                refused.extend(self.set_limit(instance, &limit).await?);
+            }
         }
         // runc sets the devices of a control group anew together with any limit.
         self.withhold_tunnels(record, oci_spec);
         if let Err(error) = self.set_throttles(record).await {
-            refused.push(format!("resources.io cannot be changed: {error}"));
+            let error = error.to_string();
+            if !refused.iter().any(|fault| error.contains(fault)) {
+                refused.push(format!("resources.io cannot be changed: {error}"));
+            }
         }
         if refused.is_empty() {
             return Ok(());

@@ -31,15 +31,20 @@ impl Instances {
         })
     }
 
-    /// Sets what a task may ask of each disk, and releases what it may ask of all others.
+    /// Sets what a task may ask of each disk, and releases what it may ask of all others. One that
+    /// cannot be limited keeps none of the others from it.
     pub(super) async fn set_throttles(&self, record: &Record) -> io::Result<()> {
         let limits = record.spec.resources.io.clone();
         let (cgroup, path) = (self.host.cgroup, self.cgroups_path(record.instance()));
         let set = move || {
             on_host(|| {
-                let wanted =
-                    throttles(&limits).map_err(|faults| io::Error::other(faults.join("; ")))?;
-                cgroup.throttle(&path, &wanted)
+                let (wanted, faults) = throttles(&limits);
+                cgroup.throttle(&path, &wanted)?;
+                if faults.is_empty() {
+                    Ok(())
+                } else {
+                    Err(io::Error::other(faults.join("; ")))
+                }
             })
         };
         tokio::task::spawn_blocking(set).await?
@@ -48,7 +53,7 @@ impl Instances {
 
 /// Faults of the disks that these limits name.
 pub(super) fn faults(limits: &DiskLimits) -> Vec<String> {
-    let found = on_host(|| Ok(throttles(limits).err().unwrap_or_default()));
+    let found = on_host(|| Ok(throttles(limits).1));
     found.unwrap_or_else(|error| vec![format!("resources.io: {error}")])
 }
 
@@ -63,8 +68,8 @@ fn paths(limits: &DiskLimits) -> impl Iterator<Item = &String> {
     bytes.chain(operations)
 }
 
-/// The limits by disk; or each fault.
-fn throttles(limits: &DiskLimits) -> Result<Vec<Throttle>, Vec<String>> {
+/// The limits by disk, and each fault.
+fn throttles(limits: &DiskLimits) -> (Vec<Throttle>, Vec<String>) {
     let (mut throttles, mut faults) = (Vec::<Throttle>::new(), Vec::new());
     for path in paths(limits).collect::<BTreeSet<_>>() {
         let rates = [
@@ -81,11 +86,7 @@ fn throttles(limits: &DiskLimits) -> Result<Vec<Throttle>, Vec<String>> {
             Ok(disk) => throttles.push(Throttle { disk, rates }),
         }
     }
-    if faults.is_empty() {
-        Ok(throttles)
-    } else {
-        Err(faults)
-    }
+    (throttles, faults)
 }
 
 /// Number of a disk, as in `8:0`; or why it is none.
@@ -121,11 +122,12 @@ mod tests {
         )
         .unwrap();
         assert!(are_any(&limits));
-        let told = throttles(&limits).unwrap_err();
+        let (none, told) = throttles(&limits);
+        assert_eq!(none, Vec::new());
         assert_eq!(told.len(), 2, "{told:?}");
         assert!(told[0].contains("/dev/no-such: No such file"), "{told:?}");
         assert!(told[1].contains("/dev/null: it is no disk"), "{told:?}");
         assert!(!are_any(&DiskLimits::default()));
-        assert_eq!(throttles(&DiskLimits::default()), Ok(Vec::new()));
+        assert_eq!(throttles(&DiskLimits::default()), (Vec::new(), Vec::new()));
     }
 }

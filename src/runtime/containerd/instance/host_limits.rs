@@ -40,10 +40,7 @@ impl Instances {
         let (cgroup, oom_score_min) = (self.host.cgroup, self.host.oom_score_min);
         let around = self.config.namespace.clone();
         let look = move || {
-            let host = HostFiles {
-                proc: "/proc".into(),
-                sys: "/sys".into(),
-            };
+            let host = HostFiles::own();
             let mut faults = host.resources(&spec.resources, cgroup, &around);
             if let Some(pid) = containerd {
                 faults.extend(host.ulimits(&spec, pid));
@@ -65,6 +62,14 @@ impl Instances {
             Reason::LimitRefused,
             faults.join("; "),
         ))
+    }
+
+    /// Faults of the limits that a container which runs is to be given, each beginning with its field.
+    pub(super) async fn live_faults(&self, record: &Record) -> Vec<String> {
+        let (wanted, cgroup) = (record.spec.resources.clone(), self.host.cgroup);
+        let around = self.config.namespace.clone();
+        let look = move || HostFiles::own().resources(&wanted, cgroup, &around);
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
     /// Process of containerd, of which the OCI runtime has its rights; `None`: it cannot be found.
@@ -93,6 +98,13 @@ fn added(spec: &Spec) -> impl Iterator<Item = (&str, usize)> {
 }
 
 impl HostFiles {
+    fn own() -> Self {
+        Self {
+            proc: "/proc".into(),
+            sys: "/sys".into(),
+        }
+    }
+
     /// Faults of the limits on a control group in the one named `around`.
     fn resources(&self, wanted: &Resources, cgroup: Cgroup, around: &str) -> Vec<String> {
         let mut faults = Vec::new();
