@@ -110,6 +110,13 @@ impl Volumes {
         self.shelf.data(key)
     }
 
+    /// Restrictions of the mount that a volume's directory is on, as mount options.
+    pub(crate) async fn forbidden(&self, key: &VolumeKey) -> Vec<&'static str> {
+        let data = self.directory(key);
+        let look = move || mounted::forbidden(&data);
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
+    }
+
     /// Looks at the volumes of a container that is to be launched, after everybody who makes or
     /// removes one of them.
     ///

@@ -59,6 +59,8 @@ pub(crate) struct VolumeDirectory {
     pub(crate) read_only: bool,
     /// Part of a path of the host. `None`: it is a volume of the node.
     pub(crate) of_host: Option<HostMount>,
+    /// Restrictions of the host's mount of a volume of the node, which hold here too.
+    pub(crate) forbidden: Vec<&'static str>,
 }
 
 /// Part of a volume that only a path of the host has.
@@ -95,9 +97,16 @@ pub(super) fn mounts(record: &Record, place: &Placement<'_>) -> Vec<Value> {
 
 /// A bind mount whose owners are those on the disk, whatever ids the container has on the host.
 fn directory<'a>(volume: &'a VolumeDirectory, place: &Placement<'_>) -> (&'a str, Value) {
-    let access = if volume.read_only { "rro" } else { "rw" };
     let options = match &volume.of_host {
-        None => vec!["rbind", access, "nodev", "rprivate"],
+        // With "nodev" the flags of the mount are set anew: those of the host's have to be named.
+        None => {
+            let access = if volume.read_only { "rro" } else { "rw" };
+            let is_access = |flag: &&&str| **flag == "ro" && !volume.read_only;
+            let access = volume.forbidden.iter().find(is_access).unwrap_or(&access);
+            let others = volume.forbidden.iter().filter(|flag| **flag != "ro");
+            let all = ["rbind", access, "nodev", "rprivate"].into_iter();
+            all.chain(others.copied()).collect::<Vec<_>>()
+        }
         // Each of these adds to what the host's mount forbids. A plain "nodev" would have runc set all
         // of a mount's flags anew, and a read-only mount of the host be writable.
         Some(host) => {
@@ -261,7 +270,24 @@ mod tests {
             destination: destination.to_owned(),
             read_only,
             of_host: None,
+            forbidden: Vec::new(),
         }
+    }
+
+    #[test]
+    fn what_the_host_s_mount_forbids_is_forbidden_here() {
+        let options = |read_only, forbidden: &[&'static str]| {
+            let volume = VolumeDirectory {
+                forbidden: forbidden.to_vec(),
+                ..directory("/h", read_only)
+            };
+            let volumes = place(std::slice::from_ref(&volume), None);
+            mounts(&record(&json!({})), &volumes)[0]["options"].clone()
+        };
+        let told = options(false, &["ro", "noexec"]);
+        assert_eq!(told, json!(["rbind", "ro", "nodev", "rprivate", "noexec"]));
+        let told = options(true, &["ro", "nosuid"]);
+        assert_eq!(told, json!(["rbind", "rro", "nodev", "rprivate", "nosuid"]));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::StatVfsMountFlags;
+
 /// Removes a directory with all that is in it, but nothing of another disk. One that is absent is
 /// removed.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
@@ -16,6 +18,22 @@ pub(super) fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Restrictions of the mount that a directory is on, as mount options.
+pub(super) fn forbidden(directory: &Path) -> Vec<&'static str> {
+    let Ok(told) = rustix::fs::statvfs(directory) else {
+        return Vec::new();
+    };
+    let flags = [
+        (StatVfsMountFlags::RDONLY, "ro"),
+        (StatVfsMountFlags::NOSUID, "nosuid"),
+        (StatVfsMountFlags::NOEXEC, "noexec"),
+    ];
+    let set = flags
+        .into_iter()
+        .filter(|(flag, _)| told.f_flag.contains(*flag));
+    set.map(|(_, option)| option).collect()
 }
 
 /// Refuses a directory at or below which something is mounted. `None`: it is absent.

@@ -271,8 +271,12 @@ impl Volumes {
                     continue;
                 };
                 match shelf.clear_new(&key) {
-                    Ok(true) => swept.push(name),
-                    Ok(false) => shelf.leave(&key),
+                    Ok(true) => {
+                        shelf.leave(&key);
+                        swept.push(name);
+                    }
+                    // An empty directory is a mount point that somebody made, and is left.
+                    Ok(false) => {}
                     Err(error) => tracing::warn!(%name, %error, "leftover of a volume not removed"),
                 }
             }

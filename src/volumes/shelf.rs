@@ -153,6 +153,7 @@ impl Shelf {
         make: impl FnOnce(&OwnedFd) -> Result<T, E>,
     ) -> Result<T, E> {
         let place = self.place(key);
+        let is_own = !place.exists();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -175,7 +176,9 @@ impl Shelf {
         if made.is_err() {
             // What a full disk has room for again is not left to the next try.
             fs::remove_dir_all(&new).ok();
-            self.leave(key);
+            if is_own {
+                self.leave(key);
+            }
         }
         made
     }

@@ -56,6 +56,7 @@ pub(super) fn volumes(record: &Record, held: &MountedPaths) -> Vec<VolumeDirecto
                 propagation: wanted.propagation,
                 is_file,
             }),
+            forbidden: Vec::new(),
         };
     asked.map(volume).collect()
 }

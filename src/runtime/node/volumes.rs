@@ -50,13 +50,18 @@ pub(super) async fn prepare<E: Engine>(
         let filled = engine.in_image(record, fill).await??;
         filled.put().await?;
     }
-    let directory = |(key, destination, read_only)| VolumeDirectory {
+    let directory = async |(key, destination, read_only)| VolumeDirectory {
         source: volumes.directory(&key),
         destination,
         read_only,
         of_host: None,
+        forbidden: volumes.forbidden(&key).await,
     };
-    Ok(mounts.into_iter().map(directory).collect())
+    let mut directories = Vec::with_capacity(mounts.len());
+    for mount in mounts {
+        directories.push(directory(mount).await);
+    }
+    Ok(directories)
 }
 
 /// Sizes that an instance asks for, by volume.
