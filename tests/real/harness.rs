@@ -80,6 +80,7 @@ impl Testbed {
     pub(crate) fn on(containerd: Arc<Containerd>) -> Self {
         let scratch = Scratch::shared();
         let (slot, number) = take_slot();
+        assert_no_table_is_left(number);
         let namespace = format!(
             "t{}n{:03}",
             std::process::id(),
@@ -149,6 +150,28 @@ fn take_slot() -> (UnixListener, u16) {
         }
     }
     panic!("{SLOTS_MAX} tests are running already");
+}
+
+/// Panics if a test that was killed has left its rules for the addresses of a slot: whoever has the slot next would be told
+/// that its ports are another program's.
+fn assert_no_table_is_left(number: u16) {
+    let tables = run("nft", ["list", "tables"]).unwrap_or_default();
+    for table in tables.lines() {
+        let name = table.rsplit(' ').next().unwrap_or_default();
+        let process = name
+            .strip_prefix("ct")
+            .and_then(|name| name.split('n').next());
+        let is_over = process
+            .and_then(|process| process.parse::<u32>().ok())
+            .is_some_and(|process| !PathBuf::from(format!("/proc/{process}")).exists());
+        if is_over {
+            let rules = run("nft", [&format!("list {table}")]).unwrap_or_default();
+            assert!(
+                !rules.contains(&format!("10.213.{number}.")),
+                "a test that was killed has left {table} with this slot's addresses; remove it: nft delete {table}"
+            );
+        }
+    }
 }
 
 /// Runs a command to its end; its standard output, or an error that shows the command and all that it said.
