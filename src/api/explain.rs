@@ -7,9 +7,11 @@ use std::time::SystemTime;
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
+use state::desired::Record;
 use state::history::{Backoff, Cause, History};
 use state::observed::{Exit, Instance, Task};
 use state::reason::Reason;
+use state::spec::network::AllowedPeer;
 use state::status::{Activity, remedy};
 use state::time::BootTime;
 
@@ -117,9 +119,7 @@ fn shown(explanation: &ExplanationView) -> Value {
             "tag_check": wire::tag_check(record),
             "kept_by_operator": suppressed,
         },
-        "network": {
-            "groups": record.spec.network.groups, "reaches": acquaintances.reaches, "reached_by": acquaintances.reached_by,
-        },
+        "network": network(record, acquaintances),
         "observed": {"instances": instances, "activity": activity.map(word), "health": health(container)},
         "decision": {
             "step": next.as_ref().map_or_else(
@@ -175,4 +175,18 @@ fn instance(
     };
     let carries = found.carried(generation);
     json!({"generation": generation, "carries": carries, "container": true, "task": task, "pid": pid, "since": since, "ended": ended})
+}
+
+/// Others that a container talks with, and what of its `allow` does not hold for all of its addresses.
+fn network(record: &Record, acquaintances: &AcquaintancesView) -> Value {
+    let section = &record.spec.network;
+    let mut shown = json!({
+        "groups": section.groups, "reaches": acquaintances.reaches, "reached_by": acquaintances.reached_by,
+    });
+    let mut entries = section.ingress.iter().chain(&section.egress).flatten();
+    let has_range = entries.any(|entry| matches!(entry.peer, AllowedPeer::Cidr(_)));
+    if has_range && record.assignment.address6.is_some() {
+        shown["ipv6"] = json!("ranges (cidr) are of IPv4: over IPv6 it talks with groups alone");
+    }
+    shown
 }
