@@ -117,6 +117,15 @@ pub trait NetworkDriver: HostNetwork + 'static {
     /// Paths of [`connect`](Self::connect)'s answer, known before there is anything at them.
     fn paths(&self, instance: InstanceName) -> NetworkPaths;
 
+    /// Connections that came in to an instance and are not over.
+    ///
+    /// # Errors
+    /// [`NetworkError::Failed`].
+    fn connections(
+        &self,
+        instance: InstanceName,
+    ) -> impl Future<Output = Result<usize, NetworkError>> + Send;
+
     /// Removes an instance's host ports, netns and files. Idempotent; the kernel ends the netns
     /// soon after.
     ///
@@ -174,6 +183,8 @@ pub struct InstanceNames {
     pub container: ContainerName,
     /// Names inside, and names that it is told.
     pub asked: Names,
+    /// Whether its neighbours know another instance by the name of its container.
+    pub stands_back: bool,
 }
 
 impl From<ContainerName> for InstanceNames {
@@ -181,6 +192,7 @@ impl From<ContainerName> for InstanceNames {
         Self {
             container,
             asked: Names::default(),
+            stands_back: false,
         }
     }
 }

@@ -26,6 +26,7 @@ use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod effects;
 mod ended;
 mod execute;
 mod leftovers;
@@ -38,6 +39,7 @@ mod surroundings;
 mod tag_check;
 mod tag_follow;
 mod turn;
+mod update;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
 pub use tag_follow::follow_tags;
@@ -131,7 +133,6 @@ impl<R: Runtime> Reconciler<R> {
     ) -> Self {
         let board = Arc::new(Board::new(clock));
         let (queue, look_at_all) = (Arc::default(), Notify::new());
-        let draw = |ceiling| backoff::delay(ceiling, ceiling, 0);
         let this = Self {
             runtime,
             writer,
@@ -141,7 +142,7 @@ impl<R: Runtime> Reconciler<R> {
             look_at_all,
             resync_interval,
             journal,
-            draw,
+            draw: |ceiling| backoff::delay(ceiling, ceiling, 0),
         };
         this.remember_histories();
         this

@@ -87,7 +87,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes the record's generation run: creates what is missing of it (network, container,
     /// snapshot, task; a stopped task is deleted first, container and snapshot are used again) and
-    /// starts it.
+    /// starts it. One that stands back ([`Record::stands_back`]) gets no host ports yet.
     ///
     /// Answers the container's addresses, which the caller stores if they are others than before;
     /// `None` if the task ran already.
@@ -102,6 +102,14 @@ pub trait Runtime: Send + Sync + 'static {
         &self,
         record: &Record,
     ) -> impl Future<Output = Result<Option<Addresses>, RuntimeError>> + Send;
+
+    /// Gives host ports and names to the record's instance, which runs, and answers how many
+    /// connections came in to the instance `other` of the same container and are not over.
+    fn hand_over(
+        &self,
+        record: &Record,
+        other: InstanceName,
+    ) -> impl Future<Output = Result<usize, RuntimeError>> + Send;
 
     /// Brings what exists of the record's instance up to the record: the limits of its task and of
     /// its log, and the runtime's own copy of the record, in this order, so that the copy says what

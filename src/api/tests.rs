@@ -9,17 +9,15 @@ use std::time::SystemTime;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::{Value, json};
-use state::access::NameScope;
 use state::desired::set::{Desired, DesiredChange};
 use state::desired::{Assignment, Owner, Record};
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
-use state::spec::parse::Deploy;
-use state::spec::{Content, SecretName};
+use state::spec::{Content, SecretName, parse::Deploy};
 use state::status::{Condition, Status};
 use state::store::{Idempotent, ReplaceRequest, SecretChange, SecretEntry};
-use state::time::BootTime;
+use state::{access::NameScope, time::BootTime};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -369,6 +367,8 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         is_proven: false,
         former_image: None,
         tag_check: None,
+        update: None,
+        rolled_back: None,
         created_ms: 0,
         is_uncertain: false,
     }

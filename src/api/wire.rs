@@ -107,6 +107,16 @@ fn managed(view: &ManagedView) -> Value {
     if let Some((fetched, total)) = view.pull {
         shown["pull"] = json!({"fetched_bytes": fetched, "total_bytes": total});
     }
+    if let Some(bad) = &view.record.rolled_back {
+        shown["rolled_back"] = json!({"generation": bad.generation, "spec_hash": bad.spec_hash, "revision": bad.revision,
+            "image_digest": bad.image_digest, "reason": bad.reason, "message": bad.message,
+            "at": time(SystemTime::UNIX_EPOCH + Duration::from_millis(bad.at_ms))});
+    }
+    if let Some(update) = &view.record.update {
+        let former = &update.former;
+        shown["update"] = json!({"stage": update.stage, "from_generation": former.generation, "from_image_digest": former.image_digest,
+            "serves_generation": view.record.serving().generation});
+    }
     shown
 }
 
@@ -133,9 +143,9 @@ fn asked(record: &Record) -> Value {
         "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "ports": ports, "owner": record.owner,
         "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
         "created": time(SystemTime::UNIX_EPOCH + Duration::from_millis(record.created_ms)),
-        "ip": record.assignment.address, "labels": record.spec.labels,
+        "ip": record.serving().assignment.address, "labels": record.spec.labels,
     });
-    if let Some(address6) = record.assignment.address6 {
+    if let Some(address6) = record.serving().assignment.address6 {
         shown["ip6"] = json!(address6);
     }
     shown

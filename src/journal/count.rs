@@ -35,6 +35,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::PollEnded { result } => metrics.polled(result),
         EventKind::ReportEnded { result } => metrics.reported(result),
         EventKind::TurnExhausted
+        | EventKind::RolledBack
         | EventKind::ContainerExited { .. }
         | EventKind::AlarmRaised { .. }
         | EventKind::AlarmChanged { .. }

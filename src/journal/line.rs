@@ -18,6 +18,7 @@ pub(super) fn write(event: &Event) {
         EventKind::StepFinished { step, took } => finished(container, step, *took),
         EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
         EventKind::TurnExhausted => exhausted(container),
+        EventKind::RolledBack => warn!(%container, %error, "generation rolled back"),
         EventKind::ContainerExited { code, signal } => exited(container, (*code, *signal), event),
         EventKind::MemoryKilled { kills } => {
             warn!(%container, kills, %message, "process killed for memory");

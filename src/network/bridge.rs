@@ -4,7 +4,7 @@
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
 //! `firewall` reads the rules of other programs, `others` what they mean for the agent, and `holders` who else has a host port;
-//! `connect` makes the pair of an instance; `groups` puts the rules of containers in force; `ipv6` is what a second subnet adds to all of them; `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere;
+//! `connect` makes the pair of an instance; `connections` counts who is connected to it; `groups` puts the rules of containers in force; `ipv6` is what a second subnet adds to all of them; `findings` looks for whatever else disturbs; `forward` gets the bridge's packets through them; `conntrack` deletes flows that lead elsewhere, for `flows`; `published` knows who has ports and names;
 //! `routing` keeps the node from connecting its networks; `addresses` chooses addresses; `tools` runs the host's programs; `table_watch` restores the table; `repair` compares the whole.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,7 +24,6 @@ use tokio::sync::{RwLock, watch};
 use tokio::time::Instant;
 
 use super::directory::{HostsDirectory, Member};
-use super::threads::blocking;
 use super::{
     AssignedInstance, Attached, InstanceNames, NetworkDriver, NetworkError, NetworkFinding,
     NetworkPaths, netns,
@@ -40,10 +39,12 @@ use routing::RoutingMemory;
 mod addresses;
 mod apart;
 mod connect;
+mod connections;
 mod conntrack;
 mod device;
 mod findings;
 mod firewall;
+mod flows;
 mod forward;
 mod free_subnet;
 mod groups;
@@ -56,6 +57,7 @@ mod nfnetlink;
 mod nftables;
 mod others;
 mod ports;
+mod published;
 mod repair;
 mod routing;
 mod sysctl;
@@ -143,6 +145,8 @@ struct BridgeState {
     device: Option<BridgeDevice>,
     /// Time at which an instance was last connected by this agent; dropped after [`SPARED_FOR`].
     connected_at: BTreeMap<InstanceName, Instant>,
+    /// Instance of a container that this agent published last, and when; dropped after [`SPARED_FOR`].
+    published_at: BTreeMap<ContainerId, (InstanceName, Instant)>,
     /// Whether the host's firewall was looked at, and lets the bridge's packets through.
     forward_open: bool,
     /// The reason why a link has no guard, as the last repair found it.
@@ -279,6 +283,7 @@ impl NetworkDriver for BridgeNetwork {
             address6: self.address6(address),
             network: network.clone(),
             asked: names.asked.clone(),
+            stands_back: names.stands_back,
         };
         self.hosts.add(instance, member.clone());
         let is_ruled = member.network.is_ruled();
@@ -303,13 +308,14 @@ impl NetworkDriver for BridgeNetwork {
         let _shared = self.gate.read().await;
         self.ports.prepare().await?;
         self.ports.publish(instance, assignment).await?;
+        self.state().note_published(instance);
         if assignment
             .ports
             .iter()
             .any(|binding| binding.protocol == Protocol::Udp)
         {
             let published = self.ports.publications(instance, assignment);
-            delete_stale_flows(instance, published).await?;
+            flows::delete_stale(instance, published).await?;
         }
         Ok(())
     }
@@ -326,15 +332,22 @@ impl NetworkDriver for BridgeNetwork {
         }
     }
 
+    async fn connections(&self, instance: InstanceName) -> Result<usize, NetworkError> {
+        self.count_connections(instance).await
+    }
+
     async fn detach(&self, instance: InstanceName) -> Result<(), NetworkError> {
         let _shared = self.gate.read().await;
-        self.state().connected_at.remove(&instance);
-        self.state().looked_for_ipv6.remove(&instance);
+        self.state().forget(instance);
         let name = veth::name(&self.config.bridge, instance);
-        let (withdrawn, disconnected) = tokio::join!(
-            self.ports.withdraw(instance),
-            veth::disconnect(self.netns(instance), name)
-        );
+        let address = self.hosts.address(instance);
+        let withdraw = async {
+            self.ports.withdraw(instance).await?;
+            // Once nothing leads to it any more: else the next packet makes the flow again.
+            flows::delete_of(instance, address).await
+        };
+        let (withdrawn, disconnected) =
+            tokio::join!(withdraw, veth::disconnect(self.netns(instance), name));
         if disconnected.is_err() {
             // Its link may be there yet, and so its rules stay.
             return withdrawn.and(disconnected);
@@ -369,25 +382,4 @@ fn assigned_address(
             "another network driver accepted it",
         )
     })
-}
-
-/// Deletes the kernel's UDP flows that lead past an instance's host ports: to the kernel, a client
-/// that went on asking while nobody answered is a flow that leads nowhere.
-async fn delete_stale_flows(
-    instance: InstanceName,
-    published: nftables::Published,
-) -> Result<(), NetworkError> {
-    blocking(move || {
-        match conntrack::delete_stale(&published) {
-            Ok(0) => {}
-            Ok(flows) => tracing::debug!(%instance, flows, "stale UDP flows deleted"),
-            Err(error) => tracing::warn!(
-                %instance, %error,
-                "stale UDP flows not deleted; clients that asked too early may go unanswered until \
-                 they pause for 30 s"
-            ),
-        }
-        Ok(())
-    })
-    .await
 }

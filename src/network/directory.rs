@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
 
@@ -47,6 +48,8 @@ pub(super) struct Member {
     pub(super) address6: Option<Ipv6Addr>,
     pub(super) network: Network,
     pub(super) asked: Names,
+    /// Whether its name stands for another instance of its container.
+    pub(super) stands_back: bool,
 }
 
 impl Member {
@@ -131,27 +134,33 @@ impl HostsDirectory {
             .collect()
     }
 
-    /// Whether it knows the instance, or a later one of the same container.
-    pub(super) fn knows_since(&self, instance: InstanceName) -> bool {
+    /// Whether it knows the instance, or a later one of the same container at its address.
+    pub(super) fn knows_since(&self, instance: InstanceName, address: Ipv4Addr) -> bool {
         let members = self.members();
-        let mut since = members.by_instance.range(instance..);
-        since.next().is_some_and(|(next, _)| next.id == instance.id)
+        let since = members.by_instance.range(instance..);
+        let mut since = since.take_while(|(next, _)| next.id == instance.id);
+        since.any(|(next, member)| *next == instance || member.address == address)
     }
 
     /// Instances that it knows and that have a network section of their own. Of several of one
-    /// container the latest counts: it has the address.
+    /// container at one address the latest counts: it has the address.
     pub(super) fn ruled(&self) -> BTreeMap<InstanceName, Member> {
         let members = self.members();
-        let mut all = members.by_instance.iter().peekable();
         let mut ruled = BTreeMap::new();
-        while let Some((instance, member)) = all.next() {
-            let is_latest = all.peek().is_none_or(|(next, _)| next.id != instance.id);
+        for (instance, member) in &members.by_instance {
+            let later = (Bound::Excluded(instance), Bound::Unbounded);
+            let mut later = members.by_instance.range(later);
+            let is_latest = later
+                .by_ref()
+                .take_while(|(next, _)| next.id == instance.id)
+                .all(|(_, next)| next.address != member.address);
             if is_latest && member.network.is_ruled() {
                 // Its rules are about both addresses, whether it has both or not.
                 let (asked, address6) = (Names::default(), None);
                 let member = Member {
                     asked,
                     address6,
+                    stands_back: false,
                     ..member.clone()
                 };
                 ruled.insert(*instance, member);

@@ -256,6 +256,7 @@ fn refusal(error: StoreError) -> Refusal {
         )
         | StoreError::Owned(..)
         | StoreError::VolumeSize { .. }
+        | StoreError::RolledBack(..)
         | StoreError::NothingToConfirm
         | StoreError::PinnedImage(..)
         | StoreError::Removing(_)

@@ -202,6 +202,7 @@ fn reported(view: &ManagedView) -> ContainerReport {
             .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
+        rolled_back: record.rolled_back.clone(),
     }
 }
 

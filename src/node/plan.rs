@@ -52,6 +52,11 @@ fn shown(planned: Planned, now: Moment) -> StepView {
         | Step::Pull
         | Step::Adjust(_)
         | Step::Launch
+        | Step::Revive(_)
+        | Step::Switch
+        | Step::HandOver(_)
+        | Step::Conclude
+        | Step::RollBack(_)
         | Step::Stop(_)
         | Step::Remove(_)
         | Step::Finish(_)

@@ -77,7 +77,7 @@ impl AgentNode {
                 .or(finished.map(|finished| finished.code)),
             restart_count: known.history.restart_count,
             pull: known.pull.as_ref().map(|progress| progress.get()),
-            applied_generation: known.seen.running_generation(),
+            applied_generation: known.seen.serving_generation(record),
             ready_since: known.history.ready_since(),
             health: probe(&known, record, taken),
             record: Arc::clone(record),

@@ -251,7 +251,8 @@ async fn follow(volumes: Volumes, writer: Writer, metrics: Metrics) {
     loop {
         let desired = writer.store().desired();
         if !is_use_unknown(&desired) {
-            let mounts = desired.records().flat_map(|record| &record.spec.volumes);
+            let records = desired.records().flat_map(|record| record.with_former());
+            let mounts = records.flat_map(|record| &record.spec.volumes);
             let used: BTreeSet<_> = mounts.filter_map(VolumeMount::volume).cloned().collect();
             match volumes.note_use(used).await {
                 Ok(count) => metrics.show_volumes(count),
@@ -333,7 +334,8 @@ fn is_use_unknown(desired: &Desired) -> bool {
 fn users(desired: &Desired, name: &VolumeName) -> Vec<ContainerName> {
     let names_it = |mount: &VolumeMount| mount.volume() == Some(name);
     let users = desired.records();
-    let users = users.filter(|record| record.spec.volumes.iter().any(names_it));
+    let mounts = |record: &state::desired::Record| record.spec.volumes.iter().any(names_it);
+    let users = users.filter(|record| record.with_former().any(mounts));
     let mut users: Vec<_> = users.map(|record| record.name.clone()).collect();
     users.sort();
     users

@@ -9,6 +9,7 @@ use state::id::ContainerId;
 use state::observed::Exit;
 use state::phase::Goal;
 use state::plan::Step;
+use state::plan::update;
 use state::reason::Reason;
 use state::spec::ImagePull;
 use state::store::StoreError;
@@ -48,16 +49,7 @@ impl<R: Runtime> Reconciler<R> {
         next: &Step,
         interrupt: &CancellationToken,
     ) -> Result<Option<Exit>, Undone> {
-        let how = record.map_or(
-            StopOrder {
-                signal: None,
-                grace: Duration::from_secs(10),
-            },
-            |record| StopOrder {
-                signal: record.spec.stop.signal,
-                grace: record.spec.stop.timeout,
-            },
-        );
+        let how = stop_order(record, next);
         let resolved = match record.filter(|record| leads_to_start(next, record)) {
             Some(record) => {
                 let judged = self.judge_start(record, next, interrupt).await;
@@ -81,6 +73,16 @@ impl<R: Runtime> Reconciler<R> {
                 self.runtime.adjust(record).await?;
             }
             (Step::Launch, Some(record)) => self.launch(record).await?,
+            (
+                Step::Revive(_)
+                | Step::Switch
+                | Step::HandOver(_)
+                | Step::Conclude
+                | Step::RollBack(_),
+                Some(record),
+            ) => {
+                self.update(record, next, interrupt).await?;
+            }
             (Step::Finish(finished), Some(record)) => {
                 let (generation, finished) = (record.generation, finished.clone());
                 self.writer
@@ -256,6 +258,24 @@ impl<R: Runtime> Reconciler<R> {
     }
 }
 
+/// Manner in which a step ends what runs: as the spec of that generation says.
+fn stop_order(record: Option<&Record>, step: &Step) -> StopOrder {
+    let ended = match (record, step) {
+        (Some(record), Step::Remove(instance)) => record.of_instance(*instance).or(Some(record)),
+        (record, _) => record,
+    };
+    ended.map_or(
+        StopOrder {
+            signal: None,
+            grace: Duration::from_secs(10),
+        },
+        |record| StopOrder {
+            signal: record.spec.stop.signal,
+            grace: record.spec.stop.timeout,
+        },
+    )
+}
+
 /// Whether the step is on the way to a start. So is the end of what runs, if it is ended for its
 /// successor: that may not be let start, and then what runs is not ended for it. A question about a
 /// tag is answered in any case.
@@ -263,6 +283,8 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
     match step {
         Step::Launch => true,
         Step::Pull => !record.is_tag_unchecked(),
+        // Its successor runs already, or runs beside it.
+        Step::Remove(_) if update::is_of_update(record, step) => false,
         Step::Stop(_) | Step::Remove(_) => {
             matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
         }
@@ -270,6 +292,11 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         | Step::Wait(_)
         | Step::WaitForOthers
         | Step::Adjust(_)
+        | Step::Revive(_)
+        | Step::Switch
+        | Step::HandOver(_)
+        | Step::Conclude
+        | Step::RollBack(_)
         | Step::Finish(_)
         | Step::Forget => false,
     }

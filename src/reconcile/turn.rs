@@ -12,7 +12,6 @@ use state::observed::{Exit, Seen};
 use state::phase::Stage;
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::{Kind, Reason};
-use state::status::Activity;
 use state::store::StoreError;
 use state::surroundings::Surroundings;
 use state::time::BootTime;
@@ -20,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
+use super::effects::{kind_of, record_done, restart_delay};
 use super::ended::{exited, is_to_end};
 use super::execute::Undone;
 use crate::cause;
@@ -27,14 +27,6 @@ use crate::runtime::{Runtime, RuntimeError};
 
 /// Wait of a turn that ran out of steps, or found the runtime unreachable.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// Waits between restarts: half of it certain, so that they do grow; half random, so that a node's containers spread.
-fn restart_delay(exits: u32, draw: fn(Duration) -> Duration) -> Duration {
-    let ceiling = Duration::from_secs(1)
-        .saturating_mul(1 << exits.min(9))
-        .min(Duration::from_mins(5));
-    ceiling / 2 + draw(ceiling / 2)
-}
 
 /// Waits between attempts of a step that failed.
 fn attempt_delay(
@@ -52,48 +44,6 @@ fn attempt_delay(
         .saturating_mul(1 << attempts.min(9))
         .min(Duration::from_mins(5));
     ceiling / 2 + draw(ceiling / 2)
-}
-
-/// The side of a container's life that a step belongs to, and what is shown while it is under way.
-const fn kind_of(step: &Step) -> (Cause, Option<Activity>) {
-    match step {
-        Step::Pull => (Cause::Start, Some(Activity::Pulling)),
-        Step::Launch => (Cause::Start, Some(Activity::Creating)),
-        // What runs, runs on.
-        Step::Adjust(_) => (Cause::Start, None),
-        Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
-        Step::Settled | Step::Wait(_) | Step::WaitForOthers | Step::Finish(_) | Step::Forget => {
-            (Cause::End, None)
-        }
-    }
-}
-
-/// Notes in a container's history that a step was done, and how the container ended by it.
-fn record_done(
-    history: &mut History,
-    (step, record): (&Step, Option<&Record>),
-    ended: Option<Exit>,
-    now: BootTime,
-    draw: fn(Duration) -> Duration,
-) {
-    match step {
-        Step::Pull => history.record_pull(),
-        Step::Adjust(_) => history.record_adjustment(),
-        Step::Launch => {
-            history.record_start(now);
-            history.await_look();
-        }
-        Step::Stop(_) if record.is_some_and(|record| history.is_to_restart(record)) => {
-            if let Some(record) = record {
-                let delay = |exits| restart_delay(exits, draw);
-                history.record_unhealthy_stop(record, ended, now, delay);
-            }
-        }
-        Step::Stop(_) => history.record_stop(ended, now),
-        // The end of a generation that is replaced says nothing about the container.
-        Step::Remove(_) => history.record_stop(None, now),
-        Step::Settled | Step::Wait(_) | Step::WaitForOthers | Step::Finish(_) | Step::Forget => {}
-    }
 }
 
 /// The facts that a look brought to light, in the order in which they happened.
@@ -194,6 +144,11 @@ impl<R: Runtime> Reconciler<R> {
                 next @ (Step::Pull
                 | Step::Adjust(_)
                 | Step::Launch
+                | Step::Revive(_)
+                | Step::Switch
+                | Step::HandOver(_)
+                | Step::Conclude
+                | Step::RollBack(_)
                 | Step::Stop(_)
                 | Step::Remove(_)
                 | Step::Finish(_)
@@ -262,7 +217,7 @@ impl<R: Runtime> Reconciler<R> {
         interrupt: &CancellationToken,
     ) -> AfterStep {
         let subject = EventSubject::new(id, record);
-        let (cause, activity) = kind_of(&next);
+        let (cause, activity) = kind_of(record, &next);
         tracing::debug!(container = %subject, step = %next, "step started");
         self.board.update(id, |known| known.activity = activity);
         let began = Instant::now();
@@ -340,16 +295,26 @@ impl<R: Runtime> Reconciler<R> {
         };
         let cause = if is_unjudged { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
-            let attempts = known.history.attempts;
+            let is_revival = matches!(step, Step::Revive(_));
+            let attempts = if is_revival {
+                known.history.trial.former.starts
+            } else {
+                known.history.attempts
+            };
             let own = if reason == Reason::ImageLost && attempts == 0 {
                 Duration::ZERO
             } else {
                 attempt_delay(cause, reason, attempts, self.draw)
             };
             let wait = own.max(retry_after.unwrap_or_default());
-            known
-                .history
-                .record_failure(cause, reason, message.clone(), now, wait);
+            if is_revival {
+                // The next generation does not wait for it.
+                known.history.trial.record_failed_revival(now, wait);
+            } else {
+                known
+                    .history
+                    .record_failure(cause, reason, message.clone(), now, wait);
+            }
             wait
         });
         let failed = Event::from(EventKind::StepFailed { step, retry_in }).about(subject);

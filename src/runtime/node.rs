@@ -124,14 +124,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         }
     }
 
-    /// Opens the host ports of an instance that has an address.
+    /// Opens the host ports of an instance that has an address, and does not stand back.
     async fn publish(
         &self,
-        instance: InstanceName,
+        record: &Record,
         assignment: Option<Assignment>,
     ) -> Result<(), NetworkError> {
-        match assignment {
-            Some(assignment) => self.network.publish(instance, &assignment).await,
+        match assignment.filter(|_| !record.stands_back()) {
+            Some(assignment) => self.network.publish(record.instance(), &assignment).await,
             None => Ok(()),
         }
     }
@@ -149,7 +149,7 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         // Publishing the host ports costs some 10 ms, which the 80 of the task's creation hide.
         let (created, published) = tokio::join!(
             self.engine.create_task(record, rootfs, output),
-            self.publish(record.instance(), assignment)
+            self.publish(record, assignment)
         );
         self.logs.keep(record, created?);
         published?;
@@ -258,8 +258,10 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
             LaunchStage::Created { pid } => {
                 let (assignment, network) = (&record.assignment, &record.spec.network);
                 let names = sweep::names(record);
-                let attaching = self.network.attach(instance, &names, assignment, network);
-                let addresses = attaching.await?.addresses;
+                let connecting = self.network.connect(instance, &names, assignment, network);
+                let addresses = connecting.await?.addresses;
+                let place = addresses.map(|addresses| assignment.at(addresses));
+                self.publish(record, place).await?;
                 self.logs.keep(record, pid);
                 self.engine.start(instance).await?;
                 return Ok(addresses);
@@ -272,6 +274,14 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         let addresses = created?;
         self.engine.start(instance).await?;
         Ok(addresses)
+    }
+
+    async fn hand_over(&self, record: &Record, other: InstanceName) -> Result<usize, RuntimeError> {
+        let (instance, names) = (record.instance(), sweep::names(record));
+        let (assignment, network) = (&record.assignment, &record.spec.network);
+        let attaching = self.network.attach(instance, &names, assignment, network);
+        attaching.await?;
+        Ok(self.network.connections(other).await?)
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

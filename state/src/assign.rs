@@ -146,6 +146,16 @@ pub enum AssignError {
     NoIpv6(Vec<usize>),
 }
 
+/// Address of a generation, beside that of the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressWish {
+    /// The container's own, over its generations.
+    Kept,
+    /// Another than that of the generation that serves; this one, which an earlier one had that goes, or
+    /// any.
+    Beside(Option<Ipv4Addr>),
+}
+
 /// Assigns an address and host ports for `spec` to the container `id`, which keeps those it has where
 /// they still fit; no address to one that has none in its network. `range` is for ports whose choice is left to the agent. Nothing of the
 /// `unreadable` assignments, whose records cannot be read, is given out.
@@ -159,19 +169,27 @@ pub fn assign<'a>(
     unreadable: &[Assignment],
     range: &RangeInclusive<u16>,
     network: &dyn HostNetwork,
+    wish: AddressWish,
 ) -> Result<Assignment, AssignError> {
     let mut owned = records.clone().filter(|record| record.id == id);
     let prior = owned.next().map(|record| &record.assignment);
-    let others = records.filter(|record| record.id != id);
-    let before = prior.and_then(|prior| prior.address);
+    let others = records.clone().filter(|record| record.id != id);
+    let before = match wish {
+        AddressWish::Kept => prior.and_then(|prior| prior.address),
+        AddressWish::Beside(spare) => spare,
+    };
+    // The place of the generation before is another's only once it is gone.
+    let places = |record: &'a Record| record.with_former().map(|record| &record.assignment);
+    let own = records.filter(|record| record.id == id).flat_map(places);
+    let own: Vec<_> = own.filter(|_| wish != AddressWish::Kept).collect();
     let taken = || {
-        let others = others.clone().map(|other| &other.assignment);
+        let others = others.clone().flat_map(places).chain(own.iter().copied());
         let addresses = others.chain(unreadable).map(|other| other.address);
         addresses.flatten().collect()
     };
     let others_ports = others
         .clone()
-        .map(|other| &other.assignment)
+        .flat_map(places)
         .chain(unreadable)
         .flat_map(|assignment| assignment.ports.iter());
     let address = if spec.network.mode.has_address() {
@@ -202,7 +220,8 @@ pub fn assign<'a>(
     }
     Ok(Assignment {
         address,
-        address6: address6.filter(|_| address.is_some() && address == before),
+        address6: address6
+            .filter(|_| wish == AddressWish::Kept && address.is_some() && address == before),
         ports: assigned,
     })
 }
@@ -265,11 +284,8 @@ fn named<'a>(
 ) -> Result<PortBinding, AssignError> {
     let binding = bind(port, host);
     if let Some(other) = others.find(|other| {
-        other
-            .assignment
-            .ports
-            .iter()
-            .any(|taken| collide(taken, &binding))
+        let mut places = other.with_former().map(|record| &record.assignment);
+        places.any(|place| place.ports.iter().any(|taken| collide(taken, &binding)))
     }) {
         return Err(AssignError::TakenByContainer {
             host,

@@ -12,14 +12,18 @@ use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::reference::ImageReference;
 use crate::spec::{ImagePull, Protocol, Spec, is_default};
+use rolled_back::RolledBack;
 use tag_check::TagCheck;
+use update::Update;
 
 pub mod answer;
 pub mod applied;
 pub mod marks;
+pub mod rolled_back;
 pub mod set;
 pub mod tag_check;
 pub mod uncertain;
+pub mod update;
 
 /// The stored entries, as names and JSON: the content of every copy of the desired state, whatever
 /// its form.
@@ -83,6 +87,13 @@ pub struct Record {
     /// generation was resolved.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tag_check: Option<TagCheck>,
+    /// Update by which this generation takes the place of the one before, while it is under way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub update: Option<Update>,
+    /// Generation that was given up, so that this one is that before it. `None`: none since another
+    /// body was asked for.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rolled_back: Option<RolledBack>,
     /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
     /// Whether a later change of it may be lost: see [`uncertain::LostChanges`]. Not stored here.
@@ -289,6 +300,8 @@ pub(crate) mod tests {
             is_proven: false,
             former_image: None,
             tag_check: None,
+            update: None,
+            rolled_back: None,
             created_ms: 0,
             is_uncertain: false,
         }

@@ -81,6 +81,8 @@ pub enum EventKind {
     },
     /// The reconciler made as many steps as one turn may have without settling the container.
     TurnExhausted,
+    /// A generation was given up, and the one before is back.
+    RolledBack,
     /// A container's process ended, by itself or since it was asked to.
     ContainerExited {
         /// The exit code.
@@ -233,6 +235,7 @@ impl EventKind {
             Self::StepFailed { .. } => "step_failed",
             Self::StepDeferred { .. } => "step_deferred",
             Self::TurnExhausted => "turn_exhausted",
+            Self::RolledBack => "rolled_back",
             Self::ContainerExited { .. } => "container_exited",
             Self::MemoryKilled { .. } => "memory_killed",
             Self::ShimUnresponsive => "shim_unresponsive",
@@ -329,6 +332,7 @@ impl Event {
         let reason = self.reason.map(Reason::as_str);
         match &self.kind {
             EventKind::StepFailed { .. }
+            | EventKind::RolledBack
             | EventKind::StateRebuilt
             | EventKind::RebuildFailed
             | EventKind::SweepFailed

@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::{Record, RunState};
 use crate::health::HealthState;
+use crate::id::InstanceName;
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::time::BootTime;
+use trial::Trial;
+
 mod health;
 mod memory_kills;
+pub mod trial;
 mod words;
 
 pub use memory_kills::MemoryKills;
@@ -92,12 +96,19 @@ pub struct History {
     /// First moment in this boot at which it waited for other containers. `None`: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<BootTime>,
+    /// The trial of this generation, while an update to it is under way.
+    #[serde(default, skip_serializing_if = "is_trial_over")]
+    pub trial: Trial,
     /// Health of the current run. `None`: the container has no probe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthState>,
     /// The answer of its probe for which the run that ended last was stopped. `None`: it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended_for: Option<String>,
+}
+
+fn is_trial_over(trial: &Trial) -> bool {
+    *trial == Trial::default()
 }
 
 /// A step that failed, and may have been overcome since.
@@ -141,9 +152,12 @@ impl History {
         record: &Record,
         seen: &Seen,
         now: BootTime,
-        delay: impl FnOnce(u32) -> Duration,
+        delay: impl Fn(u32) -> Duration,
     ) -> u64 {
         *self = std::mem::take(self).of(record);
+        let has_failed = self.backoff.is_some();
+        self.trial
+            .record_observation((record, seen), has_failed, now, &delay);
         let killed_before = self.memory_kills.total;
         if record.run == RunState::Stopped || record.removing {
             (self.exits, self.ended, self.waiting_since) = (0, None, None);
@@ -209,7 +223,7 @@ impl History {
         record: &Record,
         exit: Exit,
         now: BootTime,
-        delay: impl FnOnce(u32) -> Duration,
+        delay: impl Fn(u32) -> Duration,
     ) {
         self.last_run = self.started.take().map(|started| now.since(started));
         let lived = self.last_run.unwrap_or_default();
@@ -311,6 +325,16 @@ impl History {
         self.keep_backoff(|cause| cause != Cause::End);
     }
 
+    /// Notes that everything of an instance was removed. The end of one that is replaced says nothing
+    /// about the container.
+    pub fn record_removal(&mut self, instance: InstanceName, now: BootTime) {
+        if instance.generation == self.made_at.unwrap_or(self.generation) {
+            return self.record_stop(None, now);
+        }
+        self.attempts = 0;
+        self.keep_backoff(|cause| cause != Cause::End);
+    }
+
     fn keep_backoff(&mut self, applies: impl FnOnce(Cause) -> bool) {
         self.backoff = self.backoff.take().filter(|backoff| applies(backoff.cause));
     }
@@ -348,6 +372,7 @@ impl StoredHistory {
             history.started = None;
             (history.is_let_start, history.waiting_since) = (false, None);
             history.end_health();
+            history.trial.in_other_boot();
             (history.memory_kills.in_run, history.memory_kills.last) = (0, None);
             if let Some(failure) = &mut history.last_failure {
                 failure.at = None;

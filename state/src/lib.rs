@@ -20,6 +20,8 @@
 //!   outside of it and holds it back.
 //! - Verdict: [`phase`] says what record, observation and history of a container mean together.
 //!   [`plan`] reads the next step from it, [`status`] the word that people see.
+//! - Between two generations: [`update`] says which one serves, when the next one counts, and what
+//!   of the one before is still needed.
 //! - Kept: [`store`] writes the desired state to disk, and carries changes out by the rules.
 //!
 //! This crate knows no containerd, no HTTP, no executor, and no clock: whoever decides passes
@@ -68,3 +70,4 @@ pub mod subnet;
 pub mod surroundings;
 pub mod text;
 pub mod time;
+pub mod update;

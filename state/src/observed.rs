@@ -62,6 +62,16 @@ impl Seen {
             .map(|(made_at, _)| *made_at)
     }
 
+    /// The generation that serves: of the newest instance that runs and does not stand back.
+    #[must_use]
+    pub fn serving_generation(&self, record: &Record) -> Option<u64> {
+        let mut others = self.clone();
+        if record.stands_back() {
+            others.instances.remove(&record.instance().generation);
+        }
+        others.running_generation()
+    }
+
     /// The generation that the newest instance that runs carries.
     #[must_use]
     pub fn running_generation(&self) -> Option<u64> {

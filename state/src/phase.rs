@@ -15,6 +15,8 @@ use crate::spec::RestartPolicy;
 use crate::surroundings::{Surroundings, Waits};
 use crate::time::unix_ms;
 
+mod beside;
+
 /// Goal of a container, from its record alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Goal {
@@ -85,6 +87,14 @@ pub enum Stage {
     /// The container is to run, and its instance carries an earlier generation, of which only live
     /// parts have changed. What runs, runs on.
     Adjusting(InstanceName),
+    /// The container runs, and does not count yet: what was before it may have to be gone back to.
+    Trying,
+    /// The container runs and counts, and until its deadline it may yet end too often.
+    Watched,
+    /// Another instance serves, and this one is still there, whose connections end first.
+    HandingOver(InstanceName),
+    /// The update is over, which is to be stored.
+    Updated,
     /// The container runs, and is to be stopped for a restart that was asked for.
     RestartRequested,
     /// The container runs, its probe fails, and it is to be stopped for another start.
@@ -109,8 +119,13 @@ pub struct Phase {
     pub stage: Stage,
     /// Whether the task of the record's own instance is absent.
     pub is_task_absent: bool,
-    /// Whether the task of the record's own instance runs.
+    /// Whether the task of the record's own instance runs, or that of the generation before, which
+    /// serves.
     pub is_running: bool,
+    /// Whether the generation before serves, and is there.
+    pub is_former_up: bool,
+    /// The generation before, where it is to be started again first.
+    pub revived: Option<InstanceName>,
 }
 
 impl Phase {
@@ -124,10 +139,17 @@ impl Phase {
         around: &Surroundings,
     ) -> Self {
         let task = record.map_or(&Task::Absent, |record| seen.task(record));
+        let goal = Goal::of(record);
+        let running = record.filter(|_| matches!(goal, Goal::Running | Goal::Cordoned));
+        let is_former_up = running.is_some_and(|record| beside::is_former_up(record, seen));
         Self {
             stage: stage(id, record, seen, history, around),
             is_task_absent: matches!(task, Task::Absent),
-            is_running: matches!(task, Task::Running { .. }),
+            is_running: is_former_up || matches!(task, Task::Running { .. }),
+            is_former_up,
+            revived: running
+                .filter(|record| beside::obsolete_instance(record, seen).is_none())
+                .and_then(|record| beside::revived(record, seen)),
         }
     }
 
@@ -142,6 +164,7 @@ impl Phase {
             | Stage::Cordoned
             | Stage::Waiting(_)
             | Stage::Unresponsive
+            | Stage::Watched
             | Stage::Running => true,
             Stage::Leftover(_)
             | Stage::Removing(_)
@@ -152,6 +175,9 @@ impl Phase {
             | Stage::TagUnchecked
             | Stage::Replacing(_)
             | Stage::Adjusting(_)
+            | Stage::Trying
+            | Stage::HandingOver(_)
+            | Stage::Updated
             | Stage::RestartRequested
             | Stage::Unhealthy
             | Stage::Created
@@ -180,6 +206,8 @@ impl Phase {
             | Stage::TagUnchecked
             | Stage::Adjusting(_)
             | Stage::Waiting(_)
+            | Stage::Trying
+            | Stage::HandingOver(_)
             | Stage::Created
             | Stage::Due => Cause::Start,
             Stage::Gone
@@ -193,9 +221,11 @@ impl Phase {
             | Stage::Finished
             | Stage::Cordoned
             | Stage::Replacing(_)
+            | Stage::Updated
             | Stage::RestartRequested
             | Stage::Unhealthy
             | Stage::Unresponsive
+            | Stage::Watched
             | Stage::Running
             | Stage::Ended(_) => Cause::End,
         }
@@ -224,19 +254,14 @@ fn stage(
     }
 }
 
-/// The oldest instance that is not the record's.
-fn obsolete_instance(record: &Record, seen: &Seen) -> Option<InstanceName> {
-    let (mut generations, own) = (seen.instances.keys().copied(), record.instance().generation);
-    let generation = generations.find(|&generation| generation != own)?;
-    Some(InstanceName {
-        id: record.id,
-        generation,
-    })
-}
-
 fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
-    if let Some(obsolete) = obsolete_instance(record, seen) {
+    if let Some(obsolete) =
+        beside::former_instance(record, seen).or_else(|| beside::obsolete_instance(record, seen))
+    {
         return Stage::Retiring(obsolete);
+    }
+    if record.update.is_some() {
+        return Stage::Updated;
     }
     match seen.task(record) {
         // A task that ended by itself is deleted too: it holds a shim, and its end is stored.
@@ -266,6 +291,14 @@ fn towards_running(
     if record.is_tag_unchecked() && is_asked_first {
         return Stage::TagUnchecked;
     }
+    // What is neither of the two that may run at once makes room for them.
+    let is_beside = record
+        .update
+        .as_ref()
+        .is_some_and(|update| update.is_beside);
+    if let Some(obsolete) = beside::obsolete_instance(record, seen).filter(|_| is_beside) {
+        return beside::replacing(record, seen, obsolete);
+    }
     // The image comes first: the generation before runs on until it is there.
     if record.image_digest.is_none() && matches!(task, Task::Absent) {
         return Stage::Unresolved;
@@ -276,8 +309,8 @@ fn towards_running(
         .clone()
         .filter(|_| matches!(task, Task::Absent | Task::Created { .. }));
     let unless_waits = |stage| waits.clone().map_or(stage, Stage::Waiting);
-    if let Some(obsolete) = obsolete_instance(record, seen) {
-        return unless_waits(Stage::Replacing(obsolete));
+    if let Some(obsolete) = beside::obsolete_instance(record, seen) {
+        return unless_waits(beside::replacing(record, seen, obsolete));
     }
     // Brought up to the record first, and then left alone or started.
     let unless_behind = |stage| match seen.is_behind(record) {
@@ -291,7 +324,7 @@ fn towards_running(
         Task::Running { .. } if history.is_to_restart(record) => {
             return unless_behind(Stage::Unhealthy);
         }
-        Task::Running { .. } => return unless_behind(Stage::Running),
+        Task::Running { .. } => return unless_behind(beside::running(record, seen)),
         Task::Unresponsive => return Stage::Unresponsive,
         Task::Created { .. } => return unless_behind(unless_waits(Stage::Created)),
         Task::Stopped(exit) => Some(history.known_exit(exit)),

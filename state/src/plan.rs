@@ -2,6 +2,7 @@
 //! carries the step out and looks again. What a person is shown as the plan is this same function.
 
 use crate::desired::{Finished, Record, RunState};
+use crate::failure::Failure;
 use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Seen, Task};
@@ -11,6 +12,7 @@ use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 
 mod ahead;
+pub mod update;
 
 pub use ahead::{Planned, plan};
 
@@ -35,6 +37,17 @@ pub enum Step {
     Adjust(InstanceName),
     /// Create what is missing of the record's instance, and start it.
     Launch,
+    /// Start the generation before again, which serves.
+    Revive(InstanceName),
+    /// Store that the record's generation counts, and serves from now on.
+    Switch,
+    /// Give host ports and names to the instance that serves, and look at the connections that this
+    /// other one still has.
+    HandOver(InstanceName),
+    /// Store that the update is over.
+    Conclude,
+    /// Give the record's generation up for this failure: store that the one before is back.
+    RollBack(Failure),
     /// Stop the task; keep the rest.
     Stop(InstanceName),
     /// Stop the task and remove everything of that instance.
@@ -46,6 +59,18 @@ pub enum Step {
 }
 
 impl Step {
+    /// The same step; a wait ends at `latest`, and where nothing is to be done, that is waited for.
+    fn until(self, latest: BootTime) -> Self {
+        if let Self::Wait(until) = self {
+            return Self::Wait(until.min(latest));
+        }
+        if self == Self::Settled {
+            Self::Wait(latest)
+        } else {
+            self
+        }
+    }
+
     /// The step in a word.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -55,6 +80,11 @@ impl Step {
             Self::Pull => "pull",
             Self::Adjust(_) => "adjust",
             Self::Launch => "launch",
+            Self::Revive(_) => "revive",
+            Self::Switch => "switch",
+            Self::HandOver(_) => "handover",
+            Self::Conclude => "conclude",
+            Self::RollBack(_) => "roll_back",
             Self::Stop(_) => "stop",
             Self::Remove(_) => "remove",
             Self::Finish(_) => "finish",
@@ -67,15 +97,20 @@ impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let word = self.as_str();
         match self {
-            Self::Adjust(instance) | Self::Stop(instance) | Self::Remove(instance) => {
-                write!(f, "{word} {instance}")
-            }
+            Self::RollBack(why) => write!(f, "roll back: {}", why.reason),
+            Self::HandOver(instance) => write!(f, "hand over from {instance}"),
+            Self::Adjust(instance)
+            | Self::Revive(instance)
+            | Self::Stop(instance)
+            | Self::Remove(instance) => write!(f, "{word} {instance}"),
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
             Self::Settled
             | Self::Wait(_)
             | Self::WaitForOthers
             | Self::Pull
             | Self::Launch
+            | Self::Switch
+            | Self::Conclude
             | Self::Forget => f.write_str(word),
         }
     }
@@ -101,11 +136,36 @@ pub fn decide(
     now: BootTime,
 ) -> Decision {
     let phase = Phase::of(id, record, seen, history, around);
-    let next = step(&phase, record);
+    let step = decide_for(&phase, record, history, now);
+    // What serves is started again first, unless it has to wait; nothing else waits for it.
+    let step = match (phase.revived, step) {
+        (_, back @ Step::RollBack(_)) => back,
+        (Some(former), _) if now >= history.trial.former.retry_at => Step::Revive(former),
+        (Some(_), Step::Wait(until)) => Step::Wait(until.min(history.trial.former.retry_at)),
+        (Some(_), Step::Settled) => Step::Wait(history.trial.former.retry_at),
+        (_, step) => step,
+    };
+    let step = match record.and_then(|record| update::latest(record, history)) {
+        Some(latest) => step.until(latest),
+        None => step,
+    };
+    Decision { step, phase }
+}
+
+fn decide_for(phase: &Phase, record: Option<&Record>, history: &History, now: BootTime) -> Step {
+    let next = record
+        .and_then(|record| update::next(record, phase, history, now))
+        .unwrap_or_else(|| step(phase, record));
+    let is_removal = matches!(next, Step::Remove(_));
+    let cause = if is_removal {
+        Cause::End
+    } else {
+        phase.cause()
+    };
     // A question about the image, too, is asked by a person, and may be what ends the exits.
     let is_asked =
         record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
-    let waits = history.waits(phase.cause(), is_asked, now);
+    let waits = history.waits(cause, is_asked, now);
     // Nor is what runs ended for a successor that the policy does not let start, or whose image is not
     // to be had, or not known to be signed.
     let is_ended_for_next = matches!(
@@ -118,14 +178,15 @@ pub fn decide(
     };
     let denied = denied.filter(|wait| is_ended_for_next && is_denial(wait.reason));
     let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
-    let step = match waits {
+    match (waits, next) {
+        (_, Step::Settled) => Step::Settled,
+        (_, back @ Step::RollBack(_)) => back,
         // Whom it waits for comes first: until then there is nothing to be tried again.
-        Some(until) if !matches!(phase.stage, Stage::Waiting(_)) && next != Step::Settled => {
-            Step::Wait(until)
-        }
-        _ => next,
-    };
-    Decision { step, phase }
+        (Some(_), next) if matches!(phase.stage, Stage::Waiting(_)) => next,
+        (Some(until), Step::Wait(own)) => Step::Wait(until.max(own)),
+        (Some(until), _) => Step::Wait(until),
+        (None, next) => next,
+    }
 }
 
 fn step(phase: &Phase, record: Option<&Record>) -> Step {
@@ -137,10 +198,14 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Finished
         | Stage::Cordoned
         | Stage::Unresponsive
+        | Stage::Trying
+        | Stage::Watched
         | Stage::Running => Step::Settled,
+        Stage::Updated => Step::Conclude,
         Stage::Leftover(instance)
         | Stage::Removing(instance)
         | Stage::Retiring(instance)
+        | Stage::HandingOver(instance)
         | Stage::Replacing(instance) => Step::Remove(*instance),
         Stage::Adjusting(instance) => Step::Adjust(*instance),
         Stage::Removed => Step::Forget,
@@ -156,13 +221,21 @@ impl Decision {
     /// The reason for the step, in a sentence.
     #[must_use]
     pub fn why(&self, record: Option<&Record>, seen: &Seen, history: &History) -> String {
+        let is_of_update = matches!(self.phase.stage, Stage::Trying | Stage::HandingOver(_));
         let is_for_others = matches!(self.phase.stage, Stage::Waiting(_));
-        if matches!(self.step, Step::Wait(_)) && !is_for_others {
+        let is_plain = !is_for_others && (history.backoff.is_some() || !is_of_update);
+        if matches!(self.step, Step::Wait(_)) && is_plain {
             let backoff = history.backoff.as_ref();
             return backoff.map_or_else(
                 || "the time for it has not come".to_owned(),
                 |backoff| format!("{}: {}", backoff.reason, backoff.message),
             );
+        }
+        if let Step::RollBack(failure) = &self.step {
+            return format!("it is given up: {}", failure.message);
+        }
+        if let Step::Revive(_) = self.step {
+            return "the generation before serves until the next one does".to_owned();
         }
         record.map_or_else(
             || "no record asks for it (any more)".to_owned(),
@@ -199,9 +272,15 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Retiring(_) | Stage::Replacing(_) => {
             return format!("generation {generation} takes its place");
         }
-        Stage::Gone | Stage::Stopped | Stage::Finished | Stage::Cordoned | Stage::Running => {
-            "the container is as desired"
-        }
+        Stage::Gone
+        | Stage::Stopped
+        | Stage::Finished
+        | Stage::Cordoned
+        | Stage::Watched
+        | Stage::Running => "the container is as desired",
+        Stage::Trying => "it is to be ready for update.min_ready before it counts",
+        Stage::HandingOver(_) => "another generation serves, and new connections go there",
+        Stage::Updated => "nothing is left of the generation before",
         Stage::Unresponsive => "its shim does not answer, and what may run is left alone",
         Stage::Uncertain => "what was asked of it last is lost: it is left as it is",
         Stage::Leftover(_) => "no record asks for it (any more)",

@@ -143,6 +143,8 @@ reasons! {
     MountFailed: Start, "check what the image has at the path in the message";
     /// A volume that was made once is not there.
     VolumeMissing: Start, "mount the disk that the volume is on; or remove the note of it that the message names, and it begins anew";
+    /// Two generations of the container would write to one volume at once.
+    VolumeNotShared: Start, "name a volume for the path in the message that says \"shared\": true, or a tmpfs; or update with the strategy stop-first";
     /// A path of the host that the container mounts is not there, leads out of what the node gives, or
     /// cannot be mounted as asked.
     HostPathUnusable: Start, "make the path on this host as the message says: it is made by nobody else, and looked at again";
@@ -218,6 +220,8 @@ reasons! {
     WaitsFor: Node, "read the message: it names each of them and its state; mend that one, give the entry under after a timeout, or leave it out";
     /// The node is cordoned and starts no new containers.
     NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
+    /// The newest generation was given up, and the one before is back.
+    RolledBack: Node, "read the message; then deploy a body that is corrected, or has a higher revision";
     /// The container was asked to stop.
     StopRequested: Node, "nothing to do; start the container to run it again";
 }

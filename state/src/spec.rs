@@ -56,6 +56,7 @@ mod signal;
 mod stop;
 pub mod sysctls;
 mod ulimits;
+mod update;
 mod volumes;
 
 pub use after::{After, AfterCondition};
@@ -80,6 +81,7 @@ pub use signal::Signal;
 pub use stop::Stop;
 pub use sysctls::Sysctls;
 pub use ulimits::{Ulimit, UlimitName, Ulimits};
+pub use update::{Strategy, UpdateRules};
 pub use volumes::{Propagation, VolumeMount, VolumeName, VolumeSource, host_path};
 
 /// Whether a field has its default, and is therefore left out of the stored form.
@@ -173,6 +175,9 @@ pub struct Spec {
     /// The probe by which it shows that it works. `None`: the image's own HEALTHCHECK, if it has one.
     #[serde(default, skip_serializing_if = "is_default")]
     pub health: Option<Health>,
+    /// Manner in which it takes the place of the generation before.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub update: UpdateRules,
 }
 
 impl Spec {

@@ -201,7 +201,7 @@ pub fn condition(
                     ..waiting
                 };
             }
-            let condition = starting(phase, history, activity);
+            let condition = starting(record, phase, history, activity);
             match unreachable {
                 // Nothing of the container has failed: nothing can be tried.
                 Some(why) if condition == Condition::plain(Status::Pending) => {
@@ -275,7 +275,12 @@ pub fn remedy(reason: Reason, history: &History) -> String {
     }
 }
 
-fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Condition {
+fn starting(
+    record: &Record,
+    phase: &Phase,
+    history: &History,
+    activity: Option<Activity>,
+) -> Condition {
     if phase.stage == Stage::Unresponsive && activity.is_none() {
         // It was started, and nothing tells that it has ended.
         let reason = Reason::ShimUnresponsive;
@@ -284,15 +289,17 @@ fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Con
     let cause = history.backoff.as_ref().map(|backoff| backoff.cause);
     match (activity, cause) {
         (Some(Activity::Stopping), _) => Condition::plain(Status::Stopping),
-        (_, None) if phase.is_running => running(history),
+        (_, None) if phase.is_running => running(record, phase, history),
+        // The generation before serves; of the next one it is told what fails.
+        (_, Some(_)) if phase.is_former_up => Condition::waiting(Status::Running, history),
         // It runs with what it had, until it takes on what it is to have.
         (None, Some(Cause::Start))
             if matches!(phase.stage, Stage::Adjusting(_)) && phase.is_running =>
         {
-            Condition::waiting(running(history).status, history)
+            Condition::waiting(running(record, phase, history).status, history)
         }
         (None, Some(_)) if phase.is_running => {
-            Condition::retrying(running(history).status, history)
+            Condition::retrying(running(record, phase, history).status, history)
         }
         (Some(Activity::Pulling), _) => Condition::retrying(Status::Pulling, history),
         (_, Some(Cause::Exit)) => Condition::waiting(Status::Restarting, history),
@@ -302,12 +309,21 @@ fn starting(phase: &Phase, history: &History, activity: Option<Activity>) -> Con
     }
 }
 
-/// The condition of a container that runs, by what its probe says.
-fn running(history: &History) -> Condition {
+/// The condition of a container that runs, by what its probe says, and by whether it runs what was
+/// asked for last.
+fn running(record: &Record, phase: &Phase, history: &History) -> Condition {
     let health = history.health.as_ref().filter(|_| history.is_unhealthy());
-    health.map_or(Condition::plain(Status::Running), |health| {
-        Condition::because(Status::Unhealthy, Reason::Unhealthy, &health.why())
-    })
+    match (health, &record.rolled_back) {
+        // The generation before serves.
+        (Some(health), _) if phase.is_former_up => {
+            Condition::because(Status::Running, Reason::Unhealthy, &health.why())
+        }
+        (Some(health), _) => {
+            Condition::because(Status::Unhealthy, Reason::Unhealthy, &health.why())
+        }
+        (None, Some(bad)) => Condition::because(Status::Running, Reason::RolledBack, &bad.told()),
+        (None, None) => Condition::plain(Status::Running),
+    }
 }
 
 #[cfg(test)]

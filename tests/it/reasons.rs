@@ -24,7 +24,7 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 9] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 10] = [
     (
         Reason::Unhealthy,
         "told while it runs; of what is restarted for it: health.rs",
@@ -42,6 +42,10 @@ const WITHOUT_ATTEMPT: [(Reason, &str); 9] = [
     ),
     (Reason::ChangeLost, "nobody knows whether it is to run"),
     (Reason::StateLost, "of the node, not of a container"),
+    (
+        Reason::RolledBack,
+        "the generation before runs, and the other is not tried again",
+    ),
     (Reason::StopRequested, "nothing more is to be done"),
 ];
 

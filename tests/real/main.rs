@@ -135,6 +135,9 @@ mod unit;
 mod unresponsive;
 
 #[cfg(test)]
+mod updates;
+
+#[cfg(test)]
 mod upgrade;
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 16] = [
+const UNINDUCED: [(Reason, &str); 18] = [
     (
         Reason::WaitsFor,
         "of containers that wait for others: after.rs",
@@ -56,6 +56,14 @@ const UNINDUCED: [(Reason, &str); 16] = [
     (
         Reason::VolumeMissing,
         "of a volume that is taken away: volumes.rs",
+    ),
+    (
+        Reason::RolledBack,
+        "of generations that fail: updates/rollback.rs",
+    ),
+    (
+        Reason::VolumeNotShared,
+        "of an image with a volume, updated with start-first: updates.rs",
     ),
     (
         Reason::HostPathUnusable,

@@ -335,6 +335,10 @@ fn drop_new_members(spec: &mut Value) {
     assert!(new.is_none_or(|new| new == "bridge"));
     for (name, default) in [
         ("volumes", json!([])),
+        (
+            "update",
+            json!({"strategy": "stop-first", "min_ready": "10s", "deadline": "5m", "rollback": false, "retries": 3}),
+        ),
         ("devices", json!([])),
         ("runtime", json!("default")),
         ("files", json!([])),

@@ -102,6 +102,9 @@ impl Circumstances for Fortune {
                 // What ended it may be what has changed since, and is not waited out.
                 judge.forget_exits(record.instance());
             }
+            Step::HandOver(record) => {
+                judge.trace(|| format!("hand over to {}", record.instance()));
+            }
             Step::Launch(record) => {
                 judge.trace(|| format!("launch {}", record.instance()));
                 judge.look(std::iter::once(record.instance()));

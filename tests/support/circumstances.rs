@@ -15,6 +15,7 @@ use crate::runtime::RuntimeError;
 pub(crate) enum Call {
     EnsureImage,
     Adjust,
+    HandOver,
     Launch,
     Stop,
     Remove,
@@ -29,6 +30,8 @@ pub(crate) enum Step<'a> {
     Pull(&'a ImageReference),
     Launch(&'a Record),
     Adjust(&'a Record),
+    /// The host ports go to the record's instance.
+    HandOver(&'a Record),
     Stop(InstanceName),
     Remove(InstanceName),
     /// Number of calls under way for one container.

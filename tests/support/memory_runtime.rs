@@ -363,6 +363,14 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         Ok(self.circumstances.addresses(record))
     }
 
+    async fn hand_over(&self, record: &Record, _: InstanceName) -> Result<usize, RuntimeError> {
+        let _busy = self.begin(record.id);
+        self.circumstances.saw(Step::HandOver(record));
+        self.circumstances.first_part(Call::HandOver).await?;
+        self.circumstances.part().await?;
+        Ok(0)
+    }
+
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.circumstances.saw(Step::Adjust(record));

@@ -93,6 +93,7 @@ impl Circumstances for Script {
         match step {
             Step::Pull(_) => lines.begin(Call::EnsureImage),
             Step::Adjust(_) => lines.begin(Call::Adjust),
+            Step::HandOver(_) => lines.begin(Call::HandOver),
             Step::Launch(_) => lines.begin(Call::Launch),
             Step::Stop(_) => lines.begin(Call::Stop),
             Step::Remove(_) => lines.begin(Call::Remove),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use state::desired::applied::{Conflict, Rejected};
+use state::desired::rolled_back::RolledBack;
 use state::desired::{Owner, PortBinding};
 
 use super::CapacityReport;
@@ -176,6 +177,9 @@ pub struct ContainerReport {
     pub image_digest: Option<String>,
     /// Published ports.
     pub ports: Vec<PortBinding>,
+    /// Generation that was given up, so that the one before is back, with its digest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<RolledBack>,
 }
 
 /// The age of the set that is in force.

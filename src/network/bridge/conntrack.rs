@@ -18,6 +18,10 @@ use super::nfnetlink::{
 use super::nftables::{HostPort, Publication, Published};
 use crate::network::listeners::is_local;
 
+mod of_address;
+
+pub(super) use of_address::delete_of;
+
 const GET: u16 = 1 << 8 | 1;
 const DELETE: u16 = 1 << 8 | 2;
 const UDP: u8 = 17;

@@ -29,7 +29,7 @@ impl BridgeNetwork {
     fn ruled(&self) -> (BTreeMap<InstanceName, Member>, bool) {
         let earlier = self.memory.earlier();
         let mut members = earlier.members;
-        members.retain(|instance, _| !self.hosts.knows_since(*instance));
+        members.retain(|instance, member| !self.hosts.knows_since(*instance, member.address));
         members.extend(self.hosts.ruled());
         (members, earlier.is_lost)
     }

@@ -55,6 +55,7 @@ impl BridgeNetwork {
     ) -> Result<Vec<String>, NetworkError> {
         let _alone = self.gate.write().await;
         let mut repairs = Repairs::default();
+        let wanted = &self.as_published(wanted);
         let named: BTreeSet<InstanceName> = wanted.iter().map(|(instance, ..)| *instance).collect();
         let mut spared = self.spared(&named);
         spared.extend(self.instances_of(untouched)?.difference(&named));
@@ -195,7 +196,9 @@ impl BridgeNetwork {
         live: &[AssignedInstance],
         spared: &BTreeSet<InstanceName>,
     ) -> Published {
-        let mut published = self.ports.of(|instance| spared.contains(&instance)).await;
+        let last = self.last_published(live);
+        let keep = |instance| spared.contains(&instance) || last.contains(&instance);
+        let mut published = self.ports.of(keep).await;
         for (instance, _, assignment, _) in live {
             for (port, to) in self.ports.publications(*instance, assignment) {
                 published.entry(port).or_insert(to);
@@ -336,6 +339,7 @@ fn member(
         address6: assignment.address6,
         network: network.clone(),
         asked: names.asked.clone(),
+        stands_back: names.stands_back,
     };
     Some((*instance, member))
 }

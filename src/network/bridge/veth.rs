@@ -33,7 +33,7 @@ pub(super) struct VethPair {
     pub(super) end6: Option<VethEnd6>,
     pub(super) gateway: Ipv4Addr,
     pub(super) prefix: u8,
-    /// Names of the links of earlier generations, which have the same address.
+    /// Names of the links of earlier generations, which may have the same address.
     pub(super) rivals: Vec<String>,
     /// Guard of what the container sends.
     pub(super) guard: LinkGuard,
@@ -78,11 +78,7 @@ impl LinkGuard {
         link: &KernelLink,
         assigned: Option<Ipv4Addr>,
     ) -> Result<Option<FrameSource>, &'static str> {
-        let made_for = || {
-            let octets = link.mac.strip_prefix(&HOST_END_PREFIX)?;
-            <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from)
-        };
-        match assigned.or_else(made_for) {
+        match assigned.or_else(|| made_for(link)) {
             Some(address) => Ok(self.of(address)),
             None if self.source || self.only_to.is_some() => {
                 Err("the address of the container behind a link is not known")
@@ -90,6 +86,12 @@ impl LinkGuard {
             None => Ok(None),
         }
     }
+}
+
+/// Address for which a link of the agent was made. `None`: it does not tell.
+fn made_for(link: &KernelLink) -> Option<Ipv4Addr> {
+    let octets = link.mac.strip_prefix(&HOST_END_PREFIX)?;
+    <[u8; 4]>::try_from(octets).ok().map(Ipv4Addr::from)
 }
 
 /// Name of an instance's link on the host.
@@ -197,7 +199,12 @@ async fn wire(host: &Netlink, inside: &Netlink, pair: &VethPair) -> Result<(), N
         }
     };
     for rival in &pair.rivals {
-        host.mute_port(rival).await?;
+        // One that goes on beside this one has another.
+        let link = host.find(rival).await?;
+        let address = link.as_ref().and_then(made_for);
+        if address.is_none_or(|address| address == pair.address) {
+            host.mute_port(rival).await?;
+        }
     }
     let source = pair.guard.of(pair.address);
     host.set_port(host_end.index, pair.device.index, &pair.alias, source)

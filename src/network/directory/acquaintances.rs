@@ -36,7 +36,8 @@ impl<'a> Acquaintances<'a> {
                 })
                 .collect();
             let seen = members.values();
-            let seen = seen.filter(|member| reached.contains(&member.network));
+            let seen =
+                seen.filter(|member| !member.stands_back && reached.contains(&member.network));
             seen.map(|member| (member.name.clone(), member.addresses()))
                 .collect()
         };
@@ -71,6 +72,7 @@ mod tests {
             address6: None,
             network: deploy.spec.network,
             asked: Names::default(),
+            stands_back: false,
         };
         (instance, member)
     }

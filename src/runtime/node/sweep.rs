@@ -21,7 +21,8 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
         wanted: &WantedRecords,
         swept: &mut Swept,
     ) -> Result<(), RuntimeError> {
-        let named = wanted.records.iter().map(Record::instance).collect();
+        let named = wanted.records.iter().flat_map(Record::with_former);
+        let named = named.map(Record::instance).collect();
         let mut lost = self.engine.lost(&named).await?;
         lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
         self.remove_each(lost, "what a lost shim left of", swept)
@@ -103,18 +104,26 @@ pub(super) async fn sweep_volumes(
 ///
 /// The generation before goes on serving until the image of the next is there, which may be never.
 /// So an instance that exists counts, with the ports that it was made with; a removal detaches it
-/// itself. Current generations come first: where two claim a host port, the network gives it to the
-/// first.
+/// itself. Those that serve come first: where two claim a host port, the network gives it to the
+/// first. One that stands back claims none, and its name is that of the one that serves.
 pub(super) fn in_network(wanted: &[Record], existing: &[Existing]) -> Vec<AssignedInstance> {
-    let is_current = |(name, _): &&Existing| wanted.iter().any(|record| record.instance() == *name);
+    let is_current = |(name, _): &&Existing| {
+        let mut serving = wanted.iter().map(Record::serving);
+        serving.any(|record| record.instance() == *name)
+    };
     let (current, other): (Vec<_>, Vec<_>) = existing.iter().partition(is_current);
     let made_of = |(name, own): &Existing| {
-        let record = wanted
-            .iter()
-            .find(|record| record.instance() == *name)
-            .or(own.as_ref());
-        let record = record.or_else(|| wanted.iter().find(|record| record.id == name.id));
-        Some(place(*name, record?))
+        let asked = wanted.iter().find(|record| record.id == name.id);
+        let record = asked.and_then(|asked| asked.of_instance(*name));
+        let record = record.or(own.as_ref()).or(asked)?;
+        let serving = asked.map(|asked| asked.serving().instance());
+        let is_served = existing.iter().any(|(name, _)| Some(*name) == serving);
+        let (name, mut names, mut assignment, network) = place(*name, record);
+        names.stands_back = is_served && serving != Some(name);
+        if asked.is_some_and(|asked| asked.stands_back() && asked.instance() == name) {
+            assignment.ports.clear();
+        }
+        Some((name, names, assignment, network))
     };
     let to_come = wanted
         .iter()
@@ -138,6 +147,7 @@ pub(super) fn names(record: &Record) -> InstanceNames {
     InstanceNames {
         container: record.name.clone(),
         asked: record.spec.names.clone(),
+        stands_back: record.stands_back(),
     }
 }
 
@@ -148,6 +158,7 @@ pub(super) fn images_of(
 ) -> Vec<(ImageReference, Option<String>)> {
     let records = wanted
         .iter()
+        .flat_map(Record::with_former)
         .chain(existing.iter().filter_map(|(_, own)| own.as_ref()));
     let images = records.map(|record| (record.spec.image.clone(), record.image_digest.clone()));
     let former = wanted.iter().filter(|record| !record.removing);

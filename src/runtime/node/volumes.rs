@@ -23,7 +23,9 @@ pub(super) async fn prepare<E: Engine>(
     found: &E::Container,
 ) -> Result<Vec<VolumeDirectory>, RuntimeError> {
     let ImageVolumes { paths, mounted } = engine.image_volumes(record, found).await?;
-    let mounts = mounts(record, uncovered(record, paths));
+    let of_image = uncovered(record, paths);
+    are_own(record, &of_image)?;
+    let mounts = mounts(record, of_image);
     if mounts.is_empty() {
         return Ok(Vec::new());
     }
@@ -69,6 +71,18 @@ pub(super) fn sizes(record: &Record) -> BTreeMap<VolumeName, ByteCount> {
     let mounts = record.spec.volumes.iter();
     let sizes = mounts.filter_map(|mount| Some((mount.volume()?.clone(), mount.size?)));
     sizes.collect()
+}
+
+/// Refuses volumes of the image where another generation writes to them meanwhile.
+fn are_own(record: &Record, of_image: &[String]) -> Result<(), Failure> {
+    if !record.stands_back() || of_image.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the image has a volume at {}, to which the generation before writes too (update.strategy \"start-first\")",
+        of_image.join(", ")
+    );
+    Err(Failure::new(Reason::VolumeNotShared, message))
 }
 
 /// Volumes on disk that an instance mounts: each with its path in the container, and whether it is

@@ -66,7 +66,15 @@ fn give(
         listening: listening.to_vec(),
     };
     let spec = publishing(ports);
-    let assignment = assign(id, &spec, records.iter(), &[], &(100..=102), &host)?;
+    let assignment = assign(
+        id,
+        &spec,
+        records.iter(),
+        &[],
+        &(100..=102),
+        &host,
+        AddressWish::Kept,
+    )?;
     Ok((
         assignment.address.unwrap().octets()[3],
         assignment
@@ -147,7 +155,16 @@ fn a_container_off_the_bridge_has_no_address_and_gives_its_own_back() {
         let mut spec = publishing(&[]);
         spec.network = Network::of_mode(mode);
         let records = std::slice::from_ref(&before).iter();
-        let given = assign(before.id, &spec, records, &[], &(100..=102), &host).unwrap();
+        let given = assign(
+            before.id,
+            &spec,
+            records,
+            &[],
+            &(100..=102),
+            &host,
+            AddressWish::Kept,
+        )
+        .unwrap();
         assert_eq!(given.address.is_some(), has_address, "{mode}");
     }
 }
@@ -161,7 +178,16 @@ fn nothing_of_an_unreadable_record_is_given_out() {
     };
     let (id, none) = (ContainerId::from_bits(2), std::iter::empty());
     let spec = publishing(&[port(80, None, None)]);
-    let assignment = assign(id, &spec, none, &[other], &(100..=102), &host).unwrap();
+    let assignment = assign(
+        id,
+        &spec,
+        none,
+        &[other],
+        &(100..=102),
+        &host,
+        AddressWish::Kept,
+    )
+    .unwrap();
     assert_eq!(assignment.address, Some(Ipv4Addr::new(10, 0, 0, 3)));
     assert_eq!(assignment.ports[0].host, 101);
 }

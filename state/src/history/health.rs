@@ -75,7 +75,7 @@ impl History {
         record: &Record,
         ended: Option<Exit>,
         now: BootTime,
-        delay: impl FnOnce(u32) -> Duration,
+        delay: impl Fn(u32) -> Duration,
     ) {
         self.attempts = 0;
         self.keep_backoff(|cause| cause != super::Cause::End);

@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{STEPS_MAX, Step, decide};
 use crate::desired::Record;
+use crate::desired::update::UpdateStage;
+use crate::failure::Failure;
 use crate::history::History;
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{CarriedSpec, Exit, Instance, Seen, Task};
@@ -45,13 +47,18 @@ pub fn plan(
             break;
         }
         let instance = match &step {
-            Step::Adjust(instance) | Step::Stop(instance) | Step::Remove(instance) => {
-                Some(*instance)
+            Step::Adjust(instance)
+            | Step::Revive(instance)
+            | Step::HandOver(instance)
+            | Step::Stop(instance)
+            | Step::Remove(instance) => Some(*instance),
+            Step::Pull | Step::Launch | Step::Switch | Step::RollBack(_) => {
+                record.as_ref().map(Record::instance)
             }
-            Step::Pull | Step::Launch => record.as_ref().map(Record::instance),
             Step::Settled
             | Step::Wait(_)
             | Step::WaitForOthers
+            | Step::Conclude
             | Step::Finish(_)
             | Step::Forget => None,
         };
@@ -97,6 +104,15 @@ fn model(
             record.restart_pending = false;
             history.record_start(now);
         }
+        (Step::Revive(former), Some(record)) => revive(record, *former, seen, history, now),
+        (Step::Switch, Some(record)) => {
+            if let Some(update) = &mut record.update {
+                update.stage = UpdateStage::Switched;
+            }
+        }
+        (Step::HandOver(instance), _) => history.trial.record_connections(*instance, 0, now),
+        (Step::Conclude, Some(record)) => record.update = None,
+        (Step::RollBack(failure), Some(record)) => roll_back(record, failure, seen),
         (Step::Adjust(instance), Some(record)) => {
             if let Some(instance) = seen.instances.get_mut(&instance.generation) {
                 instance.carries = Some(CarriedSpec::of(record));
@@ -118,7 +134,7 @@ fn model(
         }
         (Step::Remove(instance), _) => {
             seen.instances.remove(&instance.generation);
-            history.record_stop(None, now);
+            history.record_removal(*instance, now);
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
         (Step::Forget, _) => *record = None,
@@ -129,9 +145,40 @@ fn model(
             | Step::Pull
             | Step::Adjust(_)
             | Step::Launch
+            | Step::Revive(_)
+            | Step::Switch
+            | Step::Conclude
+            | Step::RollBack(_)
             | Step::Finish(_),
             _,
         ) => {}
+    }
+}
+
+fn revive(
+    record: &Record,
+    former: InstanceName,
+    seen: &mut Seen,
+    history: &mut History,
+    now: BootTime,
+) {
+    let task = Task::Running {
+        pid: 0,
+        since: Some(now),
+    };
+    let instance = Instance {
+        carries: record.of_instance(former).map(CarriedSpec::of),
+        ..Instance::from(task)
+    };
+    seen.instances.insert(former.generation, instance);
+    history.trial.record_revival();
+}
+
+fn roll_back(record: &mut Record, failure: &Failure, seen: &Seen) {
+    let former = record.update.as_ref().map(|update| &update.former);
+    let is_there = former.is_some_and(|former| seen.instance(former).is_some());
+    if let Some(back) = record.back(is_there, failure, 0) {
+        *record = back;
     }
 }
 

@@ -13,6 +13,7 @@ use super::restart::Restart;
 use super::security::Security;
 use super::shm::ShmSize;
 use super::stop::Stop;
+use super::update::{self, UpdateRules};
 use super::{
     Spec, after, devices, files, health, labels, network, ports, process, runtime, secrets,
     sysctls, ulimits, volumes,
@@ -52,9 +53,8 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     network::check(&spec, &mut top);
     secrets::check(&spec, &mut top);
     health::check(&spec, &mut top);
-    for later in ["update", "on_disconnect"] {
-        top.refuse(later, "not supported yet");
-    }
+    update::check(&spec, &mut top);
+    top.refuse("on_disconnect", "not supported yet");
     top.finish();
     image?;
     Some(Deploy {
@@ -105,6 +105,7 @@ fn read_spec(
         secrets: secrets::read(top).unwrap_or_default(),
         after: after::read(top, name).unwrap_or_default(),
         health: health::read(top),
+        update: top.object("update", UpdateRules::read).unwrap_or_default(),
     }
 }
 
@@ -143,6 +144,7 @@ pub fn of(record: &Record) -> Value {
         "restart": spec.restart.to_json(),
         "stop": spec.stop.to_json(),
         "health": health::to_json(spec.health.as_ref()),
+        "update": spec.update.to_json(),
         "security": spec.security.to_json(),
         "ulimits": ulimits::to_json(&spec.ulimits),
         "shm_size": spec.shm_size.0.to_string(),
@@ -177,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_record_is_shown_as_the_body_that_asks_for_it() {
-        let body = json!({
+        let mut body = json!({
             "name": "web",
             "image": "docker.io/library/nginx:latest",
             "exposed_ports": [{"container": 80, "protocol": "udp", "host": 8080, "host_ip": "127.0.0.1"}],
@@ -224,14 +226,15 @@ mod tests {
                 "egress": null,
             }},
             "volumes": [
-                {"volume": "data", "path": "/data", "read_only": true},
+                {"volume": "data", "path": "/data", "read_only": true, "shared": false},
                 {"tmpfs": "64m", "path": "/tmp", "mode": "0700"},
-                {"host_path": "/srv/x", "path": "/x", "read_only": false, "propagation": "rslave"},
+                {"host_path": "/srv/x", "path": "/x", "read_only": false, "shared": true, "propagation": "rslave"},
             ],
             "devices": ["/dev/fuse", "/dev/sda:/dev/disk:r", "vendor.com/gpu=0"],
             "runtime": "crun",
             "image_pull": "always",
         });
+        body["update"] = json!({"strategy": "start-first", "min_ready": "30s", "deadline": "2m", "rollback": true, "retries": 5});
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
         let record = Record {
             spec: deploy.spec,

@@ -77,6 +77,7 @@ impl<'a> FixedParts<'a> {
             secrets,
             after: _,
             health: _,
+            update: _,
         } = spec;
         Self {
             image,
@@ -143,6 +144,7 @@ mod tests {
             (json!({"labels": {"a": "b"}}), true),
             (json!({"restart": {"policy": "never"}}), true),
             (json!({"stop": {"timeout": "1s"}}), true),
+            (json!({"update": {"strategy": "start-first"}}), true),
             (json!({"logs": {"max_files": 2}}), true),
             (json!({"after": [{"name": "b"}]}), true),
             (json!({"health": {"tcp": {"port": 80}}}), true),

@@ -76,6 +76,9 @@ pub struct VolumeMount {
     /// container asks for no limit.
     #[serde(default, skip_serializing_if = "is_default")]
     pub size: Option<ByteCount>,
+    /// Whether two generations of the container may write to it at once.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared: bool,
 }
 
 /// Thing that a container sees as a volume.
@@ -126,6 +129,13 @@ impl VolumeMount {
         let in_memory = fields.read("tmpfs", amount::<ByteCount>);
         let path = fields.required("path", place);
         let read_only = fields.read("read_only", boolean).unwrap_or_default();
+        let shared = fields.read("shared", boolean).unwrap_or_default();
+        if shared && fields.has("tmpfs") {
+            fields.fault(
+                "shared",
+                "each generation has a file system in memory of its own",
+            );
+        }
         let host_path = host_path::read(fields, read_only);
         match named[..] {
             [] => {
@@ -155,6 +165,7 @@ impl VolumeMount {
             source,
             read_only,
             size,
+            shared,
         })
     }
 
@@ -169,11 +180,13 @@ impl VolumeMount {
                 if let Some(size) = self.size {
                     show("size", json!(size.to_string()));
                 }
+                show("shared", json!(self.shared));
             }
             VolumeSource::HostPath { path, propagation } => {
                 show("host_path", json!(path));
                 show("path", json!(self.path));
                 show("read_only", json!(self.read_only));
+                show("shared", json!(self.shared));
                 show("propagation", json!(propagation));
             }
             VolumeSource::Tmpfs { size, mode } => {

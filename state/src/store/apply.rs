@@ -337,6 +337,13 @@ fn judge(desired: &Desired, set: &ChasSet, outcome: &mut SetOutcome) -> Vec<Depl
             continue;
         }
         let before = desired.named(name).map(AsRef::as_ref);
+        // It counts neither as a change nor as a fault of the set, which stays applied.
+        if let Some(bad) = before.and_then(|before| before.rolled_back.as_ref())
+            && bad.is_of(&deploy.spec, deploy.revision)
+        {
+            outcome.rejected.push(Rejected::because(name, bad.told()));
+            continue;
+        }
         let tombstone = desired.marks().tombstones().get(name).copied();
         let conflict = |winner, why: &str| Conflict {
             name: name.clone(),

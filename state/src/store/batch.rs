@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Accepted, Store, StoreError};
-use crate::assign::{AssignError, assign};
+use crate::assign::{AddressWish, AssignError};
 use crate::blobs::Blobs;
 use crate::capacity::Amounts;
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::tag_check::TagCheck;
 use crate::desired::{Assignment, Finished, Owner, Record, RunState};
 use crate::id::ContainerName;
 use crate::order::cycles;
@@ -17,6 +16,8 @@ use crate::seal::NodeKey;
 use crate::spec::Network;
 use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::Deploy;
+
+mod parts;
 
 /// The records decided so far, and the changes that store them.
 pub(super) struct Batch<'a> {
@@ -123,6 +124,13 @@ impl<'a> Batch<'a> {
         let containers_max = self.store.limits.containers_max;
         if before.is_none() && self.desired.records().count() >= containers_max {
             return Err(StoreError::TooMany(containers_max));
+        }
+        if let Some(bad) = before
+            .as_ref()
+            .and_then(|before| before.rolled_back.as_ref())
+            && bad.is_of(&deploy.spec, deploy.revision)
+        {
+            return Err(StoreError::RolledBack(deploy.name, bad.told()));
         }
         let denials = self.policy.judge(&deploy, owner, &self.desired);
         if !denials.is_empty() {
@@ -279,15 +287,7 @@ impl<'a> Batch<'a> {
         owner: Owner,
     ) -> Result<Record, StoreError> {
         let id = before.map_or_else(|| self.store.new_id(&self.desired), |before| before.id);
-        let records = self.desired.records().map(AsRef::as_ref);
-        let assignment = assign(
-            id,
-            &deploy.spec,
-            records,
-            &self.desired.unreadable_assignments(),
-            &self.store.limits.ports,
-            &*self.store.limits.network,
-        )?;
+        let mut assignment = self.place(id, &deploy, AddressWish::Kept)?;
         // Specs are compared by value: the stored fingerprint may be another agent version's. A
         // container that is being removed is not taken back: its successor is a generation of its
         // own.
@@ -297,23 +297,24 @@ impl<'a> Batch<'a> {
         let finished = kept_end(before, &deploy, &assignment);
         // Where it goes on, it is a generation of its own, and of the same instance.
         let goes_on = before.filter(|before| before.can_become(&deploy.spec, &assignment));
+        let update = match (same.or(goes_on), before) {
+            (Some(goes_on), _) => goes_on.update.clone(),
+            (None, Some(before)) => before.updated_to(&deploy),
+            (None, None) => None,
+        };
+        if let (None, None, Some(update), Some(before)) = (same, goes_on, &update, before)
+            && update.is_beside
+        {
+            let spare = update.spare_address(before);
+            assignment = self.place(id, &deploy, AddressWish::Beside(spare))?;
+        }
         let former_image = match goes_on {
             Some(same) => same.former_image.clone(),
             None => before
                 .filter(|before| !before.removing)
                 .and_then(|before| before.former_image_for(&deploy.spec.image)),
         };
-        // A question that is open is about the tag, whatever else changes.
-        let tag_check = match (same, goes_on) {
-            (Some(same), _) => same.tag_check.clone(),
-            // A change is a reason to ask what the tag stands for, and none to end what runs.
-            (None, Some(before)) if before.follows_tag() => Some(TagCheck::by_change(self.seq)),
-            (None, Some(before)) => before.tag_check.clone(),
-            (None, None) => before
-                .filter(|before| !before.removing && before.spec.image == deploy.spec.image)
-                .and_then(|before| before.tag_check.clone())
-                .filter(TagCheck::is_open),
-        };
+        let tag_check = self.tag_check((same, goes_on), before, &deploy);
         Ok(Record {
             id,
             name: deploy.name,
@@ -344,6 +345,8 @@ impl<'a> Batch<'a> {
             is_proven: goes_on.is_some_and(|same| same.is_proven),
             former_image,
             tag_check,
+            update,
+            rolled_back: same.or(goes_on).and_then(|same| same.rolled_back.clone()),
             created_ms: before
                 .filter(|before| !before.removing)
                 .map_or(self.now_ms, |before| before.created_ms),

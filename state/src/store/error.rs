@@ -23,6 +23,9 @@ pub enum StoreError {
     /// The container is owned by CHaS (its generation).
     #[error("{0} is owned by CHaS (generation {1}); change it there")]
     Owned(ContainerName, u64),
+    /// The body was given up, and its container has gone back to the generation before (how, in words).
+    #[error("{0}: {1}")]
+    RolledBack(ContainerName, String),
     /// Containers of a set that are refused, each with its error; not empty.
     #[error("{}", one_line(.0))]
     Several(Vec<(ContainerName, StoreError)>),

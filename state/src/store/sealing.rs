@@ -92,6 +92,10 @@ impl Store {
             let seal = |record: &Record| {
                 let mut record = record.clone();
                 record.spec.seal_environment(&record.name, &sealer);
+                if let Some(update) = &mut record.update {
+                    let former = &mut update.former;
+                    former.spec.seal_environment(&record.name, &sealer);
+                }
                 DesiredChange::Put(Box::new(record))
             };
             let changes: Vec<_> = readable(desired).map(seal).collect();
@@ -227,5 +231,6 @@ impl Store {
 /// Records with readable values.
 fn readable(desired: &Desired) -> impl Iterator<Item = &Record> {
     let records = desired.records().map(AsRef::as_ref);
-    records.filter(|record: &&Record| record.spec.readable_environment().next().is_some())
+    let is_readable = |record: &Record| record.spec.readable_environment().next().is_some();
+    records.filter(move |record: &&Record| record.with_former().any(is_readable))
 }

@@ -136,7 +136,7 @@ impl Store {
         }
         let secrets = desired.marks().secrets().values();
         let mut used: BTreeSet<BlobTag> = secrets.map(|secret| secret.tag.clone()).collect();
-        for record in desired.records() {
+        for record in desired.records().flat_map(|record| record.with_former()) {
             let files = record.spec.files.iter().map(|file| &file.tag);
             let uses = record.spec.secrets.iter().map(|using| &using.tag);
             used.extend(files.chain(uses).flatten().cloned());
@@ -258,7 +258,8 @@ fn uses(record: &Record, name: &SecretName) -> bool {
 }
 
 fn users(desired: &Desired, name: &SecretName) -> Vec<ContainerName> {
-    let using = desired.records().filter(|record| uses(record, name));
+    let using = desired.records();
+    let using = using.filter(|record| record.with_former().any(|record| uses(record, name)));
     let mut names: Vec<_> = using.map(|record| record.name.clone()).collect();
     names.sort();
     names

@@ -175,6 +175,7 @@ impl StoredMember {
             address6: _,
             network,
             asked: _,
+            stands_back: _,
         } = member.clone();
         Self {
             id: instance.id,
@@ -192,6 +193,7 @@ impl StoredMember {
             address6: None,
             network: self.network,
             asked: Names::default(),
+            stands_back: false,
         };
         let instance = InstanceName {
             id: self.id,
@@ -224,6 +226,7 @@ mod tests {
             address6: None,
             network: parse::deploy(&body).unwrap().spec.network,
             asked: Names::default(),
+            stands_back: false,
         };
         let [one, other] = ["0123456789ab-1", "0123456789ac-1"].map(|name| name.parse().unwrap());
         let members = BTreeMap::from([(one, member.clone()), (other, member)]);
@@ -254,6 +257,7 @@ mod tests {
             address6: None,
             network: Network::default(),
             asked: Names::default(),
+            stands_back: false,
         };
         let [first, second, third, other] = [
             "0123456789ab-1",

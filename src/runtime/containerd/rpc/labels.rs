@@ -185,6 +185,8 @@ fn without_secrets(record: &Record) -> Record {
         .for_each(String::clear);
     // Whoever rebuilds the state from here has no use for a question of then.
     copy.tag_check = None;
+    // What else there was is told by its own labels.
+    (copy.update, copy.rolled_back) = (None, None);
     copy
 }
 

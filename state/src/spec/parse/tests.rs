@@ -136,8 +136,8 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &[("comand", "did you mean \"command\"?")],
     );
     check(
-        &json!({"update": {"strategy": "stop-first"}}),
-        &[("update", "not supported yet")],
+        &json!({"on_disconnect": {"stop_after": "1m"}}),
+        &[("on_disconnect", "not supported yet")],
     );
     check(&json!({"init": "yes"}), &[("init", "true or false")]);
     check(&json!({"init": false}), &[]);

@@ -22,11 +22,11 @@ fn a_volume_is_shown_with_every_default_written_out() {
     assert_eq!(
         shown,
         json!([
-            {"volume": "data", "path": "/srv/data", "read_only": false},
-            {"volume": "more", "path": "/more", "read_only": false, "size": "10g"},
+            {"volume": "data", "path": "/srv/data", "read_only": false, "shared": false},
+            {"volume": "more", "path": "/more", "read_only": false, "size": "10g", "shared": false},
             {"tmpfs": "64k", "path": "/tmp", "mode": "1777"},
-            {"host_path": "/srv/x", "path": "/x", "read_only": false, "propagation": "rprivate"},
-            {"host_path": "/srv/y", "path": "/y", "read_only": false, "propagation": "rslave"},
+            {"host_path": "/srv/x", "path": "/x", "read_only": false, "shared": false, "propagation": "rprivate"},
+            {"host_path": "/srv/y", "path": "/y", "read_only": false, "shared": false, "propagation": "rslave"},
         ])
     );
     assert_eq!(to_json(&section(&shown).unwrap()), shown);

@@ -1,0 +1,144 @@
+//! Connections that came in to an instance and are not over, by the sockets in its netns: also those
+//! of neighbours, which the host's connection tracking does not see.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use state::id::InstanceName;
+
+use super::BridgeNetwork;
+use crate::network::threads::on_own_thread;
+use crate::network::{NetworkError, netns};
+
+/// Tables of the TCP sockets of the calling thread's netns (`proc_pid_net(5)`).
+const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+/// State of a socket that listens.
+const LISTEN: &str = "0A";
+/// States of a connection of which this end may have to send: established, just being made, what is
+/// to be sent before the end, and one of which only the other end has said that it sends no more.
+const OPEN: [&str; 4] = ["01", "03", "04", "08"];
+
+impl BridgeNetwork {
+    /// Connections that came in to an instance and are not over. None, if it has no netns.
+    pub(super) async fn count_connections(
+        &self,
+        instance: InstanceName,
+    ) -> Result<usize, NetworkError> {
+        let file = self.netns(instance);
+        on_own_thread("netns", move || {
+            let unknown = |error| {
+                netns::failed(
+                    format!("cannot look into the netns {}", file.display()),
+                    error,
+                )
+            };
+            if !netns::exists(&file).map_err(unknown)? {
+                return Ok(0);
+            }
+            netns::enter(&file).map_err(unknown)?;
+            // A kernel without IPv6 has no table of it.
+            let tables = TABLES.map(|table| fs::read_to_string(table).unwrap_or_default());
+            Ok(incoming(&tables.concat()))
+        })
+        .await
+    }
+}
+
+/// Connections to the ports that are listened on, apart from those of the netns to itself.
+fn incoming(table: &str) -> usize {
+    let sockets: Vec<_> = table.lines().filter_map(Socket::read).collect();
+    let ports: BTreeSet<_> = sockets
+        .iter()
+        .filter(|socket| socket.state == LISTEN)
+        .map(|socket| socket.port)
+        .collect();
+    sockets
+        .iter()
+        .filter(|socket| OPEN.contains(&socket.state) && ports.contains(socket.port))
+        .filter(|socket| !is_own(socket))
+        .count()
+}
+
+/// Line of the table.
+struct Socket<'a> {
+    local: &'a str,
+    port: &'a str,
+    remote: &'a str,
+    state: &'a str,
+}
+
+impl<'a> Socket<'a> {
+    fn read(line: &'a str) -> Option<Self> {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let (local, port) = words.next()?.split_once(':')?;
+        let (remote, _) = words.next()?.split_once(':')?;
+        let state = words.next()?;
+        Some(Self {
+            local,
+            port,
+            remote,
+            state,
+        })
+    }
+}
+
+fn is_own(socket: &Socket<'_>) -> bool {
+    socket.local == socket.remote
+        || address(socket.remote).is_some_and(|remote| remote.to_canonical().is_loopback())
+}
+
+/// Address as the kernel writes it: words of 32 bits, each in the order of the processor.
+fn address(hex: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let word = u32::from_str_radix(hex.get(at * 8..(at + 1) * 8)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    if hex.len() == 8 {
+        return Some(Ipv4Addr::from(word(0)?).into());
+    }
+    let mut octets = [0; 16];
+    for (at, part) in octets.chunks_exact_mut(4).enumerate() {
+        part.copy_from_slice(&word(at)?);
+    }
+    Some(Ipv6Addr::from(octets).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_that_came_in_are_counted_and_no_others() {
+        let head = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n";
+        let listen =
+            "   0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000\n";
+        let line = |local: &str, remote: &str, state: &str| {
+            format!("   1: {local} {remote} {state} 00000000:00000000 00:00000000 00000000\n")
+        };
+        let check = |line: &str, expected| {
+            assert_eq!(
+                incoming(&format!("{head}{listen}{line}")),
+                expected,
+                "{line}"
+            );
+        };
+        for state in ["01", "03", "04", "08"] {
+            check(&line("0200E70A:0050", "0100E70A:9C40", state), 1);
+        }
+        for state in ["02", "05", "06", "07", "09", "0B"] {
+            check(&line("0200E70A:0050", "0100E70A:9C40", state), 0);
+        }
+        check(&line("0200E70A:9C40", "0100E70A:0050", "01"), 0);
+        check(&line("0100007F:0050", "0100007F:9C40", "01"), 0);
+        check(&line("0200E70A:0050", "0200E70A:9C40", "01"), 0);
+        let mapped = "0000000000000000FFFF0000";
+        let (own, other) = (
+            format!("{mapped}0200E70A:0050"),
+            format!("{mapped}0100E70A:9C40"),
+        );
+        check(&line(&own, &other, "01"), 1);
+        let own = format!("{mapped}0100007F:9C40");
+        check(&line(&format!("{mapped}0200007F:0050"), &own, "01"), 0);
+    }
+}

@@ -1,0 +1,98 @@
+//! Update of a container: the way from one generation to the next, while what is left of the one
+//! before is still needed. What follows from it is the rules' matter.
+//!
+//! One of the two has the host ports and the names at any time ([`Record::serving`]).
+
+use std::net::Ipv4Addr;
+
+use serde::{Deserialize, Serialize};
+
+use super::Record;
+use crate::id::InstanceName;
+use crate::spec::is_default;
+
+/// Update that is under way, in the record of the next generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Progress of it.
+    pub stage: UpdateStage,
+    /// Whether both generations run for a while, each at an address of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_beside: bool,
+    /// Generation before: the one that served last, and that is gone back to.
+    pub former: Box<Record>,
+}
+
+/// Progress of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpdateStage {
+    /// The next generation does not count yet. Where the one before runs beside it, that one serves.
+    Trying,
+    /// The next generation was ready for long enough, and serves.
+    Switched,
+    /// The other generation has only to go, before anything else is begun.
+    Leaving,
+}
+
+impl Update {
+    /// Address of an instance that goes before the next generation is started, and that this one can
+    /// have then. `before`: the record that the update is from.
+    pub(crate) fn spare_address(&self, before: &Record) -> Option<Ipv4Addr> {
+        let mut places = before.with_former().map(|record| record.assignment.address);
+        places.find(|address| *address != self.former.assignment.address)?
+    }
+
+    /// Whether the generation before serves.
+    fn is_former_serving(&self) -> bool {
+        self.is_beside && self.stage == UpdateStage::Trying
+    }
+}
+
+impl Record {
+    /// Record of the instance that has the host ports and the names.
+    #[must_use]
+    pub fn serving(&self) -> &Self {
+        match &self.update {
+            Some(update) if update.is_former_serving() => &update.former,
+            Some(_) | None => self,
+        }
+    }
+
+    /// Whether the record's instance is not to have its host ports and names yet.
+    #[must_use]
+    pub fn stands_back(&self) -> bool {
+        self.update.as_ref().is_some_and(Update::is_former_serving)
+    }
+
+    /// Record of this instance: this one, or that of the generation before.
+    #[must_use]
+    pub fn of_instance(&self, instance: InstanceName) -> Option<&Self> {
+        let former = self.update.as_ref().map(|update| &*update.former);
+        [Some(self), former]
+            .into_iter()
+            .flatten()
+            .find(|record| record.instance() == instance)
+    }
+
+    /// Records whose places are taken: this one, and that of the generation before until that is gone.
+    pub fn with_former(&self) -> impl Iterator<Item = &Self> + Clone {
+        let former = self.update.as_ref().map(|update| &*update.former);
+        [Some(self), former].into_iter().flatten()
+    }
+
+    /// The instance before, if it goes on beside the record's own.
+    #[must_use]
+    pub(crate) fn instance_beside(&self) -> Option<InstanceName> {
+        let update = self.update.as_ref().filter(|update| update.is_beside)?;
+        (update.stage != UpdateStage::Leaving).then(|| update.former.instance())
+    }
+
+    /// The record as one generation of its own.
+    pub(crate) fn without_update(&self) -> Self {
+        Self {
+            update: None,
+            ..self.clone()
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Rules of an update: which generation the next one takes the place of, and how the one before comes
+//! back. Pure, and without time.
+//!
+//! An update ends in one of these: the next generation counts and nothing of the one before is left; the
+//! one before is back; or the container was stopped, removed, or has ended for good.
+
+use crate::desired::rolled_back::RolledBack;
+use crate::desired::update::{Update, UpdateStage};
+use crate::desired::{Record, RunState};
+use crate::failure::Failure;
+use crate::spec::parse::Deploy;
+
+impl Record {
+    /// Update by which `next` takes the place of this record. `None`: nothing of this one is needed
+    /// once it is replaced.
+    #[must_use]
+    pub(crate) fn updated_to(&self, next: &Deploy) -> Option<Update> {
+        if self.removing {
+            return None;
+        }
+        let rules = next.spec.update;
+        let of = |stage, is_beside, former: &Self| {
+            Some(Update {
+                stage,
+                is_beside,
+                former: Box::new(former.without_update()),
+            })
+        };
+        let is_worth = |record: &Self| record.image_digest.is_some() && !record.is_uncertain;
+        let runs = self.run == RunState::Running && self.finished.is_none();
+        let wants = runs && next.run == RunState::Running;
+        let is_tried = wants && (rules.rollback || rules.is_start_first());
+        match &self.update {
+            // What is on trial without another beside it is not trusted to serve meanwhile.
+            Some(before) if before.stage == UpdateStage::Trying => {
+                let is_beside = before.is_beside && rules.is_start_first() && wants;
+                let stage = match is_tried {
+                    true => UpdateStage::Trying,
+                    false => UpdateStage::Leaving,
+                };
+                of(stage, is_beside, &before.former)
+            }
+            // Nobody knows whether this one has ever run, but where it is back.
+            Some(before) if before.stage == UpdateStage::Leaving && self.rolled_back.is_none() => {
+                of(UpdateStage::Leaving, false, &before.former)
+            }
+            _ if is_tried && is_worth(self) => {
+                of(UpdateStage::Trying, rules.is_start_first(), self)
+            }
+            // Its place stays taken until it is gone.
+            Some(before) => of(UpdateStage::Leaving, false, &before.former),
+            None => None,
+        }
+    }
+
+    /// The record by which the generation before comes back. `is_there`: its instance is. `None`: no
+    /// update is under way that it could come back from.
+    #[must_use]
+    pub(crate) fn back(&self, is_there: bool, why: &Failure, at_ms: u64) -> Option<Self> {
+        let update = self.update.as_ref()?;
+        if update.stage == UpdateStage::Leaving {
+            return None;
+        }
+        let former = &*update.former;
+        let given_up = RolledBack {
+            generation: self.generation,
+            spec_hash: self.spec_hash.clone(),
+            revision: self.revision,
+            image_digest: self.image_digest.clone(),
+            reason: why.reason,
+            message: why.message.clone(),
+            at_ms,
+        };
+        Some(Self {
+            generation: self.generation + 1,
+            made_at: is_there.then(|| former.instance().generation),
+            owner: self.owner,
+            seq: self.seq,
+            listed_hash: self.listed_hash.clone(),
+            run: RunState::Running,
+            removing: false,
+            restart_pending: false,
+            finished: None,
+            cordoned: self.cordoned,
+            tag_check: None,
+            // The place of what goes is another's only once it is gone.
+            update: Some(Update {
+                stage: UpdateStage::Leaving,
+                is_beside: false,
+                former: Box::new(self.without_update()),
+            }),
+            rolled_back: Some(given_up),
+            created_ms: self.created_ms,
+            is_uncertain: self.is_uncertain,
+            ..former.clone()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
