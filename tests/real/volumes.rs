@@ -13,6 +13,7 @@ use crate::stand::{SOON, Stand, eventually};
 mod archives;
 mod copies;
 mod host_paths;
+mod mounted;
 mod sizes;
 mod slow;
 

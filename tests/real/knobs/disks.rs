@@ -17,7 +17,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// For an agent that is not there yet: it removes an empty place as it starts.
+    /// Made before the agent is there.
     fn make(bed: &Testbed, volume: &str) -> Self {
         let image = bed.dir.join("disk.img");
         let mount = bed.dir.join(format!("state/volumes/{volume}"));
