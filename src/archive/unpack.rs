@@ -110,6 +110,12 @@ impl<R: Read, T: FnMut(u64) -> io::Result<()>> Unpack<'_, R, T> {
             Some(Errno::ISDIR) => "a directory has this name; remove it first",
             Some(Errno::NOTDIR) => "on its way is something else than a directory",
             Some(Errno::LOOP) => "on its way, or in its place, is a link that leads nowhere",
+            // A mount of a user namespace's, in which the agent itself has no id.
+            Some(Errno::OVERFLOW) => {
+                "it lies on a mount whose owners are mapped, since its container has ids of its own; \
+                 write to the volume (PUT /volumes/NAME/archive), or by a program in the container \
+                 (exec)"
+            }
             Some(Errno::XDEV) => "something else is mounted there, or it would lead out",
             Some(Errno::NOENT) => "what it links to, or a link on its way, leads nowhere",
             Some(Errno::ROFS) => "the file system is read-only",

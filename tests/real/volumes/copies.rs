@@ -93,9 +93,17 @@ async fn files_go_into_a_container_and_out_of_it_as_it_sees_them() {
         );
         let archive = dir.join("in.tar");
         let put = |path: &str| call(&["-T", archive.to_str().unwrap()], path);
+        // Where owners are mapped, nobody but the container makes files in its mounts.
+        let mut taken = Vec::new();
         for path in ["/srv", "/data", "/scratch", "/srv/out"] {
-            let (code, status, text) = put(path);
-            assert_eq!((code, status), (0, 200), "{name} {path}: {text}");
+            let (_, status, text) = put(path);
+            let is_mount = ["/data", "/scratch"].contains(&path);
+            let is_mapped = status == 409 && text.contains("PUT /volumes/NAME/archive");
+            assert!(
+                status == 200 || is_mount && is_mapped,
+                "{name} {path}: {status} {text}"
+            );
+            taken.extend((status == 200).then_some(path.replace("/srv/out", "/etc/app")));
         }
         for (path, status) in [
             ("/nothing", 404),
@@ -112,7 +120,7 @@ async fn files_go_into_a_container_and_out_of_it_as_it_sees_them() {
             .ask("POST", &format!("/containers/{name}/exec"), Some(&look))
             .await;
         assert_eq!(status, 200, "{shown}");
-        for path in ["/srv", "/data", "/scratch", "/etc/app"] {
+        for path in taken {
             let line = format!("{path}/sub/file 6711 7:8\n");
             assert!(
                 shown["stdout"].as_str().unwrap().contains(&line),
