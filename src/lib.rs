@@ -36,8 +36,9 @@
 //!
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
-//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `mounts` (the host's), `permits`
-//!   (turns by key), `within` (paths below a root), [`lookup`] (names to addresses),
+//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `mountinfo` (the list of mounts),
+//!   `mounts` (the host's), `permits` (turns by key), `within` (paths below a root), [`lookup`] (names
+//!   to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
@@ -209,6 +210,7 @@ pub mod logs;
 pub(crate) mod lookup;
 pub mod metrics;
 pub(crate) mod monitor;
+mod mountinfo;
 mod mounts;
 pub mod network;
 mod node;

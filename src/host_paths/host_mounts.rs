@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::mountinfo::MountLine;
+
 /// Name of the directory below the run directory at which launches hold paths of the host.
 pub(super) const PLACES: &str = "host-paths";
 /// Types of the kernel's own file systems, by which a host is ruled or spied on.
@@ -52,7 +54,7 @@ impl ListedMounts {
     }
 
     fn of(text: &str) -> Self {
-        Self(text.lines().filter_map(mount).collect())
+        Self(MountLine::all(text).map(mount).collect())
     }
 
     /// The mount that a path is on: of several, the last one.
@@ -109,32 +111,15 @@ impl ListedMount {
     }
 }
 
-fn mount(line: &str) -> Option<ListedMount> {
-    let (own, of_kind) = line.split_once(" - ")?;
-    let fields: Vec<_> = own.split(' ').collect();
-    let [_, _, device, root, point, _, groups @ ..] = &fields[..] else {
-        return None;
-    };
+fn mount(line: MountLine<'_>) -> ListedMount {
     let passes = |group: &&str| group.starts_with("shared:") || group.starts_with("master:");
-    Some(ListedMount {
-        device: (*device).to_owned(),
-        root: decoded(root),
-        point: decoded(point),
-        kind: of_kind.split(' ').next()?.to_owned(),
-        passes_on: groups.iter().any(passes),
-    })
-}
-
-/// Path as it is, of which some characters stand as octal numbers.
-fn decoded(path: &str) -> PathBuf {
-    let octal = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    let replace = |path: String, (octal, plain)| path.replace(octal, plain);
-    octal.into_iter().fold(path.to_owned(), replace).into()
+    ListedMount {
+        passes_on: line.groups.iter().any(passes),
+        device: line.device.to_owned(),
+        root: line.root.into(),
+        point: line.point.into(),
+        kind: line.kind.to_owned(),
+    }
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::StatVfsMountFlags;
 
+use crate::mountinfo::MountLine;
+
 /// Removes a directory with all that is in it, but nothing of another disk. One that is absent is
 /// removed.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
@@ -87,38 +89,20 @@ pub(super) fn mounted_by(directory: &Path) -> io::Result<Option<u32>> {
 fn has_mounted(mounts: &str, device: u64, path: &Path) -> bool {
     let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
     let device = format!("{major}:{minor}");
-    mounts.lines().any(|line| {
-        let fields: Vec<_> = line.split(' ').take(5).collect();
-        let [_, _, of, root, _] = fields[..] else {
-            return false;
-        };
-        let root = decoded(root);
-        let root = Path::new(root.trim_start_matches('/'));
+    MountLine::all(mounts).any(|mount| {
+        let root = Path::new(mount.root.trim_start_matches('/'));
         // The root of the file system itself is mounted for other ends.
         let is_below = || {
             let mut ancestors = root.ancestors();
             ancestors.any(|above| above.components().count() > 2 && path.ends_with(above))
         };
-        of == device && is_below()
+        mount.device == device && is_below()
     })
 }
 
 fn mount_at_or_below(mounts: &str, path: &Path) -> Option<String> {
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut points = points.map(decoded);
+    let mut points = MountLine::all(mounts).map(|mount| mount.point);
     points.find(|point| Path::new(point).starts_with(path))
-}
-
-/// Path as it is, of which some characters stand as octal numbers (proc(5)).
-pub(super) fn decoded(path: &str) -> String {
-    let octal = [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ];
-    let replace = |path: String, (octal, plain)| path.replace(octal, plain);
-    octal.into_iter().fold(path.to_owned(), replace)
 }
 
 #[cfg(test)]

@@ -126,9 +126,15 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("secrets", &["config", "lock", "mounts"]),
-    ("host_paths", &["lock", "mounts", "permits", "within"]),
+    (
+        "host_paths",
+        &["lock", "mountinfo", "mounts", "permits", "within"],
+    ),
     ("archive", &["journal", "metrics", "permits", "within"]),
-    ("volumes", &["lock", "mounts", "permits", "within"]),
+    (
+        "volumes",
+        &["lock", "mountinfo", "mounts", "permits", "within"],
+    ),
     ("network", &["cause", "journal", "lock", "mounts"]),
     (
         "registry",

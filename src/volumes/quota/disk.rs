@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::SizeFault;
-use crate::volumes::mounted::decoded;
+use crate::mountinfo::MountLine;
 
 /// File system whose project quotas are switched on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,13 +30,14 @@ impl QuotaDisk {
     fn among(mounts: &str, device: u64) -> Result<Self, SizeFault> {
         let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
         let device = format!("{major}:{minor}");
-        let of_device = mounts.lines().filter_map(MountLine::read);
-        let mut found: Vec<_> = of_device.filter(|mount| mount.device == device).collect();
+        let mut found: Vec<_> = MountLine::all(mounts)
+            .filter(|mount| mount.device == device)
+            .collect();
         // Where all of it is mounted, rather than a part.
         found.sort_by_key(|mount| (mount.root != "/", mount.point.len()));
         let mount = found.first();
         let mount = mount.ok_or_else(|| SizeFault::NoQuotas(kind_fault("of a kind")))?;
-        let point = decoded(mount.point);
+        let point = mount.point.clone();
         let fault = match mount.kind {
             "ext4" | "xfs" if mount.options.split(',').any(|option| option == "prjquota") => {
                 return Ok(Self { mount_point: point });
@@ -44,7 +45,7 @@ impl QuotaDisk {
             "ext4" => format!(
                 "ext4 at {point} is mounted without project quotas: unmount it, run \"tune2fs -O \
                  project,quota -Q prjquota {source}\" once, and mount it with the option prjquota",
-                source = decoded(mount.source)
+                source = mount.source
             ),
             "xfs" => format!(
                 "XFS at {point} is mounted without project quotas: mount it anew with the option \
@@ -67,33 +68,6 @@ fn kind_fault(which: &str) -> String {
 pub(super) fn is_mount(directory: &Path) -> io::Result<bool> {
     let above = directory.parent().unwrap_or(directory);
     Ok(fs::metadata(directory)?.dev() != fs::metadata(above)?.dev())
-}
-
-/// Line of `mountinfo`.
-struct MountLine<'a> {
-    device: &'a str,
-    root: &'a str,
-    point: &'a str,
-    kind: &'a str,
-    source: &'a str,
-    /// Options of the file system.
-    options: &'a str,
-}
-
-impl<'a> MountLine<'a> {
-    fn read(line: &'a str) -> Option<Self> {
-        let (mount, disk) = line.split_once(" - ")?;
-        let mut mount = mount.split(' ').skip(2);
-        let mut disk = disk.split(' ');
-        Some(Self {
-            device: mount.next()?,
-            root: mount.next()?,
-            point: mount.next()?,
-            kind: disk.next()?,
-            source: disk.next()?,
-            options: disk.next()?,
-        })
-    }
 }
 
 #[cfg(test)]
