@@ -5,7 +5,7 @@
 //! and nobody else's. What stops running has no probe any more.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
@@ -24,6 +24,7 @@ use state::time::BootTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::slot::ProbedContainer;
 use self::wanted::wanted;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -33,15 +34,18 @@ use crate::writer::Writer;
 mod ask;
 mod exec;
 mod http;
+mod slot;
 mod tcp;
 mod wanted;
 
 pub(crate) use self::ask::NodeProbes;
 
 /// Shortest time between two looks at what runs, however much changes.
-const LOOK_SPACING: Duration = Duration::from_millis(100);
+const LOOK_SPACING: Duration = Duration::from_millis(200);
 /// Time from one probe to the next while a start may take longer, and failures do not count.
 const START_INTERVAL: Duration = Duration::from_secs(1);
+/// The same of programs, as docker's.
+const START_INTERVAL_PROGRAM: Duration = Duration::from_secs(5);
 /// Wait before a probe that could not be asked is tried again.
 const UNASKED_WAIT: Duration = Duration::from_secs(1);
 /// Programs of probes at once: each is a process, and more than some make a node slow.
@@ -49,9 +53,6 @@ const PROGRAMS_MAX: usize = 16;
 /// Connections of probes at once. Where each of a thousand containers hangs for its two seconds of
 /// ten, two hundred are.
 const CONNECTIONS_MAX: usize = 1024;
-
-/// Histories that are being saved at once. Beyond them, the disk hangs, and a history is no promise.
-const SAVES_MAX: usize = 64;
 
 /// Container to be probed, as the board has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +69,8 @@ pub struct ProbeOrder {
     pub check: Arc<HealthCheck>,
     /// Start of the run.
     pub started: BootTime,
-    /// Verdict before.
-    pub verdict: Verdict,
+    /// Whether it has answered well in this run.
+    pub has_succeeded: bool,
 }
 
 impl ProbeOrder {
@@ -98,25 +99,6 @@ pub trait Asker: fmt::Debug + Send + Sync + 'static {
 /// Probe under way: its container, its number, and its answer.
 type UnderWay = BoxFuture<'static, Option<(ContainerId, u64, ProbeResult)>>;
 
-/// Container that is probed.
-#[derive(Debug)]
-struct ProbedContainer {
-    wanted: ProbeOrder,
-    /// Number of its next probe; an answer to an earlier one is of another run.
-    number: u64,
-    /// Start of the probe under way, and its end.
-    asking: Option<(Instant, AbortHandle)>,
-    has_succeeded: bool,
-}
-
-impl Drop for ProbedContainer {
-    fn drop(&mut self) {
-        if let Some((_, under_way)) = &self.asking {
-            under_way.abort();
-        }
-    }
-}
-
 /// The probes of a node.
 #[derive(Debug)]
 pub struct Probes {
@@ -130,6 +112,10 @@ pub struct Probes {
     slots: BTreeMap<ContainerId, ProbedContainer>,
     due: BinaryHeap<Reverse<(Instant, ContainerId, u64)>>,
     under_way: FuturesUnordered<UnderWay>,
+    /// Programs that wait for a place, the longest first.
+    line: VecDeque<(ContainerId, u64)>,
+    unsaved: BTreeSet<ContainerId>,
+    /// Write of some of them, one at a time.
     saving: FuturesUnordered<BoxFuture<'static, ()>>,
     programs: usize,
     count: u64,
@@ -154,6 +140,8 @@ impl Probes {
             slots: BTreeMap::new(),
             due: BinaryHeap::new(),
             under_way: FuturesUnordered::new(),
+            line: VecDeque::new(),
+            unsaved: BTreeSet::new(),
             saving: FuturesUnordered::new(),
             programs: 0,
             count: 0,
@@ -179,7 +167,7 @@ impl Probes {
                         self.answered(id, number, said);
                     }
                 }
-                Some(()) = self.saving.next() => {}
+                Some(()) = self.saving.next() => self.begin_saving(),
                 () = at(next) => self.begin_due(),
                 Ok(()) = changes.changed(), if look_at.is_none() => {
                     look_at = Some(Instant::now() + LOOK_SPACING);
@@ -196,6 +184,7 @@ impl Probes {
     fn look(&mut self) {
         let wanted = wanted(&self.handle, self.writer.store());
         let programs = &mut self.programs;
+        let mut changed = BTreeSet::new();
         self.slots.retain(|id, slot| {
             let now = wanted.get(id).filter(|now| now.is_same(&slot.wanted));
             match now {
@@ -203,20 +192,25 @@ impl Probes {
                 None if slot.asking.is_some() => *programs -= usize::from(slot.wanted.is_program()),
                 None => {}
             }
+            changed.extend(now.is_none().then_some(*id));
             now.is_some()
         });
-        let (now, boot) = (Instant::now(), self.handle.board().clock.now());
+        let now = Instant::now();
         for (id, wanted) in wanted {
             if self.slots.contains_key(&id) {
                 continue;
             }
-            // What was judged before is asked at any time of the interval; what starts, soon.
+            // What was judged before this agent began is asked at any time of the interval; what starts or
+            // is asked otherwise, soon.
             let interval = wanted.check.interval;
-            let is_new =
-                wanted.verdict == Verdict::Starting && boot.since(wanted.started) < interval;
-            let spread = if is_new { START_INTERVAL } else { interval };
+            let is_soon = !wanted.has_succeeded || changed.contains(&id);
+            let spread = if is_soon {
+                START_INTERVAL.min(interval)
+            } else {
+                interval
+            };
             let slot = ProbedContainer {
-                has_succeeded: wanted.verdict != Verdict::Starting,
+                has_succeeded: wanted.has_succeeded,
                 wanted,
                 number: 0,
                 asking: None,
@@ -224,6 +218,7 @@ impl Probes {
             self.slots.insert(id, slot);
             self.ask_at(id, now + (self.draw)(spread));
         }
+        self.serve_line();
     }
 
     /// Has a container asked at this time; an earlier plan of it no longer counts.
@@ -240,40 +235,68 @@ impl Probes {
         let now = Instant::now();
         while let Some(Reverse((at, id, number))) = self.due.peek().copied() {
             if at > now {
-                return;
+                break;
             }
             self.due.pop();
             let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.number == number) else {
                 continue;
             };
-            let is_program = slot.wanted.is_program();
-            if (is_program && self.programs >= PROGRAMS_MAX)
-                || self.under_way.len() >= CONNECTIONS_MAX
-            {
+            if slot.wanted.is_program() {
+                self.line.push_back((id, number));
+            } else if self.under_way.len() >= CONNECTIONS_MAX {
                 self.ask_at(id, now + UNASKED_WAIT);
-                continue;
+            } else {
+                self.begin(id);
             }
-            self.programs += usize::from(is_program);
-            let asked = self.asker.ask(slot.wanted.clone());
-            let (abort, registration) = AbortHandle::new_pair();
-            slot.asking = Some((now, abort));
-            // One that panics says nothing, and the others are asked on.
-            let asked = AssertUnwindSafe(asked).catch_unwind();
-            let asked = asked.map(move |said| (id, number, said.ok().flatten()));
-            self.under_way
-                .push(Abortable::new(asked, registration).map(Result::ok).boxed());
         }
+        self.serve_line();
+    }
+
+    /// Begins the programs that have waited longest, as far as there are places.
+    fn serve_line(&mut self) {
+        while self.programs < PROGRAMS_MAX {
+            let Some((id, number)) = self.line.pop_front() else {
+                return;
+            };
+            let is_wanted = |slot: &ProbedContainer| slot.number == number;
+            if self.slots.get(&id).is_some_and(is_wanted) {
+                self.programs += 1;
+                self.begin(id);
+            }
+        }
+    }
+
+    /// Asks a container.
+    fn begin(&mut self, id: ContainerId) {
+        let Some(slot) = self.slots.get_mut(&id) else {
+            return;
+        };
+        let number = slot.number;
+        let asked = self.asker.ask(slot.wanted.clone());
+        let (abort, registration) = AbortHandle::new_pair();
+        slot.asking = Some((Instant::now(), abort));
+        // One that panics says nothing, and the others are asked on.
+        let asked = AssertUnwindSafe(asked).catch_unwind();
+        let asked = asked.map(move |answer| (id, number, answer.ok().flatten()));
+        let asked = Abortable::new(asked, registration).map(Result::ok);
+        self.under_way.push(asked.boxed());
     }
 
     /// Takes in an answer, tells of another verdict, and plans the next probe.
     fn answered(&mut self, id: ContainerId, number: u64, said: ProbeResult) {
-        let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.number == number) else {
+        let of_probe = |slot: &&mut ProbedContainer| slot.number == number;
+        let Some(slot) = self.slots.get_mut(&id).filter(of_probe) else {
             return;
         };
+        slot.has_succeeded |= matches!(said, Some(Ok(_)));
+        let has_succeeded = slot.has_succeeded;
         let began = slot.asking.take().map(|(began, _)| began);
         let (wanted, now) = (slot.wanted.clone(), Instant::now());
         let began = began.unwrap_or(now);
-        self.programs -= usize::from(wanted.is_program());
+        if wanted.is_program() {
+            self.programs -= 1;
+            self.serve_line();
+        }
         let result = match &said {
             Some(Ok(_)) => "success",
             Some(Err(_)) => "failure",
@@ -283,17 +306,21 @@ impl Probes {
         let Some(said) = said else {
             return self.ask_at(id, now + UNASKED_WAIT.max(wanted.check.interval / 2));
         };
-        slot.has_succeeded |= said.is_ok();
         let at = self.handle.board().clock.now();
-        let is_starting =
-            !slot.has_succeeded && at.since(wanted.started) < wanted.check.start_period;
+        let is_starting = !has_succeeded && at.since(wanted.started) < wanted.check.start_period;
+        let start_interval = match wanted.is_program() {
+            true => START_INTERVAL_PROGRAM,
+            false => START_INTERVAL,
+        };
         let usual = wanted.check.interval;
         let wait = if is_starting {
-            usual.min(START_INTERVAL)
+            usual.min(start_interval)
         } else {
             usual
         };
-        self.ask_at(id, now.max(began + wait));
+        // One that took longer than its interval waits another, and the others come first.
+        let next = began + wait;
+        self.ask_at(id, if next > now { next } else { now + wait });
         let answer = ProbeAnswer {
             is_success: said.is_ok(),
             text: said.unwrap_or_else(|fault| fault),
@@ -315,13 +342,25 @@ impl Probes {
         }
     }
 
-    /// Saves the history of a container, and waits for no disk.
-    fn save(&self, id: ContainerId) {
-        if self.saving.len() < SAVES_MAX {
-            let (handle, writer) = (self.handle.clone(), self.writer.clone());
-            let saving = async move { handle.remember(&writer, id).await };
-            self.saving.push(saving.boxed());
+    /// Has the history of a container saved, by the one that saves.
+    fn save(&mut self, id: ContainerId) {
+        self.unsaved.insert(id);
+        self.begin_saving();
+    }
+
+    /// Saves all that is to be saved, one after the other: nobody here waits for a disk.
+    fn begin_saving(&mut self) {
+        if !self.saving.is_empty() || self.unsaved.is_empty() {
+            return;
         }
+        let unsaved = std::mem::take(&mut self.unsaved);
+        let (handle, writer) = (self.handle.clone(), self.writer.clone());
+        let saving = async move {
+            for id in unsaved {
+                handle.remember(&writer, id).await;
+            }
+        };
+        self.saving.push(saving.boxed());
     }
 
     fn tell(&self, id: ContainerId, subject: EventSubject, verdict: Verdict) {

@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use state::access::{NameScope, Role};
-use state::spec::VolumeMount;
 use state::spec::parse::Deploy;
+use state::spec::{Health, HealthCheck, Probe, VolumeMount};
 use tokio_util::sync::CancellationToken;
 
 use super::NodeApi;
@@ -122,6 +122,36 @@ impl Access {
         match volumes.find(|volume| !self.names.has_volume(volume)) {
             None => Ok(()),
             Some(volume) => Err(self.beyond("volumes", volume)),
+        }
+    }
+
+    /// Refuses a probe that would run another program in a container that is there already, which is not
+    /// the right of whoever deploys.
+    pub(super) fn may_probe<N: NodeApi>(&self, node: &N, deploy: &Deploy) -> Result<(), Problem> {
+        let program = |health: &Option<Health>| match health.as_ref().and_then(Health::check) {
+            Some(HealthCheck {
+                probe: Probe::Exec { command },
+                ..
+            }) => Some(command.clone()),
+            Some(_) | None => None,
+        };
+        let Some(wanted) = program(&deploy.spec.health).filter(|_| self.role < Role::Exec) else {
+            return Ok(());
+        };
+        match node.find(deploy.name.as_str(), Naming::Exact) {
+            Ok(ContainerView::Managed(view))
+                if program(&view.record.spec.health) != Some(wanted) =>
+            {
+                Err(Problem::Role(format!(
+                    "{} has the role {}, and another health.exec of a container that is there already, \
+                     {}, needs {}; ask for a token of that role",
+                    self.by,
+                    self.role,
+                    deploy.name,
+                    Role::Exec
+                )))
+            }
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 

@@ -44,6 +44,7 @@ pub(super) async fn deploy<N: NodeApi>(
     });
     let (deploy, keyed) = made.await?;
     access.may_deploy(&deploy)?;
+    access.may_probe(&*node, &deploy)?;
     let deployed = match keyed {
         None => node.deploy(deploy, dry_run).await?,
         Some((key, fingerprint)) => {

@@ -90,6 +90,7 @@ pub(super) async fn put<N: NodeApi>(
     let (wanted, keyed) = made.await?;
     for deploy in &wanted {
         access.may_deploy(deploy)?;
+        access.may_probe(&*node, deploy)?;
     }
     let keyed = keyed.map(|(key, fingerprint)| node.keyed(key, fingerprint));
     let replacing = ReplaceRequest {

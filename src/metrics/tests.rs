@@ -21,6 +21,9 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     metrics.step_failed("pull", "ImageNotFound");
     metrics.pulled(4096);
     metrics.tag_checked("moved");
+    metrics.probed("tcp", "failure");
+    metrics.judged("unhealthy");
+    metrics.show_ready(3);
     metrics.request("GET", "/containers/{id}", 404, Duration::from_millis(3));
     metrics.clone().written(Duration::from_millis(1));
     let text = metrics.text();
@@ -50,6 +53,9 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         "chas_archives_total{direction=\"written\",result=\"done\"} 1",
         "chas_archived_bytes_total{direction=\"written\"} 5",
         "chas_volumes 2",
+        "chas_health_probes_total{probe=\"tcp\",result=\"failure\"} 1",
+        "chas_health_changes_total{verdict=\"unhealthy\"} 1",
+        "chas_containers_ready 3",
         concat!(
             "chas_agent_build_info{version=\"",
             env!("CARGO_PKG_VERSION"),
@@ -62,6 +68,6 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         );
     }
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (25, 25), "{text}");
+    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (28, 28), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }

@@ -182,7 +182,7 @@ fn probe(known: &Known, record: &Record, taken: Moment) -> Option<ProbeView> {
     Some(ProbeView {
         check: check.clone(),
         state: state.clone(),
-        is_stale: state.is_stale(check, taken.boot),
+        is_stale: state.is_stale(check, known.history.started?, taken.boot),
         is_of_image: record.spec.health.is_none(),
     })
 }

@@ -36,8 +36,8 @@ pub struct ImageConfig {
     pub volumes: Vec<String>,
     /// Probe, as docker's tools write it; not an OCI field, and looked at where it is used.
     pub healthcheck: Value,
-    /// Program that runs a line of the shell. Empty: the usual one.
-    pub shell: Vec<String>,
+    /// Program that runs a line of the shell in that, likewise.
+    pub shell: Value,
 }
 
 impl ImageConfig {
@@ -64,7 +64,7 @@ impl ImageConfig {
             stop_signal: fields.text(&config, "StopSignal"),
             volumes: fields.keys(&config, "Volumes", VOLUMES_MAX),
             healthcheck: config.get("Healthcheck").cloned().unwrap_or_default(),
-            shell: fields.words(&config, "Shell"),
+            shell: config.get("Shell").cloned().unwrap_or_default(),
         };
         if fields.faults.is_empty() {
             Ok(read)
@@ -190,6 +190,8 @@ mod tests {
             os: "linux".to_owned(),
             diff_ids: vec!["a".to_owned()],
             cmd: vec!["c".to_owned()],
+            // Judged where it is used.
+            healthcheck: json!("odd"),
             ..ImageConfig::default()
         };
         assert_eq!(parse(&odd).unwrap(), expected);

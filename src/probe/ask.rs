@@ -28,20 +28,14 @@ impl Asker for NodeProbes {
 }
 
 async fn ask(execs: &ExecRoom, wanted: &ProbeOrder) -> ProbeResult {
-    let asked = async {
-        let address = wanted.address?;
-        match &wanted.check.probe {
-            Probe::Http(probe) => Some(http::ask(address, probe).await),
-            Probe::Tcp { port } => Some(tcp::ask((address, *port).into()).await),
-            Probe::Exec { .. } => None,
-        }
-    };
     let timeout = wanted.check.timeout;
     match &wanted.check.probe {
         Probe::Exec { command } => exec::ask(execs, wanted, command).await,
-        Probe::Http(_) | Probe::Tcp { .. } => match tokio::time::timeout(timeout, asked).await {
-            Ok(said) => said,
-            Err(_) => Some(Err(exec::silence(timeout))),
-        },
+        Probe::Http(probe) => http::ask(wanted.address?, probe, timeout).await,
+        Probe::Tcp { port } => {
+            let asked = tcp::ask((wanted.address?, *port).into());
+            let answer = tokio::time::timeout(timeout, asked).await;
+            answer.unwrap_or_else(|_| Some(Err(exec::silence(timeout))))
+        }
     }
 }

@@ -8,7 +8,9 @@ use state::spec::HttpProbe;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use super::tcp::connect;
+use super::ProbeResult;
+use super::exec::silence;
+use super::tcp::fault;
 
 /// Bytes of an answer that are read. A server that sends more has its connection closed.
 const ANSWER_BYTES_MAX: usize = 8 << 10;
@@ -18,44 +20,65 @@ const LINE_BYTES_MAX: usize = 512;
 /// middle of it.
 const REST: Duration = Duration::from_millis(200);
 
-/// Asks. Ends only with an answer or an error.
-pub(super) async fn ask(address: IpAddr, probe: &HttpProbe) -> Result<String, String> {
+/// Most pieces of the rest that are taken: one that sends it byte by byte costs no more.
+const PIECES_MAX: usize = 16;
+
+/// Asks. Only the first line of the answer has to come within `timeout`.
+pub(super) async fn ask(address: IpAddr, probe: &HttpProbe, timeout: Duration) -> ProbeResult {
     let address = SocketAddr::new(address, probe.port);
-    let mut connection = connect(address).await?;
-    let broken = |error| format!("port {} broke the connection: {error}", probe.port);
+    let mut answer = Vec::with_capacity(1024);
+    let first = tokio::time::timeout(timeout, first_line(address, probe, &mut answer)).await;
+    let (code, mut connection) = match first {
+        Err(_) => return Some(Err(silence(timeout))),
+        Ok(Err(fault)) => return fault,
+        Ok(Ok(begun)) => begun,
+    };
+    let _rest_or_not = tokio::time::timeout(REST, rest(&mut connection, &mut answer)).await;
+    // At the host's own address another program may be the one that speaks.
+    let told = match address.ip().is_loopback() {
+        true => format!("HTTP {code}"),
+        false => told(code, &answer),
+    };
+    Some(if probe.status.has(code) {
+        Ok(told)
+    } else {
+        Err(told)
+    })
+}
+
+/// Asks, and reads the first line of the answer: its code.
+async fn first_line(
+    address: SocketAddr,
+    probe: &HttpProbe,
+    answer: &mut Vec<u8>,
+) -> Result<(u16, TcpStream), ProbeResult> {
+    let broken = |error: std::io::Error| fault(probe.port, &error);
+    let mut connection = TcpStream::connect(address).await.map_err(broken)?;
     let request = request(address, probe);
     connection
         .write_all(request.as_bytes())
         .await
         .map_err(broken)?;
-    let mut answer = Vec::with_capacity(1024);
     let line_end = loop {
         if let Some(end) = answer.iter().position(|byte| *byte == b'\n') {
             break end;
         }
         if answer.len() > LINE_BYTES_MAX {
-            return Err(no_http(probe.port, &answer));
+            return Err(Some(Err(no_http(probe.port, answer))));
         }
-        let count = connection.read_buf(&mut answer).await.map_err(broken)?;
+        let count = connection.read_buf(answer).await.map_err(broken)?;
         if count == 0 && answer.is_empty() {
-            return Err(format!(
-                "port {} closed the connection without an answer",
-                probe.port
-            ));
+            let port = probe.port;
+            let closed = format!("port {port} closed the connection without an answer");
+            return Err(Some(Err(closed)));
         }
         if count == 0 {
-            return Err(no_http(probe.port, &answer));
+            return Err(Some(Err(no_http(probe.port, answer))));
         }
     };
-    let Some(code) = code(&answer[..line_end]) else {
-        return Err(no_http(probe.port, &answer));
-    };
-    let _rest_or_not = tokio::time::timeout(REST, rest(&mut connection, &mut answer)).await;
-    let said = told(code, &answer);
-    if probe.status.has(code) {
-        Ok(said)
-    } else {
-        Err(said)
+    match code(&answer[..line_end]) {
+        Some(code) => Ok((code, connection)),
+        None => Err(Some(Err(no_http(probe.port, answer)))),
     }
 }
 
@@ -104,7 +127,10 @@ fn no_http(port: u16, answer: &[u8]) -> String {
 
 /// Reads what follows, until the answer or its room ends.
 async fn rest(connection: &mut TcpStream, answer: &mut Vec<u8>) {
-    while answer.len() < ANSWER_BYTES_MAX && !is_complete(answer) {
+    for _ in 0..PIECES_MAX {
+        if answer.len() >= ANSWER_BYTES_MAX || is_complete(answer) {
+            return;
+        }
         match connection.read_buf(answer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}

@@ -1,30 +1,42 @@
 //! TCP probe: a connection, which is closed at once.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
 use tokio::net::TcpStream;
 
+use super::ProbeResult;
+
+/// Faults of a connection that are its other end's.
+const OWN_FAULTS: [ErrorKind; 5] = [
+    ErrorKind::ConnectionReset,
+    ErrorKind::ConnectionAborted,
+    ErrorKind::BrokenPipe,
+    ErrorKind::TimedOut,
+    ErrorKind::UnexpectedEof,
+];
+
 /// Connects. Nothing is sent.
-pub(super) async fn ask(address: SocketAddr) -> Result<String, String> {
-    let connection = connect(address).await?;
-    // No connection of a probe stays behind in the kernel's tables.
-    let _closed_in_any_case = connection.set_zero_linger();
-    Ok(format!("port {} accepts connections", address.port()))
-}
-
-/// Connection to a port of a container.
-pub(super) async fn connect(address: SocketAddr) -> Result<TcpStream, String> {
-    let connection = TcpStream::connect(address).await;
-    connection.map_err(|error| fault(address, &error))
-}
-
-fn fault(address: SocketAddr, error: &io::Error) -> String {
+pub(super) async fn ask(address: SocketAddr) -> ProbeResult {
     let port = address.port();
-    if error.kind() == io::ErrorKind::ConnectionRefused {
-        return format!("port {port} refuses connections");
+    match TcpStream::connect(address).await {
+        Ok(_) => Some(Ok(format!("port {port} accepts connections"))),
+        Err(error) => fault(port, &error),
     }
-    format!("port {port} cannot be connected to: {error}")
+}
+
+/// Fault of a container in its connection. `None`: the fault is the node's, as where it has no
+/// descriptor or no route, and says nothing about the container.
+pub(super) fn fault(port: u16, error: &io::Error) -> ProbeResult {
+    let kind = error.kind();
+    if kind == ErrorKind::ConnectionRefused {
+        return Some(Err(format!("port {port} refuses connections")));
+    }
+    if OWN_FAULTS.contains(&kind) {
+        return Some(Err(format!("port {port} broke the connection: {error}")));
+    }
+    tracing::debug!(port, %error, "probe not asked");
+    None
 }
 
 #[cfg(test)]
@@ -37,9 +49,28 @@ mod tests {
     async fn a_port_that_listens_is_a_success_and_another_a_failure() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        assert!(ask(address).await.is_ok());
+        assert!(ask(address).await.unwrap().is_ok());
         drop(listener);
-        let fault = ask(address).await.unwrap_err();
+        let fault = ask(address).await.unwrap().unwrap_err();
         assert!(fault.contains("refuses"), "{fault}");
+    }
+
+    #[test]
+    fn a_fault_of_the_node_is_none_of_the_container() {
+        for (code, is_own) in [
+            (rustix::io::Errno::CONNRESET, true),
+            (rustix::io::Errno::PIPE, true),
+            (rustix::io::Errno::TIMEDOUT, true),
+            (rustix::io::Errno::MFILE, false),
+            (rustix::io::Errno::NFILE, false),
+            (rustix::io::Errno::ADDRNOTAVAIL, false),
+            (rustix::io::Errno::NETUNREACH, false),
+            (rustix::io::Errno::HOSTUNREACH, false),
+            (rustix::io::Errno::PERM, false),
+            (rustix::io::Errno::NOBUFS, false),
+        ] {
+            let error = io::Error::from(code);
+            assert_eq!(fault(80, &error).is_some(), is_own, "{error}");
+        }
     }
 }

@@ -57,7 +57,7 @@ fn of(record: &Record, known: &Known) -> Option<ProbeOrder> {
         non_root_rule: None,
         check: Arc::new(check.clone()),
         started: known.history.started?,
-        verdict: health.verdict,
+        has_succeeded: health.has_succeeded(),
     })
 }
 

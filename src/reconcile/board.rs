@@ -195,6 +195,10 @@ impl Board {
                     answer,
                 },
             ) => {
+                // What is being stopped for an answer before is not saved by this one.
+                if known.activity == Some(Activity::Stopping) {
+                    return VerdictChange::None;
+                }
                 let change = known.history.record_answer(&check, started, &answer);
                 // One more of the same is no news for those who watch.
                 if !matches!(change, VerdictChange::Verdict(_)) {

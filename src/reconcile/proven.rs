@@ -25,7 +25,9 @@ impl<R: Runtime> Reconciler<R> {
         let now = self.board.clock.now();
         let is_proven = |record: &Record| {
             let task = managed.get(&record.id).map(|seen| seen.task(record));
-            matches!(task, Some(Task::Running { since: Some(since), .. }) if now.since(*since) >= PROVEN_AFTER)
+            let lasts = matches!(task, Some(Task::Running { since: Some(since), .. }) if now.since(*since) >= PROVEN_AFTER);
+            // One that never worked is nothing to go back to, however long it runs.
+            lasts && self.board.known(record.id).history.ready_since().is_some()
         };
         let proven: Vec<_> = desired
             .records()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::Record;
 use crate::observed::Instance;
-use crate::spec::{HealthCheck, is_default};
+use crate::spec::{HealthCheck, Probe, is_default};
 use crate::text::shown;
 use crate::time::BootTime;
 
@@ -76,7 +76,7 @@ pub enum VerdictChange {
 /// Part of [`History`](crate::history::History), and stored with it over restarts of the agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HealthState {
-    /// Fingerprint of the check that the answers are to.
+    /// Fingerprint of the probe that the answers are to.
     check: String,
     /// The verdict.
     pub verdict: Verdict,
@@ -105,15 +105,21 @@ impl HealthState {
     #[must_use]
     pub fn of(check: &HealthCheck) -> Self {
         Self {
-            check: fingerprint(check),
+            check: fingerprint(&check.probe),
             ..Self::default()
         }
     }
 
-    /// Whether the answers are to this check.
+    /// Whether the answers are to the probe of this check. Other numbers beside it change no answer.
     #[must_use]
     pub fn is_of(&self, check: &HealthCheck) -> bool {
-        self.check == fingerprint(check)
+        self.check == fingerprint(&check.probe)
+    }
+
+    /// Whether an answer of this run was a success.
+    #[must_use]
+    pub const fn has_succeeded(&self) -> bool {
+        self.has_succeeded
     }
 
     /// The same before the first answer.
@@ -131,11 +137,12 @@ impl HealthState {
         self.since.filter(|_| self.verdict == Verdict::Ready)
     }
 
-    /// Whether the answers are too old to say how the container is now.
+    /// Whether the answers are too old to say how the container is now, or none has come for as long
+    /// since its start.
     #[must_use]
-    pub fn is_stale(&self, check: &HealthCheck, now: BootTime) -> bool {
+    pub fn is_stale(&self, check: &HealthCheck, started: BootTime, now: BootTime) -> bool {
         let old = check.interval.saturating_mul(STALE_INTERVALS) + check.timeout;
-        self.last.is_some_and(|last| now.since(last) > old)
+        now.since(self.last.unwrap_or(started)) > old
     }
 
     /// Takes in an answer about the run that began at `started`.
@@ -193,10 +200,10 @@ impl HealthState {
     }
 }
 
-/// Fingerprint of a check: 16 hex digits.
-fn fingerprint(check: &HealthCheck) -> String {
+/// Fingerprint of a probe: 16 hex digits.
+fn fingerprint(probe: &Probe) -> String {
     // None of its types can fail to serialise.
-    let json = serde_json::to_vec(check).expect("a check is plain data");
+    let json = serde_json::to_vec(probe).expect("a probe is plain data");
     let mut hash = crate::digest::sha256(&json);
     hash.drain(.."sha256:".len());
     hash.truncate(16);

@@ -229,12 +229,14 @@ impl History {
         let lived = self.last_run.unwrap_or_default();
         self.last_exit = Some(exit.clone());
         self.memory_kills.in_run = 0;
+        let health = self.health.as_ref();
+        let has_worked = health.is_none_or(HealthState::has_succeeded);
         self.ended_for = self.unhealthy_end(record);
         self.end_health();
         if record.run == RunState::Stopped || record.removing || record.restart_pending {
             return;
         }
-        if lived >= HEALTHY_AFTER {
+        if lived >= HEALTHY_AFTER && has_worked {
             self.exits = 0;
         }
         let wait = if self.exits == 0 {

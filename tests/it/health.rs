@@ -24,6 +24,7 @@ use crate::node::{Node, pass};
 enum Manner {
     Answers(ProbeResult),
     Hangs,
+    HangsFor(Duration),
     Panics,
 }
 
@@ -73,6 +74,10 @@ impl Asker for Script {
             match manner {
                 Manner::Answers(said) => said,
                 Manner::Hangs => std::future::pending().await,
+                Manner::HangsFor(time) => {
+                    tokio::time::sleep(time).await;
+                    Some(Err("hung".to_owned()))
+                }
                 Manner::Panics => panic!("on purpose"),
             }
         }
@@ -289,6 +294,34 @@ async fn a_change_of_the_probe_alone_restarts_nothing_and_begins_the_verdict_ane
 }
 
 #[tokio::test(start_paused = true)]
+async fn programs_that_hang_take_no_turn_of_others_and_nothing_is_lost_where_many_change_at_once() {
+    let (node, asker) = (
+        Node::start(),
+        Script::new(Manner::HangsFor(Duration::from_secs(60))),
+    );
+    node.probe(Arc::clone(&asker) as _);
+    let deploy = |name: String| {
+        let health = json!({"exec": {"command": ["a"]}, "interval": "1s", "timeout": "1m"});
+        node.deploy(&json!({"name": name, "image": "nginx", "health": health}))
+    };
+    for n in 0..20 {
+        deploy(format!("hung{n}"));
+    }
+    seconds(30).await;
+    assert_eq!(asker.under_way.load(Ordering::Relaxed), 16);
+    asker.now(works());
+    let good: Vec<_> = (0..20).map(|n| deploy(format!("good{n}"))).collect();
+    seconds(50).await;
+    for id in &good {
+        assert_eq!(verdict(&node, *id), Some(Verdict::Ready));
+    }
+    let node = node.restart().await;
+    for id in good {
+        assert_eq!(verdict(&node, id), Some(Verdict::Ready));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_who_could_ask_is_no_failure_and_the_verdict_only_grows_old() {
     let (node, asker) = (Node::start(), Script::new(works()));
     node.probe(Arc::clone(&asker) as _);
@@ -297,11 +330,12 @@ async fn nobody_who_could_ask_is_no_failure_and_the_verdict_only_grows_old() {
     asker.now(Manner::Answers(None));
     seconds(120).await;
     assert_eq!(verdict(&node, id), Some(Verdict::Ready));
-    let health = node.handle.board().known(id).history.health.unwrap();
+    let history = node.handle.board().known(id).history;
+    let (health, started) = (history.health.unwrap(), history.started.unwrap());
     let desired = node.store.desired();
     let check = desired.get(id).unwrap().spec.health.clone().unwrap();
     let now = node.handle.board().clock.now();
-    assert!(health.is_stale(check.check().unwrap(), now));
+    assert!(health.is_stale(check.check().unwrap(), started, now));
 }
 
 #[tokio::test(start_paused = true)]

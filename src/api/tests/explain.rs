@@ -107,7 +107,7 @@ async fn an_explanation_has_what_is_wanted_what_is_seen_what_is_decided_and_what
     let seen = json!({"generation": 1, "carries": 1, "container": true, "task": "running", "pid": 7, "since": "1970-01-01T00:00:00.000Z", "ended": null});
     assert_eq!(
         shown["observed"],
-        json!({"instances": [seen], "activity": null})
+        json!({"instances": [seen], "activity": null, "health": null})
     );
     assert_eq!(
         (

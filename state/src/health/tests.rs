@@ -94,13 +94,11 @@ fn failures_while_it_starts_do_not_count_and_a_success_ends_that() {
 fn a_verdict_is_old_when_nobody_has_answered_for_some_intervals_and_stands() {
     let check = check(1, 1, 0);
     let mut state = HealthState::of(&check);
-    assert!(
-        !state.is_stale(&check, at(100_000)),
-        "there is none to be old"
-    );
+    assert!(!state.is_stale(&check, at(100), at(132)));
+    assert!(state.is_stale(&check, at(100), at(133)), "nobody could ask");
     say(&mut state, &check, true, 200);
-    assert!(!state.is_stale(&check, at(232)));
-    assert!(state.is_stale(&check, at(233)));
+    assert!(!state.is_stale(&check, at(100), at(232)));
+    assert!(state.is_stale(&check, at(100), at(233)));
     assert_eq!(state.ready_since(), Some(at(200)));
 }
 
@@ -125,7 +123,12 @@ fn another_check_is_told_from_the_same_one() {
     let one = check(3, 1, 0);
     let state = HealthState::of(&one);
     assert!(state.is_of(&one));
-    assert!(!state.is_of(&check(2, 1, 0)));
+    assert!(
+        state.is_of(&check(2, 1, 0)),
+        "other numbers, the same answers"
+    );
+    let other = HealthCheck::of(Probe::Tcp { port: 81 });
+    assert!(!state.is_of(&other));
     assert!(!HealthState::default().is_of(&one));
 }
 

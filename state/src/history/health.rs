@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::History;
-use crate::desired::Record;
+use crate::desired::{Record, RunState};
 use crate::health::{HealthState, ProbeAnswer, Verdict, VerdictChange, check_of};
 use crate::observed::{Exit, Instance};
 use crate::spec::{HealthCheck, OnFailure};
@@ -32,9 +32,16 @@ impl History {
         health.is_some_and(|health| health.verdict == Verdict::Unhealthy)
     }
 
-    /// Whether the process is to be ended since it is unhealthy.
+    /// Whether the process is to be ended since it is unhealthy, and for nothing else.
     #[must_use]
     pub fn is_to_restart(&self, record: &Record) -> bool {
+        let is_to_run = record.run == RunState::Running
+            && !record.removing
+            && !record.restart_pending
+            && record.finished.is_none();
+        if !is_to_run {
+            return false;
+        }
         let check = record
             .spec
             .health

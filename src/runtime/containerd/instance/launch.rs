@@ -357,7 +357,9 @@ impl Instances {
 
 /// Label with the image's HEALTHCHECK, if it has one that can be used.
 fn image_check(record: &Record, image: &ImageConfig) -> Option<(String, String)> {
-    let check = HealthCheck::of_image(&image.healthcheck, &image.shell);
+    let shell = image.shell.as_array().into_iter().flatten();
+    let shell: Option<Vec<_>> = shell.map(|word| word.as_str().map(str::to_owned)).collect();
+    let check = HealthCheck::of_image(&image.healthcheck, &shell.unwrap_or_default());
     let label = check.map(|check| {
         let too_long = || "is too long".to_owned();
         check

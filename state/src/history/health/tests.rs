@@ -126,6 +126,11 @@ fn another_check_another_run_and_another_boot_begin_anew_and_the_same_goes_on() 
         check.retries = 9;
     }
     look(&mut history, &changed, &running(10), 901);
+    assert_eq!(history.ready_since(), Some(at(12)), "only a number");
+    if let Some(Health::Check(check)) = &mut changed.spec.health {
+        check.probe = Probe::Tcp { port: 81 };
+    }
+    look(&mut history, &changed, &running(10), 902);
     assert_eq!(history.ready_since(), None);
     // The agent was killed after it had started the process anew, and before it had saved that.
     let mut history = ready();
@@ -154,7 +159,8 @@ fn an_answer_about_another_run_or_to_another_check_counts_for_nothing() {
         at: at(12),
     };
     let own = check(OnFailure::None);
-    for (check, started) in [(&own, at(9)), (&check(OnFailure::Restart), at(10))] {
+    let other = HealthCheck::of(Probe::Tcp { port: 81 });
+    for (check, started) in [(&own, at(9)), (&other, at(10))] {
         assert_eq!(
             history.record_answer(check, started, &late),
             VerdictChange::None
@@ -204,8 +210,23 @@ fn a_stop_for_its_health_counts_as_an_exit_with_its_reason_also_when_only_a_look
     assert_eq!(lost.backoff.unwrap().reason, Reason::Unhealthy);
     // A stop that a person asked for is none of it.
     let mut stopped = record.clone();
-    stopped.run = crate::desired::RunState::Stopped;
+    stopped.run = RunState::Stopped;
     let mut history = unhealthy(&record);
+    assert!(!history.is_to_restart(&stopped));
     history.record_unhealthy_stop(&stopped, Some(exit(0, 15)), at(15), wait);
-    assert_eq!((history.exits, history.backoff), (0, None));
+    assert_eq!(
+        (history.exits, history.backoff, history.ended_for),
+        (0, None, None)
+    );
+    // A run that never worked is no healthy one, however long it lasted.
+    let mut slow = unhealthy(&record);
+    for second in [2000, 4000] {
+        slow.record_unhealthy_stop(&record, Some(exit(0, second)), at(second), wait);
+        slow.record_start(at(second + 1));
+        look(&mut slow, &record, &running(second + 1), second + 2);
+        for later in 3..6 {
+            answer(&mut slow, &record, false, second + later);
+        }
+    }
+    assert_eq!(slow.exits, 2);
 }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{COMMAND_BYTES_MAX, COUNT_MAX, HealthCheck, INTERVAL_MAX, INTERVAL_MIN, Probe};
+use super::{COMMAND_BYTES_MAX, COUNT_MAX, HealthCheck, INTERVAL_MAX, Probe};
 use super::{START_PERIOD_MAX, TIMEOUT_MAX, TIMEOUT_MIN, WORDS_MAX};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// Shortest interval: nobody asked this node for it, and each probe is a process of the node's.
+const IMAGE_INTERVAL_MIN: Duration = Duration::from_secs(5);
 
 impl HealthCheck {
     /// The check that an image's `Healthcheck` says; `shell` is what runs a line of the shell.
@@ -51,7 +53,7 @@ impl HealthCheck {
         let retries = retries.and_then(|retries| u32::try_from(retries.min(COUNT_MAX.into())).ok());
         let usual = Self::of(Probe::Exec { command });
         Ok(Some(Self {
-            interval: time("Interval", INTERVAL).clamp(INTERVAL_MIN, INTERVAL_MAX),
+            interval: time("Interval", INTERVAL).clamp(IMAGE_INTERVAL_MIN, INTERVAL_MAX),
             timeout: time("Timeout", TIMEOUT).clamp(TIMEOUT_MIN, TIMEOUT_MAX),
             retries: retries
                 .filter(|retries| *retries > 0)

@@ -209,7 +209,10 @@ fn what_an_image_says_of_its_health_is_bounded_and_never_more_than_a_fault() {
     }
     let odd = json!({"Test": ["CMD", "a"], "Interval": 1, "Timeout": u64::MAX, "StartPeriod": u64::MAX, "Retries": u64::MAX});
     let check = of_image(&odd).unwrap().unwrap();
-    assert_eq!((check.interval, check.timeout), (INTERVAL_MIN, TIMEOUT_MAX));
+    assert_eq!(
+        (check.interval, check.timeout),
+        (Duration::from_secs(5), TIMEOUT_MAX)
+    );
     assert_eq!(
         (check.start_period, check.retries),
         (START_PERIOD_MAX, COUNT_MAX)
