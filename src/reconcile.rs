@@ -228,7 +228,7 @@ impl<R: Runtime> Reconciler<R> {
         let desired = self.writer.store().desired();
         if desired
             .get(id)
-            .is_some_and(|record| record.is_tag_unchecked())
+            .is_some_and(|record| record.is_tag_unchecked() || record.stands_back())
         {
             self.queue.interrupt(id);
         }

@@ -140,6 +140,7 @@ pub fn decide(
     // What serves is started again first, unless it has to wait; nothing else waits for it.
     let step = match (phase.revived, step) {
         (_, back @ Step::RollBack(_)) => back,
+        (_, Step::Switch) => Step::Switch,
         (Some(former), _) if now >= history.trial.former.retry_at => Step::Revive(former),
         (Some(_), Step::Wait(until)) => Step::Wait(until.min(history.trial.former.retry_at)),
         (Some(_), Step::Settled) => Step::Wait(history.trial.former.retry_at),

@@ -189,7 +189,9 @@ pub fn condition(
         }
         Goal::Absent | Goal::Stopped | Goal::Finished | Goal::Cordoned | Goal::Running => {
             // Its end is not stored yet, and nothing else can come of it.
-            if let Stage::Ended(end) = &phase.stage {
+            if let Stage::Ended(end) = &phase.stage
+                && !phase.is_former_up
+            {
                 return finished(end, record, history);
             }
             if let Stage::Waiting(waits) = &phase.stage {

@@ -53,17 +53,16 @@ pub(super) fn running(record: &Record, seen: &Seen) -> Stage {
     }
 }
 
-/// The generation before, where it is to be started again: it serves, and neither of the two runs.
+/// The generation before, where it is to be started again: it serves, and does not run.
 pub(super) fn revived(record: &Record, seen: &Seen) -> Option<InstanceName> {
     let former = record.stands_back().then(|| record.serving())?;
-    let is_up = |task: &Task| matches!(task, Task::Running { .. } | Task::Unresponsive);
     let starts_again = match (seen.task(former), former.spec.restart.policy) {
         (Task::Running { .. } | Task::Unresponsive, _) => false,
         (Task::Stopped(exit), RestartPolicy::OnFailure) => exit.code != 0,
         (_, RestartPolicy::Never) => false,
         (Task::Created { .. } | Task::Absent | Task::Stopped(_), _) => true,
     };
-    (starts_again && !is_up(seen.task(record))).then(|| former.instance())
+    starts_again.then(|| former.instance())
 }
 
 /// Whether the generation before is there and serves.

@@ -38,12 +38,21 @@ pub(super) fn next(
     }
     if phase.stage == Stage::Trying {
         return Some(match history.ready_since() {
-            // Nobody serves meanwhile.
-            _ if update.is_beside && !phase.is_former_up => Step::Switch,
+            // Nobody else serves, and is not started again.
+            Some(_) if update.is_beside && !phase.is_former_up && phase.revived.is_none() => {
+                Step::Switch
+            }
             Some(since) if now >= since.after(rules.min_ready) => Step::Switch,
             Some(since) => Step::Wait(since.after(rules.min_ready)),
             None => Step::Settled,
         });
+    }
+    // A trial that failed for good ends nothing of the one that serves.
+    if let Stage::Ended(finished) = &phase.stage
+        && record.stands_back()
+        && finished.code != 0
+    {
+        return Some(Step::Settled);
     }
     if let Stage::HandingOver(other) = &phase.stage {
         return Some(drained(record, *other, history, now));
