@@ -19,11 +19,14 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod archives;
 mod capacity;
+mod execs;
 mod health;
+mod jobs;
 
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
 use health::ProbeCounts;
+use jobs::JobNumbers;
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -82,6 +85,7 @@ pub struct Metrics {
     archives: ArchiveCounts,
     capacity: CapacityGauges,
     probes: ProbeCounts,
+    jobs: JobNumbers,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -124,6 +128,7 @@ impl Metrics {
             archives: ArchiveCounts::default(),
             capacity: CapacityGauges::default(),
             probes: ProbeCounts::default(),
+            jobs: JobNumbers::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -160,6 +165,7 @@ impl Metrics {
         self.archives.register(&mut all);
         self.capacity.register(&mut all);
         self.probes.register(&mut all);
+        self.jobs.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);
@@ -326,19 +332,6 @@ impl Metrics {
     /// Counts a logger that ended before its container did.
     pub fn logger_lost(&self) {
         self.loggers_lost.inc();
-    }
-
-    /// Counts a program that was started in a container.
-    pub fn exec_begun(&self) {
-        self.execs_running.inc();
-    }
-
-    /// Counts the end of such a program.
-    pub fn exec_ended(&self, result: &'static str, took: Duration) {
-        self.execs_running.dec();
-        self.execs
-            .get_or_create(&OfResult { result })
-            .observe(took.as_secs_f64());
     }
 
     /// Counts a step that was done.

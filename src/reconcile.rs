@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::alarm::Alarm;
 use state::event::{Event, EventKind};
 use state::history::Cause;
 use state::id::ContainerId;
@@ -26,6 +25,7 @@ use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod delays;
 mod effects;
 mod ended;
 mod execute;
@@ -33,15 +33,18 @@ mod leftovers;
 mod liveness;
 mod proven;
 pub(crate) mod queue;
+mod schedule;
 mod signed;
 mod silence;
 mod surroundings;
+mod sweep;
 mod tag_check;
 mod tag_follow;
 mod turn;
 mod update;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
+pub use schedule::follow_schedules;
 pub use tag_follow::follow_tags;
 
 /// Hints that may wait to be read. More than a thousand containers cause at once; beyond it, a resync finds the rest.
@@ -69,7 +72,7 @@ impl Handle {
         self.board.changed();
     }
 
-    /// Gives the container a turn now, in which it is started whatever it was waiting for.
+    /// Gives the container a turn now, in which it is started whatever failed before.
     pub fn start_now(&self, id: ContainerId) {
         self.board.end_backoff(id, &[Cause::Start, Cause::Exit]);
         self.wake(id);
@@ -300,11 +303,14 @@ impl<R: Runtime> Reconciler<R> {
             |id: &&ContainerId| desired.get(**id).is_none() && !desired.is_unreadable(**id);
         // Until all that may be missing of what is desired is known, nothing is known to be a leftover.
         let is_whole = !desired.may_lack_records() && !desired.is_adoption_unreadable();
-        // Also what an older copy of the state told of, that was read while the newest could not be.
-        let mut unasked = self.board.known_ids();
-        unasked.extend(listing.managed.keys());
-        unasked.retain(|id| is_whole && is_orphan(&id));
-        wake.extend(unasked.into_iter().map(|id| (0, id)));
+        // Also what only an older copy of the state told of, while the newest could not be read.
+        let unasked = self.board.known_ids().into_iter();
+        let unasked = unasked.chain(listing.managed.keys().copied());
+        wake.extend(
+            unasked
+                .filter(|id| is_whole && is_orphan(&id))
+                .map(|id| (0, id)),
+        );
         wake.sort_by(|a, b| b.cmp(a));
         for (_, id) in wake {
             self.queue.wake(id);
@@ -378,23 +384,6 @@ impl<R: Runtime> Reconciler<R> {
         }
         if let Err(error) = self.writer.write(move |store| store.trust(&running)).await {
             tracing::debug!(%error, "running containers not taken for as they should be, retrying");
-        }
-    }
-
-    async fn sweep(&self, wanted: &WantedRecords) {
-        let swept = self.runtime.sweep(wanted).await;
-        let fault = swept.as_ref().err().map(ToString::to_string);
-        self.journal.set_alarm(Alarm::SweepFailing, "", fault);
-        match swept {
-            Ok(swept) if swept.removed.is_empty() => {}
-            Ok(swept) => self.journal.record(EventKind::LeftoversSwept {
-                removed: swept.removed.into_iter().collect(),
-            }),
-            Err(error) => {
-                let failed = Event::from(EventKind::SweepFailed).because(Reason::RemoveFailed);
-                let message = format!("leftovers could not be removed: {error}");
-                self.journal.record(failed.saying(message));
-            }
         }
     }
 }

@@ -42,7 +42,7 @@ use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
 use crate::notify;
-use crate::reconcile::{Clock, Handle, Reconciler, follow_tags};
+use crate::reconcile::{Clock, Handle, Reconciler, follow_schedules, follow_tags};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime, ValueSources,
@@ -195,6 +195,9 @@ impl Rooms {
         tracker.spawn(reconciling);
         tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
         tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
+        let (handle, stopping) = (self.handle.clone(), stop.clone());
+        let scheduling = follow_schedules(self.writer.clone(), handle, self.journal.clone());
+        tracker.spawn(async move { stopping.run_until_cancelled(scheduling).await });
         if let Some(interval) = config.registry.follow_interval {
             let (handle, stop) = (self.handle.clone(), stop.clone());
             let following = follow_tags(self.writer.clone(), handle, interval);

@@ -110,7 +110,7 @@ fn shown(explanation: &ExplanationView) -> Value {
     json!({
         "id": record.id.to_string(), "name": record.name, "status": condition.status,
         "reason": condition.reason, "message": condition.message, "meaning": condition.reason.map(Reason::meaning),
-        "attempts": history.attempts.max(history.exits), "next_attempt": container.next_attempt().map(wire::time),
+        "attempts": history.attempts.max(history.exits), "next_attempt": container.next_attempt().map(wire::time), "next_run": container.next_run.map(wire::time),
         "unblock": unblock.map(ToOwned::to_owned).or_else(|| condition.reason.map(|reason| remedy(reason, history))), "blocked": blocked,
         "desired": {
             "state": record.run, "generation": record.generation, "owner": record.owner, "revision": record.revision,

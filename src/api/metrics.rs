@@ -30,6 +30,10 @@ pub(super) async fn metrics<N: NodeApi>(
         metrics.containers(status.as_str(), of_status.count());
     }
     metrics.show_ready(managed().filter(|view| view.is_ready()).count());
+    metrics.show_jobs(managed().filter_map(|view| {
+        let job = view.record.job.as_ref()?;
+        Some((view.record.name.as_str(), job.last_success_ms))
+    }));
     let capacity = node.capacity();
     metrics.show_capacity(capacity.capacity, capacity.reserved);
     let health = node.health();

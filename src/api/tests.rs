@@ -27,7 +27,7 @@ use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::view::{
     CapacityView, ContainerPlanView, ContainerView, DeployedView, ExplanationView, FindError,
-    Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView, StepView,
+    Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView,
     UnmanagedView, find,
 };
 
@@ -44,6 +44,8 @@ mod orders;
 mod push_set;
 mod rights;
 mod secrets;
+
+use explain::pulls;
 
 /// Shows what it is told to show.
 struct Fake {
@@ -330,16 +332,6 @@ impl NodeApi for Fake {
     }
 }
 
-/// The step that everything begins with.
-fn pulls() -> StepView {
-    StepView {
-        word: "pull",
-        instance: Some("000000000abc-1".parse().unwrap()),
-        why: "it is not resolved".to_owned(),
-        until: None,
-    }
-}
-
 fn record(deploy: Deploy, bits: u64) -> Record {
     Record {
         id: ContainerId::from_bits(bits),
@@ -369,6 +361,8 @@ fn record(deploy: Deploy, bits: u64) -> Record {
         tag_check: None,
         update: None,
         rolled_back: None,
+        replaces_at_once: false,
+        job: None,
         created_ms: 0,
         is_uncertain: false,
     }
@@ -381,6 +375,7 @@ fn named(name: &str, bits: u64) -> Record {
 
 fn view(record: &Record, status: Status) -> ManagedView {
     ManagedView {
+        next_run: None,
         record: Arc::new(record.clone()),
         condition: Condition {
             status,

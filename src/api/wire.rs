@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use state::desired::Record;
+use state::desired::job::{Job, PastRun};
 use state::desired::tag_check::{TagAnswer, TagOutcome};
 
 use crate::view::{
@@ -62,7 +63,29 @@ fn with_spec(view: &ManagedView, spec: Value) -> Value {
     shown["spec_hash"] = json!(view.record.spec_hash);
     shown["applied_generation"] = json!(view.applied_generation);
     shown["tag_check"] = tag_check(&view.record);
+    if let Some(job) = &view.record.job {
+        shown["runs"] = runs(job);
+    }
     shown
+}
+
+/// Runs of a container with a schedule, the newest first.
+fn runs(job: &Job) -> Value {
+    let at = |ms: u64| time(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
+    let run = |run: &PastRun| {
+        let took = run.took_ms.map(Duration::from_millis);
+        json!({
+            "scheduled": run.scheduled_ms.map(at), "result": run.result, "exit_code": run.code,
+            "ended": run.ended_ms.map(at), "took_s": took.map(|took| took.as_secs_f64()),
+        })
+    };
+    let current = job
+        .run
+        .map(|run| json!({"scheduled": run.scheduled_ms.map(at)}));
+    json!({
+        "current": current, "last": job.past.iter().rev().map(run).collect::<Vec<_>>(),
+        "last_success": job.last_success_ms.map(at), "skipped": job.skipped, "missed": job.missed,
+    })
 }
 
 /// The last question to the registry what the tag of the image stands for: `null` if there was none.
@@ -104,6 +127,9 @@ fn managed(view: &ManagedView) -> Value {
     shown["finished"] = json!(view.finished.map(time));
     shown["ready"] = json!(view.is_ready());
     shown["health"] = json!(view.health.as_ref().map(|probe| health(view, probe)));
+    if view.record.spec.schedule.is_some() {
+        shown["next_run"] = json!(view.next_run.map(time));
+    }
     if let Some((fetched, total)) = view.pull {
         shown["pull"] = json!({"fetched_bytes": fetched, "total_bytes": total});
     }

@@ -16,6 +16,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::StepDeferred { step } => {
             metrics.step_failed(step.as_str(), Reason::RuntimeUnavailable.as_str());
         }
+        EventKind::JobRun { result } if *result != "begun" => metrics.job_ran(result),
         EventKind::ContainerRestarted => metrics.restarted(),
         EventKind::ContainerReady => metrics.judged("ready"),
         EventKind::ContainerUnhealthy => metrics.judged("unhealthy"),
@@ -53,6 +54,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         | EventKind::IdentityConflict
         | EventKind::SetApplied { .. }
         | EventKind::WaitGivenUp { .. }
+        | EventKind::JobRun { .. }
         | EventKind::SetUnconfirmed { .. }
         | EventKind::SetRejected { .. } => {}
     }

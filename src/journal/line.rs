@@ -24,10 +24,8 @@ pub(super) fn write(event: &Event) {
             warn!(%container, kills, %message, "process killed for memory");
         }
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
-        EventKind::WaitGivenUp { names } => {
-            let others = names.join(", ");
-            warn!(%container, %others, "started without others after its wait");
-        }
+        EventKind::WaitGivenUp { names } => given_up(container, names),
+        EventKind::JobRun { result } => ran(container, result),
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::ContainerReady | EventKind::ContainerUnhealthy => judged(container, event),
         EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
@@ -78,6 +76,19 @@ pub(super) fn write(event: &Event) {
         | EventKind::StoreWritten { .. }
         | EventKind::PollEnded { .. }
         | EventKind::ReportEnded { .. } => {}
+    }
+}
+
+fn given_up(container: &str, names: &[String]) {
+    let others = names.join(", ");
+    warn!(%container, %others, "started without others after its wait");
+}
+
+fn ran(container: &str, result: &str) {
+    if matches!(result, "failed" | "missed") {
+        warn!(%container, result, "run of a schedule");
+    } else {
+        info!(%container, result, "run of a schedule");
     }
 }
 

@@ -200,6 +200,9 @@ fn reported(view: &ManagedView) -> ContainerReport {
         next_attempt: view
             .next_attempt()
             .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
+        next_run: view
+            .next_run
+            .map(|at| humantime::format_rfc3339_seconds(at).to_string()),
         image_digest: record.image_digest.clone(),
         ports: record.assignment.ports.clone(),
         rolled_back: record.rolled_back.clone(),

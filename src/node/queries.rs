@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use state::access::NameScope;
 use state::desired::{Owner, Record};
+use state::due::next_run;
 use state::health;
 use state::id::ContainerId;
 use state::observed::{Instance, Task};
 use state::ownership;
 use state::status::{Condition, Status, condition};
+use state::time::unix_ms;
 
 use super::AgentNode;
 use crate::reconcile::{Clock, Known};
@@ -77,6 +79,8 @@ impl AgentNode {
                 .or(finished.map(|finished| finished.code)),
             restart_count: known.history.restart_count,
             pull: known.pull.as_ref().map(|progress| progress.get()),
+            next_run: next_run(record, unix_ms(taken.wall))
+                .map(|at_ms| SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms)),
             applied_generation: known.seen.serving_generation(record),
             ready_since: known.history.ready_since(),
             health: probe(&known, record, taken),
@@ -190,7 +194,7 @@ fn probe(known: &Known, record: &Record, taken: Moment) -> Option<ProbeView> {
 pub(super) fn moment(clock: &Clock) -> Moment {
     Moment {
         boot: clock.now(),
-        wall: SystemTime::now(),
+        wall: clock.wall_now(),
     }
 }
 

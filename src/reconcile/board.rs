@@ -26,6 +26,8 @@ pub struct Clock {
     at_start: Duration,
     start: Instant,
     boot_id: u128,
+    /// Wall time at the start, where it goes on from there. `None`: the host's own.
+    wall_at_start: Option<SystemTime>,
 }
 
 impl Clock {
@@ -47,7 +49,24 @@ impl Clock {
             at_start,
             start: Instant::now(),
             boot_id,
+            wall_at_start: None,
         }
+    }
+
+    /// The same, on a node whose wall shows `at` now, and whose wall clock nobody sets.
+    #[must_use]
+    pub fn with_wall(self, at: SystemTime) -> Self {
+        Self {
+            wall_at_start: Some(at),
+            ..self
+        }
+    }
+
+    /// The wall time now, which anybody may set. Only schedules go by it.
+    #[must_use]
+    pub fn wall_now(&self) -> SystemTime {
+        self.wall_at_start
+            .map_or_else(SystemTime::now, |at| at + self.start.elapsed())
     }
 
     /// The boot of the node that its times are of.
@@ -66,7 +85,7 @@ impl Clock {
     #[must_use]
     pub fn wall(&self, point: BootTime) -> SystemTime {
         let now = self.now();
-        SystemTime::now() + point.since(now) - now.since(point)
+        self.wall_now() + point.since(now) - now.since(point)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use state::desired::Record;
+use state::desired::{Finished, Record};
 use state::event::{Event, EventKind, EventSubject};
 use state::id::ContainerId;
 use state::observed::Exit;
@@ -15,6 +15,7 @@ use state::spec::ImagePull;
 use state::store::StoreError;
 use tokio_util::sync::CancellationToken;
 
+use super::schedule::took_ms;
 use super::silence::{silence, unanswered};
 use super::{Fact, Reconciler};
 use crate::runtime::{PullProgress, Runtime, RuntimeError, StopOrder};
@@ -84,10 +85,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.update(record, next, interrupt).await?;
             }
             (Step::Finish(finished), Some(record)) => {
-                let (generation, finished) = (record.generation, finished.clone());
-                self.writer
-                    .write(move |store| store.finish(id, generation, finished))
-                    .await?;
+                self.finish(record, finished.clone()).await?;
             }
             (Step::Forget, Some(_)) => {
                 self.runtime.remove_logs(id).await?;
@@ -125,6 +123,25 @@ impl<R: Runtime> Reconciler<R> {
         let judged = self.runtime.judge_image(record, own_ids).await;
         self.unless_lost(record, judged).await?;
         Ok(resolved)
+    }
+
+    /// Stores that a container ended and stays so, and tells of the run that ended so.
+    async fn finish(&self, record: &Record, finished: Finished) -> Result<(), StoreError> {
+        let (id, generation, took) = (
+            record.id,
+            record.generation,
+            took_ms(&self.board, record.id),
+        );
+        let ended = self
+            .writer
+            .write(move |store| store.finish_run(id, generation, finished, took));
+        if let Some(result) = ended.await? {
+            let result = result.as_str();
+            let told = Event::from(EventKind::JobRun { result });
+            let subject = EventSubject::new(id, Some(record));
+            self.journal.record(told.about(subject));
+        }
+        Ok(())
     }
 
     /// Judges a start by the policy.

@@ -6,7 +6,7 @@ use state::desired::set::Desired;
 use state::event::{Event, EventKind, EventSubject};
 use state::history::History;
 use state::id::ContainerName;
-use state::order::{Other, given_up, waits};
+use state::order::{Other, given_up, is_waiting, waits};
 use state::phase::{Goal, Phase};
 use state::surroundings::Surroundings;
 
@@ -43,9 +43,13 @@ impl Board {
             return Surroundings::NONE;
         }
         let find = |name: &ContainerName| self.other(desired, name);
-        Surroundings {
-            waits: waits(record, history, find, self.clock.now()),
+        let mut waits = waits(record, history, find, self.clock.now());
+        for entry in waits.iter_mut().flat_map(|waits| &mut waits.entries) {
+            if desired.is_unreadable_name(&entry.name) {
+                "has a record that this agent cannot read".clone_into(&mut entry.why);
+            }
         }
+        Surroundings { waits }
     }
 
     fn other(&self, desired: &Desired, name: &ContainerName) -> Option<Other> {
@@ -61,11 +65,15 @@ impl Board {
 }
 
 impl<R: Runtime> Reconciler<R> {
-    /// Tells whom a container that is to be started has waited for in vain, if there is one.
-    pub(super) fn tell_given_up(&self, desired: &Desired, record: &Record) {
-        let history = self.board.known(record.id).history.of(record);
+    /// Lets a container go that waits for nobody (any more), and tells whom it has waited for in vain.
+    pub(super) fn let_go(&self, desired: &Desired, record: &Record, history: &History) {
+        if record.spec.after.is_empty() || history.is_let_go(record) {
+            return;
+        }
         let find = |name: &ContainerName| self.board.other(desired, name);
-        let names = given_up(record, &history, find, self.board.clock.now());
+        let names = given_up(record, history, find, self.board.clock.now());
+        self.board
+            .update(record.id, |known| known.history.record_let_go());
         if !names.is_empty() {
             let names = names.iter().map(ToString::to_string).collect();
             let subject = EventSubject::new(record.id, Some(record));
@@ -79,15 +87,13 @@ impl<R: Runtime> Reconciler<R> {
         let desired = self.writer.store().desired();
         let follows = |record: &Record| {
             let is_named = record.spec.after.iter().any(|after| after.name == *name);
-            is_named && Goal::of(Some(record)) == Goal::Running
+            is_named && matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
         };
         for record in desired.records().filter(|record| follows(record)) {
             let history = self.board.known(record.id).history.of(record);
-            let is_free = || {
-                let around = self.board.surroundings_of(&desired, record, &history);
-                around.waits.is_none()
-            };
-            if !history.is_let_start(record) && is_free() {
+            let find = |name: &ContainerName| self.board.other(&desired, name);
+            let now = self.board.clock.now();
+            if !history.is_let_go(record) && !is_waiting(record, &history, find, now) {
                 self.queue.wake(record.id);
             }
         }

@@ -11,7 +11,7 @@ use state::id::ContainerId;
 use state::observed::{Exit, Seen};
 use state::phase::Stage;
 use state::plan::{STEPS_MAX, Step, decide};
-use state::reason::{Kind, Reason};
+use state::reason::Reason;
 use state::store::StoreError;
 use state::surroundings::Surroundings;
 use state::time::BootTime;
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
+use super::delays::attempt_delay;
 use super::effects::{kind_of, record_done, restart_delay};
 use super::ended::{exited, is_to_end};
 use super::execute::Undone;
@@ -27,24 +28,6 @@ use crate::runtime::{Runtime, RuntimeError};
 
 /// Wait of a turn that ran out of steps, or found the runtime unreachable.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// Waits between attempts of a step that failed.
-fn attempt_delay(
-    cause: Cause,
-    reason: Reason,
-    attempts: u32,
-    draw: fn(Duration) -> Duration,
-) -> Duration {
-    // What a registry refused is somebody else's to mend, and asking again costs them something.
-    let first = match (cause, reason.kind()) {
-        (Cause::Start, Kind::Image) => Duration::from_secs(10),
-        (Cause::Start | Cause::End | Cause::Exit, _) => Duration::from_secs(1),
-    };
-    let ceiling = first
-        .saturating_mul(1 << attempts.min(9))
-        .min(Duration::from_mins(5));
-    ceiling / 2 + draw(ceiling / 2)
-}
 
 /// The facts that a look brought to light, in the order in which they happened.
 fn news(kills: u64, is_newly_unresponsive: bool, exited: Option<Event>) -> Vec<Event> {
@@ -105,6 +88,7 @@ impl<R: Runtime> Reconciler<R> {
     }
 
     async fn steps(&self, id: ContainerId, interrupt: CancellationToken) {
+        let mut is_news_to_others = false;
         for _ in 0..STEPS_MAX {
             self.queue.advanced(id);
             let desired = self.writer.store().desired();
@@ -133,7 +117,16 @@ impl<R: Runtime> Reconciler<R> {
                 }
             };
             let now = self.board.clock.now();
-            match self.decide(id, record, &seen, now) {
+            let next = self.decide(id, record, &seen, now);
+            // The step after it may be a pull of minutes.
+            let was_news = std::mem::replace(
+                &mut is_news_to_others,
+                matches!(next, Step::Launch | Step::Finish(_)),
+            );
+            if let Some(record) = record.filter(|_| was_news) {
+                self.wake_followers(&record.name);
+            }
+            match next {
                 // It is shown as it is, and nothing is done: nobody knows what was asked last.
                 _ if is_unknown => return,
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
@@ -193,10 +186,13 @@ impl<R: Runtime> Reconciler<R> {
                 .update(id, |known| known.history.record_waiting(now));
         }
         let (after, next) = (ends(&history), decision.step);
-        if let Some(record) =
-            record.filter(|_| next == Step::Launch && history.waiting_since.is_some())
-        {
-            self.tell_given_up(&desired, record);
+        let is_on_its_way = around.waits.is_none()
+            && matches!(
+                decision.phase.stage,
+                Stage::Replacing(_) | Stage::Created | Stage::Due
+            );
+        if let Some(record) = record.filter(|_| is_on_its_way && !matches!(next, Step::Wait(_))) {
+            self.let_go(&desired, record, &history);
         }
         let is_news = before.0 != after.0 || before.1 < after.1;
         let ended = after.0.filter(|_| is_news);

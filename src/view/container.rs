@@ -91,6 +91,8 @@ pub(crate) struct ManagedView {
     pub restart_count: u32,
     /// Bytes fetched of the image, and in all, while it is pulled.
     pub pull: Option<(u64, u64)>,
+    /// The next run, if the container has a schedule, and is to run.
+    pub next_run: Option<SystemTime>,
     /// The newest generation that runs, if one does.
     pub applied_generation: Option<u64>,
     /// The time since which it works, as far as its probe tells; without one, since which it runs.

@@ -12,12 +12,14 @@ use crate::id::{ContainerId, ContainerName, InstanceName};
 use crate::reason::Reason;
 use crate::reference::ImageReference;
 use crate::spec::{ImagePull, Protocol, Spec, is_default};
+use job::Job;
 use rolled_back::RolledBack;
 use tag_check::TagCheck;
 use update::Update;
 
 pub mod answer;
 pub mod applied;
+pub mod job;
 pub mod marks;
 pub mod rolled_back;
 pub mod set;
@@ -94,6 +96,13 @@ pub struct Record {
     /// body was asked for.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rolled_back: Option<RolledBack>,
+    /// Whether a generation before is ended without waiting for others: somebody may wait for a host
+    /// port of it, or it was to be removed.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub replaces_at_once: bool,
+    /// Runs, of a container with a schedule. `None`: it has none, or nobody has looked at it yet.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub job: Option<Job>,
     /// First deploy of the name, milliseconds since 1970. For showing.
     pub created_ms: u64,
     /// Whether a later change of it may be lost: see [`uncertain::LostChanges`]. Not stored here.
@@ -302,6 +311,8 @@ pub(crate) mod tests {
             tag_check: None,
             update: None,
             rolled_back: None,
+            replaces_at_once: false,
+            job: None,
             created_ms: 0,
             is_uncertain: false,
         }

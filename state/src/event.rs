@@ -73,8 +73,7 @@ pub enum EventKind {
         /// The wait.
         retry_in: Duration,
     },
-    /// A step was not done because the runtime is unreachable. It counts as no failure of the
-    /// container.
+    /// A step was not done because the runtime is unreachable. It counts as no failure.
     StepDeferred {
         /// The step.
         step: Step,
@@ -90,19 +89,22 @@ pub enum EventKind {
         /// The signal that ended it, as far as the exit code tells.
         signal: Option<u32>,
     },
-    /// The kernel killed processes of a container for want of memory. A container whose first process
-    /// is among them exits, too.
+    /// The kernel killed processes of a container for want of memory. If the first is among them, the container exits.
     MemoryKilled {
         /// The number of processes, since the look before.
         kills: u64,
     },
     /// The shim of a container does not answer.
     ShimUnresponsive,
-    /// A container is started although others are not as it was to wait for: it waited as long as it
-    /// was to.
+    /// A container is started without others, since it has waited for them as long as it was to.
     WaitGivenUp {
         /// The names of the others.
         names: Vec<String>,
+    },
+    /// A run of a container with a schedule began or ended, or its time passed without one.
+    JobRun {
+        /// `begun`, `succeeded`, `failed`, `replaced`, `skipped` or `missed`.
+        result: &'static str,
     },
     /// A container was started again after it had ended by itself.
     ContainerRestarted,
@@ -110,8 +112,7 @@ pub enum EventKind {
     ContainerReady,
     /// A container's probe says that it does not work.
     ContainerUnhealthy,
-    /// The process that writes a container's log ended before the container did; the message says
-    /// whether another one took over.
+    /// The process that writes a container's log ended before it; the message says whether another took over.
     LoggerLost,
     /// A program was started in a running container, beside its first process.
     ExecBegun,
@@ -240,6 +241,7 @@ impl EventKind {
             Self::MemoryKilled { .. } => "memory_killed",
             Self::ShimUnresponsive => "shim_unresponsive",
             Self::WaitGivenUp { .. } => "wait_given_up",
+            Self::JobRun { .. } => "job_run",
             Self::ContainerRestarted => "container_restarted",
             Self::ContainerReady => "container_ready",
             Self::ContainerUnhealthy => "container_unhealthy",
@@ -352,6 +354,7 @@ impl Event {
             | EventKind::StepDeferred { .. }
             | EventKind::TurnExhausted
             | EventKind::WaitGivenUp { .. }
+            | EventKind::JobRun { .. }
             | EventKind::ContainerRestarted
             | EventKind::ContainerReady
             | EventKind::ExecBegun

@@ -17,10 +17,12 @@ use trial::Trial;
 
 mod health;
 mod memory_kills;
+mod stored;
 pub mod trial;
 mod words;
 
 pub use memory_kills::MemoryKills;
+pub use stored::StoredHistory;
 use words::explain;
 pub(crate) use words::{how_it_ended, how_it_was_ended};
 
@@ -93,6 +95,10 @@ pub struct History {
     /// Whether the instance was started in this boot: from then on it waits for no other container.
     #[serde(default, skip_serializing_if = "crate::spec::is_default")]
     is_let_start: bool,
+    /// Whether it waits for no other container any more in this boot, also before its start: what was
+    /// ended for it is not ended in vain.
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
+    is_let_go: bool,
     /// First moment in this boot at which it waited for other containers. `None`: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<BootTime>,
@@ -159,10 +165,11 @@ impl History {
         self.trial
             .record_observation((record, seen), has_failed, now, &delay);
         let killed_before = self.memory_kills.total;
-        if record.run == RunState::Stopped || record.removing {
+        let is_at_rest = record.run == RunState::Stopped || record.is_between_runs();
+        if is_at_rest || record.removing {
             (self.exits, self.ended, self.waiting_since) = (0, None, None);
             // What rests starts nothing, and yet may have to wait before its image is asked about.
-            let asks = record.is_tag_unchecked();
+            let asks = record.is_tag_unchecked() || record.image_digest.is_none();
             self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
         let instance = seen.instance(record);
@@ -308,6 +315,18 @@ impl History {
         self.is_let_start && own == record.instance().generation
     }
 
+    /// Whether the record's instance waits for no other container any more in this boot.
+    #[must_use]
+    pub fn is_let_go(&self, record: &Record) -> bool {
+        let own = self.made_at.unwrap_or(self.generation);
+        (self.is_let_go || self.is_let_start) && own == record.instance().generation
+    }
+
+    /// Notes that the container waits for others no more.
+    pub const fn record_let_go(&mut self) {
+        self.is_let_go = true;
+    }
+
     /// Notes that the container waits for others.
     pub const fn record_waiting(&mut self, now: BootTime) {
         if self.waiting_since.is_none() {
@@ -352,38 +371,6 @@ impl History {
             Cause::Start | Cause::End => cause == backoff.cause,
         };
         (applies && now < backoff.retry_at).then_some(backoff.retry_at)
-    }
-}
-
-/// A container's history as it is kept over a restart of the agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredHistory {
-    /// The boot that the times are of (`/proc/sys/kernel/random/boot_id`).
-    pub boot_id: String,
-    /// The history.
-    #[serde(rename = "memory")]
-    pub history: History,
-}
-
-impl StoredHistory {
-    /// The history as it is true in this boot: another boot ended every process and every wait.
-    #[must_use]
-    pub fn in_boot(self, boot_id: &str) -> History {
-        let mut history = self.history;
-        if self.boot_id != boot_id {
-            history.started = None;
-            (history.is_let_start, history.waiting_since) = (false, None);
-            history.end_health();
-            history.trial.in_other_boot();
-            (history.memory_kills.in_run, history.memory_kills.last) = (0, None);
-            if let Some(failure) = &mut history.last_failure {
-                failure.at = None;
-            }
-            if let Some(backoff) = &mut history.backoff {
-                backoff.retry_at = BootTime::default();
-            }
-        }
-        history
     }
 }
 

@@ -18,6 +18,8 @@
 //!   waits of a container so far.
 //! - Order: [`order`] says whom a container waits for at its first start, [`surroundings`] what stands
 //!   outside of it and holds it back.
+//! - Schedule: [`timetable`] says for which instants a cron line stands, [`due`] what follows from those
+//!   that have come. It takes the wall time; nothing else decides by that.
 //! - Verdict: [`phase`] says what record, observation and history of a container mean together.
 //!   [`plan`] reads the next step from it, [`status`] the word that people see.
 //! - Between two generations: [`update`] says which one serves, when the next one counts, and what
@@ -46,6 +48,7 @@ pub mod blobs;
 pub mod capacity;
 pub mod desired;
 pub mod digest;
+pub mod due;
 pub mod event;
 pub mod failure;
 pub mod guard;
@@ -70,4 +73,5 @@ pub mod subnet;
 pub mod surroundings;
 pub mod text;
 pub mod time;
+pub mod timetable;
 pub mod update;

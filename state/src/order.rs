@@ -1,7 +1,7 @@
 //! Order of starts: whom a container waits for at its first start, and why. Pure; facts about the
 //! others come in as an argument.
 //!
-//! A container waits once in a boot, and once for each instance: [`History::is_let_start`] ends it.
+//! A container waits once in a boot, and once for each instance: [`History::is_let_go`] ends it.
 //! What happens to the others later is nothing to it.
 
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use crate::history::History;
 use crate::id::ContainerName;
 use crate::observed::Seen;
 use crate::phase::{Phase, Stage};
+use crate::reason::Reason;
 use crate::spec::{After, AfterCondition, RestartPolicy};
 use crate::status::{Activity, Status, condition};
 use crate::surroundings::{Surroundings, Waits, WaitsEntry};
 use crate::text::shown;
 use crate::time::BootTime;
 
-pub mod cycles;
+pub mod circle;
 
 /// Characters of the sentence about one that is waited for.
 const WHY_CHARS_MAX: usize = 200;
@@ -54,7 +55,23 @@ pub fn waits(
         .collect();
     let untils: Option<Vec<_>> = entries.iter().map(|entry| entry.until).collect();
     let until = untils.and_then(|untils| untils.into_iter().max());
-    (!entries.is_empty()).then_some(Waits { entries, until })
+    let next = entries.iter().filter_map(|entry| entry.until).min();
+    (!entries.is_empty()).then_some(Waits {
+        entries,
+        until,
+        next,
+    })
+}
+
+/// Whether the container waits for others: [`waits`] without its words.
+#[must_use]
+pub fn is_waiting(
+    record: &Record,
+    history: &History,
+    find: impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> bool {
+    open(record, history, &find, now).next().is_some()
 }
 
 /// Conditions of a container that are not met, and were not waited for as long as the spec says.
@@ -64,7 +81,7 @@ fn open<'a>(
     find: &'a impl Fn(&ContainerName) -> Option<Other>,
     now: BootTime,
 ) -> impl Iterator<Item = (&'a After, Option<Other>)> {
-    let is_over = history.is_let_start(record);
+    let is_over = history.is_let_go(record);
     let after = record.spec.after.iter().filter(move |_| !is_over);
     after
         .filter(move |after| ends_at(after, history, now).is_none_or(|end| now < end))
@@ -81,7 +98,7 @@ pub fn given_up(
     find: impl Fn(&ContainerName) -> Option<Other>,
     now: BootTime,
 ) -> Vec<ContainerName> {
-    if history.is_let_start(record) {
+    if history.is_let_go(record) {
         return Vec::new();
     }
     let unmet = |after: &&After| !find(&after.name).is_some_and(|other| is_met(after, &other));
@@ -111,14 +128,17 @@ fn is_met(after: &After, other: &Other) -> bool {
         AfterCondition::Ready => {
             is_to_run && phase(other).is_running && history.ready_since().is_some()
         }
-        AfterCondition::Completed => record.finished.as_ref().is_some_and(|end| end.code == 0),
+        AfterCondition::Completed => record
+            .finished
+            .as_ref()
+            .is_some_and(|end| end.code == 0 && end.reason != Reason::RetriesExhausted),
     }
 }
 
 fn phase(other: &Other) -> Phase {
-    let (record, history) = (&*other.record, &other.history);
+    let (record, history) = (&*other.record, other.history.clone().of(&other.record));
     let around = Surroundings::NONE;
-    Phase::of(record.id, Some(record), &other.seen, history, &around)
+    Phase::of(record.id, Some(record), &other.seen, &history, &around)
 }
 
 /// The state of a container whose condition is not met, in a phrase.

@@ -94,10 +94,16 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         ..before.clone()
     };
     match order {
-        Order::Stop => record.run = RunState::Stopped,
+        Order::Stop => {
+            record.run = RunState::Stopped;
+            record.stop_run();
+        }
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
         Order::Restart => {
             (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true);
+            if record.spec.schedule.is_some() {
+                record.begin_run(None);
+            }
             if before.follows_tag() {
                 record.tag_check = Some(TagCheck::by_change(desired.seq() + 1));
             }

@@ -28,6 +28,8 @@ pub enum Goal {
     Removed,
     /// The container is to be stopped, and kept.
     Stopped,
+    /// The container waits for the next time of its schedule.
+    Scheduled,
     /// The container has ended, and its restart policy leaves it so.
     Finished,
     /// The container came while the node was cordoned: it is to run once the cordon is lifted, or
@@ -45,6 +47,7 @@ impl Goal {
             None => Self::Absent,
             Some(record) if record.is_uncertain => Self::Uncertain,
             Some(record) if record.removing => Self::Removed,
+            Some(record) if record.is_between_runs() => Self::Scheduled,
             Some(record) if record.finished.is_some() => Self::Finished,
             Some(record) if record.run == RunState::Stopped => Self::Stopped,
             Some(record) if record.cordoned => Self::Cordoned,
@@ -74,6 +77,8 @@ pub enum Stage {
     Stopped,
     /// The container rests, since it ended and its restart policy leaves it so.
     Finished,
+    /// The container rests until the next time of its schedule.
+    Scheduled,
     /// The container waits for the end of the node's cordon.
     Cordoned,
     /// The container is to run, and waits for others. A generation before runs on.
@@ -161,6 +166,7 @@ impl Phase {
             | Stage::Uncertain
             | Stage::Stopped
             | Stage::Finished
+            | Stage::Scheduled
             | Stage::Cordoned
             | Stage::Waiting(_)
             | Stage::Unresponsive
@@ -219,6 +225,7 @@ impl Phase {
             | Stage::Retiring(_)
             | Stage::Stopped
             | Stage::Finished
+            | Stage::Scheduled
             | Stage::Cordoned
             | Stage::Replacing(_)
             | Stage::Updated
@@ -249,9 +256,19 @@ fn stage(
         Goal::Uncertain => Stage::Uncertain,
         Goal::Stopped => resting(record, seen, Stage::Stopped),
         Goal::Finished => resting(record, seen, Stage::Finished),
+        Goal::Scheduled => between_runs(record, seen),
         Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,
         Goal::Cordoned | Goal::Running => towards_running(record, seen, history, around),
     }
+}
+
+fn between_runs(record: &Record, seen: &Seen) -> Stage {
+    let stage = resting(record, seen, Stage::Scheduled);
+    // The next run is not to wait for a registry.
+    if stage == Stage::Scheduled && record.image_digest.is_none() {
+        return Stage::Unresolved;
+    }
+    stage
 }
 
 fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
@@ -310,7 +327,11 @@ fn towards_running(
         .filter(|_| matches!(task, Task::Absent | Task::Created { .. }));
     let unless_waits = |stage| waits.clone().map_or(stage, Stage::Waiting);
     if let Some(obsolete) = beside::obsolete_instance(record, seen) {
-        return unless_waits(beside::replacing(record, seen, obsolete));
+        let replacing = beside::replacing(record, seen, obsolete);
+        return match record.replaces_at_once {
+            true => replacing,
+            false => unless_waits(replacing),
+        };
     }
     // Brought up to the record first, and then left alone or started.
     let unless_behind = |stage| match seen.is_behind(record) {

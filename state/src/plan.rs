@@ -197,6 +197,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Uncertain
         | Stage::Stopped
         | Stage::Finished
+        | Stage::Scheduled
         | Stage::Cordoned
         | Stage::Unresponsive
         | Stage::Trying
@@ -213,7 +214,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         Stage::Stopping | Stage::RestartRequested | Stage::Unhealthy => stop(),
         Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
         Stage::Created | Stage::Due => Step::Launch,
-        Stage::Waiting(waits) => waits.until.map_or(Step::WaitForOthers, Step::Wait),
+        Stage::Waiting(waits) => waits.next.map_or(Step::WaitForOthers, Step::Wait),
         Stage::Ended(finished) => Step::Finish(finished.clone()),
     }
 }
@@ -276,6 +277,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Gone
         | Stage::Stopped
         | Stage::Finished
+        | Stage::Scheduled
         | Stage::Cordoned
         | Stage::Watched
         | Stage::Running => "the container is as desired",

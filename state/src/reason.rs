@@ -222,6 +222,8 @@ reasons! {
     NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
     /// The newest generation was given up, and the one before is back.
     RolledBack: Node, "read the message; then deploy a body that is corrected, or has a higher revision";
+    /// The container waits for the next time of its schedule.
+    Scheduled: Node, "nothing to do; next_run says when it runs, and a restart runs it now";
     /// The container was asked to stop.
     StopRequested: Node, "nothing to do; start the container to run it again";
 }

@@ -49,6 +49,7 @@ mod process;
 mod resources;
 mod restart;
 mod runtime;
+mod schedule;
 pub mod secrets;
 mod security;
 mod shm;
@@ -72,6 +73,7 @@ pub use ports::{PortSpec, Protocol};
 pub use resources::{CpuList, DiskLimits, Resources, SwapLimit};
 pub use restart::{Restart, RestartPolicy};
 pub use runtime::RuntimeClass;
+pub use schedule::{Concurrency, MissedRuns, Schedule};
 pub use secrets::{OnChange, SecretName, SecretUse};
 pub use security::{
     CAPABILITIES, Capabilities, DEFAULT_CAPABILITIES, OWN_IDS, Security, UserNamespace,
@@ -178,6 +180,9 @@ pub struct Spec {
     /// Manner in which it takes the place of the generation before.
     #[serde(default, skip_serializing_if = "is_default")]
     pub update: UpdateRules,
+    /// Times at which it runs, and ends. `None`: it runs as long as it is to run.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Option<Schedule>,
 }
 
 impl Spec {

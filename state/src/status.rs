@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use crate::desired::job::RunResult;
 use crate::desired::{Finished, Record, RunState};
 use crate::history::{Cause, History, how_it_ended, how_it_was_ended};
 use crate::observed::Exit;
@@ -176,6 +177,7 @@ pub fn condition(
         }
         Goal::Removed if is_stuck => Condition::waiting(Status::Removing, history),
         Goal::Removed => Condition::plain(Status::Removing),
+        Goal::Scheduled => scheduled(record, phase, history, activity),
         Goal::Finished if !phase.is_running => match &record.finished {
             Some(end) => finished(end, record, history),
             None => Condition::plain(Status::Stopped),
@@ -213,6 +215,31 @@ pub fn condition(
             }
         }
     }
+}
+
+/// The condition of a container with a schedule, between two runs.
+fn scheduled(
+    record: &Record,
+    phase: &Phase,
+    history: &History,
+    activity: Option<Activity>,
+) -> Condition {
+    if matches!(phase.stage, Stage::Unresolved | Stage::TagUnchecked) {
+        return starting(record, phase, history, activity);
+    }
+    if phase.stage != Stage::Scheduled {
+        return stopping(phase, history, Some(Activity::Stopping), false);
+    }
+    let last = record.job.as_ref().and_then(|job| job.past.last());
+    let how = match last.map(|run| (run.result, run.code)) {
+        None => String::new(),
+        Some((RunResult::Failed, Some(code))) => {
+            format!("; the last run ended with exit code {code}")
+        }
+        Some((result, _)) => format!("; the last run: {}", result.as_str()),
+    };
+    let message = format!("waits for the next time of its schedule{how}");
+    Condition::because(Status::Stopped, Reason::Scheduled, &message)
 }
 
 fn stopping(

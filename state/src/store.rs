@@ -34,6 +34,8 @@ mod disk;
 mod error;
 mod files;
 mod histories;
+mod jobs;
+mod kept;
 mod last;
 mod limits;
 mod notes;

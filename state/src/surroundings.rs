@@ -24,6 +24,8 @@ pub struct Waits {
     pub entries: Vec<WaitsEntry>,
     /// Time at which the last of them is waited for no more. `None`: never.
     pub until: Option<BootTime>,
+    /// First time at which one of them is waited for no more. `None`: never.
+    pub next: Option<BootTime>,
 }
 
 /// Container that another one waits for, and its state.

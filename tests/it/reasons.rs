@@ -24,11 +24,12 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 10] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 11] = [
     (
         Reason::Unhealthy,
         "told while it runs; of what is restarted for it: health.rs",
     ),
+    (Reason::Scheduled, "next_run says when it runs"),
     (
         Reason::RuntimeUnavailable,
         "held against no container: it is asked again every second",

@@ -66,6 +66,9 @@ mod images;
 mod inside;
 
 #[cfg(test)]
+mod jobs;
+
+#[cfg(test)]
 mod killed_shims;
 
 #[cfg(test)]

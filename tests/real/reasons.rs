@@ -23,7 +23,8 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 18] = [
+const UNINDUCED: [(Reason, &str); 19] = [
+    (Reason::Scheduled, "of containers with a schedule: jobs.rs"),
     (
         Reason::WaitsFor,
         "of containers that wait for others: after.rs",

@@ -353,6 +353,7 @@ fn drop_new_members(spec: &mut Value) {
         ("dns", json!({"servers": [], "search": [], "options": []})),
         ("groups", json!([])),
         ("after", json!([])),
+        ("schedule", json!(null)),
         ("sysctls", json!({})),
     ] {
         let new = spec.as_object_mut().expect("it is one").remove(name);

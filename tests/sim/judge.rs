@@ -14,6 +14,9 @@ use crate::memory_runtime::{Call, Step};
 
 /// Longest time from a decision to its call: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
+/// Longest time from the moment at which a container waits no more to its start, which may fail
+/// again and again.
+const LET_GO: Duration = Duration::from_mins(30);
 /// Length of a life after which earlier ends no longer count: ten minutes, less the time that the
 /// agent may be late to see an end.
 const HEALTHY: Duration = Duration::from_secs(500);
@@ -240,11 +243,7 @@ impl Judge {
             return;
         }
         let (now, started) = (self.now(), &self.started.1);
-        let is_done = |name| {
-            self.finished
-                .get(name)
-                .is_some_and(|at| now < *at + DECISION)
-        };
+        let is_done = |name| self.finished.get(name).is_some_and(|at| now < *at + LET_GO);
         let mut after = record.spec.after.iter();
         let early = after.find(|after| {
             after.timeout.is_none() && !started.contains(&after.name) && !is_done(&after.name)

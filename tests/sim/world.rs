@@ -189,9 +189,9 @@ impl World {
             };
             let may_wait = |record: &Record| {
                 let (name, judge) = (record.instance(), self.judge());
-                let may_forget = judge.is_start_forgotten(name);
-                let says_so = || board.surroundings(desired, record).waits.is_some();
-                !judge.was_started(name) || (may_forget && says_so())
+                let may_wait = !judge.was_started(name) || judge.is_start_forgotten(name);
+                // Whoever was let go once in this boot is started, whatever became of the others.
+                may_wait && board.surroundings(desired, record).waits.is_some()
             };
             let mut after = record.spec.after.iter();
             let waits = record.run == RunState::Running

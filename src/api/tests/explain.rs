@@ -11,8 +11,8 @@ use state::status::Status;
 use state::time::BootTime;
 
 use super::looks::failed;
-use super::{Fake, Record, ask, get, named, nginx, problem, pulls, view};
-use crate::view::{AcquaintancesView, ExplanationView, ManagedView, Moment};
+use super::{Fake, Record, ask, get, named, nginx, problem, view};
+use crate::view::{AcquaintancesView, ExplanationView, ManagedView, Moment, StepView};
 
 /// Of one that fails to start, a second after the boot began; its image is tried again ten seconds
 /// later.
@@ -166,4 +166,14 @@ async fn a_generation_that_ended_and_stays_so_was_applied() {
         504,
         "1s",
     );
+}
+
+/// The step that everything begins with.
+pub(super) fn pulls() -> StepView {
+    StepView {
+        word: "pull",
+        instance: Some("000000000abc-1".parse().unwrap()),
+        why: "it is not resolved".to_owned(),
+        until: None,
+    }
 }

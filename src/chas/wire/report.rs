@@ -173,6 +173,9 @@ pub struct ContainerReport {
     pub exit_code: Option<u32>,
     /// Time of the next attempt, RFC 3339.
     pub next_attempt: Option<String>,
+    /// Time of the next run of one with a schedule, RFC 3339.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_run: Option<String>,
     /// Digest of the image.
     pub image_digest: Option<String>,
     /// Published ports.

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
@@ -8,7 +7,6 @@ use crate::desired::Finished;
 use crate::desired::tests::record;
 use crate::observed::{Exit, Instance, Task};
 use crate::reason::Reason;
-use crate::spec::parse::Deploy;
 
 const NOW: BootTime = BootTime(Duration::from_secs(100));
 
@@ -242,124 +240,32 @@ fn a_wait_ends_after_its_time_and_never_begins_again_in_a_boot() {
     assert_eq!(open(&stored("a").in_boot("b"), at(6)).1.len(), 2);
 }
 
-fn deploys(edges: &[(&str, &[&str])]) -> Vec<Deploy> {
-    let deploy = |(name, after): &(&str, &[&str])| {
-        let after: Vec<_> = after.iter().map(|name| json!({"name": name})).collect();
-        let body = json!({"name": name, "image": "nginx", "after": after});
-        crate::spec::parse::deploy(&body).unwrap()
-    };
-    edges.iter().map(deploy).collect()
-}
-
-/// What is refused of `wanted` beside these records, each by its circle.
-fn refused(records: &[(&str, &[&str])], wanted: &[(&str, &[&str])]) -> BTreeMap<String, String> {
-    let records: Vec<_> = deploys(records)
-        .into_iter()
-        .enumerate()
-        .map(|(bits, deploy)| Record {
-            spec: deploy.spec,
-            ..record(deploy.name.as_str(), bits as u64)
-        })
-        .collect();
-    let found = cycles::closing(records.iter(), &deploys(wanted));
-    found
-        .into_iter()
-        .map(|(name, circle)| (name.to_string(), cycles::as_text(&circle)))
-        .collect()
-}
-
 #[test]
-fn whoever_closes_a_circle_is_refused_in_the_order_of_the_set() {
-    let one = |name: &str, circle: &str| BTreeMap::from([(name.to_owned(), circle.to_owned())]);
-    let none = BTreeMap::new();
+fn whoever_is_let_go_waits_no_more_before_its_start_and_the_first_time_out_is_looked_at() {
+    let record = waiting(&json!([
+        {"name": "migrate", "condition": "completed"},
+        {"name": "db", "condition": "ready", "timeout": "5m"},
+        {"name": "cache", "timeout": "9m"},
+    ]));
+    let mut history = History::default();
+    history.record_observation(&record, &Seen::default(), NOW, |_| Duration::ZERO);
+    history.record_waiting(NOW);
+    let nobody = |_: &ContainerName| None;
+    let found = waits(&record, &history, nobody, NOW).unwrap();
     assert_eq!(
-        refused(&[], &[("a", &["b"]), ("b", &["c"]), ("c", &[])]),
-        none
+        (found.until, found.next),
+        (None, Some(NOW.after(Duration::from_mins(5))))
     );
-    let circle: [(&str, &[&str]); 3] = [("a", &["b"]), ("b", &["c"]), ("c", &["a"])];
-    assert_eq!(refused(&[], &circle), one("c", "c -> a -> b -> c"));
-    let turned = [circle[2], circle[1], circle[0]];
-    assert_eq!(refused(&[], &turned), one("a", "a -> b -> c -> a"));
-    // By way of records of whomever, also of names that are not there yet.
-    let there: [(&str, &[&str]); 2] = [("b", &["c"]), ("c", &["a"])];
-    assert_eq!(
-        refused(&there, &[("a", &["x", "b"])]),
-        one("a", "a -> b -> c -> a")
+    assert!(is_waiting(&record, &history, nobody, NOW));
+    history.record_let_go();
+    assert!(!is_waiting(&record, &history, nobody, NOW));
+    assert!(!history.is_let_start(&record));
+    let next = Record {
+        generation: 2,
+        ..record
+    };
+    assert!(
+        is_waiting(&next, &history.of(&next), nobody, NOW),
+        "another instance waits"
     );
-    assert_eq!(refused(&there, &[("a", &["x"])]), none);
-    // What is replaced in the same set counts as it will be.
-    assert_eq!(
-        refused(&[("a", &["b"])], &[("b", &["a"]), ("a", &[])]),
-        none
-    );
-    // Who is refused stays as it is, and what it closes so with another is refused as well.
-    let found = refused(
-        &[("a", &["b"]), ("x", &["a"])],
-        &[("b", &["a"]), ("a", &["x"])],
-    );
-    assert_eq!(found.keys().collect::<Vec<_>>(), ["a", "b"]);
-}
-
-mod properties {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn edges() -> impl Strategy<Value = Vec<Vec<usize>>> {
-        proptest::collection::vec(proptest::collection::vec(0_usize..9, 0..4), 9)
-    }
-
-    fn named(edges: &[Vec<usize>], count: usize) -> Vec<Deploy> {
-        let deploy = |(name, after): (usize, &Vec<usize>)| {
-            let others: std::collections::BTreeSet<_> =
-                after.iter().filter(|other| **other != name).collect();
-            let after: Vec<_> = others
-                .iter()
-                .map(|n| json!({"name": format!("n{n}")}))
-                .collect();
-            let body = json!({"name": format!("n{name}"), "image": "nginx", "after": after});
-            crate::spec::parse::deploy(&body).unwrap()
-        };
-        edges.iter().enumerate().take(count).map(deploy).collect()
-    }
-
-    /// Whether everybody can be started, one after the other.
-    fn has_an_order(all: &BTreeMap<ContainerName, Vec<ContainerName>>) -> bool {
-        let mut left = all.clone();
-        loop {
-            let before = left.len();
-            let names: Vec<_> = left.keys().cloned().collect();
-            left.retain(|_, after| after.iter().any(|name| names.contains(name)));
-            if left.len() == before {
-                return left.is_empty();
-            }
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_taken_beside_records_without_a_circle_makes_none(
-            before in edges(), after in edges(), records in 0_usize..10, wanted in 0_usize..10,
-        ) {
-            let mut state = BTreeMap::new();
-            // Records as they can come to be: each is taken in by the same rule.
-            let mut kept: Vec<Record> = Vec::new();
-            for (bits, deploy) in named(&before, records).into_iter().enumerate() {
-                if cycles::closing(kept.iter(), std::slice::from_ref(&deploy)).is_empty() {
-                    kept.push(Record { spec: deploy.spec, ..record(deploy.name.as_str(), bits as u64) });
-                }
-            }
-            let names = |after: &[After]| after.iter().map(|after| after.name.clone()).collect::<Vec<_>>();
-            for record in &kept {
-                state.insert(record.name.clone(), names(&record.spec.after));
-            }
-            prop_assert!(has_an_order(&state));
-            let wanted = named(&after, wanted);
-            let refused = cycles::closing(kept.iter(), &wanted);
-            for deploy in wanted.iter().filter(|deploy| !refused.contains_key(&deploy.name)) {
-                state.insert(deploy.name.clone(), names(&deploy.spec.after));
-            }
-            prop_assert!(has_an_order(&state), "{state:?} {refused:?}");
-        }
-    }
 }

@@ -15,8 +15,8 @@ use super::shm::ShmSize;
 use super::stop::Stop;
 use super::update::{self, UpdateRules};
 use super::{
-    Spec, after, devices, files, health, labels, network, ports, process, runtime, secrets,
-    sysctls, ulimits, volumes,
+    Spec, after, devices, files, health, labels, network, ports, process, runtime, schedule,
+    secrets, sysctls, ulimits, volumes,
 };
 use crate::desired::{Record, RunState};
 use crate::id::ContainerName;
@@ -53,6 +53,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     network::check(&spec, &mut top);
     secrets::check(&spec, &mut top);
     health::check(&spec, &mut top);
+    schedule::check(&spec, &mut top);
     update::check(&spec, &mut top);
     top.refuse("on_disconnect", "not supported yet");
     top.finish();
@@ -106,6 +107,7 @@ fn read_spec(
         after: after::read(top, name).unwrap_or_default(),
         health: health::read(top),
         update: top.object("update", UpdateRules::read).unwrap_or_default(),
+        schedule: schedule::read(top),
     }
 }
 
@@ -142,6 +144,7 @@ pub fn of(record: &Record) -> Value {
         "revision": record.revision,
         "after": after::to_json(&spec.after),
         "restart": spec.restart.to_json(),
+        "schedule": schedule::to_json(spec.schedule.as_ref()),
         "stop": spec.stop.to_json(),
         "health": health::to_json(spec.health.as_ref()),
         "update": spec.update.to_json(),
@@ -235,6 +238,8 @@ mod tests {
             "image_pull": "always",
         });
         body["update"] = json!({"strategy": "start-first", "min_ready": "30s", "deadline": "2m", "rollback": true, "retries": 5});
+        body["schedule"] = json!({"cron": "30 3 * * *", "timezone": "Europe/Berlin", "concurrency": "replace",
+            "missed": "run-once", "missed_within": "6h", "history": 5});
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
         let record = Record {
             spec: deploy.spec,

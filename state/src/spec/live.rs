@@ -44,7 +44,7 @@ impl<'a> FixedParts<'a> {
     /// Parts of this spec. Every field is named here, so that a new one has to be sorted: into the
     /// fixed parts, or, with `_`, among those that are live. What the runtime does for a live one
     /// stands in `oci::resources` (limits), `volumes` (sizes), `logs::keep` (log files), or the record
-    /// is asked for it each time (labels, restart, stop, after, health).
+    /// is asked for it each time (labels, restart, stop, after, health, schedule).
     fn of(spec: &'a Spec) -> Self {
         let Spec {
             image,
@@ -78,6 +78,7 @@ impl<'a> FixedParts<'a> {
             after: _,
             health: _,
             update: _,
+            schedule: _,
         } = spec;
         Self {
             image,
@@ -149,6 +150,10 @@ mod tests {
             (json!({"after": [{"name": "b"}]}), true),
             (json!({"health": {"tcp": {"port": 80}}}), true),
             (json!({"health": "none"}), true),
+            (
+                json!({"restart": {"policy": "never"}, "schedule": "@daily"}),
+                true,
+            ),
             (json!({"image": "redis"}), false),
             (json!({"image_pull": "never"}), false),
             (json!({"exposed_ports": [{"container": 80}]}), false),

@@ -191,9 +191,7 @@ fn apply(batch: &mut Batch<'_>, set: &ChasSet, allowance: usize) -> SetOutcome {
         &mut outcome,
         &mut budget,
     );
-    let (wanted, circles) = batch.without_circles(wanted);
-    let (accepted, mut failed) = budget.take_all(batch, wanted);
-    failed.extend(circles);
+    let (accepted, failed) = budget.take_all(batch, wanted);
     outcome.spent.clone_from(&budget.spent);
     outcome.is_deferred = !budget.deferred.is_empty();
     // An invalid entry is invalid the next time, too: it does not count here.

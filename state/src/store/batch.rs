@@ -1,16 +1,17 @@
 //! A batch of records decided on in one transaction, each seeing those before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::kept::{kept_end, kept_job, replaces_at_once};
 use super::{Accepted, Store, StoreError};
 use crate::assign::{AddressWish, AssignError};
 use crate::blobs::Blobs;
 use crate::capacity::Amounts;
 use crate::desired::set::{Desired, DesiredChange};
-use crate::desired::{Assignment, Finished, Owner, Record, RunState};
+use crate::desired::{Owner, Record};
 use crate::id::ContainerName;
-use crate::order::cycles;
+use crate::order::circle;
 use crate::policy::Policy;
 use crate::seal::NodeKey;
 use crate::spec::Network;
@@ -18,6 +19,9 @@ use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::Deploy;
 
 mod parts;
+
+/// Tries of those that would wait for themselves, until others of the set are as it asks.
+const CIRCLE_ROUNDS_MAX: usize = 8;
 
 /// The records decided so far, and the changes that store them.
 pub(super) struct Batch<'a> {
@@ -139,6 +143,7 @@ impl<'a> Batch<'a> {
         self.check_rules(before.as_deref(), &deploy.spec.network)?;
         self.check_capacity(before.as_deref(), &deploy)?;
         self.check_sizes(before.as_deref().map(|before| before.id), &deploy)?;
+        self.check_circle(before.as_deref(), &deploy)?;
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -206,34 +211,22 @@ impl<'a> Batch<'a> {
         Arc::new(noted)
     }
 
-    /// Circles that these would close, each by the one that is refused for it.
-    pub(super) fn circles(&self, wanted: &[Deploy]) -> BTreeMap<ContainerName, Vec<ContainerName>> {
-        cycles::closing(self.desired.records().map(AsRef::as_ref), wanted)
-    }
-
-    /// Leaves out those that would wait for themselves by way of others, in the order in which they
-    /// are asked for, each with its error.
-    pub(super) fn without_circles(
-        &self,
-        wanted: Vec<Deploy>,
-    ) -> (Vec<Deploy>, Vec<(ContainerName, StoreError)>) {
-        let mut circles = self.circles(&wanted);
-        let (mut kept, mut refused) = (Vec::new(), Vec::new());
-        for deploy in wanted {
-            match circles.remove(&deploy.name) {
-                None => kept.push(deploy),
-                Some(circle) => {
-                    let name = deploy.name;
-                    refused.push((name.clone(), StoreError::Circle(name, circle)));
-                }
-            }
+    /// Checks that the container does not wait for itself, by way of what is decided so far. Who waits
+    /// for nobody else than before closes no circle.
+    fn check_circle(&self, before: Option<&Record>, deploy: &Deploy) -> Result<(), StoreError> {
+        let before = before.filter(|before| !before.removing);
+        if before.is_some_and(|before| before.spec.after == deploy.spec.after) {
+            return Ok(());
         }
-        (kept, refused)
+        let circle = circle::closed(&self.desired, &deploy.name, &deploy.spec.after);
+        circle.map_or(Ok(()), |circle| {
+            Err(StoreError::Circle(deploy.name.clone(), circle))
+        })
     }
 
     /// Decides as [`take`](Self::take) does on each. Those that fail are answered apart. A
     /// container whose host port is given up by a later one is tried again, and gets it; so is one
-    /// that a sum of the policy, of network rules or of the capacity denied, once the others have given up what they do.
+    /// that waits for one that is to wait for it no more, and one that a sum of the policy, of network rules or of the capacity denied, once the others have given up what they do.
     pub(super) fn take_all(
         &mut self,
         mut wanted: Vec<Deploy>,
@@ -243,13 +236,16 @@ impl<'a> Batch<'a> {
         wanted.sort_by_key(|deploy| deploy.spec.ports.iter().all(|port| port.host.is_none()));
         let (mut taken, mut refused, mut denied) = (Vec::new(), Vec::new(), Vec::new());
         self.retaken = wanted.iter().map(|deploy| deploy.name.clone()).collect();
-        loop {
+        for round in 0.. {
             let (tried, mut later) = (wanted.len(), Vec::new());
             for deploy in wanted {
                 self.retaken.remove(&deploy.name);
                 match self.take(deploy.clone(), owner) {
                     Ok(accepted) => taken.push(accepted),
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
+                        later.push((deploy, error));
+                    }
+                    Err(error @ StoreError::Circle(..)) if round < CIRCLE_ROUNDS_MAX => {
                         later.push((deploy, error));
                     }
                     Err(
@@ -295,6 +291,7 @@ impl<'a> Batch<'a> {
             before.spec == deploy.spec && !before.removing && before.assignment == assignment
         });
         let finished = kept_end(before, &deploy, &assignment);
+        let job = kept_job(before, &deploy, self.now_ms);
         // Where it goes on, it is a generation of its own, and of the same instance.
         let goes_on = before.filter(|before| before.can_become(&deploy.spec, &assignment));
         let update = match (same.or(goes_on), before) {
@@ -308,6 +305,7 @@ impl<'a> Batch<'a> {
             let spare = update.spare_address(before);
             assignment = self.place(id, &deploy, AddressWish::Beside(spare))?;
         }
+        let replaces_at_once = replaces_at_once(goes_on, before, &assignment);
         let former_image = match goes_on {
             Some(same) => same.former_image.clone(),
             None => before
@@ -347,23 +345,14 @@ impl<'a> Batch<'a> {
             tag_check,
             update,
             rolled_back: same.or(goes_on).and_then(|same| same.rolled_back.clone()),
+            replaces_at_once,
+            job,
             created_ms: before
                 .filter(|before| !before.removing)
                 .map_or(self.now_ms, |before| before.created_ms),
             is_uncertain: false,
         })
     }
-}
-
-/// End that a container keeps: what stays ended is not run again for another value of a secret, but
-/// for a start.
-fn kept_end(before: Option<&Record>, deploy: &Deploy, assignment: &Assignment) -> Option<Finished> {
-    let before = before?;
-    let is_started = deploy.run == RunState::Running && before.run == RunState::Stopped;
-    let is_same = before.spec.is_but_for_values(&deploy.spec)
-        && !before.removing
-        && before.assignment == *assignment;
-    before.finished.clone().filter(|_| is_same && !is_started)
 }
 
 /// Whether two records ask for the same.

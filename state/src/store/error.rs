@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::assign::AssignError;
 use crate::capacity::Shortage;
 use crate::id::{ContainerId, ContainerName};
-use crate::order::cycles;
+use crate::order::circle;
 use crate::policy::{self, Denial};
 use crate::quantity::ByteCount;
 use crate::reference::ImageReference;
@@ -135,7 +135,7 @@ pub enum StoreError {
     #[error(
         "{0} would wait for itself, and none of these would ever be started ({way}); \
          leave one of them out of after",
-        way = cycles::as_text(.1)
+        way = circle::as_text(.1)
     )]
     Circle(ContainerName, Vec<ContainerName>),
     /// The disk refuses the change.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{Store, StoreError};
+use crate::desired::job::RunResult;
 use crate::desired::set::DesiredChange;
 use crate::desired::{Finished, Record};
 use crate::id::{ContainerId, InstanceName};
@@ -57,13 +58,31 @@ impl Store {
         generation: u64,
         finished: Finished,
     ) -> Result<(), StoreError> {
+        self.finish_run(id, generation, finished, None).map(|_| ())
+    }
+
+    /// The same, where its last process ran so long. Answers the result of the run that ended so, if
+    /// the container has a schedule.
+    ///
+    /// # Errors
+    /// As [`Store::note`].
+    pub fn finish_run(
+        &self,
+        id: ContainerId,
+        generation: u64,
+        finished: Finished,
+        took_ms: Option<u64>,
+    ) -> Result<Option<RunResult>, StoreError> {
+        let mut result = None;
         self.note_if(
             id,
             |record| record.generation == generation,
             |record| {
+                result = record.finish_run(&finished, took_ms);
                 record.finished = Some(finished);
             },
-        )
+        )?;
+        Ok(result)
     }
 
     /// Notes a fact about this instance in its record.
@@ -82,7 +101,7 @@ impl Store {
         self.note_if(instance.id, |record| record.instance() == instance, note)
     }
 
-    fn note_if(
+    pub(super) fn note_if(
         &self,
         id: ContainerId,
         is_about: impl FnOnce(&Record) -> bool,

@@ -76,7 +76,7 @@ impl Store {
             let deploy = batch.resolved(deploy)?;
             let accepted = match owner {
                 Owner::Push => push_one(&mut batch, deploy)?,
-                Owner::Chas => take_one(&mut batch, deploy, owner)?,
+                Owner::Chas => batch.take(deploy, owner)?,
             };
             Ok((if dry_run { Vec::new() } else { batch.changes }, accepted))
         })
@@ -241,16 +241,8 @@ fn push_one(batch: &mut Batch<'_>, deploy: Deploy) -> Result<Accepted, StoreErro
             record,
             changed: false,
         }),
-        None => take_one(batch, deploy, Owner::Push),
+        None => batch.take(deploy, Owner::Push),
     }
-}
-
-fn take_one(batch: &mut Batch<'_>, deploy: Deploy, owner: Owner) -> Result<Accepted, StoreError> {
-    let circle = batch.circles(std::slice::from_ref(&deploy)).pop_first();
-    if let Some((name, circle)) = circle {
-        return Err(StoreError::Circle(name, circle));
-    }
-    batch.take(deploy, owner)
 }
 
 /// Accepts a whole set. Answers the records that differ from before.
@@ -263,9 +255,8 @@ fn push_all(batch: &mut Batch<'_>, wanted: Vec<Deploy>) -> Result<Vec<Arc<Record
             Err(error) => refused.push((deploy.name, error)),
         }
     }
-    let (admitted, circles) = batch.without_circles(admitted);
     let (taken, failed) = batch.take_all(admitted, Owner::Push);
-    refused.extend(circles.into_iter().chain(failed));
+    refused.extend(failed);
     if !refused.is_empty() {
         return Err(StoreError::Several(refused));
     }

@@ -187,6 +187,9 @@ fn without_secrets(record: &Record) -> Record {
     copy.tag_check = None;
     // What else there was is told by its own labels.
     (copy.update, copy.rolled_back) = (None, None);
+    if let Some(job) = &mut copy.job {
+        job.past.clear();
+    }
     copy
 }
 

@@ -1,0 +1,55 @@
+//! Circles among containers that wait for each other: none is taken in.
+
+use std::collections::BTreeMap;
+
+use crate::desired::set::Desired;
+use crate::id::ContainerName;
+use crate::spec::After;
+
+/// Names of a circle that are told.
+const NAMES_MAX: usize = 20;
+
+/// The circle that a container with this name closes if it waits for these, from its name to its name.
+#[must_use]
+pub fn closed(
+    desired: &Desired,
+    name: &ContainerName,
+    after: &[After],
+) -> Option<Vec<ContainerName>> {
+    // Who was come to, and from whom.
+    let mut came_from: BTreeMap<&ContainerName, &ContainerName> = BTreeMap::new();
+    let mut next: Vec<(&ContainerName, &ContainerName)> = Vec::new();
+    next.extend(after.iter().map(|after| (&after.name, name)));
+    while let Some((at, from)) = next.pop() {
+        if came_from.contains_key(at) {
+            continue;
+        }
+        came_from.insert(at, from);
+        if at == name {
+            break;
+        }
+        let record = desired.named(at).filter(|record| !record.removing);
+        let after = record.iter().flat_map(|record| &record.spec.after);
+        next.extend(after.map(|after| (&after.name, at)));
+    }
+    let mut way = vec![name.clone()];
+    let mut at = *came_from.get(name)?;
+    while at != name {
+        way.push(at.clone());
+        at = came_from.get(at)?;
+    }
+    way.push(name.clone());
+    way.reverse();
+    Some(way)
+}
+
+/// A circle as text: `a -> b -> a`.
+#[must_use]
+pub fn as_text(circle: &[ContainerName]) -> String {
+    let names: Vec<_> = circle.iter().map(ContainerName::as_str).collect();
+    if names.len() <= NAMES_MAX {
+        return names.join(" -> ");
+    }
+    let (begin, end) = (names[..NAMES_MAX - 2].join(" -> "), names.last());
+    format!("{begin} -> … -> {}", end.unwrap_or(&""))
+}
