@@ -248,6 +248,7 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         own_ids: Option<&str>,
     ) -> Result<(), RuntimeError> {
         self.look_at_host_paths(record).await?;
+        self.volumes.look_at_sizes(volumes::sizes(record)).await?;
         self.engine.judge_image(record, own_ids).await
     }
 

@@ -185,11 +185,7 @@ pub(super) fn bound(data: &Path, size: ByteCount, occasion: Occasion) -> Result<
         return Ok(());
     }
     let shown = || data.display().to_string();
-    if told.own.f_fsid != told.above.f_fsid || disk::is_mount(data)? {
-        return Err(SizeFault::OwnDisk(shown()));
-    }
-    let disk = QuotaDisk::of(data)?;
-    let project = own_project(data)?;
+    let (disk, project) = place(data, &told)?;
     let used = programs::used(&disk)?;
     let used = used.get(&project).copied().unwrap_or_default();
     if used > bytes {
@@ -204,6 +200,27 @@ pub(super) fn bound(data: &Path, size: ByteCount, occasion: Occasion) -> Result<
     } else {
         Ok(())
     }
+}
+
+/// Looks whether a volume that is there can have this size. Changes nothing.
+///
+/// # Errors
+/// [`SizeFault`].
+pub(super) fn look(data: &Path, size: ByteCount) -> Result<(), SizeFault> {
+    let told = Told::of(data)?;
+    let now = told.bounded();
+    if now.is_some_and(|now| now.limit_bytes == bytes(size)) {
+        return Ok(());
+    }
+    place(data, &told).map(drop)
+}
+
+/// Disk of a volume that is there, and its project.
+fn place(data: &Path, told: &Told) -> Result<(QuotaDisk, u32), SizeFault> {
+    if told.own.f_fsid != told.above.f_fsid || disk::is_mount(data)? {
+        return Err(SizeFault::OwnDisk(data.display().to_string()));
+    }
+    Ok((QuotaDisk::of(data)?, own_project(data)?))
 }
 
 /// Takes the limit of a volume away; false: it has none of the agent's.
@@ -302,6 +319,7 @@ mod tests {
             is_possible(&dir.path().join("not/there/yet")),
             begin(&data, Some(size)),
             bound(&data, size, Occasion::Launch),
+            look(&data, size),
         ] {
             let refused = refused.unwrap_err();
             assert!(matches!(refused, SizeFault::NoQuotas(_)), "{refused}");

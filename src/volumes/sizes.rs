@@ -26,6 +26,37 @@ impl Volumes {
         quota::is_possible(&self.shelf.place(&key))
     }
 
+    /// Looks whether volumes can have these sizes, so that nothing that runs is ended for a successor
+    /// that could not start.
+    ///
+    /// # Errors
+    /// [`Reason::LimitRefused`], with each that cannot be had.
+    pub(crate) async fn look_at_sizes(
+        &self,
+        sizes: BTreeMap<VolumeName, ByteCount>,
+    ) -> Result<(), Failure> {
+        if sizes.is_empty() {
+            return Ok(());
+        }
+        let work = self.on_shelf(move |shelf| {
+            let refused = sizes.into_iter().filter_map(|(name, size)| {
+                let key = VolumeKey::Named(name);
+                let data = shelf.data(&key);
+                let looked = match data.exists() {
+                    true => quota::look(&data, size),
+                    false => quota::is_possible(&shelf.place(&key)),
+                };
+                Some(refused(&key, &looked.err()?).message)
+            });
+            Ok(refused.collect::<Vec<_>>())
+        });
+        let refused = work.await.unwrap_or_else(|error| vec![error.to_string()]);
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::new(Reason::LimitRefused, refused.join("; ")))
+    }
+
     /// Sets the sizes of volumes that containers run on. One that is not there is left to the next
     /// launch.
     ///

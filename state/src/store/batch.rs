@@ -243,6 +243,7 @@ impl<'a> Batch<'a> {
                 match self.take(deploy.clone(), owner) {
                     Ok(accepted) => taken.push(accepted),
                     Err(error @ StoreError::Assign(AssignError::TakenByContainer { .. })) => {
+                        self.retaken.insert(deploy.name.clone());
                         later.push((deploy, error));
                     }
                     Err(error @ StoreError::Circle(..)) if round < CIRCLE_ROUNDS_MAX => {
@@ -253,6 +254,7 @@ impl<'a> Batch<'a> {
                         | StoreError::TooManyRules(_)
                         | StoreError::NoCapacity(..),
                     ) => {
+                        self.retaken.insert(deploy.name.clone());
                         denied.push(deploy);
                     }
                     Err(error) => refused.push((deploy.name, error)),
@@ -268,6 +270,7 @@ impl<'a> Batch<'a> {
         // What takes less is never denied, so that a second try is the last.
         for deploy in denied {
             let name = deploy.name.clone();
+            self.retaken.remove(&name);
             match self.take(deploy, owner) {
                 Ok(accepted) => taken.push(accepted),
                 Err(error) => refused.push((name, error)),

@@ -71,7 +71,8 @@ impl Instances {
         let (instance, cgroup) = (record.instance(), self.host.cgroup);
         let released = cgroup.released(&self.cgroups_path(instance));
         for limit in oci::limits::live(&record.spec.resources, cgroup, &released) {
-            if !refused.iter().any(|fault| fault.starts_with(limit.field)) {
+            let is_faulty = |fault: &String| fault.split(' ').next() == Some(limit.field);
+            if !refused.iter().any(is_faulty) {
                 refused.extend(self.set_limit(instance, &limit).await?);
             }
         }
