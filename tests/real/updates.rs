@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::harness::image::Image;
 use crate::stand::{Stand, eventually, serves};
@@ -26,7 +27,11 @@ struct Load {
 }
 
 impl Load {
-    fn start(port: u64) -> Self {
+    /// Begins once the port is served: a program without a probe counts before it listens.
+    async fn start(port: u64) -> Self {
+        let is_served = async || request(port).await.is_ok_and(|text| text.contains("hello"));
+        eventually("the port is served", is_served).await;
+        let begun = Instant::now();
         let mut load = Self {
             stopped: Arc::default(),
             done: Arc::default(),
@@ -43,7 +48,13 @@ impl Load {
                         Ok(Ok(text)) if text.contains("hello") => {
                             done.fetch_add(1, Ordering::Relaxed);
                         }
-                        other => failed.lock().unwrap().push(format!("{other:?}")),
+                        other => {
+                            let after = begun.elapsed();
+                            failed
+                                .lock()
+                                .unwrap()
+                                .push(format!("after {after:?}: {other:?}"));
+                        }
                     }
                     tokio::time::sleep(Duration::from_millis(5)).await;
                 }
@@ -59,9 +70,8 @@ impl Load {
         let done = self.done.load(Ordering::Relaxed);
         assert!(
             failed.is_empty(),
-            "{} of {done} requests failed: {:?}",
-            failed.len(),
-            failed.first()
+            "{} of {done} requests failed: {failed:?}",
+            failed.len()
         );
         assert!(done > 100, "{done} requests");
         done
@@ -109,7 +119,7 @@ async fn no_request_is_lost_while_generations_change_places() {
         .deploy_and_wait(&web(&stand, 1, &json!({})))
         .await;
     let port = shown["ports"][0]["host"].as_u64().unwrap();
-    let load = Load::start(port);
+    let load = Load::start(port).await;
     let mut addresses = vec![shown["ip"].clone()];
     for version in 2..=6 {
         let (status, told) = stand.agent.deploy(&web(&stand, version, &json!({}))).await;
@@ -135,7 +145,7 @@ async fn what_runs_serves_on_while_the_next_one_cannot_start() {
         .deploy_and_wait(&web(&stand, 1, &json!({})))
         .await;
     let port = shown["ports"][0]["host"].as_u64().unwrap();
-    let load = Load::start(port);
+    let load = Load::start(port).await;
     for more in [
         json!({"image": stand.image("none:1")}),
         json!({"command": ["/missing"]}),
@@ -164,7 +174,7 @@ async fn an_agent_that_is_killed_at_any_instant_of_an_update_goes_on_with_it() {
         .deploy_and_wait(&web(&stand, 1, &json!({})))
         .await;
     let port = shown["ports"][0]["host"].as_u64().unwrap();
-    let load = Load::start(port);
+    let load = Load::start(port).await;
     for round in 0..KILLS {
         let (_, told) = stand
             .agent
