@@ -78,6 +78,16 @@ pub trait NetworkDriver: HostNetwork + 'static {
         assignment: &Assignment,
     ) -> impl Future<Output = Result<(), NetworkError>> + Send;
 
+    /// Checks that an instance's host ports could be opened now, beside those that its container has.
+    ///
+    /// # Errors
+    /// As of [`publish`](Self::publish).
+    fn check_ports(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> impl Future<Output = Result<(), NetworkError>> + Send;
+
     /// Connects an instance and publishes its host ports.
     ///
     /// # Errors

@@ -103,13 +103,22 @@ pub trait Runtime: Send + Sync + 'static {
         record: &Record,
     ) -> impl Future<Output = Result<Option<Addresses>, RuntimeError>> + Send;
 
+    /// Checks that the host ports of the record's instance could be opened now, beside those that its
+    /// container has already.
+    ///
+    /// # Errors
+    /// [`Reason::PortTaken`] if somebody else has one.
+    fn check_ports(&self, record: &Record)
+    -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Gives host ports and names to the record's instance, which runs, and answers how many
-    /// connections came in to the instance `other` of the same container and are not over.
+    /// connections came in to the instance `other` of the same container and are not over; `None`:
+    /// they could not be counted.
     fn hand_over(
         &self,
         record: &Record,
         other: InstanceName,
-    ) -> impl Future<Output = Result<usize, RuntimeError>> + Send;
+    ) -> impl Future<Output = Result<Option<usize>, RuntimeError>> + Send;
 
     /// Brings what exists of the record's instance up to the record: the limits of its task and of
     /// its log, and the runtime's own copy of the record, in this order, so that the copy says what

@@ -320,6 +320,16 @@ impl NetworkDriver for BridgeNetwork {
         Ok(())
     }
 
+    async fn check_ports(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
+        let _shared = self.gate.read().await;
+        self.ports.prepare().await?;
+        self.ports.check(instance, assignment).await
+    }
+
     fn paths(&self, instance: InstanceName) -> NetworkPaths {
         let files = self.hosts.files(instance);
         NetworkPaths {

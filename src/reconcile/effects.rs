@@ -51,7 +51,7 @@ pub(super) fn record_done(
 ) {
     match step {
         Step::Pull => history.record_pull(),
-        Step::Adjust(_) => history.record_adjustment(),
+        Step::Adjust(_) | Step::Switch | Step::HandOver(_) => history.record_adjustment(),
         Step::Launch => {
             history.record_start(now);
             history.await_look();
@@ -68,8 +68,6 @@ pub(super) fn record_done(
         Step::Settled
         | Step::Wait(_)
         | Step::WaitForOthers
-        | Step::Switch
-        | Step::HandOver(_)
         | Step::Conclude
         | Step::RollBack(_)
         | Step::Finish(_)

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use state::desired::Record;
 use state::desired::update::UpdateStage;
 use state::event::{Event, EventKind, EventSubject};
+use state::failure::Failure;
 use state::plan::Step;
 use state::reason::Reason;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,10 @@ impl<R: Runtime> Reconciler<R> {
                 self.runtime.launch(former).await?;
             }
             Step::Switch => {
+                // Once that is stored nothing is to be in its way.
+                if record.stands_back() {
+                    self.runtime.check_ports(record).await?;
+                }
                 // Stored first: whoever looks after a crash gives the ports to the same one.
                 let switch = |record: &mut Record| {
                     if let Some(update) = &mut record.update {
@@ -56,26 +61,7 @@ impl<R: Runtime> Reconciler<R> {
                     .write(move |store| store.note(instance, conclude))
                     .await?;
             }
-            Step::RollBack(failure) => {
-                let former = record
-                    .update
-                    .as_ref()
-                    .map(|update| update.former.instance());
-                let seen = self.board.known(record.id).seen;
-                let is_there =
-                    former.is_some_and(|former| seen.instances.contains_key(&former.generation));
-                let (why, now_ms) = (failure.clone(), state::time::unix_ms(SystemTime::now()));
-                let back = self
-                    .writer
-                    .write(move |store| store.roll_back(instance, is_there, &why, now_ms))
-                    .await?;
-                if back {
-                    let message = format!("{}: {}", failure.reason, failure.message);
-                    let event = Event::from(EventKind::RolledBack).because(Reason::RolledBack);
-                    let subject = EventSubject::new(record.id, Some(record));
-                    self.journal.record(event.saying(message).about(subject));
-                }
-            }
+            Step::RollBack(failure) => self.roll_back(record, failure).await?,
             Step::Settled
             | Step::Wait(_)
             | Step::WaitForOthers
@@ -86,6 +72,27 @@ impl<R: Runtime> Reconciler<R> {
             | Step::Remove(_)
             | Step::Finish(_)
             | Step::Forget => {}
+        }
+        Ok(())
+    }
+
+    /// Stores that the generation before is back, and tells why.
+    async fn roll_back(&self, record: &Record, failure: &Failure) -> Result<(), Undone> {
+        let (id, instance) = (record.id, record.instance());
+        let former = record.update.as_ref();
+        let former = former.map(|update| update.former.instance());
+        let seen = self.board.known(id).seen;
+        let is_there = former.is_some_and(|former| seen.instances.contains_key(&former.generation));
+        let (why, now_ms) = (failure.clone(), state::time::unix_ms(SystemTime::now()));
+        let back = self
+            .writer
+            .write(move |store| store.roll_back(instance, is_there, &why, now_ms))
+            .await?;
+        if back {
+            let message = format!("{}: {}", failure.reason, failure.message);
+            let event = Event::from(EventKind::RolledBack).because(Reason::RolledBack);
+            let subject = EventSubject::new(id, Some(record));
+            self.journal.record(event.saying(message).about(subject));
         }
         Ok(())
     }

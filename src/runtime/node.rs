@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::Value;
-use state::desired::{Addresses, Assignment, Record};
+use state::desired::{Addresses, Record};
 use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::observed::{Exit, Seen, Task};
@@ -30,6 +30,7 @@ use crate::oci;
 use crate::oci::mounts::Mount;
 use crate::volumes::Volumes;
 
+mod hand_over;
 mod host_paths;
 mod sweep;
 mod volumes;
@@ -121,18 +122,6 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
                 let addresses = connected?.addresses;
                 created.map(|rootfs| (addresses, rootfs))
             }
-        }
-    }
-
-    /// Opens the host ports of an instance that has an address, and does not stand back.
-    async fn publish(
-        &self,
-        record: &Record,
-        assignment: Option<Assignment>,
-    ) -> Result<(), NetworkError> {
-        match assignment.filter(|_| !record.stands_back()) {
-            Some(assignment) => self.network.publish(record.instance(), &assignment).await,
-            None => Ok(()),
         }
     }
 
@@ -277,12 +266,16 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         Ok(addresses)
     }
 
-    async fn hand_over(&self, record: &Record, other: InstanceName) -> Result<usize, RuntimeError> {
-        let (instance, names) = (record.instance(), sweep::names(record));
-        let (assignment, network) = (&record.assignment, &record.spec.network);
-        let attaching = self.network.attach(instance, &names, assignment, network);
-        attaching.await?;
-        Ok(self.network.connections(other).await?)
+    async fn check_ports(&self, record: &Record) -> Result<(), RuntimeError> {
+        self.can_serve(record).await
+    }
+
+    async fn hand_over(
+        &self,
+        record: &Record,
+        other: InstanceName,
+    ) -> Result<Option<usize>, RuntimeError> {
+        self.serve(record, other).await
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

@@ -291,7 +291,7 @@ impl History {
         self.keep_backoff(|cause| cause == Cause::Exit);
     }
 
-    /// Notes that the instance was brought up to the record.
+    /// Notes that the instance was brought up to the record, or has the place that it is to have.
     pub fn record_adjustment(&mut self) {
         self.attempts = 0;
         self.keep_backoff(|cause| cause == Cause::Exit);

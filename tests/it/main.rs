@@ -54,3 +54,6 @@ mod reconcile;
 
 #[cfg(test)]
 mod tags;
+
+#[cfg(test)]
+mod updates;

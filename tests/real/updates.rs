@@ -167,6 +167,37 @@ async fn what_runs_serves_on_while_the_next_one_cannot_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_port_that_somebody_takes_meanwhile_moves_no_other() {
+    let stand = Stand::new().await;
+    let shown = stand
+        .agent
+        .deploy_and_wait(&web(&stand, 1, &json!({})))
+        .await;
+    let port = shown["ports"][0]["host"].as_u64().unwrap();
+    let load = Load::start(port).await;
+    let added = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let address = added.local_addr().unwrap();
+    drop(added);
+    let ports = json!({"exposed_ports": [{"container": 80, "host": port}, {"container": 81, "host": address.port()}],
+        "update": {"strategy": "start-first", "min_ready": "3s"}});
+    let (status, told) = stand.agent.deploy(&web(&stand, 2, &ports)).await;
+    assert_eq!(status, 202, "{told}");
+    let other = std::net::TcpListener::bind(address).unwrap();
+    let is_told =
+        async || stand.agent.get("/containers/web").await.1["reason"] == json!("PortTaken");
+    eventually("it is told", is_told).await;
+    let (_, shown) = stand.agent.get("/containers/web").await;
+    assert_eq!(shown["status"], "running", "{shown}");
+    assert_eq!(shown["applied_generation"], 1, "{shown}");
+    assert_eq!(shown["update"]["stage"], "trying", "{shown}");
+    drop(other);
+    updated(&stand, 2).await;
+    load.end();
+    assert_eq!(instances(&stand), 1);
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_is_killed_at_any_instant_of_an_update_goes_on_with_it() {
     let mut stand = Stand::new().await;
     let shown = stand

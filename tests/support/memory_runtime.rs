@@ -54,6 +54,10 @@ pub(crate) struct Inner {
     count: u64,
     /// Calls under way, by container.
     busy: BTreeMap<ContainerId, usize>,
+    /// Sentence on a host port that somebody else has, if there is one.
+    pub(crate) taken_port: Option<String>,
+    /// Whether connections cannot be counted.
+    pub(crate) is_uncountable: bool,
     /// Denial of every image, if there is one.
     pub(crate) image_denial: Option<String>,
 }
@@ -363,12 +367,23 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         Ok(self.circumstances.addresses(record))
     }
 
-    async fn hand_over(&self, record: &Record, _: InstanceName) -> Result<usize, RuntimeError> {
+    async fn check_ports(&self, _: &Record) -> Result<(), RuntimeError> {
+        let taken = self.inner().taken_port.clone();
+        taken.map_or(Ok(()), |taken| {
+            Err(RuntimeError::failed(Reason::PortTaken, taken))
+        })
+    }
+
+    async fn hand_over(
+        &self,
+        record: &Record,
+        _: InstanceName,
+    ) -> Result<Option<usize>, RuntimeError> {
         let _busy = self.begin(record.id);
         self.circumstances.saw(Step::HandOver(record));
         self.circumstances.first_part(Call::HandOver).await?;
         self.circumstances.part().await?;
-        Ok(0)
+        Ok((!self.inner().is_uncountable).then_some(0))
     }
 
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {

@@ -2,8 +2,10 @@
 //! of neighbours, which the host's connection tracking does not see.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::File;
+use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use state::id::InstanceName;
 
@@ -12,7 +14,12 @@ use crate::network::threads::on_own_thread;
 use crate::network::{NetworkError, netns};
 
 /// Tables of the TCP sockets of the calling thread's netns (`proc_pid_net(5)`).
-const TABLES: [&str; 2] = ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"];
+const TABLE: &str = "/proc/thread-self/net/tcp";
+/// Table of those of IPv6, which a kernel without it does not have.
+const TABLE6: &str = "/proc/thread-self/net/tcp6";
+/// Length of a table, in bytes, above which nothing is counted: some 100 000 sockets, as many as the
+/// container likes to have.
+const TABLE_LEN_MAX: u64 = 16 << 20;
 /// State of a socket that listens.
 const LISTEN: &str = "0A";
 /// States of a connection of which this end may have to send: established, just being made, what is
@@ -37,12 +44,29 @@ impl BridgeNetwork {
                 return Ok(0);
             }
             netns::enter(&file).map_err(unknown)?;
-            // A kernel without IPv6 has no table of it.
-            let tables = TABLES.map(|table| fs::read_to_string(table).unwrap_or_default());
-            Ok(incoming(&tables.concat()))
+            let table = sockets(Path::new(TABLE), Path::new(TABLE6), TABLE_LEN_MAX);
+            let unread = |error| NetworkError::failed("cannot read the sockets of a netns", error);
+            Ok(incoming(&table.map_err(unread)?))
         })
         .await
     }
+}
+
+/// Both tables; the second one may be missing. One that is longer than `len_max` is an error, as is
+/// every other that cannot be read: it does not say that there are no connections.
+fn sockets(table: &Path, table6: &Path, len_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    for (path, may_be_missing) in [(table, false), (table6, true)] {
+        let file = match File::open(path) {
+            Err(error) if may_be_missing && error.kind() == ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let read = file.take(len_max).read_to_string(&mut text)?;
+        if read as u64 == len_max {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, "too many sockets"));
+        }
+    }
+    Ok(text)
 }
 
 /// Connections to the ports that are listened on, apart from those of the netns to itself.
@@ -107,6 +131,17 @@ fn address(hex: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_cannot_be_read_does_not_say_that_there_are_no_connections() {
+        let dir = tempfile::tempdir().unwrap();
+        let (table, missing) = (dir.path().join("tcp"), dir.path().join("tcp6"));
+        std::fs::write(&table, "12345").unwrap();
+        assert_eq!(sockets(&table, &missing, 6).unwrap(), "12345");
+        assert!(sockets(&missing, &table, 6).is_err(), "there is always one");
+        assert!(sockets(&table, dir.path(), 6).is_err(), "not readable");
+        assert!(sockets(&table, &missing, 5).is_err(), "too long");
+    }
 
     #[test]
     fn connections_that_came_in_are_counted_and_no_others() {

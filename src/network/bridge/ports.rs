@@ -107,21 +107,27 @@ impl HostPorts {
         Ok(())
     }
 
-    /// Publishes all ports of an instance in one transaction. Ports of its earlier generations
-    /// become its own.
+    /// Checks that all ports of an instance could be published now.
     ///
     /// # Errors
-    /// [`NetworkError::PortTaken`] if another container has one of them, the agent's API or another
-    /// OS process of the host listens on it, or a rule of another program publishes it.
-    pub(super) async fn publish(
+    /// As of [`publish`](Self::publish).
+    pub(super) async fn check(
         &self,
         instance: InstanceName,
         assignment: &Assignment,
     ) -> Result<(), NetworkError> {
-        if assignment.ports.is_empty() {
-            return Ok(());
-        }
-        let mut book = self.book.lock().await;
+        let (new, _) = self.not_published(&*self.book.lock().await, instance, assignment)?;
+        holders::check_free(&self.firewall, new).await
+    }
+
+    /// Host ports of an instance that its container does not have yet: those that it must get, and
+    /// those over IPv6 that it gets where nobody has them.
+    fn not_published(
+        &self,
+        book: &PortTable,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(Vec<PortBinding>, BTreeSet<HostPort>), NetworkError> {
         let (mut new, mut beside) = (Vec::new(), BTreeSet::new());
         let asked = assignment.ports.iter();
         let asked = asked.flat_map(|binding| self.host_ports(binding).map(move |at| (binding, at)));
@@ -147,6 +153,25 @@ impl HostPorts {
                 None => new.push(binding_of(&at, binding.container)),
             }
         }
+        Ok((new, beside))
+    }
+
+    /// Publishes all ports of an instance in one transaction. Ports of its earlier generations
+    /// become its own.
+    ///
+    /// # Errors
+    /// [`NetworkError::PortTaken`] if another container has one of them, the agent's API or another
+    /// OS process of the host listens on it, or a rule of another program publishes it.
+    pub(super) async fn publish(
+        &self,
+        instance: InstanceName,
+        assignment: &Assignment,
+    ) -> Result<(), NetworkError> {
+        if assignment.ports.is_empty() {
+            return Ok(());
+        }
+        let mut book = self.book.lock().await;
+        let (new, beside) = self.not_published(&book, instance, assignment)?;
         holders::check_free(&self.firewall, new).await?;
         let mut add = self.publications(instance, assignment);
         self.leave_out_taken(&mut book, &mut add, &beside).await?;

@@ -33,8 +33,8 @@ pub struct Drain {
     pub since: BootTime,
     /// Last look.
     pub looked_at: BootTime,
-    /// Connections at that look.
-    pub connections: usize,
+    /// Connections at that look. `None`: they could not be counted.
+    pub connections: Option<usize>,
 }
 
 /// Runs of the generation before while it serves.
@@ -89,11 +89,11 @@ impl Trial {
         self.former.retry_at = now.after(wait);
     }
 
-    /// Notes how many connections an instance still has that serves no more.
+    /// Notes how many connections an instance still has that serves no more; `None`: nobody knows.
     pub fn record_connections(
         &mut self,
         instance: InstanceName,
-        connections: usize,
+        connections: Option<usize>,
         now: BootTime,
     ) {
         let before = self.drain.filter(|drain| drain.of == instance.generation);

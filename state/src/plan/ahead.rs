@@ -110,7 +110,7 @@ fn model(
                 update.stage = UpdateStage::Switched;
             }
         }
-        (Step::HandOver(instance), _) => history.trial.record_connections(*instance, 0, now),
+        (Step::HandOver(instance), _) => history.trial.record_connections(*instance, Some(0), now),
         (Step::Conclude, Some(record)) => record.update = None,
         (Step::RollBack(failure), Some(record)) => roll_back(record, failure, seen),
         (Step::Adjust(instance), Some(record)) => {

@@ -70,7 +70,7 @@ fn drained(record: &Record, former: InstanceName, history: &History, now: BootTi
     let grace = ended.spec.stop.timeout;
     let (over, again) = (drain.since.after(grace), drain.looked_at.after(LOOK_AFTER));
     match () {
-        () if drain.connections == 0 || now >= over => Step::Remove(former),
+        () if drain.connections == Some(0) || now >= over => Step::Remove(former),
         () if now >= again => Step::HandOver(former),
         () => Step::Wait(over.min(again)),
     }

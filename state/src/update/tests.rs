@@ -167,7 +167,7 @@ impl Node {
             Step::Switch => self.record.update.as_mut().unwrap().stage = UpdateStage::Switched,
             Step::HandOver(instance) => {
                 self.ports = Some(record.serving().instance().generation);
-                let connections = usize::try_from(self.dice.below(2)).unwrap();
+                let connections = usize::try_from(self.dice.below(3)).unwrap().checked_sub(1);
                 self.history
                     .trial
                     .record_connections(*instance, connections, self.now);

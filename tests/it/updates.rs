@@ -1,0 +1,84 @@
+//! Updates beside what serves, on the in-memory runtime.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use state::desired::Record;
+use state::desired::update::UpdateStage;
+use state::id::ContainerId;
+use state::reason::Reason;
+use state::status::Status;
+
+use crate::node::{Node, pass};
+
+/// Next generation of a container that is updated beside itself.
+fn next(version: u64, more: &Value) -> Value {
+    let mut update = json!({"strategy": "start-first", "min_ready": "1s"});
+    update
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    json!({"name": "web", "image": "nginx:1", "environment": {"V": version.to_string()},
+        "exposed_ports": [{"container": 80}], "stop": {"timeout": "20s"}, "update": update})
+}
+
+fn record(node: &Node, id: ContainerId) -> Record {
+    Record::clone(node.store.desired().get(id).unwrap())
+}
+
+fn running(node: &Node) -> Vec<u64> {
+    let running = node.runtime.running();
+    running.iter().map(|name| name.generation).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_port_that_is_taken_ends_no_trial_and_what_serves_keeps_its_own() {
+    let node = Node::start();
+    let id = node.deploy(&next(1, &json!({})));
+    pass(Duration::from_secs(10)).await;
+    node.runtime.inner().taken_port = Some("port 9090 is taken".to_owned());
+    node.deploy(&next(2, &json!({})));
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(running(&node), [1, 2]);
+    let trying = record(&node, id);
+    assert_eq!(trying.update.as_ref().unwrap().stage, UpdateStage::Trying);
+    assert_eq!(trying.serving().generation, 1);
+    let condition = node.condition(id);
+    assert_eq!(
+        (condition.status, condition.reason),
+        (Status::Running, Some(Reason::PortTaken))
+    );
+    node.runtime.inner().taken_port = None;
+    pass(Duration::from_mins(5)).await;
+    assert_eq!(running(&node), [2]);
+    assert!(record(&node, id).update.is_none());
+    assert_eq!(node.condition(id).reason, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_port_that_stays_taken_leads_back() {
+    let node = Node::start();
+    let id = node.deploy(&next(1, &json!({})));
+    pass(Duration::from_secs(10)).await;
+    node.runtime.inner().taken_port = Some("port 9090 is taken".to_owned());
+    node.deploy(&next(2, &json!({"rollback": true, "deadline": "30s"})));
+    pass(Duration::from_mins(2)).await;
+    assert_eq!(running(&node), [1]);
+    let back = record(&node, id);
+    assert_eq!(back.rolled_back.unwrap().reason, Reason::PortTaken);
+    assert!(back.update.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_counted_holds_the_generation_before_for_its_grace_and_no_longer() {
+    let node = Node::start();
+    let id = node.deploy(&next(1, &json!({})));
+    pass(Duration::from_secs(10)).await;
+    node.runtime.inner().is_uncountable = true;
+    node.deploy(&next(2, &json!({})));
+    pass(Duration::from_secs(15)).await;
+    assert_eq!(running(&node), [1, 2]);
+    assert_eq!(record(&node, id).serving().generation, 2);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(running(&node), [2]);
+}
