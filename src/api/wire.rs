@@ -141,7 +141,7 @@ fn managed(view: &ManagedView) -> Value {
     if let Some(update) = &view.record.update {
         let former = &update.former;
         shown["update"] = json!({"stage": update.stage, "from_generation": former.generation, "from_image_digest": former.image_digest,
-            "serves_generation": view.record.serving().generation});
+            "serves_generation": view.applied_generation.unwrap_or(view.record.serving().generation)});
     }
     shown
 }

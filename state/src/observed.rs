@@ -62,9 +62,19 @@ impl Seen {
             .map(|(made_at, _)| *made_at)
     }
 
-    /// The generation that serves: of the newest instance that runs and does not stand back.
+    /// The generation that serves: of the instance that has the ports, if it runs, else of the newest
+    /// one that runs and does not stand back.
     #[must_use]
     pub fn serving_generation(&self, record: &Record) -> Option<u64> {
+        let served_by = record.served_by(|name| self.instances.contains_key(&name.generation));
+        let made_at = served_by.map(|name| name.generation);
+        let made_at = made_at.filter(|_| record.update.is_some());
+        let serving = made_at.and_then(|made_at| Some((made_at, self.instances.get(&made_at)?)));
+        if let Some((made_at, instance)) = serving
+            && matches!(instance.task, Task::Running { .. })
+        {
+            return Some(instance.carried(made_at));
+        }
         let mut others = self.clone();
         if record.stands_back() {
             others.instances.remove(&record.instance().generation);

@@ -23,6 +23,7 @@ impl Record {
             Some(Update {
                 stage,
                 is_beside,
+                serving: (!is_beside).then(|| self.served_last()),
                 former: Box::new(former.without_update()),
             })
         };
@@ -87,6 +88,7 @@ impl Record {
             update: Some(Update {
                 stage: UpdateStage::Leaving,
                 is_beside: false,
+                serving: None,
                 former: Box::new(self.without_update()),
             }),
             rolled_back: Some(given_up),

@@ -1,7 +1,7 @@
 //! Leftovers of a node: what a sweep must keep of network and images, and logs and volumes without a
 //! container.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
@@ -107,20 +107,21 @@ pub(super) async fn sweep_volumes(
 /// itself. Those that serve come first: where two claim a host port, the network gives it to the
 /// first. One that stands back claims none, and its name is that of the one that serves.
 pub(super) fn in_network(wanted: &[Record], existing: &[Existing]) -> Vec<AssignedInstance> {
-    let is_current = |(name, _): &&Existing| {
-        let mut serving = wanted.iter().map(Record::serving);
-        serving.any(|record| record.instance() == *name)
-    };
+    let there: BTreeSet<InstanceName> = existing.iter().map(|(name, _)| *name).collect();
+    let serving: BTreeMap<ContainerId, InstanceName> = wanted
+        .iter()
+        .filter_map(|record| Some((record.id, record.served_by(|name| there.contains(&name))?)))
+        .collect();
+    let is_current = |(name, _): &&Existing| serving.get(&name.id) == Some(name);
     let (current, other): (Vec<_>, Vec<_>) = existing.iter().partition(is_current);
     let made_of = |(name, own): &Existing| {
         let asked = wanted.iter().find(|record| record.id == name.id);
         let record = asked.and_then(|asked| asked.of_instance(*name));
         let record = record.or(own.as_ref()).or(asked)?;
-        let serving = asked.map(|asked| asked.serving().instance());
-        let is_served = existing.iter().any(|(name, _)| Some(*name) == serving);
+        let serving = serving.get(&name.id).copied();
         let (name, mut names, mut assignment, network) = place(*name, record);
-        names.stands_back = is_served && serving != Some(name);
-        if asked.is_some_and(|asked| asked.stands_back() && asked.instance() == name) {
+        names.stands_back = serving.is_some_and(|serving| serving != name);
+        if asked.is_some_and(|asked| !asked.may_publish(name, serving)) {
             assignment.ports.clear();
         }
         Some((name, names, assignment, network))
@@ -171,6 +172,7 @@ pub(super) fn images_of(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use state::desired::update::{Update, UpdateStage};
 
     use super::*;
     use crate::oci::tests::record;
@@ -222,6 +224,34 @@ mod tests {
         two.assignment.address = Some(std::net::Ipv4Addr::new(10, 9, 9, 9));
         let placed = in_network(&[two], &[(one.instance(), Some(one.clone()))]);
         assert_eq!(placed[0].2, one.assignment);
+    }
+
+    #[test]
+    fn a_newer_body_leaves_the_ports_to_what_serves() {
+        let ports = json!({"exposed_ports": [{"container": 80, "host": 8080}]});
+        let nine = generation(&record(&ports), 9);
+        let ten = generation(&nine, 10);
+        let of = |record: &Record| (record.instance(), Some(record.clone()));
+        // By their names, the later one comes first.
+        let existing = [of(&ten), of(&nine)];
+        for serving in [&nine, &ten] {
+            let mut next = generation(&nine, 11);
+            next.update = Some(Update {
+                stage: UpdateStage::Leaving,
+                is_beside: false,
+                serving: Some(serving.generation),
+                former: Box::new(nine.clone()),
+            });
+            let placed = in_network(&[next], &existing);
+            let has = |at: usize| {
+                let (name, names, assignment, _) = &placed[at];
+                (*name, names.stands_back, assignment.ports.len())
+            };
+            let other = if serving.generation == 9 { &ten } else { &nine };
+            assert_eq!(placed.len(), 2);
+            assert_eq!(has(0), (serving.instance(), false, 1));
+            assert_eq!(has(1), (other.instance(), true, 0));
+        }
     }
 
     #[test]

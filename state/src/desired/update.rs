@@ -19,6 +19,11 @@ pub struct Update {
     /// Whether both generations run for a while, each at an address of its own.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_beside: bool,
+    /// Generation that the instance was made as which has the host ports and the names until the
+    /// record's own instance is there, where the two do not run at once. `None`: the record before
+    /// tells of none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub serving: Option<u64>,
     /// Generation before: the one that served last, and that is gone back to.
     pub former: Box<Record>,
 }
@@ -57,6 +62,40 @@ impl Record {
             Some(update) if update.is_former_serving() => &update.former,
             Some(_) | None => self,
         }
+    }
+
+    /// Generation that the instance was made as which has host ports and names, or had them last.
+    pub(crate) fn served_last(&self) -> u64 {
+        match &self.update {
+            Some(update) if !update.is_former_serving() => update.serving,
+            Some(_) | None => None,
+        }
+        .unwrap_or_else(|| self.serving().instance().generation)
+    }
+
+    /// Instance that has the host ports and the names, of those that are there. `None`: none is there
+    /// that the record knows.
+    #[must_use]
+    pub fn served_by(&self, is_there: impl Fn(InstanceName) -> bool) -> Option<InstanceName> {
+        let generations = [self.serving().instance().generation, self.served_last()];
+        let instances = generations.map(|generation| InstanceName {
+            id: self.id,
+            generation,
+        });
+        instances.into_iter().find(|instance| is_there(*instance))
+    }
+
+    /// Whether an instance may have host ports, while `serving` has those that both ask for.
+    #[must_use]
+    pub fn may_publish(&self, instance: InstanceName, serving: Option<InstanceName>) -> bool {
+        let Some(update) = &self.update else {
+            return true;
+        };
+        // Ports that only the generation before has stay open for as long as it is there.
+        let is_relieved =
+            update.stage == UpdateStage::Switched && update.former.instance() == instance;
+        let stands_back = self.stands_back() && self.instance() == instance;
+        !stands_back && (is_relieved || serving.is_none_or(|serving| serving == instance))
     }
 
     /// Whether the record's instance is not to have its host ports and names yet.

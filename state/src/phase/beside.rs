@@ -7,12 +7,15 @@ use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
 use crate::spec::RestartPolicy;
 
-/// The oldest instance that is neither the record's nor goes on beside it.
+/// The oldest instance that is neither the record's nor goes on beside it; the one that serves comes
+/// last.
 pub(super) fn obsolete_instance(record: &Record, seen: &Seen) -> Option<InstanceName> {
-    let (mut generations, own) = (seen.instances.keys().copied(), record.instance().generation);
+    let (generations, own) = (seen.instances.keys().copied(), record.instance().generation);
     let beside = record.instance_beside().map(|beside| beside.generation);
-    let generation =
-        generations.find(|&generation| generation != own && Some(generation) != beside)?;
+    let serving = record.served_last();
+    let generation = generations
+        .filter(|&generation| generation != own && Some(generation) != beside)
+        .min_by_key(|&generation| (generation == serving, generation))?;
     Some(InstanceName {
         id: record.id,
         generation,

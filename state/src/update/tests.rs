@@ -8,6 +8,7 @@ use serde_json::json;
 use super::*;
 use crate::desired::tests::record;
 use crate::history::{History, StoredHistory};
+use crate::id::InstanceName;
 use crate::observed::{CarriedSpec, Exit, Instance};
 use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
@@ -50,6 +51,8 @@ struct Node {
     ports: Option<u64>,
     /// Address of each generation that was started.
     addresses: BTreeMap<u64, Option<Ipv4Addr>>,
+    /// Generation that was switched to last.
+    counts: Option<u64>,
     dice: Dice,
     trace: Vec<String>,
 }
@@ -66,6 +69,7 @@ impl Node {
             now: BootTime(Duration::from_secs(100)),
             ports: None,
             addresses: BTreeMap::new(),
+            counts: None,
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             trace: Vec::new(),
         }
@@ -164,7 +168,10 @@ impl Node {
                 self.start(&former);
                 self.history.trial.record_revival();
             }
-            Step::Switch => self.record.update.as_mut().unwrap().stage = UpdateStage::Switched,
+            Step::Switch => {
+                self.record.update.as_mut().unwrap().stage = UpdateStage::Switched;
+                self.counts = Some(record.instance().generation);
+            }
             Step::HandOver(instance) => {
                 self.ports = Some(record.serving().instance().generation);
                 let connections = usize::try_from(self.dice.below(3)).unwrap().checked_sub(1);
@@ -249,6 +256,31 @@ impl Node {
         );
     }
 
+    /// The ports come to the first that may have them, in the order in which containerd lists them.
+    fn repair(&mut self) {
+        let instances = self.seen.instances.keys();
+        let mut names: Vec<_> = instances
+            .map(|&generation| InstanceName {
+                id: self.record.id,
+                generation,
+            })
+            .collect();
+        names.sort_by_key(ToString::to_string);
+        let serving = self.record.served_by(|name| names.contains(&name));
+        let mut asking = serving.into_iter().chain(names.iter().copied());
+        let first = asking.find(|name| self.record.may_publish(*name, serving));
+        let (before, after) = (self.ports, first.map(|name| name.generation));
+        self.trace.push(format!("repair: {before:?} to {after:?}"));
+        let is_there = before.is_some_and(|before| self.seen.instances.contains_key(&before));
+        let own = self.record.instance().generation;
+        let may_move = after.is_some() && [Some(own), self.counts].contains(&after);
+        self.holds(
+            may_move || !is_there || after == before,
+            "a repair gives the ports to nobody but the record's own or what counts",
+        );
+        self.ports = after;
+    }
+
     fn disturb(&mut self) {
         let running: Vec<u64> = self.seen.instances.keys().copied().collect();
         match self.dice.below(10) {
@@ -295,6 +327,8 @@ impl Node {
                 let version = self.dice.below(1000);
                 self.deploy(deploy(version, strategy, run));
             }
+            // Another agent has started, which looks at the network first.
+            8 | 9 => self.repair(),
             6 if self.dice.chance(30) => self.record.restart_pending = true,
             7 => self.record.run = RunState::Running,
             _ => {}
