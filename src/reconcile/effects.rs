@@ -64,7 +64,7 @@ pub(super) fn record_done(
         }
         Step::Stop(_) => history.record_stop(ended, now),
         Step::Remove(instance) => history.record_removal(*instance, now),
-        Step::Revive(_) => history.trial.record_revival(),
+        Step::Revive(_) => history.trial.record_revival(now),
         Step::Settled
         | Step::Wait(_)
         | Step::WaitForOthers

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::HEALTHY_AFTER;
 use crate::desired::Record;
 use crate::id::InstanceName;
 use crate::observed::{Exit, Seen, Task};
@@ -46,6 +47,9 @@ pub struct FormerRuns {
     pub last_exit: Option<Exit>,
     /// Earliest time of the next start.
     pub retry_at: BootTime,
+    /// Since when it runs. `None`: its last end is counted.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub up_since: Option<BootTime>,
 }
 
 impl Trial {
@@ -64,29 +68,20 @@ impl Trial {
         if seen.instance(record).is_some() || has_failed {
             self.since.get_or_insert(now);
         }
-        let Task::Stopped(exit) = seen.task(&update.former) else {
-            return;
-        };
-        let last = self.former.last_exit.as_ref();
-        if !last.is_some_and(|last| last.is_same_end(exit)) {
-            self.former.last_exit = Some(exit.clone());
-            let wait = match self.former.starts {
-                0 => Duration::ZERO,
-                starts => delay(starts - 1),
-            };
-            self.former.retry_at = now.after(wait);
-        }
+        self.former
+            .record_observation(seen.task(&update.former), now, delay);
     }
 
     /// Notes that the generation before was started again.
-    pub fn record_revival(&mut self) {
+    pub fn record_revival(&mut self, now: BootTime) {
         self.former.starts = self.former.starts.saturating_add(1);
+        self.former.up_since = Some(now);
     }
 
     /// Notes that the generation before could not be started; it is not tried again for `wait`.
     pub fn record_failed_revival(&mut self, now: BootTime, wait: Duration) {
-        self.record_revival();
-        self.former.retry_at = now.after(wait);
+        self.record_revival(now);
+        (self.former.up_since, self.former.retry_at) = (None, now.after(wait));
     }
 
     /// Notes how many connections an instance still has that serves no more; `None`: nobody knows.
@@ -108,6 +103,41 @@ impl Trial {
     /// The trial as it is true in another boot.
     pub(crate) fn in_other_boot(&mut self) {
         (self.since, self.drain) = (None, None);
-        self.former.retry_at = BootTime::default();
+        (self.former.retry_at, self.former.up_since) = (BootTime::default(), None);
+    }
+}
+
+impl FormerRuns {
+    /// Takes in a look: each end counts once, also that of a task which is gone without one.
+    fn record_observation(
+        &mut self,
+        task: &Task,
+        now: BootTime,
+        delay: impl FnOnce(u32) -> Duration,
+    ) {
+        let is_news = match task {
+            Task::Running { since, .. } => {
+                self.up_since.get_or_insert(since.unwrap_or(now));
+                return;
+            }
+            Task::Unresponsive => return,
+            Task::Stopped(exit) => {
+                let last = self.last_exit.replace(exit.clone());
+                !last.is_some_and(|last| last.is_same_end(exit))
+            }
+            Task::Absent | Task::Created { .. } => self.up_since.is_some(),
+        };
+        if !is_news {
+            return;
+        }
+        let since = self.up_since.take();
+        if since.is_some_and(|since| now.since(since) >= HEALTHY_AFTER) {
+            self.starts = 0;
+        }
+        let wait = match self.starts {
+            0 => Duration::ZERO,
+            starts => delay(starts - 1),
+        };
+        self.retry_at = now.after(wait);
     }
 }

@@ -171,7 +171,7 @@ fn revive(
         ..Instance::from(task)
     };
     seen.instances.insert(former.generation, instance);
-    history.trial.record_revival();
+    history.trial.record_revival(now);
 }
 
 fn roll_back(record: &mut Record, failure: &Failure, seen: &Seen) {

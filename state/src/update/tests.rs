@@ -166,7 +166,7 @@ impl Node {
             Step::Revive(former) => {
                 let former = record.of_instance(*former).unwrap().clone();
                 self.start(&former);
-                self.history.trial.record_revival();
+                self.history.trial.record_revival(self.now);
             }
             Step::Switch => {
                 self.record.update.as_mut().unwrap().stage = UpdateStage::Switched;
@@ -419,6 +419,27 @@ fn is_back(node: &mut Node, is_same_instance: bool) {
         is_of(deploy(1, "start-first", "running")) || is_of(deploy(1, "stop-first", "running"))
     );
     assert!(!is_of(deploy(3, "start-first", "running")));
+}
+
+#[test]
+fn what_serves_and_is_lost_at_once_is_started_again_with_the_usual_waits() {
+    let mut node = updating("start-first");
+    node.turn();
+    let (began, mut starts) = (node.now, 0);
+    for _ in 0..40 {
+        // Its task is gone without an end, as with a shim that was killed.
+        node.seen.instances.get_mut(&1).unwrap().task = Task::Absent;
+        if let Some(next) = node.seen.instances.get_mut(&2) {
+            next.task = Task::Unresponsive;
+        }
+        let before = node.history.trial.former.starts;
+        node.step();
+        starts += node.history.trial.former.starts - before;
+        node.now = node.now.after(Duration::from_millis(100));
+    }
+    assert!(starts >= 2, "{}", node.trace.join("\n"));
+    let passed = node.now.since(began).as_secs();
+    assert!(u64::from(starts) <= passed + 2, "{}", node.trace.join("\n"));
 }
 
 #[test]
