@@ -36,6 +36,9 @@ pub struct Drain {
     pub looked_at: BootTime,
     /// Connections at that look. `None`: they could not be counted.
     pub connections: Option<usize>,
+    /// First look of those, without another between, that found none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub quiet_since: Option<BootTime>,
 }
 
 /// Runs of the generation before while it serves.
@@ -97,6 +100,8 @@ impl Trial {
             since: before.map_or(now, |drain| drain.since),
             looked_at: now,
             connections,
+            quiet_since: (connections == Some(0))
+                .then(|| before.and_then(|before| before.quiet_since).unwrap_or(now)),
         });
     }
 

@@ -69,8 +69,12 @@ fn drained(record: &Record, former: InstanceName, history: &History, now: BootTi
     let ended = record.of_instance(former).unwrap_or(record);
     let grace = ended.spec.stop.timeout;
     let (over, again) = (drain.since.after(grace), drain.looked_at.after(LOOK_AFTER));
+    // One that is just being made is on its way, and the table that sent it here is not the only one.
+    let is_quiet = drain
+        .quiet_since
+        .is_some_and(|since| drain.looked_at >= since.after(LOOK_AFTER));
     match () {
-        () if drain.connections == Some(0) || now >= over => Step::Remove(former),
+        () if is_quiet || now >= over => Step::Remove(former),
         () if now >= again => Step::HandOver(former),
         () => Step::Wait(over.min(again)),
     }

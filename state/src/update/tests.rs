@@ -18,6 +18,11 @@ use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 use std::net::Ipv4Addr;
 
+mod ends;
+
+/// The `stop.timeout` of every body.
+const GRACE: Duration = Duration::from_secs(3);
+
 /// Numbers from a seed (xorshift).
 struct Dice(u64);
 
@@ -53,6 +58,8 @@ struct Node {
     addresses: BTreeMap<u64, Option<Ipv4Addr>>,
     /// Generation that was switched to last.
     counts: Option<u64>,
+    /// Looks at connections in a row that found none.
+    quiet_looks: u32,
     dice: Dice,
     trace: Vec<String>,
 }
@@ -69,6 +76,7 @@ impl Node {
             now: BootTime(Duration::from_secs(100)),
             ports: None,
             addresses: BTreeMap::new(),
+            quiet_looks: 0,
             counts: None,
             dice: Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1),
             trace: Vec::new(),
@@ -175,6 +183,13 @@ impl Node {
             Step::HandOver(instance) => {
                 self.ports = Some(record.serving().instance().generation);
                 let connections = usize::try_from(self.dice.below(3)).unwrap().checked_sub(1);
+                let drain = self.history.trial.drain;
+                let goes_on = drain.is_some_and(|drain| drain.of == instance.generation);
+                self.quiet_looks = match connections {
+                    Some(0) if goes_on => self.quiet_looks + 1,
+                    Some(0) => 1,
+                    _ => 0,
+                };
                 self.history
                     .trial
                     .record_connections(*instance, connections, self.now);
@@ -200,6 +215,16 @@ impl Node {
                         .update
                         .as_ref()
                         .is_some_and(|update| update.is_beside);
+                let drain = self.history.trial.drain;
+                let drain = drain.filter(|drain| drain.of == generation);
+                self.holds(
+                    !(matches!(decided.phase.stage, Stage::HandingOver(_))
+                        && self.runs(generation))
+                        || drain.is_some_and(|drain| {
+                            self.quiet_looks >= 2 || self.now >= drain.since.after(GRACE)
+                        }),
+                    "what drains ends after two looks that found nothing, or after its grace",
+                );
                 self.holds(
                     !(is_served && other && is_kept),
                     "what has the ports is not removed before another has them",
@@ -374,122 +399,4 @@ fn one_generation_serves_at_any_time_and_every_update_ends() {
         );
     }
     assert!(ends.len() == 2, "{ends:?}");
-}
-
-/// A node on which the first generation runs, and the next one is asked for.
-fn updating(strategy: &str) -> Node {
-    let mut node = Node::new(1);
-    node.turn();
-    node.deploy(deploy(1, strategy, "running"));
-    node
-}
-
-fn fails(node: &mut Node, reason: crate::reason::Reason) {
-    let cause = crate::history::Cause::Start;
-    node.history
-        .record_observation(&node.record, &node.seen, node.now, |_| Duration::ZERO);
-    node.history.record_failure(
-        cause,
-        reason,
-        "it failed".to_owned(),
-        node.now,
-        Duration::from_secs(1),
-    );
-}
-
-/// Lets it come to an end, and expects that the first body is back, whatever became of its instance.
-#[track_caller]
-fn is_back(node: &mut Node, is_same_instance: bool) {
-    for _ in 0..40 {
-        node.turn();
-        node.now = node.now.after(Duration::from_secs(1));
-    }
-    let record = &node.record;
-    let bad = record.rolled_back.as_ref().expect("it was given up");
-    let is_of = |deploy: Deploy| bad.is_of(&deploy.spec, deploy.revision);
-    assert_eq!((bad.generation, record.generation), (2, 3));
-    assert_eq!(record.spec, deploy(0, "stop-first", "running").spec);
-    assert_eq!(
-        record.instance().generation,
-        if is_same_instance { 1 } else { 3 }
-    );
-    assert!(record.update.is_none() && node.runs(record.instance().generation));
-    assert_eq!(node.seen.instances.len(), 1);
-    assert!(
-        is_of(deploy(1, "start-first", "running")) || is_of(deploy(1, "stop-first", "running"))
-    );
-    assert!(!is_of(deploy(3, "start-first", "running")));
-}
-
-#[test]
-fn what_serves_and_is_lost_at_once_is_started_again_with_the_usual_waits() {
-    let mut node = updating("start-first");
-    node.turn();
-    let (began, mut starts) = (node.now, 0);
-    for _ in 0..40 {
-        // Its task is gone without an end, as with a shim that was killed.
-        node.seen.instances.get_mut(&1).unwrap().task = Task::Absent;
-        if let Some(next) = node.seen.instances.get_mut(&2) {
-            next.task = Task::Unresponsive;
-        }
-        let before = node.history.trial.former.starts;
-        node.step();
-        starts += node.history.trial.former.starts - before;
-        node.now = node.now.after(Duration::from_millis(100));
-    }
-    assert!(starts >= 2, "{}", node.trace.join("\n"));
-    let passed = node.now.since(began).as_secs();
-    assert!(u64::from(starts) <= passed + 2, "{}", node.trace.join("\n"));
-}
-
-#[test]
-fn what_cannot_heal_is_given_up_at_once() {
-    for (strategy, is_same) in [("start-first", true), ("stop-first", false)] {
-        let mut node = updating(strategy);
-        node.step();
-        if !is_same {
-            node.step();
-        }
-        fails(&mut node, crate::reason::Reason::CommandNotFound);
-        let before = node.now;
-        node.step();
-        assert!(node.record.rolled_back.is_some() && node.now == before);
-        is_back(&mut node, is_same);
-    }
-}
-
-#[test]
-fn what_may_heal_has_until_its_deadline() {
-    let mut node = updating("start-first");
-    fails(&mut node, crate::reason::Reason::ImageNotFound);
-    node.turn();
-    node.now = node.now.after(Duration::from_secs(19));
-    fails(&mut node, crate::reason::Reason::ImageNotFound);
-    node.turn();
-    assert!(node.record.rolled_back.is_none());
-    node.now = node.now.after(Duration::from_secs(2));
-    fails(&mut node, crate::reason::Reason::ImageNotFound);
-    is_back(&mut node, true);
-}
-
-#[test]
-fn what_ends_too_often_is_given_up_also_once_it_has_served() {
-    for strategy in ["start-first", "stop-first"] {
-        let mut node = updating(strategy);
-        for at in 0..2 {
-            for _ in 0..6 {
-                node.turn();
-                node.now = node.now.after(Duration::from_secs(1));
-            }
-            assert!(node.runs(2), "{strategy} {at}");
-            let exit = Exit {
-                code: 1,
-                at: SystemTime::UNIX_EPOCH + node.now.0,
-                out_of_memory: false,
-            };
-            node.seen.instances.get_mut(&2).unwrap().task = Task::Stopped(exit);
-            node.turn();
-        }
-        is_back(&mut node, false);
-    }
 }
