@@ -36,6 +36,20 @@ impl Amounts {
         }
     }
 
+    /// Amounts that a container holds: while an update is under way, what either generation reserves,
+    /// whichever is more.
+    #[must_use]
+    pub fn of_record(record: &Record) -> Self {
+        let records = record.with_former();
+        records.fold(Self::NONE, |most, record| {
+            let own = Self::reserved_by(&record.spec);
+            Self {
+                cpu: most.cpu.max(own.cpu),
+                memory: most.memory.max(own.memory),
+            }
+        })
+    }
+
     /// Amounts that containers reserve together. One that is stopped may be started at any time, so
     /// it counts; one that is being removed, or has ended for good, does not.
     pub fn reserved<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
@@ -43,7 +57,7 @@ impl Amounts {
             .into_iter()
             .filter(|record| !record.removing && record.finished.is_none());
         holding.fold(Self::NONE, |sum, record| {
-            let own = Self::reserved_by(&record.spec);
+            let own = Self::of_record(record);
             Self {
                 cpu: CpuMillis(sum.cpu.0.saturating_add(own.cpu.0)),
                 memory: ByteCount(sum.memory.0.saturating_add(own.memory.0)),

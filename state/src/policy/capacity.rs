@@ -25,8 +25,7 @@ pub(super) fn denials(rule: &PolicyRule, deploy: &Deploy, desired: &Desired) -> 
     let (own, others): (Vec<&Record>, Vec<_>) = all
         .into_iter()
         .partition(|record| record.name == deploy.name);
-    let before = own.first().map(|record| &record.spec.resources);
-    let others: Vec<_> = others.iter().map(|record| &record.spec.resources).collect();
+    let before = own.first().copied();
     let mut denials = Vec::new();
     let mut deny = |field: &str, message: Option<String>| {
         denials.extend(message.map(|message| Denial::new(&rule.name, field, message)));
@@ -78,14 +77,21 @@ struct Sum {
 impl Sum {
     fn of(
         of: impl Fn(&Resources) -> Option<u64>,
-        others: &[&Resources],
-        before: Option<&Resources>,
+        others: &[&Record],
+        before: Option<&Record>,
         after: &Resources,
     ) -> Self {
-        let parts = others.iter().filter_map(|resources| of(resources));
+        // While an update is under way both generations may run, and either may stay.
+        let held = |record: &Record| {
+            let generations = record.with_former();
+            generations
+                .filter_map(|record| of(&record.spec.resources))
+                .max()
+        };
+        let parts = others.iter().filter_map(|record| held(record));
         Self {
             others: parts.fold(0, u64::saturating_add),
-            before: before.and_then(&of),
+            before: before.and_then(held),
             after: of(after),
         }
     }

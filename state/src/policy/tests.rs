@@ -2,6 +2,7 @@ mod capabilities;
 mod groups;
 mod knobs;
 mod only_denials;
+mod totals;
 
 use serde_json::{Value, json};
 

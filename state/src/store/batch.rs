@@ -182,7 +182,7 @@ impl<'a> Batch<'a> {
         let own = before.map(|before| before.id);
         // Also of one that has ended for good: the same body again asks for nothing more.
         let before = before.filter(|before| !before.removing);
-        let reserved = before.map_or(Amounts::NONE, |before| Amounts::reserved_by(&before.spec));
+        let reserved = before.map_or(Amounts::NONE, Amounts::of_record);
         let records = self.desired.records().map(AsRef::as_ref);
         let others = records.filter(|record| Some(record.id) != own);
         let admitted =

@@ -89,6 +89,31 @@ fn what_does_not_fit_is_refused_and_what_was_taken_in_stays() {
 }
 
 #[test]
+fn an_update_holds_what_either_generation_reserves() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = node(directory.path(), 100);
+    let updated = |memory: u64| {
+        let mut body = body("a", memory);
+        body["environment"] = json!({"V": memory.to_string()});
+        body["update"] = json!({"strategy": "start-first"});
+        body
+    };
+    let id = deploy(&store, &updated(60)).unwrap().record.id;
+    let resolve = |record: &mut Record| record.image_digest = Some("sha256:1".to_owned());
+    store.change(id, resolve).unwrap();
+    let next = deploy(&store, &updated(10)).unwrap().record;
+    assert!(next.update.is_some());
+    deploy(&store, &body("b", 41)).unwrap_err();
+    // What is held is there for the generation after it.
+    deploy(&store, &body("b", 40)).unwrap();
+    deploy(&store, &updated(61)).unwrap_err();
+    deploy(&store, &updated(60)).unwrap();
+    deploy(&store, &updated(10)).unwrap();
+    store.change(id, |record| record.update = None).unwrap();
+    deploy(&store, &body("c", 50)).unwrap();
+}
+
+#[test]
 fn in_a_set_room_that_one_gives_up_is_anothers() {
     let directory = tempfile::tempdir().unwrap();
     let store = node(directory.path(), 100);
