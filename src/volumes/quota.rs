@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::ops::RangeInclusive;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -53,6 +54,12 @@ pub(crate) enum SizeFault {
     /// The directory, or one above it, is in a project that is not the agent's.
     #[error("{0} is in a project of its file system that is not the agent's ({1}); leave size out")]
     Foreign(String, u32),
+    /// Another volume is in the same project: one of them was moved there.
+    #[error(
+        "{0} and {1} are both counted as project {2}, so that neither can have a limit of its own: somebody changed \
+         that of one (chattr -p); save its archive, delete it, and restore it; or leave size out"
+    )]
+    Twins(String, String, u32),
     /// More is used than the size that is asked for.
     #[error("{used} bytes are used, more than the size of {size}, and the limit stays as it is")]
     Used {
@@ -232,19 +239,42 @@ pub(super) fn unbound(data: &Path) -> Result<bool, SizeFault> {
     match own_project(data) {
         Ok(project) => programs::set_limit(&disk, project, limits(None)).map(|()| true),
         // A limit of somebody else's is none of the agent's business.
-        Err(SizeFault::Foreign(..) | SizeFault::Uncounted(_)) => Ok(false),
+        Err(SizeFault::Foreign(..) | SizeFault::Twins(..) | SizeFault::Uncounted(_)) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Project of a volume.
+/// Project of a volume, which no other volume is in: else the limit of that one would be changed.
 fn own_project(data: &Path) -> Result<u32, SizeFault> {
     let shown = data.display().to_string();
     match programs::project(data)? {
-        Some(project) if PROJECTS.contains(&project) => Ok(project),
+        Some(project) if PROJECTS.contains(&project) => match twin(data, project)? {
+            None => Ok(project),
+            Some(other) => Err(SizeFault::Twins(shown, other, project)),
+        },
         Some(project) => Err(SizeFault::Foreign(shown, project)),
         None => Err(SizeFault::Uncounted(shown)),
     }
+}
+
+/// Another volume of the same disk that is in this project. Its owner may have put it there.
+fn twin(data: &Path, project: u32) -> Result<Option<String>, SizeFault> {
+    let shelf = data.parent().and_then(Path::parent);
+    let (Some(shelf), Some(name)) = (shelf, data.file_name()) else {
+        return Ok(None);
+    };
+    let disk = fs::metadata(data)?.dev();
+    for entry in fs::read_dir(shelf)? {
+        let other = entry?.path().join(name);
+        let is_counted = other != data
+            && fs::symlink_metadata(&other)
+                .is_ok_and(|found| found.is_dir() && found.dev() == disk)
+            && inherits(&other).unwrap_or_default();
+        if is_counted && programs::project(&other)? == Some(project) {
+            return Ok(Some(other.display().to_string()));
+        }
+    }
+    Ok(None)
 }
 
 fn check(data: &Path, bytes: u64) -> Result<(), SizeFault> {

@@ -1,5 +1,8 @@
 //! Sizes of volumes: refused where this kernel has no project quotas, and kept by ext4 and XFS on one that has.
 
+use std::fs;
+use std::process::Command;
+
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -45,11 +48,27 @@ struct Sized {
     _bed: Testbed,
 }
 
+/// An image with programs of this host, and with what they are linked with.
+fn with_programs(mut image: Image, programs: &[&str]) -> Image {
+    for program in programs {
+        let linked = Command::new("ldd").arg(program).output().unwrap();
+        let linked = String::from_utf8(linked.stdout).unwrap();
+        let libraries = linked
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        for file in libraries.chain([*program]) {
+            image = image.program(file, &fs::read(file).unwrap());
+        }
+    }
+    image
+}
+
 impl Sized {
     async fn new(kind: &'static str) -> Self {
         let bed = Testbed::new();
         let registry = Registry::open(&bed);
         let image = Image::busybox().layer(Packing::Gzip, &[("/data/of-image", b"x")]);
+        let image = with_programs(image, &["/usr/bin/chattr", "/usr/bin/lsattr"]);
         image.push(&registry, "box:1").await;
         let computer = VirtualComputer::new(&bed, kind, registry.address());
         Self {
@@ -152,6 +171,7 @@ async fn on_a_disk_with_quotas(kind: &'static str) {
     a_full_volume_is_its_container_s_alone(&stand).await;
     archives_stay_within(&stand).await;
     a_size_is_live(&stand).await;
+    a_volume_that_was_moved_into_the_count_of_another_gets_none_of_its_limit(&stand).await;
 
     stand.computer.power_off();
     stand.computer.boot(options).await;
@@ -273,6 +293,23 @@ async fn a_size_is_live(stand: &Sized) {
             .contains("container a says 12m"),
         "{told}"
     );
+}
+
+async fn a_volume_that_was_moved_into_the_count_of_another_gets_none_of_its_limit(stand: &Sized) {
+    let project = "/usr/bin/lsattr -dp /data | sed 's/^ *//' | cut -d ' ' -f 1";
+    let (_, own) = stand.sh("b", project).await;
+    let (_, others) = stand.sh("a", project).await;
+    let moves = |to: &str| format!("/usr/bin/chattr -p {} /data", to.trim());
+    assert_eq!(stand.sh("b", &moves(&others)).await, (0, String::new()));
+    let path = "/containers/deploy?wait=running&timeout=60s";
+    let sized = stand.body("b", "other", Some("100m"));
+    let (status, told) = stand.ask("POST", path, Some(&sized)).await;
+    assert_eq!(status, 422, "{told}");
+    let detail = told["detail"].as_str().unwrap();
+    assert!(detail.contains("both counted as project"), "{told}");
+    stand.limited("data", Some(12 * MIB)).await;
+    assert_eq!(stand.sh("b", &moves(&own)).await, (0, String::new()));
+    stand.deploy(&stand.body("b", "other", None)).await;
 }
 
 async fn quotas_that_are_switched_off_are_told(stand: &mut Sized, options: &str) {
