@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use crate::reasons::shows;
-use crate::stand::{SOON, Stand};
+use crate::stand::{SOON, Stand, eventually};
 use state::reason::Reason;
 
 /// Longer than the minute that a cron line can wait at most.
@@ -150,6 +150,9 @@ async fn a_schedule_runs_each_time_once_whoever_is_killed_and_keeps_the_results(
     let second = after_runs(&stand, "each", 2, A_MINUTE).await;
     let runs = second["runs"]["last"].as_array().unwrap();
     assert_ne!(runs[0]["scheduled"], runs[1]["scheduled"], "{second:#}");
+    // Its end may be known before its last line is in the log.
+    let is_logged = async || stand.agent.logs("each", "tail=all").await.lines().count() > 1;
+    eventually("both runs are in the log", is_logged).await;
     let log = stand.agent.logs("each", "tail=all").await;
     let lines = log.lines().count();
     assert!(log.starts_with("run-1\n"), "{log}");

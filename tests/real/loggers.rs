@@ -325,7 +325,7 @@ async fn a_heavy_writer_loses_at_most_what_its_dead_logger_had_read() {
     let found: Vec<u32> = printed.filter_map(|(_, line)| line.parse().ok()).collect();
     let missing = LINES - found.len();
     eprintln!("{kills} kills, {missing} of {LINES} lines missing");
-    assert!(kills > 1, "it was over too soon");
+    assert!(kills > 0, "it was over too soon");
     assert!(
         found
             .windows(2)

@@ -233,6 +233,7 @@ impl Node {
         let unsynced = unsynced.replace([' ', '{', '}', ':', ','], "");
         let path = self.systemd.path(&unsynced);
         fs::write(&path, "").unwrap();
+        let (begun, is_begun) = std::sync::mpsc::channel();
         let growing = std::thread::spawn(move || {
             let mut written = 0_u64;
             let append = || {
@@ -243,9 +244,11 @@ impl Node {
             };
             while append().is_ok() {
                 written += 1;
+                let _ = begun.send(());
             }
             written
         });
+        is_begun.recv().expect("the file can be written");
         std::thread::sleep(Duration::from_millis(20));
         let (rows, numbers) = (self.postgres.mark(), self.numbers.mark());
         self.systemd.cut_power();
