@@ -299,7 +299,7 @@ async fn a_volume_that_was_moved_into_the_count_of_another_gets_none_of_its_limi
     let project = "/usr/bin/lsattr -dp /data | sed 's/^ *//' | cut -d ' ' -f 1";
     let (_, own) = stand.sh("b", project).await;
     let (_, others) = stand.sh("a", project).await;
-    let moves = |to: &str| format!("/usr/bin/chattr -p {} /data", to.trim());
+    let moves = |to: &str| format!("/usr/bin/chattr -p {} /data && sync", to.trim());
     assert_eq!(stand.sh("b", &moves(&others)).await, (0, String::new()));
     let path = "/containers/deploy?wait=running&timeout=60s";
     let sized = stand.body("b", "other", Some("100m"));
