@@ -35,26 +35,14 @@ impl Volumes {
         &self,
         sizes: BTreeMap<VolumeName, ByteCount>,
     ) -> Result<(), Failure> {
-        if sizes.is_empty() {
-            return Ok(());
-        }
-        let work = self.on_shelf(move |shelf| {
-            let refused = sizes.into_iter().filter_map(|(name, size)| {
-                let key = VolumeKey::Named(name);
-                let data = shelf.data(&key);
-                let looked = match data.exists() {
-                    true => quota::look(&data, size),
-                    false => quota::is_possible(&shelf.place(&key)),
-                };
-                Some(refused(&key, &looked.err()?).message)
-            });
-            Ok(refused.collect::<Vec<_>>())
+        let looked = self.each_size(sizes, |data, size| match data.exists() {
+            true => quota::look(data, size),
+            false => quota::is_possible(data),
         });
-        let refused = work.await.unwrap_or_else(|error| vec![error.to_string()]);
-        if refused.is_empty() {
-            return Ok(());
+        match looked.await {
+            Some(message) => Err(Failure::new(Reason::LimitRefused, message)),
+            None => Ok(()),
         }
-        Err(Failure::new(Reason::LimitRefused, refused.join("; ")))
     }
 
     /// Sets the sizes of volumes that containers run on. One that is not there is left to the next
@@ -66,23 +54,35 @@ impl Volumes {
         &self,
         sizes: BTreeMap<VolumeName, ByteCount>,
     ) -> Result<(), Failure> {
-        if sizes.is_empty() {
-            return Ok(());
+        let set = self.each_size(sizes, |data, size| bound(data, size, Occasion::Live));
+        match set.await {
+            Some(refused) => {
+                let message = format!("{refused}; the container runs on as it is");
+                Err(Failure::new(Reason::LimitRefused, message))
+            }
+            None => Ok(()),
         }
-        let work = self.on_shelf(move |shelf| {
+    }
+
+    /// Does `work` for each size. Answers all that is refused; `None`: nothing is.
+    async fn each_size(
+        &self,
+        sizes: BTreeMap<VolumeName, ByteCount>,
+        work: fn(&Path, ByteCount) -> Result<(), SizeFault>,
+    ) -> Option<String> {
+        if sizes.is_empty() {
+            return None;
+        }
+        let done = self.on_shelf(move |shelf| {
             let refused = sizes.into_iter().filter_map(|(name, size)| {
                 let key = VolumeKey::Named(name);
-                let fault = bound(&shelf.data(&key), size, Occasion::Live).err()?;
+                let fault = work(&shelf.data(&key), size).err()?;
                 Some(refused(&key, &fault).message)
             });
             Ok(refused.collect::<Vec<_>>())
         });
-        let refused = work.await.unwrap_or_else(|error| vec![error.to_string()]);
-        if refused.is_empty() {
-            return Ok(());
-        }
-        let message = format!("{}; the container runs on as it is", refused.join("; "));
-        Err(Failure::new(Reason::LimitRefused, message))
+        let refused = done.await.unwrap_or_else(|error| vec![error.to_string()]);
+        (!refused.is_empty()).then(|| refused.join("; "))
     }
 
     /// Keeps the sizes of all volumes that containers name; `None`: none of them says one. Answers
