@@ -32,9 +32,11 @@ pub(crate) mod registry;
 pub(crate) mod scratch;
 pub(crate) mod signatures;
 pub(crate) mod systemd;
+pub(crate) mod watchdog;
 
 use containerd::Containerd;
 use scratch::{Scratch, Sweeper};
+use watchdog::Watched;
 
 /// So many tests can run on one machine at once: 100 ports each, below the kernel's ephemeral ports (32768).
 const SLOTS_MAX: u16 = 110;
@@ -63,6 +65,7 @@ pub(crate) struct Testbed {
     next_port: AtomicU16,
     ports_end: u16,
     _slot: UnixListener,
+    _watched: Watched,
 }
 
 impl Testbed {
@@ -101,6 +104,7 @@ impl Testbed {
             next_port: AtomicU16::new(ports_start + AGENT_PORTS),
             ports_end: ports_start + 100,
             _slot: slot,
+            _watched: Watched::new(),
         };
         bed.scratch.at_end(&bed.will());
         bed
