@@ -36,7 +36,7 @@
 //!
 //! A room uses only rooms that come before it here. `tests/it/house_rules.rs` holds that.
 //!
-//! - [`backoff`] (waits), [`cause`] (the innermost error), `lock`, `mountinfo` (the list of mounts),
+//! - [`backoff`] (waits), [`cause`] (the innermost error), `cgroup` (control groups), `lock`, `mountinfo` (the list of mounts),
 //!   `mounts` (the host's), `permits` (turns by key), `within` (paths below a root), [`lookup`] (names
 //!   to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
@@ -196,6 +196,7 @@ pub(crate) mod archive;
 pub mod audit;
 pub(crate) mod backoff;
 pub(crate) mod cause;
+mod cgroup;
 pub mod chas;
 pub mod cli;
 pub mod config;

@@ -40,7 +40,6 @@ mod namespaces;
 mod process;
 mod resources;
 mod seccomp;
-pub(crate) mod throttles;
 pub(crate) mod user;
 pub(crate) mod volumes;
 

@@ -16,10 +16,9 @@ use state::id::InstanceName;
 
 use super::files::open_to_read;
 use super::rules::{LoggerRules, LoggerUser};
+use crate::cgroup::CGROUP_ROOT;
 use crate::mounts::on_host;
 
-/// Mount point of the control groups.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Ending of the name of a logger's control group; its instance comes before it. It is beside the
 /// container's own, whose end would kill what is below it.
 const ENDING: &str = ".log";

@@ -4,9 +4,10 @@ use std::ops::RangeInclusive;
 
 use state::spec::{Capabilities, DEFAULT_CAPABILITIES, OWN_IDS};
 
-use super::host::{Cgroup, Host};
+use super::host::Host;
 use super::host_ids;
 use super::lsm::{AppArmor, PROFILE, Selinux};
+use crate::cgroup::Cgroup;
 
 /// Reason why no container has a user namespace where none is to have one.
 const OFF: &str = "off by containers.user_namespaces, as by default on a node from before 0.2";

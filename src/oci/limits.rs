@@ -4,8 +4,8 @@
 use serde_json::{Value, json};
 use state::spec::Resources;
 
-use super::host::{Cgroup, ReleasedLimits};
 use super::resources::{CPU_PERIOD_US, resources};
+use crate::cgroup::{Cgroup, ReleasedLimits};
 
 /// Limits of one kind, which are set together. What is not limited is said so: to the OCI runtime a
 /// limit that is left out is one that stays.

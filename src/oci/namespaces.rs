@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Placement;
-use super::host::Cgroup;
+use crate::cgroup::Cgroup;
 
 /// Paths that tell of the host, its other containers or its power draw (a side channel): not to be
 /// seen at all.

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use state::spec::{Resources, SwapLimit};
 
-use super::host::Cgroup;
+use crate::cgroup::Cgroup;
 
 /// Period of a CPU quota: the kernel's default.
 pub(super) const CPU_PERIOD_US: u64 = 100_000;

@@ -3,9 +3,10 @@ use state::assign::QuietNetwork;
 use state::desired::Owner;
 use state::store::{Limits, Store};
 
-use super::host::{Cgroup, Machine};
+use super::host::Machine;
 use super::lsm::{AppArmor, SecurityModules, Selinux};
 use super::*;
+use crate::cgroup::Cgroup;
 
 mod layers;
 mod limits;

@@ -87,7 +87,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["config"]),
     ("journal", &["lock", "metrics"]),
     ("audit", &["journal", "lock", "metrics"]),
-    ("logs", &["journal", "lock", "mounts"]),
+    ("logs", &["cgroup", "journal", "lock", "mounts"]),
     (
         "reconcile",
         &["backoff", "cause", "journal", "lock", "runtime", "writer"],
@@ -103,6 +103,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "archive",
             "backoff",
             "cause",
+            "cgroup",
             "devices",
             "exec",
             "host_paths",
@@ -145,7 +146,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("exec", &["journal", "lock", "metrics", "permits"]),
     ("permits", &["lock"]),
     ("devices", &[]),
-    ("oci", &["devices"]),
+    ("oci", &["cgroup", "devices"]),
     ("config", &[]),
 ];
 /// A file that has grown beyond this holds more than one thing.

@@ -12,8 +12,8 @@ use state::reason::Reason;
 use state::spec::DiskLimits;
 
 use super::Instances;
+use crate::cgroup::throttles::Throttle;
 use crate::mounts::on_host;
-use crate::oci::throttles::Throttle;
 use crate::runtime::RuntimeError;
 
 /// Disks that the kernel knows, by their numbers; a partition has a file `partition`.

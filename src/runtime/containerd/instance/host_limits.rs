@@ -12,7 +12,7 @@ use state::spec::{
 use tokio::net::UnixStream;
 
 use super::{Instances, disks};
-use crate::oci::host::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::runtime::RuntimeError;
 
 /// Bit of `CAP_SYS_RESOURCE` in a set of capabilities.

@@ -22,6 +22,7 @@ use state::id::InstanceName;
 use state::reason::Reason;
 
 use super::process;
+use crate::cgroup::CGROUP_ROOT;
 use crate::mounts::on_host;
 
 /// Directory in which the shim of runc has runc keep its state (`RuncRoot` in containerd's
@@ -32,8 +33,6 @@ const RUNC_ROOT: &str = "/run/containerd/runc";
 const SOCKETS: &str = "/run/containerd/s";
 /// Directory of the bundles in containerd's state, with a directory for each namespace.
 const BUNDLES: &str = "io.containerd.runtime.v2.task";
-/// Mount point of the control groups.
-const CGROUP_ROOT: &str = "/sys/fs/cgroup";
 /// Looks until the processes of a control group must have ended, which SIGKILL does at once.
 const LOOKS_MAX: u32 = 50;
 /// Mounts that may lie over each other.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::host::{CGROUP_ROOT, Cgroup};
+use super::{CGROUP_ROOT, Cgroup};
 
 /// Kinds of a limit: its file on version 1, and its word on version 2.
 const KINDS: [(&str, &str); 4] = [
