@@ -31,6 +31,7 @@ mod registries;
 mod review;
 mod rooms;
 mod secrets;
+mod shelf;
 mod store;
 mod subnet;
 mod tls;

@@ -22,14 +22,16 @@ use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
 use state::spec::parse::{Deploy, FieldError};
 use state::spec::{Content, SecretName};
-use state::store::{Idempotent, ReplaceRequest, SecretChange, SecretEntry};
+use state::store::{
+    Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange, SecretEntry,
+};
 use tokio::sync::watch;
 
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::metrics::Metrics;
 use crate::view::{
-    CapacityView, ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView,
-    Naming, PlanView, PushSetView, SetPlanView,
+    CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
+    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
 };
 
 mod access;
@@ -38,6 +40,7 @@ mod auth;
 mod body;
 mod caller;
 mod capacity;
+mod chronicle;
 mod clients;
 mod containers;
 pub(crate) mod error;
@@ -119,6 +122,25 @@ pub(crate) trait NodeApi: NodeFiles {
     /// Has the registry asked what the tag of a container's image stands for now. Durable when it
     /// answers.
     fn ask_tag(&self, id: ContainerId) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// Last generations of a container. `None`: it is gone.
+    fn chronicle(
+        &self,
+        id: ContainerId,
+    ) -> impl Future<Output = Result<Option<ChronicleView>, Refusal>> + Send;
+
+    /// The generation that a request goes back to, or the answer to it if it came before.
+    fn rollback_target(
+        &self,
+        request: RollbackRequest,
+    ) -> impl Future<Output = Result<Idempotent<RollbackTarget>, Refusal>> + Send;
+
+    /// Goes back to a generation. Durable when it answers.
+    fn go_back(
+        &self,
+        request: RollbackRequest,
+        target: RollbackTarget,
+    ) -> impl Future<Output = Result<Idempotent<DeployedView>, Refusal>> + Send;
 
     /// Containers with these names of the set owned by push.
     fn push_set(&self, scope: &NameScope) -> PushSetView;

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use state::alarm::Alarm;
-use state::store::{AuditedChange, ChangeWitness};
+use state::store::{AuditedChange, ChangeCall, ChangeWitness};
+use state::time::unix_ms;
 
 use crate::journal::Journal;
 use crate::lock::lock;
@@ -95,6 +96,14 @@ impl ChangeWitness for AuditLog {
         let fault = written.as_ref().err().map(ToString::to_string);
         self.journal.set_alarm(Alarm::AuditFailing, "", fault);
         if self.fail_closed { written } else { Ok(()) }
+    }
+
+    fn call(&self) -> Option<ChangeCall> {
+        let by = ACTING.with_borrow(|call| call.as_ref().map(|call| call.by.clone()));
+        Some(ChangeCall {
+            by: by.unwrap_or_else(|| "agent".to_owned()),
+            at_ms: unix_ms(SystemTime::now()),
+        })
     }
 }
 

@@ -28,6 +28,8 @@
 //! - [`state::plan`]: the next step for that verdict, and the plan a person reads: one function.
 //! - [`state::status`]: the word, reason and next attempt that people see.
 //! - [`state::history`]: exits, failures and the backoff of a container. Time is an argument.
+//! - [`state::chronicle`]: what changed from one generation to the next, how each went, and which is
+//!   gone back to.
 //! - [`state::event`], [`state::failure`], [`state::reason`]: facts, failed steps, their codes.
 //! - [`state::alarm`]: states of the node in which something does not work, with their remedies.
 //! - [`state::store`]: writes the desired state to disk, each change in one transaction.
@@ -141,6 +143,8 @@
 //!   stands for now, and its answer.
 //! - **seen** ([`state::observed::Seen`]): what one look found of a container.
 //! - **history** ([`state::history::History`]): exits, failed attempts and backoff of a container.
+//! - **chronicle** ([`state::desired::chronicle::Chapter`]): the last generations of a container, a
+//!   **chapter** for each. Callers know it as its history.
 //! - **backoff** ([`state::history::Backoff`]): the wait in force, with its cause and `retry_at`.
 //! - **goal**, **stage**, **phase** ([`state::phase::Phase`]): where to, how far, the verdict.
 //! - **step** ([`state::plan::Step`]): one thing to do. **Plan**: the steps ahead.

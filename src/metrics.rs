@@ -22,11 +22,13 @@ mod capacity;
 mod execs;
 mod health;
 mod jobs;
+mod rollbacks;
 
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
 use health::ProbeCounts;
 use jobs::JobNumbers;
+use rollbacks::RollbackCounts;
 
 /// The `Content-Type` of [`Metrics::text`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -86,6 +88,7 @@ pub struct Metrics {
     capacity: CapacityGauges,
     probes: ProbeCounts,
     jobs: JobNumbers,
+    rollbacks: RollbackCounts,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -129,6 +132,7 @@ impl Metrics {
             capacity: CapacityGauges::default(),
             probes: ProbeCounts::default(),
             jobs: JobNumbers::default(),
+            rollbacks: RollbackCounts::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -166,6 +170,7 @@ impl Metrics {
         self.capacity.register(&mut all);
         self.probes.register(&mut all);
         self.jobs.register(&mut all);
+        self.rollbacks.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);

@@ -32,11 +32,13 @@ pub(crate) mod link;
 mod plan;
 pub(crate) mod policy_watch;
 mod queries;
+pub(crate) mod rollback;
 mod sizes;
 #[cfg(test)]
 mod tests;
 pub(crate) mod volumes;
 
+use rollback::ImageShelf;
 use volumes::NodeVolumes;
 
 /// The running agent, as its interfaces see it.
@@ -56,6 +58,8 @@ pub(crate) struct AgentNode {
     execs: Option<ExecRoom>,
     /// `None`: the node has no volumes.
     volumes: Option<NodeVolumes>,
+    /// `None`: nobody looks whether an image to go back to is there.
+    images: Option<Arc<dyn ImageShelf>>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
 }
@@ -81,6 +85,7 @@ impl AgentNode {
             reach: None,
             execs: None,
             volumes: None,
+            images: None,
             started: SystemTime::now(),
         }
     }

@@ -2,6 +2,7 @@
 //! The API, the report to CHaS and the metrics only render it.
 
 mod capacity;
+mod chronicle;
 mod container;
 mod find;
 mod health;
@@ -10,6 +11,7 @@ mod plan;
 mod volume;
 
 pub(crate) use capacity::CapacityView;
+pub(crate) use chronicle::ChronicleView;
 pub(crate) use container::{ContainerView, ManagedView, Moment, ProbeView, UnmanagedView};
 pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{

@@ -110,6 +110,17 @@ impl Writer {
             .unwrap_or_else(|error| Err(StoreError::Disk(error)))
     }
 
+    /// Reads what only the store's files hold.
+    ///
+    /// # Errors
+    /// No thread is left to read on.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Store) -> T + Send + 'static,
+    ) -> std::io::Result<T> {
+        self.run(read).await
+    }
+
     /// Saves a container's history over a restart of the agent, without a sync: it may be lost. `newest`
     /// is asked for it in the write, so that of two writes the later one has the newer.
     pub async fn remember(

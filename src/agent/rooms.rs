@@ -21,6 +21,7 @@ use super::probes;
 use super::registries::{follow_registries, follow_room, registry_config, room_config};
 use super::review;
 use super::secrets;
+use super::shelf::LocalShelf;
 use super::store::{self, open_store};
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
@@ -98,8 +99,8 @@ impl Rooms {
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
         let engine = engine(config, images, client, secrets::sources(config, &store))?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let (execs, roots, until) = (engine.execs(), engine.roots(), stop.clone());
-        let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), until);
+        let (execs, roots, shelf) = (engine.execs(), engine.roots(), engine.images());
+        let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), stop.clone());
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(
             engine,
@@ -130,7 +131,7 @@ impl Rooms {
         probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = node.with_execs(execs).with_volumes(volumes);
-        let node = Arc::new(node.with_reach(reach(config)));
+        let node = Arc::new(node.with_reach(reach(config)).with_shelf(LocalShelf(shelf)));
         let link = contact
             .clone()
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));

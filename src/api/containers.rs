@@ -74,7 +74,7 @@ pub(super) async fn deploy<N: NodeApi>(
 }
 
 /// Waits for the outcome of a deploy or an order, or until the container is ready, too.
-async fn awaited<N: NodeApi>(
+pub(super) async fn awaited<N: NodeApi>(
     node: &N,
     deployed: &DeployedView,
     (to_be_ready, timeout): (bool, Duration),
@@ -91,7 +91,7 @@ async fn awaited<N: NodeApi>(
 
 /// The answer to a deploy that was accepted before. Its caller may wait again, if the container
 /// still exists.
-async fn replay<N: NodeApi>(
+pub(super) async fn replay<N: NodeApi>(
     node: &N,
     answer: &Answer,
     wait: Option<(bool, Duration)>,
@@ -315,7 +315,7 @@ fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
 }
 
 /// The one of some outcomes that a caller waits for.
-fn wait_for_one<'a>(
+pub(super) fn wait_for_one<'a>(
     parameters: &Parameters,
     outcomes: &[&'a str],
 ) -> Result<Option<&'a str>, Problem> {

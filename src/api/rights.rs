@@ -16,8 +16,8 @@ use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
-    NodeApi, archives, capacity, containers, exec, explain, health, logs, metrics, push_set,
-    secrets, volumes,
+    NodeApi, archives, capacity, chronicle, containers, exec, explain, health, logs, metrics,
+    push_set, secrets, volumes,
 };
 use crate::audit::AuditCall;
 
@@ -97,6 +97,8 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(DEPLOY, Method::POST, "/containers/{id}/start", containers::start::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/restart", containers::restart::<N>),
         route(DEPLOY, Method::POST, "/containers/{id}/pull", containers::ask_tag::<N>),
+        route(READ, Method::GET, "/containers/{id}/history", chronicle::history::<N>),
+        route(DEPLOY, Method::POST, "/containers/{id}/rollback", chronicle::rollback::<N>),
         route(EXEC, Method::POST, "/containers/{id}/exec", exec::run::<N>),
         // RFC 6455 knows no other method.
         route(EXEC, Method::GET, "/containers/{id}/exec", exec::watch::<N>),

@@ -4,19 +4,20 @@ use std::future::ready;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Request, header};
 use serde_json::{Value, json};
+use state::desired::Record;
 use state::desired::set::{Desired, DesiredChange};
-use state::desired::{Assignment, Owner, Record};
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::spec::{Content, SecretName, parse::Deploy};
-use state::status::{Condition, Status};
-use state::store::{Idempotent, ReplaceRequest, SecretChange, SecretEntry};
+use state::status::Status;
+use state::store::{
+    Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange, SecretEntry,
+};
 use state::{access::NameScope, time::BootTime};
 use tokio::sync::watch;
 use tower::ServiceExt as _;
@@ -26,13 +27,14 @@ use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal
 use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::view::{
-    CapacityView, ContainerPlanView, ContainerView, DeployedView, ExplanationView, FindError,
-    Found, HealthView, ManagedView, Moment, Naming, PlanView, PushSetView, SetPlanView,
+    CapacityView, ChronicleView, ContainerPlanView, ContainerView, DeployedView, ExplanationView,
+    FindError, Found, HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
     UnmanagedView, find,
 };
 
 mod capacity;
 mod changes;
+mod chronicle;
 pub(crate) mod denied;
 mod exec;
 mod explain;
@@ -44,8 +46,10 @@ mod orders;
 mod push_set;
 mod rights;
 mod secrets;
+mod views;
 
 use explain::pulls;
+use views::{named, record, view};
 
 /// Shows what it is told to show.
 struct Fake {
@@ -213,6 +217,33 @@ impl NodeApi for Fake {
         self.execs.begin(id, order, is_local)
     }
 
+    async fn chronicle(&self, id: ContainerId) -> Result<Option<ChronicleView>, Refusal> {
+        self.refused()?;
+        Ok(self.container(id).map(chronicle::told))
+    }
+
+    async fn rollback_target(
+        &self,
+        request: RollbackRequest,
+    ) -> Result<Idempotent<RollbackTarget>, Refusal> {
+        self.refused()?;
+        let view = self.container(request.id).unwrap();
+        Ok(self.once(request.keyed, || chronicle::target(&view)))
+    }
+
+    async fn go_back(
+        &self,
+        request: RollbackRequest,
+        target: RollbackTarget,
+    ) -> Result<Idempotent<DeployedView>, Refusal> {
+        self.asked.lock().unwrap().push(request.id);
+        Ok(Idempotent::Now(DeployedView {
+            container: self.container(request.id).unwrap(),
+            changed: !target.is_there,
+            plan: Vec::new(),
+        }))
+    }
+
     fn push_set(&self, scope: &NameScope) -> PushSetView {
         let views = self.views.lock().unwrap();
         let records = views.iter().map(|view| (*view.record).clone());
@@ -329,72 +360,6 @@ impl NodeApi for Fake {
     fn health(&self) -> HealthView {
         let worst = self.worst.lock().unwrap();
         looks::seen(self.containerd, &worst)
-    }
-}
-
-fn record(deploy: Deploy, bits: u64) -> Record {
-    Record {
-        id: ContainerId::from_bits(bits),
-        name: deploy.name,
-        spec_hash: deploy.spec.hash(),
-        spec: deploy.spec,
-        owner: Owner::Push,
-        generation: 1,
-        made_at: None,
-        revision: deploy.revision,
-        seq: 1,
-        run: deploy.run,
-        priority: deploy.priority,
-        removing: false,
-        restart_pending: false,
-        finished: None,
-        cordoned: false,
-        listed_hash: None,
-        assignment: Assignment {
-            address6: None,
-            address: Some(Ipv4Addr::new(10, 0, 0, 2)),
-            ports: Vec::new(),
-        },
-        image_digest: None,
-        is_proven: false,
-        former_image: None,
-        tag_check: None,
-        update: None,
-        rolled_back: None,
-        replaces_at_once: false,
-        job: None,
-        created_ms: 0,
-        is_uncertain: false,
-    }
-}
-
-fn named(name: &str, bits: u64) -> Record {
-    let body = json!({"name": name, "image": "nginx", "environment": {"PASSWORD": "hunter2"}, "labels": {"team": name}});
-    record(state::spec::parse::deploy(&body).unwrap(), bits)
-}
-
-fn view(record: &Record, status: Status) -> ManagedView {
-    ManagedView {
-        next_run: None,
-        record: Arc::new(record.clone()),
-        condition: Condition {
-            status,
-            reason: None,
-            message: None,
-            next_attempt: None,
-        },
-        taken: Moment {
-            boot: BootTime::default(),
-            wall: SystemTime::UNIX_EPOCH,
-        },
-        started: None,
-        finished: None,
-        exit_code: None,
-        restart_count: 0,
-        pull: None,
-        applied_generation: (status == Status::Running).then_some(record.generation),
-        ready_since: (status == Status::Running).then(BootTime::default),
-        health: None,
     }
 }
 

@@ -135,7 +135,7 @@ fn managed(view: &ManagedView) -> Value {
     }
     if let Some(bad) = &view.record.rolled_back {
         shown["rolled_back"] = json!({"generation": bad.generation, "spec_hash": bad.spec_hash, "revision": bad.revision,
-            "image_digest": bad.image_digest, "reason": bad.reason, "message": bad.message,
+            "image_digest": bad.image_digest, "reason": bad.reason, "message": bad.message, "back_to": bad.back_to,
             "at": time(SystemTime::UNIX_EPOCH + Duration::from_millis(bad.at_ms))});
     }
     if let Some(update) = &view.record.update {

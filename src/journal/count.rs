@@ -35,8 +35,8 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::StoreWritten { took } => metrics.written(*took),
         EventKind::PollEnded { result } => metrics.polled(result),
         EventKind::ReportEnded { result } => metrics.reported(result),
+        EventKind::RolledBack { by_hand } => metrics.rolled_back(*by_hand),
         EventKind::TurnExhausted
-        | EventKind::RolledBack
         | EventKind::ContainerExited { .. }
         | EventKind::AlarmRaised { .. }
         | EventKind::AlarmChanged { .. }

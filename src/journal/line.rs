@@ -18,7 +18,7 @@ pub(super) fn write(event: &Event) {
         EventKind::StepFinished { step, took } => finished(container, step, *took),
         EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
         EventKind::TurnExhausted => exhausted(container),
-        EventKind::RolledBack => warn!(%container, %error, "generation rolled back"),
+        EventKind::RolledBack { by_hand } => rolled_back(container, *by_hand, message),
         EventKind::ContainerExited { code, signal } => exited(container, (*code, *signal), event),
         EventKind::MemoryKilled { kills } => {
             warn!(%container, kills, %message, "process killed for memory");
@@ -76,6 +76,14 @@ pub(super) fn write(event: &Event) {
         | EventKind::StoreWritten { .. }
         | EventKind::PollEnded { .. }
         | EventKind::ReportEnded { .. } => {}
+    }
+}
+
+fn rolled_back(container: &str, by_hand: bool, message: &str) {
+    if by_hand {
+        info!(%container, %message, "generation rolled back by hand");
+    } else {
+        warn!(%container, error = %message, "generation rolled back");
     }
 }
 

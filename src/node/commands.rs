@@ -15,7 +15,8 @@ use state::policy::Denial;
 use state::spec::parse::{Deploy, FieldError};
 use state::spec::{Content, SecretName};
 use state::store::{
-    Accepted, Idempotent, ReplaceRequest, SecretChange, SecretEntry, Store, StoreError,
+    Accepted, Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange,
+    SecretEntry, Store, StoreError,
 };
 use tokio::sync::watch;
 
@@ -25,8 +26,8 @@ use crate::audit;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::reconcile::Handle;
 use crate::view::{
-    CapacityView, ContainerView, DeployedView, ExplanationView, FindError, HealthView, ManagedView,
-    Naming, PlanView, PushSetView, SetPlanView,
+    CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
+    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
 };
 
 impl AgentNode {
@@ -39,7 +40,7 @@ impl AgentNode {
         self.writer.write(audited).await.map_err(refusal)
     }
 
-    fn deployed(&self, accepted: &Accepted) -> DeployedView {
+    pub(super) fn deployed(&self, accepted: &Accepted) -> DeployedView {
         DeployedView {
             container: self.managed(&accepted.record),
             changed: accepted.changed,
@@ -171,6 +172,25 @@ impl NodeApi for AgentNode {
         .await
     }
 
+    async fn chronicle(&self, id: ContainerId) -> Result<Option<ChronicleView>, Refusal> {
+        self.chronicle(id).await
+    }
+
+    async fn rollback_target(
+        &self,
+        request: RollbackRequest,
+    ) -> Result<Idempotent<RollbackTarget>, Refusal> {
+        self.rollback_target(request).await
+    }
+
+    async fn go_back(
+        &self,
+        request: RollbackRequest,
+        target: RollbackTarget,
+    ) -> Result<Idempotent<DeployedView>, Refusal> {
+        self.go_back(request, target).await
+    }
+
     fn push_set(&self, scope: &NameScope) -> PushSetView {
         self.push_set(scope)
     }
@@ -248,7 +268,7 @@ impl NodeApi for AgentNode {
     }
 }
 
-fn refusal(error: StoreError) -> Refusal {
+pub(super) fn refusal(error: StoreError) -> Refusal {
     let text = error.to_string();
     match error {
         StoreError::Assign(
@@ -258,6 +278,9 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::VolumeSize { .. }
         | StoreError::RolledBack(..)
         | StoreError::NothingToConfirm
+        | StoreError::UnkeptGeneration(..)
+        | StoreError::NothingBefore(_)
+        | StoreError::Changed(..)
         | StoreError::PinnedImage(..)
         | StoreError::Removing(_)
         | StoreError::Uncertain(_)
@@ -274,7 +297,7 @@ fn refusal(error: StoreError) -> Refusal {
         | StoreError::TooMany(_)
         | StoreError::NoCapacity(..)
         | StoreError::TooManyRules(_) => Refusal::Full(text),
-        StoreError::NotFound(_) => Refusal::NotFound(text),
+        StoreError::NotFound(_) | StoreError::UnknownGeneration(..) => Refusal::NotFound(text),
         StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }

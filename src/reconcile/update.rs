@@ -90,7 +90,8 @@ impl<R: Runtime> Reconciler<R> {
             .await?;
         if back {
             let message = format!("{}: {}", failure.reason, failure.message);
-            let event = Event::from(EventKind::RolledBack).because(Reason::RolledBack);
+            let event =
+                Event::from(EventKind::RolledBack { by_hand: false }).because(Reason::RolledBack);
             let subject = EventSubject::new(id, Some(record));
             self.journal.record(event.saying(message).about(subject));
         }

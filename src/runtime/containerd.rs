@@ -92,6 +92,11 @@ impl Containerd {
         Arc::clone(&self.instances) as _
     }
 
+    /// Images that are on the node.
+    pub(crate) fn images(&self) -> Images {
+        self.images.clone()
+    }
+
     /// The error of a look, with the place where containerd is expected.
     fn placed(&self, error: RuntimeError) -> RuntimeError {
         match error {

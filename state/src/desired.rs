@@ -19,6 +19,7 @@ use update::Update;
 
 pub mod answer;
 pub mod applied;
+pub mod chronicle;
 pub mod job;
 pub mod marks;
 pub mod rolled_back;

@@ -80,8 +80,11 @@ pub enum EventKind {
     },
     /// The reconciler made as many steps as one turn may have without settling the container.
     TurnExhausted,
-    /// A generation was given up, and the one before is back.
-    RolledBack,
+    /// A generation was given up, and an earlier one is back.
+    RolledBack {
+        /// Whether a person asked for it.
+        by_hand: bool,
+    },
     /// A container's process ended, by itself or since it was asked to.
     ContainerExited {
         /// The exit code.
@@ -236,7 +239,7 @@ impl EventKind {
             Self::StepFailed { .. } => "step_failed",
             Self::StepDeferred { .. } => "step_deferred",
             Self::TurnExhausted => "turn_exhausted",
-            Self::RolledBack => "rolled_back",
+            Self::RolledBack { .. } => "rolled_back",
             Self::ContainerExited { .. } => "container_exited",
             Self::MemoryKilled { .. } => "memory_killed",
             Self::ShimUnresponsive => "shim_unresponsive",
@@ -302,29 +305,23 @@ impl From<EventKind> for Event {
 impl Event {
     /// The fact, as one about this container.
     #[must_use]
-    pub fn about(self, subject: EventSubject) -> Self {
-        Self {
-            subject: Some(subject),
-            ..self
-        }
+    pub fn about(mut self, subject: EventSubject) -> Self {
+        self.subject = Some(subject);
+        self
     }
 
     /// The fact, with the code of its cause.
     #[must_use]
-    pub fn because(self, reason: Reason) -> Self {
-        Self {
-            reason: Some(reason),
-            ..self
-        }
+    pub fn because(mut self, reason: Reason) -> Self {
+        self.reason = Some(reason);
+        self
     }
 
     /// The fact, with its cause in a sentence.
     #[must_use]
-    pub fn saying(self, message: impl Into<String>) -> Self {
-        Self {
-            message: Some(message.into()),
-            ..self
-        }
+    pub fn saying(mut self, message: impl Into<String>) -> Self {
+        self.message = Some(message.into());
+        self
     }
 
     /// The code of an error that a person should read: a step, a rebuild or a sweep that failed, an
@@ -334,7 +331,7 @@ impl Event {
         let reason = self.reason.map(Reason::as_str);
         match &self.kind {
             EventKind::StepFailed { .. }
-            | EventKind::RolledBack
+            | EventKind::RolledBack { .. }
             | EventKind::StateRebuilt
             | EventKind::RebuildFailed
             | EventKind::SweepFailed

@@ -24,6 +24,8 @@
 //!   [`plan`] reads the next step from it, [`status`] the word that people see.
 //! - Between two generations: [`update`] says which one serves, when the next one counts, and what
 //!   of the one before is still needed.
+//! - Told later: [`chronicle`] says what changed from one generation to the next, how each went, and
+//!   which one is gone back to.
 //! - Kept: [`store`] writes the desired state to disk, and carries changes out by the rules.
 //!
 //! This crate knows no containerd, no HTTP, no executor, and no clock: whoever decides passes
@@ -46,6 +48,7 @@ pub mod alarm;
 pub mod assign;
 pub mod blobs;
 pub mod capacity;
+pub mod chronicle;
 pub mod desired;
 pub mod digest;
 pub mod due;

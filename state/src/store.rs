@@ -7,13 +7,14 @@
 //! transaction, synced to the disk, and only then shown to anybody. A call that changes something
 //! blocks for as long as the disk takes (0.5 to 2 ms): it is not for an executor's threads.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use serde_json::Value;
 
-use crate::blobs::Blobs;
+use crate::blobs::{BlobTag, Blobs};
 use crate::capacity::Capacity;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Record, RunState};
@@ -27,6 +28,7 @@ mod adopt;
 mod apply;
 mod batch;
 mod budgeted;
+mod chronicle;
 mod confirm;
 mod copy;
 mod defaults;
@@ -46,6 +48,7 @@ mod push;
 mod quarantine;
 mod recover;
 mod reserve;
+mod rollback;
 mod sealing;
 mod secrets;
 mod sizes;
@@ -59,10 +62,12 @@ pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
 pub use limits::Limits;
 pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
+pub use rollback::{RollbackRequest, RollbackTarget};
 pub use secrets::{SECRET_BYTES_MAX, SecretChange, SecretEntry};
 pub use state_dir::{DiskCall, sound_disk};
 pub use witness::{
-    AuditVerdict, AuditedArchive, AuditedChange, AuditedExec, AuditedSpec, ChangeWitness,
+    AuditVerdict, AuditedArchive, AuditedChange, AuditedExec, AuditedSpec, ChangeCall,
+    ChangeWitness,
 };
 
 /// Outcome of a deploy.
@@ -95,6 +100,8 @@ pub struct Store {
     key: KeyPlace,
     /// Contents beside the records.
     blobs: Blobs,
+    /// Contents that past generations use. `None`: to be read.
+    past_blobs: Mutex<Option<BTreeSet<BlobTag>>>,
     losses: Mutex<Vec<String>>,
     /// Error for which changes cannot be written; for readers who may not wait for a writer.
     unwritable: Mutex<Option<String>>,
@@ -120,7 +127,7 @@ impl Store {
             .recover()
             .map_err(|_| StoreError::InUse(directory.to_owned()))?;
         let _tended_later = files.tend();
-        Ok(Self {
+        let store = Self {
             dir: files.dir.clone(),
             policy: policed::first(&limits),
             witness: OnceLock::new(),
@@ -132,8 +139,11 @@ impl Store {
             copied: Mutex::default(),
             desired: RwLock::new(Arc::new(desired)),
             blobs: Blobs::of(directory),
+            past_blobs: Mutex::default(),
             losses: Mutex::new(losses),
-        })
+        };
+        store.sweep_chronicles();
+        Ok(store)
     }
 
     /// The desired state as it is now.
@@ -222,14 +232,15 @@ impl Store {
         }
         let announced = self.announce(&desired, &changes)?;
         let next = desired.with(&changes);
-        let mut written = files.write(&changes, &next);
+        let chapters = self.chapters(files.disk(), (&desired, &next), &changes);
+        let mut written = files.write(&changes, &next, &chapters);
         if written.as_ref().is_err_and(reserve::is_full)
             && adds_nothing
             && reserve::give_up(&files.dir)
         {
             written = files
                 .open_again(&desired)
-                .and_then(|()| files.write(&changes, &next));
+                .and_then(|()| files.write(&changes, &next, &chapters));
         }
         if let Err(error) = written {
             self.take_back(announced);

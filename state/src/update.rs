@@ -4,7 +4,6 @@
 //! An update ends in one of these: the next generation counts and nothing of the one before is left; the
 //! one before is back; or the container was stopped, removed, or has ended for good.
 
-use crate::desired::rolled_back::RolledBack;
 use crate::desired::update::{Update, UpdateStage};
 use crate::desired::{Record, RunState};
 use crate::failure::Failure;
@@ -63,15 +62,7 @@ impl Record {
             return None;
         }
         let former = &*update.former;
-        let given_up = RolledBack {
-            generation: self.generation,
-            spec_hash: self.spec_hash.clone(),
-            revision: self.revision,
-            image_digest: self.image_digest.clone(),
-            reason: why.reason,
-            message: why.message.clone(),
-            at_ms,
-        };
+        let given_up = self.given_up_for(why, former, at_ms);
         Some(Self {
             generation: self.generation + 1,
             made_at: is_there.then(|| former.instance().generation),

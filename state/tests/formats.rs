@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use state::desired::chronicle::Chapter;
 use state::desired::set::Desired;
 use state::desired::{Entries, Record};
 use state::history::StoredHistory;
@@ -94,6 +95,17 @@ fn a_state_of_any_version_is_read_whole_and_written_again_to_the_letter() {
         assert_eq!(desired.unreadable_count(), 0, "{}", path.display());
         assert_eq!(desired.entries(), stored, "{}", path.display());
         assert_eq!(ownership::etag(&desired), etag);
+    }
+}
+
+#[test]
+fn a_chapter_of_any_version_is_read_and_written_again_to_the_letter() {
+    for path in all("chapter-") {
+        let stored = read(&path);
+        let chapter: Chapter = serde_json::from_value(stored.clone())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let written = serde_json::to_value(&chapter).unwrap();
+        assert_eq!(written, stored, "{}", path.display());
     }
 }
 

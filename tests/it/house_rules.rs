@@ -274,7 +274,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("rtnetlink", &["src/network"]),
         ("axum::", &["src/api", "src/agent"]),
         ("serde_yaml", &["src/config/file.rs", "src/devices/cdi.rs"]),
-        ("sled::", &["state/src/store/disk.rs"]),
+        ("sled::", &["state/src/store/disk"]),
         ("::backoff", &["src/backoff.rs"]),
         ("httpdate::", &["src/backoff.rs"]),
         ("listenfd::", &["src/agent/inherited.rs"]),

@@ -2,8 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Record;
+use crate::failure::Failure;
 use crate::reason::Reason;
-use crate::spec::Spec;
+use crate::spec::{Spec, is_default};
 
 /// Generation that was given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,27 +24,90 @@ pub struct RolledBack {
     pub message: String,
     /// Time at which it was given up, milliseconds since 1970. For showing.
     pub at_ms: u64,
+    /// Generation whose body is back. `None`: that before, as older versions left it out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub back_to: Option<u64>,
+    /// Bodies that were given up before on the way back, the last first.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub earlier: Vec<GivenUpBody>,
 }
+
+/// Body that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUpBody {
+    /// Fingerprint of the spec.
+    pub spec_hash: String,
+    /// The caller's own number for it.
+    pub revision: Option<u64>,
+}
+
+/// Bodies that are kept of a way back by several steps.
+const EARLIER_MAX: usize = 9;
 
 impl RolledBack {
     /// Whether a body asks for the same again: with another content, or a higher revision, it is tried.
     #[must_use]
     pub fn is_of(&self, spec: &Spec, revision: Option<u64>) -> bool {
-        let is_newer = match (revision, self.revision) {
-            (Some(asked), Some(own)) => asked > own,
-            (asked, None) => asked.is_some(),
-            (None, Some(_)) => false,
+        let hash = spec.hash();
+        let is_of = |(of, own): (&String, Option<u64>)| {
+            let is_newer = match (revision, own) {
+                (Some(asked), Some(own)) => asked > own,
+                (asked, None) => asked.is_some(),
+                (None, Some(_)) => false,
+            };
+            !is_newer && *of == hash
         };
-        !is_newer && spec.hash() == self.spec_hash
+        let earlier = self.earlier.iter();
+        let mut all = earlier.map(|body| (&body.spec_hash, body.revision));
+        is_of((&self.spec_hash, self.revision)) || all.any(is_of)
     }
 
     /// Sentence for those who ask for it, or see the container.
     #[must_use]
     pub fn told(&self) -> String {
+        let back = match self.back_to {
+            Some(back_to) => format!("generation {back_to}"),
+            None => "the one before".to_owned(),
+        };
         format!(
-            "generation {} was given up, and the one before is back ({}: {}); it is not tried again unless its body \
+            "generation {} was given up, and {back} is back ({}: {}); it is not tried again unless its body \
              changes or bears a higher revision",
             self.generation, self.reason, self.message
         )
+    }
+}
+
+impl Record {
+    /// The mark by which this record is given up for `why`, and the body of `back_to` is back.
+    #[must_use]
+    pub(crate) fn given_up_for(&self, why: &Failure, back_to: &Self, at_ms: u64) -> RolledBack {
+        let before = self.rolled_back.as_ref();
+        let last = before.map(|before| GivenUpBody {
+            spec_hash: before.spec_hash.clone(),
+            revision: before.revision,
+        });
+        let earlier = before
+            .into_iter()
+            .flat_map(|before| before.earlier.iter().cloned());
+        let is_other = |body: &GivenUpBody| body.spec_hash != back_to.spec_hash;
+        let earlier = last.into_iter().chain(earlier).filter(is_other);
+        RolledBack {
+            generation: self.generation,
+            spec_hash: self.spec_hash.clone(),
+            revision: self.revision,
+            image_digest: self.image_digest.clone(),
+            reason: why.reason,
+            message: why.message.clone(),
+            at_ms,
+            back_to: Some(back_to.generation),
+            earlier: earlier.take(EARLIER_MAX).collect(),
+        }
+    }
+
+    /// The mark of a body, if it was given up. What is there already was not.
+    #[must_use]
+    pub fn has_given_up(&self, spec: &Spec, revision: Option<u64>) -> Option<&RolledBack> {
+        let given_up = self.rolled_back.as_ref();
+        given_up.filter(|given_up| self.spec != *spec && given_up.is_of(spec, revision))
     }
 }

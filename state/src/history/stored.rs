@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::History;
+use crate::desired::Record;
 use crate::time::BootTime;
 
 /// A container's history as it is kept over a restart of the agent.
@@ -13,6 +14,18 @@ pub struct StoredHistory {
     /// The history.
     #[serde(rename = "memory")]
     pub history: History,
+}
+
+impl History {
+    /// Whether the history is that of the record's instance.
+    pub(crate) fn is_of(&self, record: &Record) -> bool {
+        self.made_at.unwrap_or(self.generation) == record.instance().generation
+    }
+
+    /// Whether the instance was started, as far as is known.
+    pub(crate) const fn was_started(&self) -> bool {
+        self.started.is_some() || self.is_let_start || self.last_exit.is_some()
+    }
 }
 
 impl StoredHistory {

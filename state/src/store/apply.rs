@@ -336,8 +336,8 @@ fn judge(desired: &Desired, set: &ChasSet, outcome: &mut SetOutcome) -> Vec<Depl
         }
         let before = desired.named(name).map(AsRef::as_ref);
         // It counts neither as a change nor as a fault of the set, which stays applied.
-        if let Some(bad) = before.and_then(|before| before.rolled_back.as_ref())
-            && bad.is_of(&deploy.spec, deploy.revision)
+        if let Some(bad) =
+            before.and_then(|before| before.has_given_up(&deploy.spec, deploy.revision))
         {
             outcome.rejected.push(Rejected::because(name, bad.told()));
             continue;

@@ -131,19 +131,11 @@ impl<'a> Batch<'a> {
         }
         if let Some(bad) = before
             .as_ref()
-            .and_then(|before| before.rolled_back.as_ref())
-            && bad.is_of(&deploy.spec, deploy.revision)
+            .and_then(|before| before.has_given_up(&deploy.spec, deploy.revision))
         {
             return Err(StoreError::RolledBack(deploy.name, bad.told()));
         }
-        let denials = self.policy.judge(&deploy, owner, &self.desired);
-        if !denials.is_empty() {
-            return Err(StoreError::Denied(deploy.name, denials));
-        }
-        self.check_rules(before.as_deref(), &deploy.spec.network)?;
-        self.check_capacity(before.as_deref(), &deploy)?;
-        self.check_sizes(before.as_deref().map(|before| before.id), &deploy)?;
-        self.check_circle(before.as_deref(), &deploy)?;
+        self.check(before.as_deref(), &deploy, owner)?;
         let record = self.decide(before.as_deref(), deploy, owner)?;
         let Some(before) = before.filter(|before| is_same(before, &record)) else {
             self.apply([DesiredChange::Put(Box::new(record.clone()))]);
@@ -157,6 +149,23 @@ impl<'a> Batch<'a> {
             record,
             changed: false,
         })
+    }
+
+    /// Checks that the policy and the node allow what is asked for, beside all others.
+    pub(super) fn check(
+        &self,
+        before: Option<&Record>,
+        deploy: &Deploy,
+        owner: Owner,
+    ) -> Result<(), StoreError> {
+        let denials = self.policy.judge(deploy, owner, &self.desired);
+        if !denials.is_empty() {
+            return Err(StoreError::Denied(deploy.name.clone(), denials));
+        }
+        self.check_rules(before, &deploy.spec.network)?;
+        self.check_capacity(before, deploy)?;
+        self.check_sizes(before.map(|before| before.id), deploy)?;
+        self.check_circle(before, deploy)
     }
 
     /// Checks that the kernel can have the rules of all network sections, with `new` in place of that
@@ -279,7 +288,7 @@ impl<'a> Batch<'a> {
         (taken, refused)
     }
 
-    fn decide(
+    pub(super) fn decide(
         &self,
         before: Option<&Record>,
         deploy: Deploy,

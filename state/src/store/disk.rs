@@ -14,8 +14,12 @@ use rustix::io::Errno;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+pub(super) use chronicle::ChapterChange;
+
 use super::state_dir::{DiskCall, LOCK_RETRY, LOCK_TRIES, SLED, StateDir};
 use crate::desired::Entries;
+
+mod chronicle;
 
 /// Size of sled's page cache. The desired state of a thousand containers is some 2 MB.
 const CACHE_BYTES: u64 = 4 << 20;
@@ -138,6 +142,7 @@ pub(super) struct Disk {
     db: sled::Db,
     tree: sled::Tree,
     histories: sled::Tree,
+    chronicle: sled::Tree,
     /// Share of each entry in the checksum, and its size in bytes.
     sums: BTreeMap<String, (u128, u64)>,
 }
@@ -180,10 +185,12 @@ impl Disk {
             .flush_every_ms(Some(FLUSH_EVERY_MS));
         let db = config.open()?;
         let (tree, histories) = (db.open_tree("desired")?, db.open_tree("memory")?);
+        let chronicle = db.open_tree("chronicle")?;
         let mut disk = Self {
             db,
             tree,
             histories,
+            chronicle,
             sums: BTreeMap::new(),
         };
         let (mut entries, mut stored) = (Entries::new(), None);
@@ -244,6 +251,7 @@ impl Disk {
         &mut self,
         dir: &StateDir,
         changes: &[(String, Option<Value>)],
+        chapters: &[ChapterChange],
     ) -> Result<(), DiskError> {
         let bytes = |value: &Value| value.to_string().into_bytes();
         let changes = changes.iter();
@@ -268,6 +276,8 @@ impl Disk {
         batch.insert(SUM, &self.sum().to_be_bytes());
         let written = catch_unwind(AssertUnwindSafe(|| {
             dir.ask(DiskCall::Write).map_err(DiskError::Io)?;
+            // One of a change that is then refused is passed over, and overwritten by the next.
+            self.write_chapters(dir, chapters)?;
             self.tree.apply_batch(batch)?;
             self.sync(&dir.join(SLED))?;
             dir.ask(DiskCall::Sync).map_err(DiskError::Io)
@@ -304,6 +314,12 @@ impl Disk {
             None => self.histories.remove(key).map(drop),
         }));
         saved.map_or_else(|panic| Err(panicked(&*panic)), |saved| Ok(saved?))
+    }
+
+    /// Saved history under `key`.
+    pub(super) fn history(&self, key: &str) -> Option<Vec<u8>> {
+        let read = catch_unwind(AssertUnwindSafe(|| self.histories.get(key).ok().flatten()));
+        read.ok().flatten().map(|value| value.to_vec())
     }
 
     /// All saved histories by their keys, without those that cannot be read: no start may fail for

@@ -53,6 +53,27 @@ pub enum StoreError {
          deploy it with another digest, or by a tag"
     )]
     PinnedImage(ContainerName, ImageReference),
+    /// The chronicle of the container does not have the generation.
+    #[error(
+        "the history of {0} does not have generation {1}; see GET /containers/{0}/history, \
+         or deploy its body again"
+    )]
+    UnknownGeneration(ContainerName, u64),
+    /// The generation cannot be gone back to.
+    #[error(
+        "generation {1} of {0} cannot be gone back to: its image was never there, or its body was too \
+         large to be kept; deploy it again"
+    )]
+    UnkeptGeneration(ContainerName, u64),
+    /// No generation before is worth going back to.
+    #[error(
+        "{0} has no generation before that ran and was not given up; name one by ?generation=N \
+         (see GET /containers/{0}/history), or deploy another body"
+    )]
+    NothingBefore(ContainerName),
+    /// Another change came first; the container has this generation by now.
+    #[error("{0} was changed meanwhile, and has generation {1} now; look at it, and ask again")]
+    Changed(ContainerName, u64),
     /// The container is being removed.
     #[error("{0} is being removed")]
     Removing(ContainerName),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::defaults;
-use super::disk::{Disk, DiskError};
+use super::disk::{ChapterChange, Disk, DiskError};
 use super::last::{self, LastChange, LastFile, LastState};
 use super::quarantine::quarantine;
 use super::recover::{self, QUARANTINE, Recovered};
@@ -186,14 +186,20 @@ impl StoreFiles {
         }
     }
 
-    /// Writes and syncs a change, all or nothing; closes the files if that fails.
-    pub(super) fn write(&mut self, changes: &[DesiredChange], next: &Desired) -> io::Result<()> {
+    /// Writes and syncs a change, all or nothing, with the chapters of it; closes the files if that
+    /// fails.
+    pub(super) fn write(
+        &mut self,
+        changes: &[DesiredChange],
+        next: &Desired,
+        chapters: &[ChapterChange],
+    ) -> io::Result<()> {
         let FilesState::Open(files) = &mut self.state else {
             return Err(io::Error::other("the files are not open"));
         };
         let mut entries: Vec<_> = changes.iter().map(DesiredChange::entry).collect();
         entries.push(next.seq_entry());
-        let written = files.write(&self.dir, &entries, next.seq(), changes);
+        let written = files.write(&self.dir, (&entries, chapters), next.seq(), changes);
         match &written {
             Ok(()) => self.last = self.last.followed_by(next.seq(), changes),
             // The files are as they were.
@@ -223,11 +229,11 @@ impl OpenFiles {
     fn write(
         &mut self,
         dir: &StateDir,
-        entries: &[(String, Option<serde_json::Value>)],
+        (entries, chapters): (&[(String, Option<serde_json::Value>)], &[ChapterChange]),
         seq: u64,
         changes: &[DesiredChange],
     ) -> Result<(), DiskError> {
-        self.disk.write(dir, entries)?;
+        self.disk.write(dir, entries, chapters)?;
         match &mut self.last {
             Some(last) => last.write(dir, seq, changes).map_err(DiskError::Io),
             None => Ok(()),

@@ -204,7 +204,7 @@ impl Store {
 
 /// The answer to this request, if it was carried out before: by its fingerprint as it is kept, or as
 /// older versions kept it.
-fn before(
+pub(super) fn before(
     desired: &Desired,
     keyed: Option<(&Keyed, &Keyed)>,
 ) -> Result<Option<Answer>, StoreError> {

@@ -326,7 +326,7 @@ pub(super) fn repaired(
         .chain(other.map(|(key, value)| (key.clone(), Some(value.clone()))))
         .collect();
     if !changes.is_empty() {
-        disk.write(dir, &changes)?;
+        disk.write(dir, &changes, &[])?;
     }
     Ok(disk)
 }

@@ -141,6 +141,10 @@ impl Store {
             let uses = record.spec.secrets.iter().map(|using| &using.tag);
             used.extend(files.chain(uses).flatten().cloned());
         }
+        let Some(past) = self.blobs_of_chronicles() else {
+            return Ok(0);
+        };
+        used.extend(past);
         self.blobs.sweep(&used, now, BLOB_GRACE)
     }
 }

@@ -1,4 +1,5 @@
 mod capacity;
+mod chronicle;
 mod circles;
 mod damage;
 mod declared;
@@ -299,7 +300,7 @@ fn after_a_failed_write_the_files_are_opened_anew_and_say_what_was_acknowledged(
         (DesiredChange::RemoveRecord(kept.id)).entry(),
         DesiredChange::Put(Box::new(stray)).entry(),
     ];
-    disk.write(&files.dir, &entries).unwrap();
+    disk.write(&files.dir, &entries, &[]).unwrap();
     drop((disk, files));
     store
         .change(gone.id, |record| record.removing = true)

@@ -86,6 +86,15 @@ pub struct AuditedChange {
     pub verdict: AuditVerdict,
 }
 
+/// Call that asks for a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeCall {
+    /// Caller: a name, or the part of the agent that acts by itself.
+    pub by: String,
+    /// Wall time, milliseconds since 1970. For showing.
+    pub at_ms: u64,
+}
+
 /// Witness that is to hear of changes before they are stored.
 pub trait ChangeWitness: fmt::Debug + Send + Sync {
     /// Hears of changes that are stored next, or never.
@@ -93,6 +102,11 @@ pub trait ChangeWitness: fmt::Debug + Send + Sync {
     /// # Errors
     /// They must not be stored, since nobody would know of them later.
     fn hear(&self, changes: &[AuditedChange]) -> io::Result<()>;
+
+    /// Call for which this thread changes the store. `None`: nobody knows.
+    fn call(&self) -> Option<ChangeCall> {
+        None
+    }
 }
 
 impl Store {
@@ -293,6 +307,10 @@ fn kind(before: Option<&Record>, after: &Record) -> Option<&'static str> {
     };
     if after.removing != before.removing {
         return Some(if after.removing { "remove" } else { "deploy" });
+    }
+    let given_up = after.rolled_back.as_ref();
+    if given_up.is_some_and(|given_up| given_up.generation == before.generation) {
+        return Some("rollback");
     }
     // With the same generation a spec is another only in that its values were sealed.
     if after.generation != before.generation {

@@ -108,7 +108,7 @@ mod properties {
 
     fn bodies(edges: &[Vec<usize>], image: usize) -> Vec<Value> {
         let one = |(number, after): (usize, &Vec<usize>)| {
-            let names: std::collections::BTreeSet<_> = after
+            let names: BTreeSet<_> = after
                 .iter()
                 .filter(|other| **other != number)
                 .map(|other| format!("n{other}"))

@@ -206,7 +206,7 @@ fn entries_of_a_newer_version_survive_reading_and_writing() {
         ("odd".to_owned(), Some(json!(1))),
     ];
     let dir = StateDir::new(directory.path(), sound_disk);
-    disk.write(&dir, &entries).unwrap();
+    disk.write(&dir, &entries, &[]).unwrap();
     drop(disk);
     let store = open(directory.path());
     assert_eq!(

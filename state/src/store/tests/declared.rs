@@ -219,7 +219,7 @@ fn a_port_may_change_hands_within_the_set_and_one_that_is_named_comes_first() {
             .host
     };
     assert_eq!((port("a"), port("b"), port("c")), (100, 80, 101));
-    let addresses: std::collections::BTreeSet<_> = desired
+    let addresses: BTreeSet<_> = desired
         .records()
         .map(|record| record.assignment.address)
         .collect();

@@ -324,7 +324,7 @@ fn a_newer_format_whose_copy_is_newer_is_counted_right() {
         ("format".to_owned(), Some(json!(9))),
         ("seq".to_owned(), Some(json!(older))),
     ];
-    files.write(&dir, &changes).unwrap();
+    files.write(&dir, &changes, &[]).unwrap();
     drop(files);
     let store = open(directory.path());
     is_acknowledged(&store);
