@@ -13,6 +13,8 @@ use tokio::time::Instant;
 use crate::harness::image::Image;
 use crate::stand::{Stand, eventually, serves};
 
+mod by_hand;
+mod offline;
 mod rollback;
 
 /// Kills of the agent.
